@@ -1,0 +1,60 @@
+# Every command of the project. `make` alone lists them.
+SHELL := /bin/sh
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Quiet libraries; a person's own settings win.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test quick verify docs lint
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed ## install into .venv, run the whole pipeline, print what came out
+	@echo '== leaf check: parameters and data, before any stage starts'
+	@leaf check
+	@echo '== dvc repro: the pipeline; finished stages are not run again'
+	@dvc repro
+	@echo '== leaf results'
+	@leaf results
+
+test: $(VENV)/installed ## run every check and every test
+	@$(MAKE) --no-print-directory lint
+	@echo '== pytest: every test'
+	@python -m pytest
+
+quick: $(VENV)/installed ## run the checks and the tests that take under two minutes
+	@$(MAKE) --no-print-directory lint
+	@echo '== pytest: the quick tests'
+	@python -m pytest -m 'not slow'
+
+lint: $(VENV)/installed ## ruff, mypy and import-linter
+	@echo '== ruff, mypy, import-linter'
+	@ruff check --quiet .
+	@ruff format --check --quiet .
+	@mypy --no-error-summary
+	@lint-imports --no-cache > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+
+verify: $(VENV)/installed ## run the pipeline anew and compare it with the committed lock and metrics
+	@leaf verify
+
+docs: $(VENV)/installed ## write the generated pages of docs/
+	@python docs/generate.py
+
+# The first Python from 3.11 to 3.13 (TensorFlow has no wheels beyond) that is found.
+$(VENV)/installed: requirements.txt pyproject.toml
+	@command -v git > /dev/null || { echo 'error: git: not found; install git first' >&2; exit 2; }
+	@fits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; \
+	if $(VENV)/bin/python -c "$$fits" 2> /dev/null; then \
+	  echo '== pip install -r requirements.txt into $(VENV)'; exit 0; fi; \
+	python=; for name in python3 python3.13 python3.12 python3.11; do \
+	  if command -v $$name > /dev/null && $$name -c "$$fits" 2> /dev/null; then python=$$name; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo 'error: python3: none from 3.11 to 3.13 with venv found; install one (Debian: apt install python3-venv)' >&2; \
+	  exit 2; fi; \
+	echo "== $$python -m venv $(VENV), pip install -r requirements.txt (a few minutes, once)"; \
+	$$python -m venv $(VENV)
+	@python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

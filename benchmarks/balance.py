@@ -1,0 +1,68 @@
+"""The balance stage against imbalanced-learn's SMOTE called plainly on the flattened float array.
+
+At the course's size: about 4,350 training images of 96×96, 1,606 of them unhealthy. Both start from the uint8 images on
+disk and end with the synthetic ones on disk, the same ones: the row is void where any value differs by more than the
+rounding to uint8. Peak memory must stay under half.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from imblearn.over_sampling import SMOTE
+from measure import alternate, arguments, peak_memory, report, row
+
+from leaf.resampling import plan_images, synthesize
+from leaf.store import new_array, read_array
+
+# (healthy, unhealthy, height and width, repeats)
+SIZES = {"tiny": (60, 30, 24, 1), "bench": (2744, 1606, 96, 3), "full": (2744, 1606, 96, 9)}
+SEED = 42
+
+
+def photographs(path: Path, images: int, size: int) -> None:
+    """Images with a few soft patches and some noise, uint8: as far apart as photographs are."""
+    random = np.random.default_rng(0)
+    patch = size // 8
+    with new_array(path, (images, size, size, 3), np.uint8) as out:
+        for index in range(images):
+            patches = random.integers(0, 256, (8, 8, 3)).repeat(patch, axis=0).repeat(patch, axis=1)
+            out[index] = (patches + random.normal(0, 12, patches.shape)).clip(0, 255)
+
+
+def main() -> None:
+    """Measure time and peak memory of both, check that they make the same images, report the row."""
+    options = arguments(__doc__)
+    healthy, unhealthy, size, repeats = SIZES[options.size]
+    labels = np.repeat([0, 1], [healthy, unhealthy])
+    with tempfile.TemporaryDirectory() as folder:
+        source, made, made_plainly = (Path(folder) / name for name in ("images.npy", "ours.npy", "other.npy"))
+        photographs(source, len(labels), size)
+
+        def ours() -> None:
+            images = read_array(source)
+            plan = plan_images(images, np.arange(len(labels)), labels, "smote", ["healthy", "unhealthy"], 5, SEED)
+            with new_array(made, (len(plan), *images.shape[1:]), images.dtype) as out:
+                synthesize(images, plan, out)
+
+        def plain() -> None:
+            images = read_array(source)
+            flat = images.reshape(len(images), -1).astype(np.float32)
+            balanced, _ = SMOTE(random_state=SEED).fit_resample(flat, labels)
+            np.save(made_plainly, balanced[len(images) :].round().astype(np.uint8))
+
+        memory = {"ours": peak_memory(ours), "other": peak_memory(plain)}
+        times = alternate(ours, plain, repeats)
+        furthest = max(
+            int(np.abs(one.ravel().astype(int) - other.ravel()).max())
+            for one, other in zip(read_array(made), read_array(made_plainly), strict=True)
+        )
+    if furthest > 1:
+        raise SystemExit(f"balance: the synthetic images differ by up to {furthest}; both must make the same")
+    result = row("balance", *times, ">= 2", memory)
+    result["met"] = result["met"] and (options.size == "tiny" or memory["ours"] <= memory["other"] / 2)
+    report(result, options.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The clean stage as the set grows: time per image at the largest size against its own first size.
+
+The images are random crops, turns and tints of drawn photographs at 32×32, 3 % of them copies of others, brighter by
+one. The near copies of a sample are checked against all its pairs. `same_photo` is off: above 50,000 images that search
+is left out, which would flatter the large sizes. The memory that counts is what a call adds at its peak.
+"""
+
+import tempfile
+import time
+from hashlib import blake2b
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from measure import arguments, peak_memory, report, row
+
+from leaf.drawing import draw_leaf
+from leaf.similarity import near, thumbnails
+from leaf.similarity.cleaning import Settings, clean
+from leaf.similarity.rulings import COLUMNS
+from leaf.store import new_array, read_array
+
+# Numbers of images, and different photographs that they are parts of.
+SIZES = {
+    "tiny": ((200, 400), 20),
+    "bench": ((5_000, 20_000, 80_000), 600),
+    "full": ((5_000, 20_000, 80_000, 200_000), 600),
+}
+SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
+NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+
+
+def variants(path: Path, count: int, photographs: list[np.ndarray]) -> None:
+    """Write `count` crops, turns and tints of the photographs, uint8 (count, SIDE, SIDE, 3), copies among them."""
+    random = np.random.default_rng(3)
+    with new_array(path, (count, SIDE, SIDE, 3), np.uint8) as out:
+        for place in range(count):
+            if place and random.random() < SHARE:
+                out[place] = np.clip(out[random.integers(place)].astype(int) + 1, 0, 255)
+                continue
+            whole = photographs[random.integers(len(photographs))]
+            side = int(random.integers(len(whole) // 2, len(whole)))
+            top, left = random.integers(0, len(whole) - side + 1, 2)
+            part = cv2.resize(whole[top : top + side, left : left + side], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            tint = random.uniform(0.8, 1.25, 3) * random.uniform(0.7, 1.3)
+            out[place] = np.clip(np.rot90(part, random.integers(4)) * tint, 0, 255)
+
+
+def check(images: np.ndarray) -> None:
+    """Compare the near copies among the first images with the mean squared errors of all their pairs."""
+    rows = np.arange(min(SAMPLE, len(images)))
+    found = near.near_pairs(images, rows, thumbnails.thumbnails(images, rows), THRESHOLD)
+    flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)
+    squares = (flat**2).sum(axis=1)
+    mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
+    expected = np.argwhere(np.triu(mse < THRESHOLD, 1))
+    if found.rows.tolist() != expected.tolist():
+        raise SystemExit(f"clean_scale: {len(found.rows)} near pairs in a sample that has {len(expected)}")
+
+
+def main() -> None:
+    """Time the stage at each size, check a sample, report the growth of the time per image."""
+    options = arguments(__doc__)
+    counts, photographs = SIZES[options.size]
+    whole = [draw_leaf(np.random.default_rng([9, number]), 64, number % 2 == 0) for number in range(photographs)]
+    per_image: dict[int, list[float]] = {}
+    memory: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            path = Path(folder) / f"{count}.npy"
+            variants(path, count, whole)
+            images = read_array(path)
+            check(images)
+
+            def run(images: np.ndarray = images) -> None:
+                index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
+                index["hash"] = [blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+                clean(images, index, "auto", NO_RULINGS, Settings(same_photo=False))
+
+            memory[count] = peak_memory(run)
+            per_image[count] = []
+            for _ in range(3):
+                start = time.perf_counter()
+                run()
+                per_image[count].append((time.perf_counter() - start) / count)
+            print(f"{count} images: {1000 * min(per_image[count]):.3f} ms an image, {memory[count]} MiB")
+    first, last = counts[0], counts[-1]
+    used = {"ours": memory[last], "other": memory[first]}
+    report(row("clean_scale", per_image[last], per_image[first], "<= 2.5", used), options.record)
+
+
+if __name__ == "__main__":
+    main()

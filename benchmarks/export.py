@@ -1,0 +1,95 @@
+"""Every export in its own runtime against Keras: largest difference of a probability, and time.
+
+Run it in a project where `dvc repro` is done. The images are the first 64 of the test split. Times are of one image and
+of all 64 at once, each as a ratio: Keras's time by the format's, medians of runs that alternate.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measure import alternate
+
+from leaf import networks
+from leaf.exporting import FORMATS, export
+from leaf.exporting.wrapping import with_probabilities
+from leaf.serving.companions import companions
+from leaf.store import read_array, read_table
+
+Ask = Callable[[np.ndarray], np.ndarray]
+
+
+def savedmodel(path: Path) -> Ask:
+    """TensorFlow alone."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return lambda images: loaded.serve(images).numpy()
+
+
+def onnx(path: Path) -> Ask:
+    """onnxruntime, on the processor."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def litert(path: Path) -> Ask:
+    """LiteRT's interpreter on two threads."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=2)
+    place, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    shape: list[tuple[int, ...]] = [()]
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        if images.shape != shape[0]:
+            interpreter.resize_tensor_input(place, images.shape)
+            interpreter.allocate_tensors()
+            shape[0] = images.shape
+        interpreter.set_tensor(place, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(result)
+
+    return ask
+
+
+RUNTIMES: dict[str, Callable[[Path], Ask]] = {"savedmodel": savedmodel, "onnx": onnx, "litert": litert}
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    splits = read_table("data/split/splits.csv", ["image", "split"])
+    rows = splits.loc[splits["split"] == "test", "image"].to_numpy()[:64]
+    images = read_array("data/ingested/images.npy")[rows].astype(np.float32)
+    beside = companions(options.model)
+    keras_model = with_probabilities(networks.load(options.model, beside.sha256), beside.temperature)
+    expected = keras_model.predict_on_batch(images)
+    print("| format | largest difference | one image | 64 images |\n| --- | --: | --: | --: |")
+    with tempfile.TemporaryDirectory() as folder:
+        for form, runtime in RUNTIMES.items():
+            path = Path(folder) / FORMATS[form].name
+            export(options.model, form, path)
+            ask = runtime(path)
+            speeds = []
+            for batch in (images[:1], images):
+                ours, other = alternate(
+                    lambda ask=ask, batch=batch: ask(batch),
+                    lambda batch=batch: keras_model.predict_on_batch(batch),
+                    options.repeats,
+                )
+                speeds.append(f"{statistics.median(other) / statistics.median(ours):.2f} ×")
+            difference = np.abs(ask(images) - expected).max()
+            print(f"| {form} | {difference:.1e} | {' | '.join(speeds)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Ingest, quality flags aside, against a plain numpy load and cast (npz) and a plain Pillow loop (folder).
+
+Each side ends with the images as one uint8 array on disk; ours hashes every image and reads the labels as well. Memory
+is what a call adds at its peak, the mapped pages of the array that is written included.
+"""
+
+import importlib
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+from measure import alternate, arguments, peak_memory, report, row
+from PIL import Image, ImageOps
+
+from leaf.drawing import draw_leaf
+from leaf.reading import ingest
+
+# (images, height and width in the npz, files, their shorter side, repeats)
+SIZES = {"tiny": (40, 32, 40, 64, 1), "bench": (5200, 96, 2000, 256, 5), "full": (5200, 96, 20_000, 256, 5)}
+CLASSES = ("healthy", "unhealthy")
+SIDE = 96
+
+
+def write_npz(path: Path, count: int, size: int) -> None:
+    """The course's format but for labels that need no unpickling: float32 and uncompressed."""
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.float32)
+    np.savez(path, data=images, labels=np.array(CLASSES)[np.arange(count) % 2])
+
+
+def write_folder(folder: Path, count: int, side: int) -> None:
+    """Photographs as JPEG files, wider than high, in a sub-folder per class."""
+    leaves = [Image.fromarray(draw_leaf(np.random.default_rng(k), side, True)) for k in range(8)]
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        leaf = leaves[number % len(leaves)].resize((side * 4 // 3, side))
+        leaf.save(folder / CLASSES[number % 2] / f"{number:06}.jpg", quality=85)
+
+
+def main() -> None:
+    """Measure both kinds of data set, report a row for each."""
+    options = arguments(__doc__)
+    count, size, files, side, repeats = SIZES[options.size]
+    module = importlib.import_module("leaf.reading.ingest")  # the package's name `ingest` is the function
+    with tempfile.TemporaryDirectory() as name, patch.object(module, "flags", lambda images: [""] * len(images)):
+        folder = Path(name)
+        npz, photographs, ours_at, other_at = (folder / x for x in ("leaves.npz", "photographs", "a.npy", "b.npy"))
+        write_npz(npz, count, size)
+        write_folder(photographs, files, side)
+
+        def plain_npz() -> None:
+            with np.load(npz) as file:
+                np.save(other_at, file["data"].astype(np.uint8))
+
+        def plain_folder() -> None:
+            images = []
+            for path in sorted(photographs.rglob("*.jpg")):
+                with Image.open(path) as image:
+                    images.append(np.asarray(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BOX)))
+            np.save(other_at, np.stack(images))
+
+        for row_name, dataset, shape, plain, target in (
+            ("ingest_npz", npz, size, plain_npz, ">= 1"),
+            ("ingest_folder", photographs, SIDE, plain_folder, ">= 1.8"),
+        ):
+
+            def ours(dataset: Path = dataset, shape: int = shape) -> None:
+                ingest(dataset, ours_at, CLASSES, shape)
+
+            memory = {"ours": peak_memory(ours), "other": peak_memory(plain)}
+            report(row(row_name, *alternate(ours, plain, repeats), target, memory), options.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""What the flag `known` catches: how many leaves it takes for no leaf, how many other pictures for leaves.
+
+Run it in a project where `dvc repro` is done: leaves are the test images, which neither the network nor the flag's
+thresholds have seen, cartoons the pictures that `clean` removed as outliers. The rest is made here: noise, plain
+colours, drawn shapes, text, drawn faces, and parts of a photograph of a temple (scikit-learn's china.jpg). Prints a
+Markdown table of the share flagged, by each of the three questions alone and by any.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from leaf import networks
+from leaf.serving import known
+from leaf.serving.companions import companions
+from leaf.serving.looks import looks
+from leaf.store import read_array, read_table
+
+COUNT = 100  # of each made kind
+
+
+def noise(size: int, rng: np.random.Generator) -> Image.Image:
+    """Uniform noise, half of it blurred to patches."""
+    pixels = Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
+    if rng.random() < 0.5:
+        return pixels
+    soft = np.asarray(pixels.filter(ImageFilter.GaussianBlur(rng.uniform(1, 4))), float)
+    return Image.fromarray(np.clip((soft - 128) * 4 + 128, 0, 255).astype(np.uint8))
+
+
+def plain(size: int, rng: np.random.Generator) -> Image.Image:
+    """One colour."""
+    return Image.new("RGB", (size, size), _colour(rng))
+
+
+def shapes(size: int, rng: np.random.Generator) -> Image.Image:
+    """Rectangles, ellipses, triangles and lines."""
+    image = plain(size, rng)
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.integers(3, 9)):
+        low, high = np.sort(rng.integers(0, size, (2, 2)), axis=0)
+        box = [*map(int, low), *map(int, high + 3)]
+        match rng.integers(4):
+            case 0:
+                draw.rectangle(box, fill=_colour(rng))
+            case 1:
+                draw.ellipse(box, fill=_colour(rng))
+            case 2:
+                draw.polygon([(int(x), int(y)) for x, y in rng.integers(0, size, (3, 2))], fill=_colour(rng))
+            case _:
+                draw.line(box, fill=_colour(rng), width=int(rng.integers(1, 8)))
+    return image
+
+
+def text(size: int, rng: np.random.Generator) -> Image.Image:
+    """Lines of letters, dark on light or light on dark."""
+    ground, ink = ((20, 20, 24), (230, 230, 230)) if rng.random() < 0.5 else ((245, 243, 238), (20, 20, 20))
+    image = Image.new("RGB", (size, size), ground)
+    draw, height = ImageDraw.Draw(image), int(rng.integers(9, 20))
+    letters = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz 0123456789")
+    for top in range(4, size, height + 3):
+        draw.text((4, top), "".join(rng.choice(letters, 30)), fill=ink, font=ImageFont.load_default(height))
+    return image
+
+
+def faces(size: int, rng: np.random.Generator) -> Image.Image:
+    """A drawn face with hair, eyes, nose and mouth."""
+    side = 4 * size
+    image = plain(side, rng)
+    draw = ImageDraw.Draw(image)
+    (x, y), radius = side / 2 + rng.normal(0, side / 20, 2), side * rng.uniform(0.28, 0.42)
+    skin = np.array([(236, 188, 152), (198, 134, 94), (141, 85, 54), (255, 219, 190)])[rng.integers(4)]
+
+    def ellipse(across: float, down: float, width: float, height: float, fill: np.ndarray | tuple) -> None:
+        box = [x + (across - width) * radius, y + (down - height) * radius]
+        box += [x + (across + width) * radius, y + (down + height) * radius]
+        draw.ellipse(box, fill=tuple(int(value) for value in fill))
+
+    ellipse(0, -0.15, 0.95, 1.15, rng.integers(0, 90, 3))
+    ellipse(0, 0.05, 0.8, 1, skin)
+    for across in (-0.32, 0.32):
+        ellipse(across, -0.15, 0.16, 0.1, (250, 250, 250))
+        ellipse(across, -0.15, 0.07, 0.07, rng.integers(0, 120, 3))
+    ellipse(0, 0.15, 0.08, 0.16, skin * 0.85)
+    ellipse(0, 0.5, 0.3, 0.08, (170, 60, 60))
+    return image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def temple(size: int, rng: np.random.Generator) -> Image.Image:
+    """A part of a photograph of a temple by a lake."""
+    from sklearn.datasets import load_sample_image
+
+    whole = load_sample_image("china.jpg")
+    side = int(rng.integers(96, 400))
+    top, left = (int(rng.integers(0, length - side)) for length in whole.shape[:2])
+    part = Image.fromarray(whole[top : top + side, left : left + side])
+    return part.resize((size, size), Image.Resampling.BOX)
+
+
+def _colour(rng: np.random.Generator) -> tuple[int, ...]:
+    return tuple(int(value) for value in rng.integers(0, 256, 3))
+
+
+MADE: dict[str, Callable[[int, np.random.Generator], Image.Image]] = {
+    "noise": noise,
+    "plain colours": plain,
+    "drawn shapes": shapes,
+    "text": text,
+    "drawn faces": faces,
+    "photograph of a temple": temple,
+}
+
+
+def pictures(size: int) -> dict[str, np.ndarray]:
+    """Test leaves, cartoons and what is made here: name to uint8 (N, size, size, 3)."""
+    images = read_array("data/ingested/images.npy")
+    splits = read_table("data/split/splits.csv", ["image", "split"])
+    decisions = read_table("data/cleaned/decisions.csv", ["image", "reason", "reference"], text=["reason", "reference"])
+    outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first()
+    rng = np.random.default_rng(1)
+    made = {name: np.stack([np.asarray(draw(size, rng)) for _ in range(COUNT)]) for name, draw in MADE.items()}
+    test = images[splits.loc[splits["split"] == "test", "image"].to_numpy()]
+    return {"leaves (test)": test, "cartoons": images[outliers.to_numpy()]} | made
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
+    model = parser.parse_args().model
+    beside = companions(model)
+    network, memory = networks.load(model, beside.sha256), known.read(beside.known, beside.sha256)
+    print("| pictures | count | by features | by looks | as a copy | flagged |\n| --- | --: | --: | --: | --: | --: |")
+    for name, images in pictures(int(network.inputs[0].shape[1])).items():
+        features = networks.features(network, images)
+        flags = [
+            ~memory.features.holds(features),
+            ~memory.looks.holds(looks(images)),
+            known.reference_distance(images, memory.references) < known.COPY,
+            ~memory.holds(features, images),
+        ]
+        print(f"| {name} | {len(images)} | " + " | ".join(f"{100 * flag.mean():.1f} %" for flag in flags) + " |")
+
+
+if __name__ == "__main__":
+    main()

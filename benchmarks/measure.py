@@ -1,0 +1,105 @@
+"""Measure two things side by side and keep the row: what every script in this folder shares.
+
+Times on a shared machine are noise; a ratio of two things that alternate in one run is not. A row is
+`{name, ours, other, ratio, spread, target, met, memory}`: medians in seconds, the ratio of the medians, the spread as
+the quartiles of the ratios of neighbouring runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and
+peak memory of ours and of the other in MiB where it was asked for.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results.json"
+SIZES = ("tiny", "bench", "full")
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """The options of every script: `--size tiny|bench|full`, and `--no-record` to leave results.json alone."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="bench", help="tiny: as the tests run it; full: the largest")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="print the row, do not keep it")
+    options = parser.parse_args()
+    options.record = options.record and options.size != "tiny"
+    return options
+
+
+def alternate(ours: Callable[[], Any], other: Callable[[], Any], repeats: int = 5) -> tuple[list[float], list[float]]:
+    """Seconds of each run of `ours` and `other`, in turn, after one run of each that does not count."""
+    ours(), other()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, kept in zip((ours, other), times, strict=True):
+            start = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - start)
+    return times
+
+
+def row(
+    name: str, ours: list[float], other: list[float], target: str, memory: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """The row of a measurement; `target` is `>= X` for other ÷ ours, `<= X` for ours ÷ other."""
+    sign, _, bound = target.partition(" ")
+    a, b = (other, ours) if sign == ">=" else (ours, other)
+    ratio = statistics.median(a) / statistics.median(b)
+    each = sorted(x / y for x, y in zip(a, b, strict=True))
+    quartiles = statistics.quantiles(each, n=4) if len(each) > 1 else [each[0]] * 3
+    return {
+        "name": name,
+        "ours": round(statistics.median(ours), 5),
+        "other": round(statistics.median(other), 5),
+        "ratio": round(ratio, 3),
+        "spread": [round(quartiles[0], 3), round(quartiles[2], 3)],
+        "target": target,
+        "met": ratio >= float(bound) if sign == ">=" else ratio <= float(bound),
+        "memory": memory,
+    }
+
+
+def report(result: dict[str, Any], record: bool) -> None:
+    """Print a row; with `record` it replaces the one of its name in results.json."""
+    print(
+        f"{result['name']}: {result['ratio']} ({result['spread'][0]} to {result['spread'][1]}), "
+        f"target {result['target']}: {'met' if result['met'] else 'MISSED'}; "
+        f"ours {result['ours']} s, other {result['other']} s"
+        + (f", peak memory {result['memory']}" if result["memory"] else "")
+    )
+    if record:
+        rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+        rows = [kept for kept in rows if kept["name"] != result["name"]] + [result]
+        RESULTS.write_text(json.dumps(sorted(rows, key=lambda kept: kept["name"]), indent=2) + "\n")
+
+
+def peak_memory(function: Callable[[], Any]) -> float:
+    """MiB that a call of `function` adds at its peak, in a forked process of its own (Linux)."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def child() -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _status("VmRSS")
+        function()
+        sender.send((_status("VmHWM") - before) / 1024)
+
+    process = context.Process(target=child)
+    process.start()
+    sender.close()
+    try:
+        return round(receiver.recv(), 1)
+    except EOFError:
+        raise RuntimeError(f"the measured call failed with exit status {process.exitcode}") from None
+    finally:
+        process.join()
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise KeyError(field)

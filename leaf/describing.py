@@ -1,0 +1,39 @@
+"""What `leaf summary` prints: the network that params.yaml, an experiment and settings name."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from leaf import experiments, params
+
+
+def network(experiment: str | None, settings: Sequence[str], as_json: bool) -> str:
+    """Give the table of the network that `train` would build, its weights left random.
+
+    Args:
+        experiment: a row of experiments.yaml, laid over params.yaml; None for params.yaml alone.
+        settings: `key=value` texts, laid over both.
+        as_json: JSON instead of a table.
+
+    Raises:
+        LeafError: for an unknown experiment or key, a value out of range.
+    """
+    row = experiments.experiment(experiment).set if experiment else {}
+    values = params.load().model_dump()
+    chosen = experiments.with_settings(values, {**row, **experiments.parse_settings(settings)})
+
+    from leaf.networks import build, summary  # after the checks: importing Keras takes seconds
+
+    model = build(
+        chosen.backbone, chosen.image_size, dropout=chosen.dropout, freeze_depth=chosen.freeze_depth, seed=chosen.seed
+    )
+    table = summary(model)
+    return json.dumps(asdict(table), indent=2) if as_json else str(table)
+
+
+def backbones() -> str:
+    """Give every name that `backbone` may have, with what it is."""
+    from leaf.networks.registry import names, why
+
+    width = max(map(len, names()))
+    return "\n".join(f"{name.ljust(width)}  {why(name)}" for name in names())

@@ -1,0 +1,100 @@
+"""The drawn data set: how many of what, in which order, and the file in the course's format."""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leaf.drawing.cartoons import draw_cartoon
+from leaf.drawing.leaves import draw_leaf
+from leaf.store import replacing
+
+_BLOCK = 64  # images converted to float32 and written at a time
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How many images of each sort a data set holds."""
+
+    healthy: int  # different drawn leaves
+    unhealthy: int
+    copies: int  # of each of the two cartoon pictures; the first counts as unhealthy, the second as healthy
+    healthy_duplicates: int  # further exact copies of a drawn leaf, with its label
+    unhealthy_duplicates: int
+
+    @property
+    def images(self) -> int:
+        """Images in all."""
+        return self.healthy + self.unhealthy + 2 * self.copies + self.healthy_duplicates + self.unhealthy_duplicates
+
+
+COURSE = Recipe(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates=41, unhealthy_duplicates=113)
+
+
+def scaled(images: int) -> Recipe:
+    """The course's proportions for another number of images; each part is rounded, healthy leaves take the rest."""
+
+    def part(count: int) -> int:
+        return round(count * images / COURSE.images)
+
+    copies = part(COURSE.copies)
+    duplicates = part(COURSE.healthy_duplicates), part(COURSE.unhealthy_duplicates)
+    unhealthy = part(COURSE.unhealthy)
+    healthy = images - unhealthy - 2 * copies - sum(duplicates)
+    return Recipe(healthy, unhealthy, copies, *duplicates)
+
+
+def draw_dataset(
+    recipe: Recipe, size: int, seed: int, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw every image of `recipe` and scatter them.
+
+    Returns images, uint8 (N, size, size, 3), and labels, uint8 (N,), 1 for unhealthy. Each leaf depends on `seed` and
+    its own number alone. `progress` wraps the numbers of the leaves while they are drawn.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = recipe.healthy + recipe.unhealthy
+    labels = np.concatenate([np.zeros(recipe.healthy, np.uint8), np.ones(recipe.unhealthy, np.uint8), [1, 0]])
+    sources = np.concatenate(
+        [
+            np.arange(drawn),
+            rng.choice(recipe.healthy, recipe.healthy_duplicates, replace=False),
+            recipe.healthy + rng.choice(recipe.unhealthy, recipe.unhealthy_duplicates, replace=False),
+            np.repeat([drawn, drawn + 1], recipe.copies),  # the cartoons
+        ]
+    )
+    rng.shuffle(sources)
+    images = np.empty((recipe.images, size, size, 3), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, source in enumerate(sources.tolist()):
+        places.setdefault(source, []).append(place)
+    for number in progress(range(drawn)):
+        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, number < recipe.healthy)
+    for cartoon in (0, 1):
+        images[places.get(drawn + cartoon, [])] = draw_cartoon(cartoon, size)
+    return images, labels[sources].astype(np.uint8)
+
+
+def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> None:
+    """Write images (N, H, W, 3) and their class names as the course's file has them: equal input, equal bytes.
+
+    `data` is float32 and stored uncompressed, `labels` an object array of str, pickled with protocol 3.
+    """
+    labels = np.array(list(names), dtype=object)
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
+        with file.open(_member("data"), "w", force_zip64=True) as out:
+            header = {"descr": "<f4", "fortran_order": False, "shape": images.shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for start in range(0, len(images), _BLOCK):
+                out.write(images[start : start + _BLOCK].astype("<f4").data)
+        with file.open(_member("labels"), "w", force_zip64=True) as out:
+            np.lib.format.write_array_header_1_0(out, {"descr": "|O", "fortran_order": False, "shape": labels.shape})
+            out.write(pickle.dumps(labels, protocol=3))
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """A file inside the .npz with a fixed date, so that the same seed gives the same file."""
+    return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))

@@ -1,0 +1,123 @@
+"""The geometry of one leaf: where it lies in the image, its outline and its veins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from leaf.drawing.texture import Field, noise, step
+
+
+@dataclass(frozen=True)
+class Blade:
+    """A leaf's surface, pixel by pixel; every field is float32 (S, S).
+
+    mask: 1 on the leaf. along: 0 at the stalk, 1 at the tip. side: -1 to 1 across the midrib. depth: 0 at the margin,
+    1 at the middle. vein: 1 on a vein. stalk: 1 on the stalk.
+    """
+
+    mask: Field
+    along: Field
+    side: Field
+    depth: Field
+    vein: Field
+    stalk: Field
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plant: the form of its leaf. Pairs are ranges that a leaf is drawn from."""
+
+    width: tuple[float, float]  # half width over half length
+    base: tuple[float, float]  # exponents of the width's profile t^base (1-t)^tip: small is blunt
+    tip: tuple[float, float]
+    teeth: tuple[int, int] = (0, 1)  # along one margin
+    tooth: float = 0.0  # their height, as a share of the width
+    lobes: float = 0.0  # waves of the margin, as oak has them
+    palmate: bool = False  # veins leave the base as a fan
+
+
+KINDS = (
+    Kind((0.42, 0.62), (0.45, 0.7), (0.7, 1.1), (14, 26), 0.05),  # apple
+    Kind((0.30, 0.40), (0.6, 0.9), (0.8, 1.2)),  # willow
+    Kind((0.75, 0.95), (0.30, 0.45), (0.35, 0.5), (9, 14), 0.12, palmate=True),  # strawberry
+    Kind((0.62, 0.80), (0.25, 0.40), (0.8, 1.2)),  # bean
+    Kind((0.48, 0.65), (0.7, 0.9), (0.5, 0.8), lobes=0.22),  # oak
+    Kind((0.55, 0.75), (0.35, 0.5), (0.5, 0.8), (6, 9), 0.14, palmate=True),  # vine
+    Kind((0.40, 0.52), (0.8, 1.2), (0.4, 0.55)),  # obovate, as magnolia
+)
+
+_PLANES: dict[int, tuple[Field, Field]] = {}
+
+
+def plane(size: int) -> tuple[Field, Field]:
+    """The coordinates x and y of each pixel's centre, -1 to 1 from one border to the other."""
+    if size not in _PLANES:
+        line = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
+        _PLANES[size] = (np.broadcast_to(line, (size, size)), np.broadcast_to(line[:, None], (size, size)))
+    return _PLANES[size]
+
+
+def draw_blade(rng: np.random.Generator, size: int, kind: Kind, reach: float) -> Blade:
+    """Lay a leaf of one kind at a random place and angle; `reach` is its half length, 1 being half the image."""
+    x, y = plane(size)
+    turn = rng.uniform(0, 2 * np.pi)
+    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    x, y = x - np.float32(rng.normal(0, 0.10)), y - np.float32(rng.normal(0, 0.10))
+    u = (cosine * x + sine * y) / np.float32(reach)
+    v = (cosine * y - sine * x) / np.float32(reach)
+    v = v + np.float32(rng.normal(0, 0.13)) * (u * u - np.float32(0.4))  # a leaf is seldom straight
+    along = (u + 1) / 2
+    half = _half_width(rng, kind, np.clip(along, 0.002, 0.998), size)
+    half = half * np.where(v > 0, np.float32(rng.uniform(0.88, 1.08)), np.float32(rng.uniform(0.88, 1.08)))
+    distance = np.abs(v)
+    pixel = 2 / size / reach
+    inside = step(half - distance, 0, 1.6 * pixel) * step(np.minimum(along, 1 - along), 0, pixel)
+    side = np.clip(v / half, -1, 1)
+    vein = _veins(rng, kind, along, side, distance, pixel)
+    stalk = _stalk(rng, u, v, pixel)
+    ends = np.minimum(along, 1 - along) * 6
+    depth = np.clip(np.minimum(1 - np.abs(side), ends), 0, 1)
+    return Blade(inside, along, side, depth, vein, stalk)
+
+
+def _half_width(rng: np.random.Generator, kind: Kind, along: Field, size: int) -> Field:
+    base, tip = rng.uniform(*kind.base), rng.uniform(*kind.tip)
+    widest = base / (base + tip)
+    level = np.log(rng.uniform(*kind.width)) - base * np.log(widest) - tip * np.log(1 - widest)
+    half = np.exp(np.float32(base) * np.log(along) + np.float32(tip) * np.log(1 - along) + np.float32(level))
+    if kind.tooth:
+        phase = along * np.float32(rng.integers(*kind.teeth))
+        half *= 1 - np.float32(kind.tooth * rng.uniform(0.5, 1.4)) * (phase % 1)
+    if kind.lobes:
+        waves = np.cos(along * np.float32(2 * np.pi * rng.integers(4, 7)) + np.float32(rng.uniform(0, 6)))
+        half *= 1 + np.float32(kind.lobes * rng.uniform(0.6, 1.2)) * waves
+    return half * (1 + np.float32(0.05) * noise(rng, size, 6))
+
+
+def _veins(rng: np.random.Generator, kind: Kind, along: Field, side: Field, distance: Field, pixel: float) -> Field:
+    midrib = 1 - step(distance, 1.1 * pixel, 1.8 * pixel) * (1 - 0.2 * np.clip(1 - along, 0, 1))
+    outward = np.abs(side)
+    if kind.palmate:
+        angle = np.arctan2(outward * np.float32(0.8), along + np.float32(0.06))
+        phase = angle * np.float32(rng.uniform(3.0, 4.2)) + np.float32(0.5)
+        fine = phase * 3
+    else:
+        pairs = rng.uniform(5, 9)
+        phase = (along - outward * np.float32(rng.uniform(0.12, 0.30))) * np.float32(pairs)
+        phase = phase + np.where(side > 0, np.float32(rng.uniform(0, 0.5)), np.float32(0))
+        fine = phase * 2 + outward * 4
+    sharp = 0.90
+    ribs = np.clip((np.cos(phase * np.float32(2 * np.pi)) - sharp) / (1 - sharp), 0, 1) * (1 - 0.45 * outward)
+    net = np.clip((np.cos(fine * np.float32(2 * np.pi)) - 0.8) / 0.2, 0, 1) * np.float32(0.25)
+    return np.maximum(np.maximum(midrib, ribs * np.float32(0.8)), net)
+
+
+def _stalk(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Field:
+    behind = -1 - u  # 0 where the blade begins
+    swing = v - np.float32(rng.normal(0, 0.35)) * behind * behind
+    thick = rng.uniform(1.0, 2.0) * pixel
+    return (
+        step(thick - np.abs(swing), 0, pixel)
+        * step(behind, -0.03, pixel)
+        * step(rng.uniform(0.3, 0.8) - behind, 0, pixel)
+    )

@@ -1,0 +1,84 @@
+"""experiments.yaml: the named experiments, and settings laid over params.yaml.
+
+One source for `leaf run`, the table in the documentation, the runner and the tests.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from leaf import params
+from leaf.errors import LeafError
+
+EXPERIMENTS_FILE = "experiments.yaml"
+
+
+class Experiment(BaseModel):
+    """A row of experiments.yaml: why it is there, the keys it sets, and the accuracy that was claimed elsewhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    why: str
+    set: dict[str, Any]
+    claimed: str | float | None = None
+
+
+def read_experiments(path: str | Path = EXPERIMENTS_FILE) -> dict[str, Experiment]:
+    """Every row by its name, each checked against the schema of params.yaml. Raises LeafError for a mistake."""
+    try:
+        rows = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise LeafError(f"{path}: no such file; run in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LeafError(f"{path}: not YAML: {error}") from None
+    if not isinstance(rows, dict):
+        raise LeafError(f"{path}: not a mapping; valid: NAME: {{why: …, set: {{key: value}}}}")
+    experiments = {}
+    for name, row in rows.items():
+        try:
+            experiments[str(name)] = Experiment.model_validate(row)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise LeafError(f"{path}: {name}.{where}: {error.errors()[0]['msg']}; valid: why, set, claimed") from None
+        with_settings({}, experiments[str(name)].set, f"{path}: {name}")
+    return experiments
+
+
+def experiment(name: str, path: str | Path = EXPERIMENTS_FILE) -> Experiment:
+    """One row. Raises LeafError for an unknown name."""
+    rows = read_experiments(path)
+    if name not in rows:
+        raise LeafError(f"{path}: {name}: no such experiment; valid: {', '.join(rows)}")
+    return rows[name]
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts, as after -S, to keys and YAML values. Raises LeafError for a text without `=`."""
+    parsed = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise LeafError(f"-S {text}: no value; valid: key=value")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise LeafError(f"-S {key}: {value!r} is not a YAML value") from None
+    return parsed
+
+
+def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: str = "-S") -> params.Params:
+    """The mapping `values` of a params.yaml with dotted `settings` laid over it, checked; `name` is for errors."""
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for key, value in settings.items():
+        group, _, leaf = key.partition(".")
+        if leaf:
+            inner = merged.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise LeafError(f"{name}: {key}: {group} is no group of keys")
+            inner[leaf] = value
+        else:
+            merged[group] = value
+    return params.validate(merged, name)

@@ -1,0 +1,100 @@
+"""Write the bundle of the course's server: `model.py` and a saved model, with nothing but TensorFlow to run it."""
+
+import tempfile
+import zipfile
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import keras
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.exporting import savedmodel
+from leaf.reading.decode import fit
+from leaf.store import replacing
+
+SIDE = 96  # pixels of the server's images
+FOLDER = "SubmissionModel"
+
+_MODEL_PY = Template('''"""Healthy (0) or unhealthy (1) leaf; the preprocessing is inside the saved model."""
+
+import os
+
+import tensorflow as tf
+
+THRESHOLD = $threshold  # probability of "unhealthy" from which it is predicted
+BATCH = 64
+
+
+class model:
+    def __init__(self, path):
+        self.model = tf.saved_model.load(os.path.join(path, "$folder"))
+
+    def predict(self, X):
+        """X: float32 ($side x $side x 3 images, 0..255) -> int64 tensor of 0 and 1, one an image."""
+        X = tf.convert_to_tensor(X, tf.float32)
+        parts = [self.model.serve(X[start : start + BATCH]) for start in range(0, max(1, len(X)), BATCH)]
+        return tf.cast(tf.concat(parts, axis=0)[:, 1] >= THRESHOLD, tf.int64)
+''')
+
+
+def write(model: keras.Model, threshold: float, path: Path) -> None:
+    """Write the bundle to `path`, a folder, or a `.zip` file ready to be submitted.
+
+    Args:
+        model: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). Where H is not 96, the bundle resizes
+            the server's images as ingest does.
+        threshold: probability of the second class from which it is predicted.
+        path: where to.
+    """
+    if path.suffix != ".zip":
+        with savedmodel.replacing_folder(path, "model.py") as partial:
+            _fill(partial, model, threshold)
+        return
+    if path.is_dir():
+        raise LeafError(f"{path}: a folder; give a file's name")
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
+        _fill(Path(folder), model, threshold)
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(Path(folder).rglob("*")):
+                archive.write(file, file.relative_to(folder))
+
+
+def _fill(folder: Path, model: keras.Model, threshold: float) -> None:
+    values = {"threshold": repr(float(threshold)), "folder": FOLDER, "side": SIDE}
+    (folder / "model.py").write_text(_MODEL_PY.substitute(values), encoding="utf-8")
+    savedmodel.write(_from_side(model), folder / FOLDER)
+
+
+def _from_side(model: keras.Model) -> keras.Model:
+    """Put ingest's resizing before a model of another size."""
+    size = model.inputs[0].shape[1]
+    if size == SIDE:
+        return model
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    return keras.Model(image, model(_Resize(size, name="resize")(image)))
+
+
+class _Resize(keras.layers.Layer):
+    """Resize images as ingest does: along each side the same linear map, then whole numbers from 0 to 255."""
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+        self.map = _linear_map(size)
+
+    def call(self, images: Any) -> Any:
+        wide = keras.ops.einsum("oh,nhwc->nowc", self.map, images)
+        both = keras.ops.einsum("ow,nhwc->nhoc", self.map, wide)
+        return keras.ops.clip(keras.ops.round(both), 0, 255)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], self.size, self.size, 3)
+
+
+def _linear_map(size: int) -> np.ndarray:
+    """Read off what `fit` makes of one bright row after the other: float32 (size, SIDE)."""
+    rows = np.full((SIDE, SIDE, SIDE, 3), 100, np.float32)
+    rows[np.arange(SIDE), np.arange(SIDE)] += 100  # image k has its row k brighter; far from 0 and 255, no clipping
+    return (fit(rows, size)[:, :, 0, 0].T - 100) / 100

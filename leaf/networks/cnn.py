@@ -1,0 +1,39 @@
+"""From-scratch CNNs of three sizes: convolutions and max pooling, a dense layer, dropout, average pooling.
+
+The dense layer comes before the average (it acts at each place of the map, as a 1×1 convolution does), so that the
+head stays linear in the map and shows where a class was seen.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from keras import layers
+
+
+def _features(image: Any, stages: Sequence[int], convolutions: int, normalized: bool, dense: int, rate: float) -> Any:
+    """Give pooled features (N, dense) of `image` (N, H, W, 3) in 0..255; each stage halves the map."""
+    x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
+    for stage, filters in enumerate(stages):
+        for number in range(convolutions):
+            name = f"stage_{stage}_conv_{number}"
+            bias = not normalized
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=bias, kernel_initializer="he_normal", name=name)(x)
+            if normalized:
+                x = layers.BatchNormalization(name=f"{name}_norm")(x)
+            x = layers.Activation("relu", name=f"{name}_relu")(x)
+        x = layers.MaxPooling2D(2, name=f"stage_{stage}_pool")(x)
+    x = layers.Dense(dense, activation="relu", kernel_initializer="he_normal", name="features")(x)
+    x = layers.Dropout(rate, name="features_dropout")(x)
+    return layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+small: Callable[[Any], Any] = partial(
+    _features, stages=(32, 64, 128), convolutions=1, normalized=False, dense=128, rate=0.3
+)
+medium: Callable[[Any], Any] = partial(
+    _features, stages=(32, 64, 128, 256), convolutions=1, normalized=True, dense=256, rate=0.3
+)
+large: Callable[[Any], Any] = partial(
+    _features, stages=(32, 64, 128, 256, 512), convolutions=2, normalized=True, dense=512, rate=0.4
+)

@@ -1,0 +1,115 @@
+"""What both detectors share: from what cannot be reconstructed to two logits, as a classifier gives them.
+
+A detector learns from healthy leaves alone. An image passes an `encoder` and a decoder; what the decoder cannot give
+back (`residual`) is turned into one number, the `score`, and that into the logits [0, scale · (score − threshold)].
+The two constants are set after fitting, on validation images, so that evaluation, prediction and export treat a
+detector as any other network.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from leaf.errors import LeafError
+from leaf.networks.layers import register
+
+_SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
+_STEP = 16  # the encoder halves an image four times
+
+
+@register
+class Residual(layers.Layer):
+    """Subtract a reconstruction (N, H, W, 3) in −1..1 from its image, brought from 0..255 to the same range."""
+
+    def call(self, inputs: Any) -> Any:
+        image, reconstruction = inputs
+        return image / 127.5 - 1.0 - reconstruction
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+
+@register
+class ReconstructionScore(layers.Layer):
+    """Turn residuals, and any differences of features, into a score (N, 1): the larger, the less like a healthy leaf.
+
+    What counts is where the image is *redder against green* than its reconstruction as a healthy leaf, since spots,
+    blight and yellowing all take green away; backgrounds, edges and light, which a plain mean square sums up, mostly
+    move the three colours alike. That excess is averaged over squares of `block` pixels, squared, and the mean of its
+    `worst` share of places is taken. Features' mean squares are added with `feature_weight` (f-AnoGAN's κ, Schlegl
+    2019); the score is the logarithm of it all.
+    """
+
+    def __init__(self, block: int = 2, worst: float = 0.05, feature_weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.block, self.worst, self.feature_weight = block, worst, feature_weight
+
+    def errors(self, residual: Any) -> Any:
+        """What counts at each place of `residual` (N, H, W, 3): (N, H, W), from 0."""
+        redder = residual[..., :1] - residual[..., 1:2]
+        smooth = ops.average_pool(redder, self.block, strides=1, padding="same")
+        return ops.square(ops.relu(smooth[..., 0]))
+
+    def call(self, inputs: Any) -> Any:
+        residual, *differences = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        errors = self.errors(residual)
+        places = errors.shape[1] * errors.shape[2]
+        worst = ops.top_k(ops.reshape(errors, (-1, places)), max(1, round(places * self.worst)))[0]
+        error = ops.mean(worst, axis=1)
+        for difference in differences:
+            error = error + self.feature_weight * ops.mean(ops.square(difference), axis=(1, 2, 3))
+        return ops.expand_dims(ops.log(error + _SMALLEST), -1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        first = input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
+        return (first[0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"block": self.block, "worst": self.worst, "feature_weight": self.feature_weight}
+        return {**super().get_config(), **own}
+
+
+@register
+class ScoreLogits(layers.Layer):
+    """Turn scores (N, 1) into logits (N, 2): 0 and scale · (score − threshold); both constants do not learn."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.scale = self.add_weight(name="scale", shape=(), initializer="ones", trainable=False)
+        self.threshold = self.add_weight(name="threshold", shape=(), initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return ops.concatenate([ops.zeros_like(inputs), self.scale * (inputs - self.threshold)], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], 2)
+
+
+def check_size(image_size: int, name: str) -> None:
+    """Raise LeafError where the decoder would not come back to the image's size."""
+    if image_size % _STEP:
+        raise LeafError(f"image_size: {image_size}; valid: a multiple of {_STEP} for {name}")
+
+
+def calibrate(model: keras.Model, scale: float, threshold: float) -> None:
+    """Set the constants of a detector's logits, in place; `threshold` is in units of its score."""
+    layer = model.get_layer("logits")
+    layer.scale.assign(scale)
+    layer.threshold.assign(threshold)
+
+
+def is_detector_model(model: keras.Model) -> bool:
+    """Whether a network that was built or loaded is a detector."""
+    return any(layer.name == "residual" for layer in model.layers)
+
+
+def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any]) -> keras.Model:
+    """Give the network from an image in −1..1 to its code: strided convolutions, then `end`."""
+    image = x = keras.Input((image_size, image_size, 3), name="encoder_image")
+    for number, width in enumerate(widths):
+        x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)
+        x = layers.LayerNormalization(name=f"encoder_norm_{number}")(x)
+        x = layers.LeakyReLU(0.2, name=f"encoder_relu_{number}")(x)
+    return keras.Model(image, end(x), name="encoder")

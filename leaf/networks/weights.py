@@ -1,0 +1,98 @@
+"""Start a backbone from published weights, or from a network trained before."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from leaf import store
+from leaf.errors import LeafError
+from leaf.networks import registry
+from leaf.networks.freezing import backbone_operations
+from leaf.networks.saving import load
+
+_SUFFIXES = (".h5", ".keras")
+
+
+def transfer(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
+    """Give the network `body` (image to pooled features) the weights that `weights` names.
+
+    Args:
+        body: the backbone's operations, without a head.
+        backbone: its name.
+        image_size: side of its images, in pixels.
+        weights: `imagenet`; or a file: `.h5` as keras.applications publishes it (no top), `.weights.h5`, or a
+            `.keras` file of the same backbone that `saving.save` wrote.
+        sha256: of the file, in hex.
+
+    Raises:
+        LeafError: where the file is missing, has another SHA-256 or does not fit; where the download fails.
+    """
+    if weights == "imagenet":
+        values = _imagenet(backbone, image_size)
+    else:
+        _check(Path(weights), sha256)
+        values = _from_file(Path(weights), backbone, image_size)
+    if len(values) != len(body.weights):
+        raise LeafError(f"weights: {weights}: {len(values)} arrays; {backbone} has {len(body.weights)}")
+    body.set_weights([_fitting(value, own.shape, weights) for value, own in zip(values, body.weights, strict=True)])
+
+
+def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if value.shape != shape and value.ndim == 4:
+        value = value.transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel, for DepthwiseConv2D
+    if value.shape != shape:
+        raise LeafError(f"weights: {name}: an array of shape {value.shape} where the backbone has {tuple(shape)}")
+    return value
+
+
+def _check(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
+    if path.suffix not in _SUFFIXES:
+        raise LeafError(f"weights: {path}: unknown kind of file; valid: {', '.join(_SUFFIXES)}")
+    found = store.sha256(path)
+    if found != sha256:
+        told = f"{sha256} is not its SHA-256" if sha256 else "its SHA-256 is missing"
+        raise LeafError(f"weights_sha256: {told}; {path} has {found}")
+
+
+def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
+    application = registry.find(backbone).application
+    if application is None:
+        raise LeafError(f"weights: imagenet: none are published for {backbone}; valid: random, or a weights file")
+    try:
+        return _arrays(application(**_stock(image_size), weights="imagenet"))
+    except Exception as error:
+        raise LeafError(
+            f"weights: imagenet: the download for {backbone} failed ({error}); try again, or give a weights file"
+        ) from error
+
+
+def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
+    if path.suffix == ".keras":
+        model = load(path)
+        if model.name != backbone:
+            raise LeafError(f"weights: {path}: holds {model.name}; backbone is {backbone}")
+        kept = {id(weight) for operation in backbone_operations(model) for weight in getattr(operation, "weights", ())}
+        return [np.asarray(weight) for weight in model.weights if id(weight) in kept]
+    kind = registry.find(backbone)
+    if kind.application:
+        stock = kind.application(**_stock(image_size), weights=None)
+    else:
+        image = keras.Input((image_size, image_size, 3))
+        stock = keras.Model(image, kind.features(image))
+    try:
+        stock.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LeafError(f"weights: {path}: not a weights file of {backbone} without top ({reason})") from None
+    return _arrays(stock)
+
+
+def _stock(image_size: int) -> dict[str, object]:
+    return {"include_top": False, "pooling": "avg", "input_shape": (image_size, image_size, 3)}
+
+
+def _arrays(model: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]

@@ -1,0 +1,314 @@
+"""The schema of params.yaml: every choice, its valid values, its reason.
+
+`read_params` checks the whole file and gives a stage the keys that dvc.yaml lists for it, no others: a key that a
+stage used without telling DVC would leave stale results behind, so it is an error at once.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from leaf.errors import LeafError
+
+PARAMS_FILE = "params.yaml"
+PIPELINE_FILE = "dvc.yaml"
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def _exponent(value: Any) -> Any:
+    """DVC writes `-S learning_rate.base=2e-5` as `2e-05`, which YAML 1.1 reads as a string (DVC #5971)."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+Number = Annotated[float, BeforeValidator(_exponent)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+
+
+def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
+    """A key with its default, what is valid in words (said in errors and docs), and why it is there."""
+    return Field(default, description=why, json_schema_extra={"valid": valid}, **limits)
+
+
+def _group(kind: type[BaseModel]) -> Any:
+    return Field(default_factory=kind)
+
+
+class Group(BaseModel):
+    """A strict mapping: no unknown key, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Drawn(Group):
+    """The drawn data set (stage synthesize)."""
+
+    images: int = _key(520, "a whole number from 100 to 100000", "images in all, copies included", ge=100, le=100000)
+    size: int = _key(96, "pixels, 32 to 512", "height and width of a drawn image", ge=32, le=512)
+    seed: int = _key(2023, "a whole number from 0", "moves every drawn image", ge=0)
+
+
+class LearningRate(Group):
+    """The learning rate, set anew before every update."""
+
+    policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
+        "triangular",
+        "triangular, triangular2, exp_range (Smith 2015), constant, exponential, cosine",
+        "shape over the updates",
+    )
+    base: Number = _key(1e-4, "a number from 0", "lowest rate; Adam's units", ge=0, le=10)
+    max: Number = _key(1e-3, "a number above 0, not below base", "highest rate", gt=0, le=10)
+    step_epochs: Number = _key(4, "a number above 0", "half a cycle, in epochs (Smith: 2 to 8)", gt=0, le=10000)
+    step_unit: Literal["epochs", "images"] = _key(
+        "epochs", "epochs, images", "`images` takes step_epochs × images as iterations: the report's slip"
+    )
+    gamma: Number = _key(
+        0.99994, "a number above 0, at most 1", "exp_range and exponential: factor per update", gt=0, le=1
+    )
+    warmup_epochs: Number = _key(
+        0, "a number from 0", "cosine: linear rise from base to max, in epochs", ge=0, le=10000
+    )
+
+
+class Augmentation(Group):
+    """Random changes of the training images; 0 and none are off."""
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = _key(
+        "both", "none, horizontal, vertical, both", "mirror at random"
+    )
+    rotation: Number = _key(0, "degrees, 0 to 180", "turn at random by up to so much, either way", ge=0, le=180)
+    zoom: Fraction = _key(0, "a fraction from 0, below 1", "zoom at random in or out by up to so much")
+    translation: Fraction = _key(0, "a fraction from 0, below 1", "shift at random by up to so much of the side")
+    contrast: Fraction = _key(0, "a fraction from 0, below 1", "change contrast at random by up to so much")
+    rand_augment: Number = _key(0, "magnitude 0 to 1, 0 is off", "RandAugment (Cubuk 2019), two operations", ge=0, le=1)
+    mixup: Number = _key(0, "alpha from 0, 0 is off", "MixUp (Zhang 2017)", ge=0, le=10)
+    cutmix: Number = _key(0, "alpha from 0, 0 is off", "CutMix (Yun 2019)", ge=0, le=10)
+
+
+_SIZE = "a whole number of images, or a fraction below 1"
+Count = Annotated[int, Field(ge=0)]
+
+
+class Params(Group):
+    """Everything that params.yaml holds."""
+
+    dataset: str = _key(
+        "data/raw/leaves.npz",
+        "an .npz file, or a folder with a sub-folder per class",
+        "where the photographs are",
+        min_length=1,
+    )
+    classes: Annotated[list[str], Field(min_length=2, max_length=2)] = _key(
+        ["healthy", "unhealthy"], "two different names", "the class names; the first is label 0"
+    )
+    seed: int = _key(42, "a whole number from 0", "moves training alone", ge=0, lt=2**31)
+    split_seed: int = _key(42, "a whole number from 0", "moves the split and SMOTE", ge=0, lt=2**31)
+    drawn: Drawn = _group(Drawn)
+
+    image_size: int = _key(
+        96, "pixels, 16 to 1024", "side of the ingested images, after the centre crop", ge=16, le=1024
+    )
+    unreadable: Literal["skip", "refuse"] = _key(
+        "skip", "skip, refuse", "a broken image file among good ones: leave it out by name, or stop"
+    )
+
+    references: Literal["auto"] | list[int | str] = _key(
+        "auto",
+        "auto, or a list of image numbers and of file names in data/references",
+        "images whose copies are outliers",
+    )
+    outlier_copies: int = _key(8, "a whole number from 2", "auto: a picture that stands so often is an outlier", ge=2)
+    outlier_cut: Literal["jump"] | Number = _key(
+        "jump", "jump, or a mean squared error from 0", "where the ranking by distance to a reference is cut"
+    )
+    duplicates: Literal["remove", "keep"] = _key(
+        "remove", "remove, keep", "copies beyond the first; kept or not, they stay in one split"
+    )
+    near_mse: Number = _key(
+        150,
+        "a mean squared error from 0, 0 is off",
+        "below it two images are copies (0..255 squared)",
+        ge=0,
+        le=65025,
+    )
+    near_turns: bool = _key(False, "true, false", "find copies that were turned by 90° or mirrored, too")
+    same_photo: bool = _key(
+        True,
+        "true, false",
+        "keep shifted or scaled crops of one photograph in one split, none is removed; up to 50000 images",
+    )
+    conflicts: Literal["report", "drop", "majority"] = _key(
+        "report", "report, drop, majority", "copies that bear different labels"
+    )
+
+    validation_size: Count | Fraction = _key(0.15, _SIZE, "images held out to choose the model by")
+    test_size: Count | Fraction = _key(0.2, _SIZE + ", 0 for none", "images held out to judge the model by, once")
+
+    balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
+        "smote", "smote, none, oversample, class_weight", "how the training classes are made equal"
+    )
+    smote_neighbors: int = _key(5, "a whole number from 1", "SMOTE's k (Chawla 2002)", ge=1, le=1000)
+
+    backbone: str = _key("convnext_atto", "a name that `leaf summary --list` prints", "the network", min_length=1)
+    weights: str = _key("random", "random, imagenet, or a weights file", "what the backbone starts from", min_length=1)
+    weights_sha256: str = _key(
+        "",
+        "64 hex digits, for a weights file",
+        "so that a changed file is a changed parameter",
+        pattern=r"^([0-9a-f]{64})?$",
+    )
+    dropout: Fraction = _key(
+        0.1, "a fraction from 0, below 1", "share of the input image's values set to 0 in training"
+    )
+    freeze_depth: Literal["all"] | Count = _key(
+        0, "all, or a whole number from 0", "the first so many operations of the backbone do not learn"
+    )
+    frozen_epochs: int = _key(
+        0,
+        "a whole number from 0",
+        "epochs with the whole backbone frozen, before freeze_depth holds",
+        ge=0,
+        le=10000,
+    )
+    frozen_learning_rate: Number = _key(1e-3, "a number above 0", "constant rate of the frozen epochs", gt=0, le=10)
+    batch_size: int = _key(32, "a whole number from 1", "images per update", ge=1, le=65536)
+    micro_batch: int = _key(
+        0,
+        "0 for off, or a divisor of batch_size",
+        "images held in memory at once; gradients add up to batch_size",
+        ge=0,
+    )
+    epochs: int = _key(32, "a whole number from 1", "passes over the training images, at most", ge=1, le=100000)
+    patience: int = _key(10, "a whole number from 0", "epochs without a better `monitor` before training stops", ge=0)
+    monitor: Literal["validation_accuracy", "validation_loss"] = _key(
+        "validation_accuracy",
+        "validation_accuracy, validation_loss",
+        "what early stopping and the best epoch go by",
+    )
+    optimizer: Literal["adam", "adamw"] = _key("adam", "adam, adamw", "Kingma 2014; Loshchilov 2017")
+    weight_decay: Number = _key(0, "a number from 0", "adamw's", ge=0, le=10)
+    label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "Szegedy 2015")
+    weight_averaging: Fraction = _key(
+        0, "a fraction from 0, below 1; 0 is off", "momentum of a moving average of the weights, per update"
+    )
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = _key(
+        "float32", "float32, mixed_float16, mixed_bfloat16", "of the activations; mixed is for GPUs"
+    )
+    rematerialize: bool = _key(False, "true, false", "compute activations twice instead of storing them")
+    learning_rate: LearningRate = _group(LearningRate)
+    augmentation: Augmentation = _group(Augmentation)
+
+    threshold: Literal["validation"] | Annotated[Number, Field(gt=0, lt=1)] = _key(
+        0.5,
+        "a number between 0 and 1, or validation",
+        "probability of the second class from which it is predicted; validation: the best balanced accuracy there",
+    )
+    calibrate: Literal["none", "temperature"] = _key(
+        "none", "none, temperature", "divide the logits by what fits validation best (Guo 2017)"
+    )
+    views: int = _key(
+        1,
+        "a whole number from 1 to 16",
+        "test-time augmentation: flips, turns and crops averaged",
+        ge=1,
+        le=16,
+    )
+
+
+def validate(values: Any, name: str = PARAMS_FILE) -> Params:
+    """Check the mapping `values`, read from the file `name`. Raises LeafError with one line for the first mistake."""
+    if not isinstance(values, dict):
+        raise LeafError(f"{name}: not a mapping of keys to values")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise LeafError(f"{name}: {_first_mistake(error, values)}") from None
+    rate = params.learning_rate
+    if rate.max < rate.base:
+        raise LeafError(f"{name}: learning_rate.max: {rate.max} is below learning_rate.base, {rate.base}")
+    if params.micro_batch and params.batch_size % params.micro_batch:
+        raise LeafError(f"{name}: micro_batch: {params.micro_batch} does not divide batch_size, {params.batch_size}")
+    if params.classes[0] == params.classes[1] or not all(params.classes):
+        raise LeafError(f"{name}: classes: {params.classes}; valid: two different names")
+    if params.validation_size == 0:
+        raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")
+    return params
+
+
+def load(path: str | Path = PARAMS_FILE) -> Params:
+    """Read and check a whole params.yaml."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LeafError(f"{path}: no such file; run in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LeafError(f"{path}: not YAML: {error}") from None
+    return validate(values or {}, str(path))
+
+
+def read_params(stage: str) -> SimpleNamespace:
+    """The parameters of one stage: params.yaml checked whole, then only the keys that dvc.yaml lists for `stage`."""
+    params = load()
+    pipeline = yaml.safe_load(Path(PIPELINE_FILE).read_text(encoding="utf-8"))
+    view = SimpleNamespace()
+    for key in pipeline["stages"][stage].get("params", []):
+        group, _, name = key.partition(".")
+        if name:
+            if not hasattr(view, group):
+                setattr(view, group, SimpleNamespace())
+            setattr(getattr(view, group), name, getattr(getattr(params, group), name))
+        else:
+            setattr(view, group, getattr(params, group))
+    return view
+
+
+@cache
+def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every leaf key by its dotted name: `default`, `valid` and `why`, for errors and the documentation."""
+    table: dict[str, dict[str, Any]] = {}
+    for name, field in kind.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Group):
+            table |= keys(annotation, f"{prefix}{name}.")
+            continue
+        extra = field.json_schema_extra
+        default = field.default if field.default is not PydanticUndefined else None
+        valid = extra["valid"] if isinstance(extra, dict) else ""
+        table[prefix + name] = {"default": default, "valid": valid, "why": field.description}
+    return table
+
+
+def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
+    first = error.errors()[0]
+    table = keys()
+    parts = [str(part) for part in first["loc"]]
+    groups = {key.partition(".")[0] for key in table if "." in key}
+    depth = 2 if parts and parts[0] in groups else 1
+    key = ".".join(parts[:depth])
+    if first["type"] == "extra_forbidden":
+        siblings = [name for name in table if name.startswith(f"{parts[0]}.")] if depth == 2 and len(parts) > 1 else []
+        near = _closest(key, siblings or list(table))
+        return (
+            f"{key}: unknown key; did you mean {near}?"
+            if near
+            else f"{key}: unknown key; valid: {', '.join(siblings or table)}"
+        )
+    value: Any = values
+    for part in parts[:depth]:
+        value = value.get(part) if isinstance(value, dict) else value
+    valid = (
+        table[key]["valid"] if key in table else f"a group of {', '.join(n for n in table if n.startswith(key + '.'))}"
+    )
+    return f"{key}: {value!r}; valid: {valid}"
+
+
+def _closest(name: str, names: list[str]) -> str | None:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, names, 1)), None)

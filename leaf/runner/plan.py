@@ -1,0 +1,119 @@
+"""Which experiments a job has: rows of experiments.yaml, settings after -S, and sweeps as their product."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from leaf import params
+from leaf.errors import LeafError
+from leaf.experiments import parse_settings, read_experiments, with_settings
+from leaf.running import dvc_settings
+
+MOST = 1000  # experiments in one job
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_FILE_KEYS = ("dataset", "weights")  # parameters that may name a file
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An experiment: its name and its settings, `key=value` in the grammar of `dvc exp run -S`."""
+
+    name: str
+    settings: tuple[str, ...]
+
+
+def plan(rows: Sequence[str], settings: Sequence[str], every: bool = False, name: str | None = None) -> list[Planned]:
+    """The experiments of the rows (all of them with `every`), each with every combination of the settings.
+
+    Without a row there is one experiment for each combination. `name` is the name of a single experiment, and stands
+    before the names of several. Each is checked against the schema of params.yaml, so
+    that a mistake shows here and not on a rented machine. Raises LeafError for it.
+    """
+    if every and rows:
+        raise LeafError("submit: name rows or give --all, not both")
+    table: dict[str, Mapping[str, Any]] = {}
+    if every or rows:
+        known = read_experiments()
+        for row in rows or known:
+            if row not in known:
+                raise LeafError(f"experiments.yaml: {row}: no such experiment; valid: {', '.join(known)}")
+            table[row] = known[row].set
+    values = yaml.safe_load(Path(params.PARAMS_FILE).read_text(encoding="utf-8")) or {}
+    planned = []
+    for row, chosen in (table or {"": {}}).items():
+        for combination in sweep(settings):
+            setting = {**chosen, **parse_settings(combination)}
+            planned.append(_planned(row, combination, setting, values))
+    if name is not None:
+        alone = len(planned) == 1
+        planned = [replace(one, name=check_name(name if alone else f"{name}-{one.name}")) for one in planned]
+    names = [experiment.name for experiment in planned]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise LeafError(
+            f"{twice}: two experiments of one name; vary the settings or submit them one by one with --name"
+        )
+    if len(planned) > MOST:
+        raise LeafError(f"submit: {len(planned)} experiments; valid: at most {MOST} in one job")
+    return planned
+
+
+def sweep(settings: Iterable[str]) -> list[tuple[str, ...]]:
+    """Every combination of the settings' values: `a=1,2` and `b=3,4` are four; commas in brackets or quotes stay."""
+    choices = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", key):
+            raise LeafError(f"-S {setting}: not a setting; valid: key=value, or key=value,value for a sweep")
+        choices.append([f"{key}={part}" for part in split_commas(value)])
+    return list(product(*choices))
+
+
+def split_commas(value: str) -> list[str]:
+    """Split at the commas that stand outside brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in value:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in "]})":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    return parts
+
+
+def check_name(name: str) -> str:
+    """A name that git, Slurm and a file system all take. Raises LeafError for another."""
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
+        raise LeafError(f"{name!r}: no name for an experiment; valid: letters, digits, . _ -, at most 100")
+    return name
+
+
+def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any], values: Mapping[str, Any]) -> Planned:
+    checked = with_settings(values, setting, row or "-S")
+    for key in _FILE_KEYS:
+        path = str(getattr(checked, key))
+        if path.startswith("~") or Path(path).is_absolute() or ".." in Path(path).parts:
+            raise LeafError(
+                f"{key}: {path} is outside the project, so the target does not have it; copy it to data/raw, "
+                "`dvc add` it there, commit, and set the path"
+            )
+    swept = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in combination)
+    own = "-".join(part for part in (row, swept) if part)
+    return Planned(check_name(_short(own or "run")), tuple(dvc_settings(setting)[1::2]))
+
+
+def _short(name: str) -> str:
+    """Long names end in a hash of the whole, so that they stay different."""
+    return name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,0 +1,332 @@
+"""Run one experiment of a job on the target: clone, environment, `dvc exp run`, push. Standard library alone.
+
+    python3 task.py FOLDER [INDEX]      FOLDER holds job.json; a Slurm array gives INDEX in SLURM_ARRAY_TASK_ID
+
+Every value of the job reaches git and dvc as one argument of a list. Running it again is safe: an experiment whose
+results are at the origin is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+GRACE = 60  # seconds that a stopped stage has to write its state
+LOCK_WAIT = 120  # seconds for an earlier process of the same experiment to end, as after a node was lost
+
+
+class TaskError(Exception):
+    """The experiment cannot go on; the text says at which step and why."""
+
+
+class Task:
+    """Experiment `index` of the job in `folder`."""
+
+    def __init__(self, folder: Path, index: int) -> None:
+        self.folder = folder
+        self.own = folder / str(index)
+        self.job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        self.experiment = self.job["experiments"][index]
+        self.root = folder.parent.parent
+        self.clone = self.own / "clone"
+        revision = self.job["revision"]
+        self.reference = f"refs/exps/{revision[:2]}/{revision[2:]}/{self.experiment['name']}"
+        self.environment = self._environment()
+        self.stopped = False
+        self.held: list[object] = []  # open files whose locks last as long as this process
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of git, dvc and the stages: who commits, where states go, what runner.yaml adds."""
+        author = self.job["author"]
+        added = {f"GIT_{role}_NAME": author["name"] for role in ("AUTHOR", "COMMITTER")}
+        added.update({f"GIT_{role}_EMAIL": author["email"] for role in ("AUTHOR", "COMMITTER")})
+        added.update({"GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"})
+        if "GIT_SSH_COMMAND" not in os.environ:
+            added["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes"
+        if self.job["state"]:
+            added["LEAF_STATE"] = str(self.root / "state")
+        path = [str(Path(folder).expanduser()) for folder in self.job["path"]]
+        environment = {**os.environ, **added, **self.job["environment"]}
+        environment["PATH"] = os.pathsep.join([*path, environment.get("PATH", os.defpath)])
+        return environment
+
+    def say(self, text: str) -> None:
+        print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
+
+    def step(self, name: str) -> None:
+        write(self.own / "step", name)
+        self.say(name)
+
+    def call(self, *argv: str, cwd: Path | None = None) -> None:
+        """Run one program; what it prints goes to the log. Raises TaskError where its exit status is not 0."""
+        if self.stopped:
+            raise TaskError("stopped")
+        with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=subprocess.DEVNULL) as process:
+            if self.stopped:  # the signal came too early for this child
+                process.terminate()
+            status = process.wait()
+        if status or self.stopped:
+            raise TaskError(f"{' '.join(argv[:3])}: exit status {status}; `leaf logs` has its words")
+
+    def ask(self, *argv: str) -> str:
+        """What a program prints; empty where it fails."""
+        answer = subprocess.run(
+            argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+        )
+        return answer.stdout.decode("utf-8", "replace").strip() if answer.returncode == 0 else ""
+
+    def stop(self, *_: object) -> None:
+        """On SIGTERM: pass it to every process of the group, so that the stage writes its state and leaves."""
+        self.stopped = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+
+    def run(self) -> None:
+        """All steps, in order. Raises TaskError."""
+        if self.at_origin():
+            self.say("the results are at the origin already")
+            return
+        self.hold_device()
+        self.step("clone")
+        self.make_clone()
+        self.step("environment")
+        self.make_environment()
+        self.step("run")
+        self.check_remote_host()
+        pull = ["--pull"] if self.job["remote"] else []
+        settings = [part for setting in self.experiment["set"] for part in ("-S", setting)]
+        name = self.experiment["name"]
+        self.call("dvc", "exp", "run", *pull, "--allow-missing", *settings, "-n", name, cwd=self.clone)
+        self.step("push")
+        if self.job["remote"]:
+            self.call("dvc", "push", "-r", self.job["remote"], cwd=self.clone)
+        self.call("git", "push", "origin", f"{self.reference}:{self.reference}", cwd=self.clone)
+        if not self.at_origin():
+            raise TaskError(f"git push: {self.reference} is not at the origin")
+
+    def at_origin(self) -> bool:
+        return bool(self.ask("git", "ls-remote", "--", self.job["origin"], self.reference))
+
+    def make_clone(self) -> None:
+        """One throw-away clone at the job's commit; what an earlier try left is removed."""
+        shutil.rmtree(self.clone, ignore_errors=True)
+        self.call("git", "clone", "--quiet", "--no-checkout", "--", self.job["origin"], str(self.clone))
+        revision = self.job["revision"]
+        self.call("git", "fetch", "--quiet", "origin", f"refs/leaf/{revision}", cwd=self.clone)
+        self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
+
+    def make_environment(self) -> None:
+        """Run the set-up once for each text of it and of the requirements; later jobs share what it made."""
+        setup = self.job["setup"]
+        if setup:
+            home = self.root / "environments" / environment_key(setup, self.clone)
+            home.mkdir(parents=True, exist_ok=True)
+            self.environment["LEAF_ENVIRONMENT"] = str(home)
+            self.environment["PATH"] = f"{home / 'bin'}{os.pathsep}{self.environment['PATH']}"
+            with (home / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (home / "ready").exists():
+                    self.call("sh", "-e", "-c", setup, cwd=self.clone)
+                    write(home / "ready", "")
+        if not shutil.which("dvc", path=self.environment["PATH"]):
+            raise TaskError("dvc: not found on the target; add `setup` or `path` to the target in runner.yaml")
+        cache = self.job["cache"] or str(self.root / "cache")
+        self.call("dvc", "config", "--local", "cache.dir", cache, cwd=self.clone)
+
+    def check_remote_host(self) -> None:
+        """DVC's ssh client takes any host key (asyncssh without known_hosts), so OpenSSH checks it first."""
+        host = self.job["remote_host"]
+        if host and (refused := host_key_refused(host, self.environment)):
+            raise TaskError(refused)
+
+    def hold_device(self) -> None:
+        """Wait for one of the job's GPUs and hold its lock; the stages see that one alone."""
+        names = self.job["devices"]
+        if not names or self.in_slurm():  # Slurm gives out its GPUs itself
+            return
+        self.step("waiting for " + " or ".join(names))
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        while not self.stopped:
+            for name in names:
+                if held := locked(locks / name):
+                    self.held.append(held)
+                    if name.startswith("gpu-"):
+                        self.environment["CUDA_VISIBLE_DEVICES"] = name[len("gpu-") :]
+                    return
+            time.sleep(0.3)
+        raise TaskError("stopped")
+
+    @staticmethod
+    def in_slurm() -> bool:
+        return "SLURM_JOB_ID" in os.environ
+
+    def requeue(self) -> bool:
+        """Ask Slurm to start this experiment again; not where a person cancelled it, or after too many tries."""
+        if not self.in_slurm() or (self.own / "cancelled").exists():
+            return False
+        # Not SLURM_JOB_ID: for an array's last element that is the number of the whole array.
+        identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
+            return False
+        tries = int(read(self.own / "requeues") or 0) + 1
+        if tries > self.job["requeues"]:
+            self.say(f"not requeued: {tries - 1} times already")
+            return False
+        write(self.own / "requeues", str(tries))
+        write(self.own / "step", "requeued")
+        self.say(f"requeued, {tries}")
+        if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
+            return False
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(LOCK_WAIT)  # Slurm ends this process; one that ends by itself could count as completed
+        return True
+
+    def end(self, state: str, reason: str) -> int:
+        """Write how it ended; the last thing that an experiment does."""
+        shutil.rmtree(self.clone, ignore_errors=True)
+        self.say(f"{state}{': ' if reason else ''}{reason}")
+        write(self.own / "exit", json.dumps({"state": state, "reason": reason}))
+        return 0 if state == "done" else 1
+
+
+def main(argv: list[str]) -> int:
+    """Run the experiment; 0 where its results are at the origin."""
+    folder = Path(argv[0])
+    task = Task(folder, int(argv[1] if len(argv) > 1 else os.environ["SLURM_ARRAY_TASK_ID"]))
+    task.own.mkdir(exist_ok=True)
+    if not task.job["stream"]:
+        redirect(task.own / "log")
+    if os.getpgrp() != os.getpid():
+        os.setsid()  # one group for everything this experiment starts
+    signal.signal(signal.SIGTERM, task.stop)
+    if not hold_pid(task):
+        task.say("another process runs this experiment")
+        return 1
+    if (task.own / "exit").exists():
+        return 0
+    if (task.own / "cancelled").exists():
+        return task.end("cancelled", "before it began")
+    node = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
+    write(task.own / "node", node)
+    task.say(f"experiment {task.experiment['name']} on {node}")
+    try:
+        task.run()
+    except (TaskError, OSError) as error:
+        if not task.stopped:
+            return task.end("failed", str(error))
+        await_group()
+        if task.requeue():
+            return 0
+        cancelled = (task.own / "cancelled").exists()
+        again = "" if cancelled else "ended by SIGTERM; submit it again, training goes on from its last finished epoch"
+        return task.end("cancelled" if cancelled else "stopped", again)
+    return task.end("done", "")
+
+
+def hold_pid(task: Task) -> bool:
+    """Write the process number into `pid` and keep that file locked: it is locked for as long as the process lives."""
+    deadline = time.monotonic() + LOCK_WAIT
+    while not (held := locked(task.own / "pid")):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.3)
+    held.truncate(0)
+    held.write(str(os.getpid()))
+    held.flush()
+    task.held.append(held)
+    return True
+
+
+def locked(path: Path):  # type: ignore[no-untyped-def]  # the file's type differs between the Pythons of targets
+    """The opened file, locked for this process alone, or None where another has it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def await_group() -> None:
+    """Wait until every other process of the group has ended; after GRACE seconds end it."""
+    deadline = time.monotonic() + GRACE
+    while others := group_members():
+        if time.monotonic() > deadline:
+            for pid in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def group_members() -> list[int]:
+    """The living processes of this group, this one left out; none where there is no /proc (macOS)."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        pid = int(path.parent.name)
+        if int(group) == os.getpgrp() and pid != os.getpid() and state != "Z":
+            members.append(pid)
+    return members
+
+
+def host_key_refused(host: str, environment: dict[str, str]) -> str:
+    """Why OpenSSH does not trust `host`; empty where it does, or where there is no telling."""
+    options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
+    answer = subprocess.run(
+        ["ssh", *options, "--", host, "true"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if b"Host key verification failed" not in answer.stderr:
+        return ""
+    return f"DVC remote: the key of {host} is unknown or has changed; put the right one into ~/.ssh/known_hosts"
+
+
+def environment_key(setup: str, clone: Path) -> str:
+    """What an environment depends on, as 16 hex digits: the set-up's text and the requirements files."""
+    digest = hashlib.sha256(setup.encode())
+    for path in sorted([*clone.glob("requirements*.txt"), *clone.glob("pyproject.toml")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def redirect(log: Path) -> None:
+    """Append everything that this process and its children print to `log`."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

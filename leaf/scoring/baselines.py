@@ -1,0 +1,77 @@
+"""What a network must beat: always the commoner class, and a logistic regression on colours alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+_CHANNEL_BITS = 5  # 32 levels of each channel by itself
+_JOINT_BITS = 3  # of each channel: 8 × 8 × 8 colours
+_BLOCK = 256
+
+
+def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Shares of 32 levels of red, of green and of blue in each image, float32 (len(rows), 96).
+
+    `images`: (N, H, W, 3) uint8 or float32 in 0..255, `rows` of it; read a block at a time.
+    """
+    shift = 8 - _CHANNEL_BITS
+
+    def levels(block: np.ndarray) -> np.ndarray:
+        return (block >> shift).astype(np.int64) + (np.arange(3) << _CHANNEL_BITS)
+
+    return _histograms(images, rows, levels, 3 << _CHANNEL_BITS)
+
+
+def joint_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Square roots of the shares of 512 colours in each image, float32 (len(rows), 512).
+
+    The root makes Euclidean distance Hellinger's, which suits histograms.
+    """
+    shift = 8 - _JOINT_BITS
+
+    def colours(block: np.ndarray) -> np.ndarray:
+        red, green, blue = np.moveaxis((block >> shift).astype(np.int64), -1, 0)
+        return red << 2 * _JOINT_BITS | green << _JOINT_BITS | blue
+
+    return np.sqrt(_histograms(images, rows, colours, 1 << 3 * _JOINT_BITS))
+
+
+def _histograms(
+    images: np.ndarray, rows: np.ndarray, bins_of: Callable[[np.ndarray], np.ndarray], bins: int
+) -> np.ndarray:
+    histograms = np.empty((len(rows), bins), np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        block = np.clip(images[rows[start : start + _BLOCK]], 0, 255).astype(np.uint8)
+        found = bins_of(block).reshape(len(block), -1)
+        found += np.arange(len(block))[:, None] * bins
+        counts = np.bincount(found.ravel(), minlength=len(block) * bins).reshape(len(block), bins)
+        histograms[start : start + _BLOCK] = counts / (block.shape[1] * block.shape[2])
+    return histograms
+
+
+def regression(train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Probabilities of class 1, float64 (len(asked),), by logistic regression on standardised features.
+
+    `train` (M, D) with labels 0/1 of both classes, `asked` (N, D).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    model.fit(train, train_labels)
+    return model.predict_proba(asked)[:, 1].astype(np.float64)
+
+
+def baseline_probabilities(
+    images: np.ndarray, train_rows: np.ndarray, train_labels: np.ndarray, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each baseline's probabilities of class 1 for `rows` of `images`, learned from the real training images alone.
+
+    `majority` knows the classes' shares, `histogram` each channel by itself, `joint_histogram` which colours occur:
+    the hardest of them to beat.
+    """
+    result = {"majority": np.full(len(rows), float(np.mean(train_labels)))}
+    for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
+        result[name] = regression(describe(images, train_rows), train_labels, describe(images, rows))
+    return result

@@ -1,0 +1,117 @@
+"""Is one run better than another on the same images, or was it chance?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy.stats import binomtest
+
+LEVEL = 0.05
+_REPLICATES = 10_000
+_CHUNK = 100  # replicates at once: bounds what is held at 100 × groups × seeds × 8 bytes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run `b` against run `a` on the same images. Differences are b − a, as shares of the images."""
+
+    a: str
+    b: str
+    images: int
+    groups: int
+    seeds: tuple[int, int]
+    accuracy: tuple[float, float]
+    difference: float
+    low: float
+    high: float
+    only_a: int
+    only_b: int
+    p: float
+    p_holm: float
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not distinguishable"]:
+        """Better or worse only where the corrected test and the interval agree that it is not chance."""
+        if self.p_holm >= LEVEL or self.low <= 0 <= self.high:
+            return "not distinguishable"
+        return "better" if self.difference > 0 else "worse"
+
+    @property
+    def sentence(self) -> str:
+        """What a person wants to know, in one plain sentence."""
+        points, low, high = (100 * value for value in (self.difference, self.low, self.high))
+        figures = f"{points:+.1f} points of accuracy (95 %: {low:+.1f} to {high:+.1f}), p = {self.p_holm:.2g}"
+        if self.verdict == "not distinguishable":
+            return f"{self.b} and {self.a} are not distinguishable on these {self.images} images: {figures}."
+        return f"{self.b} is {self.verdict} than {self.a}: {figures}, on {self.images} images."
+
+
+def compare(
+    names: tuple[str, str], right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray, seed: int = 0
+) -> Comparison:
+    """Compare two runs: `right_a` bool (seeds of a, N) says which of N images each training of it got right.
+
+    `groups` (N,): images of one group are drawn together, since what holds for one often holds for all of them.
+    `only_a` and `only_b` count the images that one run gets right in a larger share of its seeds than the other; `p`
+    is the exact two-sided binomial test that they are as many, which with one seed each is McNemar's exact test (1947).
+    `p_holm` is `p` until `holm` corrects it for the number of comparisons.
+    """
+    mean_a, mean_b = right_a.mean(axis=0), right_b.mean(axis=0)
+    only_a, only_b = int((mean_a > mean_b).sum()), int((mean_b > mean_a).sum())
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    low, high = bootstrap_interval(right_a, right_b, groups, seed)
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        images=len(groups),
+        groups=len(np.unique(groups)),
+        seeds=(len(right_a), len(right_b)),
+        accuracy=(float(mean_a.mean()), float(mean_b.mean())),
+        difference=float(mean_b.mean() - mean_a.mean()),
+        low=low,
+        high=high,
+        only_a=only_a,
+        only_b=only_b,
+        p=p,
+        p_holm=p,
+    )
+
+
+def bootstrap_interval(
+    right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile interval of b's accuracy − a's: groups are drawn anew, the same for both runs, and seeds.
+
+    Arguments as for `compare`. With one seed a run, the interval knows nothing of how much another seed would change.
+    """
+    random = np.random.default_rng(seed)
+    _, place = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(place)
+    # (groups, seeds) each: how many images of a group each training got right
+    sums = [np.stack([np.bincount(place, weights=row) for row in right], axis=1) for right in (right_a, right_b)]
+    differences = []
+    for start in range(0, _REPLICATES, _CHUNK):
+        drawn = random.integers(len(sizes), size=(min(_CHUNK, _REPLICATES - start), len(sizes)))
+        a, b = (_redrawn(part, drawn, random) for part in sums)
+        differences.append((b - a) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(differences), [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def _redrawn(sums: np.ndarray, drawn: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Right images in each replicate (R,) of `drawn` groups (R, G), over seeds that are drawn anew as well."""
+    seeds = sums.shape[1]
+    of_seed = sums[drawn].sum(axis=1)
+    return np.take_along_axis(of_seed, random.integers(seeds, size=(len(drawn), seeds)), axis=1).mean(axis=1)
+
+
+def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with `p_holm` corrected for their number (Holm 1979): all at once are wrong at most 5 in 100."""
+    ordered = sorted(range(len(comparisons)), key=lambda index: comparisons[index].p)
+    corrected = [0.0] * len(comparisons)
+    largest = 0.0
+    for rank, index in enumerate(ordered):
+        largest = max(largest, min(1.0, comparisons[index].p * (len(comparisons) - rank)))
+        corrected[index] = largest
+    return [replace(one, p_holm=value) for one, value in zip(comparisons, corrected, strict=True)]

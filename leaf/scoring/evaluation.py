@@ -1,0 +1,127 @@
+"""From a network's probabilities to every table of the stage evaluate; the network itself is only a function here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from leaf.scoring.baselines import baseline_probabilities
+from leaf.scoring.choices import best_temperature, best_threshold
+from leaf.scoring.curves import roc_curve
+from leaf.scoring.gallery import by_folder, gallery
+from leaf.scoring.measures import measure, predict
+
+Ask = Callable[[np.ndarray, float], np.ndarray]
+"""Rows of images and a temperature in, probabilities of class 1 out, float64."""
+
+NO_TEST = (
+    "No test split: the validation images chose the best epoch (and the threshold and temperature where these are "
+    "fitted), so their figures flatter the model. Set test_size for an honest estimate."
+)
+_TEST_METRICS = (
+    *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
+    *("f1", "roc_auc", "log_loss", "calibration_error"),
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that evaluate writes beside the heat maps; the columns and keys are those of the files."""
+
+    predictions: pd.DataFrame
+    scores: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    roc: pd.DataFrame
+    gallery: pd.DataFrame
+    judged_on: Literal["test", "validation"]
+
+    @property
+    def summary(self) -> str:
+        """The accuracy with its interval, beside the baselines, in a few lines."""
+        block, baseline = self.scores["splits"][self.judged_on], self.scores["baseline"]
+        lines = [
+            f"{self.judged_on}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
+            f"{block['accuracy_high']:.3f}) on {block['images']} images, threshold {self.scores['threshold']:.3f}",
+            "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
+        ]
+        return "\n".join([*lines, self.scores["note"]] if self.scores["note"] else lines)
+
+
+def evaluate(
+    images: np.ndarray,
+    table: pd.DataFrame,
+    ask: Ask,
+    threshold: float | Literal["validation"] = 0.5,
+    calibrate: Literal["none", "temperature"] = "none",
+) -> Evaluation:
+    """Score a network on validation and test beside the baselines.
+
+    `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
+    a row of `images`. Threshold and temperature are chosen on validation alone, where they are not given. Without a
+    test split the baselines are judged on validation, as the network then is.
+    """
+    table = table.sort_values("image")
+    present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
+    held_out = {name: table[table["split"].eq(name)] for name in present}
+    validation = held_out["validation"]
+    rows, labels = validation["image"].to_numpy(), validation["label"].to_numpy()
+    temperature = best_temperature(labels, ask(rows, 1.0)) if calibrate == "temperature" else 1.0
+    answers = {name: ask(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
+    cut = best_threshold(labels, answers["validation"]) if threshold == "validation" else float(threshold)
+
+    judged_on: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
+    predictions = {name: _predictions(held_out[name], answers[name], cut) for name in present}
+    blocks = {
+        name: measure(part["label"].to_numpy(), part["probability"].to_numpy(), cut)
+        for name, part in predictions.items()
+    }
+    judged = predictions[judged_on]
+    baseline = _baselines(images, table[table["split"].eq("train")], judged)
+    sources = table.set_index("image")["source"].loc[judged["image"]].astype(str)
+    scores = {
+        "threshold": cut,
+        "threshold_source": "validation" if threshold == "validation" else "given",
+        "temperature": temperature,
+        "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
+        "baseline": baseline,
+        "by_folder": by_folder(judged, sources),
+        "note": "" if judged_on == "test" else NO_TEST,
+    }
+    return Evaluation(
+        predictions=pd.concat(predictions.values()).sort_values("image", ignore_index=True),
+        scores=scores,
+        metrics=_metrics(scores),
+        roc=pd.concat([_roc(name, part) for name, part in predictions.items()], ignore_index=True),
+        gallery=gallery(judged, cut),
+        judged_on=judged_on,
+    )
+
+
+def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
+    table = part[["image", "split", "label"]].reset_index(drop=True)
+    return table.assign(probability=probabilities, predicted=predict(probabilities, threshold))
+
+
+def _baselines(images: np.ndarray, train: pd.DataFrame, judged: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    found = baseline_probabilities(
+        images, train["image"].to_numpy(), train["label"].to_numpy(), judged["image"].to_numpy()
+    )
+    labels = judged["label"].to_numpy()
+    return {name: measure(labels, probabilities, 0.5) for name, probabilities in found.items()}
+
+
+def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
+    test = scores["splits"]["test"] or {}
+    validation, baseline = scores["splits"]["validation"], scores["baseline"]
+    return {
+        "test": {key: test.get(key) for key in _TEST_METRICS},
+        "validation": {key: validation[key] for key in ("accuracy", "roc_auc")},
+        "baseline": {f"{name}_accuracy": baseline[name]["accuracy"] for name in ("majority", "histogram")},
+    }
+
+
+def _roc(split: str, predictions: pd.DataFrame) -> pd.DataFrame:
+    fpr, tpr, thresholds = roc_curve(predictions["label"].to_numpy(), predictions["probability"].to_numpy())
+    return pd.DataFrame({"split": split, "fpr": fpr, "tpr": tpr, "threshold": thresholds})

@@ -1,0 +1,144 @@
+"""Arrays, tables and JSON on disk, written whole or not at all.
+
+Every output is written to a temporary name in its own folder, flushed to the disk and then renamed: a reader, or a
+stage after a kill, sees the old file or the new one and never a part.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leaf.errors import LeafError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is flushed and takes the name `path`, else it is removed.
+
+    A partial file that an earlier, killed run left under the same temporary name is overwritten.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept at the end: some writers (numpy, Keras) choose the format by it or append their own.
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
+    """Give a writable memory map of a new .npy file at `path`, of `shape` and `dtype`, filled with zeros.
+
+    The file's blocks are reserved first, so a full disk is an OSError here and not a bus error in mid-write.
+    """
+    with replacing(path) as partial:
+        if 0 in shape:  # an empty file cannot be mapped
+            array = np.zeros(shape, dtype)
+            yield array
+            np.save(partial, array, allow_pickle=False)
+            return
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        with partial.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            except AttributeError:  # not on macOS
+                pass
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+        yield array
+        array.flush()
+        del array
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """Memory-map a .npy file, read-only. Raises LeafError where the file is missing or no .npy array."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
+    except (ValueError, EOFError) as error:
+        if "mmap" in str(error):  # an empty array cannot be mapped
+            return np.load(path, allow_pickle=False)
+        raise LeafError(f"{path}: not a .npy array ({error})") from None
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as UTF-8 CSV, floats in their shortest exact form, so equal tables are equal files."""
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+
+
+def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV table; the columns named in `text` stay strings ("" where empty), also if they look like numbers.
+
+    Raises LeafError where the file is missing, cannot be parsed or lacks one of `columns`.
+    """
+    try:
+        names = pd.read_csv(path, nrows=0, encoding="utf-8").columns
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,  # an image may be called "NA"
+            na_values={name: [""] for name in names if name not in text},
+            encoding="utf-8",
+        )
+    except FileNotFoundError:
+        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise LeafError(f"{path}: not a readable CSV table ({error})") from None
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise LeafError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write JSON with sorted keys; a float that is not finite becomes null, numpy's scalars become Python's."""
+    with replacing(path) as partial:
+        text = json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON. Raises LeafError where the file is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
+    except ValueError as error:
+        raise LeafError(f"{path}: not JSON ({error})") from None
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""One script per DVC stage: read params and inputs, call the package, write outputs."""

@@ -1,0 +1,79 @@
+"""Score the network on validation and test beside the baselines, with intervals."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from leaf import networks
+from leaf.errors import one_line_errors
+from leaf.params import read_params
+from leaf.scoring import evaluate
+from leaf.serving import known
+from leaf.splitting import check_splits, check_synthetic
+from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
+
+if TYPE_CHECKING:
+    import keras
+
+_BLOCK = 2048  # images copied out of the memory map at once
+_REMEMBERED = 2048  # images from which is learned what a known one is, about
+_TRAIN_METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
+
+
+def main() -> None:
+    """Read the network and the tables; write data/scored/, metrics/train.json and metrics/evaluate.json."""
+    params = read_params("evaluate")
+    images = read_array("data/ingested/images.npy")
+    index = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])
+    decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group", "reason", "reference"])
+    splits = read_table("data/split/splits.csv", ["image", "split"])
+    check_splits(splits, decisions)
+    check_synthetic(read_table("data/balanced/index.csv", ["image", "parent", "neighbour"]), splits)
+    table = splits.merge(decisions[["image", "label"]], on="image").merge(index[["image", "source"]], on="image")
+
+    run = read_json("models/run.json")
+    model = networks.load("models/model.keras", sha256=run["model_sha256"])
+
+    def ask(rows: np.ndarray, temperature: float) -> np.ndarray:
+        blocks = (images[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
+        return np.concatenate(
+            [networks.probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
+        )
+
+    result = evaluate(images, table, ask, params.threshold, params.calibrate)
+    heatmaps = networks.heatmaps(model, images[result.gallery["image"].to_numpy()])
+
+    write_table(result.predictions, "data/scored/predictions.csv")
+    write_table(result.roc, "data/scored/roc.csv")
+    write_table(result.gallery, "data/scored/gallery.csv")
+    with new_array("data/scored/heatmaps.npy", heatmaps.shape, np.float32) as out:
+        out[:] = heatmaps
+    write_json(result.scores, "data/scored/scores.json")
+    decision = {key: result.scores[key] for key in ("threshold", "temperature")} | {"views": params.views}
+    write_json(decision, "data/scored/decision.json")
+    known.write(remember(model, images, table, decisions), run["model_sha256"], "data/scored/known.npz")
+    write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
+    write_json(result.metrics, "metrics/evaluate.json")
+    print(result.summary)
+
+
+def remember(model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> known.Known:
+    """Remember the training images and the outlier references, so that a prediction can say what it does not know."""
+    train, validation = (
+        images[rows[:: 1 + len(rows) // _REMEMBERED]]
+        for rows in (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
+    )
+    outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()
+    return known.fit(
+        networks.features(model, train),
+        train,
+        networks.features(model, validation),
+        validation,
+        images[outliers],
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,78 @@
+"""Fit the network, keep the best epoch: models/model.keras, history.csv, run.json and DVCLive's curves."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+import leaf
+from leaf import networks, store
+from leaf.errors import one_line_errors
+from leaf.params import read_params
+from leaf.training import Recipe, Result, fix_seeds, train
+from leaf.training.curves import curves
+from leaf.training.detectors import train_detector
+from leaf.training.determinism import versions
+from leaf.training.inputs import FILES, build_network, read_inputs
+from leaf.training.state import keeping, run_key
+
+CODE = [Path(leaf.__file__).parent / topic for topic in ("training", "networks")]
+NETWORK = "models/model.keras"
+
+
+def main() -> None:
+    """Read parameters and data, train or go on with a training that was killed, write the outputs."""
+    params = read_params("train")
+    recipe = Recipe.from_params(params)
+    examples, validation = read_inputs()
+    fix_seeds(params.seed)
+    model = build_network(params)
+    determined_by = {
+        "recipe": asdict(recipe),
+        "network": model.to_json(),
+        "data": {name: store.sha256(name) for name in FILES},
+        "versions": versions(),
+    }
+    with keeping(run_key(determined_by, model.get_weights(), CODE)) as keeper:
+        with curves("models/live") as follow:
+            fit: Callable[..., Result] = (
+                train_detector
+                if networks.is_detector(params.backbone)
+                else partial(train, freeze=partial(networks.freeze, model))
+            )
+            result = fit(model, examples, validation, recipe, keeper=keeper, follow=follow)
+        networks.save(model, NETWORK)
+        store.write_table(pd.DataFrame(result.history), "models/history.csv")
+        store.write_json(summary(model, result, params), "models/run.json")
+    print(f"{params.backbone}: {len(examples)} images, {len(result.history)} epochs, stopped by {result.stopped}")
+    print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
+
+
+def summary(model: Any, result: Result, params: SimpleNamespace) -> dict[str, Any]:
+    """What models/run.json says of the run; it holds no time and no path, so that equal runs are equal files."""
+    return {
+        "backbone": params.backbone,
+        "parameters": model.count_params(),
+        "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "epochs": len(result.history),
+        "best_epoch": result.best["epoch"],
+        "best_validation_accuracy": result.best["validation_accuracy"],
+        "best": result.best,
+        "stopped": result.stopped,
+        "model_sha256": store.sha256(NETWORK),
+        "seed": params.seed,
+        "image_size": params.image_size,
+        "classes": params.classes,
+        "steps_per_epoch": result.steps_per_epoch,
+        "versions": versions(),
+    }
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,121 @@
+"""Memory stays bounded while the data set grows. The bounds are stated in docs/reliability.md."""
+
+import os
+import shutil
+import subprocess
+import sys
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+MIB = 2**20
+
+
+def project(folder, **values):
+    """The pipeline's files with `values` over params.yaml, without git or DVC."""
+    folder.mkdir(exist_ok=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text()) | values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "data/references").mkdir(parents=True)
+    shutil.copy(ROOT / "data/overrides.csv", folder / "data/overrides.csv")
+    return folder
+
+
+RUN = """
+import resource, subprocess, sys
+done = subprocess.run([sys.executable, "-m", sys.argv[1]], capture_output=True, text=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 if done.returncode == 0 else done.stderr)
+sys.exit(done.returncode)
+"""
+
+
+def peak_mib(folder, stage):
+    """Run a stage as DVC does and give its peak memory, in MiB; memory-mapped pages of files count, too.
+
+    A small process stands between: Linux counts the peak of whoever starts a process as that process's own.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, f"stages.{stage}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return float(done.stdout)
+
+
+def many_images(folder, count, side=32, seed=0):
+    """Random smooth images, 3 % of them exact copies, as ingest would have written them."""
+    rng = np.random.default_rng(seed)
+    ingested = folder / "data/ingested"
+    ingested.mkdir(parents=True)
+    images = np.lib.format.open_memmap(ingested / "images.npy", "w+", np.uint8, (count, side, side, 3))
+    for start in range(0, count, 10000):
+        coarse = rng.integers(0, 256, (min(10000, count - start), 4, 4, 3), np.uint8)
+        fine = np.repeat(np.repeat(coarse, side // 4, 1), side // 4, 2)
+        images[start : start + len(fine)] = fine
+    copies = rng.choice(np.arange(1, count), int(0.03 * count), replace=False)
+    for copy in copies:
+        images[copy] = images[copy - 1]
+    table = pd.DataFrame(
+        {
+            "image": np.arange(count),
+            "source": np.arange(count).astype(str),
+            "label": rng.integers(0, 2, count),
+            "group": "",
+            "split": "",
+            "hash": [blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images],
+            "flags": "",
+        }
+    )
+    table.to_csv(ingested / "index.csv", index=False)
+    images.flush()
+
+
+def test_clean_on_200_000_images_stays_under_2_gib(tmp_path):
+    folder = project(tmp_path)
+    many_images(folder, 200_000)
+    assert peak_mib(folder, "clean") < 2048
+    metrics = yaml.safe_load((folder / "metrics/clean.json").read_text())
+    assert metrics["duplicates"] >= 5_900
+
+
+def test_ingest_of_a_folder_of_20_000_files_stays_under_600_mib(tmp_path):
+    photographs = tmp_path / "photographs"
+    rng = np.random.default_rng(0)
+    for label in ("healthy", "unhealthy"):
+        (photographs / label).mkdir(parents=True)
+        for number in range(10_000):
+            pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).resize((64, 64)).save(photographs / label / f"{number}.jpg", quality=60)
+    folder = project(tmp_path / "project", dataset=str(photographs), image_size=96)
+    assert peak_mib(folder, "ingest") < 600 + 20_000 * 96 * 96 * 3 / MIB  # the mapped output counts as memory in use
+    metrics = yaml.safe_load((folder / "metrics/ingest.json").read_text())
+    assert metrics["images"] == 20_000
+
+
+def test_balance_on_20_000_images_stays_under_2_gib(tmp_path):
+    folder = project(tmp_path)
+    many_images(folder, 20_000)
+    label = (np.arange(20_000) % 3 == 0).astype(int)
+    (folder / "data/cleaned").mkdir()
+    (folder / "data/split").mkdir()
+    numbers = np.arange(20_000)
+    decisions = pd.DataFrame({"image": numbers, "label": label, "kept": 1, "reason": "", "reference": ""})
+    decisions.assign(distance="", group=numbers, copy_of="").to_csv(folder / "data/cleaned/decisions.csv", index=False)
+    splits = np.where(numbers % 10 == 0, "validation", np.where(numbers % 10 == 1, "test", "train"))
+    pd.DataFrame({"image": numbers, "split": splits}).to_csv(folder / "data/split/splits.csv", index=False)
+    assert peak_mib(folder, "balance") < 2048
+    metrics = yaml.safe_load((folder / "metrics/balance.json").read_text())
+    assert metrics["healthy"] == metrics["unhealthy"]

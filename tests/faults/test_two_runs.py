@@ -1,0 +1,30 @@
+"""Two `dvc repro` in one folder at once: one works, the other waits or says why not."""
+
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_second_repro_beside_a_first_refuses_or_waits_and_harms_nothing(project):
+    project.set(dropout=0.25)
+    environment = project.environment()
+    first = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    time.sleep(4)
+    second = project.run("dvc", "repro", status=None)
+    said = first.communicate()[0]
+    assert first.returncode == 0, said
+    assert second.returncode == 0 or "lock" in second.stderr.lower()
+    assert "Traceback" not in second.stderr
+    project.run("git", "checkout", "--quiet", "--", ".")
+    project.run("dvc", "checkout", "--quiet")
+    assert "Running stage" not in project.run("dvc", "repro", "train").stdout

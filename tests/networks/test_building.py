@@ -1,0 +1,78 @@
+"""What `build` gives: the same network for the same seed, preprocessing inside, logits in float32."""
+
+import keras
+import numpy as np
+import pytest
+
+from leaf.errors import LeafError
+from leaf.networks import build, names
+from leaf.networks.rewriting import rewritten
+
+
+def _equal(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+
+
+def test_one_seed_gives_one_network(small):
+    assert _equal(small, build("cnn_small", 32, seed=7))
+
+
+def test_another_seed_gives_another_network(small):
+    assert not _equal(small, build("cnn_small", 32, seed=8))
+
+
+def test_global_random_state_changes_nothing_and_is_left_alone(small):
+    keras.utils.set_random_seed(1)
+    expected = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert _equal(small, build("cnn_small", 32, seed=7))
+    assert np.array_equal(np.random.get_state()[1], expected)  # noqa: NPY002
+
+
+def test_same_layer_twice_starts_from_different_weights():
+    image = keras.Input((4,), name="image")
+    plan = keras.Model(image, keras.layers.Dense(4, name="second")(keras.layers.Dense(4, name="first")(image)))
+    model = rewritten(plan.get_config(), "plan", 1, "float32")
+    first, second = (model.get_layer(name).get_weights()[0] for name in ("first", "second"))
+    assert not np.array_equal(first, second)
+
+
+def test_dropout_acts_on_the_image_in_training_alone(small, images):
+    model = build("cnn_small", 32, dropout=0.5)
+    dropped = keras.Model(model.input, model.get_layer("dropout").output)
+    values = images.astype(np.float32) + 1
+    share = np.mean(np.asarray(dropped(values, training=True)) == 0)
+    assert 0.45 < share < 0.55
+    assert np.array_equal(np.asarray(dropped(values, training=False)), values)
+
+
+def test_head_is_pooling_normalization_and_dense(small):
+    assert [operation.name for operation in small.operations[-3:]] == ["pool", "batch_normalization", "dense"]
+
+
+def test_logits_are_float32_under_mixed_precision(images):
+    model = build("cnn_small", 32, precision="mixed_bfloat16")
+    assert model.get_layer("stage_0_conv_0").compute_dtype == "bfloat16"
+    assert keras.backend.standardize_dtype(model(images[:1].astype(np.float32)).dtype) == "float32"
+
+
+def test_rematerialized_network_is_the_same_function(small, images):
+    model = build("cnn_small", 32, seed=7, rematerialize=True)
+    batch = images.astype(np.float32)
+    np.testing.assert_allclose(np.asarray(model(batch)), np.asarray(small(batch)), atol=1e-5)
+
+
+def test_unknown_backbone_names_the_closest():
+    with pytest.raises(LeafError, match=r"did you mean convnext_atto\?"):
+        build("convnext_ato", 32)
+
+
+def test_image_below_the_backbones_minimum_is_refused():
+    with pytest.raises(LeafError, match="image_size: 64; valid: at least 71 for xception"):
+        build("xception", 64)
+
+
+def test_every_name_of_the_design_is_there():
+    published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
+    convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
+    ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "gan"]
+    assert sorted(names()) == sorted(published + convnext + ours)

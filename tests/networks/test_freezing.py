@@ -1,0 +1,67 @@
+"""Freezing counts operations, keeps BatchNormalization's statistics, and gives the report's figures."""
+
+import keras
+import numpy as np
+import pytest
+
+from leaf.errors import LeafError
+from leaf.networks import backbone_operations, build, freeze, load, save
+
+
+def _learning(model):
+    return [getattr(operation, "trainable", None) for operation in backbone_operations(model)]
+
+
+def test_first_operations_freeze_and_the_rest_learns(small):
+    model = build("cnn_small", 32, freeze_depth=4)
+    assert _learning(model) == [False] * 4 + [True] * (len(_learning(model)) - 4)
+
+
+def test_head_learns_whatever_is_frozen():
+    model = build("cnn_small", 32, freeze_depth="all")
+    assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"batch_normalization", "dense"}
+
+
+def test_freezing_anew_thaws_what_lies_deeper():
+    model = build("cnn_small", 32, freeze_depth="all")
+    freeze(model, 0)
+    assert all(_learning(model))
+
+
+def test_depth_beyond_the_backbone_is_refused(small):
+    with pytest.raises(LeafError, match="freeze_depth: 500; valid: 0 to 14 for cnn_small, or all"):
+        freeze(small, 500)
+
+
+def test_frozen_batch_normalization_keeps_its_statistics():
+    model = build("cnn_medium", 16, freeze_depth="all")
+    layer = model.get_layer("stage_0_conv_0_norm")
+    before = np.asarray(layer.moving_mean)
+    model(np.full((4, 16, 16, 3), 200, np.float32), training=True)
+    assert np.array_equal(before, np.asarray(layer.moving_mean))
+    freeze(model, 0)
+    model(np.full((4, 16, 16, 3), 200, np.float32), training=True)
+    assert not np.array_equal(before, np.asarray(layer.moving_mean))
+
+
+def test_a_loaded_network_has_the_same_backbone(small, tmp_path):
+    save(small, tmp_path / "a.keras")
+    loaded = backbone_operations(load(tmp_path / "a.keras"))
+    assert [operation.name for operation in loaded] == [operation.name for operation in backbone_operations(small)]
+
+
+@pytest.mark.slow
+def test_preprocessing_that_keras_applications_lacks_is_not_counted():
+    stock = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    assert len(backbone_operations(build("mobilenet", 32))) == len(stock.operations)
+
+
+@pytest.mark.slow
+def test_convnext_large_with_90_frozen_has_the_reports_figures():
+    from leaf.networks import summary
+
+    table = summary(build("convnext_large", 96, freeze_depth=90))
+    parts = {row.name: row.parameters for row in table.rows}
+    assert parts == {"dropout": 0, "convnext_large": 196_230_336, "batch_normalization": 6_144, "dense": 3_074}
+    assert (table.total, table.trainable, table.non_trainable) == (196_239_554, 166_411_010, 29_828_544)
+    assert table.operations == 296

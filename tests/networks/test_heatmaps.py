@@ -1,0 +1,64 @@
+"""A heat map shows where the class was seen, and its closed-form gradient is the true one."""
+
+import keras
+import numpy as np
+import pytest
+
+from leaf.networks import build, heatmaps
+from leaf.networks.heatmaps import _gradient
+
+
+@pytest.fixture(scope="module")
+def atto():
+    model = build("convnext_atto", 64)
+    model.get_layer("batch_normalization").set_weights(
+        [np.random.default_rng(number).uniform(0.5, 2, 320).astype(np.float32) for number in range(4)]
+    )
+    return model
+
+
+@pytest.mark.slow
+def test_gradient_through_the_head_is_that_of_finite_differences(atto):
+    mean = np.random.default_rng(5).normal(size=(1, 320)).astype(np.float32)
+    tail = [atto.get_layer(name) for name in ("norm", "batch_normalization", "dense")]
+
+    def difference(at):
+        for layer in tail:
+            at = layer(at)
+        logits = np.asarray(at, np.float64)
+        return logits[0, 1] - logits[0, 0]
+
+    gradient = _gradient(atto, mean)[0]
+    direction = gradient / np.linalg.norm(gradient)
+    slope = (difference(mean + 0.05 * direction) - difference(mean - 0.05 * direction)) / 0.1
+    assert slope == pytest.approx(np.linalg.norm(gradient), rel=1e-2)
+
+
+def test_map_lies_on_the_spot_that_makes_the_class(small):
+    """A network whose second class is brightness: the spot lights up, wherever it stands."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.AveragePooling2D(4)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.BatchNormalization(name="batch_normalization")(x)
+    model = keras.Model(image, keras.layers.Dense(2, name="dense")(x), name="bright")
+    model.get_layer("dense").set_weights([np.array([[0.0, 1.0]] * 3), np.zeros(2)])
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    images[0, 4:10, 20:26] = 255
+    images[1, 22:28, 6:12] = 255
+    maps = heatmaps(model, images)
+    where = [np.unravel_index(part.argmax(), part.shape) for part in maps]
+    assert abs(where[0][0] - 7) <= 3
+    assert abs(where[0][1] - 23) <= 3
+    assert abs(where[1][0] - 25) <= 3
+    assert abs(where[1][1] - 9) <= 3
+
+
+@pytest.mark.slow
+def test_maps_have_the_images_size_and_lie_in_0_to_1(atto):
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    maps = heatmaps(atto, images)
+    assert maps.shape == (3, 64, 64)
+    assert maps.dtype == np.float32
+    assert maps.min() >= 0
+    assert maps.max() == 1

@@ -1,0 +1,162 @@
+"""The project as people use it: real DVC commands in a fresh clone, at a small size."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+METRICS = {
+    "ingest": {"images", "healthy", "unhealthy"},
+    "clean": {
+        *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers", "after_outliers_healthy"),
+        *("after_outliers_unhealthy", "kept", "kept_healthy", "kept_unhealthy"),
+    },
+    "split": {"train", "validation", "test", "shared_groups"},
+    "balance": {"healthy_before", "unhealthy_before", "synthetic", "healthy", "unhealthy"},
+    "train": {"epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters"},
+}
+SCORES = {"accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "f1", "roc_auc", "log_loss"}
+
+
+def metrics(project, name):
+    return json.loads((project.folder / f"metrics/{name}.json").read_text())
+
+
+def stages_run(output):
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def test_repro_writes_every_metric_under_its_fixed_name(project):
+    for name, keys in METRICS.items():
+        assert keys <= set(metrics(project, name)), name
+    evaluate = metrics(project, "evaluate")
+    assert SCORES | {"calibration_error"} <= set(evaluate["test"])
+    assert {"accuracy", "roc_auc"} <= set(evaluate["validation"])
+    assert {"majority_accuracy", "histogram_accuracy"} <= set(evaluate["baseline"])
+
+
+def test_the_counts_of_the_stages_add_up(project):
+    ingest, clean, split, balance = (metrics(project, name) for name in ("ingest", "clean", "split", "balance"))
+    assert ingest["images"] == 208
+    assert clean["outliers"] == 8
+    removed = clean["outliers"] + clean["duplicates"] + clean["near_duplicates"]
+    assert clean["kept"] == ingest["images"] - removed
+    assert split["train"] + split["validation"] + split["test"] == clean["kept"]
+    assert split["shared_groups"] == 0
+    assert balance["healthy"] == balance["unhealthy"]
+
+
+def test_a_second_repro_runs_nothing(project):
+    assert stages_run(project.run("dvc", "repro").stdout) == []
+
+
+def test_a_changed_comment_reruns_nothing(project):
+    path = project.folder / "params.yaml"
+    text = path.read_text()
+    path.write_text("# another comment\n" + text)
+    assert stages_run(project.run("dvc", "repro").stdout) == []
+    path.write_text(text)
+
+
+def test_the_summary_states_accuracy_with_its_interval_against_the_baselines(project):
+    said = project.run("leaf", "results").stdout
+    evaluate = metrics(project, "evaluate")
+    assert f"accuracy {100 * evaluate['test']['accuracy']:.1f} %" in said
+    assert f"colour histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f} %" in said
+
+
+def test_the_tables_follow_each_image_from_ingest_to_prediction(project):
+    def read(name):
+        return pd.read_csv(project.folder / "data" / name, keep_default_na=False)
+
+    index, decisions = read("ingested/index.csv"), read("cleaned/decisions.csv")
+    splits, predictions = read("split/splits.csv"), read("scored/predictions.csv")
+    assert list(decisions.image) == list(index.image)
+    assert set(splits.image) == set(decisions.image[decisions.kept == 1])
+    held_out = splits[splits.split != "train"]
+    assert set(predictions.image) == set(held_out.image)
+    said = project.run("leaf", "why", str(held_out.image.iloc[0])).stdout
+    assert held_out.split.iloc[0] in said
+
+
+def test_another_dropout_reruns_training_and_what_follows_alone_and_metrics_diff_shows_it(project):
+    said = project.run("dvc", "exp", "run", "-n", "more-dropout", "-S", "dropout=0.2").stdout
+    assert stages_run(said) == ["train", "evaluate", "report"]
+    changed = project.run("dvc", "params", "diff").stdout
+    assert re.search(r"params\.yaml\s+dropout\s+0\.1\s+0\.2", changed)
+    difference = project.run("dvc", "metrics", "diff", "--all").stdout
+    assert re.search(r"evaluate\.json\s+test\.log_loss\s+[\d.]+\s+[\d.]+\s+-?[\d.]+", difference)
+    assert re.search(r"ingest\.json\s+images\s+208\s+208\s+0", difference)
+    shown = project.run("dvc", "exp", "show", "--csv").stdout
+    assert "more-dropout" in shown
+    # and back: the run cache gives the trained network again
+    project.run("git", "checkout", "--quiet", "--", ".")
+    back = project.run("dvc", "repro").stdout
+    assert "train" not in stages_run(back)
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project):
+    said = project.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "epochs=1").stdout
+    assert "aside" in said
+    assert project.run("git", "status", "--porcelain").stdout == ""
+    difference = project.run("dvc", "metrics", "diff", "main", "aside").stdout
+    assert re.search(r"train\.json\s+epochs\s+2\s+1\s+-1", difference)
+
+
+def test_a_queued_experiment_runs_when_the_queue_starts(project):
+    project.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "dropout=0.3")
+    said = project.run("dvc", "exp", "run", "--run-all", "-j", "1").stdout
+    assert "queued" in said
+    assert "queued" in project.run("dvc", "exp", "list", "--name-only").stdout.split()
+
+
+def test_plots_and_the_graph_are_drawn(project):
+    said = project.run("dvc", "plots", "show").stdout
+    page = said.strip().splitlines()[-1].removeprefix("file://")
+    text = (project.folder / page).read_text()
+    assert "learning_rate" in text
+    assert "confusion" in text.lower()
+    graph = project.run("dvc", "dag", "--mermaid").stdout
+    assert all(stage in graph for stage in ("ingest", "clean", "balance", "train", "evaluate", "report"))
+
+
+def test_the_same_seed_gives_the_same_files_byte_for_byte(project, clone):
+    again = clone("again")
+    again.set(**yaml.safe_load((project.folder / "params.yaml").read_text()))
+    again.run("dvc", "repro")
+    first, second = (yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"] for made in (project, again))
+    for stage, entry in first.items():
+        assert entry["outs"] == second[stage]["outs"], stage
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("dropout=2", "error: params.yaml: dropout: 2; valid: a fraction from 0, below 1"),
+        ("patience=many", "error: params.yaml: patience: 'many'; valid"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_in_one_line_and_nothing_is_lost(project, setting, said):
+    project.run("dvc", "exp", "run", "--temp", "-S", setting, status=None)
+    key, _, value = setting.partition("=")
+    text = (project.folder / "params.yaml").read_text()
+    project.set(**{key: yaml.safe_load(value)})
+    refused = project.run("leaf", "check", status=2)
+    assert said in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    (project.folder / "params.yaml").write_text(text)
+    assert (project.folder / "models/model.keras").is_file()
+
+
+def test_a_hostile_value_reaches_no_shell(project, tmp_path):
+    target = tmp_path / "ran"
+    values = {"backbone": f"$(touch {target})", "dataset": f"'; touch {target}; '"}
+    values |= {"monitor": f"`touch {target}`", "weights": f"!!python/object/apply:os.system ['touch {target}']"}
+    for key, value in values.items():
+        project.run("dvc", "exp", "run", "--temp", "-S", f"{key}={json.dumps(value)}", status=None)
+    assert not target.exists()

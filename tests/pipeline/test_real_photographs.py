@@ -1,0 +1,34 @@
+"""The data stages on real photographs, through DVC, in a fresh clone."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.realdata]
+
+
+@pytest.fixture(scope="module")
+def real(clone):
+    return clone("real")
+
+
+def run_data_stages(project, dataset):
+    project.run("dvc", "exp", "run", "-S", f"dataset={dataset}", "balance")
+    names = ("ingest", "clean", "split", "balance")
+    return {name: json.loads((project.folder / f"metrics/{name}.json").read_text()) for name in names}
+
+
+def test_the_scale_model_of_the_course_data_gives_its_known_counts(real, shared):
+    metrics = run_data_stages(real, shared / "leaves_1041.npz")
+    assert metrics["ingest"] == {"images": 1041, "healthy": 640, "unhealthy": 401}
+    clean = metrics["clean"]
+    assert (clean["outliers"], clean["duplicates"], clean["near_duplicates"]) == (40, 31, 0)
+    assert (clean["kept"], clean["kept_healthy"], clean["kept_unhealthy"]) == (970, 612, 358)
+    assert metrics["split"]["shared_groups"] == 0
+    assert metrics["balance"]["healthy"] == metrics["balance"]["unhealthy"]
+
+
+def test_a_folder_with_groups_keeps_each_leaf_in_one_split(real, shared):
+    metrics = run_data_stages(real, shared / "leaves_by_plant")
+    assert metrics["ingest"] == {"images": 1246, "healthy": 677, "unhealthy": 569}
+    assert metrics["split"]["shared_groups"] == 0

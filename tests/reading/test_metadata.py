@@ -1,0 +1,117 @@
+"""metadata.csv beside the images: labels, groups and splits that the user knows."""
+
+import pytest
+
+from leaf.errors import LeafError
+
+
+@pytest.fixture
+def metadata(folder):
+    """Write metadata.csv into the folder of twelve images."""
+
+    def run(text, encoding="utf-8"):
+        (folder / "metadata.csv").write_bytes(text.encode(encoding))
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def refusal(read):
+    def run(root):
+        with pytest.raises(LeafError) as caught:
+            read(root)
+        return str(caught.value)
+
+    return run
+
+
+TWO = "unhealthy/00.png,unhealthy,p1,test\nhealthy/01.png,healthy,p2,train\n"
+
+
+def test_labels_groups_and_splits_are_kept(read, metadata):
+    index = read(metadata("file,label,group,split\n" + TWO))[0].index
+    assert index[["source", "label", "group", "split"]].to_numpy().tolist() == [
+        ["healthy/01.png", 0, "p2", "train"],
+        ["unhealthy/00.png", 1, "p1", "test"],
+    ]
+
+
+def test_the_label_column_rules_over_the_folder_s_name(read, metadata):
+    index = read(metadata("file,label\nunhealthy/00.png,healthy\nhealthy/01.png,unhealthy\n"))[0].index
+    assert index["label"].tolist() == [1, 0]
+
+
+def test_group_and_split_may_be_left_out(read, metadata):
+    index = read(metadata("file,label\nunhealthy/00.png,unhealthy\nhealthy/01.png,healthy\n"))[0].index
+    assert set(index["group"]) | set(index["split"]) == {""}
+
+
+def test_columns_may_stand_in_any_order_beside_others(read, metadata):
+    text = "plant,label,file\nx,unhealthy,unhealthy/00.png\ny,healthy,healthy/01.png\n"
+    assert len(read(metadata(text))[0].index) == 2
+
+
+def test_a_byte_order_mark_does_no_harm(read, metadata):
+    assert len(read(metadata("file,label,group,split\n" + TWO, "utf-8-sig"))[0].index) == 2
+
+
+def test_images_that_it_does_not_name_stay_out_and_are_counted(read, metadata):
+    result, _ = read(metadata("file,label,group,split\n" + TWO))
+    assert result.notes == ["10 image files are not in metadata.csv and stay out"]
+
+
+def test_val_and_valid_mean_validation(read, metadata):
+    text = "file,label,split\nunhealthy/00.png,unhealthy,val\nhealthy/01.png,healthy,Valid\n"
+    assert set(read(metadata(text))[0].index["split"]) == {"validation"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("healthy/99.png,healthy,,", "no such file"),
+        ("healthy,healthy,,", "is no file"),
+        ("healthy/01.png,sick,,", "the label 'sick'; valid: healthy, unhealthy"),
+        ("healthy/01.png,healthy,,later", "the split 'later'; valid: train, validation, test"),
+        ("healthy/01.png,healthy", "not 4 fields"),
+        ("healthy/01.png,healthy,,,,", "not 4 fields"),
+        (",healthy,,", "the file ''"),
+        ("unhealthy/00.png,unhealthy,,", "stands there twice"),
+        ("./unhealthy/00.png,unhealthy,,", "stands there twice"),
+        ("../outside.png,healthy,,", "without .."),
+        ("healthy/../healthy/01.png,healthy,,", "without .."),
+        ("/etc/passwd,healthy,,", "inside the data set's folder"),
+        ("a\0b.png,healthy,,", "metadata.csv"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(refusal, metadata, row, words):
+    line = refusal(metadata(f"file,label,group,split\nunhealthy/00.png,unhealthy,p1,test\n{row}\n"))
+    assert "metadata.csv" in line
+    assert words in line
+
+
+def test_missing_columns_are_named(refusal, metadata):
+    assert "valid: file, label, group, split" in refusal(metadata("name,class\na,b\n"))
+
+
+def test_an_empty_metadata_file_is_refused(refusal, metadata):
+    assert "its columns are none" in refusal(metadata(""))
+
+
+def test_metadata_that_is_not_utf8_is_refused(refusal, metadata):
+    assert "UTF-8" in refusal(metadata("file,label\nhealthy/\xe4.png,healthy\n", "latin1"))
+
+
+def test_a_file_behind_a_link_that_leads_out_is_refused(refusal, metadata, tmp_path):
+    root = metadata("file,label\nhealthy/01.png,healthy\nout/secret.png,unhealthy\n")
+    (tmp_path / "elsewhere").mkdir()
+    (root / "healthy" / "01.png").rename(tmp_path / "elsewhere" / "secret.png")
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "healthy" / "01.png").write_bytes(b"x")
+    assert "leads out of the data set's folder" in refusal(root)
+
+
+def test_metadata_itself_may_not_lead_out(refusal, folder, tmp_path):
+    (tmp_path / "secret").write_text("root:x:0\n")
+    (folder / "metadata.csv").symlink_to(tmp_path / "secret")
+    assert "leads out of the data set's folder" in refusal(folder)

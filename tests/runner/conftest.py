@@ -1,0 +1,108 @@
+"""A tiny DVC project with an origin and a remote, a real sshd and a real Slurm cluster, all in temporary folders."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves the folder out
+from servers import Sshd, start_sshd
+from tiny import EXPERIMENTS, INGEST, PARAMS, PIPELINE, TRAIN, Project, run
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project, made once; each test copies it."""
+    home = tmp_path_factory.mktemp("template")
+    project = home / "project"
+    (project / "data" / "raw").mkdir(parents=True)
+    (project / "data" / "raw" / "leaves.txt").write_text("leaf\n")
+    for name, text in {
+        "dvc.yaml": PIPELINE,
+        "params.yaml": PARAMS,
+        "ingest.py": INGEST,
+        "train.py": TRAIN,
+        "experiments.yaml": EXPERIMENTS,
+        ".gitignore": "/ingested.txt\n/model.txt\n/data/raw/leaves.txt\n",
+    }.items():
+        (project / name).write_text(dedent(text))
+    run("git", "init", "-q", "-b", "main", ".", cwd=project)
+    run("git", "config", "user.name", "A. Grower", cwd=project)
+    run("git", "config", "user.email", "grower@example.org", cwd=project)
+    run("dvc", "init", "-q", cwd=project)
+    run("dvc", "config", "core.analytics", "false", cwd=project)
+    run("dvc", "add", "-q", "data/raw/leaves.txt", cwd=project)
+    run("git", "add", "-A", cwd=project)
+    run("git", "commit", "-q", "-m", "A tiny project", cwd=project)
+    return project
+
+
+@pytest.fixture(scope="session")
+def new_project(template: Path) -> Callable[[Path], Project]:
+    """A function that makes a project of its own in a folder; it has no runner.yaml."""
+
+    def make(home: Path) -> Project:
+        path = home / "project"
+        shutil.copytree(template, path, symlinks=True)
+        run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
+        run("git", "remote", "add", "origin", str(home / "origin.git"), cwd=path)
+        config = (path / ".dvc" / "config").read_text().replace("[core]\n", "[core]\n    remote = store\n", 1)
+        config += f"['remote \"store\"']\n    url = {home / 'store'}\n"
+        project = Project(path, home / "target")
+        project.commit(**{".dvc/config": config})
+        return project
+
+    return make
+
+
+@pytest.fixture
+def project(new_project: Callable[[Path], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A tiny project of the test's own, which is the working directory."""
+    made = new_project(tmp_path)
+    monkeypatch.chdir(made.path)
+    return made
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A running OpenSSH server; the tests skip where there is none."""
+    try:
+        server = start_sshd(tmp_path_factory.mktemp("sshd"))
+    except FileNotFoundError as missing:
+        pytest.skip(f"{missing} is not installed (apt-get install openssh-server)")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def on_box(sshd: Sshd) -> Callable[..., Project]:
+    """A function that gives a project a committed runner.yaml whose target `box` is the sshd."""
+
+    def configure(project: Project, **environment: str) -> Project:
+        target = {
+            "engine": "ssh",
+            "host": "box",
+            "ssh_config": str(sshd.config),
+            "folder": str(project.target),
+            "python": sys.executable,
+            "path": [str(Path(sys.executable).parent)],
+            "environment": environment,
+        }
+        project.commit(**{"runner.yaml": json.dumps({"targets": {"box": target}})})  # JSON is YAML
+        return project
+
+    return configure
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment() -> Iterator[None]:
+    """The programs of this Python's environment, and no git settings of this machine's user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        yield

@@ -1,0 +1,107 @@
+"""Real servers in a temporary folder: sshd with keys of its own."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Sshd:
+    """An OpenSSH server on 127.0.0.1, and the client's configuration that reaches it as `box`."""
+
+    folder: Path
+    port: int
+    program: str
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "client"
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [self.program, "-D", "-e", "-f", str(self.folder / "server")], stderr=(self.folder / "log").open("ab")
+        )
+        await_port(self.port)
+
+    def stop(self) -> None:
+        """End the server and every connection through it, as a cut cable does; what was started detached goes on."""
+        if self.process is None:
+            return
+        for pid in children(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+
+def start_sshd(folder: Path) -> Sshd:
+    """Make keys and settings in `folder` and start the server. Raises FileNotFoundError where sshd is not installed."""
+    program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise FileNotFoundError("sshd")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    for name in ("host", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True)
+    port = free_port()
+    (folder / "server").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder / 'host'}\nPidFile none\n"
+        f"AuthorizedKeysFile {folder / 'user.pub'}\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+    )
+    key = (folder / "host.pub").read_text().split()
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
+    (folder / "client").write_text(
+        f"Host box\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
+        f"  IdentityFile {folder / 'user'}\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder / 'known_hosts'}\n"
+    )
+    server = Sshd(folder, port, program)
+    server.start()
+    return server
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def await_port(port: int, seconds: float = 10) -> None:
+    await_true(lambda: _open(port), seconds)
+
+
+def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until the condition holds; AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.05)
+
+
+def children(pid: int) -> Iterator[int]:
+    """Every descendant of a process that still has its chain of parents."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    for child, parent in parents.items():
+        if parent == pid:
+            yield from children(child)
+            yield child
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,93 @@
+"""SkyPilot: the task it is given and the commands it is called with. No machine was rented for these tests."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import Project
+
+from leaf.runner.config import SkyPilot, check_target
+from leaf.runner.engines.cloud import launch_command, task_yaml
+
+HOSTILE = "$(touch pwned); ' \""
+
+
+def target(**keys: object) -> SkyPilot:
+    made = check_target("cloud", {"engine": "skypilot", **keys})
+    assert isinstance(made, SkyPilot)
+    return made
+
+
+def test_the_machine_ends_when_idle_and_is_not_dearer_than_allowed() -> None:
+    resources = task_yaml(target(idle_minutes=7, hourly_cost=1.5), "x", 1, Path("x"))["resources"]
+    assert resources["autostop"] == {"idle_minutes": 7, "down": True}
+    assert resources["max_hourly_cost"] == 1.5
+
+
+def test_a_spot_machine_is_a_managed_job_which_is_started_again() -> None:
+    assert launch_command(target(spot=True), "leaf-x", Path("t.yaml"))[:2] == ["jobs", "launch"]
+    assert launch_command(target(spot=False), "leaf-x", Path("t.yaml"))[0] == "launch"
+
+
+def test_training_states_outlive_the_machine_in_a_bucket() -> None:
+    mounts = task_yaml(target(state_bucket="s3://leaf-states"), "x", 1, Path("x"))["file_mounts"]
+    assert mounts["~/leaf/state"] == {"source": "s3://leaf-states", "mode": "MOUNT"}
+
+
+@pytest.fixture
+def sky(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for `sky` that writes down how it was called; the project's default target is a cloud."""
+    folder = project.path.parent / "bin"
+    folder.mkdir()
+    program = folder / "sky"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {folder}/calls\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    project.commit(**{"runner.yaml": json.dumps({"targets": {"cloud": {"engine": "skypilot", "cloud": "aws"}}})})
+    return folder / "calls"
+
+
+@pytest.mark.slow
+def test_submit_hands_sky_a_task_whose_script_holds_no_value_of_the_user(sky: Path, project: Project) -> None:
+    project.leaf("submit", "--name", "odd", "-S", f"backbone={json.dumps(HOSTILE)}")
+    calls = sky.read_text().split()
+    assert calls[:4] == ["jobs", "launch", "-y", "-d"]
+    task = yaml.safe_load(Path(calls[-1]).read_text())
+    (mounted,) = [Path(source) for source in task["file_mounts"].values()]
+    assert "touch" not in task["run"]
+    assert json.loads((mounted / "job.json").read_text())["experiments"][0]["name"] == "odd"
+    assert (mounted / "task.py").exists()
+
+
+@pytest.mark.slow
+def test_what_is_at_the_origin_is_done_and_cancel_ends_the_machine(sky: Path, project: Project) -> None:
+    project.leaf("submit", "-S", "seed=1,2")
+    revision = project.git("rev-parse", "HEAD")
+    project.git("push", "-q", "origin", f"HEAD:refs/exps/{revision[:2]}/{revision[2:]}/seed-1")
+    states = [line.split()[2:4] for line in project.leaf("jobs").splitlines()[1:]]
+    assert states == [["seed-1", "done"], ["seed-2", "unknown"]]
+    job = project.leaf("jobs").splitlines()[1].split()[0]
+    project.leaf("cancel", job)
+    assert sky.read_text().split()[-5:] == ["jobs", "cancel", "-y", "-n", f"leaf-{job}"]
+
+
+@pytest.mark.slow
+def test_skypilot_itself_takes_the_task(tmp_path: Path) -> None:
+    python = os.environ.get("SKYPILOT_PYTHON")
+    if python is None:
+        pytest.skip("SKYPILOT_PYTHON names no Python that has skypilot (it wants an environment of its own)")
+    (tmp_path / "job").mkdir()
+    tasks = []
+    for name, keys in {
+        "spot": {"cloud": "aws", "region": "eu-central-1"},
+        "any": {"spot": False, "hourly_cost": 2.0},
+    }.items():
+        tasks.append(tmp_path / f"{name}.yaml")
+        tasks[-1].write_text(yaml.safe_dump(task_yaml(target(**keys), "20260101-000000-abcd", 3, tmp_path / "job")))
+    program = "import sys, sky\nfor name in sys.argv[1:]: print(sky.Task.from_yaml(name).resources)"
+    answer = subprocess.run([python, "-c", program, *map(str, tasks)], capture_output=True, text=True, timeout=240)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("L4") == 2

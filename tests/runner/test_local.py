@@ -1,0 +1,39 @@
+"""The round trip on this machine: no remote is needed, the DVC cache is shared, the workspace stays as it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import Project, expected
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(new_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A row of experiments.yaml with a setting over it, run without any remote."""
+    project = new_project(tmp_path_factory.mktemp("local"))
+    project.git("remote", "remove", "origin")
+    project.leaf("submit", "longer", "-S", "seed=9")
+    project.leaf("fetch", "--wait", "--every", "0.2")
+    return project
+
+
+def test_a_row_with_a_setting_over_it_becomes_an_experiment(finished: Project) -> None:
+    assert json.loads(finished.file("longer-seed-9", "metrics.json")) == expected(seed=9, epochs=4)
+
+
+def test_the_workspace_is_untouched(finished: Project) -> None:
+    assert finished.git("status", "--porcelain") == ""
+    assert not (finished.path / "metrics.json").exists()
+
+
+def test_the_model_is_in_the_shared_cache(finished: Project) -> None:
+    finished.git("checkout", "-q", finished.experiments()["longer-seed-9"], "--", "dvc.lock")
+    made = next(line.split()[-1] for line in finished.file("longer-seed-9", "dvc.lock").splitlines() if "md5: " in line)
+    assert (finished.path / ".dvc" / "cache" / "files" / "md5" / made[:2] / made[2:]).exists()
+
+
+def test_the_list_tells_how_it_ended(finished: Project) -> None:
+    assert finished.leaf("jobs").splitlines()[1].split()[1:] == ["local", "longer-seed-9", "done"]

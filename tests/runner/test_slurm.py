@@ -1,0 +1,119 @@
+"""A real Slurm cluster of two nodes: arrays come back whole, and neither a limit nor a dead node loses anything."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import NODES, Cluster, start_cluster
+from servers import await_true
+from tiny import Project, expected, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.root]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster, which sbatch and squeue find; the tests skip where there can be none."""
+    try:
+        cluster = start_cluster(tmp_path_factory.mktemp("slurm"))
+    except (FileNotFoundError, PermissionError) as reason:
+        pytest.skip(str(reason))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(cluster.config))
+        yield cluster
+    cluster.stop()
+
+
+def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys: object) -> Project:
+    """Give the project a committed runner.yaml whose target `slurm` is the cluster."""
+    target = {
+        "engine": "slurm",
+        "folder": str(project.target),
+        "python": sys.executable,
+        "path": [str(Path(sys.executable).parent)],
+        "environment": environment or {},
+        **keys,
+    }
+    project.commit(**{"runner.yaml": json.dumps({"targets": {"slurm": target}})})
+    return project
+
+
+@pytest.fixture(scope="module")
+def array(
+    cluster: Cluster, new_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """A sweep of two seeds over two rows: four experiments as one array, fetched."""
+    project = on_slurm(new_project(tmp_path_factory.mktemp("array")), {"TINY_SECONDS": "0.5"})
+    project.leaf("submit", "wider", "longer", "-S", "seed=1,2")
+    project.leaf("fetch", "--wait", "--every", "0.5")
+    return project
+
+
+NAMES = {"wider-seed-1", "wider-seed-2", "longer-seed-1", "longer-seed-2"}
+
+
+def test_an_array_comes_back_complete(array: Project) -> None:
+    assert set(array.experiments()) == NAMES
+
+
+def test_the_results_are_those_of_a_local_run(array: Project) -> None:
+    assert json.loads(array.file("longer-seed-2", "metrics.json")) == expected(seed=2, epochs=4)
+
+
+def test_it_was_one_array_over_both_nodes(array: Project) -> None:
+    assert len(list(array.target.glob("jobs/*"))) == 1
+    nodes = {next(array.target.glob(f"jobs/*/{index}/node")).read_text() for index in range(4)}
+    assert nodes == set(NODES)
+
+
+def test_dvc_lists_them(array: Project) -> None:
+    shown = run("dvc", "exp", "show", "--csv", cwd=array.path)
+    assert all(name in shown for name in NAMES)
+
+
+def test_a_job_that_meets_its_time_limit_is_requeued_and_ends_with_the_same_bits(
+    cluster: Cluster, project: Project
+) -> None:
+    on_slurm(project, {"TINY_SECONDS": "9"}, time_limit=1, signal_before=35)
+    project.leaf("submit", "-S", "seed=3,6")  # an array's last element has the array's own number
+    project.leaf("fetch", "--wait", "--every", "1")
+    for log in project.target.glob("jobs/*/*/log"):
+        assert "requeued, 1" in log.read_text()
+        assert "resumes at epoch" in log.read_text()
+    ends = [json.loads(project.file(f"seed-{seed}", "metrics.json")) for seed in (3, 6)]
+    assert ends == [expected(seed=3), expected(seed=6)]
+
+
+def test_a_node_taken_down_in_mid_job_loses_nothing(cluster: Cluster, project: Project) -> None:
+    on_slurm(project, {"TINY_SECONDS": "4"})
+    project.leaf("submit", "-S", "seed=4,5")
+    await_true(lambda: project.said("starts at epoch 0") and len(list(project.target.glob("state/*"))) > 0, 60)
+    cluster.power_off("n1")
+    try:
+        cluster.ask("scontrol", "update", "nodename=n1", "state=down", "reason=power")
+        project.leaf("fetch", "--wait", "--every", "1")
+    finally:
+        cluster.start_node("n1")
+        cluster.ask("scontrol", "update", "nodename=n1", "state=resume")
+    assert set(project.experiments()) == {"seed-4", "seed-5"}
+    assert json.loads(project.file("seed-4", "metrics.json")) == expected(seed=4)
+
+
+def test_cancel_ends_a_running_and_a_waiting_experiment(cluster: Cluster, project: Project) -> None:
+    on_slurm(project, {"TINY_SECONDS": "60"}, parallel=1)
+    project.leaf("submit", "-S", "seed=1,2")
+    await_true(lambda: project.said("starts at epoch 0"), 60)
+    assert [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]] == ["running", "queued"]
+    project.leaf("cancel", "seed-1", "seed-2")
+    await_true(lambda: cluster.ask("squeue", "-h") == "", 30)
+    assert [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]] == ["cancelled", "cancelled"]
+
+
+def test_an_option_that_slurm_refuses_is_one_line_and_leaves_nothing(cluster: Cluster, project: Project) -> None:
+    on_slurm(project, partition="nosuch")
+    said = project.leaf("submit", status=2)
+    assert "sbatch: error:" in said
+    assert "invalid partition" in said.lower()
+    assert not list(project.target.glob("jobs/*"))

@@ -1,0 +1,221 @@
+"""A GPU box over a real OpenSSH server: jobs outlive the connection, share locks, resume, end."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from servers import Sshd, await_true
+from tiny import CLI, Project, expected, run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pair(
+    new_project: Callable[[Path], Project], on_box: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """Two experiments that waited for one GPU, fetched."""
+    home = tmp_path_factory.mktemp("pair")
+    project = on_box(new_project(home), TINY_TRACE=str(home / "trace"), TINY_SECONDS="0.3")
+    project.leaf("submit", "-S", "seed=1,2")
+    project.leaf("fetch", "--wait", "--every", "0.2")
+    return project
+
+
+def test_a_sweep_comes_back_as_experiments(pair: Project) -> None:
+    assert set(pair.experiments()) == {"seed-1", "seed-2"}
+
+
+def test_the_results_are_those_of_a_local_run(pair: Project) -> None:
+    assert json.loads(pair.file("seed-2", "metrics.json")) == expected(seed=2)
+
+
+def test_dvc_shows_them(pair: Project) -> None:
+    shown = run("dvc", "exp", "show", "--csv", cwd=pair.path)
+    assert "seed-1" in shown
+    assert str(expected(seed=1)["accuracy"])[:8] in shown
+
+
+def test_the_model_comes_through_the_dvc_remote(pair: Project) -> None:
+    revision = pair.experiments()["seed-1"]
+    run("dvc", "get", "-q", ".", "model.txt", "--rev", revision, "-o", "../got.txt", cwd=pair.path)
+    assert len((pair.path.parent / "got.txt").read_text()) == 64
+
+
+def test_two_jobs_on_one_gpu_run_one_after_the_other(pair: Project) -> None:
+    times = sorted(tuple(map(float, line.split())) for line in (pair.path.parent / "trace").read_text().splitlines())
+    assert len(times) == 2
+    assert times[0][1] <= times[1][0]
+
+
+def test_a_job_sees_its_gpu_alone(pair: Project) -> None:
+    assert "device 0" in pair.leaf("logs", "seed-2")
+
+
+def test_the_throw_away_clone_is_gone(pair: Project) -> None:
+    assert not list(pair.target.rglob("clone"))
+
+
+def test_a_name_that_exists_is_refused(pair: Project) -> None:
+    assert "seed-1: an experiment of this commit has that name" in pair.leaf("submit", "-S", "seed=1", status=2)
+
+
+def devices(project: Project, on_box: Callable[..., Project], *seen: str) -> None:
+    """Let the target's Keras see these devices; importing the real one would take a minute of a busy machine."""
+    folder = project.path.parent / "modules"
+    (folder / "keras").mkdir(parents=True)
+    (folder / "keras" / "__init__.py").write_text(
+        f"class backend: backend = staticmethod(lambda: 'jax')\n"
+        f"class distribution: list_devices = staticmethod(lambda: {list(seen)})\n"
+    )
+    on_box(project, PYTHONPATH=str(folder))
+
+
+def test_the_doctor_finds_every_link_whole(project: Project, on_box: Callable[..., Project]) -> None:
+    devices(project, on_box, "gpu:0")
+    links = [line.split()[0] for line in project.leaf("doctor").splitlines()]
+    assert links == ["ok"] * 12
+
+
+def test_the_doctor_names_what_is_broken(project: Project, on_box: Callable[..., Project]) -> None:
+    devices(project, on_box, "cpu:0")
+    (project.path / "train.py").write_text("changed")
+    project.git("remote", "set-url", "origin", "/nosuch.git")
+    broken = [line for line in project.leaf("doctor", status=1).splitlines() if line.startswith("MEND")]
+    assert [line.split()[1] for line in broken] == ["commit", "git", "origin", "GPU"]
+
+
+def test_the_doctor_tells_a_machine_out_of_reach(project: Project, on_box: Callable[..., Project], sshd: Sshd) -> None:
+    on_box(project)
+    sshd.stop()
+    try:
+        assert "MEND  connection      box: cannot be reached" in project.leaf("doctor", status=1)
+    finally:
+        sshd.start()
+
+
+def test_a_job_outlives_the_connection_and_fetch_waits_for_it(
+    project: Project, on_box: Callable[..., Project], sshd: Sshd
+) -> None:
+    on_box(project, TINY_SECONDS="1")
+    project.leaf("submit", "--name", "cut")
+    sshd.stop()
+    try:
+        command = [sys.executable, "-c", CLI, "fetch", "--wait", "--every", "0.3"]
+        with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as fetching:
+            assert fetching.stdout is not None
+            assert "cannot be reached" in fetching.stdout.readline()
+            sshd.start()
+            assert fetching.stdout.readline() == "cut: done\n"
+    finally:
+        if sshd.process is None:
+            sshd.start()
+    assert set(project.experiments()) == {"cut"}
+
+
+def test_a_changed_host_key_is_refused(
+    project: Project, on_box: Callable[..., Project], sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_box(project)
+    known = sshd.folder / "known_hosts"
+    before = known.read_text()
+    other = (sshd.folder / "user.pub").read_text().split()
+    known.write_text(f"[127.0.0.1]:{sshd.port} {other[0]} {other[1]}\n")
+    try:
+        said = project.leaf("submit", status=2)
+    finally:
+        known.write_text(before)
+    assert "box: its host key is unknown or has changed" in said
+    assert not project.target.exists()
+    assert "no jobs" in project.leaf("jobs")
+
+
+def test_an_unknown_host_key_is_refused_also_where_ssh_is_set_to_take_any(
+    project: Project, on_box: Callable[..., Project], sshd: Sshd
+) -> None:
+    on_box(project)
+    before = sshd.config.read_text()
+    sshd.config.write_text(
+        before.replace(str(sshd.folder / "known_hosts"), "/dev/null") + "  StrictHostKeyChecking no\n"
+    )
+    try:
+        said = project.leaf("submit", status=2)
+    finally:
+        sshd.config.write_text(before)
+    assert "box: its host key is unknown" in said
+
+
+def test_cancel_ends_every_process_of_the_group(project: Project, on_box: Callable[..., Project]) -> None:
+    on_box(project, TINY_SECONDS="30")
+    project.leaf("submit", "--name", "endless")
+    await_true(lambda: project.said("starts at epoch 0"), 60)
+    group = int(next(project.target.rglob("pid")).read_text())
+    assert len(group_of(group)) >= 3  # the task, dvc, the stage
+    assert project.leaf("cancel", "endless") == "endless: cancelled\n"
+    assert group_of(group) == []
+    assert "cancelled" in project.leaf("fetch", status=1)
+
+
+def test_a_job_ended_by_sigterm_goes_on_when_submitted_again(project: Project, on_box: Callable[..., Project]) -> None:
+    on_box(project, TINY_SECONDS="1.5")
+    project.leaf("submit", "-S", "seed=7")
+    await_true(lambda: project.said("starts at epoch 0"), 60)
+    os.kill(int(next(project.target.rglob("pid")).read_text()), 15)
+    assert "stopped: ended by SIGTERM; submit it again" in project.leaf("fetch", "--wait", "--every", "0.3", status=1)
+    project.leaf("submit", "-S", "seed=7")
+    project.leaf("fetch", "seed-7", "--wait", "--every", "0.3")
+    assert "resumes at epoch" in project.leaf("logs", "seed-7")
+    assert json.loads(project.file("seed-7", "metrics.json")) == expected(seed=7)
+
+
+def test_a_killed_job_is_told_as_lost(project: Project, on_box: Callable[..., Project]) -> None:
+    on_box(project, TINY_SECONDS="30")
+    project.leaf("submit", "--name", "killed")
+    await_true(lambda: any(path.read_text() for path in project.target.rglob("pid")))
+    os.killpg(int(next(project.target.rglob("pid")).read_text()), 9)
+    await_true(lambda: "lost" in project.leaf("jobs"))
+
+
+HOSTILE = r"""$(touch pwned); ${oc.env:HOME} `touch pwned` ' \" & touch pwned #
+ !!python/object/apply:os.system [touch pwned]"""
+
+
+def test_a_hostile_value_arrives_as_text_and_runs_nothing(project: Project, on_box: Callable[..., Project]) -> None:
+    on_box(project)
+    project.leaf("submit", "--name", "hostile", "-S", f"backbone={json.dumps(HOSTILE)}")
+    project.leaf("fetch", "--wait", "--every", "0.3")
+    arrived = yaml.safe_load(project.file("hostile", "params.yaml"))["backbone"]
+    assert arrived == HOSTILE
+    assert not list(project.path.parent.rglob("pwned"))
+
+
+def test_a_hostile_folder_and_setup_environment_are_data(
+    project: Project, on_box: Callable[..., Project], tmp_path: Path
+) -> None:
+    on_box(project)
+    config = json.loads((project.path / "runner.yaml").read_text())
+    folder = f"{tmp_path}/a b'; touch pwned; $(touch pwned) %a"
+    config["targets"]["box"] |= {"folder": folder, "environment": {"X": "$(touch pwned)"}}
+    project.commit(**{"runner.yaml": json.dumps(config)})
+    project.leaf("submit", "--name", "odd")
+    project.leaf("fetch", "--wait", "--every", "0.3")
+    assert set(project.experiments()) == {"odd"}
+    assert not list(project.path.parent.rglob("pwned"))
+
+
+def group_of(group: int) -> list[int]:
+    """The processes of a process group, zombies left out."""
+    listed = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(number) == group and state != "Z":
+            listed.append(int(stat.parent.name))
+    return listed

@@ -1,0 +1,95 @@
+"""What the target tells of a job, whatever has happened to it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from leaf.errors import LeafError
+from leaf.runner.host import ConnectionLostError, Host
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """The folder of a job with one experiment that began an hour ago."""
+    folder = tmp_path / "jobs" / "x"
+    (folder / "0").mkdir(parents=True)
+    (folder / "0" / "step").write_text("run")
+    for path in (folder / "0" / "step", folder / "0"):
+        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    return folder
+
+
+def state(job: Path) -> tuple[str, str]:
+    (only,) = Host().call("states", folder=str(job.parents[1]), id="x", experiments=1)["states"]
+    return only["state"], only["note"]
+
+
+def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Make the job Slurm's number 7, and `squeue` a program that does `script`."""
+    (job / "slurm").write_text("7")
+    program = job / "squeue"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{job}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_job_that_never_arrived_is_lost(tmp_path: Path) -> None:
+    assert state(tmp_path / "jobs" / "x") == ("lost", "not on the target; submit it again")
+
+
+def test_an_experiment_whose_process_is_gone_is_lost_with_its_last_step(job: Path) -> None:
+    assert state(job) == ("lost", "ended without a word at: run; submit it again")
+
+
+def test_what_the_exit_file_says_counts(job: Path) -> None:
+    (job / "0" / "exit").write_text(json.dumps({"state": "failed", "reason": "dvc push: exit status 1"}))
+    assert state(job) == ("failed", "dvc push: exit status 1")
+
+
+def test_a_cancelled_experiment_that_was_killed_is_cancelled(job: Path) -> None:
+    (job / "0" / "cancelled").touch()
+    assert state(job)[0] == "cancelled"
+
+
+def test_slurm_states_are_read_by_array_index(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue(job, monkeypatch, "echo 0 PENDING; echo 1 RUNNING")
+    assert state(job) == ("queued", "run")
+
+
+def test_a_requeued_experiment_between_two_places_of_the_queue_is_not_lost(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue(job, monkeypatch, "exit 0")
+    (job / "0" / "step").unlink()
+    (job / "0" / "step").write_text("requeued")
+    assert state(job) == ("queued", "requeued")
+
+
+def test_a_job_that_slurm_has_forgotten_is_judged_by_its_files(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue(job, monkeypatch, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert state(job)[0] == "lost"
+
+
+def test_a_controller_that_does_not_answer_is_no_end_of_the_job(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue(job, monkeypatch, "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(ConnectionLostError, match="Unable to contact slurm controller"):
+        state(job)
+
+
+def test_a_log_is_read_in_parts(job: Path) -> None:
+    (job / "0" / "log").write_text("first second")
+    request = {"folder": str(job.parents[1]), "id": "x", "index": 0}
+    assert Host().call("log", **request, offset=6) == {"text": "second", "next": 12}
+
+
+def test_a_request_full_of_quotes_arrives_as_it_is(tmp_path: Path) -> None:
+    folder = str(tmp_path / "a\"b'c\\d\n'''é😀$(touch pwned)")
+    Host().call("facts", folder=folder, path=[], environment={}, programs=[], commands={})
+    assert Path(folder).is_dir()
+
+
+def test_a_program_that_is_no_python_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LeafError, match=r"this machine: .* failed: .*; the target needs Python from 3\.8"):
+        Host(python="false").call("states", folder="/", id="x", experiments=1)

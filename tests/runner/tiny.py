@@ -1,0 +1,128 @@
+"""A tiny DVC project that trains like the real one, in a second and without TensorFlow."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+CLI = "from leaf.cli import main; main()"
+PIPELINE = """
+    stages:
+      ingest:
+        cmd: python ingest.py
+        deps: [ingest.py, data/raw/leaves.txt]
+        params: [drawn.images]
+        outs: [ingested.txt]
+      train:
+        cmd: python train.py
+        deps: [train.py, ingested.txt]
+        params: [seed, epochs, dataset, backbone]
+        outs: [model.txt]
+        metrics: [metrics.json: {cache: false}]
+"""
+
+PARAMS = """
+    dataset: data/raw/leaves.txt
+    seed: 42
+    epochs: 3
+    backbone: convnext_atto
+    drawn: {images: 100}
+"""
+
+INGEST = """
+    from pathlib import Path
+
+    Path("ingested.txt").write_text(Path("data/raw/leaves.txt").read_text() * 2)
+"""
+
+# Like the real stage: an epoch at a time, its state outside DVC's outputs and keyed by what determines the run; SIGTERM
+# leaves after the epoch in hand; the end depends on nothing but parameters and data.
+TRAIN = """
+    import hashlib, json, os, signal, sys, time
+    from pathlib import Path
+
+    import yaml
+
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    key = hashlib.sha256(json.dumps(params, sort_keys=True).encode() + Path("ingested.txt").read_bytes()).hexdigest()
+    folder = Path(os.environ.get("LEAF_STATE") or Path.home() / ".cache" / "tiny")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = folder / key
+    epoch, digest = json.loads(state.read_text()) if state.exists() else (0, key)
+    device = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print("resumes" if epoch else "starts", "at epoch", epoch, "device", device, flush=True)
+    stopping = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
+    trace = Path(os.environ.get("TINY_TRACE", os.devnull)).open("a")
+    began = time.time()
+    while epoch < params["epochs"]:
+        time.sleep(float(os.environ.get("TINY_SECONDS", "0")))
+        epoch, digest = epoch + 1, hashlib.sha256(f"{digest}{params['seed']}".encode()).hexdigest()
+        state.with_suffix(".new").write_text(json.dumps([epoch, digest]))
+        state.with_suffix(".new").replace(state)
+        if stopping:
+            sys.exit(143)
+    Path("model.txt").write_text(digest)
+    Path("metrics.json").write_text(json.dumps({"accuracy": int(digest[:4], 16) / 65536, "seed": params["seed"]}))
+    state.unlink()
+    print(began, time.time(), file=trace)
+"""
+
+EXPERIMENTS = """
+    wider: {why: a wider network, set: {backbone: convnext_tiny}}
+    longer: {why: more epochs, set: {epochs: 4}}
+"""
+
+
+def run(*argv: str, cwd: Path, status: int = 0) -> str:
+    """Run a program, check its exit status, give what it printed on both streams."""
+    answer = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=400)
+    assert answer.returncode == status, f"{argv}: {answer.returncode}\n{answer.stdout}{answer.stderr}"
+    return answer.stdout + answer.stderr
+
+
+class Project(NamedTuple):
+    """A checkout of the tiny project, with its bare origin and its DVC remote beside it."""
+
+    path: Path
+    target: Path  # where jobs work on the target
+
+    def leaf(self, *arguments: str, status: int = 0) -> str:
+        return run(sys.executable, "-c", CLI, *arguments, cwd=self.path, status=status)
+
+    def git(self, *arguments: str) -> str:
+        return run("git", *arguments, cwd=self.path).strip()
+
+    def commit(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.path / name).write_text(dedent(text))
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "change")
+
+    def experiments(self) -> dict[str, str]:
+        """Name and commit of each experiment of HEAD that this repository has."""
+        revision = self.git("rev-parse", "HEAD")
+        prefix = f"refs/exps/{revision[:2]}/{revision[2:]}/"
+        rows = self.git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
+        return {name.removeprefix(prefix): commit for name, commit in (row.split() for row in rows)}
+
+    def said(self, words: str) -> bool:
+        """Whether a job on the target has written these words to its log."""
+        return any(words in path.read_text() for path in self.target.glob("jobs/*/*/log"))
+
+    def file(self, experiment: str, name: str) -> str:
+        """A file as an experiment's commit has it."""
+        return self.git("show", f"{self.experiments()[experiment]}:{name}")
+
+
+def expected(seed: int, epochs: int = 3, backbone: str = "convnext_atto") -> dict[str, object]:
+    """The metrics of the tiny training, computed here: what an uninterrupted run on any machine gives."""
+    params = {"dataset": "data/raw/leaves.txt", "seed": seed, "epochs": epochs, "backbone": backbone}
+    params |= {"drawn": {"images": 100}}
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode() + b"leaf\nleaf\n").hexdigest()
+    for _ in range(epochs):
+        digest = hashlib.sha256(f"{digest}{seed}".encode()).hexdigest()
+    return {"accuracy": int(digest[:4], 16) / 65536, "seed": seed}

@@ -1,0 +1,52 @@
+"""The baselines see colours and shares, and only the real training images."""
+
+import numpy as np
+import pytest
+
+from leaf.scoring.baselines import baseline_probabilities, channel_histograms, joint_histograms
+
+
+@pytest.fixture
+def images():
+    """40 green, then 40 brown pictures of noise, 12×12."""
+    colours = np.repeat([[60, 160, 50], [140, 110, 50]], 40, axis=0)
+    noise = np.random.default_rng(0).normal(0, 20, (80, 12, 12, 3))
+    return (colours[:, None, None] + noise).clip(0, 255).astype(np.uint8)
+
+
+LABELS = np.repeat([0, 1], 40)
+TRAIN, ASKED = np.arange(0, 80, 2), np.arange(1, 80, 2)
+
+
+def test_channel_histograms_are_numpys(images):
+    expected = [np.histogram(images[3, ..., c], bins=32, range=(0, 256))[0] / 144 for c in range(3)]
+    np.testing.assert_allclose(channel_histograms(images, np.array([3]))[0], np.concatenate(expected), atol=1e-6)
+
+
+def test_joint_histograms_are_numpys(images):
+    expected = np.histogramdd(images[3].reshape(-1, 3), bins=8, range=[(0, 256)] * 3)[0].ravel() / 144
+    np.testing.assert_allclose(joint_histograms(images, np.array([3]))[0] ** 2, expected, atol=1e-6)
+
+
+def test_float_images_have_the_histograms_of_their_whole_values(images):
+    rows = np.arange(5)
+    np.testing.assert_array_equal(channel_histograms(images.astype(np.float32), rows), channel_histograms(images, rows))
+
+
+@pytest.mark.parametrize("name", ["histogram", "joint_histogram"])
+def test_histograms_part_green_from_brown(images, name):
+    found = baseline_probabilities(images, TRAIN, LABELS[TRAIN], ASKED)[name]
+    assert ((found >= 0.5) == LABELS[ASKED]).mean() > 0.95
+
+
+def test_the_majority_is_the_training_splits(images):
+    rows = np.arange(30, 80)
+    assert set(baseline_probabilities(images, rows, LABELS[rows], ASKED)["majority"]) == {0.8}
+
+
+def test_pictures_outside_train_and_asked_are_not_read(images):
+    changed = images.copy()
+    changed[60:] = 0
+    rows, asked = np.arange(20, 55), np.arange(20)
+    for name, found in baseline_probabilities(images, rows, LABELS[rows], asked).items():
+        np.testing.assert_array_equal(baseline_probabilities(changed, rows, LABELS[rows], asked)[name], found)

@@ -1,0 +1,127 @@
+"""A whole evaluation, with a function in the network's place."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from leaf.scoring import NO_TEST, evaluate
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (90, 6, 6, 3), np.uint8)
+LABELS = np.arange(90) % 2
+
+
+def table(splits=("train", "validation", "test"), folders=("a", "b")):
+    return pd.DataFrame(
+        {
+            "image": np.arange(90),
+            "label": LABELS,
+            "split": [splits[number // 30 % len(splits)] for number in range(90)],
+            "source": [f"{folders[number % len(folders)]}/{number}.jpg" for number in range(90)],
+        }
+    )
+
+
+def ask(rows, temperature):
+    """Right but for every seventh image, and far too sure; image 63 and 70 are the worst of test."""
+    logits = np.where(LABELS[rows] == 1, 4.0, -4.0) * np.where(rows % 7 == 0, -1, 1) * (1 + rows / 500)
+    return 1 / (1 + np.exp(-logits / temperature))
+
+
+@pytest.fixture(scope="module")
+def result():
+    return evaluate(IMAGES, table(), ask)
+
+
+def test_predictions_hold_validation_and_test_alone(result):
+    assert result.predictions["image"].tolist() == list(range(30, 90))
+    assert result.predictions.columns.tolist() == ["image", "split", "label", "probability", "predicted"]
+
+
+def test_the_metrics_have_exactly_the_fixed_keys(result):
+    assert {name: list(block) for name, block in result.metrics.items()} == {
+        "test": [
+            *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
+            *("f1", "roc_auc", "log_loss", "calibration_error"),
+        ],
+        "validation": ["accuracy", "roc_auc"],
+        "baseline": ["majority_accuracy", "histogram_accuracy"],
+    }
+
+
+def test_accuracy_is_of_the_split_it_is_named_after(result):
+    assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # 63, 70, 77, 84 are wrong
+    assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # 35, 42, 49, 56
+
+
+def test_the_gallery_starts_with_the_most_confident_mistakes_of_test(result):
+    mistakes = result.gallery.query("kind == 'mistake'")
+    assert mistakes["image"].tolist() == [84, 77, 70, 63]
+    assert result.gallery["row"].tolist() == list(range(len(result.gallery)))
+
+
+def test_the_gallery_shows_no_image_twice_and_at_most_twelve_of_a_kind(result):
+    assert result.gallery["image"].is_unique
+    assert result.gallery["kind"].value_counts().to_dict() == {"uncertain": 12, "mistake": 4}
+
+
+def test_the_least_certain_come_nearest_to_the_threshold_first(result):
+    assert result.gallery.query("kind == 'uncertain'")["image"].tolist()[:3] == [60, 61, 62]
+
+
+def test_each_folder_has_its_own_accuracy(result):
+    rows = result.scores["by_folder"]
+    assert [(row["folder"], row["images"]) for row in rows] == [("a", 15), ("b", 15)]
+    assert rows[0]["low"] < rows[0]["accuracy"] < rows[0]["high"]
+
+
+def test_one_folder_is_not_told_apart():
+    assert evaluate(IMAGES, table(folders=("a",)), ask).scores["by_folder"] == []
+
+
+def test_without_a_test_split_it_says_what_the_figures_are():
+    alone = evaluate(IMAGES, table(splits=("train", "validation")), ask)
+    assert alone.scores["note"] == NO_TEST
+    assert alone.scores["splits"]["test"] is None
+    assert set(alone.metrics["test"].values()) == {None}
+    assert alone.judged_on == "validation"
+    assert alone.scores["baseline"]["majority"]["images"] == 30
+
+
+def test_a_given_threshold_is_used(result):
+    assert evaluate(IMAGES, table(), ask, threshold=0.999).predictions["predicted"].sum() == 0
+    assert result.scores["threshold_source"] == "given"
+
+
+def test_the_threshold_is_chosen_on_validation_alone():
+    def shifted(rows, temperature):
+        """Validation is parted at 0.8, test at 0.2."""
+        return np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1)
+
+    found = evaluate(IMAGES, table(), shifted, threshold="validation")
+    assert found.scores["threshold"] == pytest.approx(0.8)
+    assert found.scores["threshold_source"] == "validation"
+    assert found.metrics["test"]["accuracy"] == 0.5
+
+
+def test_a_temperature_makes_an_overconfident_network_honest(result):
+    calibrated = evaluate(IMAGES, table(), ask, calibrate="temperature")
+    assert calibrated.scores["temperature"] > 1.5
+    assert calibrated.metrics["test"]["calibration_error"] < result.metrics["test"]["calibration_error"] / 2
+
+
+def test_without_calibration_the_temperature_is_1(result):
+    assert result.scores["temperature"] == 1
+
+
+def test_test_images_choose_nothing():
+    """Other test labels leave threshold and temperature as they were."""
+    changed = table()
+    changed.loc[changed["split"].eq("test"), "label"] = 0
+    settings = {"threshold": "validation", "calibrate": "temperature"}
+    before, after = (evaluate(IMAGES, given, ask, **settings).scores for given in (table(), changed))
+    assert (before["threshold"], before["temperature"]) == (after["threshold"], after["temperature"])
+
+
+def test_the_roc_table_has_both_splits(result):
+    assert result.roc.columns.tolist() == ["split", "fpr", "tpr", "threshold"]
+    assert set(result.roc["split"]) == {"test", "validation"}

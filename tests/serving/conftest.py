@@ -1,0 +1,70 @@
+"""A stand-in for the network where importing Keras would cost more than the test."""
+
+import io
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.serving.prediction import Prediction
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """The bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def picture() -> bytes:
+    """A PNG file of 40×30 pixels, mean brightness 100."""
+    return png(np.full((30, 40, 3), 100, np.uint8))
+
+
+@pytest.fixture
+def stand_in() -> SimpleNamespace:
+    """What the server asks of a classifier: bright images are unhealthy, black ones unknown."""
+
+    def judge(names, images, views=None):
+        means = np.asarray(images, float).mean((1, 2, 3)) / 255
+        labels = np.where(means >= 0.5, "unhealthy", "healthy")
+        rows = zip(names, labels, means, strict=True)
+        return [Prediction(name, str(label), float(mean), 0.5, bool(mean > 0)) for name, label, mean in rows]
+
+    return SimpleNamespace(
+        judge=judge,
+        heatmaps=lambda images: np.full(images.shape[:3], 0.5, np.float32),
+        image_size=16,
+        classes=("healthy", "unhealthy"),
+        sha256="0" * 64,
+    )
+
+
+def start(model, *options):
+    """Start `leaf serve` on a free port; gives the process and its address once it answers."""
+    command = [sys.executable, "-c", "from leaf.cli import main; main()", "serve", "--model", str(model)]
+    process = subprocess.Popen([*command, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
+    address = process.stdout.readline().strip()
+    if not address:
+        pytest.fail(f"leaf serve exited {process.wait()}")
+    return process, address
+
+
+@pytest.fixture(scope="session")
+def address(trained):
+    """The address of a running `leaf serve` with the small trained network."""
+    process, address = start(trained / "models" / "model.keras", "--quiet")
+    yield address
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+
+
+@pytest.fixture
+def serve():
+    """`start`, for a test that stops the server itself."""
+    return start

@@ -1,0 +1,125 @@
+"""The page in a real browser: drop photographs, see answers."""
+
+import base64
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture
+def page(chromium, address):
+    """The page, with its errors and every request that it made."""
+    opened = chromium.new_page()
+    opened.set_default_timeout(60_000)
+    opened.problems, opened.requested = [], []
+    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+    opened.on("console", lambda line: opened.problems.append(line.text) if "Content Security" in line.text else None)
+    opened.on("request", lambda request: opened.requested.append(request.url))
+    opened.goto(address)
+    yield opened
+    assert opened.problems == []
+    assert all(url.startswith((address, "blob:")) for url in opened.requested)
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory):
+    """Paths: two leaves, a red square, a text that calls itself a photograph."""
+    folder = tmp_path_factory.mktemp("files")
+    leaves = np.load(trained / "images.npz")["test"]
+    for name, pixels in (("leaf.png", leaves[0]), ("other.png", leaves[1]), ("red.png", np.full_like(leaves[0], 9))):
+        Image.fromarray(pixels).resize((300, 200)).save(folder / name)
+    Image.new("RGB", (64, 64), "red").save(folder / "red.png")
+    (folder / "broken.jpg").write_text("no photograph")
+    return {path.stem: str(path) for path in folder.iterdir()}
+
+
+def cards(page, count):
+    """The cards, once `count` of them have an answer."""
+    page.wait_for_function(
+        "count => document.querySelectorAll('.card:not([data-state=waiting])').length === count", arg=count
+    )
+    return page.locator(".card")
+
+
+def test_a_dropped_photograph_is_judged(page, files):
+    with open(files["leaf"], "rb") as file:  # noqa: PTH123
+        content = base64.b64encode(file.read()).decode()
+    page.evaluate(
+        """content => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const moved = new DataTransfer();
+            moved.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+            const how = { dataTransfer: moved, bubbles: true, cancelable: true };
+            document.body.dispatchEvent(new DragEvent("drop", how));
+        }""",
+        content,
+    )
+    card = cards(page, 1)
+    assert card.locator(".name").inner_text() == "dropped.png"
+    assert card.get_attribute("data-state") in ("first", "second", "unknown")
+
+
+def test_the_answer_on_the_page_is_that_of_python(page, files, trained):
+    import leaf
+
+    page.set_input_files("#files", files["leaf"])
+    card = cards(page, 1)
+    row = leaf.load(trained / "models" / "model.keras").predict(files["leaf"])[0]
+    state = ("second" if row.label == "unhealthy" else "first") if row.known else "unknown"
+    assert card.get_attribute("data-state") == state
+    if row.known:
+        assert f"{100 * row.probability:.1f}\u00a0%" in card.locator(".figures").inner_text()
+
+
+def test_what_the_model_does_not_know_is_not_called_healthy(page, files):
+    page.set_input_files("#files", files["red"])
+    assert cards(page, 1).locator(".label").inner_text() == "Not a leaf that this model knows"
+
+
+def test_a_broken_file_is_named_and_the_next_one_is_judged(page, files):
+    page.set_input_files("#files", [files["broken"], files["leaf"]])
+    broken = cards(page, 2).filter(has_text="broken.jpg")
+    assert broken.get_attribute("data-state") == "broken"
+    assert "not a JPEG, PNG, WebP, BMP or TIFF image" in broken.inner_text()
+    assert page.locator(".card[data-state=broken]").count() == 1
+
+
+def test_two_at_once_each_get_their_answer(page, files):
+    page.set_input_files("#files", [files["leaf"], files["other"]])
+    assert sorted(cards(page, 2).locator(".name").all_inner_texts()) == ["leaf.png", "other.png"]
+    assert page.locator("#summary").inner_text() == "2 judged"
+
+
+def test_a_heat_map_is_shown_and_hidden_again(page, files):
+    page.set_input_files("#files", files["leaf"])
+    card = cards(page, 1)
+    card.locator(".toggle").click()
+    card.locator(".heat").wait_for(state="visible")
+    assert card.locator(".heat").evaluate("image => image.decode().then(() => image.naturalWidth)") == 288
+    card.locator(".toggle").click()
+    card.locator(".heat").wait_for(state="hidden")
+
+
+def test_at_390_pixels_nothing_sticks_out_and_buttons_are_large_enough(page, files):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_input_files("#files", [files["leaf"], files["broken"], files["red"]])
+    cards(page, 3)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert all(
+        page.locator(button).first.bounding_box()["height"] >= 40 for button in (".button", ".toggle:not([hidden])")
+    )
+
+
+def test_the_keyboard_reaches_the_choice_of_files(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "files"
+
+
+def test_the_documentation_is_written_without_another_server(page, address):
+    page.goto(f"{address}/docs")
+    page.get_by_role("heading", name="POST /api/predict").wait_for()
+    assert "probability: number" in page.locator("main").inner_text()

@@ -1,0 +1,118 @@
+"""What the model knows, and what it does not."""
+
+import numpy as np
+import pytest
+
+from leaf.drawing import draw_cartoon, draw_leaf
+from leaf.errors import LeafError
+from leaf.serving import known
+from leaf.serving.looks import NUMBERS, looks
+
+SIZE = 32
+
+
+def leaves(count, seed):
+    rng = np.random.default_rng(seed)
+    return np.stack([draw_leaf(rng, SIZE, bool(number % 2)) for number in range(count)])
+
+
+def seen(images, seed=0):
+    """Features as of a network that sees leaves alike: noise around one centre."""
+    return np.random.default_rng(seed).normal(3, 1, (len(images), 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def memory():
+    train, validation = leaves(150, 1), leaves(60, 2)
+    return known.fit(seen(train, 1), train, seen(validation, 2), validation, draw_cartoon(0, SIZE)[None])
+
+
+def holds(memory, images, features=None):
+    return memory.holds(seen(images, 9) if features is None else features, images)
+
+
+def test_most_leaves_that_it_never_saw_are_known(memory):
+    assert holds(memory, leaves(60, 3)).mean() >= 0.9
+
+
+def test_few_validation_images_are_lost(memory):
+    assert holds(memory, leaves(60, 2), seen(range(60), 2)).mean() >= 1 - sum(known.LOST.values()) - 1 / 30
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8),
+        np.full((SIZE, SIZE, 3), 90, np.uint8),
+        np.indices((SIZE, SIZE)).sum(0)[..., None].repeat(3, 2).astype(np.uint8) // 8 % 2 * 255,
+    ],
+    ids=["noise", "plain", "stripes"],
+)
+def test_what_looks_like_no_leaf_is_unknown(memory, image):
+    assert not holds(memory, image[None])[0]
+
+
+def test_what_the_network_sees_as_no_leaf_is_unknown(memory):
+    features = np.array([[3] * 8, [9] * 8], np.float32)
+    images = leaves(1, 1).repeat(2, axis=0)
+    assert list(holds(memory, images, features)) == [True, False]
+
+
+def test_a_copy_of_an_outlier_is_unknown_even_if_nothing_else_tells():
+    train = np.concatenate([leaves(60, 1), draw_cartoon(0, SIZE)[None].repeat(20, axis=0)])
+    reference = draw_cartoon(0, SIZE)[None]
+    fitted = [known.fit(seen(train), train, seen(train), train, kept) for kept in (reference[:0], reference)]
+    noisy = np.clip(reference + np.random.default_rng(0).normal(0, 8, reference.shape), 0, 255)
+    copy = np.concatenate([reference, noisy.astype(np.uint8)])
+    features = np.full((2, 8), 3, np.float32)
+    assert [list(memory.references.shape) for memory in fitted] == [[0, 16, 16, 3], [1, 16, 16, 3]]
+    assert holds(fitted[0], copy, features)[0]
+    assert not holds(fitted[1], copy, features).any()
+
+
+def test_looks_do_not_change_with_the_batch():
+    images = leaves(5, 4)
+    assert np.array_equal(looks(images)[3:4], looks(images[3:4]))
+    assert looks(images[:0]).shape == (0, NUMBERS)
+
+
+def test_looks_of_extremes_are_finite():
+    images = np.stack([np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)])
+    assert np.isfinite(looks(images)).all()
+
+
+def test_what_is_written_reads_back_the_same(memory, tmp_path):
+    known.write(memory, "a" * 64, tmp_path / "known.npz")
+    images = leaves(20, 5)
+    again = known.read(tmp_path / "known.npz", "a" * 64)
+    assert np.array_equal(again.looks.distance(looks(images)), memory.looks.distance(looks(images)))
+    assert np.array_equal(again.references, memory.references)
+
+
+def test_equal_memories_are_equal_files(memory, tmp_path, monkeypatch):
+    known.write(memory, "a" * 64, tmp_path / "one.npz")
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    known.write(memory, "a" * 64, tmp_path / "two.npz")
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_the_memory_of_another_model_is_refused(memory, tmp_path):
+    known.write(memory, "a" * 64, tmp_path / "known.npz")
+    with pytest.raises(LeafError, match="belongs to another model"):
+        known.read(tmp_path / "known.npz", "b" * 64)
+
+
+def test_a_damaged_memory_is_refused_in_one_line(memory, tmp_path):
+    path = tmp_path / "known.npz"
+    known.write(memory, "a" * 64, path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"nonsense", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(LeafError, match=r"known\.npz: damaged"):
+            known.read(path, "a" * 64)
+
+
+def test_too_few_images_to_learn_from_are_refused():
+    images = leaves(2, 1)
+    with pytest.raises(LeafError, match="too few training or validation images"):
+        known.fit(seen(images), images, seen(images[:0]), images[:0], images[:0])

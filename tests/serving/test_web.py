@@ -1,0 +1,156 @@
+"""The page and the API, with a stand-in for the network."""
+
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from leaf.serving import guard
+from leaf.serving.turns import Turns
+from leaf.serving.web import PAGES, create_app
+
+
+@pytest.fixture
+def client(stand_in):
+    app = create_app(stand_in, frozenset({"127.0.0.1"}))
+    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as made:
+        yield made
+
+
+def post(client, content, name="leaf.png", path="/api/predict", **headers):
+    return client.post(path, files={"image": (name, content)}, headers=headers)
+
+
+def test_an_answer_has_the_fields_of_a_prediction(client, picture):
+    assert post(client, picture, "a b ü.png").json() == {
+        "image": "a b ü.png",
+        "label": "healthy",
+        "probability": pytest.approx(100 / 255),
+        "threshold": 0.5,
+        "known": True,
+    }
+
+
+def test_a_heat_map_is_a_picture(client, picture):
+    answer = post(client, picture, path="/api/heatmap")
+    assert answer.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(answer.content)).size == (288, 288)
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/heatmap"])
+def test_a_file_that_is_no_image_is_named_in_one_line(client, path):
+    answer = post(client, b"no image", "notes.txt", path)
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"error": "notes.txt: not a JPEG, PNG, WebP, BMP or TIFF image"},
+    )
+
+
+def test_a_cut_off_file_is_refused(client, picture):
+    assert post(client, picture[: len(picture) // 2]).status_code == 422
+
+
+def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client):
+    file = io.BytesIO()
+    Image.new("1", (12000, 12000)).save(file, "PNG")
+    answer = post(client, file.getvalue())
+    assert (answer.status_code, "pixels" in answer.json()["error"]) == (422, True)
+
+
+def test_an_upload_above_the_limit_is_refused_by_its_length(client):
+    answer = post(client, bytes(guard.LARGEST + 100_000))
+    assert (answer.status_code, answer.json()) == (413, {"error": guard.TOO_LARGE})
+
+
+def test_an_upload_above_the_limit_that_hides_its_length_is_refused_while_it_comes(client):
+    def chunks():
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(24):
+            yield bytes(2**20)
+
+    answer = client.post("/api/predict", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, answer.json()) == (413, {"error": guard.TOO_LARGE})
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"data": {"image": "text"}}, {"files": {"other": b"x"}}, {"json": {"image": "x"}}]
+)
+def test_a_request_without_a_photograph_is_refused_in_one_line(client, form):
+    answer = client.post("/api/predict", **form)
+    assert (answer.status_code, list(answer.json())) == (422, ["error"])
+
+
+def test_a_form_that_cannot_be_read_is_refused_in_one_line(client):
+    answer = client.post("/api/predict", content=b"x", headers={"content-type": "multipart/form-data"})
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+
+
+def test_a_foreign_host_name_is_refused(client, picture):
+    assert post(client, picture, host="evil.example:8000").status_code == 421
+
+
+def test_a_server_that_is_open_to_others_answers_to_any_name(stand_in):
+    with TestClient(create_app(stand_in), base_url="http://leaf.example") as made:
+        assert made.get("/health").status_code == 200
+
+
+def test_too_many_waiting_images_are_told_to_come_again(stand_in, picture, monkeypatch):
+    monkeypatch.setattr("leaf.serving.web.Turns", lambda judge: Turns(judge, most=0))
+    with TestClient(create_app(stand_in)) as made:
+        answer = post(made, picture)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_health_names_the_model(client):
+    assert client.get("/health").json() == {
+        "status": "ok",
+        "model_sha256": "0" * 64,
+        "classes": ["healthy", "unhealthy"],
+        "image_size": 16,
+    }
+
+
+def test_a_browser_that_asks_for_nothing_there_gets_a_page_and_a_program_one_line(client):
+    page = client.get("/nothing", headers={"accept": "text/html"})
+    assert (page.status_code, "There is nothing here (404)" in page.text) == (404, True)
+    assert client.get("/nothing").json() == {"error": "Not Found"}
+
+
+def test_a_fault_of_ours_shows_no_traceback(stand_in, picture):
+    stand_in.judge = lambda *_: 1 / 0
+    with TestClient(create_app(stand_in), raise_server_exceptions=False) as made:
+        answer = post(made, picture)
+    assert (answer.status_code, "Zero" in answer.text) == (500, False)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_loads_nothing_from_elsewhere(client, path):
+    answer = client.get(path)
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    assert all(client.get(address).status_code == 200 for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text))
+
+
+def test_no_page_names_another_server():
+    named = {
+        address
+        for file in PAGES.iterdir()
+        for address in re.findall(r"https?://[^\s\"'`)]+", file.read_text(encoding="utf-8"))
+    }
+    assert named == {"http://www.w3.org/2000/svg"}
+
+
+def test_answers_of_many_at_once_do_not_mix(client):
+    def ask(grey):
+        file = io.BytesIO()
+        Image.fromarray(np.full((20, 20, 3), grey, np.uint8)).save(file, "PNG")
+        return post(client, file.getvalue(), f"{grey}.png").json()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(1, 41)))
+    assert [(row["image"], round(row["probability"] * 255)) for row in answers] == [
+        (f"{grey}.png", grey) for grey in range(1, 41)
+    ]

@@ -1,0 +1,116 @@
+"""The stage balance, on the tables of ingest, clean and split."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from leaf.errors import LeafError
+from leaf.store import new_array, read_array, read_json, read_table, write_table
+from stages import balance
+
+ROOT = Path(__file__).parents[2]
+
+
+def set_params(**changes):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | changes
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """100 ingested images of 8×8: 70 in train (46 and 24), the rest held out or removed by clean."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    set_params()
+    with new_array("data/ingested/images.npy", (100, 8, 8, 3), np.uint8) as images:
+        images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
+    numbers = np.arange(100)
+    table = pd.DataFrame({"image": numbers, "label": (numbers % 3 == 0).astype(int)})
+    write_table(table, "data/cleaned/decisions.csv")
+    splits = np.repeat(["train", "validation", "test"], [70, 10, 10])
+    write_table(pd.DataFrame({"image": numbers[:90], "split": splits}), "data/split/splits.csv")
+    return tmp_path
+
+
+def test_metrics_count_both_classes_before_and_after(project):
+    balance.main()
+    assert read_json("metrics/balance.json") == {
+        "healthy_before": 46,
+        "unhealthy_before": 24,
+        "synthetic": 22,
+        "healthy": 46,
+        "unhealthy": 46,
+    }
+
+
+def test_only_synthetic_images_are_written_in_the_dtype_of_the_images(project):
+    balance.main()
+    made = read_array("data/balanced/images.npy")
+    assert (made.shape, made.dtype) == ((22, 8, 8, 3), np.uint8)
+
+
+def test_each_row_remakes_its_image(project):
+    balance.main()
+    images, made = read_array("data/ingested/images.npy"), read_array("data/balanced/images.npy")
+    table = read_table("data/balanced/index.csv", ["image", "label", "parent", "neighbour", "weight"])
+    parent, neighbour = (images[table[name]].astype(float) for name in ("parent", "neighbour"))
+    again = parent + table["weight"].to_numpy()[:, None, None, None] * (neighbour - parent)
+    np.testing.assert_allclose(made[table["image"]], again, atol=0.5001)
+
+
+def test_every_parent_stands_in_train(project):
+    balance.main()
+    table = read_table("data/balanced/index.csv")
+    assert table[["parent", "neighbour"]].to_numpy().max() < 70
+
+
+def test_float_images_stay_float(project):
+    with new_array("data/ingested/images.npy", (100, 8, 8, 3), np.float32) as images:
+        images[:] = np.random.default_rng(0).random(images.shape) * 255
+    balance.main()
+    made = read_array("data/balanced/images.npy")
+    assert made.dtype == np.float32
+    assert (made != made.round()).any()
+
+
+@pytest.mark.parametrize("method", ["none", "class_weight"])
+def test_no_balancing_writes_empty_tables(project, method):
+    set_params(balance=method)
+    balance.main()
+    assert read_array("data/balanced/images.npy").shape == (0, 8, 8, 3)
+    assert len(read_table("data/balanced/index.csv", ["image", "label", "parent", "neighbour", "weight"])) == 0
+    assert read_json("metrics/balance.json")["unhealthy"] == 24
+
+
+def test_the_same_seed_writes_the_same_bytes(project):
+    written = []
+    for _ in range(2):
+        balance.main()
+        written.append(Path("data/balanced/images.npy").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_split_seed_moves_what_is_made_and_seed_does_not(project):
+    made = []
+    for changes in ({}, {"seed": 7}, {"split_seed": 7}):
+        set_params(**changes)
+        balance.main()
+        made.append(Path("data/balanced/index.csv").read_bytes())
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_class_too_small_for_smote_leaves_nothing_behind(project):
+    set_params(smote_neighbors=24)
+    with pytest.raises(LeafError, match="class unhealthy has 24 training images"):
+        balance.main()
+    assert not Path("data/balanced").exists()
+
+
+def test_a_parent_outside_train_fails_the_stage(project, monkeypatch):
+    planted = pd.DataFrame({"image": [0], "label": [1], "parent": [75], "neighbour": [3], "weight": [0.5]})
+    monkeypatch.setattr(balance, "plan_images", lambda *_: planted)
+    with pytest.raises(LeafError, match="synthetic image 0 has the parent 75, which is not in train"):
+        balance.main()

@@ -1,0 +1,183 @@
+"""The clean stage in a project folder of its own, from the files that ingest leaves to its tables."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from leaf import reading
+from leaf.errors import LeafError
+from stages import clean
+
+ROOT = Path(__file__).resolve().parents[2]
+Ingest = Callable[..., None]
+
+
+@pytest.fixture
+def ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ingest:
+    """Make a project folder, with ingested images, and go there: `ingest(images, labels, **params)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def ingest(images: np.ndarray, labels: np.ndarray, **params: object) -> None:
+        shutil.copy(ROOT / "dvc.yaml", tmp_path)
+        Path("params.yaml").write_text(json.dumps(params))
+        Path("data/ingested").mkdir(parents=True)
+        Path("data/references").mkdir()
+        Path("data/overrides.csv").write_text("hash,ruling,label,who,why\n")
+        np.save("data/ingested/images.npy", images)
+        index = pd.DataFrame({"image": np.arange(len(images)), "source": np.arange(len(images)), "label": labels})
+        index[["group", "split"]] = ""
+        index["hash"] = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+        index["flags"] = ""
+        index.to_csv("data/ingested/index.csv", index=False)
+
+    return ingest
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """Thirty distinct pictures, nine more copies of the fourth and one more of the first: uint8 (40,32,32,3)."""
+    coarse = np.random.default_rng(4).integers(0, 256, (30, 4, 4, 3), dtype=np.uint8)
+    distinct = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    return np.concatenate([distinct, distinct[[3] * 9 + [0]]])
+
+
+def metrics() -> dict[str, int]:
+    return json.loads(Path("metrics/clean.json").read_text())
+
+
+def test_the_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2)
+    clean.main()
+    assert set(metrics()) == {
+        *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers", "after_outliers_healthy"),
+        *("after_outliers_unhealthy", "kept", "kept_healthy", "kept_unhealthy"),
+    }
+    assert (metrics()["outliers"], metrics()["duplicates"], metrics()["kept"]) == (10, 1, 29)
+    header = "image,label,kept,reason,reference,distance,group,copy_of"
+    lines = Path("data/cleaned/decisions.csv").read_text().splitlines()
+    assert (lines[0], lines[4], lines[40]) == (header, "3,1,0,outlier,3,0.0,3,", "39,1,0,duplicate,,,0,0")
+    assert (
+        Path("data/cleaned/distances.csv")
+        .read_text()
+        .startswith("reference,rank,image,distance,outlier\n3,1,3,0.0,1\n")
+    )
+    assert Path("data/cleaned/pairs.csv").read_text().startswith("image,other,kind,mse,transform,aligned_mse\n")
+
+
+def test_a_second_run_writes_the_same_bytes(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2)
+    written = []
+    for _ in range(2):
+        clean.main()
+        written.append([path.read_bytes() for path in sorted(Path("data/cleaned").iterdir())])
+    assert written[0] == written[1]
+
+
+def test_a_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2, references=["odd.png"])
+    large = np.pad(images[3].repeat(4, axis=0).repeat(4, axis=1), ((0, 0), (30, 30), (0, 0)))
+    Image.fromarray(large).save("data/references/odd.png")
+    clean.main()
+    assert metrics()["outliers"] == 10
+
+
+@pytest.mark.parametrize("name", ["absent.png", "../ingested/index.csv", "."])
+def test_a_reference_file_that_is_not_there_is_one_line(ingest: Ingest, images: np.ndarray, name: str) -> None:
+    ingest(images, np.arange(40) % 2, references=[name])
+    with pytest.raises(LeafError, match=r"^references: data/references.*no such file.*valid: none is there yet"):
+        clean.main()
+
+
+def test_a_reference_file_that_is_no_image_is_one_line(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2, references=["odd.png"])
+    Path("data/references/odd.png").write_text("not an image")
+    with pytest.raises(LeafError, match=r"references: data/references/odd\.png: not a"):
+        clean.main()
+
+
+def test_a_ruling_comes_last_and_wins(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2)
+    hashes = pd.read_csv("data/ingested/index.csv")["hash"]
+    with Path("data/overrides.csv").open("a") as file:
+        file.write(f"{hashes[3]},keep,,A. Person,a leaf after all\n{hashes[5]},relabel,healthy,A. Person,no spot\n")
+    clean.main()
+    decisions = pd.read_csv("data/cleaned/decisions.csv", keep_default_na=False)
+    assert decisions["reason"][3] == "override"
+    assert (decisions["reason"][5], decisions["label"][5]) == ("relabelled", 0)
+    assert metrics()["outliers"] == 0
+
+
+def test_a_ruling_on_an_image_that_is_not_there_ends_in_one_line_and_status_2(
+    ingest: Ingest, images: np.ndarray, tmp_path: Path
+) -> None:
+    ingest(images, np.arange(40) % 2)
+    Path("data/overrides.csv").write_text(f"hash,ruling,label,who,why\n{'0' * 32},drop,,me,\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "stages.clean"], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: data/overrides.csv: line 2: no image has the hash '000")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_rulings_without_their_columns_are_refused(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2)
+    Path("data/overrides.csv").write_text("hash,verdict\n")
+    with pytest.raises(LeafError, match=r"data/overrides\.csv: no column ruling"):
+        clean.main()
+
+
+def test_an_index_of_another_length_is_refused(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images, np.arange(40) % 2)
+    np.save("data/ingested/images.npy", images[:39])
+    with pytest.raises(LeafError, match="40 rows for 39 images"):
+        clean.main()
+
+
+def test_the_courses_proportions_give_the_courses_counts(ingest: Ingest) -> None:
+    """3199 healthy and 2001 unhealthy; two pictures of 98 copies, the first unhealthy; 154 further copies."""
+    rng = np.random.default_rng(58)
+    distinct = rng.integers(0, 256, (4852, 4, 4, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    healthy, unhealthy = distinct[:3060], distinct[3060:4850]
+    parts = [
+        healthy,
+        healthy[:41],
+        unhealthy,
+        unhealthy[:113],
+        distinct[4850:4851].repeat(98, 0),
+        distinct[4851:].repeat(98, 0),
+    ]
+    labels = np.repeat([0, 0, 1, 1, 1, 0], [len(part) for part in parts])
+    order = rng.permutation(5200)
+    ingest(np.concatenate(parts)[order], labels[order], same_photo=False)
+    clean.main()
+    counts = metrics()
+    assert (counts["after_outliers"], counts["after_outliers_healthy"], counts["after_outliers_unhealthy"]) == (
+        5004,
+        3101,
+        1903,
+    )
+    assert (counts["kept"], counts["kept_healthy"], counts["kept_unhealthy"]) == (4850, 3060, 1790)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("references", ["auto", [42, 137]])
+def test_real_photographs_give_the_known_counts(
+    ingest: Ingest, shared: Path, tmp_path: Path, references: object
+) -> None:
+    read = reading.ingest(shared / "leaves_1041.npz", tmp_path / "read.npy", ("healthy", "unhealthy"), 96)
+    ingest(np.load(tmp_path / "read.npy"), read.index["label"].to_numpy(), references=references)
+    clean.main()
+    counts = metrics()
+    assert (counts["outliers"], counts["duplicates"], counts["near_duplicates"]) == (40, 31, 0)
+    assert (counts["kept"], counts["kept_healthy"], counts["kept_unhealthy"]) == (970, 612, 358)

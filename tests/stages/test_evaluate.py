@@ -1,0 +1,168 @@
+"""The stage evaluate, with a stand-in for the network: importing Keras would cost more than all of this."""
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import leaf
+from leaf.errors import LeafError
+from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = np.arange(120)
+LABELS = NUMBERS % 2
+
+
+def stand_in():
+    """`leaf.networks` for a network that reads the brightness, and is told wrong by every ninth image."""
+
+    def load(path, sha256=None):
+        if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
+            raise LeafError(f"{path}: changed since it was trained")
+        return "network"
+
+    def probabilities(model, images, batch_size=256, views=1, temperature=1.0):
+        return 1 / (1 + np.exp(-(images.mean(axis=(1, 2, 3)) - 128) / 20 / temperature))
+
+    def features(model, images):
+        return images.reshape(len(images), -1)[:, :3].astype(np.float32)
+
+    def heatmaps(model, images):
+        return np.full(images.shape[:3], 0.5, np.float32)
+
+    return SimpleNamespace(load=load, probabilities=probabilities, features=features, heatmaps=heatmaps)
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    """The stage's module, imported anew on the stand-in."""
+    networks = stand_in()
+    monkeypatch.setitem(sys.modules, "leaf.networks", networks)
+    monkeypatch.setattr(leaf, "networks", networks, raising=False)
+    monkeypatch.delitem(sys.modules, "stages.evaluate", raising=False)
+    yield importlib.import_module("stages.evaluate")
+    sys.modules.pop("stages.evaluate")
+
+
+def set_params(**changes):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | changes
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """120 pictures of one brightness each: 60 in train, 30 in validation, 29 in test, the last removed."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    set_params()
+    shown = np.where(NUMBERS % 9 == 0, 1 - LABELS, LABELS)
+    with new_array("data/ingested/images.npy", (120, 8, 8, 3), np.uint8) as images:
+        images[:] = np.where(shown == 1, 180, 70)[:, None, None, None] + np.arange(8, dtype=np.uint8)[:, None]
+    sources = [f"{'a' if number % 3 else 'b'}/{number}.png" for number in NUMBERS]
+    write_table(pd.DataFrame({"image": NUMBERS, "source": sources}), "data/ingested/index.csv")
+    decisions = {"image": NUMBERS, "label": LABELS, "kept": (NUMBERS < 119).astype(int), "group": NUMBERS}
+    decisions |= {"reason": np.where(NUMBERS < 119, "", "outlier"), "reference": np.where(NUMBERS < 119, "", "119")}
+    write_table(pd.DataFrame(decisions), "data/cleaned/decisions.csv")
+    write_splits("test")
+    write_synthetic(0)
+    Path("models").mkdir()
+    Path("models/model.keras").write_bytes(b"network")
+    run = {"epochs": 3, "best_epoch": 2, "best_validation_accuracy": 0.9, "parameters": 10, "trainable_parameters": 8}
+    write_json(run | {"model_sha256": hashlib.sha256(b"network").hexdigest(), "seed": 1}, "models/run.json")
+    return tmp_path
+
+
+def write_splits(last):
+    splits = np.repeat(["train", "validation", last], [60, 30, 29])
+    write_table(pd.DataFrame({"image": NUMBERS[:119], "split": splits}), "data/split/splits.csv")
+
+
+def write_synthetic(parent):
+    columns = {"image": [0], "label": [1], "parent": [parent], "neighbour": [2], "weight": [0.5]}
+    write_table(pd.DataFrame(columns), "data/balanced/index.csv")
+
+
+def test_predictions_are_of_the_held_out_images_with_their_sources_splits(evaluate, project):
+    evaluate.main()
+    table = read_table("data/scored/predictions.csv")
+    assert table["image"].tolist() == list(range(60, 119))
+    assert table["split"].value_counts().to_dict() == {"validation": 30, "test": 29}
+
+
+def test_accuracy_counts_the_planted_mistakes(evaluate, project):
+    evaluate.main()
+    assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # 90, 99, 108, 117
+
+
+def test_train_metrics_come_from_the_run(evaluate, project):
+    evaluate.main()
+    assert read_json("metrics/train.json") == {
+        "epochs": 3,
+        "best_epoch": 2,
+        "best_validation_accuracy": 0.9,
+        "parameters": 10,
+        "trainable_parameters": 8,
+    }
+
+
+def test_heat_maps_follow_the_gallery(evaluate, project):
+    evaluate.main()
+    heatmaps = read_array("data/scored/heatmaps.npy")
+    assert heatmaps.dtype == np.float32
+    assert heatmaps.shape == (len(read_table("data/scored/gallery.csv")), 8, 8)
+
+
+def test_the_decision_for_predicting_is_written(evaluate, project):
+    set_params(threshold=0.25)
+    evaluate.main()
+    assert read_json("data/scored/decision.json") == {"threshold": 0.25, "temperature": 1.0, "views": 1}
+
+
+def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, project, capsys):
+    write_splits("train")
+    evaluate.main()
+    assert set(read_json("metrics/evaluate.json")["test"].values()) == {None}
+    assert "the validation images chose the best epoch" in capsys.readouterr().out
+
+
+def test_the_printout_names_accuracy_interval_and_baselines(evaluate, project, capsys):
+    evaluate.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("test: accuracy 0.862 (95 %: 0.694 to 0.945) on 29 images")
+    assert second.startswith("baselines: majority 0.")
+
+
+def test_a_network_file_that_changed_is_refused(evaluate, project):
+    Path("models/model.keras").write_bytes(b"another")
+    with pytest.raises(LeafError, match="changed since it was trained"):
+        evaluate.main()
+
+
+def test_a_synthetic_image_made_from_a_test_image_stops_the_evaluation(evaluate, project):
+    write_synthetic(100)
+    with pytest.raises(LeafError, match="synthetic image 0 has the parent 100, which is not in train"):
+        evaluate.main()
+
+
+def test_a_group_in_train_and_test_stops_the_evaluation(evaluate, project):
+    decisions = read_table("data/cleaned/decisions.csv")
+    write_table(decisions.assign(group=decisions["group"].replace(100, 3)), "data/cleaned/decisions.csv")
+    with pytest.raises(LeafError, match="group 3 is shared between test and train"):
+        evaluate.main()
+
+
+def test_an_image_that_clean_removed_stops_the_evaluation(evaluate, project):
+    decisions = read_table("data/cleaned/decisions.csv")
+    write_table(
+        decisions.assign(kept=decisions["kept"].where(decisions["image"] != 5, 0)), "data/cleaned/decisions.csv"
+    )
+    with pytest.raises(LeafError, match="image 5 was removed by clean and comes back"):
+        evaluate.main()
+    assert not Path("data/scored").exists()

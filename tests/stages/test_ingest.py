@@ -1,0 +1,102 @@
+"""Stage ingest, as `dvc repro` runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.store import read_table
+from stages import ingest
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, request):
+    """A folder with the project's dvc.yaml and a small data set, entered."""
+    (tmp_path / "dvc.yaml").write_text((request.config.rootpath / "dvc.yaml").read_text(encoding="utf-8"))
+    images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.float32)
+    labels = np.array(["healthy", "unhealthy"] * 5, object)
+    np.savez(tmp_path / "leaves.npz", data=images, labels=labels)
+    (tmp_path / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(project, root):
+    """The stage in a process of its own, as DVC starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "stages.ingest"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_it_writes_one_array_and_a_table_about_it(project):
+    ingest.main()
+    index = read_table("data/ingested/index.csv", text=["source", "group", "split", "hash", "flags"])
+    assert list(index.columns) == ["image", "source", "label", "group", "split", "hash", "flags"]
+    assert len(index) == len(np.load("data/ingested/images.npy")) == 10
+
+
+def test_the_metrics_have_the_fixed_keys(project):
+    ingest.main()
+    assert json.loads((project / "metrics/ingest.json").read_text()) == {"images": 10, "healthy": 5, "unhealthy": 5}
+
+
+def test_the_metrics_are_named_after_the_classes(project):
+    (project / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\nclasses: [unhealthy, healthy]\n")
+    ingest.main()
+    index = read_table("data/ingested/index.csv")
+    assert index["label"].tolist() == [1, 0] * 5
+
+
+def test_what_is_left_out_is_named_in_a_table_and_on_the_terminal(project, capsys):
+    for name in ("healthy", "unhealthy"):
+        (project / "d" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), "green").save(project / "d" / name / "a.png")
+    (project / "d/healthy/broken.jpg").write_bytes(b"x")
+    (project / "params.yaml").write_text("dataset: d\nimage_size: 16\n")
+    ingest.main()
+    assert read_table("data/ingested/unreadable.csv", text=["file", "reason"])["file"].tolist() == [
+        "healthy/broken.jpg"
+    ]
+    assert "left out 1 unreadable: 'healthy/broken.jpg'" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_line_and_status_2(project, request):
+    (project / "params.yaml").write_text("dataset: nowhere.npz\n")
+    done = run(project, request.config.rootpath)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "error: nowhere.npz: no such file; set `dataset` to an .npz file or a folder"
+    ]
+
+
+def test_a_hostile_labels_array_is_one_line_and_nothing_runs(project, request):
+    class Call:
+        def __reduce__(self):
+            return os.system, ("touch executed",)
+
+    labels = np.array([Call()] * 10, object)
+    np.savez(project / "leaves.npz", data=np.full((10, 16, 16, 3), 9.0), labels=labels)
+    done = run(project, request.config.rootpath)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: leaves.npz: labels holds posix.system")
+    assert not (project / "executed").exists()
+
+
+def test_it_imports_no_network_library(project, request):
+    code = (
+        "import sys, stages.ingest; print([m for m in ('keras', 'tensorflow', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=request.config.rootpath, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

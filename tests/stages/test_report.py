@@ -1,0 +1,81 @@
+"""The stage report: from a project's folder to reports/report.html."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leaf.errors import one_line_errors
+from leaf.params import keys
+from stages import report
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder in which every stage before the report has run."""
+    spec = importlib.util.spec_from_file_location("page_builder", ROOT / "tests/page/builder.py")
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    folder = tmp_path_factory.mktemp("project")
+    builder.write(folder, builder.tables(*builder.drawn(count=60, side=24)))
+    for name in ("dvc.yaml", "params.yaml"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture
+def here(project, monkeypatch):
+    monkeypatch.chdir(project)
+    return project
+
+
+def run():
+    with one_line_errors():
+        report.main()
+
+
+def test_the_stage_writes_the_page_and_says_where(here, capsys):
+    run()
+    assert capsys.readouterr().out.startswith("reports/report.html: one file, ")
+    assert (here / "reports/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_second_run_gives_the_same_bytes(here):
+    run()
+    before = (here / "reports/report.html").read_bytes()
+    run()
+    assert (here / "reports/report.html").read_bytes() == before
+
+
+def test_a_missing_table_is_one_line_and_exit_status_2(here, capsys):
+    history = here / "models/history.csv"
+    history.rename(here / "hidden")
+    try:
+        with pytest.raises(SystemExit) as refused:
+            run()
+    finally:
+        (here / "hidden").rename(history)
+    said = capsys.readouterr().err
+    assert (refused.value.code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: models/history.csv: no such file")
+
+
+def test_every_parameter_is_a_dependency_of_the_page():
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
+    assert set(stage["params"]) == set(keys())
+
+
+def test_every_table_that_the_page_reads_is_a_dependency(project):
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
+    written = {
+        str(path.relative_to(project)) for path in project.rglob("*") if path.suffix in (".csv", ".npy", ".json")
+    }
+    assert written <= set(stage["deps"])
+
+
+def test_the_templates_are_a_dependency():
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
+    assert "leaf/page/templates" in stage["deps"]

@@ -1,0 +1,80 @@
+"""The stage split, on the tables of ingest and clean."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from leaf.errors import LeafError
+from leaf.store import read_json, read_table, write_table
+from stages import split
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with 200 ingested images, of which clean removed every tenth; pairs of images share a group."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    set_params()
+    numbers = pd.Series(range(200))
+    write_table(pd.DataFrame({"image": numbers, "source": numbers, "split": ""}), "data/ingested/index.csv")
+    decisions = {"image": numbers, "label": (numbers >= 120).astype(int), "kept": (numbers % 10 != 0).astype(int)}
+    write_table(pd.DataFrame(decisions | {"group": numbers // 2 * 2}), "data/cleaned/decisions.csv")
+    return tmp_path
+
+
+def set_params(**changes):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | changes
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_every_kept_image_is_split_and_no_other(project):
+    split.main()
+    splits = read_table("data/split/splits.csv")
+    assert splits["image"].tolist() == [number for number in range(200) if number % 10 != 0]
+
+
+def test_metrics_are_counted_from_the_table(project):
+    set_params(validation_size=30, test_size=40)
+    split.main()
+    assert read_json("metrics/split.json") == {"train": 110, "validation": 30, "test": 40, "shared_groups": 0}
+
+
+def test_the_same_seed_writes_the_same_bytes(project):
+    split.main()
+    first = Path("data/split/splits.csv").read_bytes()
+    split.main()
+    assert Path("data/split/splits.csv").read_bytes() == first
+
+
+def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
+    """Planted: a split that tears group 2 (images 2 and 3) apart."""
+
+    def torn(images, *_):
+        table = images[["image"]].assign(split="train")
+        return table.assign(split=table["split"].where(table["image"] != 3, "test"))
+
+    monkeypatch.setattr(split, "split_images", torn)
+    with pytest.raises(LeafError, match="group 2 is shared between test and train"):
+        split.main()
+    assert not Path("data/split/splits.csv").exists()
+
+
+def test_a_removed_image_that_comes_back_fails_the_stage(project, monkeypatch):
+    everything = pd.DataFrame({"image": range(200), "split": "train"})
+    monkeypatch.setattr(split, "split_images", lambda *_: everything)
+    with pytest.raises(LeafError, match="image 0 was removed by clean and comes back"):
+        split.main()
+
+
+def test_split_needs_neither_keras_nor_scikit_learn():
+    """Their import would cost more than the stage."""
+    import subprocess
+
+    code = "import sys, stages.split; print([name for name in ('keras', 'sklearn', 'scipy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,47 @@
+"""Stage synthesize, as `dvc repro` runs it."""
+
+import numpy as np
+import pytest
+
+from leaf.reading.pickles import unpickle_strings
+from stages import synthesize
+
+PARAMS = "drawn: {images: 100, size: 32, seed: 5}\n"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, request):
+    """A folder with the project's dvc.yaml and a small params.yaml, entered."""
+    (tmp_path / "dvc.yaml").write_text((request.config.rootpath / "dvc.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_it_writes_the_course_s_file_format(project):
+    synthesize.main()
+    with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
+        assert file["data"].shape == (100, 32, 32, 3)
+        assert file["data"].dtype == np.float32
+        with pytest.raises(ValueError, match="allow_pickle"):
+            file["labels"]
+
+
+def test_the_same_seed_gives_the_same_bytes(project):
+    synthesize.main()
+    first = (project / "data/raw/leaves.npz").read_bytes()
+    synthesize.main()
+    assert (project / "data/raw/leaves.npz").read_bytes() == first
+
+
+def test_the_labels_are_the_names_in_classes(project):
+    (project / "params.yaml").write_text(PARAMS + "classes: [well, sick]\n")
+    synthesize.main()
+    raw = (project / "data/raw/leaves.npz").read_bytes()
+    labels = raw[raw.rindex(b"\x80\x03") :]
+    assert set(unpickle_strings(labels, 100, "f")) == {"well", "sick"}
+
+
+def test_it_says_what_it_drew(project, capsys):
+    synthesize.main()
+    assert "100 images in data/raw/leaves.npz" in capsys.readouterr().out

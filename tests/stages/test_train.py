@@ -1,0 +1,130 @@
+"""The stage train: what it writes, and what it says of inputs that it cannot use."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+PIPELINE = Path(__file__).parents[2] / "dvc.yaml"
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny outputs of the stages before train: 24 training images, 8 synthetic ones, 16 for validation."""
+    folder = tmp_path_factory.mktemp("project")
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 40)
+    images = draw.integers(0, 200, (40, SIZE, SIZE, 3)).astype(np.uint8)
+    for name in ("ingested", "cleaned", "split", "balanced"):
+        (folder / "data" / name).mkdir(parents=True)
+    np.save(folder / "data/ingested/images.npy", images)
+    np.save(folder / "data/balanced/images.npy", images[:8] + 1)
+    write(folder / "data/cleaned/decisions.csv", image=range(40), label=labels)
+    write(folder / "data/split/splits.csv", image=range(40), split=["train"] * 24 + ["validation"] * 16)
+    write(folder / "data/balanced/index.csv", image=range(8), label=labels[:8])
+    values: dict[str, Any] = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    shutil.copy(PIPELINE, folder)
+    return folder
+
+
+def write(path: Path, **columns: Any) -> None:
+    pd.DataFrame(columns).to_csv(path, index=False)
+
+
+@pytest.fixture
+def work(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project to spoil, with a state folder of its own; the working directory."""
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
+    return tmp_path / "project"
+
+
+def run() -> None:
+    from leaf.errors import one_line_errors
+    from stages.train import main
+
+    with one_line_errors():
+        main()
+
+
+def refused(capsys: pytest.CaptureFixture) -> str:
+    """Run the stage, which must end with status 2 and one line; that line."""
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.slow
+def test_two_runs_write_the_same_bytes(work: Path) -> None:
+    written = []
+    for _ in range(2):
+        run()
+        files = sorted(path for path in (work / "models").rglob("*") if path.is_file())
+        written.append({str(path): path.read_bytes() for path in files})
+        shutil.rmtree(work / "models")
+    assert written[0] == written[1]
+    assert {path.name for path in map(Path, written[0])} > {"model.keras", "history.csv", "run.json", "loss.tsv"}
+
+
+@pytest.mark.slow
+def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
+    from leaf import networks, store
+
+    run()
+    said = json.loads((work / "models/run.json").read_text())
+    history = pd.read_csv(work / "models/history.csv")
+    best = history["validation_accuracy"].idxmax()
+    assert said["best_epoch"] == history["epoch"][best]
+    assert said["best_validation_accuracy"] == history["validation_accuracy"][best]
+    assert (said["epochs"], said["stopped"], said["steps_per_epoch"]) == (2, "epochs", 4)
+    assert (said["backbone"], said["image_size"], said["classes"]) == ("cnn_small", SIZE, ["healthy", "unhealthy"])
+    assert said["model_sha256"] == store.sha256("models/model.keras")
+    assert said["parameters"] == networks.load("models/model.keras").count_params()
+    assert set(said["versions"]) == {"python", "keras", "numpy", "backend"}
+
+
+def test_a_missing_input_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+    (work / "data/split/splits.csv").unlink()
+    assert "data/split/splits.csv: no such file; run `dvc repro` first" in refused(capsys)
+
+
+def test_a_split_without_images_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+    write(work / "data/split/splits.csv", image=range(40), split=["train"] * 40)
+    assert "data/split/splits.csv: no image in the validation split" in refused(capsys)
+
+
+def test_an_index_of_another_length_than_the_synthetic_images_is_one_line(
+    work: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write(work / "data/balanced/index.csv", image=range(7), label=[0] * 7)
+    assert "data/balanced/index.csv: 7 rows for 8 images" in refused(capsys)
+
+
+def test_an_unknown_backbone_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+    (work / "params.yaml").write_text("backbone: convnext_ato\n")
+    assert "backbone: 'convnext_ato'" in refused(capsys)
+
+
+@pytest.mark.slow
+def test_lr_range_proposes_settings_that_the_schema_takes_and_draws_them(work: Path) -> None:
+    from leaf.params import read_params
+    from leaf.training.range_command import lr_range
+
+    said = lr_range(read_params("train"), "range.svg", 1e-5, 1.0, updates=40)
+    base, top = (float(value) for value in re.findall(r"-S learning_rate\.(?:base|max)=(\S+)", said))
+    assert 1e-5 <= base <= top <= 1
+    assert (work / "range.svg").read_text().startswith("<svg")
+    assert not (work / "models").exists()

@@ -1,0 +1,100 @@
+"""params.yaml and its schema."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leaf.errors import LeafError
+from leaf.params import keys, load, validate
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"dropuot": 0.1}, "dropuot: unknown key; did you mean dropout?"),
+        ({"learning_rate": {"bse": 1}}, "learning_rate.bse: unknown key; did you mean learning_rate.base?"),
+        ({"dropout": 1}, "dropout: 1; valid: a fraction from 0, below 1"),
+        ({"dropout": float("nan")}, "dropout: nan; valid"),
+        ({"dropout": "high"}, "dropout: 'high'; valid"),
+        ({"dropout": True}, "dropout: True; valid"),
+        ({"batch_size": "32"}, "batch_size: '32'; valid: a whole number from 1"),
+        ({"batch_size": 0}, "batch_size: 0; valid"),
+        ({"near_turns": "yes please"}, "near_turns: 'yes please'; valid: true, false"),
+        ({"classes": ["a", "a"]}, "classes: ['a', 'a']; valid: two different names"),
+        ({"classes": ["a"]}, "classes: ['a']; valid: two different names"),
+        ({"validation_size": 0}, "validation_size: 0; valid"),
+        ({"test_size": 1.0}, "test_size: 1.0; valid"),
+        ({"learning_rate": 3}, "learning_rate: 3; valid: a group of"),
+        ({"learning_rate": {"base": 0.1, "max": 0.01}}, "learning_rate.max: 0.01 is below"),
+        ({"micro_batch": 5}, "micro_batch: 5 does not divide batch_size"),
+        ({"references": "x"}, "references: 'x'; valid: auto"),
+        ({"weights_sha256": "abc"}, "weights_sha256: 'abc'; valid: 64 hex digits"),
+        ([1], "not a mapping"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key_the_value_and_what_is_valid(values, said):
+    with pytest.raises(LeafError, match=r"^params\.yaml: ") as caught:
+        validate(values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_dvc_wrote_with_an_exponent_is_a_number():
+    # DVC #5971: `-S learning_rate.base=2e-5` is written 2e-05, which YAML 1.1 reads as a string.
+    written = yaml.safe_load("learning_rate: {base: 2e-05}")
+    assert written["learning_rate"]["base"] == "2e-05"
+    assert validate(written).learning_rate.base == 2e-5
+
+
+@pytest.mark.parametrize("size", [1, 500, 0.2, "2e-1"])
+def test_sizes_are_counts_or_fractions(size):
+    assert validate({"validation_size": size}).validation_size == float(size)
+
+
+def test_the_defaults_that_stay():
+    defaults = {name: entry["default"] for name, entry in keys().items()}
+    fixed = {
+        "dropout": 0.1,
+        "classes": ["healthy", "unhealthy"],
+        "duplicates": "remove",
+        "balance": "smote",
+        "backbone": "convnext_atto",
+        "weights": "random",
+        "freeze_depth": 0,
+    }
+    assert {name: defaults[name] for name in fixed} == fixed
+
+
+def test_params_yaml_holds_every_key_each_with_a_comment():
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    load(ROOT / "params.yaml")
+    written = yaml.safe_load(text)
+    flat = {
+        f"{key}.{name}" if isinstance(value, dict) else key
+        for key, value in written.items()
+        for name in (value if isinstance(value, dict) else [key])
+    }
+    assert flat == set(keys())
+    for line in text.splitlines():
+        assert not line or line.startswith("#") or line.endswith(":") or "  # " in line, line
+
+
+def test_a_file_that_is_not_yaml_or_absent_is_one_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    with pytest.raises(LeafError, match="no such file"):
+        load(path)
+    path.write_text("a: [1,\nb: }", encoding="utf-8")
+    with pytest.raises(LeafError, match="not YAML"):
+        load(path)
+
+
+def test_a_yaml_tag_constructs_nothing(tmp_path):
+    path = tmp_path / "params.yaml"
+    target = tmp_path / "ran"
+    path.write_text(f"dataset: !!python/object/apply:os.system ['touch {target}']", encoding="utf-8")
+    with pytest.raises(LeafError, match="not YAML"):
+        load(path)
+    assert not target.exists()

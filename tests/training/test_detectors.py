@@ -1,0 +1,113 @@
+"""Detectors learn from healthy images alone, resume to the same bits, and tell planted spots from none."""
+
+import numpy as np
+import pytest
+
+from leaf.errors import LeafError
+from leaf.networks import build, load, probabilities, save
+from leaf.training import Examples, Recipe, fix_seeds
+from leaf.training.detectors import fit_constants, train_detector
+from leaf.training.recipe import Rate
+from leaf.training.state import keeping
+
+FAST = Rate(policy="constant", base=3e-3, max=3e-3)
+
+
+@pytest.fixture(scope="module")
+def leaves():
+    """Smooth green images; those of label 1 bear bright spots. uint8 (96, 32, 32, 3), labels (96,)."""
+    random = np.random.default_rng(0)
+    labels = np.arange(96) % 2
+    slope = np.linspace(-30, 30, 32)
+    tone = random.uniform(80, 140, (96, 1, 1, 1)) + random.uniform(-1, 1, (96, 1, 1, 1)) * slope[None, :, None, None]
+    images = tone * np.array([0.4, 1.0, 0.3]) + random.normal(0, 4, (96, 32, 32, 3))
+    images[labels == 1] = np.stack([_spotted(image, random) for image in images[labels == 1]])
+    return images.clip(0, 255).astype(np.uint8), labels
+
+
+def _spotted(image, random):
+    image = image.copy()
+    for row, column in random.integers(0, 26, (4, 2)):
+        image[row : row + 6, column : column + 6] = (160, 120, 40)
+    return image
+
+
+def _fit(name, leaves, epochs, keeper=None, follow=None):
+    images, labels = leaves
+    fix_seeds(3)
+    model = build(name, 32, seed=3)
+    rows = np.arange(64)
+    learnt = Examples(images, rows, labels[:64])
+    held = Examples(images, np.arange(64, 96), labels[64:])
+    recipe = Recipe(seed=3, batch_size=16, epochs=epochs, patience=99, monitor="validation_loss", learning_rate=FAST)
+    result = train_detector(model, learnt, held, recipe, keeper=keeper, follow=follow, quiet=True)
+    return model, result
+
+
+def test_constants_put_the_threshold_between_two_clear_groups():
+    scores = np.array([1.0, 1.1, 1.2, 2.0, 2.1, 2.2])
+    scale, threshold = fit_constants(scores, np.array([0, 0, 0, 1, 1, 1]))
+    assert scale > 0
+    assert 1.2 < threshold < 2.0
+
+
+def test_a_score_that_points_the_wrong_way_is_given_no_weight():
+    scale, _ = fit_constants(np.array([1.0, 1.1, 2.0, 2.1]), np.array([1, 1, 0, 0]))
+    assert 0 < scale < 0.01
+
+
+def test_without_healthy_images_training_is_refused(leaves):
+    images, labels = leaves
+    spotted = Examples(images, np.flatnonzero(labels == 1), np.ones(48, int))
+    with pytest.raises(LeafError, match="no image of the first class"):
+        train_detector(build("autoencoder", 32), spotted, spotted, Recipe(), quiet=True)
+
+
+@pytest.mark.slow
+def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
+    images, labels = leaves
+    model, result = _fit("autoencoder", leaves, 12)
+    given = probabilities(model, images[64:])
+    assert np.mean(given[labels[64:] == 1][:, None] > given[labels[64:] == 0]) > 0.9
+    assert result.history[-1]["loss"] < result.history[0]["loss"] / 2
+    changed = images.copy()
+    changed[:64][labels[:64] == 1] = 0
+    again, _ = _fit("autoencoder", (changed, labels), 12)
+    np.testing.assert_array_equal(probabilities(again, images[64:]), given)
+
+
+@pytest.fixture(scope="module", params=["autoencoder", "gan"])
+def whole(request, leaves):
+    """A detector's name, the network that five uninterrupted epochs gave, and their result."""
+    return request.param, *_fit(request.param, leaves, 5)
+
+
+@pytest.mark.slow
+def test_a_detector_that_was_killed_ends_with_the_same_bytes(whole, leaves, tmp_path):
+    name, model, result = whole
+
+    class KilledError(Exception):
+        pass
+
+    def kill(row):
+        if row["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError), keeping("run", tmp_path) as keeper:
+        _fit(name, leaves, 5, keeper, kill)
+    with keeping("run", tmp_path) as keeper:
+        resumed, again = _fit(name, leaves, 5, keeper)
+    save(model, tmp_path / "whole.keras")
+    save(resumed, tmp_path / "resumed.keras")
+    assert again.history == result.history
+    assert (tmp_path / "whole.keras").read_bytes() == (tmp_path / "resumed.keras").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_detector_learns_to_give_images_back_and_saves_what_it_learnt(whole, leaves, tmp_path):
+    _, model, result = whole
+    save(model, tmp_path / "a.keras")
+    given = probabilities(load(tmp_path / "a.keras"), leaves[0])
+    np.testing.assert_allclose(given, probabilities(model, leaves[0]), atol=1e-6)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert all(weight.trainable for weight in model.get_layer("encoder").weights)

@@ -1,0 +1,60 @@
+"""Cutting batches."""
+
+import numpy as np
+
+from leaf.training.examples import Batch, Examples, batches, class_weights, order, steps_per_epoch
+
+
+def numbered(count: int, synthetic: int = 0) -> Examples:
+    """Images whose every value is their number; synthetic ones count on from 200."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
+    made = np.broadcast_to(np.arange(200, 200 + synthetic, dtype=np.uint8)[:, None, None, None], (synthetic, 2, 2, 3))
+    return Examples(images, np.arange(count), np.arange(count) % 2, made, np.ones(synthetic, int))
+
+
+def test_an_epoch_holds_every_example_and_fills_the_last_batch() -> None:
+    positions = order(10, 4, seed=1, epoch=1)
+    assert positions.shape == (3, 4) == (steps_per_epoch(10, 4), 4)
+    assert set(positions.ravel()) == set(range(10))
+
+
+def test_each_epoch_has_its_own_order_and_the_same_one_again() -> None:
+    assert (order(50, 5, 1, 1) == order(50, 5, 1, 1)).all()
+    assert (order(50, 5, 1, 1) != order(50, 5, 1, 2)).any()
+    assert (order(50, 5, 1, 1) != order(50, 5, 2, 1)).any()
+
+
+def test_real_and_synthetic_images_come_with_their_labels() -> None:
+    examples = numbered(6, synthetic=3)
+    seen = {}
+    for batch in batches(examples, 4, seed=0, epoch=1):
+        assert batch.images.dtype == np.float32
+        seen |= dict(zip(batch.images[:, 0, 0, 0].astype(int), batch.labels.argmax(axis=1), strict=True))
+    assert seen == {0: 0, 1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 200: 1, 201: 1, 202: 1}
+
+
+def test_rows_choose_among_the_images() -> None:
+    examples = Examples(numbered(9).images, np.array([7, 3]), np.array([0, 1]))
+    assert examples.take(np.array([1, 0, 1]))[:, 0, 0, 0].tolist() == [3, 7, 3]
+
+
+def test_class_weights_give_both_classes_an_equal_say() -> None:
+    labels = np.array([0] * 9 + [1] * 3)
+    weights = class_weights(labels)
+    assert weights[0] * 9 == weights[1] * 3 == 6
+
+
+def test_weights_reach_the_batch() -> None:
+    (batch,) = batches(numbered(4), 4, 0, 1, weights=np.array([2.0, 0.5]))
+    assert (batch.weights == np.where(batch.labels[:, 0] == 1, 2.0, 0.5)).all()
+
+
+def test_augmentation_is_told_epoch_and_step() -> None:
+    told = []
+
+    def note(batch: Batch, epoch: int, step: int) -> Batch:
+        told.append((epoch, step))
+        return batch
+
+    list(batches(numbered(8), 4, 0, 3, augment=note))
+    assert told == [(3, 0), (3, 1)]
