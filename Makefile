@@ -1,12 +1,13 @@
 # Every command of the project. `make` alone lists them.
 SHELL := /bin/sh
 VENV := .venv
+BENCH := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Quiet libraries; a person's own settings win.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick verify docs lint
+.PHONY: help run test quick verify docs lint bench bench-full
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,23 @@ verify: $(VENV)/installed ## run the pipeline anew and compare it with the commi
 
 docs: $(VENV)/installed ## write the generated pages of docs/
 	@python docs/generate.py
+
+bench: $(BENCH)/installed ## measure beside the peers, about fifteen minutes; writes benchmarks/results.json
+	@$(BENCH)/bin/python benchmarks/every.py
+	@$(BENCH)/bin/python docs/generate.py
+
+bench-full: $(BENCH)/installed ## the same at the large sizes, hours
+	@$(BENCH)/bin/python benchmarks/every.py --size full
+	@$(BENCH)/bin/python docs/generate.py
+
+# The project and the peers that it is measured against, which never enter .venv.
+$(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
+	@echo '== the project and its peers into $(BENCH) (some minutes, once)'
+	@python -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt -r benchmarks/requirements.txt
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 # The first Python from 3.11 to 3.13 (TensorFlow has no wheels beyond) that is found.
 $(VENV)/installed: requirements.txt pyproject.toml

@@ -5,6 +5,7 @@ one. The near copies of a sample are checked against all its pairs. `same_photo`
 is left out, which would flatter the large sizes. The memory that counts is what a call adds at its peak.
 """
 
+import statistics
 import tempfile
 import time
 from hashlib import blake2b
@@ -13,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from measure import arguments, peak_memory, report, row
+from measure import arguments, detail, peak_memory, report, row
 
 from leaf.drawing import draw_leaf
 from leaf.similarity import near, thumbnails
@@ -85,6 +86,8 @@ def main() -> None:
                 run()
                 per_image[count].append((time.perf_counter() - start) / count)
             print(f"{count} images: {1000 * min(per_image[count]):.3f} ms an image, {memory[count]} MiB")
+    medians = [statistics.median(per_image[count]) for count in counts]
+    detail("clean_scale", {"images": counts, "seconds_per_image": medians}, options.record)
     first, last = counts[0], counts[-1]
     used = {"ours": memory[last], "other": memory[first]}
     report(row("clean_scale", per_image[last], per_image[first], "<= 2.5", used), options.record)

@@ -11,11 +11,12 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results.json"
+DETAILS = RESULTS.with_name("details.json")
 SIZES = ("tiny", "bench", "full")
 
 
@@ -31,10 +32,17 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 def alternate(ours: Callable[[], Any], other: Callable[[], Any], repeats: int = 5) -> tuple[list[float], list[float]]:
     """Seconds of each run of `ours` and `other`, in turn, after one run of each that does not count."""
-    ours(), other()
-    times: tuple[list[float], list[float]] = ([], [])
+    times = in_turn((ours, other), repeats)
+    return times[0], times[1]
+
+
+def in_turn(functions: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
+    """Seconds of each run of each function, one after the other, after one run of each that does not count."""
+    for function in functions:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):
-        for function, kept in zip((ours, other), times, strict=True):
+        for function, kept in zip(functions, times, strict=True):
             start = time.perf_counter()
             function()
             kept.append(time.perf_counter() - start)
@@ -74,6 +82,14 @@ def report(result: dict[str, Any], record: bool) -> None:
         rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
         rows = [kept for kept in rows if kept["name"] != result["name"]] + [result]
         RESULTS.write_text(json.dumps(sorted(rows, key=lambda kept: kept["name"]), indent=2) + "\n")
+
+
+def detail(name: str, values: dict[str, Any], record: bool) -> None:
+    """Keep what a row has no place for, by `name`, in details.json; docs/performance.md reads it."""
+    if record:
+        kept = json.loads(DETAILS.read_text()) if DETAILS.exists() else {}
+        kept[name] = values
+        DETAILS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def peak_memory(function: Callable[[], Any]) -> float:

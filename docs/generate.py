@@ -1,17 +1,20 @@
-"""Write docs/parameters.md and, with --params, the comments of params.yaml, from the schema in leaf/params.py.
+"""Write docs/parameters.md, the table of docs/experiments.md, docs/performance.md and, with --params, params.yaml.
 
-python docs/generate.py            # docs/parameters.md
+python docs/generate.py            # from leaf/params.py, experiments.yaml, and what benchmarks/ measured
 python docs/generate.py --params   # params.yaml too, with the schema's defaults
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 
 from leaf import params
+from leaf.experiments import Experiment, read_experiments
 
 ROOT = Path(__file__).parent.parent
 SECTIONS = {
@@ -26,6 +29,28 @@ SECTIONS = {
     "augmentation": "train: random changes of the training images",
     "threshold": "evaluate",
 }
+# The rows of benchmarks/results.json in the order of the page: what is measured, against what.
+CLAIMS = {
+    "clean_cleanvision": ("clean: exact, outliers, near copies, 5,200 images", "cleanvision: exact, near"),
+    "clean_default": ("clean as it runs by default, with crops of one photograph", "cleanvision: exact, near"),
+    "clean_report": ("clean, 5,200 images", "the report's loops"),
+    "clean_scale": ("clean: time an image, largest set", "at 5,000 images"),
+    "balance": ("balance, 4,350 images", "imbalanced-learn, plainly"),
+    "ingest_npz": ("ingest an .npz, 5,200 images", "numpy load and cast"),
+    "ingest_folder": ("ingest a folder of JPEG files", "a Pillow loop"),
+    "train_step_keras": ("training step, convnext_tiny", "keras.applications' on TensorFlow"),
+    "train_step_convnext_tiny": ("training step, convnext_tiny", "the same in PyTorch"),
+    "train_step_convnext_atto": ("training step, convnext_atto", "the same in PyTorch"),
+    "epoch": ("an epoch of `train`", "the bare steps on a ready batch"),
+    "pipeline": ("default run: all stages beside training", "the whole run"),
+    "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of the same stages"),
+    "predict": ("`leaf predict`, 1,000 files after start-up", "the bare network"),
+    "page": ("one image through the served page", "the bare network"),
+    "serve": ("one of eight images at once through the server", "the bare network, eight images"),
+    "gpu_convnext_tiny": ("GPU step, convnext_tiny, bfloat16", "timm, torch.compile"),
+    "gpu_convnext_large": ("GPU step, convnext_large, bfloat16", "timm, torch.compile"),
+}
+MILLION = 1_000_000
 
 
 def scalar(value: Any) -> str:
@@ -68,6 +93,140 @@ def parameters_md() -> str:
     return "\n".join(lines) + "\n"
 
 
+def experiments_md() -> str:
+    """docs/experiments.md with its tables written anew between the comments that mark them."""
+    text = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    for name, table in (("rows", rows_table()), ("accuracy", accuracy_table())):
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->\n")
+        text = before + begin + table + end + after
+    return text
+
+
+def accuracy_table() -> str:
+    """What benchmarks/accuracy.py measured on each data set: a table, and what `leaf compare` says of each pair."""
+    lines = []
+    for result in json.loads((ROOT / "benchmarks/accuracy.json").read_text(encoding="utf-8")):
+        seeds = ", ".join(map(str, result["seeds"]))
+        lines += [
+            f"On {result['dataset']}, {result['images']} test images, seeds {seeds} "
+            f"(histogram baseline {result['histogram']:.3f}):",
+            "",
+            "| recipe | test accuracy, mean | of each seed | validation |",
+            "| --- | --- | --- | --- |",
+        ]
+        for name, values in result["accuracy"].items():
+            validation = ", ".join(f"{value:.3f}" for value in result["validation"].get(name, []))
+            each = ", ".join(f"{value:.3f}" for value in values)
+            lines.append(f"| {name} | {sum(values) / len(values):.3f} | {each} | {validation} |")
+        lines += ["", *(f"- {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]]), ""]
+    return "\n".join(lines)
+
+
+def rows_table() -> str:
+    """Every row of experiments.yaml with what benchmarks/rows.py measured of it."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for result in json.loads((ROOT / "benchmarks/rows.json").read_text(encoding="utf-8")):
+        measured.setdefault(result["row"], []).append(result)
+    lines = [
+        "| experiment | what it is | claimed | on | accuracy (95 %) | ROC AUC (95 %) | validation | command |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in read_experiments(ROOT / "experiments.yaml").items():
+        head = f"| `{name}` | {row.why} | {row.claimed or ''} "
+        for result in measured.get(name, []):
+            lines.append(f"{head}| {_figures(result)} | <code>{_command(name, result)}</code> |")
+            head = "|  |  |  "
+        if name not in measured:
+            lines.append(f"{head}| not run here: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
+    return "\n".join(lines) + "\n"
+
+
+def _figures(result: dict[str, Any]) -> str:
+    accuracy = f"{result['accuracy']:.3f} ({result['accuracy_low']:.3f} to {result['accuracy_high']:.3f})"
+    area = f"{result['roc_auc']:.3f} ({result['roc_auc_low']:.3f} to {result['roc_auc_high']:.3f})"
+    return f"{result['dataset']}, {result['images']} | {accuracy} | {area} | {result['validation_accuracy']:.3f}"
+
+
+def _command(name: str, result: dict[str, Any]) -> str:
+    dataset = "" if result["dataset"].startswith("drawn") else " -S dataset=FILE"
+    weights = " -S weights=FILE -S weights_sha256=…" if result["weights"] else ""
+    drawn = " -S drawn.images=1000 -S drawn.seed=7" if not dataset else ""
+    return f"leaf run {name}{dataset}{drawn}{weights}"
+
+
+def _missing(row: Experiment) -> str:
+    if row.set.get("weights") == "imagenet":
+        return f"needs the ImageNet weights of {row.set['backbone']}"
+    return "not measured yet"
+
+
+def seconds(value: float) -> str:
+    """A time for a person, in the unit that suits it."""
+    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
+        if value >= 2 * size or (unit == "s" and value >= 1):
+            return f"{value / size:.1f} {unit}"
+    return f"{1000 * value:.3g} ms"
+
+
+def short(value: float) -> str:
+    """Three digits, or all of a number above 100."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How the time per image of `clean` grows: by how much in all, and the power of the number at the end."""
+    if not scale:
+        return None
+    counts, each = scale["images"], scale["seconds_per_image"]
+    power = math.log(each[-1] / each[-2]) / math.log(counts[-1] / counts[-2])
+    return {"counts": counts, "factor": each[-1] / each[0], "power": max(power, 0)}
+
+
+def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Each stage's cost of a million images: its slope times a million; `clean` goes on with its measured power."""
+    rows = []
+    for stage, each in slopes["stages"].items() if slopes else ():
+        power = grown["power"] if grown and stage == "clean" else 0
+        more = (MILLION / slopes["images"][-1]) ** power if slopes else 1
+        rows.append(
+            {
+                "stage": stage,
+                "seconds_per_image": each["seconds_per_image"],
+                "seconds": each["seconds"] + MILLION * each["seconds_per_image"] * more,
+                "memory": each["memory"] + MILLION * max(each["memory_per_image"], 0),
+                "disk": MILLION * max(each["disk_per_image"], 0),
+            }
+        )
+    return rows
+
+
+def performance_md(folder: Path = ROOT / "benchmarks") -> str:
+    """docs/performance.md, from results.json and details.json in `folder`; what is missing there is "not run"."""
+
+    def read(name: str, otherwise: Any) -> Any:
+        path = folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
+
+    results = {row["name"]: row for row in read("results.json", [])}
+    details = read("details.json", {})
+    slopes, grown = details.get("slopes"), growth(details.get("clean_scale"))
+    pages = jinja2.Environment(  # noqa: S701 (Markdown, from our own figures)
+        trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    pages.filters |= {"seconds": seconds, "short": short}
+    page = pages.from_string((ROOT / "docs/performance.md.j2").read_text(encoding="utf-8"))
+    return page.render(
+        rows=[(name, *claim, results.get(name)) for name, claim in CLAIMS.items()],
+        first_answer=details.get("first_answer"),
+        stages=list(details["pipeline"]["seconds"].items()) if "pipeline" in details else [],
+        million=million(slopes, grown),
+        sizes=slopes["images"] if slopes else [],
+        side=slopes["side"] if slopes else 0,
+        growth=grown,
+    )
+
+
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,6 +234,8 @@ def main() -> None:
     if parser.parse_args().params:
         (ROOT / "params.yaml").write_text(params_yaml(), encoding="utf-8")
     (ROOT / "docs/parameters.md").write_text(parameters_md(), encoding="utf-8")
+    (ROOT / "docs/experiments.md").write_text(experiments_md(), encoding="utf-8")
+    (ROOT / "docs/performance.md").write_text(performance_md(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.add_typer(runner)
 
 
-@app.command()
+@app.command(epilog="Example: `leaf check`, as `make run` does before the first stage")
 def check() -> None:
     """Check params.yaml, the data set and the files it names before any stage runs."""
     from leaf.checking import check
@@ -25,7 +25,7 @@ def check() -> None:
     typer.echo(check())
 
 
-@app.command()
+@app.command(epilog="Example: `leaf results`, after `dvc repro`")
 def results() -> None:
     """Print what the last run of the pipeline gave."""
     from leaf.results import results
@@ -33,7 +33,10 @@ def results() -> None:
     typer.echo(results())
 
 
-@app.command()
+@app.command(
+    epilog="Examples: `leaf compare HEAD workspace`   `leaf compare main dropout_02`   "
+    "`leaf compare seed-1,seed-2 wider-1,wider-2`"
+)
 def compare(
     revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; seeds of one recipe joined by commas")],
     split: Annotated[str, typer.Option(help="the images to compare on: test or validation")] = "test",
@@ -44,7 +47,9 @@ def compare(
     typer.echo(describe(compare_revisions(revisions, split)))
 
 
-@app.command()
+@app.command(
+    epilog="Examples: `leaf run --list`   `leaf run dropout_02 augmented -S epochs=20`   `leaf run dropout_02 --temp`"
+)
 def run(
     names: Annotated[list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="NAME…")] = None,
     settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
@@ -52,7 +57,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
     temp: Annotated[bool, typer.Option("--temp", help="run in a folder of its own, the workspace stays")] = False,
 ) -> None:
-    """Run named experiments through `dvc exp run`, for example `leaf run dropout_02 augmented -S epochs=20`."""
+    """Run named experiments through `dvc exp run`."""
     from leaf.errors import LeafError
     from leaf.running import list_experiments, run_experiments
 
@@ -64,20 +69,80 @@ def run(
         raise LeafError("run: no experiment named; `leaf run --list` lists them")
 
 
-@app.command()
+@app.command(epilog="Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`")
+def folds(
+    experiment: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value; folds=N, else 5")] = None,
+    name: Annotated[str | None, typer.Option(help="of the DVC experiments NAME-fold-0, …  [the row's]")] = None,
+    show: Annotated[bool, typer.Option("--show", help="print what finished folds gave, run none")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
+) -> None:
+    """Cross-validate: a DVC experiment a fold, groups whole, each image tested once; mean, spread, intervals."""
+    from leaf.folding import finished, run_folds
+
+    stem = name or experiment or "default"
+    if not show and (status := run_folds(experiment, settings or [], stem, force)):
+        raise typer.Exit(status)
+    typer.echo(finished(stem))
+
+
+@app.command(epilog="Examples: `leaf labels`   `leaf labels --rulings >> data/overrides.csv`")
+def labels(
+    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one  [workspace]")] = None,
+    most: Annotated[int, typer.Option(help="images to list, at most", min=1)] = 20,
+    rows: Annotated[bool, typer.Option("--rulings", help="print rows for data/overrides.csv instead")] = False,
+) -> None:
+    """Name images whose label looks wrong, among those that the network did not learn from (confident learning)."""
+    from leaf.labelling import describe, rulings, wrong_labels
+
+    found = wrong_labels(revisions or ["workspace"])
+    typer.echo((rulings if rows else describe)(found, most))
+
+
+@app.command(epilog="Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mobilenet_v2`")
+def leak(
+    experiment: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value; folds=N, else 5")] = None,
+    learner: Annotated[
+        str, typer.Option(help="network; logistic or neighbour: on features that do not learn")
+    ] = "network",
+    repeats: Annotated[int | None, typer.Option(help="of all folds  [network 1, else 5]", min=1, max=100)] = None,
+    name: Annotated[str | None, typer.Option(help="of the DVC experiments NAME-leaky-0-fold-0, …  [the row's]")] = None,
+    show: Annotated[bool, typer.Option("--show", help="network: print what finished experiments gave")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
+) -> None:
+    """What a leak is worth: copies kept and groups torn apart, against copies removed and groups whole."""
+    from leaf import leaking
+    from leaf.errors import LeafError
+
+    if learner == "network":
+        stem = name or experiment or "default"
+        if not show and (status := leaking.run_network(experiment, settings or [], stem, repeats or 1, force)):
+            raise typer.Exit(status)
+        typer.echo(leaking.of_network(stem, repeats or 1))
+    elif learner in ("logistic", "neighbour"):
+        found, described = leaking.of_frozen(experiment, settings or [], learner, repeats or 5)
+        typer.echo(f"{found}\n  learner: {learner}, on {described}")
+    else:
+        raise LeafError(f"--learner {learner}; valid: network, logistic, neighbour")
+
+
+@app.command(
+    epilog="Examples: `leaf summary`   `leaf summary report_final`   `leaf summary -S backbone=convnext_large --json`"
+)
 def summary(
     experiment: Annotated[str | None, typer.Argument(help="a row of experiments.yaml")] = None,
     settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     show: Annotated[bool, typer.Option("--list", help="list the backbones instead")] = False,
 ) -> None:
-    """Print the network's parts and parameters, for example `leaf summary -S backbone=convnext_large`."""
+    """Print the network's parts and parameters."""
     from leaf import describing
 
     typer.echo(describing.backbones() if show else describing.network(experiment, settings or [], as_json))
 
 
-@app.command()
+@app.command(epilog="Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`")
 def verify(
     revision: Annotated[str, typer.Argument(help="a git revision with a dvc.lock")] = "HEAD",
     tolerance: Annotated[float, typer.Option(help="largest difference of a score that still agrees", min=0)] = 0.02,
@@ -92,7 +157,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Examples: `leaf why 58`   `leaf why healthy/0017.jpg`")
 def why(image: Annotated[str, typer.Argument(help="an image number, or a source name")]) -> None:
     """Follow one image through every table: what happened to it, and why."""
     from leaf.tracing import why
@@ -100,7 +165,7 @@ def why(image: Annotated[str, typer.Argument(help="an image number, or a source 
     typer.echo(why(image))
 
 
-@app.command("lr-range")
+@app.command("lr-range", epilog="Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`")
 def lr_range(
     figure: Annotated[str, typer.Option(help="where the drawing goes, an .svg file")] = "lr-range.svg",
     lowest: Annotated[float, typer.Option(help="first learning rate")] = 1e-5,
@@ -114,12 +179,16 @@ def lr_range(
     typer.echo(lr_range(read_params("train"), figure, lowest, highest, updates))
 
 
-@app.command()
+@app.command(
+    epilog="Examples: `leaf report dropout_02`   `leaf report main dropout_02 augmented --to side_by_side.html`"
+)
 def report(
-    revisions: Annotated[list[str], typer.Argument(help="git revisions, experiments, workspace", metavar="REV…")],
+    revisions: Annotated[
+        list[str], typer.Argument(help="git revisions, experiments, workspace; several seeds: REV,REV", metavar="REV…")
+    ],
     to: Annotated[str, typer.Option(help="where the page goes")] = "reports/side_by_side.html",
 ) -> None:
-    """Put several runs on one page, for example `leaf report workspace dropout_02`; one alone beside the workspace."""
+    """Put several runs on one page; one alone stands beside the workspace."""
     from leaf.reporting import report
 
     typer.echo(report(revisions, to))

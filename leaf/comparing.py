@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 from leaf.scoring.compare import Comparison, compare, holm
 
 WORKSPACE = "workspace"
-_PREDICTIONS = "data/scored/predictions.csv"
+PREDICTIONS = "data/scored/predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Com
 def read_run(revision: str, split: str) -> Run:
     """Read the predictions on `split` at a revision with their groups and sources, sorted by source."""
     read = reader(revision)
-    predictions = _table(read, _PREDICTIONS)
+    predictions = table(read, PREDICTIONS)
     predictions = predictions[predictions["split"].eq(split)]
     if predictions.empty:
         raise LeafError(f"{revision}: no predictions on {split}; valid: a split that the run was scored on (--split)")
-    table = predictions.merge(_table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image")
-    table = table.merge(_table(read, "data/ingested/index.csv")[["image", "source", "hash"]], on="image")
+    found = predictions.merge(table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image")
+    found = found.merge(table(read, "data/ingested/index.csv")[["image", "source", "hash"]], on="image")
     params = yaml.safe_load(read("params.yaml"))
-    return Run(revision, params.get("image_size", 0), table.sort_values("source", ignore_index=True))
+    return Run(revision, params.get("image_size", 0), found.sort_values("source", ignore_index=True))
 
 
 def check_same_images(one: Run, other: Run, split: str) -> None:
@@ -139,5 +139,6 @@ def reader(revision: str) -> Callable[[str], str]:
     return read
 
 
-def _table(read: Callable[[str], str], path: str) -> pd.DataFrame:
+def table(read: Callable[[str], str], path: str) -> pd.DataFrame:
+    """A table as `read` (from `reader`) finds it; sources and hashes are text."""
     return pd.read_csv(io.StringIO(read(path)), dtype={"source": str, "hash": str}, keep_default_na=False)

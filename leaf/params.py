@@ -150,6 +150,19 @@ class Params(Group):
     validation_size: Count | Fraction = _key(0.15, _SIZE, "images held out to choose the model by")
     test_size: Count | Fraction = _key(0.2, _SIZE + ", 0 for none", "images held out to judge the model by, once")
 
+    folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
+        0, "0 for off, or 2 to 100", "cross-validation: the test split is one of so many folds, test_size is not used"
+    )
+    fold: Count = _key(0, "a whole number from 0, below folds", "which fold is the test split; `leaf folds` runs all")
+    group_by: Literal["given", "features"] = _key(
+        "given",
+        "given, features",
+        "features puts images that look alike to the backbone into one group; needs weights, an imperfect help",
+    )
+    grouping: Literal["groups", "none"] = _key(
+        "groups", "groups, none", "none tears groups apart on purpose, to measure the leak (`leaf leak`)"
+    )
+
     balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
         "smote", "smote, none, oversample, class_weight", "how the training classes are made equal"
     )
@@ -184,8 +197,11 @@ class Params(Group):
         "images held in memory at once; gradients add up to batch_size",
         ge=0,
     )
+    distribution: Literal["none", "data_parallel"] = _key(
+        "none", "none, data_parallel", "data_parallel: all devices and nodes share each batch; Keras on JAX"
+    )
     epochs: int = _key(32, "a whole number from 1", "passes over the training images, at most", ge=1, le=100000)
-    patience: int = _key(10, "a whole number from 0", "epochs without a better `monitor` before training stops", ge=0)
+    patience: int = _key(16, "a whole number from 0", "epochs without a better `monitor` before training stops", ge=0)
     monitor: Literal["validation_accuracy", "validation_loss"] = _key(
         "validation_accuracy",
         "validation_accuracy, validation_loss",
@@ -195,7 +211,7 @@ class Params(Group):
     weight_decay: Number = _key(0, "a number from 0", "adamw's", ge=0, le=10)
     label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "Szegedy 2015")
     weight_averaging: Fraction = _key(
-        0, "a fraction from 0, below 1; 0 is off", "momentum of a moving average of the weights, per update"
+        0.99, "a fraction from 0, below 1; 0 is off", "momentum of a moving average of the weights, per update"
     )
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = _key(
         "float32", "float32, mixed_float16, mixed_bfloat16", "of the activations; mixed is for GPUs"
@@ -238,6 +254,9 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         raise LeafError(f"{name}: classes: {params.classes}; valid: two different names")
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")
+    if params.fold >= max(params.folds, 1):
+        valid = f"0 to {params.folds - 1}, folds is {params.folds}" if params.folds else "0, folds are off"
+        raise LeafError(f"{name}: fold: {params.fold}; valid: {valid}")
     return params
 
 

@@ -17,16 +17,18 @@ from leaf.store import replacing
 def report(revisions: Sequence[str], to: str) -> str:
     """Write the page of `revisions` to the file `to`; one alone stands beside the workspace. Returns what was done.
 
+    Revisions joined by commas are seeds of one recipe: each is shown, and the verdict is on all of them.
     Raises LeafError where a revision is unknown or has not run, or where there are more than the page can show.
     """
-    names = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
+    recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
+    names = [name for recipe in recipes for name in recipe.split(",")]
     if len(names) > MOST:
         raise LeafError(f"report: {len(names)} revisions; valid: at most {MOST} on one page")
     if len(set(names)) < len(names):
         raise LeafError(f"report: a revision stands there twice: {' '.join(names)}")
     runs = [read_experiment(name) for name in names]
     split = "test" if all((run.scores.get("splits") or {}).get("test") for run in runs) else "validation"
-    verdicts, refusal = _verdicts(names, split)
+    verdicts, refusal = _verdicts(recipes, split)
     html = render_side_by_side(runs, verdicts, refusal)
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")

@@ -27,14 +27,21 @@ def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool =
     rows = {name: {**experiment(name).set, **over} for name in names}
     for name, row in rows.items():
         with_settings(values, row, name)
+    return run_rows(rows, force, aside)
+
+
+def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, aside: bool = False) -> int:
+    """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`."""
+    taken = _existing() & rows.keys()
+    if taken and not force:
+        raise LeafError(
+            f"{min(taken)}: an experiment of this name exists; --force replaces it, `dvc exp show` shows it"
+        )
     for name, row in rows.items():
-        command = ["dvc", "exp", "run", "--name", name, *dvc_settings(row)]
-        command += ["--temp"] if aside else []
-        if force:
+        if name in taken:
             subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
-        elif name in _existing():
-            raise LeafError(f"{name}: an experiment of this name exists; --force replaces it, `dvc exp show` shows it")
-        status = subprocess.run(command, check=False).returncode
+        command = ["dvc", "exp", "run", "--name", name, *dvc_settings(row)]
+        status = subprocess.run(command + ["--temp"] * aside, check=False).returncode
         if status:
             return status
     return 0

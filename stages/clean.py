@@ -1,16 +1,10 @@
 """Clean: find outliers, duplicates and near copies, and decide for each image whether it stays."""
 
-from pathlib import Path
-
-import numpy as np
-
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.rulings import COLUMNS
 from leaf.store import read_array, read_table, write_json, write_table
-
-REFERENCES = Path("data/references")
 
 
 def main() -> None:
@@ -26,8 +20,10 @@ def main() -> None:
     if len(index) != len(images):
         raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
     overrides = read_table("data/overrides.csv", COLUMNS, text=COLUMNS)
-    if references != "auto":
-        references = [each if isinstance(each, int) else (each, _picture(each, images)) for each in references]
+    if references != "auto" and not all(isinstance(each, int) for each in references):
+        from leaf.reading.references import read_references
+
+        references = read_references(references, images.shape[1])
 
     cleaned = clean(images, index, references, overrides, Settings(**values))
 
@@ -42,20 +38,6 @@ def main() -> None:
         f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "
         f"{counts['near_duplicates']} near-duplicates; {counts['kept']} kept"
     )
-
-
-def _picture(name: str, images: np.ndarray) -> np.ndarray:
-    """The reference picture `name`, converted as ingest converts an image file."""
-    from leaf.reading.decode import UnreadableError, decode
-
-    path = REFERENCES / name
-    if not path.resolve().is_relative_to(REFERENCES.resolve()) or not path.is_file():
-        valid = ", ".join(sorted(each.name for each in REFERENCES.glob("[!.]*"))) or "none is there yet"
-        raise LeafError(f"references: {path}: no such file in {REFERENCES}; valid: {valid}")
-    try:
-        return decode(path, images.shape[1])
-    except UnreadableError as error:
-        raise LeafError(f"references: {path}: {error}; valid: an image file") from None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from leaf.errors import one_line_errors
 from leaf.params import read_params
 from leaf.scoring import evaluate
 from leaf.serving import known
-from leaf.splitting import check_splits, check_synthetic
+from leaf.splitting import check_splits, check_synthetic, shared_groups
 from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 2048  # images copied out of the memory map at once
 _REMEMBERED = 2048  # images from which is learned what a known one is, about
+TORN = "grouping is none: {} groups of images are torn apart between the splits, so every figure is flattered."
 _TRAIN_METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
 
 
@@ -28,7 +29,8 @@ def main() -> None:
     index = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group", "reason", "reference"])
     splits = read_table("data/split/splits.csv", ["image", "split"])
-    check_splits(splits, decisions)
+    torn = params.grouping == "none"
+    check_splits(splits, decisions, torn)
     check_synthetic(read_table("data/balanced/index.csv", ["image", "parent", "neighbour"]), splits)
     table = splits.merge(decisions[["image", "label"]], on="image").merge(index[["image", "source"]], on="image")
 
@@ -42,6 +44,8 @@ def main() -> None:
         )
 
     result = evaluate(images, table, ask, params.threshold, params.calibrate)
+    if torn:
+        result.scores["note"] += TORN.format(len(shared_groups(splits, decisions)))
     heatmaps = networks.heatmaps(model, images[result.gallery["image"].to_numpy()])
 
     write_table(result.predictions, "data/scored/predictions.csv")

@@ -1,7 +1,9 @@
 """Fit the network, keep the best epoch: models/model.keras, history.csv, run.json and DVCLive's curves."""
 
 import math
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,14 +14,16 @@ import pandas as pd
 
 import leaf
 from leaf import networks, store
-from leaf.errors import one_line_errors
+from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
 from leaf.training import Recipe, Result, fix_seeds, train
 from leaf.training.curves import curves
 from leaf.training.detectors import train_detector
 from leaf.training.determinism import versions
+from leaf.training.distribution import first, join, keeping_together
 from leaf.training.inputs import FILES, build_network, read_inputs
-from leaf.training.state import keeping, run_key
+from leaf.training.nodes import run_on_all_nodes
+from leaf.training.state import run_key
 
 CODE = [Path(leaf.__file__).parent / topic for topic in ("training", "networks")]
 NETWORK = "models/model.keras"
@@ -29,27 +33,37 @@ def main() -> None:
     """Read parameters and data, train or go on with a training that was killed, write the outputs."""
     params = read_params("train")
     recipe = Recipe.from_params(params)
+    detector = networks.is_detector(params.backbone)
+    if detector and recipe.distribution != "none":
+        raise LeafError(f"distribution: {recipe.distribution}; valid for {params.backbone}, a detector: none")
+    status = run_on_all_nodes("stages.train", recipe.distribution)
+    if status is not None:
+        sys.exit(status)
     examples, validation = read_inputs()
     fix_seeds(params.seed)
+    devices = join(recipe)
     model = build_network(params)
     determined_by = {
         "recipe": asdict(recipe),
         "network": model.to_json(),
         "data": {name: store.sha256(name) for name in FILES},
         "versions": versions(),
+        "devices": devices,
     }
-    with keeping(run_key(determined_by, model.get_weights(), CODE)) as keeper:
-        with curves("models/live") as follow:
+    with keeping_together(run_key(determined_by, model.get_weights(), CODE)) as keeper:
+        with curves("models/live") if first() else nullcontext() as follow:
             fit: Callable[..., Result] = (
-                train_detector
-                if networks.is_detector(params.backbone)
-                else partial(train, freeze=partial(networks.freeze, model))
+                train_detector if detector else partial(train, freeze=partial(networks.freeze, model))
             )
             result = fit(model, examples, validation, recipe, keeper=keeper, follow=follow)
+        if not first():
+            return
         networks.save(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
         store.write_json(summary(model, result, params), "models/run.json")
-    print(f"{params.backbone}: {len(examples)} images, {len(result.history)} epochs, stopped by {result.stopped}")
+    shared = f" on {devices} devices" if devices > 1 else ""
+    epochs = f"{len(result.history)} epochs{shared}"
+    print(f"{params.backbone}: {len(examples)} images, {epochs}, stopped by {result.stopped}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 
 

@@ -91,6 +91,12 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def small() -> dict:
+    """Parameters with which the whole pipeline takes seconds."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
 def clone(tmp_path_factory) -> Callable[[str], Clone]:
     """Make a fresh clone under a name."""
     return lambda name: Clone(tmp_path_factory.mktemp(name) / "project")

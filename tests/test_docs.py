@@ -1,26 +1,86 @@
 """What the documentation says is so: links, commands, named tests, generated pages."""
 
 import importlib.util
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from leaf.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 IDS = [page.name for page in PAGES]
+PROGRAMS = ("leaf", "dvc", "git", "make", "python", "pip", "rm", ".")
+FORM = re.compile(r"[…|<\[]|\b[A-Z]{3,}(?<!HEAD)\b|key=value")  # `leaf run NAME` is a command's form
+
+# Commands that need another machine, a cluster or a server, many trainings, or that would run this test: what runs them
+# instead.
+SSH, SLURM = "tests/runner/test_ssh.py::", "tests/runner/test_slurm.py::"
+S3 = "tests/runner/test_remotes.py::test_an_experiment_goes_through_an_s3_remote_to_a_box_and_into_a_fresh_clone"
+ROWS = "tests/benchmarks/test_rows.py::"
+ELSEWHERE = {
+    "python benchmarks/rows.py": ROWS + "test_every_row_trains_and_is_scored",
+    "leaf submit --on pair": "tests/runner/test_pipeline.py::test_one_training_runs_on_two_nodes",
+    "dvc remote add -d store s3://BUCKET/leaf": S3,
+    "dvc remote modify store endpointurl": S3,
+    'git commit -am "Data in S3"': S3,
+    "make test": ".ci/run",
+    "leaf doctor --on box": SSH + "test_the_doctor_finds_every_link_whole",
+    "leaf submit --on box": SSH + "test_a_sweep_comes_back_as_experiments",
+    "leaf jobs": SSH + "test_a_killed_job_is_told_as_lost",
+    "leaf logs": SSH + "test_a_job_sees_its_gpu_alone",
+    "leaf fetch --wait": SSH + "test_a_job_outlives_the_connection_and_fetch_waits_for_it",
+    "leaf cancel": SSH + "test_cancel_ends_every_process_of_the_group",
+    "dvc exp apply seed-2 && dvc pull": SSH + "test_an_experiment_is_taken_over_with_its_model",
+    "leaf submit --on slurm": SLURM + "test_an_array_comes_back_complete",
+    "leaf submit --on short": SLURM + "test_a_job_that_meets_its_time_limit_is_requeued_and_ends_with_the_same_bits",
+    "sinfo": "tests/runner/cluster.py",
+    "squeue": SLURM + "test_cancel_ends_a_running_and_a_waiting_experiment",
+    "leaf folds": "tests/pipeline/test_folds.py::test_every_kept_image_is_tested_and_the_folds_are_summed_up",
+    "leaf leak": "tests/pipeline/test_folds.py::test_a_network_is_trained_both_ways_and_the_leaky_split_says_so",
+    "leaf labels": "tests/scoring/test_labels.py::test_the_command_names_image_label_and_what_it_looks_like",
+    "leaf serve": "tests/serving/test_serve.py::test_it_answers_what_it_had_begun_and_ends_well",
+    "curl": "tests/serving/test_web.py::test_an_answer_has_the_fields_of_a_prediction",
+}
 
 
 def commands(page):
-    """Every line of the fenced blocks without a language, and of those marked sh, without comments."""
-    for block in re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-        for line in block.splitlines():
-            words = re.sub(r"^\$ ", "", re.sub(r"\s{2,}#.*", "", line)).strip()
-            yield from words.split(" && ")
+    """Every command of a page in its order: lines of fenced blocks, and inline code of three words or more.
+
+    Where a block has lines that start with `$ `, these are its commands and the others what they print. A block of
+    Python is a command, too.
+    """
+    for language, block, inline in re.findall(
+        r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`", page.read_text(encoding="utf-8"), re.M | re.S
+    ):
+        if inline:
+            words = inline.split()
+            if words[0] in PROGRAMS and len(words) > 2 and not FORM.search(inline):
+                yield inline
+        elif language == "python":
+            yield f"python -c {shlex.quote(block)}"
+        elif language in ("", "sh", "text"):
+            lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+            typed = [line[2:] for line in lines if line.startswith("$ ")]
+            for line in typed or lines * (language != "text"):
+                yield re.sub(r"\s+#\s.*", "", line)
+
+
+def elsewhere(command):
+    """What runs this command, where it is not this test."""
+    return next((test for start, test in ELSEWHERE.items() if f"{command} ".startswith(f"{start} ")), None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -33,8 +93,9 @@ def test_every_link_leads_to_a_file(page):
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_leaf_command_is_one_that_leaf_takes(page):
     group = typer.main.get_command(app)
-    for command in commands(page):
-        if not command.startswith("leaf ") or "…" in command:
+    parts = [part for typed in commands(page) for part in typed.split(" && ")]
+    for command in parts:
+        if not command.startswith("leaf "):
             continue
         words = shlex.split(command.split(" | ")[0].split(" > ")[0])[1:]
         name, context, arguments = group.resolve_command(typer.Context(group, info_name="leaf"), words)
@@ -56,8 +117,139 @@ def test_every_test_that_is_named_exists(page):
         assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name
 
 
-def test_the_table_of_parameters_is_up_to_date():
+def test_every_promise_of_reliability_names_a_test():
+    promises = [
+        line
+        for line in (ROOT / "docs/reliability.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith(("| promise", "| ---"))
+    ]
+    assert len(promises) > 30
+    for promise in promises:
+        assert re.search(r"\| (`tests/[\w/]+\.py::test_\w+`(, )?)+ \|$", promise), promise
+
+
+@pytest.fixture
+def generate():
+    """docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    assert (ROOT / "docs/parameters.md").read_text(encoding="utf-8") == generate.parameters_md()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["parameters", "experiments", "performance"])
+def test_generated_pages_are_up_to_date(generate, page):
+    assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == getattr(generate, f"{page}_md")()
+
+
+def test_a_claim_that_was_not_measured_is_said_to_be_not_run(generate, tmp_path):
+    assert generate.performance_md(tmp_path).count("| not run |") == len(generate.CLAIMS) + 1
+
+
+def test_the_page_shows_what_was_measured(generate, tmp_path):
+    row = {"name": "epoch", "ours": 4.2, "other": 4.0, "ratio": 1.05, "spread": [1.04, 1.06], "memory": None}
+    (tmp_path / "results.json").write_text(json.dumps([row | {"target": "<= 1.1", "met": True}]))
+    stage = {"seconds": 2, "seconds_per_image": 0.001, "memory": 1024, "memory_per_image": 0, "disk_per_image": 2000}
+    slopes = {"images": [1000, 4000], "side": 96, "stages": {"clean": stage, "split": stage}}
+    scale = {"images": [5000, 20_000, 80_000], "seconds_per_image": [0.001, 0.0011, 0.0022]}
+    (tmp_path / "details.json").write_text(json.dumps({"slopes": slopes, "clean_scale": scale}))
+    page = generate.performance_md(tmp_path)
+    assert "| 4.2 s | 4.0 s | 1.05 | 1.04 to 1.06 | <= 1.1 | met |" in page
+    assert "| split | 1.00 ms | 16.7 min | 1.0 GiB | 2.0 GB |" in page
+    assert "| clean | 1.00 ms | 4.4 h |" in page  # √(1,000,000 / 4000) times 1000 seconds: the measured power, ½
+
+
+def test_what_is_said_to_run_a_command_elsewhere_runs_it():
+    documented = {command for page in PAGES for command in commands(page)}
+    for start, place in ELSEWHERE.items():
+        file, _, name = place.partition("::")
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in source, place
+        verb = shlex.split(start)[1 if start.startswith("leaf") else 0]
+        assert verb in source or verb == "curl", f"{place} does not say {verb}"
+        assert any(elsewhere(command) == place for command in documented), f"{start} stands on no page"
+
+
+@pytest.fixture(scope="module")
+def home(clone, small, tmp_path_factory):
+    """A person's home: photographs of their own, and the project, cloned and run once by `make run` at a small size."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".gitconfig").write_text("[user]\n  name = A Person\n  email = person@example.org\n")
+    (folder / "mnt").mkdir()
+    _photographs(folder / "me")
+    venv.create(folder / "venv")  # `python` there sees the packages of this one; nothing is installed anew
+    packages = next(folder.glob("venv/lib/python*/site-packages"))
+    (packages / "outer.pth").write_text(sysconfig.get_path("purelib"))
+    (folder / "venv/installed").touch()
+    origin = clone("documented")
+    origin.set(**small | {"backbone": "cnn_small", "epochs": 1})
+    origin.run("dvc", "cache", "dir", str(folder / "cache"))  # pages share trainings through DVC's run cache
+    origin.run("git", "checkout", "--quiet", "-B", "main")
+    origin.commit("a small size")
+    origin.folder.rename(folder / "origin")
+    first = "git clone <this repository> leaf && cd leaf\nmake run\ngit commit -qam 'Baseline on this machine'"
+    _type(first.splitlines(), folder, folder / "finished")
+    return folder
+
+
+def _photographs(folder):
+    """`leaves/` with a sub-folder per class, the same as an .npz of the course's format, and a new leaf."""
+    from leaf.drawing import Recipe, draw_dataset
+
+    images, labels = draw_dataset(Recipe(60, 60, 0, 0, 0), 48, 11)
+    names = np.array(["healthy", "unhealthy"], dtype=object)[labels]
+    for place, (image, name) in enumerate(zip(images, names, strict=True)):
+        (folder / "leaves" / name).mkdir(parents=True, exist_ok=True)
+        number = np.sum(names[:place] == name)
+        Image.fromarray(image).save(folder / "leaves" / name / f"photo_{number:04}.jpg", quality=95)
+    Image.fromarray(images[0]).save(folder / "new_leaf.jpg")
+    np.savez(folder / "public_data.npz", data=images.astype(np.float32), labels=names)
+
+
+def _type(typed, home, folder):
+    """Type commands into one shell in `folder`, as a person who has the environment active and a home of their own."""
+    folder.mkdir(exist_ok=True)
+    replaced = {
+        "<this repository> leaf && cd leaf": f"{home}/origin leaf && cd leaf && cp -r {home}/venv .venv",
+        "/home/me": f"{home}/me",
+        "/mnt": f"{home}/mnt",
+    }
+    script = ["set -o pipefail"]
+    for command in typed:
+        said = f"echo {shlex.quote('$ ' + command)}"
+        for words, real in replaced.items():
+            command = command.replace(words, real)
+        script += [said, f"{{ {command}\n}} || exit 9"]
+    project = folder if (folder / "dvc.yaml").is_file() else folder / "leaf"
+    environment = {
+        **os.environ,
+        "PATH": f"{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    done = subprocess.run(
+        ["bash"], input="\n".join(script), cwd=folder, env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_the_commands_of_a_page_run_one_after_another(page, home, tmp_path):
+    typed = [command for command in commands(page) if not elsewhere(command)]
+    if not typed:
+        return
+    if "git clone" in typed[0]:
+        folder = tmp_path
+    else:
+        folder = shutil.copytree(home / "finished" / "leaf", tmp_path / "leaf", symlinks=True)
+        (folder / ".venv/installed").touch()
+        for name in ("leaf.jpg", "photographs/a.jpg", "field/north/b.jpg", "a.jpg", "b.png", "last", "c.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.open(home / "me/new_leaf.jpg").save(folder / name, format="PNG" if name.endswith("g") else "JPEG")
+    output = _type(typed, home, folder)
+    assert output.count("$ ") >= len(typed)

@@ -32,6 +32,9 @@ ROOT = Path(__file__).parents[1]
         ({"micro_batch": 5}, "micro_batch: 5 does not divide batch_size"),
         ({"references": "x"}, "references: 'x'; valid: auto"),
         ({"weights_sha256": "abc"}, "weights_sha256: 'abc'; valid: 64 hex digits"),
+        ({"folds": 1}, "folds: 1; valid: 0 for off, or 2 to 100"),
+        ({"folds": 5, "fold": 5}, "fold: 5; valid: 0 to 4, folds is 5"),
+        ({"fold": 1}, "fold: 1; valid: 0, folds are off"),
         ([1], "not a mapping"),
     ],
 )

@@ -1,5 +1,7 @@
 """Write a network as an ONNX file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ def write(model: keras.Model, path: str | Path) -> None:
         input_signature=[tf.TensorSpec(shape, tf.float32, name="images")],
     )
     concrete = function.get_concrete_function()
-    converted, _ = tf2onnx.convert.from_function(
-        function, input_signature=function.input_signature, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
-    )
+    with _sound_optimizers(model):
+        converted, _ = tf2onnx.convert.from_function(
+            function, input_signature=function.input_signature, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
+        )
     constants = {
         tensor.name: value
         for tensor, value in zip(concrete.inputs[1:], concrete.captured_inputs, strict=True)
@@ -40,6 +43,25 @@ def write(model: keras.Model, path: str | Path) -> None:
     onnx.checker.check_model(converted)
     with replacing(path) as partial:
         partial.write_bytes(converted.SerializeToString())
+
+
+@contextmanager
+def _sound_optimizers(model: keras.Model) -> Iterator[None]:
+    """Leave out tf2onnx's optimizer of transposes where a map is a single pixel (ConvNeXt below 64 pixels).
+
+    There it takes a transpose for a reshape and then averages over another axis: other probabilities, and no error.
+    """
+    from tf2onnx.optimizer import _optimizers as optimizers
+
+    every = dict(optimizers)
+    shapes = [getattr(tensor, "shape", ()) for node in model.operations for tensor in keras.tree.flatten(node.output)]
+    if any(len(shape) == 4 and tuple(shape[1:3]) == (1, 1) for shape in shapes):
+        del optimizers["optimize_transpose"]
+    try:
+        yield
+    finally:
+        optimizers.clear()
+        optimizers.update(every)
 
 
 def _erfc(context: Any, node: Any, name: str, _: Any) -> None:

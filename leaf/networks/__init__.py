@@ -4,7 +4,7 @@ from leaf.networks.building import build
 from leaf.networks.detecting import calibrate, is_detector_model
 from leaf.networks.freezing import backbone_operations, freeze
 from leaf.networks.heatmaps import heatmaps
-from leaf.networks.inference import features, probabilities
+from leaf.networks.inference import features, frozen_features, probabilities
 from leaf.networks.registry import is_detector, names
 from leaf.networks.saving import load, save
 from leaf.networks.summarizing import Summary, summary
@@ -16,6 +16,7 @@ __all__ = [
     "calibrate",
     "features",
     "freeze",
+    "frozen_features",
     "heatmaps",
     "is_detector",
     "is_detector_model",

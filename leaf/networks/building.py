@@ -55,14 +55,12 @@ def build(
     if registry.is_detector(backbone):
         _check_detector(backbone, weights, freeze_depth)
         layout = registry.find_detector(backbone).plan(image_size, dropout).get_config()
-        with keras.RematScope(mode="full" if rematerialize else None):
-            return rewritten(layout, backbone, seed, precision)
+        return rewritten(layout, backbone, seed, precision, rematerialize)
     kind = registry.find(backbone)
     if image_size < kind.minimum:
         raise LeafError(f"image_size: {image_size}; valid: at least {kind.minimum} for {backbone}")
     plan = _plan(kind, image_size, dropout)
-    with keras.RematScope(mode="full" if rematerialize else None):
-        body = rewritten(plan, backbone, seed, precision)
+    body = rewritten(plan, backbone, seed, precision, rematerialize)
     if weights != "random":
         published.transfer(body, backbone, image_size, weights, weights_sha256)
     normalization = layers.BatchNormalization(name="batch_normalization", dtype="float32")

@@ -17,10 +17,11 @@ from leaf.networks.layers import LayerScale
 # What keras.applications' grouped Conv2D has in its configuration and DepthwiseConv2D has not.
 _GROUPED_ONLY = ("filters", "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 _KEPT_NAMES = ("image", "dropout", "preprocessing", "residual")
+_HAVE_TRAINING = ("BatchNormalization", "Dense", "Dropout", "SpectralConv2D")
 _FLOAT32 = ("dropout", "residual", "score", "logits")
 
 
-def rewritten(config: dict[str, Any], name: str, seed: int, precision: str) -> keras.Model:
+def rewritten(config: dict[str, Any], name: str, seed: int, precision: str, rematerialize: bool = False) -> keras.Model:
     """Build the functional model of configuration `config`, rewritten, with new random weights.
 
     Args:
@@ -28,6 +29,7 @@ def rewritten(config: dict[str, Any], name: str, seed: int, precision: str) -> k
         name: the new model's name, and the first part of every name that Keras had made up (`add_17`).
         seed: fixes every initial weight and dropout mask.
         precision: dtype policy of all layers: `float32`, `mixed_float16` or `mixed_bfloat16`.
+        rematerialize: of each layer keep its input for the gradient, and compute what is inside it again.
 
     Returns:
         A model with the same operations in the same order. A convolution with one group a channel has become a
@@ -40,7 +42,20 @@ def rewritten(config: dict[str, Any], name: str, seed: int, precision: str) -> k
     for layer in layers:
         rewriter.rename_history(layer["inbound_nodes"])
     ends = {key: rewriter.rename_ends(config[key]) for key in ("input_layers", "output_layers")}
-    return keras.Model.from_config({**config, **ends, "name": name, "layers": layers})
+    scope = {"mode": "list_of_layers", "layer_names": _computed_again(layers)} if rematerialize else {"mode": None}
+    with keras.RematScope(**scope):
+        return keras.Model.from_config({**config, **ends, "name": name, "layers": layers})
+
+
+def _computed_again(layers: list[dict[str, Any]]) -> list[str]:
+    """The names of all layers that Keras can rematerialise: it cannot where a call takes `training`."""
+    names: list[str] = []
+    for layer in layers:
+        if "layers" in layer["config"]:
+            names += _computed_again(layer["config"]["layers"])
+        elif layer["class_name"] not in _HAVE_TRAINING:
+            names.append(layer["config"]["name"])
+    return names
 
 
 class _Rewriter:

@@ -1,6 +1,8 @@
 """Save a network so that equal weights are an equal file; load one so that nothing in the file is run."""
 
 import json
+import math
+import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -11,6 +13,7 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.networks import archive
 
+_HEADER = 4096  # bytes that HDF5 and JSON take for a variable beside its values, and to spare
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
 
 
@@ -22,6 +25,7 @@ def save(model: keras.Model, path: str | Path) -> None:
     config = keras.saving.serialize_keras_object(bare)
     metadata = {"keras_version": keras.__version__, "date_saved": "1980-01-01@00:00:00"}
     with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+        _make_sure_of_room(partial, 2 * sum(4 * math.prod(each.shape) + _HEADER for each in bare.variables), path)
         variables = Path(folder) / "model.weights.h5"
         bare.save_weights(variables)
         with zipfile.ZipFile(partial, "w") as file:
@@ -30,6 +34,19 @@ def save(model: keras.Model, path: str | Path) -> None:
             with file.open(_entry(variables.name), "w", force_zip64=True) as target, variables.open("rb") as source:
                 while block := source.read(1 << 20):
                     target.write(block)
+
+
+def _make_sure_of_room(partial: Path, size: int, path: str | Path) -> None:
+    """Raise OSError that names `path` where `size` bytes have no room; HDF5 would add tracebacks of its own."""
+    with partial.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except AttributeError:  # not on macOS
+            pass
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        finally:
+            file.truncate(0)
 
 
 def load(path: str | Path, sha256: str | None = None) -> keras.Model:

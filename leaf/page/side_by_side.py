@@ -1,7 +1,7 @@
 """Several runs on one page: scores with intervals, what may be said of their differences, curves over one another."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,8 +64,8 @@ def render_side_by_side(runs: Sequence[Experiment], verdicts: Sequence[Verdict],
         "scores": _scores(runs, split),
         "curves": _curves(runs),
         "roc": _roc(runs, split),
-        "changed": _changed(runs),
-        "made": _made(runs),
+        "changed": (changed := _changed(runs)),
+        "made": _made(runs, {row["key"] for row in changed}),
     }
     return fill("side_by_side.html.j2", context)
 
@@ -154,9 +154,14 @@ def _changed(runs: Sequence[Experiment]) -> list[dict[str, Any]]:
     return rows
 
 
-def _made(runs: Sequence[Experiment]) -> list[tuple[str, list[str]]]:
+def _made(runs: Sequence[Experiment], told: Collection[str]) -> list[tuple[str, list[str]]]:
+    """What came of each run, but for what is `told` among the parameters."""
     facts = [("Backbone", "backbone"), ("Parameters", "parameters"), ("Epochs", "epochs"), ("Best epoch", "best_epoch")]
-    rows = [(words, [_fact(run.run.get(key)) for run in runs]) for words, key in [*facts, ("Seed", "seed")]]
+    rows = [
+        (words, [_fact(run.run.get(key)) for run in runs])
+        for words, key in [*facts, ("Seed", "seed")]
+        if key not in told
+    ]
     return [*rows, ("Model, SHA-256", [str(run.run.get("model_sha256") or "–")[:12] for run in runs])]
 
 

@@ -10,7 +10,10 @@ Names = Annotated[list[str] | None, typer.Argument(help="jobs or experiments; al
 Every = Annotated[float, typer.Option(help="seconds between two looks", min=0.1)]
 
 
-@app.command()
+@app.command(
+    epilog="Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "
+    "`leaf submit --all --dry-run`"
+)
 def submit(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="EXPERIMENT…")
@@ -25,7 +28,7 @@ def submit(
     ] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="print what would run, start nothing")] = False,
 ) -> None:
-    """Run experiments on another machine, for example `leaf submit --on slurm -S seed=1,2,3`."""
+    """Run experiments on another machine."""
     from leaf.runner.config import read_target
     from leaf.runner.engines import rehearsal
     from leaf.runner.plan import plan
@@ -44,7 +47,7 @@ def submit(
     typer.echo(f"it is in {place}; `leaf fetch --wait` brings the results")
 
 
-@app.command()
+@app.command(epilog="Example: `leaf jobs`")
 def jobs(names: Names = None) -> None:
     """List the jobs submitted from here and how they go."""
     from leaf.runner.progress import listing
@@ -53,7 +56,7 @@ def jobs(names: Names = None) -> None:
         typer.echo(line)
 
 
-@app.command()
+@app.command(epilog="Examples: `leaf logs`   `leaf logs dropout_02 --follow`")
 def logs(
     name: Annotated[str | None, typer.Argument(help="a job or an experiment; the newest by default")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="stay until it has ended")] = False,
@@ -66,7 +69,7 @@ def logs(
         typer.echo(part, nl=False)
 
 
-@app.command()
+@app.command(epilog="Examples: `leaf fetch`   `leaf fetch dropout_02 --wait`")
 def fetch(
     names: Names = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="stay until all have ended")] = False,
@@ -78,7 +81,7 @@ def fetch(
     raise typer.Exit(fetch(names or [], wait, every, typer.echo))
 
 
-@app.command()
+@app.command(epilog="Example: `leaf cancel dropout_02`")
 def cancel(
     names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")],
 ) -> None:
@@ -88,7 +91,7 @@ def cancel(
     cancel(names, typer.echo)
 
 
-@app.command()
+@app.command(epilog="Example: `leaf doctor --on box`")
 def doctor(
     on: Annotated[str | None, typer.Option("--on", help="a target of runner.yaml; its default if absent")] = None,
 ) -> None:

@@ -25,6 +25,7 @@ _VALID = {
     "path": "a list of folders, put in front of PATH",
     "environment": "a mapping of names to texts, no secrets",
     "gpus": "a list of GPU numbers; [] for one job at a time without a GPU",
+    "nodes": "a whole number from 1",
     "gpus_per_job": "a whole number from 0",
     "partition": "a name that `sinfo` prints",
     "account": "a name of letters, digits, . _ -",
@@ -102,6 +103,7 @@ class Slurm(Shell):
     engine: Literal["slurm"]
     partition: Name | None = None
     account: Name | None = None
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     gpus_per_job: Annotated[int, Field(ge=0, le=1024)] = 1
     gpu_type: Name | None = None
     cpus: Annotated[int, Field(ge=1)] | None = None

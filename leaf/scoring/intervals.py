@@ -1,9 +1,9 @@
-"""95 % intervals for a share and for the area under the ROC curve."""
+"""95 % intervals for a share, for a mean and for the area under the ROC curve."""
 
 import math
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -22,6 +22,14 @@ def wilson(right: int, images: int) -> tuple[float, float]:
     low = 0.0 if right == 0 else middle - half  # exact there, rounding aside
     high = 1.0 if right == images else middle + half
     return low, high
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """Student's interval for the mean of `values` (N,), normal and independent; (nan, nan) of fewer than two."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def roc_area(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float, float]:

@@ -1,7 +1,9 @@
 """`leaf predict`: rows on standard output as they come, everything else on standard error."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,26 +66,33 @@ class _Work:
         self.done = 0
 
     def rows(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
-            names, pixels = self._read(batch)
+        for count, names, pixels in self._read(images):
             if names:
-                predictions = self.classifier.judge(names, pixels, self.views)
+                predictions = self.classifier.judge(names, np.stack(pixels), self.views)
                 if self.heatmap is not None:
-                    self._draw(self.heatmap, names, pixels)
+                    self._draw(self.heatmap, names, np.stack(pixels))
                 self.strange += sum(not row.known for row in predictions)
                 yield from predictions
-            bar.update(len(batch))
+            bar.update(count)
 
-    def _read(self, batch: Sequence[str]) -> tuple[list[str], np.ndarray]:
-        names, pixels = [], []
-        for name in batch:
-            try:
-                pixels.append(prepare(name, self.classifier.image_size, name))
-                names.append(name)
-            except LeafError as error:
-                self.unreadable.append(str(error))
-        return names, np.stack(pixels) if pixels else np.zeros((0, 1, 1, 3))
+    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[np.ndarray]]]:
+        """Batch by batch its size and what could be read; the next one is read while the network judges the last."""
+        parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "photographs") as readers:
+            ahead = self._begin(readers, parts[0]) if parts else []
+            for place, part in enumerate(parts):
+                begun, ahead = ahead, self._begin(readers, parts[place + 1]) if place + 1 < len(parts) else []
+                names, pixels = [], []
+                for name, reading in zip(part, begun, strict=True):
+                    try:
+                        pixels.append(reading.result())
+                        names.append(name)
+                    except LeafError as error:
+                        self.unreadable.append(str(error))
+                yield len(part), names, pixels
+
+    def _begin(self, readers: Executor, part: Sequence[str]) -> list[Future[np.ndarray]]:
+        return [readers.submit(prepare, name, self.classifier.image_size, name) for name in part]
 
     def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
         for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):

@@ -29,29 +29,36 @@ def looks(images: np.ndarray) -> np.ndarray:
 
 
 def _measure(image: np.ndarray) -> list[float]:
-    planes = np.tensordot(image / 255, _CHANNELS, axes=(2, 1))
-    brightness, difference = planes[..., 0], planes[..., 1]
+    # OpenCV's norms add up differences in one pass: a tenth of numpy's time on images so small.
+    planes = [np.ascontiguousarray(plane) for plane in cv2.split(cv2.transform(image, _CHANNELS / 255))]
+    moments = [[float(value[0, 0]) for value in cv2.meanStdDev(plane)] for plane in planes]
     numbers: list[float] = []
-    for channel in range(3):
-        plane = np.ascontiguousarray(planes[..., channel])
-        numbers += [float(plane.mean()), _log(plane.std())]
+    for channel, plane in enumerate(planes):
+        mean, deviation = moments[channel]
+        numbers += [mean, _log(deviation)]
         for _ in range(_SCALES):
-            across, down = np.abs(np.diff(plane, axis=1)), np.abs(np.diff(plane, axis=0))
-            numbers.append(_log(across.mean() + down.mean()))
+            across, down = (_difference(plane, axis, cv2.NORM_L1) for axis in (1, 0))
+            numbers.append(_log(across + down))
             if channel == 0:
-                strong = (across**2).mean() + (down**2).mean() + _DARKEST**2
-                numbers += [
-                    _log(across.mean()) - _log(down.mean()),
-                    float(np.log(strong / (across.mean() + down.mean() + _DARKEST) ** 2)),
-                ]
+                squares = sum(_difference(plane, axis, cv2.NORM_L2SQR) for axis in (1, 0))
+                strong = squares + _DARKEST**2
+                numbers += [_log(across) - _log(down), float(np.log(strong / (across + down + _DARKEST) ** 2))]
             half = (max(2, plane.shape[1] // 2), max(2, plane.shape[0] // 2))
             plane = cv2.resize(plane, half, interpolation=cv2.INTER_AREA)
-    coarse = (image // 8).astype(np.int32)
-    colours = np.count_nonzero(np.bincount((coarse[..., 0] << 10 | coarse[..., 1] << 5 | coarse[..., 2]).ravel()))
-    spread = brightness.std() * difference.std() + _DARKEST**2
-    together = ((brightness - brightness.mean()) * (difference - difference.mean())).mean() / spread
-    return [*numbers, float(np.log(colours)), float(together)]
+    coarse = cv2.split(image.astype(np.uint8) >> 3)
+    code = coarse[0].astype(np.int32) << 10 | coarse[1].astype(np.int32) << 5 | coarse[2]
+    colours = np.count_nonzero(np.bincount(code.ravel()))
+    (mean, deviation), (other_mean, other_deviation) = moments[:2]
+    product = float(((planes[0] - mean) * (planes[1] - other_mean)).mean())
+    together = product / (deviation * other_deviation + _DARKEST**2)
+    return [*numbers, float(np.log(colours)), together]
 
 
-def _log(value: np.floating) -> float:
+def _difference(plane: np.ndarray, axis: int, norm: int) -> float:
+    """Mean absolute, or mean squared, difference between neighbours along an axis."""
+    later, earlier = (plane[:, 1:], plane[:, :-1]) if axis else (plane[1:], plane[:-1])
+    return cv2.norm(later, earlier, norm) / later.size
+
+
+def _log(value: float) -> float:
     return float(np.log(value + _DARKEST))

@@ -19,10 +19,11 @@ def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame({"group": shared.index, "splits": shared.to_numpy()})
 
 
-def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame) -> None:
+def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, torn: bool = False) -> None:
     """Raise LeafError unless each kept image stands in one split, no other does, and no group is shared.
 
-    `splits` has `image,split`; `decisions` has `image,kept,group`.
+    `splits` has `image,split`; `decisions` has `image,kept,group`. Only where groups are `torn` on purpose may they be
+    shared.
     """
     kept = set(decisions.loc[decisions["kept"].eq(1), "image"])
     twice = splits.loc[splits["image"].duplicated(), "image"]
@@ -40,7 +41,7 @@ def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame) -> None:
             f"{_SPLITS_FILE}: image {min(lost)} was kept by clean and has no split ({len(lost)} such images)"
         )
     shared = shared_groups(splits, decisions)
-    if len(shared):
+    if len(shared) and not torn:
         first = shared.iloc[0]
         raise LeafError(
             f"{_SPLITS_FILE}: group {first['group']} is shared between {first['splits']} ({len(shared)} such groups); "

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from leaf.training.distribution import undistributed
 from leaf.training.examples import Augment, Batch
 from leaf.training.recipe import Changes
 
@@ -19,7 +20,8 @@ def augment(changes: Changes, seed: int) -> Augment | None:
     which mix the labels (and weights) with the images. Keras's RandAugment draws its two operations once a batch, their
     strength for each image.
     """
-    axes, alone, mixing = _FLIPPED[changes.flip], _alone(changes), _mixing(changes)
+    with undistributed():
+        axes, alone, mixing = _FLIPPED[changes.flip], _alone(changes), _mixing(changes)
     return _Augment(axes, alone, mixing, seed) if axes or alone or mixing else None
 
 

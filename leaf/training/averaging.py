@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,13 +25,13 @@ class Average:
         self.weights = [weight for weight in model.weights if "float" in str(weight.dtype)]
         self.momentum = momentum
         self.updates = 0
-        self.values = [ops.copy(weight) for weight in self.weights]
+        self.values: list[Any] = [ops.copy(weight) for weight in self.weights]
 
     def update(self) -> None:
         """Take the weights after an update into account."""
         keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
         self.values = [
-            keep * value + (1 - keep) * weight for value, weight in zip(self.values, self.weights, strict=True)
+            ops.add(keep * value, (1 - keep) * weight) for value, weight in zip(self.values, self.weights, strict=True)
         ]
         self.updates += 1
 
@@ -39,7 +40,8 @@ class Average:
         """Put the average in place of the weights for a while."""
         raw = [ops.copy(weight) for weight in self.weights]
         for weight, value in zip(self.weights, self.values, strict=True):
-            weight.assign(value)
+            # A copy: JAX gives the memory of a weight away with the next update.
+            weight.assign(np.array(ops.convert_to_numpy(value)))
         try:
             yield
         finally:
@@ -52,5 +54,5 @@ class Average:
 
     def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
         """Take up an average that `arrays` gave after so many updates."""
-        self.values = [ops.convert_to_tensor(array) for array in arrays]
+        self.values = list(arrays)
         self.updates = updates

@@ -21,6 +21,7 @@ from leaf.training.adversarial import Adversarial
 from leaf.training.augmentation import augment
 from leaf.training.epochs import Result, Row, run_epochs
 from leaf.training.examples import Batch, Examples
+from leaf.training.optimizing import one_line_memory
 from leaf.training.progress import Bar
 from leaf.training.recipe import Recipe
 from leaf.training.schedules import LearningRate, schedule
@@ -82,7 +83,7 @@ def train_detector(
     image in −1..1) on healthy training images, `accuracy` that on a fixed sample of 256 training images.
 
     Raises:
-        LeafError: where no healthy image is there to learn from, or a loss is not finite.
+        LeafError: where no healthy image is there to learn from, a loss is not finite, or memory does not suffice.
         SystemExit: status 143 after SIGTERM, the last finished epoch being kept.
     """
     return run_epochs(_Run(model, examples, validation, recipe), recipe.epochs, keeper, follow, quiet)
@@ -133,7 +134,13 @@ class _Run:
         for step, batch in enumerate(
             cutting.batches(self.healthy, recipe.batch_size, recipe.seed, epoch, augment=self.augment)
         ):
-            losses.append(self.learner.update(batch, epoch, step))
+            with one_line_memory(
+                lambda: (
+                    f"batch_size: memory does not hold a step of {recipe.batch_size} images; "
+                    f"set batch_size to less, for example {max(1, recipe.batch_size // 2)}"
+                )
+            ):
+                losses.append(self.learner.update(batch, epoch, step))
             if not np.isfinite(losses[-1]):
                 raise LeafError(
                     f"training: a loss that is not finite in epoch {epoch}, step {step + 1} of {self.steps}; "
@@ -159,7 +166,7 @@ class _Run:
         """Everything that `restore` needs, as arrays and plain values."""
         arrays = {"model": self.model.variables, "learner": self.learner.variables()}
         kept = {name: [keras.ops.convert_to_numpy(value) for value in values] for name, values in arrays.items()}
-        return State({"history": self.history, "patience": asdict(self.patience)}, {**kept, "best": self.best})
+        return State({"history": list(self.history), "patience": asdict(self.patience)}, {**kept, "best": self.best})
 
     def restore(self, state: State) -> None:
         """Go on from a state."""

@@ -129,7 +129,7 @@ class _Run:
         arrays = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
         kept = {name: [keras.ops.convert_to_numpy(value) for value in values] for name, values in arrays.items()}
         kept["best"] = self.best
-        notes: Row = {"history": self.history, "patience": asdict(self.patience)}
+        notes: Row = {"history": list(self.history), "patience": asdict(self.patience)}
         if self.average:
             kept["average"] = self.average.arrays()
             notes["averaged"] = self.average.updates

@@ -1,12 +1,13 @@
 """Loss, optimizer, one update of the weights and what goes wrong in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
 from leaf.errors import LeafError
+from leaf.training.distribution import share
 from leaf.training.examples import Batch
 from leaf.training.recipe import Recipe
 from leaf.training.schedules import LearningRate
@@ -46,14 +47,14 @@ def update(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, flo
     """
     parts = recipe.accumulation
     micro = [np.split(array, parts) for array in batch]
-    with _one_line_memory(recipe):
-        logs = [model.train_on_batch(*part, return_dict=True) for part in zip(*micro, strict=True)]
+    with one_line_memory(lambda: _advice(recipe)):
+        logs = [model.train_on_batch(*share(Batch(*part)), return_dict=True) for part in zip(*micro, strict=True)]
     return sum(log["loss"] for log in logs) / parts, sum(log["accuracy"] for log in logs) / parts
 
 
 @contextmanager
-def _one_line_memory(recipe: Recipe) -> Iterator[None]:
-    """Turn a backend's out-of-memory error into one line that says what to change."""
+def one_line_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn a backend's out-of-memory error into a LeafError: `advice` gives its line, what to change."""
     try:
         yield
     except Exception as error:
@@ -62,12 +63,16 @@ def _one_line_memory(recipe: Recipe) -> Iterator[None]:
             "RESOURCE_EXHAUSTED" not in str(error)
         ):
             raise
-        images = recipe.micro_batch or recipe.batch_size
-        raise LeafError(
-            f"micro_batch: memory does not hold a step of {images} images; set micro_batch to a smaller divisor of "
-            f"batch_size ({recipe.batch_size}), for example {_smaller(recipe.batch_size, images)}: "
-            "the update stays that of the whole batch"
-        ) from None
+        raise LeafError(advice()) from None
+
+
+def _advice(recipe: Recipe) -> str:
+    images = recipe.micro_batch or recipe.batch_size
+    return (
+        f"micro_batch: memory does not hold a step of {images} images; set micro_batch to a smaller divisor of "
+        f"batch_size ({recipe.batch_size}), for example {_smaller(recipe.batch_size, images)}: "
+        "the update stays that of the whole batch"
+    )
 
 
 def _smaller(batch_size: int, images: int) -> int:

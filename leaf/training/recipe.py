@@ -44,13 +44,14 @@ class Recipe:
     freeze_depth: int | str = 0
     batch_size: int = 32
     micro_batch: int = 0
+    distribution: str = "none"
     epochs: int = 32
-    patience: int = 10
+    patience: int = 16
     monitor: str = "validation_accuracy"
     optimizer: str = "adam"
     weight_decay: float = 0
     label_smoothing: float = 0
-    weight_averaging: float = 0
+    weight_averaging: float = 0.99
     learning_rate: Rate = field(default_factory=Rate)
     augmentation: Changes = field(default_factory=Changes)
 

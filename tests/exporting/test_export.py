@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import leaf
+from leaf import networks
 from leaf.errors import LeafError
 from leaf.exporting import FORMATS, codalab, export, litert, onnx
 from leaf.reading.decode import fit
@@ -93,6 +94,16 @@ def test_exact_gelu_and_normalization_survive(awkward, images, writer, runtime, 
     expected = np.asarray(awkward(images))
     assert np.ptp(expected[:, 1]) > 1e-4
     assert np.abs(runtime(path, images) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(("writer", "runtime"), [(onnx, with_onnx), (litert, with_litert)], ids=["onnx", "litert"])
+def test_maps_of_a_single_pixel_survive(images, writer, runtime, tmp_path):
+    """ConvNeXt halves 32 pixels to one: there tf2onnx mixed up the axes of its means."""
+    logits = networks.build("convnext_atto", 32, dropout=0)
+    network = keras.Model(logits.input, keras.layers.Softmax()(logits.output))
+    writer.write(network, tmp_path / "model.file")
+    given = runtime(tmp_path / "model.file", images)
+    assert np.abs(given - np.asarray(network(images))).max() < 1e-5
 
 
 def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expected, tmp_path):

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from leaf.errors import LeafError
+
 
 @pytest.fixture(scope="module")
 def copy(project, tmp_path_factory):
@@ -12,3 +14,18 @@ def copy(project, tmp_path_factory):
     made.folder = tmp_path_factory.mktemp("copy") / "project"
     shutil.copytree(project.folder, made.folder, symlinks=True)
     return made
+
+
+@pytest.fixture(scope="session")
+def refused_in_one_line():
+    """Call a function that may refuse what it is given: in one line, and with no other error."""
+
+    def call(function, *arguments):
+        said = None
+        try:
+            function(*arguments)
+        except LeafError as error:
+            said = str(error)
+        assert said is None or (len(said) > 10 and "\n" not in said)
+
+    return call

@@ -5,7 +5,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.errors import LeafError
 from leaf.experiments import parse_settings, with_settings
 from leaf.params import keys, load, validate
 
@@ -20,38 +19,29 @@ VALUES = st.recursive(
 KEYS = st.one_of(st.sampled_from([*keys(), "learning_rate", "augmentation", "drawn"]), st.text(max_size=12))
 
 
-def refused_in_one_line(function, *arguments):
-    said = None
-    try:
-        function(*arguments)
-    except LeafError as error:
-        said = str(error)
-    assert said is None or (len(said) > 10 and "\n" not in said)
-
-
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
-@given(st.dictionaries(KEYS, VALUES, max_size=5))
-def test_any_mapping_is_valid_or_refused_in_one_line(values):
+@given(values=st.dictionaries(KEYS, VALUES, max_size=5))
+def test_any_mapping_is_valid_or_refused_in_one_line(refused_in_one_line, values):
     refused_in_one_line(validate, values)
 
 
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
-@given(st.dictionaries(KEYS, VALUES, max_size=4))
-def test_any_setting_is_valid_or_refused_in_one_line(values):
+@given(values=st.dictionaries(KEYS, VALUES, max_size=4))
+def test_any_setting_is_valid_or_refused_in_one_line(refused_in_one_line, values):
     refused_in_one_line(with_settings, {}, values)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.text(max_size=40), max_size=3))
-def test_any_text_after_S_is_parsed_or_refused_in_one_line(texts):  # noqa: N802
+@given(texts=st.lists(st.text(max_size=40), max_size=3))
+def test_any_text_after_S_is_parsed_or_refused_in_one_line(refused_in_one_line, texts):  # noqa: N802
     refused_in_one_line(parse_settings, texts)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
-def test_any_bytes_as_params_yaml_are_read_or_refused_in_one_line(tmp_path_factory, content):
+@given(content=st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_any_bytes_as_params_yaml_are_read_or_refused_in_one_line(refused_in_one_line, tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "params.yaml"
     path.write_bytes(content)
     refused_in_one_line(load, path)

@@ -55,10 +55,17 @@ def test_logits_are_float32_under_mixed_precision(images):
     assert keras.backend.standardize_dtype(model(images[:1].astype(np.float32)).dtype) == "float32"
 
 
-def test_rematerialized_network_is_the_same_function(small, images):
-    model = build("cnn_small", 32, seed=7, rematerialize=True)
-    batch = images.astype(np.float32)
-    np.testing.assert_allclose(np.asarray(model(batch)), np.asarray(small(batch)), atol=1e-5)
+@pytest.mark.parametrize("backbone", ["convnext_atto", "autoencoder"])
+def test_rematerialized_network_takes_the_same_update(images, backbone):
+    changed = []
+    for again in (False, True):
+        model = build(backbone, 32, seed=7, dropout=0, rematerialize=again)
+        assert again is any(bool(layer._remat_mode and layer._remat_mode.mode) for layer in model.layers)
+        model.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy(from_logits=True))
+        model.train_on_batch(images.astype(np.float32), np.eye(2)[np.arange(len(images)) % 2])
+        changed.append(model.get_weights())
+    for plain, rematerialized in zip(*changed, strict=True):
+        np.testing.assert_allclose(rematerialized, plain, atol=1e-5)
 
 
 def test_unknown_backbone_names_the_closest():

@@ -26,6 +26,14 @@ OVERLAPS = """() => [...document.querySelectorAll('svg')].filter(s => s.getClien
     Math.min(p.right, q.right) - Math.max(p.left, q.left) > 2 &&
     Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 5).map(([b]) => a + ' | ' + b)) })"""
 
+COVERED = """() => [...document.querySelectorAll('svg text, svg rect[class*=fill-], svg circle')]
+  .filter(e => e.getClientRects().length).flatMap((e, i, all) => e.tagName != 'text' ? [] : all.slice(i + 1)
+    .filter(m => m.tagName != 'text' && m.ownerSVGElement == e.ownerSVGElement)
+    .filter(m => { const p = e.getBoundingClientRect(), q = m.getBoundingClientRect();
+      return Math.min(p.right, q.right) - Math.max(p.left, q.left) > 0.5
+        && Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 4 })
+    .map(m => e.textContent + ' under ' + m.getAttribute('class')))"""
+
 UNDRAWN = """() => [...document.querySelectorAll('figure')].filter(f => f.offsetParent)
   .filter(f => ![...f.querySelectorAll('svg')].some(s => s.getClientRects().length
     && s.getBoundingClientRect().width > 100 && s.getBoundingClientRect().height > 40
@@ -108,6 +116,10 @@ def test_no_text_of_a_figure_is_cut(page):
 
 def test_no_texts_of_a_figure_lie_on_one_another(page):
     assert page.evaluate(OVERLAPS) == []
+
+
+def test_no_text_of_a_figure_is_covered_by_a_mark(page):
+    assert page.evaluate(COVERED) == []
 
 
 def test_all_text_keeps_its_contrast(page):

@@ -151,6 +151,30 @@ def test_a_run_without_anything_special_says_so(bare, words):
     assert words in bare
 
 
+@pytest.mark.parametrize(
+    ("lacking", "options", "words"),
+    [
+        ("", {"test": False}, "No test split"),
+        ("", {"epochs": 1}, "1 epoch"),
+        ("", {"detector": True}, ">Loss<"),
+        ("", {"smote": False}, "Class balance at each step"),
+        ("copies", {"near": 0}, "No photograph stands in the set twice"),
+        ("outliers", {}, "No outlier was found"),
+    ],
+)
+def test_a_run_that_lacks_one_thing_is_still_a_sound_page(builder, drawn, lacking, options, words):
+    images, labels = drawn
+    _, which, counts = np.unique(images.reshape(len(images), -1), axis=0, return_inverse=True, return_counts=True)
+    times = counts[which.ravel()]
+    kept = {"copies": (times == 1) | (times >= 8), "outliers": times < 8, "": times > 0}[lacking]
+    page = render(Run(**builder.tables(images[kept], labels[kept], **options)))
+    assert words in page
+    parsed = outline(page)
+    assert parsed.open == []
+    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
+    assert not re.findall(r"\b(?:nan|inf|None)\b", page)
+
+
 def test_a_detector_without_accuracy_shows_its_loss(bare):
     assert ">Loss<" in bare
     assert ">Accuracy</text>" not in bare

@@ -63,6 +63,13 @@ def test_the_page_holds_the_verdict_of_leaf_compare(here):
 
 
 @pytest.mark.slow
+def test_seeds_joined_by_commas_are_each_shown_and_judged_together(here):
+    said = report(["one,two", "workspace"], "reports/both.html")
+    assert "workspace and one,two are not distinguishable" in said
+    assert "one, two, workspace – leaf report" in (here / "reports/both.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_one_revision_stands_beside_the_workspace(here):
     report(["one"], "reports/both.html")
     assert "workspace, one – leaf report" in (here / "reports/both.html").read_text(encoding="utf-8")
@@ -113,4 +120,4 @@ def test_a_table_that_is_no_json_is_one_line(builder, drawn, tmp_path, monkeypat
 
 
 def test_the_command_explains_itself():
-    assert "leaf report workspace dropout_02" in CliRunner().invoke(app, ["report", "--help"]).output
+    assert "leaf report main dropout_02" in CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200"}).output

@@ -21,6 +21,11 @@ def test_only_parameters_that_differ_are_listed(runs):
     assert keys == ["dropout"]
 
 
+def test_a_parameter_that_differs_is_told_once(runs):
+    runs[1].params["backbone"] = "cnn_small"
+    assert len(re.findall(r"(?i)<th scope=\"row\">(?:<code>)?backbone", render_side_by_side(runs, []))) == 1
+
+
 def test_names_are_escaped(runs):
     page = render_side_by_side(runs, [])
     assert "<second>" not in page

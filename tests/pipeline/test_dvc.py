@@ -125,6 +125,18 @@ def test_plots_and_the_graph_are_drawn(project):
     assert all(stage in graph for stage in ("ingest", "clean", "balance", "train", "evaluate", "report"))
 
 
+def test_dvc_sees_the_data_that_is_added_under_data_raw(clone):
+    from dvc.repo import Repo
+
+    made = clone("added")
+    (made.folder / "data/raw/mine").mkdir(parents=True)
+    (made.folder / "data/raw/mine/photo").write_text("x")
+    made.run("dvc", "add", "--quiet", "data/raw/mine")
+    with Repo(str(made.folder)) as repo:
+        assert any(stage.addressing.endswith("data/raw/mine.dvc") for stage in repo.index.stages)
+    assert "data/raw/mine.dvc" in made.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+
+
 def test_the_same_seed_gives_the_same_files_byte_for_byte(project, clone):
     again = clone("again")
     again.set(**yaml.safe_load((project.folder / "params.yaml").read_text()))

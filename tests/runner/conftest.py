@@ -11,6 +11,8 @@ from textwrap import dedent
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves the folder out
+from cluster import Cluster, start_cluster
+from network import FAR, Network, new_network
 from servers import Sshd, start_sshd
 from tiny import EXPERIMENTS, INGEST, PARAMS, PIPELINE, TRAIN, Project, run
 
@@ -80,14 +82,48 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture(scope="session")
-def on_box(sshd: Sshd) -> Callable[..., Project]:
-    """A function that gives a project a committed runner.yaml whose target `box` is the sshd."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster, which sbatch and squeue find; the tests skip where there can be none."""
+    try:
+        cluster = start_cluster(tmp_path_factory.mktemp("slurm"))
+    except (FileNotFoundError, PermissionError) as reason:
+        pytest.skip(str(reason))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(cluster.config))
+        yield cluster
+    cluster.stop()
 
-    def configure(project: Project, **environment: str) -> Project:
+
+@pytest.fixture
+def far_sshd(tmp_path: Path) -> Iterator[tuple[Sshd, Network]]:
+    """An OpenSSH server in a network of its own, and that network; the test skips where there can be none."""
+    try:
+        network = new_network()
+    except (PermissionError, FileNotFoundError) as reason:
+        pytest.skip(str(reason))
+    folder = tmp_path / "far"
+    folder.mkdir()
+    server = None
+    try:
+        server = start_sshd(folder, FAR, network.inside)
+        yield server, network
+    except FileNotFoundError as missing:
+        pytest.skip(f"{missing} is not installed (apt-get install openssh-server)")
+    finally:
+        if server:
+            server.stop()
+        network.remove()
+
+
+@pytest.fixture(scope="session")
+def on_box(sshd: Sshd) -> Callable[..., Project]:
+    """A function that gives a project a committed runner.yaml whose target `box` is the sshd, or `server`."""
+
+    def configure(project: Project, server: Sshd = sshd, **environment: str) -> Project:
         target = {
             "engine": "ssh",
             "host": "box",
-            "ssh_config": str(sshd.config),
+            "ssh_config": str(server.config),
             "folder": str(project.target),
             "python": sys.executable,
             "path": [str(Path(sys.executable).parent)],

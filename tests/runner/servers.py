@@ -8,18 +8,20 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass
 class Sshd:
-    """An OpenSSH server on 127.0.0.1, and the client's configuration that reaches it as `box`."""
+    """An OpenSSH server, and the client's configuration that reaches it as `box`; `inside` prefixes its command."""
 
     folder: Path
     port: int
     program: str
+    address: str = "127.0.0.1"
+    inside: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -28,9 +30,14 @@ class Sshd:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [self.program, "-D", "-e", "-f", str(self.folder / "server")], stderr=(self.folder / "log").open("ab")
+            [*self.inside, self.program, "-D", "-e", "-f", str(self.folder / "server")],
+            stderr=(self.folder / "log").open("ab"),
         )
-        await_port(self.port)
+        try:
+            await_port(self.port, address=self.address)
+        except AssertionError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End the server and every connection through it, as a cut cable does; what was started detached goes on."""
@@ -44,7 +51,7 @@ class Sshd:
         self.process = None
 
 
-def start_sshd(folder: Path) -> Sshd:
+def start_sshd(folder: Path, address: str = "127.0.0.1", inside: Sequence[str] = ()) -> Sshd:
     """Make keys and settings in `folder` and start the server. Raises FileNotFoundError where sshd is not installed."""
     program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -56,17 +63,17 @@ def start_sshd(folder: Path) -> Sshd:
         subprocess.run(command, check=True)
     port = free_port()
     (folder / "server").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder / 'host'}\nPidFile none\n"
+        f"ListenAddress {address}\nPort {port}\nHostKey {folder / 'host'}\nPidFile none\n"
         f"AuthorizedKeysFile {folder / 'user.pub'}\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
     )
     key = (folder / "host.pub").read_text().split()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
+    (folder / "known_hosts").write_text(f"[{address}]:{port} {key[0]} {key[1]}\n")
     (folder / "client").write_text(
-        f"Host box\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
+        f"Host box\n  HostName {address}\n  Port {port}\n  User {getpass.getuser()}\n"
         f"  IdentityFile {folder / 'user'}\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder / 'known_hosts'}\n"
     )
-    server = Sshd(folder, port, program)
+    server = Sshd(folder, port, program, address, inside)
     server.start()
     return server
 
@@ -78,8 +85,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def await_port(port: int, seconds: float = 10) -> None:
-    await_true(lambda: _open(port), seconds)
+def await_port(port: int, seconds: float = 10, address: str = "127.0.0.1") -> None:
+    await_true(lambda: _open(address, port), seconds)
 
 
 def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -102,6 +109,6 @@ def children(pid: int) -> Iterator[int]:
             yield child
 
 
-def _open(port: int) -> bool:
+def _open(address: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0

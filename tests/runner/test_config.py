@@ -21,6 +21,7 @@ BOX = {"engine": "ssh", "host": "box"}
         ({**BOX, "gpus": [-1]}, "targets.x.gpus: -1; valid: a list of GPU numbers"),
         ({**BOX, "folder": "work"}, "targets.x.folder: 'work'; valid: a folder on the target, absolute or from ~"),
         ({"engine": "slurm", "time_limit": 0}, "targets.x.time_limit: 0; valid: minutes, a whole number from 1"),
+        ({"engine": "slurm", "nodes": 0}, "targets.x.nodes: 0; valid: a whole number from 1"),
         ({"engine": "skypilot", "accelerators": "L4:0"}, "targets.x.accelerators: 'L4:0'; valid: SkyPilot's notation"),
         ("box", "targets.x: 'box'; valid: a mapping with `engine`"),
     ],

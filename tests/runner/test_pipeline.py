@@ -1,30 +1,77 @@
-"""The true pipeline, cut to a minute, submitted to this machine."""
+"""The true pipeline at a small size, on every engine: the same bits everywhere; and one training over two nodes."""
 
 import json
-import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cluster import Cluster
+from servers import Sshd
 from tiny import Project, run
 
-ROOT = Path(__file__).parents[2]
-SMALL = ["drawn.images=120", "drawn.size=32", "image_size=32", "epochs=1", "backbone=cnn_small", "smote_neighbors=2"]
+SMALL = {"drawn": {"images": 208, "size": 32}, "outlier_copies": 4, "image_size": 32, "epochs": 2, "batch_size": 64}
+ENGINES = ("local", "ssh", "slurm")
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_whole_pipeline_comes_back_with_its_metrics(tmp_path: Path) -> None:
-    if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=ROOT, capture_output=True).returncode:
-        pytest.skip("not a git checkout")
-    run("git", "clone", "-q", str(ROOT), str(tmp_path / "project"), cwd=tmp_path)
-    project = Project(tmp_path / "project", tmp_path / "target")
-    project.git("config", "user.name", "A. Grower")
-    project.git("config", "user.email", "grower@example.org")
-    settings = [part for setting in SMALL for part in ("-S", setting)]
-    project.leaf("submit", "--on", "local", "--name", "small", *settings)
+@pytest.fixture(scope="module")
+def small(clone: Callable[[str], Any], sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone at the small size, with an origin, a DVC remote and a target for each engine; nothing has run."""
+    made = clone("engines")
+    made.set(**SMALL)
+    home = tmp_path_factory.mktemp("targets")
+    project = Project(made.folder, home / "slurm")
+    run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
+    project.git("remote", "set-url", "origin", str(home / "origin.git"))
+    run("dvc", "remote", "add", "-q", "-d", "store", str(home / "store"), cwd=project.path)
+    shell = {"python": sys.executable, "path": [str(Path(sys.executable).parent)]}
+    slurm = {"engine": "slurm", "folder": str(home / "slurm"), **shell}
+    jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    targets = {
+        "local": {"engine": "local"},
+        "ssh": {"engine": "ssh", "host": "box", "ssh_config": str(sshd.config), "folder": str(home / "ssh"), **shell},
+        "slurm": slurm,
+        "pair": {**slurm, "nodes": 2, "environment": jax},
+    }
+    project.commit(**{"runner.yaml": json.dumps({"targets": targets})})
+    return project
+
+
+@pytest.fixture(scope="module")
+def everywhere(small: Project, cluster: Cluster) -> Project:
+    """The same experiment on all engines, side by side, fetched."""
+    for engine in ENGINES:
+        small.leaf("submit", "--on", engine, "--name", engine, "-S", "drawn.seed=5")
+    fetched(small, *ENGINES)
+    return small
+
+
+def fetched(project: Project, *names: str) -> None:
     try:
-        project.leaf("fetch", "--wait", "--every", "1")
-    except AssertionError:
-        raise AssertionError(project.leaf("logs", "small")) from None
-    scores = json.loads(project.file("small", "metrics/evaluate.json"))
+        project.leaf("fetch", "--wait", "--every", "1", *names)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{''.join(project.leaf('logs', name)[-3000:] for name in names)}") from None
+
+
+def test_every_engine_brings_the_same_bits(everywhere: Project) -> None:
+    here, *there = [everywhere.file(name, "dvc.lock") for name in ENGINES]
+    assert there == [here, here]  # it holds the hash of every stage's outputs
+    scores = json.loads(everywhere.file("slurm", "metrics/evaluate.json"))
     assert 0 <= scores["test"]["accuracy"] <= 1
+
+
+def test_dvc_lists_them_and_takes_one_over_with_its_model(everywhere: Project) -> None:
+    shown = run("dvc", "exp", "show", "--csv", cwd=everywhere.path)
+    assert {line.partition(",")[0] for line in shown.splitlines()} >= set(ENGINES)
+    run("dvc", "get", "-q", ".", "models/model.keras", "--rev", everywhere.experiments()["ssh"], cwd=everywhere.path)
+    (everywhere.path / "model.keras").unlink()
+
+
+def test_one_training_runs_on_two_nodes(everywhere: Project) -> None:
+    settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel"]
+    everywhere.leaf("submit", "--on", "pair", "--name", "pair", *settings)
+    fetched(everywhere, "pair")
+    assert "2 epochs on 2 devices" in everywhere.leaf("logs", "pair")
+    assert json.loads(everywhere.file("pair", "metrics/train.json"))["epochs"] == 2

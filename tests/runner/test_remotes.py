@@ -1,11 +1,17 @@
-"""DVC remotes over ssh: DVC's own client takes any host key, so OpenSSH is asked first."""
+"""DVC remotes over ssh and S3. DVC's own ssh client takes any host key, so OpenSSH is asked first."""
 
 import getpass
+import json
 import os
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from bucket import Bucket
 from servers import Sshd
-from tiny import Project, run
+from tiny import Project, expected, run
 
 from leaf.errors import LeafError
 from leaf.runner import repository
@@ -48,3 +54,42 @@ def test_data_goes_to_an_ssh_remote_and_comes_back(project: Project, sshd: Sshd)
     run("rm", "-rf", ".dvc/cache", cwd=project.path)
     run("dvc", "pull", "-q", "data/raw/leaves.txt", cwd=project.path)
     assert (project.path / "data" / "raw" / "leaves.txt").read_text() == "leaf\n"
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A running S3 server with a bucket; the tests skip where it cannot be installed."""
+    pytest.importorskip("dvc_s3")
+    try:
+        server = Bucket(tmp_path / "moto.log")
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"moto does not install here: {str(error.stderr).strip().splitlines()[-1:]}")
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{server.address}/leaf", method="PUT"), timeout=30)
+        keys = tmp_path / "aws"  # as ~/.aws/config on a person's machine and on the target
+        keys.write_text("[default]\naws_access_key_id = test\naws_secret_access_key = test\nregion = us-east-1\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(keys))
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_an_experiment_goes_through_an_s3_remote_to_a_box_and_into_a_fresh_clone(
+    project: Project, on_box: Callable[..., Project], bucket: Bucket
+) -> None:
+    run("dvc", "remote", "add", "-q", "-d", "-f", "store", "s3://leaf/store", cwd=project.path)
+    run("dvc", "remote", "modify", "-q", "store", "endpointurl", bucket.address, cwd=project.path)
+    on_box(project, AWS_CONFIG_FILE=os.environ["AWS_CONFIG_FILE"])  # commits the remote's settings, too
+    project.leaf("submit", "-S", "seed=8")
+    project.leaf("fetch", "--wait", "--every", "0.3")
+    assert json.loads(project.file("seed-8", "metrics.json")) == expected(seed=8)
+    assert not (project.path.parent / "store").exists()
+    fresh = project.path.parent / "fresh"
+    run("git", "clone", "-q", str(project.path.parent / "origin.git"), str(fresh), cwd=project.path.parent)
+    reference = run("git", "ls-remote", "origin", "refs/exps/*", cwd=fresh).split()[1]
+    run("git", "fetch", "-q", "origin", reference, cwd=fresh)
+    run("git", "checkout", "-q", "FETCH_HEAD", cwd=fresh)
+    run("dvc", "pull", "-q", cwd=fresh)
+    assert (fresh / "data/raw/leaves.txt").read_text() == "leaf\n"
+    assert len((fresh / "model.txt").read_text()) == 64

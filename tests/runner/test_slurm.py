@@ -2,28 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
-from cluster import NODES, Cluster, start_cluster
+from cluster import NODES, Cluster
 from servers import await_true
 from tiny import Project, expected, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running cluster, which sbatch and squeue find; the tests skip where there can be none."""
-    try:
-        cluster = start_cluster(tmp_path_factory.mktemp("slurm"))
-    except (FileNotFoundError, PermissionError) as reason:
-        pytest.skip(str(reason))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(cluster.config))
-        yield cluster
-    cluster.stop()
 
 
 def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys: object) -> Project:
@@ -99,6 +87,37 @@ def test_a_node_taken_down_in_mid_job_loses_nothing(cluster: Cluster, project: P
         cluster.ask("scontrol", "update", "nodename=n1", "state=resume")
     assert set(project.experiments()) == {"seed-4", "seed-5"}
     assert json.loads(project.file("seed-4", "metrics.json")) == expected(seed=4)
+
+
+SLEEPER = """
+    import os, signal, sys, time
+    from pathlib import Path
+
+    own = Path(os.environ["SLURM_PROCID"])
+
+    def leave(*_):
+        own.write_text(f"{os.environ['SLURMD_NODENAME']} of {os.environ['KERAS_DISTRIBUTION_NUM_PROCESSES']}")
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, leave)
+    own.write_text("ready")
+    time.sleep(300)
+"""
+SPREAD = "from leaf.training.nodes import run_on_all_nodes as spread; raise SystemExit(spread('{}', 'data_parallel'))"
+
+
+def test_a_stage_on_two_nodes_hears_of_the_signal_on_both(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(dedent(SLEEPER))
+    script = tmp_path / "script"
+    script.write_text(f'#!/bin/sh\nKERAS_BACKEND=jax exec {sys.executable} -c "{SPREAD.format("sleeper")}"\n')
+    options = ["--parsable", "--array=0", "--nodes=2", "--ntasks-per-node=1", f"--chdir={tmp_path}"]
+    path = f"PYTHONPATH={tmp_path}:{Path(__file__).parents[2]}"
+    job = cluster.ask("sbatch", *options, f"--export=ALL,{path}", str(script)).strip()
+    said = [tmp_path / "0", tmp_path / "1"]
+    await_true(lambda: all(one.exists() and one.read_text() == "ready" for one in said), 120)
+    cluster.ask("scancel", "--batch", "--signal=TERM", f"{job}_0")  # as Slurm does before the time limit
+    await_true(lambda: cluster.ask("squeue", "-h") == "", 60)
+    assert [one.read_text() for one in said] == [f"{name} of 2" for name in NODES]
 
 
 def test_cancel_ends_a_running_and_a_waiting_experiment(cluster: Cluster, project: Project) -> None:

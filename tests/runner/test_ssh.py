@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from network import Network
 from servers import Sshd, await_true
 from tiny import CLI, Project, expected, run
 
@@ -54,7 +55,7 @@ def test_two_jobs_on_one_gpu_run_one_after_the_other(pair: Project) -> None:
 
 
 def test_a_job_sees_its_gpu_alone(pair: Project) -> None:
-    assert "device 0" in pair.leaf("logs", "seed-2")
+    assert "device 0" in pair.leaf("logs", "-f", "seed-2")
 
 
 def test_the_throw_away_clone_is_gone(pair: Project) -> None:
@@ -63,6 +64,16 @@ def test_the_throw_away_clone_is_gone(pair: Project) -> None:
 
 def test_a_name_that_exists_is_refused(pair: Project) -> None:
     assert "seed-1: an experiment of this commit has that name" in pair.leaf("submit", "-S", "seed=1", status=2)
+
+
+def test_an_experiment_is_taken_over_with_its_model(pair: Project) -> None:
+    assert not (pair.path / "model.txt").exists()
+    run("dvc", "exp", "apply", "seed-2", cwd=pair.path)
+    run("dvc", "pull", cwd=pair.path)
+    try:
+        assert len((pair.path / "model.txt").read_text()) == 64
+    finally:
+        pair.git("checkout", "-q", ".")
 
 
 def devices(project: Project, on_box: Callable[..., Project], *seen: str) -> None:
@@ -116,6 +127,25 @@ def test_a_job_outlives_the_connection_and_fetch_waits_for_it(
         if sshd.process is None:
             sshd.start()
     assert set(project.experiments()) == {"cut"}
+
+
+@pytest.mark.root
+def test_a_job_ends_while_the_cable_is_out_and_is_fetched_when_it_is_back(
+    project: Project, on_box: Callable[..., Project], far_sshd: tuple[Sshd, Network]
+) -> None:
+    server, network = far_sshd
+    on_box(project, server, TINY_SECONDS="0.5")
+    project.leaf("submit", "--name", "far")
+    network.pull()
+    command = [sys.executable, "-c", CLI, "fetch", "--wait", "--every", "0.3"]
+    with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as fetching:
+        assert fetching.stdout is not None
+        assert "box: cannot be reached" in fetching.stdout.readline()
+        await_true(lambda: list(project.target.glob("jobs/*/0/exit")) != [], 120)
+        assert project.experiments() == {}
+        network.plug()
+        assert fetching.stdout.readline() == "far: done\n"
+    assert json.loads(project.file("far", "metrics.json")) == expected(seed=42)
 
 
 def test_a_changed_host_key_is_refused(

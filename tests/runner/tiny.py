@@ -79,7 +79,7 @@ EXPERIMENTS = """
 
 def run(*argv: str, cwd: Path, status: int = 0) -> str:
     """Run a program, check its exit status, give what it printed on both streams."""
-    answer = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=400)
+    answer = subprocess.run(argv, cwd=cwd, capture_output=True, text=True)
     assert answer.returncode == status, f"{argv}: {answer.returncode}\n{answer.stdout}{answer.stderr}"
     return answer.stdout + answer.stderr
 

@@ -64,7 +64,7 @@ def address(trained):
     process.wait(30)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve():
     """`start`, for a test that stops the server itself."""
     return start

@@ -84,7 +84,7 @@ def test_a_broken_file_is_named_and_the_next_one_is_judged(page, files):
     page.set_input_files("#files", [files["broken"], files["leaf"]])
     broken = cards(page, 2).filter(has_text="broken.jpg")
     assert broken.get_attribute("data-state") == "broken"
-    assert "not a JPEG, PNG, WebP, BMP or TIFF image" in broken.inner_text()
+    assert "Not a JPEG, PNG, WebP, BMP or TIFF image" in broken.inner_text()
     assert page.locator(".card[data-state=broken]").count() == 1
 
 

@@ -1,8 +1,14 @@
 """The stage train: what it writes, and what it says of inputs that it cannot use."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +122,63 @@ def test_an_index_of_another_length_than_the_synthetic_images_is_one_line(
 def test_an_unknown_backbone_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
     (work / "params.yaml").write_text("backbone: convnext_ato\n")
     assert "backbone: 'convnext_ato'" in refused(capsys)
+
+
+def test_a_detector_that_is_to_be_distributed_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+    (work / "params.yaml").write_text("backbone: autoencoder\ndistribution: data_parallel\n")
+    assert "distribution: data_parallel; valid for autoencoder, a detector: none" in refused(capsys)
+
+
+def start_pair(folders: list[Path], state: Path) -> list[subprocess.Popen[str]]:
+    """Start the stage as two processes of one training, each in a folder of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    together = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
+    together |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "LEAF_STATE": str(state)}
+    together["PYTHONPATH"] = str(PIPELINE.parent)
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "stages.train"],
+            cwd=folder,
+            env={**os.environ, **together, "KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, folder in enumerate(folders)
+    ]
+
+
+def ended(pair: list[subprocess.Popen[str]], status: int) -> str:
+    """Wait for both processes, which must end with that status; what the first one said."""
+    said = [process.communicate()[1] for process in pair]
+    assert [process.returncode for process in pair] == [status, status], said[0][-2000:] + said[1][-2000:]
+    return said[0]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_resume_to_the_same_bits_and_only_the_first_writes(
+    work: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("jax")
+    values = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 30, "patience": 1000}
+    (work / "params.yaml").write_text(yaml.safe_dump({**values, "distribution": "data_parallel"}))
+    second = tmp_path / "second"
+    shutil.copytree(work, second)
+    shutil.copytree(work, tmp_path / "whole")
+    pair = start_pair([work, second], tmp_path / "state")
+    while not list((tmp_path / "state").rglob("*.npz")):
+        assert pair[0].poll() is None, pair[0].communicate()[1][-2000:]
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGTERM)
+    ended(pair, 128 + signal.SIGTERM)
+    assert not (work / "models/model.keras").exists()
+    assert "resuming after epoch" in ended(start_pair([work, second], tmp_path / "state"), 0)
+    ended(start_pair([tmp_path / "whole", second], tmp_path / "other"), 0)
+    for name in ("model.keras", "history.csv"):
+        assert (work / "models" / name).read_bytes() == (tmp_path / "whole" / "models" / name).read_bytes()
+    assert (work / "models/live").is_dir()
+    assert not (second / "models").exists()
 
 
 @pytest.mark.slow

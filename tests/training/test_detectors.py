@@ -64,6 +64,15 @@ def test_without_healthy_images_training_is_refused(leaves):
 
 
 @pytest.mark.slow
+def test_running_out_of_gpu_memory_names_batch_size(leaves, monkeypatch):
+    def exhausted(*arguments):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # as JAX says it
+
+    monkeypatch.setattr("leaf.training.detectors.Reconstructing.update", exhausted)
+    with pytest.raises(LeafError, match=r"^batch_size: memory does not hold a step of 16 images; .* for example 8$"):
+        _fit("autoencoder", leaves, 1)
+
+
 def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
     images, labels = leaves
     model, result = _fit("autoencoder", leaves, 12)

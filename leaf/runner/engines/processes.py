@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from leaf.errors import LeafError
 from leaf.runner.config import Local, Shell
 from leaf.runner.engines.base import State
 from leaf.runner.host import Host
@@ -63,5 +64,7 @@ def job_files(job: dict[str, Any]) -> dict[str, str]:
 
 def _cache() -> Path:
     """The folder of this project's DVC cache."""
-    answer = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=True)
+    answer = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise LeafError(f"{Path.cwd()}: no DVC project; run in the project's folder")
     return Path(answer.stdout.strip()).absolute()

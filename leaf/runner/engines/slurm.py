@@ -30,7 +30,8 @@ def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
         f"--time={target.time_limit}",
         "--requeue",
         "--open-mode=append",
-        "--nodes=1",
+        f"--nodes={target.nodes}",
+        "--ntasks-per-node=1",
     ]
     if target.signal_before:
         options.append(f"--signal=B:TERM@{target.signal_before}")

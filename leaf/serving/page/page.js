@@ -72,7 +72,7 @@ function show(card, { label, probability, threshold, known }) {
   const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`;
   const name = card.closest("ol").dataset.second;
   card.querySelector(".figures").textContent = known
-    ? `Probability of ${name}: ${percent(probability)}, called so from ${percent(threshold)}`
+    ? `${percent(probability)} likely ${name} (limit ${percent(threshold)})`
     : `Unlike every photograph it learned from. It would say ${label}, which means nothing here.`;
 }
 

@@ -1,0 +1,69 @@
+"""ConvNeXt in plain PyTorch, the same network as leaf's: what train_step.py measures against.
+
+The block is the one of the authors' reference code (facebookresearch/ConvNeXt): in channels-last memory the turn from
+(N,C,H,W) to (N,H,W,C) costs nothing, layer normalisation and the two products work on the last axis.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+# dims, depths, initial layer scale, as in leaf/networks/convnext.py and keras.applications
+KINDS = {
+    "convnext_atto": ((40, 80, 160, 320), (2, 2, 6, 2), 0.1),
+    "convnext_tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 1e-6),
+}
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Norm(nn.LayerNorm):
+    """Layer normalisation of the channels of (N,C,H,W)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """Depthwise 7×7, norm, two products with GELU between them, layer scale, residual."""
+
+    def __init__(self, dim: int, scale: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.expand, self.project = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.gamma * self.project(functional.gelu(self.expand(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class ConvNeXt(nn.Module):
+    """Images (N,3,H,W) float32 0..255 to logits (N,2): dropout on the image, backbone, pooling, BatchNorm, dense."""
+
+    def __init__(self, dims: Sequence[int], depths: Sequence[int], scale: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.1)
+        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", 255 * torch.tensor(DEVIATION).view(1, 3, 1, 1))
+        stages: list[nn.Module] = [nn.Conv2d(3, dims[0], 4, 4), Norm(dims[0], eps=1e-6)]
+        for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+            if stage:
+                stages += [Norm(dims[stage - 1], eps=1e-6), nn.Conv2d(dims[stage - 1], dim, 2, 2)]
+            stages += [Block(dim, scale) for _ in range(depth)]
+        self.backbone = nn.Sequential(*stages)
+        self.head = nn.Sequential(
+            nn.LayerNorm(dims[-1], eps=1e-6), nn.BatchNorm1d(dims[-1], eps=1e-3, momentum=0.01), nn.Linear(dims[-1], 2)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = (self.dropout(images) - self.mean) / self.deviation
+        return self.head(self.backbone(x).mean((2, 3)))
+
+
+def build(name: str) -> ConvNeXt:
+    """The network of that name, with random weights, in channels-last memory."""
+    return ConvNeXt(*KINDS[name]).to(memory_format=torch.channels_last)

@@ -1,0 +1,138 @@
+"""Changed copies of real photographs: how many `clean` keeps together, how many cleanvision finds, on the same images.
+
+python benchmarks/copies.py ../shared/data          # needs cleanvision, see benchmarks/requirements.txt
+
+To the distinct photographs of leaves_1041.npz, and to those of leaves_by_plant at 96×96, copies of some are added:
+cropped to 85 to 100 %, shifted by up to 8 px, turned by up to 5° (mirrored at the border), tinted by up to a tenth,
+saved as JPEG of quality 60 to 95, and all of it at once. Found is a copy that stands in one group with its photograph.
+A false alarm is a pair of a group that no truth explains: different leaves in leaves_by_plant, where the true leaf of
+each photograph is known; in leaves_1041, where it is not, every pair that was not planted: precision is a lower bound.
+"""
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from leaf.reading.ingest import ingest
+from leaf.similarity.cleaning import Settings, clean
+from leaf.similarity.rulings import COLUMNS
+
+SIDE = 96
+EACH = 60  # copies of each kind
+NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+
+
+def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, turn: float = 0) -> np.ndarray:
+    """The part of `image` of the given scale about its centre, shifted (pixels) and turned (degrees)."""
+    centre = (SIDE - 1) / 2
+    warp = cv2.getRotationMatrix2D((centre, centre), turn, scale)
+    warp[:, 2] += shift
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, warp, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REFLECT)
+
+
+def tinted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Each channel times 0.9 to 1.1."""
+    return np.clip(image * random.uniform(0.9, 1.1, 3), 0, 255).astype(np.uint8)
+
+
+def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Through JPEG."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))]
+    return cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+
+
+def everything(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """All changes at once."""
+    place = moved(image, random.uniform(0.85, 1), random.uniform(-8, 8, 2), random.uniform(-5, 5))
+    return saved(tinted(place, random), random)
+
+
+CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "crop": lambda image, random: moved(image, random.uniform(0.85, 1)),
+    "shift": lambda image, random: moved(image, shift=random.uniform(-8, 8, 2)),
+    "turn": lambda image, random: moved(image, turn=random.uniform(-5, 5)),
+    "tint": tinted,
+    "JPEG": saved,
+    "all at once": everything,
+}
+
+
+def ours(images: np.ndarray) -> list[set[int]]:
+    """The groups of `clean` with its default settings."""
+    index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
+    index["hash"] = [blake2b(image.data, digest_size=16).hexdigest() for image in images]
+    decisions = clean(images, index, [], NO_RULINGS, Settings()).decisions
+    return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
+
+
+def cleanvision(images: np.ndarray) -> list[set[int]]:
+    """cleanvision's sets of exact and near duplicates with its default settings."""
+    from cleanvision import Imagelab
+
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(Path(folder) / f"{number:06}.bmp")
+        lab = Imagelab(filepaths=[str(path) for path in sorted(Path(folder).iterdir())])
+        lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, verbose=False)
+        found = [*lab.info["exact_duplicates"]["sets"], *lab.info["near_duplicates"]["sets"]]
+    return [{int(Path(path).stem) for path in each} for each in found]
+
+
+def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct photographs of a data set, (N, SIDE, SIDE, 3), and the leaf that each shows, an own one if unknown."""
+    with tempfile.TemporaryDirectory() as place:
+        index = ingest(folder / name, Path(place) / "images.npy", ("healthy", "unhealthy"), SIDE).index
+        images = np.load(Path(place) / "images.npy")
+    rows = index.drop_duplicates("hash")["image"].to_numpy()
+    leaf = index["group"].where(index["group"].ne(""), index["image"].astype(str))
+    return images[rows], pd.factorize(leaf)[0][rows]
+
+
+def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.ndarray], list[set[int]]]) -> str:
+    """A row of the table: recall of each kind of copy and of all, precision, false alarms."""
+    random = np.random.default_rng(2023)
+    sources = random.permutation(len(images))[: EACH * len(CHANGES)]
+    copies = [
+        change(images[source], random)
+        for change, source in zip(np.repeat([*CHANGES.values()], EACH), sources, strict=True)
+    ]
+    sets = find(np.concatenate([images, copies]))
+    together = {pair for each in sets for pair in itertools.combinations(sorted(each), 2)}
+    planted = [(int(source), len(images) + place) for place, source in enumerate(sources)]
+    found = np.array([pair in together for pair in planted]).reshape(len(CHANGES), EACH).mean(axis=1)
+    shown = np.concatenate([leaf, leaf[sources]])
+    false = sum(shown[one] != shown[other] for one, other in together)
+    right = sum(pair in together for pair in planted)
+    cells = [
+        *(f"{share:.2f}" for share in found),
+        f"{found.mean():.3f}",
+        f"{right / max(right + false, 1):.3f}",
+        str(false),
+    ]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of leaves_1041.npz and leaves_by_plant")
+    folder = parser.parse_args().data
+    print("| images, found by | " + " | ".join(CHANGES) + " | all copies | precision | false pairs |")
+    print("| --- |" + " --: |" * (len(CHANGES) + 3))
+    for name in ("leaves_1041.npz", "leaves_by_plant"):
+        images, leaf = read(folder, name)
+        for find in (ours, cleanvision):
+            print(measure(f"{name}, {find.__name__}", images, leaf, find), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A whole epoch as `train` runs it against the bare training steps on a ready batch.
+
+Ours reads the memory-mapped images, flips them, updates the weights by the schedule, judges the validation images,
+writes the state of the epoch before and logs the curves: everything from one epoch's end to the next. The other side
+makes as many updates of a twin network on one batch that lies ready, and as many validation passes on it: what the
+network itself costs. The two alternate inside one training: an epoch that does not count, one that does and has the
+state of the first to write, and, once its own is written, the bare work. The first two epochs compile.
+
+The row counts the validation's passes on both sides. Against the updates alone the same epochs are printed as well.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import arguments, detail, report, row
+
+from leaf import networks
+from leaf.store import new_array, read_array
+from leaf.training import Recipe, fix_seeds, train
+from leaf.training.curves import curves
+from leaf.training.examples import Examples, batches, steps_per_epoch
+from leaf.training.optimizing import compile_for
+from leaf.training.schedules import schedule
+from leaf.training.state import State, keeping
+
+# (real and synthetic training images, validation images, side, epochs that count); bench is the default run's size
+SIZES = {"tiny": (48, 16, 16, 32, 1), "bench": (315, 83, 73, 96, 5), "full": (2744, 1138, 700, 96, 5)}
+
+
+def photographs(path: Path, count: int, side: int) -> np.ndarray:
+    """Random images (count, side, side, 3) uint8 in a file, memory-mapped as `train` reads them."""
+    with new_array(path, (count, side, side, 3), np.uint8) as out:
+        out[:] = np.random.default_rng(0).integers(0, 256, out.shape, np.uint8)
+    return read_array(path)
+
+
+class Alternation:
+    """Follows a training: the seconds of every second epoch, and of the bare work made after it."""
+
+    def __init__(
+        self, examples: Examples, passes: int, recipe: Recipe, side: int, save: Callable[[State], None]
+    ) -> None:
+        self.batch = next(batches(examples, recipe.batch_size, recipe.seed, 1))
+        self.steps, self.passes = steps_per_epoch(len(examples), recipe.batch_size), passes
+        self.twin = networks.build("convnext_atto", side)
+        compile_for(self.twin, recipe, schedule(recipe, 2, self.steps, len(examples)))
+        self.keep, self.kept = save, 0
+        self.whole: list[float] = []
+        self.updates: list[float] = []
+        self.validation: list[float] = []
+        self.began = 0.0
+
+    def save(self, state: State) -> None:
+        """Keep a state, and count it."""
+        self.keep(state)
+        self.kept += 1
+
+    def follow(self, epoch: int) -> None:
+        """After an even epoch note its time and do the bare work; an odd one's successor begins at once."""
+        now = time.perf_counter()
+        if epoch % 2 == 0:
+            self.whole.append(now - self.began)
+            while self.kept < epoch:  # what still writes this epoch's state must not slow the other side
+                time.sleep(0.01)
+            self._bare()
+        self.began = time.perf_counter()
+
+    def _bare(self) -> None:
+        moments = [time.perf_counter()]
+        for _ in range(self.steps):
+            self.twin.train_on_batch(*self.batch, return_dict=True)
+        moments.append(time.perf_counter())
+        for _ in range(self.passes):
+            self.twin.predict_on_batch(self.batch.images)
+        moments.append(time.perf_counter())
+        self.updates.append(moments[1] - moments[0])
+        self.validation.append(moments[2] - moments[1])
+
+
+def main() -> None:
+    """Train with both sides in turn, report the row."""
+    options = arguments(__doc__)
+    real, synthetic, held_out, side, counted = SIZES[options.size]
+    epochs = 2 * (counted + 1)
+    recipe = Recipe(epochs=epochs, patience=epochs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = photographs(folder / "images.npy", real + held_out, side)
+        made = photographs(folder / "synthetic.npy", synthetic, side)
+        labels = np.arange(real + held_out) % 2
+        learnt = Examples(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
+        validation = Examples(images, np.arange(real, real + held_out), labels[real:])
+        fix_seeds(recipe.seed)
+        model = networks.build("convnext_atto", side)
+        with keeping("epoch", folder / "state") as keeper, curves(folder / "live") as log:
+            sides = Alternation(learnt, -(-held_out // recipe.batch_size), recipe, side, keeper.save)
+            keeper.save = sides.save
+
+            def follow(finished: dict[str, Any]) -> None:
+                log(finished)
+                sides.follow(finished["epoch"])
+
+            freeze = partial(networks.freeze, model)
+            train(model, learnt, validation, recipe, freeze=freeze, keeper=keeper, follow=follow)
+    whole, updates, passes = sides.whole[1:], sides.updates[1:], sides.validation[1:]
+    strict = statistics.median(whole) / statistics.median(updates)
+    print(f"epoch: {strict:.3f} times its updates alone, the validation's passes counted as extra")
+    bare = [one + other for one, other in zip(updates, passes, strict=True)]
+    detail("epoch", {"images": len(learnt), "seconds": statistics.median(whole), "to_updates": strict}, options.record)
+    report(row("epoch", whole, bare, "<= 1.1"), options.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""`dvc repro` of the default run against the training inside it, and one with nothing to do against an empty pipeline.
+
+In a fresh clone with a cache of its own, so every stage runs. A stage's time goes from its first line to the next
+stage's, DVC's work on its outputs included. With nothing to do, DVC compares every dependency; the empty pipeline has
+the same stages with the same data between them, no parameters, no code to compare, and commands that make empty files.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from measure import alternate, arguments, detail, report, row
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {
+    "drawn": {"images": 208, "size": 32, "seed": 2023},
+    "outlier_copies": 4,
+    "image_size": 32,
+    "epochs": 2,
+    "batch_size": 64,
+    "backbone": "cnn_small",
+}
+# (changes of params.yaml, whole runs, runs with nothing to do)
+SIZES: dict[str, tuple[dict[str, Any], int, int]] = {"tiny": (TINY, 1, 1), "bench": ({}, 1, 7), "full": ({}, 5, 15)}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables of a person in `folder`, with caches of its own."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "XDG_CACHE_HOME": str(folder.parent / "cache"),
+    }
+
+
+def clone(folder: Path, changes: dict[str, Any]) -> None:
+    """Clone the project with the changes of the working tree on top, and change params.yaml."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-mo", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params | changes, sort_keys=False), encoding="utf-8")
+
+
+def empty(folder: Path) -> None:
+    """A project whose dvc.yaml has the same stages and the same data between them, and nothing else."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    kept = {}
+    made: set[str] = set()
+    for name, stage in stages.items():
+        outs = [*stage.get("outs", []), *(next(iter(metric)) for metric in stage.get("metrics", []))]
+        needed = [dep.replace("${dataset}", "data/raw/leaves.npz") for dep in stage["deps"]]
+        folders = sorted({str(Path(out).parent) for out in outs})
+        kept[name] = {
+            "cmd": f"mkdir -p {' '.join(folders)} && touch {' '.join(outs)}",
+            "deps": [dep for dep in needed if dep in made],
+            "outs": outs,
+        }
+        made |= set(outs)
+    folder.mkdir()
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": kept}, sort_keys=False), encoding="utf-8")
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], ["dvc", "repro", "--quiet"]):
+        subprocess.run(command, cwd=folder, env=environment(folder), check=True, stdout=subprocess.DEVNULL)
+
+
+def repro(folder: Path, *more: str) -> dict[str, float]:
+    """Run `dvc repro`: seconds of each stage that ran, and of `dvc` itself before the first."""
+    seconds: dict[str, float] = {}
+    stage, began = "dvc", time.perf_counter()
+    lines = []
+    with subprocess.Popen(
+        ["dvc", "repro", *more],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Running stage '"):
+                now = time.perf_counter()
+                seconds[stage] = now - began
+                stage, began = line.split("'")[1], now
+    seconds[stage] = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"pipeline: dvc repro exited {process.returncode}\n{''.join(lines)[-3000:]}")
+    return seconds
+
+
+def main() -> None:
+    """Time whole runs stage by stage, then runs with nothing to do; report both rows."""
+    options = arguments(__doc__)
+    changes, runs, idle = SIZES[options.size]
+    with tempfile.TemporaryDirectory() as name:
+        project, bare = Path(name) / "project", Path(name) / "empty"
+        clone(project, changes)
+        beside, whole = [], []
+        for _ in range(runs):
+            seconds = repro(project, "--force", "--no-run-cache")
+            whole.append(sum(seconds.values()))
+            beside.append(whole[-1] - seconds["train"])
+            print("pipeline: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items()), flush=True)
+        detail("pipeline", {"seconds": seconds}, options.record)
+        report(row("pipeline", beside, whole, "<= 0.25"), options.record)
+        empty(bare)
+        report(
+            row("pipeline_idle", *alternate(lambda: repro(project), lambda: repro(bare), idle), "<= 1.3"),
+            options.record,
+        )
+
+
+if __name__ == "__main__":
+    main()

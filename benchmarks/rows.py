@@ -1,0 +1,94 @@
+"""Every row of experiments.yaml that can run here, on real photographs: the table in docs/experiments.md.
+
+python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
+
+A row with `weights: imagenet` runs where a file for its backbone is given, the others are marked as not run. The two
+detectors run on drawn leaves too, of another seed than the one by which they were designed. Several hours on two cores
+with every row; rows named as arguments replace theirs alone.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runs import ROOT, draw, figures, run_all
+
+from leaf.experiments import Experiment, parse_settings, read_experiments
+from leaf.networks import is_detector
+from leaf.store import sha256
+
+RESULTS = Path(__file__).parent / "rows.json"
+DRAWN = {"drawn.images": 1000, "drawn.seed": 7}
+KEPT = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc")
+
+
+def settings(
+    row: Experiment, dataset: Path, weights: dict[str, Path], over: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What a row sets, with a file of weights in place of published ones; None where there is no such file."""
+    values = {**row.set, "dataset": str(dataset.resolve()), **over}
+    if values.get("weights") == "imagenet":
+        file = weights.get(values["backbone"])
+        if file is None:
+            return None
+        values |= {"weights": str(file.resolve()), "weights_sha256": sha256(file)}
+    return values
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """The figures of a finished run that the table shows."""
+    metrics = figures(folder)
+    scores = json.loads((folder / "data/scored/scores.json").read_text(encoding="utf-8"))["splits"]["test"]
+    return {
+        **{key: metrics["test"][key] for key in KEPT},
+        "roc_auc_low": scores["roc_auc_low"],
+        "roc_auc_high": scores["roc_auc_high"],
+        "images": scores["images"],
+        "validation_accuracy": metrics["validation"]["accuracy"],
+        "histogram_accuracy": metrics["baseline"]["histogram_accuracy"],
+        "best_epoch": metrics["best_epoch"],
+        "epochs": metrics["epochs"],
+    }
+
+
+def main() -> None:
+    """Run the rows and write benchmarks/rows.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", help="these alone; by default all")
+    parser.add_argument("--dataset", type=Path, required=True, help="an .npz or a folder, as `dataset` takes it")
+    parser.add_argument("--weights", action="append", default=[], metavar="BACKBONE=FILE", help="ImageNet weights")
+    parser.add_argument("--work", type=Path, default=Path("build/rows"), help="where the runs are kept")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over every row: smaller")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
+    options = parser.parse_args()
+    weights = {name: Path(file) for name, _, file in (text.partition("=") for text in options.weights)}
+    over = parse_settings(options.set)
+    rows = read_experiments(ROOT / "experiments.yaml")
+    chosen = options.rows or list(rows)
+    jobs: list[tuple[str, str, dict[str, Any]]] = []
+    for name in chosen:
+        values = settings(rows[name], options.dataset, weights, over)
+        if values is None:
+            continue
+        jobs.append((name, options.dataset.name, values))
+        if is_detector(str(values.get("backbone", ""))):
+            drawn = draw(options.work, {**DRAWN, **{k: v for k, v in over.items() if k.startswith("drawn.")}})
+            jobs.append((name, "drawn leaves", values | {"dataset": str(drawn)}))
+    folders = run_all([values for _, _, values in jobs], options.work)
+    results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else []
+    new = [
+        {"row": name, "dataset": dataset, "weights": "weights" in values, **kept(folder)}
+        for (name, dataset, values), folder in zip(jobs, folders, strict=True)
+    ]
+    replaced = {(row["row"], row["dataset"]) for row in new}
+    results = [row for row in results if (row["row"], row["dataset"]) not in replaced and row["row"] in rows] + new
+    results.sort(key=lambda row: (list(rows).index(row["row"]), row["dataset"]))
+    options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for row in new:
+        print(f"{row['row']:22} {row['dataset']:18} accuracy {row['accuracy']:.3f}, ROC AUC {row['roc_auc']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Run many recipes through the pipeline's own stages, two at a time: what accuracy.py, ablation.py and rows.py share.
+
+A run is a folder with a params.yaml of its own in which the stages have been run as DVC runs them; runs that agree on
+the parameters of the data stages, or of training, share those. Many trainings go on in one process, because starting
+TensorFlow takes longer than an epoch. A folder that holds a finished run is not run again, so a run that was cut off
+goes on; after a change of the data or the code, give another folder.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from leaf.experiments import with_settings
+from leaf.store import read_json, read_table
+
+ROOT = Path(__file__).resolve().parent.parent
+_DATA = {"ingest": "data/ingested", "clean": "data/cleaned", "split": "data/split", "balance": "data/balanced"}
+_DONE = "metrics/evaluate.json"
+
+
+def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) -> list[Path]:
+    """Run params.yaml with each of `settings` (dotted keys) laid over it; the folder of each finished run.
+
+    `jobs` trainings go on at once, on a core each. Raises LeafError for a wrong setting, and
+    subprocess.CalledProcessError where a stage fails.
+    """
+    work = work.resolve()
+    defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    folders, waiting = [], defaultdict(list)
+    for each in settings:
+        values = with_settings(defaults, each).model_dump(mode="json")
+        data = _folder(work, values, "data", list(_DATA))
+        trained = _folder(work, values, "trained", [*_DATA, "train"])
+        run = _folder(work, values, "run", [*_DATA, "train", "evaluate"])
+        folders.append(run)
+        if not (run / _DONE).exists() and run not in waiting[trained]:
+            _prepare(data, values)
+            if not (trained / "models/run.json").exists():
+                _fresh(trained, values, dict.fromkeys(_DATA.values(), data))
+            _fresh(run, values, {**dict.fromkeys(_DATA.values(), data), "models": trained})
+            waiting[trained].append(run)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_core) as pool:
+        for number, runs in enumerate(pool.map(_train_and_evaluate, waiting, waiting.values()), 1):
+            print(f"{number} of {len(waiting)} trainings done: {' '.join(run.name for run in runs)}", flush=True)
+    return folders
+
+
+def draw(work: Path, settings: Mapping[str, Any]) -> Path:
+    """A drawn data set (`drawn.*` in settings): its file."""
+    defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values = with_settings(defaults, settings).model_dump(mode="json")
+    folder = _folder(work.resolve(), values, "drawn", ["synthesize"])
+    file = folder / values["dataset"]
+    if not file.exists():
+        _stages(folder, values, ["synthesize"])
+    return file
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """The metrics of a finished run: test.*, validation.*, baseline.* and those of training."""
+    return {**read_json(folder / _DONE), **read_json(folder / "metrics/train.json")}
+
+
+def scored(folder: Path, split: str = "test") -> pd.DataFrame:
+    """The predictions of a finished run on one split, with each image's group, by image."""
+    table = read_table(folder / "data/scored/predictions.csv", ["image", "split", "label", "predicted"])
+    groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])
+    return table[table["split"] == split].merge(groups[["image", "group"]], on="image").sort_values("image")
+
+
+def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[str]) -> Path:
+    """The folder that is named after the parameters of these stages."""
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    keys = {key.partition(".")[0] for stage in stages for key in pipeline[stage].get("params", [])} | {"dataset"}
+    text = json.dumps({key: values[key] for key in sorted(keys)}, sort_keys=True)
+    return work / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
+    """Make an empty project with these parameters; `links` says whose outputs it takes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "data/references", folder / "data/references")
+    for name in ("dvc.yaml", "data/overrides.csv"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(dict(values)), encoding="utf-8")
+    for path, owner in links.items():
+        (folder / path).symlink_to(owner / path)
+
+
+def _prepare(folder: Path, values: Mapping[str, Any]) -> None:
+    """Run ingest, clean, split and balance, unless that has been done."""
+    if not (folder / "metrics/balance.json").exists():
+        _stages(folder, values, _DATA)
+
+
+def _stages(folder: Path, values: Mapping[str, Any], names: Iterable[str]) -> None:
+    _fresh(folder, values, {})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in names:
+        subprocess.run([sys.executable, "-m", f"stages.{name}"], cwd=folder, env=environment, check=True)
+
+
+def _one_core() -> None:
+    """Two trainings side by side, each on one core, finish sooner than one after the other on both."""
+    os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
+    sys.path.insert(0, str(ROOT))
+
+
+def _train_and_evaluate(trained: Path, runs: Sequence[Path]) -> Sequence[Path]:
+    from stages import evaluate, train
+
+    if not (trained / "models/run.json").exists():
+        os.chdir(trained)
+        train.main()
+    for run in runs:
+        os.chdir(run)
+        evaluate.main()
+    return runs

@@ -1,0 +1,114 @@
+"""What each further image costs at each stage: time, peak memory, disk. No target; docs/performance.md reads it.
+
+Each stage runs as DVC would run it, at two sizes; the slope is the difference by the difference in images, the rest is
+what a stage costs before its first image. Memory is the process's largest resident set, pages of mapped files
+included, which the system takes back when it needs them. The images are JPEG photographs of drawn leaves in a folder,
+crops and tints of 200; training runs one epoch; `same_photo` is off, as it is in a set of more than 50,000.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from measure import arguments, detail
+
+from leaf.drawing import draw_leaf
+
+ROOT = Path(__file__).resolve().parents[1]
+LEARNING = ("train", "evaluate")
+STAGES = ("ingest", "clean", "split", "balance", *LEARNING, "report")
+# (images at the two sizes, side, stages)
+SIZES = {
+    "tiny": ((120, 240), 32, STAGES[:4]),
+    "bench": ((1000, 4000), 96, STAGES),
+    "full": ((4000, 16_000), 96, STAGES),
+}
+CLASSES = ("healthy", "unhealthy")
+
+
+def photographs(folder: Path, count: int, side: int) -> None:
+    """`count` different JPEG files, three healthy for each two unhealthy, a sub-folder per class."""
+    random = np.random.default_rng(5)
+    leaves = [draw_leaf(np.random.default_rng([5, k]), side * 2, k % 5 < 3) for k in range(min(200, count))]
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        leaf = leaves[number % len(leaves)]
+        part = int(random.integers(side, 2 * side))
+        top, left = random.integers(0, 2 * side - part + 1, 2)
+        tinted = np.clip(leaf[top : top + part, left : left + part] * random.uniform(0.7, 1.2, 3), 0, 255)
+        path = folder / CLASSES[number % 5 >= 3] / f"{number:07}.jpg"
+        cv2.imwrite(str(path), tinted[..., ::-1].astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def project(folder: Path, side: int) -> None:
+    """What the stages read: params.yaml for one epoch on the photographs, dvc.yaml, no rulings."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params |= {"dataset": "photographs", "image_size": side, "epochs": 1, "same_photo": False}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "data" / "references").mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "overrides.csv", folder / "data")
+
+
+def run(stage: str, folder: Path) -> tuple[float, float]:
+    """Run one stage: its seconds, and the most memory that it held, in MiB."""
+    start = time.perf_counter()
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=variables, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"slopes: stage {stage} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def disk(folder: Path) -> int:
+    """Bytes that the stages have written."""
+    return sum(
+        path.stat().st_size
+        for name in ("data", "models", "reports")
+        for path in (folder / name).rglob("*")
+        if path.is_file()
+    )
+
+
+def main() -> None:
+    """Run the stages at both sizes and keep, for each, the fixed part and the part for each image."""
+    options = arguments(__doc__)
+    counts, side, stages = SIZES[options.size]
+    measured: dict[str, list[tuple[float, float, float]]] = {stage: [] for stage in stages}
+    for count in counts:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            photographs(folder / "photographs", count, side)
+            project(folder, side)
+            for stage in stages:
+                before = disk(folder)
+                seconds, memory = run(stage, folder)
+                measured[stage].append((seconds, memory, disk(folder) - before))
+    slopes = {}
+    for stage, (small, large) in measured.items():
+        each = [(high - low) / (counts[1] - counts[0]) for low, high in zip(small, large, strict=True)]
+        fixed = [low - slope * counts[0] for low, slope in zip(small, each, strict=True)]
+        slopes[stage] = {
+            "seconds": fixed[0],
+            "seconds_per_image": each[0],
+            "memory": fixed[1],
+            "memory_per_image": each[1],
+            "disk_per_image": each[2],
+        }
+        print(f"{stage}: {1000 * each[0]:.2f} ms, {1024 * each[1]:.1f} KiB of memory, {each[2]:.0f} bytes an image")
+    detail("slopes", {"images": counts, "side": side, "stages": slopes}, options.record)
+
+
+if __name__ == "__main__":
+    main()

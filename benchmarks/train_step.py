@@ -1,0 +1,109 @@
+"""A training step of ours on a processor, against keras.applications as shipped and the same network in PyTorch.
+
+One update of convnext_atto and convnext_tiny at 96×96 as `train` does it (Adam, cyclical rate, deterministic
+operations). The first peer is keras.applications' ConvNeXtTiny on TensorFlow with the same head; the second the same
+network in plain PyTorch, channels-last, which is checked to have as many parameters. Every side is warmed up, has the
+same batch, reads its loss after each update as a training does, and may use all cores.
+"""
+
+import importlib.util
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from measure import alternate, arguments, report, row
+
+from leaf import networks
+from leaf.training.determinism import fix_seeds
+from leaf.training.examples import Batch
+from leaf.training.optimizing import compile_for, update
+from leaf.training.recipe import Recipe
+from leaf.training.schedules import schedule
+
+# (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
+SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}
+STEPS = 4  # updates of convnext_atto in one measurement; of convnext_tiny a quarter
+Update = Callable[[], object]
+
+
+def batch_of(count: int, side: int) -> Batch:
+    """Random images, labels in turn."""
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.float32)
+    return Batch(images, np.eye(2, dtype=np.float32)[np.arange(count) % 2], np.ones(count, np.float32))
+
+
+def compiled(model: keras.Model, batch: Batch) -> Update:
+    """An update of a Keras network by the default recipe, as `train` makes it."""
+    recipe = Recipe(batch_size=len(batch.images))
+    compile_for(model, recipe, schedule(recipe, 2, 13, 13 * recipe.batch_size))
+    return lambda: update(model, batch, recipe)
+
+
+def shipped(batch: Batch) -> keras.Model:
+    """keras.applications' ConvNeXtTiny with our head."""
+    image = keras.Input(batch.images.shape[1:])
+    dropped = keras.layers.Dropout(0.1)(image)
+    body = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_tensor=dropped, pooling="avg")
+    return keras.Model(image, keras.layers.Dense(2)(keras.layers.BatchNormalization()(body.output)))
+
+
+def in_torch(name: str, batch: Batch, parameters: int) -> Update:
+    """An update of the same network in PyTorch; `parameters` is how many it must have."""
+    import convnext_torch
+    import torch
+
+    model = convnext_torch.build(name).train()
+    # BatchNormalization's two moving statistics count as parameters in Keras; PyTorch keeps them as buffers.
+    found = sum(each.numel() for each in model.parameters()) + 2 * model.head[1].num_features
+    if found != parameters:
+        raise SystemExit(f"train_step: {name} has {found} parameters in PyTorch, {parameters} here")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    loss_of = torch.nn.CrossEntropyLoss()
+    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)  # channels-last as it lies
+    labels = torch.from_numpy(batch.labels)
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def measure(name: str, ours: Update, other: Update, steps: int, repeats: int, target: str, record: bool) -> None:
+    """Warm both up, let them alternate, report the row; times are of one update."""
+    for _ in range(2):
+        ours(), other()
+
+    def several(one: Update) -> Update:
+        return lambda: [one() for _ in range(steps)]
+
+    times = alternate(several(ours), several(other), repeats)
+    report(row(name, *([seconds / steps for seconds in side] for side in times), target), record)
+
+
+def main() -> None:
+    """Measure the three pairs; without PyTorch its two are left out, which is said."""
+    options = arguments(__doc__)
+    atto, tiny, side, repeats = SIZES[options.size]
+    steps = STEPS if options.size != "tiny" else 1
+    for name, count, steps_each in (("convnext_atto", atto, steps), ("convnext_tiny", tiny, -(-steps // 4))):
+        batch = batch_of(count, side)
+        fix_seeds(42)
+        model = networks.build(name, side)
+        ours = compiled(model, batch)
+        if name == "convnext_tiny":
+            other = compiled(shipped(batch), batch)
+            measure("train_step_keras", ours, other, steps_each, repeats, ">= 4", options.record)
+            del other
+        if importlib.util.find_spec("torch") is None:
+            print(f"train_step_{name}: no torch (benchmarks/requirements.txt), not compared")
+            continue
+        other = in_torch(name, batch, model.count_params())
+        measure(f"train_step_{name}", ours, other, steps_each, repeats, ">= 1", options.record)
+
+
+if __name__ == "__main__":
+    main()

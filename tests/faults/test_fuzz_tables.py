@@ -1,0 +1,98 @@
+"""Whatever stands in overrides.csv or metadata.csv: it is read, or refused in one line, in bounded memory."""
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from leaf.reading import ingest
+from leaf.similarity import rulings
+from leaf.store import read_table
+
+CLASSES = ("healthy", "unhealthy")
+HASHES = [f"{number:032x}" for number in range(4)]
+MEMORY = 512 * 2**20  # bytes that reading may take on top of the process; beyond it a MemoryError fails the test
+SLOWLY = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+
+CELLS = st.one_of(
+    st.sampled_from([*HASHES, "keep", "drop", "relabel", *CLASSES, "", "NA", "nan", "=1+1", "../x", "healthy/0.png"]),
+    st.text(max_size=12),
+)
+HEADS = st.sampled_from(["hash,ruling,label,who,why", "file,label,group,split", "hash,hash,label", "file,label,file"])
+
+
+def line(cells):
+    return ",".join('"' + cell.replace('"', '""') + '"' if set(cell) & set(',"\n\r') else cell for cell in cells)
+
+
+TABLES = st.builds(
+    lambda head, rows: "\n".join([head, *map(line, rows)]).encode("utf-8", "surrogatepass"),
+    HEADS,
+    st.lists(st.lists(CELLS, min_size=1, max_size=6), max_size=6),
+)
+
+
+@st.composite
+def contents(draw):
+    """A table, some bytes of it changed or cut off; now and then any bytes at all."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=300))
+    raw = bytearray(draw(TABLES))
+    for _ in range(draw(st.integers(0, 3))):
+        raw[draw(st.integers(0, len(raw) - 1))] = draw(st.sampled_from(b'\0\n\r",\xff\xef;\t\x1a'))
+    return bytes(raw[: draw(st.integers(0, len(raw)))] if draw(st.booleans()) else raw)
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    """The address space may grow by MEMORY alone."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photographs")
+    for label in CLASSES:
+        (root / label).mkdir()
+        for number in range(2):
+            Image.fromarray(np.full((8, 8, 3), 40 * number + 9, np.uint8)).save(root / label / f"{number}.png")
+    return root
+
+
+def read_rulings(path):
+    table = read_table(path, rulings.COLUMNS, text=rulings.COLUMNS)
+    rulings.read(table, HASHES, CLASSES)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, **SLOWLY)
+@given(content=contents())
+def test_thousands_of_changed_rulings_are_read_or_refused_in_one_line(refused_in_one_line, tmp_path, content):
+    path = tmp_path / "overrides.csv"
+    path.write_bytes(content)
+    refused_in_one_line(read_rulings, path)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, **SLOWLY)
+@given(content=contents())
+def test_thousands_of_changed_metadata_are_read_or_refused_in_one_line(
+    refused_in_one_line, photographs, tmp_path, content
+):
+    (photographs / "metadata.csv").write_bytes(content)
+    refused_in_one_line(ingest, photographs, tmp_path / "images.npy", CLASSES, 8)
+
+
+def test_a_sound_table_is_read(photographs, tmp_path):
+    (tmp_path / "overrides.csv").write_text(f"hash,ruling,label,who,why\n{HASHES[1]},relabel,unhealthy,me,seen\n")
+    read_rulings(tmp_path / "overrides.csv")
+    (photographs / "metadata.csv").write_text("file,label\nhealthy/0.png,healthy\nunhealthy/1.png,unhealthy\n")
+    assert len(ingest(photographs, tmp_path / "images.npy", CLASSES, 8).index) == 2

@@ -1,0 +1,106 @@
+"""`dvc repro` and `dvc exp run --temp`, killed while they train: the same command again ends with the same bytes."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+OUTPUTS = ["models/model.keras", "models/history.csv", "models/run.json", "data/scored/predictions.csv"]
+OUTPUTS += ["metrics/train.json", "metrics/evaluate.json"]
+LONGER = {"backbone": "cnn_small", "epochs": 30, "patience": 99}  # long enough to be killed in the middle
+
+
+@pytest.fixture(scope="module")
+def fresh(project, tmp_path_factory):
+    """Make a copy of the small run in which training is still to come, with a folder of its own for the state."""
+
+    def make(name):
+        made = object.__new__(type(project))
+        made.folder = tmp_path_factory.mktemp(name) / "project"
+        shutil.copytree(project.folder, made.folder, symlinks=True)
+        made.set(**LONGER)
+        made.commit("a longer training")
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(fresh):
+    """The outputs of a run that nobody disturbed."""
+    made = fresh("whole")
+    made.run("dvc", "repro", "evaluate")
+    return outputs(made)
+
+
+def outputs(made):
+    return {name: (made.folder / name).read_bytes() for name in OUTPUTS}
+
+
+def begin(made, command):
+    """Start `command`; give its process and the training's process number once two epochs are kept."""
+    log = (made.folder.parent / "log").open("w")
+    process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=log, stderr=log)
+    states = made.folder.parent / "cache/leaf/training"
+    first = None
+    while process.poll() is None:
+        for state in states.glob("[!.]*.npz"):  # a dot: half-written
+            first = first or state.stat().st_mtime_ns
+            if state.stat().st_mtime_ns > first:
+                return process, int(state.with_suffix(".pid").read_text())
+        time.sleep(0.005)
+    pytest.fail((made.folder.parent / "log").read_text()[-4000:])
+
+
+def resumed_after(said):
+    return [int(epoch) for epoch in re.findall(r"training: resuming after epoch (\d+) of 30", said)]
+
+
+def test_dvc_repro_whose_training_was_killed_ends_with_the_same_bytes_when_given_again(fresh, whole):
+    made = fresh("repro")
+    process, training = begin(made, ["dvc", "repro", "evaluate"])
+    os.kill(training, signal.SIGKILL)
+    assert process.wait() == 255
+    assert not (made.folder / "models/model.keras").exists()
+    again = made.run("dvc", "repro", "evaluate")
+    assert resumed_after(again.stdout + again.stderr)[0] >= 2
+    assert outputs(made) == whole
+    assert not list((made.folder.parent / "cache/leaf/training").glob("*.npz"))
+
+
+def test_dvc_exp_run_temp_whose_training_was_killed_ends_with_the_same_bytes_when_given_again(fresh, whole):
+    made = fresh("temp")
+    command = ["dvc", "exp", "run", "--temp", "--name", "killed", "evaluate"]
+    process, training = begin(made, command)
+    os.kill(training, signal.SIGKILL)
+    assert process.wait() != 0
+    again = made.run(*command)
+    assert resumed_after(again.stdout + again.stderr)[0] >= 2
+    made.run("dvc", "exp", "apply", "killed")
+    assert outputs(made) == whole
+
+
+def test_a_dvc_that_was_killed_itself_leaves_an_orphan_that_its_successor_waits_for(fresh, whole):
+    made = fresh("orphan")
+    process, training = begin(made, ["dvc", "repro", "evaluate"])
+    process.kill()
+    process.wait()
+    os.kill(training, signal.SIGSTOP)  # the orphan shall not end before its successor comes
+    log = made.folder.parent / "again"
+    with log.open("w") as out:
+        again = subprocess.Popen(
+            ["dvc", "repro", "evaluate"], cwd=made.folder, env=made.environment(), stdout=out, stderr=out
+        )
+    waiting = f"process {training} is at work on this very run; waiting for it"
+    while waiting not in log.read_text() and again.poll() is None:
+        time.sleep(0.1)
+    os.kill(training, signal.SIGCONT)
+    assert again.wait() == 0, log.read_text()[-4000:]
+    assert waiting in log.read_text()
+    assert outputs(made) == whole

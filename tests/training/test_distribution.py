@@ -1,0 +1,80 @@
+"""`distribution: data_parallel`: two processes on JAX give what one gives, and no image is dropped or doubled."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from keras import backend
+
+from leaf.errors import LeafError
+from leaf.training import Recipe
+from leaf.training.distribution import join
+from leaf.training.nodes import run_on_all_nodes
+
+WORKER = Path(__file__).with_name("together.py")
+IMAGES, EPOCHS = 64, 3  # together.py's
+TOLERANCE = 1e-5  # relative; measured 2e-7: the sums over a batch are taken in another order
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process alone (`0`), and each of two together (`1`, `2`), wrote down."""
+    pytest.importorskip("jax")
+    folder = tmp_path_factory.mktemp("together")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    pair = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
+    started = []
+    for number, added in enumerate([{}, *({**pair, "KERAS_DISTRIBUTION_PROCESS_ID": str(i)} for i in (0, 1))]):
+        environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **added}
+        command = [sys.executable, str(WORKER), str(folder / str(number))]
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        complaint = process.communicate()[1]
+        assert process.returncode == 0, complaint[-3000:]
+    return {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["plain", "micro_batch", "averaged", "changed"])
+def test_two_processes_give_the_curve_of_one(outcomes: dict[str, Any], recipe: str) -> None:
+    alone, *pair = (np.array(outcomes[name]["curves"][recipe]) for name in "012")
+    assert alone.shape == (EPOCHS, 4)
+    for one in pair:
+        np.testing.assert_allclose(one, alone, rtol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_the_processes_share_the_images_without_dropping_or_doubling_one(outcomes: dict[str, Any]) -> None:
+    first, second = (Counter(outcomes[name]["seen"]) for name in "12")
+    assert sum(first.values()) == sum(second.values()) == IMAGES * EPOCHS // 2
+    assert first + second == Counter(outcomes["0"]["seen"])
+    assert set((first + second).values()) == {EPOCHS}
+    assert len(first + second) == IMAGES
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_devices_cannot_share_is_one_line_from_one_process(outcomes: dict[str, Any]) -> None:
+    said = [outcomes[name]["refused"] for name in "012"]
+    assert said == ["", "batch_size: 15; valid: a multiple of 2, the number of devices", "2"]
+
+
+def test_another_backend_is_one_line() -> None:
+    if backend.backend() == "jax":
+        pytest.skip("this is JAX")
+    with pytest.raises(LeafError, match=r"^distribution: data_parallel needs Keras on JAX, and it runs on \w+; set "):
+        join(Recipe(distribution="data_parallel"))
+
+
+def test_several_nodes_for_a_training_on_one_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    with pytest.raises(LeafError, match=r"^distribution: none, on 2 nodes; valid: data_parallel, or one node"):
+        run_on_all_nodes("stages.train", "none")

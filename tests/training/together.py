@@ -1,0 +1,98 @@
+"""Train with `distribution: data_parallel` as one of several processes, and write down what happened as JSON.
+
+python together.py OUT      the other processes are named by Keras's own KERAS_DISTRIBUTION_… variables
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from leaf.errors import LeafError
+from leaf.training import Examples, Recipe, fix_seeds, train
+from leaf.training.distribution import PROCESSES, join
+from leaf.training.recipe import Changes, Rate
+
+SIZE, IMAGES, EPOCHS = 16, 64, 3
+PLAIN: dict[str, Any] = {"augmentation": Changes(flip="none")}
+RECIPES: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "micro_batch": {"micro_batch": 4},
+    "averaged": {"weight_averaging": 0.9, "frozen_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
+    "changed": {"augmentation": Changes(rotation=10, mixup=0.2)},
+}
+
+
+def recipe(**choices: Any) -> Recipe:
+    rate = Rate(base=1e-3, max=1e-2, step_epochs=2)
+    fixed: dict[str, Any] = {"epochs": EPOCHS, "patience": 9, "learning_rate": rate, "distribution": "data_parallel"}
+    return Recipe(**{"batch_size": 16, **fixed, **choices})
+
+
+def examples(count: int, seed: int) -> Examples:
+    """Images of noise; those of class 1 are a little redder."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, count)
+    images = random.integers(0, 200, (count, SIZE, SIZE, 3))
+    images[labels == 1, :, :, 0] += 30
+    return Examples(images.astype(np.uint8), np.arange(count), labels)
+
+
+def network() -> keras.Model:
+    parts = [keras.Input((SIZE, SIZE, 3)), layers.Dropout(0.1), layers.Rescaling(1 / 255)]
+    parts += [layers.Conv2D(4, 5, 4, activation="relu"), layers.GlobalAveragePooling2D(), layers.BatchNormalization()]
+    return keras.Sequential([*parts, layers.Dense(2)])
+
+
+def digest(image: np.ndarray) -> str:
+    return hashlib.sha256(image.astype(np.uint8).tobytes()).hexdigest()[:16]
+
+
+def counting(seen: Counter[str]) -> None:
+    """Count each image that reaches Keras's training step in this process."""
+    step = keras.Sequential.train_on_batch
+
+    def counted(self: Any, images: np.ndarray, *rest: Any, **options: Any) -> Any:
+        seen.update(digest(image) for image in images)
+        return step(self, images, *rest, **options)
+
+    keras.Sequential.train_on_batch = counted
+
+
+def refused() -> str:
+    """What is said of a batch that two processes cannot share evenly; joins them all the same."""
+    try:
+        join(recipe(batch_size=15))
+    except (LeafError, SystemExit) as error:
+        os.environ.pop(PROCESSES, None)  # joined by now, which is done once
+        return str(error)
+    return ""
+
+
+def main(out: Path) -> None:
+    seen: Counter[str] = Counter()
+    counting(seen)
+    said: dict[str, Any] = {"refused": refused(), "curves": {}}
+    for name, choices in RECIPES.items():
+        seen.clear()
+        fix_seeds(0)
+        join(recipe(**choices))
+        result = train(
+            network(), examples(IMAGES, 0), examples(40, 1), recipe(**choices), freeze=lambda _: None, quiet=True
+        )
+        keys = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        said["curves"][name] = [[row[key] for key in keys] for row in result.history]
+        if name == "plain":
+            said["seen"] = dict(seen)
+    out.write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
