@@ -69,16 +69,17 @@ def logs(
         typer.echo(part, nl=False)
 
 
-@app.command(epilog="Examples: `leaf fetch`   `leaf fetch dropout_02 --wait`")
+@app.command(epilog="Examples: `leaf fetch --wait`   `leaf fetch dropout_02 --models`")
 def fetch(
     names: Names = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="stay until all have ended")] = False,
+    models: Annotated[bool, typer.Option("--models", "-m", help="what they made, too, for `dvc exp apply`")] = False,
     every: Every = 5,
 ) -> None:
-    """Bring the results back as DVC experiments: then `dvc exp show`, `dvc exp apply NAME && dvc pull`."""
+    """Bring the results back as DVC experiments: then `dvc exp show`; with `--models` also `dvc exp apply NAME`."""
     from leaf.runner.progress import fetch
 
-    raise typer.Exit(fetch(names or [], wait, every, typer.echo))
+    raise typer.Exit(fetch(names or [], wait, models, every, typer.echo))
 
 
 @app.command(epilog="Example: `leaf cancel dropout_02`")

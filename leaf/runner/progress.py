@@ -44,10 +44,10 @@ def listing(names: list[str]) -> list[str]:
     ]
 
 
-def fetch(names: list[str], wait: bool, every: float, say: Say) -> int:
+def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) -> int:
     """Bring the results of ended experiments into this repository; with `wait` stay until all have ended.
 
-    A lost connection is said once and waited out. Returns 0 where every experiment asked for is done, else 1.
+    With `models` DVC's cache receives what they made, too. A lost connection is said once and waited out. Returns 0 where every experiment asked for is done, else 1.
     """
     chosen = choose(names)
     silent = False
@@ -67,10 +67,21 @@ def fetch(names: list[str], wait: bool, every: float, say: Say) -> int:
         if not missing or not wait:
             break
         time.sleep(every)
+    if models:
+        _bring_outputs(chosen)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
         say(f"{missing} not ended yet; `leaf fetch --wait` stays until they have")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
+
+
+def _bring_outputs(chosen: list[tuple[Record, list[int]]]) -> None:
+    for record, indices in chosen:
+        target = check_target(record.target, record.settings)
+        names = [record.experiments[index].name for index in indices]
+        done = [repository.reference(record.revision, name) for name in names if record.ended.get(name) == "done"]
+        if done and target.needs_remote:
+            repository.bring_outputs(*repository.choose_data_remote(target.dvc_remote), done)
 
 
 def _collect(record: Record, say: Say) -> None:

@@ -118,13 +118,34 @@ def ssh_host(address: str) -> str:
 
 def push_data(remote: str, address: str) -> None:
     """Push what the commit's files name to the DVC remote. Raises LeafError where that fails."""
-    host = ssh_host(address)
-    if host and (refused := host_key_refused(host, dict(os.environ))):
-        raise LeafError(refused)
+    _check_host_key(address)
     answer = subprocess.run(["dvc", "push", "--quiet", "-r", remote], capture_output=True, text=True, check=False)
     if answer.returncode:
         complaint = [line for line in answer.stderr.splitlines() if line.strip()]
         raise LeafError(f"dvc push: {complaint[0] if complaint else 'failed'}")
+
+
+def bring_outputs(remote: str, address: str, references: Sequence[str]) -> None:
+    """Fetch what experiments made into DVC's cache, where `dvc exp apply` looks for it and fails if it is not there.
+
+    `dvc fetch` takes no revision and `dvc exp pull` asks git's remote in DVC's own way, so this calls DVC from Python.
+    Raises LeafError where that fails.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    _check_host_key(address)
+    try:
+        with Repo() as repo:
+            repo.fetch(revs=[git("rev-parse", name) for name in references], workspace=False, remote=remote)
+    except DvcException as error:
+        raise LeafError(f"DVC remote {remote}: {str(error).splitlines()[0]}") from None
+
+
+def _check_host_key(address: str) -> None:
+    host = ssh_host(address)
+    if host and (refused := host_key_refused(host, dict(os.environ))):
+        raise LeafError(refused)
 
 
 def _environment() -> dict[str, str]:

@@ -68,8 +68,8 @@ def test_a_name_that_exists_is_refused(pair: Project) -> None:
 
 def test_an_experiment_is_taken_over_with_its_model(pair: Project) -> None:
     assert not (pair.path / "model.txt").exists()
+    pair.leaf("fetch", "seed-2", "--models")
     run("dvc", "exp", "apply", "seed-2", cwd=pair.path)
-    run("dvc", "pull", cwd=pair.path)
     try:
         assert len((pair.path / "model.txt").read_text()) == 64
     finally:
