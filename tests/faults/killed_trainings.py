@@ -126,8 +126,11 @@ def main(folder: Path, seed: int, pipeline: Path) -> None:
     found["statuses"] = []
     for number in range(KILLS):
         training = Training(project, state)
-        # The first dies in its first epoch; all others at any moment of the next two.
+        # The first dies in its first epoch; all others at any moment of the next two, the second not before a state is
+        # there: it is written while the next epoch runs, and these epochs are shorter than a busy disk's answer.
         training.wait_for(draw.randrange(0, STEPS) if number == 0 else draw.randrange(1, 2 * STEPS + 1))
+        while number == 1 and not list(state.glob("training/[!.]*.npz")):  # a dot: half-written
+            training.wait_for(1)
         time.sleep(draw.uniform(0, 0.1))
         found["statuses"].append(training.end(signal.SIGKILL))
 
