@@ -47,7 +47,8 @@ def listing(names: list[str]) -> list[str]:
 def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) -> int:
     """Bring the results of ended experiments into this repository; with `wait` stay until all have ended.
 
-    With `models` DVC's cache receives what they made, too. A lost connection is said once and waited out. Returns 0 where every experiment asked for is done, else 1.
+    With `models` DVC's cache receives what they made, too. A lost connection is said once and waited out. Returns 0
+    where every experiment asked for is done, else 1.
     """
     chosen = choose(names)
     silent = False
