@@ -12,7 +12,7 @@ from leaf.similarity import symmetries
 
 SIDE = 8
 COMPONENTS = 12
-_SAMPLE = 20_000  # images that the components are computed from; any orthonormal basis keeps the bound
+_SAMPLE = 2000  # images that the components are computed from; any orthonormal basis keeps the bound
 
 
 def thumbnails(images: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:

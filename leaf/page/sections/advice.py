@@ -40,7 +40,7 @@ def _baseline(run: Run) -> Advice | None:
         "seen": f"The interval begins at {percent(block['accuracy_low'])}; a baseline ({best.note}) reaches "
         f"{percent(best.value)}. The network is not shown to be better.",
         "do": "Start from pretrained weights before anything else.",
-        "command": "leaf run mobilenet_v2",
+        "command": "leaf run transfer",
     }
 
 
@@ -127,7 +127,7 @@ def _random(run: Run) -> Advice | None:
     return {
         "seen": "The network learned from random weights, from these images alone.",
         "do": "A backbone that has seen a million other photographs usually gains most of all.",
-        "command": "leaf run mobilenet_v2",
+        "command": "leaf run transfer",
     }
 
 
