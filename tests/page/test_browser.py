@@ -79,7 +79,6 @@ def page(request, file, chromium):
     opened.on("pageerror", lambda error: opened.logged.append(str(error)))
     opened.on("request", lambda request: opened.asked.append(request.url))
     opened.goto(file.as_uri())
-    opened.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
     opened.evaluate("document.querySelectorAll('details').forEach(entry => entry.open = true)")
     opened.wait_for_function("[...document.images].every(image => image.complete)")
     yield opened
