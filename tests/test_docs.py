@@ -227,6 +227,7 @@ def _type(typed, home, folder):
         "PATH": f"{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "HOME": str(home),
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # the tests of the runner set it for all that follow them
         "XDG_CACHE_HOME": str(home / ".cache"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
