@@ -4,8 +4,9 @@ At 5,200 drawn images in the course's proportions, of which some are planted: JP
 brightness shifts of 2. Each side finds exact and near copies; ours ranks all images by mean squared error to the
 references as well, decides on every image, and is timed with the hashes that ingest makes. `clean_cleanvision` and
 `clean_report` are with `same_photo` off: neither peer looks for crops of one photograph. `clean_default` is the stage
-as it comes, crops included. cleanvision reads image files, here bitmaps: decoding them costs next to nothing; the loops
-work on the float32 array that the course's file holds.
+as it comes, crops included: it shall not take longer than the peer that does not seek them. cleanvision reads image
+files, here bitmaps: decoding them costs next to nothing; the loops work on the float32 array that the course's file
+holds.
 
 The planted copies must all be found that cleanvision finds, and nothing else, here and among the real photographs of
 leaves_1041.npz where the folder shared/data lies beside the project.
@@ -137,7 +138,7 @@ def main() -> None:
     report(row("clean_report", times[0], times[1], ">= 10", memory), options.record)
     if compare:
         report(row("clean_cleanvision", times[0], times[3], ">= 10"), options.record)
-        report(row("clean_default", times[2], times[3], ">= 10"), options.record)
+        report(row("clean_default", times[2], times[3], ">= 1"), options.record)
 
 
 if __name__ == "__main__":
