@@ -66,7 +66,7 @@ def by_cleanvision(folder: Path) -> list[set[int]]:
 
 
 def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
-    """The report's way: a loop over the images for each reference, and duplicates by comparing bytes, image by image."""
+    """The report's way: a loop over the images for each reference, and duplicates by comparing bytes in pairs."""
     for reference in references:
         sorted(float(np.mean((image - images[reference]) ** 2)) for image in images)
     pixels = [image.tobytes() for image in images]
