@@ -119,7 +119,7 @@ def measure(dataset: Path, weights: Path | None, seeds: Sequence[int], options: 
 
 
 def main() -> None:
-    """Measure on each data set, print it, and write benchmarks/accuracy.json."""
+    """Measure on each data set, print it, and keep it in benchmarks/accuracy.json, in place of its last one there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", action="append", required=True, help="an .npz, a folder, or FOLDER@NAME")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2 without its top")
@@ -128,15 +128,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where the runs are kept")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    results = []
+    results = {each["dataset"]: each for each in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     for text in options.dataset:
         result = measure(part(text, options.work), options.weights, options.seeds, options)
-        results.append(result)
+        results[result["dataset"]] = result
+        RESULTS.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
         print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}")
         for name, values in result["accuracy"].items():
             print(f"  {name:20} {np.mean(values):.3f}  ({', '.join(f'{value:.3f}' for value in values)})")
         print(*(f"  {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]]), sep="\n")
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

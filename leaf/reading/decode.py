@@ -1,5 +1,6 @@
 """One image file into pixels, and any image into a square of the wanted size."""
 
+import math
 import os
 import struct
 import zlib
@@ -20,7 +21,9 @@ _BROKEN = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, SyntaxError),
     *(EOFError, struct.error, zlib.error),
 )
-DRAFT = 2  # a JPEG is decoded at 1/2, 1/4 or 1/8 only while that leaves this many times the wanted size
+# A JPEG is decoded at 1/2, 1/4 or 1/8 while that leaves this many times the wanted size: less than half the time, and
+# logistic regression on MobileNetV2's features told 1,246 leaves of 256 pixels at 96 apart as well as from whole ones.
+DRAFT = 4 / 3
 
 
 class UnreadableError(Exception):
@@ -35,7 +38,7 @@ def decode(file: Path | BinaryIO, size: int) -> np.ndarray:
     with _readable(), Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > PIXELS:
             raise UnreadableError(f"{image.width}×{image.height}, at most {PIXELS:,} pixels")
-        image.draft("RGB", (DRAFT * size, DRAFT * size))  # moves JPEG alone
+        image.draft("RGB", (math.ceil(DRAFT * size), math.ceil(DRAFT * size)))  # moves JPEG alone
         return from_pil(image, size)
 
 
@@ -89,7 +92,8 @@ def _reason(error: Exception) -> str:
 def fit(images: np.ndarray, size: int) -> np.ndarray:
     """Centre-crop images (N, H, W, 3), uint8 or float32, to squares and resize them to `size`; same dtype.
 
-    Shrinking averages the area under each new pixel (OpenCV's INTER_AREA); enlarging is bicubic, clipped to 0..255.
+    Shrinking averages the area under each new pixel (OpenCV's INTER_AREA), but is bilinear where that would blur: by
+    less than one and a half. Enlarging is bicubic, clipped to 0..255.
     """
     height, width = images.shape[1:3]
     side = min(height, width)
@@ -97,7 +101,7 @@ def fit(images: np.ndarray, size: int) -> np.ndarray:
     images = images[:, top : top + side, left : left + side]
     if side == size:
         return np.ascontiguousarray(images)
-    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    how = cv2.INTER_CUBIC if side < size else cv2.INTER_LINEAR if 2 * side < 3 * size else cv2.INTER_AREA
     out = np.empty((len(images), size, size, 3), images.dtype)
     for place, image in enumerate(images):
         cv2.resize(np.ascontiguousarray(image), (size, size), dst=out[place], interpolation=how)

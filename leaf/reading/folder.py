@@ -1,20 +1,18 @@
 """A folder of image files as a data set: class folders, train/validation/test folders, or a metadata.csv."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from leaf.errors import LeafError
+from leaf.reading.ahead import cores, in_order
 from leaf.reading.decode import SUFFIXES, UnreadableError, decode
 from leaf.reading.metadata import FILE, Entry, read_metadata, split_name
 from leaf.reading.source import Block, Rows
 
 BLOCK = 64  # images handed on at a time
-_AHEAD = 128  # files being decoded, or decoded and waiting
 
 
 class FolderSource:
@@ -54,7 +52,7 @@ class FolderSource:
         dtype = np.uint8 if whole else np.float32
         places: list[int] = []
         images: list[np.ndarray] = []
-        for place, image in _in_order(lambda file: self._decode(file, size), self.rows.source):
+        for place, image in in_order(lambda files: self._decode(files, size), self.rows.source, cores()):
             if isinstance(image, str):
                 self._refuse_or_note(self.rows.source[place], image)
                 continue
@@ -66,33 +64,19 @@ class FolderSource:
         if images:
             yield Block(np.array(places), np.stack(images).astype(dtype, copy=False))
 
-    def _decode(self, file: str, size: int) -> np.ndarray | str:
-        try:
-            return decode(self.root / file, size)
-        except UnreadableError as why:
-            return str(why)
+    def _decode(self, files: Sequence[str], size: int) -> list[np.ndarray | str]:
+        images: list[np.ndarray | str] = []
+        for file in files:
+            try:
+                images.append(decode(self.root / file, size))
+            except UnreadableError as why:
+                images.append(str(why))
+        return images
 
     def _refuse_or_note(self, file: str, why: str) -> None:
         if not self.skip_unreadable:
             raise LeafError(f"{self.root / file}: cannot be read ({why}); mend it, or set `unreadable` to skip")
         self.unreadable[file] = why
-
-
-def _in_order(work: Callable[[str], np.ndarray | str], items: list[str]) -> Iterator[tuple[int, np.ndarray | str]]:
-    """Results of `work` in the order of `items`, computed in threads; no more than `_AHEAD` are held."""
-    with ThreadPoolExecutor(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ) as pool:
-        waiting: deque[Future[np.ndarray | str]] = deque()
-        try:
-            for place in range(len(items) + _AHEAD):
-                if place < len(items):
-                    waiting.append(pool.submit(work, items[place]))
-                if place >= _AHEAD and waiting:
-                    yield place - _AHEAD, waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _by_folder(root: Path, classes: tuple[str, str]) -> list[Entry]:

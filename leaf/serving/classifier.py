@@ -81,8 +81,17 @@ class Classifier:
             rows += self.judge(names, np.stack(pixels), views)
         return rows
 
-    def judge(self, names: Sequence[str], images: np.ndarray, views: int | None = None) -> list[Prediction]:
-        """Predict images that are prepared already, (N, S, S, 3) with N at most `BATCH`; see `predict`."""
+    def seems_known(self, images: np.ndarray) -> np.ndarray:
+        """Give what `judge` asks of prepared images (N, S, S, 3) without the network, for another thread: bool (N,)."""
+        return self._kind.seems(images)
+
+    def judge(
+        self, names: Sequence[str], images: np.ndarray, views: int | None = None, seems_known: np.ndarray | None = None
+    ) -> list[Prediction]:
+        """Predict images that are prepared already, (N, S, S, 3) with N at most `BATCH`; see `predict`.
+
+        `seems_known` is what the method of that name gave for them, where it has been asked already.
+        """
         views = self.views if views is None else views
         if not 1 <= views <= MOST:
             raise LeafError(f"views: {views}; valid: a whole number from 1 to {MOST}")
@@ -92,7 +101,8 @@ class Classifier:
         for number in range(1, views):
             probability += self._probability(self._ask(view(images, number))[0])
         probability /= views
-        of_its_kind = self._kind.holds(features, images)
+        seems = self.seems_known(images) if seems_known is None else seems_known
+        of_its_kind = self._kind.features.holds(features) & seems
         labels = np.where(probability >= self.threshold, self.classes[1], self.classes[0])
         rows = zip(names, labels, probability, of_its_kind, strict=True)
         return [Prediction(name, str(label), float(p), self.threshold, bool(k)) for name, label, p, k in rows]

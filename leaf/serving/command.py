@@ -1,21 +1,22 @@
 """`leaf predict`: rows on standard output as they come, everything else on standard error."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from leaf.errors import LeafError
+from leaf.reading.ahead import cores, in_order
 from leaf.reading.decode import SUFFIXES
 from leaf.serving import overlay
 from leaf.serving.classifier import BATCH, Classifier, load
 from leaf.serving.inputs import expand
 from leaf.serving.pixels import prepare
 from leaf.serving.prediction import Prediction, as_csv, as_json, as_text
+
+_Read = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it looks like the training images
 
 
 def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
@@ -66,33 +67,41 @@ class _Work:
         self.done = 0
 
     def rows(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
-        for count, names, pixels in self._read(images):
+        for count, names, read in self._read(images):
             if names:
-                predictions = self.classifier.judge(names, np.stack(pixels), self.views)
+                pixels = np.stack([image for image, _ in read], dtype=np.float32)
+                seems_known = np.array([seems for _, seems in read])
+                predictions = self.classifier.judge(names, pixels, self.views, seems_known)
                 if self.heatmap is not None:
-                    self._draw(self.heatmap, names, np.stack(pixels))
+                    self._draw(self.heatmap, names, pixels)
                 self.strange += sum(not row.known for row in predictions)
                 yield from predictions
             bar.update(count)
 
-    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[np.ndarray]]]:
+    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Read]]]:
         """Batch by batch its size and what could be read; the next one is read while the network judges the last."""
-        parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "photographs") as readers:
-            ahead = self._begin(readers, parts[0]) if parts else []
-            for place, part in enumerate(parts):
-                begun, ahead = ahead, self._begin(readers, parts[place + 1]) if place + 1 < len(parts) else []
-                names, pixels = [], []
-                for name, reading in zip(part, begun, strict=True):
-                    try:
-                        pixels.append(reading.result())
-                        names.append(name)
-                    except LeafError as error:
-                        self.unreadable.append(str(error))
-                yield len(part), names, pixels
+        count, names, read = 0, [], []
+        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one is the network's
+            count += 1
+            if isinstance(result, LeafError):
+                self.unreadable.append(str(result))
+            else:
+                names.append(images[place])
+                read.append(result)
+            if len(names) == BATCH or place + 1 == len(images):
+                yield count, names, read
+                count, names, read = 0, [], []
 
-    def _begin(self, readers: Executor, part: Sequence[str]) -> list[Future[np.ndarray]]:
-        return [readers.submit(prepare, name, self.classifier.image_size, name) for name in part]
+    def _prepare(self, names: Sequence[str]) -> list[_Read | LeafError]:
+        images: list[np.ndarray | LeafError] = []
+        for name in names:
+            try:
+                images.append(prepare(name, self.classifier.image_size, name))
+            except LeafError as error:
+                images.append(error)
+        pixels = [image for image in images if not isinstance(image, LeafError)]
+        seems = iter(self.classifier.seems_known(np.stack(pixels)) if pixels else ())
+        return [image if isinstance(image, LeafError) else (image, next(seems)) for image in images]
 
     def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
         for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):

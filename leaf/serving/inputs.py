@@ -1,6 +1,7 @@
 """From what a person typed to the images it means: files, folders, globs, and `-` for a list on standard input."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -48,11 +49,12 @@ def _one(argument: str, suffixes: frozenset[str]) -> Iterator[str]:
         yield argument
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():  # a link may lead back up, without end
-            yield from _below(path)
-        elif path.is_file():
-            yield path
+def _below(folder: str | Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):  # a link may lead back up, without end
+                yield from _below(entry.path)
+            elif entry.is_file():
+                yield Path(entry.path)

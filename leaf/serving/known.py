@@ -41,7 +41,9 @@ class Cloud:
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
         """Mahalanobis distance of each vector, (N, D), from the centre: float32 (N,)."""
-        return np.linalg.norm((np.asarray(vectors, np.float32) - self.centre) @ self.whitening, axis=1)
+        apart = np.asarray(vectors, np.float32) - self.centre
+        # Not `@`: the threads of its BLAS fight with those of the network, and its sums depend on N.
+        return np.linalg.norm(np.einsum("nd,de->ne", apart, self.whitening), axis=1)
 
     def holds(self, vectors: np.ndarray) -> np.ndarray:
         """Say which vectors, (N, D), belong to the cloud: bool (N,)."""
@@ -72,8 +74,12 @@ class Known:
         Returns:
             bool (N,).
         """
+        return self.features.holds(features) & self.seems(images)
+
+    def seems(self, images: np.ndarray) -> np.ndarray:
+        """Say the same by the images alone, (N, S, S, 3), before a network has seen them: bool (N,)."""
         copy = reference_distance(images, self.references) < COPY
-        return self.features.holds(features) & self.looks.holds(looks(images)) & ~copy
+        return self.looks.holds(looks(images)) & ~copy
 
 
 def fit(

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
     yield ",".join(COLUMNS)
     for prediction in predictions:
         text = io.StringIO()
-        row = asdict(prediction) | {"known": int(prediction.known)}
+        row = vars(prediction) | {"known": int(prediction.known)}
         csv.writer(text, lineterminator="").writerow(row.values())
         yield text.getvalue()
 
@@ -43,7 +43,7 @@ def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Give the lines of one JSON array, one prediction a line, so that a long one can be read as it grows."""
     before = "["
     for prediction in predictions:
-        yield before + json.dumps(asdict(prediction), ensure_ascii=False)
+        yield before + json.dumps(vars(prediction), ensure_ascii=False)
         before = ","
     yield "]" if before == "," else "[]"
 

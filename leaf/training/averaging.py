@@ -1,6 +1,7 @@
 """A moving average of the weights, one step per update."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,13 +27,13 @@ class Average:
         self.momentum = momentum
         self.updates = 0
         self.values: list[Any] = [ops.copy(weight) for weight in self.weights]
+        self._mixed = _compiled(_mix)
 
     def update(self) -> None:
         """Take the weights after an update into account."""
         keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
-        self.values = [
-            ops.add(keep * value, (1 - keep) * weight) for value, weight in zip(self.values, self.weights, strict=True)
-        ]
+        shares = np.array([keep, 1 - keep], np.float32)
+        self.values = self._mixed(self.values, [weight.value for weight in self.weights], shares)
         self.updates += 1
 
     @contextmanager
@@ -56,3 +57,17 @@ class Average:
         """Take up an average that `arrays` gave after so many updates."""
         self.values = list(arrays)
         self.updates = updates
+
+
+def _mix(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
+    return [ops.add(shares[0] * value, shares[1] * weight) for value, weight in zip(values, weights, strict=True)]
+
+
+def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """One call of the backend for all weights: hundreds of small ones took an eighth of a training of convnext_atto."""
+    match keras.backend.backend():
+        case "tensorflow":
+            return sys.modules["tensorflow"].function(function, autograph=False)
+        case "jax":
+            return sys.modules["jax"].jit(function)
+    return function
