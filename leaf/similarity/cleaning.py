@@ -12,7 +12,7 @@ from leaf.similarity import aligned, distances, exact, groups, near, outliers, r
 from leaf.similarity.decisions import Decisions, decide
 
 # A ranking is written as far as the outliers and so many images behind the cut; the rest of a huge set says nothing.
-RANKING_TAIL = 10_000
+RANKING_TAIL = 2000
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def clean(
     named: Sequence[int | tuple[str, np.ndarray]] = (
         outliers.propose(first, plain, settings.outlier_copies) if references == "auto" else references
     )
-    rankings = [_rank(images, first, distinct, reference, settings.outlier_cut) for reference in named]
+    rankings = _rank(images, first, distinct, small, named, settings.outlier_cut)
     place, distance = outliers.nearest(rankings, len(images))
 
     copied = np.flatnonzero(first != np.arange(len(first)))
@@ -117,9 +117,22 @@ def _rank(
     images: np.ndarray,
     first: np.ndarray,
     distinct: np.ndarray,
-    reference: int | tuple[str, np.ndarray],
+    small: np.ndarray,
+    references: Sequence[int | tuple[str, np.ndarray]],
     cut: float | Literal["jump"],
-) -> outliers.Ranking:
+) -> list[outliers.Ranking]:
+    given = [_reference(images, reference) for reference in references]
+    within = outliers.REACH if cut == "jump" else cut
+    pixels = [each for _, each, _ in given]
+    place = np.searchsorted(distinct, first)
+    measured = distances.to_references(images, distinct, small, pixels, within, RANKING_TAIL)
+    return [
+        outliers.rank(name, distance[place], cut, own) for (name, _, own), distance in zip(given, measured, strict=True)
+    ]
+
+
+def _reference(images: np.ndarray, reference: int | tuple[str, np.ndarray]) -> tuple[str, np.ndarray, int | None]:
+    """Name and pixels of a reference, and its number where it is an image of the set."""
     own = None
     if isinstance(reference, tuple):
         name, pixels = reference
@@ -127,10 +140,7 @@ def _rank(
         if not 0 <= reference < len(images):
             raise LeafError(f"references: there is no image {reference}; valid: 0 to {len(images) - 1}, or file names")
         name, pixels, own = str(reference), np.asarray(images[reference]), reference
-    pixels = np.ascontiguousarray(pixels, images.dtype)
-    distance = np.empty(len(images))
-    distance[distinct] = distances.to_reference(images, distinct, pixels)
-    return outliers.rank(name, distance[first], cut, own)
+    return name, np.ascontiguousarray(pixels, images.dtype), own
 
 
 def _ranking_table(rankings: Sequence[outliers.Ranking]) -> pd.DataFrame:

@@ -22,8 +22,9 @@ MOST_PROPOSED = 50
 class Ranking:
     """One reference, its distances to all images, and the cut.
 
-    `reference` is an image number or a file name; `order` int64 (N,) the images by distance; `distance` float64 (N,)
-    in that order; the first `outliers` of them are copies of the reference; 0 where no clear jump was found.
+    `reference` is an image number or a file name; `order` int64 (K,) the nearest images by distance; `distance`
+    float64 (K,) in that order; the first `outliers` of them are copies of the reference; 0 where no clear jump was
+    found.
     """
 
     reference: str
@@ -78,12 +79,14 @@ def jump(distances: np.ndarray) -> int:
 
 
 def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], own: int | None = None) -> Ranking:
-    """Rank N images by `distances` (N,) to `reference` and cut at the jump, or after the last distance <= `cut`.
+    """Rank images by `distances` (N,) to `reference` and cut at the jump, or after the last distance <= `cut`.
 
+    An infinite distance says that the image stands behind all others and outside the ranking.
     `own` is the reference's own number where it is an image of the set: its distance of 0 to itself is no evidence
     of copies, so the jump is sought among the others; where there is one, the reference leaves with its copies.
     """
-    order = np.argsort(distances, kind="stable")
+    ranked = np.flatnonzero(np.isfinite(distances))
+    order = ranked[np.argsort(distances[ranked], kind="stable")]
     distance = distances[order]
     if cut != "jump":
         return Ranking(reference, order, distance, int(np.searchsorted(distance, cut, side="right")))

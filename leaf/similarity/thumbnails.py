@@ -11,7 +11,7 @@ import numpy as np
 from leaf.similarity import symmetries
 
 SIDE = 8
-COMPONENTS = 12
+COMPONENTS = 32
 _SAMPLE = 2000  # images that the components are computed from; any orthonormal basis keeps the bound
 
 
@@ -40,6 +40,6 @@ def basis(small: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
 
 
 def project(small: np.ndarray, axes: np.ndarray, symmetry: str = "none") -> np.ndarray:
-    """Thumbnails (K,h,w,3), turned by `symmetry`, on the basis `axes`: float64 (K, components)."""
+    """Thumbnails (K,h,w,3), turned by `symmetry`, on the basis `axes`: float32 (K, components)."""
     turned = np.ascontiguousarray(symmetries.apply(symmetry, small)).reshape(len(small), -1)
-    return turned @ axes
+    return turned @ axes.astype(np.float32)
