@@ -30,8 +30,8 @@ PAIRS = [
     ("plain", "default"),
     ("report_mobilenet_v2", "transfer"),
     ("logistic", "transfer"),
-    ("logistic_224", "transfer_224"),
 ]
+RECIPES = ("default", "plain", "transfer", "report_mobilenet_v2")
 
 
 def part(text: str, work: Path) -> Path:
@@ -82,37 +82,36 @@ def right(folder: Path) -> np.ndarray:
 def measure(dataset: Path, weights: Path | None, seeds: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
     """Run every recipe with every seed on one data set; the accuracies and the comparisons."""
     rows = {name: row.set for name, row in read_experiments(ROOT / "experiments.yaml").items()}
-    recipes: dict[str, Mapping[str, Any]] = {"default": {}, "plain": rows["plain"]}
-    if weights:
-        given = {"weights": str(weights.resolve()), "weights_sha256": sha256(weights)}
-        recipes |= {name: {**rows[name], **given} for name in ("transfer", "report_mobilenet_v2")}
-        if options.large:
-            recipes["transfer_224"] = {**recipes["transfer"], "image_size": 224}
+    given = {"weights": str(weights.resolve()), "weights_sha256": sha256(weights)} if weights else {}
+    recipes: dict[str, Mapping[str, Any]] = {}
+    for name in options.recipes:
+        pretrained = "weights" in rows[name]
+        if weights or not pretrained:
+            recipes[name] = {**rows[name], **(given if pretrained else {}), **options.changes}
     jobs = [(name, {**each, "dataset": str(dataset), "seed": seed}) for name, each in recipes.items() for seed in seeds]
     folders: dict[str, list[Path]] = {name: [] for name in recipes}
     for (name, _), folder in zip(jobs, run_all([values for _, values in jobs], options.work), strict=True):
         folders[name].append(folder)
     correct = {name: np.stack([right(folder) for folder in each]) for name, each in folders.items()}
     groups = {name: scored(each[0])["group"].to_numpy() for name, each in folders.items()}
-    for suffix in ("", "_224"):
-        if f"transfer{suffix}" in folders and weights:
-            first = folders[f"transfer{suffix}"][0]
-            correct[f"logistic{suffix}"] = logistic(first, weights)[None]
-            groups[f"logistic{suffix}"] = groups[f"transfer{suffix}"]
+    if "transfer" in folders and weights:
+        correct["logistic"] = logistic(folders["transfer"][0], weights)[None]
+        groups["logistic"] = groups["transfer"]
     pairs = [pair for pair in PAIRS if pair[0] in correct and pair[1] in correct]
     verdicts = holm([compare(pair, correct[pair[0]], correct[pair[1]], groups[pair[1]]) for pair in pairs])
-    two = [correct["default"][[0]], correct["default"][[-1]]]
-    same = compare((f"seed {seeds[0]}", f"seed {seeds[-1]}"), *two, groups["default"])
+    first = next(iter(recipes))
+    two = [correct[first][[0]], correct[first][[-1]]]
+    same = compare((f"seed {seeds[0]}", f"seed {seeds[-1]}"), *two, groups[first])
     return {
-        "dataset": dataset.name,
+        "dataset": " ".join([dataset.name, *(f"{key}={value}" for key, value in options.changes.items())]),
         "seeds": list(seeds),
-        "images": len(groups["default"]),
+        "images": len(groups[first]),
         "accuracy": {name: [round(float(x), 4) for x in each.mean(axis=1)] for name, each in correct.items()},
         "validation": {
             name: [round(figures(folder)["validation"]["accuracy"], 4) for folder in each]
             for name, each in folders.items()
         },
-        "histogram": round(figures(folders["default"][0])["baseline"]["histogram_accuracy"], 4),
+        "histogram": round(figures(folders[first][0])["baseline"]["histogram_accuracy"], 4),
         "verdicts": [one.sentence for one in verdicts],
         "two_seeds": same.sentence,
     }
@@ -124,9 +123,11 @@ def main() -> None:
     parser.add_argument("--dataset", action="append", required=True, help="an .npz, a folder, or FOLDER@NAME")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2 without its top")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
-    parser.add_argument("--large", action="store_true", help="transfer at 224×224 too: five times as long")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES, help="default: all")
+    parser.add_argument("--image-size", type=int, help="pixels, in place of each recipe's own")
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where the runs are kept")
     options = parser.parse_args()
+    options.changes = {"image_size": options.image_size} if options.image_size else {}
     options.work.mkdir(parents=True, exist_ok=True)
     results = {each["dataset"]: each for each in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     for text in options.dataset:

@@ -219,6 +219,7 @@ def performance_md(folder: Path = ROOT / "benchmarks") -> str:
     return page.render(
         rows=[(name, *claim, results.get(name)) for name, claim in CLAIMS.items()],
         first_answer=details.get("first_answer"),
+        idle=details.get("pipeline_idle"),
         stages=list(details["pipeline"]["seconds"].items()) if "pipeline" in details else [],
         million=million(slopes, grown),
         sizes=slopes["images"] if slopes else [],
