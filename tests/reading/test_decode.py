@@ -4,6 +4,7 @@ import contextlib
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,6 +105,13 @@ def test_shrinking_averages_the_area():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[0, :2, :2] = [[[100] * 3, [200] * 3], [[0] * 3, [100] * 3]]
     assert fit(image, 2)[0, 0, 0].tolist() == [100, 100, 100]
+
+
+def test_shrinking_by_a_third_keeps_more_detail_than_the_mean_of_areas():
+    coarse = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image = cv2.resize(coarse, (128, 128), interpolation=cv2.INTER_CUBIC)
+    area = cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA)
+    assert area.std() < 0.99 * fit(image[None], 96).std()
 
 
 def test_enlarging_stays_within_0_to_255():

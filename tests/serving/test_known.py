@@ -76,6 +76,14 @@ def test_looks_do_not_change_with_the_batch():
     assert looks(images[:0]).shape == (0, NUMBERS)
 
 
+def test_a_distance_does_not_change_with_the_batch():
+    rng = np.random.default_rng(0)
+    cloud = known.Cloud(rng.random(320, np.float32), rng.random((320, 320), np.float32), 1)
+    vectors = rng.random((64, 320), np.float32)
+    together = cloud.distance(vectors)
+    assert together.tolist() == [cloud.distance(vector[None])[0] for vector in vectors]
+
+
 def test_looks_of_extremes_are_finite():
     images = np.stack([np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)])
     assert np.isfinite(looks(images)).all()

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -32,16 +33,20 @@ def brute_force(images: np.ndarray, threshold: float, names: tuple[str, ...]) ->
     threshold=st.sampled_from([1, 60, 150, 900, 8000]),
     dtype=st.sampled_from([np.uint8, np.float32]),
     turns=st.booleans(),
+    blocks=st.sampled_from([(256, 2048), (3, 4), (7, 2)]),
 )
-@settings(max_examples=25, deadline=None)
-def test_the_near_join_equals_brute_force(seed: int, size: int, threshold: float, dtype: type, turns: bool) -> None:
+@settings(max_examples=40, deadline=None)
+def test_the_near_join_equals_brute_force(
+    seed: int, size: int, threshold: float, dtype: type, turns: bool, blocks: tuple[int, int]
+) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (12, size, size, 3))
     source = rng.integers(0, 12, 8)
     noise = rng.normal(0, rng.uniform(0, 2 * np.sqrt(threshold), (8, 1, 1, 1)), (8, size, size, 3))
     turned = np.stack([symmetries.apply(str(rng.choice(symmetries.SYMMETRIES)), images[i]) for i in source])
     images = np.concatenate([images, np.clip(turned + noise, 0, 255)]).astype(dtype)
-    found = join(images, threshold, turns)
+    with patch.multiple(near, _ROWS=blocks[0], _COLUMNS=blocks[1]):
+        found = join(images, threshold, turns)
     names = symmetries.SYMMETRIES if turns else symmetries.SYMMETRIES[:1]
     assert set(map(tuple, found.rows.tolist())) == brute_force(images, threshold, names)
     assert len(found.rows) == len({tuple(pair) for pair in found.rows.tolist()})
