@@ -59,6 +59,14 @@ def test_the_threshold_itself_is_not_below_the_threshold() -> None:
     assert join(images, 100.001).mse.tolist() == [100]
 
 
+def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the_threshold() -> None:
+    greys = np.random.default_rng(0).permutation(np.arange(0, 252, 12))
+    images = np.zeros((len(greys), 16, 16, 3), np.uint8) + greys[:, None, None, None].astype(np.uint8)
+    with patch.multiple(near, _ROWS=4, _COLUMNS=4):
+        found = join(images, 12**2 + 0.1)
+    assert sorted(abs(greys[found.rows[:, 0]] - greys[found.rows[:, 1]])) == [12] * (len(greys) - 1)
+
+
 def test_a_threshold_of_0_finds_nothing() -> None:
     assert len(join(np.zeros((3, 16, 16, 3), np.uint8), 0).rows) == 0
 
