@@ -43,7 +43,7 @@ CLAIMS = {
     "train_step_convnext_atto": ("training step, convnext_atto", "the same in PyTorch"),
     "epoch": ("an epoch of `train`", "the bare steps on a ready batch"),
     "pipeline": ("default run: all stages beside training", "the whole run"),
-    "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of the same stages"),
+    "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of the same shape"),
     "predict": ("`leaf predict`, 1,000 files after start-up", "the bare network"),
     "page": ("one image through the served page", "the bare network"),
     "serve": ("one of eight images at once through the server", "the bare network, eight images"),
