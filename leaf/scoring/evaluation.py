@@ -41,11 +41,17 @@ class Evaluation:
     def summary(self) -> str:
         """The accuracy with its interval, beside the baselines, in a few lines."""
         block, baseline = self.scores["splits"][self.judged_on], self.scores["baseline"]
+        before = block["before_calibration"]
         lines = [
             f"{self.judged_on}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
             f"{block['accuracy_high']:.3f}) on {block['images']} images, threshold {self.scores['threshold']:.3f}",
             "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
         ]
+        if before:
+            lines.append(
+                f"temperature {self.scores['temperature']:.2f}: expected calibration error "
+                f"{before['calibration_error']:.3f} before, {block['calibration_error']:.3f} after"
+            )
         return "\n".join([*lines, self.scores["note"]] if self.scores["note"] else lines)
 
 
@@ -66,9 +72,13 @@ def evaluate(
     present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
     held_out = {name: table[table["split"].eq(name)] for name in present}
     validation = held_out["validation"]
-    rows, labels = validation["image"].to_numpy(), validation["label"].to_numpy()
-    temperature = best_temperature(labels, ask(rows, 1.0)) if calibrate == "temperature" else 1.0
-    answers = {name: ask(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
+    labels = validation["label"].to_numpy()
+    answers = {name: ask(part["image"].to_numpy(), 1.0) for name, part in held_out.items()}
+    temperature, before = 1.0, None
+    if calibrate == "temperature":
+        before = answers
+        temperature = best_temperature(labels, before["validation"])
+        answers = {name: ask(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
     cut = best_threshold(labels, answers["validation"]) if threshold == "validation" else float(threshold)
 
     judged_on: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
@@ -77,6 +87,8 @@ def evaluate(
         name: measure(part["label"].to_numpy(), part["probability"].to_numpy(), cut)
         for name, part in predictions.items()
     }
+    for name, block in blocks.items():
+        block["before_calibration"] = _before(held_out[name]["label"].to_numpy(), before[name]) if before else None
     judged = predictions[judged_on]
     baseline = _baselines(images, table[table["split"].eq("train")], judged)
     sources = table.set_index("image")["source"].loc[judged["image"]].astype(str)
@@ -102,6 +114,12 @@ def evaluate(
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
     table = part[["image", "split", "label"]].reset_index(drop=True)
     return table.assign(probability=probabilities, predicted=predict(probabilities, threshold))
+
+
+def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """What a temperature is there to lower, at temperature 1."""
+    block = measure(labels, probabilities, 0.5)
+    return {key: block[key] for key in ("log_loss", "calibration_error")}
 
 
 def _baselines(images: np.ndarray, train: pd.DataFrame, judged: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -180,6 +180,13 @@ def test_a_detector_without_accuracy_shows_its_loss(bare):
     assert ">Accuracy</text>" not in bare
 
 
+def test_a_temperature_shows_the_calibration_error_before_and_after(tables, finished):
+    made = tables()
+    made["scores"]["splits"]["test"]["before_calibration"] = {"log_loss": 0.7, "calibration_error": 0.118}
+    assert "The temperature took the expected error from 0.118 to 0.042." in render(Run(**made))
+    assert "The temperature took" not in finished
+
+
 def test_the_changed_parameters_are_listed_with_their_defaults(finished):
     row = re.search(r"<code>dropout</code>.*?</tr>", finished, re.S).group()
     assert "0.2" in row

@@ -107,9 +107,17 @@ def test_a_temperature_makes_an_overconfident_network_honest(result):
     calibrated = evaluate(IMAGES, table(), ask, calibrate="temperature")
     assert calibrated.scores["temperature"] > 1.5
     assert calibrated.metrics["test"]["calibration_error"] < result.metrics["test"]["calibration_error"] / 2
+    blocks, plain = calibrated.scores["splits"], result.scores["splits"]
+    for split in ("validation", "test"):
+        before = {key: plain[split][key] for key in ("log_loss", "calibration_error")}
+        assert blocks[split]["before_calibration"] == before
+    assert "expected calibration error 0.1" in calibrated.summary
+    assert " before, 0.0" in calibrated.summary
 
 
 def test_without_calibration_the_temperature_is_1(result):
+    assert result.scores["splits"]["test"]["before_calibration"] is None
+    assert "temperature" not in result.summary
     assert result.scores["temperature"] == 1
 
 

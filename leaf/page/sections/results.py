@@ -170,11 +170,11 @@ def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
     error = block.get("calibration_error")
     told = f"Calibration on {name}: share right against confidence, in {len(bins)} bins"
     told += f"; expected error {number(error)}." if error is not None else "."
-    return Figure(
-        reliability(bins, told),
-        None,
-        "Each dot is a bin of images, larger for more. On the dashed line the network means what it says.",
-    )
+    caption = "Each dot is a bin of images, larger for more. On the dashed line the network means what it says."
+    before = (block.get("before_calibration") or {}).get("calibration_error")
+    if error is not None and before is not None:
+        caption += f" The temperature took the expected error from {number(before)} to {number(error)}."
+    return Figure(reliability(bins, told), None, caption)
 
 
 def _folders(run: Run) -> dict[str, Any] | None:
