@@ -24,9 +24,8 @@ def network(experiment: str | None, settings: Sequence[str], as_json: bool) -> s
 
     from leaf.networks import build, summary  # after the checks: importing Keras takes seconds
 
-    model = build(
-        chosen.backbone, chosen.image_size, dropout=chosen.dropout, freeze_depth=chosen.freeze_depth, seed=chosen.seed
-    )
+    shown = ("dropout", "freeze_depth", "freeze_normalization", "seed")
+    model = build(chosen.backbone, chosen.image_size, **{name: getattr(chosen, name) for name in shown})
     table = summary(model)
     return json.dumps(asdict(table), indent=2) if as_json else str(table)
 

@@ -182,6 +182,14 @@ class Params(Group):
     freeze_depth: Literal["all"] | Count = _key(
         0, "all, or a whole number from 0", "the first so many operations of the backbone do not learn"
     )
+    freeze_normalization: bool = _key(
+        False, "true, false", "the backbone's BatchNormalization keeps its statistics and does not learn, at any depth"
+    )
+    head_initializer: Literal["glorot_uniform", "zeros"] = _key(
+        "glorot_uniform",
+        "glorot_uniform, zeros",
+        "what the two logits' weights start from; zeros suits pretrained features",
+    )
     frozen_epochs: int = _key(
         0,
         "a whole number from 0",

@@ -52,9 +52,8 @@ def main() -> None:
     }
     with keeping_together(run_key(determined_by, model.get_weights(), CODE)) as keeper:
         with curves("models/live") if first() else nullcontext() as follow:
-            fit: Callable[..., Result] = (
-                train_detector if detector else partial(train, freeze=partial(networks.freeze, model))
-            )
+            freeze = partial(networks.freeze, model, normalization=params.freeze_normalization)
+            fit: Callable[..., Result] = train_detector if detector else partial(train, freeze=freeze)
             result = fit(model, examples, validation, recipe, keeper=keeper, follow=follow)
         if not first():
             return

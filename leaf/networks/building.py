@@ -22,6 +22,8 @@ def build(
     weights: str = "random",
     weights_sha256: str = "",
     freeze_depth: int | str = 0,
+    freeze_normalization: bool = False,
+    head_initializer: str = "glorot_uniform",
     precision: str = "float32",
     rematerialize: bool = False,
     seed: int = 42,
@@ -40,6 +42,9 @@ def build(
         weights: what the backbone starts from: `random`, `imagenet`, or a file.
         weights_sha256: the file's SHA-256; a file of another one is refused.
         freeze_depth: the first so many operations of the backbone do not learn; `all` for every one.
+        freeze_normalization: no BatchNormalization of the backbone learns or moves its statistics, at any depth.
+        head_initializer: what the logits' weights start from: `glorot_uniform` (Keras's own), or `zeros`, so that no
+            random direction of pretrained features, which few images cannot correct, has a say.
         precision: `float32`, `mixed_float16` or `mixed_bfloat16`; the logits are float32 always.
         rematerialize: compute activations twice instead of storing them.
         seed: fixes every random weight and the dropout masks.
@@ -53,7 +58,7 @@ def build(
     if keras.config.image_data_format() != "channels_last":
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
     if registry.is_detector(backbone):
-        _check_detector(backbone, weights, freeze_depth)
+        _check_detector(backbone, weights, freeze_depth, freeze_normalization, head_initializer)
         layout = registry.find_detector(backbone).plan(image_size, dropout).get_config()
         return rewritten(layout, backbone, seed, precision, rematerialize)
     kind = registry.find(backbone)
@@ -64,10 +69,10 @@ def build(
     if weights != "random":
         published.transfer(body, backbone, image_size, weights, weights_sha256)
     normalization = layers.BatchNormalization(name="batch_normalization", dtype="float32")
-    initial = keras.initializers.GlorotUniform(seed=seed)
+    initial = keras.initializers.Zeros() if head_initializer == "zeros" else keras.initializers.GlorotUniform(seed=seed)
     dense = layers.Dense(classes, kernel_initializer=initial, dtype="float32", name="dense")
     model = keras.Model(body.input, dense(normalization(body.output)), name=backbone)
-    freeze(model, freeze_depth)
+    freeze(model, freeze_depth, freeze_normalization)
     return model
 
 
@@ -79,8 +84,14 @@ def _plan(kind: registry.Backbone, image_size: int, dropout: float) -> dict[str,
     return keras.Model(image, kind.features(prepared)).get_config()
 
 
-def _check_detector(name: str, weights: str, freeze_depth: int | str) -> None:
+def _check_detector(
+    name: str, weights: str, freeze_depth: int | str, freeze_normalization: bool, head_initializer: str
+) -> None:
     if weights != "random":
         raise LeafError(f"weights: {weights}; valid: random for {name}, which learns from nothing else")
     if freeze_depth != 0:
         raise LeafError(f"freeze_depth: {freeze_depth}; valid: 0 for {name}, which has no backbone")
+    if freeze_normalization:
+        raise LeafError(f"freeze_normalization: true; valid: false for {name}, which has no backbone")
+    if head_initializer != "glorot_uniform":
+        raise LeafError(f"head_initializer: {head_initializer}; valid: glorot_uniform for {name}, which has no head")

@@ -17,10 +17,11 @@ def backbone_operations(model: keras.Model) -> list[keras.Operation]:
     return [operation for operation in model.operations if operation.name not in _AROUND]
 
 
-def freeze(model: keras.Model, depth: int | str) -> None:
+def freeze(model: keras.Model, depth: int | str, normalization: bool = False) -> None:
     """Freeze the first `depth` operations of the backbone and let all others learn; `all` freezes every one.
 
-    A frozen BatchNormalization runs in inference mode: its moving statistics stay.
+    A frozen BatchNormalization runs in inference mode: its moving statistics stay. `normalization` freezes those of
+    the whole backbone: a network whose statistics are of other images would otherwise jump when it thaws.
 
     Raises:
         LeafError: where the backbone has fewer operations.
@@ -31,4 +32,5 @@ def freeze(model: keras.Model, depth: int | str) -> None:
         raise LeafError(f"freeze_depth: {depth}; valid: 0 to {len(operations)} for {model.name}, or all")
     for number, operation in enumerate(operations):
         if isinstance(operation, keras.layers.Layer):
-            operation.trainable = number >= count
+            kept = normalization and isinstance(operation, keras.layers.BatchNormalization)
+            operation.trainable = number >= count and not kept

@@ -17,7 +17,10 @@ SYNTHETIC_INDEX = "data/balanced/index.csv"
 FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 
 
-_NETWORK = ("image_size", "dropout", "weights", "weights_sha256", "freeze_depth", "precision", "rematerialize", "seed")
+_NETWORK = (
+    *("image_size", "dropout", "weights", "weights_sha256", "freeze_depth"),
+    *("freeze_normalization", "head_initializer", "precision", "rematerialize", "seed"),
+)
 
 
 def build_network(view: Any) -> keras.Model:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from leaf import networks, store
+from leaf import store
 from leaf.errors import LeafError
 from leaf.training.determinism import fix_seeds
 from leaf.training.inputs import build_network, read_inputs
@@ -23,7 +23,6 @@ def lr_range(view: Any, figure: str, lowest: float, highest: float, updates: int
     examples, _ = read_inputs()
     fix_seeds(view.seed)
     model = build_network(view)
-    networks.freeze(model, view.freeze_depth)
     test = range_test(model, examples, Recipe.from_params(view), lowest, highest, updates)
     with store.replacing(figure) as partial:
         partial.write_text(drawing(test), encoding="utf-8")

@@ -49,6 +49,12 @@ def test_head_is_pooling_normalization_and_dense(small):
     assert [operation.name for operation in small.operations[-3:]] == ["pool", "batch_normalization", "dense"]
 
 
+def test_a_head_from_zeros_prefers_no_class_and_changes_no_other_weight(small, images):
+    model = build("cnn_small", 32, seed=7, head_initializer="zeros")
+    assert not np.any(np.asarray(model(images.astype(np.float32))))
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights()[:-2], small.get_weights()[:-2], strict=True))
+
+
 def test_logits_are_float32_under_mixed_precision(images):
     model = build("cnn_small", 32, precision="mixed_bfloat16")
     assert model.get_layer("stage_0_conv_0").compute_dtype == "bfloat16"

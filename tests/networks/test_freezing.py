@@ -44,6 +44,16 @@ def test_frozen_batch_normalization_keeps_its_statistics():
     assert not np.array_equal(before, np.asarray(layer.moving_mean))
 
 
+def test_the_backbones_normalization_stays_frozen_at_any_depth():
+    model = build("cnn_medium", 16, freeze_normalization=True)
+    for _ in range(2):
+        learning = {weight.path for weight in model.trainable_weights}
+        assert [path for path in learning if "norm" in path and not path.startswith("batch_normalization")] == []
+        assert {"stage_0_conv_0/kernel", "batch_normalization/gamma"} <= learning
+        freeze(model, "all", normalization=True)
+        freeze(model, 0, normalization=True)
+
+
 def test_a_loaded_network_has_the_same_backbone(small, tmp_path):
     save(small, tmp_path / "a.keras")
     loaded = backbone_operations(load(tmp_path / "a.keras"))

@@ -102,6 +102,19 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
     assert set(said["versions"]) == {"python", "keras", "numpy", "backend"}
 
 
+@pytest.mark.slow
+def test_normalization_that_is_frozen_keeps_its_statistics_in_both_phases(work: Path) -> None:
+    from leaf import networks, store
+
+    values = {"backbone": "cnn_medium", "frozen_epochs": 1, "freeze_normalization": True, "weight_averaging": 0}
+    (work / "params.yaml").write_text(yaml.safe_dump({"image_size": SIZE, "batch_size": 8, "epochs": 2, **values}))
+    run()
+    model = networks.load("models/model.keras", store.sha256("models/model.keras"))
+    assert not np.any(model.get_layer("stage_0_conv_0_norm").moving_mean)
+    assert np.any(model.get_layer("batch_normalization").moving_mean)
+    assert json.loads((work / "models/run.json").read_text())["epochs"] == 2
+
+
 def test_a_missing_input_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
     (work / "data/split/splits.csv").unlink()
     assert "data/split/splits.csv: no such file; run `dvc repro` first" in refused(capsys)
