@@ -1,12 +1,15 @@
-"""The recommended recipes beside the plain one and the report's, over seeds, on the same splits of real photographs.
+"""Recipes beside one another on the same splits of real photographs, over seeds or over folds.
 
 python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 
 From random weights: the default parameters against the row `plain`. With MobileNetV2's ImageNet weights: the row
 `transfer` against logistic regression on the frozen network's features, and against the report's recipe on the same
 backbone. Of each pair it says what `leaf compare` says: the difference over all seeds, its interval, and whether it is
-real. With several data sets it repeats this on each: a recipe that was chosen on one has to hold on the others.
-FOLDER@NAME is the part of a folder's images whose files' names begin with NAME.
+real. `--folds N` tests every image once, in N trainings a recipe and seed, where one split tests a fifth of them.
+
+Any rows of experiments.yaml are compared with `--recipes`, each with the first of its kind (from random weights, or
+pretrained). On several data sets a recipe can be chosen on one, by the mean log loss of what was tested there, and
+reported on another. FOLDER@NAME is the part of a folder's images whose files' names begin with NAME.
 """
 
 import argparse
@@ -14,24 +17,22 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from runs import ROOT, figures, run_all, scored
 
-from leaf.experiments import read_experiments
-from leaf.scoring.compare import compare, holm
+from leaf.experiments import parse_settings, read_experiments
+from leaf.scoring.compare import Comparison, compare, holm
+from leaf.scoring.measures import log_loss
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"
-PAIRS = [
-    ("plain", "default"),
-    ("report_mobilenet_v2", "transfer"),
-    ("logistic", "transfer"),
-]
-RECIPES = ("default", "plain", "transfer", "report_mobilenet_v2")
+RECIPES = ("plain", "default", "report_mobilenet_v2", "transfer")
+LOGISTIC = "logistic"
 
 
 def part(text: str, work: Path) -> Path:
@@ -53,8 +54,8 @@ def part(text: str, work: Path) -> Path:
     return out
 
 
-def logistic(folder: Path, weights: Path) -> np.ndarray:
-    """Which test images of a run's split (in order of `scored`) logistic regression on frozen features gets right."""
+def logistic(folder: Path, weights: Path) -> pd.DataFrame:
+    """The table of `scored`, with the answers of logistic regression on the frozen network's features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -65,79 +66,152 @@ def logistic(folder: Path, weights: Path) -> np.ndarray:
     labels = read_table(folder / "data/cleaned/decisions.csv", ["image", "label"]).set_index("image")["label"]
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"]).set_index("image")
     train = splits.index[splits["split"] == "train"].to_numpy()
-    test = scored(folder)["image"].to_numpy()
+    test = scored(folder)
     learnt, judged = (
-        networks.frozen_features(images, rows, "mobilenet_v2", str(weights), sha256(weights)) for rows in (train, test)
+        networks.frozen_features(images, rows, "mobilenet_v2", str(weights), sha256(weights))
+        for rows in (train, test["image"].to_numpy())
     )
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(learnt, labels.loc[train])
-    return np.asarray(model.predict(judged) == labels.loc[test].to_numpy())
+    probability = model.predict_proba(judged)[:, 1]
+    return test.assign(probability=probability, predicted=(probability >= 0.5).astype(int))
 
 
-def right(folder: Path) -> np.ndarray:
-    """Which test images a finished run gets right."""
-    table = scored(folder)
-    return table["predicted"].eq(table["label"]).to_numpy()
+def recipes_of(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What each recipe lays over params.yaml; a pretrained one takes the file of weights."""
+    rows = read_experiments(ROOT / "experiments.yaml")
+    changes = parse_settings(options.set)
+    recipes = {name: {**rows[name].set, **changes} for name in options.recipes}
+    for recipe in recipes.values():
+        if pretrained(recipe):
+            recipe |= {"weights": str(options.weights.resolve()), "weights_sha256": sha256(options.weights)}
+    return recipes
 
 
-def measure(dataset: Path, weights: Path | None, seeds: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
-    """Run every recipe with every seed on one data set; the accuracies and the comparisons."""
-    rows = {name: row.set for name, row in read_experiments(ROOT / "experiments.yaml").items()}
-    given = {"weights": str(weights.resolve()), "weights_sha256": sha256(weights)} if weights else {}
-    recipes: dict[str, Mapping[str, Any]] = {}
-    for name in options.recipes:
-        pretrained = "weights" in rows[name]
-        if weights or not pretrained:
-            recipes[name] = {**rows[name], **(given if pretrained else {}), **options.changes}
-    jobs = [(name, {**each, "dataset": str(dataset), "seed": seed}) for name, each in recipes.items() for seed in seeds]
-    folders: dict[str, list[Path]] = {name: [] for name in recipes}
-    for (name, _), folder in zip(jobs, run_all([values for _, values in jobs], options.work), strict=True):
-        folders[name].append(folder)
-    correct = {name: np.stack([right(folder) for folder in each]) for name, each in folders.items()}
-    groups = {name: scored(each[0])["group"].to_numpy() for name, each in folders.items()}
-    if "transfer" in folders and weights:
-        correct["logistic"] = logistic(folders["transfer"][0], weights)[None]
-        groups["logistic"] = groups["transfer"]
-    pairs = [pair for pair in PAIRS if pair[0] in correct and pair[1] in correct]
-    verdicts = holm([compare(pair, correct[pair[0]], correct[pair[1]], groups[pair[1]]) for pair in pairs])
-    first = next(iter(recipes))
-    two = [correct[first][[0]], correct[first][[-1]]]
-    same = compare((f"seed {seeds[0]}", f"seed {seeds[-1]}"), *two, groups[first])
+def pretrained(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe starts from ImageNet weights."""
+    return "weights" in recipe
+
+
+def run_recipes(
+    dataset: Path, recipes: Mapping[str, Mapping[str, Any]], options: argparse.Namespace
+) -> dict[str, list[list[Path]]]:
+    """Run every recipe with every seed in every fold: the finished runs of each recipe, by seed and fold."""
+    parts: list[dict[str, Any]] = [{"folds": options.folds, "fold": fold} for fold in range(options.folds)] or [{}]
+    jobs = [
+        {**recipe, **each, "dataset": str(dataset), "seed": seed}
+        for recipe in recipes.values()
+        for seed in options.seeds
+        for each in parts
+    ]
+    finished = iter(run_all(jobs, options.work))
+    return {name: [[next(finished) for _ in parts] for _ in options.seeds] for name in recipes}
+
+
+def tested(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The tested images of one recipe and seed, from all folds, by image."""
+    return pd.concat(tables).sort_values("image", ignore_index=True)
+
+
+def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
+    """Which images each seed's table gets right, bool (seeds, images)."""
+    return np.stack([table["predicted"].eq(table["label"]).to_numpy() for table in tables])
+
+
+def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
+    """Each recipe against the first of its kind, `transfer` against logistic regression too, corrected by Holm."""
+    pairs = [(names[0], name) for names in kinds for name in names[1:]]
+    if LOGISTIC in tables:
+        pairs.append((LOGISTIC, "transfer"))
+    groups = next(iter(tables.values()))[0]["group"].to_numpy()
+    return holm([compare((one, other), right(tables[one]), right(tables[other]), groups) for one, other in pairs])
+
+
+def two_seeds(name: str, tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> str | None:
+    """What a recipe's first and last seed say of each other; None where there is one."""
+    if len(seeds) == 1:
+        return None
+    names = (f"{name} with seed {seeds[0]}", f"{name} with seed {seeds[-1]}")
+    return compare(names, right(tables[:1]), right(tables[-1:]), tables[0]["group"].to_numpy()).sentence
+
+
+def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run every recipe on one data set; the accuracies, log losses and comparisons."""
+    recipes = recipes_of(options)
+    folders = run_recipes(dataset, recipes, options)
+    tables = {name: [tested(scored(one) for one in seed) for seed in each] for name, each in folders.items()}
+    if "transfer" in recipes:
+        tables[LOGISTIC] = [tested(logistic(one, options.weights) for one in folders["transfer"][0])]
+    kinds = [[name for name in recipes if pretrained(recipes[name]) is kind] for kind in (False, True)]
+    first = options.recipes[0]
     return {
-        "dataset": " ".join([dataset.name, *(f"{key}={value}" for key, value in options.changes.items())]),
-        "seeds": list(seeds),
-        "images": len(groups[first]),
-        "accuracy": {name: [round(float(x), 4) for x in each.mean(axis=1)] for name, each in correct.items()},
-        "validation": {
-            name: [round(figures(folder)["validation"]["accuracy"], 4) for folder in each]
-            for name, each in folders.items()
+        "dataset": dataset.name,
+        "set": parse_settings(options.set),
+        "folds": options.folds,
+        "seeds": options.seeds,
+        "images": len(tables[first][0]),
+        "groups": tables[first][0]["group"].nunique(),
+        "histogram": _mean(figures(one)["baseline"]["histogram_accuracy"] for one in folders[first][0]),
+        "recipes": {
+            name: {
+                "accuracy": [_mean(row) for row in right(each)],
+                "log_loss": [_mean([log_loss(table["label"], table["probability"])]) for table in each],
+                "validation": [
+                    _mean(figures(one)["validation"]["accuracy"] for one in seed) for seed in folders.get(name, [])
+                ],
+            }
+            for name, each in tables.items()
         },
-        "histogram": round(figures(folders[first][0])["baseline"]["histogram_accuracy"], 4),
-        "verdicts": [one.sentence for one in verdicts],
-        "two_seeds": same.sentence,
+        "kinds": [names for names in kinds if names],
+        "verdicts": [one.sentence for one in verdicts(tables, kinds)],
+        "two_seeds": two_seeds(first, tables[first], options.seeds),
     }
 
 
+def _mean(values: Iterable[float]) -> float:
+    return round(float(np.mean(list(values))), 4)
+
+
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Put a result into the file, in place of the last one of its data set, settings, folds and recipes."""
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def what(each: dict[str, Any]) -> list[Any]:
+        return [each["dataset"], each["set"], each["folds"], list(each["recipes"])]
+
+    places = [number for number, each in enumerate(results) if what(each) == what(result)]
+    if places:
+        results[places[0]] = result
+    else:
+        results.append(result)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
-    """Measure on each data set, print it, and keep it in benchmarks/accuracy.json, in place of its last one there."""
+    """Measure on each data set, print it, and keep it in benchmarks/accuracy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", action="append", required=True, help="an .npz, a folder, or FOLDER@NAME")
-    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2 without its top")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for the rows that want some")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES, help="default: all")
-    parser.add_argument("--image-size", type=int, help="pixels, in place of each recipe's own")
+    parser.add_argument("--folds", type=int, default=0, help="test every image once, in so many trainings a seed")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="ROW", help="rows of experiments.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over every recipe")
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where the runs are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
     options = parser.parse_args()
-    options.changes = {"image_size": options.image_size} if options.image_size else {}
+    rows = read_experiments(ROOT / "experiments.yaml")
+    if unknown := [name for name in options.recipes if name not in rows]:
+        parser.error(f"--recipes: {', '.join(unknown)}; valid: {', '.join(rows)}")
+    if not options.weights and (wanting := [name for name in options.recipes if pretrained(rows[name].set)]):
+        parser.error(f"--weights: {', '.join(wanting)} start from ImageNet weights; valid: their file")
     options.work.mkdir(parents=True, exist_ok=True)
-    results = {each["dataset"]: each for each in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     for text in options.dataset:
-        result = measure(part(text, options.work), options.weights, options.seeds, options)
-        results[result["dataset"]] = result
-        RESULTS.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
-        print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}")
-        for name, values in result["accuracy"].items():
-            print(f"  {name:20} {np.mean(values):.3f}  ({', '.join(f'{value:.3f}' for value in values)})")
-        print(*(f"  {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]]), sep="\n")
+        result = measure(part(text, options.work), options)
+        keep(result, options.results)
+        print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}, folds {result['folds']}")
+        for name, each in result["recipes"].items():
+            accuracies = ", ".join(f"{value:.3f}" for value in each["accuracy"])
+            print(f"  {name:22} {np.mean(each['accuracy']):.3f}  ({accuracies}), loss {np.mean(each['log_loss']):.3f}")
+        print(*(f"  {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]] if sentence), sep="\n")
 
 
 if __name__ == "__main__":

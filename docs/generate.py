@@ -5,8 +5,10 @@ python docs/generate.py --params   # params.yaml too, with the schema's defaults
 """
 
 import argparse
+import itertools
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +107,52 @@ def experiments_md() -> str:
 
 def accuracy_table() -> str:
     """What benchmarks/accuracy.py measured on each data set: a table, and what `leaf compare` says of each pair."""
+    results = json.loads((ROOT / "benchmarks/accuracy.json").read_text(encoding="utf-8"))
     lines = []
-    for result in json.loads((ROOT / "benchmarks/accuracy.json").read_text(encoding="utf-8")):
+    for result in results:
         seeds = ", ".join(map(str, result["seeds"]))
+        tested = f"each tested once in {result['folds']} folds" if result["folds"] else "of one test split"
+        changes = "".join(f" with `{key}={value}`" for key, value in result["set"].items())
         lines += [
-            f"On {result['dataset']}, {result['images']} test images, seeds {seeds} "
+            f"**{result['dataset']}**{changes}: {result['images']} images, {tested}; {_plural('seed', seeds)} "
             f"(histogram baseline {result['histogram']:.3f}):",
             "",
-            "| recipe | test accuracy, mean | of each seed | validation |",
-            "| --- | --- | --- | --- |",
+            "| recipe | test accuracy, mean | of each seed | log loss, mean | validation |",
+            "| --- | --- | --- | --- | --- |",
         ]
-        for name, values in result["accuracy"].items():
-            validation = ", ".join(f"{value:.3f}" for value in result["validation"].get(name, []))
-            each = ", ".join(f"{value:.3f}" for value in values)
-            lines.append(f"| {name} | {sum(values) / len(values):.3f} | {each} | {validation} |")
-        lines += ["", *(f"- {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]]), ""]
-    return "\n".join(lines)
+        for name, each in result["recipes"].items():
+            mean, loss = (sum(each[key]) / len(each[key]) for key in ("accuracy", "log_loss"))
+            accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
+            lines.append(f"| {name} | {mean:.3f} | {accuracies} | {loss:.3f} | {validation} |")
+        sentences = [*result["verdicts"], *([result["two_seeds"]] if result["two_seeds"] else [])]
+        lines += ["", *(f"- {sentence}" for sentence in sentences), ""]
+    return "\n".join(lines + chosen_elsewhere(results))
+
+
+def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
+    """Of each two data sets on which the same recipes ran in folds: the one chosen on the first, on the second."""
+    lines = [
+        "Chosen by the lowest log loss on one kind of leaves, reported on another:",
+        "",
+        "| chosen on | recipe | among | reported on | accuracy there | most there |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for one, other in itertools.permutations([result for result in results if result["folds"]], 2):
+        if one["kinds"] != other["kinds"] or one["dataset"] == other["dataset"]:
+            continue
+        for names in one["kinds"]:
+            losses = {name: sum(one["recipes"][name]["log_loss"]) for name in names}
+            there = {name: statistics.mean(other["recipes"][name]["accuracy"]) for name in names}
+            chosen, best = min(losses, key=losses.__getitem__), max(there, key=there.__getitem__)
+            lines.append(
+                f"| {one['dataset']} | {chosen} | {', '.join(names)} | {other['dataset']} | {there[chosen]:.3f} "
+                f"| {there[best]:.3f}, {best} |"
+            )
+    return [*lines, ""] if len(lines) > 4 else []
+
+
+def _plural(word: str, listed: str) -> str:
+    return f"{word}s {listed}" if "," in listed else f"{word} {listed}"
 
 
 def rows_table() -> str:

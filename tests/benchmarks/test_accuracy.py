@@ -1,0 +1,77 @@
+"""benchmarks/accuracy.py at a tiny size: recipes over seeds and folds, on a part of a folder."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from leaf.drawing import draw_dataset, scaled
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks/accuracy.py"
+WEIGHTS = ROOT.parent / "shared/data/mobilenet_v2_imagenet_no_top.h5"
+TINY = ("epochs=2", "frozen_epochs=1", "image_size=32", "batch_size=16", "views=1", "near_mse=0", "same_photo=false")
+
+
+@pytest.fixture(scope="module")
+def leaves(tmp_path_factory):
+    """100 drawn leaves in a folder with groups of two: the first 60 are named apple, the others bean."""
+    folder = tmp_path_factory.mktemp("drawn") / "leaves"
+    images, labels = draw_dataset(scaled(100), 80, 1)
+    rows = []
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        name = "unhealthy" if label else "healthy"
+        file = f"{name}/{'apple' if number < 60 else 'bean'}_{number:03}.png"
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / file)
+        rows.append({"file": file, "label": name, "group": number // 2})
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def ran(leaves, folder, *options, status=0):
+    """What the script prints of the apple leaves, and what it keeps."""
+    where = ("--dataset", f"{leaves}@apple", "--work", folder / "work", "--results", folder / "results.json")
+    command = [sys.executable, SCRIPT, *options, *where, *(part for key in TINY for part in ("--set", key))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done, json.loads((folder / "results.json").read_text()) if status == 0 else None
+
+
+@pytest.mark.slow
+def test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_first(leaves, tmp_path):
+    options = ("--folds", "2", "--seeds", "42", "--recipes", "plain", "default", "--set", "backbone=cnn_small")
+    done, [first] = ran(leaves, tmp_path, *options)
+    _, again = ran(leaves, tmp_path, *options)
+    assert again == [first]
+    kept = sum(1 for line in next(tmp_path.glob("work/data-*")).joinpath("data/split/splits.csv").open()) - 1
+    assert 0 < first["images"] == kept <= 60
+    assert first["groups"] < first["images"]
+    assert {name: len(each["accuracy"]) for name, each in first["recipes"].items()} == {"plain": 1, "default": 1}
+    assert first["verdicts"][0].startswith("default ")
+    assert first["verdicts"][0] in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="../shared/data is absent")
+def test_a_pretrained_recipe_stands_beside_logistic_regression_on_the_same_images(leaves, tmp_path):
+    options = ("--seeds", "42", "--recipes", "report_mobilenet_v2", "transfer", "--weights", WEIGHTS)
+    _, [found] = ran(leaves, tmp_path, *options, "--set", "freeze_depth=all")
+    assert list(found["recipes"]) == ["report_mobilenet_v2", "transfer", "logistic"]
+    assert len(found["verdicts"]) == 2
+    assert "transfer" in found["verdicts"][1]
+    assert "logistic" in found["verdicts"][1]
+
+
+def test_recipes_that_want_weights_are_named_before_anything_runs(leaves, tmp_path):
+    done, _ = ran(leaves, tmp_path, "--recipes", "plain", "transfer", status=2)
+    assert "--weights: transfer start from ImageNet weights" in done.stderr
+    assert not (tmp_path / "work").exists()
