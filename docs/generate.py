@@ -137,10 +137,11 @@ def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
         "| chosen on | recipe | among | reported on | accuracy there | most there |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for one, other in itertools.permutations([result for result in results if result["folds"]], 2):
-        if one["kinds"] != other["kinds"] or one["dataset"] == other["dataset"]:
+    alike = [result for result in results if result["folds"] and not result["set"]]
+    for one, other in itertools.permutations(alike, 2):
+        if one["kinds"] != other["kinds"]:
             continue
-        for names in one["kinds"]:
+        for names in (kind for kind in one["kinds"] if len(kind) > 1):
             losses = {name: sum(one["recipes"][name]["log_loss"]) for name in names}
             there = {name: statistics.mean(other["recipes"][name]["accuracy"]) for name in names}
             chosen, best = min(losses, key=losses.__getitem__), max(there, key=there.__getitem__)
