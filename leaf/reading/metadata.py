@@ -1,4 +1,4 @@
-"""metadata.csv: which file has which label, and if the user knows them its group and its split."""
+"""metadata.csv: which file has which label, or its class folder says so, and if the user knows them group and split."""
 
 import csv
 import stat
@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from leaf.errors import LeafError
 
 FILE = "metadata.csv"
-COLUMNS = ("file", "label", "group", "split")
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -54,10 +53,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = reader.fieldnames or []
-            if "file" not in names or "label" not in names:
-                raise LeafError(
-                    f"{path}: its columns are {', '.join(names) or 'none'}; valid: file, label, group, split"
-                )
+            if "file" not in names:
+                found = ", ".join(names) or "none"
+                raise LeafError(f"{path}: its columns are {found}; valid: file, and any of label, group, split")
             for row in reader:
                 if None in row or None in row.values():
                     raise LeafError(f"{path}: line {reader.line_num}: not {len(names)} fields")
@@ -77,10 +75,13 @@ def _entry(root: Path, row: dict[str, str], classes: tuple[str, str], where: str
         raise LeafError(f"{where}: {name!r}: no such file in {root}") from None
     if not stat.S_ISREG(mode):
         raise LeafError(f"{where}: {name!r} is no file")
-    if row["label"] not in classes:
-        raise LeafError(f"{where}: the label {row['label']!r}; valid: {', '.join(classes)} (key `classes`)")
+    label = row["label"] if "label" in row else next((part for part in pure.parts[:-1] if part in classes), None)
+    if label is None:
+        raise LeafError(f"{where}: {name!r} lies in no class folder; valid: {', '.join(classes)}, or a column `label`")
+    if label not in classes:
+        raise LeafError(f"{where}: the label {label!r}; valid: {', '.join(classes)} (key `classes`)")
     given = (row.get("split") or "").strip()
     split = split_name(given)
     if given and not split:
         raise LeafError(f"{where}: the split {given!r}; valid: train, validation, test, or empty")
-    return Entry(str(pure), classes.index(row["label"]), row.get("group") or "", split)
+    return Entry(str(pure), classes.index(label), row.get("group") or "", split)

@@ -24,11 +24,10 @@ def leaves(tmp_path_factory):
     images, labels = draw_dataset(scaled(100), 80, 1)
     rows = []
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        name = "unhealthy" if label else "healthy"
-        file = f"{name}/{'apple' if number < 60 else 'bean'}_{number:03}.png"
+        file = f"{'unhealthy' if label else 'healthy'}/{'apple' if number < 60 else 'bean'}_{number:03}.png"
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / file)
-        rows.append({"file": file, "label": name, "group": number // 2})
+        rows.append({"file": file, "group": number // 2})
     with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

@@ -42,6 +42,20 @@ def test_the_label_column_rules_over_the_folder_s_name(read, metadata):
     assert index["label"].tolist() == [1, 0]
 
 
+def test_without_a_label_column_the_class_folder_says_the_label(read, metadata):
+    index = read(metadata("file,group\nunhealthy/00.png,p1\nhealthy/01.png,p2\n"))[0].index
+    assert index[["source", "label", "group"]].to_numpy().tolist() == [
+        ["healthy/01.png", 0, "p2"],
+        ["unhealthy/00.png", 1, "p1"],
+    ]
+
+
+def test_without_a_label_column_a_file_outside_the_class_folders_is_refused(refusal, metadata, folder):
+    (folder / "healthy/01.png").rename(folder / "01.png")
+    line = refusal(metadata("file,group\nunhealthy/00.png,p1\n01.png,p2\n"))
+    assert "line 3: '01.png' lies in no class folder; valid: healthy, unhealthy, or a column `label`" in line
+
+
 def test_group_and_split_may_be_left_out(read, metadata):
     index = read(metadata("file,label\nunhealthy/00.png,unhealthy\nhealthy/01.png,healthy\n"))[0].index
     assert set(index["group"]) | set(index["split"]) == {""}
@@ -91,7 +105,8 @@ def test_a_bad_row_is_refused_with_its_line(refusal, metadata, row, words):
 
 
 def test_missing_columns_are_named(refusal, metadata):
-    assert "valid: file, label, group, split" in refusal(metadata("name,class\na,b\n"))
+    line = refusal(metadata("name,class\na,b\n"))
+    assert "its columns are name, class; valid: file, and any of label, group, split" in line
 
 
 def test_an_empty_metadata_file_is_refused(refusal, metadata):
