@@ -103,7 +103,7 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_normalization_that_is_frozen_keeps_its_statistics_in_both_phases(work: Path) -> None:
+def test_normalization_that_is_frozen_stays_so_when_the_backbone_thaws(work: Path) -> None:
     from leaf import networks, store
 
     values = {"backbone": "cnn_medium", "frozen_epochs": 1, "freeze_normalization": True, "weight_averaging": 0}
@@ -112,7 +112,10 @@ def test_normalization_that_is_frozen_keeps_its_statistics_in_both_phases(work: 
     model = networks.load("models/model.keras", store.sha256("models/model.keras"))
     assert not np.any(model.get_layer("stage_0_conv_0_norm").moving_mean)
     assert np.any(model.get_layer("batch_normalization").moving_mean)
-    assert json.loads((work / "models/run.json").read_text())["epochs"] == 2
+    said = json.loads((work / "models/run.json").read_text())
+    assert said["epochs"] == 2
+    built = networks.summary(networks.build("cnn_medium", SIZE, freeze_normalization=True))
+    assert said["trainable_parameters"] == built.trainable
 
 
 def test_a_missing_input_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
