@@ -1,4 +1,4 @@
-"""benchmarks/accuracy.py at a tiny size: recipes over seeds and folds, on a part of a folder."""
+"""`python benchmarks/accuracy.py` at a tiny size: recipes over seeds and folds, on a part of a folder."""
 
 import csv
 import json
