@@ -1,4 +1,4 @@
-"""Run many recipes through the pipeline's own stages, two at a time: what accuracy.py, ablation.py and rows.py share.
+"""Run many recipes through the pipeline's own stages, two at a time: what accuracy.py and rows.py share.
 
 A run is a folder with a params.yaml of its own in which the stages have been run as DVC runs them; runs that agree on
 the parameters of the data stages, or of training, share those. Many trainings go on in one process, because starting
