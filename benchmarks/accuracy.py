@@ -26,6 +26,7 @@ import pandas as pd
 from runs import ROOT, figures, run_all, scored
 
 from leaf.experiments import parse_settings, read_experiments
+from leaf.scoring.baselines import regression
 from leaf.scoring.compare import Comparison, compare, holm
 from leaf.scoring.measures import log_loss
 from leaf.store import read_array, read_table, sha256
@@ -56,10 +57,6 @@ def part(text: str, work: Path) -> Path:
 
 def logistic(folder: Path, weights: Path) -> pd.DataFrame:
     """The table of `scored`, with the answers of logistic regression on the frozen network's features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     from leaf import networks
 
     images = read_array(folder / "data/ingested/images.npy")
@@ -71,8 +68,7 @@ def logistic(folder: Path, weights: Path) -> pd.DataFrame:
         networks.frozen_features(images, rows, "mobilenet_v2", str(weights), sha256(weights))
         for rows in (train, test["image"].to_numpy())
     )
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(learnt, labels.loc[train])
-    probability = model.predict_proba(judged)[:, 1]
+    probability = regression(learnt, labels.loc[train].to_numpy(), judged)
     return test.assign(probability=probability, predicted=(probability >= 0.5).astype(int))
 
 

@@ -13,7 +13,6 @@ from leaf.drawing import draw_dataset, scaled
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/accuracy.py"
-WEIGHTS = ROOT.parent / "shared/data/mobilenet_v2_imagenet_no_top.h5"
 TINY = ("epochs=2", "frozen_epochs=1", "image_size=32", "batch_size=16", "views=1", "near_mse=0", "same_photo=false")
 
 
@@ -60,9 +59,9 @@ def test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_f
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="../shared/data is absent")
-def test_a_pretrained_recipe_stands_beside_logistic_regression_on_the_same_images(leaves, tmp_path):
-    options = ("--seeds", "42", "--recipes", "report_mobilenet_v2", "transfer", "--weights", WEIGHTS)
+def test_a_pretrained_recipe_stands_beside_logistic_regression_on_the_same_images(leaves, shared, tmp_path):
+    weights = shared / "mobilenet_v2_imagenet_no_top.h5"
+    options = ("--seeds", "42", "--recipes", "report_mobilenet_v2", "transfer", "--weights", weights)
     _, [found] = ran(leaves, tmp_path, *options, "--set", "freeze_depth=all")
     assert list(found["recipes"]) == ["report_mobilenet_v2", "transfer", "logistic"]
     assert len(found["verdicts"]) == 2
