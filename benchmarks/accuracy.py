@@ -28,7 +28,7 @@ from runs import ROOT, figures, run_all, scored
 from leaf.experiments import parse_settings, read_experiments
 from leaf.scoring.baselines import regression
 from leaf.scoring.compare import Comparison, compare, holm
-from leaf.scoring.measures import log_loss
+from leaf.scoring.metrics import log_loss
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"

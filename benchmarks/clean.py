@@ -25,7 +25,7 @@ from PIL import Image
 
 from leaf.drawing import draw_dataset, scaled
 from leaf.similarity.cleaning import Cleaned, Settings, clean
-from leaf.similarity.rulings import COLUMNS
+from leaf.similarity.decisions import COLUMNS
 
 # (images, height and width, planted copies, repeats)
 SIZES = {"tiny": (100, 32, 10, 1), "bench": (5200, 96, 200, 3), "full": (5200, 96, 200, 7)}

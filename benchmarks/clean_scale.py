@@ -17,9 +17,9 @@ import pandas as pd
 from measure import arguments, detail, peak_memory, report, row
 
 from leaf.drawing import draw_leaf
-from leaf.similarity import near, thumbnails
+from leaf.similarity import distances, near
 from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.rulings import COLUMNS
+from leaf.similarity.decisions import COLUMNS
 from leaf.store import new_array, read_array
 
 # Numbers of images, and different photographs that they are parts of.
@@ -51,7 +51,7 @@ def variants(path: Path, count: int, photographs: list[np.ndarray]) -> None:
 def check(images: np.ndarray) -> None:
     """Compare the near copies among the first images with the mean squared errors of all their pairs."""
     rows = np.arange(min(SAMPLE, len(images)))
-    found = near.near_pairs(images, rows, thumbnails.thumbnails(images, rows), THRESHOLD)
+    found = near.near_pairs(images, rows, distances.thumbnails(images, rows), THRESHOLD)
     flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)
     squares = (flat**2).sum(axis=1)
     mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]

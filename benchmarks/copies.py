@@ -23,7 +23,7 @@ from PIL import Image
 
 from leaf.reading.ingest import ingest
 from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.rulings import COLUMNS
+from leaf.similarity.decisions import COLUMNS
 
 SIDE = 96
 EACH = 60  # copies of each kind

@@ -23,10 +23,9 @@ from measure import arguments, detail, report, row
 from leaf import networks
 from leaf.store import new_array, read_array
 from leaf.training import Recipe, fix_seeds, train
-from leaf.training.curves import curves
-from leaf.training.examples import Examples, batches, steps_per_epoch
-from leaf.training.optimizing import compile_for
-from leaf.training.schedules import schedule
+from leaf.training.callbacks import curves
+from leaf.training.dataset import Examples, batches, steps_per_epoch
+from leaf.training.optimizer import compile_for, schedule
 from leaf.training.state import State, keeping
 
 # (real and synthetic training images, validation images, side, epochs that count); bench is the default run's size

@@ -14,9 +14,8 @@ import numpy as np
 from measure import alternate
 
 from leaf import networks
-from leaf.exporting import FORMATS, export
-from leaf.exporting.wrapping import with_probabilities
-from leaf.serving.companions import companions
+from leaf.exporting import FORMATS, export, with_probabilities
+from leaf.serving.classifier import companions
 from leaf.store import read_array, read_table
 
 Ask = Callable[[np.ndarray], np.ndarray]

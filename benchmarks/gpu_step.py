@@ -43,10 +43,9 @@ def missing() -> str:
 def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
     """An update of leaf's network as `train` makes it."""
     from leaf import networks
-    from leaf.training.examples import Batch
-    from leaf.training.optimizing import compile_for, update
+    from leaf.training.dataset import Batch
+    from leaf.training.optimizer import compile_for, schedule, update
     from leaf.training.recipe import Recipe
-    from leaf.training.schedules import schedule
 
     recipe = Recipe(batch_size=len(images), micro_batch=micro if micro < len(images) else 0)
     model = networks.build(name, images.shape[1], precision="mixed_bfloat16")

@@ -19,9 +19,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from leaf import networks
 from leaf.reading.decode import SUFFIXES, decode
-from leaf.serving import known
-from leaf.serving.companions import companions
-from leaf.serving.looks import looks
+from leaf.serving import ood
+from leaf.serving.classifier import companions
+from leaf.serving.ood import looks
 from leaf.store import read_array, read_table
 
 COUNT = 100  # of each made kind
@@ -186,8 +186,8 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     some = files[:: max(1, len(files) // OTHERS)]
     given = np.stack([decode(path, size) for path in some])
-    nearest = known.reference_distance(given, known.thumbnails(images))
-    return given[nearest >= known.COPY]
+    nearest = ood.reference_distance(given, ood.thumbnails(images))
+    return given[nearest >= ood.COPY]
 
 
 def wilson(flagged: int, count: int) -> str:
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--leaves", type=Path, help="a folder of other photographs of leaves")
     options = parser.parse_args()
     beside = companions(options.model)
-    network, memory = networks.load(options.model, beside.sha256), known.read(beside.known, beside.sha256)
+    network, memory = networks.load(options.model, beside.sha256), ood.read(beside.known, beside.sha256)
     print("| pictures | count | by features | by looks | as a copy | flagged | 95 % interval |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for name, images in pictures(int(network.inputs[0].shape[1]), options.leaves).items():
@@ -211,7 +211,7 @@ def main() -> None:
         flags = [
             ~memory.features.holds(features),
             ~memory.looks.holds(looks(images)),
-            known.reference_distance(images, memory.references) < known.COPY,
+            ood.reference_distance(images, memory.references) < ood.COPY,
             ~memory.holds(features, images),
         ]
         shares = " | ".join(f"{100 * flag.mean():.1f} %" for flag in flags)

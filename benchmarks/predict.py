@@ -31,8 +31,9 @@ from PIL import Image
 
 import leaf
 from leaf import networks, store
+from leaf.cli import predict as predict_command
 from leaf.drawing import draw_leaf
-from leaf.serving import command, known
+from leaf.serving import ood
 from leaf.serving.classifier import BATCH, Classifier
 
 CLIENTS = 8
@@ -53,8 +54,8 @@ def project(folder: Path) -> Path:
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
     images = np.random.default_rng(0).integers(0, 256, (16, SIDE, SIDE, 3), dtype=np.uint8)
     features = networks.features(network, images)
-    memory = known.fit(features, images, features, images, images[:0])
-    known.write(memory, sha256, folder / "data" / "scored" / "known.npz")
+    memory = ood.fit(features, images, features, images, images[:0])
+    ood.write(memory, sha256, folder / "data" / "scored" / "known.npz")
     return model
 
 
@@ -104,11 +105,11 @@ def bare(classifier: Classifier, count: int) -> float:
 
 def over_files(classifier: Classifier, model: Path, folder: Path, files: int, repeats: int, record: bool) -> None:
     """The command over a folder; only loading the model is left out."""
-    with patch.object(command, "load", lambda _: classifier):
+    with patch.object(predict_command, "load", lambda _: classifier):
 
         def predict() -> None:
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                status = command.predict([str(folder)], str(model), "csv", None, None, True)
+                status = predict_command.predict([str(folder)], str(model), "csv", None, None, True)
             if status or len(out.getvalue().splitlines()) != files + 1:
                 raise SystemExit(f"predict: exit status {status}, {len(out.getvalue().splitlines())} lines")
 

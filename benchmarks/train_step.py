@@ -14,11 +14,10 @@ import numpy as np
 from measure import alternate, arguments, report, row
 
 from leaf import networks
-from leaf.training.determinism import fix_seeds
-from leaf.training.examples import Batch
-from leaf.training.optimizing import compile_for, update
+from leaf.training.dataset import Batch
+from leaf.training.optimizer import compile_for, schedule, update
 from leaf.training.recipe import Recipe
-from leaf.training.schedules import schedule
+from leaf.training.state import fix_seeds
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
 SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}

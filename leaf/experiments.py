@@ -3,6 +3,7 @@
 One source for `leaf run`, the table in the documentation, the runner and the tests.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from leaf import params
 from leaf.errors import LeafError
 
 EXPERIMENTS_FILE = "experiments.yaml"
+
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+_WORDS = {"null", "true", "false", "inf", "nan"}  # Hydra's own, if not in quotes
 
 
 class Experiment(BaseModel):
@@ -82,3 +86,28 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
         else:
             merged[group] = value
     return params.validate(merged, name)
+
+
+def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as arguments of `dvc exp run`, quoted for its override grammar (Hydra's), not for a shell."""
+    arguments = []
+    for key, value in settings.items():
+        arguments += ["--set-param", f"{key}={_hydra(value)}"]
+    return arguments
+
+
+def _hydra(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_hydra, value))}]"
+    if isinstance(value, str) and (value.lower() in _WORDS or not _PLAIN.fullmatch(value)):
+        return "'" + re.sub(r"(\\*)('|\$\{|\Z)", _escape, value) + "'"
+    return str(value)
+
+
+def _escape(found: re.Match[str]) -> str:
+    """Quotes and `${` (an interpolation, which could read the environment) are escaped, and backslashes before them."""
+    return found[1] * 2 + (f"\\{found[2]}" if found[2] else "")

@@ -154,11 +154,6 @@ class Params(Group):
         0, "0 for off, or 2 to 100", "cross-validation: the test split is one of so many folds, test_size is not used"
     )
     fold: Count = _key(0, "a whole number from 0, below folds", "which fold is the test split; `leaf folds` runs all")
-    group_by: Literal["given", "features"] = _key(
-        "given",
-        "given, features",
-        "features puts images that look alike to the backbone into one group; needs weights, an imperfect help",
-    )
     grouping: Literal["groups", "none"] = _key(
         "groups", "groups, none", "none tears groups apart on purpose, to measure the leak (`leaf leak`)"
     )

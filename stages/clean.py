@@ -3,7 +3,7 @@
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
 from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.rulings import COLUMNS
+from leaf.similarity.decisions import COLUMNS
 from leaf.store import read_array, read_table, write_json, write_table
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
     overrides = read_table("data/overrides.csv", COLUMNS, text=COLUMNS)
     if references != "auto" and not all(isinstance(each, int) for each in references):
-        from leaf.reading.references import read_references
+        from leaf.reading.decode import read_references
 
         references = read_references(references, images.shape[1])
 

@@ -9,7 +9,7 @@ from leaf import networks
 from leaf.errors import one_line_errors
 from leaf.params import read_params
 from leaf.scoring import evaluate
-from leaf.serving import known
+from leaf.serving import ood
 from leaf.splitting import check_splits, check_synthetic, shared_groups
 from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
 
@@ -56,20 +56,20 @@ def main() -> None:
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature")} | {"views": params.views}
     write_json(decision, "data/scored/decision.json")
-    known.write(remember(model, images, table, decisions), run["model_sha256"], "data/scored/known.npz")
+    ood.write(remember(model, images, table, decisions), run["model_sha256"], "data/scored/known.npz")
     write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
 
 
-def remember(model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> known.Known:
+def remember(model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.Known:
     """Remember the training images and the outlier references, so that a prediction can say what it does not know."""
     train, validation = (
         images[rows[:: 1 + len(rows) // _REMEMBERED]]
         for rows in (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     )
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()
-    return known.fit(
+    return ood.fit(
         networks.features(model, train),
         train,
         networks.features(model, validation),

@@ -1,6 +1,6 @@
 """Stage report: reports/report.html, one page that tells this run's story from its tables alone."""
 
-from leaf import page, store
+from leaf import report, store
 from leaf.errors import one_line_errors
 from leaf.params import read_params
 
@@ -9,8 +9,8 @@ REPORT = "reports/report.html"
 
 def main() -> None:
     """Read the tables of the stages before, fill the page, write it."""
-    run = page.read_run(".", page.flat(read_params("report")))
-    html = page.render(run)
+    run = report.read_run(".", report.flat(read_params("report")))
+    html = report.render(run)
     with store.replacing(REPORT) as partial:
         partial.write_text(html, encoding="utf-8")
     print(f"{REPORT}: one file, {len(html.encode()) / 1e6:.1f} MB; open it in a browser")

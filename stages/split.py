@@ -1,15 +1,9 @@
 """Part the kept images into train, validation and test."""
 
-from types import SimpleNamespace
-
-import numpy as np
-import pandas as pd
-
-from leaf.colours import joint_histograms
-from leaf.errors import LeafError, one_line_errors
+from leaf.errors import one_line_errors
 from leaf.params import read_params
-from leaf.splitting import SPLITS, check_splits, cluster_groups, fold_images, shared_groups, split_images
-from leaf.store import read_array, read_table, write_json, write_table
+from leaf.splitting import SPLITS, check_splits, fold_images, shared_groups, split_images
+from leaf.store import read_table, write_json, write_table
 
 
 def main() -> None:
@@ -19,9 +13,6 @@ def main() -> None:
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group"])
     images = decisions[decisions["kept"].eq(1)].merge(index[["image", "split"]], on="image")
     groups = images["group"].nunique()
-    if params.group_by == "features":
-        images["group"] = clusters(images, params)
-        groups = images["group"].nunique()
     whole = images[["image", "group"]].copy()
     torn = params.grouping == "none"
     if torn:
@@ -35,8 +26,6 @@ def main() -> None:
     else:
         splits = split_images(images, params.validation_size, params.test_size, params.split_seed, params.classes)
     check_splits(splits, decisions, torn)
-    if params.group_by == "features":
-        splits = splits.merge(whole.rename(columns={"group": "cluster"}), on="image")
 
     counts = {name: int(splits["split"].eq(name).sum()) for name in SPLITS}
     shared = len(shared_groups(splits, whole))
@@ -46,21 +35,6 @@ def main() -> None:
     print(f"{groups} groups, {shared} shared between splits")
     if torn:
         print(f"warning: grouping: none: {shared} groups are torn apart on purpose, every score is flattered")
-
-
-def clusters(images: pd.DataFrame, params: SimpleNamespace) -> np.ndarray:
-    """The cluster of each of `images` by what its backbone sees and its colours, int64 (N,): the smallest group in it.
-
-    The backbone and the weights are those that train starts from. Raises LeafError where these are random.
-    """
-    if params.weights == "random":
-        raise LeafError("group_by: features, and weights is random; valid with weights imagenet or a weights file")
-    from leaf import networks  # a plain split must not wait for TensorFlow
-
-    pixels = read_array("data/ingested/images.npy")
-    rows = images["image"].to_numpy()
-    features = networks.frozen_features(pixels, rows, params.backbone, params.weights, params.weights_sha256)
-    return cluster_groups(images["group"].to_numpy(), features, joint_histograms(pixels, rows))
 
 
 if __name__ == "__main__":

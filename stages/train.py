@@ -17,13 +17,11 @@ from leaf import networks, store
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
 from leaf.training import Recipe, Result, fix_seeds, train
-from leaf.training.curves import curves
+from leaf.training.callbacks import curves
+from leaf.training.dataset import FILES, build_network, read_inputs
 from leaf.training.detectors import train_detector
-from leaf.training.determinism import versions
-from leaf.training.distribution import first, join, keeping_together
-from leaf.training.inputs import FILES, build_network, read_inputs
-from leaf.training.nodes import run_on_all_nodes
-from leaf.training.state import run_key
+from leaf.training.distribution import first, join, keeping_together, run_on_all_nodes
+from leaf.training.state import run_key, versions
 
 CODE = [Path(leaf.__file__).parent / topic for topic in ("training", "networks")]
 NETWORK = "models/model.keras"

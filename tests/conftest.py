@@ -121,7 +121,7 @@ def trained(tmp_path_factory) -> Path:
 
     from leaf import networks, store
     from leaf.drawing import Recipe, draw_dataset
-    from leaf.serving import known
+    from leaf.serving import ood
 
     folder = tmp_path_factory.mktemp("trained")
     images, labels = draw_dataset(Recipe(70, 70, 2, 0, 0), 32, 7)
@@ -138,7 +138,7 @@ def trained(tmp_path_factory) -> Path:
     decision = {"threshold": 0.4, "temperature": 1.5, "views": 1}
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
     seen = [part for rows in (train, validation) for part in (networks.features(network, images[rows]), images[rows])]
-    known.write(known.fit(*seen, images[:0]), sha256, folder / "data" / "scored" / "known.npz")
+    ood.write(ood.fit(*seen, images[:0]), sha256, folder / "data" / "scored" / "known.npz")
     np.savez(folder / "images.npz", test=images[test], cartoons=np.unique(images[cartoons], axis=0))
     return folder
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from leaf.drawing.shapes import Blade, plane
-from leaf.drawing.texture import Field, Picture, cloud, colour, mix, noise, rgb, step
+from leaf.drawing.shapes import Blade, Field, Picture, cloud, colour, mix, noise, plane, rgb, step
 
 Disease = Callable[[np.random.Generator, Blade, Picture, float], Picture]
 

@@ -4,8 +4,7 @@ import numpy as np
 
 from leaf.drawing import scene
 from leaf.drawing.disease import DISEASES, holes
-from leaf.drawing.shapes import KINDS, Blade, draw_blade
-from leaf.drawing.texture import Field, Picture, colour, mix, noise, rgb, step
+from leaf.drawing.shapes import KINDS, Blade, Field, Picture, colour, draw_blade, mix, noise, rgb, step
 
 
 def draw_leaf(rng: np.random.Generator, size: int, healthy: bool) -> np.ndarray:

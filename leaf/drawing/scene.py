@@ -3,8 +3,7 @@
 import cv2
 import numpy as np
 
-from leaf.drawing.shapes import KINDS, draw_blade, plane
-from leaf.drawing.texture import Field, Picture, cloud, colour, mix, noise, step
+from leaf.drawing.shapes import KINDS, Field, Picture, cloud, colour, draw_blade, mix, noise, plane, step
 
 
 def background(rng: np.random.Generator, size: int) -> Picture:

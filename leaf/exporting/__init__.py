@@ -1,5 +1,87 @@
-"""Write a trained model for other programs: Keras, SavedModel, ONNX, LiteRT, the course's server."""
+"""`leaf export`: choose the writer, give it the network with its temperature and softmax."""
 
-from leaf.exporting.exporting import FORMATS, export
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["FORMATS", "export"]
+import keras
+
+from leaf import networks
+from leaf.errors import LeafError
+from leaf.exporting import codalab, litert, onnx, savedmodel
+from leaf.serving.classifier import companions
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written.
+
+    Attributes:
+        name: of the file or folder, beside the model unless another path is given.
+        suffixes: what that path may end in; "" for a folder.
+        write: takes the network with probabilities, the threshold and the path.
+        tensorflow: whether only Keras on TensorFlow can write it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    write: Callable[[keras.Model, float, Path], None]
+    tensorflow: bool = True
+
+
+FORMATS = {
+    "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: networks.save(model, path), False),
+    "savedmodel": Format("savedmodel", ("",), lambda model, _, path: savedmodel.write(model, path)),
+    "onnx": Format("model.onnx", (".onnx",), lambda model, _, path: onnx.write(model, path)),
+    "litert": Format("model.tflite", (".tflite",), lambda model, _, path: litert.write(model, path)),
+    "codalab": Format("codalab", ("", ".zip"), codalab.write),
+}
+
+
+def export(model: str | Path, form: str, to: Path | None = None) -> str:
+    """Write the network in `model` in another format: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2).
+
+    Args:
+        model: a `.keras` file that `train` saved.
+        form: a name in `FORMATS`.
+        to: the file or folder; beside the model unless given.
+
+    Returns:
+        What was written, and what a person has to know of it, in a line or two.
+
+    Raises:
+        LeafError: for an unknown format, a path that does not fit it, a model that is missing or was changed.
+    """
+    if form not in FORMATS:
+        raise LeafError(f"format: {form!r}; valid: {', '.join(FORMATS)}")
+    chosen, model = FORMATS[form], Path(model)
+    path = to or model.with_name(chosen.name)
+    if path.suffix not in chosen.suffixes:
+        raise LeafError(f"{path}: not for {form}; valid: a {' or '.join(s or 'folder' for s in chosen.suffixes)}")
+    if path.resolve() == model.resolve():
+        raise LeafError(f"{path}: the model itself; give another path")
+    if chosen.tensorflow and keras.backend.backend() != "tensorflow":
+        raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; valid for {form}: tensorflow")
+    beside = companions(model)
+    whole = with_probabilities(networks.load(model, beside.sha256), beside.temperature)
+    chosen.write(whole, beside.threshold, path)
+    lines = [f"{path}: class probabilities of {' and '.join(beside.classes)}; threshold {beside.threshold:g}"]
+    if beside.views > 1:
+        lines.append(f"it judges an image by itself, where evaluation averaged {beside.views} views")
+    return "\n".join(lines)
+
+
+def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:
+    """Put the temperature and the softmax behind a network's logits.
+
+    Args:
+        model: images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
+        temperature: the logits are divided by it (Guo 2017, arXiv 1706.04599).
+
+    Returns:
+        A model from the same input to probabilities, float32 (N, C), with the same weights (not copies).
+    """
+    logits = model.outputs[0]
+    scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(scaled)
+    return keras.Model(model.inputs[0], probabilities, name=model.name)

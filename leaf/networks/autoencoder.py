@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from leaf.networks.detecting import ReconstructionScore, Residual, ScoreLogits, check_size, encoder
+from leaf.networks.detector import ReconstructionScore, Residual, ScoreLogits, check_size, encoder
 
 _WIDTHS = (16, 32, 64, 96)
 _CODE = 16  # channels of the code, at a sixteenth of the side: 2 % of the image's numbers

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from leaf.networks.detecting import is_detector_model
+from leaf.networks.detector import is_detector_model
 from leaf.networks.freezing import backbone_operations
-from leaf.networks.inference import submodel
+from leaf.networks.prediction import submodel
 
 _STRIDE = 8  # pixels between the shifted copies whose coarse maps make one fine map
 

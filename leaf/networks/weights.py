@@ -8,8 +8,8 @@ import numpy as np
 from leaf import store
 from leaf.errors import LeafError
 from leaf.networks import registry
+from leaf.networks.checkpoint import load
 from leaf.networks.freezing import backbone_operations
-from leaf.networks.saving import load
 
 _SUFFIXES = (".h5", ".keras")
 

@@ -4,7 +4,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,8 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from leaf.errors import LeafError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -106,3 +108,24 @@ def fit(images: np.ndarray, size: int) -> np.ndarray:
     for place, image in enumerate(images):
         cv2.resize(np.ascontiguousarray(image), (size, size), dst=out[place], interpolation=how)
     return np.clip(out, 0, 255, out=out) if out.dtype != np.uint8 else out
+
+
+REFERENCES = Path("data/references")
+
+
+def read_references(
+    named: Sequence[int | str], size: int, folder: Path = REFERENCES
+) -> list[int | tuple[str, np.ndarray]]:
+    """Image numbers as they are; file names in `folder` with their pixels (size,size,3), as ingest converts a file."""
+    return [each if isinstance(each, int) else (each, _picture(each, size, folder)) for each in named]
+
+
+def _picture(name: str, size: int, folder: Path) -> np.ndarray:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        valid = ", ".join(sorted(each.name for each in folder.glob("[!.]*"))) or "none is there yet"
+        raise LeafError(f"references: {path}: no such file in {folder}; valid: {valid}")
+    try:
+        return decode(path, size)
+    except UnreadableError as error:
+        raise LeafError(f"references: {path}: {error}; valid: an image file") from None

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.reading.ahead import cores, in_order
 from leaf.reading.decode import SUFFIXES, UnreadableError, decode
 from leaf.reading.metadata import FILE, Entry, read_metadata, split_name
-from leaf.reading.source import Block, Rows
+from leaf.reading.source import Block, Rows, cores, in_order
 
 BLOCK = 64  # images handed on at a time
 

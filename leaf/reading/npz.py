@@ -21,9 +21,8 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.reading.decode import PIXELS, fit
-from leaf.reading.labels import to_numbers
 from leaf.reading.pickles import unpickle_strings
-from leaf.reading.source import Block, FractionalError, Rows
+from leaf.reading.source import Block, FractionalError, Rows, to_numbers
 
 BLOCK_BYTES = 8 * 2**20  # of an .npz read at a time
 MEMBER_BYTES = 256 * 2**30  # a longer array is refused: 2.4 million images of the course's size

@@ -1,10 +1,16 @@
 """What an .npz file and a folder have in common for ingest."""
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+from leaf.errors import LeafError
+from leaf.reading.pickles import shown
 
 
 class FractionalError(Exception):
@@ -39,3 +45,51 @@ class Source(Protocol):
     def blocks(self, size: int, whole: bool) -> Iterator[Block]:
         """Give the images in order: uint8 if `whole` (raising FractionalError where that loses), else float32."""
         ...
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 128  # files being worked on, or done and waiting
+_PART = 16  # files that a thread takes at once: turns cost as much as decoding a small one
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(
+    work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], threads: int
+) -> Iterator[tuple[int, Result]]:
+    """Places of `items` and their results, in order; `work`, in threads, gives those of a few; `AHEAD` are held."""
+    parts = [items[start : start + _PART] for start in range(0, len(items), _PART)]
+    ahead = AHEAD // _PART
+    with ThreadPoolExecutor(threads, "ahead") as pool:
+        waiting: deque[Future[Sequence[Result]]] = deque()
+        try:
+            for number in range(len(parts) + ahead):
+                if number < len(parts):
+                    waiting.append(pool.submit(work, parts[number]))
+                if number >= ahead:
+                    yield from enumerate(waiting.popleft().result(), (number - ahead) * _PART)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def to_numbers(values: list[str | int] | np.ndarray, classes: tuple[str, str], name: str) -> np.ndarray:
+    """Labels as uint8 (N,), 0 for classes[0]: from class names, or from whole numbers 0 and 1.
+
+    Raises LeafError with the first label that is neither, and where it stands.
+    """
+    known: dict[str | int, int] = {classes[0]: 0, classes[1]: 1, 0: 0, 1: 1}
+    numbers = np.empty(len(values), np.uint8)
+    for place, value in enumerate(values):
+        number = known.get(value)
+        if number is None:
+            raise LeafError(
+                f"{name}: labels: image {place} is {shown(repr(value))}; valid: {', '.join(classes)} (key `classes`)"
+            )
+        numbers[place] = number
+    return numbers

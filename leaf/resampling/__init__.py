@@ -1,6 +1,5 @@
 """Making the training classes equal: SMOTE with its parents kept, or copies."""
 
-from leaf.resampling.plan import COLUMNS, METHODS, plan_images
-from leaf.resampling.synthesis import synthesize
+from leaf.resampling.smote import COLUMNS, METHODS, plan_images, synthesize
 
 __all__ = ["COLUMNS", "METHODS", "plan_images", "synthesize"]

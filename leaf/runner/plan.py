@@ -12,8 +12,7 @@ import yaml
 
 from leaf import params
 from leaf.errors import LeafError
-from leaf.experiments import parse_settings, read_experiments, with_settings
-from leaf.running import dvc_settings
+from leaf.experiments import dvc_settings, parse_settings, read_experiments, with_settings
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

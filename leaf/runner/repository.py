@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from leaf.errors import LeafError
-from leaf.runner.task import host_key_refused
+from leaf.runner.agent.task import host_key_refused
 
 
 def git(*arguments: str) -> str:

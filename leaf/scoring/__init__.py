@@ -2,6 +2,6 @@
 
 from leaf.scoring.evaluation import NO_TEST, Evaluation, evaluate
 from leaf.scoring.intervals import roc_area, wilson
-from leaf.scoring.measures import measure, predict
+from leaf.scoring.metrics import measure, predict
 
 __all__ = ["NO_TEST", "Evaluation", "evaluate", "measure", "predict", "roc_area", "wilson"]

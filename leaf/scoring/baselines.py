@@ -1,8 +1,8 @@
 """What a network must beat: always the commoner class, and a logistic regression on colours alone."""
 
-import numpy as np
+from collections.abc import Callable
 
-from leaf.colours import channel_histograms, joint_histograms
+import numpy as np
 
 
 def regression(train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -31,3 +31,77 @@ def baseline_probabilities(
     for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
         result[name] = regression(describe(images, train_rows), train_labels, describe(images, rows))
     return result
+
+
+_CHANNEL_BITS = 5  # 32 levels of each channel by itself
+_JOINT_BITS = 3  # of each channel: 8 × 8 × 8 colours
+_BLOCK = 256
+
+
+def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Shares of 32 levels of red, of green and of blue in each image, float32 (len(rows), 96).
+
+    `images`: (N, H, W, 3) uint8 or float32 in 0..255, `rows` of it; read a block at a time.
+    """
+    shift = 8 - _CHANNEL_BITS
+
+    def levels(block: np.ndarray) -> np.ndarray:
+        return (block >> shift).astype(np.int64) + (np.arange(3) << _CHANNEL_BITS)
+
+    return _histograms(images, rows, levels, 3 << _CHANNEL_BITS)
+
+
+def joint_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Square roots of the shares of 512 colours in each image, float32 (len(rows), 512).
+
+    The root makes Euclidean distance Hellinger's, which suits histograms.
+    """
+    shift = 8 - _JOINT_BITS
+
+    def colours(block: np.ndarray) -> np.ndarray:
+        red, green, blue = np.moveaxis((block >> shift).astype(np.int64), -1, 0)
+        return red << 2 * _JOINT_BITS | green << _JOINT_BITS | blue
+
+    return np.sqrt(_histograms(images, rows, colours, 1 << 3 * _JOINT_BITS))
+
+
+def _histograms(
+    images: np.ndarray, rows: np.ndarray, bins_of: Callable[[np.ndarray], np.ndarray], bins: int
+) -> np.ndarray:
+    histograms = np.empty((len(rows), bins), np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        block = np.clip(images[rows[start : start + _BLOCK]], 0, 255).astype(np.uint8)
+        found = bins_of(block).reshape(len(block), -1)
+        found += np.arange(len(block))[:, None] * bins
+        counts = np.bincount(found.ravel(), minlength=len(block) * bins).reshape(len(block), bins)
+        histograms[start : start + _BLOCK] = counts / (block.shape[1] * block.shape[2])
+    return histograms
+
+
+def neighbour(train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """The label of the one nearest training image (N,), by Euclidean distance of features (M, D) and (N, D)."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict(asked)
+
+
+LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "logistic": regression,
+    "neighbour": neighbour,
+}
+
+
+def cross_validated(
+    learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int, seed: int
+) -> np.ndarray:
+    """Which images (N,) a learner gets right, each asked in the one fold of `folds` that it is not learned in: bool.
+
+    `features` (N, D), `labels` 0/1 (N,), `groups` (N,): a group stays in one fold. Stratified, drawn by `seed`.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    right = np.zeros(len(labels), bool)
+    for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
+        answer = LEARNERS[learner](features[train], labels[train], features[test])
+        right[test] = (answer >= 0.5) == labels[test]
+    return right

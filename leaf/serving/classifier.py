@@ -1,6 +1,10 @@
 """A trained model with all that belongs to it, ready to be asked about photographs."""
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import keras
@@ -8,12 +12,74 @@ import numpy as np
 
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.networks.inference import pooled
-from leaf.networks.views import MOST, view
-from leaf.serving import known
-from leaf.serving.companions import companions
+from leaf.networks.prediction import MOST, pooled, view
+from leaf.serving import ood
 from leaf.serving.pixels import ImagesLike, as_list, name_of, prepare
-from leaf.serving.prediction import Prediction
+from leaf.store import read_json
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image.
+
+    Attributes:
+        image: the image as it was given: a path, or its number for an array.
+        label: the predicted class.
+        probability: of the second class (`unhealthy`), 0 to 1, whatever the label.
+        threshold: the probability from which the second class is predicted.
+        known: False where the image is unlike every training image: then label and probability mean nothing.
+    """
+
+    image: str
+    label: str
+    probability: float
+    threshold: float
+    known: bool
+
+
+COLUMNS = tuple(field.name for field in fields(Prediction))
+
+
+def as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Give the lines of a CSV table, header first, without line ends; `known` is 1 or 0 as in the pipeline's tables."""
+    yield ",".join(COLUMNS)
+    for prediction in predictions:
+        text = io.StringIO()
+        row = vars(prediction) | {"known": int(prediction.known)}
+        csv.writer(text, lineterminator="").writerow(row.values())
+        yield text.getvalue()
+
+
+def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Give the lines of one JSON array, one prediction a line, so that a long one can be read as it grows."""
+    before = "["
+    for prediction in predictions:
+        yield before + json.dumps(vars(prediction), ensure_ascii=False)
+        before = ","
+    yield "]" if before == "," else "[]"
+
+
+def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
+    """Give the lines of a table for a person; the label of an image that is not known bears a question mark.
+
+    Args:
+        predictions: the rows.
+        images: every image's name, for the width of the first column.
+        classes: the labels, for the width of the second.
+    """
+    wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
+    label = max(len(name) for name in [*classes, "label"]) + 1
+    yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  known"
+    for row in predictions:
+        said = row.label if row.known else f"{row.label}?"
+        known = "yes" if row.known else "no"
+        figures = f"{row.probability:11.4f}  {row.threshold:9.4f}  {known}"
+        yield f"{_shown(row.image).ljust(wide)}  {said.ljust(label)}  {figures}"
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)  # a file name may hold a line end or move the cursor
+
 
 MODEL = "models/model.keras"
 BATCH = 64  # images at once, a power of two
@@ -38,7 +104,7 @@ class Classifier:
         classes: Sequence[str],
         threshold: float,
         temperature: float,
-        kind: known.Known,
+        kind: ood.Known,
         views: int = 1,
         sha256: str = "",
     ) -> None:
@@ -128,7 +194,7 @@ def load(path: str | Path = MODEL) -> Classifier:
     """Load a trained model with what `dvc repro` wrote beside it.
 
     Args:
-        path: the `.keras` file. `run.json` lies beside it; `decision.json` and `known.npz` beside it, too, or in the
+        path: the `.keras` file. `run.json` lies beside it; `decision.json` and `ood.npz` beside it, too, or in the
             project's `data/scored`.
 
     Returns:
@@ -139,6 +205,55 @@ def load(path: str | Path = MODEL) -> Classifier:
     """
     path = Path(path)
     beside = companions(path)
-    kind = known.read(beside.known, beside.sha256)
+    kind = ood.read(beside.known, beside.sha256)
     network = networks.load(path, beside.sha256)
     return Classifier(network, beside.classes, beside.threshold, beside.temperature, kind, beside.views, beside.sha256)
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What belongs to a model file.
+
+    Attributes:
+        sha256: of the model file as `train` wrote it, in hex.
+        classes: the two labels.
+        threshold: the probability of the second class from which it is predicted.
+        temperature: the logits are divided by it.
+        views: how many views of an image were averaged when the model was judged.
+        known: where the file lies that says what the model knows (`leaf.serving.ood`).
+    """
+
+    sha256: str
+    classes: tuple[str, ...]
+    threshold: float
+    temperature: float
+    views: int
+    known: Path
+
+
+def companions(model: Path) -> Companions:
+    """Read what belongs to `model`: `run.json` beside it; `decision.json` and `known.npz` beside it or in data/scored.
+
+    Raises:
+        LeafError: where the model or one of the files is missing, or a file lacks a key.
+    """
+    if not model.is_file():
+        raise LeafError(f"{model}: no such file; run `dvc repro` first, or give another model")
+    run_file, decision_file = model.with_name("run.json"), _find(model, "decision.json")
+    run, decision = read_json(run_file), read_json(decision_file)
+    try:
+        return Companions(
+            run["model_sha256"],
+            tuple(run["classes"]),
+            float(decision["threshold"]),
+            float(decision["temperature"]),
+            int(decision["views"]),
+            _find(model, "known.npz"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LeafError(f"{run_file}, {decision_file}: not as `dvc repro` writes them ({error!r})") from None
+
+
+def _find(model: Path, name: str) -> Path:
+    beside = model.with_name(name)
+    return beside if beside.is_file() else model.parent.parent / "data" / "scored" / name

@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from leaf import __version__
 from leaf.errors import LeafError
 from leaf.serving import overlay
-from leaf.serving.guard import LARGEST, TOO_LARGE, Guard
+from leaf.serving.batcher import BusyError, Turns
+from leaf.serving.classifier import Prediction
+from leaf.serving.middleware import LARGEST, TOO_LARGE, Guard
 from leaf.serving.pixels import prepare
-from leaf.serving.prediction import Prediction
-from leaf.serving.turns import BusyError, Turns
 
 if TYPE_CHECKING:
     from leaf.serving.classifier import Classifier

@@ -1,15 +1,18 @@
 """The whole of cleaning: from images and their index to decisions, rankings, pairs and counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from leaf.errors import LeafError
-from leaf.similarity import aligned, distances, exact, groups, near, outliers, rulings, thumbnails
-from leaf.similarity.decisions import Decisions, decide
+from leaf.similarity import distances, near, outliers
+from leaf.similarity.crops import MOST_IMAGES, AlignedPairs, same_photo_pairs
+from leaf.similarity.decisions import Decisions, decide, read_rulings
 
 # A ranking is written as far as the outliers and so many images behind the cut; the rest of a huge set says nothing.
 RANKING_TAIL = 2000
@@ -50,14 +53,14 @@ def clean(
     """Decide on every image of `images` (N,S,S,3), uint8 or float32 0..255, described by the N rows of `index`.
 
     `references` are image numbers and (name, pixels (S,S,3)) of pictures whose copies are outliers, or `auto`.
-    `index` has the columns image, label, group, hash; `overrides` those of `rulings.COLUMNS`, as text.
+    `index` has the columns image, label, group, hash; `overrides` those of `decisions.COLUMNS`, as text.
     Raises LeafError for a reference or a ruling that fits no image.
     """
     hashes = index["hash"].to_numpy(object)
-    ruled = rulings.read(overrides, hashes, settings.classes)
-    first = exact.first_copies(hashes)
+    ruled = read_rulings(overrides, hashes, settings.classes)
+    first = first_copies(hashes)
     distinct = np.unique(first)
-    small = thumbnails.thumbnails(images, distinct)
+    small = distances.thumbnails(images, distinct)
     close = near.near_pairs(images, distinct, small, settings.near_mse, settings.near_turns)
 
     plain = close.rows[close.transform == "none"]
@@ -69,12 +72,12 @@ def clean(
 
     copied = np.flatnonzero(first != np.arange(len(first)))
     exact_pairs = np.stack([first[copied], copied], axis=1)
-    copies = groups.components(len(images), np.concatenate([exact_pairs, close.rows]))
-    members = groups.chain(index["group"].to_numpy(object))
+    copies = components(len(images), np.concatenate([exact_pairs, close.rows]))
+    members = chain(index["group"].to_numpy(object))
     alone = _standing(copies, place < 0, settings.same_photo)
-    many = len(alone) > aligned.MOST_IMAGES
-    crops = aligned.same_photo_pairs(images, alone[:0] if many else alone)
-    together = groups.components(len(images), np.concatenate([exact_pairs, close.rows, crops.rows, members]))
+    many = len(alone) > MOST_IMAGES
+    crops = same_photo_pairs(images, alone[:0] if many else alone)
+    together = components(len(images), np.concatenate([exact_pairs, close.rows, crops.rows, members]))
     decisions = decide(
         index["label"].to_numpy(np.int64),
         hashes,
@@ -161,7 +164,7 @@ def _ranking_table(rankings: Sequence[outliers.Ranking]) -> pd.DataFrame:
     return pd.concat(parts) if parts else pd.DataFrame(columns=["reference", "rank", "image", "distance", "outlier"])
 
 
-def _pair_table(exact_pairs: np.ndarray, close: near.Pairs, crops: aligned.AlignedPairs) -> pd.DataFrame:
+def _pair_table(exact_pairs: np.ndarray, close: near.Pairs, crops: AlignedPairs) -> pd.DataFrame:
     """Each exact copy beside the first one, near pairs between first copies, crops of one photograph."""
     turned = close.transform != "none"
     parts = [
@@ -223,6 +226,29 @@ def _warnings(
     if unaligned:
         lines.append(
             f"same_photo: crops of one photograph were not sought among {unaligned} images, more than "
-            f"{aligned.MOST_IMAGES}; give a group for each image with the data set"
+            f"{MOST_IMAGES}; give a group for each image with the data set"
         )
     return lines
+
+
+def first_copies(hashes: Iterable[str]) -> np.ndarray:
+    """The first image with the same hash, for each of N hashes: int64 (N,), the image itself where it is the first."""
+    first: dict[str, int] = {}
+    return np.fromiter((first.setdefault(value, i) for i, value in enumerate(hashes)), np.int64)
+
+
+def components(count: int, pairs: np.ndarray) -> np.ndarray:
+    """The smallest image number in each image's component over `pairs` int64 (K,2) of 0..count-1: int64 (count,)."""
+    ones = np.ones(len(pairs), np.int8)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    total, component = connected_components(graph, directed=False)
+    smallest = np.full(total, count, np.int64)
+    np.minimum.at(smallest, component, np.arange(count))
+    return smallest[component]
+
+
+def chain(names: np.ndarray) -> np.ndarray:
+    """Pairs int64 (K,2) that tie each image to the first one of the same name, "" being none: names (N,) text."""
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(name, i), i) for i, name in enumerate(names) if name]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)

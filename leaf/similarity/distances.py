@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from leaf.similarity.thumbnails import thumbnails
-
 _ROUNDING = 1e-5  # of bounds in float32, as a share of the largest square
 
 
@@ -68,3 +66,58 @@ def of_pairs(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 def _mean(sums: np.ndarray, exact: bool, size: int) -> np.ndarray:
     # OpenCV squares the root of the sum: of whole numbers, rounding gives back the sum itself.
     return (np.rint(sums) if exact else sums) / size
+
+
+SIDE = 8
+COMPONENTS = 32
+_SAMPLE = 2000  # images that the components are computed from; any orthonormal basis keeps the bound
+
+
+def thumbnails(images: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Area means of the images in `rows` on side × side cells: float32 (K, h, w, 3), scaled by 1/√(h·w·3).
+
+    The squared Euclidean distance of two of them is at most the mean squared error of their images.
+    """
+    plain = np.asarray(images)
+    height, width = min(side, plain.shape[1]), min(side, plain.shape[2])
+    small = np.empty((len(rows), height, width, plain.shape[3]), np.float32)
+    for place, row in enumerate(rows):
+        cv2.resize(plain[row].astype(np.float32), (width, height), small[place], interpolation=cv2.INTER_AREA)
+    small /= np.float32(np.sqrt(small[0].size)) if len(small) else np.float32(1)
+    return small
+
+
+def basis(small: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
+    """An orthonormal basis of the leading principal components of thumbnails (K,h,w,3): float64 (h·w·3, components)."""
+    flat = small.reshape(len(small), -1)
+    step = max(1, len(flat) // _SAMPLE)
+    sample = flat[::step].astype(np.float64)
+    sample -= sample.mean(axis=0)
+    _, vectors = np.linalg.eigh(sample.T @ sample)
+    return vectors[:, ::-1][:, :components]
+
+
+def project(small: np.ndarray, axes: np.ndarray, symmetry: str = "none") -> np.ndarray:
+    """Thumbnails (K,h,w,3), turned by `symmetry`, on the basis `axes`: float32 (K, components)."""
+    turned = np.ascontiguousarray(apply(symmetry, small)).reshape(len(small), -1)
+    return turned @ axes.astype(np.float32)
+
+
+SYMMETRIES = (
+    "none",
+    "turn_90",
+    "turn_180",
+    "turn_270",
+    "mirror",
+    "mirror_turn_90",
+    "mirror_turn_180",
+    "mirror_turn_270",
+)
+
+
+def apply(name: str, images: np.ndarray) -> np.ndarray:
+    """Images (…,S,S,3), mirrored left to right and then turned anticlockwise, as `name` says."""
+    if "mirror" in name:
+        images = images[..., ::-1, :]
+    turns = int(name.rpartition("_")[2]) // 90 if "turn" in name else 0
+    return np.rot90(images, turns, axes=(-3, -2))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.similarity import distances, symmetries
-from leaf.similarity import thumbnails as small_means
+from leaf.similarity import distances
+from leaf.similarity import distances as small_means
 
 MOST_PAIRS = 20_000_000
 _SLACK = 0.02  # added to the search radius: far above the rounding of float32 means, far below a useful radius
@@ -47,7 +47,7 @@ def near_pairs(images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshol
     radius = float(np.sqrt(threshold)) + _SLACK
     _refuse_too_many(points, radius, threshold)
     found = []
-    for symmetry in symmetries.SYMMETRIES if turns else symmetries.SYMMETRIES[:1]:
+    for symmetry in distances.SYMMETRIES if turns else distances.SYMMETRIES[:1]:
         candidates = _candidates(points, small, axes, radius, symmetry)
         candidates = _under(small, candidates, radius, symmetry)
         pairs = rows[candidates]
@@ -122,7 +122,7 @@ def _under(small: np.ndarray, pairs: np.ndarray, radius: float, symmetry: str) -
     keep = np.empty(len(pairs), bool)
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
-        gap = (symmetries.apply(symmetry, small[block[:, 0]]) - small[block[:, 1]]).reshape(len(block), -1)
+        gap = (distances.apply(symmetry, small[block[:, 0]]) - small[block[:, 1]]).reshape(len(block), -1)
         keep[start : start + _BLOCK] = np.einsum("ij,ij->i", gap, gap) <= radius**2
     return pairs[keep]
 
@@ -132,7 +132,7 @@ def _errors(images: np.ndarray, pairs: np.ndarray, symmetry: str) -> np.ndarray:
         return distances.of_pairs(images, pairs)
     errors = np.empty(len(pairs))
     for place, (first, second) in enumerate(pairs):
-        turned = np.ascontiguousarray(symmetries.apply(symmetry, np.asarray(images[first])))
+        turned = np.ascontiguousarray(distances.apply(symmetry, np.asarray(images[first])))
         errors[place] = distances.to_reference(images, np.array([second]), turned)[0]
     return errors
 

@@ -1,9 +1,8 @@
 """Training: schedules, batches, augmentation, early stopping, resume; on any backend of Keras 3."""
 
-from leaf.training.determinism import fix_seeds
-from leaf.training.epochs import Result
-from leaf.training.examples import Examples
-from leaf.training.fitting import train
+from leaf.training.dataset import Examples
 from leaf.training.recipe import Recipe
+from leaf.training.state import fix_seeds
+from leaf.training.trainer import Result, train
 
 __all__ = ["Examples", "Recipe", "Result", "fix_seeds", "train"]

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from leaf.training.dataset import Augment, Batch
 from leaf.training.distribution import undistributed
-from leaf.training.examples import Augment, Batch
 from leaf.training.recipe import Changes
 
 _FLIPPED = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of (N, H, W, 3)

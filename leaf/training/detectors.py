@@ -12,22 +12,20 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
+from keras import ops
 from sklearn.linear_model import LogisticRegression
 
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.training import examples as cutting
-from leaf.training.adversarial import Adversarial
+from leaf.networks import gan
+from leaf.training import dataset as cutting
 from leaf.training.augmentation import augment
-from leaf.training.epochs import Result, Row, run_epochs
-from leaf.training.examples import Batch, Examples
-from leaf.training.optimizing import one_line_memory
-from leaf.training.progress import Bar
+from leaf.training.callbacks import Bar, Patience, ask, figures
+from leaf.training.dataset import Batch, Examples
+from leaf.training.optimizer import LearningRate, one_line_memory, schedule
 from leaf.training.recipe import Recipe
-from leaf.training.schedules import LearningRate, schedule
 from leaf.training.state import Keeper, State
-from leaf.training.stopping import Patience
-from leaf.training.validation import ask, figures
+from leaf.training.trainer import Result, Row, run_epochs
 
 _SAMPLE = 256  # training examples on which an epoch's training accuracy is measured
 _LEAST_SCALE = 1e-3  # an image never counts as healthier for being reconstructed worse
@@ -213,3 +211,72 @@ def _sampled(examples: Examples, seed: int) -> Examples:
     """A fixed part of the real examples."""
     chosen = np.random.default_rng(seed).permutation(len(examples.rows))[:_SAMPLE]
     return Examples(examples.images, examples.rows[chosen], examples.labels[chosen])
+
+
+_FASTER = 4  # times the generator's rate
+
+
+class Adversarial:
+    """A GAN of `leaf.networks.gan` under training."""
+
+    def __init__(self, model: keras.Model, rate: LearningRate, seed: int) -> None:
+        self.seed = seed
+        self.encoder, self.generator = model.get_layer("encoder"), model.get_layer("generator")
+        self.critic = gan.discriminator(model, seed)
+        code = keras.Input((gan.LATENT,))
+        self.fooling = keras.Model(code, self.critic(self.generator(code)))
+        left = [model.get_layer(name).output for name in ("residual", "difference")]
+        self.inverting = keras.Model(model.input, left)
+        faster = LearningRate(**{**rate.get_config(), "base": rate.base * _FASTER, "max": rate.max * _FASTER})
+        self._compile(self.critic, self.critic, faster, 0.0, hinge)
+        self._compile(self.fooling, self.generator, rate, 0.0, fooled)
+        self._compile(self.inverting, self.encoder, faster, 0.9, "mse")
+
+    def update(self, batch: Batch, epoch: int, step: int) -> float:
+        """Update discriminator, generator and encoder once each; the encoder's loss, NaN if any of them has a NaN."""
+        random = np.random.default_rng([self.seed, epoch, step])
+        codes = random.standard_normal((2, len(batch.images), gan.LATENT), np.float32)
+        drawn = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
+        true = batch.images / np.float32(127.5) - 1
+        sides = np.repeat(np.array([1, -1], np.float32), len(true))
+        self._teach(self.critic)
+        critic_loss = self.critic.train_on_batch(np.concatenate([true, drawn]), sides)
+        self._teach(self.generator)
+        fooling_loss = self.fooling.train_on_batch(codes[1], sides[: len(true)])
+        self._teach(self.encoder)
+        nothing = [np.zeros((len(true), *output.shape[1:]), np.float32) for output in self.inverting.outputs]
+        inverting_loss = self.inverting.train_on_batch(batch.images, nothing, return_dict=True)["loss"]
+        finite = np.isfinite(critic_loss) and np.isfinite(fooling_loss)
+        return float(inverting_loss) if finite else float("nan")
+
+    def variables(self) -> list[Any]:
+        """The discriminator's last layer and three optimizers: what is not among the model's own variables."""
+        optimizers = [part.optimizer.variables for part in (self.critic, self.fooling, self.inverting)]
+        return [*self.critic.weights, *(variable for variables in optimizers for variable in variables)]
+
+    def finish(self) -> None:
+        """Let every part learn again, as in a network just built."""
+        for part in (self.encoder, self.generator, self.critic):
+            part.trainable = True
+
+    def _compile(
+        self, whole: keras.Model, learner: keras.Model, rate: LearningRate, momentum: float, loss: Any
+    ) -> None:
+        self._teach(learner)
+        whole.compile(keras.optimizers.Adam(rate, beta_1=momentum, beta_2=0.999), loss)
+        whole.optimizer.build(whole.trainable_variables)
+
+    def _teach(self, learner: keras.Model) -> None:
+        """Let one part learn and no other; Keras reads this when it compiles a step and, on JAX, at each step."""
+        for part in (self.encoder, self.generator, self.critic):
+            part.trainable = part is learner
+
+
+def hinge(sides: Any, said: Any) -> Any:
+    """Hinge loss of the discriminator: `sides` is 1 for a true image and −1 for a drawn one."""
+    return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(said, (-1,))))
+
+
+def fooled(_sides: Any, said: Any) -> Any:
+    """Loss of the generator: the less the discriminator believes it, the larger."""
+    return -ops.mean(said)

@@ -8,7 +8,7 @@ from leaf.errors import LeafError
 
 @dataclass(frozen=True)
 class Rate:
-    """The learning rate over the updates; see `leaf.training.schedules`."""
+    """The learning rate over the updates; see `leaf.training.optimizer`."""
 
     policy: str = "triangular"
     base: float = 1e-4

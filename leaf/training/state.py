@@ -7,17 +7,22 @@ whole; a lock keeps two trainings of one run apart.
 import hashlib
 import json
 import os
+import platform
+import signal
 import sys
+import threading
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import filelock
+import keras
 import numpy as np
 
 from leaf import store
@@ -144,3 +149,51 @@ def _forget_old(root: Path) -> None:
     for path in root.iterdir():
         if path.suffix in (".npz", ".requeue") and path.stat().st_mtime < horizon:
             path.unlink(missing_ok=True)
+
+
+def fix_seeds(seed: int) -> None:
+    """Seed Python, numpy and the backend, start names anew, and have TensorFlow use deterministic operations only.
+
+    Call it before the network is built: its initial weights and its dropout follow from the seed.
+    """
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        sys.modules["tensorflow"].config.experimental.enable_op_determinism()  # Keras has imported it
+
+
+def versions() -> dict[str, str]:
+    """Python, Keras, numpy and the backend with its version: what equal bits need to be equal."""
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "backend": f"{backend} {sys.modules[backend].__version__}",
+    }
+
+
+STATUS = 128 + signal.SIGTERM
+
+
+@contextmanager
+def noticing_sigterm() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether SIGTERM came.
+
+    The signal only sets a flag: an exception raised by a handler may land inside a step, where TensorFlow is left in
+    the middle of it and JAX swallows it. A second SIGTERM ends the process at once.
+    """
+    came = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        came.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield came.is_set
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -58,7 +58,7 @@ class Training:
         os.close(tell)
 
     def _train(self, project: Path, state: Path, tell: int) -> None:
-        from leaf.training import fitting
+        from leaf.training import trainer
         from stages import train
 
         log = os.open(self.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -66,13 +66,13 @@ class Training:
         os.dup2(log, 2)
         os.chdir(project)
         os.environ["LEAF_STATE"] = str(state)
-        update = fitting.update
+        update = trainer.update
 
         def telling(*arguments):
             os.write(tell, b".")
             return update(*arguments)
 
-        fitting.update = telling
+        trainer.update = telling
         status = 70
         try:
             train.main()

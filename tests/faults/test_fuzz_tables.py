@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leaf.reading import ingest
-from leaf.similarity import rulings
+from leaf.similarity import decisions
 from leaf.store import read_table
 
 CLASSES = ("healthy", "unhealthy")
@@ -68,8 +68,8 @@ def photographs(tmp_path_factory):
 
 
 def read_rulings(path):
-    table = read_table(path, rulings.COLUMNS, text=rulings.COLUMNS)
-    rulings.read(table, HASHES, CLASSES)
+    table = read_table(path, decisions.COLUMNS, text=decisions.COLUMNS)
+    decisions.read(table, HASHES, CLASSES)
 
 
 @pytest.mark.slow

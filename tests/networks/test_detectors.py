@@ -17,8 +17,8 @@ from leaf.networks import (
     save,
     summary,
 )
-from leaf.networks.detecting import ReconstructionScore
-from leaf.networks.spectral import SpectralConv2D
+from leaf.networks.detector import ReconstructionScore
+from leaf.networks.gan import SpectralConv2D
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leaf.networks import features, heatmaps, probabilities
-from leaf.networks.views import view
+from leaf.networks.prediction import view
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from leaf.reading import ahead
-from leaf.reading.ahead import in_order
+from leaf.reading import source
+from leaf.reading.source import in_order
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 127, 128, 129, 300])
@@ -24,7 +24,7 @@ def test_no_more_than_so_many_are_done_before_they_are_taken():
 
     for place, _ in in_order(work, range(1000), 2):
         with lock:
-            assert len(done) <= place + ahead.AHEAD + 16
+            assert len(done) <= place + source.AHEAD + 16
 
 
 def test_an_error_in_the_work_ends_it():

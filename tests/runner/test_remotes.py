@@ -15,7 +15,7 @@ from tiny import Project, expected, run
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.task import host_key_refused
+from leaf.runner.agent.task import host_key_refused
 
 
 def use_ssh_remote(project: Project, sshd: Sshd) -> str:

@@ -103,7 +103,9 @@ SLEEPER = """
     own.write_text("ready")
     time.sleep(300)
 """
-SPREAD = "from leaf.training.nodes import run_on_all_nodes as spread; raise SystemExit(spread('{}', 'data_parallel'))"
+SPREAD = (
+    "from leaf.training.distribution import run_on_all_nodes as spread; raise SystemExit(spread('{}', 'data_parallel'))"
+)
 
 
 def test_a_stage_on_two_nodes_hears_of_the_signal_on_both(cluster: Cluster, tmp_path: Path) -> None:

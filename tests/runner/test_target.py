@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leaf.errors import LeafError
-from leaf.runner.host import ConnectionLostError, Host
+from leaf.runner.transport import ConnectionLostError, Host
 
 
 @pytest.fixture

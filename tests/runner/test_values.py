@@ -6,7 +6,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from leaf.running import dvc_settings
+from leaf.cli.run import dvc_settings
 
 TEXTS = ["a\\b", "a\\", "\\'", "it's", "''\\", 'a"b', "a\nb", "a,b", "{x: 1}", "", "$(x) `y`", "é✓", "[1]", "a=b", "~"]
 TEXTS += ["null", "True", "12", "1e5", "inf", "${oc.env:HOME}", "\\${oc.env:HOME}", "x ${a} ${b}\\", "!!python/name:x"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from leaf.scoring.choices import best_temperature, best_threshold, with_temperature
-from leaf.scoring.measures import log_loss
+from leaf.scoring.calibration import best_temperature, best_threshold, with_temperature
+from leaf.scoring.metrics import log_loss
 
 
 @pytest.mark.parametrize("seed", range(5))

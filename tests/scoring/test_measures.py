@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 from leaf.scoring import measure
-from leaf.scoring.curves import calibration, expected_calibration_error, precision_recall_curve, roc_curve
+from leaf.scoring.metrics import calibration, expected_calibration_error, precision_recall_curve, roc_curve
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.serving.prediction import Prediction
+from leaf.serving.classifier import Prediction
 
 
 def png(pixels: np.ndarray) -> bytes:

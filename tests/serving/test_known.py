@@ -5,8 +5,8 @@ import pytest
 
 from leaf.drawing import draw_cartoon, draw_leaf
 from leaf.errors import LeafError
-from leaf.serving import known
-from leaf.serving.looks import NUMBERS, looks
+from leaf.serving import ood
+from leaf.serving.ood import NUMBERS, looks
 
 SIZE = 32
 
@@ -24,7 +24,7 @@ def seen(images, seed=0):
 @pytest.fixture(scope="module")
 def memory():
     train, validation = leaves(150, 1), leaves(60, 2)
-    return known.fit(seen(train, 1), train, seen(validation, 2), validation, draw_cartoon(0, SIZE)[None])
+    return ood.fit(seen(train, 1), train, seen(validation, 2), validation, draw_cartoon(0, SIZE)[None])
 
 
 def holds(memory, images, features=None):
@@ -36,7 +36,7 @@ def test_most_leaves_that_it_never_saw_are_known(memory):
 
 
 def test_few_validation_images_are_lost(memory):
-    assert holds(memory, leaves(60, 2), seen(range(60), 2)).mean() >= 1 - sum(known.LOST.values()) - 1 / 30
+    assert holds(memory, leaves(60, 2), seen(range(60), 2)).mean() >= 1 - sum(ood.LOST.values()) - 1 / 30
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_the_network_sees_as_no_leaf_is_unknown(memory):
 def test_a_copy_of_an_outlier_is_unknown_even_if_nothing_else_tells():
     train = np.concatenate([leaves(60, 1), draw_cartoon(0, SIZE)[None].repeat(20, axis=0)])
     reference = draw_cartoon(0, SIZE)[None]
-    fitted = [known.fit(seen(train), train, seen(train), train, kept) for kept in (reference[:0], reference)]
+    fitted = [ood.fit(seen(train), train, seen(train), train, kept) for kept in (reference[:0], reference)]
     noisy = np.clip(reference + np.random.default_rng(0).normal(0, 8, reference.shape), 0, 255)
     copy = np.concatenate([reference, noisy.astype(np.uint8)])
     features = np.full((2, 8), 3, np.float32)
@@ -78,7 +78,7 @@ def test_looks_do_not_change_with_the_batch():
 
 def test_a_distance_does_not_change_with_the_batch():
     rng = np.random.default_rng(0)
-    cloud = known.Cloud(rng.random(320, np.float32), rng.random((320, 320), np.float32), 1)
+    cloud = ood.Cloud(rng.random(320, np.float32), rng.random((320, 320), np.float32), 1)
     vectors = rng.random((64, 320), np.float32)
     together = cloud.distance(vectors)
     assert together.tolist() == [cloud.distance(vector[None])[0] for vector in vectors]
@@ -90,37 +90,37 @@ def test_looks_of_extremes_are_finite():
 
 
 def test_what_is_written_reads_back_the_same(memory, tmp_path):
-    known.write(memory, "a" * 64, tmp_path / "known.npz")
+    ood.write(memory, "a" * 64, tmp_path / "known.npz")
     images = leaves(20, 5)
-    again = known.read(tmp_path / "known.npz", "a" * 64)
+    again = ood.read(tmp_path / "known.npz", "a" * 64)
     assert np.array_equal(again.looks.distance(looks(images)), memory.looks.distance(looks(images)))
     assert np.array_equal(again.references, memory.references)
 
 
 def test_equal_memories_are_equal_files(memory, tmp_path, monkeypatch):
-    known.write(memory, "a" * 64, tmp_path / "one.npz")
+    ood.write(memory, "a" * 64, tmp_path / "one.npz")
     monkeypatch.setattr("time.time", lambda: 2e9)
-    known.write(memory, "a" * 64, tmp_path / "two.npz")
+    ood.write(memory, "a" * 64, tmp_path / "two.npz")
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
 def test_the_memory_of_another_model_is_refused(memory, tmp_path):
-    known.write(memory, "a" * 64, tmp_path / "known.npz")
+    ood.write(memory, "a" * 64, tmp_path / "known.npz")
     with pytest.raises(LeafError, match="belongs to another model"):
-        known.read(tmp_path / "known.npz", "b" * 64)
+        ood.read(tmp_path / "known.npz", "b" * 64)
 
 
 def test_a_damaged_memory_is_refused_in_one_line(memory, tmp_path):
     path = tmp_path / "known.npz"
-    known.write(memory, "a" * 64, path)
+    ood.write(memory, "a" * 64, path)
     whole = path.read_bytes()
     for damaged in (b"", b"nonsense", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
         with pytest.raises(LeafError, match=r"known\.npz: damaged"):
-            known.read(path, "a" * 64)
+            ood.read(path, "a" * 64)
 
 
 def test_too_few_images_to_learn_from_are_refused():
     images = leaves(2, 1)
     with pytest.raises(LeafError, match="too few training or validation images"):
-        known.fit(seen(images), images, seen(images[:0]), images[:0], images[:0])
+        ood.fit(seen(images), images, seen(images[:0]), images[:0], images[:0])

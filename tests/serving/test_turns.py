@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leaf.serving.turns import TOGETHER, BusyError, Turns
+from leaf.serving.batcher import TOGETHER, BusyError, Turns
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from leaf.serving import guard
-from leaf.serving.turns import Turns
+from leaf.serving import middleware
+from leaf.serving.batcher import Turns
 from leaf.serving.web import PAGES, create_app
 
 
@@ -62,8 +62,8 @@ def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client):
 
 
 def test_an_upload_above_the_limit_is_refused_by_its_length(client):
-    answer = post(client, bytes(guard.LARGEST + 100_000))
-    assert (answer.status_code, answer.json()) == (413, {"error": guard.TOO_LARGE})
+    answer = post(client, bytes(middleware.LARGEST + 100_000))
+    assert (answer.status_code, answer.json()) == (413, {"error": middleware.TOO_LARGE})
 
 
 def test_an_upload_above_the_limit_that_hides_its_length_is_refused_while_it_comes(client):
@@ -73,7 +73,7 @@ def test_an_upload_above_the_limit_that_hides_its_length_is_refused_while_it_com
             yield bytes(2**20)
 
     answer = client.post("/api/predict", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
-    assert (answer.status_code, answer.json()) == (413, {"error": guard.TOO_LARGE})
+    assert (answer.status_code, answer.json()) == (413, {"error": middleware.TOO_LARGE})
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.similarity.decisions import Decisions, decide
-from leaf.similarity.rulings import Rulings
+from leaf.similarity.decisions import Decisions, Rulings, decide
 
 NONE = Rulings(frozenset(), frozenset(), {})
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.similarity import near, symmetries, thumbnails
+from leaf.similarity import distances, near
 
 
 def join(images: np.ndarray, threshold: float, turns: bool = False) -> near.Pairs:
     rows = np.arange(len(images))
-    return near.near_pairs(images, rows, thumbnails.thumbnails(images, rows), threshold, turns)
+    return near.near_pairs(images, rows, distances.thumbnails(images, rows), threshold, turns)
 
 
 def brute_force(images: np.ndarray, threshold: float, names: tuple[str, ...]) -> set[tuple[int, int]]:
@@ -23,7 +23,7 @@ def brute_force(images: np.ndarray, threshold: float, names: tuple[str, ...]) ->
         (i, j)
         for i in range(len(images))
         for j in range(i + 1, len(images))
-        if any(((symmetries.apply(name, plain[i]) - plain[j]) ** 2).mean() < threshold for name in names)
+        if any(((distances.apply(name, plain[i]) - plain[j]) ** 2).mean() < threshold for name in names)
     }
 
 
@@ -43,11 +43,11 @@ def test_the_near_join_equals_brute_force(
     images = rng.integers(0, 256, (12, size, size, 3))
     source = rng.integers(0, 12, 8)
     noise = rng.normal(0, rng.uniform(0, 2 * np.sqrt(threshold), (8, 1, 1, 1)), (8, size, size, 3))
-    turned = np.stack([symmetries.apply(str(rng.choice(symmetries.SYMMETRIES)), images[i]) for i in source])
+    turned = np.stack([distances.apply(str(rng.choice(distances.SYMMETRIES)), images[i]) for i in source])
     images = np.concatenate([images, np.clip(turned + noise, 0, 255)]).astype(dtype)
     with patch.multiple(near, _ROWS=blocks[0], _COLUMNS=blocks[1]):
         found = join(images, threshold, turns)
-    names = symmetries.SYMMETRIES if turns else symmetries.SYMMETRIES[:1]
+    names = distances.SYMMETRIES if turns else distances.SYMMETRIES[:1]
     assert set(map(tuple, found.rows.tolist())) == brute_force(images, threshold, names)
     assert len(found.rows) == len({tuple(pair) for pair in found.rows.tolist()})
 
@@ -71,10 +71,10 @@ def test_a_threshold_of_0_finds_nothing() -> None:
     assert len(join(np.zeros((3, 16, 16, 3), np.uint8), 0).rows) == 0
 
 
-@pytest.mark.parametrize("symmetry", symmetries.SYMMETRIES[1:])
+@pytest.mark.parametrize("symmetry", distances.SYMMETRIES[1:])
 def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Callable[..., np.ndarray]) -> None:
     images = pictures(np.random.default_rng(5), 6)
-    turned = np.ascontiguousarray(symmetries.apply(symmetry, images[2]))
+    turned = np.ascontiguousarray(distances.apply(symmetry, images[2]))
     images = np.concatenate([images, turned[None]])
     found = join(images, 150, turns=True)
     assert (found.rows.tolist(), found.transform.tolist()) == ([[2, 6]], [symmetry])

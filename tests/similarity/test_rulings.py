@@ -2,19 +2,19 @@ import pandas as pd
 import pytest
 
 from leaf.errors import LeafError
-from leaf.similarity import rulings
+from leaf.similarity import decisions
 
 CLASSES = ("healthy", "unhealthy")
 
 
-def read(*rows: tuple[str, str, str]) -> rulings.Rulings:
-    table = pd.DataFrame([(*row, "A. Person", "looked") for row in rows], columns=list(rulings.COLUMNS))
-    return rulings.read(table, ["aa", "bb", "cc"], CLASSES)
+def read(*rows: tuple[str, str, str]) -> decisions.Rulings:
+    table = pd.DataFrame([(*row, "A. Person", "looked") for row in rows], columns=list(decisions.COLUMNS))
+    return decisions.read(table, ["aa", "bb", "cc"], CLASSES)
 
 
 def test_each_ruling_is_read_with_the_class_as_a_number() -> None:
     ruled = read(("aa", "keep", ""), ("BB ", " drop", ""), ("cc", "relabel", "unhealthy"), ("aa", "relabel", "healthy"))
-    assert ruled == rulings.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0})
+    assert ruled == decisions.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0})
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.splitting.quotas import apportion, groups_by_size, images_asked
+from leaf.splitting.split import apportion, groups_by_size, images_asked
 
 
 @pytest.mark.parametrize(("size", "images", "number"), [(500, 5004, 500), (0.15, 100, 15), (0.5, 5, 3), (0, 9, 0)])

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A folder in which every stage before the report has run."""
-    spec = importlib.util.spec_from_file_location("page_builder", ROOT / "tests/page/builder.py")
+    spec = importlib.util.spec_from_file_location("page_builder", ROOT / "tests/report/builder.py")
     builder = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(builder)
     folder = tmp_path_factory.mktemp("project")
@@ -78,4 +78,4 @@ def test_every_table_that_the_page_reads_is_a_dependency(project):
 
 def test_the_templates_are_a_dependency():
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
-    assert "leaf/page/templates" in stage["deps"]
+    assert "leaf/report/templates" in stage["deps"]

@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from leaf.errors import LeafError
-from leaf.store import read_json, read_table, sha256, write_table
+from leaf.store import read_json, read_table, write_table
 from stages import split
 
 ROOT = Path(__file__).parents[2]
@@ -82,33 +81,6 @@ def test_folds_test_every_kept_image_once(project):
         tested += splits.loc[splits["split"].eq("test"), "image"].tolist()
         assert read_json("metrics/split.json")["shared_groups"] == 0
     assert sorted(tested) == [number for number in range(200) if number % 10 != 0]
-
-
-def test_group_by_features_without_weights_is_refused(project):
-    set_params(group_by="features")
-    with pytest.raises(LeafError, match="group_by: features, and weights is random; valid with weights imagenet or a"):
-        split.main()
-
-
-@pytest.mark.slow
-def test_images_that_look_alike_share_a_cluster_that_stays_whole(project):
-    """Eight sorts of noise, each in every eighth image: nobody said so, the pixels do."""
-    from leaf import networks
-
-    random = np.random.default_rng(0)
-    sort = np.arange(200) % 8
-    images = random.integers(0, 256, (8, 32, 32, 3))[sort] * 0.9 + random.integers(0, 26, (200, 32, 32, 3))
-    np.save("data/ingested/images.npy", images.astype(np.uint8))
-    networks.save(networks.build("cnn_small", 32), "weights.keras")
-    decisions = read_table("data/cleaned/decisions.csv").assign(group=range(200), label=np.arange(200) // 8 % 2)
-    write_table(decisions, "data/cleaned/decisions.csv")
-    given = {"backbone": "cnn_small", "weights": "weights.keras", "weights_sha256": sha256("weights.keras")}
-    set_params(group_by="features", validation_size=40, test_size=40, **given)
-    split.main()
-    splits = read_table("data/split/splits.csv")
-    assert splits.groupby("cluster")["split"].nunique().eq(1).all()
-    assert splits["cluster"].nunique() < 20
-    assert (splits["image"] % 8).groupby(splits["cluster"]).nunique().eq(1).all()
 
 
 def test_a_removed_image_that_comes_back_fails_the_stage(project, monkeypatch):

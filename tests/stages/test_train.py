@@ -199,8 +199,8 @@ def test_two_processes_stop_together_and_resume_to_the_same_bits_and_only_the_fi
 
 @pytest.mark.slow
 def test_lr_range_proposes_settings_that_the_schema_takes_and_draws_them(work: Path) -> None:
+    from leaf.cli.lr_range import lr_range
     from leaf.params import read_params
-    from leaf.training.range_command import lr_range
 
     said = lr_range(read_params("train"), "range.svg", 1e-5, 1.0, updates=40)
     base, top = (float(value) for value in re.findall(r"-S learning_rate\.(?:base|max)=(\S+)", said))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leaf.training.augmentation import augment
-from leaf.training.examples import Batch
+from leaf.training.dataset import Batch
 from leaf.training.recipe import Changes as Set
 
 Changes = partial(Set, flip="none")

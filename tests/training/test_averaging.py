@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from leaf.training.averaging import Average
+from leaf.training.optimizer import Average
 
 
 def test_the_average_follows_the_weights_with_its_momentum(network: Callable[..., Any]) -> None:

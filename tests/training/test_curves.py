@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leaf.training.curves import CURVES, curves
+from leaf.training.callbacks import CURVES, curves
 
 ROWS = [dict.fromkeys(CURVES, 0.5) | {"epoch": epoch, "phase": 2} for epoch in (1, 2)]
 

@@ -15,8 +15,7 @@ from keras import backend
 
 from leaf.errors import LeafError
 from leaf.training import Recipe
-from leaf.training.distribution import join
-from leaf.training.nodes import run_on_all_nodes
+from leaf.training.distribution import join, run_on_all_nodes
 
 WORKER = Path(__file__).with_name("together.py")
 IMAGES, EPOCHS = 64, 3  # together.py's

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaf.training.epochs import run_epochs
 from leaf.training.state import Keeper, State
+from leaf.training.trainer import run_epochs
 
 EPOCHS, STEPS = 5, 2
 

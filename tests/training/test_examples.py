@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from leaf.training.examples import Batch, Examples, batches, class_weights, order, steps_per_epoch
+from leaf.training.dataset import Batch, Examples, batches, class_weights, order, steps_per_epoch
 
 
 def numbered(count: int, synthetic: int = 0) -> Examples:

@@ -9,8 +9,8 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.training import Recipe, train
+from leaf.training.callbacks import figures
 from leaf.training.recipe import Changes, Rate
-from leaf.training.validation import figures
 
 RATE = Rate(base=1e-3, max=1e-2, step_epochs=2)
 RECIPE = Recipe(epochs=4, patience=9, batch_size=16, learning_rate=RATE)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from leaf.training.optimizer import LearningRate, schedule
 from leaf.training.recipe import Rate, Recipe
-from leaf.training.schedules import LearningRate, schedule
 
 
 def smith(policy: str, n: int, base: float, top: float, step: float, gamma: float) -> float:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from leaf.training.stopping import Patience
+from leaf.training.callbacks import Patience
 
 
 def follow(patience: Patience, values: list[float]) -> int:

@@ -5,10 +5,9 @@ from pathlib import Path
 import yaml
 
 from leaf.runner.config import Local, SkyPilot, Slurm, Ssh, Target
-from leaf.runner.engines.base import Engine, State
 from leaf.runner.engines.cloud import CloudEngine, task_yaml
-from leaf.runner.engines.processes import ProcessEngine
-from leaf.runner.engines.slurm import SlurmEngine, sbatch_options
+from leaf.runner.engines.processes import ProcessEngine, SlurmEngine, sbatch_options
+from leaf.runner.records import Engine, State
 
 __all__ = ["Engine", "State", "engine_for", "rehearsal"]
 

@@ -11,9 +11,8 @@ import yaml
 from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.config import SkyPilot
-from leaf.runner.engines.base import State
 from leaf.runner.engines.processes import job_files
-from leaf.runner.records import Record
+from leaf.runner.records import Record, State
 
 FOLDER = Path(".dvc") / "tmp" / "leaf" / "cloud"
 

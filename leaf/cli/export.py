@@ -1,0 +1,20 @@
+"""`leaf export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leaf.exporting import export
+
+app = typer.Typer()
+
+
+@app.command(epilog="Examples: `leaf export --format onnx`   `leaf export --format codalab --to submission.zip`")
+def command(
+    form: Annotated[str, typer.Option("--format", "-f", help="keras, savedmodel, onnx, litert or codalab")],
+    to: Annotated[Path | None, typer.Option(help="file or folder to write  [beside the model]")] = None,
+    model: Annotated[str, typer.Option(help="a .keras file")] = "models/model.keras",
+) -> None:
+    """Write the model for other programs: float32 images (N, H, W, 3) in 0..255 in, class probabilities out."""
+    typer.echo(export(model, form, to))

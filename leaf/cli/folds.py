@@ -1,0 +1,117 @@
+"""`leaf folds`: one DVC experiment for each fold of a cross-validation, and what they say together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+import yaml
+
+from leaf import params
+from leaf.cli.run import run_rows
+from leaf.errors import LeafError
+from leaf.experiments import experiment, parse_settings, with_settings
+from leaf.params import Params
+from leaf.revisions import PREDICTIONS, reader, table
+from leaf.scoring.intervals import t_interval, wilson
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Accuracies of the F folds, float64 (F,), on their `test` and `validation` images; `right` of `images` in all."""
+
+    test: np.ndarray
+    validation: np.ndarray
+    tested: list[int]
+    right: int
+
+    @property
+    def images(self) -> int:
+        return sum(self.tested)
+
+    def __str__(self) -> str:
+        """A table of the folds, then mean, standard deviation, both intervals and the gap, a line each."""
+        low, high = t_interval(self.test)
+        all_low, all_high = wilson(self.right, self.images)
+        gap = 100 * (self.validation - self.test)
+        gap_low, gap_high = t_interval(gap)
+        rows = zip(self.tested, self.test, self.validation, strict=True)
+        lines = [
+            "fold  test images  test accuracy  validation accuracy",
+            *(f"{number:4}  {n:11}  {test:13.3f}  {shown:19.3f}" for number, (n, test, shown) in enumerate(rows)),
+            "",
+            f"accuracy over {len(self.test)} folds: mean {self.test.mean():.3f}, standard deviation "
+            f"{self.test.std(ddof=1):.3f}",
+            f"95 % interval of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
+            f"95 % interval of all {self.images} images, each tested once (Wilson): {self.right / self.images:.3f}, "
+            f"{all_low:.3f} to {all_high:.3f}",
+            f"validation minus test: {gap.mean():+.1f} points (95 % over folds: {gap_low:+.1f} to {gap_high:+.1f})",
+            "Folds share training images, so the interval over folds is somewhat too narrow (Bengio, Grandvalet 2004); "
+            "Wilson's knows nothing of groups.",
+        ]
+        return "\n".join(lines)
+
+
+def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
+    """Sum up the predictions `image,split,label,predicted` of every fold.
+
+    Raises LeafError unless each image is tested in one fold alone and every image that a fold held out is tested.
+    """
+    parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
+    tested = pd.concat(parts["test"])["image"]
+    if tested.duplicated().any() or not set(pd.concat(parts["validation"])["image"]) <= set(tested):
+        raise LeafError("folds: not of one data set: an image is tested twice or never; run all of them anew (--force)")
+    right = {name: [part["predicted"].eq(part["label"]) for part in each] for name, each in parts.items()}
+    return Folds(
+        np.array([part.mean() for part in right["test"]]),
+        np.array([part.mean() for part in right["validation"]]),
+        [len(part) for part in right["test"]],
+        int(sum(part.sum() for part in right["test"])),
+    )
+
+
+FOLDS = 5
+
+
+def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
+    """Run the folds of `row` of experiments.yaml (None for params.yaml as it is) as experiments STEM-fold-0, ….
+
+    `settings` (`key=value`) lie over the row; `folds` among them or in params.yaml says how many, else 5. Each runs in
+    a folder of its own: the workspace stays as it is. Returns dvc's exit status, of the first fold that failed.
+    """
+    chosen, _ = folded(row, settings)
+    rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
+    return run_rows(rows, force, aside=True)
+
+
+def folded(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
+    """What `row` and `settings` lay over params.yaml, with `folds` (5 where nothing says otherwise); and the whole."""
+    values = params.load().model_dump()
+    chosen = {**(experiment(row).set if row else {}), **parse_settings(settings)}
+    chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS
+    return chosen, with_settings(values, {**chosen, "fold": 0})
+
+
+def finished(stem: str) -> Folds:
+    """Sum up the experiments STEM-fold-0, …; raises LeafError where one is missing or they do not fit together."""
+    number = yaml.safe_load(reader(f"{stem}-fold-0")("params.yaml"))["folds"]
+    return summarize([table(reader(f"{stem}-fold-{fold}"), PREDICTIONS) for fold in range(number)])
+
+
+@app.command(epilog="Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`")
+def command(
+    experiment: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value; folds=N, else 5")] = None,
+    name: Annotated[str | None, typer.Option(help="of the DVC experiments NAME-fold-0, …  [the row's]")] = None,
+    show: Annotated[bool, typer.Option("--show", help="print what finished folds gave, run none")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
+) -> None:
+    """Cross-validate: a DVC experiment a fold, groups whole, each image tested once; mean, spread, intervals."""
+    stem = name or experiment or "default"
+    if not show and (status := run_folds(experiment, settings or [], stem, force)):
+        raise typer.Exit(status)
+    typer.echo(finished(stem))

@@ -1,0 +1,236 @@
+"""`leaf leak`: the same recipe with copies kept and groups torn apart, and with copies removed and groups whole."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+import yaml
+
+from leaf.cli.folds import folded
+from leaf.cli.run import run_rows
+from leaf.errors import LeafError
+from leaf.params import Params
+from leaf.revisions import PREDICTIONS, reader, table
+from leaf.scoring.compare import LEVEL
+
+app = typer.Typer()
+
+_REPLICATES = 10_000
+_CHUNK = 500  # replicates at once: bounds what is held at 500 × groups × 8 bytes
+NOTHING = 0.01  # an interval around 0 and within this says that the leak is worth about nothing
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Accuracy with the leak and without; difference = leaky − honest with its 95 % interval, as shares of images."""
+
+    leaky: float
+    honest: float
+    low: float
+    high: float
+    images: tuple[int, int]
+    groups: int
+    repeats: int
+
+    @property
+    def difference(self) -> float:
+        return self.leaky - self.honest
+
+    @property
+    def sentence(self) -> str:
+        """What a person wants to know, in one plain sentence."""
+        points, low, high = (100 * value for value in (self.difference, self.low, self.high))
+        figures = f"{points:+.1f} points of accuracy (95 %: {low:+.1f} to {high:+.1f})"
+        if self.low > 0:
+            return f"The leak flatters this recipe: {figures}."
+        if self.high < 0:
+            return f"The leak does this recipe harm: {figures}."
+        if max(-self.low, self.high) <= NOTHING:
+            return f"The leak is worth about nothing to this recipe: {figures}."
+        return f"What the leak is worth to this recipe is not distinguishable from nothing: {figures}."
+
+    def __str__(self) -> str:
+        """The sentence and where it comes from."""
+        lines = [
+            self.sentence,
+            f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, parted at random",
+            f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies out, {self.groups} groups whole",
+            f"  every image tested once in each of {self.repeats} repeats; interval from a bootstrap over groups"
+            + (" and repeats" if self.repeats > 1 else ": how much another seed would change is not in it"),
+        ]
+        return "\n".join(lines)
+
+
+def leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
+    """Compare two ways of testing the same N images in R repeats: `leaky` and `honest`, float64 (R, N).
+
+    1 is right, 0 wrong, nan an image that this way leaves out. `groups` (N,): the images of one group are drawn
+    together for the interval (percentile bootstrap), for both ways at once, and so are repeats.
+    """
+    random = np.random.default_rng(seed)
+    _, place = np.unique(groups, return_inverse=True)
+    # (groups, repeats) each: images right, and images tested
+    sums = [_by_group(np.nan_to_num(way), place) for way in (leaky, honest)]
+    tested = [_by_group(~np.isnan(way[:1]), place) for way in (leaky, honest)]
+    differences = []
+    for start in range(0, _REPLICATES, _CHUNK):
+        size = min(_CHUNK, _REPLICATES - start)
+        count = len(sums[0])
+        times = random.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
+        chosen = random.integers(len(leaky), size=(size, len(leaky)))
+        first, second = (
+            np.take_along_axis(times @ right / (times @ images), chosen, axis=1).mean(axis=1)
+            for right, images in zip(sums, tested, strict=True)
+        )
+        differences.append(first - second)
+    low, high = np.quantile(np.concatenate(differences), [LEVEL / 2, 1 - LEVEL / 2])
+    return Leak(
+        float(np.nanmean(leaky)),
+        float(np.nanmean(honest)),
+        float(low),
+        float(high),
+        (int(tested[0].sum()), int(tested[1].sum())),
+        len(np.unique(groups[~np.isnan(honest[0])])),
+        len(leaky),
+    )
+
+
+def _by_group(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Sums float64 (G, R) over the images of each group, of values (R, N)."""
+    return np.stack([np.bincount(place, weights=row) for row in values], axis=1)
+
+
+WAYS = {
+    "leaky": {"duplicates": "keep", "grouping": "none"},
+    "honest": {"duplicates": "remove", "grouping": "groups"},
+}
+
+
+def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:
+    """Train the network in every fold, both ways, as experiments STEM-leaky-0-fold-0, …; returns dvc's exit status.
+
+    `row` of experiments.yaml and `settings` as for `leaf run`; repeats differ in both seeds.
+    """
+    chosen, recipe = _recipe(row, settings)
+    rows = {}
+    for repeat in range(repeats):
+        seeds = {"seed": recipe.seed + repeat, "split_seed": recipe.split_seed + repeat}
+        for way, differing in WAYS.items():
+            for fold in range(recipe.folds):
+                rows[f"{stem}-{way}-{repeat}-fold-{fold}"] = {**chosen, **differing, **seeds, "fold": fold}
+    return run_rows(rows, force, aside=True)
+
+
+def of_network(stem: str, repeats: int) -> Leak:
+    """Sum up the experiments of `run_network`. Raises LeafError where one is missing."""
+    found: dict[str, list[pd.Series]] = {way: [] for way in WAYS}
+    folds = yaml.safe_load(reader(f"{stem}-leaky-0-fold-0")("params.yaml"))["folds"]
+    for way, rights in found.items():
+        for repeat in range(repeats):
+            tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]
+            tested = pd.concat(tables).set_index("image")
+            if tested.index.has_duplicates:
+                raise LeafError(f"{stem}-{way}-{repeat}: an image is tested twice; run all of them anew (--force)")
+            rights.append(tested["predicted"].eq(tested["label"]).astype(float))
+    decisions = table(reader(f"{stem}-honest-0-fold-0"), "data/cleaned/decisions.csv")
+    group = decisions.set_index("image")["group"].loc[found["leaky"][0].index.sort_values()]
+    leaky, honest = (np.stack([each.reindex(group.index) for each in found[way]]) for way in WAYS)
+    return leak(leaky, honest, group.to_numpy())
+
+
+def of_frozen(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
+    """The leak of a simple learner on frozen features, without DVC; and what the features are, in words."""
+    from leaf.scoring.baselines import cross_validated
+
+    _, recipe = _recipe(row, settings)
+    with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
+        images, decisions = _cleaned(recipe, Path(folder) / "images.npy")
+        asked = decisions[decisions["kept"].eq(1) | decisions["reason"].isin(["duplicate", "near_duplicate"])]
+        features, described = _features(recipe, images, asked["image"].to_numpy())
+    labels, groups = asked["label"].to_numpy(), asked["group"].to_numpy()
+    kept = asked["kept"].eq(1).to_numpy()
+    leaky, honest = (np.full((repeats, len(asked)), np.nan) for _ in WAYS)
+    for repeat in range(repeats):
+        seed = recipe.split_seed + repeat
+        alone = np.arange(len(asked))
+        leaky[repeat] = cross_validated(learner, features, labels, alone, recipe.folds, seed)
+        honest[repeat, kept] = cross_validated(learner, features[kept], labels[kept], groups[kept], recipe.folds, seed)
+    return leak(leaky, honest, groups), described
+
+
+def _recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
+    """What `folded` gives, of a recipe that leaves alone what differs between the two ways."""
+    chosen, recipe = folded(row, settings)
+    for key in (*WAYS["leaky"], "fold"):
+        if key in chosen:
+            raise LeafError(f"-S {key}: `leaf leak` sets it itself; valid: any other key")
+    return chosen, recipe
+
+
+def _tested(revision: str) -> pd.DataFrame:
+    predictions = table(reader(revision), PREDICTIONS)
+    return predictions[predictions["split"].eq("test")]
+
+
+def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
+    """The data set as ingest and clean make it, its images in the file `path`: images (N,S,S,3) and decisions."""
+    from leaf.reading.decode import read_references
+    from leaf.reading.ingest import ingest
+    from leaf.similarity.cleaning import Settings, clean
+    from leaf.similarity.decisions import COLUMNS
+    from leaf.store import read_array, read_table
+
+    if not Path(recipe.dataset).exists():
+        raise LeafError(
+            f"dataset: {recipe.dataset}: no such file or folder; `dvc repro synthesize` makes the drawn one"
+        )
+    first, second = recipe.classes
+    index = ingest(recipe.dataset, path, (first, second), recipe.image_size, recipe.unreadable == "skip").index
+    named = recipe.references
+    images = read_array(path)
+    chosen = {name: getattr(recipe, name) for name in Settings.__dataclass_fields__} | {"duplicates": "remove"}
+    rulings = read_table("data/overrides.csv", COLUMNS, text=COLUMNS)
+    references = named if named == "auto" else read_references(named, recipe.image_size)
+    return images, clean(images, index, references, rulings, Settings(**chosen)).decisions
+
+
+def _features(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
+    """Features of `rows`, float32 (len(rows), D): the backbone's, or colours where its weights are random."""
+    if recipe.weights == "random":
+        from leaf.scoring.baselines import joint_histograms
+
+        return joint_histograms(images, rows), "histograms of 512 colours; -S weights=FILE takes a backbone's features"
+    from leaf import networks
+
+    features = networks.frozen_features(images, rows, recipe.backbone, recipe.weights, recipe.weights_sha256)
+    return features, f"features of {recipe.backbone} from {Path(recipe.weights).name}, which do not learn"
+
+
+@app.command(epilog="Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mobilenet_v2`")
+def command(
+    experiment: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value; folds=N, else 5")] = None,
+    learner: Annotated[
+        str, typer.Option(help="network; logistic or neighbour: on features that do not learn")
+    ] = "network",
+    repeats: Annotated[int | None, typer.Option(help="of all folds  [network 1, else 5]", min=1, max=100)] = None,
+    name: Annotated[str | None, typer.Option(help="of the DVC experiments NAME-leaky-0-fold-0, …  [the row's]")] = None,
+    show: Annotated[bool, typer.Option("--show", help="network: print what finished experiments gave")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
+) -> None:
+    """What a leak is worth: copies kept and groups torn apart, against copies removed and groups whole."""
+    if learner == "network":
+        stem = name or experiment or "default"
+        if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):
+            raise typer.Exit(status)
+        typer.echo(of_network(stem, repeats or 1))
+    elif learner in ("logistic", "neighbour"):
+        found, described = of_frozen(experiment, settings or [], learner, repeats or 5)
+        typer.echo(f"{found}\n  learner: {learner}, on {described}")
+    else:
+        raise LeafError(f"--learner {learner}; valid: network, logistic, neighbour")

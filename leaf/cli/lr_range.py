@@ -1,0 +1,198 @@
+"""What `leaf lr-range` does: run the range test on the pipeline's data and propose a learning rate."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import keras
+import typer
+
+from leaf import store
+from leaf.errors import LeafError
+from leaf.training import augmentation
+from leaf.training import dataset as cutting
+from leaf.training.callbacks import Bar
+from leaf.training.dataset import Examples, build_network, read_inputs
+from leaf.training.optimizer import LearningRate, compile_for, update
+from leaf.training.recipe import Recipe
+from leaf.training.state import fix_seeds
+
+app = typer.Typer()
+
+
+def lr_range(view: Any, figure: str, lowest: float, highest: float, updates: int) -> str:
+    """Run the test with the parameters `view` (of the stage train), draw it to `figure`; lines for a person.
+
+    Raises:
+        LeafError: where the earlier stages have not run, or the loss never falls.
+    """
+    if Path(figure).suffix != ".svg":
+        raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
+    examples, _ = read_inputs()
+    fix_seeds(view.seed)
+    model = build_network(view)
+    test = range_test(model, examples, Recipe.from_params(view), lowest, highest, updates)
+    with store.replacing(figure) as partial:
+        partial.write_text(drawing(test), encoding="utf-8")
+    return (
+        f"{len(test.rates)} updates from {lowest:.1e} to {test.rates[-1]:.1e}: the smoothed loss fell from "
+        f"{test.smoothed[0]:.3f} to {min(test.smoothed):.3f}; drawn in {figure}\n"
+        f"proposed: -S learning_rate.base={test.base:.1e} -S learning_rate.max={test.max:.1e}"
+    )
+
+
+WINDOW = 0.1  # share of the updates over which the loss is averaged: single batches differ widely
+DIVERGED = 2.0  # the test ends where the averaged loss exceeds that of the first window so many times
+BEGUN, ENDED = 0.1, 0.9  # shares of the loss's fall at which the proposed base and max lie
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The test's curve and what it proposes.
+
+    Attributes:
+        rates: learning rate of each update.
+        losses: its loss.
+        smoothed: the losses' moving average, over the updates before and after.
+        base: the rate at which a tenth of the fall is reached: learning has begun.
+        max: the rate at which nine tenths are reached, before the loss is lowest and turns ragged.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    base: float
+    max: float
+
+
+def range_test(
+    model: keras.Model,
+    examples: Examples,
+    recipe: Recipe,
+    lowest: float = 1e-5,
+    highest: float = 1.0,
+    updates: int = 200,
+    quiet: bool | None = None,
+) -> RangeTest:
+    """Train `model` while the rate grows by a constant factor from `lowest` to `highest`; its weights are spent.
+
+    Smith (2015, section 3.3) lets the rate grow in a line; over five orders of magnitude a factor shows more.
+
+    Args:
+        model: a new network.
+        examples: what it learns from.
+        recipe: batch size, optimizer, augmentation and the like; its learning rate is not used.
+        lowest, highest: first and last rate, above 0.
+        updates: how many at most; it ends early where the loss diverges.
+        quiet: no progress bar; by default there is one only on a terminal.
+
+    Raises:
+        LeafError: where the loss never falls, so that there is nothing to propose.
+    """
+    if not 0 < lowest < highest or updates < 10:
+        raise LeafError("lr-range: needs 0 < lowest < highest and at least 10 updates")
+    factor = (highest / lowest) ** (1 / (updates - 1))
+    rising = LearningRate("exponential", 0.0, lowest, gamma=factor, accumulation=recipe.accumulation)
+    compile_for(model, recipe, rising)
+    augment = augmentation.augment(recipe.augmentation, recipe.seed)
+    losses: list[float] = []
+    window = max(round(WINDOW * updates), 1)
+    with Bar(1, updates, 0, quiet) as bar:
+        for batch in cutting.endless(examples, recipe.batch_size, recipe.seed, augment=augment):
+            loss, accuracy = update(model, batch, recipe)
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            recent = fmean(losses[-window:])
+            bar.step(1, recent, accuracy)
+            if len(losses) == updates or recent > DIVERGED * fmean(losses[:window]):
+                break
+    rates = [lowest * factor**number for number in range(len(losses))]
+    averaged = smooth(losses, window)
+    return RangeTest(rates, losses, averaged, *propose(rates, averaged))
+
+
+def smooth(losses: list[float], window: int) -> list[float]:
+    """Mean of each loss and its neighbours, `window` of them in all and fewer at both ends."""
+    half = window // 2
+    return [fmean(losses[max(0, at - half) : at + half + 1]) for at in range(len(losses))]
+
+
+def propose(rates: list[float], smoothed: list[float]) -> tuple[float, float]:
+    """Base and max from a smoothed curve: the rates at 10 % and 90 % of the fall from its start to its lowest point."""
+    if not smoothed or min(smoothed) >= smoothed[0]:
+        raise LeafError("lr-range: the loss does not fall; try a lower --lowest or more --updates")
+    lowest = min(smoothed)
+    fall = smoothed[0] - lowest
+
+    def reached(share: float) -> float:
+        return next(rate for rate, loss in zip(rates, smoothed, strict=True) if loss <= smoothed[0] - share * fall)
+
+    return reached(BEGUN), reached(ENDED)
+
+
+WIDTH, HEIGHT = 720, 400
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 44, 56  # margins, in pixels
+INK, FAINT, LINE, MARK = "#1f2a24", "#c9d2cc", "#1b7a4b", "#b4530a"
+
+
+def drawing(test: RangeTest) -> str:
+    """Loss against learning rate (logarithmic), raw and smoothed, with the proposed base and max marked."""
+    low, high = math.log10(test.rates[0]), math.log10(test.rates[-1])
+    bottom, top = min(test.smoothed), max(test.smoothed)
+    margin = 0.1 * (top - bottom)
+    bottom, top = max(0.0, bottom - margin), top + margin
+
+    def x(rate: float) -> float:
+        return LEFT + (math.log10(rate) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def y(loss: float) -> float:
+        return TOP + (top - min(max(loss, bottom), top)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'font-size="13" fill="{INK}" role="img">',
+        f"<title>Learning-rate range test: base {test.base:.1e}, max {test.max:.1e}</title>",
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="20">Loss against learning rate, {len(test.rates)} updates (thin: each update)</text>',
+    ]
+    for exponent in range(math.ceil(low), math.floor(high) + 1):
+        at = x(10.0**exponent)
+        parts.append(_path([(at, TOP), (at, HEIGHT - BOTTOM)], FAINT, 1))
+        parts.append(_text(at, HEIGHT - BOTTOM + 18, f"1e{exponent}"))
+    for step in range(5):
+        loss = bottom + (top - bottom) * step / 4
+        parts.append(_path([(LEFT, y(loss)), (WIDTH - RIGHT, y(loss))], FAINT, 1))
+        parts.append(_text(LEFT - 8, y(loss) + 4, f"{loss:.2f}", "end"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "learning rate"))
+    parts.append(_path([(x(r), y(v)) for r, v in zip(test.rates, test.losses, strict=True)], FAINT, 1.5))
+    parts.append(_path([(x(r), y(v)) for r, v in zip(test.rates, test.smoothed, strict=True)], LINE, 2.5))
+    for name, rate in (("base", test.base), ("max", test.max)):
+        parts.append(_path([(x(rate), TOP), (x(rate), HEIGHT - BOTTOM)], MARK, 1.5))
+        parts.append(_text(x(rate), TOP - 6, f"{name} {rate:.1e}"))
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _path(points: Sequence[tuple[float, float]], colour: str, width: float) -> str:
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+
+
+def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+
+
+@app.command(epilog="Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`")
+def command(
+    figure: Annotated[str, typer.Option(help="where the drawing goes, an .svg file")] = "lr-range.svg",
+    lowest: Annotated[float, typer.Option(help="first learning rate")] = 1e-5,
+    highest: Annotated[float, typer.Option(help="last learning rate")] = 1.0,
+    updates: Annotated[int, typer.Option(help="updates from the first rate to the last")] = 200,
+) -> None:
+    """Smith's range test: propose learning_rate.base and learning_rate.max for the data and network of params.yaml."""
+    from leaf.params import read_params
+
+    typer.echo(lr_range(read_params("train"), figure, lowest, highest, updates))

@@ -1,0 +1,189 @@
+"""`leaf predict`: rows on standard output as they come, everything else on standard error."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from leaf.errors import LeafError
+from leaf.reading.decode import SUFFIXES
+from leaf.reading.source import cores, in_order
+from leaf.serving import overlay
+from leaf.serving.classifier import BATCH, Classifier, Prediction, as_csv, as_json, as_text, load
+from leaf.serving.pixels import prepare
+
+app = typer.Typer()
+
+_Read = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it looks like the training images
+
+
+def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
+    """Predict the images that `paths` mean and print one row each.
+
+    Args:
+        paths: files, folders, glob patterns, `-` for a list on standard input.
+        model: the `.keras` file.
+        form: `text`, `csv` or `json`.
+        views: views averaged, None for as many as the model was judged with.
+        heatmap: folder for a picture of each image under its heat map, `0001-name.png` for the first row.
+        quiet: no progress bar, no remarks.
+
+    Returns:
+        The exit status: 0, or 1 where an image could not be read; it is named at the end and the rest is done.
+    """
+    images = expand(paths, sys.stdin, SUFFIXES)
+    classifier = load(model)
+    if heatmap is not None:
+        heatmap.mkdir(parents=True, exist_ok=True)
+    work = _Work(classifier, views, heatmap)
+    with tqdm(total=len(images), unit=" images", disable=True if quiet else None) as bar:
+        rows = work.rows(images, bar)
+        lines = (
+            {"csv": as_csv, "json": as_json}[form](rows)
+            if form != "text"
+            else as_text(rows, images, classifier.classes)
+        )
+        for line in lines:
+            bar.write(line, file=sys.stdout)
+    if work.strange and not quiet:
+        remark = "1 image is" if work.strange == 1 else f"{work.strange} images are"
+        print(f"{remark} not a leaf that this model knows: the label means nothing there", file=sys.stderr)
+    for line in work.unreadable:
+        print(f"not read: {line}", file=sys.stderr)
+    return 1 if work.unreadable else 0
+
+
+class _Work:
+    """The rows of one command, and what came up on the way: `unreadable` (a line each), `strange` (a count)."""
+
+    def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
+        self.classifier = classifier
+        self.views = views
+        self.heatmap = heatmap
+        self.unreadable: list[str] = []
+        self.strange = 0
+        self.done = 0
+
+    def rows(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
+        for count, names, read in self._read(images):
+            if names:
+                pixels = np.stack([image for image, _ in read], dtype=np.float32)
+                seems_known = np.array([seems for _, seems in read])
+                predictions = self.classifier.judge(names, pixels, self.views, seems_known)
+                if self.heatmap is not None:
+                    self._draw(self.heatmap, names, pixels)
+                self.strange += sum(not row.known for row in predictions)
+                yield from predictions
+            bar.update(count)
+
+    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Read]]]:
+        """Batch by batch its size and what could be read; the next one is read while the network judges the last."""
+        count, names, read = 0, [], []
+        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one is the network's
+            count += 1
+            if isinstance(result, LeafError):
+                self.unreadable.append(str(result))
+            else:
+                names.append(images[place])
+                read.append(result)
+            if len(names) == BATCH or place + 1 == len(images):
+                yield count, names, read
+                count, names, read = 0, [], []
+
+    def _prepare(self, names: Sequence[str]) -> list[_Read | LeafError]:
+        images: list[np.ndarray | LeafError] = []
+        for name in names:
+            try:
+                images.append(prepare(name, self.classifier.image_size, name))
+            except LeafError as error:
+                images.append(error)
+        pixels = [image for image in images if not isinstance(image, LeafError)]
+        seems = iter(self.classifier.seems_known(np.stack(pixels)) if pixels else ())
+        return [image if isinstance(image, LeafError) else (image, next(seems)) for image in images]
+
+    def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
+        for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):
+            self.done += 1
+            overlay.write(image, strength, folder / f"{self.done:04d}-{Path(name).stem}.png")
+
+
+def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -> list[str]:
+    """Give the images that `arguments` name, in order, as given, each once.
+
+    Args:
+        arguments: files; folders (every image below, hidden ones left out, sorted); glob patterns that no shell
+            expanded, `**` for any depth; `-` for one path a line on `listed`.
+        listed: standard input.
+        suffixes: what makes a file in a folder an image, lower case with the dot; a file that is named itself needs
+            none.
+
+    Raises:
+        LeafError: where an argument names nothing at all. A named file that is missing is not looked at here, so
+            that the rest is done.
+    """
+    images: dict[str, None] = {}
+    for argument in arguments:
+        lines = (line.rstrip("\r\n") for line in listed) if argument == "-" else [argument]
+        for line in lines:
+            if line:
+                images |= dict.fromkeys(_one(line, suffixes))
+    if not images:
+        raise LeafError(
+            f"{' '.join(arguments)}: no image; valid: {', '.join(sorted(suffixes))} files, or folders of them"
+        )
+    return list(images)
+
+
+def _one(argument: str, suffixes: frozenset[str]) -> Iterator[str]:
+    path = Path(argument)
+    if path.is_dir():
+        yield from (str(file) for file in sorted(_below(path)) if file.suffix.lower() in suffixes)
+    elif not path.exists() and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if not matches:
+            raise LeafError(f"{argument}: the pattern matches no file")
+        yield from (name for name in matches if not Path(name).is_dir())
+    else:
+        yield argument
+
+
+def _below(folder: str | Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):  # a link may lead back up, without end
+                yield from _below(entry.path)
+            elif entry.is_file():
+                yield Path(entry.path)
+
+
+@app.command(
+    epilog="Examples: `leaf predict leaf.jpg`   `leaf predict photographs --csv > out.csv`   "
+    "`leaf predict 'field/**/*.jpg' --heatmap maps`   `find . -name '*.png' | leaf predict - --json`"
+)
+def command(
+    paths: Annotated[
+        list[str], typer.Argument(help="images, folders, patterns, or - for a list on standard input", metavar="PATH…")
+    ],
+    model: Annotated[str, typer.Option(help="a .keras file")] = "models/model.keras",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON array")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="a CSV table")] = False,
+    views: Annotated[int | None, typer.Option(help="views of an image averaged, 1 to 16  [as evaluated]")] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="folder for pictures of where the network looked")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar, no remarks")] = False,
+) -> None:
+    """Predict photographs: label, probability of the second class, and whether they are of a kind the model knows.
+
+    Exit status 1 where an image could not be read: it is named at the end and the rest is done.
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    form = "json" if as_json else "csv" if as_csv else "text"
+    raise typer.Exit(predict(paths, model, form, views, heatmap, quiet))

@@ -1,0 +1,77 @@
+"""`leaf run`: rows of experiments.yaml through `dvc exp run`."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from leaf import params
+from leaf.errors import LeafError
+from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments, with_settings
+
+app = typer.Typer()
+
+
+def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, aside: bool = False) -> int:
+    """Run the rows `names` one after another, `settings` (`key=value`) laid over each; all are checked first.
+
+    `force` replaces experiments of the same name; `aside` runs each in a folder of its own (`--temp`). Returns the
+    first exit status of dvc that is not 0, after which no further row is run.
+    """
+    values = yaml.safe_load(Path(params.PARAMS_FILE).read_text(encoding="utf-8"))
+    over = parse_settings(settings)
+    rows = {name: {**experiment(name).set, **over} for name in names}
+    for name, row in rows.items():
+        with_settings(values, row, name)
+    return run_rows(rows, force, aside)
+
+
+def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, aside: bool = False) -> int:
+    """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`."""
+    taken = _existing() & rows.keys()
+    if taken and not force:
+        raise LeafError(
+            f"{min(taken)}: an experiment of this name exists; --force replaces it, `dvc exp show` shows it"
+        )
+    for name, row in rows.items():
+        if name in taken:
+            subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
+        command = ["dvc", "exp", "run", "--name", name, *dvc_settings(row)]
+        status = subprocess.run(command + ["--temp"] * aside, check=False).returncode
+        if status:
+            return status
+    return 0
+
+
+def list_experiments() -> str:
+    """Every row with its reason, one line each."""
+    rows = read_experiments()
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"{name.ljust(width)}  {row.why}" for name, row in rows.items())
+
+
+def _existing() -> set[str]:
+    listed = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
+    return set(listed.stdout.split())
+
+
+@app.command(
+    epilog="Examples: `leaf run --list`   `leaf run dropout_02 augmented -S epochs=20`   `leaf run dropout_02 --temp`"
+)
+def command(
+    names: Annotated[list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="NAME…")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
+    show: Annotated[bool, typer.Option("--list", help="list the rows instead")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
+    temp: Annotated[bool, typer.Option("--temp", help="run in a folder of its own, the workspace stays")] = False,
+) -> None:
+    """Run named experiments through `dvc exp run`."""
+    if show:
+        typer.echo(list_experiments())
+    elif names:
+        raise typer.Exit(run_experiments(names, settings or [], force, temp))
+    else:
+        raise LeafError("run: no experiment named; `leaf run --list` lists them")

@@ -1,0 +1,108 @@
+"""The commands of the runner: `leaf submit | jobs | logs | fetch | cancel | doctor`."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+Names = Annotated[list[str] | None, typer.Argument(help="jobs or experiments; all of them by default", metavar="JOB…")]
+Every = Annotated[float, typer.Option(help="seconds between two looks", min=0.1)]
+
+
+@app.command(
+    epilog="Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "
+    "`leaf submit --all --dry-run`"
+)
+def submit(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="EXPERIMENT…")
+    ] = None,
+    on: Annotated[str | None, typer.Option("--on", help="a target of runner.yaml; its default if absent")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="key=value, or key=value,value for a sweep")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="every row of experiments.yaml")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="of one experiment, or before those of several")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="print what would run, start nothing")] = False,
+) -> None:
+    """Run experiments on another machine."""
+    from leaf.runner.config import read_target
+    from leaf.runner.engines import rehearsal
+    from leaf.runner.plan import plan
+
+    target_name, target = read_target(on)
+    planned = plan(experiments or [], settings or [], every, name)
+    if dry:
+        for one in planned:
+            typer.echo(f"{one.name}  {' '.join(one.settings)}")
+        typer.echo(rehearsal(target, len(planned)), nl=False)
+        return
+    from leaf.runner.submit import submit
+
+    record, place = submit(target_name, target, planned)
+    typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
+    typer.echo(f"it is in {place}; `leaf fetch --wait` brings the results")
+
+
+@app.command(epilog="Example: `leaf jobs`")
+def jobs(names: Names = None) -> None:
+    """List the jobs submitted from here and how they go."""
+    from leaf.runner.jobs import listing
+
+    for line in listing(names or []):
+        typer.echo(line)
+
+
+@app.command(epilog="Examples: `leaf logs`   `leaf logs dropout_02 --follow`")
+def logs(
+    name: Annotated[str | None, typer.Argument(help="a job or an experiment; the newest by default")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="stay until it has ended")] = False,
+    every: Every = 2,
+) -> None:
+    """Print what an experiment said."""
+    from leaf.runner.jobs import follow as parts
+
+    for part in parts(name, follow, every):
+        typer.echo(part, nl=False)
+
+
+@app.command(epilog="Examples: `leaf fetch --wait`   `leaf fetch dropout_02 --models`")
+def fetch(
+    names: Names = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="stay until all have ended")] = False,
+    models: Annotated[bool, typer.Option("--models", "-m", help="what they made, too, for `dvc exp apply`")] = False,
+    every: Every = 5,
+) -> None:
+    """Bring the results back as DVC experiments: then `dvc exp show`; with `--models` also `dvc exp apply NAME`."""
+    from leaf.runner.jobs import fetch
+
+    raise typer.Exit(fetch(names or [], wait, models, every, typer.echo))
+
+
+@app.command(epilog="Example: `leaf cancel dropout_02`")
+def cancel(
+    names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")],
+) -> None:
+    """End jobs or experiments, with every process they started."""
+    from leaf.runner.jobs import cancel
+
+    cancel(names, typer.echo)
+
+
+@app.command(epilog="Example: `leaf doctor --on box`")
+def doctor(
+    on: Annotated[str | None, typer.Option("--on", help="a target of runner.yaml; its default if absent")] = None,
+) -> None:
+    """Check each link between here and a target, and say what to mend."""
+    from leaf.runner.config import read_target
+    from leaf.runner.doctor import examine
+
+    name, target = read_target(on)
+    broken = False
+    for finding in examine(name, target):
+        typer.echo(str(finding))
+        broken = broken or not finding.good
+    raise typer.Exit(1 if broken else 0)

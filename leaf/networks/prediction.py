@@ -1,0 +1,135 @@
+"""Ask a network: probabilities, pooled features."""
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from leaf.networks.build import build
+from leaf.networks.detector import is_detector_model
+
+_BLOCK = 512  # images that are copied out of a memory map at once
+
+# Keras compiles a model once for each object, so a part of a network is made once and kept as long as the network.
+_parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref.WeakKeyDictionary()
+
+
+def probabilities(
+    model: keras.Model, images: np.ndarray, batch_size: int = 256, views: int = 1, temperature: float = 1.0
+) -> np.ndarray:
+    """Give the probability of the second class for each image.
+
+    Args:
+        model: from `build` or `load`.
+        images: (N, H, W, 3), uint8 or float, 0..255; a memory map is read batch by batch.
+        batch_size: images at once.
+        views: how many views of each image are averaged, 1 to 16; the first is the image itself.
+        temperature: the logits are divided by it.
+
+    Returns:
+        float64 (N,), 0 to 1.
+    """
+    total = np.zeros(len(images))
+    for number in range(views):
+        changed = (view(batch, number) for batch in _batches(images, batch_size))
+        logits = np.concatenate([np.zeros((0, 2)), *_asked(model, changed)]).astype(np.float64)
+        total += (1 + np.tanh((logits[:, 1] - logits[:, 0]) / (2 * temperature))) / 2  # softmax, without overflow
+    return total / views
+
+
+def features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Give the pooled features of each image, float32 (N, D): what the head sees, or a detector's code."""
+    inner = submodel(model, "features", lambda: pooled(model))
+    answers = list(_asked(inner, _batches(images, batch_size)))
+    return np.concatenate(answers) if answers else np.zeros((0, inner.output_shape[-1]), np.float32)
+
+
+def frozen_features(
+    images: np.ndarray, rows: np.ndarray, backbone: str, weights: str, weights_sha256: str
+) -> np.ndarray:
+    """Give what a backbone sees that does not learn: the features, float32 (len(rows), D), of `rows` of `images`.
+
+    Arguments as for `build` and `features`; `rows` int64, of a memory map they are read block by block.
+    """
+    model = build(backbone, images.shape[1], weights=weights, weights_sha256=weights_sha256)
+    starts = range(0, len(rows), _BLOCK)
+    return np.concatenate([features(model, images[rows[start : start + _BLOCK]], 64) for start in starts])
+
+
+def pooled(model: keras.Model) -> Any:
+    """Give the symbolic output (N, D) that `features` asks for, to join it with others in one pass."""
+    if not is_detector_model(model):
+        return model.get_layer("batch_normalization").input
+    code = model.get_layer("latent").output
+    return keras.ops.mean(code, axis=(1, 2)) if len(code.shape) == 4 else code
+
+
+def submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras.Model:
+    """Give the part of `model` from its input to `outputs()`, the same object for the same `name`."""
+    parts = _parts.setdefault(model, {})
+    if name not in parts:
+        parts[name] = keras.Model(model.input, outputs())
+    return parts[name]
+
+
+def _batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), batch_size):
+        yield np.asarray(images[start : start + batch_size], np.float32)
+
+
+def _asked(model: keras.Model, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Give the model's answer for each batch; a short last one is filled up, so that no second shape is compiled."""
+    full = 0
+    for batch in batches:
+        full = max(full, len(batch))
+        missing = full - len(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        yield np.asarray(model.predict_on_batch(padded))[: len(batch)]
+
+
+MOST = 16
+_CROPPED = 7 / 8  # side of a crop, of the whole side
+
+
+def view(images: np.ndarray, number: int) -> np.ndarray:
+    """Give view `number` of square images.
+
+    0 is the image; 1 to 7 its mirror images and quarter turns; 8 to 12 crops of 7/8 of the side (the middle, the
+    four corners), enlarged to the whole; 13 to 15 the first crops mirrored.
+
+    Args:
+        images: float32 (N, S, S, 3).
+        number: 0 to 15.
+
+    Returns:
+        float32 (N, S, S, 3).
+    """
+    if number < len(_TURNS):
+        return np.ascontiguousarray(_TURNS[number](images))
+    number -= len(_TURNS)
+    corner = number % len(_CORNERS)
+    cropped = _crop(images, *_CORNERS[corner])
+    return np.ascontiguousarray(cropped[:, :, ::-1]) if number >= len(_CORNERS) else cropped
+
+
+def _crop(images: np.ndarray, vertical: float, horizontal: float) -> np.ndarray:
+    size = images.shape[1]
+    side = max(1, round(size * _CROPPED))
+    top, left = round((size - side) * vertical), round((size - side) * horizontal)
+    part = images[:, top : top + side, left : left + side]
+    return keras.ops.convert_to_numpy(keras.ops.image.resize(part, (size, size)))
+
+
+_TURNS: list[Callable[[np.ndarray], np.ndarray]] = [
+    lambda x: x,
+    lambda x: x[:, :, ::-1],
+    lambda x: x[:, ::-1],
+    lambda x: x[:, ::-1, ::-1],
+    lambda x: x.transpose(0, 2, 1, 3),
+    lambda x: x.transpose(0, 2, 1, 3)[:, :, ::-1],
+    lambda x: x.transpose(0, 2, 1, 3)[:, ::-1],
+    lambda x: x.transpose(0, 2, 1, 3)[:, ::-1, ::-1],
+]
+_CORNERS = [(0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)]

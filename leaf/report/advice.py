@@ -1,0 +1,156 @@
+"""What to try next, where the tables show a reason: each entry says what was seen and what to do about it."""
+
+from collections.abc import Callable
+
+from leaf.report.charts import percent
+from leaf.report.cleaning import flagged
+from leaf.report.results import baselines, judged
+from leaf.report.run import Run
+from leaf.report.svg import plural
+
+Advice = dict[str, str]
+
+GAP = 0.08  # training above validation accuracy, from which memorising is worth fighting
+UNSURE = 0.10  # width of the test interval, from which the estimate decides little
+MISCALIBRATED = 0.08
+LOPSIDED = 0.15  # difference of the two classes' recalls
+
+
+def section(run: Run, conflicting: int) -> list[Advice]:
+    """At most six entries with different commands, those that question the result itself first."""
+    found = [_conflicts(conflicting)] if conflicting else []
+    found += [entry for rule in _RULES if (entry := rule(run))]
+    return list({entry["command"]: entry for entry in reversed(found)}.values())[::-1][:6]
+
+
+def _conflicts(groups: int) -> Advice:
+    return {
+        "seen": f"{plural(groups, 'group')} of copies {'bears' if groups == 1 else 'bear'} different labels.",
+        "do": "Look at them above and rule on each in data/overrides.csv, or let the majority decide.",
+        "command": "dvc exp run -S conflicts=majority",
+    }
+
+
+def _baseline(run: Run) -> Advice | None:
+    _, block = judged(run.scores)
+    best = max(baselines(run.scores), key=lambda entry: entry.value, default=None)
+    if best is None or block.get("accuracy_low") is None or block["accuracy_low"] > best.value:
+        return None
+    return {
+        "seen": f"The interval begins at {percent(block['accuracy_low'])}; a baseline ({best.note}) reaches "
+        f"{percent(best.value)}. The network is not shown to be better.",
+        "do": "Start from pretrained weights before anything else.",
+        "command": "leaf run transfer",
+    }
+
+
+def _untested(run: Run) -> Advice | None:
+    if judged(run.scores)[0] == "test":
+        return None
+    return {
+        "seen": "No images were kept for a test: the model was chosen by the same images that judge it here.",
+        "do": "Hold some out; validation accuracy alone is too good.",
+        "command": "dvc exp run -S test_size=0.2",
+    }
+
+
+def _wide(run: Run) -> Advice | None:
+    name, block = judged(run.scores)
+    low, high = block.get("accuracy_low"), block.get("accuracy_high")
+    if low is None or high is None or high - low < UNSURE:
+        return None
+    return {
+        "seen": f"The interval is {100 * (high - low):.0f} points wide on "
+        f"{plural(int(block['images']), f'{name} image')}: two settings a few points apart cannot be told apart here.",
+        "do": "Repeat over seeds before believing a small gain, and compare on the same images.",
+        "command": "leaf compare REV_A REV_B",
+    }
+
+
+def _memorised(run: Run) -> Advice | None:
+    history, best = run.history, run.run.get("best_epoch")
+    if not {"accuracy", "validation_accuracy"} <= set(history) or best is None:
+        return None
+    row = history[history["epoch"] == best]
+    if row.empty or not float(row["accuracy"].iloc[0]) - float(row["validation_accuracy"].iloc[0]) > GAP:
+        return None
+    train, validation = float(row["accuracy"].iloc[0]), float(row["validation_accuracy"].iloc[0])
+    return {
+        "seen": f"At the best epoch the network is right on {percent(train)} of its training images and on "
+        f"{percent(validation)} of validation: it memorises.",
+        "do": "Vary the training images, or let more of a pretrained backbone stand still.",
+        "command": "dvc exp run -S augmentation.flip=both -S augmentation.rotation=30",
+    }
+
+
+def _unfinished(run: Run) -> Advice | None:
+    best, epochs = run.run.get("best_epoch"), len(run.history)
+    if best is None or run.run.get("stopped") == "early" or epochs < 2 or best < epochs - 1:
+        return None
+    return {
+        "seen": f"The best epoch was {best} of {epochs}, and training ended because its epochs ran out.",
+        "do": "Let it train on.",
+        "command": f"dvc exp run -S epochs={2 * epochs}",
+    }
+
+
+def _lopsided(run: Run) -> Advice | None:
+    matrix = judged(run.scores)[1].get("confusion")
+    if not matrix or not sum(matrix[0]) or not sum(matrix[1]):
+        return None
+    recalls = matrix[0][0] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])
+    if abs(recalls[0] - recalls[1]) < LOPSIDED or run.params.get("threshold") == "validation":
+        return None
+    first, second = run.classes
+    return {
+        "seen": f"Of the {first} images {percent(recalls[0])} are found, of the {second} {percent(recalls[1])}.",
+        "do": "Choose the threshold on validation instead of taking it as given.",
+        "command": "dvc exp run -S threshold=validation",
+    }
+
+
+def _overconfident(run: Run) -> Advice | None:
+    name, block = judged(run.scores)
+    error = block.get("calibration_error")
+    if error is None or error < MISCALIBRATED or run.params.get("calibrate") == "temperature":
+        return None
+    return {
+        "seen": f"On {name} the probabilities are off by {percent(error)} on average.",
+        "do": "Fit a temperature on validation, before anyone reads them as chances.",
+        "command": "dvc exp run -S calibrate=temperature",
+    }
+
+
+def _random(run: Run) -> Advice | None:
+    if run.params.get("weights") != "random":
+        return None
+    return {
+        "seen": "The network learned from random weights, from these images alone.",
+        "do": "A backbone that has seen a million other photographs usually gains most of all.",
+        "command": "leaf run transfer",
+    }
+
+
+def _poor_images(run: Run) -> Advice | None:
+    flags = flagged(run.index)
+    if not flags:
+        return None
+    words = ", ".join(f"{count:,} {flag}" for flag, count in flags.items())
+    return {
+        "seen": f"Some images are marked at ingest: {words}.",
+        "do": "Look at them (column flags of data/ingested/index.csv) and rule in data/overrides.csv.",
+        "command": "",
+    }
+
+
+_RULES: tuple[Callable[[Run], Advice | None], ...] = (
+    _untested,
+    _baseline,
+    _wide,
+    _memorised,
+    _unfinished,
+    _random,
+    _lopsided,
+    _overconfident,
+    _poor_images,
+)

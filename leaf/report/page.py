@@ -1,0 +1,106 @@
+"""The report of one run: tables in, one self-contained HTML page out."""
+
+import base64
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from leaf.report import advice, cleaning, counts, gallery, results, settings, synthetic, training
+from leaf.report.charts import Interval, percent, ruler
+from leaf.report.colours import variables
+from leaf.report.run import Run
+from leaf.report.svg import Figure, both, plural
+from leaf.report.thumbnails import Album
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def render(run: Run) -> str:
+    """The page of `run`. Equal tables give equal bytes: it holds no date and no path of this machine."""
+    album = Album(run.images, run.index, run.classes)
+    copies = cleaning.copies(run, album)
+    found = results.section(run)
+    context = {
+        "classes": run.classes,
+        "head": head(run, found),
+        "counts": counts.section(run),
+        "outliers": cleaning.outliers(run, album),
+        "copies": copies,
+        "near": cleaning.near(run, album),
+        "rulings": cleaning.rulings(run, album),
+        "flags": cleaning.flagged(run.index),
+        "synthetic": synthetic.section(run, album),
+        "training": training.section(run),
+        "results": found,
+        "gallery": gallery.section(run, album),
+        "advice": advice.section(run, copies["conflicting"]),
+        "changed": settings.changed(run.params),
+        "provenance": settings.provenance(run),
+    }
+    return fill("report.html.j2", context)
+
+
+def fill(template: str, context: dict[str, Any]) -> str:
+    """Fill one of the packaged templates; every value that is not Markup is escaped."""
+    sheet = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    letters = base64.b64encode((TEMPLATES / "inter.woff2").read_bytes()).decode("ascii")
+    face = f"@font-face{{font-family:Inter;font-weight:100 900;src:url(data:font/woff2;base64,{letters})}}\n"
+    style = Markup(face + variables() + sheet)  # noqa: S704 - our own style sheet
+    return _environment().get_template(template).render(context, style=style) + "\n"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """The page's first screen: the result as a sentence, what it stands beside, and four figures of the run."""
+    name, block = found["split"], found["block"]
+    images, accuracy = int(block.get("images") or 0), block.get("accuracy")
+    tiles = [
+        (f"{len(run.index):,}", "images came in"),
+        (f"{len(run.kept()):,}", "stayed after cleaning"),
+        (f"{len(run.history):,}", "epoch trained" if len(run.history) == 1 else "epochs trained"),
+    ]
+    if block.get("roc_auc") is not None:
+        tiles.append((f"{block['roc_auc']:.3f}", f"area under the ROC, {name}"))
+    return {
+        "title": "No score was written"
+        if accuracy is None
+        else f"Right on {percent(accuracy)} of {plural(images, f'{name} image')}",
+        "lede": " ".join(filter(None, [_interval(block), run.scores.get("note")])),
+        "ruler": _ruler(run, block),
+        "tiles": tiles,
+        "backbone": str(run.run.get("backbone") or run.params.get("backbone", "")),
+        "dataset": str(run.params.get("dataset", "")),
+    }
+
+
+def _interval(block: Mapping[str, Any]) -> str:
+    low, high = block.get("accuracy_low"), block.get("accuracy_high")
+    if low is None or high is None:
+        return ""
+    return f"With 95% confidence its accuracy on such images lies between {percent(low)} and {percent(high)}."
+
+
+def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
+    """The accuracy with its interval on one line with the baselines."""
+    if block.get("accuracy") is None:
+        return None
+    low, high = block.get("accuracy_low"), block.get("accuracy_high")
+    rows = [Interval("This network", block["accuracy"], low, high, "this network", "first")]
+    rows += [replace(row, low=None, high=None) for row in results.baselines(run.scores)]
+    told = "; ".join(f"{row.note} {percent(row.value)}" for row in rows)
+    return both(lambda width: ruler(rows, f"Accuracy on one line: {told}.", width))

@@ -1,0 +1,197 @@
+"""How good the network is: accuracy beside the baselines, what it mixes up, its curves, its honesty, by folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from leaf.report.charts import Interval, Series, confusion, intervals, percent, reliability, square
+from leaf.report.run import Run
+from leaf.report.svg import Figure, both, number, share_shown
+
+FOLDERS = 24
+_NAMES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "Area under the ROC",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+}
+_BASELINES = {
+    "joint_histogram": ("Colours alone, taken together", "colours together"),
+    "histogram": ("Colours alone, each channel", "colours alone"),
+    "majority": ("Always the larger class", "larger class"),
+}
+_LOWER = ("log_loss", "brier", "calibration_error")
+
+
+def judged(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The split that the page judges by and its scores: test, or validation where there is no test split."""
+    splits = scores.get("splits") or {}
+    name = "test" if splits.get("test") else "validation"
+    return name, splits.get(name) or {}
+
+
+def baselines(scores: Mapping[str, Any]) -> list[Interval]:
+    """The baselines' accuracies that scores.json holds, the hardest to beat first; `note` is the short name."""
+    found = scores.get("baseline") or {}
+    return [
+        Interval(name, entry["accuracy"], entry.get("accuracy_low"), entry.get("accuracy_high"), short, "gone")
+        for key, (name, short) in _BASELINES.items()
+        if (entry := found.get(key)) and entry.get("accuracy") is not None
+    ]
+
+
+def section(run: Run) -> dict[str, Any]:
+    """Figures and the table of scores of the judged split."""
+    name, block = judged(run.scores)
+    validation = (run.scores.get("splits") or {}).get("validation") or {}
+    return {
+        "split": name,
+        "block": block,
+        "accuracy": _accuracy(run, name, block, validation),
+        "table": _table(name, block, validation),
+        "confusion": _confusion(run, name, block),
+        "roc": _roc(run, name, block, validation),
+        "precision_recall": _precision_recall(run, name, block, validation),
+        "calibration": _calibration(name, block),
+        "folders": _folders(run),
+        "threshold": run.scores.get("threshold"),
+        "threshold_source": run.scores.get("threshold_source"),
+    }
+
+
+def _accuracy(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
+    if block.get("accuracy") is None:
+        return None
+    rows = [_interval(f"This network, {name}", block, "first")]
+    if name == "test" and validation.get("accuracy") is not None:
+        rows.append(_interval("This network, validation", validation, "ink"))
+    rows += baselines(run.scores)
+    told = "Accuracy with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
+    return Figure(intervals(rows, told, 880, 0.5), intervals(rows, told, 340, 0.5))
+
+
+def _interval(words: str, block: Mapping[str, Any], kind: str) -> Interval:
+    return Interval(words, block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), kind=kind)
+
+
+def _spoken(row: Interval) -> str:
+    if row.low is None or row.high is None:
+        return f"{row.name}: {percent(row.value)}"
+    return f"{row.name}: {percent(row.value)}, {percent(row.low)} to {percent(row.high)}"
+
+
+def _table(name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
+    splits = [(name, block)] + ([("validation", validation)] if name == "test" and validation else [])
+    rows = []
+    for key, words in _NAMES.items():
+        cells = []
+        for _, scores in splits:
+            value, low, high = (scores.get(key + end) for end in ("", "_low", "_high"))
+            span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
+            cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
+        rows.append({"name": words, "better": "lower" if key in _LOWER else "higher", "cells": cells})
+    images = [int(scores.get("images") or 0) for _, scores in splits]
+    return {"splits": [split for split, _ in splits], "images": images, "rows": rows}
+
+
+def _confusion(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
+    matrix = block.get("confusion")
+    if not matrix:
+        return None
+    first, second = run.classes
+    told = (
+        f"Confusion matrix on {name}: of the {first} images {matrix[0][0]:,} predicted {first} and {matrix[0][1]:,} "
+        f"{second}; of the {second} images {matrix[1][0]:,} predicted {first} and {matrix[1][1]:,} {second}."
+    )
+    return Figure(confusion(matrix, run.classes, told))
+
+
+def _roc(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
+    series = _unit(name, block, validation, "roc", "fpr", "tpr")
+    if not series:
+        return None
+    first, second = run.classes
+    area, point = block.get("roc_auc"), None
+    if matrix := _matrix(block):
+        point = (matrix[0][1] / sum(matrix[0]), matrix[1][1] / sum(matrix[1]))
+    told = f"ROC on {name}" + (f": area {number(area)}" if area is not None else "")
+    return Figure(
+        square(series, ("false alarms", "share found"), told + ".", chance=True, point=point),
+        None,
+        f"Share of {second} images found against the share of {first} ones called {second}. {_key(series, point)}",
+    )
+
+
+def _precision_recall(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
+    series = _unit(name, block, validation, "precision_recall", "recall", "precision")
+    if not series:
+        return None
+    told, point = f"Precision against recall of {run.classes[1]} on {name}.", None
+    if (matrix := _matrix(block)) and matrix[0][1] + matrix[1][1]:
+        point = (matrix[1][1] / sum(matrix[1]), matrix[1][1] / (matrix[0][1] + matrix[1][1]))
+    drawn = square(series, ("recall", "precision"), told, point=point)
+    return Figure(drawn, None, f"For {run.classes[1]} images. {_key(series, point)}")
+
+
+def _matrix(block: Mapping[str, Any]) -> list[list[int]] | None:
+    """The confusion matrix, where both classes have images."""
+    matrix = block.get("confusion")
+    return matrix if matrix and all(sum(row) for row in matrix) else None
+
+
+def _unit(
+    name: str, block: Mapping[str, Any], validation: Mapping[str, Any], key: str, across: str, up: str
+) -> list[Series]:
+    found = []
+    both_splits = [(validation, "validation", "stroke-muted dotted")] if name == "test" else []
+    for scores, words, kind in [*both_splits, (block, name, "stroke-first")]:
+        lines = scores.get(key) or {}
+        if lines.get(across) and lines.get(up):
+            found.append(Series(words, lines[across], lines[up], kind))
+    return found
+
+
+def _key(series: list[Series], point: tuple[float, float] | None) -> str:
+    lines = f"Solid: {series[-1].name}; dotted: {series[0].name}. " if len(series) > 1 else ""
+    return lines + ("The dot is where the threshold stands." if point else "")
+
+
+def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
+    bins = [
+        entry for entry in block.get("calibration") or [] if entry.get("images") and entry.get("confidence") is not None
+    ]
+    if not bins:
+        return None
+    error = block.get("calibration_error")
+    told = f"Calibration on {name}: share right against confidence, in {len(bins)} bins"
+    told += f"; expected error {number(error)}." if error is not None else "."
+    caption = "Each dot is a bin of images, larger for more. On the dashed line the network means what it says."
+    before = (block.get("before_calibration") or {}).get("calibration_error")
+    if error is not None and before is not None:
+        caption += f" The temperature took the expected error from {number(before)} to {number(error)}."
+    return Figure(reliability(bins, told), None, caption)
+
+
+def _folders(run: Run) -> dict[str, Any] | None:
+    folders = [entry for entry in run.scores.get("by_folder") or [] if entry.get("accuracy") is not None]
+    if len(folders) < 2:
+        return None
+    folders.sort(key=lambda entry: (entry["accuracy"], str(entry["folder"])))
+    shown = folders[:FOLDERS]
+    rows = [
+        Interval(
+            f"{str(entry['folder']) or '(top)'} · {int(entry['images']):,}",
+            entry["accuracy"],
+            entry.get("low"),
+            entry.get("high"),
+            kind="first",
+        )
+        for entry in shown
+    ]
+    told = "Accuracy by source folder with 95% interval, weakest first. " + "; ".join(_spoken(row) for row in rows)
+    note = share_shown(len(shown), len(folders), "folders")
+    return {"figure": both(lambda width: intervals(rows, told + ".", width), note), "worst": shown[0]}

@@ -1,0 +1,169 @@
+"""Several runs on one page: scores with intervals, what may be said of their differences, curves over one another."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from leaf.report.charts import Interval, Series, differences, intervals, percent, square
+from leaf.report.curves import Panel, curves
+from leaf.report.page import fill
+from leaf.report.results import baselines, judged
+from leaf.report.settings import shown
+from leaf.report.svg import Figure, both
+
+MOST = 6
+_SCORES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1": "F1",
+    "roc_auc": "Area under the ROC",
+    "log_loss": "Log loss",
+    "calibration_error": "Calibration error",
+}
+_LOWER = ("log_loss", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the page shows of one run: its name, dotted parameters, scores.json, history.csv and run.json."""
+
+    name: str
+    params: Mapping[str, Any]
+    scores: Mapping[str, Any]
+    history: pd.DataFrame
+    run: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found: run `b` against run `a`; `low` and `high` bound `difference` of accuracy, b − a."""
+
+    a: str
+    b: str
+    sentence: str
+    difference: float
+    low: float
+    high: float
+
+
+def render_side_by_side(runs: Sequence[Experiment], verdicts: Sequence[Verdict], refusal: str = "") -> str:
+    """The page of 1 to MOST `runs`; `refusal` says why there are no `verdicts`, where there are none."""
+    split = judged(runs[0].scores)[0]
+    context = {
+        "runs": [{"name": run.name, "kind": f"series{place}"} for place, run in enumerate(runs, start=1)],
+        "split": split,
+        "images": sorted({int(_block(run, split).get("images") or 0) for run in runs}),
+        "verdicts": verdicts,
+        "refusal": refusal,
+        "difference": _differences(verdicts),
+        "accuracy": _accuracy(runs, split),
+        "scores": _scores(runs, split),
+        "curves": _curves(runs),
+        "roc": _roc(runs, split),
+        "changed": (changed := _changed(runs)),
+        "made": _made(runs, {row["key"] for row in changed}),
+    }
+    return fill("side_by_side.html.j2", context)
+
+
+def _block(run: Experiment, split: str) -> Mapping[str, Any]:
+    return (run.scores.get("splits") or {}).get(split) or {}
+
+
+def _accuracy(runs: Sequence[Experiment], split: str) -> Figure | None:
+    rows = [
+        Interval(run.name, block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), kind=f"series{n}")
+        for n, run in enumerate(runs, start=1)
+        if (block := _block(run, split)).get("accuracy") is not None
+    ]
+    if not rows:
+        return None
+    told = f"Accuracy on {split}: " + "; ".join(f"{row.name} {percent(row.value)}" for row in rows) + "."
+    rows += [replace(row, low=None, high=None) for row in baselines(runs[0].scores)]
+    return both(lambda width: intervals(rows, told, width, 0.5))
+
+
+def _differences(verdicts: Sequence[Verdict]) -> Figure | None:
+    if not verdicts:
+        return None
+    rows = [Interval(one.b, one.difference, one.low, one.high) for one in verdicts]
+    told = "Differences of accuracy with 95% interval: " + " ".join(one.sentence for one in verdicts)
+    return both(lambda width: differences(rows, told, width))
+
+
+def _scores(runs: Sequence[Experiment], split: str) -> list[dict[str, Any]]:
+    rows = []
+    for key, words in _SCORES.items():
+        values = [_block(run, split).get(key) for run in runs]
+        known = [value for value in values if value is not None]
+        best = (min if key in _LOWER else max)(known, default=None)
+        cells = [
+            {"value": "–" if value is None else f"{value:.3f}", "best": value == best and len(set(known)) > 1}
+            for value in values
+        ]
+        rows.append({"name": words + (" (lower is better)" if key in _LOWER else ""), "cells": cells})
+    return rows
+
+
+def _curves(runs: Sequence[Experiment]) -> Figure | None:
+    panels = []
+    for column, title, floor in (
+        ("validation_accuracy", "Validation accuracy", None),
+        ("validation_loss", "Validation loss", None),
+        ("learning_rate", "Learning rate", 0.0),
+    ):
+        series = [
+            Series(run.name, run.history["epoch"].tolist(), run.history[column].astype(float).tolist(), f"series{n}")
+            for n, run in enumerate(runs, start=1)
+            if column in run.history and run.history[column].notna().any()
+        ]
+        if series:
+            panels.append(Panel(title, series, floor, named=False))
+    if not panels:
+        return None
+    told = "Curves by epoch, one line a run: " + ", ".join(panel.title.lower() for panel in panels) + ". "
+    told += "; ".join(f"{run.name}: {len(run.history)} epochs, best {run.run.get('best_epoch')}" for run in runs) + "."
+    return both(lambda width: curves(panels, [], told, width))
+
+
+def _roc(runs: Sequence[Experiment], split: str) -> Figure | None:
+    series = [
+        Series(run.name, lines["fpr"], lines["tpr"], f"series{n}")
+        for n, run in enumerate(runs, start=1)
+        if (lines := _block(run, split).get("roc") or {}).get("fpr")
+    ]
+    if not series:
+        return None
+    told = f"ROC on {split}, one line a run: " + ", ".join(entry.name for entry in series) + "."
+    drawn: Markup = square(series, ("false alarms", "share found"), told, chance=True, size=460)
+    return Figure(drawn, square(series, ("false alarms", "share found"), told, chance=True))
+
+
+def _changed(runs: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """The parameters that the runs do not share."""
+    keys = dict.fromkeys(key for run in runs for key in run.params)
+    rows = []
+    for key in keys:
+        values = [run.params.get(key) for run in runs]
+        if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
+            rows.append({"key": key, "values": ["–" if value is None else shown(value) for value in values]})
+    return rows
+
+
+def _made(runs: Sequence[Experiment], told: Collection[str]) -> list[tuple[str, list[str]]]:
+    """What came of each run, but for what is `told` among the parameters."""
+    facts = [("Backbone", "backbone"), ("Parameters", "parameters"), ("Epochs", "epochs"), ("Best epoch", "best_epoch")]
+    rows = [
+        (words, [_fact(run.run.get(key)) for run in runs])
+        for words, key in [*facts, ("Seed", "seed")]
+        if key not in told
+    ]
+    return [*rows, ("Model, SHA-256", [str(run.run.get("model_sha256") or "–")[:12] for run in runs])]
+
+
+def _fact(value: Any) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

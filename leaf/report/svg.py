@@ -1,0 +1,163 @@
+"""The few parts that every figure is drawn from: tags, ticks, a frame with axes, and the figure itself."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDE, NARROW = 880, 340
+"""Widths in CSS pixels that a figure is drawn for: a desktop's or a sheet's column, and a phone's."""
+
+LETTER = 6.6
+"""Average advance of a letter of a figure's text (12 px), in pixels; on the generous side."""
+
+
+def tag(element: str, *children: object, **attributes: object) -> Markup:
+    """One SVG or HTML element; children and attribute values are escaped, `class_` gives `class`, `a_b` gives `a-b`."""
+    text = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    inner = "".join(escape(child) for child in children)
+    return Markup(f"<{element}{text}>{inner}</{element}>")  # noqa: S704 - every part was escaped above
+
+
+def figure(width: float, height: float, alternative: str, *children: object, class_: str = "") -> Markup:
+    """An SVG of `width` × `height` CSS pixels that shrinks with its column, with its `alternative` text."""
+    return tag(
+        "svg",
+        *children,
+        class_=f"figure {class_}".strip(),
+        viewBox=f"0 0 {_plain(width)} {_plain(height)}",
+        width=width,
+        height=height,
+        role="img",
+        aria_label=alternative,
+    )
+
+
+def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> Markup:
+    """A line of text with its baseline at `y`."""
+    return tag("text", words, x=x, y=y, class_=class_ or None, text_anchor=None if anchor == "start" else anchor)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """A straight line."""
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def rect(x: float, y: float, width: float, height: float, class_: str, tip: str = "", radius: float = 0) -> Markup:
+    """A rectangle, with a tooltip where `tip` is given."""
+    children = [tag("title", tip)] if tip else []
+    return tag(
+        "rect", *children, x=x, y=y, width=max(width, 0), height=max(height, 0), rx=radius or None, class_=class_
+    )
+
+
+def dot(x: float, y: float, radius: float, class_: str, tip: str = "") -> Markup:
+    """A round mark."""
+    return tag("circle", *([tag("title", tip)] if tip else []), cx=x, cy=y, r=radius, class_=class_)
+
+
+def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
+    """A line through points; a point that is not finite breaks it."""
+    steps, pen = [], "M"
+    for x, y in points:
+        if not (math.isfinite(x) and math.isfinite(y)):
+            pen = "M"
+            continue
+        steps.append(f"{pen}{_plain(x)} {_plain(y)}")
+        pen = "L"
+    return tag("path", d="".join(steps), class_=class_)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers from `low` to `high`, both inside."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / max(count, 1)
+    scale = 10 ** math.floor(math.log10(rough))
+    step = next(scale * factor for factor in (1, 2, 2.5, 5, 10) if scale * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for an axis or a label: thousands with commas, no needless zeros, small ones as 2e-5."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    rounded = f"{value:,.{digits}f}"
+    return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plotting area in pixels and the data range that fills it; y grows upwards."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        return self.left + self.width * ((value - low) / (high - low) if high > low else 0.5)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        return self.top + self.height * (1 - ((value - low) / (high - low) if high > low else 0.5))
+
+    def points(self, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+        return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
+
+    def y_axis(self, values: Sequence[float]) -> list[Markup]:
+        """Grid lines with their numbers on the left."""
+        right = self.left + self.width
+        lines = [line(self.left, self.y(value), right, self.y(value), "grid") for value in values]
+        return lines + [text(self.left - 8, self.y(value) + 4, number(value), "tick", anchor="end") for value in values]
+
+    def x_axis(self, values: Sequence[float], title: str = "") -> list[Markup]:
+        """Numbers under the area, and the axis' title at its right end."""
+        bottom = self.top + self.height
+        marks = [text(self.x(value), bottom + 18, number(value), "tick", anchor="middle") for value in values]
+        axis = line(self.left, bottom, self.left + self.width, bottom, "axis")
+        return [axis, *marks, text(self.left + self.width, bottom + 36, title, "tick", anchor="end")]
+
+
+def _plain(value: object) -> str:
+    """Coordinates to a hundredth of a pixel: small, and equal on every machine."""
+    if isinstance(value, float):
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing for a wide column, one for a narrow column (None where one serves both), and a caption."""
+
+    wide: Markup
+    narrow: Markup | None = None
+    caption: str = ""
+
+
+def both(draw: Callable[[int], Markup], caption: str = "") -> Figure:
+    """Draw once for each width; `draw` takes it in CSS pixels."""
+    return Figure(draw(WIDE), draw(NARROW), caption)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def share_shown(shown: int, total: int, what: str) -> str:
+    """`12 of 154 groups are shown`, or nothing where all are."""
+    return f"{shown:,} of {total:,} {what} are shown." if shown < total else ""

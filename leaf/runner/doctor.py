@@ -1,0 +1,130 @@
+"""`leaf doctor`: each link between here and a target, in order, and what to mend where one is broken."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from leaf.errors import LeafError
+from leaf.runner import repository
+from leaf.runner.agent.task import host_key_refused
+from leaf.runner.config import Local, Shell, SkyPilot, Slurm, Target
+from leaf.runner.engines.processes import ProcessEngine
+
+FREE = 10 * 2**30  # bytes that a clone, an environment with CUDA and the data want
+_DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One link: whether it holds, and what to do where it does not."""
+
+    link: str
+    good: bool
+    note: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.good else 'MEND'}  {self.link.ljust(14)}  {self.note}"
+
+
+def examine(name: str, target: Target) -> Iterator[Finding]:
+    """Check the links of the chain to the target; what depends on a broken link is left out."""
+    yield Finding("target", True, f"{name}, engine {target.engine}")
+    yield _try("commit", lambda: repository.committed_revision()[:12])
+    yield _try("author", lambda: "{name} <{email}>".format(**repository.author()))
+    if target.needs_remote:
+        yield _try("git remote", lambda: _reachable(target))
+        yield _try("DVC remote", lambda: _data_remote(target))
+    if isinstance(target, SkyPilot):
+        yield _program("sky", "install SkyPilot (requirements are in docs/remote.md), then `sky check`")
+        return
+    if isinstance(target, (Local, Shell)):
+        yield from _examine_host(target)
+
+
+def _examine_host(target: Local | Shell) -> Iterator[Finding]:
+    engine = ProcessEngine(target)
+    programs = ["git", "dvc", *(["sbatch", "squeue", "scontrol", "scancel"] if isinstance(target, Slurm) else [])]
+    path = list(target.path) if isinstance(target, Shell) else engine.job()["path"]
+    commands = {"keras": ["python", "-c", _DEVICES]}
+    if target.needs_remote:
+        address = getattr(target, "origin", None) or repository.origin(target.git_remote)
+        commands["origin"] = ["git", "ls-remote", "--", address, "HEAD"]
+    if isinstance(target, Slurm):
+        commands["slurm"] = ["sinfo", "-h", "-o", "%P %a %D %t"]
+    try:
+        facts = engine.host.call(
+            "facts",
+            folder=engine.folder,
+            path=path,
+            environment=target.environment,
+            programs=programs,
+            commands=commands,
+        )
+    except LeafError as error:
+        yield Finding("connection", False, str(error))
+        return
+    yield Finding("connection", True, f"{engine.host}, Python {facts['python']}, folder {facts['folder']}")
+    room = facts["free"]
+    yield Finding("disk", room >= FREE, f"{room / 2**30:.0f} GiB free" + ("" if room >= FREE else ", 10 are wanted"))
+    yield from _judge(target, facts)
+
+
+def _judge(target: Target, facts: dict[str, Any]) -> Iterator[Finding]:
+    """Turn what the target said of its programs into findings."""
+    for program, place in facts["found"].items():
+        if program == "dvc" and target.setup:
+            yield Finding("dvc", True, place or "not there yet; `setup` installs it with the first job")
+        else:
+            advice = "not found; add `setup` or `path` to the target" if program == "dvc" else "not found; install it"
+            yield Finding(program, place is not None, place or advice)
+    answers = facts["answers"]
+    if "origin" in answers:
+        yield _answered("origin there", answers["origin"], "reached", "give the target a key that may read and push")
+    if "slurm" in answers:
+        yield _answered(
+            "partitions", answers["slurm"], "; ".join(answers["slurm"]["output"].splitlines()), "see `sinfo`"
+        )
+    keras = answers["keras"]
+    if target.setup and keras["status"]:
+        yield Finding("keras", True, "not there yet; `setup` installs it with the first job")
+        return
+    yield _answered("keras", keras, keras["output"].replace("\n", " "), "install requirements-gpu.txt")
+    if getattr(target, "gpus", []) and not keras["status"]:
+        seen = "gpu" in keras["output"].lower() or "cuda" in keras["output"].lower()
+        yield Finding(
+            "GPU", seen, "seen by Keras" if seen else "Keras sees none; check the driver and requirements-gpu.txt"
+        )
+
+
+def _answered(link: str, answer: dict[str, Any], good: str, advice: str) -> Finding:
+    if answer["status"] == 0:
+        return Finding(link, True, good)
+    return Finding(link, False, f"{answer['complaint'] or 'failed'}; {advice}")
+
+
+def _try(link: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(link, True, look())
+    except LeafError as error:
+        return Finding(link, False, str(error))
+
+
+def _program(name: str, advice: str) -> Finding:
+    place = shutil.which(name)
+    return Finding(name, place is not None, place or f"not found; {advice}")
+
+
+def _reachable(target: Target) -> str:
+    address = repository.origin(target.git_remote)
+    repository.git("ls-remote", "--", address, "HEAD")
+    return address
+
+
+def _data_remote(target: Target) -> str:
+    name, address = repository.choose_data_remote(target.dvc_remote)
+    host = repository.ssh_host(address)
+    if host and (refused := host_key_refused(host, dict(os.environ))):
+        raise LeafError(refused)
+    return f"{name}, {address}"

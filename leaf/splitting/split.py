@@ -1,0 +1,272 @@
+"""Draw the splits: groups whole, class proportions kept, a split that the user gave untouched.
+
+A group's place in the draw is a hash of the seed and of where its first image came from, so it depends neither on the
+order of rows, nor on the other images, nor on pixels: a data set that grows keeps nearly all images in their splits,
+another image size all of them, and a larger validation split leaves the test split as it was.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from leaf.errors import LeafError
+
+SPLITS = ("train", "validation", "test")
+_COUNTS = ["first", "second"]  # a group's images of either class
+
+
+def split_images(
+    images: pd.DataFrame, validation_size: int | float, test_size: int | float, seed: int, classes: list[str]
+) -> pd.DataFrame:
+    """Part images into train, validation and test.
+
+    `images`: one row per kept image with `image`, `label` (0 or 1), `group`, `origin` (the source of the group's
+    first image) and `split`, the one the user gave or "". Sizes are numbers of images or, below 1, fractions of them;
+    `test_size` 0 means no test split. Returns `image,split`, by image. Counts are exact where the groups' sizes allow
+    it, else as near as they come.
+
+    Given splits win: they count towards the sizes, the images without one fill what is missing, and where every image
+    has one the sizes are not used. Only where that leaves no validation split is it drawn from the training images.
+
+    Raises LeafError where a group was given two splits, where more is asked for than there is, or where a class has
+    too few groups for the splits.
+    """
+    groups = _group_table(images, seed)
+    counts = groups[_COUNTS].sum().to_numpy()
+    asked = {
+        "test": images_asked(test_size, len(images)),
+        "validation": images_asked(validation_size, len(images)),
+    }
+    _check_request(groups, counts, asked, classes)
+    for name in ("test", "validation"):
+        pool = groups["split"].eq("")
+        if name == "validation" and not pool.any() and not groups["split"].eq(name).any():
+            pool = groups["given"].eq("train")
+        if not pool.any():
+            continue
+        quota = apportion(asked[name], counts) - groups.loc[groups["split"].eq(name), _COUNTS].sum().to_numpy()
+        quota = quota.clip(min=0)
+        _check_pool(name, quota, groups.loc[pool, _COUNTS].sum().to_numpy(), classes)
+        groups.loc[_draw(groups[pool], quota), "split"] = name
+    groups.loc[groups["split"].eq(""), "split"] = "train"
+    _check_result(groups, asked, classes)
+    drawn = images["group"].map(groups["split"])
+    return pd.DataFrame({"image": images["image"], "split": drawn}).sort_values("image", ignore_index=True)
+
+
+def _group_table(images: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """One row per group, in the order of the draw: images of either class, and the split that was given, or ""."""
+    given = images[images["split"].ne("")]
+    ambiguous = given.groupby("group")["split"].nunique()
+    ambiguous = ambiguous[ambiguous > 1]
+    if len(ambiguous):
+        group = ambiguous.index[0]
+        members = given[given["group"].eq(group)].drop_duplicates("split").sort_values("image")
+        named = " and ".join(
+            f"image {image} ({split})" for image, split in zip(members["image"], members["split"], strict=True)
+        )
+        raise LeafError(
+            f"data/ingested/index.csv: split: group {group} holds {named}, and a group stays in one split; "
+            "give its images the same split, or drop one in data/overrides.csv"
+        )
+    unknown = set(given["split"]) - set(SPLITS)
+    if unknown:
+        raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
+    origins = images.drop_duplicates("group").set_index("group")["origin"]
+    table = pd.DataFrame(
+        {
+            "first": images["label"].eq(0).groupby(images["group"]).sum(),
+            "second": images["label"].eq(1).groupby(images["group"]).sum(),
+            "key": origins.map(lambda origin: _key(seed, origin)),
+            "given": given.groupby("group")["split"].first(),
+        }
+    )
+    table["given"] = table["given"].fillna("")
+    table["split"] = table["given"]
+    return table.sort_index().sort_values("key", kind="stable")
+
+
+def _key(seed: int, origin: str) -> str:
+    return hashlib.blake2b(f"{seed} {origin}".encode(), digest_size=8).hexdigest()
+
+
+def _draw(pool: pd.DataFrame, quota: np.ndarray) -> pd.Index:
+    """The groups of `pool`, a group table in drawing order, that hold `quota` images of either class."""
+    sizes = pool[_COUNTS].to_numpy()
+    mixed = (sizes > 0).all(axis=1)
+    # Groups of both classes first, to their share of the quota: the groups of one class then make up the exact rest.
+    share = quota * sizes[mixed].sum(axis=0) / sizes.sum(axis=0).clip(min=1)
+    taken = np.zeros(2)
+    drawn: list[int] = []
+    for row in np.flatnonzero(mixed).tolist():
+        if np.square(taken + sizes[row] - share).sum() < np.square(taken - share).sum():
+            taken += sizes[row]
+            drawn.append(row)
+    for label, missing in enumerate((quota - taken).clip(min=0).astype(int).tolist()):
+        pure = np.flatnonzero(~mixed & (sizes[:, label] > 0))
+        of_size = sizes[pure, label]
+        available = dict(zip(*(part.tolist() for part in np.unique(of_size, return_counts=True)), strict=True))
+        for size, number in groups_by_size(available, missing).items():
+            drawn.extend(pure[of_size == size][:number].tolist())
+    return pool.index[drawn]
+
+
+def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, int], classes: list[str]) -> None:
+    if groups["given"].ne("").all():
+        return
+    images = int(counts.sum())
+    if sum(asked.values()) >= images:
+        raise LeafError(
+            f"validation_size, test_size: {asked['validation']} and {asked['test']} images of {images} leave none to "
+            f"train on; valid: together fewer than {images}"
+        )
+    if asked["validation"] < 1:
+        raise LeafError(f"validation_size: no image of {images}; valid: at least one, early stopping needs some")
+    needed = 2 + (asked["test"] > 0)
+    for name, column in zip(classes, _COUNTS, strict=True):
+        present = int(groups[column].gt(0).sum())
+        if present < needed:
+            raise LeafError(
+                f"data/cleaned/decisions.csv: class {name} has {present} groups of images and {needed} splits need "
+                f"one each; add photographs{' or set test_size to 0' if needed == 3 else ''}"
+            )
+
+
+def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: list[str]) -> None:
+    for wanted, there, label in zip(quota, free, classes, strict=True):
+        if wanted > there:
+            raise LeafError(
+                f"{name}_size: asks for {wanted} more {label} images, and {there} are left that no split was given "
+                "or drawn for; ask for fewer"
+            )
+
+
+def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: list[str]) -> None:
+    """Every split that was asked for, of two images or more, holds images of both classes."""
+    found = groups.groupby("split")[_COUNTS].sum()
+    everything_given = groups["given"].ne("").all()
+    wanted = [name for name in SPLITS if name == "train" or (name in found.index if everything_given else asked[name])]
+    for name in wanted:
+        present = found.loc[name] if name in found.index else pd.Series(0, index=_COUNTS)
+        for label, column in zip(classes, _COUNTS, strict=True):
+            if not present[column] and (name == "train" or asked[name] > 1):
+                raise LeafError(
+                    f"data/split/splits.csv: no {label} image in {name}; its groups of images are too few or too "
+                    "large for these sizes, change validation_size or test_size or add photographs"
+                )
+
+
+def images_asked(size: int | float, images: int) -> int:
+    """A size as a number of images: a whole number as it is, a fraction of `images` rounded half up."""
+    return size if isinstance(size, int) else math.floor(size * images + 0.5)
+
+
+def apportion(total: int, counts: np.ndarray) -> np.ndarray:
+    """Part `total` images over classes of `counts` images, int64 (C,), by largest remainder.
+
+    Each class gets its share rounded up or down, and at least one where `total` and the class allow.
+    """
+    exact = total * counts / max(counts.sum(), 1)
+    quota = np.floor(exact).astype(np.int64)
+    for label in np.argsort(quota - exact, kind="stable")[: total - quota.sum()]:
+        quota[label] += 1
+    for label in np.flatnonzero((quota == 0) & (counts > 0)):
+        richest = int(quota.argmax())
+        if quota[richest] > 1:
+            quota[richest] -= 1
+            quota[label] += 1
+    return quota
+
+
+def groups_by_size(available: Mapping[int, int], target: int) -> dict[int, int]:
+    """How many groups of each size to take so that their sizes add up to `target`, or as near to it as they can.
+
+    `available` maps a group's size to the number of such groups. Among all ways to the same sum, each size is taken
+    as nearly as possible in proportion to how often it occurs. A bounded knapsack over the distinct sizes, which are
+    few: the reachable sums are the bits of one whole number.
+    """
+    sizes = sorted(available, reverse=True)
+    if target <= 0 or not sizes:
+        return dict.fromkeys(sizes, 0)
+    reachable = _reachable_sums([(size, available[size]) for size in sizes], target + sizes[0])
+    rest = _nearest_bit(reachable[0], target)
+    images = sum(size * number for size, number in available.items())
+    chosen = {}
+    for size, smaller in zip(sizes, reachable[1:], strict=True):
+        number = available[size]
+        ideal = number * rest / max(images, 1)
+        fitting = (n for n in _outward(ideal, min(number, rest // size)) if smaller >> (rest - n * size) & 1)
+        chosen[size] = next(fitting)
+        rest -= chosen[size] * size
+        images -= number * size
+    return chosen
+
+
+def _reachable_sums(groups: list[tuple[int, int]], limit: int) -> list[int]:
+    """For each position, the sums up to `limit` that the (size, number) pairs from there on reach, as bits."""
+    mask = (1 << limit + 1) - 1
+    sums = [1]
+    for size, number in reversed(groups):
+        bits, piece = sums[-1], 1
+        while number > 0:  # 1, 2, 4, … groups at a time: every number of groups is a sum of such pieces
+            step = min(piece, number)
+            bits |= bits << step * size & mask
+            number -= step
+            piece *= 2
+        sums.append(bits)
+    return sums[::-1]
+
+
+def _nearest_bit(bits: int, target: int) -> int:
+    """The set bit nearest to `target`, the lower of two; bit 0 is always set."""
+    below = (bits & (1 << target + 1) - 1).bit_length() - 1
+    above = bits >> target + 1
+    if not above:
+        return below
+    higher = target + (above & -above).bit_length()
+    return below if target - below <= higher - target else higher
+
+
+def _outward(ideal: float, highest: int) -> Iterator[int]:
+    """The whole numbers from 0 to `highest`, nearest to `ideal` first."""
+    low = min(math.floor(ideal), highest)
+    high = low + 1
+    while low >= 0 or high <= highest:
+        if high > highest or (low >= 0 and ideal - low <= high - ideal):
+            yield low
+            low -= 1
+        else:
+            yield high
+            high += 1
+
+
+def fold_images(
+    images: pd.DataFrame, folds: int, fold: int, validation_size: int | float, seed: int, classes: list[str]
+) -> pd.DataFrame:
+    """Part images into train, validation and the test split of fold `fold` (from 0) of `folds`.
+
+    `images` as for `split_images`; `validation_size` counts images, or is a fraction of all of them, and is drawn from
+    what the fold leaves. Over the folds the test splits hold each image once, in the proportions of the classes as far
+    as the groups allow (scikit-learn's StratifiedGroupKFold). Returns `image,split`, by image.
+
+    Raises LeafError where a split was given, or a class has fewer groups than there are folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # seconds that a plain split need not pay
+
+    if images["split"].ne("").any():
+        raise LeafError(
+            f"folds: {folds}, and the data set gives images a split of their own; valid: 0 there, a given split stays"
+        )
+    images = images.sort_values("image", ignore_index=True)
+    for label, name in enumerate(classes):
+        present = images.loc[images["label"].eq(label), "group"].nunique()
+        if present < folds:
+            raise LeafError(f"folds: {folds}, and class {name} has {present} groups; valid: at most {present}")
+    parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    rest, test = list(parted.split(images, images["label"], images["group"]))[fold]
+    splits = split_images(images.iloc[rest], images_asked(validation_size, len(images)), 0, seed, classes)
+    tested = pd.DataFrame({"image": images["image"].iloc[test], "split": "test"})
+    return pd.concat([splits, tested]).sort_values("image", ignore_index=True)

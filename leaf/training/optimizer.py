@@ -1,0 +1,248 @@
+"""Loss, optimizer, one update of the weights and what goes wrong in it."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from leaf.errors import LeafError
+from leaf.training.dataset import Batch
+from leaf.training.distribution import share
+from leaf.training.recipe import Rate, Recipe
+
+POLICIES = ("triangular", "triangular2", "exp_range", "constant", "exponential", "cosine")
+
+
+@keras.saving.register_keras_serializable("leaf")
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate as a function of the update's number, from 0.
+
+    With n the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
+
+    - triangular: base + (max − base)·max(0, 1 − x)
+    - triangular2: the same height halved with each cycle, / 2^(cycle − 1)
+    - exp_range: the same height times gamma^n
+    - constant: max
+    - exponential: max·gamma^n, never below base
+    - cosine: from base to max in a line over `warmup_updates`, then down to base along half a cosine that ends at
+      `total_updates`
+
+    Args:
+        policy: one of `POLICIES`.
+        base, max: the lowest and the highest rate.
+        step_updates: half a cycle, in updates; above 0.
+        gamma: factor per update of exp_range and exponential.
+        warmup_updates, total_updates: in updates, for cosine.
+        accumulation: micro-batches in one update. An optimizer with `gradient_accumulation_steps` asks its schedule
+            with the number of the micro-batch, so that is divided first.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        base: float,
+        max: float,
+        step_updates: float = 1.0,
+        gamma: float = 1.0,
+        warmup_updates: float = 0.0,
+        total_updates: float = 1.0,
+        accumulation: int = 1,
+    ) -> None:
+        super().__init__()
+        if policy not in POLICIES:
+            raise ValueError(f"policy: {policy!r}; valid: {', '.join(POLICIES)}")
+        self.policy, self.base, self.max = policy, base, max
+        self.step_updates, self.gamma = step_updates, gamma
+        self.warmup_updates, self.total_updates = warmup_updates, total_updates
+        self.accumulation = accumulation
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at micro-batch `step` (a number or an integer tensor), a float32 scalar tensor."""
+        update = ops.cast(ops.floor_divide(step, self.accumulation), "float32")
+        if self.policy == "constant":
+            return ops.convert_to_tensor(self.max, "float32")
+        if self.policy == "exponential":
+            return ops.maximum(self.base, self.max * self._decay(update))
+        height = self._cosine(update) if self.policy == "cosine" else self._cycle(update)
+        return self.base + (self.max - self.base) * height
+
+    def _cycle(self, update: Any) -> Any:
+        cycle = ops.floor(1 + update / (2 * self.step_updates))
+        x = ops.abs(update / self.step_updates - 2 * cycle + 1)
+        height = ops.maximum(0.0, 1 - x)
+        if self.policy == "triangular2":
+            return height / ops.power(2.0, cycle - 1)
+        return height * self._decay(update) if self.policy == "exp_range" else height
+
+    def _decay(self, update: Any) -> Any:
+        return ops.exp(update * math.log(self.gamma))
+
+    def _cosine(self, update: Any) -> Any:
+        rise = update / max(self.warmup_updates, 1.0)
+        length = max(self.total_updates - self.warmup_updates, 1.0)
+        fall = 0.5 * (1 + ops.cos(math.pi * ops.clip((update - self.warmup_updates) / length, 0.0, 1.0)))
+        return ops.where(update < self.warmup_updates, rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, for a saved optimizer."""
+        names = ("policy", "base", "max", "step_updates", "gamma", "warmup_updates", "total_updates", "accumulation")
+        return {name: getattr(self, name) for name in names}
+
+
+def schedule(recipe: Recipe, phase: int, steps: int, images: int) -> LearningRate:
+    """The schedule of one phase of a recipe.
+
+    Args:
+        recipe: what is asked for. Phase 1 (backbone frozen) has the constant `frozen_learning_rate`.
+        phase: 1 or 2, see `Recipe.phase`.
+        steps: updates in an epoch.
+        images: training images; `step_unit: images` takes step_epochs × images as updates, as the report did.
+    """
+    frozen = Rate(policy="constant", max=recipe.frozen_learning_rate, base=0.0)
+    rate = frozen if phase == 1 else recipe.learning_rate
+    return LearningRate(
+        policy=rate.policy,
+        base=rate.base,
+        max=rate.max,
+        step_updates=rate.step_epochs * (images if rate.step_unit == "images" else steps),
+        gamma=rate.gamma,
+        warmup_updates=rate.warmup_epochs * steps,
+        total_updates=(recipe.epochs - recipe.frozen_epochs) * steps,
+        accumulation=recipe.accumulation,
+    )
+
+
+# Not decayed, as usual: they scale or shift, and are few.
+_UNDECAYED = ("bias", "gamma", "beta", "scale")
+
+
+def optimizer(recipe: Recipe, rate: LearningRate) -> keras.optimizers.Optimizer:
+    """A new optimizer of the recipe with `rate` as its schedule; gradients of micro-batches add up."""
+    accumulation = recipe.accumulation if recipe.accumulation > 1 else None
+    if recipe.optimizer == "adam":
+        return keras.optimizers.Adam(rate, gradient_accumulation_steps=accumulation)
+    decayed = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, gradient_accumulation_steps=accumulation)
+    decayed.exclude_from_weight_decay(var_names=list(_UNDECAYED))
+    return decayed
+
+
+def compile_for(model: keras.Model, recipe: Recipe, rate: LearningRate) -> None:
+    """Give `model` the loss (categorical cross-entropy on logits) and a new, built optimizer."""
+    model.compile(
+        optimizer(recipe, rate),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def update(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, float]:
+    """Update the weights of a compiled `model` once, in as many micro-batches as the recipe says.
+
+    Returns:
+        The batch's mean loss and accuracy, as they were before the update.
+
+    Raises:
+        LeafError: where memory does not suffice.
+    """
+    parts = recipe.accumulation
+    micro = [np.split(array, parts) for array in batch]
+    with one_line_memory(lambda: _advice(recipe)):
+        logs = [model.train_on_batch(*share(Batch(*part)), return_dict=True) for part in zip(*micro, strict=True)]
+    return sum(log["loss"] for log in logs) / parts, sum(log["accuracy"] for log in logs) / parts
+
+
+@contextmanager
+def one_line_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn a backend's out-of-memory error into a LeafError: `advice` gives its line, what to change."""
+    try:
+        yield
+    except Exception as error:
+        # TensorFlow, PyTorch and JAX each have an error of their own; JAX's says it in its text alone.
+        if type(error).__name__ not in ("ResourceExhaustedError", "OutOfMemoryError") and (
+            "RESOURCE_EXHAUSTED" not in str(error)
+        ):
+            raise
+        raise LeafError(advice()) from None
+
+
+def _advice(recipe: Recipe) -> str:
+    images = recipe.micro_batch or recipe.batch_size
+    return (
+        f"micro_batch: memory does not hold a step of {images} images; set micro_batch to a smaller divisor of "
+        f"batch_size ({recipe.batch_size}), for example {_smaller(recipe.batch_size, images)}: "
+        "the update stays that of the whole batch"
+    )
+
+
+def _smaller(batch_size: int, images: int) -> int:
+    """The largest divisor of `batch_size` that is at most half of `images`."""
+    return next((size for size in range(images // 2, 0, -1) if batch_size % size == 0), 1)
+
+
+class Average:
+    """Exponential moving average of a model's weights, its moving statistics among them.
+
+    Keras's own `use_ema` takes a step per micro-batch and overwrites the weights at the end of every `fit`; this one
+    takes a step per update and never touches the weights outside `applied`.
+
+    Args:
+        model: whose weights are followed.
+        momentum: share of the old average that is kept at each update. It starts lower, (1 + n) / (10 + n) after n
+            updates, so that the random initial weights are soon forgotten.
+    """
+
+    def __init__(self, model: keras.Model, momentum: float) -> None:
+        self.weights = [weight for weight in model.weights if "float" in str(weight.dtype)]
+        self.momentum = momentum
+        self.updates = 0
+        self.values: list[Any] = [ops.copy(weight) for weight in self.weights]
+        self._mixed = _compiled(_mix)
+
+    def update(self) -> None:
+        """Take the weights after an update into account."""
+        keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
+        shares = np.array([keep, 1 - keep], np.float32)
+        self.values = self._mixed(self.values, [weight.value for weight in self.weights], shares)
+        self.updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in place of the weights for a while."""
+        raw = [ops.copy(weight) for weight in self.weights]
+        for weight, value in zip(self.weights, self.values, strict=True):
+            # A copy: JAX gives the memory of a weight away with the next update.
+            weight.assign(np.array(ops.convert_to_numpy(value)))
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.weights, raw, strict=True):
+                weight.assign(value)
+
+    def arrays(self) -> list[np.ndarray]:
+        """The average as numpy arrays, to be kept on disk."""
+        return [ops.convert_to_numpy(value) for value in self.values]
+
+    def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
+        """Take up an average that `arrays` gave after so many updates."""
+        self.values = list(arrays)
+        self.updates = updates
+
+
+def _mix(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
+    return [ops.add(shares[0] * value, shares[1] * weight) for value, weight in zip(values, weights, strict=True)]
+
+
+def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """One call of the backend for all weights: hundreds of small ones took an eighth of a training of convnext_atto."""
+    match keras.backend.backend():
+        case "tensorflow":
+            return sys.modules["tensorflow"].function(function, autograph=False)
+        case "jax":
+            return sys.modules["jax"].jit(function)
+    return function

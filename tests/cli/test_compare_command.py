@@ -1,0 +1,106 @@
+"""`leaf compare` on real revisions: a repository whose three commits hold predictions that DVC tracks."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dvc.repo import Repo
+
+from leaf.cli.compare import compare_revisions, describe
+from leaf.errors import LeafError
+from leaf.store import write_table
+
+pytestmark = pytest.mark.slow
+
+LABELS = np.arange(200) % 2
+TABLES = ("data/scored/predictions.csv", "data/cleaned/decisions.csv", "data/ingested/index.csv")
+
+
+def write_tables(share_right, seed, images=200):
+    numbers = np.arange(images)
+    wrong = np.random.default_rng(seed).random(images) >= share_right
+    predicted = np.where(wrong, 1 - LABELS[:images], LABELS[:images])
+    scored = {"image": numbers, "split": "test", "label": LABELS[:images], "probability": 0.5, "predicted": predicted}
+    write_table(pd.DataFrame(scored), TABLES[0])
+    write_table(pd.DataFrame({"image": numbers, "group": numbers // 2 * 2}), TABLES[1])
+    hashes = [f"{number:032x}" for number in numbers]
+    write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes}), TABLES[2])
+
+
+def call(*command):
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Commits `plain`, `again`, `good` and `other` (fewer images); the workspace is as `other`."""
+    folder = tmp_path_factory.mktemp("repository")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        call("git", "init", "-q", "-b", "main")
+        call("git", "config", "user.email", "someone@example.org")
+        call("git", "config", "user.name", "Someone")
+        project = Repo.init()
+        Path("params.yaml").write_text("image_size: 96\n")
+        for name, (share, seed, images) in {
+            "plain": (0.7, 0, 200),
+            "again": (0.7, 1, 200),
+            "good": (0.95, 2, 200),
+            "other": (0.95, 2, 150),
+        }.items():
+            write_tables(share, seed, images)
+            project.add(list(TABLES))
+            call("git", "add", "-A")
+            call("git", "commit", "-q", "-m", name)
+            call("git", "tag", name)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+
+
+def test_a_better_revision_is_called_better():
+    assert describe(compare_revisions(["plain", "good"])).startswith("good is better than plain: +")
+
+
+def test_two_seeds_of_one_recipe_are_not_distinguishable():
+    assert "again and plain are not distinguishable" in describe(compare_revisions(["plain", "again"]))
+
+
+def test_groups_come_from_the_revision():
+    assert compare_revisions(["plain", "again"])[0].groups == 100
+
+
+def test_revisions_joined_by_commas_are_seeds_of_one_recipe():
+    (found,) = compare_revisions(["plain,again", "good"])
+    assert found.seeds == (2, 1)
+    assert found.verdict == "better"
+
+
+def test_every_further_revision_is_compared_with_the_first():
+    found = compare_revisions(["plain", "again", "good"])
+    assert [(one.a, one.b) for one in found] == [("plain", "again"), ("plain", "good")]
+    assert found[1].p_holm == pytest.approx(2 * found[1].p)
+
+
+def test_revisions_with_other_test_images_are_refused():
+    with pytest.raises(LeafError, match="plain and other: their test images differ: 200 and 150 images, 150 of them"):
+        compare_revisions(["plain", "other"])
+
+
+def test_the_workspace_is_read_as_it_is():
+    with pytest.raises(LeafError, match="good and workspace: their test images differ"):
+        compare_revisions(["good", "workspace"])
+
+
+def test_an_unknown_revision_is_refused():
+    with pytest.raises(LeafError, match="nowhere: no revision or experiment of that name"):
+        compare_revisions(["plain", "nowhere"])

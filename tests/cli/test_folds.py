@@ -1,0 +1,46 @@
+"""Folds summed up: hand-made predictions whose figures are known."""
+
+import pandas as pd
+import pytest
+from scipy.stats import ttest_1samp
+
+from leaf.cli.folds import summarize
+from leaf.errors import LeafError
+
+
+def fold(first, right, validation_right=10, validation=range(90, 100)):
+    """Ten test images from `first` on, of which `right` are right, and ten validation images."""
+    image = [*range(first, first + 10), *validation]
+    guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]
+    split = ["test"] * 10 + ["validation"] * 10
+    return pd.DataFrame({"image": image, "split": split, "label": 0, "predicted": guess})
+
+
+ALL = [
+    fold(10 * number, right, validation=range(10 * number - 10 if number else 40, 10 * number or 50))
+    for number, right in enumerate([9, 8, 10, 7, 9])
+]
+
+
+def test_mean_spread_and_both_intervals():
+    found = summarize(ALL)
+    assert (found.right, found.images) == (43, 50)
+    lines = str(found).splitlines()
+    low, high = ttest_1samp([0.9, 0.8, 1.0, 0.7, 0.9], 0).confidence_interval()
+    assert "accuracy over 5 folds: mean 0.860, standard deviation 0.114" in lines
+    assert any(line.endswith(f"(Student's t): {low:.3f} to {min(high, 1):.3f}") for line in lines)
+    assert any(line.endswith("(Wilson): 0.860, 0.738 to 0.930") for line in lines)  # statsmodels, method wilson
+
+
+def test_the_gap_is_validation_minus_test():
+    assert "validation minus test: +14.0 points (95 % over folds: -0.2 to +28.2)" in str(summarize(ALL))
+
+
+def test_an_image_that_two_folds_test_is_refused():
+    with pytest.raises(LeafError, match="an image is tested twice or never"):
+        summarize([*ALL, fold(40, 9)])
+
+
+def test_a_missing_fold_is_refused():
+    with pytest.raises(LeafError, match="an image is tested twice or never"):
+        summarize(ALL[:-1])

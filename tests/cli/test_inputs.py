@@ -1,0 +1,66 @@
+"""What a person types, and the images it means."""
+
+import io
+
+import pytest
+
+from leaf.cli.predict import expand
+from leaf.errors import LeafError
+
+SUFFIXES = frozenset({".jpg", ".png"})
+
+
+def expanded(*arguments, listed=""):
+    return expand(arguments, io.StringIO(listed), SUFFIXES)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/2.jpg", "a/1.PNG", "a/deep/3.jpg", "a/notes.txt", "a/.hidden.jpg", "odd", "-dash.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+
+def test_a_folder_means_every_image_below_it_in_order():
+    assert expanded("a") == ["a/1.PNG", "a/2.jpg", "a/deep/3.jpg"]
+
+
+def test_a_pattern_that_no_shell_expanded_is_expanded():
+    assert expanded("a/**/*.jpg") == ["a/2.jpg", "a/deep/3.jpg"]
+
+
+def test_a_dash_means_a_list_on_standard_input():
+    assert expanded("-", listed="a/2.jpg\n\nodd\n") == ["a/2.jpg", "odd"]
+
+
+def test_a_file_that_is_named_needs_no_suffix():
+    assert expanded("odd") == ["odd"]
+
+
+def test_a_missing_file_is_left_for_the_reading_so_that_the_rest_is_done():
+    assert expanded("missing.jpg", "odd") == ["missing.jpg", "odd"]
+
+
+def test_an_image_named_twice_is_judged_once():
+    assert expanded("a/2.jpg", "a") == ["a/2.jpg", "a/1.PNG", "a/deep/3.jpg"]
+
+
+def test_a_name_may_begin_with_a_dash():
+    assert expanded("-dash.jpg") == ["-dash.jpg"]
+
+
+def test_a_link_that_leads_back_up_does_not_end_in_a_circle(tmp_path):
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert expanded("a") == ["a/1.PNG", "a/2.jpg", "a/deep/3.jpg"]
+
+
+def test_a_pattern_without_a_match_is_refused():
+    with pytest.raises(LeafError, match=r"\*\.webp: the pattern matches no file"):
+        expanded("*.webp")
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LeafError, match=r"empty: no image; valid: \.jpg, \.png files"):
+        expanded("empty")

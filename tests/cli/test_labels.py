@@ -1,0 +1,68 @@
+"""Labels that look wrong: planted ones are found, by the probabilities of a model that did not learn from them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from leaf.cli import app
+from leaf.cli.labels import suspicious, wrong_labels
+from leaf.scoring.baselines import regression
+from leaf.similarity import decisions
+from leaf.store import write_table
+
+FLIPPED = np.arange(0, 300, 25)
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    """300 points with 12 labels flipped: the labels, and probabilities by a regression that learned from others."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, 600)
+    points = random.normal(size=(600, 3)) + 3 * truth[:, None]
+    probabilities = regression(points[300:], truth[300:], points[:300])
+    labels = truth[:300].copy()
+    labels[FLIPPED] = 1 - labels[FLIPPED]
+    return labels, probabilities
+
+
+def test_flipped_labels_come_first(unseen):
+    places, scores = suspicious(*unseen)
+    assert set(places[: len(FLIPPED)]) == set(FLIPPED)
+    assert len(places) <= len(FLIPPED) + 3
+    assert (np.diff(scores) >= 0).all()
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch, unseen):
+    """A workspace whose predictions are those."""
+    labels, probabilities = unseen
+    monkeypatch.chdir(tmp_path)
+    numbers = np.arange(300)
+    hashes = [f"{number:032x}" for number in numbers]
+    write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes}), "data/ingested/index.csv")
+    split = np.where(numbers % 2, "test", "validation")
+    table = {"image": numbers, "split": split, "label": labels, "probability": probabilities}
+    write_table(pd.DataFrame(table), "data/scored/predictions.csv")
+    Path("params.yaml").write_text("classes: [healthy, unhealthy]\n")
+    return hashes
+
+
+def test_the_command_names_image_label_and_what_it_looks_like(scored, unseen):
+    lines = CliRunner().invoke(app, ["labels", "--most", "3"]).stdout.splitlines()
+    assert lines[0].startswith(f"{len(wrong_labels(['workspace']))} of 300 images that the network did not learn from")
+    image, _, label, likely, score = lines[2].split()
+    assert int(image) in FLIPPED
+    assert label == ["healthy", "unhealthy"][unseen[0][int(image)]] != likely
+    assert float(score) < 0.1
+    assert len(lines) == 6
+
+
+def test_the_rulings_are_rows_that_clean_takes(scored):
+    printed = CliRunner().invoke(app, ["labels", "--rulings", "--most", "12"]).stdout
+    Path("data/overrides.csv").write_text("hash,ruling,label,who,why\n" + printed)
+    table = pd.read_csv("data/overrides.csv", dtype=str, keep_default_na=False)
+    found = decisions.read(table, scored, ["healthy", "unhealthy"])
+    assert set(found.relabel) == {scored[number] for number in FLIPPED}

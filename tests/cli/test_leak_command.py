@@ -1,0 +1,79 @@
+"""`leaf leak` with the simple learners, on an .npz file whose copies are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from leaf.cli import app, leak
+from leaf.cli.leak import of_frozen, run_network
+from leaf.drawing import Recipe, draw_dataset
+from leaf.errors import LeafError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A project whose 100 drawn leaves bear labels by chance, with three brighter copies of each."""
+    made = tmp_path_factory.mktemp("leak")
+    images, _ = draw_dataset(Recipe(52, 52, 2, 0, 0), 32, 5)
+    images = np.unique(images, axis=0)[:100]
+    labels = np.random.default_rng(0).integers(0, 2, len(images))
+    copies = [np.clip(images.astype(int) + step, 0, 255).astype(np.uint8) for step in range(4)]
+    names = np.array(["healthy", "unhealthy"])[np.tile(labels, 4)]
+    np.savez(made / "leaves.npz", data=np.concatenate(copies).astype(np.float32), labels=names.astype(object))
+    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"dataset": "leaves.npz", "image_size": 32}
+    (made / "params.yaml").write_text(yaml.safe_dump(values))
+    (made / "data").mkdir()
+    (made / "data/overrides.csv").write_text("hash,ruling,label,who,why\n")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def test_copies_make_labels_by_chance_look_learnable():
+    found, described = of_frozen(None, [], "neighbour", 2)
+    assert found.images[0] == 400
+    assert found.images[1] <= 100
+    assert found.leaky > 0.9
+    assert found.honest < 0.7
+    assert found.sentence.startswith("The leak flatters this recipe")
+    assert described.startswith("histograms of 512 colours")
+
+
+def test_the_command_prints_the_sentence_and_the_learner():
+    done = CliRunner().invoke(app, ["leak", "--learner", "neighbour", "--repeats", "1", "-S", "folds=2"])
+    assert done.stdout.startswith("The leak flatters this recipe: +")
+    assert "  learner: neighbour, on histograms of 512 colours" in done.stdout
+
+
+@pytest.mark.parametrize("key", ["grouping=none", "duplicates=keep", "fold=1"])
+def test_what_the_command_sets_itself_is_refused(key):
+    with pytest.raises(LeafError, match="`leaf leak` sets it itself"):
+        run_network(None, [key], "x", 1, False)
+
+
+def test_experiments_of_both_ways_are_summed_up_image_by_image(monkeypatch):
+    """Eight images in two folds; 6 and 7 are copies, which the leaky way keeps; the honest way errs on image 0."""
+
+    def read(revision):
+        _, way, _, _, fold = revision.split("-")
+        images = [each for each in range(8 if way == "leaky" else 6) if each % 2 == int(fold)]
+        rows = [f"{image},test,1,{int(not (way == 'honest' and image == 0))}" for image in images]
+        files = {
+            "params.yaml": "folds: 2",
+            "data/scored/predictions.csv": "\n".join(["image,split,label,predicted", "9,validation,1,1", *rows]),
+            "data/cleaned/decisions.csv": "image,group\n" + "\n".join(f"{image},{image % 6}" for image in range(8)),
+        }
+        return files.__getitem__
+
+    monkeypatch.setattr(leak, "reader", read)
+    found = leak.of_network("run", 1)
+    assert (found.leaky, found.honest) == (1, pytest.approx(5 / 6))
+    assert (found.images, found.groups, found.repeats) == ((8, 6), 6, 1)

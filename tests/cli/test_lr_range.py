@@ -1,0 +1,52 @@
+"""Smith's learning-rate range test."""
+
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from leaf.cli.lr_range import RangeTest, drawing, propose, range_test, smooth
+from leaf.errors import LeafError
+from leaf.training import Recipe
+
+
+def test_base_and_max_lie_where_the_fall_begins_and_has_nearly_ended() -> None:
+    rates = [10.0**-exponent for exponent in (6, 5, 4, 3, 2, 1)]
+    assert propose(rates, [1.0, 0.99, 0.85, 0.08, 0.0, 3.0]) == (1e-4, 1e-3)
+
+
+def test_losses_are_averaged_with_their_neighbours() -> None:
+    assert smooth([0.0, 3.0, 6.0, 9.0], 3) == [1.5, 3.0, 6.0, 7.5]
+
+
+def test_a_loss_that_never_falls_is_one_line() -> None:
+    with pytest.raises(LeafError, match="lr-range: the loss does not fall"):
+        propose([1e-3, 1e-2], [0.5, 0.6])
+
+
+def test_limits_in_the_wrong_order_are_refused(network: Callable[..., Any], examples: Callable[..., Any]) -> None:
+    with pytest.raises(LeafError, match="0 < lowest < highest"):
+        range_test(network(), examples(8, 0), Recipe(), lowest=1.0, highest=0.1)
+
+
+def test_the_drawing_is_svg_that_names_base_and_max() -> None:
+    test = RangeTest([1e-4, 1e-3, 1e-2], [0.7, 0.5, 0.9], [0.7, 0.6, 0.65], 1e-4, 1e-3)
+    root = ElementTree.fromstring(drawing(test))
+    words = " ".join(root.itertext())
+    assert "base 1.0e-04" in words
+    assert "max 1.0e-03" in words
+
+
+@pytest.mark.slow
+def test_the_rate_grows_by_a_factor_until_the_loss_diverges(
+    network: Callable[..., Any], examples: Callable[..., Any]
+) -> None:
+    model = network()
+    test = range_test(model, examples(72, 0), Recipe(batch_size=16), 1e-4, 1e3, updates=60, quiet=True)
+    assert test.rates[1] / test.rates[0] == pytest.approx(10 ** (7 / 59))
+    assert len(test.rates) == len(test.losses) == len(test.smoothed) < 60
+    assert 1e-4 <= test.base <= test.max < test.rates[-1]
+    assert float(model.optimizer.learning_rate) == pytest.approx(
+        test.rates[-1] * test.rates[1] / test.rates[0], rel=0.01
+    )

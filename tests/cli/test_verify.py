@@ -1,0 +1,51 @@
+"""`leaf verify` tells an identical rerun from one that differs, and why."""
+
+import pytest
+
+from leaf.cli.verify import compare
+
+LOCK = {
+    "ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "1"}]},
+    "evaluate": {
+        "deps": [{"path": "models/model.keras", "md5": "a"}],
+        "params": {"params.yaml": {"threshold": 0.5}},
+        "outs": [{"path": "metrics/evaluate.json", "md5": "m"}],
+    },
+}
+METRICS = {"metrics/evaluate.json": {"test": {"accuracy": 0.90, "roc_auc": None}}}
+
+
+def rerun(accuracy, threshold=0.5):
+    lock = {
+        "ingest": LOCK["ingest"],
+        "evaluate": {
+            "deps": [{"path": "models/model.keras", "md5": "b"}],
+            "params": {"params.yaml": {"threshold": threshold}},
+            "outs": [{"path": "metrics/evaluate.json", "md5": "n"}],
+        },
+    }
+    return lock, {"metrics/evaluate.json": {"test": {"accuracy": accuracy, "roc_auc": None}}}
+
+
+def test_equal_hashes_are_identical():
+    assert [verdict.outcome for verdict in compare(LOCK, LOCK, METRICS, METRICS)] == ["identical", "identical"]
+
+
+@pytest.mark.parametrize(("accuracy", "outcome"), [(0.91, "within tolerance"), (0.95, "different")])
+def test_other_bytes_are_judged_by_their_scores(accuracy, outcome):
+    lock, metrics = rerun(accuracy)
+    first, second = compare(LOCK, lock, METRICS, metrics)
+    assert first.outcome == "identical"
+    assert second.outcome == outcome
+    assert "test.accuracy" in second.why
+    assert "deps models/model.keras" in second.why
+
+
+def test_a_changed_parameter_is_named_as_the_reason():
+    lock, metrics = rerun(0.5, threshold=0.4)
+    assert "params threshold" in compare(LOCK, lock, METRICS, metrics)[1].why
+
+
+def test_a_score_that_is_gone_is_different():
+    lock, metrics = rerun(None)
+    assert compare(LOCK, lock, METRICS, metrics)[1].outcome == "different"

@@ -1,0 +1,97 @@
+"""A finished run's page, and a real Chromium to open it in."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leaf.params import keys
+from leaf.report import Run, render
+from leaf.report.side_by_side import Experiment, Verdict, render_side_by_side
+
+
+@pytest.fixture(scope="session")
+def builder():
+    """tests/report/builder.py as a module."""
+    spec = importlib.util.spec_from_file_location("page_builder", Path(__file__).with_name("builder.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def drawn(builder):
+    """Drawn images with planted copies, and their labels."""
+    return builder.drawn()
+
+
+@pytest.fixture
+def tables(builder, drawn):
+    """The tables of a run; options take parts away."""
+
+    def make(**options):
+        return builder.tables(*drawn, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bare_tables(builder, drawn):
+    """A run with nothing special in it: no test split, copy, outlier, ruling, synthetic image; one epoch."""
+    images, labels = drawn
+    first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1]
+    return builder.tables(
+        images[first],
+        labels[first],
+        test=False,
+        epochs=1,
+        detector=True,
+        smote=False,
+        near=0,
+        aligned=0,
+        overrides=0,
+        folders=False,
+        params={key: row["default"] for key, row in keys().items()},
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(builder, drawn):
+    """The page of a run that has everything."""
+    return render(Run(**builder.tables(*drawn)))
+
+
+@pytest.fixture(scope="session")
+def bare(bare_tables):
+    """The page of the run with nothing special in it."""
+    return render(Run(**bare_tables))
+
+
+@pytest.fixture(scope="session")
+def extreme(builder, drawn):
+    """A page of long names without a space, a hundred folders, and one wide conflict."""
+    name = "Unhealthy_according_to_the_second_annotator_of_2019"
+    sources = [f"healthy/{'IMG_' * 12}{place}.jpg" for place in range(len(drawn[0]))]
+    made = builder.tables(*drawn, sources=sources, epochs=300)
+    made["params"] |= {"classes": [name, name[::-1]], "dataset": "data/raw/" + name * 3}
+    made["scores"]["by_folder"] = [
+        {"folder": f"{name}/{place}", "images": 10**5, "accuracy": 0.5, "low": 0.0, "high": 1.0} for place in range(100)
+    ]
+    made["run"]["versions"]["backend"] = name * 2
+    return render(Run(**made))
+
+
+@pytest.fixture(scope="session")
+def beside(builder, drawn):
+    """The page of four runs side by side."""
+    runs = []
+    for place, name in enumerate(["workspace", "dropout_02", "feature/a-very-long-branch-name-of-a-person", "cnn"]):
+        made = builder.tables(*drawn, seed=place, epochs=5 + 9 * place, params={"dropout": place / 10})
+        runs.append(Experiment(name, made["params"], made["scores"], made["history"], made["run"]))
+    bounds = [(-0.02, 0.01, 0.04), (0.02, 0.05, 0.09), (-0.2, -0.12, -0.05)]
+    verdicts = [
+        Verdict("workspace", run.name, f"{run.name} against workspace: a sentence.", value, low, high)
+        for run, (low, value, high) in zip(runs[1:], bounds, strict=True)
+    ]
+    return render_side_by_side(runs, verdicts)

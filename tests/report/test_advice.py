@@ -1,0 +1,87 @@
+"""Advice appears where the tables show a reason, and only there."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leaf.cli import app
+from leaf.experiments import parse_settings, with_settings
+from leaf.report import Run, advice
+
+
+@pytest.fixture
+def run(tables):
+    return Run(**tables(quality=4.0, params={"weights": "imagenet"}))
+
+
+def seen(run, conflicting=0):
+    return " ".join(entry["seen"] for entry in advice.section(run, conflicting))
+
+
+def scored(run, split="test", **values):
+    splits = run.scores["splits"]
+    return dataclasses.replace(
+        run, scores={**run.scores, "splits": {**splits, split: {**splits[split], **values} if values else None}}
+    )
+
+
+def test_conflicts_come_first(run):
+    assert advice.section(run, 3)[0]["seen"].startswith("3 groups")
+
+
+def test_an_interval_that_reaches_a_baseline_is_said(run):
+    assert "not shown to be better" in seen(scored(run, accuracy_low=0.7))
+    assert "not shown to be better" not in seen(scored(run, accuracy_low=0.9))
+
+
+def test_a_missing_test_split_is_said(run):
+    assert "No images were kept for a test" in seen(scored(run))
+    assert "No images were kept for a test" not in seen(run)
+
+
+def test_memorising_is_said(run):
+    history = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
+    assert "it memorises" in seen(dataclasses.replace(run, history=history))
+    assert "it memorises" not in seen(dataclasses.replace(run, history=history.assign(accuracy=0.72)))
+
+
+def test_training_that_ran_out_of_epochs_is_said(run):
+    late = {**run.run, "best_epoch": len(run.history), "stopped": "epochs"}
+    assert "epochs ran out" in seen(dataclasses.replace(run, run=late))
+    assert "epochs ran out" not in seen(dataclasses.replace(run, run={**late, "stopped": "early"}))
+
+
+def test_a_class_that_is_found_less_is_said(run):
+    assert "are found" in seen(scored(run, confusion=[[90, 10], [40, 60]]))
+    assert "are found" not in seen(scored(run, confusion=[[90, 10], [12, 88]]))
+
+
+def test_at_most_six_entries(run):
+    everything = scored(run, accuracy_low=0.5, confusion=[[90, 10], [40, 60]], calibration_error=0.3)
+    assert len(advice.section(everything, 9)) == 6
+
+
+def test_every_command_can_be_run(run):
+    root = Path(__file__).parents[2]
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    rows = yaml.safe_load((root / "experiments.yaml").read_text(encoding="utf-8"))
+    late = dataclasses.replace(run, run={**run.run, "best_epoch": 24, "stopped": "epochs"})
+    memorised = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
+    variants = [
+        scored(run, accuracy_low=0.5, accuracy_high=0.9, confusion=[[90, 10], [40, 60]], calibration_error=0.3),
+        dataclasses.replace(scored(run), params={**run.params, "weights": "random"}),
+        late,
+        dataclasses.replace(run, history=memorised),
+    ]
+    commands = {entry["command"] for variant in variants for entry in advice.section(variant, 1)} - {""}
+    assert len(commands) >= 8
+    for command in commands:
+        program, verb, *rest = command.split()
+        if (program, verb) == ("dvc", "exp"):
+            settings = parse_settings(rest[2::2])
+            with_settings(values, settings, command)
+        else:
+            assert verb in {entry.name or entry.callback.__name__ for entry in app.registered_commands}
+            assert verb != "run" or rest[0] in rows

@@ -1,0 +1,41 @@
+"""The flow and the class balance count every image once."""
+
+from collections import Counter
+
+from leaf.report import Run
+from leaf.report.counts import balance_rows, graph
+
+
+def test_what_flows_out_of_a_state_flowed_into_it(tables):
+    nodes, links = graph(Run(**tables()))
+    into, out = Counter(), Counter()
+    for link in links:
+        out[link.source] += sum(link.counts)
+        into[link.target] += sum(link.counts)
+    ends = {place for place, node in enumerate(nodes) if place not in out}
+    assert all(out[place] == sum(node.counts) for place, node in enumerate(nodes) if place not in ends)
+    assert all(into[place] == sum(nodes[place].counts) for place in into)
+
+
+def test_every_image_stands_at_one_end_of_the_flow(tables):
+    made = tables(smote=False)
+    nodes, links = graph(Run(**made))
+    sources = {link.source for link in links}
+    ends = sum(sum(node.counts) for place, node in enumerate(nodes) if place not in sources)
+    assert ends == len(made["images"])
+
+
+def test_synthetic_images_make_the_training_classes_equal(tables):
+    rows = dict(balance_rows(Run(**tables())))
+    first, second = rows["Train, with synthetic images"]
+    assert first == second
+
+
+def test_no_synthetic_step_without_synthetic_images(tables):
+    assert "Train, with synthetic images" not in dict(balance_rows(Run(**tables(smote=False))))
+
+
+def test_an_unknown_reason_gets_its_own_state(tables):
+    made = tables()
+    made["decisions"]["reason"] = made["decisions"]["reason"].replace("duplicate", "too_small")
+    assert "Too small" in {node.name for node in graph(Run(**made))[0]}

@@ -1,0 +1,219 @@
+"""The page as a file: whole, self-contained, safe, small, the same for the same tables."""
+
+import base64
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.errors import LeafError
+from leaf.report import Run, read_run, render
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Balanced tags, headings, ids, images and links of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.headings, self.ids, self.links, self.tags = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if tag == "a" else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def outline(html):
+    parser = Outline()
+    parser.feed(html)
+    return parser
+
+
+@pytest.fixture(params=["finished", "bare"])
+def html(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_tags_are_balanced(html):
+    assert outline(html).open == []
+
+
+def test_headings_go_down_one_level_at_a_time(html):
+    levels = outline(html).headings
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_link_leads_to_a_part_of_the_page(html):
+    parsed = outline(html)
+    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+def test_nothing_is_asked_of_the_network(html):
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)|url\((?!data:)|@import|<script""", html)
+
+
+def test_every_figure_and_image_has_alternative_text(html):
+    parsed = outline(html)
+    figures = [attributes for tag, attributes in parsed.tags if tag == "svg"]
+    images = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    assert figures
+    assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in figures)
+    assert all(attributes["alt"] for attributes in images)
+
+
+def test_no_figure_holds_a_value_that_is_not_a_number(html):
+    assert not re.findall(r"\b(?:nan|inf|None)\b", html)
+
+
+def test_equal_tables_give_equal_bytes(tables):
+    assert render(Run(**tables())) == render(Run(**tables()))
+
+
+def test_names_that_are_markup_are_shown_as_text(tables):
+    evil = "<script>alert(1)</script>\"'&{{ 7*7 }}"
+    made = tables(sources=[f"healthy/{evil}{place}.jpg" for place in range(178)])
+    made["params"] |= {"classes": [evil, "<img src=x onerror=alert(2)>"], "dataset": evil}
+    made["scores"]["by_folder"][0]["folder"] = evil
+    made["distances"]["reference"] = evil
+    page = render(Run(**made))
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_make_no_larger_page(builder):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (10_000, 12, 12, 3), np.uint8)
+    images[100:1100] = images[1100:2100]
+    images[200:500] = images[0]
+    made = builder.tables(images, random.integers(0, 2, len(images)), near=400, aligned=300, overrides=200)
+    assert len(render(Run(**made)).encode()) < 1_000_000
+
+
+def test_thumbnails_are_at_most_96_pixels(builder):
+    images, labels = builder.drawn(count=40, side=130)
+    page = render(Run(**builder.tables(images, labels, near=2, aligned=1)))
+    uris = re.findall(r"data:image/webp;base64,([^\"]+)", page)
+    sizes = {Image.open(io.BytesIO(base64.b64decode(uri))).size for uri in uris}
+    assert sizes == {(96, 96)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "test images",
+        "outliers were removed",
+        "conflicting labels",
+        "Near-duplicates, nearest first",
+        "SMOTE",
+        "Learning rate",
+        "best epoch",
+        "Confusion matrix",
+        "ROC",
+        "Calibration",
+        "By source folder",
+        "worst mistakes",
+        "least certain",
+        "What to try next",
+        "parameters differ",
+        "Versions",
+        "Training seed",
+        "SHA-256",
+    ],
+)
+def test_the_page_tells(finished, words):
+    assert words in finished
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["No outlier was found", "No photograph stands in the set twice", "1 epoch", "No test split", "default parameters"],
+)
+def test_a_run_without_anything_special_says_so(bare, words):
+    assert words in bare
+
+
+@pytest.mark.parametrize(
+    ("lacking", "options", "words"),
+    [
+        ("", {"test": False}, "No test split"),
+        ("", {"epochs": 1}, "1 epoch"),
+        ("", {"detector": True}, ">Loss<"),
+        ("", {"smote": False}, "Class balance at each step"),
+        ("copies", {"near": 0}, "No photograph stands in the set twice"),
+        ("outliers", {}, "No outlier was found"),
+    ],
+)
+def test_a_run_that_lacks_one_thing_is_still_a_sound_page(builder, drawn, lacking, options, words):
+    images, labels = drawn
+    _, which, counts = np.unique(images.reshape(len(images), -1), axis=0, return_inverse=True, return_counts=True)
+    times = counts[which.ravel()]
+    kept = {"copies": (times == 1) | (times >= 8), "outliers": times < 8, "": times > 0}[lacking]
+    page = render(Run(**builder.tables(images[kept], labels[kept], **options)))
+    assert words in page
+    parsed = outline(page)
+    assert parsed.open == []
+    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
+    assert not re.findall(r"\b(?:nan|inf|None)\b", page)
+
+
+def test_a_detector_without_accuracy_shows_its_loss(bare):
+    assert ">Loss<" in bare
+    assert ">Accuracy</text>" not in bare
+
+
+def test_a_temperature_shows_the_calibration_error_before_and_after(tables, finished):
+    made = tables()
+    made["scores"]["splits"]["test"]["before_calibration"] = {"log_loss": 0.7, "calibration_error": 0.118}
+    assert "The temperature took the expected error from 0.118 to 0.042." in render(Run(**made))
+    assert "The temperature took" not in finished
+
+
+def test_the_changed_parameters_are_listed_with_their_defaults(finished):
+    row = re.search(r"<code>dropout</code>.*?</tr>", finished, re.S).group()
+    assert "0.2" in row
+    assert "0.1" in row
+
+
+def test_tables_written_and_read_again_give_the_same_page(builder, tables, tmp_path):
+    made = tables()
+    builder.write(tmp_path, made)
+    run = read_run(tmp_path, made["params"])
+    again = render(Run(**{**made, "files": run.files}))
+    assert render(run) == again
+
+
+@pytest.mark.parametrize(
+    "name", ["cleaned/distances.csv", "cleaned/pairs.csv", "balanced/index.csv", "scored/gallery.csv"]
+)
+def test_a_missing_optional_table_leaves_its_part_out(builder, tables, tmp_path, name):
+    made = tables()
+    builder.write(tmp_path, made)
+    (tmp_path / "data" / name).unlink()
+    assert "<h1>" in render(read_run(tmp_path, made["params"]))
+
+
+def test_a_missing_table_that_is_needed_is_one_line(builder, tables, tmp_path):
+    made = tables()
+    builder.write(tmp_path, made)
+    (tmp_path / "data/cleaned/decisions.csv").unlink()
+    with pytest.raises(LeafError, match=r"decisions\.csv: no such file; run `dvc repro` first"):
+        read_run(tmp_path, made["params"])

@@ -1,0 +1,42 @@
+"""The parts that figures are drawn from."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leaf.report.svg import Frame, number, path, tag, ticks
+
+
+def test_children_and_attributes_are_escaped():
+    assert str(tag("text", "<b>", class_='"x"')) == '<text class="&#34;x&#34;">&lt;b&gt;</text>'
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 12))
+def test_ticks_lie_inside_and_are_not_many(low, span, count):
+    marks = ticks(low, low + span, count)
+    slack = span * 1e-6 + abs(low) * 1e-9
+    assert all(low - slack <= mark <= low + span + slack for mark in marks)
+    assert len(marks) <= count + 1
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (0.5, "0.5"), (12345.0, "12,345"), (2e-5, "2e-5"), (1.3e-5, "1.3e-5"), (0.91234, "0.912")],
+)
+def test_numbers_are_short(value, words):
+    assert number(value) == words
+
+
+def test_a_line_breaks_at_a_missing_value():
+    assert 'd="M0 0M2 2"' in path([(0, 0), (1, math.nan), (2, 2)], "curve")
+
+
+def test_y_grows_upwards():
+    frame = Frame(0, 0, 10, 10, (0, 1), (0, 1))
+    assert frame.y(1) < frame.y(0)
+
+
+def test_a_range_of_one_value_stands_in_the_middle():
+    assert Frame(0, 0, 10, 10, (3, 3), (0, 1)).x(3) == 5
