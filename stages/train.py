@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-import leaf
-from leaf import networks, store
+from leaf import networks, store, training
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
 from leaf.training import Recipe, Result, fix_seeds, train
@@ -23,7 +22,7 @@ from leaf.training.detectors import train_detector
 from leaf.training.distribution import first, join, keeping_together, run_on_all_nodes
 from leaf.training.state import run_key, versions
 
-CODE = [Path(leaf.__file__).parent / topic for topic in ("training", "networks")]
+CODE = [Path(topic.__path__[0]) for topic in (networks, training)]
 NETWORK = "models/model.keras"
 
 

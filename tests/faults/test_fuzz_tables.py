@@ -69,7 +69,7 @@ def photographs(tmp_path_factory):
 
 def read_rulings(path):
     table = read_table(path, decisions.COLUMNS, text=decisions.COLUMNS)
-    decisions.read(table, HASHES, CLASSES)
+    decisions.read_rulings(table, HASHES, CLASSES)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ CLASSES = ("healthy", "unhealthy")
 
 def read(*rows: tuple[str, str, str]) -> decisions.Rulings:
     table = pd.DataFrame([(*row, "A. Person", "looked") for row in rows], columns=list(decisions.COLUMNS))
-    return decisions.read(table, ["aa", "bb", "cc"], CLASSES)
+    return decisions.read_rulings(table, ["aa", "bb", "cc"], CLASSES)
 
 
 def test_each_ruling_is_read_with_the_class_as_a_number() -> None:

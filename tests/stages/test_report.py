@@ -78,4 +78,4 @@ def test_every_table_that_the_page_reads_is_a_dependency(project):
 
 def test_the_templates_are_a_dependency():
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
-    assert "leaf/report/templates" in stage["deps"]
+    assert "leaf/report" in stage["deps"]
