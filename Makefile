@@ -6,6 +6,14 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Quiet libraries; a person's own settings win.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
+# A virtual environment that no longer works (its Python gone or of another version) is made anew.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+ifneq ($(wildcard $(VENV)/installed),)
+ifneq ($(shell $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null && echo works),works)
+$(shell rm -f $(VENV)/installed)
+endif
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help run test quick verify docs lint bench bench-full
 
@@ -20,17 +28,17 @@ run: $(VENV)/installed ## install into .venv, run the whole pipeline, print what
 	@echo '== leaf results'
 	@leaf results
 
-test: $(VENV)/installed ## run every check and every test
+test: $(VENV)/installed-dev ## run every check and every test
 	@$(MAKE) --no-print-directory lint
 	@echo '== pytest: every test'
 	@python -m pytest
 
-quick: $(VENV)/installed ## run the checks and the tests that take under two minutes
+quick: $(VENV)/installed-dev ## run the checks and the tests that take under two minutes
 	@$(MAKE) --no-print-directory lint
 	@echo '== pytest: the quick tests'
 	@python -m pytest -m 'not slow'
 
-lint: $(VENV)/installed ## ruff, mypy and import-linter
+lint: $(VENV)/installed-dev ## ruff, mypy and import-linter
 	@echo '== ruff, mypy, import-linter'
 	@ruff check --quiet .
 	@ruff format --check --quiet .
@@ -63,16 +71,20 @@ $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 # The first Python from 3.11 to 3.13 (TensorFlow has no wheels beyond) that is found.
 $(VENV)/installed: requirements.txt pyproject.toml
 	@command -v git > /dev/null || { echo 'error: git: not found; install git first' >&2; exit 2; }
-	@fits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; \
-	if $(VENV)/bin/python -c "$$fits" 2> /dev/null; then \
+	@if $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null; then \
 	  echo '== pip install -r requirements.txt into $(VENV)'; exit 0; fi; \
 	python=; for name in python3 python3.13 python3.12 python3.11; do \
-	  if command -v $$name > /dev/null && $$name -c "$$fits" 2> /dev/null; then python=$$name; break; fi; done; \
+	  if command -v $$name > /dev/null && $$name -c "$(FITS)" 2> /dev/null; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then \
 	  echo 'error: python3: none from 3.11 to 3.13 with venv found; install one (Debian: apt install python3-venv)' >&2; \
 	  exit 2; fi; \
 	echo "== $$python -m venv $(VENV), pip install -r requirements.txt (a few minutes, once)"; \
-	$$python -m venv $(VENV)
+	rm -rf $(VENV) && $$python -m venv $(VENV)
 	@python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	@echo '== pip install -r requirements-dev.txt into $(VENV), for tests and checks'
+	@python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

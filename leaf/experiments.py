@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leaf import params
 from leaf.errors import LeafError
+from leaf.store import parse_yaml, read_yaml
 
 EXPERIMENTS_FILE = "experiments.yaml"
 
@@ -32,12 +32,7 @@ class Experiment(BaseModel):
 
 def read_experiments(path: str | Path = EXPERIMENTS_FILE) -> dict[str, Experiment]:
     """Every row by its name, each checked against the schema of params.yaml. Raises LeafError for a mistake."""
-    try:
-        rows = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LeafError(f"{path}: not YAML: {error}") from None
+    rows = read_yaml(path) or {}
     if not isinstance(rows, dict):
         raise LeafError(f"{path}: not a mapping; valid: NAME: {{why: …, set: {{key: value}}}}")
     experiments = {}
@@ -66,10 +61,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise LeafError(f"-S {text}: no value; valid: key=value")
-        try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise LeafError(f"-S {key}: {value!r} is not a YAML value") from None
+        parsed[key] = parse_yaml(value, f"-S {key}")
     return parsed
 
 

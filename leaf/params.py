@@ -4,31 +4,26 @@
 stage used without telling DVC would leave stale results behind, so it is an error at once.
 """
 
-import re
+import reprlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticUndefined
 
 from leaf.errors import LeafError
+from leaf.store import read_yaml
 
 PARAMS_FILE = "params.yaml"
 PIPELINE_FILE = "dvc.yaml"
 
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_SHORT = reprlib.Repr()  # a value in an error: aliases can make it endless
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
-
-def _exponent(value: Any) -> Any:
-    """DVC writes `-S learning_rate.base=2e-5` as `2e-05`, which YAML 1.1 reads as a string (DVC #5971)."""
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-Number = Annotated[float, BeforeValidator(_exponent)]
-Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Number = float
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
@@ -265,29 +260,27 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
 
 def load(path: str | Path = PARAMS_FILE) -> Params:
     """Read and check a whole params.yaml."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LeafError(f"{path}: not YAML: {error}") from None
-    return validate(values or {}, str(path))
+    return validate(read_yaml(path) or {}, str(path))
 
 
-def read_params(stage: str) -> SimpleNamespace:
-    """The parameters of one stage: params.yaml checked whole, then only the keys that dvc.yaml lists for `stage`."""
-    params = load()
-    pipeline = yaml.safe_load(Path(PIPELINE_FILE).read_text(encoding="utf-8"))
-    view = SimpleNamespace()
-    for key in pipeline["stages"][stage].get("params", []):
-        group, _, name = key.partition(".")
-        if name:
-            if not hasattr(view, group):
-                setattr(view, group, SimpleNamespace())
-            setattr(getattr(view, group), name, getattr(getattr(params, group), name))
-        else:
-            setattr(view, group, getattr(params, group))
-    return view
+def read_params(stage: str) -> Params:
+    """The parameters of one stage: params.yaml checked whole, then only the keys that dvc.yaml lists for `stage`.
+
+    The model that comes back has the types of `Params` and no other keys than those: any other is an AttributeError.
+    """
+    listed = read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
+    return cast(Params, _only(load(), listed, stage))
+
+
+def _only(group: Group, listed: Sequence[str], name: str) -> Group:
+    """A model of the fields of `group` that are listed, with those of its groups as `GROUP.KEY`."""
+    kept: dict[str, Any] = {}
+    for key in dict.fromkeys(key.partition(".")[0] for key in listed):
+        value = getattr(group, key)
+        inner = [rest for first, _, rest in (key.partition(".") for key in listed) if first == key and rest]
+        kept[key] = _only(value, inner, key) if inner else value
+    fields: dict[str, Any] = dict.fromkeys(kept, (Any, ...))
+    return create_model(name, __base__=Group, **fields).model_construct(**kept)
 
 
 @cache
@@ -327,7 +320,7 @@ def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
     valid = (
         table[key]["valid"] if key in table else f"a group of {', '.join(n for n in table if n.startswith(key + '.'))}"
     )
-    return f"{key}: {value!r}; valid: {valid}"
+    return f"{key}: {_SHORT.repr(value)}; valid: {valid}"
 
 
 def _closest(name: str, names: list[str]) -> str | None:

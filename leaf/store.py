@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from leaf.errors import LeafError
 
@@ -122,6 +124,29 @@ def read_json(path: str | Path) -> Any:
         raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
     except ValueError as error:
         raise LeafError(f"{path}: not JSON ({error})") from None
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Parse YAML 1.2, as DVC writes it: `yes` and `no` are text, `2e-05` is a number (DVC #5971). None where empty.
+
+    Raises LeafError, with `name` in front, where it is no YAML, a key stands twice, or it is nested without end.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise LeafError(f"{name}: nested too deeply") from None
+    except (YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits, a date like 2026-99-99
+        raise LeafError(f"{name}: not YAML: {str(error)[:300]}") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file; see `parse_yaml`. Raises LeafError where it is missing or not UTF-8, too."""
+    try:
+        return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise LeafError(f"{path}: no such file; run in the project's folder") from None
+    except UnicodeDecodeError as error:
+        raise LeafError(f"{path}: not UTF-8: {error}") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -7,14 +7,13 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 
 from leaf import networks, store, training
 from leaf.errors import LeafError, one_line_errors
-from leaf.params import read_params
+from leaf.params import Params, read_params
 from leaf.training import Recipe, Result, fix_seeds, train
 from leaf.training.callbacks import curves
 from leaf.training.dataset import FILES, build_network, read_inputs
@@ -63,7 +62,7 @@ def main() -> None:
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 
 
-def summary(model: Any, result: Result, params: SimpleNamespace) -> dict[str, Any]:
+def summary(model: Any, result: Result, params: Params) -> dict[str, Any]:
     """What models/run.json says of the run; it holds no time and no path, so that equal runs are equal files."""
     return {
         "backbone": params.backbone,

@@ -1,12 +1,15 @@
 """params.yaml and its schema."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml
 
 from leaf.errors import LeafError
-from leaf.params import keys, load, validate
+from leaf.params import keys, load, read_params, validate
+from leaf.store import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,12 +50,66 @@ def test_a_mistake_is_one_line_that_names_the_key_the_value_and_what_is_valid(va
 
 def test_a_number_that_dvc_wrote_with_an_exponent_is_a_number():
     # DVC #5971: `-S learning_rate.base=2e-5` is written 2e-05, which YAML 1.1 reads as a string.
-    written = yaml.safe_load("learning_rate: {base: 2e-05}")
-    assert written["learning_rate"]["base"] == "2e-05"
-    assert validate(written).learning_rate.base == 2e-5
+    assert validate(parse_yaml("learning_rate: {base: 2e-05}", "params.yaml")).learning_rate.base == 2e-5
 
 
-@pytest.mark.parametrize("size", [1, 500, 0.2, "2e-1"])
+WORDS = [
+    "yes",
+    "no",
+    "on",
+    "y",
+    "true",
+    "null",
+    "~",
+    "007",
+    "2026-01-01",
+    "12:30:45",
+    "1e3",
+    "0x1f",
+    "1_000",
+    "-x",
+    "a: b",
+]
+
+
+def test_text_that_looks_like_something_else_survives_what_dvc_writes(tmp_path):
+    # DVC writes YAML 1.2 without quotes where that is enough: an unquoted yes is a boolean in YAML 1.1 only.
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps({"classes": WORDS, "dropout": 0.1}))
+    with modify_yaml(str(path)) as written:
+        written["dropout"] = 2e-5
+    assert read_yaml(path) == {"classes": WORDS, "dropout": 2e-5}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed: " + "9" * 5000, "a: " + "[" * 5000, "a: 2026-99-99", "seed: 1\nseed: 2"],
+    ids=["digits", "brackets", "date", "twice"],
+)
+def test_yaml_that_no_parser_gets_through_is_one_line(text):
+    with pytest.raises(LeafError) as caught:
+        parse_yaml(text, "params.yaml")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_value_of_nested_aliases_is_shown_in_short():
+    text = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{name}: &{name} [{','.join([f'*{last}'] * 9)}]\n" for last, name in zip("abcdefg", "bcdefgh", strict=True)
+    )
+    with pytest.raises(LeafError) as caught:
+        validate({"seed": parse_yaml(text, "params.yaml")["h"]})
+    assert len(str(caught.value)) < 3000
+
+
+def test_a_stage_gets_the_keys_that_it_lists_and_no_other(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = read_params("train")
+    assert (params.dropout, params.learning_rate.base) == (0.1, 1e-4)
+    with pytest.raises(AttributeError):
+        _ = params.near_mse
+
+
+@pytest.mark.parametrize("size", [1, 500, 0.2])
 def test_sizes_are_counts_or_fractions(size):
     assert validate({"validation_size": size}).validation_size == float(size)
 

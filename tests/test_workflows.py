@@ -18,6 +18,6 @@ TOOLS = {
 def test_nothing_is_found_in_the_workflows(tool: str) -> None:
     program = shutil.which(tool, path=str(Path(sys.executable).parent))
     if program is None:
-        pytest.skip(f"{tool} is not installed; requirements.txt has it")
+        pytest.skip(f"{tool} is not installed; requirements-dev.txt has it")
     answer = subprocess.run([program, *TOOLS[tool]], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import typer
-import yaml
 
 from leaf import params
 from leaf.errors import LeafError
-from leaf.store import read_table, sha256
+from leaf.store import read_table, read_yaml, sha256
 
 app = typer.Typer()
 
@@ -49,7 +48,7 @@ def _is_made(path: str) -> bool:
     """Whether a stage makes `path`, or a .dvc file beside it tells where to pull it from."""
     if Path(f"{path}.dvc").is_file():
         return True
-    stages = yaml.safe_load(Path(params.PIPELINE_FILE).read_text(encoding="utf-8"))["stages"]
+    stages = read_yaml(params.PIPELINE_FILE)["stages"]
     return any(
         path == (out if isinstance(out, str) else next(iter(out)))
         for stage in stages.values()

@@ -7,11 +7,11 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-import yaml
 
 from leaf.errors import LeafError
 from leaf.revisions import PREDICTIONS, reader, table
 from leaf.scoring.compare import Comparison, compare, holm
+from leaf.store import parse_yaml
 
 app = typer.Typer()
 
@@ -55,7 +55,7 @@ def read_run(revision: str, split: str) -> Run:
         raise LeafError(f"{revision}: no predictions on {split}; valid: a split that the run was scored on (--split)")
     found = predictions.merge(table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image")
     found = found.merge(table(read, "data/ingested/index.csv")[["image", "source", "hash"]], on="image")
-    params = yaml.safe_load(read("params.yaml"))
+    params = parse_yaml(read("params.yaml"), f"{revision}: params.yaml")
     return Run(revision, params.get("image_size", 0), found.sort_values("source", ignore_index=True))
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-import yaml
 
 from leaf import params
 from leaf.cli.run import run_rows
@@ -16,6 +15,7 @@ from leaf.experiments import experiment, parse_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, reader, table
 from leaf.scoring.intervals import t_interval, wilson
+from leaf.store import parse_yaml
 
 app = typer.Typer()
 
@@ -98,7 +98,7 @@ def folded(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Pa
 
 def finished(stem: str) -> Folds:
     """Sum up the experiments STEM-fold-0, …; raises LeafError where one is missing or they do not fit together."""
-    number = yaml.safe_load(reader(f"{stem}-fold-0")("params.yaml"))["folds"]
+    number = parse_yaml(reader(f"{stem}-fold-0")("params.yaml"), "params.yaml")["folds"]
     return summarize([table(reader(f"{stem}-fold-{fold}"), PREDICTIONS) for fold in range(number)])
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-import yaml
 
 from leaf.errors import LeafError
 from leaf.revisions import PREDICTIONS, reader, table
+from leaf.store import parse_yaml
 
 app = typer.Typer()
 
@@ -29,7 +29,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
             "labels: the revisions differ in images or labels, or hold one class; valid: runs of one data set"
         )
     places, scores = suspicious(asked["label"].to_numpy(), asked["probability"].to_numpy())
-    names = yaml.safe_load(reader(revisions[0])("params.yaml"))["classes"]
+    names = parse_yaml(reader(revisions[0])("params.yaml"), "params.yaml")["classes"]
     found = asked.iloc[places].assign(score=scores)
     found["likely"] = [names[1 - label] for label in found["label"]]
     found["label"] = [names[label] for label in found["label"]]

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-import yaml
 
 from leaf.cli.folds import folded
 from leaf.cli.run import run_rows
@@ -17,6 +16,7 @@ from leaf.errors import LeafError
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, reader, table
 from leaf.scoring.compare import LEVEL
+from leaf.store import parse_yaml
 
 app = typer.Typer()
 
@@ -129,7 +129,7 @@ def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: in
 def of_network(stem: str, repeats: int) -> Leak:
     """Sum up the experiments of `run_network`. Raises LeafError where one is missing."""
     found: dict[str, list[pd.Series]] = {way: [] for way in WAYS}
-    folds = yaml.safe_load(reader(f"{stem}-leaky-0-fold-0")("params.yaml"))["folds"]
+    folds = parse_yaml(reader(f"{stem}-leaky-0-fold-0")("params.yaml"), "params.yaml")["folds"]
     for way, rights in found.items():
         for repeat in range(repeats):
             tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]

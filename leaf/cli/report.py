@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-import yaml
 
 from leaf.cli.compare import compare_revisions
 from leaf.errors import LeafError
 from leaf.report.side_by_side import MOST, Experiment, Verdict, render_side_by_side
 from leaf.revisions import WORKSPACE, reader
-from leaf.store import replacing
+from leaf.store import parse_yaml, replacing
 
 app = typer.Typer()
 
@@ -46,12 +45,12 @@ def read_experiment(revision: str) -> Experiment:
     def parsed(path: str, parse: Callable[[str], Any]) -> Any:
         try:
             return parse(read(path))
-        except (ValueError, yaml.YAMLError) as error:  # JSON's and pandas' errors are ValueErrors
+        except ValueError as error:  # JSON's and pandas' errors are ValueErrors
             raise LeafError(f"{revision}: {path}: cannot be read ({error}); run `dvc repro` there again") from None
 
     return Experiment(
         name=revision,
-        params=_dotted(parsed("params.yaml", yaml.safe_load) or {}),
+        params=_dotted(parsed("params.yaml", lambda text: parse_yaml(text, f"{revision}: params.yaml")) or {}),
         scores=parsed("data/scored/scores.json", json.loads),
         history=parsed("models/history.csv", lambda text: pd.read_csv(io.StringIO(text))),
         run=parsed("models/run.json", json.loads),

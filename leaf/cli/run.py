@@ -2,15 +2,14 @@
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments, with_settings
+from leaf.store import read_yaml
 
 app = typer.Typer()
 
@@ -21,7 +20,7 @@ def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool =
     `force` replaces experiments of the same name; `aside` runs each in a folder of its own (`--temp`). Returns the
     first exit status of dvc that is not 0, after which no further row is run.
     """
-    values = yaml.safe_load(Path(params.PARAMS_FILE).read_text(encoding="utf-8"))
+    values = read_yaml(params.PARAMS_FILE)
     over = parse_settings(settings)
     rows = {name: {**experiment(name).set, **over} for name in names}
     for name, row in rows.items():

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from leaf.errors import LeafError
-from leaf.store import read_json
+from leaf.store import read_json, read_yaml
 
 app = typer.Typer()
 
@@ -110,7 +109,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    lock = read_yaml(folder / "dvc.lock")["stages"]
     metrics = {f"metrics/{path.name}": read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
     return lock, metrics
 

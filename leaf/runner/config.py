@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from leaf.errors import LeafError
+from leaf.store import read_yaml
 
 RUNNER_FILE = "runner.yaml"
 
@@ -148,10 +148,7 @@ def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]
     """The default's name and every target of runner.yaml, checked."""
     if not Path(path).exists():
         return "local", {"local": Local(engine="local")}
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LeafError(f"{path}: not YAML: {error}") from None
+    values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("targets"), dict) or not values["targets"]:
         raise LeafError(f"{path}: no targets; valid: default: NAME and targets: {{NAME: {{engine: …}}}}")
     for key in values:

@@ -8,11 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, parse_settings, read_experiments, with_settings
+from leaf.store import read_yaml
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -43,7 +42,7 @@ def plan(rows: Sequence[str], settings: Sequence[str], every: bool = False, name
             if row not in known:
                 raise LeafError(f"experiments.yaml: {row}: no such experiment; valid: {', '.join(known)}")
             table[row] = known[row].set
-    values = yaml.safe_load(Path(params.PARAMS_FILE).read_text(encoding="utf-8")) or {}
+    values = read_yaml(params.PARAMS_FILE) or {}
     planned = []
     for row, chosen in (table or {"": {}}).items():
         for combination in sweep(settings):

@@ -1,0 +1,47 @@
+"""Which edits of code make DVC run which stages again: `dvc status` in a clone in which everything has run."""
+
+import json
+
+import pytest
+
+
+def changed(project, file):
+    """The stages whose code or data DVC sees changed after a comment was added to the file."""
+    path = project.folder / file
+    before = path.read_text(encoding="utf-8")
+    mark = {".py": "\n# edited\n", ".html": "\n<!-- edited -->\n", ".j2": "\n{# edited #}\n"}[path.suffix]
+    path.write_text(before + mark, encoding="utf-8")
+    try:
+        return set(json.loads(project.run("dvc", "status", "--json").stdout))
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file",
+    ["leaf/serving/web.py", "leaf/serving/page/index.html", "leaf/cli/check.py", "leaf/params.py", "leaf/errors.py"],
+)
+def test_an_edit_of_a_page_a_command_a_help_text_or_an_error_runs_nothing_again(project, file):
+    assert changed(project, file) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["leaf/report/advice.py", "leaf/report/templates/report.html.j2"])
+def test_an_edit_of_the_report_runs_the_report_again_alone(project, file):
+    assert changed(project, file) == {"report"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("leaf/networks/convnext.py", "train"),
+        ("leaf/training/trainer.py", "train"),
+        ("leaf/reading/decode.py", "ingest"),
+        ("leaf/scoring/evaluation.py", "evaluate"),
+        ("stages/split.py", "split"),
+    ],
+)
+def test_an_edit_of_code_that_makes_results_runs_its_stage_again(project, file, stage):
+    assert stage in changed(project, file)
