@@ -5,7 +5,7 @@ stage used without telling DVC would leave stale results behind, so it is an err
 """
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -297,6 +297,15 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
         valid = extra["valid"] if isinstance(extra, dict) else ""
         table[prefix + name] = {"default": default, "valid": valid, "why": field.description}
     return table
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys: `{"learning_rate": {"base": 1}}` becomes `{"learning_rate.base": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return flat
 
 
 def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from leaf.errors import LeafError
+from leaf.store import parse_yaml
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/scored/predictions.csv"
@@ -29,13 +30,18 @@ def reader(revision: str) -> Callable[[str], str]:
             files = files or DVCFileSystem(rev=revision)  # opens the revision at the first read
             return files.read_text(path, encoding="utf-8")
         except RevError:
-            raise LeafError(f"{revision}: no revision or experiment of that name; `dvc exp show` lists them") from None
+            raise LeafError(f"{revision}: no such revision or experiment; `dvc exp show` lists them") from None
         except (FileNotFoundError, DvcException):
             raise LeafError(
-                f"{revision}: {path} is not to be had there; run the pipeline at that revision, or `dvc pull` it"
+                f"{revision}: no {path} there; run the pipeline at that revision, or `dvc pull` it"
             ) from None
 
     return read
+
+
+def parameters(read: Callable[[str], str]) -> dict[str, Any]:
+    """params.yaml as `read` (from `reader`) finds it."""
+    return parse_yaml(read("params.yaml"), "params.yaml") or {}
 
 
 def table(read: Callable[[str], str], path: str) -> pd.DataFrame:

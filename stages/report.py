@@ -1,16 +1,18 @@
 """Stage report: reports/report.html, one page that tells this run's story from its tables alone."""
 
-from leaf import report, store
+from leaf import store
 from leaf.errors import one_line_errors
-from leaf.params import read_params
+from leaf.params import flatten, read_params
+from leaf.report.render import render
+from leaf.report.run import read_run
 
 REPORT = "reports/report.html"
 
 
 def main() -> None:
     """Read the tables of the stages before, fill the page, write it."""
-    run = report.read_run(".", report.flat(read_params("report")))
-    html = report.render(run)
+    run = read_run(".", flatten(read_params("report").model_dump()))
+    html = render(run)
     with store.replacing(REPORT) as partial:
         partial.write_text(html, encoding="utf-8")
     print(f"{REPORT}: one file, {len(html.encode()) / 1e6:.1f} MB; open it in a browser")

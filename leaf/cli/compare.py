@@ -9,16 +9,15 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.revisions import PREDICTIONS, reader, table
+from leaf.revisions import PREDICTIONS, parameters, reader, table
 from leaf.scoring.compare import Comparison, compare, holm
-from leaf.store import parse_yaml
 
 app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training, as a revision holds it: `table` has `image,label,predicted,source,hash,group`, by source."""
+class ScoredRevision:
+    """The predictions that a revision holds: `table` has `image,label,predicted,source,hash,group`, by source."""
 
     revision: str
     image_size: int
@@ -35,8 +34,8 @@ def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Com
     if len(revisions) < 2:
         raise LeafError("compare: one revision; valid: two or more, `workspace` for the files as they are")
     if len(set(revisions)) < len(revisions):
-        raise LeafError(f"compare: a revision stands there twice: {' '.join(revisions)}")
-    recipes = {name: [read_run(revision, split) for revision in name.split(",")] for name in revisions}
+        raise LeafError(f"compare: a revision is named twice: {' '.join(revisions)}")
+    recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
     for run in runs[1:]:
         check_same_images(runs[0], run, split)
@@ -46,7 +45,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Com
     return holm([compare((first, other), right[first], right[other], groups) for other in others])
 
 
-def read_run(revision: str, split: str) -> Run:
+def read_predictions(revision: str, split: str) -> ScoredRevision:
     """Read the predictions on `split` at a revision with their groups and sources, sorted by source."""
     read = reader(revision)
     predictions = table(read, PREDICTIONS)
@@ -55,11 +54,11 @@ def read_run(revision: str, split: str) -> Run:
         raise LeafError(f"{revision}: no predictions on {split}; valid: a split that the run was scored on (--split)")
     found = predictions.merge(table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image")
     found = found.merge(table(read, "data/ingested/index.csv")[["image", "source", "hash"]], on="image")
-    params = parse_yaml(read("params.yaml"), f"{revision}: params.yaml")
-    return Run(revision, params.get("image_size", 0), found.sort_values("source", ignore_index=True))
+    size = parameters(read).get("image_size", 0)
+    return ScoredRevision(revision, size, found.sort_values("source", ignore_index=True))
 
 
-def check_same_images(one: Run, other: Run, split: str) -> None:
+def check_same_images(one: ScoredRevision, other: ScoredRevision, split: str) -> None:
     """Raise LeafError unless both runs were scored on the same images with the same labels.
 
     The same source is the same image, and where both runs have images of one size, the same pixels.
@@ -109,7 +108,7 @@ def describe(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _right(run: Run) -> np.ndarray:
+def _right(run: ScoredRevision) -> np.ndarray:
     return run.table["predicted"].eq(run.table["label"]).to_numpy()
 
 

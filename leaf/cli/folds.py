@@ -13,11 +13,13 @@ from leaf.cli.run import run_rows
 from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, with_settings
 from leaf.params import Params
-from leaf.revisions import PREDICTIONS, reader, table
+from leaf.revisions import PREDICTIONS, parameters, reader, table
 from leaf.scoring.intervals import t_interval, wilson
-from leaf.store import parse_yaml
 
 app = typer.Typer()
+
+
+FOLDS = 5  # where neither the command nor params.yaml says how many
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
     parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
     tested = pd.concat(parts["test"])["image"]
     if tested.duplicated().any() or not set(pd.concat(parts["validation"])["image"]) <= set(tested):
-        raise LeafError("folds: not of one data set: an image is tested twice or never; run all of them anew (--force)")
+        raise LeafError(
+            "folds: an image is tested twice or never: not folds of one data set; run them all again (--force)"
+        )
     right = {name: [part["predicted"].eq(part["label"]) for part in each] for name, each in parts.items()}
     return Folds(
         np.array([part.mean() for part in right["test"]]),
@@ -74,21 +78,18 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
     )
 
 
-FOLDS = 5
-
-
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
     """Run the folds of `row` of experiments.yaml (None for params.yaml as it is) as experiments STEM-fold-0, ….
 
     `settings` (`key=value`) lie over the row; `folds` among them or in params.yaml says how many, else 5. Each runs in
     a folder of its own: the workspace stays as it is. Returns dvc's exit status, of the first fold that failed.
     """
-    chosen, _ = folded(row, settings)
+    chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
-    return run_rows(rows, force, aside=True)
+    return run_rows(rows, force, temp=True)
 
 
-def folded(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
+def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
     """What `row` and `settings` lay over params.yaml, with `folds` (5 where nothing says otherwise); and the whole."""
     values = params.load().model_dump()
     chosen = {**(experiment(row).set if row else {}), **parse_settings(settings)}
@@ -96,9 +97,9 @@ def folded(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Pa
     return chosen, with_settings(values, {**chosen, "fold": 0})
 
 
-def finished(stem: str) -> Folds:
+def finished_folds(stem: str) -> Folds:
     """Sum up the experiments STEM-fold-0, …; raises LeafError where one is missing or they do not fit together."""
-    number = parse_yaml(reader(f"{stem}-fold-0")("params.yaml"), "params.yaml")["folds"]
+    number = parameters(reader(f"{stem}-fold-0"))["folds"]
     return summarize([table(reader(f"{stem}-fold-{fold}"), PREDICTIONS) for fold in range(number)])
 
 
@@ -114,4 +115,4 @@ def command(
     stem = name or experiment or "default"
     if not show and (status := run_folds(experiment, settings or [], stem, force)):
         raise typer.Exit(status)
-    typer.echo(finished(stem))
+    typer.echo(finished_folds(stem))

@@ -8,8 +8,7 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.revisions import PREDICTIONS, reader, table
-from leaf.store import parse_yaml
+from leaf.revisions import PREDICTIONS, parameters, reader, table
 
 app = typer.Typer()
 
@@ -17,31 +16,33 @@ app = typer.Typer()
 def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     """The images whose label looks wrong, the most suspicious first: `image,source,hash,label,likely,score`.
 
-    Asked are the validation and test predictions of the `revisions` (as for `leaf compare`), their mean where an image
-    stands in several: the folds of a cross-validation ask every image. `label` and `likely` are class names; `score`
-    is the probability of the label that the image bears.
+    Taken are the validation and test predictions of the `revisions` (as for `leaf compare`), their mean where an image
+    is in several: the folds of a cross-validation predict every image. `label` and `likely` are class names; `score`
+    is the predicted probability of `label`.
     """
-    asked = pd.concat([_predictions(revision) for revision in revisions])
+    predicted = pd.concat([_predictions(revision) for revision in revisions])
     keys = ["source", "hash", "label"]
-    asked = asked.groupby(keys, as_index=False).agg(image=("image", "first"), probability=("probability", "mean"))
-    if asked["source"].duplicated().any() or asked["label"].nunique() < 2:
+    predicted = predicted.groupby(keys, as_index=False).agg(
+        image=("image", "first"), probability=("probability", "mean")
+    )
+    if predicted["source"].duplicated().any() or predicted["label"].nunique() < 2:
         raise LeafError(
             "labels: the revisions differ in images or labels, or hold one class; valid: runs of one data set"
         )
-    places, scores = suspicious(asked["label"].to_numpy(), asked["probability"].to_numpy())
-    names = parse_yaml(reader(revisions[0])("params.yaml"), "params.yaml")["classes"]
-    found = asked.iloc[places].assign(score=scores)
+    places, scores = suspicious(predicted["label"].to_numpy(), predicted["probability"].to_numpy())
+    names = parameters(reader(revisions[0]))["classes"]
+    found = predicted.iloc[places].assign(score=scores)
     found["likely"] = [names[1 - label] for label in found["label"]]
     found["label"] = [names[label] for label in found["label"]]
-    found.attrs["asked"] = len(asked)
+    found.attrs["predicted"] = len(predicted)
     return found[["image", "source", "hash", "label", "likely", "score"]].reset_index(drop=True)
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
     """How many, and a line for each of the first `most`."""
     lines = [
-        f"{len(found)} of {found.attrs['asked']} images that the network did not learn from bear a label that looks "
-        "wrong"
+        f"{len(found)} of {found.attrs['predicted']} images that the network did not learn from have a label that "
+        "looks wrong"
     ]
     if len(found):
         shown = found.head(most)[["image", "source", "label", "likely", "score"]]
@@ -72,7 +73,7 @@ def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
     """Images whose label is likely wrong, the most likely first: places int64 (K,), and scores float64 (K,).
 
     `labels` 0/1 (N,) of both classes, `probabilities` of 1 (N,) by a network that did not learn from these images. A
-    score is the probability of the label that the image bears: low is suspicious.
+    score is the probability of the image's own label: low is suspicious.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

@@ -1,4 +1,4 @@
-"""`leaf leak`: the same recipe with copies kept and groups torn apart, and with copies removed and groups whole."""
+"""`leaf leak`: one recipe with a leak (copies kept, random split) and without (copies removed, grouped split)."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,19 +10,23 @@ import numpy as np
 import pandas as pd
 import typer
 
-from leaf.cli.folds import folded
+from leaf.cli.folds import fold_settings
 from leaf.cli.run import run_rows
 from leaf.errors import LeafError
 from leaf.params import Params
-from leaf.revisions import PREDICTIONS, reader, table
+from leaf.revisions import PREDICTIONS, parameters, reader, table
 from leaf.scoring.compare import LEVEL
-from leaf.store import parse_yaml
 
 app = typer.Typer()
 
 _REPLICATES = 10_000
 _CHUNK = 500  # replicates at once: bounds what is held at 500 × groups × 8 bytes
-NOTHING = 0.01  # an interval around 0 and within this says that the leak is worth about nothing
+NEGLIGIBLE = 0.01  # an interval around 0 and within this says that the leak is worth about nothing
+
+WAYS = {
+    "leaky": {"duplicates": "keep", "grouping": "none"},
+    "honest": {"duplicates": "remove", "grouping": "groups"},
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Leak:
             return f"The leak flatters this recipe: {figures}."
         if self.high < 0:
             return f"The leak does this recipe harm: {figures}."
-        if max(-self.low, self.high) <= NOTHING:
+        if max(-self.low, self.high) <= NEGLIGIBLE:
             return f"The leak is worth about nothing to this recipe: {figures}."
         return f"What the leak is worth to this recipe is not distinguishable from nothing: {figures}."
 
@@ -58,15 +62,16 @@ class Leak:
         """The sentence and where it comes from."""
         lines = [
             self.sentence,
-            f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, parted at random",
-            f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies out, {self.groups} groups whole",
+            f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, random split",
+            f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies removed, "
+            f"{self.groups} groups whole",
             f"  every image tested once in each of {self.repeats} repeats; interval from a bootstrap over groups"
             + (" and repeats" if self.repeats > 1 else ": how much another seed would change is not in it"),
         ]
         return "\n".join(lines)
 
 
-def leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
+def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
     """Compare two ways of testing the same N images in R repeats: `leaky` and `honest`, float64 (R, N).
 
     1 is right, 0 wrong, nan an image that this way leaves out. `groups` (N,): the images of one group are drawn
@@ -105,67 +110,61 @@ def _by_group(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(place, weights=row) for row in values], axis=1)
 
 
-WAYS = {
-    "leaky": {"duplicates": "keep", "grouping": "none"},
-    "honest": {"duplicates": "remove", "grouping": "groups"},
-}
-
-
 def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:
     """Train the network in every fold, both ways, as experiments STEM-leaky-0-fold-0, …; returns dvc's exit status.
 
     `row` of experiments.yaml and `settings` as for `leaf run`; repeats differ in both seeds.
     """
-    chosen, recipe = _recipe(row, settings)
+    chosen, recipe = _common_recipe(row, settings)
     rows = {}
     for repeat in range(repeats):
         seeds = {"seed": recipe.seed + repeat, "split_seed": recipe.split_seed + repeat}
         for way, differing in WAYS.items():
             for fold in range(recipe.folds):
                 rows[f"{stem}-{way}-{repeat}-fold-{fold}"] = {**chosen, **differing, **seeds, "fold": fold}
-    return run_rows(rows, force, aside=True)
+    return run_rows(rows, force, temp=True)
 
 
-def of_network(stem: str, repeats: int) -> Leak:
+def network_leak(stem: str, repeats: int) -> Leak:
     """Sum up the experiments of `run_network`. Raises LeafError where one is missing."""
     found: dict[str, list[pd.Series]] = {way: [] for way in WAYS}
-    folds = parse_yaml(reader(f"{stem}-leaky-0-fold-0")("params.yaml"), "params.yaml")["folds"]
+    folds = parameters(reader(f"{stem}-leaky-0-fold-0"))["folds"]
     for way, rights in found.items():
         for repeat in range(repeats):
             tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]
             tested = pd.concat(tables).set_index("image")
             if tested.index.has_duplicates:
-                raise LeafError(f"{stem}-{way}-{repeat}: an image is tested twice; run all of them anew (--force)")
+                raise LeafError(f"{stem}-{way}-{repeat}: an image is tested twice; run all of them again (--force)")
             rights.append(tested["predicted"].eq(tested["label"]).astype(float))
     decisions = table(reader(f"{stem}-honest-0-fold-0"), "data/cleaned/decisions.csv")
     group = decisions.set_index("image")["group"].loc[found["leaky"][0].index.sort_values()]
     leaky, honest = (np.stack([each.reindex(group.index) for each in found[way]]) for way in WAYS)
-    return leak(leaky, honest, group.to_numpy())
+    return measure_leak(leaky, honest, group.to_numpy())
 
 
-def of_frozen(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
+def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
     """The leak of a simple learner on frozen features, without DVC; and what the features are, in words."""
     from leaf.scoring.baselines import cross_validated
 
-    _, recipe = _recipe(row, settings)
+    _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")
-        asked = decisions[decisions["kept"].eq(1) | decisions["reason"].isin(["duplicate", "near_duplicate"])]
-        features, described = _features(recipe, images, asked["image"].to_numpy())
-    labels, groups = asked["label"].to_numpy(), asked["group"].to_numpy()
-    kept = asked["kept"].eq(1).to_numpy()
-    leaky, honest = (np.full((repeats, len(asked)), np.nan) for _ in WAYS)
+        chosen = decisions[decisions["kept"].eq(1) | decisions["reason"].isin(["duplicate", "near_duplicate"])]
+        features, described = _features(recipe, images, chosen["image"].to_numpy())
+    labels, groups = chosen["label"].to_numpy(), chosen["group"].to_numpy()
+    kept = chosen["kept"].eq(1).to_numpy()
+    leaky, honest = (np.full((repeats, len(chosen)), np.nan) for _ in WAYS)
     for repeat in range(repeats):
         seed = recipe.split_seed + repeat
-        alone = np.arange(len(asked))
+        alone = np.arange(len(chosen))
         leaky[repeat] = cross_validated(learner, features, labels, alone, recipe.folds, seed)
         honest[repeat, kept] = cross_validated(learner, features[kept], labels[kept], groups[kept], recipe.folds, seed)
-    return leak(leaky, honest, groups), described
+    return measure_leak(leaky, honest, groups), described
 
 
-def _recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """What `folded` gives, of a recipe that leaves alone what differs between the two ways."""
-    chosen, recipe = folded(row, settings)
+def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
+    """What `fold_settings` gives, of a recipe that leaves alone what differs between the two ways."""
+    chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
             raise LeafError(f"-S {key}: `leaf leak` sets it itself; valid: any other key")
@@ -223,14 +222,14 @@ def command(
     show: Annotated[bool, typer.Option("--show", help="network: print what finished experiments gave")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
 ) -> None:
-    """What a leak is worth: copies kept and groups torn apart, against copies removed and groups whole."""
+    """Measure what a leak is worth: copies kept and a random split, against copies removed and a grouped split."""
     if learner == "network":
         stem = name or experiment or "default"
         if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):
             raise typer.Exit(status)
-        typer.echo(of_network(stem, repeats or 1))
+        typer.echo(network_leak(stem, repeats or 1))
     elif learner in ("logistic", "neighbour"):
-        found, described = of_frozen(experiment, settings or [], learner, repeats or 5)
+        found, described = frozen_leak(experiment, settings or [], learner, repeats or 5)
         typer.echo(f"{found}\n  learner: {learner}, on {described}")
     else:
         raise LeafError(f"--learner {learner}; valid: network, logistic, neighbour")

@@ -1,7 +1,6 @@
-"""What `leaf lr-range` does: run the range test on the pipeline's data and propose a learning rate."""
+"""`leaf lr-range`: run the learning-rate range test on the pipeline's data and propose base and max."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,36 +11,17 @@ import typer
 
 from leaf import store
 from leaf.errors import LeafError
+from leaf.params import read_params
+from leaf.report.render import standalone
+from leaf.report.svg import Frame, figure, line, path, text, ticks
 from leaf.training import augmentation
-from leaf.training import dataset as cutting
 from leaf.training.callbacks import Bar
-from leaf.training.dataset import Examples, build_network, read_inputs
+from leaf.training.dataset import Examples, build_network, endless, read_inputs
 from leaf.training.optimizer import LearningRate, compile_for, update
 from leaf.training.recipe import Recipe
 from leaf.training.state import fix_seeds
 
 app = typer.Typer()
-
-
-def lr_range(view: Any, figure: str, lowest: float, highest: float, updates: int) -> str:
-    """Run the test with the parameters `view` (of the stage train), draw it to `figure`; lines for a person.
-
-    Raises:
-        LeafError: where the earlier stages have not run, or the loss never falls.
-    """
-    if Path(figure).suffix != ".svg":
-        raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
-    examples, _ = read_inputs()
-    fix_seeds(view.seed)
-    model = build_network(view)
-    test = range_test(model, examples, Recipe.from_params(view), lowest, highest, updates)
-    with store.replacing(figure) as partial:
-        partial.write_text(drawing(test), encoding="utf-8")
-    return (
-        f"{len(test.rates)} updates from {lowest:.1e} to {test.rates[-1]:.1e}: the smoothed loss fell from "
-        f"{test.smoothed[0]:.3f} to {min(test.smoothed):.3f}; drawn in {figure}\n"
-        f"proposed: -S learning_rate.base={test.base:.1e} -S learning_rate.max={test.max:.1e}"
-    )
 
 
 WINDOW = 0.1  # share of the updates over which the loss is averaged: single batches differ widely
@@ -101,7 +81,7 @@ def range_test(
     losses: list[float] = []
     window = max(round(WINDOW * updates), 1)
     with Bar(1, updates, 0, quiet) as bar:
-        for batch in cutting.endless(examples, recipe.batch_size, recipe.seed, augment=augment):
+        for batch in endless(examples, recipe.batch_size, recipe.seed, augment=augment):
             loss, accuracy = update(model, batch, recipe)
             if not math.isfinite(loss):
                 break
@@ -134,55 +114,47 @@ def propose(rates: list[float], smoothed: list[float]) -> tuple[float, float]:
     return reached(BEGUN), reached(ENDED)
 
 
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 44, 56  # margins, in pixels
-INK, FAINT, LINE, MARK = "#1f2a24", "#c9d2cc", "#1b7a4b", "#b4530a"
-
-
 def drawing(test: RangeTest) -> str:
-    """Loss against learning rate (logarithmic), raw and smoothed, with the proposed base and max marked."""
-    low, high = math.log10(test.rates[0]), math.log10(test.rates[-1])
+    """Loss against learning rate (logarithmic), raw and smoothed, the proposed base and max marked, as an SVG file."""
     bottom, top = min(test.smoothed), max(test.smoothed)
     margin = 0.1 * (top - bottom)
-    bottom, top = max(0.0, bottom - margin), top + margin
-
-    def x(rate: float) -> float:
-        return LEFT + (math.log10(rate) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
-
-    def y(loss: float) -> float:
-        return TOP + (top - min(max(loss, bottom), top)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="13" fill="{INK}" role="img">',
-        f"<title>Learning-rate range test: base {test.base:.1e}, max {test.max:.1e}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="20">Loss against learning rate, {len(test.rates)} updates (thin: each update)</text>',
-    ]
+    low, high = math.log10(test.rates[0]), math.log10(test.rates[-1])
+    frame = Frame(64, 56, 632, 300, (low, high), (max(0.0, bottom - margin), top + margin))
+    xs = [math.log10(rate) for rate in test.rates]
+    title = f"Loss against learning rate, {len(test.rates)} updates (dotted: each update)"
+    parts = [text(0, 14, title, "label"), *frame.y_axis(ticks(*frame.y_range)), *frame.x_axis([], "learning rate")]
     for exponent in range(math.ceil(low), math.floor(high) + 1):
-        at = x(10.0**exponent)
-        parts.append(_path([(at, TOP), (at, HEIGHT - BOTTOM)], FAINT, 1))
-        parts.append(_text(at, HEIGHT - BOTTOM + 18, f"1e{exponent}"))
-    for step in range(5):
-        loss = bottom + (top - bottom) * step / 4
-        parts.append(_path([(LEFT, y(loss)), (WIDTH - RIGHT, y(loss))], FAINT, 1))
-        parts.append(_text(LEFT - 8, y(loss) + 4, f"{loss:.2f}", "end"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "learning rate"))
-    parts.append(_path([(x(r), y(v)) for r, v in zip(test.rates, test.losses, strict=True)], FAINT, 1.5))
-    parts.append(_path([(x(r), y(v)) for r, v in zip(test.rates, test.smoothed, strict=True)], LINE, 2.5))
+        parts.append(line(frame.x(exponent), 56, frame.x(exponent), 356, "grid"))
+        parts.append(text(frame.x(exponent), 374, f"1e{exponent}", "tick", "middle"))
+    for losses, kind in ((test.losses, "stroke-muted dotted"), (test.smoothed, "stroke-first")):
+        within = [min(max(loss, frame.y_range[0]), frame.y_range[1]) for loss in losses]
+        parts.append(path(frame.points(xs, within), f"curve {kind}"))
     for name, rate in (("base", test.base), ("max", test.max)):
-        parts.append(_path([(x(rate), TOP), (x(rate), HEIGHT - BOTTOM)], MARK, 1.5))
-        parts.append(_text(x(rate), TOP - 6, f"{name} {rate:.1e}"))
-    return "\n".join([*parts, "</svg>", ""])
+        x = frame.x(math.log10(rate))
+        parts.append(line(x, 50, x, 356, "mark"))
+        parts.append(text(x, 44, f"{name} {rate:.1e}", "count", "middle"))
+    return standalone(figure(720, 400, f"{title}. Proposed: base {test.base:.1e}, max {test.max:.1e}.", *parts))
 
 
-def _path(points: Sequence[tuple[float, float]], colour: str, width: float) -> str:
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+def run_range_test(view: Any, figure: str, lowest: float, highest: float, updates: int) -> str:
+    """Run the test with the parameters `view` (of the stage train), draw it to `figure`; lines for a person.
 
-
-def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+    Raises:
+        LeafError: where the earlier stages have not run, or the loss never falls.
+    """
+    if Path(figure).suffix != ".svg":
+        raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
+    examples, _ = read_inputs()
+    fix_seeds(view.seed)
+    model = build_network(view)
+    test = range_test(model, examples, Recipe.from_params(view), lowest, highest, updates)
+    with store.replacing(figure) as partial:
+        partial.write_text(drawing(test), encoding="utf-8")
+    return (
+        f"{len(test.rates)} updates from {lowest:.1e} to {test.rates[-1]:.1e}: the smoothed loss fell from "
+        f"{test.smoothed[0]:.3f} to {min(test.smoothed):.3f}; drawn in {figure}\n"
+        f"proposed: -S learning_rate.base={test.base:.1e} -S learning_rate.max={test.max:.1e}"
+    )
 
 
 @app.command(epilog="Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`")
@@ -193,6 +165,4 @@ def command(
     updates: Annotated[int, typer.Option(help="updates from the first rate to the last")] = 200,
 ) -> None:
     """Smith's range test: propose learning_rate.base and learning_rate.max for the data and network of params.yaml."""
-    from leaf.params import read_params
-
-    typer.echo(lr_range(read_params("train"), figure, lowest, highest, updates))
+    typer.echo(run_range_test(read_params("train"), figure, lowest, highest, updates))

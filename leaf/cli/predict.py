@@ -14,13 +14,14 @@ from tqdm import tqdm
 from leaf.errors import LeafError
 from leaf.reading.decode import SUFFIXES
 from leaf.reading.source import cores, in_order
-from leaf.serving import overlay
+from leaf.report.photos import heatmap_png
 from leaf.serving.classifier import BATCH, Classifier, Prediction, as_csv, as_json, as_text, load
 from leaf.serving.pixels import prepare
+from leaf.store import replacing
 
 app = typer.Typer()
 
-_Read = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it looks like the training images
+_Read = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
 
 
 def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
@@ -30,7 +31,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
         paths: files, folders, glob patterns, `-` for a list on standard input.
         model: the `.keras` file.
         form: `text`, `csv` or `json`.
-        views: views averaged, None for as many as the model was judged with.
+        views: views averaged, None for as many as the model was evaluated with.
         heatmap: folder for a picture of each image under its heat map, `0001-name.png` for the first row.
         quiet: no progress bar, no remarks.
 
@@ -41,9 +42,9 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
     classifier = load(model)
     if heatmap is not None:
         heatmap.mkdir(parents=True, exist_ok=True)
-    work = _Work(classifier, views, heatmap)
+    predictor = _Predictor(classifier, views, heatmap)
     with tqdm(total=len(images), unit=" images", disable=True if quiet else None) as bar:
-        rows = work.rows(images, bar)
+        rows = predictor.predictions(images, bar)
         lines = (
             {"csv": as_csv, "json": as_json}[form](rows)
             if form != "text"
@@ -51,26 +52,28 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
         )
         for line in lines:
             bar.write(line, file=sys.stdout)
-    if work.strange and not quiet:
-        remark = "1 image is" if work.strange == 1 else f"{work.strange} images are"
-        print(f"{remark} not a leaf that this model knows: the label means nothing there", file=sys.stderr)
-    for line in work.unreadable:
+    if predictor.ood and not quiet:
+        count = "1 image is" if predictor.ood == 1 else f"{predictor.ood} images are"
+        print(
+            f"{count} out-of-distribution, unlike the training images: the label means nothing there", file=sys.stderr
+        )
+    for line in predictor.unreadable:
         print(f"not read: {line}", file=sys.stderr)
-    return 1 if work.unreadable else 0
+    return 1 if predictor.unreadable else 0
 
 
-class _Work:
-    """The rows of one command, and what came up on the way: `unreadable` (a line each), `strange` (a count)."""
+class _Predictor:
+    """The predictions of one command, and what came up on the way: `unreadable` (a line each), `ood` (a count)."""
 
     def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
         self.classifier = classifier
         self.views = views
         self.heatmap = heatmap
         self.unreadable: list[str] = []
-        self.strange = 0
+        self.ood = 0
         self.done = 0
 
-    def rows(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
+    def predictions(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
         for count, names, read in self._read(images):
             if names:
                 pixels = np.stack([image for image, _ in read], dtype=np.float32)
@@ -78,12 +81,12 @@ class _Work:
                 predictions = self.classifier.judge(names, pixels, self.views, seems_known)
                 if self.heatmap is not None:
                     self._draw(self.heatmap, names, pixels)
-                self.strange += sum(not row.known for row in predictions)
+                self.ood += sum(not row.known for row in predictions)
                 yield from predictions
             bar.update(count)
 
     def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Read]]]:
-        """Batch by batch its size and what could be read; the next one is read while the network judges the last."""
+        """Batch by batch its size and what could be read; the next one is read while the network predicts the last."""
         count, names, read = 0, [], []
         for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one is the network's
             count += 1
@@ -110,7 +113,8 @@ class _Work:
     def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
         for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):
             self.done += 1
-            overlay.write(image, strength, folder / f"{self.done:04d}-{Path(name).stem}.png")
+            with replacing(folder / f"{self.done:04d}-{Path(name).stem}.png") as partial:
+                partial.write_bytes(heatmap_png(image, strength))
 
 
 def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -> list[str]:

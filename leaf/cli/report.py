@@ -1,4 +1,4 @@
-"""`leaf report`: git revisions, DVC experiments and the workspace on one page, with `leaf compare`'s verdicts."""
+"""`leaf report`: git revisions, DVC experiments and the workspace on one page, with what `leaf compare` says."""
 
 import io
 import json
@@ -10,17 +10,18 @@ import typer
 
 from leaf.cli.compare import compare_revisions
 from leaf.errors import LeafError
-from leaf.report.side_by_side import MOST, Experiment, Verdict, render_side_by_side
-from leaf.revisions import WORKSPACE, reader
-from leaf.store import parse_yaml, replacing
+from leaf.params import flatten
+from leaf.report.side_by_side import MOST, Difference, RunSummary, render_side_by_side
+from leaf.revisions import WORKSPACE, parameters, reader
+from leaf.store import replacing
 
 app = typer.Typer()
 
 
-def report(revisions: Sequence[str], to: str) -> str:
+def write_report(revisions: Sequence[str], to: str) -> str:
     """Write the page of `revisions` to the file `to`; one alone stands beside the workspace. Returns what was done.
 
-    Revisions joined by commas are seeds of one recipe: each is shown, and the verdict is on all of them.
+    Revisions joined by commas are seeds of one recipe: each is shown, and compared together.
     Raises LeafError where a revision is unknown or has not run, or where there are more than the page can show.
     """
     recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
@@ -28,17 +29,17 @@ def report(revisions: Sequence[str], to: str) -> str:
     if len(names) > MOST:
         raise LeafError(f"report: {len(names)} revisions; valid: at most {MOST} on one page")
     if len(set(names)) < len(names):
-        raise LeafError(f"report: a revision stands there twice: {' '.join(names)}")
-    runs = [read_experiment(name) for name in names]
+        raise LeafError(f"report: a revision is named twice: {' '.join(names)}")
+    runs = [read_summary(name) for name in names]
     split = "test" if all((run.scores.get("splits") or {}).get("test") for run in runs) else "validation"
-    verdicts, refusal = _verdicts(recipes, split)
-    html = render_side_by_side(runs, verdicts, refusal)
+    found, refusal = _differences(recipes, split)
+    html = render_side_by_side(runs, found, refusal)
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")
-    return "\n".join([*(verdict.sentence for verdict in verdicts), *([refusal] if refusal else []), f"{to}: written"])
+    return "\n".join([*(one.sentence for one in found), *filter(None, [refusal]), f"{to}: written"])
 
 
-def read_experiment(revision: str) -> Experiment:
+def read_summary(revision: str) -> RunSummary:
     """What the page shows of a revision, an experiment or the workspace."""
     read = reader(revision)
 
@@ -48,29 +49,22 @@ def read_experiment(revision: str) -> Experiment:
         except ValueError as error:  # JSON's and pandas' errors are ValueErrors
             raise LeafError(f"{revision}: {path}: cannot be read ({error}); run `dvc repro` there again") from None
 
-    return Experiment(
+    return RunSummary(
         name=revision,
-        params=_dotted(parsed("params.yaml", lambda text: parse_yaml(text, f"{revision}: params.yaml")) or {}),
+        params=flatten(parameters(read)),
         scores=parsed("data/scored/scores.json", json.loads),
         history=parsed("models/history.csv", lambda text: pd.read_csv(io.StringIO(text))),
-        run=parsed("models/run.json", json.loads),
+        training=parsed("models/run.json", json.loads),
     )
 
 
-def _verdicts(names: Sequence[str], split: str) -> tuple[list[Verdict], str]:
+def _differences(names: Sequence[str], split: str) -> tuple[list[Difference], str]:
     """Each further run against the first, or why that cannot be said."""
     try:
         found = compare_revisions(names, split)
     except LeafError as error:
         return [], str(error)
-    return [Verdict(one.a, one.b, one.sentence, one.difference, one.low, one.high) for one in found], ""
-
-
-def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return [Difference(one.a, one.b, one.sentence, one.difference, one.low, one.high) for one in found], ""
 
 
 @app.command(
@@ -83,4 +77,4 @@ def command(
     to: Annotated[str, typer.Option(help="where the page goes")] = "reports/side_by_side.html",
 ) -> None:
     """Put several runs on one page; one alone stands beside the workspace."""
-    typer.echo(report(revisions, to))
+    typer.echo(write_report(revisions, to))

@@ -10,7 +10,7 @@ from leaf.store import read_json
 app = typer.Typer()
 
 
-def results(folder: str | Path = "metrics") -> str:
+def summarize_metrics(folder: str | Path = "metrics") -> str:
     """The summary of the metrics in `folder`; raises LeafError where a metrics file is missing."""
     ingest, clean, split, balance, train, evaluate = (
         read_json(Path(folder) / f"{name}.json")
@@ -57,4 +57,4 @@ def _percent(value: float | None) -> str:
 @app.command(epilog="Example: `leaf results`, after `dvc repro`")
 def command() -> None:
     """Print what the last run of the pipeline gave."""
-    typer.echo(results())
+    typer.echo(summarize_metrics())

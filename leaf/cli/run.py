@@ -14,10 +14,10 @@ from leaf.store import read_yaml
 app = typer.Typer()
 
 
-def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, aside: bool = False) -> int:
+def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, temp: bool = False) -> int:
     """Run the rows `names` one after another, `settings` (`key=value`) laid over each; all are checked first.
 
-    `force` replaces experiments of the same name; `aside` runs each in a folder of its own (`--temp`). Returns the
+    `force` replaces experiments of the same name; `temp` runs each in a folder of its own (`--temp`). Returns the
     first exit status of dvc that is not 0, after which no further row is run.
     """
     values = read_yaml(params.PARAMS_FILE)
@@ -25,10 +25,10 @@ def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool =
     rows = {name: {**experiment(name).set, **over} for name in names}
     for name, row in rows.items():
         with_settings(values, row, name)
-    return run_rows(rows, force, aside)
+    return run_rows(rows, force, temp)
 
 
-def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, aside: bool = False) -> int:
+def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
     """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`."""
     taken = _existing() & rows.keys()
     if taken and not force:
@@ -39,7 +39,9 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, aside: 
         if name in taken:
             subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
         command = ["dvc", "exp", "run", "--name", name, *dvc_settings(row)]
-        status = subprocess.run(command + ["--temp"] * aside, check=False).returncode
+        if temp:
+            command.append("--temp")
+        status = subprocess.run(command, check=False).returncode
         if status:
             return status
     return 0

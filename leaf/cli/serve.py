@@ -44,7 +44,7 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
 
 
 def _warm_up(classifier: Classifier) -> None:
-    """Compile for every number of images that is asked together, so that the first person need not wait."""
+    """Compile for every number of images that is predicted together, so that the first person need not wait."""
     count = 1
     while count <= TOGETHER:
         blank = np.zeros((count, classifier.image_size, classifier.image_size, 3), np.uint8)
@@ -76,5 +76,5 @@ def command(
     port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8000,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line for each request")] = False,
 ) -> None:
-    """Open a page where photographs are dropped and judged, and a JSON API beside it (/docs)."""
+    """Open a page where photographs are dropped and predicted, and a JSON API beside it (/docs)."""
     serve(model, host, port, quiet)

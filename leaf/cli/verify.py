@@ -2,7 +2,7 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,15 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from leaf.errors import LeafError
+from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
 app = typer.Typer()
 
-TOLERANCE = 0.02  # of any score between two machines; a byte-equal rerun is only promised on one machine
+TOLERANCE = 0.02  # of any score between two machines; byte-equal reruns are promised on one machine only
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StageResult:
     """What became of one stage: `identical`, `within tolerance` or `different`, and why."""
 
     stage: str
@@ -26,7 +27,7 @@ class Verdict:
     why: str = ""
 
 
-def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[Verdict]:
+def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
     """Clone `revision` of the repository here, run its pipeline with an empty cache, compare lock and metrics."""
     root = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="leaf-verify-") as folder:
@@ -36,35 +37,35 @@ def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[Verdict
         lock = clone / "dvc.lock"
         if not lock.is_file():
             raise LeafError(f"dvc.lock: not in {revision}; commit the results of `make run` first")
-        before, metrics_before = _state(clone)
+        before, metrics_before = _lock_and_metrics(clone)
         for tracked in sorted(clone.glob("data/raw/*.dvc")):  # what no stage makes comes out of the user's own cache
             _run(["dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache")], clone)
             _run(["dvc", "pull", "--quiet", "--remote", "here", str(tracked)], clone)
         status = subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=False).returncode
         if status:
             raise LeafError(f"{revision}: `dvc repro` failed in a fresh clone with exit status {status}")
-        after, metrics_after = _state(clone)
-    return compare(before, after, metrics_before, metrics_after, tolerance)
+        after, metrics_after = _lock_and_metrics(clone)
+    return compare_reruns(before, after, metrics_before, metrics_after, tolerance)
 
 
-def compare(
+def compare_reruns(
     before: Mapping[str, Any],
     after: Mapping[str, Any],
     metrics_before: Mapping[str, Any],
     metrics_after: Mapping[str, Any],
     tolerance: float = TOLERANCE,
-) -> list[Verdict]:
-    """Compare the `stages` of two dvc.lock files and the metrics by file name; a verdict for each stage."""
-    verdicts = []
+) -> list[StageResult]:
+    """Compare the `stages` of two dvc.lock files and the metrics by file name; a result for each stage."""
+    results = []
     for stage, old in before.items():
         new = after.get(stage)
         if new is None:
-            verdicts.append(Verdict(stage, "different", "the rerun has no such stage"))
+            results.append(StageResult(stage, "different", "the rerun has no such stage"))
             continue
         changed = _changed(old, new, "outs")
         causes = [f"{kind} {name}" for kind in ("deps", "params") for name in _changed(old, new, kind)]
         if not changed:
-            verdicts.append(Verdict(stage, "identical"))
+            results.append(StageResult(stage, "identical"))
             continue
         numbers = [name for name in changed if name in metrics_before]
         distance, where = _largest_difference(
@@ -74,8 +75,8 @@ def compare(
         if where:
             reason += f"; largest difference {distance:.4g} in {where}"
         # Bytes of a model may differ between machines while every score agrees.
-        verdicts.append(Verdict(stage, "within tolerance" if distance <= tolerance else "different", reason))
-    return verdicts
+        results.append(StageResult(stage, "within tolerance" if distance <= tolerance else "different", reason))
+    return results
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> list[str]:
@@ -87,7 +88,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> list[
 
 
 def _largest_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, str]:
-    a, b = dict(_leaves(before)), dict(_leaves(after))
+    a, b = flatten(before), flatten(after)
     worst, where = 0.0, ""
     for name in sorted(a.keys() | b.keys()):
         x, y = a.get(name), b.get(name)
@@ -100,15 +101,7 @@ def _largest_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return worst, where
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
-
-
-def _state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _lock_and_metrics(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     lock = read_yaml(folder / "dvc.lock")["stages"]
     metrics = {f"metrics/{path.name}": read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
     return lock, metrics
@@ -133,11 +126,11 @@ def _run(command: list[str], folder: Path) -> None:
 @app.command(epilog="Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`")
 def command(
     revision: Annotated[str, typer.Argument(help="a git revision with a dvc.lock")] = "HEAD",
-    tolerance: Annotated[float, typer.Option(help="largest difference of a score that still agrees", min=0)] = 0.02,
+    tolerance: Annotated[float, typer.Option(help="largest difference of a score that agrees", min=0)] = TOLERANCE,
 ) -> None:
     """Run the pipeline of a revision anew, from nothing, and compare with its committed lock and metrics."""
-    verdicts = verify(revision, tolerance)
-    for verdict in verdicts:
-        typer.echo(f"{verdict.stage.ljust(12)} {verdict.outcome.ljust(17)} {verdict.why}".rstrip())
-    if any(verdict.outcome == "different" for verdict in verdicts):
+    results = verify(revision, tolerance)
+    for result in results:
+        typer.echo(f"{result.stage.ljust(12)} {result.outcome.ljust(17)} {result.why}".rstrip())
+    if any(result.outcome == "different" for result in results):
         raise typer.Exit(1)

@@ -19,16 +19,16 @@ _REASONS = {
     "outlier": "an outlier",
     "duplicate": "an exact copy of image {copy_of}, which stays",
     "near_duplicate": "a near copy of image {copy_of}, which stays",
-    "conflict": "copies of it bear another label",
+    "conflict": "copies of it have another label",
     "override": "a person's ruling",
     "relabelled": "with a new label, by a ruling or the majority of its copies",
 }
 
 
-def why(image: str, folder: str | Path = ".") -> str:
+def explain(image: str, folder: str | Path = ".") -> str:
     """What happened to `image`, a number or a source name, in the project's `folder`, as lines of text.
 
-    Tables of stages that have not run yet are named as such. Raises LeafError for an image that is not there.
+    Tables of stages that have not run yet are named as such. Raises LeafError for an image that does not exist.
     """
     root = Path(folder)
     classes = params.load(root / params.PARAMS_FILE).classes
@@ -49,7 +49,7 @@ def why(image: str, folder: str | Path = ".") -> str:
         if (root / path).exists():
             lines += tell(root / path, number, classes)
         else:
-            lines.append((name, f"this stage has not run yet ({path} is not there)"))
+            lines.append((name, f"this stage has not run yet ({path} is missing)"))
     return "\n".join(f"{name:<9}{text}".rstrip() for name, text in lines)
 
 
@@ -98,7 +98,7 @@ def _cleaned(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, 
     group = decisions.index[decisions["group"] == row["group"]].tolist()
     if len(group) > 1:
         lines.append(
-            ("", f"in group {row['group']} with {len(group) - 1} others, which no split parts: {_some(group)}")
+            ("", f"in group {row['group']} with {len(group) - 1} others, which stay in one split: {_some(group)}")
         )
     pairs = path.with_name("pairs.csv")
     return lines + (_pairs(pairs, image) if pairs.exists() else [])
@@ -169,4 +169,4 @@ _STAGES: tuple[tuple[str, str, Callable[[Path, int, Sequence[str]], list[tuple[s
 @app.command(epilog="Examples: `leaf why 58`   `leaf why healthy/0017.jpg`")
 def command(image: Annotated[str, typer.Argument(help="an image number, or a source name")]) -> None:
     """Follow one image through every table: what happened to it, and why."""
-    typer.echo(why(image))
+    typer.echo(explain(image))

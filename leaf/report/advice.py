@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from leaf.report.charts import percent
 from leaf.report.cleaning import flagged
-from leaf.report.results import baselines, judged
+from leaf.report.results import baselines, scored_split
 from leaf.report.run import Run
 from leaf.report.svg import plural
 
@@ -32,7 +32,7 @@ def _conflicts(groups: int) -> Advice:
 
 
 def _baseline(run: Run) -> Advice | None:
-    _, block = judged(run.scores)
+    _, block = scored_split(run.scores)
     best = max(baselines(run.scores), key=lambda entry: entry.value, default=None)
     if best is None or block.get("accuracy_low") is None or block["accuracy_low"] > best.value:
         return None
@@ -45,7 +45,7 @@ def _baseline(run: Run) -> Advice | None:
 
 
 def _untested(run: Run) -> Advice | None:
-    if judged(run.scores)[0] == "test":
+    if scored_split(run.scores)[0] == "test":
         return None
     return {
         "seen": "No images were kept for a test: the model was chosen by the same images that judge it here.",
@@ -55,7 +55,7 @@ def _untested(run: Run) -> Advice | None:
 
 
 def _wide(run: Run) -> Advice | None:
-    name, block = judged(run.scores)
+    name, block = scored_split(run.scores)
     low, high = block.get("accuracy_low"), block.get("accuracy_high")
     if low is None or high is None or high - low < UNSURE:
         return None
@@ -68,7 +68,7 @@ def _wide(run: Run) -> Advice | None:
 
 
 def _memorised(run: Run) -> Advice | None:
-    history, best = run.history, run.run.get("best_epoch")
+    history, best = run.history, run.training.get("best_epoch")
     if not {"accuracy", "validation_accuracy"} <= set(history) or best is None:
         return None
     row = history[history["epoch"] == best]
@@ -84,8 +84,8 @@ def _memorised(run: Run) -> Advice | None:
 
 
 def _unfinished(run: Run) -> Advice | None:
-    best, epochs = run.run.get("best_epoch"), len(run.history)
-    if best is None or run.run.get("stopped") == "early" or epochs < 2 or best < epochs - 1:
+    best, epochs = run.training.get("best_epoch"), len(run.history)
+    if best is None or run.training.get("stopped") == "early" or epochs < 2 or best < epochs - 1:
         return None
     return {
         "seen": f"The best epoch was {best} of {epochs}, and training ended because its epochs ran out.",
@@ -95,7 +95,7 @@ def _unfinished(run: Run) -> Advice | None:
 
 
 def _lopsided(run: Run) -> Advice | None:
-    matrix = judged(run.scores)[1].get("confusion")
+    matrix = scored_split(run.scores)[1].get("confusion")
     if not matrix or not sum(matrix[0]) or not sum(matrix[1]):
         return None
     recalls = matrix[0][0] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])
@@ -110,7 +110,7 @@ def _lopsided(run: Run) -> Advice | None:
 
 
 def _overconfident(run: Run) -> Advice | None:
-    name, block = judged(run.scores)
+    name, block = scored_split(run.scores)
     error = block.get("calibration_error")
     if error is None or error < MISCALIBRATED or run.params.get("calibrate") == "temperature":
         return None

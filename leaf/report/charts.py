@@ -1,13 +1,12 @@
-"""The figures of counts and scores: bars, dots with intervals, unit squares, the confusion matrix."""
+"""The figures: bars, dots with intervals, unit squares, the confusion matrix, curves over the epochs."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from leaf.report.svg import LETTER, WIDE, Frame, dot, figure, line, number, path, rect, tag, text, ticks
+from leaf.report.svg import LETTER, Frame, dot, figure, line, number, path, rect, tag, text, ticks
 
 
 @dataclass(frozen=True)
@@ -241,106 +240,82 @@ def _fit(words: str, width: float) -> str:
     return words if len(words) <= letters else words[: letters - 1] + "…"
 
 
-Counts = tuple[int, int]
+@dataclass(frozen=True)
+class Panel:
+    """One quantity: its lines over the epochs, `named` in a key or not; its axis starts at `floor` where given."""
 
-_BAR = 9
-_LABEL = 34  # height that a node's two lines of text need
-_GAP = 14
+    title: str
+    series: Sequence[Series]
+    floor: float | None = None
+    named: bool = True
 
 
 @dataclass(frozen=True)
-class Node:
-    """A state of the images: its name, the images of each class in it, and the column it stands in."""
+class Mark:
+    """A named epoch."""
 
-    name: str
-    counts: Counts
-    column: int
-    kind: str = ""  # "gone" for what left
-
-
-@dataclass(frozen=True)
-class Link:
-    """So many images of each class go from one node to another, both given by their place in the list of nodes."""
-
-    source: int
-    target: int
-    counts: Counts
+    epoch: float
+    words: str
+    kind: str
 
 
-def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:
-    """Draw `nodes` in columns and `links` between them, each parted into a band for each class."""
-    columns = max(node.column for node in nodes) + 1
-    room = 122 if width >= WIDE else 104  # for the labels right of the last column
-    step = (width - room - _BAR) / max(columns - 1, 1)
-    most = max(sum(sum(node.counts) for node in nodes if node.column == column) for column in range(columns))
-    scale = (300 if width >= WIDE else 330) / max(most, 1)
-    tops, height = _place(nodes, columns, scale, below=width < WIDE)
-    parts = _links(nodes, links, tops, scale, step)
-    for node, top in zip(nodes, tops, strict=True):
-        parts += _node(node, top, scale, step)
-    return figure(width, height, alternative, *parts, class_="flow")
-
-
-def _thick(count: float, scale: float) -> float:
-    """A count's thickness; the smallest that is not zero stays visible."""
-    return max(count * scale, 1.5) if count else 0.0
-
-
-def _size(node: Node, scale: float) -> float:
-    return _thick(node.counts[0], scale) + _thick(node.counts[1], scale)
-
-
-def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tuple[list[float], float]:
-    """Each node's top edge and the height of all; what left stands `below` everything where columns are narrow."""
-    free = [4.0] * columns
-    tops = [0.0] * len(nodes)
-    for gone in (False, True):
-        if gone and below:
-            free = [max(free)] * columns
-        for place, node in enumerate(nodes):
-            if (node.kind == "gone") == gone:
-                tops[place] = free[node.column]
-                free[node.column] += max(_size(node, scale), _LABEL) + _GAP
-    return tops, max(free) - _GAP + 4
-
-
-def _links(
-    nodes: Sequence[Node], links: Sequence[Link], tops: Sequence[float], scale: float, step: float
-) -> list[Markup]:
+def curves(panels: Sequence[Panel], marks: Sequence[Mark], alternative: str, width: int, tall: int = 150) -> Markup:
+    """Draw `panels` on one axis of epochs with `marks` through all of them."""
+    last = max([x for panel in panels for entry in panel.series for x in entry.xs], default=1)
+    x_range = (0.5, 1.5) if last <= 1 else (1.0, float(last))
     parts: list[Markup] = []
-    left: defaultdict[tuple[int, int], float] = defaultdict(float)  # used height by (node, label), on its right side
-    right: defaultdict[tuple[int, int], float] = defaultdict(float)
-    for link in links:
-        source, target = nodes[link.source], nodes[link.target]
-        x1, x2 = source.column * step + _BAR, target.column * step
-        for label, count in enumerate(link.counts):
-            if not count:
-                continue
-            y1 = tops[link.source] + left[link.source, label] + label * _thick(source.counts[0], scale)
-            y2 = tops[link.target] + right[link.target, label] + label * _thick(target.counts[0], scale)
-            left[link.source, label] += count * scale
-            right[link.target, label] += count * scale
-            kind = "band-gone" if target.kind == "gone" else ("band-first", "band-second")[label]
-            tip = tag("title", f"{source.name} to {target.name}: {count:,}")
-            parts.append(tag("path", tip, d=_band(x1, y1, x2, y2, _thick(count, scale)), class_=kind))
+    top = 34.0 + 16 * len(marks)
+    frame = Frame(58, top, width - 74, tall, x_range, (0, 1))
+    for panel in panels:
+        frame = Frame(58, top, width - 74, tall, x_range, _panel_range(panel))
+        parts += [*frame.y_axis(ticks(*frame.y_range, count=5)), text(0, top - 9, panel.title, "label")]
+        parts.append(line(frame.left, top + tall, frame.left + frame.width, top + tall, "axis"))
+        parts += _panel_key(panel, width, top - 9)
+        for entry in panel.series:
+            parts += _panel_line(entry, frame)
+        top += tall + 40
+    bottom = top - 40
+    epochs = [value for value in ticks(*x_range, count=10 if width > 500 else 5) if value == int(value)]
+    shown = sorted({1.0, *epochs}) if last > 1 else [1.0]
+    parts += frame.x_axis(shown, "epoch")
+    parts += _epoch_marks(marks, frame, bottom, width)
+    return figure(width, bottom + 42, alternative, *parts)
+
+
+def _panel_range(panel: Panel) -> tuple[float, float]:
+    values = [value for entry in panel.series for value in entry.ys if math.isfinite(value)] or [0.0, 1.0]
+    low = min(values) if panel.floor is None else panel.floor
+    high = max(values)
+    pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return (low - pad if panel.floor is None else low, high + pad)
+
+
+def _panel_line(entry: Series, frame: Frame) -> list[Markup]:
+    points = frame.points(entry.xs, entry.ys)
+    if len(points) == 1:  # one epoch is a point, not a line
+        return [dot(*points[0], 4, entry.kind.replace("stroke", "fill"), f"{entry.name}: {number(entry.ys[0])}")]
+    return [path(points, f"curve {entry.kind}")]
+
+
+def _panel_key(panel: Panel, width: int, y: float) -> list[Markup]:
+    """The key of a panel's lines, right-aligned above it."""
+    if len(panel.series) < 2 or not panel.named:
+        return []
+    parts, x = [], float(width - 16)
+    for entry in reversed(panel.series):
+        x -= len(entry.name) * LETTER
+        parts.append(text(x, y, entry.name, "tick"))
+        parts.append(line(x - 30, y - 4, x - 6, y - 4, f"curve {entry.kind}"))
+        x -= 46
     return parts
 
 
-def _band(x1: float, y1: float, x2: float, y2: float, thick: float) -> str:
-    middle = (x1 + x2) / 2
-    there = f"M{x1:.1f} {y1:.1f}C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-    y1, y2 = y1 + thick, y2 + thick
-    return f"{there}V{y2:.1f}C{middle:.1f} {y2:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}Z"
-
-
-def _node(node: Node, top: float, scale: float, step: float) -> list[Markup]:
-    x = node.column * step
-    first, second = (_thick(count, scale) for count in node.counts)
-    classes = ("fill-gone", "fill-gone") if node.kind == "gone" else ("fill-first", "fill-second")
-    middle = top + max((first + second) / 2, _LABEL / 2 - 2)
-    return [
-        rect(x, top, _BAR, first, classes[0], f"{node.name}: {node.counts[0]:,}"),
-        rect(x, top + first, _BAR, second, classes[1], f"{node.name}: {node.counts[1]:,}"),
-        text(x + _BAR + 7, middle - 3, node.name, "label halo"),
-        text(x + _BAR + 7, middle + 14, f"{sum(node.counts):,}", "count halo"),
-    ]
+def _epoch_marks(marks: Sequence[Mark], frame: Frame, bottom: float, width: int) -> list[Markup]:
+    """Lines through all panels; the words stand in rows of their own, so that near epochs stay readable."""
+    parts: list[Markup] = []
+    for place, mark in enumerate(marks):
+        x, y = frame.x(mark.epoch), 12.0 + 16 * place
+        fits = x + 6 + len(mark.words) * LETTER < width
+        parts.append(line(x, y - 9, x, bottom, f"mark {mark.kind}"))
+        parts.append(text(x + (6 if fits else -6), y, mark.words, "tick halo", anchor="start" if fits else "end"))
+    return parts

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from leaf.report.charts import ranking
+from leaf.report.photos import Album
 from leaf.report.run import Run, rows
 from leaf.report.svg import both, number, plural, share_shown
-from leaf.report.thumbnails import Album
 
 REFERENCES, RANKS = 6, 200
 GROUPS, ROW = 12, 8
@@ -131,22 +133,14 @@ def rulings(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def components(one: np.ndarray, other: np.ndarray) -> list[list[int]]:
-    """Groups of images joined by pairs (one[i], other[i]); each ascending, in the order of their smallest."""
-    parent: dict[int, int] = {}
-
-    def root(image: int) -> int:
-        while parent.setdefault(image, image) != image:
-            parent[image] = parent[parent[image]]
-            image = parent[image]
-        return image
-
-    for left, right in zip(one.tolist(), other.tolist(), strict=True):
-        low, high = sorted((root(left), root(right)))
-        parent[high] = low
-    members: dict[int, list[int]] = {}
-    for image in sorted(parent):
-        members.setdefault(root(image), []).append(image)
-    return list(members.values())
+    """Groups of images joined by pairs (one[i], other[i]), int (P,); each ascending, in the order of their smallest."""
+    images, places = np.unique(np.concatenate([one, other]), return_inverse=True)
+    if not len(images):
+        return []
+    pairs = coo_array((np.ones(len(one)), np.split(places, 2)), shape=(len(images), len(images)))
+    component = connected_components(pairs, directed=False)[1]
+    members = np.split(images[np.argsort(component, kind="stable")], np.cumsum(np.bincount(component))[:-1])
+    return sorted(group.tolist() for group in members)
 
 
 def _natural(name: str) -> tuple[int, int, str]:

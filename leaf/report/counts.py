@@ -1,12 +1,16 @@
 """How many images went where: the flow, and the balance of the classes at each step."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
-from leaf.report.charts import Counts, Link, Node, balance, flow
+from leaf.report.charts import balance
 from leaf.report.run import Run
-from leaf.report.svg import both, plural
+from leaf.report.svg import WIDE, both, figure, plural, rect, tag, text
 
 REASONS = {
     "outlier": "Outliers",
@@ -16,6 +20,31 @@ REASONS = {
     "override": "Ruled out",
 }
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
+
+Counts = tuple[int, int]
+
+_BAR = 9
+_LABEL = 34  # height that a node's two lines of text need
+_GAP = 14
+
+
+@dataclass(frozen=True)
+class Node:
+    """A state of the images: its name, the images of each class in it, and the column it stands in."""
+
+    name: str
+    counts: Counts
+    column: int
+    kind: str = ""  # "gone" for what left
+
+
+@dataclass(frozen=True)
+class Link:
+    """So many images of each class go from one node to another, both given by their place in the list of nodes."""
+
+    source: int
+    target: int
+    counts: Counts
 
 
 def section(run: Run) -> dict[str, Any]:
@@ -103,3 +132,82 @@ def balance_rows(run: Run) -> list[tuple[str, Counts]]:
 def _counts(labels: "pd.Series[Any]") -> Counts:
     values = labels.astype(int)
     return int((values == 0).sum()), int((values == 1).sum())
+
+
+def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:
+    """Draw `nodes` in columns and `links` between them, each parted into a band for each class."""
+    columns = max(node.column for node in nodes) + 1
+    room = 122 if width >= WIDE else 104  # for the labels right of the last column
+    step = (width - room - _BAR) / max(columns - 1, 1)
+    most = max(sum(sum(node.counts) for node in nodes if node.column == column) for column in range(columns))
+    scale = (300 if width >= WIDE else 330) / max(most, 1)
+    tops, height = _place(nodes, columns, scale, below=width < WIDE)
+    parts = _links(nodes, links, tops, scale, step)
+    for node, top in zip(nodes, tops, strict=True):
+        parts += _node(node, top, scale, step)
+    return figure(width, height, alternative, *parts, class_="flow")
+
+
+def _thick(count: float, scale: float) -> float:
+    """A count's thickness; the smallest that is not zero stays visible."""
+    return max(count * scale, 1.5) if count else 0.0
+
+
+def _size(node: Node, scale: float) -> float:
+    return _thick(node.counts[0], scale) + _thick(node.counts[1], scale)
+
+
+def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tuple[list[float], float]:
+    """Each node's top edge and the height of all; what left stands `below` everything where columns are narrow."""
+    free = [4.0] * columns
+    tops = [0.0] * len(nodes)
+    for gone in (False, True):
+        if gone and below:
+            free = [max(free)] * columns
+        for place, node in enumerate(nodes):
+            if (node.kind == "gone") == gone:
+                tops[place] = free[node.column]
+                free[node.column] += max(_size(node, scale), _LABEL) + _GAP
+    return tops, max(free) - _GAP + 4
+
+
+def _links(
+    nodes: Sequence[Node], links: Sequence[Link], tops: Sequence[float], scale: float, step: float
+) -> list[Markup]:
+    parts: list[Markup] = []
+    left: defaultdict[tuple[int, int], float] = defaultdict(float)  # used height by (node, label), on its right side
+    right: defaultdict[tuple[int, int], float] = defaultdict(float)
+    for link in links:
+        source, target = nodes[link.source], nodes[link.target]
+        x1, x2 = source.column * step + _BAR, target.column * step
+        for label, count in enumerate(link.counts):
+            if not count:
+                continue
+            y1 = tops[link.source] + left[link.source, label] + label * _thick(source.counts[0], scale)
+            y2 = tops[link.target] + right[link.target, label] + label * _thick(target.counts[0], scale)
+            left[link.source, label] += count * scale
+            right[link.target, label] += count * scale
+            kind = "band-gone" if target.kind == "gone" else ("band-first", "band-second")[label]
+            tip = tag("title", f"{source.name} to {target.name}: {count:,}")
+            parts.append(tag("path", tip, d=_band(x1, y1, x2, y2, _thick(count, scale)), class_=kind))
+    return parts
+
+
+def _band(x1: float, y1: float, x2: float, y2: float, thick: float) -> str:
+    middle = (x1 + x2) / 2
+    there = f"M{x1:.1f} {y1:.1f}C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
+    y1, y2 = y1 + thick, y2 + thick
+    return f"{there}V{y2:.1f}C{middle:.1f} {y2:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}Z"
+
+
+def _node(node: Node, top: float, scale: float, step: float) -> list[Markup]:
+    x = node.column * step
+    first, second = (_thick(count, scale) for count in node.counts)
+    classes = ("fill-gone", "fill-gone") if node.kind == "gone" else ("fill-first", "fill-second")
+    middle = top + max((first + second) / 2, _LABEL / 2 - 2)
+    return [
+        rect(x, top, _BAR, first, classes[0], f"{node.name}: {node.counts[0]:,}"),
+        rect(x, top + first, _BAR, second, classes[1], f"{node.name}: {node.counts[1]:,}"),
+        text(x + _BAR + 7, middle - 3, node.name, "label halo"),
+        text(x + _BAR + 7, middle + 14, f"{sum(node.counts):,}", "count halo"),
+    ]

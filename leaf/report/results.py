@@ -27,7 +27,7 @@ _BASELINES = {
 _LOWER = ("log_loss", "brier", "calibration_error")
 
 
-def judged(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The split that the page judges by and its scores: test, or validation where there is no test split."""
     splits = scores.get("splits") or {}
     name = "test" if splits.get("test") else "validation"
@@ -45,8 +45,8 @@ def baselines(scores: Mapping[str, Any]) -> list[Interval]:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Figures and the table of scores of the judged split."""
-    name, block = judged(run.scores)
+    """Figures and the table of scores of the scored split."""
+    name, block = scored_split(run.scores)
     validation = (run.scores.get("splits") or {}).get("validation") or {}
     return {
         "split": name,

@@ -34,7 +34,7 @@ class Run:
     decisions: pd.DataFrame
     splits: pd.DataFrame
     history: pd.DataFrame
-    run: Mapping[str, Any]
+    training: Mapping[str, Any]
     scores: Mapping[str, Any]
     distances: pd.DataFrame
     pairs: pd.DataFrame
@@ -98,7 +98,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
         synthetic=table("data/balanced/index.csv"),
         synthetic_images=array("data/balanced/images.npy", (0, 1, 1, 3)),
         history=table("models/history.csv", "epoch"),
-        run=mapping("models/run.json"),
+        training=mapping("models/run.json"),
         scores=mapping("data/scored/scores.json"),
         predictions=table("data/scored/predictions.csv"),
         gallery=table("data/scored/gallery.csv"),
@@ -110,11 +110,3 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table by the columns' names."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def flat(view: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of nested namespaces, as `leaf.params.read_params` gives them."""
-    values: dict[str, Any] = {}
-    for name, value in vars(view).items():
-        values |= flat(value, f"{prefix}{name}.") if hasattr(value, "__dict__") else {prefix + name: value}
-    return values

@@ -8,11 +8,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from leaf.report.charts import Interval, Series, differences, intervals, percent, square
-from leaf.report.curves import Panel, curves
-from leaf.report.page import fill
-from leaf.report.results import baselines, judged
-from leaf.report.settings import shown
+from leaf.report.charts import Interval, Panel, Series, curves, differences, intervals, percent, square
+from leaf.report.render import fill, shown
+from leaf.report.results import baselines, scored_split
 from leaf.report.svg import Figure, both
 
 MOST = 6
@@ -28,18 +26,18 @@ _LOWER = ("log_loss", "calibration_error")
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What the page shows of one run: its name, dotted parameters, scores.json, history.csv and run.json."""
+class RunSummary:
+    """What the page shows of one run: its name, dotted parameters, scores.json, history.csv, run.json (`training`)."""
 
     name: str
     params: Mapping[str, Any]
     scores: Mapping[str, Any]
     history: pd.DataFrame
-    run: Mapping[str, Any]
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Difference:
     """What a comparison found: run `b` against run `a`; `low` and `high` bound `difference` of accuracy, b − a."""
 
     a: str
@@ -50,9 +48,9 @@ class Verdict:
     high: float
 
 
-def render_side_by_side(runs: Sequence[Experiment], verdicts: Sequence[Verdict], refusal: str = "") -> str:
+def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Difference], refusal: str = "") -> str:
     """The page of 1 to MOST `runs`; `refusal` says why there are no `verdicts`, where there are none."""
-    split = judged(runs[0].scores)[0]
+    split = scored_split(runs[0].scores)[0]
     context = {
         "runs": [{"name": run.name, "kind": f"series{place}"} for place, run in enumerate(runs, start=1)],
         "split": split,
@@ -70,11 +68,11 @@ def render_side_by_side(runs: Sequence[Experiment], verdicts: Sequence[Verdict],
     return fill("side_by_side.html.j2", context)
 
 
-def _block(run: Experiment, split: str) -> Mapping[str, Any]:
+def _block(run: RunSummary, split: str) -> Mapping[str, Any]:
     return (run.scores.get("splits") or {}).get(split) or {}
 
 
-def _accuracy(runs: Sequence[Experiment], split: str) -> Figure | None:
+def _accuracy(runs: Sequence[RunSummary], split: str) -> Figure | None:
     rows = [
         Interval(run.name, block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), kind=f"series{n}")
         for n, run in enumerate(runs, start=1)
@@ -87,7 +85,7 @@ def _accuracy(runs: Sequence[Experiment], split: str) -> Figure | None:
     return both(lambda width: intervals(rows, told, width, 0.5))
 
 
-def _differences(verdicts: Sequence[Verdict]) -> Figure | None:
+def _differences(verdicts: Sequence[Difference]) -> Figure | None:
     if not verdicts:
         return None
     rows = [Interval(one.b, one.difference, one.low, one.high) for one in verdicts]
@@ -95,7 +93,7 @@ def _differences(verdicts: Sequence[Verdict]) -> Figure | None:
     return both(lambda width: differences(rows, told, width))
 
 
-def _scores(runs: Sequence[Experiment], split: str) -> list[dict[str, Any]]:
+def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
     rows = []
     for key, words in _SCORES.items():
         values = [_block(run, split).get(key) for run in runs]
@@ -109,7 +107,7 @@ def _scores(runs: Sequence[Experiment], split: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _curves(runs: Sequence[Experiment]) -> Figure | None:
+def _curves(runs: Sequence[RunSummary]) -> Figure | None:
     panels = []
     for column, title, floor in (
         ("validation_accuracy", "Validation accuracy", None),
@@ -126,11 +124,12 @@ def _curves(runs: Sequence[Experiment]) -> Figure | None:
     if not panels:
         return None
     told = "Curves by epoch, one line a run: " + ", ".join(panel.title.lower() for panel in panels) + ". "
-    told += "; ".join(f"{run.name}: {len(run.history)} epochs, best {run.run.get('best_epoch')}" for run in runs) + "."
+    epochs = [f"{run.name}: {len(run.history)} epochs, best {run.training.get('best_epoch')}" for run in runs]
+    told += "; ".join(epochs) + "."
     return both(lambda width: curves(panels, [], told, width))
 
 
-def _roc(runs: Sequence[Experiment], split: str) -> Figure | None:
+def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
     series = [
         Series(run.name, lines["fpr"], lines["tpr"], f"series{n}")
         for n, run in enumerate(runs, start=1)
@@ -143,7 +142,7 @@ def _roc(runs: Sequence[Experiment], split: str) -> Figure | None:
     return Figure(drawn, square(series, ("false alarms", "share found"), told, chance=True))
 
 
-def _changed(runs: Sequence[Experiment]) -> list[dict[str, Any]]:
+def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
     """The parameters that the runs do not share."""
     keys = dict.fromkeys(key for run in runs for key in run.params)
     rows = []
@@ -154,15 +153,15 @@ def _changed(runs: Sequence[Experiment]) -> list[dict[str, Any]]:
     return rows
 
 
-def _made(runs: Sequence[Experiment], told: Collection[str]) -> list[tuple[str, list[str]]]:
+def _made(runs: Sequence[RunSummary], told: Collection[str]) -> list[tuple[str, list[str]]]:
     """What came of each run, but for what is `told` among the parameters."""
     facts = [("Backbone", "backbone"), ("Parameters", "parameters"), ("Epochs", "epochs"), ("Best epoch", "best_epoch")]
     rows = [
-        (words, [_fact(run.run.get(key)) for run in runs])
+        (words, [_fact(run.training.get(key)) for run in runs])
         for words, key in [*facts, ("Seed", "seed")]
         if key not in told
     ]
-    return [*rows, ("Model, SHA-256", [str(run.run.get("model_sha256") or "–")[:12] for run in runs])]
+    return [*rows, ("Model, SHA-256", [str(run.training.get("model_sha256") or "–")[:12] for run in runs])]
 
 
 def _fact(value: Any) -> str:

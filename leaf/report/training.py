@@ -4,8 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from leaf.report.charts import Series
-from leaf.report.curves import Mark, Panel, curves
+from leaf.report.charts import Mark, Panel, Series, curves
 from leaf.report.run import Run
 from leaf.report.svg import both, number, plural
 
@@ -25,8 +24,8 @@ def section(run: Run) -> dict[str, Any]:
     return {
         "figure": both(lambda width: curves(panels, marks, told, width)) if panels else None,
         "epochs": epochs,
-        "best": _integer(run.run.get("best_epoch")),
-        "stopped": run.run.get("stopped"),
+        "best": _integer(run.training.get("best_epoch")),
+        "stopped": run.training.get("stopped"),
         "patience": run.params.get("patience"),
         "monitor": str(run.params.get("monitor", "")).replace("_", " "),
         "rows": _rows(history),
@@ -55,12 +54,12 @@ def _marks(run: Run) -> list[Mark]:
     phases = run.history["phase"] if "phase" in run.history else pd.Series(dtype=object)
     started = run.history.loc[phases.ne(phases.shift()).to_numpy(), "epoch"].tolist() if len(phases) else []
     marks += [Mark(int(epoch), f"phase 2 from epoch {epoch}", "phase") for epoch in started[1:2]]
-    best = _integer(run.run.get("best_epoch"))
+    best = _integer(run.training.get("best_epoch"))
     last = int(run.history["epoch"].iloc[-1]) if len(run.history) else best
     if best is not None:
         marks.append(Mark(best, f"best epoch {best}" + (", the last" if best == last else ""), "best"))
     if last is not None and last != best:
-        words = "stopped early" if run.run.get("stopped") == "early" else "last epoch"
+        words = "stopped early" if run.training.get("stopped") == "early" else "last epoch"
         marks.append(Mark(last, f"{words}, {last}", "stop"))
     return marks
 

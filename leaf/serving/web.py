@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from leaf import __version__
 from leaf.errors import LeafError
-from leaf.serving import overlay
+from leaf.report.photos import heatmap_png
 from leaf.serving.batcher import BusyError, Turns
 from leaf.serving.classifier import Prediction
 from leaf.serving.middleware import LARGEST, TOO_LARGE, Guard
@@ -132,7 +132,7 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         """Draw where in one photograph the network saw the class it gives."""
         prepared = await pixels(image, image.filename or "photograph")
         strength = await unless_busy(turns.draw(lambda: classifier.heatmaps(prepared[None])))
-        return Response(overlay.png(prepared, strength[0]), media_type="image/png")
+        return Response(heatmap_png(prepared, strength[0]), media_type="image/png")
 
     return app
 

@@ -102,5 +102,5 @@ def test_the_workspace_is_read_as_it_is():
 
 
 def test_an_unknown_revision_is_refused():
-    with pytest.raises(LeafError, match="nowhere: no revision or experiment of that name"):
+    with pytest.raises(LeafError, match="nowhere: no such revision or experiment"):
         compare_revisions(["plain", "nowhere"])

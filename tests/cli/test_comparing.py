@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.cli.compare import Run, check_same_images, compare_revisions, joined_groups
+from leaf.cli.compare import ScoredRevision, check_same_images, compare_revisions, joined_groups
 from leaf.errors import LeafError
 from leaf.store import write_table
 
@@ -20,7 +20,7 @@ def run(name="a", image_size=96, **changes):
         "hash": ["p", "q", "r", "s"],
         "group": [0, 1, 2, 3],
     }
-    return Run(name, image_size, pd.DataFrame(columns | changes))
+    return ScoredRevision(name, image_size, pd.DataFrame(columns | changes))
 
 
 def test_the_same_images_are_compared():
@@ -58,13 +58,13 @@ def test_one_revision_is_refused():
 
 
 def test_the_same_revision_twice_is_refused():
-    with pytest.raises(LeafError, match="compare: a revision stands there twice"):
+    with pytest.raises(LeafError, match="compare: a revision is named twice"):
         compare_revisions(["workspace", "workspace"])
 
 
 def test_a_workspace_without_predictions_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LeafError, match=r"workspace: data/scored/predictions.csv is not to be had there"):
+    with pytest.raises(LeafError, match=r"workspace: no data/scored/predictions.csv there"):
         compare_revisions(["workspace", "HEAD"])
 
 

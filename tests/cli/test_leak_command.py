@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from leaf.cli import app, leak
-from leaf.cli.leak import of_frozen, run_network
+from leaf.cli.leak import frozen_leak, run_network
 from leaf.drawing import Recipe, draw_dataset
 from leaf.errors import LeafError
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project whose 100 drawn leaves bear labels by chance, with three brighter copies of each."""
+    """A project whose 100 drawn leaves have labels by chance, with three brighter copies of each."""
     made = tmp_path_factory.mktemp("leak")
     images, _ = draw_dataset(Recipe(52, 52, 2, 0, 0), 32, 5)
     images = np.unique(images, axis=0)[:100]
@@ -38,7 +38,7 @@ def inside(folder, monkeypatch):
 
 
 def test_copies_make_labels_by_chance_look_learnable():
-    found, described = of_frozen(None, [], "neighbour", 2)
+    found, described = frozen_leak(None, [], "neighbour", 2)
     assert found.images[0] == 400
     assert found.images[1] <= 100
     assert found.leaky > 0.9
@@ -74,6 +74,6 @@ def test_experiments_of_both_ways_are_summed_up_image_by_image(monkeypatch):
         return files.__getitem__
 
     monkeypatch.setattr(leak, "reader", read)
-    found = leak.of_network("run", 1)
+    found = leak.network_leak("run", 1)
     assert (found.leaky, found.honest) == (1, pytest.approx(5 / 6))
     assert (found.images, found.groups, found.repeats) == ((8, 6), 6, 1)

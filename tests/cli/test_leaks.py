@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leaf.cli.leak import leak
+from leaf.cli.leak import measure_leak
 from leaf.scoring.baselines import cross_validated
 
 GROUPS = np.repeat(np.arange(200), 5)
@@ -14,7 +14,7 @@ def answers(share, seed, repeats=3):
 
 
 def test_a_planted_leak_of_ten_points_is_found_with_its_interval():
-    found = leak(answers(0.9, 1), answers(0.8, 2), GROUPS)
+    found = measure_leak(answers(0.9, 1), answers(0.8, 2), GROUPS)
     assert found.difference == pytest.approx(0.1, abs=0.02)
     assert found.low < 0.1 < found.high
     assert found.sentence.startswith("The leak flatters this recipe: +")
@@ -22,26 +22,26 @@ def test_a_planted_leak_of_ten_points_is_found_with_its_interval():
 
 def test_the_same_answers_are_worth_nothing():
     same = answers(0.9, 1)
-    assert leak(same, same, GROUPS).sentence.startswith("The leak is worth about nothing to this recipe: +0.0")
+    assert measure_leak(same, same, GROUPS).sentence.startswith("The leak is worth about nothing to this recipe: +0.0")
 
 
 def test_too_few_images_leave_it_open():
     few = slice(0, 100)
-    found = leak(answers(0.9, 1)[:, few], answers(0.9, 2)[:, few], GROUPS[few])
+    found = measure_leak(answers(0.9, 1)[:, few], answers(0.9, 2)[:, few], GROUPS[few])
     assert "not distinguishable from nothing" in found.sentence
 
 
 def test_images_that_the_honest_way_removes_do_not_count_there():
     honest = answers(0.8, 2)
     honest[:, ::5] = np.nan
-    found = leak(answers(0.9, 1), honest, GROUPS)
+    found = measure_leak(answers(0.9, 1), honest, GROUPS)
     assert found.images == (1000, 800)
     assert found.honest == pytest.approx(np.nanmean(honest))
 
 
 def test_groups_that_hang_together_widen_the_interval():
     by_group = np.repeat(answers(0.9, 1)[:, ::5], 5, axis=1), np.repeat(answers(0.9, 2)[:, ::5], 5, axis=1)
-    whole, apart = leak(*by_group, GROUPS), leak(*by_group, np.arange(len(GROUPS)))
+    whole, apart = measure_leak(*by_group, GROUPS), measure_leak(*by_group, np.arange(len(GROUPS)))
     assert whole.high - whole.low > 1.5 * (apart.high - apart.low)
 
 
@@ -55,23 +55,23 @@ def leaves():
     return features, labels, np.repeat(np.arange(40), 5)
 
 
-def test_a_nearest_neighbour_gains_by_a_torn_group(leaves):
+def test_a_nearest_neighbour_gains_by_a_split_group(leaves):
     features, labels, groups = leaves
-    torn = cross_validated("neighbour", features, labels, np.arange(200), 5, 0)
+    split = cross_validated("neighbour", features, labels, np.arange(200), 5, 0)
     whole = cross_validated("neighbour", features, labels, groups, 5, 0)
-    assert torn.mean() > 0.95 > 0.85 > whole.mean()
+    assert split.mean() > 0.95 > 0.85 > whole.mean()
 
 
-def test_each_image_is_asked_once_in_a_fold_without_its_group(leaves, monkeypatch):
+def test_each_image_is_predicted_once_in_a_fold_without_its_group(leaves, monkeypatch):
     features, labels, groups = leaves
-    asked = []
+    predicted = []
 
     def learner(train, train_labels, some):
         assert not set(map(tuple, np.floor(train[:, -1:]))) & set(map(tuple, np.floor(some[:, -1:])))
-        asked.append(len(some))
+        predicted.append(len(some))
         return np.zeros(len(some))
 
     monkeypatch.setitem(cross_validated.__globals__["LEARNERS"], "none", learner)
     right = cross_validated("none", np.column_stack([features, groups]), labels, groups, 5, 0)
-    assert sum(asked) == 200
+    assert sum(predicted) == 200
     assert right.tolist() == (labels == 0).tolist()

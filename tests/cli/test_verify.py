@@ -2,7 +2,7 @@
 
 import pytest
 
-from leaf.cli.verify import compare
+from leaf.cli.verify import compare_reruns
 
 LOCK = {
     "ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "1"}]},
@@ -28,13 +28,13 @@ def rerun(accuracy, threshold=0.5):
 
 
 def test_equal_hashes_are_identical():
-    assert [verdict.outcome for verdict in compare(LOCK, LOCK, METRICS, METRICS)] == ["identical", "identical"]
+    assert [result.outcome for result in compare_reruns(LOCK, LOCK, METRICS, METRICS)] == ["identical", "identical"]
 
 
 @pytest.mark.parametrize(("accuracy", "outcome"), [(0.91, "within tolerance"), (0.95, "different")])
 def test_other_bytes_are_judged_by_their_scores(accuracy, outcome):
     lock, metrics = rerun(accuracy)
-    first, second = compare(LOCK, lock, METRICS, metrics)
+    first, second = compare_reruns(LOCK, lock, METRICS, metrics)
     assert first.outcome == "identical"
     assert second.outcome == outcome
     assert "test.accuracy" in second.why
@@ -43,9 +43,9 @@ def test_other_bytes_are_judged_by_their_scores(accuracy, outcome):
 
 def test_a_changed_parameter_is_named_as_the_reason():
     lock, metrics = rerun(0.5, threshold=0.4)
-    assert "params threshold" in compare(LOCK, lock, METRICS, metrics)[1].why
+    assert "params threshold" in compare_reruns(LOCK, lock, METRICS, metrics)[1].why
 
 
 def test_a_score_that_is_gone_is_different():
     lock, metrics = rerun(None)
-    assert compare(LOCK, lock, METRICS, metrics)[1].outcome == "different"
+    assert compare_reruns(LOCK, lock, METRICS, metrics)[1].outcome == "different"

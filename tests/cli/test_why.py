@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leaf.cli import app
-from leaf.cli.why import why
+from leaf.cli.why import explain
 from leaf.errors import LeafError
 
 INDEX = """image,source,label,group,split,hash,flags
@@ -56,28 +56,28 @@ def finish(project: Path) -> Path:
 
 
 def test_an_image_is_found_by_number_by_source_and_by_the_end_of_a_single_source(project: Path) -> None:
-    assert why("1", project) == why("healthy/b.jpg", project) == why("b.jpg", project)
-    assert why("1", project).startswith("image    1, source healthy/b.jpg, ingested as healthy\nhash     bbbb\n")
+    assert explain("1", project) == explain("healthy/b.jpg", project) == explain("b.jpg", project)
+    assert explain("1", project).startswith("image    1, source healthy/b.jpg, ingested as healthy\nhash     bbbb\n")
 
 
 def test_a_number_is_an_image_number_before_it_is_a_name(project: Path) -> None:
-    assert "source unhealthy/a.jpg" in why("2", project)
-    assert "image    3," in why("12.jpg", project)
+    assert "source unhealthy/a.jpg" in explain("2", project)
+    assert "image    3," in explain("12.jpg", project)
 
 
 @pytest.mark.parametrize("image", ["5", "z.jpg", "-1", "²"])
 def test_an_unknown_image_is_one_line(image: str, project: Path) -> None:
     with pytest.raises(LeafError, match=f"why: there is no image {image}; valid: .*0 to 4"):
-        why(image, project)
+        explain(image, project)
 
 
 def test_a_name_that_two_images_bear_is_refused_with_both(project: Path) -> None:
     with pytest.raises(LeafError, match=r"2 images are called a\.jpg; valid: one of healthy/a\.jpg, unhealthy/a\.jpg"):
-        why("a.jpg", project)
+        explain("a.jpg", project)
 
 
 def test_flags_and_the_users_group_are_told(project: Path) -> None:
-    told = why("1", project)
+    told = explain("1", project)
     assert "flags    dark, blurred" in told
     assert "group    plant 7, given with the data set" in told
 
@@ -93,37 +93,37 @@ def test_flags_and_the_users_group_are_told(project: Path) -> None:
     ],
 )
 def test_the_decision_is_told_with_its_reason(image: str, line: str, project: Path) -> None:
-    assert line in why(image, project)
+    assert line in explain(image, project)
 
 
 def test_the_group_and_each_kind_of_pair_are_told(project: Path) -> None:
-    told = why("0", project)
-    assert "in group 0 with 2 others, which no split parts: 0, 1, 2" in told
+    told = explain("0", project)
+    assert "in group 0 with 2 others, which stay in one split: 0, 1, 2" in told
     assert "exact pairs: 2\n" in told
     assert "near pairs (mean squared error): 1 (31.2)\n" in told
     assert "aligned pairs (mean squared error): 3 (14.5)\n" in told
 
 
 def test_a_persons_ruling_is_told_with_who_and_why(project: Path) -> None:
-    assert "ruling   relabel unhealthy, by A. Person: spots on the rim" in why("3", project)
+    assert "ruling   relabel unhealthy, by A. Person: spots on the rim" in explain("3", project)
 
 
 def test_stages_that_have_not_run_are_named(project: Path) -> None:
-    told = why("0", project)
-    assert "split    this stage has not run yet (data/split/splits.csv is not there)" in told
+    told = explain("0", project)
+    assert "split    this stage has not run yet (data/split/splits.csv is missing)" in told
     (project / "data/cleaned/decisions.csv").unlink()
-    assert "clean    this stage has not run yet" in why("0", project)
+    assert "clean    this stage has not run yet" in explain("0", project)
 
 
 def test_split_synthetic_images_and_prediction_are_told(project: Path) -> None:
-    told = why("3", finish(project))
+    told = explain("3", finish(project))
     assert "split    test\n" in told
     assert "balance  parent of 1 synthetic images: rows 2; neighbour of 1 synthetic images: rows 0\n" in told
     assert "scored   predicted healthy, wrong, it is unhealthy; probability of unhealthy 0.250" in told
 
 
 def test_an_image_that_left_has_no_split_and_no_prediction(project: Path) -> None:
-    told = why("4", finish(project))
+    told = explain("4", finish(project))
     assert "split    none, it was not kept" in told
     assert "balance  no synthetic image was made of it" in told
     assert "scored   not predicted" in told
@@ -131,4 +131,4 @@ def test_an_image_that_left_has_no_split_and_no_prediction(project: Path) -> Non
 
 def test_the_command_prints_the_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    assert CliRunner().invoke(app, ["why", "healthy/b.jpg"]).output == why("1") + "\n"
+    assert CliRunner().invoke(app, ["why", "healthy/b.jpg"]).output == explain("1") + "\n"

@@ -63,7 +63,7 @@ def tables(
     sources: list[str] | None = None,
     params: dict | None = None,
 ) -> dict:
-    """All that a `leaf.report.Run` holds, by its fields' names."""
+    """All that a `leaf.report.run.Run` holds, by its fields' names."""
     random = np.random.default_rng(seed)
     values = {key: row["default"] for key, row in schema.keys().items()}
     values |= {"dropout": 0.2, "balance": "smote" if smote else "none", "learning_rate.max": 5e-4} | (params or {})
@@ -89,7 +89,7 @@ def tables(
     gallery, heatmaps = _gallery(predictions, random)
     best = history["validation_loss" if detector else "validation_accuracy"]
     best_epoch = int(history["epoch"].iloc[int(best.argmin() if detector else best.argmax())])
-    run = {
+    training = {
         "backbone": values["backbone"],
         "parameters": 3_374_562,
         "trainable_parameters": 3_373_922,
@@ -111,7 +111,7 @@ def tables(
         "decisions": decisions,
         "splits": splits,
         "history": history,
-        "run": run,
+        "training": training,
         "scores": scores,
         "distances": distances,
         "pairs": pairs,
@@ -142,7 +142,7 @@ def write(project: Path, made: dict) -> None:
         "synthetic_images": "data/balanced/images.npy",
         "heatmaps": "data/scored/heatmaps.npy",
     }
-    jsons = {"run": "models/run.json", "scores": "data/scored/scores.json"}
+    jsons = {"training": "models/run.json", "scores": "data/scored/scores.json"}
     for name in (names | arrays | jsons).values():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
     for field, name in names.items():

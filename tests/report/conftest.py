@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from leaf.params import keys
-from leaf.report import Run, render
-from leaf.report.side_by_side import Experiment, Verdict, render_side_by_side
+from leaf.report.render import render
+from leaf.report.run import Run
+from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +79,7 @@ def extreme(builder, drawn):
     made["scores"]["by_folder"] = [
         {"folder": f"{name}/{place}", "images": 10**5, "accuracy": 0.5, "low": 0.0, "high": 1.0} for place in range(100)
     ]
-    made["run"]["versions"]["backend"] = name * 2
+    made["training"]["versions"]["backend"] = name * 2
     return render(Run(**made))
 
 
@@ -88,10 +89,10 @@ def beside(builder, drawn):
     runs = []
     for place, name in enumerate(["workspace", "dropout_02", "feature/a-very-long-branch-name-of-a-person", "cnn"]):
         made = builder.tables(*drawn, seed=place, epochs=5 + 9 * place, params={"dropout": place / 10})
-        runs.append(Experiment(name, made["params"], made["scores"], made["history"], made["run"]))
+        runs.append(RunSummary(name, made["params"], made["scores"], made["history"], made["training"]))
     bounds = [(-0.02, 0.01, 0.04), (0.02, 0.05, 0.09), (-0.2, -0.12, -0.05)]
     verdicts = [
-        Verdict("workspace", run.name, f"{run.name} against workspace: a sentence.", value, low, high)
+        Difference("workspace", run.name, f"{run.name} against workspace: a sentence.", value, low, high)
         for run, (low, value, high) in zip(runs[1:], bounds, strict=True)
     ]
     return render_side_by_side(runs, verdicts)

@@ -8,7 +8,8 @@ import yaml
 
 from leaf.cli import FILES
 from leaf.experiments import parse_settings, with_settings
-from leaf.report import Run, advice
+from leaf.report import advice
+from leaf.report.run import Run
 
 
 @pytest.fixture
@@ -48,9 +49,9 @@ def test_memorising_is_said(run):
 
 
 def test_training_that_ran_out_of_epochs_is_said(run):
-    late = {**run.run, "best_epoch": len(run.history), "stopped": "epochs"}
-    assert "epochs ran out" in seen(dataclasses.replace(run, run=late))
-    assert "epochs ran out" not in seen(dataclasses.replace(run, run={**late, "stopped": "early"}))
+    late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
+    assert "epochs ran out" in seen(dataclasses.replace(run, training=late))
+    assert "epochs ran out" not in seen(dataclasses.replace(run, training={**late, "stopped": "early"}))
 
 
 def test_a_class_that_is_found_less_is_said(run):
@@ -67,7 +68,7 @@ def test_every_command_can_be_run(run):
     root = Path(__file__).parents[2]
     values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     rows = yaml.safe_load((root / "experiments.yaml").read_text(encoding="utf-8"))
-    late = dataclasses.replace(run, run={**run.run, "best_epoch": 24, "stopped": "epochs"})
+    late = dataclasses.replace(run, training={**run.training, "best_epoch": 24, "stopped": "epochs"})
     memorised = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
     variants = [
         scored(run, accuracy_low=0.5, accuracy_high=0.9, confusion=[[90, 10], [40, 60]], calibration_error=0.3),

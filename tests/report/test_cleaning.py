@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.report import Run, cleaning
-from leaf.report.thumbnails import Album
+from leaf.report import cleaning
+from leaf.report.photos import Album
+from leaf.report.run import Run
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from leaf.errors import LeafError
-from leaf.report import Run, read_run, render
+from leaf.report.render import render
+from leaf.report.run import Run, read_run
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leaf.cli import app
-from leaf.cli.report import read_experiment, report
+from leaf.cli.report import read_summary, write_report
 from leaf.errors import LeafError
 
 
@@ -26,7 +26,7 @@ def project(builder, drawn, tmp_path_factory):
     say(sys.executable, "-m", "dvc", "init", "-q")
     for place, name in enumerate(["one", "two", "three"]):
         made = builder.tables(*drawn, seed=7)
-        made["run"]["best_epoch"] = place + 1
+        made["training"]["best_epoch"] = place + 1
         builder.write(folder, made)
         (folder / "params.yaml").write_text(f"image_size: 48\ndropout: 0.{place}\nlearning_rate: {{max: 1e-3}}\n")
         shutil.rmtree(folder / "data/balanced")
@@ -45,18 +45,18 @@ def here(project, monkeypatch):
 
 @pytest.mark.slow
 def test_each_revision_is_read_as_it_was(here):
-    found = [read_experiment(name).run["best_epoch"] for name in ("one", "two", "workspace")]
+    found = [read_summary(name).training["best_epoch"] for name in ("one", "two", "workspace")]
     assert found == [1, 2, 3]
 
 
 @pytest.mark.slow
 def test_groups_of_parameters_become_dotted_keys(here):
-    assert read_experiment("one").params["learning_rate.max"] == "1e-3"
+    assert read_summary("one").params["learning_rate.max"] == "1e-3"
 
 
 @pytest.mark.slow
 def test_the_page_holds_the_verdict_of_leaf_compare(here):
-    said = report(["one", "two"], "reports/both.html")
+    said = write_report(["one", "two"], "reports/both.html")
     page = (here / "reports/both.html").read_text(encoding="utf-8")
     assert "not distinguishable" in said
     assert "two and one are not distinguishable" in page
@@ -64,14 +64,14 @@ def test_the_page_holds_the_verdict_of_leaf_compare(here):
 
 @pytest.mark.slow
 def test_seeds_joined_by_commas_are_each_shown_and_judged_together(here):
-    said = report(["one,two", "workspace"], "reports/both.html")
+    said = write_report(["one,two", "workspace"], "reports/both.html")
     assert "workspace and one,two are not distinguishable" in said
     assert "one, two, workspace – leaf report" in (here / "reports/both.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_one_revision_stands_beside_the_workspace(here):
-    report(["one"], "reports/both.html")
+    write_report(["one"], "reports/both.html")
     assert "workspace, one – leaf report" in (here / "reports/both.html").read_text(encoding="utf-8")
 
 
@@ -81,7 +81,7 @@ def test_runs_on_other_images_are_shown_with_the_refusal(here):
     whole = table.read_text(encoding="utf-8")
     table.write_text("".join(whole.splitlines(keepends=True)[:-5]), encoding="utf-8")
     try:
-        said = report(["workspace", "one"], "reports/both.html")
+        said = write_report(["workspace", "one"], "reports/both.html")
     finally:
         table.write_text(whole, encoding="utf-8")
     assert "test images differ" in said
@@ -90,24 +90,24 @@ def test_runs_on_other_images_are_shown_with_the_refusal(here):
 
 @pytest.mark.slow
 def test_an_unknown_revision_is_one_line(here):
-    with pytest.raises(LeafError, match="nowhere: no revision or experiment of that name"):
-        report(["nowhere", "one"], "reports/both.html")
+    with pytest.raises(LeafError, match="nowhere: no such revision or experiment"):
+        write_report(["nowhere", "one"], "reports/both.html")
 
 
 def test_too_many_revisions_are_refused():
     with pytest.raises(LeafError, match="at most 6 on one page"):
-        report([str(number) for number in range(9)], "page.html")
+        write_report([str(number) for number in range(9)], "page.html")
 
 
 def test_a_revision_twice_is_refused():
-    with pytest.raises(LeafError, match="stands there twice"):
-        report(["one", "one"], "page.html")
+    with pytest.raises(LeafError, match="is named twice"):
+        write_report(["one", "one"], "page.html")
 
 
 def test_a_run_that_is_not_there_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LeafError, match=r"workspace: params\.yaml is not to be had there"):
-        read_experiment("workspace")
+    with pytest.raises(LeafError, match=r"workspace: no params\.yaml there"):
+        read_summary("workspace")
 
 
 def test_a_table_that_is_no_json_is_one_line(builder, drawn, tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_table_that_is_no_json_is_one_line(builder, drawn, tmp_path, monkeypat
     (tmp_path / "params.yaml").write_text("{}")
     (tmp_path / "models/run.json").write_text("{")
     with pytest.raises(LeafError, match=r"workspace: models/run\.json"):
-        read_experiment("workspace")
+        read_summary("workspace")
 
 
 def test_the_command_explains_itself():

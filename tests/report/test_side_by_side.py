@@ -4,14 +4,14 @@ import re
 
 import pytest
 
-from leaf.report.side_by_side import Experiment, Verdict, render_side_by_side
+from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
 
 
 @pytest.fixture
 def runs(tables):
     made = [tables(seed=place, params={"dropout": place / 10}) for place in range(2)]
     return [
-        Experiment(name, one["params"], one["scores"], one["history"], one["run"])
+        RunSummary(name, one["params"], one["scores"], one["history"], one["training"])
         for name, one in zip(["first", "<second>"], made, strict=True)
     ]
 
@@ -37,7 +37,7 @@ def test_a_refusal_stands_where_the_verdicts_would(runs):
 
 
 def test_the_verdicts_stand_as_they_were_said(runs):
-    verdict = Verdict("first", "<second>", "better by a lot", 0.1, 0.05, 0.15)
+    verdict = Difference("first", "<second>", "better by a lot", 0.1, 0.05, 0.15)
     assert "<li>better by a lot</li>" in render_side_by_side(runs, [verdict])
 
 
@@ -50,7 +50,7 @@ def test_the_best_of_a_score_is_marked(runs):
 
 def test_runs_without_accuracy_or_curves_still_make_a_page(runs):
     bare = [
-        Experiment(run.name, run.params, {"splits": {"validation": {}}}, run.history[["epoch"]], {}) for run in runs
+        RunSummary(run.name, run.params, {"splits": {"validation": {}}}, run.history[["epoch"]], {}) for run in runs
     ]
     assert "No curve was written" in render_side_by_side(bare, [])
 

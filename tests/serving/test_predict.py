@@ -121,7 +121,7 @@ def test_a_remark_counts_what_the_model_does_not_know_and_quiet_leaves_it_out(pr
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     status, out, err = predict(tmp_path / "red.png")
     assert (status, out.split()[-1]) == (0, "no")
-    assert "1 image is not a leaf that this model knows" in err
+    assert "1 image is out-of-distribution" in err
     assert predict(tmp_path / "red.png", "--quiet")[2] == ""
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from leaf.report import advice, cleaning, counts, gallery, results, settings, synthetic, training
+from leaf import params as schema
+from leaf.report import advice, cleaning, counts, gallery, results, training
 from leaf.report.charts import Interval, percent, ruler
-from leaf.report.colours import variables
+from leaf.report.photos import Album
 from leaf.report.run import Run
 from leaf.report.svg import Figure, both, plural
-from leaf.report.thumbnails import Album
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -34,24 +34,34 @@ def render(run: Run) -> str:
         "near": cleaning.near(run, album),
         "rulings": cleaning.rulings(run, album),
         "flags": cleaning.flagged(run.index),
-        "synthetic": synthetic.section(run, album),
+        "synthetic": gallery.synthetic(run, album),
         "training": training.section(run),
         "results": found,
         "gallery": gallery.section(run, album),
         "advice": advice.section(run, copies["conflicting"]),
-        "changed": settings.changed(run.params),
-        "provenance": settings.provenance(run),
+        "changed": changed(run.params),
+        "provenance": provenance(run),
     }
     return fill("report.html.j2", context)
 
 
 def fill(template: str, context: dict[str, Any]) -> str:
     """Fill one of the packaged templates; every value that is not Markup is escaped."""
-    sheet = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     letters = base64.b64encode((TEMPLATES / "inter.woff2").read_bytes()).decode("ascii")
     face = f"@font-face{{font-family:Inter;font-weight:100 900;src:url(data:font/woff2;base64,{letters})}}\n"
-    style = Markup(face + variables() + sheet)  # noqa: S704 - our own style sheet
+    style = Markup(face + _sheet())  # noqa: S704 - our own style sheet
     return _environment().get_template(template).render(context, style=style) + "\n"
+
+
+def standalone(figure: Markup) -> str:
+    """A figure as an SVG file of its own: with the page's style sheet, on the page's ground."""
+    tag, _, rest = str(figure).partition(">")
+    style = f"<style>{escape(_sheet())}svg{{background:var(--paper);font-family:sans-serif}}</style>"
+    return f'{tag} xmlns="http://www.w3.org/2000/svg">\n{style}\n{rest}\n'
+
+
+def _sheet() -> str:
+    return (TEMPLATES / "page.css").read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -83,7 +93,7 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
         "lede": " ".join(filter(None, [_interval(block), run.scores.get("note")])),
         "ruler": _ruler(run, block),
         "tiles": tiles,
-        "backbone": str(run.run.get("backbone") or run.params.get("backbone", "")),
+        "backbone": str(run.training.get("backbone") or run.params.get("backbone", "")),
         "dataset": str(run.params.get("dataset", "")),
     }
 
@@ -104,3 +114,54 @@ def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
     rows += [replace(row, low=None, high=None) for row in results.baselines(run.scores)]
     told = "; ".join(f"{row.note} {percent(row.value)}" for row in rows)
     return both(lambda width: ruler(rows, f"Accuracy on one line: {told}.", width))
+
+
+def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The parameters that differ from their defaults: key, default, value, and what the key is for."""
+    table = schema.keys()
+    return [
+        {"key": key, "default": shown(table[key]["default"]), "value": shown(value), "why": table[key]["why"] or ""}
+        for key, value in values.items()
+        if key in table and value != table[key]["default"]
+    ]
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """Versions, seeds, the network and the SHA-256 of the tables that the page was made from."""
+    facts = run.training
+    network = [
+        ("Backbone", facts.get("backbone") or run.params.get("backbone")),
+        ("Parameters", _count(facts.get("parameters"))),
+        ("of these trainable", _count(facts.get("trainable_parameters"))),
+        ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels"),
+        ("Training seed", run.params.get("seed")),
+        ("Split seed", run.params.get("split_seed")),
+        ("Temperature", _rounded(run.scores.get("temperature"))),
+        ("Threshold", _rounded(run.scores.get("threshold"))),
+    ]
+    versions = [(str(name), str(value)) for name, value in sorted((facts.get("versions") or {}).items())]
+    hashes = [("models/model.keras", str(facts["model_sha256"]))] if facts.get("model_sha256") else []
+    return {
+        "network": [(name, str(value)) for name, value in network if value is not None],
+        "versions": versions,
+        "hashes": hashes + sorted(run.files.items()),
+    }
+
+
+def shown(value: Any) -> str:
+    """A parameter's value as params.yaml would say it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(shown(item) for item in value) + "]"
+    return str(value) if value != "" else "(empty)"
+
+
+def _count(value: Any) -> str | None:
+    return f"{int(value):,}" if isinstance(value, (int, float)) else None
+
+
+def _rounded(value: Any) -> str | None:
+    return f"{value:.3g}" if isinstance(value, (int, float)) else None
