@@ -51,7 +51,7 @@ def test_each_revision_is_read_as_it_was(here):
 
 @pytest.mark.slow
 def test_groups_of_parameters_become_dotted_keys(here):
-    assert read_summary("one").params["learning_rate.max"] == "1e-3"
+    assert read_summary("one").params["learning_rate.max"] == 0.001
 
 
 @pytest.mark.slow
