@@ -26,9 +26,9 @@ import pandas as pd
 from runs import ROOT, figures, run_all, scored
 
 from leaf.experiments import parse_settings, read_experiments
-from leaf.scoring.baselines import regression
+from leaf.scoring.baselines import logistic_regression
+from leaf.scoring.calibration import log_loss
 from leaf.scoring.compare import Comparison, compare, holm
-from leaf.scoring.metrics import log_loss
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"
@@ -68,7 +68,7 @@ def logistic(folder: Path, weights: Path) -> pd.DataFrame:
         networks.frozen_features(images, rows, "mobilenet_v2", str(weights), sha256(weights))
         for rows in (train, test["image"].to_numpy())
     )
-    probability = regression(learnt, labels.loc[train].to_numpy(), judged)
+    probability = logistic_regression(learnt, labels.loc[train].to_numpy(), judged)
     return test.assign(probability=probability, predicted=(probability >= 0.5).astype(int))
 
 

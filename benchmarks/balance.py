@@ -12,7 +12,7 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from measure import alternate, arguments, peak_memory, report, row
 
-from leaf.resampling import plan_images, synthesize
+from leaf.resampling import interpolate, plan_images
 from leaf.store import new_array, read_array
 
 # (healthy, unhealthy, height and width, repeats)
@@ -43,7 +43,7 @@ def main() -> None:
             images = read_array(source)
             plan = plan_images(images, np.arange(len(labels)), labels, "smote", ["healthy", "unhealthy"], 5, SEED)
             with new_array(made, (len(plan), *images.shape[1:]), images.dtype) as out:
-                synthesize(images, plan, out)
+                interpolate(images, plan, out)
 
         def plain() -> None:
             images = read_array(source)

@@ -24,6 +24,7 @@ from measure import arguments, in_turn, peak_memory, report, row
 from PIL import Image
 
 from leaf.drawing import draw_dataset, scaled
+from leaf.params import Params
 from leaf.similarity.cleaning import Cleaned, Settings, clean
 from leaf.similarity.decisions import COLUMNS
 
@@ -52,7 +53,7 @@ def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
     """The stage, hashes included."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [blake2b(image.data, digest_size=16).hexdigest() for image in images]
-    return clean(images, index, "auto", NO_RULINGS, Settings(same_photo=same_photo))
+    return clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=same_photo)))
 
 
 def by_cleanvision(folder: Path) -> list[set[int]]:

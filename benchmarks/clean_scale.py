@@ -17,7 +17,8 @@ import pandas as pd
 from measure import arguments, detail, peak_memory, report, row
 
 from leaf.drawing import draw_leaf
-from leaf.similarity import distances, near
+from leaf.params import Params
+from leaf.similarity import distances
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS
 from leaf.store import new_array, read_array
@@ -51,7 +52,7 @@ def variants(path: Path, count: int, photographs: list[np.ndarray]) -> None:
 def check(images: np.ndarray) -> None:
     """Compare the near copies among the first images with the mean squared errors of all their pairs."""
     rows = np.arange(min(SAMPLE, len(images)))
-    found = near.near_pairs(images, rows, distances.thumbnails(images, rows), THRESHOLD)
+    found = distances.near_pairs(images, rows, distances.block_means(images, rows), THRESHOLD)
     flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)
     squares = (flat**2).sum(axis=1)
     mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
@@ -77,7 +78,7 @@ def main() -> None:
             def run(images: np.ndarray = images) -> None:
                 index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
                 index["hash"] = [blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
-                clean(images, index, "auto", NO_RULINGS, Settings(same_photo=False))
+                clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=False)))
 
             memory[count] = peak_memory(run)
             per_image[count] = []

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from leaf.params import Params
 from leaf.reading.ingest import ingest
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS
@@ -70,7 +71,7 @@ def ours(images: np.ndarray) -> list[set[int]]:
     """The groups of `clean` with its default settings."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [blake2b(image.data, digest_size=16).hexdigest() for image in images]
-    decisions = clean(images, index, [], NO_RULINGS, Settings()).decisions
+    decisions = clean(images, index, [], NO_RULINGS, Settings.from_params(Params())).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
 
 

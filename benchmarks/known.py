@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from statsmodels.stats.proportion import proportion_confint
 
 from leaf import networks
 from leaf.reading.decode import SUFFIXES, decode
+from leaf.scoring.metrics import wilson
 from leaf.serving import ood
 from leaf.serving.classifier import companions
 from leaf.serving.ood import looks
@@ -190,9 +190,9 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
     return given[nearest >= ood.COPY]
 
 
-def wilson(flagged: int, count: int) -> str:
+def interval(flagged: int, count: int) -> str:
     """The 95 % interval of a share, in percent."""
-    low, high = proportion_confint(flagged, count, method="wilson")
+    low, high = wilson(flagged, count)
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
@@ -215,7 +215,7 @@ def main() -> None:
             ~memory.holds(features, images),
         ]
         shares = " | ".join(f"{100 * flag.mean():.1f} %" for flag in flags)
-        print(f"| {name} | {len(images)} | {shares} | {wilson(int(flags[-1].sum()), len(images))} |")
+        print(f"| {name} | {len(images)} | {shares} | {interval(int(flags[-1].sum()), len(images))} |")
     print("\n\\* not looked at when the limits were chosen")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from leaf.errors import one_line_errors
 from leaf.params import read_params
-from leaf.resampling import plan_images, synthesize
+from leaf.resampling import interpolate, plan_images
 from leaf.splitting import check_synthetic
 from leaf.store import new_array, read_array, read_table, write_json, write_table
 
@@ -28,7 +28,7 @@ def main() -> None:
     )
     check_synthetic(plan, splits)
     with new_array("data/balanced/images.npy", (len(plan), *images.shape[1:]), images.dtype) as out:
-        synthesize(images, plan, out)
+        interpolate(images, plan, out)
     write_table(plan, "data/balanced/index.csv")
 
     before = np.bincount(train["label"], minlength=2)

@@ -2,6 +2,7 @@
 
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
+from leaf.reading.decode import read_references
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS
 from leaf.store import read_array, read_table, write_json, write_table
@@ -9,8 +10,7 @@ from leaf.store import read_array, read_table, write_json, write_table
 
 def main() -> None:
     """Read the ingested images and the person's rulings, decide, and write the tables of data/cleaned/."""
-    values = vars(read_params("clean"))
-    references = values.pop("references")
+    params = read_params("clean")
     images = read_array("data/ingested/images.npy")
     index = read_table(
         "data/ingested/index.csv",
@@ -20,12 +20,10 @@ def main() -> None:
     if len(index) != len(images):
         raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
     overrides = read_table("data/overrides.csv", COLUMNS, text=COLUMNS)
-    if references != "auto" and not all(isinstance(each, int) for each in references):
-        from leaf.reading.decode import read_references
+    named = params.references
+    references = named if named == "auto" else read_references(named, images.shape[1])
 
-        references = read_references(references, images.shape[1])
-
-    cleaned = clean(images, index, references, overrides, Settings(**values))
+    cleaned = clean(images, index, references, overrides, Settings.from_params(params))
 
     write_table(cleaned.decisions, "data/cleaned/decisions.csv")
     write_table(cleaned.distances, "data/cleaned/distances.csv")

@@ -11,6 +11,7 @@ import typer
 from leaf.errors import LeafError
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 from leaf.scoring.compare import Comparison, compare, holm
+from leaf.similarity.groups import components, same_name_pairs
 
 app = typer.Typer()
 
@@ -77,18 +78,9 @@ def check_same_images(one: ScoredRevision, other: ScoredRevision, split: str) ->
 
 
 def joined_groups(groupings: Sequence[np.ndarray]) -> np.ndarray:
-    """Images that any of the groupings (each (N,)) puts together, as one grouping, int (N,)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    images = np.arange(len(groupings[0]))
-    links = []
-    for grouping in groupings:
-        _, first, place = np.unique(grouping, return_index=True, return_inverse=True)
-        links.append((images, first[place]))
-    rows, columns = (np.concatenate(ends) for ends in zip(*links, strict=True))
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(images), len(images)))
-    return connected_components(graph, directed=False)[1]
+    """Images that any of the groupings (each (N,)) puts together, as one grouping, int64 (N,)."""
+    pairs = [same_name_pairs(grouping) for grouping in groupings]
+    return components(len(groupings[0]), np.concatenate(pairs))
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:

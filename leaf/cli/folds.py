@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
-from leaf.scoring.intervals import t_interval, wilson
+from leaf.scoring.metrics import t_interval, wilson
 
 app = typer.Typer()
 

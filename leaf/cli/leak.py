@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -192,10 +192,10 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     index = ingest(recipe.dataset, path, (first, second), recipe.image_size, recipe.unreadable == "skip").index
     named = recipe.references
     images = read_array(path)
-    chosen = {name: getattr(recipe, name) for name in Settings.__dataclass_fields__} | {"duplicates": "remove"}
+    settings = replace(Settings.from_params(recipe), duplicates="remove")
     rulings = read_table("data/overrides.csv", COLUMNS, text=COLUMNS)
     references = named if named == "auto" else read_references(named, recipe.image_size)
-    return images, clean(images, index, references, rulings, Settings(**chosen)).decisions
+    return images, clean(images, index, references, rulings, settings).decisions
 
 
 def _features(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:

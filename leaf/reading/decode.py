@@ -20,8 +20,17 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 PIXELS = 89_478_485  # of one image; Pillow's own guard against decompression bombs
 # what Pillow's decoders raise where a broken file leads them
 _BROKEN = (
-    *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, SyntaxError),
-    *(EOFError, struct.error, zlib.error),
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
 )
 # A JPEG is decoded at 1/2, 1/4 or 1/8 while that leaves this many times the wanted size: less than half the time, and
 # logistic regression on MobileNetV2's features told 1,246 leaves of 256 pixels at 96 apart as well as from whole ones.
@@ -48,7 +57,7 @@ def from_pil(image: Image.Image, size: int) -> np.ndarray:
     """Give an opened image as `decode` gives a file. Raises UnreadableError."""
     with _readable():
         pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
-        return fit(pixels[None], size)[0]
+        return crop_and_resize(pixels[None], size)[0]
 
 
 @contextmanager
@@ -91,7 +100,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
-def fit(images: np.ndarray, size: int) -> np.ndarray:
+def crop_and_resize(images: np.ndarray, size: int) -> np.ndarray:
     """Centre-crop images (N, H, W, 3), uint8 or float32, to squares and resize them to `size`; same dtype.
 
     Shrinking averages the area under each new pixel (OpenCV's INTER_AREA), but is bilinear where that would blur: by

@@ -1,17 +1,41 @@
-"""A folder of image files as a data set: class folders, train/validation/test folders, or a metadata.csv."""
+"""A folder of image files as a data set: class folders, train/validation/test folders, or a metadata.csv.
 
+metadata.csv names the files; it may give each its label (else its class folder does), group and split.
+"""
+
+import csv
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.reading.decode import SUFFIXES, UnreadableError, decode
-from leaf.reading.metadata import FILE, Entry, read_metadata, split_name
 from leaf.reading.source import Block, Rows, cores, in_order
 
 BLOCK = 64  # images handed on at a time
+METADATA = "metadata.csv"
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file: its path relative to the data set, its label 0 or 1, group and split ("" where not given)."""
+
+    file: str
+    label: int
+    group: str
+    split: str
 
 
 class FolderSource:
@@ -23,14 +47,14 @@ class FolderSource:
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
-        if os.path.lexists(root / FILE):
-            _check_inside(root, FILE)
-            entries = read_metadata(root, classes)
+        if os.path.lexists(root / METADATA):
+            _check_inside(root, METADATA)
+            entries = _read_metadata(root, classes)
             for entry in entries:
                 _check_inside(root, entry.file)
             others = sum(1 for _ in _image_files(root, "")) - len(entries)
             if others > 0:
-                self.notes.append(f"{others} image files are not in {FILE} and stay out")
+                self.notes.append(f"{others} image files are not in {METADATA} and stay out")
         else:
             entries = _by_folder(root, classes)
         if not entries:
@@ -43,12 +67,12 @@ class FolderSource:
             [entry.split for entry in entries],
         )
 
-    def blocks(self, size: int, whole: bool) -> Iterator[Block]:
-        """Decode the files on all cores and give the readable ones in order, uint8 (float32 unless `whole`).
+    def blocks(self, size: int, as_uint8: bool) -> Iterator[Block]:
+        """Decode the files on all cores and give the readable ones in order, uint8 where `as_uint8`, else float32.
 
         Files that cannot be read are noted in `unreadable`, or raise LeafError if they are to be refused.
         """
-        dtype = np.uint8 if whole else np.float32
+        dtype = np.uint8 if as_uint8 else np.float32
         places: list[int] = []
         images: list[np.ndarray] = []
         for place, image in in_order(lambda files: self._decode(files, size), self.rows.source, cores()):
@@ -81,7 +105,7 @@ class FolderSource:
 def _by_folder(root: Path, classes: tuple[str, str]) -> list[Entry]:
     """Entries from class folders, or from class folders inside train/validation/test folders."""
     folders = _folders(root, "")
-    splits = {folder: split_name(folder) for folder in folders}
+    splits = {folder: _split_name(folder) for folder in folders}
     if folders and all(splits.values()):
         parts = [
             (f"{folder}/{name}", name, split) for folder, split in splits.items() for name in _folders(root, folder)
@@ -155,3 +179,61 @@ def _check_inside(root: Path, path: str) -> None:
         raise LeafError(
             f"{root}: {path!r} leads out of the data set's folder; put the file itself there (DVC: cache.type copy)"
         )
+
+
+def _split_name(text: str) -> str:
+    """`train`, `validation` or `test` for what people call them, "" for anything else."""
+    return _SPLITS.get(text.strip().lower(), "")
+
+
+def _read_metadata(root: Path, classes: tuple[str, str]) -> list[Entry]:
+    """Read metadata.csv of the folder `root`. Raises LeafError naming the line of the first mistake."""
+    path = root / METADATA
+    entries: list[Entry] = []
+    seen: set[str] = set()
+    for line, row in _metadata_rows(path):
+        entry = _entry(root, row, classes, f"{path}: line {line}")
+        if entry.file in seen:
+            raise LeafError(f"{path}: line {line}: {entry.file!r} stands there twice")
+        seen.add(entry.file)
+        entries.append(entry)
+    return entries
+
+
+def _metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = reader.fieldnames or []
+            if "file" not in names:
+                found = ", ".join(names) or "none"
+                raise LeafError(f"{path}: its columns are {found}; valid: file, and any of label, group, split")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise LeafError(f"{path}: line {reader.line_num}: not {len(names)} fields")
+                yield reader.line_num, row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise LeafError(f"{path}: not a readable CSV table in UTF-8 ({error})") from None
+
+
+def _entry(root: Path, row: dict[str, str], classes: tuple[str, str], where: str) -> Entry:
+    name = row["file"]
+    pure = PurePosixPath(name)
+    if not name or "\0" in name or "\r" in name or pure.is_absolute() or ".." in pure.parts:
+        raise LeafError(f"{where}: the file {name!r}; valid: a path inside the data set's folder, without ..")
+    try:
+        mode = (root / pure).stat().st_mode
+    except (OSError, ValueError):
+        raise LeafError(f"{where}: {name!r}: no such file in {root}") from None
+    if not stat.S_ISREG(mode):
+        raise LeafError(f"{where}: {name!r} is no file")
+    label = row["label"] if "label" in row else next((part for part in pure.parts[:-1] if part in classes), None)
+    if label is None:
+        raise LeafError(f"{where}: {name!r} lies in no class folder; valid: {', '.join(classes)}, or a column `label`")
+    if label not in classes:
+        raise LeafError(f"{where}: the label {label!r}; valid: {', '.join(classes)} (key `classes`)")
+    given = (row.get("split") or "").strip()
+    split = _split_name(given)
+    if given and not split:
+        raise LeafError(f"{where}: the split {given!r}; valid: train, validation, test, or empty")
+    return Entry(str(pure), classes.index(label), row.get("group") or "", split)

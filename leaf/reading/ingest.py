@@ -119,7 +119,7 @@ def _write(
     hashes: list[str] = []
     marks: list[str] = []
     with growing_array(path, (size, size, 3), dtype) as array:
-        for block in source.blocks(size, whole=dtype == np.uint8):
+        for block in source.blocks(size, as_uint8=dtype == np.uint8):
             array.append(block.images)
             places.append(block.places)
             hashes += [blake2b(image.data, digest_size=16).hexdigest() for image in block.images]

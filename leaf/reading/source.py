@@ -9,9 +9,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from leaf.errors import LeafError
-from leaf.reading.pickles import shown
-
 
 class FractionalError(Exception):
     """A value that uint8 cannot hold came up: the images have to be read again, as float32."""
@@ -42,8 +39,8 @@ class Source(Protocol):
     unreadable: dict[str, str]
     notes: list[str]
 
-    def blocks(self, size: int, whole: bool) -> Iterator[Block]:
-        """Give the images in order: uint8 if `whole` (raising FractionalError where that loses), else float32."""
+    def blocks(self, size: int, as_uint8: bool) -> Iterator[Block]:
+        """Give the images in order: uint8 where `as_uint8` (FractionalError where that would lose), else float32."""
         ...
 
 
@@ -76,20 +73,3 @@ def in_order(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def to_numbers(values: list[str | int] | np.ndarray, classes: tuple[str, str], name: str) -> np.ndarray:
-    """Labels as uint8 (N,), 0 for classes[0]: from class names, or from whole numbers 0 and 1.
-
-    Raises LeafError with the first label that is neither, and where it stands.
-    """
-    known: dict[str | int, int] = {classes[0]: 0, classes[1]: 1, 0: 0, 1: 1}
-    numbers = np.empty(len(values), np.uint8)
-    for place, value in enumerate(values):
-        number = known.get(value)
-        if number is None:
-            raise LeafError(
-                f"{name}: labels: image {place} is {shown(repr(value))}; valid: {', '.join(classes)} (key `classes`)"
-            )
-        numbers[place] = number
-    return numbers

@@ -4,13 +4,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from leaf.report.charts import ranking
 from leaf.report.photos import Album
 from leaf.report.run import Run, rows
 from leaf.report.svg import both, number, plural, share_shown
+from leaf.similarity.groups import components
 
 REFERENCES, RANKS = 6, 200
 GROUPS, ROW = 12, 8
@@ -66,7 +65,9 @@ def copies(run: Run, album: Album) -> dict[str, Any]:
     outside = set(table.index[table["reason"] == "outlier"])
     pairs = run.pairs[run.pairs["kind"].isin(COPIES)]
     pairs = pairs[~pairs["image"].isin(outside) & ~pairs["other"].isin(outside)]
-    groups = components(pairs["image"].to_numpy(int), pairs["other"].to_numpy(int))
+    joined = pairs[["image", "other"]].to_numpy(np.int64)
+    images = pd.Series(np.unique(joined))
+    groups = [list(group) for _, group in images.groupby(components(len(table), joined)[images])]
     labels = run.index.set_index("image")["label"].astype(int)
     conflicting = {group[0] for group in groups if labels.reindex(group).nunique() > 1}
     groups.sort(key=lambda group: (group[0] not in conflicting, -len(group), group[0]))
@@ -130,17 +131,6 @@ def rulings(run: Run, album: Album) -> dict[str, Any] | None:
         fate = "left out" if not row["kept"] else f"now {after}" if before != after else "kept"
         shown.append({"photo": album.photo(row["image"]), "before": before, "fate": fate})
     return {"rows": shown, "total": len(ruled), "note": share_shown(len(shown), len(ruled), "rulings")}
-
-
-def components(one: np.ndarray, other: np.ndarray) -> list[list[int]]:
-    """Groups of images joined by pairs (one[i], other[i]), int (P,); each ascending, in the order of their smallest."""
-    images, places = np.unique(np.concatenate([one, other]), return_inverse=True)
-    if not len(images):
-        return []
-    pairs = coo_array((np.ones(len(one)), np.split(places, 2)), shape=(len(images), len(images)))
-    component = connected_components(pairs, directed=False)[1]
-    members = np.split(images[np.argsort(component, kind="stable")], np.cumsum(np.bincount(component))[:-1])
-    return sorted(group.tolist() for group in members)
 
 
 def _natural(name: str) -> tuple[int, int, str]:

@@ -1,5 +1,5 @@
 """Making the training classes equal: SMOTE with its parents kept, or copies."""
 
-from leaf.resampling.smote import COLUMNS, METHODS, plan_images, synthesize
+from leaf.resampling.smote import interpolate, plan_images
 
-__all__ = ["COLUMNS", "METHODS", "plan_images", "synthesize"]
+__all__ = ["interpolate", "plan_images"]

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 
-def regression(train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Probabilities of class 1, float64 (len(asked),), by logistic regression on standardised features.
+def logistic_regression(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Probabilities of class 1, float64 (N,), by logistic regression on standardised features.
 
-    `train` (M, D) with labels 0/1 of both classes, `asked` (N, D).
+    `train` (M, D) with labels 0/1 of both classes, `features` (N, D) to predict for.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -16,7 +16,7 @@ def regression(train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray) -
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit(train, train_labels)
-    return model.predict_proba(asked)[:, 1].astype(np.float64)
+    return model.predict_proba(features)[:, 1].astype(np.float64)
 
 
 def baseline_probabilities(
@@ -29,7 +29,7 @@ def baseline_probabilities(
     """
     result = {"majority": np.full(len(rows), float(np.mean(train_labels)))}
     for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
-        result[name] = regression(describe(images, train_rows), train_labels, describe(images, rows))
+        result[name] = logistic_regression(describe(images, train_rows), train_labels, describe(images, rows))
     return result
 
 
@@ -78,23 +78,23 @@ def _histograms(
     return histograms
 
 
-def neighbour(train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def nearest_neighbour(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
     """The label of the one nearest training image (N,), by Euclidean distance of features (M, D) and (N, D)."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict(asked)
+    return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict(features)
 
 
 LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "logistic": regression,
-    "neighbour": neighbour,
+    "logistic": logistic_regression,
+    "neighbour": nearest_neighbour,
 }
 
 
 def cross_validated(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int, seed: int
 ) -> np.ndarray:
-    """Which images (N,) a learner gets right, each asked in the one fold of `folds` that it is not learned in: bool.
+    """Which images (N,) a learner predicts right, each in the one fold of `folds` that it was not trained on: bool.
 
     `features` (N, D), `labels` 0/1 (N,), `groups` (N,): a group stays in one fold. Stratified, drawn by `seed`.
     """
@@ -102,6 +102,6 @@ def cross_validated(
 
     right = np.zeros(len(labels), bool)
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        answer = LEARNERS[learner](features[train], labels[train], features[test])
-        right[test] = (answer >= 0.5) == labels[test]
+        predicted = LEARNERS[learner](features[train], labels[train], features[test])
+        right[test] = (predicted >= 0.5) == labels[test]
     return right

@@ -1,42 +1,69 @@
-"""What is chosen on the validation split: the threshold and the temperature."""
+"""Calibration: how far probabilities are from the shares that come true, and the temperature that corrects them."""
 
 import math
+from typing import TypedDict
 
 import numpy as np
-
-from leaf.scoring.metrics import log_loss, roc_curve
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
 
 _EPSILON = np.finfo(np.float64).eps
 _TEMPERATURES = 0.05, 20.0
+BINS = 10
 
 
-def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The threshold of the best balanced accuracy: labels 0/1 (N,), probabilities of 1 (N,); 0.5 with one class alone.
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of −log of the true class's probability, natural log; probabilities are kept one float step from 0 and 1."""
+    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
+    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
 
-    It lies half-way between the two probabilities that it parts, so that a rounding error on another machine moves no
-    image across. Of several as good, the one nearest to 0.5.
+
+class Bin(TypedDict):
+    """One bar of the calibration figure: images whose confidence lies from `low` to `high`."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Images by the probability of the likelier class, in equal steps from 0.5 to 1; empty bins are left out.
+
+    `confidence` is the mean of those probabilities, `accuracy` the share in which the likelier class is the true one.
     """
-    if len(np.unique(labels)) < 2:
-        return 0.5
-    fpr, tpr, thresholds = roc_curve(labels, probabilities)
-    gain = tpr - fpr  # balanced accuracy is (1 + tpr − fpr) / 2
-    best = thresholds[gain >= gain.max() - 1e-12]
-    values = np.unique(probabilities)
-    below = np.append(0.0, values)[np.searchsorted(values, best)]  # the next lower probability, 0 under the lowest
-    middles = np.clip((np.minimum(best, 1) + below) / 2, _EPSILON, 1 - _EPSILON)
-    return float(middles[np.abs(middles - 0.5).argmin()])
+    confidence = np.maximum(probabilities, 1 - probabilities)
+    right = (probabilities >= 0.5) == (labels == 1)
+    edges = np.linspace(0.5, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    return [
+        Bin(
+            low=float(edges[index]),
+            high=float(edges[index + 1]),
+            images=int(inside.sum()),
+            confidence=float(confidence[inside].mean()),
+            accuracy=float(right[inside].mean()),
+        )
+        for index in range(bins)
+        if (inside := place == index).any()
+    ]
+
+
+def expected_calibration_error(bins: list[Bin]) -> float:
+    """Mean gap between confidence and accuracy over the bins, weighted by their images (Guo 2017)."""
+    images = sum(row["images"] for row in bins)
+    return sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / images
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities of 1 as they would be with the logits divided by `temperature`."""
     p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    return 1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / temperature))
+    return expit(logit(p) / temperature)
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The temperature, 0.05 to 20, of the lowest log loss (Guo 2017); `probabilities` are those at temperature 1."""
-    from scipy.optimize import minimize_scalar
-
     low, high = (math.log(limit) for limit in _TEMPERATURES)
     found = minimize_scalar(
         lambda log: log_loss(labels, with_temperature(probabilities, math.exp(log))),

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from leaf.scoring.baselines import baseline_probabilities
-from leaf.scoring.calibration import best_temperature, best_threshold
-from leaf.scoring.intervals import wilson
-from leaf.scoring.metrics import measure, predict, roc_curve
+from leaf.scoring.calibration import best_temperature
+from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, wilson
 
-Ask = Callable[[np.ndarray, float], np.ndarray]
+PredictProba = Callable[[np.ndarray, float], np.ndarray]
 """Rows of images and a temperature in, probabilities of class 1 out, float64."""
 
 NO_TEST = (
@@ -20,8 +19,14 @@ NO_TEST = (
     "fitted), so their figures flatter the model. Set test_size for an honest estimate."
 )
 _TEST_METRICS = (
-    *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
-    *("f1", "roc_auc", "log_loss", "calibration_error"),
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "balanced_accuracy",
+    "f1",
+    "roc_auc",
+    "log_loss",
+    "calibration_error",
 )
 
 
@@ -34,15 +39,15 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]
     roc: pd.DataFrame
     gallery: pd.DataFrame
-    judged_on: Literal["test", "validation"]
+    scored_split: Literal["test", "validation"]
 
     @property
     def summary(self) -> str:
         """The accuracy with its interval, beside the baselines, in a few lines."""
-        block, baseline = self.scores["splits"][self.judged_on], self.scores["baseline"]
+        block, baseline = self.scores["splits"][self.scored_split], self.scores["baseline"]
         before = block["before_calibration"]
         lines = [
-            f"{self.judged_on}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
+            f"{self.scored_split}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
             f"{block['accuracy_high']:.3f}) on {block['images']} images, threshold {self.scores['threshold']:.3f}",
             "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
         ]
@@ -57,56 +62,56 @@ class Evaluation:
 def evaluate(
     images: np.ndarray,
     table: pd.DataFrame,
-    ask: Ask,
-    threshold: float | Literal["validation"] = 0.5,
-    calibrate: Literal["none", "temperature"] = "none",
+    predict_proba: PredictProba,
+    threshold: float | Literal["validation"],
+    calibrate: Literal["none", "temperature"],
 ) -> Evaluation:
     """Score a network on validation and test beside the baselines.
 
     `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
-    a row of `images`. Threshold and temperature are chosen on validation alone, where they are not given. Without a
-    test split the baselines are judged on validation, as the network then is.
+    a row of `images`. `predict_proba` is the network. Threshold and temperature are chosen on validation alone, where
+    they are not given. Without a test split the baselines are scored on validation, as the network then is.
     """
     table = table.sort_values("image")
     present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
     held_out = {name: table[table["split"].eq(name)] for name in present}
     validation = held_out["validation"]
     labels = validation["label"].to_numpy()
-    answers = {name: ask(part["image"].to_numpy(), 1.0) for name, part in held_out.items()}
+    probabilities = {name: predict_proba(part["image"].to_numpy(), 1.0) for name, part in held_out.items()}
     temperature, before = 1.0, None
     if calibrate == "temperature":
-        before = answers
+        before = probabilities
         temperature = best_temperature(labels, before["validation"])
-        answers = {name: ask(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
-    cut = best_threshold(labels, answers["validation"]) if threshold == "validation" else float(threshold)
+        probabilities = {name: predict_proba(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
+    cut = best_threshold(labels, probabilities["validation"]) if threshold == "validation" else float(threshold)
 
-    judged_on: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
-    predictions = {name: _predictions(held_out[name], answers[name], cut) for name in present}
+    scored_split: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
+    predictions = {name: _predictions(held_out[name], probabilities[name], cut) for name in present}
     blocks = {
-        name: measure(part["label"].to_numpy(), part["probability"].to_numpy(), cut)
+        name: compute_metrics(part["label"].to_numpy(), part["probability"].to_numpy(), cut)
         for name, part in predictions.items()
     }
     for name, block in blocks.items():
         block["before_calibration"] = _before(held_out[name]["label"].to_numpy(), before[name]) if before else None
-    judged = predictions[judged_on]
-    baseline = _baselines(images, table[table["split"].eq("train")], judged)
-    sources = table.set_index("image")["source"].loc[judged["image"]].astype(str)
+    scored = predictions[scored_split]
+    baseline = _baselines(images, table[table["split"].eq("train")], scored)
+    sources = table.set_index("image")["source"].loc[scored["image"]].astype(str)
     scores = {
         "threshold": cut,
         "threshold_source": "validation" if threshold == "validation" else "given",
         "temperature": temperature,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
         "baseline": baseline,
-        "by_folder": by_folder(judged, sources),
-        "note": "" if judged_on == "test" else NO_TEST,
+        "by_folder": by_folder(scored, sources),
+        "note": "" if scored_split == "test" else NO_TEST,
     }
     return Evaluation(
         predictions=pd.concat(predictions.values()).sort_values("image", ignore_index=True),
         scores=scores,
         metrics=_metrics(scores),
         roc=pd.concat([_roc(name, part) for name, part in predictions.items()], ignore_index=True),
-        gallery=gallery(judged, cut),
-        judged_on=judged_on,
+        gallery=gallery(scored, cut),
+        scored_split=scored_split,
     )
 
 
@@ -117,16 +122,16 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 
 def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """What a temperature is there to lower, at temperature 1."""
-    block = measure(labels, probabilities, 0.5)
+    block = compute_metrics(labels, probabilities, 0.5)
     return {key: block[key] for key in ("log_loss", "calibration_error")}
 
 
-def _baselines(images: np.ndarray, train: pd.DataFrame, judged: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def _baselines(images: np.ndarray, train: pd.DataFrame, scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
     found = baseline_probabilities(
-        images, train["image"].to_numpy(), train["label"].to_numpy(), judged["image"].to_numpy()
+        images, train["image"].to_numpy(), train["label"].to_numpy(), scored["image"].to_numpy()
     )
-    labels = judged["label"].to_numpy()
-    return {name: measure(labels, probabilities, 0.5) for name, probabilities in found.items()}
+    labels = scored["label"].to_numpy()
+    return {name: compute_metrics(labels, probabilities, 0.5) for name, probabilities in found.items()}
 
 
 def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, float]]:

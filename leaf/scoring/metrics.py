@@ -1,44 +1,37 @@
-"""Every figure of one split: a plain mapping, as scores.json holds it."""
+"""Every figure of one split, as scores.json holds it, with 95 % intervals."""
 
 import math
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import rankdata, t
 
-from leaf.scoring.intervals import roc_area, wilson
+from leaf.scoring.calibration import calibration_bins, expected_calibration_error, log_loss
 
 _EPSILON = np.finfo(np.float64).eps
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Labels, int64 (N,): 1 where the probability of 1 reaches the threshold."""
+    """Predicted labels, int64 (N,): 1 where the probability of 1 reaches the threshold."""
     return (probabilities >= threshold).astype(np.int64)
 
 
-def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean of −log of the true class's probability, natural log; probabilities are kept one float step from 0 and 1."""
-    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """[[true negatives, false positives], [false negatives, true positives]], int64 (2, 2)."""
-    return np.bincount(2 * labels + predicted, minlength=4).reshape(2, 2)
-
-
-def measure(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
-    """All scores of a split of at least one image: labels 0/1 int (N,), probabilities of 1 float64 (N,).
+def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
+    """All metrics of a split of at least one image: labels 0/1 int (N,), probabilities of 1 float64 (N,).
 
     A figure that is not defined (recall of a class that is absent, say) is nan, and so null in JSON.
     """
-    (tn, fp), (fn, tp) = table = confusion(labels, predict(probabilities, threshold))
+    table = np.bincount(2 * labels + predict(probabilities, threshold), minlength=4).reshape(2, 2)
+    (tn, fp), (fn, tp) = table
     images, right = len(labels), int(tn + tp)
     low, high = wilson(right, images)
     area, area_low, area_high = roc_area(labels, probabilities)
     recall = _share(tp, tp + fn)
-    bins = calibration(labels, probabilities)
+    bins = calibration_bins(labels, probabilities)
     fpr, tpr, _ = roc_curve(labels, probabilities)
-    along, precision = precision_recall_curve(labels, probabilities)
+    pr_recall, pr_precision = precision_recall_curve(labels, probabilities)
     return {
         "images": images,
         "accuracy": right / images,
@@ -56,7 +49,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> 
         "calibration_error": expected_calibration_error(bins),
         "confusion": table.tolist(),
         "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "precision_recall": {"recall": along.tolist(), "precision": precision.tolist()},
+        "precision_recall": {"recall": pr_recall.tolist(), "precision": pr_precision.tolist()},
         "calibration": bins,
     }
 
@@ -65,75 +58,111 @@ def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else math.nan
 
 
-BINS = 10
-
-
-class Bin(TypedDict):
-    """One bar of the calibration figure: images whose confidence lies from `low` to `high`."""
-
-    low: float
-    high: float
-    images: int
-    confidence: float
-    accuracy: float
-
-
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """False and true positive rates and the thresholds that give them, float64, from (0, 0) to (1, 1).
 
-    Labels 0/1 (N,), probabilities of 1 (N,). Corners alone, no points on a straight line between them. The first
-    threshold lies just above every probability: finite, since plotting tools do not read infinity. A rate of an absent
-    class is nan.
+    Labels 0/1 (N,), probabilities of 1 (N,). Corners alone, no points on a straight line between them. Unlike
+    scikit-learn's, the first threshold is finite, just above every probability, since plotting tools do not read
+    infinity; and a rate of an absent class is nan without a warning.
     """
-    thresholds, positives, negatives = _counts(labels, probabilities)
+    false, true, thresholds = _counts(labels, probabilities)
+    false, true = np.append(0, false), np.append(0, true)
+    thresholds = np.append(np.nextafter(thresholds[0], 2), thresholds)
     corner = np.ones(len(thresholds), bool)
-    corner[1:-1] = (np.diff(positives, 2) != 0) | (np.diff(negatives, 2) != 0)
+    corner[1:-1] = (np.diff(true, 2) != 0) | (np.diff(false, 2) != 0)
     with np.errstate(invalid="ignore"):
-        rates = negatives / negatives[-1], positives / positives[-1]
-    return rates[0][corner], rates[1][corner], thresholds[corner]
+        return (false / false[-1])[corner], (true / true[-1])[corner], thresholds[corner]
+
+
+def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The threshold of the best balanced accuracy: labels 0/1 (N,), probabilities of 1 (N,); 0.5 with one class alone.
+
+    It lies half-way between the two probabilities that it separates, so that a rounding error on another machine
+    changes no prediction. Of several as good, the one nearest to 0.5.
+    """
+    if len(np.unique(labels)) < 2:
+        return 0.5
+    fpr, tpr, thresholds = roc_curve(labels, probabilities)
+    gain = tpr - fpr  # balanced accuracy is (1 + tpr − fpr) / 2
+    best = thresholds[gain >= gain.max() - 1e-12]
+    values = np.unique(probabilities)
+    below = np.append(0.0, values)[np.searchsorted(values, best)]  # the next lower probability, 0 under the lowest
+    middles = np.clip((np.minimum(best, 1) + below) / 2, _EPSILON, 1 - _EPSILON)
+    return float(middles[np.abs(middles - 0.5).argmin()])
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall, ascending, and the precision at it, float64; one point per distinct probability."""
-    _, positives, negatives = _counts(labels, probabilities)
+    """Recall, ascending, and the precision at it, float64; one point per distinct probability.
+
+    Unlike scikit-learn's, it has no added point (0, 1), and the recall of an absent class is nan, not 1.
+    """
+    false, true, _ = _counts(labels, probabilities)
     with np.errstate(invalid="ignore"):
-        return positives[1:] / positives[-1], positives[1:] / (positives[1:] + negatives[1:])
+        return true / true[-1], true / (true + false)
 
 
 def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds, descending, and the positives and negatives at or above each; first one above every probability."""
-    order = np.argsort(-probabilities, kind="stable")
-    ordered = probabilities[order]
-    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each run of equal probabilities
-    positives = np.cumsum(labels[order] == 1)[last]
-    negatives = last + 1 - positives
-    thresholds = np.append(np.nextafter(ordered[0], 2), ordered[last])
-    return thresholds, np.append(0, positives), np.append(0, negatives)
+    """False and true positives at each distinct probability as the threshold, and the thresholds, descending."""
+    from sklearn.metrics import confusion_matrix_at_thresholds  # seconds to import that an interval need not pay
+
+    _, false, _, true, thresholds = confusion_matrix_at_thresholds(labels, probabilities, pos_label=1)
+    return false, true, thresholds
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """Images by the probability of the likelier class, in equal steps from 0.5 to 1; empty bins are left out.
+def wilson(right: int, images: int) -> tuple[float, float]:
+    """Wilson's score interval (1927) for `right` of `images`; (nan, nan) of none.
 
-    `confidence` is the mean of those probabilities, `accuracy` the share in which the likelier class is the true one.
+    It stays inside 0..1 and keeps its width where everything is right, unlike the textbook ± 1.96 standard errors.
     """
-    confidence = np.maximum(probabilities, 1 - probabilities)
-    right = (probabilities >= 0.5) == (labels == 1)
-    edges = np.linspace(0.5, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
-    return [
-        Bin(
-            low=float(edges[index]),
-            high=float(edges[index + 1]),
-            images=int(inside.sum()),
-            confidence=float(confidence[inside].mean()),
-            accuracy=float(right[inside].mean()),
-        )
-        for index in range(bins)
-        if (inside := place == index).any()
-    ]
+    if images == 0:
+        return math.nan, math.nan
+    share = right / images
+    spread = Z95**2 / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / images + spread / (4 * images))
+    low = 0.0 if right == 0 else middle - half  # exact there, rounding aside
+    high = 1.0 if right == images else middle + half
+    return low, high
 
 
-def expected_calibration_error(bins: list[Bin]) -> float:
-    """Mean gap between confidence and accuracy over the bins, weighted by their images (Guo 2017)."""
-    images = sum(row["images"] for row in bins)
-    return sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / images
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """Student's interval for the mean of `values` (N,), normal and independent; (nan, nan) of fewer than two."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def roc_area(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float, float]:
+    """Area under the ROC curve with its interval: (area, low, high), all nan where one class is absent.
+
+    Labels 0/1 (N,), probabilities of 1 (N,). The variance is DeLong's (1988), by the mid-ranks of Sun and Xu (2014).
+    It is nothing where the classes are parted perfectly; the interval then is Newcombe's (2006, method 5).
+    """
+    positive, negative = probabilities[labels == 1], probabilities[labels == 0]
+    m, n = len(positive), len(negative)
+    if not m or not n:
+        return math.nan, math.nan, math.nan
+    together = rankdata(np.concatenate([positive, negative]))
+    area = float((together[:m].sum() - m * (m + 1) / 2) / (m * n))
+    if area in (0.0, 1.0) or min(m, n) < 2:
+        return area, *_newcombe(area, m, n)
+    above = (together[:m] - rankdata(positive)) / n  # share of negatives below each positive
+    below = 1 - (together[m:] - rankdata(negative)) / m  # share of positives above each negative
+    half = Z95 * math.sqrt(np.var(above, ddof=1) / m + np.var(below, ddof=1) / n)
+    return area, max(0.0, area - half), min(1.0, area + half)
+
+
+def _newcombe(area: float, m: int, n: int) -> tuple[float, float]:
+    """The areas whose own standard error (Hanley and McNeil's) puts them 1.96 of it away from `area`."""
+    size = (m + n) / 2 - 1
+
+    def away(candidate: float) -> float:
+        a = candidate
+        variance = a * (1 - a) * (1 + size * ((1 - a) / (2 - a) + a / (1 + a))) / (m * n)
+        return (candidate - area) ** 2 - Z95**2 * variance
+
+    edge = 1e-12
+    low = 0.0 if area <= edge else float(brentq(away, edge, area - edge)) if away(edge) > 0 else 0.0
+    high = 1.0 if area >= 1 - edge else float(brentq(away, area + edge, 1 - edge)) if away(1 - edge) > 0 else 1.0
+    return low, high

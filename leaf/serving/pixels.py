@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from leaf.errors import LeafError
-from leaf.reading.decode import UnreadableError, decode, fit, from_pil
+from leaf.reading.decode import UnreadableError, crop_and_resize, decode, from_pil
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 ImagesLike: TypeAlias = ImageLike | Iterable[ImageLike]
@@ -52,7 +52,7 @@ def prepare(image: ImageLike | bytes, size: int, name: str) -> np.ndarray:
             return from_pil(image, size)
     except UnreadableError as error:
         raise LeafError(f"{name}: {error}") from None
-    return fit(_checked(np.asarray(image), name)[None], size)[0]
+    return crop_and_resize(_checked(np.asarray(image), name)[None], size)[0]
 
 
 def _checked(array: np.ndarray, name: str) -> np.ndarray:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
+
+from leaf.errors import LeafError
+from leaf.similarity.distances import to_references
+
+Reference = int | tuple[str, np.ndarray]
+"""The number of an image of the set, or the name and the pixels (S,S,3) of another picture."""
 
 # A re-save as JPEG moves an image by some tens of grey levels squared (quality 75: median 26, 95th percentile 78;
 # quality 50: 51 and 121), and the closest different photographs known to us stand 383 apart.
@@ -16,6 +23,8 @@ NOISE = 25.0  # distances below it are as good as zero
 FACTOR = 4.0  # a jump is clear where the distance behind it, noise added, is so many times the one before it
 REACH = 400.0  # what is farther than this from the reference is no copy of it, whatever jump follows
 MOST_PROPOSED = 50
+# A ranking is kept as far as the outliers and so many images behind the cut; the rest of a huge set says nothing.
+RANKING_TAIL = 2000
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Ranking:
     outliers: int
 
 
-def propose(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
+def frequent(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
     """Images that stand in the set at least `copies` times, near copies counted, the most frequent first.
 
     `first` int64 (N,) names each image's first exact copy, `near` int64 (K,2) the near pairs among first copies.
@@ -109,3 +118,53 @@ def nearest(rankings: Sequence[Ranking], count: int) -> tuple[np.ndarray, np.nda
         place[images[closer]], distance[images[closer]] = number, here[closer]
     distance[place < 0] = np.nan
     return place, distance
+
+
+def rankings(
+    images: np.ndarray,
+    first: np.ndarray,
+    small: np.ndarray,
+    references: Sequence[Reference],
+    cut: float | Literal["jump"],
+) -> list[Ranking]:
+    """Rank all images (N,S,S,3) by their distance to each reference, and cut each ranking as `rank` does.
+
+    `first` int64 (N,) names each image's first exact copy; `small` are the block means of those first copies, in order.
+    Raises LeafError for the number of an image that does not exist.
+    """
+    distinct, place = np.unique(first, return_inverse=True)
+    named = [_named(images, reference) for reference in references]
+    within = REACH if cut == "jump" else cut
+    measured = to_references(images, distinct, small, [pixels for _, pixels, _ in named], within, RANKING_TAIL)
+    return [rank(name, distance[place], cut, own) for (name, _, own), distance in zip(named, measured, strict=True)]
+
+
+def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, int | None]:
+    """Name and pixels of a reference, and its number where it is an image of the set."""
+    own = None
+    if isinstance(reference, tuple):
+        name, pixels = reference
+    else:
+        if not 0 <= reference < len(images):
+            raise LeafError(f"references: there is no image {reference}; valid: 0 to {len(images) - 1}, or file names")
+        name, pixels, own = str(reference), np.asarray(images[reference]), reference
+    return name, np.ascontiguousarray(pixels, images.dtype), own
+
+
+def ranking_table(rankings: Sequence[Ranking]) -> pd.DataFrame:
+    """The nearest images of each ranking, a row each: `reference,rank,image,distance,outlier`."""
+    parts = []
+    for ranking in rankings:
+        rows = min(len(ranking.order), ranking.outliers + RANKING_TAIL)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "reference": ranking.reference,
+                    "rank": np.arange(1, rows + 1),
+                    "image": ranking.order[:rows],
+                    "distance": ranking.distance[:rows],
+                    "outlier": (np.arange(rows) < ranking.outliers).astype(int),
+                }
+            )
+        )
+    return pd.concat(parts) if parts else pd.DataFrame(columns=["reference", "rank", "image", "distance", "outlier"])

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from leaf.cli import app
 from leaf.cli.labels import suspicious, wrong_labels
-from leaf.scoring.baselines import regression
+from leaf.scoring.baselines import logistic_regression
 from leaf.similarity import decisions
 from leaf.store import write_table
 
@@ -22,7 +22,7 @@ def unseen():
     random = np.random.default_rng(0)
     truth = random.integers(0, 2, 600)
     points = random.normal(size=(600, 3)) + 3 * truth[:, None]
-    probabilities = regression(points[300:], truth[300:], points[:300])
+    probabilities = logistic_regression(points[300:], truth[300:], points[:300])
     labels = truth[:300].copy()
     labels[FLIPPED] = 1 - labels[FLIPPED]
     return labels, probabilities

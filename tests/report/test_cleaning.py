@@ -1,6 +1,5 @@
 """What the page shows of outliers, copies and rulings."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,14 +16,6 @@ def run(tables):
 @pytest.fixture
 def album(run):
     return Album(run.images, run.index, run.classes)
-
-
-def test_groups_join_through_shared_images():
-    assert cleaning.components(np.array([1, 5, 2]), np.array([2, 6, 9])) == [[1, 2, 9], [5, 6]]
-
-
-def test_groups_of_a_long_chain():
-    assert cleaning.components(np.arange(5000)[::-1], np.arange(5000)[::-1] + 1) == [list(range(5001))]
 
 
 def test_conflicting_groups_come_first(run, album):

@@ -1,12 +1,15 @@
 """What is planned for each way of balancing."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.resampling import COLUMNS, METHODS, plan_images, synthesize
+from leaf.resampling import interpolate, plan_images
+from leaf.resampling.smote import COLUMNS, Method
 
 CLASSES = ["healthy", "unhealthy"]
 IMAGES = np.random.default_rng(3).integers(0, 256, (60, 4, 4, 3), np.uint8)
@@ -40,7 +43,7 @@ def test_equal_classes_need_no_image():
 def test_oversampled_images_are_copies():
     table = plan(np.arange(50), [0] * 38 + [1] * 12, "oversample")
     made = np.empty((len(table), 4, 4, 3), np.uint8)
-    synthesize(IMAGES, table, made)
+    interpolate(IMAGES, table, made)
     np.testing.assert_array_equal(made, IMAGES[table["parent"]])
 
 
@@ -75,7 +78,7 @@ def test_an_empty_class_is_refused():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    method=st.sampled_from(METHODS),
+    method=st.sampled_from(get_args(Method)),
     train=st.sets(st.integers(0, 59), min_size=24, max_size=50),
     first=st.integers(6, 18),
     seed=st.integers(0, 2**31 - 1),
@@ -100,7 +103,7 @@ def test_other_images_change_nothing(seed):
     for images in (IMAGES, others):
         table = plan_images(images, numbers, labels, "smote", CLASSES, 5, 42)
         out = np.empty((len(table), 4, 4, 3), np.uint8)
-        synthesize(images, table, out)
+        interpolate(images, table, out)
         made.append((table, out))
     assert made[0][0].equals(made[1][0])
     np.testing.assert_array_equal(made[0][1], made[1][1])

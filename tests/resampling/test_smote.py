@@ -5,8 +5,8 @@ import pytest
 from imblearn.over_sampling import SMOTE
 from sklearn.neighbors import NearestNeighbors
 
-from leaf.resampling import plan_images, synthesize
-from leaf.resampling.neighbors import PixelNeighbors
+from leaf.resampling import interpolate, plan_images
+from leaf.resampling.smote import PixelNeighbors
 
 CLASSES = ["healthy", "unhealthy"]
 
@@ -23,9 +23,9 @@ def labels():
 
 
 def make(images, labels, seed=42):
-    plan = plan_images(images, np.arange(len(images)), labels, "smote", CLASSES, seed=seed)
+    plan = plan_images(images, np.arange(len(images)), labels, "smote", CLASSES, 5, seed)
     made = np.empty((len(plan), *images.shape[1:]), images.dtype)
-    synthesize(images, plan, made)
+    interpolate(images, plan, made)
     return plan, made
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from leaf.scoring.calibration import best_temperature, best_threshold, with_temperature
-from leaf.scoring.metrics import log_loss
+from leaf.scoring.calibration import best_temperature, log_loss, with_temperature
+from leaf.scoring.metrics import best_threshold
 
 
 @pytest.mark.parametrize("seed", range(5))

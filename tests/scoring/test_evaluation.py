@@ -21,7 +21,7 @@ def table(splits=("train", "validation", "test"), folders=("a", "b")):
     )
 
 
-def ask(rows, temperature):
+def predict_proba(rows, temperature):
     """Right but for every seventh image, and far too sure; image 63 and 70 are the worst of test."""
     logits = np.where(LABELS[rows] == 1, 4.0, -4.0) * np.where(rows % 7 == 0, -1, 1) * (1 + rows / 500)
     return 1 / (1 + np.exp(-logits / temperature))
@@ -29,7 +29,7 @@ def ask(rows, temperature):
 
 @pytest.fixture(scope="module")
 def result():
-    return evaluate(IMAGES, table(), ask)
+    return evaluate(IMAGES, table(), predict_proba, 0.5, "none")
 
 
 def test_predictions_hold_validation_and_test_alone(result):
@@ -75,20 +75,20 @@ def test_each_folder_has_its_own_accuracy(result):
 
 
 def test_one_folder_is_not_told_apart():
-    assert evaluate(IMAGES, table(folders=("a",)), ask).scores["by_folder"] == []
+    assert evaluate(IMAGES, table(folders=("a",)), predict_proba, 0.5, "none").scores["by_folder"] == []
 
 
 def test_without_a_test_split_it_says_what_the_figures_are():
-    alone = evaluate(IMAGES, table(splits=("train", "validation")), ask)
+    alone = evaluate(IMAGES, table(splits=("train", "validation")), predict_proba, 0.5, "none")
     assert alone.scores["note"] == NO_TEST
     assert alone.scores["splits"]["test"] is None
     assert set(alone.metrics["test"].values()) == {None}
-    assert alone.judged_on == "validation"
+    assert alone.scored_split == "validation"
     assert alone.scores["baseline"]["majority"]["images"] == 30
 
 
 def test_a_given_threshold_is_used(result):
-    assert evaluate(IMAGES, table(), ask, threshold=0.999).predictions["predicted"].sum() == 0
+    assert evaluate(IMAGES, table(), predict_proba, 0.999, "none").predictions["predicted"].sum() == 0
     assert result.scores["threshold_source"] == "given"
 
 
@@ -97,14 +97,14 @@ def test_the_threshold_is_chosen_on_validation_alone():
         """Validation is parted at 0.8, test at 0.2."""
         return np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1)
 
-    found = evaluate(IMAGES, table(), shifted, threshold="validation")
+    found = evaluate(IMAGES, table(), shifted, "validation", "none")
     assert found.scores["threshold"] == pytest.approx(0.8)
     assert found.scores["threshold_source"] == "validation"
     assert found.metrics["test"]["accuracy"] == 0.5
 
 
 def test_a_temperature_makes_an_overconfident_network_honest(result):
-    calibrated = evaluate(IMAGES, table(), ask, calibrate="temperature")
+    calibrated = evaluate(IMAGES, table(), predict_proba, 0.5, "temperature")
     assert calibrated.scores["temperature"] > 1.5
     assert calibrated.metrics["test"]["calibration_error"] < result.metrics["test"]["calibration_error"] / 2
     blocks, plain = calibrated.scores["splits"], result.scores["splits"]
@@ -126,7 +126,7 @@ def test_test_images_choose_nothing():
     changed = table()
     changed.loc[changed["split"].eq("test"), "label"] = 0
     settings = {"threshold": "validation", "calibrate": "temperature"}
-    before, after = (evaluate(IMAGES, given, ask, **settings).scores for given in (table(), changed))
+    before, after = (evaluate(IMAGES, given, predict_proba, **settings).scores for given in (table(), changed))
     assert (before["threshold"], before["temperature"]) == (after["threshold"], after["temperature"])
 
 

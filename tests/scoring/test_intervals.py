@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from leaf.scoring import roc_area, wilson
+from leaf.scoring.metrics import roc_area, wilson
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (7, 10), (10, 10), (170, 208), (1, 1)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from leaf.scoring import measure
-from leaf.scoring.metrics import calibration, expected_calibration_error, precision_recall_curve, roc_curve
+from leaf.scoring.calibration import calibration_bins, expected_calibration_error
+from leaf.scoring.metrics import compute_metrics, precision_recall_curve, roc_curve
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ from leaf.scoring.metrics import calibration, expected_calibration_error, precis
 @pytest.mark.parametrize("threshold", [0.3, 0.5])
 def test_figures_of_predictions_equal_scikit_learns(drawn, key, theirs, threshold):
     labels, p = drawn
-    assert measure(labels, p, threshold)[key] == pytest.approx(theirs(labels, p >= threshold))
+    assert compute_metrics(labels, p, threshold)[key] == pytest.approx(theirs(labels, p >= threshold))
 
 
 def test_the_confusion_matrix_equals_scikit_learns(drawn):
     labels, p = drawn
-    assert measure(labels, p, 0.3)["confusion"] == metrics.confusion_matrix(labels, p >= 0.3).tolist()
+    assert compute_metrics(labels, p, 0.3)["confusion"] == metrics.confusion_matrix(labels, p >= 0.3).tolist()
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,19 @@ def test_the_confusion_matrix_equals_scikit_learns(drawn):
     [("roc_auc", metrics.roc_auc_score), ("log_loss", metrics.log_loss), ("brier", metrics.brier_score_loss)],
 )
 def test_figures_of_probabilities_equal_scikit_learns(drawn, key, theirs):
-    assert measure(*drawn, 0.5)[key] == pytest.approx(theirs(*drawn))
+    assert compute_metrics(*drawn, 0.5)[key] == pytest.approx(theirs(*drawn))
 
 
 def test_a_certain_mistake_has_a_finite_log_loss():
-    assert measure(np.array([0, 1]), np.array([1.0, 0.9]), 0.5)["log_loss"] < 40
+    assert compute_metrics(np.array([0, 1]), np.array([1.0, 0.9]), 0.5)["log_loss"] < 40
 
 
 def test_a_probability_at_the_threshold_counts_as_the_second_class():
-    assert measure(np.array([0, 1]), np.array([0.2, 0.5]), 0.5)["accuracy"] == 1
+    assert compute_metrics(np.array([0, 1]), np.array([0.2, 0.5]), 0.5)["accuracy"] == 1
 
 
 def test_what_is_not_defined_is_not_a_number():
-    scores = measure(np.zeros(4, int), np.full(4, 0.1), 0.5)
+    scores = compute_metrics(np.zeros(4, int), np.full(4, 0.1), 0.5)
     assert all(math.isnan(scores[key]) for key in ("recall", "precision", "f1", "roc_auc", "balanced_accuracy"))
 
 
@@ -80,14 +80,14 @@ def test_the_precision_recall_curve_is_scikit_learns(drawn):
 
 
 def test_confident_and_always_right_is_calibrated():
-    bins = calibration(np.array([0, 1]), np.array([0.0, 1.0]))
+    bins = calibration_bins(np.array([0, 1]), np.array([0.0, 1.0]))
     assert expected_calibration_error(bins) == 0
 
 
 def test_confident_and_half_right_is_out_by_its_confidence():
     labels, p = np.array([0, 1, 0, 1]), np.array([0.9, 0.9, 0.9, 0.9])
-    assert expected_calibration_error(calibration(labels, p)) == pytest.approx(0.4)
+    assert expected_calibration_error(calibration_bins(labels, p)) == pytest.approx(0.4)
 
 
 def test_no_image_is_lost_between_calibration_bins(drawn):
-    assert sum(row["images"] for row in calibration(*drawn)) == len(drawn[0])
+    assert sum(row["images"] for row in calibration_bins(*drawn)) == len(drawn[0])

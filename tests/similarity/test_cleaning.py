@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
+from leaf.params import Params
 from leaf.similarity.cleaning import Cleaned, Settings, clean
 
 Make = Callable[..., Any]
@@ -29,7 +31,11 @@ def run(index: Make, no_rulings: pd.DataFrame) -> Callable[..., Cleaned]:
         images: np.ndarray, references: Any = "auto", labels: Any = None, group: Any = None, **named: Any
     ) -> Cleaned:
         return clean(
-            images, index(images, labels, group), references, no_rulings, Settings(**{"same_photo": False, **named})
+            images,
+            index(images, labels, group),
+            references,
+            no_rulings,
+            replace(Settings.from_params(Params(same_photo=False)), **named),
         )
 
     return run
@@ -143,7 +149,7 @@ def test_rows_in_any_order_give_the_same_counts_and_groups(
     images = np.concatenate([images, images[rng.integers(0, 4, 14)]])
     images = np.clip(images + rng.integers(0, 3, (24, 1, 1, 1)) * 4, 0, 255).astype(np.uint8)
     order = rng.permutation(24)
-    chosen = Settings(outlier_copies=5, duplicates=duplicates, same_photo=False)
+    chosen = Settings.from_params(Params(outlier_copies=5, duplicates=duplicates, same_photo=False))
     plain = clean(images, index(images), "auto", no_rulings, chosen)
     moved = clean(images[order], index(images[order]), "auto", no_rulings, chosen)
     assert plain.metrics == moved.metrics
@@ -162,7 +168,7 @@ def test_every_image_has_one_row_and_the_counts_add_up(
     images = pictures(rng, 6, 16)[rng.integers(0, 6, 20)]
     images = np.clip(images + rng.integers(0, 9, (20, 1, 1, 1)), 0, 255).astype(np.uint8)
     labels = rng.integers(0, 2, 20)
-    chosen = Settings(outlier_copies=4, conflicts="drop", same_photo=False)
+    chosen = Settings.from_params(Params(outlier_copies=4, conflicts="drop", same_photo=False))
     cleaned = clean(images, index(images, labels), "auto", no_rulings, chosen)
     counts = cleaned.metrics
     dropped = (cleaned.decisions["reason"] == "conflict").sum()

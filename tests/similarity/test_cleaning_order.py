@@ -5,6 +5,7 @@ import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from leaf.params import Params
 from leaf.similarity.cleaning import Settings, clean
 
 GONE = {"outliers": "outlier", "duplicates": "duplicate", "near_duplicates": "near_duplicate"}
@@ -22,7 +23,13 @@ def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no
     labels = np.array(copies) % 2
     order = np.array(data.draw(st.permutations(range(len(images)))))
     made = [
-        clean(images[rows], index(images[rows], labels[rows], list(names[rows])), "auto", no_rulings, Settings())
+        clean(
+            images[rows],
+            index(images[rows], labels[rows], list(names[rows])),
+            "auto",
+            no_rulings,
+            Settings.from_params(Params()),
+        )
         for rows in (np.arange(len(images)), order)
     ]
     plain, moved = (each.decisions for each in made)

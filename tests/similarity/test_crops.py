@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.similarity import alignment, crops
+from leaf.params import Params
+from leaf.similarity import crops
 from leaf.similarity.cleaning import Settings, clean
 
 
@@ -96,7 +97,7 @@ def test_few_or_uniform_images_are_no_pairs_and_no_error(count: int) -> None:
 def test_two_images_that_hardly_overlap_are_not_aligned() -> None:
     image = textured(np.random.default_rng(6), 1)[0]
     moved = np.roll(image, 60, axis=1)
-    assert alignment.align(image, moved) is None
+    assert crops.align(image, moved) is None
 
 
 def test_cells_lose_few_neighbours_of_a_large_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +113,11 @@ def test_crops_share_a_group_and_stay(index: Callable[..., pd.DataFrame], no_rul
     images = textured(np.random.default_rng(8), 12)
     images[9] = crop(images[1], 0.9, (3, 3))
     images[10] = images[9]
-    cleaned = clean(images, index(images), "auto", no_rulings, Settings())
+    cleaned = clean(images, index(images), "auto", no_rulings, Settings.from_params(Params()))
     assert cleaned.decisions["group"][[1, 9, 10]].tolist() == [1, 1, 1]
     assert cleaned.metrics["kept"] == 11
     assert cleaned.pairs.query("kind == 'aligned'")[["image", "other"]].to_numpy().tolist() == [[1, 9]]
-    without = clean(images, index(images), "auto", no_rulings, Settings(same_photo=False))
+    without = clean(images, index(images), "auto", no_rulings, Settings.from_params(Params(same_photo=False)))
     assert without.decisions["group"][9] == 9
 
 
@@ -126,7 +127,7 @@ def test_above_its_limit_the_search_is_left_out_and_that_is_said(
     images = textured(np.random.default_rng(8), 12, 48)
     images[9] = crop(images[1], 0.9, (3, 3))
     monkeypatch.setattr("leaf.similarity.cleaning.MOST_IMAGES", 11)
-    cleaned = clean(images, index(images), "auto", no_rulings, Settings())
+    cleaned = clean(images, index(images), "auto", no_rulings, Settings.from_params(Params()))
     assert cleaned.decisions["group"][9] == 9
     assert cleaned.warnings[0].startswith("same_photo: crops of one photograph were not sought among 12 images")
 

@@ -31,7 +31,7 @@ def test_the_wanted_distances_are_those_to_the_reference_and_no_nearer_one_is_le
     images = np.clip(images + random.normal(0, 10, (400, 24, 24, 3)), 0, 255).astype(dtype)
     rows = np.arange(0, 400, 2)
     references = [images[0], images[7], 255 - images[3]]
-    small = distances.thumbnails(images, rows)
+    small = distances.block_means(images, rows)
     found = list(distances.to_references(images, rows, small, references, within, further))
     assert len(found) == len(references)
     for given, reference in zip(found, references, strict=True):

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.similarity import distances, near
+from leaf.similarity import distances
 
 
-def join(images: np.ndarray, threshold: float, turns: bool = False) -> near.Pairs:
+def join(images: np.ndarray, threshold: float, turns: bool = False) -> distances.Pairs:
     rows = np.arange(len(images))
-    return near.near_pairs(images, rows, distances.thumbnails(images, rows), threshold, turns)
+    return distances.near_pairs(images, rows, distances.block_means(images, rows), threshold, turns)
 
 
 def brute_force(images: np.ndarray, threshold: float, names: tuple[str, ...]) -> set[tuple[int, int]]:
@@ -23,7 +23,7 @@ def brute_force(images: np.ndarray, threshold: float, names: tuple[str, ...]) ->
         (i, j)
         for i in range(len(images))
         for j in range(i + 1, len(images))
-        if any(((distances.apply(name, plain[i]) - plain[j]) ** 2).mean() < threshold for name in names)
+        if any(((distances.transformed(plain[i], name) - plain[j]) ** 2).mean() < threshold for name in names)
     }
 
 
@@ -43,9 +43,9 @@ def test_the_near_join_equals_brute_force(
     images = rng.integers(0, 256, (12, size, size, 3))
     source = rng.integers(0, 12, 8)
     noise = rng.normal(0, rng.uniform(0, 2 * np.sqrt(threshold), (8, 1, 1, 1)), (8, size, size, 3))
-    turned = np.stack([distances.apply(str(rng.choice(distances.SYMMETRIES)), images[i]) for i in source])
+    turned = np.stack([distances.transformed(images[i], str(rng.choice(distances.SYMMETRIES))) for i in source])
     images = np.concatenate([images, np.clip(turned + noise, 0, 255)]).astype(dtype)
-    with patch.multiple(near, _ROWS=blocks[0], _COLUMNS=blocks[1]):
+    with patch.multiple(distances, _ROWS=blocks[0], _COLUMNS=blocks[1]):
         found = join(images, threshold, turns)
     names = distances.SYMMETRIES if turns else distances.SYMMETRIES[:1]
     assert set(map(tuple, found.rows.tolist())) == brute_force(images, threshold, names)
@@ -62,7 +62,7 @@ def test_the_threshold_itself_is_not_below_the_threshold() -> None:
 def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the_threshold() -> None:
     greys = np.random.default_rng(0).permutation(np.arange(0, 252, 12))
     images = np.zeros((len(greys), 16, 16, 3), np.uint8) + greys[:, None, None, None].astype(np.uint8)
-    with patch.multiple(near, _ROWS=4, _COLUMNS=4):
+    with patch.multiple(distances, _ROWS=4, _COLUMNS=4):
         found = join(images, 12**2 + 0.1)
     assert sorted(abs(greys[found.rows[:, 0]] - greys[found.rows[:, 1]])) == [12] * (len(greys) - 1)
 
@@ -74,7 +74,7 @@ def test_a_threshold_of_0_finds_nothing() -> None:
 @pytest.mark.parametrize("symmetry", distances.SYMMETRIES[1:])
 def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Callable[..., np.ndarray]) -> None:
     images = pictures(np.random.default_rng(5), 6)
-    turned = np.ascontiguousarray(distances.apply(symmetry, images[2]))
+    turned = np.ascontiguousarray(distances.transformed(images[2], symmetry))
     images = np.concatenate([images, turned[None]])
     found = join(images, 150, turns=True)
     assert (found.rows.tolist(), found.transform.tolist()) == ([[2, 6]], [symmetry])
@@ -82,7 +82,7 @@ def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Call
 
 
 def test_a_set_with_too_many_near_pairs_is_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near, "MOST_PAIRS", 1000)
+    monkeypatch.setattr(distances, "MOST_PAIRS", 1000)
     images = np.random.default_rng(0).integers(100, 104, (100, 16, 16, 3)).astype(np.uint8)
     with pytest.raises(LeafError, match="near_mse: about 4950 pairs"):
         join(images, 150)

@@ -49,24 +49,24 @@ def test_a_given_distance_cuts_after_the_last_image_at_it() -> None:
 
 def test_auto_proposes_a_picture_that_stands_often_enough_and_counts_near_copies() -> None:
     first = np.array([0, 1, 0, 0, 4, 5])
-    assert outliers.propose(first, NO_PAIRS, 3) == [0]
-    assert outliers.propose(first, NO_PAIRS, 4) == []
-    assert outliers.propose(first, np.array([[0, 4]]), 4) == [0]
+    assert outliers.frequent(first, NO_PAIRS, 3) == [0]
+    assert outliers.frequent(first, NO_PAIRS, 4) == []
+    assert outliers.frequent(first, np.array([[0, 4]]), 4) == [0]
 
 
 def test_auto_does_not_count_a_chain_of_near_pictures_as_copies_of_one() -> None:
     chain = np.array([[i, i + 1] for i in range(9)])
-    assert outliers.propose(np.arange(10), chain, 4) == []
+    assert outliers.frequent(np.arange(10), chain, 4) == []
 
 
 def test_near_copies_of_a_proposed_picture_are_not_proposed_as_well() -> None:
     first = np.array([0, 0, 0, 3, 3, 5])
-    assert outliers.propose(first, np.array([[0, 3]]), 2) == [0]
+    assert outliers.frequent(first, np.array([[0, 3]]), 2) == [0]
 
 
 def test_auto_proposes_a_bounded_number_of_pictures() -> None:
     first = np.arange(400) // 2 * 2
-    assert len(outliers.propose(first, NO_PAIRS, 2)) == outliers.MOST_PROPOSED
+    assert len(outliers.frequent(first, NO_PAIRS, 2)) == outliers.MOST_PROPOSED
 
 
 def test_an_outlier_of_two_references_belongs_to_the_nearer_one() -> None:

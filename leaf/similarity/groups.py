@@ -1,0 +1,33 @@
+"""Which images belong together: equal hashes, equal names, and whatever pairs join."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def first_copies(hashes: Iterable[str]) -> np.ndarray:
+    """The first image with the same hash, for each of N hashes: int64 (N,), the image itself where it is the first."""
+    first: dict[str, int] = {}
+    return np.fromiter((first.setdefault(value, i) for i, value in enumerate(hashes)), np.int64)
+
+
+def same_name_pairs(names: np.ndarray) -> np.ndarray:
+    """Pairs int64 (K,2) of each image and the first one of the same name, "" being no name: `names` (N,)."""
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(name, i), i) for i, name in enumerate(names) if name != ""]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+
+
+def components(count: int, pairs: np.ndarray) -> np.ndarray:
+    """The smallest image number in each image's connected component: int64 (count,).
+
+    `pairs` int64 (K,2) join the images 0 to count - 1.
+    """
+    ones = np.ones(len(pairs), np.int8)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    total, component = connected_components(graph, directed=False)
+    smallest = np.full(total, count, np.int64)
+    np.minimum.at(smallest, component, np.arange(count))
+    return smallest[component]
