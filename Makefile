@@ -14,8 +14,11 @@ $(shell rm -f $(VENV)/installed)
 endif
 endif
 
+# A worker for each core and one that waits; each file's tests stay together, in the order of tests/conftest.py.
+WORKERS := -n auto --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help run test quick verify docs lint bench bench-full
+.PHONY: help run test test-full quick verify docs lint bench bench-full
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,15 +31,20 @@ run: $(VENV)/installed ## install into .venv, run the whole pipeline, print what
 	@echo '== leaf results'
 	@leaf results
 
-test: $(VENV)/installed-dev ## run every check and every test
+test: $(VENV)/installed-dev ## run every check and every test but those marked full, a quarter of an hour on two cores
+	@$(MAKE) --no-print-directory lint
+	@echo '== pytest: every test that is not long by nature'
+	@python -m pytest $(WORKERS) -m 'not full'
+
+test-full: $(VENV)/installed-dev ## run every check and every test
 	@$(MAKE) --no-print-directory lint
 	@echo '== pytest: every test'
-	@python -m pytest
+	@python -m pytest $(WORKERS)
 
 quick: $(VENV)/installed-dev ## run the checks and the tests that take under two minutes
 	@$(MAKE) --no-print-directory lint
 	@echo '== pytest: the quick tests'
-	@python -m pytest -m 'not slow'
+	@python -m pytest $(WORKERS) -m 'not slow'
 
 lint: $(VENV)/installed-dev ## ruff, mypy and import-linter
 	@echo '== ruff, mypy, import-linter'

@@ -1,14 +1,25 @@
-"""What every test may use: the real photographs where present, and fresh clones in which DVC really runs."""
+"""How the tests run, side by side and within their time; and what each may use: real photographs, clones with DVC."""
 
+import datetime
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:  # the workers fill the cores: one thread for each, set before numpy and TensorFlow start theirs
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -29,12 +40,82 @@ FLAGS = [
     "--disable-sync",
 ]
 
+# Seconds that a test may take which is not marked slow: of the processor, and more by the clock: others are at work.
+QUICK = {"processor": 10, "clock": 60}
+BEGUN = pytest.StashKey[dict[str, float]]()
+TOOK: Counter[str] = Counter()  # seconds by the clock of each test, its fixtures included
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slowest", metavar="FILE", help="write the table of the forty slowest tests")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: one of them mostly waits, for Slurm, a server or a killed process."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file goes to one worker, for the sake of its fixtures; groups of several files start first, slow ones next."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, item.path not in slow))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+
+
+def spent() -> dict[str, float]:
+    """Seconds of the processor, by this process and the children that it awaited, and by the clock."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {"processor": sum(one.ru_utime + one.ru_stime for one in usage), "clock": time.monotonic()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[BEGUN] = spent()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytest.TestReport:
+    """A test that takes long, with its fixtures, and is not marked slow fails."""
+    report = yield
+    if call.when == "teardown" and report.passed and item.get_closest_marker("slow") is None:
+        took = {clock: now - item.stash[BEGUN][clock] for clock, now in spent().items()}
+        if any(took[clock] > most for clock, most in QUICK.items()):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} took {took} seconds and is not marked slow; valid: at most {QUICK}"
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    TOOK[re.sub(r"@[\w./-]+$", "", report.nodeid)] += report.duration  # a worker adds the group
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table of --slowest, in the process that heard of every test."""
+    path = session.config.getoption("--slowest")
+    if path is None or WORKER:
+        return
+    rows = "".join(f"| {seconds:.0f} | `{name}` |\n" for name, seconds in TOOK.most_common(40))
+    Path(path).write_text(
+        f"# The forty slowest tests\n\n`pytest {' '.join(session.config.invocation_params.args)}`, "
+        f"{datetime.date.today()}, {os.cpu_count()} cores: {len(TOOK)} tests, {sum(TOOK.values()):.0f} seconds in all "
+        f"workers together. A fixture counts for the test that asked for it first.\n\n| seconds | test |\n"
+        f"| ---: | --- |\n{rows}",
+        encoding="utf-8",
+    )
+
 
 class Clone:
-    """A clone of the project, with the changes of the working tree committed on top."""
+    """A clone of the project, in which commands run as a person would type them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def made(cls, folder: Path) -> "Clone":
+        """A fresh clone in `folder`, with the changes of the working tree on top, not yet committed."""
+        self = cls(folder)
         self.run("git", "clone", "--quiet", str(ROOT), str(folder), cwd=folder.parent)
         changed = self.run("git", "ls-files", "-mo", "--exclude-standard", "-z", cwd=ROOT).stdout.split("\0")
         for name in filter(None, changed):
@@ -46,6 +127,12 @@ class Clone:
                 target.unlink(missing_ok=True)
         self.run("git", "config", "user.name", "A Person")
         self.run("git", "config", "user.email", "person@example.org")
+        return self
+
+    def copy(self, folder: Path) -> "Clone":
+        """The same with all that ran in it, once more."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Clone(folder)
 
     def run(self, *command: str, status: int | None = 0, cwd: Path | None = None, **variables: str):
         """Run a command in the clone; `status` is the exit status it must have, None for any."""
@@ -99,18 +186,40 @@ def small() -> dict:
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory) -> Callable[[str], Clone]:
     """Make a fresh clone under a name."""
-    return lambda name: Clone(tmp_path_factory.mktemp(name) / "project")
+    return lambda name: Clone.made(tmp_path_factory.mktemp(name) / "project")
 
 
 @pytest.fixture(scope="session")
-def project(clone) -> Clone:
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a folder once for all workers: the first that asks for a name calls `make` with it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if WORKER else base
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder = base / f"once-{name}"
+        with FileLock(base / f"once-{name}.lock"):
+            if not (base / f"once-{name}.made").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (base / f"once-{name}.made").touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def project(once, tmp_path_factory) -> Clone:
     """A fresh clone in which `dvc repro` ran at a small size, its metrics and lock committed."""
-    made = clone("small")
-    made.set(**SMALL)
-    made.commit("a small run")
-    made.output = made.run("dvc", "repro").stdout
-    made.commit("baseline")
-    return made
+
+    def make(folder: Path) -> None:
+        made = Clone.made(folder / "project")
+        made.set(**SMALL)
+        made.commit("a small run")
+        made.run("dvc", "repro")
+        made.commit("baseline")
+
+    return Clone(once("small", make) / "project").copy(tmp_path_factory.mktemp("small") / "project")
 
 
 @pytest.fixture(scope="session")

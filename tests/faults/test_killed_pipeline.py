@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -21,9 +20,7 @@ def fresh(project, tmp_path_factory):
     """Make a copy of the small run in which training is still to come, with a folder of its own for the state."""
 
     def make(name):
-        made = object.__new__(type(project))
-        made.folder = tmp_path_factory.mktemp(name) / "project"
-        shutil.copytree(project.folder, made.folder, symlinks=True)
+        made = project.copy(tmp_path_factory.mktemp(name) / "project")
         made.set(**LONGER)
         made.commit("a longer training")
         return made

@@ -83,6 +83,7 @@ def many_images(folder, count, side=32, seed=0):
     images.flush()
 
 
+@pytest.mark.full
 def test_clean_on_200_000_images_stays_under_2_gib(tmp_path):
     folder = project(tmp_path)
     many_images(folder, 200_000)

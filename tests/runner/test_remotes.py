@@ -75,6 +75,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_an_experiment_goes_through_an_s3_remote_to_a_box_and_into_a_fresh_clone(
     project: Project, on_box: Callable[..., Project], bucket: Bucket
 ) -> None:

@@ -11,7 +11,7 @@ from cluster import NODES, Cluster
 from servers import await_true
 from tiny import Project, expected, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.root]
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.xdist_group("cluster")]
 
 
 def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys: object) -> Project:
@@ -61,6 +61,7 @@ def test_dvc_lists_them(array: Project) -> None:
     assert all(name in shown for name in NAMES)
 
 
+@pytest.mark.full
 def test_a_job_that_meets_its_time_limit_is_requeued_and_ends_with_the_same_bits(
     cluster: Cluster, project: Project
 ) -> None:

@@ -1,0 +1,65 @@
+"""How the tests run, by tests/conftest.py: a long test without its mark fails, a shared folder is made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+TESTS = """
+import time
+from pathlib import Path
+
+import pytest
+
+
+def test_long():
+    time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_long_and_marked():
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.xdist_group("a")
+def test_a(once, number):
+    check(once)
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.xdist_group("b")
+def test_b(once, number):
+    check(once)
+
+
+def check(once):
+    def make(folder):
+        with Path(__file__).with_name("made").open("a") as log:
+            log.write("x")
+        time.sleep(0.2)
+        (folder / "whole").touch()
+
+    assert (once("thing", make) / "whole").exists()
+    assert Path(__file__).with_name("made").read_text() == "x"
+"""
+
+
+@pytest.mark.parametrize("workers", [["-n", "0"], ["-n", "2", "--dist", "loadgroup"]], ids=["alone", "side by side"])
+def test_a_long_test_without_its_mark_fails_and_a_shared_folder_is_made_once(tmp_path, workers):
+    (tmp_path / "tests").mkdir()
+    limited = CONFTEST.read_text(encoding="utf-8").replace('"clock": 60', '"clock": 0.4')
+    (tmp_path / "tests" / "conftest.py").write_text(limited, encoding="utf-8")
+    (tmp_path / "tests" / "test_some.py").write_text(TESTS, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["slow: x"]\n')
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", *workers, "--slowest", "slowest.md"]
+    plain = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    plain = {name: value for name, value in plain.items() if not name.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    assert "10 passed, 1 error" in done.stdout
+    assert "test_some.py::test_long took " in done.stdout
+    assert "| `tests/test_some.py::test_long_and_marked` |" in (tmp_path / "slowest.md").read_text()
