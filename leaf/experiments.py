@@ -81,11 +81,8 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
 
 
 def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
-    """The settings as arguments of `dvc exp run`, quoted for its override grammar (Hydra's), not for a shell."""
-    arguments = []
-    for key, value in settings.items():
-        arguments += ["--set-param", f"{key}={_hydra(value)}"]
-    return arguments
+    """`key=value` for each setting, quoted for the override grammar of `dvc exp run -S` (Hydra's), not for a shell."""
+    return [f"{key}={_hydra(value)}" for key, value in settings.items()]
 
 
 def _hydra(value: Any) -> str:

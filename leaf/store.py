@@ -12,14 +12,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from leaf.errors import LeafError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -79,17 +81,19 @@ def read_array(path: str | Path) -> np.ndarray:
         raise LeafError(f"{path}: not a .npy array ({error})") from None
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
+def write_table(table: "pd.DataFrame", path: str | Path) -> None:
     """Write a table as UTF-8 CSV, floats in their shortest exact form, so equal tables are equal files."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
 
-def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a CSV table; the columns named in `text` stay strings ("" where empty), also if they look like numbers.
 
     Raises LeafError where the file is missing, cannot be parsed or lacks one of `columns`.
     """
+    import pandas as pd  # here, for commands that read no table: importing it takes as long as they do
+
     try:
         names = pd.read_csv(path, nrows=0, encoding="utf-8").columns
         table = pd.read_csv(

@@ -32,12 +32,12 @@ FILES = {
     "predict": "predict",
     "serve": "serve",
     "export": "export",
-    "submit": "submit",
-    "jobs": "submit",
-    "logs": "submit",
-    "fetch": "submit",
-    "cancel": "submit",
-    "doctor": "submit",
+    "submit": "runner",
+    "jobs": "runner",
+    "logs": "runner",
+    "fetch": "runner",
+    "cancel": "runner",
+    "doctor": "runner",
 }
 
 
@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        name = cmd_name if FILES[cmd_name] == "submit" else "command"
+        name = cmd_name if FILES[cmd_name] == "runner" else "command"
         return TyperCommand(cmd_name, help=ast.get_docstring(functions[name]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:

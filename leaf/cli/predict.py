@@ -21,7 +21,7 @@ from leaf.store import replacing
 
 app = typer.Typer()
 
-_Read = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
+_Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
 
 
 def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
@@ -85,7 +85,7 @@ class _Predictor:
                 yield from predictions
             bar.update(count)
 
-    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Read]]]:
+    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Prepared]]]:
         """Batch by batch its size and what could be read; the next one is read while the network predicts the last."""
         count, names, read = 0, [], []
         for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one is the network's
@@ -99,7 +99,7 @@ class _Predictor:
                 yield count, names, read
                 count, names, read = 0, [], []
 
-    def _prepare(self, names: Sequence[str]) -> list[_Read | LeafError]:
+    def _prepare(self, names: Sequence[str]) -> list[_Prepared | LeafError]:
         images: list[np.ndarray | LeafError] = []
         for name in names:
             try:
@@ -136,7 +136,7 @@ def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -
         lines = (line.rstrip("\r\n") for line in listed) if argument == "-" else [argument]
         for line in lines:
             if line:
-                images |= dict.fromkeys(_one(line, suffixes))
+                images |= dict.fromkeys(_images_of(line, suffixes))
     if not images:
         raise LeafError(
             f"{' '.join(arguments)}: no image; valid: {', '.join(sorted(suffixes))} files, or folders of them"
@@ -144,7 +144,7 @@ def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -
     return list(images)
 
 
-def _one(argument: str, suffixes: frozenset[str]) -> Iterator[str]:
+def _images_of(argument: str, suffixes: frozenset[str]) -> Iterator[str]:
     path = Path(argument)
     if path.is_dir():
         yield from (str(file) for file in sorted(_below(path)) if file.suffix.lower() in suffixes)

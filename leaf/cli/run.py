@@ -38,7 +38,9 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     for name, row in rows.items():
         if name in taken:
             subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
-        command = ["dvc", "exp", "run", "--name", name, *dvc_settings(row)]
+        command = ["dvc", "exp", "run", "--name", name]
+        for setting in dvc_settings(row):
+            command += ["--set-param", setting]
         if temp:
             command.append("--temp")
         status = subprocess.run(command, check=False).returncode

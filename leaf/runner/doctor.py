@@ -1,4 +1,4 @@
-"""`leaf doctor`: each link between here and a target, in order, and what to mend where one is broken."""
+"""`leaf doctor`: each link between here and a target, in order, and what to fix where one is broken."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.agent.task import host_key_refused
 from leaf.runner.config import Local, Shell, SkyPilot, Slurm, Target
-from leaf.runner.engines.processes import ProcessEngine
+from leaf.runner.engines import ProcessEngine
 
 FREE = 10 * 2**30  # bytes that a clone, an environment with CUDA and the data want
 _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
@@ -25,7 +25,7 @@ class Finding:
     note: str
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.good else 'MEND'}  {self.link.ljust(14)}  {self.note}"
+        return f"{'ok  ' if self.good else 'FIX '}  {self.link.ljust(14)}  {self.note}"
 
 
 def examine(name: str, target: Target) -> Iterator[Finding]:

@@ -1,27 +1,102 @@
-"""How jobs go, and their results brought back."""
+"""The life of a job: submitted, listed, followed, fetched, cancelled."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.config import check_target
-from leaf.runner.engines import State, engine_for
+from leaf.runner.config import Local, Target, check_target
+from leaf.runner.engines import Status, engine_for
+from leaf.runner.plan import Planned
 from leaf.runner.records import ENDED, Record, choose, read_records
 from leaf.runner.transport import ConnectionLostError
 
+PROTOCOL = 1  # of job.json
 Say = Callable[[str], None]
 
 
-def states(record: Record) -> list[State]:
+def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, str]:
+    """Send the experiments to the target `name`; the answer is the job's record and where it is there.
+
+    Raises LeafError, with nothing started, where the working tree has changes, a name is taken, or a push fails.
+    """
+    revision = repository.committed_revision()
+    remote = "." if isinstance(target, Local) else target.git_remote
+    address = _origin(target)
+    names = [one.name for one in planned]
+    if used := repository.taken(remote, revision, names) or _under_way(revision, names):
+        raise LeafError(f"{used[0]}: an experiment of this commit has that name; choose another with --name")
+    engine = engine_for(target)
+    job = _job(target, address, revision, planned) | engine.job()
+    if target.needs_remote:
+        repository.push_data(job["remote"], repository.data_remotes()[1][job["remote"]])
+    repository.publish(remote, revision)
+    identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    record = Record(identity, name, target.model_dump(exclude_unset=True), revision, planned)
+    record.write()
+    try:
+        place = engine.submit(record, job)
+    except ConnectionLostError:
+        raise  # it may run: the record stays, and `leaf jobs` tells
+    except BaseException:
+        record.remove()
+        raise
+    return record, place
+
+
+def _origin(target: Target) -> str:
+    if isinstance(target, Local):
+        return repository.git("rev-parse", "--show-toplevel")
+    own = repository.origin(target.git_remote)
+    return getattr(target, "origin", None) or own
+
+
+def _job(target: Target, address: str, revision: str, planned: list[Planned]) -> dict[str, Any]:
+    """The content of job.json, before the engine's own part."""
+    remote, host = None, ""
+    if target.needs_remote:
+        remote, data = repository.choose_data_remote(target.dvc_remote)
+        host = repository.ssh_host(data)
+    return {
+        "protocol": PROTOCOL,
+        "origin": address,
+        "revision": revision,
+        "remote": remote,
+        "remote_host": host,
+        "author": repository.author(),
+        "setup": target.setup,
+        "path": target.path,
+        "environment": target.environment,
+        "devices": [],
+        "cache": None,
+        "state": True,
+        "requeues": 0,
+        "stream": False,  # SkyPilot keeps the log itself
+        "experiments": [{"name": one.name, "set": list(one.settings)} for one in planned],
+    }
+
+
+def _under_way(revision: str, names: list[str]) -> list[str]:
+    """Those of the names that a job of this commit, whose end is not known here, has."""
+    busy = {
+        record.experiments[index].name
+        for record in read_records()
+        if record.revision == revision
+        for index in record.open
+    }
+    return [name for name in names if name in busy]
+
+
+def statuses(record: Record) -> list[Status]:
     """The state of each experiment of a job; one that has ended is not asked for again."""
     if not record.open:
-        return [State(record.ended[one.name]) for one in record.experiments]
+        return [Status(record.ended[one.name]) for one in record.experiments]
     engine = engine_for(check_target(record.target, record.settings))
-    now = engine.states(record)
-    return [
-        State(record.ended.get(one.name, new.state), new.note) for one, new in zip(record.experiments, now, strict=True)
-    ]
+    now = engine.status(record)
+    pairs = zip(record.experiments, now, strict=True)
+    return [Status(record.ended.get(one.name, new.state), new.note) for one, new in pairs]
 
 
 def listing(names: list[str]) -> list[str]:
@@ -29,9 +104,9 @@ def listing(names: list[str]) -> list[str]:
     rows = []
     for record, indices in choose(names):
         try:
-            now = states(record)
+            now = statuses(record)
         except LeafError as error:
-            now = [State("unknown", str(error))] * len(record.experiments)
+            now = [Status("unknown", str(error))] * len(record.experiments)
         for index in indices:
             rows.append([record.id, record.target, record.experiments[index].name, *now[index]])
     if not rows:
@@ -69,20 +144,20 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
             break
         time.sleep(every)
     if models:
-        _bring_outputs(chosen)
+        _fetch_outputs(chosen)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
         say(f"{missing} not ended yet; `leaf fetch --wait` stays until they have")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
 
-def _bring_outputs(chosen: list[tuple[Record, list[int]]]) -> None:
+def _fetch_outputs(chosen: list[tuple[Record, list[int]]]) -> None:
     for record, indices in chosen:
         target = check_target(record.target, record.settings)
         names = [record.experiments[index].name for index in indices]
         done = [repository.reference(record.revision, name) for name in names if record.ended.get(name) == "done"]
         if done and target.needs_remote:
-            repository.bring_outputs(*repository.choose_data_remote(target.dvc_remote), done)
+            repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
 
 
 def _collect(record: Record, say: Say) -> None:
@@ -90,11 +165,11 @@ def _collect(record: Record, say: Say) -> None:
     if not record.open:
         return
     before = set(record.open)
-    now = states(record)
+    now = statuses(record)
     done = [record.experiments[index].name for index in before if now[index].state == "done"]
     target = check_target(record.target, record.settings)
     if done and target.needs_remote:
-        repository.bring(target.git_remote, record.revision, done)
+        repository.fetch_experiments(target.git_remote, record.revision, done)
     for index in sorted(before):
         if now[index].state in ENDED:
             name = record.experiments[index].name
@@ -118,7 +193,7 @@ def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
             offset = 0
             while True:
                 try:
-                    ended = not on or engine.states(record)[index].state in ENDED  # asked before the last part is read
+                    ended = not on or engine.status(record)[index].state in ENDED  # asked before the last part is read
                     text, offset = engine.log(record, index, offset)
                 except ConnectionLostError:
                     if not on:

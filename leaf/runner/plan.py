@@ -109,7 +109,7 @@ def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any],
             )
     swept = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in combination)
     own = "-".join(part for part in (row, swept) if part)
-    return Planned(check_name(_short(own or "run")), tuple(dvc_settings(setting)[1::2]))
+    return Planned(check_name(_short(own or "run")), tuple(dvc_settings(setting)))
 
 
 def _short(name: str) -> str:

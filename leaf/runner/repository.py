@@ -70,7 +70,7 @@ def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name in found]
 
 
-def bring(remote: str, revision: str, names: Sequence[str]) -> None:
+def fetch_experiments(remote: str, revision: str, names: Sequence[str]) -> None:
     """Fetch experiments, so that `dvc exp show` has them; plain git, for DVC's own way ignores ssh's settings."""
     references = [reference(revision, name) for name in names]
     git("fetch", "--quiet", remote, *(f"{name}:{name}" for name in references))
@@ -125,7 +125,7 @@ def push_data(remote: str, address: str) -> None:
         raise LeafError(f"dvc push: {complaint[0] if complaint else 'failed'}")
 
 
-def bring_outputs(remote: str, address: str, references: Sequence[str]) -> None:
+def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
     """Fetch what experiments made into DVC's cache, where `dvc exp apply` looks for it and fails if it is not there.
 
     `dvc fetch` takes no revision and `dvc exp pull` asks git's remote in DVC's own way, so this calls DVC from Python.

@@ -97,7 +97,7 @@ def test_the_doctor_names_what_is_broken(project: Project, on_box: Callable[...,
     devices(project, on_box, "cpu:0")
     (project.path / "train.py").write_text("changed")
     project.git("remote", "set-url", "origin", "/nosuch.git")
-    broken = [line for line in project.leaf("doctor", status=1).splitlines() if line.startswith("MEND")]
+    broken = [line for line in project.leaf("doctor", status=1).splitlines() if line.startswith("FIX")]
     assert [line.split()[1] for line in broken] == ["commit", "git", "origin", "GPU"]
 
 
@@ -105,7 +105,7 @@ def test_the_doctor_tells_a_machine_out_of_reach(project: Project, on_box: Calla
     on_box(project)
     sshd.stop()
     try:
-        assert "MEND  connection      box: cannot be reached" in project.leaf("doctor", status=1)
+        assert "FIX   connection      box: cannot be reached" in project.leaf("doctor", status=1)
     finally:
         sshd.start()
 

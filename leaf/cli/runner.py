@@ -40,7 +40,7 @@ def submit(
             typer.echo(f"{one.name}  {' '.join(one.settings)}")
         typer.echo(rehearsal(target, len(planned)), nl=False)
         return
-    from leaf.runner.submit import submit
+    from leaf.runner.jobs import submit
 
     record, place = submit(target_name, target, planned)
     typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
@@ -62,7 +62,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="stay until it has ended")] = False,
     every: Every = 2,
 ) -> None:
-    """Print what an experiment said."""
+    """Print the log of an experiment."""
     from leaf.runner.jobs import follow as parts
 
     for part in parts(name, follow, every):
@@ -96,7 +96,7 @@ def cancel(
 def doctor(
     on: Annotated[str | None, typer.Option("--on", help="a target of runner.yaml; its default if absent")] = None,
 ) -> None:
-    """Check each link between here and a target, and say what to mend."""
+    """Check each link between here and a target, and say what to fix."""
     from leaf.runner.config import read_target
     from leaf.runner.doctor import examine
 
