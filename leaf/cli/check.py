@@ -7,6 +7,7 @@ import typer
 
 from leaf import params
 from leaf.errors import LeafError
+from leaf.similarity.decisions import COLUMNS
 from leaf.store import read_table, read_yaml, sha256
 
 app = typer.Typer()
@@ -23,7 +24,7 @@ def check() -> str:
     for reference in choices.references if isinstance(choices.references, list) else []:
         if isinstance(reference, str) and not Path("data/references", reference).is_file():
             raise LeafError(f"references: {reference}: no such file in data/references")
-    read_table("data/overrides.csv", columns=["hash", "ruling", "label", "who", "why"])
+    read_table("data/overrides.csv", columns=COLUMNS)
     if choices.weights not in ("random", "imagenet"):
         weights = Path(choices.weights)
         if not weights.is_file():

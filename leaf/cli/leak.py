@@ -181,7 +181,7 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     from leaf.reading.decode import read_references
     from leaf.reading.ingest import ingest
     from leaf.similarity.cleaning import Settings, clean
-    from leaf.similarity.decisions import COLUMNS
+    from leaf.similarity.decisions import COLUMNS, TEXT
     from leaf.store import read_array, read_table
 
     if not Path(recipe.dataset).exists():
@@ -193,7 +193,7 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     named = recipe.references
     images = read_array(path)
     settings = replace(Settings.from_params(recipe), duplicates="remove")
-    rulings = read_table("data/overrides.csv", COLUMNS, text=COLUMNS)
+    rulings = read_table("data/overrides.csv", COLUMNS, text=TEXT)
     references = named if named == "auto" else read_references(named, recipe.image_size)
     return images, clean(images, index, references, rulings, settings).decisions
 

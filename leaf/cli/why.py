@@ -9,6 +9,7 @@ import typer
 
 from leaf import params
 from leaf.errors import LeafError
+from leaf.similarity.decisions import COLUMNS, TEXT
 from leaf.store import read_table
 
 app = typer.Typer()
@@ -77,13 +78,12 @@ def _rulings(root: Path, picture: str) -> list[tuple[str, str]]:
     path = root / "data/overrides.csv"
     if not path.exists():
         return []
-    columns = ("hash", "ruling", "label", "who", "why")
-    table = read_table(path, columns, text=columns)
+    table = read_table(path, COLUMNS, text=TEXT).reindex(columns=list(TEXT)).fillna("")
     mine = table[table["hash"].str.strip().str.lower() == picture]
-    told = zip(mine["ruling"], mine["label"], mine["who"], mine["why"], strict=True)
+    told = zip(mine["ruling"], mine["label"] + mine["other"], mine["who"], mine["why"], strict=True)
     return [
-        ("ruling", f"{f'{ruling} {label}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
-        for ruling, label, who, reason in told
+        ("ruling", f"{f'{ruling} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
+        for ruling, what, who, reason in told
     ]
 
 

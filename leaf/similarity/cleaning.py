@@ -9,9 +9,9 @@ import pandas as pd
 
 from leaf.similarity import outliers
 from leaf.similarity.crops import MOST_IMAGES, AlignedPairs, same_photo_pairs
-from leaf.similarity.decisions import Decisions, decide, read_rulings
+from leaf.similarity.decisions import Decisions, decide, read_rulings, ruled_pairs, trace
 from leaf.similarity.distances import Pairs, block_means, near_pairs
-from leaf.similarity.groups import components, first_copies, same_name_pairs
+from leaf.similarity.groups import components, first_copies, same_name_pairs, without
 from leaf.similarity.outliers import Ranking, Reference
 
 
@@ -63,7 +63,9 @@ def clean(
     first = first_copies(hashes)
     distinct = np.unique(first)
     small = block_means(images, distinct)
-    near = near_pairs(images, distinct, small, settings.near_mse, settings.near_turns)
+    names = index["group"].to_numpy(object)
+    joined, parted = (ruled_pairs(pairs, hashes, names) for pairs in (rulings.group, rulings.apart))
+    near: Pairs = without(near_pairs(images, distinct, small, settings.near_mse, settings.near_turns), first, parted)
 
     if references == "auto":
         references = outliers.frequent(first, near.rows[near.transform == "none"], settings.outlier_copies)
@@ -78,9 +80,9 @@ def clean(
     copies = components(len(images), np.concatenate([exact_pairs, near.rows]))
     to_align = _first_of_each(copies, ranking < 0) if settings.same_photo else np.empty(0, np.int64)
     too_many = len(to_align) > MOST_IMAGES
-    crops = same_photo_pairs(images, to_align[:0] if too_many else to_align)
-    same_name = same_name_pairs(index["group"].to_numpy(object))
-    groups = components(len(images), np.concatenate([exact_pairs, near.rows, crops.rows, same_name]))
+    crops: AlignedPairs = without(same_photo_pairs(images, to_align[:0] if too_many else to_align), copies, parted)
+    together = [exact_pairs, near.rows, crops.rows, same_name_pairs(names), joined]
+    groups = components(len(images), np.concatenate(together))
     decisions = decide(
         index["label"].to_numpy(np.int64),
         hashes,
@@ -91,17 +93,18 @@ def clean(
         settings.conflicts,
     )
     outlier = decisions.reason == "outlier"
-    names = np.array([*(each.reference for each in rankings), ""], object)
+    references_of = np.array([*(each.reference for each in rankings), ""], object)
     table = pd.DataFrame(
         {
             "image": np.arange(len(images)),
             "label": decisions.label,
             "kept": decisions.kept.astype(int),
             "reason": decisions.reason,
-            "reference": np.where(outlier, names[ranking], ""),
+            "reference": np.where(outlier, references_of[ranking], ""),
             "distance": np.where(outlier, distance, np.nan),
             "group": groups,
             "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
+            "ruling": trace(rulings, hashes),
         }
     )
     return Cleaned(
@@ -109,7 +112,11 @@ def clean(
         outliers.ranking_table(rankings),
         _pair_table(exact_pairs, near, crops),
         _metrics(decisions, settings.classes),
-        _warnings(rankings, decisions, proposed, settings, len(to_align) if too_many else 0),
+        _warnings(rankings, decisions, proposed, settings, len(to_align) if too_many else 0)
+        + [
+            f"data/overrides.csv: images {one} and {other} were ruled apart and are still in one group, through others"
+            for one, other in parted[groups[parted[:, 0]] == groups[parted[:, 1]]].tolist()
+        ],
     )
 
 

@@ -7,6 +7,7 @@ if a and c are farther apart than the threshold. The result then does not hang o
 which one of a set stays.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,55 +18,119 @@ import pandas as pd
 from leaf.errors import LeafError
 
 COLUMNS = ("hash", "ruling", "label", "who", "why")
+FURTHER = ("date", "run", "other")  # columns that a file may lack
+TEXT = (*COLUMNS, *FURTHER)
+_HASH = re.compile("[0-9a-f]{32}")
+VERDICTS, PAIRED = ("keep", "drop"), ("group", "apart")
+ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
 
 
 @dataclass(frozen=True)
 class Rulings:
-    """Hashes of pictures that stay, that leave, and that have a label (0 or 1) by a person's word."""
+    """Hashes of pictures that stay, that leave, and that have a label (0 or 1) by a person's word.
+
+    `group` and `apart` are pairs of hashes of one leaf, and of pictures that are not the same, the smaller first. The
+    second of a `group` may be a name instead: all pictures in the group of that name are of one leaf.
+    """
 
     keep: frozenset[str]
     drop: frozenset[str]
     relabel: dict[str, int]
+    group: frozenset[tuple[str, str]] = frozenset()
+    apart: frozenset[tuple[str, str]] = frozenset()
 
 
 def read_rulings(
     table: pd.DataFrame, hashes: Iterable[str], classes: Sequence[str], name: str = "data/overrides.csv"
 ) -> Rulings:
-    """Check a table of rulings (text columns hash, ruling, label, who, why) against the `hashes` in the data set.
+    """Check a table of rulings (text columns `COLUMNS`, perhaps `FURTHER`) against the `hashes` in the data set.
 
-    A picture may have one keep or drop and one relabel. Raises LeafError, naming the line in the file `name`.
+    Two rows may say the same, as where two people agree. Raises LeafError, naming the line in the file `name`, where
+    they contradict one another.
     """
     known = set(hashes)
     verdicts: dict[str, str] = {}
     relabel: dict[str, int] = {}
-    cells = (table[column].astype(str).str.strip() for column in ("hash", "ruling", "label"))
-    for line, (picture, ruling, label) in enumerate(zip(*cells, strict=True), start=2):
+    pairs: dict[tuple[str, str], str] = {}
+    table = table.reindex(columns=[*COLUMNS, "other"])
+    cells = (table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other"))
+    for line, (picture, ruling, label, other) in enumerate(zip(*cells, strict=True), start=2):
         where = f"{name}: line {line}"
-        picture = picture.lower()
-        if picture not in known:
-            raise LeafError(
-                f"{where}: no image has the hash {picture!r}; valid: one from data/ingested/index.csv "
-                "(`leaf why IMAGE` shows it)"
-            )
-        if ruling not in ("keep", "drop", "relabel"):
-            raise LeafError(f"{where}: unknown ruling {ruling!r}; valid: keep, drop, relabel")
+        picture = _known(picture, known, where)
+        if ruling not in ALL_RULINGS:
+            raise LeafError(f"{where}: unknown ruling {ruling!r}; valid: {', '.join(ALL_RULINGS)}")
+        if label and ruling != "relabel":
+            raise LeafError(f"{where}: {ruling} with a label, {label!r}; valid: none, or the ruling relabel")
+        if other and ruling not in PAIRED:
+            raise LeafError(f"{where}: {ruling} with another picture, {other!r}; valid: none, or group or apart")
         if ruling == "relabel":
             if label not in classes:
                 raise LeafError(f"{where}: unknown label {label!r}; valid: {', '.join(classes)}")
-            if picture in relabel:
+            if relabel.setdefault(picture, list(classes).index(label)) != list(classes).index(label):
                 raise LeafError(f"{where}: a second relabel of {picture}; valid: one")
-            relabel[picture] = list(classes).index(label)
-        else:
-            if label:
-                raise LeafError(f"{where}: {ruling} with a label, {label!r}; valid: none, or the ruling relabel")
-            if picture in verdicts:
+        elif ruling in VERDICTS:
+            if verdicts.setdefault(picture, ruling) != ruling:
                 raise LeafError(f"{where}: a second ruling on {picture}, {verdicts[picture]} before; valid: one")
-            verdicts[picture] = ruling
-    return Rulings(
-        frozenset(picture for picture, ruling in verdicts.items() if ruling == "keep"),
-        frozenset(picture for picture, ruling in verdicts.items() if ruling == "drop"),
-        relabel,
-    )
+        else:
+            pair = _pair(picture, other, known, ruling, where)
+            if pairs.setdefault(pair, ruling) != ruling:
+                raise LeafError(f"{where}: {ruling} of a pair that was ruled {pairs[pair]} before; valid: one of both")
+    keep, drop = (frozenset(each for each, given in verdicts.items() if given == ruling) for ruling in VERDICTS)
+    group, apart = (frozenset(each for each, given in pairs.items() if given == ruling) for ruling in PAIRED)
+    return Rulings(keep, drop, relabel, group, apart)
+
+
+def _known(picture: str, known: set[str], where: str) -> str:
+    if picture.lower() not in known:
+        raise LeafError(
+            f"{where}: no image has the hash {picture.lower()!r}; valid: one from data/ingested/index.csv "
+            "(`leaf why IMAGE` shows it)"
+        )
+    return picture.lower()
+
+
+def _pair(picture: str, other: str, known: set[str], ruling: str, where: str) -> tuple[str, str]:
+    if not other:
+        raise LeafError(f"{where}: {ruling} without another picture; valid: its hash in the column other")
+    if ruling == "group" and other.lower() not in known and not _HASH.fullmatch(other.lower()):
+        return picture, other  # a name
+    other = _known(other, known, where)
+    if other == picture:
+        raise LeafError(f"{where}: {ruling} of {picture} with itself; valid: another picture's hash")
+    return min(picture, other), max(picture, other)
+
+
+def ruled_pairs(pairs: Iterable[tuple[str, str]], hashes: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Pairs of `Rulings` as image numbers int64 (K, 2): the first image of each of two hashes.
+
+    `hashes` and `names`, the groups given with the data set, are text (N,). Pictures that were put into a group of a
+    name are paired with the first image of that group, or with the first of them.
+    """
+    first = {f"name {name}": place for name, place in _firsts(names).items() if name} | _firsts(hashes)
+    rows = [
+        (first[one], first[other] if other in first else first.setdefault(f"name {other}", first[one]))
+        for one, other in sorted(pairs)
+    ]
+    return np.array([row for row in rows if row[0] != row[1]], np.int64).reshape(-1, 2)
+
+
+def _firsts(values: np.ndarray) -> dict[str, int]:
+    return {value: place for place, value in reversed(list(enumerate(values)))}
+
+
+def trace(rulings: Rulings, hashes: np.ndarray) -> np.ndarray:
+    """What a person ruled on each picture, text (N,): `relabel, group 17, apart 40`, pictures by their first image."""
+    first = _firsts(hashes)
+    said: dict[str, list[str]] = {}
+    for ruling, pictures in (("keep", rulings.keep), ("drop", rulings.drop), ("relabel", rulings.relabel)):
+        for picture in pictures:
+            said.setdefault(picture, []).append(ruling)
+    for ruling, pairs in (("group", rulings.group), ("apart", rulings.apart)):
+        for one, other in sorted(pairs):
+            said.setdefault(one, []).append(f"{ruling} {first.get(other, other)}")
+            if other in first:
+                said.setdefault(other, []).append(f"{ruling} {first[one]}")
+    return np.array([", ".join(said.get(value, ())) for value in hashes], object)
 
 
 @dataclass(frozen=True)

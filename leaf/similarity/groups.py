@@ -1,6 +1,8 @@
 """Which images belong together: equal hashes, equal names, and whatever pairs join."""
 
 from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -31,3 +33,15 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
     smallest = np.full(total, count, np.int64)
     np.minimum.at(smallest, component, np.arange(count))
     return smallest[component]
+
+
+def without(pairs: Any, sets: np.ndarray, parted: np.ndarray) -> Any:
+    """`pairs`, a dataclass of arrays (K, …) with `rows` int64 (K,2), less those between sets that are `parted`.
+
+    `sets` int64 (N,) is each image's set, `parted` int64 (P,2) are images whose sets are not the same.
+    """
+    if not len(parted):
+        return pairs
+    gone = {tuple(row) for row in np.sort(sets[parted], axis=1).tolist()}
+    stays = np.array([tuple(row) not in gone for row in np.sort(sets[pairs.rows], axis=1).tolist()], bool)
+    return replace(pairs, **{each.name: getattr(pairs, each.name)[stays] for each in fields(pairs)})

@@ -19,10 +19,29 @@ MEMORY = 512 * 2**20  # bytes that reading may take on top of the process; beyon
 SLOWLY = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 
 CELLS = st.one_of(
-    st.sampled_from([*HASHES, "keep", "drop", "relabel", *CLASSES, "", "NA", "nan", "=1+1", "../x", "healthy/0.png"]),
+    st.sampled_from(
+        [
+            *HASHES,
+            "keep",
+            "drop",
+            "relabel",
+            "group",
+            "apart",
+            *CLASSES,
+            "",
+            "NA",
+            "nan",
+            "=1+1",
+            "../x",
+            "healthy/0.png",
+        ]
+    ),
     st.text(max_size=12),
 )
-HEADS = st.sampled_from(["hash,ruling,label,who,why", "file,label,group,split", "hash,hash,label", "file,label,file"])
+OVERRIDES = ",".join(decisions.TEXT)
+HEADS = st.sampled_from(
+    ["hash,ruling,label,who,why", "file,label,group,split", "hash,hash,label", "file,label,file", OVERRIDES]
+)
 
 
 def line(cells):
@@ -32,7 +51,7 @@ def line(cells):
 TABLES = st.builds(
     lambda head, rows: "\n".join([head, *map(line, rows)]).encode("utf-8", "surrogatepass"),
     HEADS,
-    st.lists(st.lists(CELLS, min_size=1, max_size=6), max_size=6),
+    st.lists(st.lists(CELLS, min_size=1, max_size=8), max_size=6),
 )
 
 
@@ -68,7 +87,7 @@ def photographs(tmp_path_factory):
 
 
 def read_rulings(path):
-    table = read_table(path, decisions.COLUMNS, text=decisions.COLUMNS)
+    table = read_table(path, decisions.COLUMNS, text=decisions.TEXT)
     decisions.read_rulings(table, HASHES, CLASSES)
 
 

@@ -62,9 +62,9 @@ def test_the_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images
         *("after_outliers_unhealthy", "kept", "kept_healthy", "kept_unhealthy"),
     }
     assert (metrics()["outliers"], metrics()["duplicates"], metrics()["kept"]) == (10, 1, 29)
-    header = "image,label,kept,reason,reference,distance,group,copy_of"
+    header = "image,label,kept,reason,reference,distance,group,copy_of,ruling"
     lines = Path("data/cleaned/decisions.csv").read_text().splitlines()
-    assert (lines[0], lines[4], lines[40]) == (header, "3,1,0,outlier,3,0.0,3,", "39,1,0,duplicate,,,0,0")
+    assert (lines[0], lines[4], lines[40]) == (header, "3,1,0,outlier,3,0.0,3,,", "39,1,0,duplicate,,,0,0,")
     assert (
         Path("data/cleaned/distances.csv")
         .read_text()
