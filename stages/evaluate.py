@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 2048  # images copied out of the memory map at once
 _REMEMBERED = 2048  # images from which is learned what a known one is, about
-TORN = "grouping is none: {} groups of images are torn apart between the splits, so every figure is flattered."
+LEAKY = "grouping is none: {} groups of images are shared between the splits, so the figures are too high."
 _TRAIN_METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
 
 
@@ -29,23 +29,23 @@ def main() -> None:
     index = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group", "reason", "reference"])
     splits = read_table("data/split/splits.csv", ["image", "split"])
-    torn = params.grouping == "none"
-    check_splits(splits, decisions, torn)
+    leaky = params.grouping == "none"
+    check_splits(splits, decisions, leaky)
     check_synthetic(read_table("data/balanced/index.csv", ["image", "parent", "neighbour"]), splits)
     table = splits.merge(decisions[["image", "label"]], on="image").merge(index[["image", "source"]], on="image")
 
     run = read_json("models/run.json")
     model = networks.load("models/model.keras", sha256=run["model_sha256"])
 
-    def ask(rows: np.ndarray, temperature: float) -> np.ndarray:
+    def predict_proba(rows: np.ndarray, temperature: float) -> np.ndarray:
         blocks = (images[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
         return np.concatenate(
             [networks.probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
         )
 
-    result = evaluate(images, table, ask, params.threshold, params.calibrate)
-    if torn:
-        result.scores["note"] += TORN.format(len(shared_groups(splits, decisions)))
+    result = evaluate(images, table, predict_proba, params.threshold, params.calibrate)
+    if leaky:
+        result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
     heatmaps = networks.heatmaps(model, images[result.gallery["image"].to_numpy()])
 
     write_table(result.predictions, "data/scored/predictions.csv")

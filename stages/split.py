@@ -14,8 +14,8 @@ def main() -> None:
     images = decisions[decisions["kept"].eq(1)].merge(index[["image", "split"]], on="image")
     groups = images["group"].nunique()
     whole = images[["image", "group"]].copy()
-    torn = params.grouping == "none"
-    if torn:
+    leaky = params.grouping == "none"
+    if leaky:
         images["group"] = images["image"]
     images["origin"] = index.set_index("image")["source"].loc[images["group"]].to_numpy()
 
@@ -25,7 +25,7 @@ def main() -> None:
         )
     else:
         splits = split_images(images, params.validation_size, params.test_size, params.split_seed, params.classes)
-    check_splits(splits, decisions, torn)
+    check_splits(splits, decisions, leaky)
 
     counts = {name: int(splits["split"].eq(name).sum()) for name in SPLITS}
     shared = len(shared_groups(splits, whole))
@@ -33,8 +33,8 @@ def main() -> None:
     write_json({**counts, "shared_groups": shared}, "metrics/split.json")
     print(", ".join(f"{number} images in {name}" for name, number in counts.items()))
     print(f"{groups} groups, {shared} shared between splits")
-    if torn:
-        print(f"warning: grouping: none: {shared} groups are torn apart on purpose, every score is flattered")
+    if leaky:
+        print(f"warning: grouping: none: {shared} groups are shared between splits on purpose; scores are too high")
 
 
 if __name__ == "__main__":

@@ -12,15 +12,15 @@ OUTPUT = "data/raw/leaves.npz"
 def main() -> None:
     """Read the parameters, draw, write data/raw/leaves.npz."""
     params = read_params("synthesize")
-    recipe = scaled(params.drawn.images)
+    counts = scaled(params.drawn.images)
     images, labels = draw_dataset(
-        recipe, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None)
+        counts, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None)
     )
     write_npz(OUTPUT, images, [params.classes[label] for label in labels])
     print(
-        f"drew {recipe.healthy} {params.classes[0]} and {recipe.unhealthy} {params.classes[1]} leaves; with "
-        f"{recipe.healthy_duplicates + recipe.unhealthy_duplicates} exact copies and 2 cartoons × {recipe.copies} "
-        f"{recipe.images} images in {OUTPUT}"
+        f"drew {counts.healthy} {params.classes[0]} and {counts.unhealthy} {params.classes[1]} leaves; with "
+        f"{counts.healthy_duplicates + counts.unhealthy_duplicates} exact copies and 2 cartoons × {counts.copies} "
+        f"{counts.images} images in {OUTPUT}"
     )
 
 

@@ -229,11 +229,11 @@ def trained(tmp_path_factory) -> Path:
     import numpy as np
 
     from leaf import networks, store
-    from leaf.drawing import Recipe, draw_dataset
+    from leaf.drawing import ImageCounts, draw_dataset
     from leaf.serving import ood
 
     folder = tmp_path_factory.mktemp("trained")
-    images, labels = draw_dataset(Recipe(70, 70, 2, 0, 0), 32, 7)
+    images, labels = draw_dataset(ImageCounts(70, 70, 2, 0, 0), 32, 7)
     cartoons = np.flatnonzero([np.sum(np.all(images == image, axis=(1, 2, 3))) > 1 for image in images])
     leaves = np.setdiff1d(np.arange(len(images)), cartoons)
     train, validation, test = leaves[:100], leaves[100:120], leaves[120:]

@@ -197,9 +197,9 @@ def home(clone, small, tmp_path_factory):
 
 def _photographs(folder):
     """`leaves/` with a sub-folder per class, the same as an .npz of the course's format, and a new leaf."""
-    from leaf.drawing import Recipe, draw_dataset
+    from leaf.drawing import ImageCounts, draw_dataset
 
-    images, labels = draw_dataset(Recipe(60, 60, 0, 0, 0), 48, 11)
+    images, labels = draw_dataset(ImageCounts(60, 60, 0, 0, 0), 48, 11)
     names = np.array(["healthy", "unhealthy"], dtype=object)[labels]
     for place, (image, name) in enumerate(zip(images, names, strict=True)):
         (folder / "leaves" / name).mkdir(parents=True, exist_ok=True)

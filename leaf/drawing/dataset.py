@@ -16,7 +16,7 @@ _BLOCK = 64  # images converted to float32 and written at a time
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageCounts:
     """How many images of each sort a data set holds."""
 
     healthy: int  # different drawn leaves
@@ -31,10 +31,10 @@ class Recipe:
         return self.healthy + self.unhealthy + 2 * self.copies + self.healthy_duplicates + self.unhealthy_duplicates
 
 
-COURSE = Recipe(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates=41, unhealthy_duplicates=113)
+COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates=41, unhealthy_duplicates=113)
 
 
-def scaled(images: int) -> Recipe:
+def scaled(images: int) -> ImageCounts:
     """The course's proportions for another number of images; each part is rounded, healthy leaves take the rest."""
 
     def part(count: int) -> int:
@@ -44,35 +44,35 @@ def scaled(images: int) -> Recipe:
     duplicates = part(COURSE.healthy_duplicates), part(COURSE.unhealthy_duplicates)
     unhealthy = part(COURSE.unhealthy)
     healthy = images - unhealthy - 2 * copies - sum(duplicates)
-    return Recipe(healthy, unhealthy, copies, *duplicates)
+    return ImageCounts(healthy, unhealthy, copies, *duplicates)
 
 
 def draw_dataset(
-    recipe: Recipe, size: int, seed: int, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    counts: ImageCounts, size: int, seed: int, progress: Callable[[Iterable[int]], Iterable[int]] = iter
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw every image of `recipe` and scatter them.
+    """Draw every image of `counts` and scatter them.
 
     Returns images, uint8 (N, size, size, 3), and labels, uint8 (N,), 1 for unhealthy. Each leaf depends on `seed` and
     its own number alone. `progress` wraps the numbers of the leaves while they are drawn.
     """
     rng = np.random.default_rng(seed)
-    drawn = recipe.healthy + recipe.unhealthy
-    labels = np.concatenate([np.zeros(recipe.healthy, np.uint8), np.ones(recipe.unhealthy, np.uint8), [1, 0]])
+    drawn = counts.healthy + counts.unhealthy
+    labels = np.concatenate([np.zeros(counts.healthy, np.uint8), np.ones(counts.unhealthy, np.uint8), [1, 0]])
     sources = np.concatenate(
         [
             np.arange(drawn),
-            rng.choice(recipe.healthy, recipe.healthy_duplicates, replace=False),
-            recipe.healthy + rng.choice(recipe.unhealthy, recipe.unhealthy_duplicates, replace=False),
-            np.repeat([drawn, drawn + 1], recipe.copies),  # the cartoons
+            rng.choice(counts.healthy, counts.healthy_duplicates, replace=False),
+            counts.healthy + rng.choice(counts.unhealthy, counts.unhealthy_duplicates, replace=False),
+            np.repeat([drawn, drawn + 1], counts.copies),  # the cartoons
         ]
     )
     rng.shuffle(sources)
-    images = np.empty((recipe.images, size, size, 3), np.uint8)
+    images = np.empty((counts.images, size, size, 3), np.uint8)
     places: dict[int, list[int]] = {}
     for place, source in enumerate(sources.tolist()):
         places.setdefault(source, []).append(place)
     for number in progress(range(drawn)):
-        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, number < recipe.healthy)
+        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, number < counts.healthy)
     for cartoon in (0, 1):
         images[places.get(drawn + cartoon, [])] = draw_cartoon(cartoon, size)
     return images, labels[sources].astype(np.uint8)

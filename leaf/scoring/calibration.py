@@ -5,7 +5,6 @@ from typing import TypedDict
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
 
 _EPSILON = np.finfo(np.float64).eps
 _TEMPERATURES = 0.05, 20.0
@@ -59,7 +58,7 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities of 1 as they would be with the logits divided by `temperature`."""
     p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    return expit(logit(p) / temperature)
+    return 1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / temperature))
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -19,11 +19,11 @@ def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame({"group": shared.index, "splits": shared.to_numpy()})
 
 
-def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, torn: bool = False) -> None:
+def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = False) -> None:
     """Raise LeafError unless each kept image stands in one split, no other does, and no group is shared.
 
-    `splits` has `image,split`; `decisions` has `image,kept,group`. Only where groups are `torn` on purpose may they be
-    shared.
+    `splits` has `image,split`; `decisions` has `image,kept,group`. Only a split that is
+    `leaky` on purpose may share groups.
     """
     kept = set(decisions.loc[decisions["kept"].eq(1), "image"])
     twice = splits.loc[splits["image"].duplicated(), "image"]
@@ -41,7 +41,7 @@ def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, torn: bool = Fal
             f"{_SPLITS_FILE}: image {min(lost)} was kept by clean and has no split ({len(lost)} such images)"
         )
     shared = shared_groups(splits, decisions)
-    if len(shared) and not torn:
+    if len(shared) and not leaky:
         first = shared.iloc[0]
         raise LeafError(
             f"{_SPLITS_FILE}: group {first['group']} is shared between {first['splits']} ({len(shared)} such groups); "

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from leaf.cli import app, leak
 from leaf.cli.leak import frozen_leak, run_network
-from leaf.drawing import Recipe, draw_dataset
+from leaf.drawing import ImageCounts, draw_dataset
 from leaf.errors import LeafError
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path_factory):
     """A project whose 100 drawn leaves have labels by chance, with three brighter copies of each."""
     made = tmp_path_factory.mktemp("leak")
-    images, _ = draw_dataset(Recipe(52, 52, 2, 0, 0), 32, 5)
+    images, _ = draw_dataset(ImageCounts(52, 52, 2, 0, 0), 32, 5)
     images = np.unique(images, axis=0)[:100]
     labels = np.random.default_rng(0).integers(0, 2, len(images))
     copies = [np.clip(images.astype(int) + step, 0, 255).astype(np.uint8) for step in range(4)]

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from leaf.drawing import COURSE, Recipe, draw_cartoon, draw_dataset, scaled, write_npz
+from leaf.drawing import COURSE, ImageCounts, draw_cartoon, draw_dataset, scaled, write_npz
 
-SMALL = Recipe(healthy=14, unhealthy=9, copies=4, healthy_duplicates=2, unhealthy_duplicates=3)
+SMALL = ImageCounts(healthy=14, unhealthy=9, copies=4, healthy_duplicates=2, unhealthy_duplicates=3)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_first_cartoon_is_always_unhealthy_the_second_always_healthy(small):
 
 
 def test_the_cartoons_stand_at_scattered_places():
-    images, _ = draw_dataset(Recipe(60, 40, 10, 0, 0), 32, seed=1)
+    images, _ = draw_dataset(ImageCounts(60, 40, 10, 0, 0), 32, seed=1)
     places = np.flatnonzero((images == draw_cartoon(0, 32)).all(axis=(1, 2, 3)))
     assert np.diff(places).max() > 5
     assert places[-1] - places[0] > 50

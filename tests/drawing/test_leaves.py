@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from leaf.drawing import Recipe, draw_dataset, draw_leaf
+from leaf.drawing import ImageCounts, draw_dataset, draw_leaf
 
 
 def histogram(images):
@@ -33,7 +33,7 @@ def test_no_image_is_empty_or_flat():
 
 @pytest.mark.slow
 def test_no_two_drawn_leaves_are_near_copies():
-    images, _ = draw_dataset(Recipe(600, 400, 0, 0, 0), 96, seed=2023)
+    images, _ = draw_dataset(ImageCounts(600, 400, 0, 0, 0), 96, seed=2023)
     flat = images.reshape(len(images), -1).astype(np.float32)
     squares = (flat**2).sum(axis=1)
     distances = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
@@ -48,7 +48,7 @@ def test_colour_alone_tells_little():
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    images, labels = draw_dataset(Recipe(306, 179, 0, 0, 0), 96, seed=2023)
+    images, labels = draw_dataset(ImageCounts(306, 179, 0, 0, 0), 96, seed=2023)
     features = histogram(images).reshape(len(images), -1)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     assert cross_val_score(model, features, labels, cv=5).mean() < 0.8

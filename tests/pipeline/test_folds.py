@@ -35,7 +35,7 @@ def test_folds_of_the_same_name_are_not_replaced_unasked(folded):
 def test_a_network_is_trained_both_ways_and_the_leaky_split_says_so(folded):
     done = folded.run("leaf", "leak", "-S", "folds=2", "-S", "epochs=1", "-S", "backbone=cnn_small")
     assert "every image tested once in each of 1 repeats" in done.stdout
-    assert done.stdout.count("are torn apart on purpose, every score is flattered") == 2
+    assert done.stdout.count("are shared between splits on purpose; scores are too high") == 2
 
 
 def test_one_fold_is_refused(folded):

@@ -137,6 +137,17 @@ def test_a_pickle_made_by_hand_is_refused_quickly(data):
     assert time.process_time() - start < 2
 
 
+def test_a_memo_number_that_would_reserve_memory_is_refused_before_the_unpickler_sees_it():
+    with pytest.raises(LeafError, match="the memo number 2147483647 after 0 others"):
+        unpickle_strings(BY_HAND["a memo slot of two thousand million"], 3, "f")
+
+
+@pytest.mark.parametrize("data", [b"\x80\x02}.", b"\x80\x04\x8f."], ids=["a dictionary", "a set"])
+def test_an_instruction_that_no_array_needs_is_refused_before_the_unpickler_sees_it(data):
+    with pytest.raises(LeafError, match=r"the instruction EMPTY_(DICT|SET)"):
+        unpickle_strings(data, 3, "f")
+
+
 def test_a_number_of_items_that_is_not_the_header_s_is_refused():
     with pytest.raises(LeafError, match="not as many"):
         unpickle_strings(GOOD, 4, "f")

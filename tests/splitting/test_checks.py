@@ -21,11 +21,11 @@ def test_a_group_in_two_splits_is_caught():
         check_splits(leaking, DECISIONS)
 
 
-def test_groups_torn_on_purpose_pass_and_a_lost_image_still_does_not():
-    torn = SPLITS.assign(split=["train", "test", "validation", "test"])
-    check_splits(torn, DECISIONS, torn=True)
+def test_groups_shared_on_purpose_pass_and_a_lost_image_still_does_not():
+    leaky = SPLITS.assign(split=["train", "test", "validation", "test"])
+    check_splits(leaky, DECISIONS, leaky=True)
     with pytest.raises(LeafError, match="image 3 was kept by clean and has no split"):
-        check_splits(torn.iloc[:3], DECISIONS, torn=True)
+        check_splits(leaky.iloc[:3], DECISIONS, leaky=True)
 
 
 def test_shared_groups_are_counted_from_the_result():

@@ -54,11 +54,11 @@ def test_the_same_seed_writes_the_same_bytes(project):
 def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
     """Planted: a split that tears group 2 (images 2 and 3) apart."""
 
-    def torn(images, *_):
+    def leaky(images, *_):
         table = images[["image"]].assign(split="train")
         return table.assign(split=table["split"].where(table["image"] != 3, "test"))
 
-    monkeypatch.setattr(split, "split_images", torn)
+    monkeypatch.setattr(split, "split_images", leaky)
     with pytest.raises(LeafError, match="group 2 is shared between test and train"):
         split.main()
     assert not Path("data/split/splits.csv").exists()
@@ -69,7 +69,7 @@ def test_grouping_none_tears_groups_apart_and_says_so(project, capsys):
     split.main()
     shared = read_json("metrics/split.json")["shared_groups"]
     assert shared > 20
-    assert f"warning: grouping: none: {shared} groups are torn apart on purpose" in capsys.readouterr().out
+    assert f"warning: grouping: none: {shared} groups are shared between splits on purpose" in capsys.readouterr().out
 
 
 def test_folds_test_every_kept_image_once(project):

@@ -1,4 +1,4 @@
-"""What is chosen on validation."""
+"""What is chosen on validation: the threshold and the temperature."""
 
 import numpy as np
 import pytest
