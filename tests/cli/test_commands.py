@@ -88,7 +88,7 @@ def test_a_wrong_use_of_a_command_has_status_2(arguments):
 
 
 def test_no_color_is_kept_to():
-    plain, coloured = (leaf("predict", "--help", FORCE_COLOR="1", **extra) for extra in ({"NO_COLOR": "1"}, {}))
+    plain, coloured = (leaf("why", "--help", FORCE_COLOR="1", **extra) for extra in ({"NO_COLOR": "1"}, {}))
     assert COLOUR.search(coloured.stdout)
     assert not COLOUR.search(plain.stdout)
 
