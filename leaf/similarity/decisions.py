@@ -1,7 +1,7 @@
 """What becomes of each image: one row with the reason, nothing deleted.
 
-The order of the steps: a person's labels; outliers and dropped pictures leave; copies that bear different labels are
-settled; of each set of copies the first image stays. A set of copies is a connected component over exact and near
+The order of the steps: a person's labels; outliers and dropped pictures leave; conflicts between copies with different
+labels are resolved; of each set of copies the first image stays. A set of copies is a connected component over exact and near
 pairs. So copies may be chained: where a is near b and b near c, the first of the three stands for all of them, also
 if a and c are farther apart than the threshold. The result then does not hang on the order of the images, save for
 which one of a set stays.
@@ -27,7 +27,7 @@ ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
 
 @dataclass(frozen=True)
 class Rulings:
-    """Hashes of pictures that stay, that leave, and that have a label (0 or 1) by a person's word.
+    """Hashes of pictures that stay, that leave, and that have a label (0 or 1) because a person ruled so.
 
     `group` and `apart` are pairs of hashes of one leaf, and of pictures that are not the same, the smaller first. The
     second of a `group` may be a name instead: all pictures in the group of that name are of one leaf.
@@ -168,7 +168,7 @@ def decide(
     reason[ruled_keep] = ""
     standing = reason == ""
 
-    label, dropped, found = _settle(label, ruled_label, copies, standing, conflicts)
+    label, dropped, found = _resolve_conflicts(label, ruled_label, copies, standing, conflicts)
     dropped &= ~ruled_keep
     reason[dropped] = "conflict"
     standing &= ~dropped
@@ -182,12 +182,12 @@ def decide(
     return Decisions(label, kept, reason, copy_of, found)
 
 
-def _settle(
+def _resolve_conflicts(
     label: np.ndarray, ruled_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Settle each set of standing copies with different labels: new labels, the images to drop, sets found.
+    """Resolve each set of remaining copies with different labels: new labels, the images to drop, sets found.
 
-    A person's label for one of the copies is theirs all. A majority needs more than half: a tie is dropped.
+    A person's label for one copy holds for all of them. A majority needs more than half: a tie is dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
     low, high = np.full(len(label), 2), np.full(len(label), -1)

@@ -21,7 +21,7 @@ Reference = int | tuple[str, np.ndarray]
 # quality 50: 51 and 121), and the closest different photographs known to us stand 383 apart.
 NOISE = 25.0  # distances below it are as good as zero
 FACTOR = 4.0  # a jump is clear where the distance behind it, noise added, is so many times the one before it
-REACH = 400.0  # what is farther than this from the reference is no copy of it, whatever jump follows
+REACH = 400.0  # an image farther than this from the reference is not a copy of it, even before a jump
 MOST_PROPOSED = 50
 # A ranking is kept as far as the outliers and so many images behind the cut; the rest of a huge set says nothing.
 RANKING_TAIL = 2000
