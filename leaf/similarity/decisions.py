@@ -1,10 +1,9 @@
 """What becomes of each image: one row with the reason, nothing deleted.
 
 The order of the steps: a person's labels; outliers and dropped pictures leave; conflicts between copies with different
-labels are resolved; of each set of copies the first image stays. A set of copies is a connected component over exact and near
-pairs. So copies may be chained: where a is near b and b near c, the first of the three stands for all of them, also
-if a and c are farther apart than the threshold. The result then does not hang on the order of the images, save for
-which one of a set stays.
+labels are resolved; of each set of copies the first image stays. A set of copies is a connected component over exact
+and near pairs. So copies may be chained: where a is near b and b near c, the first of the three stands for all of them,
+even if a and c are farther apart than the threshold. So the order of the images decides only which one of a set stays.
 """
 
 import re
