@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from leaf.similarity.cleaning import Settings, clean
 GONE = {"outliers": "outlier", "duplicates": "duplicate", "near_duplicates": "near_duplicate"}
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31 - 1), copies=st.lists(st.integers(0, 7), min_size=4, max_size=16), data=st.data())
 def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no_rulings, seed, copies, data):
