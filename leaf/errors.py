@@ -7,12 +7,20 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 
 class LeafError(Exception):
-    """A person's mistake: its text is one line, `FILE or KEY: what is wrong; what is valid`."""
+    """A person's mistake: its text is one line, `FILE or KEY: what is wrong; what is valid`.
+
+    `proposals` are settings (key to value) each of which would mend it; whoever knows how to set one tells the person.
+    """
+
+    def __init__(self, text: str, proposals: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(text)
+        self.proposals = proposals
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())

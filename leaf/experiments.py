@@ -4,6 +4,7 @@ One source for `leaf run`, the table in the documentation, the runner and the te
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from leaf.store import parse_yaml, read_yaml
 
 EXPERIMENTS_FILE = "experiments.yaml"
 
+_COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # one that stands in no quotes
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = {"null", "true", "false", "inf", "nan"}  # Hydra's own, if not in quotes
 
@@ -61,6 +63,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise LeafError(f"-S {text}: no value; valid: key=value")
+        if value.startswith("{"):  # YAML wants a space where DVC does not
+            value = _COLON.sub(lambda found: found[1] or ": ", value)
         parsed[key] = parse_yaml(value, f"-S {key}")
     return parsed
 
@@ -82,10 +86,28 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
 
 def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
     """`key=value` for each setting, quoted for the override grammar of `dvc exp run -S` (Hydra's), not for a shell."""
-    return [f"{key}={_hydra(value)}" for key, value in settings.items()]
+    texts = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):  # which cannot take the place of a list, nor another mapping's, at once
+            texts.append(f"{key}=null")
+        texts.append(f"{key}={_hydra(value)}")
+    return texts
+
+
+def command_line(settings: Mapping[str, Any]) -> str:
+    """The `dvc exp run` that a person can paste into a shell for these settings."""
+    return " ".join(["dvc exp run", *(f"-S {shlex.quote(text)}" for text in dvc_settings(settings))])
+
+
+def told_what_to_paste(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
+    """The error with a line to paste for each of its proposals, laid over `settings`."""
+    lines = [command_line({**settings, **proposal}) for proposal in error.proposals]
+    return LeafError(f"{error}; valid: {'  or  '.join(lines)}") if lines else error
 
 
 def _hydra(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_hydra_key(key)}:{_hydra(item)}" for key, item in value.items()) + "}"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -93,8 +115,14 @@ def _hydra(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_hydra, value))}]"
     if isinstance(value, str) and (value.lower() in _WORDS or not _PLAIN.fullmatch(value)):
-        return "'" + re.sub(r"(\\*)('|\$\{|\Z)", _escape, value) + "'"
+        return '"' + re.sub(r'(\\*)("|\$\{|\Z)', _escape, value) + '"'
     return str(value)
+
+
+def _hydra_key(key: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ -]*", key) or key.lower() in _WORDS:
+        raise LeafError(f"-S: DVC takes no key such as {key!r}; write it into {params.PARAMS_FILE}")
+    return key.replace(" ", "\\ ")
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -87,6 +87,8 @@ class Augmentation(Group):
 
 
 _SIZE = "a whole number of images, or a fraction below 1"
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Name], Field(min_length=2)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -99,9 +101,13 @@ class Params(Group):
         "where the photographs are",
         min_length=1,
     )
-    classes: Annotated[list[str], Field(min_length=2, max_length=2)] = _key(
-        ["healthy", "unhealthy"], "two different names", "the class names; the first is label 0"
+    classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
+        ["healthy", "unhealthy"],
+        "auto, a list of two names or more, or a mapping of names to patterns such as {healthy: ['*healthy'], "
+        "unhealthy: ['*']}; text that looks like a number in quotes",
+        "which classes there are, the first is label 0; auto: as the photographs are sorted or labelled",
     )
+    ignore: list[Name] = _key([], "a list of patterns", "classes to leave out, such as ['Background*']")
     seed: int = _key(42, "a whole number from 0", "moves training alone", ge=0, lt=2**31)
     split_seed: int = _key(42, "a whole number from 0", "moves the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = _group(Drawn)
@@ -248,8 +254,8 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         raise LeafError(f"{name}: learning_rate.max: {rate.max} is below learning_rate.base, {rate.base}")
     if params.micro_batch and params.batch_size % params.micro_batch:
         raise LeafError(f"{name}: micro_batch: {params.micro_batch} does not divide batch_size, {params.batch_size}")
-    if params.classes[0] == params.classes[1] or not all(params.classes):
-        raise LeafError(f"{name}: classes: {params.classes}; valid: two different names")
+    if params.classes != "auto" and len(set(params.classes)) < max(len(params.classes), 2):
+        raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: two different names or more")
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")
     if params.fold >= max(params.folds, 1):
@@ -304,7 +310,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
-        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) and key not in keys() else {key: value}
     return flat
 
 

@@ -113,6 +113,12 @@ def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str
     return table
 
 
+def read_classes(root: str | Path = ".") -> list[str]:
+    """The names of the classes of the ingested data set under the project's folder `root`, in label order."""
+    table = read_table(Path(root, "data/ingested/classes.csv"), ["label", "name"], text=["name"])
+    return table.sort_values("label")["name"].tolist()
+
+
 def write_json(value: Any, path: str | Path) -> None:
     """Write JSON with sorted keys; a float that is not finite becomes null, numpy's scalars become Python's."""
     with replacing(path) as partial:

@@ -6,12 +6,13 @@ from leaf.errors import one_line_errors
 from leaf.params import read_params
 from leaf.resampling import interpolate, plan_images
 from leaf.splitting import check_synthetic
-from leaf.store import new_array, read_array, read_table, write_json, write_table
+from leaf.store import new_array, read_array, read_classes, read_table, write_json, write_table
 
 
 def main() -> None:
     """Read the training split; write data/balanced/ and metrics/balance.json."""
     params = read_params("balance")
+    classes = read_classes()
     images = read_array("data/ingested/images.npy")
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label"])
     splits = read_table("data/split/splits.csv", ["image", "split"])
@@ -22,7 +23,7 @@ def main() -> None:
         train["image"].to_numpy(),
         train["label"].to_numpy(),
         params.balance,
-        params.classes,
+        classes,
         params.smote_neighbors,
         params.split_seed,
     )
@@ -41,7 +42,7 @@ def main() -> None:
         "unhealthy": after[1],
     }
     write_json(metrics, "metrics/balance.json")
-    first, second = params.classes
+    first, second = classes
     print(f"{params.balance}: {len(plan)} synthetic images in train")
     print(f"{before[0]} {first} and {before[1]} {second} become {after[0]} and {after[1]}")
 

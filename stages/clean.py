@@ -5,7 +5,7 @@ from leaf.params import read_params
 from leaf.reading.decode import read_references
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS, TEXT
-from leaf.store import read_array, read_table, write_json, write_table
+from leaf.store import read_array, read_classes, read_table, write_json, write_table
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     named = params.references
     references = named if named == "auto" else read_references(named, images.shape[1])
 
-    cleaned = clean(images, index, references, overrides, Settings.from_params(params))
+    cleaned = clean(images, index, references, overrides, Settings.from_params(params, read_classes()))
 
     write_table(cleaned.decisions, "data/cleaned/decisions.csv")
     write_table(cleaned.distances, "data/cleaned/distances.csv")

@@ -2,31 +2,37 @@
 
 from tqdm import tqdm
 
-from leaf.errors import one_line_errors
+from leaf.errors import LeafError, one_line_errors
+from leaf.experiments import told_what_to_paste
 from leaf.params import read_params
 from leaf.reading import Ingested, ingest
 from leaf.store import write_json, write_table
 
 IMAGES = "data/ingested/images.npy"
 INDEX = "data/ingested/index.csv"
+CLASSES = "data/ingested/classes.csv"
 UNREADABLE = "data/ingested/unreadable.csv"
 METRICS = "metrics/ingest.json"
 
 
 def main() -> None:
-    """Read the parameters and the data set, write images.npy, index.csv, unreadable.csv and metrics/ingest.json."""
+    """Read the parameters and the data set, write the files of data/ingested/ and metrics/ingest.json."""
     params = read_params("ingest")
-    names = (params.classes[0], params.classes[1])
-    with tqdm(desc="reading", unit=" images", disable=None) as progress:
-        result = ingest(params.dataset, IMAGES, names, params.image_size, params.unreadable == "skip", progress)
+    skip = params.unreadable == "skip"
+    try:
+        with tqdm(desc="reading", unit=" images", disable=None) as progress:
+            result = ingest(params.dataset, IMAGES, params.classes, params.image_size, skip, progress, params.ignore)
+    except LeafError as error:
+        raise told_what_to_paste(error, {"dataset": params.dataset}) from None
     write_table(result.index, INDEX)
+    write_table(result.classes, CLASSES)
     write_table(result.unreadable, UNREADABLE)
-    counts = [int((result.index["label"] == label).sum()) for label in (0, 1)]
-    write_json({"images": len(result.index), names[0]: counts[0], names[1]: counts[1]}, METRICS)
+    counts = dict(zip(result.classes["name"], result.classes["images"], strict=True))
+    write_json({"images": len(result.index), "classes": counts}, METRICS)
     side = params.image_size
     print(
-        f"read {len(result.index)} images from {params.dataset}: {counts[0]} {names[0]}, {counts[1]} {names[1]}; "
-        f"{side}×{side}, {result.dtype}"
+        f"read {len(result.index)} images from {params.dataset}: "
+        f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {side}×{side}, {result.dtype}"
     )
     _print_remarks(result)
 

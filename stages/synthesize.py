@@ -16,9 +16,10 @@ def main() -> None:
     images, labels = draw_dataset(
         counts, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None)
     )
-    write_npz(OUTPUT, images, [params.classes[label] for label in labels])
+    classes = params.classes if isinstance(params.classes, list) else ["healthy", "unhealthy"]
+    write_npz(OUTPUT, images, [classes[label] for label in labels])
     print(
-        f"drew {counts.healthy} {params.classes[0]} and {counts.unhealthy} {params.classes[1]} leaves; with "
+        f"drew {counts.healthy} {classes[0]} and {counts.unhealthy} {classes[1]} leaves; with "
         f"{counts.healthy_duplicates + counts.unhealthy_duplicates} exact copies and 2 cartoons × {counts.copies} "
         f"{counts.images} images in {OUTPUT}"
     )

@@ -76,7 +76,7 @@ def summary(model: Any, result: Result, params: Params) -> dict[str, Any]:
         "model_sha256": store.sha256(NETWORK),
         "seed": params.seed,
         "image_size": params.image_size,
-        "classes": params.classes,
+        "classes": store.read_classes(),
         "steps_per_epoch": result.steps_per_epoch,
         "versions": versions(),
     }

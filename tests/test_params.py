@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
         ({"batch_size": 0}, "batch_size: 0; valid"),
         ({"near_turns": "yes please"}, "near_turns: 'yes please'; valid: true, false"),
         ({"classes": ["a", "a"]}, "classes: ['a', 'a']; valid: two different names"),
-        ({"classes": ["a"]}, "classes: ['a']; valid: two different names"),
+        ({"classes": ["a"]}, "classes: ['a']; valid: auto, a list of two names or more"),
         ({"validation_size": 0}, "validation_size: 0; valid"),
         ({"test_size": 1.0}, "test_size: 1.0; valid"),
         ({"learning_rate": 3}, "learning_rate: 3; valid: a group of"),

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.revisions import PREDICTIONS, parameters, reader, table
+from leaf.revisions import PREDICTIONS, reader, table
 
 app = typer.Typer()
 
@@ -30,7 +30,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
             "labels: the revisions differ in images or labels, or hold one class; valid: runs of one data set"
         )
     places, scores = suspicious(predicted["label"].to_numpy(), predicted["probability"].to_numpy())
-    names = parameters(reader(revisions[0]))["classes"]
+    names = table(reader(revisions[0]), "data/ingested/classes.csv").sort_values("label")["name"].tolist()
     found = predicted.iloc[places].assign(score=scores)
     found["likely"] = [names[1 - label] for label in found["label"]]
     found["label"] = [names[label] for label in found["label"]]

@@ -188,14 +188,14 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
         raise LeafError(
             f"dataset: {recipe.dataset}: no such file or folder; `dvc repro synthesize` makes the drawn one"
         )
-    first, second = recipe.classes
-    index = ingest(recipe.dataset, path, (first, second), recipe.image_size, recipe.unreadable == "skip").index
+    skip = recipe.unreadable == "skip"
+    read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, ignore=recipe.ignore)
     named = recipe.references
     images = read_array(path)
-    settings = replace(Settings.from_params(recipe), duplicates="remove")
+    settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
     rulings = read_table("data/overrides.csv", COLUMNS, text=TEXT)
     references = named if named == "auto" else read_references(named, recipe.image_size)
-    return images, clean(images, index, references, rulings, settings).decisions
+    return images, clean(images, read.index, references, rulings, settings).decisions
 
 
 def _features(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:

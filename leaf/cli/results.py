@@ -16,14 +16,15 @@ def summarize_metrics(folder: str | Path = "metrics") -> str:
         read_json(Path(folder) / f"{name}.json")
         for name in ("ingest", "clean", "split", "balance", "train", "evaluate")
     )
-    names = [key for key in ingest if key != "images"]
+    classes = _classes(ingest["classes"])
+    balanced = _classes({name: balance[name] for name in ingest["classes"]})
     lines = [
-        f"images     {ingest['images']} in ({_classes(ingest, names)}); "
+        f"images     {ingest['images']} in ({classes}); "
         f"out: {clean['outliers']} outliers, {clean['duplicates']} duplicates, "
         f"{clean['near_duplicates']} near-duplicates; {clean['kept']} kept",
         f"split      {split['train']} train, {split['validation']} validation, {split['test']} test; "
         f"{split['shared_groups']} groups shared between them",
-        f"balance    {balance['synthetic']} synthetic training images ({_classes(balance, names)} now)",
+        f"balance    {balance['synthetic']} synthetic training images ({balanced} now)",
         f"training   {train['epochs']} epochs, best {train['best_epoch']}: "
         f"validation accuracy {_percent(train['best_validation_accuracy'])}",
     ]
@@ -46,8 +47,8 @@ def summarize_metrics(folder: str | Path = "metrics") -> str:
     )
 
 
-def _classes(metrics: dict[str, Any], names: list[str]) -> str:
-    return ", ".join(f"{metrics[name]} {name}" for name in names)
+def _classes(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _percent(value: float | None) -> str:

@@ -7,10 +7,9 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from leaf import params
 from leaf.errors import LeafError
 from leaf.similarity.decisions import COLUMNS, TEXT
-from leaf.store import read_table
+from leaf.store import read_classes, read_table
 
 app = typer.Typer()
 
@@ -32,7 +31,7 @@ def explain(image: str, folder: str | Path = ".") -> str:
     Tables of stages that have not run yet are named as such. Raises LeafError for an image that does not exist.
     """
     root = Path(folder)
-    classes = params.load(root / params.PARAMS_FILE).classes
+    classes = read_classes(root)
     index = read_table(
         root / "data/ingested/index.csv",
         ("image", "source", "label", "group", "split", "hash", "flags"),

@@ -4,6 +4,7 @@ metadata.csv names the files; it may give each its label (else its class folder 
 """
 
 import csv
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.reading.decode import SUFFIXES, UnreadableError, decode
-from leaf.reading.source import Block, Rows, cores, in_order
+from leaf.reading.source import Block, Rows, cores, hashed, in_order
 
 BLOCK = 64  # images handed on at a time
 METADATA = "metadata.csv"
@@ -30,10 +31,10 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file: its path relative to the data set, its label 0 or 1, group and split ("" where not given)."""
+    """One image file: its path relative to the data set, its class's name, group and split ("" where not given)."""
 
     file: str
-    label: int
+    name: str
     group: str
     split: str
 
@@ -41,59 +42,60 @@ class Entry:
 class FolderSource:
     """The images of one folder, sorted by path. Raises LeafError where it is not laid out as a data set."""
 
-    def __init__(self, root: Path, classes: tuple[str, str], skip_unreadable: bool) -> None:
-        """List the files and their labels; they are decoded by `blocks`."""
+    def __init__(self, root: Path, skip_unreadable: bool) -> None:
+        """List the files and what their classes are called; they are decoded by `blocks`."""
         self.root = root
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
         if os.path.lexists(root / METADATA):
             _check_inside(root, METADATA)
-            entries = _read_metadata(root, classes)
+            entries = _read_metadata(root)
             for entry in entries:
                 _check_inside(root, entry.file)
             others = sum(1 for _ in _image_files(root, "")) - len(entries)
             if others > 0:
                 self.notes.append(f"{others} image files are not in {METADATA} and stay out")
         else:
-            entries = _by_folder(root, classes)
+            entries = _by_folder(root)
         if not entries:
             raise LeafError(f"{root}: no image files; valid: {', '.join(sorted(SUFFIXES))} in a folder per class")
         entries.sort(key=lambda entry: entry.file)
         self.rows = Rows(
             [entry.file for entry in entries],
-            np.array([entry.label for entry in entries], np.uint8),
+            [entry.name for entry in entries],
             [entry.group for entry in entries],
             [entry.split for entry in entries],
         )
 
-    def blocks(self, size: int, as_uint8: bool) -> Iterator[Block]:
-        """Decode the files on all cores and give the readable ones in order, uint8 where `as_uint8`, else float32.
+    def blocks(self, places: np.ndarray, size: int, as_uint8: bool) -> Iterator[Block]:
+        """Decode the files `places` on all cores; give the readable ones in order, uint8 if `as_uint8`, else float32.
 
         Files that cannot be read are noted in `unreadable`, or raise LeafError if they are to be refused.
         """
         dtype = np.uint8 if as_uint8 else np.float32
-        places: list[int] = []
-        images: list[np.ndarray] = []
-        for place, image in in_order(lambda files: self._decode(files, size), self.rows.source, cores()):
+        files = [self.rows.source[place] for place in places]
+        ready: list[tuple[int, np.ndarray, str]] = []
+        for number, (image, digest) in in_order(lambda part: self._decode(part, size), files, cores()):
             if isinstance(image, str):
-                self._refuse_or_note(self.rows.source[place], image)
+                self._refuse_or_note(files[number], image)
                 continue
-            places.append(place)
-            images.append(image)
-            if len(images) == BLOCK:
-                yield Block(np.array(places), np.stack(images).astype(dtype, copy=False))
-                places, images = [], []
-        if images:
-            yield Block(np.array(places), np.stack(images).astype(dtype, copy=False))
+            ready.append((int(places[number]), image, digest))
+            if len(ready) == BLOCK:
+                yield _block(ready, dtype)
+                ready = []
+        if ready:
+            yield _block(ready, dtype)
 
-    def _decode(self, files: Sequence[str], size: int) -> list[np.ndarray | str]:
-        images: list[np.ndarray | str] = []
+    def _decode(self, files: Sequence[str], size: int) -> list[tuple[np.ndarray | str, str]]:
+        """Each file's image, or why there is none, and the hash of its bytes."""
+        images: list[tuple[np.ndarray | str, str]] = []
         for file in files:
             try:
-                images.append(decode(self.root / file, size))
-            except UnreadableError as why:
-                images.append(str(why))
+                data = (self.root / file).read_bytes()
+                images.append((decode(io.BytesIO(data), size), hashed(data)))
+            except (UnreadableError, OSError) as why:
+                images.append((str(why), ""))
         return images
 
     def _refuse_or_note(self, file: str, why: str) -> None:
@@ -102,7 +104,12 @@ class FolderSource:
         self.unreadable[file] = why
 
 
-def _by_folder(root: Path, classes: tuple[str, str]) -> list[Entry]:
+def _block(ready: Sequence[tuple[int, np.ndarray, str]], dtype: type) -> Block:
+    places, images, hashes = zip(*ready, strict=True)
+    return Block(np.array(places), np.stack(images).astype(dtype, copy=False), list(hashes))
+
+
+def _by_folder(root: Path) -> list[Entry]:
     """Entries from class folders, or from class folders inside train/validation/test folders."""
     folders = _folders(root, "")
     splits = {folder: _split_name(folder) for folder in folders}
@@ -112,17 +119,7 @@ def _by_folder(root: Path, classes: tuple[str, str]) -> list[Entry]:
         ]
     else:
         parts = [(folder, folder, "") for folder in folders]
-    for folder, name, _ in parts:
-        if name not in classes:
-            raise LeafError(
-                f"{root}: the folder {folder!r} is no class; valid: {', '.join(classes)} (key `classes`), also inside "
-                f"train, validation and test"
-            )
-    entries = []
-    for folder, name, split in parts:
-        label = classes.index(name)
-        entries += [Entry(file, label, "", split) for file in _image_files(root, folder)]
-    return entries
+    return [Entry(file, name, "", split) for folder, name, split in parts for file in _image_files(root, folder)]
 
 
 def _folders(root: Path, folder: str) -> list[str]:
@@ -186,13 +183,13 @@ def _split_name(text: str) -> str:
     return _SPLITS.get(text.strip().lower(), "")
 
 
-def _read_metadata(root: Path, classes: tuple[str, str]) -> list[Entry]:
+def _read_metadata(root: Path) -> list[Entry]:
     """Read metadata.csv of the folder `root`. Raises LeafError naming the line of the first mistake."""
     path = root / METADATA
     entries: list[Entry] = []
     seen: set[str] = set()
     for line, row in _metadata_rows(path):
-        entry = _entry(root, row, classes, f"{path}: line {line}")
+        entry = _entry(root, row, f"{path}: line {line}")
         if entry.file in seen:
             raise LeafError(f"{path}: line {line}: {entry.file!r} stands there twice")
         seen.add(entry.file)
@@ -216,7 +213,7 @@ def _metadata_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise LeafError(f"{path}: not a readable CSV table in UTF-8 ({error})") from None
 
 
-def _entry(root: Path, row: dict[str, str], classes: tuple[str, str], where: str) -> Entry:
+def _entry(root: Path, row: dict[str, str], where: str) -> Entry:
     name = row["file"]
     pure = PurePosixPath(name)
     if not name or "\0" in name or "\r" in name or pure.is_absolute() or ".." in pure.parts:
@@ -227,13 +224,11 @@ def _entry(root: Path, row: dict[str, str], classes: tuple[str, str], where: str
         raise LeafError(f"{where}: {name!r}: no such file in {root}") from None
     if not stat.S_ISREG(mode):
         raise LeafError(f"{where}: {name!r} is no file")
-    label = row["label"] if "label" in row else next((part for part in pure.parts[:-1] if part in classes), None)
-    if label is None:
-        raise LeafError(f"{where}: {name!r} lies in no class folder; valid: {', '.join(classes)}, or a column `label`")
-    if label not in classes:
-        raise LeafError(f"{where}: the label {label!r}; valid: {', '.join(classes)} (key `classes`)")
+    label = row["label"] if "label" in row else next((part for part in pure.parts[:-1] if not _split_name(part)), "")
+    if not label:
+        raise LeafError(f"{where}: {name!r} lies in no class folder; valid: a folder per class, or a column `label`")
     given = (row.get("split") or "").strip()
     split = _split_name(given)
     if given and not split:
         raise LeafError(f"{where}: the split {given!r}; valid: train, validation, test, or empty")
-    return Entry(str(pure), classes.index(label), row.get("group") or "", split)
+    return Entry(str(pure), label, row.get("group") or "", split)

@@ -1,21 +1,19 @@
 """Ingest: stream a data set once, write its images as one array and give a table about them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pandas as pd
 
-from leaf.errors import LeafError
+from leaf.reading.classes import Wanted, check_present, resolve
 from leaf.reading.folder import FolderSource
 from leaf.reading.npz import NpzSource
 from leaf.reading.quality import flags
-from leaf.reading.source import FractionalError, Source
+from leaf.reading.source import FractionalError, Source, hashed
 from leaf.store import replacing
 
 
@@ -60,9 +58,14 @@ def growing_array(path: str | Path, item: tuple[int, ...], dtype: np.dtype) -> I
 
 @dataclass(frozen=True)
 class Ingested:
-    """index: image, source, label, group, split, hash, flags. unreadable: file, reason. notes: what else to say."""
+    """What was read.
+
+    index: image, source, label, group, split, hash (of the pixels as stored), file_hash (of the file; of the array in
+    an .npz), flags. classes: label, name, images. unreadable: file, reason. notes: what else to say, a line each.
+    """
 
     index: pd.DataFrame
+    classes: pd.DataFrame
     unreadable: pd.DataFrame
     notes: list[str]
     dtype: np.dtype
@@ -78,67 +81,70 @@ class Progress(Protocol):
 def ingest(
     dataset: str | Path,
     images_path: str | Path,
-    classes: tuple[str, str],
+    classes: Wanted,
     size: int,
     skip_unreadable: bool = True,
     progress: Progress | None = None,
+    ignore: Sequence[str] = (),
 ) -> Ingested:
     """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB.
 
     The images are uint8 where that loses nothing, else float32 0..255. A few at a time are in memory, however many
-    there are. Raises LeafError for a data set that is not as it should be; then nothing is written.
+    there are. `classes` and `ignore` are as `leaf.reading.classes.resolve` takes them. Raises LeafError for a data set
+    that is not as it should be; then nothing is written.
     """
     dataset = Path(dataset)
-    source = FolderSource(dataset, classes, skip_unreadable) if dataset.is_dir() else NpzSource(dataset, classes)
-    check = partial(_check_classes, classes=classes, dataset=dataset)
-    check(source.rows.label)
+    source = FolderSource(dataset, skip_unreadable) if dataset.is_dir() else NpzSource(dataset)
+    names, labels, ignored = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
+    if ignored:
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(ignored.items()))
+        source.notes.append(f"left out {ignored.total()} images by the key `ignore`: {listed}")
     try:
-        return _write(source, images_path, size, np.dtype(np.uint8), check, progress)
+        return _write(source, names, labels, images_path, size, np.dtype(np.uint8), dataset, progress)
     except FractionalError:
-        return _write(source, images_path, size, np.dtype(np.float32), check, progress)
-
-
-def _check_classes(labels: np.ndarray, classes: tuple[str, str], dataset: Path) -> None:
-    if not len(labels):
-        raise LeafError(f"{dataset}: no image in it can be read")
-    for number, name in enumerate(classes):
-        if not (labels == number).any():
-            raise LeafError(f"{dataset}: no image of the class {name}; valid: images of both {' and '.join(classes)}")
+        return _write(source, names, labels, images_path, size, np.dtype(np.float32), dataset, progress)
 
 
 def _write(
     source: Source,
+    names: Sequence[str],
+    labels: np.ndarray,
     path: str | Path,
     size: int,
     dtype: np.dtype,
-    check: Callable[[np.ndarray], None],
+    dataset: Path,
     progress: Progress | None,
 ) -> Ingested:
     source.unreadable.clear()
     places: list[np.ndarray] = []
     hashes: list[str] = []
+    file_hashes: list[str] = []
     marks: list[str] = []
     with growing_array(path, (size, size, 3), dtype) as array:
-        for block in source.blocks(size, as_uint8=dtype == np.uint8):
+        for block in source.blocks(np.flatnonzero(labels >= 0), size, as_uint8=dtype == np.uint8):
             array.append(block.images)
             places.append(block.places)
-            hashes += [blake2b(image.data, digest_size=16).hexdigest() for image in block.images]
+            hashes += [hashed(image.data) for image in block.images]
+            file_hashes += block.hashes
             marks += flags(block.images)
             if progress is not None:
                 progress.update(len(block.images))
         kept = np.concatenate([np.empty(0, np.intp), *places])
-        check(source.rows.label[kept])
+        check_present(labels[kept], names, dataset)
     rows = source.rows
     index = pd.DataFrame(
         {
             "image": np.arange(len(kept)),
             "source": [rows.source[place] for place in kept],
-            "label": rows.label[kept],
+            "label": labels[kept],
             "group": [rows.group[place] for place in kept],
             "split": [rows.split[place] for place in kept],
             "hash": hashes,
+            "file_hash": file_hashes,
             "flags": marks,
         }
     )
     unreadable = pd.DataFrame({"file": source.unreadable.keys(), "reason": source.unreadable.values()})
-    return Ingested(index, unreadable, source.notes, dtype)
+    images = np.bincount(labels[kept], minlength=len(names))
+    table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
+    return Ingested(index, table, unreadable, source.notes, dtype)

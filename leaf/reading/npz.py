@@ -21,8 +21,8 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.reading.decode import PIXELS, crop_and_resize
-from leaf.reading.pickles import printable, unpickle_strings
-from leaf.reading.source import Block, FractionalError, Rows
+from leaf.reading.pickles import unpickle_strings
+from leaf.reading.source import Block, FractionalError, Rows, hashed
 
 BLOCK_BYTES = 8 * 2**20  # of an .npz read at a time
 MEMBER_BYTES = 256 * 2**30  # a longer array is refused: 2.4 million images of the course's size
@@ -57,16 +57,15 @@ class _Array:
 class NpzSource:
     """The images and labels of one .npz file. Raises LeafError where it is not what it should be."""
 
-    def __init__(self, path: Path, classes: tuple[str, str]) -> None:
+    def __init__(self, path: Path) -> None:
         """Check the headers and read the labels; the images are read by `blocks`."""
         self.path = path
         with _opened(path) as file:
             self._data = _describe(file, "data", path)
             self._check_data()
             names = _read_labels(file, path, self._data.shape[0])
-        numbers = _label_numbers(names, classes, path)
         count = self._data.shape[0]
-        self.rows = Rows([str(number) for number in range(count)], numbers, [""] * count, [""] * count)
+        self.rows = Rows([str(number) for number in range(count)], names, [""] * count, [""] * count)
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
 
@@ -79,13 +78,15 @@ class NpzSource:
         if shape[1] * shape[2] > PIXELS:
             raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; at most {PIXELS:,} pixels")
 
-    def blocks(self, size: int, as_uint8: bool) -> Iterator[Block]:
-        """Give the images in order, `size` × `size`, some at a time: uint8 where `as_uint8`, else float32.
+    def blocks(self, places: np.ndarray, size: int, as_uint8: bool) -> Iterator[Block]:
+        """Give the images `places` in order, `size` × `size`, some at a time: uint8 where `as_uint8`, else float32.
 
         Raises LeafError at the first value that no image may hold and, where `as_uint8`, FractionalError at the first
         that uint8 cannot hold.
         """
         highest = 0.0
+        wanted = np.zeros(self._data.shape[0], bool)
+        wanted[places] = True
         with _opened(self.path) as file, _unbroken(self.path):
             for start, block in _ahead(self._raw_blocks(file)):
                 with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is told below
@@ -95,8 +96,11 @@ class NpzSource:
                     if as_uint8:
                         raise FractionalError
                 highest = max(highest, float(pixels.max()))
-                images = crop_and_resize(pixels, size)
-                yield Block(np.arange(start, start + len(images)), images)
+                chosen = wanted[start : start + len(pixels)]
+                if chosen.any():
+                    pixels = pixels[chosen]
+                    hashes = [hashed(image.data) for image in np.ascontiguousarray(pixels)]
+                    yield Block(start + np.flatnonzero(chosen), crop_and_resize(pixels, size), hashes)
         if highest <= 1:
             raise LeafError(f"{self.path}: data goes from 0 to {highest:g}; valid: 0 to 255, multiply it by 255")
 
@@ -199,22 +203,6 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
     except (UnicodeDecodeError, ValueError):
         raise LeafError(f"{path}: labels holds text that is not UTF-8") from None
-
-
-def _label_numbers(values: list[str | int], classes: tuple[str, str], path: Path) -> np.ndarray:
-    """Labels as uint8 (N,), 0 for classes[0]: from class names, or from whole numbers 0 and 1.
-
-    Raises LeafError with the first label that is neither, and where it stands.
-    """
-    known: dict[str | int, int] = {classes[0]: 0, classes[1]: 1, 0: 0, 1: 1}
-    numbers = np.empty(len(values), np.uint8)
-    for place, value in enumerate(values):
-        number = known.get(value)
-        if number is None:
-            valid = f"{', '.join(classes)} (key `classes`)"
-            raise LeafError(f"{path}: labels: image {place} is {printable(repr(value))}; valid: {valid}")
-        numbers[place] = number
-    return numbers
 
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,17 +20,18 @@ class Rows:
     """What is known of each image before it is decoded, in the data set's order."""
 
     source: list[str]
-    label: np.ndarray  # uint8 (N,)
+    name: Sequence[str | int]  # of the class, as the data set says it; whole numbers are labels
     group: list[str]
     split: list[str]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some images, (n, S, S, 3), and the places of their rows."""
+    """Some images, (n, S, S, 3), the places of their rows, and a hash of each as the data set holds it."""
 
     places: np.ndarray
     images: np.ndarray
+    hashes: list[str]
 
 
 class Source(Protocol):
@@ -39,9 +41,17 @@ class Source(Protocol):
     unreadable: dict[str, str]
     notes: list[str]
 
-    def blocks(self, size: int, as_uint8: bool) -> Iterator[Block]:
-        """Give the images in order: uint8 where `as_uint8` (FractionalError where that would lose), else float32."""
+    def blocks(self, places: np.ndarray, size: int, as_uint8: bool) -> Iterator[Block]:
+        """Give the images of the rows `places` in order: uint8 where `as_uint8`, else float32.
+
+        Raises FractionalError where uint8 would lose something.
+        """
         ...
+
+
+def hashed(data: bytes | memoryview) -> str:
+    """What an image is known by: 128 bits of BLAKE2b, in hex."""
+    return blake2b(data, digest_size=16).hexdigest()
 
 
 Item = TypeVar("Item")

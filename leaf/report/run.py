@@ -48,7 +48,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """The two class names; the first is label 0."""
-        return [str(name) for name in self.params["classes"]]
+        return [str(name) for name in self.training["classes"]]
 
     def labels(self) -> pd.Series:
         """The final label of each image, by image number."""

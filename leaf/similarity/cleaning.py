@@ -17,7 +17,7 @@ from leaf.similarity.outliers import Ranking, Reference
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of the same names in params.yaml, which is where their defaults and valid values are."""
+    """The class names, and the parameters of the same names in params.yaml, where their valid values are."""
 
     classes: Sequence[str]
     outlier_copies: int
@@ -29,9 +29,9 @@ class Settings:
     same_photo: bool
 
     @classmethod
-    def from_params(cls, params: Any) -> "Settings":
-        """Take these fields from an object that has them as attributes; whatever else it holds is left alone."""
-        return cls(**{each.name: getattr(params, each.name) for each in fields(cls)})
+    def from_params(cls, params: Any, classes: Sequence[str] = ("healthy", "unhealthy")) -> "Settings":
+        """Take the other fields from an object that has them as attributes; whatever else it holds is left alone."""
+        return cls(classes, **{each.name: getattr(params, each.name) for each in fields(cls)[1:]})
 
 
 @dataclass(frozen=True)

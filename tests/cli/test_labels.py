@@ -46,7 +46,7 @@ def scored(tmp_path, monkeypatch, unseen):
     split = np.where(numbers % 2, "test", "validation")
     table = {"image": numbers, "split": split, "label": labels, "probability": probabilities}
     write_table(pd.DataFrame(table), "data/scored/predictions.csv")
-    Path("params.yaml").write_text("classes: [healthy, unhealthy]\n")
+    Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     return hashes
 
 

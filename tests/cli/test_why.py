@@ -32,7 +32,7 @@ PAIRS = """image,other,kind,mse,transform,aligned_mse
 def project(tmp_path: Path) -> Path:
     """A folder after ingest and clean."""
     for name, text in {
-        "params.yaml": "{}",
+        "data/ingested/classes.csv": "label,name,images\n0,healthy,3\n1,unhealthy,2\n",
         "data/overrides.csv": "hash,ruling,label,who,why\nCCCC,relabel,unhealthy,A. Person,spots on the rim\n",
         "data/ingested/index.csv": INDEX,
         "data/cleaned/decisions.csv": DECISIONS,

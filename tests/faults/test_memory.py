@@ -80,6 +80,7 @@ def many_images(folder, count, side=32, seed=0):
         }
     )
     table.to_csv(ingested / "index.csv", index=False)
+    (ingested / "classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     images.flush()
 
 

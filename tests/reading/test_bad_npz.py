@@ -126,13 +126,13 @@ def test_fortran_order_is_refused_with_the_remedy(refusal, tmp_path, images, lab
 def test_an_unknown_label_names_the_image(refusal, tmp_path, images, labels):
     labels[4] = "helthy"
     line = refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
-    assert "image 4 is 'helthy'" in line
+    assert "'helthy' (1 images, first 4): no class" in line
     assert "healthy, unhealthy" in line
 
 
 def test_a_number_that_is_no_label_names_the_image(refusal, tmp_path, images):
     labels = np.array([0, 1, 2] * 4)
-    assert "image 2 is 2" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
+    assert "2 (4 images, first 2): no class" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
 
 def test_labels_of_another_length_are_counted(refusal, tmp_path, images, labels):

@@ -80,13 +80,13 @@ def test_train_validation_and_test_folders_are_kept_as_the_split(read, tmp_path,
 def test_an_unknown_class_folder_is_named_with_the_valid_ones(refusal, folder):
     put(folder, "sick/a.png")
     line = refusal(folder)
-    assert "'sick' is no class" in line
+    assert "'sick' (1 images, first sick/a.png): no class" in line
     assert "healthy, unhealthy" in line
 
 
 def test_an_unknown_class_folder_inside_a_split_is_named(refusal, tmp_path):
     put(tmp_path / "d", "train/sick/a.png")
-    assert "'train/sick' is no class" in refusal(tmp_path / "d")
+    assert "'sick' (1 images, first train/sick/a.png): no class" in refusal(tmp_path / "d")
 
 
 def test_an_image_outside_the_class_folders_is_named(refusal, folder):

@@ -75,7 +75,8 @@ def extreme(builder, drawn):
     name = "Unhealthy_according_to_the_second_annotator_of_2019"
     sources = [f"healthy/{'IMG_' * 12}{place}.jpg" for place in range(len(drawn[0]))]
     made = builder.tables(*drawn, sources=sources, epochs=300)
-    made["params"] |= {"classes": [name, name[::-1]], "dataset": "data/raw/" + name * 3}
+    made["params"] |= {"dataset": "data/raw/" + name * 3}
+    made["training"]["classes"] = [name, name[::-1]]
     made["scores"]["by_folder"] = [
         {"folder": f"{name}/{place}", "images": 10**5, "accuracy": 0.5, "low": 0.0, "high": 1.0} for place in range(100)
     ]

@@ -90,7 +90,8 @@ def test_equal_tables_give_equal_bytes(tables):
 def test_names_that_are_markup_are_shown_as_text(tables):
     evil = "<script>alert(1)</script>\"'&{{ 7*7 }}"
     made = tables(sources=[f"healthy/{evil}{place}.jpg" for place in range(178)])
-    made["params"] |= {"classes": [evil, "<img src=x onerror=alert(2)>"], "dataset": evil}
+    made["params"] |= {"dataset": evil}
+    made["training"]["classes"] = [evil, "<img src=x onerror=alert(2)>"]
     made["scores"]["by_folder"][0]["folder"] = evil
     made["distances"]["reference"] = evil
     page = render(Run(**made))

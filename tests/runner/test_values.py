@@ -6,7 +6,9 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from leaf.experiments import dvc_settings
+from leaf.errors import LeafError
+from leaf.experiments import dvc_settings, parse_settings
+from leaf.store import read_yaml
 
 TEXTS = ["a\\b", "a\\", "\\'", "it's", "''\\", 'a"b', "a\nb", "a,b", "{x: 1}", "", "$(x) `y`", "é✓", "[1]", "a=b", "~"]
 TEXTS += ["null", "True", "12", "1e5", "inf", "${oc.env:HOME}", "\\${oc.env:HOME}", "x ${a} ${b}\\", "!!python/name:x"]
@@ -26,3 +28,52 @@ def test_numbers_booleans_and_lists_keep_their_types(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(dict.fromkeys(values, 0)))
     apply_overrides(path, dvc_settings(values))
     assert yaml.safe_load(path.read_text()) == values
+
+
+MAPPING = {"healthy": ["*healthy", "it's"], "un healthy-2": ["*"]}
+
+
+@pytest.mark.parametrize("before", ["[a, b]", "{a: [x], b: ['*']}", "auto"])
+def test_a_mapping_takes_the_place_of_whatever_was_there(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"classes: {before}\n")
+    apply_overrides(path, dvc_settings({"classes": MAPPING}))
+    assert read_yaml(path) == {"classes": MAPPING}
+
+
+def test_a_key_that_dvc_would_misread_is_refused() -> None:
+    with pytest.raises(LeafError, match="write it into"):
+        dvc_settings({"classes": {"007": ["x"], "a": ["*"]}})
+
+
+def test_a_mapping_written_for_dvc_is_read_as_it_is_there() -> None:
+    assert parse_settings(['classes={healthy:["*healthy","a:b"],unhealthy:["*"]}']) == {
+        "classes": {"healthy": ["*healthy", "a:b"], "unhealthy": ["*"]}
+    }
+
+
+NAMES = [
+    "yes",
+    "no",
+    "on",
+    "~",
+    "null",
+    "007",
+    "2026-01-01",
+    "1e5",
+    "12:30",
+    "a b",
+    "x/y",
+    "it's",
+    'a"b',
+    "<b>",
+    "-dash",
+]
+
+
+def test_names_outlive_a_run_that_changes_another_key(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("classes: [a, b]\ndropout: 0.1\n")
+    apply_overrides(path, dvc_settings({"classes": [*NAMES, "🍃"]}))
+    apply_overrides(path, ["dropout=0.2"])
+    assert read_yaml(path) == {"classes": [*NAMES, "🍃"], "dropout": 0.2}

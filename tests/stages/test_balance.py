@@ -27,6 +27,7 @@ def project(tmp_path, monkeypatch):
     set_params()
     with new_array("data/ingested/images.npy", (100, 8, 8, 3), np.uint8) as images:
         images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
+    Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     numbers = np.arange(100)
     table = pd.DataFrame({"image": numbers, "label": (numbers % 3 == 0).astype(int)})
     write_table(table, "data/cleaned/decisions.csv")

@@ -32,6 +32,7 @@ def ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ingest:
         Path("data/ingested").mkdir(parents=True)
         Path("data/references").mkdir()
         Path("data/overrides.csv").write_text("hash,ruling,label,who,why\n")
+        Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
         np.save("data/ingested/images.npy", images)
         index = pd.DataFrame({"image": np.arange(len(images)), "source": np.arange(len(images)), "label": labels})
         index[["group", "split"]] = ""

@@ -41,13 +41,16 @@ def run(project, root):
 def test_it_writes_one_array_and_a_table_about_it(project):
     ingest.main()
     index = read_table("data/ingested/index.csv", text=["source", "group", "split", "hash", "flags"])
-    assert list(index.columns) == ["image", "source", "label", "group", "split", "hash", "flags"]
+    assert list(index.columns) == ["image", "source", "label", "group", "split", "hash", "file_hash", "flags"]
     assert len(index) == len(np.load("data/ingested/images.npy")) == 10
 
 
 def test_the_metrics_have_the_fixed_keys(project):
     ingest.main()
-    assert json.loads((project / "metrics/ingest.json").read_text()) == {"images": 10, "healthy": 5, "unhealthy": 5}
+    assert json.loads((project / "metrics/ingest.json").read_text()) == {
+        "images": 10,
+        "classes": {"healthy": 5, "unhealthy": 5},
+    }
 
 
 def test_the_metrics_are_named_after_the_classes(project):

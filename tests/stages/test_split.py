@@ -22,6 +22,7 @@ def project(tmp_path, monkeypatch):
     set_params()
     numbers = pd.Series(range(200))
     write_table(pd.DataFrame({"image": numbers, "source": numbers, "split": ""}), "data/ingested/index.csv")
+    Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     decisions = {"image": numbers, "label": (numbers >= 120).astype(int), "kept": (numbers % 10 != 0).astype(int)}
     write_table(pd.DataFrame(decisions | {"group": numbers // 2 * 2}), "data/cleaned/decisions.csv")
     return tmp_path

@@ -35,6 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "data/cleaned/decisions.csv", image=range(40), label=labels)
     write(folder / "data/split/splits.csv", image=range(40), split=["train"] * 24 + ["validation"] * 16)
     write(folder / "data/balanced/index.csv", image=range(8), label=labels[:8])
+    write(folder / "data/ingested/classes.csv", label=[0, 1], name=["healthy", "unhealthy"], images=[20, 20])
     values: dict[str, Any] = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     shutil.copy(PIPELINE, folder)
