@@ -11,7 +11,16 @@ from leaf.store import read_yaml
 
 RUNNER_FILE = "runner.yaml"
 
-_SECRET = re.compile(r"token|secret|passw|credential|private|api_?key|access_?key", re.IGNORECASE)
+# Names of variables that hold secrets: parts anywhere, and words between underscores.
+_SECRET = re.compile(
+    r"token|secret|passw|pgpass|credential|private|api_?key|access_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
+    re.IGNORECASE,
+)
+# What the secrets of well-known services look like, and an address with a password or a token in it.
+_SECRET_VALUE = re.compile(
+    r"gh[opsu]_[A-Za-z0-9]{20}|github_pat_|glpat-|hf_[A-Za-z0-9]{20}|\bsk-[A-Za-z0-9_-]{20}|xox[abprs]-|\bA[KS]IA[A-Z0-9]{16}"
+    r"|AIza[A-Za-z0-9_-]{30}|\beyJ[A-Za-z0-9_-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE|[a-z+]+://[^/@\s]*:[^/@\s]+@|https?://[^/@\s]+@"
+)
 _VALID = {
     "engine": "local, ssh, slurm, skypilot",
     "host": "a name of your ssh configuration, or user@name",
@@ -62,12 +71,14 @@ class Target(BaseModel):
     environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
     needs_remote: ClassVar[bool] = True
 
-    @field_validator("environment")
+    @field_validator("*")
     @classmethod
-    def _no_secret(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if _SECRET.search(name):
-                raise ValueError(f"{name} looks like a secret, and runner.yaml keeps none; set it on the target itself")
+    def _no_secret(cls, value: Any) -> Any:
+        named = value.items() if isinstance(value, dict) else [("", text) for text in _texts(value)]
+        for name, text in named:
+            if _SECRET.search(name) or holds_secret(text):
+                what = name or "its value"
+                raise ValueError(f"{what} looks like a secret, and runner.yaml keeps none; set it on the target itself")
         return value
 
 
@@ -130,6 +141,15 @@ class SkyPilot(Target):
 
 
 _ENGINES: dict[str, type[Target]] = {"local": Local, "ssh": Ssh, "slurm": Slurm, "skypilot": SkyPilot}
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text is or holds a known form of token, a private key, or an address with a password or a token."""
+    return _SECRET_VALUE.search(text) is not None
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
 def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, Target]:

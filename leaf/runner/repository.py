@@ -9,6 +9,7 @@ from pathlib import Path
 
 from leaf.errors import LeafError
 from leaf.runner.agent.task import host_key_refused
+from leaf.runner.config import holds_secret
 
 
 def git(*arguments: str) -> str:
@@ -35,7 +36,7 @@ def committed_revision() -> str:
 def origin(remote: str) -> str:
     """The address of the git remote. Raises LeafError where there is none, or where it holds a password."""
     address = git("remote", "get-url", remote)
-    if re.match(r"[a-z+]+://[^/@]*:[^/@]*@|https?://[^/@]+@", address):
+    if holds_secret(address):
         raise LeafError(f"git remote {remote}: its address holds a secret; use a credential helper or a key instead")
     return address
 
@@ -96,6 +97,11 @@ def choose_data_remote(name: str | None) -> tuple[str, str]:
     if name not in remotes:
         valid = ", ".join(remotes) or "none"
         raise LeafError(f"DVC remote {name}: not in .dvc/config (a local one is unknown to the target); valid: {valid}")
+    if holds_secret(remotes[name]):
+        raise LeafError(
+            f"DVC remote {name}: its address in .dvc/config holds a secret, and git keeps that file; "
+            "use `dvc remote modify --local` or a key"
+        )
     return name, remotes[name]
 
 

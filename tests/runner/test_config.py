@@ -38,10 +38,43 @@ def test_a_host_that_ssh_could_take_for_an_option_or_a_command_is_refused(host: 
         check_target("x", {**BOX, "host": host})
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "api_key"])
-def test_a_secret_is_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "api_key", "GH_PAT", "WANDB_KEY", "PGPASS", "SSH_KEY", "PW2"],
+)
+def test_a_variable_named_like_a_secret_is_refused(name: str) -> None:
     with pytest.raises(LeafError, match=f"environment: {name} looks like a secret"):
         check_target("x", {**BOX, "environment": {name: "x"}})
+
+
+@pytest.mark.parametrize("name", ["KERAS_BACKEND", "PATH", "XDG_CACHE_HOME", "KEYBOARD", "COMPASS", "OMP_NUM_THREADS"])
+def test_an_ordinary_variable_is_taken(name: str) -> None:
+    assert check_target("x", {**BOX, "environment": {name: "/a/b"}}).environment == {name: "/a/b"}
+
+
+SECRETS = [
+    "https://person:hunter2@example.org/leaf.git",
+    "https://x-access@example.org/leaf.git",
+    "ssh://person:hunter2@example.org/leaf.git",
+    "ghp_" + "a1B2" * 9,
+    "github_pat_" + "a" * 30,
+    "AKIA" + "ABCD" * 4,
+    "hf_" + "a" * 30,
+    "-----BEGIN " + "OPENSSH PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+@pytest.mark.parametrize("key", ["origin", "setup", "python"])
+def test_a_secret_is_refused_wherever_it_stands_and_not_repeated(key: str, text: str) -> None:
+    with pytest.raises(LeafError, match=f"{key}: its value looks like a secret") as error:
+        check_target("x", {**BOX, key: text})
+    assert text not in str(error.value)
+
+
+def test_an_address_without_a_secret_is_taken() -> None:
+    for address in ("git@example.org:leaf.git", "ssh://git@example.org:2222/leaf.git", "https://example.org/leaf.git"):
+        check_target("x", {**BOX, "origin": address})
 
 
 @pytest.mark.parametrize(
