@@ -1,10 +1,10 @@
 """A whole epoch as `train` runs it against the bare training steps on a ready batch.
 
-Ours reads the memory-mapped images, flips them, updates the weights by the schedule, judges the validation images,
-writes the state of the epoch before and logs the curves: everything from one epoch's end to the next. The other side
-makes as many updates of a twin network on one batch that lies ready, and as many validation passes on it: what the
+Ours reads the memory-mapped images, flips them, updates the weights by the schedule, predicts the validation images,
+writes the checkpoint of the epoch before and logs the curves: everything from one epoch's end to the next. The other
+side makes as many updates of a twin network on one batch that lies ready, and as many validation passes on it: what the
 network itself costs. The two alternate inside one training: an epoch that does not count, one that does and has the
-state of the first to write, and, once its own is written, the bare work. The first two epochs compile.
+checkpoint of the first to write, and, once its own is written, the bare work. The first two epochs compile.
 
 The row counts the validation's passes on both sides. Against the updates alone the same epochs are printed as well.
 """
@@ -21,12 +21,13 @@ import numpy as np
 from measure import arguments, detail, report, row
 
 from leaf import networks
+from leaf.params import Params
 from leaf.store import new_array, read_array
 from leaf.training import Recipe, fix_seeds, train
-from leaf.training.callbacks import curves
-from leaf.training.dataset import Examples, batches, steps_per_epoch
-from leaf.training.optimizer import compile_for, schedule
-from leaf.training.state import State, keeping
+from leaf.training.callbacks import dvclive_callback
+from leaf.training.checkpoint import Checkpoint, locked_checkpoint
+from leaf.training.dataset import Dataset, batches, steps_per_epoch
+from leaf.training.optimizer import compile_model, make_schedule
 
 # (real and synthetic training images, validation images, side, epochs that count); bench is the default run's size
 SIZES = {"tiny": (48, 16, 16, 32, 1), "bench": (315, 83, 73, 96, 5), "full": (2744, 1138, 700, 96, 5)}
@@ -43,24 +44,24 @@ class Alternation:
     """Follows a training: the seconds of every second epoch, and of the bare work made after it."""
 
     def __init__(
-        self, examples: Examples, passes: int, recipe: Recipe, side: int, save: Callable[[State], None]
+        self, dataset: Dataset, passes: int, recipe: Recipe, side: int, save: Callable[[Checkpoint], None]
     ) -> None:
-        self.batch = next(batches(examples, recipe.batch_size, recipe.seed, 1))
-        self.steps, self.passes = steps_per_epoch(len(examples), recipe.batch_size), passes
+        self.batch = next(batches(dataset, recipe.batch_size, recipe.seed, 1))
+        self.steps, self.passes = steps_per_epoch(len(dataset), recipe.batch_size), passes
         self.twin = networks.build("convnext_atto", side)
-        compile_for(self.twin, recipe, schedule(recipe, 2, self.steps, len(examples)))
+        compile_model(self.twin, recipe, make_schedule(recipe, 2, self.steps, len(dataset)))
         self.keep, self.kept = save, 0
         self.whole: list[float] = []
         self.updates: list[float] = []
         self.validation: list[float] = []
         self.began = 0.0
 
-    def save(self, state: State) -> None:
+    def save(self, state: Checkpoint) -> None:
         """Keep a state, and count it."""
         self.keep(state)
         self.kept += 1
 
-    def follow(self, epoch: int) -> None:
+    def on_epoch_end(self, epoch: int) -> None:
         """After an even epoch note its time and do the bare work; an odd one's successor begins at once."""
         now = time.perf_counter()
         if epoch % 2 == 0:
@@ -87,31 +88,32 @@ def main() -> None:
     options = arguments(__doc__)
     real, synthetic, held_out, side, counted = SIZES[options.size]
     epochs = 2 * (counted + 1)
-    recipe = Recipe(epochs=epochs, patience=epochs)
+    recipe = Recipe.from_params(Params(epochs=epochs, patience=epochs))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = photographs(folder / "images.npy", real + held_out, side)
         made = photographs(folder / "synthetic.npy", synthetic, side)
         labels = np.arange(real + held_out) % 2
-        learnt = Examples(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
-        validation = Examples(images, np.arange(real, real + held_out), labels[real:])
+        dataset = Dataset(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
+        validation = Dataset(images, np.arange(real, real + held_out), labels[real:])
         fix_seeds(recipe.seed)
         model = networks.build("convnext_atto", side)
-        with keeping("epoch", folder / "state") as keeper, curves(folder / "live") as log:
-            sides = Alternation(learnt, -(-held_out // recipe.batch_size), recipe, side, keeper.save)
-            keeper.save = sides.save
+        with locked_checkpoint("epoch", folder / "state") as checkpoint_file, dvclive_callback(folder / "live") as log:
+            sides = Alternation(dataset, -(-held_out // recipe.batch_size), recipe, side, checkpoint_file.save)
+            checkpoint_file.save = sides.save
 
-            def follow(finished: dict[str, Any]) -> None:
+            def on_epoch_end(finished: dict[str, Any]) -> None:
                 log(finished)
-                sides.follow(finished["epoch"])
+                sides.on_epoch_end(finished["epoch"])
 
             freeze = partial(networks.freeze, model)
-            train(model, learnt, validation, recipe, freeze=freeze, keeper=keeper, follow=follow)
+            options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end}
+            train(model, dataset, validation, recipe, freeze=freeze, **options)
     whole, updates, passes = sides.whole[1:], sides.updates[1:], sides.validation[1:]
     strict = statistics.median(whole) / statistics.median(updates)
     print(f"epoch: {strict:.3f} times its updates alone, the validation's passes counted as extra")
     bare = [one + other for one, other in zip(updates, passes, strict=True)]
-    detail("epoch", {"images": len(learnt), "seconds": statistics.median(whole), "to_updates": strict}, options.record)
+    detail("epoch", {"images": len(dataset), "seconds": statistics.median(whole), "to_updates": strict}, options.record)
     report(row("epoch", whole, bare, "<= 1.1"), options.record)
 
 

@@ -43,15 +43,17 @@ def missing() -> str:
 def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
     """An update of leaf's network as `train` makes it."""
     from leaf import networks
+    from leaf.params import Params
     from leaf.training.dataset import Batch
-    from leaf.training.optimizer import compile_for, schedule, update
+    from leaf.training.optimizer import compile_model, make_schedule, train_step
     from leaf.training.recipe import Recipe
 
-    recipe = Recipe(batch_size=len(images), micro_batch=micro if micro < len(images) else 0)
+    params = Params(batch_size=len(images), micro_batch=micro if micro < len(images) else 0)
+    recipe = Recipe.from_params(params)
     model = networks.build(name, images.shape[1], precision="mixed_bfloat16")
-    compile_for(model, recipe, schedule(recipe, 2, 10, 10 * len(images)))
+    compile_model(model, recipe, make_schedule(recipe, 2, 10, 10 * len(images)))
     batch = Batch(images, labels, np.ones(len(images), np.float32))
-    return lambda: update(model, batch, recipe)[0]
+    return lambda: train_step(model, batch, recipe)[0]
 
 
 def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:

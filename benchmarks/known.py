@@ -2,11 +2,11 @@
 
 Run it in a project where `dvc repro` is done. The limits come from training and validation images, and none of those is
 measured here: leaves are the test images, cartoons the pictures that `clean` removed as outliers (copies of them are
-known by heart; the columns by features and by looks say what would be seen of a cartoon that was not removed). The rest
-is made here. Whoever chose how many validation images a limit may lose had the kinds of IN_VIEW before the eyes. The
-kinds of FRESH, and the photographs of `--leaves FOLDER` (those in the data set left out), came afterwards and changed
-nothing. Prints a Markdown table of the share flagged, by each of the three questions alone and by any, with the 95 %
-interval (Wilson) of the last.
+always found; the columns by features and by pixel statistics say what would be seen of a cartoon that was not
+removed). The rest is made here. Whoever chose how many validation images a limit may reject knew the kinds of
+IN_VIEW. The kinds of FRESH, and the photographs of `--leaves FOLDER` (those in the data set left out), came afterwards
+and changed nothing. Prints a Markdown table of the share flagged, by each of the three tests alone and by any, with the
+95 % interval (Wilson) of the last.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from leaf.reading.decode import SUFFIXES, decode
 from leaf.scoring.metrics import wilson
 from leaf.serving import ood
 from leaf.serving.classifier import companions
-from leaf.serving.ood import looks
+from leaf.serving.ood import image_statistics
 from leaf.store import read_array, read_table
 
 COUNT = 100  # of each made kind
@@ -186,8 +186,8 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     some = files[:: max(1, len(files) // OTHERS)]
     given = np.stack([decode(path, size) for path in some])
-    nearest = ood.reference_distance(given, ood.thumbnails(images))
-    return given[nearest >= ood.COPY]
+    nearest = ood.reference_mse(given, ood.thumbnails(images))
+    return given[nearest >= ood.COPY_MSE]
 
 
 def interval(flagged: int, count: int) -> str:
@@ -203,16 +203,16 @@ def main() -> None:
     parser.add_argument("--leaves", type=Path, help="a folder of other photographs of leaves")
     options = parser.parse_args()
     beside = companions(options.model)
-    network, memory = networks.load(options.model, beside.sha256), ood.read(beside.known, beside.sha256)
-    print("| pictures | count | by features | by looks | as a copy | flagged | 95 % interval |")
+    network, detector = networks.load(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)
+    print("| pictures | count | by features | by pixel statistics | as a copy | flagged | 95 % interval |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for name, images in pictures(int(network.inputs[0].shape[1]), options.leaves).items():
         features = networks.features(network, images)
         flags = [
-            ~memory.features.holds(features),
-            ~memory.looks.holds(looks(images)),
-            ood.reference_distance(images, memory.references) < ood.COPY,
-            ~memory.holds(features, images),
+            ~detector.features.contains(features),
+            ~detector.statistics.contains(image_statistics(images)),
+            ood.reference_mse(images, detector.references) < ood.COPY_MSE,
+            ~detector.in_distribution(features, images),
         ]
         shares = " | ".join(f"{100 * flag.mean():.1f} %" for flag in flags)
         print(f"| {name} | {len(images)} | {shares} | {interval(int(flags[-1].sum()), len(images))} |")

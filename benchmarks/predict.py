@@ -34,7 +34,7 @@ from leaf import networks, store
 from leaf.cli import predict as predict_command
 from leaf.drawing import draw_leaf
 from leaf.serving import ood
-from leaf.serving.classifier import BATCH, Classifier
+from leaf.serving.classifier import BATCH_SIZE, Classifier
 
 CLIENTS = 8
 # (files, repeats over all of them, requests one at a time, requests under load)
@@ -54,8 +54,8 @@ def project(folder: Path) -> Path:
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
     images = np.random.default_rng(0).integers(0, 256, (16, SIDE, SIDE, 3), dtype=np.uint8)
     features = networks.features(network, images)
-    memory = ood.fit(features, images, features, images, images[:0])
-    ood.write(memory, sha256, folder / "data" / "scored" / "known.npz")
+    detector = ood.fit(features, images, features, images, images[:0])
+    ood.write(detector, sha256, folder / "data" / "scored" / "ood.npz")
     return model
 
 
@@ -114,8 +114,8 @@ def over_files(classifier: Classifier, model: Path, folder: Path, files: int, re
                 raise SystemExit(f"predict: exit status {status}, {len(out.getvalue().splitlines())} lines")
 
         def network() -> None:
-            for start in range(0, files, BATCH):
-                bare(classifier, min(BATCH, files - start))
+            for start in range(0, files, BATCH_SIZE):
+                bare(classifier, min(BATCH_SIZE, files - start))
 
         report(row("predict", *alternate(predict, network, repeats), "<= 1.3"), record)
 

@@ -14,10 +14,11 @@ import numpy as np
 from measure import alternate, arguments, report, row
 
 from leaf import networks
+from leaf.params import Params
+from leaf.training.checkpoint import fix_seeds
 from leaf.training.dataset import Batch
-from leaf.training.optimizer import compile_for, schedule, update
+from leaf.training.optimizer import compile_model, make_schedule, train_step
 from leaf.training.recipe import Recipe
-from leaf.training.state import fix_seeds
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
 SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}
@@ -33,9 +34,9 @@ def batch_of(count: int, side: int) -> Batch:
 
 def compiled(model: keras.Model, batch: Batch) -> Update:
     """An update of a Keras network by the default recipe, as `train` makes it."""
-    recipe = Recipe(batch_size=len(batch.images))
-    compile_for(model, recipe, schedule(recipe, 2, 13, 13 * recipe.batch_size))
-    return lambda: update(model, batch, recipe)
+    recipe = Recipe.from_params(Params(batch_size=len(batch.images)))
+    compile_model(model, recipe, make_schedule(recipe, 2, 13, 13 * recipe.batch_size))
+    return lambda: train_step(model, batch, recipe)
 
 
 def shipped(batch: Batch) -> keras.Model:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 _BLOCK = 2048  # images copied out of the memory map at once
-_REMEMBERED = 2048  # images from which is learned what a known one is, about
+_OOD_IMAGES = 2048  # about so many images of each split fit the out-of-distribution detector
 LEAKY = "grouping is none: {} groups of images are shared between the splits, so the figures are too high."
 _TRAIN_METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
 
@@ -56,16 +56,16 @@ def main() -> None:
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature")} | {"views": params.views}
     write_json(decision, "data/scored/decision.json")
-    ood.write(remember(model, images, table, decisions), run["model_sha256"], "data/scored/known.npz")
+    ood.write(fit_ood(model, images, table, decisions), run["model_sha256"], "data/scored/ood.npz")
     write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
 
 
-def remember(model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.Known:
-    """Remember the training images and the outlier references, so that a prediction can say what it does not know."""
+def fit_ood(model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:
+    """Fit the detector of out-of-distribution images to training and validation images and the outliers."""
     train, validation = (
-        images[rows[:: 1 + len(rows) // _REMEMBERED]]
+        images[rows[:: 1 + len(rows) // _OOD_IMAGES]]
         for rows in (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     )
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()

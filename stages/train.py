@@ -15,30 +15,30 @@ from leaf import networks, store, training
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import Params, read_params
 from leaf.training import Recipe, Result, fix_seeds, train
-from leaf.training.callbacks import curves
-from leaf.training.dataset import FILES, build_network, read_inputs
+from leaf.training.callbacks import dvclive_callback
+from leaf.training.checkpoint import training_key, versions
+from leaf.training.dataset import FILES, read_datasets
 from leaf.training.detectors import train_detector
-from leaf.training.distribution import first, join, keeping_together, run_on_all_nodes
-from leaf.training.state import run_key, versions
+from leaf.training.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
 
 CODE = [Path(topic.__path__[0]) for topic in (networks, training)]
 NETWORK = "models/model.keras"
 
 
 def main() -> None:
-    """Read parameters and data, train or go on with a training that was killed, write the outputs."""
+    """Read parameters and data, train or resume a training that was killed, write the outputs."""
     params = read_params("train")
     recipe = Recipe.from_params(params)
-    detector = networks.is_detector(params.backbone)
-    if detector and recipe.distribution != "none":
+    is_detector = networks.is_detector(params.backbone)
+    if is_detector and recipe.distribution != "none":
         raise LeafError(f"distribution: {recipe.distribution}; valid for {params.backbone}, a detector: none")
     status = run_on_all_nodes("stages.train", recipe.distribution)
     if status is not None:
         sys.exit(status)
-    examples, validation = read_inputs()
+    dataset, validation = read_datasets()
     fix_seeds(params.seed)
-    devices = join(recipe)
-    model = build_network(params)
+    devices = set_up_distribution(recipe)
+    model = networks.build_from_params(params)
     determined_by = {
         "recipe": asdict(recipe),
         "network": model.to_json(),
@@ -46,19 +46,19 @@ def main() -> None:
         "versions": versions(),
         "devices": devices,
     }
-    with keeping_together(run_key(determined_by, model.get_weights(), CODE)) as keeper:
-        with curves("models/live") if first() else nullcontext() as follow:
+    with shared_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
+        with dvclive_callback("models/live") if is_first_process() else nullcontext() as on_epoch_end:
             freeze = partial(networks.freeze, model, normalization=params.freeze_normalization)
-            fit: Callable[..., Result] = train_detector if detector else partial(train, freeze=freeze)
-            result = fit(model, examples, validation, recipe, keeper=keeper, follow=follow)
-        if not first():
+            fit: Callable[..., Result] = train_detector if is_detector else partial(train, freeze=freeze)
+            result = fit(model, dataset, validation, recipe, checkpoint_file=checkpoint_file, on_epoch_end=on_epoch_end)
+        if not is_first_process():
             return
         networks.save(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
         store.write_json(summary(model, result, params), "models/run.json")
     shared = f" on {devices} devices" if devices > 1 else ""
     epochs = f"{len(result.history)} epochs{shared}"
-    print(f"{params.backbone}: {len(examples)} images, {epochs}, stopped by {result.stopped}")
+    print(f"{params.backbone}: {len(dataset)} images, {epochs}, stopped by {result.stopped}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 
 

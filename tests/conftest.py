@@ -247,7 +247,7 @@ def trained(tmp_path_factory) -> Path:
     decision = {"threshold": 0.4, "temperature": 1.5, "views": 1}
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
     seen = [part for rows in (train, validation) for part in (networks.features(network, images[rows]), images[rows])]
-    ood.write(ood.fit(*seen, images[:0]), sha256, folder / "data" / "scored" / "known.npz")
+    ood.write(ood.fit(*seen, images[:0]), sha256, folder / "data" / "scored" / "ood.npz")
     np.savez(folder / "images.npz", test=images[test], cartoons=np.unique(images[cartoons], axis=0))
     return folder
 

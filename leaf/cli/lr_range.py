@@ -1,5 +1,6 @@
 """`leaf lr-range`: run the learning-rate range test on the pipeline's data and propose base and max."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,17 @@ from typing import Annotated, Any
 import keras
 import typer
 
-from leaf import store
+from leaf import networks, store
 from leaf.errors import LeafError
 from leaf.params import read_params
 from leaf.report.render import standalone
 from leaf.report.svg import Frame, figure, line, path, text, ticks
-from leaf.training import augmentation
-from leaf.training.callbacks import Bar
-from leaf.training.dataset import Examples, build_network, endless, read_inputs
-from leaf.training.optimizer import LearningRate, compile_for, update
+from leaf.training.augmentation import make_augmenter
+from leaf.training.callbacks import ProgressBar
+from leaf.training.checkpoint import fix_seeds
+from leaf.training.dataset import Dataset, batches, read_datasets
+from leaf.training.optimizer import Schedule, compile_model, train_step
 from leaf.training.recipe import Recipe
-from leaf.training.state import fix_seeds
 
 app = typer.Typer()
 
@@ -50,7 +51,7 @@ class RangeTest:
 
 def range_test(
     model: keras.Model,
-    examples: Examples,
+    dataset: Dataset,
     recipe: Recipe,
     lowest: float = 1e-5,
     highest: float = 1.0,
@@ -63,7 +64,7 @@ def range_test(
 
     Args:
         model: a new network.
-        examples: what it learns from.
+        dataset: what it learns from.
         recipe: batch size, optimizer, augmentation and the like; its learning rate is not used.
         lowest, highest: first and last rate, above 0.
         updates: how many at most; it ends early where the loss diverges.
@@ -75,14 +76,17 @@ def range_test(
     if not 0 < lowest < highest or updates < 10:
         raise LeafError("lr-range: needs 0 < lowest < highest and at least 10 updates")
     factor = (highest / lowest) ** (1 / (updates - 1))
-    rising = LearningRate("exponential", 0.0, lowest, gamma=factor, accumulation=recipe.accumulation)
-    compile_for(model, recipe, rising)
-    augment = augmentation.augment(recipe.augmentation, recipe.seed)
+    rising = Schedule("exponential", 0.0, lowest, gamma=factor, accumulation=recipe.accumulation)
+    compile_model(model, recipe, rising)
+    augmenter = make_augmenter(recipe.augmentation, recipe.seed)
+    epochs = (
+        batches(dataset, recipe.batch_size, recipe.seed, epoch, augmenter=augmenter) for epoch in itertools.count(1)
+    )
     losses: list[float] = []
     window = max(round(WINDOW * updates), 1)
-    with Bar(1, updates, 0, quiet) as bar:
-        for batch in endless(examples, recipe.batch_size, recipe.seed, augment=augment):
-            loss, accuracy = update(model, batch, recipe)
+    with ProgressBar(1, updates, 0, quiet) as bar:
+        for batch in itertools.chain.from_iterable(epochs):
+            loss, accuracy = train_step(model, batch, recipe)
             if not math.isfinite(loss):
                 break
             losses.append(loss)
@@ -144,10 +148,10 @@ def run_range_test(view: Any, figure: str, lowest: float, highest: float, update
     """
     if Path(figure).suffix != ".svg":
         raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
-    examples, _ = read_inputs()
+    dataset, _ = read_datasets()
     fix_seeds(view.seed)
-    model = build_network(view)
-    test = range_test(model, examples, Recipe.from_params(view), lowest, highest, updates)
+    model = networks.build_from_params(view)
+    test = range_test(model, dataset, Recipe.from_params(view), lowest, highest, updates)
     with store.replacing(figure) as partial:
         partial.write_text(drawing(test), encoding="utf-8")
     return (

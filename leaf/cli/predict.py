@@ -1,9 +1,13 @@
 """`leaf predict`: rows on standard output as they come, everything else on standard error."""
 
+import csv
 import glob
+import io
+import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -15,8 +19,7 @@ from leaf.errors import LeafError
 from leaf.reading.decode import SUFFIXES
 from leaf.reading.source import cores, in_order
 from leaf.report.photos import heatmap_png
-from leaf.serving.classifier import BATCH, Classifier, Prediction, as_csv, as_json, as_text, load
-from leaf.serving.pixels import prepare
+from leaf.serving.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 
 app = typer.Typer()
@@ -77,8 +80,8 @@ class _Predictor:
         for count, names, read in self._read(images):
             if names:
                 pixels = np.stack([image for image, _ in read], dtype=np.float32)
-                seems_known = np.array([seems for _, seems in read])
-                predictions = self.classifier.judge(names, pixels, self.views, seems_known)
+                known = np.array([known for _, known in read])
+                predictions = self.classifier.predict_prepared(names, pixels, self.views, known)
                 if self.heatmap is not None:
                     self._draw(self.heatmap, names, pixels)
                 self.ood += sum(not row.known for row in predictions)
@@ -95,7 +98,7 @@ class _Predictor:
             else:
                 names.append(images[place])
                 read.append(result)
-            if len(names) == BATCH or place + 1 == len(images):
+            if len(names) == BATCH_SIZE or place + 1 == len(images):
                 yield count, names, read
                 count, names, read = 0, [], []
 
@@ -107,14 +110,55 @@ class _Predictor:
             except LeafError as error:
                 images.append(error)
         pixels = [image for image in images if not isinstance(image, LeafError)]
-        seems = iter(self.classifier.seems_known(np.stack(pixels)) if pixels else ())
-        return [image if isinstance(image, LeafError) else (image, next(seems)) for image in images]
+        known = iter(self.classifier.ood_detector.pixels_in_distribution(np.stack(pixels)) if pixels else ())
+        return [image if isinstance(image, LeafError) else (image, next(known)) for image in images]
 
     def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
         for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):
             self.done += 1
             with replacing(folder / f"{self.done:04d}-{Path(name).stem}.png") as partial:
                 partial.write_bytes(heatmap_png(image, strength))
+
+
+def as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Give the lines of a CSV table, header first, without line ends; `known` is 1 or 0."""
+    yield ",".join(field.name for field in fields(Prediction))
+    for prediction in predictions:
+        text = io.StringIO()
+        row = vars(prediction) | {"known": int(prediction.known)}
+        csv.writer(text, lineterminator="").writerow(row.values())
+        yield text.getvalue()
+
+
+def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Give the lines of one JSON array, one prediction a line, so that a long one can be read as it grows."""
+    before = "["
+    for prediction in predictions:
+        yield before + json.dumps(vars(prediction), ensure_ascii=False)
+        before = ","
+    yield "]" if before == "," else "[]"
+
+
+def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
+    """Give the lines of a table for a person; the label of an out-of-distribution image has a question mark.
+
+    Args:
+        predictions: the rows.
+        images: every image's name, for the width of the first column.
+        classes: the labels, for the width of the second.
+    """
+    wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
+    label = max(len(name) for name in [*classes, "label"]) + 1
+    yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  known"
+    for row in predictions:
+        said = row.label if row.known else f"{row.label}?"
+        known = "yes" if row.known else "no"
+        figures = f"{row.probability:11.4f}  {row.threshold:9.4f}  {known}"
+        yield f"{_shown(row.image).ljust(wide)}  {said.ljust(label)}  {figures}"
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)  # a file name may hold a line end or move the cursor
 
 
 def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 import uvicorn
 
 from leaf.errors import LeafError
-from leaf.serving.batcher import TOGETHER
+from leaf.serving.batcher import MAX_BATCH
 from leaf.serving.classifier import Classifier, load
 from leaf.serving.web import create_app
 
@@ -44,11 +44,11 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
 
 
 def _warm_up(classifier: Classifier) -> None:
-    """Compile for every number of images that is predicted together, so that the first person need not wait."""
+    """Compile for every size of a batch, so that the first request does not wait for it."""
     count = 1
-    while count <= TOGETHER:
+    while count <= MAX_BATCH:
         blank = np.zeros((count, classifier.image_size, classifier.image_size, 3), np.uint8)
-        classifier.judge(["blank"] * count, blank)
+        classifier.predict_prepared(["blank"] * count, blank)
         count *= 2
 
 

@@ -8,7 +8,7 @@ import keras
 
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.exporting import codalab, litert, onnx, savedmodel
+from leaf.exporting import codalab, onnx, savedmodel
 from leaf.serving.classifier import companions
 
 
@@ -33,7 +33,7 @@ FORMATS = {
     "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: networks.save(model, path), False),
     "savedmodel": Format("savedmodel", ("",), lambda model, _, path: savedmodel.write(model, path)),
     "onnx": Format("model.onnx", (".onnx",), lambda model, _, path: onnx.write(model, path)),
-    "litert": Format("model.tflite", (".tflite",), lambda model, _, path: litert.write(model, path)),
+    "litert": Format("model.tflite", (".tflite",), lambda model, _, path: savedmodel.write_litert(model, path)),
     "codalab": Format("codalab", ("", ".zip"), codalab.write),
 }
 
@@ -67,7 +67,9 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     chosen.write(whole, beside.threshold, path)
     lines = [f"{path}: class probabilities of {' and '.join(beside.classes)}; threshold {beside.threshold:g}"]
     if beside.views > 1:
-        lines.append(f"it judges an image by itself, where evaluation averaged {beside.views} views")
+        lines.append(
+            f"it predicts an image as it is; evaluation averaged {beside.views} views (test-time augmentation)"
+        )
     return "\n".join(lines)
 
 

@@ -1,18 +1,19 @@
-"""Networks: one registry of backbones, each with its preprocessing inside; build, freeze, save, load and ask them."""
+"""Networks: a registry of backbones, each with its preprocessing inside; build, freeze, save, load and predict."""
 
-from leaf.networks.build import build
-from leaf.networks.checkpoint import load, save
+from leaf.networks.build import build, build_from_params
 from leaf.networks.detector import calibrate, is_detector_model
-from leaf.networks.freezing import backbone_operations, freeze
 from leaf.networks.heatmaps import heatmaps
 from leaf.networks.prediction import features, frozen_features, probabilities
 from leaf.networks.registry import is_detector, names
+from leaf.networks.saving import load, save
 from leaf.networks.summary import Summary, summary
+from leaf.networks.transfer import backbone_operations, freeze
 
 __all__ = [
     "Summary",
     "backbone_operations",
     "build",
+    "build_from_params",
     "calibrate",
     "features",
     "freeze",

@@ -1,5 +1,13 @@
-"""Build a classifier: dropout on the image, backbone, average pooling, BatchNormalization, two logits."""
+"""Build a network so that its name and seed alone determine it, hence its file.
 
+A classifier is dropout on the image, backbone, average pooling, BatchNormalization, two logits. A Keras model depends
+on what was built before it in the process (automatic names count up) and on the global random state (seeds left to
+chance), so a plain model is cloned with names, seeds, precision and some layer classes of our choice.
+"""
+
+import hashlib
+import json
+import re
 from typing import Any
 
 import keras
@@ -7,11 +15,8 @@ from keras import layers
 
 from leaf.errors import LeafError
 from leaf.networks import registry
-from leaf.networks import weights as published
-from leaf.networks.freezing import freeze
-from leaf.networks.rewriting import rewritten
-
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+from leaf.networks.layers import LayerScale
+from leaf.networks.transfer import freeze, load_pretrained
 
 
 def build(
@@ -59,15 +64,14 @@ def build(
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
     if registry.is_detector(backbone):
         _check_detector(backbone, weights, freeze_depth, freeze_normalization, head_initializer)
-        layout = registry.find_detector(backbone).plan(image_size, dropout).get_config()
-        return rewritten(layout, backbone, seed, precision, rematerialize)
+        model = registry.find_detector(backbone).layout(image_size, dropout)
+        return clone(model, backbone, seed, precision, rematerialize)
     kind = registry.find(backbone)
     if image_size < kind.minimum:
         raise LeafError(f"image_size: {image_size}; valid: at least {kind.minimum} for {backbone}")
-    plan = _plan(kind, image_size, dropout)
-    body = rewritten(plan, backbone, seed, precision, rematerialize)
+    body = clone(_body(kind, image_size, dropout), backbone, seed, precision, rematerialize)
     if weights != "random":
-        published.transfer(body, backbone, image_size, weights, weights_sha256)
+        load_pretrained(body, backbone, image_size, weights, weights_sha256)
     normalization = layers.BatchNormalization(name="batch_normalization", dtype="float32")
     initial = keras.initializers.Zeros() if head_initializer == "zeros" else keras.initializers.GlorotUniform(seed=seed)
     dense = layers.Dense(classes, kernel_initializer=initial, dtype="float32", name="dense")
@@ -76,12 +80,31 @@ def build(
     return model
 
 
-def _plan(kind: registry.Backbone, image_size: int, dropout: float) -> dict[str, Any]:
-    """Give the configuration from image to pooled features; the network that it was read from is dropped."""
+_PARAMS = (
+    "image_size",
+    "dropout",
+    "weights",
+    "weights_sha256",
+    "freeze_depth",
+    "freeze_normalization",
+    "head_initializer",
+    "precision",
+    "rematerialize",
+    "seed",
+)
+
+
+def build_from_params(params: Any) -> keras.Model:
+    """Build the network that the attributes of `params`, named as `build`'s arguments, ask for."""
+    return build(params.backbone, **{name: getattr(params, name) for name in _PARAMS})
+
+
+def _body(kind: registry.Backbone, image_size: int, dropout: float) -> keras.Model:
+    """Give the model from image to pooled features, as keras.applications or our own code makes it."""
     image = keras.Input((image_size, image_size, 3), name="image")
     dropped = layers.Dropout(dropout, name="dropout")(image)
     prepared = kind.preprocessing()(dropped) if kind.preprocessing else dropped
-    return keras.Model(image, kind.features(prepared)).get_config()
+    return keras.Model(image, kind.features(prepared))
 
 
 def _check_detector(
@@ -95,3 +118,123 @@ def _check_detector(
         raise LeafError(f"freeze_normalization: true; valid: false for {name}, which has no backbone")
     if head_initializer != "glorot_uniform":
         raise LeafError(f"head_initializer: {head_initializer}; valid: glorot_uniform for {name}, which has no head")
+
+
+# What keras.applications' grouped Conv2D has in its configuration and DepthwiseConv2D has not.
+_GROUPED_ONLY = ("filters", "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_KEPT_NAMES = ("image", "dropout", "preprocessing", "residual")
+_WITH_TRAINING_ARGUMENT = ("BatchNormalization", "Dense", "Dropout", "SpectralConv2D")
+_FLOAT32 = ("dropout", "residual", "score", "logits")
+
+
+def clone(model: keras.Model, name: str, seed: int, precision: str, rematerialize: bool = False) -> keras.Model:
+    """Clone the functional `model` with new names and new random weights.
+
+    Args:
+        model: what is cloned; it is not changed.
+        name: the new model's name, and the first part of every name that Keras had made up (`add_17`).
+        seed: determines every initial weight and dropout mask.
+        precision: dtype policy of all layers: `float32`, `mixed_float16` or `mixed_bfloat16`.
+        rematerialize: store the input of each layer for the gradient, and compute what is inside it again.
+
+    Returns:
+        A model with the same operations in the same order. A convolution with one group a channel has become a
+        DepthwiseConv2D, which TensorFlow runs several times faster on a CPU; a Normalization by fixed numbers has
+        become a Rescaling, which exports without extra inputs.
+    """
+    names = _Names(name)
+    serialized = {id(each): _new_layer(_serialized(each), names, seed, precision) for each in model.operations}
+    remat = _rematerializable(list(serialized.values())) if rematerialize else []
+    made: dict[int, keras.Operation] = {}
+
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras asks once for each use of a shared layer
+        if id(operation) not in made:
+            made[id(operation)] = keras.saving.deserialize_keras_object(serialized[id(operation)])
+        return made[id(operation)]
+
+    with keras.RematScope(mode="list_of_layers" if rematerialize else None, layer_names=remat):
+        cloned = keras.models.clone_model(model, clone_function=clone_once)
+    return keras.Model(cloned.input, cloned.output, name=name)
+
+
+def _serialized(operation: keras.Operation) -> dict[str, Any]:
+    """The operation as a `.keras` file has it, a copy with lists instead of tuples."""
+    return json.loads(json.dumps(keras.saving.serialize_keras_object(operation)))
+
+
+def _rematerializable(serialized: list[dict[str, Any]]) -> list[str]:
+    """The names of all layers that Keras can rematerialize: those whose call takes no argument `training`."""
+    names: list[str] = []
+    for layer in serialized:
+        if "layers" in layer["config"]:
+            names += _rematerializable(layer["config"]["layers"])
+        elif layer["class_name"] not in _WITH_TRAINING_ARGUMENT:
+            names.append(layer["config"]["name"])
+    return names
+
+
+class _Names:
+    """Names for the layers of a clone: Keras's automatic ones are numbered anew, behind a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.count: dict[str, int] = {}
+
+    def new(self, name: str, class_name: str) -> str:
+        kind = _snake_case(class_name)
+        if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
+            return name
+        self.count[kind] = self.count.get(kind, 0) + 1
+        return f"{self.prefix}_{kind}_{self.count[kind]}"
+
+
+def _new_layer(layer: dict[str, Any], names: _Names, seed: int, precision: str) -> dict[str, Any]:
+    """Give the serialized `layer` with its new name, seeds, precision and class, and so the layers that it holds."""
+    config = layer["config"]
+    old = config["name"]
+    config["name"] = names.new(old, layer["class_name"])
+    if "layers" in config:  # ConvNeXt's stem and downsampling are nested Sequentials
+        config["layers"] = [_new_layer(inner, names, seed, precision) for inner in config["layers"]]
+    if isinstance(config.get("dtype"), dict) and old not in _FLOAT32:
+        config["dtype"]["config"]["name"] = precision
+    layer = _rescaling(_depthwise(layer))
+    if layer["registered_name"] == "LayerScale":
+        layer |= {"module": LayerScale.__module__, "registered_name": "leaf>LayerScale"}
+    _set_seeds(layer["config"], config["name"], seed)
+    if "name" in layer:
+        layer["name"] = config["name"]
+    return layer
+
+
+def _set_seeds(config: dict[str, Any], name: str, seed: int) -> None:
+    for key, value in config.items():
+        if key == "seed" and value is None:
+            digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
+            config[key] = int.from_bytes(digest) >> 1
+        elif isinstance(value, dict):
+            _set_seeds(value, f"{name} {key}", seed)
+
+
+def _depthwise(layer: dict[str, Any]) -> dict[str, Any]:
+    config = layer["config"]
+    if layer["class_name"] != "Conv2D" or config["groups"] == 1 or config["groups"] != config["filters"]:
+        return layer
+    kept = {key: value for key, value in config.items() if key not in _GROUPED_ONLY}
+    depthwise = {"depthwise_initializer": config["kernel_initializer"], "depth_multiplier": 1}
+    return {**layer, "class_name": "DepthwiseConv2D", "config": kept | depthwise}
+
+
+def _rescaling(layer: dict[str, Any]) -> dict[str, Any]:
+    config = layer["config"]
+    if layer["class_name"] != "Normalization" or config["mean"] is None:
+        return layer
+    scale = [variance**-0.5 for variance in config["variance"]]
+    offset = [-mean * factor for mean, factor in zip(config["mean"], scale, strict=True)]
+    kept = {key: config[key] for key in ("name", "trainable", "dtype")}
+    return {**layer, "class_name": "Rescaling", "config": {**kept, "scale": scale, "offset": offset}}
+
+
+def _snake_case(name: str) -> str:
+    """Keras's automatic name of a class: `GlobalAveragePooling2D` gives `global_average_pooling2d`."""
+    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

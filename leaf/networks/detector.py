@@ -1,9 +1,9 @@
-"""What both detectors share: from what cannot be reconstructed to two logits, as a classifier gives them.
+"""Detectors (anomaly detection): the auto-encoder, and what it shares with the GAN.
 
-A detector learns from healthy leaves alone. An image passes an `encoder` and a decoder; what the decoder cannot give
-back (`residual`) is turned into one number, the `score`, and that into the logits [0, scale · (score − threshold)].
-The two constants are set after fitting, on validation images, so that evaluation, prediction and export treat a
-detector as any other network.
+A detector learns from healthy leaves only. An image passes an `encoder` and a decoder; the reconstruction error
+(`residual`) is turned into one number, the `score`, and that into the logits [0, scale · (score − threshold)], as a
+classifier gives two. The two constants are set after fitting, on validation images, so that evaluation, prediction and
+export treat a detector like any other network.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class ScoreLogits(layers.Layer):
 
 
 def check_size(image_size: int, name: str) -> None:
-    """Raise LeafError where the decoder would not come back to the image's size."""
+    """Raise LeafError where the decoder would not return to the image's size."""
     if image_size % _STEP:
         raise LeafError(f"image_size: {image_size}; valid: a multiple of {_STEP} for {name}")
 
@@ -113,3 +113,39 @@ def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any])
         x = layers.LayerNormalization(name=f"encoder_norm_{number}")(x)
         x = layers.LeakyReLU(0.2, name=f"encoder_relu_{number}")(x)
     return keras.Model(image, end(x), name="encoder")
+
+
+_WIDTHS = (16, 32, 64, 96)
+_CODE = 16  # channels of the code, at a sixteenth of the side: 2 % of the image's numbers
+
+
+def autoencoder(image_size: int, dropout: float) -> keras.Model:
+    """Lay out a convolutional auto-encoder of healthy leaves with its score and logits; `build` clones it.
+
+    Args:
+        image_size: side of the images in pixels, a multiple of 16.
+        dropout: share of the input image's values set to 0 in training, which it learns to fill in.
+
+    Returns:
+        A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
+    """
+    check_size(image_size, "autoencoder")
+    image = keras.Input((image_size, image_size, 3), name="image")
+    dropped = layers.Dropout(dropout, name="dropout")(image)
+    scaled = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
+    code = encoder(image_size, _WIDTHS, layers.Conv2D(_CODE, 1, name="encoder_code"))(scaled)
+    code = layers.Activation("linear", name="latent")(code)
+    reconstruction = _decoder(code.shape[1:])(code)
+    residual = Residual(name="residual")([image, reconstruction])
+    score = ReconstructionScore(name="score")(residual)
+    return keras.Model(image, ScoreLogits(name="logits")(score))
+
+
+def _decoder(shape: tuple[int, ...]) -> keras.Model:
+    code = x = keras.Input(shape, name="decoder_code")
+    for number, width in enumerate(reversed(_WIDTHS[:-1])):
+        x = layers.Conv2DTranspose(width, 4, strides=2, padding="same", name=f"decoder_conv_{number}")(x)
+        x = layers.LayerNormalization(name=f"decoder_norm_{number}")(x)
+        x = layers.LeakyReLU(0.2, name=f"decoder_relu_{number}")(x)
+    image = layers.Conv2DTranspose(3, 4, strides=2, padding="same", activation="tanh", name="decoder_image")
+    return keras.Model(code, image(x), name="decoder")

@@ -22,7 +22,7 @@ class SpectralConv2D(keras.layers.Conv2D):
     """A Conv2D that divides its kernel by the largest singular value, found by one power iteration an update.
 
     As a matrix the kernel is (height · width · channels, filters). The iteration's vector is kept as a weight that
-    does not learn; asking the network leaves it as it is.
+    does not learn; a prediction does not change it.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -63,8 +63,8 @@ _UP = (96, 64, 32, 16)  # widths of the generator, from a sixteenth of the side 
 _DOWN = (16, 32, 64)  # widths of the discriminator, from a quarter of the side to a sixteenth
 
 
-def plan(image_size: int, dropout: float) -> keras.Model:
-    """Lay out encoder, generator and discriminator with score and logits; `rewriting.rewritten` makes the network.
+def layout(image_size: int, dropout: float) -> keras.Model:
+    """Lay out encoder, generator and discriminator with score and logits; `build` clones the result.
 
     Args:
         image_size: side of the images in pixels, a multiple of 16.
@@ -89,7 +89,7 @@ def plan(image_size: int, dropout: float) -> keras.Model:
 
 
 def discriminator(model: keras.Model, seed: int) -> keras.Model:
-    """Put the critic's last layer on the features of a GAN: images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    """Put the discriminator's last layer on the features of a GAN: images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
     features = model.get_layer("features")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
     initial = keras.initializers.Orthogonal(seed=seed)

@@ -1,17 +1,17 @@
-"""Heat maps: where in an image a network saw the class that it gives."""
+"""Heat maps: where in an image a network saw the class that it predicts."""
 
 import keras
 import numpy as np
 
 from leaf.networks.detector import is_detector_model
-from leaf.networks.freezing import backbone_operations
 from leaf.networks.prediction import submodel
+from leaf.networks.transfer import backbone_operations
 
 _STRIDE = 8  # pixels between the shifted copies whose coarse maps make one fine map
 
 
 def heatmaps(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Show for each image where the network saw the class that it gives the higher probability.
+    """Show for each image where the network saw the class that it predicts.
 
     Grad-CAM (Selvaraju 2017, arXiv 1610.02391), its gradient in closed form, so on any Keras backend: behind the
     average pooling there are only a LayerNormalization (ConvNeXt's), the BatchNormalization and the Dense layer. The
@@ -24,7 +24,7 @@ def heatmaps(model: keras.Model, images: np.ndarray, batch_size: int = 64) -> np
         batch_size: images at once.
 
     Returns:
-        float32 (N, H, W), 0 to 1; the largest value of an image is 1, or all are 0 where nothing spoke for the class.
+        float32 (N, H, W), 0 to 1; the largest value of an image is 1, or all are 0 where nothing was seen of the class.
     """
     parts = [
         _batch(model, np.asarray(images[start : start + batch_size], np.float32))

@@ -1,7 +1,7 @@
-"""Ask a network: probabilities, pooled features."""
+"""Predictions of a network: probabilities with test-time augmentation, pooled features."""
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -19,13 +19,13 @@ _parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref
 def probabilities(
     model: keras.Model, images: np.ndarray, batch_size: int = 256, views: int = 1, temperature: float = 1.0
 ) -> np.ndarray:
-    """Give the probability of the second class for each image.
+    """Predict the probability of the second class for each image.
 
     Args:
         model: from `build` or `load`.
         images: (N, H, W, 3), uint8 or float, 0..255; a memory map is read batch by batch.
         batch_size: images at once.
-        views: how many views of each image are averaged, 1 to 16; the first is the image itself.
+        views: test-time augmentation: how many views (`tta_view`) of each image are averaged, 1 to 16.
         temperature: the logits are divided by it.
 
     Returns:
@@ -33,23 +33,28 @@ def probabilities(
     """
     total = np.zeros(len(images))
     for number in range(views):
-        changed = (view(batch, number) for batch in _batches(images, batch_size))
-        logits = np.concatenate([np.zeros((0, 2)), *_asked(model, changed)]).astype(np.float64)
-        total += (1 + np.tanh((logits[:, 1] - logits[:, 0]) / (2 * temperature))) / 2  # softmax, without overflow
+        logits = predict_batches(model, (tta_view(batch, number) for batch in _batches(images, batch_size)))
+        total += second_class_probability(np.concatenate([np.zeros((0, 2)), *logits]), temperature)
     return total / views
 
 
+def second_class_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """The softmax of logits (N, 2) / `temperature`, its second column: float64 (N,); no logit makes it overflow."""
+    logits = logits.astype(np.float64)
+    return (1 + np.tanh((logits[:, 1] - logits[:, 0]) / (2 * temperature))) / 2
+
+
 def features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Give the pooled features of each image, float32 (N, D): what the head sees, or a detector's code."""
+    """Give the pooled features of each image, float32 (N, D): the input of the head, or a detector's code."""
     inner = submodel(model, "features", lambda: pooled(model))
-    answers = list(_asked(inner, _batches(images, batch_size)))
-    return np.concatenate(answers) if answers else np.zeros((0, inner.output_shape[-1]), np.float32)
+    parts = list(predict_batches(inner, _batches(images, batch_size)))
+    return np.concatenate(parts) if parts else np.zeros((0, inner.output_shape[-1]), np.float32)
 
 
 def frozen_features(
     images: np.ndarray, rows: np.ndarray, backbone: str, weights: str, weights_sha256: str
 ) -> np.ndarray:
-    """Give what a backbone sees that does not learn: the features, float32 (len(rows), D), of `rows` of `images`.
+    """Give the features, float32 (len(rows), D), that an untrained backbone makes of `rows` of `images`.
 
     Arguments as for `build` and `features`; `rows` int64, of a memory map they are read block by block.
     """
@@ -59,7 +64,7 @@ def frozen_features(
 
 
 def pooled(model: keras.Model) -> Any:
-    """Give the symbolic output (N, D) that `features` asks for, to join it with others in one pass."""
+    """Give the symbolic output (N, D) that `features` predicts, to join it with other outputs in one model."""
     if not is_detector_model(model):
         return model.get_layer("batch_normalization").input
     code = model.get_layer("latent").output
@@ -74,27 +79,37 @@ def submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras
     return parts[name]
 
 
+def predict_batches(model: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Predict each batch; a shorter last one is filled up, so that no second shape is compiled."""
+    size = 0
+    for batch in batches:
+        size = max(size, len(batch))
+        yield predict_padded(model, batch, size)
+
+
+def predict_padded(model: keras.Model, images: np.ndarray, size: int) -> Any:
+    """Predict images (N, H, W, 3) as a batch of `size`, filled up with copies of the last one.
+
+    Returns:
+        The model's output, or its outputs, each with N rows.
+    """
+    missing = size - len(images)
+    padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+    outputs = model.predict_on_batch(padded)
+    return keras.tree.map_structure(lambda output: np.asarray(output)[: len(images)], outputs)
+
+
 def _batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(images), batch_size):
         yield np.asarray(images[start : start + batch_size], np.float32)
 
 
-def _asked(model: keras.Model, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Give the model's answer for each batch; a short last one is filled up, so that no second shape is compiled."""
-    full = 0
-    for batch in batches:
-        full = max(full, len(batch))
-        missing = full - len(batch)
-        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        yield np.asarray(model.predict_on_batch(padded))[: len(batch)]
-
-
-MOST = 16
+MAX_VIEWS = 16
 _CROPPED = 7 / 8  # side of a crop, of the whole side
 
 
-def view(images: np.ndarray, number: int) -> np.ndarray:
-    """Give view `number` of square images.
+def tta_view(images: np.ndarray, number: int) -> np.ndarray:
+    """Give view `number` of square images for test-time augmentation.
 
     0 is the image; 1 to 7 its mirror images and quarter turns; 8 to 12 crops of 7/8 of the side (the middle, the
     four corners), enlarged to the whole; 13 to 15 the first crops mirrored.

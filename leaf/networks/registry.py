@@ -9,13 +9,14 @@ import keras
 from keras import applications, layers
 
 from leaf.errors import LeafError
-from leaf.networks import autoencoder, cnn, convnext, gan
+from leaf.networks import cnn, convnext, gan
+from leaf.networks.detector import autoencoder
 from leaf.networks.layers import CaffePreprocessing
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """What turns an image into pooled features.
+    """A network that turns an image into pooled features.
 
     Attributes:
         features: tensor (N, H, W, 3) to pooled features (N, D); for a family of keras.applications, after
@@ -36,14 +37,14 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Detector:
-    """What scores how unlike a healthy leaf an image is.
+    """A network that scores how unlike a healthy leaf an image is.
 
     Attributes:
-        plan: side of the images in pixels and dropout to a model from images to logits.
+        layout: side of the images in pixels and dropout to a model from images to logits.
         why: one line for a person who chooses.
     """
 
-    plan: Callable[[int, float], keras.Model]
+    layout: Callable[[int, float], keras.Model]
     why: str
 
 
@@ -58,11 +59,11 @@ def why(name: str) -> str:
 
 
 def is_detector(name: str) -> bool:
-    """Whether a network learns from healthy leaves alone and scores what is unlike them."""
+    """Whether a network learns only from healthy leaves and scores what is unlike them."""
     return name in _DETECTORS
 
 
-def find_detector(name: str) -> "Detector":
+def find_detector(name: str) -> Detector:
     """Give the detector of that name."""
     return _DETECTORS[name]
 
@@ -114,6 +115,6 @@ _BACKBONES = {
 }
 
 _DETECTORS = {
-    "autoencoder": Detector(autoencoder.plan, "convolutional auto-encoder of healthy leaves, reconstruction error"),
-    "gan": Detector(gan.plan, "GAN in the BigGAN manner with f-AnoGAN's encoder and score"),
+    "autoencoder": Detector(autoencoder, "convolutional auto-encoder of healthy leaves, reconstruction error"),
+    "gan": Detector(gan.layout, "GAN in the BigGAN manner with f-AnoGAN's encoder and score"),
 }

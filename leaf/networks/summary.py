@@ -6,7 +6,7 @@ from math import prod
 import keras
 
 from leaf.networks.detector import is_detector_model
-from leaf.networks.freezing import backbone_operations
+from leaf.networks.transfer import backbone_operations
 
 _DETECTORS_OWN = ("dropout", "logits")
 

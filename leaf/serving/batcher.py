@@ -1,4 +1,4 @@
-"""One network, many askers: each image has its turn, answers before heat maps."""
+"""One network, many requests: images are predicted in small batches, in order, before any heat map."""
 
 import asyncio
 import itertools
@@ -9,88 +9,88 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-Picture = TypeVar("Picture")
+Prediction = TypeVar("Prediction")
+Result = TypeVar("Result")
 
-TOGETHER = 4  # images in one pass of the network, a power of two
-_FIRST, _LATER, _STOP = 0, 1, 2  # an answer that a person waits for, a picture beside it
-
-
-class BusyError(Exception):
-    """More work waits already than this machine does in a reasonable time."""
+MAX_BATCH = 4  # images in one pass of the network, a power of two
+_PREDICT, _WHEN_IDLE, _STOP = 0, 1, 2  # priorities: a prediction before anything else
 
 
-class Turns(Generic[Item, Answer]):
-    """Ask a network in a thread of its own, so that the server itself never waits.
+class QueueFullError(Exception):
+    """More work is waiting than this machine does in a reasonable time."""
 
-    Images wait one by one, whoever sent them, so one that comes after a hundred others of somebody who sends the next
-    when the last is answered has its turn after those that wait now. The network is never kept idle to gather a
-    batch: it takes what waits at that moment, at most `TOGETHER`, so nobody waits long for others either.
+
+class Batcher(Generic[Item, Prediction]):
+    """Run a network in a thread of its own, so that the server itself never waits.
+
+    Images are queued one by one, whoever sent them: an image that comes after a hundred of somebody else, who sends
+    the next when the last is answered, waits only for those in the queue now. The network is never idle to gather a
+    batch: it takes what is in the queue at that moment, at most `MAX_BATCH`.
     """
 
-    def __init__(self, judge: Callable[[Sequence[Item]], Sequence[Answer]], most: int = 64) -> None:
-        """Answer images with `judge`; let at most `most` pieces of work wait."""
-        self._judge = judge
-        self._most = most
+    def __init__(self, predict: Callable[[Sequence[Item]], Sequence[Prediction]], max_queue: int = 64) -> None:
+        """Predict images with `predict`; let at most `max_queue` pieces of work wait."""
+        self._predict = predict
+        self._max_queue = max_queue
         self._order = itertools.count()
-        self._line: queue.PriorityQueue[tuple[int, int, Any, Future[Any]]] = queue.PriorityQueue()
+        self._queue: queue.PriorityQueue[tuple[int, int, Any, Future[Any]]] = queue.PriorityQueue()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
 
-    async def answer(self, item: Item) -> Answer:
-        """Wait for a turn, then for what `judge` says of `item`. Raises BusyError, and whatever `judge` raises."""
-        return await asyncio.wrap_future(self._stand(_FIRST, item))
+    async def predict(self, item: Item) -> Prediction:
+        """Wait for the prediction of `item`. Raises QueueFullError, and what the network's `predict` raises."""
+        return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
 
-    async def draw(self, work: Callable[[], Picture]) -> Picture:
-        """Wait until no image waits for its answer, then for `work()`. Raises BusyError, and whatever `work` raises."""
-        return await asyncio.wrap_future(self._stand(_LATER, work))
+    async def run_when_idle(self, work: Callable[[], Result]) -> Result:
+        """Run `work()` in the network's thread once no image waits. Raises QueueFullError, and what `work` raises."""
+        return await asyncio.wrap_future(self._enqueue(_WHEN_IDLE, work))
 
     def stop(self) -> None:
-        """Finish what waits, then end the thread."""
-        self._line.put((_STOP, next(self._order), None, Future()))
+        """Finish what is in the queue, then end the thread."""
+        self._queue.put((_STOP, next(self._order), None, Future()))
         self._thread.join()
 
-    def _stand(self, priority: int, what: Any) -> Future[Any]:
-        if self._line.qsize() >= self._most:
-            raise BusyError
+    def _enqueue(self, priority: int, work: Any) -> Future[Any]:
+        if self._queue.qsize() >= self._max_queue:
+            raise QueueFullError
         future: Future[Any] = Future()
-        self._line.put((priority, next(self._order), what, future))
+        self._queue.put((priority, next(self._order), work, future))
         return future
 
     def _run(self) -> None:
         while True:
-            entry = self._line.get()
+            entry = self._queue.get()
             if entry[0] == _STOP:
                 return
-            if entry[0] == _FIRST:
-                self._finish(self._with_waiting(entry), self._judge)
+            if entry[0] == _PREDICT:
+                self._finish(self._fill_batch(entry), self._predict)
             else:
                 self._finish([entry], lambda works: [work() for work in works])
 
-    def _with_waiting(self, entry: tuple) -> list[tuple]:
-        """Give `entry` with the images that wait behind it now."""
-        taken = [entry]
-        while len(taken) < TOGETHER:
+    def _fill_batch(self, entry: tuple) -> list[tuple]:
+        """Give `entry` with the images that are queued behind it now."""
+        batch = [entry]
+        while len(batch) < MAX_BATCH:
             try:
-                following = self._line.get_nowait()
+                following = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if following[0] != _FIRST:
-                self._line.put(following)
+            if following[0] != _PREDICT:
+                self._queue.put(following)
                 break
-            taken.append(following)
-        return taken
+            batch.append(following)
+        return batch
 
     @staticmethod
     def _finish(entries: list[tuple], work: Callable[[list], Sequence]) -> None:
-        there = [(what, future) for _, _, what, future in entries if future.set_running_or_notify_cancel()]
-        if not there:  # the askers have gone
+        active = [(item, future) for _, _, item, future in entries if future.set_running_or_notify_cancel()]
+        if not active:  # every request was cancelled
             return
         try:
-            answers = work([what for what, _ in there])
-        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
-            for _, future in there:
+            results = work([item for item, _ in active])
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            for _, future in active:
                 future.set_exception(error)
             return
-        for (_, future), answer in zip(there, answers, strict=True):
-            future.set_result(answer)
+        for (_, future), result in zip(active, results, strict=True):
+            future.set_result(result)

@@ -1,33 +1,37 @@
-"""A trained model with all that belongs to it, ready to be asked about photographs."""
+"""A trained model with all that belongs to it, ready to predict photographs."""
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import keras
 import numpy as np
+from PIL import Image
 
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.networks.prediction import MOST, pooled, view
+from leaf.networks.prediction import MAX_VIEWS, pooled, predict_padded, second_class_probability, tta_view
+from leaf.reading.decode import UnreadableError, crop_and_resize, decode, from_pil
 from leaf.serving import ood
-from leaf.serving.pixels import ImagesLike, as_list, name_of, prepare
 from leaf.store import read_json
+
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
+ImagesLike: TypeAlias = ImageLike | Iterable[ImageLike]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image.
+    """The prediction of one image.
 
     Attributes:
         image: the image as it was given: a path, or its number for an array.
         label: the predicted class.
         probability: of the second class (`unhealthy`), 0 to 1, whatever the label.
         threshold: the probability from which the second class is predicted.
-        known: False where the image is unlike every training image: then label and probability mean nothing.
+        known: False where the image is out-of-distribution, unlike every training image: then label and probability
+            mean nothing.
     """
 
     image: str
@@ -37,56 +41,12 @@ class Prediction:
     known: bool
 
 
-COLUMNS = tuple(field.name for field in fields(Prediction))
-
-
-def as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Give the lines of a CSV table, header first, without line ends; `known` is 1 or 0 as in the pipeline's tables."""
-    yield ",".join(COLUMNS)
-    for prediction in predictions:
-        text = io.StringIO()
-        row = vars(prediction) | {"known": int(prediction.known)}
-        csv.writer(text, lineterminator="").writerow(row.values())
-        yield text.getvalue()
-
-
-def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Give the lines of one JSON array, one prediction a line, so that a long one can be read as it grows."""
-    before = "["
-    for prediction in predictions:
-        yield before + json.dumps(vars(prediction), ensure_ascii=False)
-        before = ","
-    yield "]" if before == "," else "[]"
-
-
-def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    """Give the lines of a table for a person; the label of an image that is not known bears a question mark.
-
-    Args:
-        predictions: the rows.
-        images: every image's name, for the width of the first column.
-        classes: the labels, for the width of the second.
-    """
-    wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
-    label = max(len(name) for name in [*classes, "label"]) + 1
-    yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  known"
-    for row in predictions:
-        said = row.label if row.known else f"{row.label}?"
-        known = "yes" if row.known else "no"
-        figures = f"{row.probability:11.4f}  {row.threshold:9.4f}  {known}"
-        yield f"{_shown(row.image).ljust(wide)}  {said.ljust(label)}  {figures}"
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() else repr(name)  # a file name may hold a line end or move the cursor
-
-
 MODEL = "models/model.keras"
-BATCH = 64  # images at once, a power of two
+BATCH_SIZE = 64  # images at once, a power of two
 
 
 class Classifier:
-    """A trained model with its classes, threshold, temperature and its knowledge of what it was trained on.
+    """A trained model with its classes, threshold, temperature and out-of-distribution detector.
 
     Attributes:
         network: images, float32 (N, S, S, 3) in 0..255, to logits (N, 2).
@@ -94,8 +54,9 @@ class Classifier:
         image_size: S, in pixels.
         threshold: the probability of the second class from which it is predicted.
         temperature: the logits are divided by it.
-        views: how many views of an image are averaged unless the caller says otherwise.
+        views: test-time augmentation: how many views of an image are averaged unless the caller says otherwise.
         sha256: of the model's file, in hex.
+        ood_detector: tells which images are unlike the training images.
     """
 
     def __init__(
@@ -104,7 +65,7 @@ class Classifier:
         classes: Sequence[str],
         threshold: float,
         temperature: float,
-        kind: ood.Known,
+        ood_detector: ood.OodDetector,
         views: int = 1,
         sha256: str = "",
     ) -> None:
@@ -115,8 +76,8 @@ class Classifier:
         self.temperature = temperature
         self.views = views
         self.sha256 = sha256
-        self._kind = kind
-        self._asked = keras.Model(network.inputs[0], [network.outputs[0], pooled(network)])
+        self.ood_detector = ood_detector
+        self._logits_and_features = keras.Model(network.inputs[0], [network.outputs[0], pooled(network)])
 
     def predict(self, images: ImagesLike, views: int | None = None) -> list[Prediction]:
         """Predict images, in their order.
@@ -124,7 +85,7 @@ class Classifier:
         Args:
             images: one or many, mixed as you like: paths, PIL images, arrays (H, W, 3) of uint8 or of float in 0..255;
                 or one array (N, H, W, 3). Each is centre-cropped and resized as the training images were.
-            views: how many views (mirrored, turned, cropped) of each image are averaged, 1 to 16.
+            views: test-time augmentation: views (mirrored, turned, cropped) of each image that are averaged, 1 to 16.
 
         Returns:
             One `Prediction` an image.
@@ -140,54 +101,49 @@ class Classifier:
         """
         given = as_list(images)
         rows: list[Prediction] = []
-        for start in range(0, len(given), BATCH):
-            batch = given[start : start + BATCH]
+        for start in range(0, len(given), BATCH_SIZE):
+            batch = given[start : start + BATCH_SIZE]
             names = [name_of(image, start + place) for place, image in enumerate(batch)]
             pixels = [prepare(image, self.image_size, name) for image, name in zip(batch, names, strict=True)]
-            rows += self.judge(names, np.stack(pixels), views)
+            rows += self.predict_prepared(names, np.stack(pixels), views)
         return rows
 
-    def seems_known(self, images: np.ndarray) -> np.ndarray:
-        """Give what `judge` asks of prepared images (N, S, S, 3) without the network, for another thread: bool (N,)."""
-        return self._kind.seems(images)
-
-    def judge(
-        self, names: Sequence[str], images: np.ndarray, views: int | None = None, seems_known: np.ndarray | None = None
+    def predict_prepared(
+        self,
+        names: Sequence[str],
+        images: np.ndarray,
+        views: int | None = None,
+        pixels_known: np.ndarray | None = None,
     ) -> list[Prediction]:
-        """Predict images that are prepared already, (N, S, S, 3) with N at most `BATCH`; see `predict`.
+        """Predict images that are prepared already, (N, S, S, 3) with N at most `BATCH_SIZE`; see `predict`.
 
-        `seems_known` is what the method of that name gave for them, where it has been asked already.
+        `pixels_known` is what `ood_detector.pixels_in_distribution` gave for them, where another thread has called it.
         """
         views = self.views if views is None else views
-        if not 1 <= views <= MOST:
-            raise LeafError(f"views: {views}; valid: a whole number from 1 to {MOST}")
+        if not 1 <= views <= MAX_VIEWS:
+            raise LeafError(f"views: {views}; valid: a whole number from 1 to {MAX_VIEWS}")
         images = np.asarray(images, np.float32)
-        logits, features = self._ask(images)
-        probability = self._probability(logits)
+        logits, features = self._predict_batch(images)
+        probability = second_class_probability(logits, self.temperature)
         for number in range(1, views):
-            probability += self._probability(self._ask(view(images, number))[0])
+            logits, _ = self._predict_batch(tta_view(images, number))
+            probability += second_class_probability(logits, self.temperature)
         probability /= views
-        seems = self.seems_known(images) if seems_known is None else seems_known
-        of_its_kind = self._kind.features.holds(features) & seems
+        if pixels_known is None:
+            pixels_known = self.ood_detector.pixels_in_distribution(images)
+        known = self.ood_detector.features.contains(features) & pixels_known
         labels = np.where(probability >= self.threshold, self.classes[1], self.classes[0])
-        rows = zip(names, labels, probability, of_its_kind, strict=True)
+        rows = zip(names, labels, probability, known, strict=True)
         return [Prediction(name, str(label), float(p), self.threshold, bool(k)) for name, label, p, k in rows]
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
-        """Give where the network saw the class it gives: prepared images (N, S, S, 3) to float32 (N, S, S), 0 to 1."""
+        """Show where the network saw the class it predicts: prepared images (N, S, S, 3) to float32 (N, S, S), 0..1."""
         return networks.heatmaps(self.network, images)
 
-    def _probability(self, logits: np.ndarray) -> np.ndarray:
-        wide = logits.astype(np.float64)
-        return 1 / (1 + np.exp((wide[:, 0] - wide[:, 1]) / self.temperature))
-
-    def _ask(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give logits and pooled features in one pass; filled up to a power of two, so that few shapes are compiled."""
-        count = len(images)
-        missing = (1 << (count - 1).bit_length()) - count
-        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-        logits, features = self._asked.predict_on_batch(filled)
-        return logits[:count], features[:count]
+    def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give logits and pooled features in one pass, of a power of two images, so that few shapes are compiled."""
+        logits, features = predict_padded(self._logits_and_features, images, 1 << (len(images) - 1).bit_length())
+        return logits, features
 
 
 def load(path: str | Path = MODEL) -> Classifier:
@@ -205,9 +161,15 @@ def load(path: str | Path = MODEL) -> Classifier:
     """
     path = Path(path)
     beside = companions(path)
-    kind = ood.read(beside.known, beside.sha256)
-    network = networks.load(path, beside.sha256)
-    return Classifier(network, beside.classes, beside.threshold, beside.temperature, kind, beside.views, beside.sha256)
+    return Classifier(
+        networks.load(path, beside.sha256),
+        beside.classes,
+        beside.threshold,
+        beside.temperature,
+        ood.read(beside.ood, beside.sha256),
+        beside.views,
+        beside.sha256,
+    )
 
 
 @dataclass(frozen=True)
@@ -219,8 +181,8 @@ class Companions:
         classes: the two labels.
         threshold: the probability of the second class from which it is predicted.
         temperature: the logits are divided by it.
-        views: how many views of an image were averaged when the model was judged.
-        known: where the file lies that says what the model knows (`leaf.serving.ood`).
+        views: how many views of an image were averaged when the model was evaluated.
+        ood: the file of the out-of-distribution detector (`leaf.serving.ood`).
     """
 
     sha256: str
@@ -228,11 +190,11 @@ class Companions:
     threshold: float
     temperature: float
     views: int
-    known: Path
+    ood: Path
 
 
 def companions(model: Path) -> Companions:
-    """Read what belongs to `model`: `run.json` beside it; `decision.json` and `known.npz` beside it or in data/scored.
+    """Read what belongs to `model`: `run.json` beside it; `decision.json` and `ood.npz` beside it or in data/scored.
 
     Raises:
         LeafError: where the model or one of the files is missing, or a file lacks a key.
@@ -248,7 +210,7 @@ def companions(model: Path) -> Companions:
             float(decision["threshold"]),
             float(decision["temperature"]),
             int(decision["views"]),
-            _find(model, "known.npz"),
+            _find(model, "ood.npz"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LeafError(f"{run_file}, {decision_file}: not as `dvc repro` writes them ({error!r})") from None
@@ -257,3 +219,59 @@ def companions(model: Path) -> Companions:
 def _find(model: Path, name: str) -> Path:
     beside = model.with_name(name)
     return beside if beside.is_file() else model.parent.parent / "data" / "scored" / name
+
+
+def as_list(images: ImagesLike) -> Sequence[ImageLike]:
+    """Give single images as a list of one; an array (N, H, W, 3) stays as it is, a memory map unread."""
+    if isinstance(images, (str, Path, Image.Image)):
+        return [images]
+    if isinstance(images, np.ndarray):
+        return images[None] if images.ndim == 3 else images  # type: ignore[return-value]
+    return list(images)
+
+
+def name_of(image: ImageLike, number: int) -> str:
+    """Give the name of an image in its prediction: its path as given, else its number."""
+    return str(image) if isinstance(image, (str, Path)) else str(number)
+
+
+def prepare(image: ImageLike | bytes, size: int, name: str) -> np.ndarray:
+    """Give one image as ingest would store it: turned as its EXIF says, centre-cropped, resized to `size`.
+
+    Args:
+        image: a path, a file's bytes, a PIL image, or an array (H, W, 3) of uint8, or of float in 0..255.
+        size: side in pixels.
+        name: for the error.
+
+    Returns:
+        (size, size, 3), uint8, or float32 where the array was of floats.
+
+    Raises:
+        LeafError: `NAME: why it cannot be read`.
+    """
+    try:
+        if isinstance(image, bytes):
+            return decode(BytesIO(image), size)
+        if isinstance(image, (str, Path)):
+            return decode(Path(image), size)
+        if isinstance(image, Image.Image):
+            return from_pil(image, size)
+    except UnreadableError as error:
+        raise LeafError(f"{name}: {error}") from None
+    return crop_and_resize(_checked(np.asarray(image), name)[None], size)[0]
+
+
+def _checked(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise LeafError(f"image {name}: an array of shape {array.shape}; valid: (height, width, 3)")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "fiu":
+        raise LeafError(f"image {name}: an array of {array.dtype}; valid: uint8, or numbers from 0 to 255")
+    array = array.astype(np.float32)
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):  # also catches nan
+        raise LeafError(f"image {name}: values from {low:g} to {high:g}; valid: 0 to 255")
+    if 0 < high <= 1:
+        raise LeafError(f"image {name}: values reach {high:g} only; valid: 0 to 255, so multiply by 255 first")
+    return array

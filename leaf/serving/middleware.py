@@ -1,26 +1,26 @@
-"""What stands before the pages: who may ask, how much they may send, what a browser may load."""
+"""The server's middleware: allowed host names, the size of a request, headers that restrict what a browser loads."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST = 20 * 2**20  # bytes of one photograph
+MAX_UPLOAD = 20 * 2**20  # bytes of one photograph
 _FORM = 64 * 2**10  # bytes of the form around it
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-TOO_LARGE = f"the upload is larger than {LARGEST // 2**20} MiB"
+TOO_LARGE = f"the upload is larger than {MAX_UPLOAD // 2**20} MiB"
 
 
-class Guard:
-    """ASGI middleware that refuses foreign host names and large bodies, and adds headers that keep the pages local."""
+class SecurityMiddleware:
+    """ASGI middleware that refuses unknown host names and large bodies, and adds headers that keep the pages local."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] = frozenset()) -> None:
-        """Guard `app`. `hosts` are the names that it may be called by, any if empty: a page elsewhere cannot then
-        reach a server on 127.0.0.1 by a name of its own (DNS rebinding)."""
+        """Wrap `app`. `hosts` are the host names it answers to, any if empty: with them a page elsewhere cannot reach a
+        server on 127.0.0.1 by a name of its own (DNS rebinding)."""
         self.app = app
         self.hosts = hosts
 
@@ -35,7 +35,7 @@ class Guard:
             await refusal(scope, receive, send)
             return
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > LARGEST + _FORM:
+        if length.isdigit() and int(length) > MAX_UPLOAD + _FORM:
             await JSONResponse({"error": TOO_LARGE}, 413)(scope, receive, send)
             return
         await self.app(scope, _counted(receive), send)
@@ -47,14 +47,14 @@ def _name(host: str) -> str:
 
 
 def _counted(receive: Receive) -> Receive:
-    """Count the body as it comes: a chunked one does not say its length before."""
+    """Count the body as it arrives: a chunked one does not announce its length."""
     total = 0
 
     async def counted() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        if total > LARGEST + _FORM:
+        if total > MAX_UPLOAD + _FORM:
             raise HTTPException(413, TOO_LARGE)
         return message
 

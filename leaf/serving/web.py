@@ -1,4 +1,4 @@
-"""The page where photographs are dropped and judged, and the JSON API that it asks."""
+"""The web page that predicts photographs, and the JSON API behind it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -18,10 +18,9 @@ from starlette.exceptions import HTTPException
 from leaf import __version__
 from leaf.errors import LeafError
 from leaf.report.photos import heatmap_png
-from leaf.serving.batcher import BusyError, Turns
-from leaf.serving.classifier import Prediction
-from leaf.serving.middleware import LARGEST, TOO_LARGE, Guard
-from leaf.serving.pixels import prepare
+from leaf.serving.batcher import Batcher, QueueFullError
+from leaf.serving.classifier import Prediction, prepare
+from leaf.serving.middleware import MAX_UPLOAD, TOO_LARGE, SecurityMiddleware
 
 if TYPE_CHECKING:
     from leaf.serving.classifier import Classifier
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 PAGES = Path(__file__).with_name("page")
 DECODERS = 2  # photographs decoded at once; a large one takes 300 MB
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Photograph = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP or TIFF file")]
 
 
@@ -50,50 +49,50 @@ class Problem(BaseModel):
 
 _PROBLEMS: dict[int | str, dict[str, object]] = {
     400: {"model": Problem, "description": "not a form that can be read"},
-    413: {"model": Problem, "description": f"larger than {LARGEST // 2**20} MiB"},
+    413: {"model": Problem, "description": f"larger than {MAX_UPLOAD // 2**20} MiB"},
     422: {"model": Problem, "description": "no photograph, or a file that gives no image"},
-    503: {"model": Problem, "description": "too many images wait already"},
+    503: {"model": Problem, "description": "too many images are waiting"},
 }
 
 
 def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) -> FastAPI:
-    """Make the web application around a loaded model.
+    """Make the web application for a loaded model.
 
     Args:
-        classifier: what judges.
-        hosts: names that the server may be called by; any if empty.
+        classifier: makes the predictions.
+        hosts: host names that the server answers to; any if empty.
     """
     decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
-    def judge(asked: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
-        return classifier.judge([name for name, _ in asked], np.stack([prepared for _, prepared in asked]))
+    def predict_batch(items: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
+        return classifier.predict_prepared([name for name, _ in items], np.stack([prepared for _, prepared in items]))
 
-    turns = Turns(judge)
+    batcher = Batcher(predict_batch)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
         decoders.shutdown()
-        turns.stop()
+        batcher.stop()
 
     # FastAPI's own pages load scripts from a content network; page/docs.html does not.
     app = FastAPI(title="leaf", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(SecurityMiddleware, hosts=hosts)
     app.mount("/assets", StaticFiles(directory=PAGES), name="assets")
     _add_error_pages(app)
 
     async def pixels(photograph: UploadFile, name: str) -> np.ndarray:
         content = await photograph.read()
-        if len(content) > LARGEST:
+        if len(content) > MAX_UPLOAD:
             raise HTTPException(413, TOO_LARGE)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(decoders, lambda: prepare(content, classifier.image_size, name))
 
-    async def unless_busy(turn: Awaitable[Answer]) -> Answer:
+    async def or_503(result: Awaitable[Result]) -> Result:
         try:
-            return await turn
-        except BusyError:
-            raise HTTPException(503, "too many images wait already; try again", {"Retry-After": "5"}) from None
+            return await result
+        except QueueFullError:
+            raise HTTPException(503, "too many images are waiting; try again", {"Retry-After": "5"}) from None
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -115,10 +114,10 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
 
     @app.post("/api/predict", responses=_PROBLEMS)
     async def predict(image: Photograph) -> Prediction:
-        """Judge one photograph."""
+        """Predict one photograph."""
         name = image.filename or "photograph"
         prepared = await pixels(image, name)
-        return await unless_busy(turns.answer((name, prepared)))
+        return await or_503(batcher.predict((name, prepared)))
 
     @app.post(
         "/api/heatmap",
@@ -129,9 +128,9 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         },
     )
     async def heatmap(image: Photograph) -> Response:
-        """Draw where in one photograph the network saw the class it gives."""
+        """Draw where in one photograph the network saw the class that it predicts."""
         prepared = await pixels(image, image.filename or "photograph")
-        strength = await unless_busy(turns.draw(lambda: classifier.heatmaps(prepared[None])))
+        strength = await or_503(batcher.run_when_idle(lambda: classifier.heatmaps(prepared[None])))
         return Response(heatmap_png(prepared, strength[0]), media_type="image/png")
 
     return app

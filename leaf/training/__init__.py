@@ -1,8 +1,8 @@
-"""Training: schedules, batches, augmentation, early stopping, resume; on any backend of Keras 3."""
+"""Training: data set, augmentation, optimizer, early stopping, checkpoint; on any backend of Keras 3."""
 
-from leaf.training.dataset import Examples
+from leaf.training.checkpoint import fix_seeds
+from leaf.training.dataset import Dataset
 from leaf.training.recipe import Recipe
-from leaf.training.state import fix_seeds
 from leaf.training.trainer import Result, train
 
-__all__ = ["Examples", "Recipe", "Result", "fix_seeds", "train"]
+__all__ = ["Dataset", "Recipe", "Result", "fix_seeds", "train"]

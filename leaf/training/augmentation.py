@@ -1,4 +1,4 @@
-"""Random changes of the training images, the same for the same seed, epoch and step."""
+"""Augmentation: random changes of the training images, the same for the same seed, epoch and step."""
 
 from typing import Any
 
@@ -6,68 +6,73 @@ import keras
 import numpy as np
 from keras import layers
 
-from leaf.training.dataset import Augment, Batch
+from leaf.training.dataset import Augmenter, Batch
 from leaf.training.distribution import undistributed
-from leaf.training.recipe import Changes
+from leaf.training.recipe import Augmentation
 
-_FLIPPED = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of (N, H, W, 3)
+_FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of (N, H, W, 3)
 
 
-def augment(changes: Changes, seed: int) -> Augment | None:
-    """The function that changes a batch, or None where nothing is to change.
+def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
+    """The function that changes a batch, or None where no augmentation is asked for.
 
-    The images change in the order flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix,
-    which mix the labels (and weights) with the images. Keras's RandAugment draws its two operations once a batch, their
-    strength for each image.
+    The order is flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix, which mix the labels
+    (and weights) along with the images. Keras's RandAugment draws its two operations once a batch, their strength for
+    each image.
     """
     with undistributed():
-        axes, alone, mixing = _FLIPPED[changes.flip], _alone(changes), _mixing(changes)
-    return _Augment(axes, alone, mixing, seed) if axes or alone or mixing else None
+        axes = _FLIP_AXES[augmentation.flip]
+        single, mixing = _single_image_layers(augmentation), _mixing_layers(augmentation)
+    return _LayerAugmenter(axes, single, mixing, seed) if axes or single or mixing else None
 
 
-def _alone(changes: Changes) -> list[keras.layers.Layer]:
-    """The layers that change each image by itself, flips aside. Pixels from outside repeat the border (`nearest`)."""
+def _single_image_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
+    """The layers that change each image by itself, without flips. Pixels from outside repeat the border (`nearest`)."""
     fill: dict[str, Any] = {"fill_mode": "nearest"}
     chosen = []
-    if changes.rotation:
-        chosen.append(layers.RandomRotation(changes.rotation / 360, **fill))
-    if changes.zoom:
-        chosen.append(layers.RandomZoom(changes.zoom, **fill))
-    if changes.translation:
-        chosen.append(layers.RandomTranslation(changes.translation, changes.translation, **fill))
-    if changes.contrast:
-        chosen.append(layers.RandomContrast(changes.contrast, value_range=(0, 255)))
-    if changes.rand_augment:
-        chosen.append(layers.RandAugment((0, 255), num_ops=2, factor=changes.rand_augment))
+    if augmentation.rotation:
+        chosen.append(layers.RandomRotation(augmentation.rotation / 360, **fill))
+    if augmentation.zoom:
+        chosen.append(layers.RandomZoom(augmentation.zoom, **fill))
+    if augmentation.translation:
+        chosen.append(layers.RandomTranslation(augmentation.translation, augmentation.translation, **fill))
+    if augmentation.contrast:
+        chosen.append(layers.RandomContrast(augmentation.contrast, value_range=(0, 255)))
+    if augmentation.rand_augment:
+        chosen.append(layers.RandAugment((0, 255), num_ops=2, factor=augmentation.rand_augment))
     return chosen
 
 
-def _mixing(changes: Changes) -> list[keras.layers.Layer]:
+def _mixing_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
     chosen = []
-    if changes.mixup:
-        chosen.append(layers.MixUp(changes.mixup))
-    if changes.cutmix:
-        chosen.append(layers.CutMix(changes.cutmix))
+    if augmentation.mixup:
+        chosen.append(layers.MixUp(augmentation.mixup))
+    if augmentation.cutmix:
+        chosen.append(layers.CutMix(augmentation.cutmix))
     return chosen
 
 
-class _Augment:
-    """Keras's layers draw from random states that move with each call; these are set anew before each batch."""
+class _LayerAugmenter:
+    """Keras's layers draw from random states that change with each call; here they are set before each batch."""
 
     def __init__(
-        self, axes: tuple[int, ...], alone: list[keras.layers.Layer], mixing: list[keras.layers.Layer], seed: int
+        self,
+        flip_axes: tuple[int, ...],
+        single: list[keras.layers.Layer],
+        mixing: list[keras.layers.Layer],
+        seed: int,
     ) -> None:
-        self.axes, self.alone, self.mixing, self.seed = axes, alone, mixing, seed
+        self.flip_axes, self.single, self.mixing, self.seed = flip_axes, single, mixing, seed
 
     def __call__(self, batch: Batch, epoch: int, step: int) -> Batch:
-        for number, layer in enumerate([*self.alone, *self.mixing]):
-            _reseed(layer, [self.seed, epoch, step, number])
-        images: Any = _flipped(batch.images, self.axes, [self.seed, epoch, step])
-        for layer in self.alone:
+        for number, layer in enumerate([*self.single, *self.mixing]):
+            _set_seed(layer, [self.seed, epoch, step, number])
+        images: Any = _flip(batch.images, self.flip_axes, [self.seed, epoch, step])
+        for layer in self.single:
             images = layer(images, training=True)
         if not self.mixing:
-            return batch._replace(images=keras.ops.convert_to_numpy(images) if self.alone else images)
-        # Weights ride along as a weighted label: mixing is linear, so the mixed weight is the sum of the row.
+            return batch._replace(images=keras.ops.convert_to_numpy(images) if self.single else images)
+        # The weights are multiplied into the labels: mixing is linear, so the mixed weight is the sum of the row.
         data = {"images": images, "labels": batch.labels * batch.weights[:, None]}
         for layer in self.mixing:
             data = layer(data, training=True)
@@ -76,20 +81,20 @@ class _Augment:
         return Batch(keras.ops.convert_to_numpy(data["images"]), weighted / weights[:, None], weights)
 
 
-def _flipped(images: np.ndarray, axes: tuple[int, ...], parts: list[int]) -> np.ndarray:
-    """Mirror about half the images along each axis. RandomFlip does the same at ten times the cost."""
+def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int]) -> np.ndarray:
+    """Mirror about half of the images along each axis. RandomFlip does the same at ten times the cost."""
     if not axes:
         return images
-    turned = np.random.default_rng(parts).random((len(images), len(axes))) < 0.5
+    chosen = np.random.default_rng(seed).random((len(images), len(axes))) < 0.5
     flipped = np.empty_like(images)
-    for image, target, turns in zip(images, flipped, turned, strict=True):
-        along = tuple(axis - 1 for axis, turn in zip(axes, turns, strict=True) if turn)
+    for image, target, flips in zip(images, flipped, chosen, strict=True):
+        along = tuple(axis - 1 for axis, flip in zip(axes, flips, strict=True) if flip)
         target[:] = np.flip(image, along) if along else image
     return flipped
 
 
-def _reseed(layer: keras.layers.Layer, parts: list[int]) -> None:
+def _set_seed(layer: keras.layers.Layer, seed: list[int]) -> None:
     states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
-    draws = np.random.default_rng(parts).integers(0, 2**32, (len(states), 2), np.uint32)
+    draws = np.random.default_rng(seed).integers(0, 2**32, (len(states), 2), np.uint32)
     for state, draw in zip(states, draws, strict=True):
         state.assign(draw)

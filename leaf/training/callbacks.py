@@ -1,4 +1,4 @@
-"""Early stopping: which epoch is the best, and when waiting has been long enough."""
+"""What follows a training: early stopping, the progress bar, DVCLive's curves."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,20 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import keras
-import numpy as np
 from tqdm import tqdm
-
-from leaf.training.dataset import Examples
 
 
 @dataclass
-class Patience:
-    """Follows `monitor` over the epochs. A tie does not count as better, so the earlier epoch stays the best.
+class EarlyStopping:
+    """Follows `monitor` over the epochs, as Keras's callback does; its state is kept in a checkpoint.
+
+    An equal value is no improvement, so the earlier epoch stays the best.
 
     Args:
         monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is).
-        patience: epochs without a better value after which training stops; 0 and 1 both stop at the first.
+        patience: epochs without improvement after which training stops; 0 and 1 both stop at the first.
     """
 
     monitor: str
@@ -30,50 +28,30 @@ class Patience:
     best_epoch: int = 0
     wait: int = 0
 
-    def better(self, row: dict[str, float]) -> bool:
-        """Take the figures of a finished epoch into account; whether it is the best so far.
+    def improved(self, row: dict[str, float]) -> bool:
+        """Take the metrics of a finished epoch into account; whether it is the best so far.
 
-        A value that is not finite is never better, except that the first epoch is always taken.
+        A value that is not finite is no improvement, except that the first epoch always is one.
         """
         value = float(row[self.monitor])
-        if self.best is None or self._beats(value, self.best):
+        if self.best is None or self._is_better(value, self.best):
             self.best, self.best_epoch, self.wait = value, int(row["epoch"]), 0
             return True
         self.wait += 1
         return False
 
     @property
-    def over(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether training should stop."""
         return self.wait >= max(self.patience, 1)
 
-    def _beats(self, value: float, best: float) -> bool:
+    def _is_better(self, value: float, best: float) -> bool:
         if not math.isfinite(best):
             return math.isfinite(value)
         return value < best if self.monitor == "validation_loss" else value > best
 
 
-def figures(model: keras.Model, examples: Examples, batch_size: int) -> dict[str, float]:
-    """Mean cross-entropy and accuracy of `model` on `examples`, unweighted and without label smoothing."""
-    logits = ask(model, examples, batch_size)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    labels = examples.all_labels
-    loss = -log_probability[np.arange(len(labels)), labels].mean()
-    return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
-
-
-def ask(model: keras.Model, examples: Examples, batch_size: int) -> np.ndarray:
-    """The logits for each example, (n, 2) float64; every batch is of one size, so that nothing compiles twice."""
-    size = min(batch_size, len(examples))
-    parts = []
-    for start in range(0, len(examples), size):
-        positions = np.minimum(np.arange(start, start + size), len(examples) - 1)
-        parts.append(np.asarray(model.predict_on_batch(examples.take(positions)), np.float64))
-    return np.concatenate(parts)[: len(examples)]
-
-
-class Bar:
+class ProgressBar:
     """One bar over all updates of a training; early stopping may end it before it is full.
 
     Args:
@@ -86,7 +64,7 @@ class Bar:
         self.epochs = epochs
         self.bar = tqdm(total=epochs * steps, initial=done * steps, disable=quiet, unit="update", dynamic_ncols=True)
 
-    def __enter__(self) -> "Bar":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(
@@ -106,19 +84,19 @@ CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learnin
 
 
 @contextmanager
-def curves(folder: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that writes one epoch's row to `folder`, a table per curve; what was there is replaced.
+def dvclive_callback(folder: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that logs one epoch's row with DVCLive, a table per curve in `folder`; old tables are replaced.
 
-    Nothing in the files depends on the time, so equal runs write equal files.
+    Nothing in the files depends on the time, so equal trainings write equal files.
     """
     from dvclive import Live  # half a second that only a training should pay
 
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:
 
-        def follow(row: dict[str, Any]) -> None:
+        def on_epoch_end(row: dict[str, Any]) -> None:
             live.step = row["epoch"]
             for name in CURVES:
                 live.log_metric(name, row[name])
             live.make_summary()
 
-        yield follow
+        yield on_epoch_end

@@ -1,12 +1,11 @@
-"""Fit a detector to the healthy images: an auto-encoder or a GAN, with the epochs, state and curves of `train`.
+"""Fit a detector, an auto-encoder or a GAN, to the healthy images; with epochs, checkpoint and curves as in `train`.
 
 Only images of the first class teach it. The two constants between score and logits are fitted, after each epoch, to
-the scores of the labelled validation images, and the best epoch goes by them: as a threshold or a temperature does,
-they use validation labels, never test's.
+the scores of the labelled validation images, and the best epoch is chosen with them: like a threshold or a
+temperature, they use the labels of validation images, never those of test images.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -18,41 +17,49 @@ from sklearn.linear_model import LogisticRegression
 from leaf import networks
 from leaf.errors import LeafError
 from leaf.networks import gan
-from leaf.training import dataset as cutting
-from leaf.training.augmentation import augment
-from leaf.training.callbacks import Bar, Patience, ask, figures
-from leaf.training.dataset import Batch, Examples
-from leaf.training.optimizer import LearningRate, one_line_memory, schedule
+from leaf.training.augmentation import make_augmenter
+from leaf.training.callbacks import ProgressBar
+from leaf.training.checkpoint import CheckpointFile
+from leaf.training.dataset import Batch, Dataset, batches, steps_per_epoch
+from leaf.training.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
 from leaf.training.recipe import Recipe
-from leaf.training.state import Keeper, State
-from leaf.training.trainer import Result, Row, run_epochs
+from leaf.training.trainer import (
+    Callback,
+    Result,
+    Row,
+    Training,
+    check_finite,
+    loss_and_accuracy,
+    predict_logits,
+    run_training,
+)
 
-_SAMPLE = 256  # training examples on which an epoch's training accuracy is measured
-_LEAST_SCALE = 1e-3  # an image never counts as healthier for being reconstructed worse
+_SAMPLE = 256  # training images on which an epoch's training accuracy is measured
+_SMALLEST_SCALE = 1e-3  # an image never counts as healthier because its reconstruction is worse
 
 
-class Learner(Protocol):
-    """One kind of detector under training."""
+class TrainStep(Protocol):
+    """How one kind of detector learns."""
 
-    def update(self, batch: Batch, epoch: int, step: int) -> float:
+    def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
         """Learn from a batch of healthy images; the reconstruction's loss."""
 
     def variables(self) -> list[Any]:
-        """All that changes beside the model's own variables."""
+        """All variables that change beside the model's own."""
 
     def finish(self) -> None:
-        """Leave the model as one just built."""
+        """Leave the model as one that was just built."""
 
 
-class Reconstructing:
-    """An auto-encoder under training: mean square of what it cannot give back."""
+class AutoencoderStep:
+    """An auto-encoder learns to lower the mean square of its reconstruction error."""
 
-    def __init__(self, model: keras.Model, rate: LearningRate) -> None:
+    def __init__(self, model: keras.Model, schedule: Schedule) -> None:
         self.inner = keras.Model(model.input, model.get_layer("residual").output)
-        self.inner.compile(keras.optimizers.Adam(rate), "mse")
+        self.inner.compile(keras.optimizers.Adam(schedule), "mse")
         self.inner.optimizer.build(self.inner.trainable_variables)
 
-    def update(self, batch: Batch, _epoch: int, _step: int) -> float:
+    def train_on_batch(self, batch: Batch, _epoch: int, _step: int) -> float:
         """Learn from a batch; its loss."""
         return float(self.inner.train_on_batch(batch.images, np.zeros_like(batch.images)))
 
@@ -66,32 +73,33 @@ class Reconstructing:
 
 def train_detector(
     model: keras.Model,
-    examples: Examples,
-    validation: Examples,
+    dataset: Dataset,
+    validation: Dataset,
     recipe: Recipe,
     *,
-    keeper: Keeper | None = None,
-    follow: Callable[[Row], None] | None = None,
+    checkpoint_file: CheckpointFile | None = None,
+    on_epoch_end: Callback | None = None,
     quiet: bool | None = None,
 ) -> Result:
-    """Fit the detector `model` to the first class of `examples`; afterwards it holds the best epoch's weights.
+    """Fit the detector `model` to the first class of `dataset`; afterwards it holds the best epoch's weights.
 
-    Takes and gives what `fitting.train` does. Of the recipe it uses seed, batch_size, epochs, patience, monitor,
-    learning_rate and augmentation; the optimizer is Adam. In the history `loss` is the reconstruction's (mean square,
-    image in −1..1) on healthy training images, `accuracy` that on a fixed sample of 256 training images.
+    Arguments and result are those of `trainer.train`. Of the recipe it uses seed, batch_size, epochs, patience,
+    monitor, learning_rate and augmentation; the optimizer is Adam. In the history `loss` is the reconstruction's (mean
+    square, image in −1..1) on healthy training images, `accuracy` that on a fixed sample of 256 training images.
 
     Raises:
-        LeafError: where no healthy image is there to learn from, a loss is not finite, or memory does not suffice.
-        SystemExit: status 143 after SIGTERM, the last finished epoch being kept.
+        LeafError: where there is no healthy image to learn from, a loss is not finite, or memory does not suffice.
+        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
     """
-    return run_epochs(_Run(model, examples, validation, recipe), recipe.epochs, keeper, follow, quiet)
+    training = _DetectorTraining(model, dataset, validation, recipe)
+    return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Fit scale and threshold of the logits scale · (score − threshold) by logistic regression.
 
     Args:
-        scores: (N,), the larger the less healthy.
+        scores: (N,), the larger, the less healthy.
         labels: (N,) 0 or 1, both present.
 
     Returns:
@@ -99,184 +107,151 @@ def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]
     """
     middle, spread = float(scores.mean()), float(scores.std()) or 1.0
     fitted = LogisticRegression(C=1e4).fit(((scores - middle) / spread)[:, None], labels)
-    slope = max(float(fitted.coef_[0, 0]), _LEAST_SCALE)
+    slope = max(float(fitted.coef_[0, 0]), _SMALLEST_SCALE)
     return slope / spread, middle - float(fitted.intercept_[0]) * spread / slope
 
 
-class _Run:
-    """A training under way: all that changes from epoch to epoch."""
+class _DetectorTraining(Training):
+    def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, recipe: Recipe) -> None:
+        super().__init__(model, validation, recipe)
+        self.healthy, self.sample = _healthy(dataset), _sample(dataset, recipe.seed)
+        self.steps = steps_per_epoch(len(self.healthy), recipe.batch_size)
+        self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
+        self.schedule = make_schedule(recipe, 2, self.steps, len(self.healthy))
+        self.train_step: TrainStep = (
+            GanStep(model, self.schedule, recipe.seed) if model.name == "gan" else AutoencoderStep(model, self.schedule)
+        )
 
-    def __init__(self, model: keras.Model, examples: Examples, validation: Examples, recipe: Recipe) -> None:
-        self.model, self.validation, self.recipe = model, validation, recipe
-        self.healthy, self.sample = _healthy(examples), _sampled(examples, recipe.seed)
-        self.steps = cutting.steps_per_epoch(len(self.healthy), recipe.batch_size)
-        self.augment = augment(recipe.augmentation, recipe.seed)
-        self.rate = schedule(recipe, 2, self.steps, len(self.healthy))
-        self.learner = _learner(model, self.rate, recipe.seed)
-        self.patience = Patience(recipe.monitor, recipe.patience)
-        self.history: list[Row] = []
-        self.best: list[np.ndarray] = []
+    def variables(self) -> dict[str, list[Any]]:
+        return {"model": self.model.variables, "train_step": self.train_step.variables()}
 
-    @property
-    def epoch(self) -> int:
-        """The last finished epoch."""
-        return len(self.history)
-
-    @property
-    def over(self) -> bool:
-        return self.epoch >= self.recipe.epochs or self.patience.over
-
-    def one_epoch(self, bar: Bar, after_step: Callable[[], None]) -> Row:
-        epoch, losses = self.epoch + 1, []
-        recipe = self.recipe
+    def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
+        epoch, recipe, losses = self.epoch + 1, self.recipe, []
         for step, batch in enumerate(
-            cutting.batches(self.healthy, recipe.batch_size, recipe.seed, epoch, augment=self.augment)
+            batches(self.healthy, recipe.batch_size, recipe.seed, epoch, augmenter=self.augmenter)
         ):
-            with one_line_memory(
+            with out_of_memory_in_one_line(
                 lambda: (
                     f"batch_size: memory does not hold a step of {recipe.batch_size} images; "
                     f"set batch_size to less, for example {max(1, recipe.batch_size // 2)}"
                 )
             ):
-                losses.append(self.learner.update(batch, epoch, step))
-            if not np.isfinite(losses[-1]):
-                raise LeafError(
-                    f"training: a loss that is not finite in epoch {epoch}, step {step + 1} of {self.steps}; "
-                    "lower learning_rate.max, or set precision to float32"
-                )
+                losses.append(self.train_step.train_on_batch(batch, epoch, step))
+            check_finite(losses[-1], epoch, step + 1, self.steps)
             bar.step(epoch, fmean(losses), float("nan"))
             after_step()
         self._calibrate()
-        row = {
-            "epoch": epoch,
-            "loss": fmean(losses),
-            "accuracy": figures(self.model, self.sample, recipe.batch_size)["accuracy"],
-            **{f"validation_{k}": v for k, v in figures(self.model, self.validation, recipe.batch_size).items()},
-            "learning_rate": float(self.rate((epoch * self.steps - 1) * recipe.accumulation)),
-            "phase": 2,
-        }
-        self.history.append(row)
-        if self.patience.better(row):
-            self.best = self.model.get_weights()
-        return row
-
-    def state(self) -> State:
-        """Everything that `restore` needs, as arrays and plain values."""
-        arrays = {"model": self.model.variables, "learner": self.learner.variables()}
-        kept = {name: [keras.ops.convert_to_numpy(value) for value in values] for name, values in arrays.items()}
-        return State({"history": list(self.history), "patience": asdict(self.patience)}, {**kept, "best": self.best})
-
-    def restore(self, state: State) -> None:
-        """Go on from a state."""
-        self.history, self.best = state.notes["history"], state.arrays["best"]
-        self.patience = Patience(**state.notes["patience"])
-        for name, variables in (("model", self.model.variables), ("learner", self.learner.variables())):
-            for variable, value in zip(variables, state.arrays[name], strict=True):
-                variable.assign(value)
+        validated = loss_and_accuracy(self.model, self.validation, recipe.batch_size)
+        return self.finish_epoch(
+            {
+                "epoch": epoch,
+                "loss": fmean(losses),
+                "accuracy": loss_and_accuracy(self.model, self.sample, recipe.batch_size)["accuracy"],
+                **{f"validation_{name}": value for name, value in validated.items()},
+                "learning_rate": float(self.schedule((epoch * self.steps - 1) * recipe.accumulation)),
+                "phase": 2,
+            }
+        )
 
     def result(self) -> Result:
-        self.model.set_weights(self.best)
-        self.learner.finish()
-        best = self.history[self.patience.best_epoch - 1]
-        return Result(self.history, best, "early" if self.patience.over else "epochs", self.steps)
+        result = super().result()
+        self.train_step.finish()
+        return result
 
     def _calibrate(self) -> None:
-        networks.calibrate(self.model, 1.0, 0.0)
-        scores = ask(self.model, self.validation, self.recipe.batch_size)[:, 1]  # with these constants, the score
+        networks.calibrate(self.model, 1.0, 0.0)  # with these constants, the second logit is the score
+        scores = predict_logits(self.model, self.validation, self.recipe.batch_size)[:, 1]
         networks.calibrate(self.model, *fit_constants(scores, self.validation.all_labels))
 
 
-def _learner(model: keras.Model, rate: LearningRate, seed: int) -> Learner:
-    return Adversarial(model, rate, seed) if model.name == "gan" else Reconstructing(model, rate)
-
-
-def _healthy(examples: Examples) -> Examples:
-    """The examples of the first class."""
-    real = examples.labels == 0
+def _healthy(dataset: Dataset) -> Dataset:
+    """The images of the first class."""
+    real = dataset.labels == 0
     if not real.any():
-        raise LeafError("training: no image of the first class; a detector learns from those alone")
-    if examples.synthetic is None or examples.synthetic_labels is None:
-        return Examples(examples.images, examples.rows[real], examples.labels[real])
-    made = np.flatnonzero(examples.synthetic_labels == 0)
-    return Examples(
-        examples.images,
-        examples.rows[real],
-        examples.labels[real],
-        examples.synthetic[made],
-        examples.synthetic_labels[made],
+        raise LeafError("training: no image of the first class; a detector learns only from those")
+    if dataset.synthetic is None or dataset.synthetic_labels is None:
+        return Dataset(dataset.images, dataset.rows[real], dataset.labels[real])
+    synthetic = np.flatnonzero(dataset.synthetic_labels == 0)
+    return Dataset(
+        dataset.images,
+        dataset.rows[real],
+        dataset.labels[real],
+        dataset.synthetic[synthetic],
+        dataset.synthetic_labels[synthetic],
     )
 
 
-def _sampled(examples: Examples, seed: int) -> Examples:
-    """A fixed part of the real examples."""
-    chosen = np.random.default_rng(seed).permutation(len(examples.rows))[:_SAMPLE]
-    return Examples(examples.images, examples.rows[chosen], examples.labels[chosen])
+def _sample(dataset: Dataset, seed: int) -> Dataset:
+    """A fixed part of the real images."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset.rows))[:_SAMPLE]
+    return Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
 
 
-_FASTER = 4  # times the generator's rate
+_FASTER = 4  # learning rate of the discriminator and the encoder, as a multiple of the generator's
 
 
-class Adversarial:
-    """A GAN of `leaf.networks.gan` under training."""
+class GanStep:
+    """The discriminator, the generator and the encoder of `leaf.networks.gan` learn in turn."""
 
-    def __init__(self, model: keras.Model, rate: LearningRate, seed: int) -> None:
+    def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
         self.seed = seed
         self.encoder, self.generator = model.get_layer("encoder"), model.get_layer("generator")
-        self.critic = gan.discriminator(model, seed)
+        self.discriminator = gan.discriminator(model, seed)
         code = keras.Input((gan.LATENT,))
-        self.fooling = keras.Model(code, self.critic(self.generator(code)))
-        left = [model.get_layer(name).output for name in ("residual", "difference")]
-        self.inverting = keras.Model(model.input, left)
-        faster = LearningRate(**{**rate.get_config(), "base": rate.base * _FASTER, "max": rate.max * _FASTER})
-        self._compile(self.critic, self.critic, faster, 0.0, hinge)
-        self._compile(self.fooling, self.generator, rate, 0.0, fooled)
-        self._compile(self.inverting, self.encoder, faster, 0.9, "mse")
+        self.adversarial = keras.Model(code, self.discriminator(self.generator(code)))
+        errors = [model.get_layer(name).output for name in ("residual", "difference")]
+        self.encoding = keras.Model(model.input, errors)
+        config = schedule.get_config()
+        faster = Schedule(**{**config, "base": schedule.base * _FASTER, "max": schedule.max * _FASTER})
+        self._compile(self.discriminator, self.discriminator, faster, 0.0, hinge_loss)
+        self._compile(self.adversarial, self.generator, schedule, 0.0, generator_loss)
+        self._compile(self.encoding, self.encoder, faster, 0.9, "mse")
 
-    def update(self, batch: Batch, epoch: int, step: int) -> float:
-        """Update discriminator, generator and encoder once each; the encoder's loss, NaN if any of them has a NaN."""
+    def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
+        """Update discriminator, generator and encoder once each; the encoder's loss, NaN if a loss is not finite."""
         random = np.random.default_rng([self.seed, epoch, step])
         codes = random.standard_normal((2, len(batch.images), gan.LATENT), np.float32)
-        drawn = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
-        true = batch.images / np.float32(127.5) - 1
-        sides = np.repeat(np.array([1, -1], np.float32), len(true))
-        self._teach(self.critic)
-        critic_loss = self.critic.train_on_batch(np.concatenate([true, drawn]), sides)
-        self._teach(self.generator)
-        fooling_loss = self.fooling.train_on_batch(codes[1], sides[: len(true)])
-        self._teach(self.encoder)
-        nothing = [np.zeros((len(true), *output.shape[1:]), np.float32) for output in self.inverting.outputs]
-        inverting_loss = self.inverting.train_on_batch(batch.images, nothing, return_dict=True)["loss"]
-        finite = np.isfinite(critic_loss) and np.isfinite(fooling_loss)
-        return float(inverting_loss) if finite else float("nan")
+        fake = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
+        real = batch.images / np.float32(127.5) - 1
+        sides = np.repeat(np.array([1, -1], np.float32), len(real))
+        self._train_only(self.discriminator)
+        discriminator_loss = self.discriminator.train_on_batch(np.concatenate([real, fake]), sides)
+        self._train_only(self.generator)
+        adversarial_loss = self.adversarial.train_on_batch(codes[1], sides[: len(real)])
+        self._train_only(self.encoder)
+        zeros = [np.zeros((len(real), *output.shape[1:]), np.float32) for output in self.encoding.outputs]
+        encoding_loss = self.encoding.train_on_batch(batch.images, zeros, return_dict=True)["loss"]
+        finite = np.isfinite(discriminator_loss) and np.isfinite(adversarial_loss)
+        return float(encoding_loss) if finite else float("nan")
 
     def variables(self) -> list[Any]:
         """The discriminator's last layer and three optimizers: what is not among the model's own variables."""
-        optimizers = [part.optimizer.variables for part in (self.critic, self.fooling, self.inverting)]
-        return [*self.critic.weights, *(variable for variables in optimizers for variable in variables)]
+        optimizers = [part.optimizer.variables for part in (self.discriminator, self.adversarial, self.encoding)]
+        return [*self.discriminator.weights, *(variable for variables in optimizers for variable in variables)]
 
     def finish(self) -> None:
-        """Let every part learn again, as in a network just built."""
-        for part in (self.encoder, self.generator, self.critic):
+        """Make every part trainable again, as in a network just built."""
+        for part in (self.encoder, self.generator, self.discriminator):
             part.trainable = True
 
     def _compile(
-        self, whole: keras.Model, learner: keras.Model, rate: LearningRate, momentum: float, loss: Any
+        self, whole: keras.Model, learner: keras.Model, schedule: Schedule, momentum: float, loss: Any
     ) -> None:
-        self._teach(learner)
-        whole.compile(keras.optimizers.Adam(rate, beta_1=momentum, beta_2=0.999), loss)
+        self._train_only(learner)
+        whole.compile(keras.optimizers.Adam(schedule, beta_1=momentum, beta_2=0.999), loss)
         whole.optimizer.build(whole.trainable_variables)
 
-    def _teach(self, learner: keras.Model) -> None:
-        """Let one part learn and no other; Keras reads this when it compiles a step and, on JAX, at each step."""
-        for part in (self.encoder, self.generator, self.critic):
+    def _train_only(self, learner: keras.Model) -> None:
+        """Make one part trainable and no other; Keras reads this when it compiles a step and, on JAX, at each step."""
+        for part in (self.encoder, self.generator, self.discriminator):
             part.trainable = part is learner
 
 
-def hinge(sides: Any, said: Any) -> Any:
-    """Hinge loss of the discriminator: `sides` is 1 for a true image and −1 for a drawn one."""
-    return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(said, (-1,))))
+def hinge_loss(sides: Any, outputs: Any) -> Any:
+    """Hinge loss of the discriminator: `sides` is 1 for a real image and −1 for a generated one."""
+    return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(outputs, (-1,))))
 
 
-def fooled(_sides: Any, said: Any) -> Any:
-    """Loss of the generator: the less the discriminator believes it, the larger."""
-    return -ops.mean(said)
+def generator_loss(_sides: Any, outputs: Any) -> Any:
+    """Loss of the generator: the lower the discriminator's outputs for its images, the larger."""
+    return -ops.mean(outputs)

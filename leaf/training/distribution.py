@@ -1,7 +1,7 @@
-"""One training on several devices and processes: `distribution: data_parallel`, through keras.distribution on JAX.
+"""One training on several devices and processes: `distribution: data_parallel`, by keras.distribution on JAX.
 
-Every process cuts the same batch and learns from a part of it that is its own; Keras's JAX trainer averages the
-gradients over all of them, so an update is that of the whole batch. The first process alone writes files.
+Every process prepares the same batch and learns from its own part of it; Keras's JAX trainer averages the gradients
+over all of them, so an update is that of the whole batch. Only the first process writes files.
 """
 
 import hashlib
@@ -11,27 +11,29 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import keras
 import numpy as np
 
 from leaf.errors import LeafError
+from leaf.training.checkpoint import Checkpoint, CheckpointFile, checkpoint_folder, locked_checkpoint
 from leaf.training.dataset import Batch
 from leaf.training.recipe import Recipe
-from leaf.training.state import Keeper, State, folder, keeping, noticing_sigterm
 
 PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # set where this is one of several processes, as Keras documents
 
 
-def join(recipe: Recipe) -> int:
-    """Take part in the distribution that `recipe` asks for; call it before anything is computed.
+def set_up_distribution(recipe: Recipe) -> int:
+    """Set up the distribution that `recipe` asks for; call it before anything is computed.
 
     Returns:
-        The number of devices that share a batch, those of other processes included.
+        The number of devices that share a batch, in all processes together.
 
     Raises:
         LeafError: where Keras does not run on JAX, or the devices cannot share a batch evenly.
@@ -50,14 +52,14 @@ def join(recipe: Recipe) -> int:
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
     key = "micro_batch" if recipe.micro_batch else "batch_size"
     if getattr(recipe, key) % len(devices):
-        if not first():
+        if not is_first_process():
             raise SystemExit(2)  # one line, not one for each process
         raise LeafError(f"{key}: {getattr(recipe, key)}; valid: a multiple of {len(devices)}, the number of devices")
     return len(devices)
 
 
-def place() -> tuple[int, int]:
-    """This process's number, counted from 0, and how many there are."""
+def process_index_and_count() -> tuple[int, int]:
+    """This process's index, from 0, and how many processes there are."""
     if keras.distribution.distribution() is None:
         return 0, 1
     import jax
@@ -65,21 +67,21 @@ def place() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def first() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that writes files."""
-    return place()[0] == 0
+    return process_index_and_count()[0] == 0
 
 
-def share(batch: Batch) -> Batch:
+def local_batch(batch: Batch) -> Batch:
     """The rows of a batch that this process learns from; those of all processes, in order, are the batch."""
-    number, processes = place()
+    index, processes = process_index_and_count()
     rows = len(batch.images) // processes
-    return Batch(*(array[number * rows : (number + 1) * rows] for array in batch))
+    return Batch(*(array[index * rows : (index + 1) * rows] for array in batch))
 
 
 @contextmanager
 def undistributed() -> Iterator[None]:
-    """No distribution for a while: for layers that a process applies by itself, outside the training step."""
+    """Switch the distribution off in the `with` block: for layers that a process applies outside the training step."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -89,15 +91,38 @@ def undistributed() -> Iterator[None]:
 
 
 @contextmanager
-def noticing_sigterm_together() -> Iterator[Callable[[], bool]]:
-    """`noticing_sigterm` for all processes: asked after every step, each of them hears yes after the same one.
+def sigterm_flag() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether SIGTERM was received.
 
-    A process that left alone would have the others wait for it in their next step. With several, JAX's own handler of
-    SIGTERM, installed when they joined, tells all of them and settles on a step.
+    The signal only sets a flag: an exception raised by a handler may land inside a step, where TensorFlow is left in
+    the middle of it and JAX swallows it. A second SIGTERM ends the process at once.
     """
-    if place()[1] == 1:
-        with noticing_sigterm() as came:
-            yield came
+    received = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        received.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield received.is_set
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield received.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def shared_sigterm_flag() -> Iterator[Callable[[], bool]]:
+    """`sigterm_flag` for all processes: asked after every step, it says yes in each of them after the same step.
+
+    If one process left alone, the others would wait for it in their next step. JAX's own handler of SIGTERM, installed
+    when the processes were joined, tells all of them and agrees on a step.
+    """
+    if process_index_and_count()[1] == 1:
+        with sigterm_flag() as received:
+            yield received
         return
     from jax.experimental import multihost_utils
 
@@ -105,54 +130,56 @@ def noticing_sigterm_together() -> Iterator[Callable[[], bool]]:
     yield lambda: multihost_utils.reached_preemption_sync_point(next(steps))
 
 
-class SharedKeeper(Keeper):
-    """The state of a run that several processes read and the first one writes."""
+class SharedCheckpointFile(CheckpointFile):
+    """A checkpoint that several processes read and only the first one writes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.writes = first()  # asked here: states are saved from another thread, which Keras tells nothing
+        self.writes = (
+            is_first_process()
+        )  # asked here: checkpoints are saved from a thread that does not know the distribution
 
-    def save(self, state: State) -> None:
-        """Replace the state on disk, in the first process."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint on disk, in the first process."""
         if self.writes:
-            super().save(state)
+            super().save(checkpoint)
 
-    def load(self) -> State | None:
-        """The state on disk, the same in every process. Raises LeafError where they do not see one folder."""
-        state = super().load()
+    def load(self) -> Checkpoint | None:
+        """The checkpoint on disk. Raises LeafError where the processes do not see the same one."""
+        checkpoint = super().load()
         from jax.experimental import multihost_utils
 
-        history = json.dumps(state.notes["history"]) if state else ""
+        history = json.dumps(checkpoint.values["history"]) if checkpoint else ""
         digest = np.frombuffer(hashlib.blake2b(history.encode(), digest_size=16).digest(), np.uint8)
         if not (multihost_utils.process_allgather(digest) == digest).all():
             raise LeafError(f"LEAF_STATE: {self.path.parent} differs between the processes; valid: a folder they share")
-        return state
+        return checkpoint
 
     def mark_requeue(self, epoch: int) -> None:
-        """Leave the marker, in the first process."""
+        """Write the marker file, in the first process."""
         if self.writes:
             super().mark_requeue(epoch)
 
 
 @contextmanager
-def keeping_together(key: str) -> Iterator[Keeper]:
-    """`keeping` for all processes: the first holds the lock, and none reads the state before it does."""
-    if place()[1] == 1:
-        with keeping(key) as keeper:
-            yield keeper
+def shared_checkpoint(key: str) -> Iterator[CheckpointFile]:
+    """`locked_checkpoint` for all processes: the first holds the lock, and none reads the checkpoint before that."""
+    if process_index_and_count()[1] == 1:
+        with locked_checkpoint(key) as file:
+            yield file
         return
     from jax.experimental import multihost_utils
 
-    with keeping(key) if first() else nullcontext():
+    with locked_checkpoint(key) if is_first_process() else nullcontext():
         multihost_utils.sync_global_devices("the lock is held")
-        yield SharedKeeper(folder() / f"{key}.npz")
+        yield SharedCheckpointFile(checkpoint_folder() / f"{key}.npz")
 
 
 def run_on_all_nodes(module: str, distribution: str) -> int | None:
     """Run `python -m MODULE` on every node of the Slurm job that this process is in, and wait.
 
     Returns:
-        The exit status; None where the module is to do its work itself, on one node or as one of those processes.
+        The exit status; None where this process shall do the work itself, on one node or as one of those processes.
 
     Raises:
         LeafError: where there are several nodes and `distribution` would use one.
@@ -177,7 +204,7 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
 
 
 def _job() -> str:
-    """The Slurm job of this process; not SLURM_JOB_ID alone, for an array's last element has the array's number."""
+    """The Slurm job of this process; SLURM_JOB_ID is not it: the last element of an array has the array's number."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ["SLURM_JOB_ID"]

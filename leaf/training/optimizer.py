@@ -1,4 +1,4 @@
-"""Loss, optimizer, one update of the weights and what goes wrong in it."""
+"""Learning-rate schedule, loss, optimizer, one update of the weights, and the moving average of the weights."""
 
 import math
 import sys
@@ -12,14 +12,12 @@ from keras import ops
 
 from leaf.errors import LeafError
 from leaf.training.dataset import Batch
-from leaf.training.distribution import share
-from leaf.training.recipe import Rate, Recipe
-
-POLICIES = ("triangular", "triangular2", "exp_range", "constant", "exponential", "cosine")
+from leaf.training.distribution import local_batch
+from leaf.training.recipe import Recipe
 
 
 @keras.saving.register_keras_serializable("leaf")
-class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate as a function of the update's number, from 0.
 
     With n the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
@@ -33,7 +31,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
       `total_updates`
 
     Args:
-        policy: one of `POLICIES`.
+        policy: a name of this list; any other is a ValueError when the schedule is asked.
         base, max: the lowest and the highest rate.
         step_updates: half a cycle, in updates; above 0.
         gamma: factor per update of exp_range and exponential.
@@ -54,8 +52,6 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         accumulation: int = 1,
     ) -> None:
         super().__init__()
-        if policy not in POLICIES:
-            raise ValueError(f"policy: {policy!r}; valid: {', '.join(POLICIES)}")
         self.policy, self.base, self.max = policy, base, max
         self.step_updates, self.gamma = step_updates, gamma
         self.warmup_updates, self.total_updates = warmup_updates, total_updates
@@ -64,11 +60,17 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """The rate at micro-batch `step` (a number or an integer tensor), a float32 scalar tensor."""
         update = ops.cast(ops.floor_divide(step, self.accumulation), "float32")
-        if self.policy == "constant":
-            return ops.convert_to_tensor(self.max, "float32")
-        if self.policy == "exponential":
-            return ops.maximum(self.base, self.max * self._decay(update))
-        height = self._cosine(update) if self.policy == "cosine" else self._cycle(update)
+        match self.policy:
+            case "constant":
+                return ops.convert_to_tensor(self.max, "float32")
+            case "exponential":
+                return ops.maximum(self.base, self.max * self._decay(update))
+            case "cosine":
+                height = self._cosine(update)
+            case "triangular" | "triangular2" | "exp_range":
+                height = self._cycle(update)
+            case _:
+                raise ValueError(f"policy: {self.policy!r} is unknown")
         return self.base + (self.max - self.base) * height
 
     def _cycle(self, update: Any) -> Any:
@@ -94,7 +96,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-def schedule(recipe: Recipe, phase: int, steps: int, images: int) -> LearningRate:
+def make_schedule(recipe: Recipe, phase: int, steps: int, images: int) -> Schedule:
     """The schedule of one phase of a recipe.
 
     Args:
@@ -103,9 +105,10 @@ def schedule(recipe: Recipe, phase: int, steps: int, images: int) -> LearningRat
         steps: updates in an epoch.
         images: training images; `step_unit: images` takes step_epochs × images as updates, as the report did.
     """
-    frozen = Rate(policy="constant", max=recipe.frozen_learning_rate, base=0.0)
-    rate = frozen if phase == 1 else recipe.learning_rate
-    return LearningRate(
+    if phase == 1:
+        return Schedule("constant", 0.0, recipe.frozen_learning_rate, accumulation=recipe.accumulation)
+    rate = recipe.learning_rate
+    return Schedule(
         policy=rate.policy,
         base=rate.base,
         max=rate.max,
@@ -121,27 +124,27 @@ def schedule(recipe: Recipe, phase: int, steps: int, images: int) -> LearningRat
 _UNDECAYED = ("bias", "gamma", "beta", "scale")
 
 
-def optimizer(recipe: Recipe, rate: LearningRate) -> keras.optimizers.Optimizer:
-    """A new optimizer of the recipe with `rate` as its schedule; gradients of micro-batches add up."""
+def make_optimizer(recipe: Recipe, schedule: Schedule) -> keras.optimizers.Optimizer:
+    """A new optimizer of the recipe with `schedule` as its learning rate; gradients of micro-batches add up."""
     accumulation = recipe.accumulation if recipe.accumulation > 1 else None
     if recipe.optimizer == "adam":
-        return keras.optimizers.Adam(rate, gradient_accumulation_steps=accumulation)
-    decayed = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, gradient_accumulation_steps=accumulation)
-    decayed.exclude_from_weight_decay(var_names=list(_UNDECAYED))
-    return decayed
+        return keras.optimizers.Adam(schedule, gradient_accumulation_steps=accumulation)
+    adamw = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, gradient_accumulation_steps=accumulation)
+    adamw.exclude_from_weight_decay(var_names=list(_UNDECAYED))
+    return adamw
 
 
-def compile_for(model: keras.Model, recipe: Recipe, rate: LearningRate) -> None:
+def compile_model(model: keras.Model, recipe: Recipe, schedule: Schedule) -> None:
     """Give `model` the loss (categorical cross-entropy on logits) and a new, built optimizer."""
     model.compile(
-        optimizer(recipe, rate),
+        make_optimizer(recipe, schedule),
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     model.optimizer.build(model.trainable_variables)
 
 
-def update(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, float]:
+def train_step(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, float]:
     """Update the weights of a compiled `model` once, in as many micro-batches as the recipe says.
 
     Returns:
@@ -151,15 +154,15 @@ def update(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, flo
         LeafError: where memory does not suffice.
     """
     parts = recipe.accumulation
-    micro = [np.split(array, parts) for array in batch]
-    with one_line_memory(lambda: _advice(recipe)):
-        logs = [model.train_on_batch(*share(Batch(*part)), return_dict=True) for part in zip(*micro, strict=True)]
+    micro_batches = zip(*(np.split(array, parts) for array in batch), strict=True)
+    with out_of_memory_in_one_line(lambda: _advice(recipe)):
+        logs = [model.train_on_batch(*local_batch(Batch(*part)), return_dict=True) for part in micro_batches]
     return sum(log["loss"] for log in logs) / parts, sum(log["accuracy"] for log in logs) / parts
 
 
 @contextmanager
-def one_line_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Turn a backend's out-of-memory error into a LeafError: `advice` gives its line, what to change."""
+def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn a backend's out-of-memory error into a LeafError; `advice` returns its text: what to change."""
     try:
         yield
     except Exception as error:
@@ -185,16 +188,16 @@ def _smaller(batch_size: int, images: int) -> int:
     return next((size for size in range(images // 2, 0, -1) if batch_size % size == 0), 1)
 
 
-class Average:
-    """Exponential moving average of a model's weights, its moving statistics among them.
+class ExponentialMovingAverage:
+    """Exponential moving average (EMA) of a model's weights, BatchNormalization's statistics included.
 
     Keras's own `use_ema` takes a step per micro-batch and overwrites the weights at the end of every `fit`; this one
-    takes a step per update and never touches the weights outside `applied`.
+    takes a step per update and changes the weights only within `applied`.
 
     Args:
-        model: whose weights are followed.
+        model: its weights are averaged.
         momentum: share of the old average that is kept at each update. It starts lower, (1 + n) / (10 + n) after n
-            updates, so that the random initial weights are soon forgotten.
+            updates, so that the random initial weights soon stop counting.
     """
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
@@ -202,44 +205,44 @@ class Average:
         self.momentum = momentum
         self.updates = 0
         self.values: list[Any] = [ops.copy(weight) for weight in self.weights]
-        self._mixed = _compiled(_mix)
+        self._step = _compiled(_ema_step)
 
     def update(self) -> None:
         """Take the weights after an update into account."""
         keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
         shares = np.array([keep, 1 - keep], np.float32)
-        self.values = self._mixed(self.values, [weight.value for weight in self.weights], shares)
+        self.values = self._step(self.values, [weight.value for weight in self.weights], shares)
         self.updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average in place of the weights for a while."""
-        raw = [ops.copy(weight) for weight in self.weights]
+        """Use the average instead of the weights inside the `with` block."""
+        before = [ops.copy(weight) for weight in self.weights]
         for weight, value in zip(self.weights, self.values, strict=True):
             # A copy: JAX gives the memory of a weight away with the next update.
             weight.assign(np.array(ops.convert_to_numpy(value)))
         try:
             yield
         finally:
-            for weight, value in zip(self.weights, raw, strict=True):
+            for weight, value in zip(self.weights, before, strict=True):
                 weight.assign(value)
 
     def arrays(self) -> list[np.ndarray]:
-        """The average as numpy arrays, to be kept on disk."""
+        """The average as numpy arrays, for a checkpoint."""
         return [ops.convert_to_numpy(value) for value in self.values]
 
     def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
-        """Take up an average that `arrays` gave after so many updates."""
+        """Continue from what `arrays` returned after so many updates."""
         self.values = list(arrays)
         self.updates = updates
 
 
-def _mix(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
+def _ema_step(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
     return [ops.add(shares[0] * value, shares[1] * weight) for value, weight in zip(values, weights, strict=True)]
 
 
 def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """One call of the backend for all weights: hundreds of small ones took an eighth of a training of convnext_atto."""
+    """Compile for the backend: hundreds of small calls, one a weight, took an eighth of a training of convnext_atto."""
     match keras.backend.backend():
         case "tensorflow":
             return sys.modules["tensorflow"].function(function, autograph=False)

@@ -1,27 +1,32 @@
-"""Fit a network to examples: two phases, early stopping, the best epoch's weights, and a state to go on from."""
+"""Fit a network: two phases, early stopping, the best epoch's weights, and a checkpoint to resume from."""
 
 import math
+import signal
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.training import augmentation
-from leaf.training import dataset as cutting
-from leaf.training.callbacks import Bar, Patience, figures
-from leaf.training.dataset import Examples
-from leaf.training.distribution import noticing_sigterm_together
-from leaf.training.optimizer import Average, LearningRate, compile_for, schedule, update
+from leaf.networks.prediction import predict_batches
+from leaf.training.augmentation import make_augmenter
+from leaf.training.callbacks import EarlyStopping, ProgressBar
+from leaf.training.checkpoint import Checkpoint, CheckpointFile
+from leaf.training.dataset import Dataset, batches, class_weights, steps_per_epoch
+from leaf.training.distribution import shared_sigterm_flag
+from leaf.training.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
 from leaf.training.recipe import Recipe
-from leaf.training.state import STATUS, Keeper, State
+
+SIGTERM_STATUS = 128 + signal.SIGTERM
 
 Row = dict[str, Any]
+Callback = Callable[[Row], None]
 
 
 @dataclass
@@ -42,132 +47,30 @@ class Result:
     steps_per_epoch: int
 
 
-class Run(Protocol):
-    """A training under way: all that changes from epoch to epoch."""
+class Training(ABC):
+    """A training in progress: everything that changes from epoch to epoch.
+
+    Attributes:
+        steps: updates in an epoch.
+        history: the rows of the finished epochs.
+        best_weights: the model's weights after the best epoch.
+    """
 
     steps: int
-    history: list[Row]
 
-    @property
-    def over(self) -> bool:
-        """Whether no further epoch is to come."""
-
-    def one_epoch(self, bar: Bar, after_step: Callable[[], None]) -> Row:
-        """Train and judge one epoch; its row, which it has put into `history`."""
-
-    def state(self) -> State:
-        """Everything that `restore` needs, copied: it is written while the next epoch runs."""
-
-    def restore(self, state: State) -> None:
-        """Go on from a state."""
-
-    def result(self) -> Result:
-        """Put the best epoch's weights back, and say what the training gave."""
-
-
-def run_epochs(
-    run: Run, epochs: int, keeper: Keeper | None, follow: Callable[[Row], None] | None, quiet: bool | None
-) -> Result:
-    """Drive `run` to its end, from the state that `keeper` holds if there is one; `epochs` is the most there are.
-
-    A state is written while the next epoch runs: flushed to a disk, it may take a tenth of a short epoch's time.
-
-    Raises:
-        SystemExit: status 143 after SIGTERM, the last finished epoch being kept.
-    """
-    state = keeper.load() if keeper else None
-    if state:
-        run.restore(state)
-        print(f"training: resuming after epoch {len(run.history)} of {epochs}", file=sys.stderr, flush=True)
-    if follow:
-        for row in run.history:
-            follow(row)
-    writing: Future[None] = Future()
-    writing.set_result(None)
-    # Left for whatever reason, the pool ends only when the state that it writes is whole.
-    with (
-        noticing_sigterm_together() as stopped,
-        Bar(epochs, run.steps, len(run.history), quiet) as bar,
-        ThreadPoolExecutor(1) as pool,
-    ):
-
-        def after_step() -> None:
-            if stopped():
-                writing.result()
-                _leave(len(run.history), keeper)
-
-        while not run.over:
-            row = run.one_epoch(bar, after_step)
-            writing.result()  # raises what went wrong in it, a full disk for one
-            if keeper:
-                writing = pool.submit(keeper.save, run.state())
-            if follow:
-                follow(row)
-        writing.result()
-    return run.result()
-
-
-def _leave(epoch: int, keeper: Keeper | None) -> NoReturn:
-    """End the process, with a marker beside the state of the last finished `epoch`."""
-    if keeper and epoch:
-        keeper.mark_requeue(epoch)
-    kept = f"epoch {epoch} is kept, the same command goes on from there" if keeper and epoch else "nothing is kept"
-    print(f"training: stopped by SIGTERM, requeue: {kept}", file=sys.stderr, flush=True)
-    raise SystemExit(STATUS)
-
-
-def train(
-    model: keras.Model,
-    examples: Examples,
-    validation: Examples,
-    recipe: Recipe,
-    *,
-    freeze: Callable[[int | str], None],
-    keeper: Keeper | None = None,
-    follow: Callable[[Row], None] | None = None,
-    quiet: bool | None = None,
-) -> Result:
-    """Fit `model` to `examples` by `recipe`; afterwards it holds the weights of the best epoch.
-
-    Args:
-        model: images (N,H,W,3) float32 0..255 to logits (N,2).
-        examples: what it learns from.
-        validation: what early stopping and the best epoch go by; never learnt from.
-        recipe: how.
-        freeze: freezes the first so many operations of the backbone, or `all`.
-        keeper: where the state is kept after each epoch; a state that it holds is gone on from.
-        follow: is given each finished epoch's row, those of before a kill included.
-        quiet: no progress bar; by default there is one only on a terminal.
-
-    Raises:
-        LeafError: where the loss is not finite, or memory does not suffice.
-        SystemExit: status 143 after SIGTERM, the last finished epoch being kept.
-    """
-    return run_epochs(_Run(model, examples, validation, recipe, freeze), recipe.epochs, keeper, follow, quiet)
-
-
-class _Run:
-    """A training under way: all that changes from epoch to epoch."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        examples: Examples,
-        validation: Examples,
-        recipe: Recipe,
-        freeze: Callable[[int | str], None],
-    ) -> None:
-        self.model, self.examples, self.validation = model, examples, validation
-        self.recipe, self.freeze = recipe, freeze
-        self.steps = cutting.steps_per_epoch(len(examples), recipe.batch_size)
-        self.augment = augmentation.augment(recipe.augmentation, recipe.seed)
-        self.weights = cutting.class_weights(examples.all_labels) if recipe.balance == "class_weight" else None
-        self.patience = Patience(recipe.monitor, recipe.patience)
-        self.average = Average(model, recipe.weight_averaging) if recipe.weight_averaging else None
+    def __init__(self, model: keras.Model, validation: Dataset, recipe: Recipe) -> None:
+        self.model, self.validation, self.recipe = model, validation, recipe
+        self.early_stopping = EarlyStopping(recipe.monitor, recipe.patience)
         self.history: list[Row] = []
-        self.best: list[np.ndarray] = []
-        self.phase = 0
-        self.rate: LearningRate
+        self.best_weights: list[np.ndarray] = []
+
+    @abstractmethod
+    def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
+        """Train and validate one epoch, and give its row; `after_step` is called after each update."""
+
+    @abstractmethod
+    def variables(self) -> dict[str, list[Any]]:
+        """The Keras variables that a checkpoint holds, in lists by name."""
 
     @property
     def epoch(self) -> int:
@@ -175,87 +78,234 @@ class _Run:
         return len(self.history)
 
     @property
-    def early(self) -> bool:
-        """Whether patience ran out; the epochs with the backbone frozen are not judged."""
-        return self.epoch > self.recipe.frozen_epochs and self.patience.over
+    def stopped_early(self) -> bool:
+        """Whether early stopping ends the training."""
+        return self.early_stopping.should_stop
 
     @property
-    def over(self) -> bool:
-        return self.epoch >= self.recipe.epochs or self.early
+    def done(self) -> bool:
+        """Whether the last epoch is finished."""
+        return self.epoch >= self.recipe.epochs or self.stopped_early
 
-    def one_epoch(self, bar: Bar, after_step: Callable[[], None]) -> Row:
-        epoch = self.epoch + 1
-        if self.recipe.phase(epoch) != self.phase:
-            self._enter(self.recipe.phase(epoch))
-        seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
-        for batch in cutting.batches(
-            self.examples, self.recipe.batch_size, self.recipe.seed, epoch, self.weights, self.augment
-        ):
-            loss, accuracy = update(self.model, batch, self.recipe)
-            seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
-            if not math.isfinite(loss):
-                raise LeafError(
-                    f"training: a loss of {loss} in epoch {epoch}, step {seen} of {self.steps}; "
-                    "lower learning_rate.max, or set precision to float32"
-                )
-            if self.average:
-                self.average.update()
-            bar.step(epoch, loss_sum / seen, accuracy_sum / seen)
-            after_step()
-        with self.average.applied() if self.average else nullcontext():
-            validated = figures(self.model, self.validation, self.recipe.micro_batch or self.recipe.batch_size)
-            row = {
-                "epoch": epoch,
-                "loss": loss_sum / seen,
-                "accuracy": accuracy_sum / seen,
-                **{f"validation_{name}": value for name, value in validated.items()},
-                "learning_rate": self._last_rate(epoch),
-                "phase": self.phase,
-            }
-            self.history.append(row)
-            if self.patience.better(row):
-                self.best = self.model.get_weights()
+    def finish_epoch(self, row: Row) -> Row:
+        """Add a row to the history; keep the weights if the epoch is the best so far."""
+        self.history.append(row)
+        if self.early_stopping.improved(row):
+            self.best_weights = self.model.get_weights()
         return row
 
-    def state(self) -> State:
-        """Everything that `restore` needs, as arrays and plain values."""
-        arrays = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
-        kept = {name: [keras.ops.convert_to_numpy(value) for value in values] for name, values in arrays.items()}
-        kept["best"] = self.best
-        notes: Row = {"history": list(self.history), "patience": asdict(self.patience)}
-        if self.average:
-            kept["average"] = self.average.arrays()
-            notes["averaged"] = self.average.updates
-        return State(notes, kept)
+    def checkpoint(self) -> Checkpoint:
+        """Everything that `restore` needs, copied: it is written while the next epoch runs."""
+        arrays = {name: [_array(each) for each in variables] for name, variables in self.variables().items()}
+        values: Row = {"history": list(self.history), "early_stopping": asdict(self.early_stopping)}
+        return Checkpoint(values, {**arrays, "best_weights": self.best_weights})
 
-    def restore(self, state: State) -> None:
-        """Go on from a state. `model.variables` hold the random state of dropout, unlike a `.keras` file."""
-        self.history = state.notes["history"]
-        self.patience = Patience(**state.notes["patience"])
-        self.best = state.arrays["best"]
-        self._enter(self.recipe.phase(self.epoch), first=False)
-        for name, variables in (("model", self.model.variables), ("optimizer", self.model.optimizer.variables)):
-            for variable, value in zip(variables, state.arrays[name], strict=True):
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint. The model's variables include dropout's random state, unlike a `.keras` file."""
+        self.history, self.best_weights = checkpoint.values["history"], checkpoint.arrays["best_weights"]
+        self.early_stopping = EarlyStopping(**checkpoint.values["early_stopping"])
+        for name, variables in self.variables().items():
+            for variable, value in zip(variables, checkpoint.arrays[name], strict=True):
                 variable.assign(value)
-        if self.average:
-            self.average.restore(state.arrays["average"], state.notes["averaged"])
 
     def result(self) -> Result:
-        self.model.set_weights(self.best)
-        best = self.history[self.patience.best_epoch - 1]
-        return Result(self.history, best, "early" if self.early else "epochs", self.steps)
+        """Restore the best epoch's weights and say how the training went."""
+        self.model.set_weights(self.best_weights)
+        best = self.history[self.early_stopping.best_epoch - 1]
+        return Result(self.history, best, "early" if self.stopped_early else "epochs", self.steps)
 
-    def _enter(self, phase: int, first: bool = True) -> None:
-        """Begin a phase (`first`), or come back to it: freeze, take its optimizer and schedule."""
+
+def run_training(
+    training: Training,
+    epochs: int,
+    checkpoint_file: CheckpointFile | None,
+    on_epoch_end: Callback | None,
+    quiet: bool | None,
+) -> Result:
+    """Run `training` to its end, at most `epochs` epochs, from the checkpoint in `checkpoint_file` if there is one.
+
+    A checkpoint is written while the next epoch runs: flushed to a disk, it may take a tenth of a short epoch's time.
+
+    Raises:
+        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
+    """
+    checkpoint = checkpoint_file.load() if checkpoint_file else None
+    if checkpoint:
+        training.restore(checkpoint)
+        print(f"training: resuming after epoch {len(training.history)} of {epochs}", file=sys.stderr, flush=True)
+    if on_epoch_end:
+        for row in training.history:
+            on_epoch_end(row)
+    writing: Future[None] = Future()
+    writing.set_result(None)
+    # However this block is left, the pool ends only when the checkpoint that it writes is complete.
+    with (
+        shared_sigterm_flag() as received_sigterm,
+        ProgressBar(epochs, training.steps, len(training.history), quiet) as bar,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def after_step() -> None:
+            if received_sigterm():
+                writing.result()
+                _exit_after_sigterm(len(training.history), checkpoint_file)
+
+        while not training.done:
+            row = training.train_epoch(bar, after_step)
+            writing.result()  # raises what went wrong in it, a full disk for example
+            if checkpoint_file:
+                writing = pool.submit(checkpoint_file.save, training.checkpoint())
+            if on_epoch_end:
+                on_epoch_end(row)
+        writing.result()
+    return training.result()
+
+
+def _exit_after_sigterm(epoch: int, checkpoint_file: CheckpointFile | None) -> NoReturn:
+    """End the process; write a marker file beside the checkpoint of the last finished `epoch`."""
+    if checkpoint_file and epoch:
+        checkpoint_file.mark_requeue(epoch)
+    kept = f"epoch {epoch} is kept, the same command resumes there" if checkpoint_file and epoch else "nothing is kept"
+    print(f"training: stopped by SIGTERM, requeue: {kept}", file=sys.stderr, flush=True)
+    raise SystemExit(SIGTERM_STATUS)
+
+
+def train(
+    model: keras.Model,
+    dataset: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    *,
+    freeze: Callable[[int | str], None],
+    checkpoint_file: CheckpointFile | None = None,
+    on_epoch_end: Callback | None = None,
+    quiet: bool | None = None,
+) -> Result:
+    """Fit `model` to `dataset` by `recipe`; afterwards it holds the weights of the best epoch.
+
+    Args:
+        model: images (N,H,W,3) float32 0..255 to logits (N,2).
+        dataset: what it learns from.
+        validation: decides early stopping and the best epoch; the model never learns from it.
+        recipe: how.
+        freeze: freezes the first so many operations of the backbone, or `all`.
+        checkpoint_file: where a checkpoint is written after each epoch; the training resumes from the one it holds.
+        on_epoch_end: callback, is given the row of each finished epoch, also of those before a resume.
+        quiet: no progress bar; by default there is one only on a terminal.
+
+    Raises:
+        LeafError: where the loss is not finite, or memory does not suffice.
+        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
+    """
+    training = _ClassifierTraining(model, dataset, validation, recipe, freeze)
+    return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
+
+
+class _ClassifierTraining(Training):
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        validation: Dataset,
+        recipe: Recipe,
+        freeze: Callable[[int | str], None],
+    ) -> None:
+        super().__init__(model, validation, recipe)
+        self.dataset, self.freeze = dataset, freeze
+        self.steps = steps_per_epoch(len(dataset), recipe.batch_size)
+        self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
+        self.class_weights = class_weights(dataset.all_labels) if recipe.balance == "class_weight" else None
+        self.ema = ExponentialMovingAverage(model, recipe.weight_averaging) if recipe.weight_averaging else None
+        self.phase = 0
+        self.schedule: Schedule
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether early stopping ends the training; the epochs with a frozen backbone do not count."""
+        return self.epoch > self.recipe.frozen_epochs and self.early_stopping.should_stop
+
+    def variables(self) -> dict[str, list[Any]]:
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
+        epoch, recipe = self.epoch + 1, self.recipe
+        if recipe.phase(epoch) != self.phase:
+            self._start_phase(recipe.phase(epoch))
+            self.early_stopping.wait = 0
+        seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
+        for batch in batches(self.dataset, recipe.batch_size, recipe.seed, epoch, self.class_weights, self.augmenter):
+            loss, accuracy = train_step(self.model, batch, recipe)
+            seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
+            check_finite(loss, epoch, seen, self.steps)
+            if self.ema:
+                self.ema.update()
+            bar.step(epoch, loss_sum / seen, accuracy_sum / seen)
+            after_step()
+        with self.ema.applied() if self.ema else nullcontext():
+            validated = loss_and_accuracy(self.model, self.validation, recipe.micro_batch or recipe.batch_size)
+            return self.finish_epoch(
+                {
+                    "epoch": epoch,
+                    "loss": loss_sum / seen,
+                    "accuracy": accuracy_sum / seen,
+                    **{f"validation_{name}": value for name, value in validated.items()},
+                    "learning_rate": self._last_learning_rate(epoch),
+                    "phase": self.phase,
+                }
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        checkpoint = super().checkpoint()
+        if self.ema:
+            checkpoint.arrays["ema"] = self.ema.arrays()
+            checkpoint.values["ema_updates"] = self.ema.updates
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self._start_phase(self.recipe.phase(len(checkpoint.values["history"])))
+        super().restore(checkpoint)
+        if self.ema:
+            self.ema.restore(checkpoint.arrays["ema"], checkpoint.values["ema_updates"])
+
+    def _start_phase(self, phase: int) -> None:
+        """Freeze what this phase freezes; compile the model with this phase's optimizer and schedule."""
         self.phase = phase
         self.freeze("all" if phase == 1 else self.recipe.freeze_depth)
-        self.rate = schedule(self.recipe, phase, self.steps, len(self.examples))
-        compile_for(self.model, self.recipe, self.rate)
-        if first:
-            self.patience.wait = 0
+        self.schedule = make_schedule(self.recipe, phase, self.steps, len(self.dataset))
+        compile_model(self.model, self.recipe, self.schedule)
 
-    def _last_rate(self, epoch: int) -> float:
+    def _last_learning_rate(self, epoch: int) -> float:
         """The learning rate of the epoch's last update."""
         before = self.recipe.frozen_epochs if self.phase == 2 else 0
         update = (epoch - before) * self.steps - 1
-        return float(self.rate(update * self.recipe.accumulation))
+        return float(self.schedule(update * self.recipe.accumulation))
+
+
+def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
+    """Raise LeafError where the loss of step `step` (from 1) of `steps` is infinite or not a number."""
+    if not math.isfinite(loss):
+        raise LeafError(
+            f"training: a loss of {loss} in epoch {epoch}, step {step} of {steps}; "
+            "lower learning_rate.max, or set precision to float32"
+        )
+
+
+def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
+    """Mean cross-entropy and accuracy of `model` on `dataset`, without weights and label smoothing."""
+    logits = predict_logits(model, dataset, batch_size)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    labels = dataset.all_labels
+    loss = -log_probability[np.arange(len(labels)), labels].mean()
+    return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
+
+
+def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:
+    """The logits for each image of `dataset`, (n, 2) float64."""
+    every = np.arange(len(dataset))
+    taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
+    return np.concatenate(list(predict_batches(model, taken))).astype(np.float64)
+
+
+def _array(variable: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable)

@@ -12,7 +12,7 @@ import pytest
 import leaf
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.exporting import FORMATS, codalab, export, litert, onnx
+from leaf.exporting import FORMATS, codalab, export, onnx, savedmodel
 from leaf.reading.decode import crop_and_resize
 
 pytestmark = pytest.mark.slow
@@ -80,6 +80,9 @@ RUNTIMES = {
 }
 
 
+CONVERTERS = [(onnx.write, with_onnx), (savedmodel.write_litert, with_litert)]
+
+
 @pytest.mark.parametrize("form", sorted(RUNTIMES))
 def test_the_exported_file_gives_the_same_probabilities(trained, photographs, expected, form, tmp_path):
     given = RUNTIMES[form](write(trained, form, tmp_path), photographs.astype(np.float32))
@@ -87,21 +90,21 @@ def test_the_exported_file_gives_the_same_probabilities(trained, photographs, ex
     assert np.allclose(given.sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("writer", "runtime"), [(onnx, with_onnx), (litert, with_litert)], ids=["onnx", "litert"])
+@pytest.mark.parametrize(("writer", "runtime"), CONVERTERS, ids=["onnx", "litert"])
 def test_exact_gelu_and_normalization_survive(awkward, images, writer, runtime, tmp_path):
     path = tmp_path / "model.file"
-    writer.write(awkward, path)
+    writer(awkward, path)
     expected = np.asarray(awkward(images))
     assert np.ptp(expected[:, 1]) > 1e-4
     assert np.abs(runtime(path, images) - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize(("writer", "runtime"), [(onnx, with_onnx), (litert, with_litert)], ids=["onnx", "litert"])
+@pytest.mark.parametrize(("writer", "runtime"), CONVERTERS, ids=["onnx", "litert"])
 def test_maps_of_a_single_pixel_survive(images, writer, runtime, tmp_path):
     """ConvNeXt halves 32 pixels to one: there tf2onnx mixed up the axes of its means."""
     logits = networks.build("convnext_atto", 32, dropout=0)
     network = keras.Model(logits.input, keras.layers.Softmax()(logits.output))
-    writer.write(network, tmp_path / "model.file")
+    writer(network, tmp_path / "model.file")
     given = runtime(tmp_path / "model.file", images)
     assert np.abs(given - np.asarray(network(images))).max() < 1e-5
 
@@ -159,6 +162,6 @@ def test_the_model_itself_is_never_overwritten(trained):
 def test_a_folder_that_is_no_earlier_export_is_left_alone(trained, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
-    with pytest.raises(LeafError, match="stands already and is no earlier export"):
+    with pytest.raises(LeafError, match="exists and is no earlier export"):
         export(trained / "models" / "model.keras", "savedmodel", tmp_path / "mine")
     assert [path.name for path in Path(tmp_path).rglob("*.txt")] == ["letter.txt"]

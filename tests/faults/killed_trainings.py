@@ -66,13 +66,13 @@ class Training:
         os.dup2(log, 2)
         os.chdir(project)
         os.environ["LEAF_STATE"] = str(state)
-        update = trainer.update
+        step = trainer.train_step
 
         def telling(*arguments):
             os.write(tell, b".")
-            return update(*arguments)
+            return step(*arguments)
 
-        trainer.update = telling
+        trainer.train_step = telling
         status = 70
         try:
             train.main()

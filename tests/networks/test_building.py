@@ -6,7 +6,7 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.networks import build, names
-from leaf.networks.rewriting import rewritten
+from leaf.networks.build import clone
 
 
 def _equal(first, second):
@@ -30,8 +30,8 @@ def test_global_random_state_changes_nothing_and_is_left_alone(small):
 
 def test_same_layer_twice_starts_from_different_weights():
     image = keras.Input((4,), name="image")
-    plan = keras.Model(image, keras.layers.Dense(4, name="second")(keras.layers.Dense(4, name="first")(image)))
-    model = rewritten(plan.get_config(), "plan", 1, "float32")
+    model = keras.Model(image, keras.layers.Dense(4, name="second")(keras.layers.Dense(4, name="first")(image)))
+    model = clone(model, "twice", 1, "float32")
     first, second = (model.get_layer(name).get_weights()[0] for name in ("first", "second"))
     assert not np.array_equal(first, second)
 

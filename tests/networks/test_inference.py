@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leaf.networks import features, heatmaps, probabilities
-from leaf.networks.prediction import view
+from leaf.networks.prediction import tta_view
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,12 @@ def test_no_image_gives_no_probability(small, images):
 
 
 def test_views_are_averaged(small, images):
-    both = [probabilities(small, view(images.astype(np.float32), number)) for number in (0, 1)]
+    both = [probabilities(small, tta_view(images.astype(np.float32), number)) for number in (0, 1)]
     np.testing.assert_allclose(probabilities(small, images, views=2), np.mean(both, 0), atol=1e-6)
 
 
 def test_sixteen_views_differ_and_keep_shape_and_range(images):
-    seen = [view(images.astype(np.float32), number) for number in range(16)]
+    seen = [tta_view(images.astype(np.float32), number) for number in range(16)]
     assert len({part.tobytes() for part in seen}) == 16
     assert all(part.shape == images.shape and part.min() >= 0 and part.max() <= 255 for part in seen)
 

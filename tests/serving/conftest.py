@@ -28,16 +28,16 @@ def picture() -> bytes:
 
 @pytest.fixture
 def stand_in() -> SimpleNamespace:
-    """What the server asks of a classifier: bright images are unhealthy, black ones unknown."""
+    """What the server asks of a classifier: bright images are unhealthy, black ones out-of-distribution."""
 
-    def judge(names, images, views=None):
+    def predict_prepared(names, images, views=None):
         means = np.asarray(images, float).mean((1, 2, 3)) / 255
         labels = np.where(means >= 0.5, "unhealthy", "healthy")
         rows = zip(names, labels, means, strict=True)
         return [Prediction(name, str(label), float(mean), 0.5, bool(mean > 0)) for name, label, mean in rows]
 
     return SimpleNamespace(
-        judge=judge,
+        predict_prepared=predict_prepared,
         heatmaps=lambda images: np.full(images.shape[:3], 0.5, np.float32),
         image_size=16,
         classes=("healthy", "unhealthy"),

@@ -45,7 +45,7 @@ def cards(page, count):
     return page.locator(".card")
 
 
-def test_a_dropped_photograph_is_judged(page, files):
+def test_a_dropped_photograph_is_predicted(page, files):
     with open(files["leaf"], "rb") as file:  # noqa: PTH123
         content = base64.b64encode(file.read()).decode()
     page.evaluate(
@@ -80,7 +80,7 @@ def test_what_the_model_does_not_know_is_not_called_healthy(page, files):
     assert cards(page, 1).locator(".label").inner_text() == "Not a leaf that this model knows"
 
 
-def test_a_broken_file_is_named_and_the_next_one_is_judged(page, files):
+def test_a_broken_file_is_named_and_the_next_one_is_predicted(page, files):
     page.set_input_files("#files", [files["broken"], files["leaf"]])
     broken = cards(page, 2).filter(has_text="broken.jpg")
     assert broken.get_attribute("data-state") == "broken"
@@ -91,7 +91,7 @@ def test_a_broken_file_is_named_and_the_next_one_is_judged(page, files):
 def test_two_at_once_each_get_their_answer(page, files):
     page.set_input_files("#files", [files["leaf"], files["other"]])
     assert sorted(cards(page, 2).locator(".name").all_inner_texts()) == ["leaf.png", "other.png"]
-    assert page.locator("#summary").inner_text() == "2 judged"
+    assert page.locator("#summary").inner_text() == "2 predicted"
 
 
 def test_a_heat_map_is_shown_and_hidden_again(page, files):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from leaf.errors import LeafError
 from leaf.reading.decode import decode
-from leaf.serving.pixels import as_list, name_of, prepare
+from leaf.serving.classifier import as_list, name_of, prepare
 
 
 @pytest.fixture

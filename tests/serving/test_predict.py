@@ -140,7 +140,7 @@ def test_a_network_that_was_changed_after_training_is_refused(trained, tmp_path)
 
 
 def test_a_model_may_be_moved_with_its_three_files(trained, tmp_path, photographs, model):
-    for name in ("models/model.keras", "models/run.json", "data/scored/decision.json", "data/scored/known.npz"):
+    for name in ("models/model.keras", "models/run.json", "data/scored/decision.json", "data/scored/ood.npz"):
         shutil.copy(trained / name, tmp_path)
     assert leaf.load(tmp_path / "model.keras").predict(photographs) == model.predict(photographs)
 

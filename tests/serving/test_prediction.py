@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from leaf.serving.classifier import Prediction, as_csv, as_json, as_text
+from leaf.cli.predict import as_csv, as_json, as_text
+from leaf.serving.classifier import Prediction
 
 ROWS = [Prediction('a, "b".jpg', "healthy", 1 / 3, 0.4, True), Prediction("c.jpg", "unhealthy", 0.9, 0.4, False)]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import leaf
 from leaf.drawing import draw_leaf
-from leaf.serving.pixels import prepare
+from leaf.serving.classifier import prepare
 
 pytestmark = pytest.mark.slow
 COUNT = 20

@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from leaf.serving import middleware
-from leaf.serving.batcher import Turns
+from leaf.serving.batcher import Batcher
 from leaf.serving.web import PAGES, create_app
 
 
@@ -62,7 +62,7 @@ def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client):
 
 
 def test_an_upload_above_the_limit_is_refused_by_its_length(client):
-    answer = post(client, bytes(middleware.LARGEST + 100_000))
+    answer = post(client, bytes(middleware.MAX_UPLOAD + 100_000))
     assert (answer.status_code, answer.json()) == (413, {"error": middleware.TOO_LARGE})
 
 
@@ -99,7 +99,7 @@ def test_a_server_that_is_open_to_others_answers_to_any_name(stand_in):
 
 
 def test_too_many_waiting_images_are_told_to_come_again(stand_in, picture, monkeypatch):
-    monkeypatch.setattr("leaf.serving.web.Turns", lambda judge: Turns(judge, most=0))
+    monkeypatch.setattr("leaf.serving.web.Batcher", lambda predict: Batcher(predict, max_queue=0))
     with TestClient(create_app(stand_in)) as made:
         answer = post(made, picture)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -121,7 +121,7 @@ def test_a_browser_that_asks_for_nothing_there_gets_a_page_and_a_program_one_lin
 
 
 def test_a_fault_of_ours_shows_no_traceback(stand_in, picture):
-    stand_in.judge = lambda *_: 1 / 0
+    stand_in.predict_prepared = lambda *_: 1 / 0
     with TestClient(create_app(stand_in), raise_server_exceptions=False) as made:
         answer = post(made, picture)
     assert (answer.status_code, "Zero" in answer.text) == (500, False)

@@ -1,4 +1,4 @@
-"""A small network and data set that train in a moment."""
+"""A small network and data set that train in a moment, and a recipe made of the schema's defaults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,23 +6,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaf.training import Examples
+from leaf.params import Params
+from leaf.training import Dataset, Recipe
 
 SIZE = 16
 
 
-def _examples(count: int, seed: int) -> Examples:
+def _dataset(count: int, seed: int) -> Dataset:
     """Images of noise; those of class 1 are a little redder."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
     images = random.integers(0, 200, (count, SIZE, SIZE, 3))
     images[labels == 1, :, :, 0] += 30
-    return Examples(images.astype(np.uint8), np.arange(count), labels)
+    return Dataset(images.astype(np.uint8), np.arange(count), labels)
 
 
 @pytest.fixture(scope="session")
-def examples() -> Callable[[int, int], Examples]:
-    return _examples
+def dataset() -> Callable[[int, int], Dataset]:
+    return _dataset
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Callable[..., Recipe]:
+    """Make a recipe: the defaults of params.py, and what the arguments change."""
+    return lambda **changes: Recipe.from_params(Params(**changes))
 
 
 @pytest.fixture(scope="session")

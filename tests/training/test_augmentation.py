@@ -1,15 +1,19 @@
 """Random changes of the training images."""
 
-from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from leaf.training.augmentation import augment
+from leaf.params import Augmentation as Defaults
+from leaf.training.augmentation import make_augmenter
 from leaf.training.dataset import Batch
-from leaf.training.recipe import Changes as Set
+from leaf.training.recipe import Augmentation
 
-Changes = partial(Set, flip="none")
+
+def only(**values: Any) -> Augmentation:
+    """Augmentation that does what `values` say and nothing else."""
+    return Augmentation(**Defaults(**{"flip": "none", **values}).model_dump())
 
 
 def batch(weights: tuple[float, float] = (1.0, 1.0)) -> Batch:
@@ -19,32 +23,32 @@ def batch(weights: tuple[float, float] = (1.0, 1.0)) -> Batch:
     return Batch(images, labels, labels @ np.array(weights, np.float32))
 
 
-def changed(changes: Set, epoch: int = 1, step: int = 0, seed: int = 0) -> Batch:
-    change = augment(changes, seed)
-    assert change
-    return change(batch(), epoch, step)
+def changed(augmentation: Augmentation, epoch: int = 1, step: int = 0, seed: int = 0) -> Batch:
+    augmenter = make_augmenter(augmentation, seed)
+    assert augmenter
+    return augmenter(batch(), epoch, step)
 
 
 def test_no_change_is_no_augmentation() -> None:
-    assert augment(Changes(), 0) is None
+    assert make_augmenter(only(), 0) is None
 
 
 EACH = [
-    Changes(flip="horizontal"),
-    Changes(flip="vertical"),
-    Changes(flip="both"),
-    Changes(rotation=30),
-    Changes(zoom=0.3),
-    Changes(translation=0.2),
-    Changes(contrast=0.5),
-    Changes(rand_augment=0.5),
-    Changes(mixup=0.4),
-    Changes(cutmix=1.0),
+    only(flip="horizontal"),
+    only(flip="vertical"),
+    only(flip="both"),
+    only(rotation=30),
+    only(zoom=0.3),
+    only(translation=0.2),
+    only(contrast=0.5),
+    only(rand_augment=0.5),
+    only(mixup=0.4),
+    only(cutmix=1.0),
 ]
 
 
 @pytest.mark.parametrize("changes", EACH, ids=str)
-def test_each_change_repeats_for_the_same_step_and_differs_for_others(changes: Set) -> None:
+def test_each_change_repeats_for_the_same_step_and_differs_for_others(changes: Augmentation) -> None:
     first, again = changed(changes), changed(changes)
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     others = [changed(changes, epoch=2).images, changed(changes, step=1).images, changed(changes, seed=1).images]
@@ -53,7 +57,7 @@ def test_each_change_repeats_for_the_same_step_and_differs_for_others(changes: S
 
 
 @pytest.mark.parametrize("changes", EACH, ids=str)
-def test_each_change_keeps_shape_type_and_range(changes: Set) -> None:
+def test_each_change_keeps_shape_type_and_range(changes: Augmentation) -> None:
     images = changed(changes).images
     assert images.shape == (8, 16, 16, 3)
     assert images.dtype == np.float32
@@ -62,14 +66,14 @@ def test_each_change_keeps_shape_type_and_range(changes: Set) -> None:
 
 
 def test_a_flip_only_moves_pixels() -> None:
-    images = changed(Changes(flip="both")).images
+    images = changed(only(flip="both")).images
     assert (np.sort(images, axis=None) == np.sort(batch().images, axis=None)).all()
 
 
 def test_mixed_labels_add_up_to_one_and_weights_mix_with_them() -> None:
-    change = augment(Changes(mixup=0.5), 0)
-    assert change
-    mixed = change(batch((3.0, 1.0)), 1, 0)
+    augmenter = make_augmenter(only(mixup=0.5), 0)
+    assert augmenter
+    mixed = augmenter(batch((3.0, 1.0)), 1, 0)
     np.testing.assert_allclose(mixed.labels.sum(axis=1), 1, rtol=1e-6)
     assert ((mixed.labels > 0.01).all(axis=1)).any()
     assert (mixed.weights >= 0.999).all()

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from leaf.training.callbacks import CURVES, curves
+from leaf.training.callbacks import CURVES, dvclive_callback
 
 ROWS = [dict.fromkeys(CURVES, 0.5) | {"epoch": epoch, "phase": 2} for epoch in (1, 2)]
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    with curves(folder) as follow:
+    with dvclive_callback(folder) as on_epoch_end:
         for row in ROWS:
-            follow(row)
+            on_epoch_end(row)
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -5,12 +5,12 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.networks import build, load, probabilities, save
-from leaf.training import Examples, Recipe, fix_seeds
+from leaf.params import Params
+from leaf.training import Dataset, Recipe, fix_seeds
+from leaf.training.checkpoint import locked_checkpoint
 from leaf.training.detectors import fit_constants, train_detector
-from leaf.training.recipe import Rate
-from leaf.training.state import keeping
 
-FAST = Rate(policy="constant", base=3e-3, max=3e-3)
+FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +32,17 @@ def _spotted(image, random):
     return image
 
 
-def _fit(name, leaves, epochs, keeper=None, follow=None):
+def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     images, labels = leaves
     fix_seeds(3)
     model = build(name, 32, seed=3)
     rows = np.arange(64)
-    learnt = Examples(images, rows, labels[:64])
-    held = Examples(images, np.arange(64, 96), labels[64:])
-    recipe = Recipe(seed=3, batch_size=16, epochs=epochs, patience=99, monitor="validation_loss", learning_rate=FAST)
-    result = train_detector(model, learnt, held, recipe, keeper=keeper, follow=follow, quiet=True)
+    dataset = Dataset(images, rows, labels[:64])
+    validation = Dataset(images, np.arange(64, 96), labels[64:])
+    params = Params(seed=3, batch_size=16, epochs=epochs, patience=99, monitor="validation_loss", learning_rate=FAST)
+    recipe = Recipe.from_params(params)
+    options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end, "quiet": True}
+    result = train_detector(model, dataset, validation, recipe, **options)
     return model, result
 
 
@@ -58,9 +60,9 @@ def test_a_score_that_points_the_wrong_way_is_given_no_weight():
 
 def test_without_healthy_images_training_is_refused(leaves):
     images, labels = leaves
-    spotted = Examples(images, np.flatnonzero(labels == 1), np.ones(48, int))
+    spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
     with pytest.raises(LeafError, match="no image of the first class"):
-        train_detector(build("autoencoder", 32), spotted, spotted, Recipe(), quiet=True)
+        train_detector(build("autoencoder", 32), spotted, spotted, Recipe.from_params(Params()), quiet=True)
 
 
 @pytest.mark.slow
@@ -68,7 +70,7 @@ def test_running_out_of_gpu_memory_names_batch_size(leaves, monkeypatch):
     def exhausted(*arguments):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # as JAX says it
 
-    monkeypatch.setattr("leaf.training.detectors.Reconstructing.update", exhausted)
+    monkeypatch.setattr("leaf.training.detectors.AutoencoderStep.train_on_batch", exhausted)
     with pytest.raises(LeafError, match=r"^batch_size: memory does not hold a step of 16 images; .* for example 8$"):
         _fit("autoencoder", leaves, 1)
 
@@ -102,10 +104,10 @@ def test_a_detector_that_was_killed_ends_with_the_same_bytes(whole, leaves, tmp_
         if row["epoch"] == 2:
             raise KilledError
 
-    with pytest.raises(KilledError), keeping("run", tmp_path) as keeper:
-        _fit(name, leaves, 5, keeper, kill)
-    with keeping("run", tmp_path) as keeper:
-        resumed, again = _fit(name, leaves, 5, keeper)
+    with pytest.raises(KilledError), locked_checkpoint("run", tmp_path) as checkpoint_file:
+        _fit(name, leaves, 5, checkpoint_file, kill)
+    with locked_checkpoint("run", tmp_path) as checkpoint_file:
+        resumed, again = _fit(name, leaves, 5, checkpoint_file)
     save(model, tmp_path / "whole.keras")
     save(resumed, tmp_path / "resumed.keras")
     assert again.history == result.history

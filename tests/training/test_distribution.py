@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from keras import backend
 
 from leaf.errors import LeafError
 from leaf.training import Recipe
-from leaf.training.distribution import join, run_on_all_nodes
+from leaf.training.distribution import run_on_all_nodes, set_up_distribution
 
-WORKER = Path(__file__).with_name("together.py")
-IMAGES, EPOCHS = 64, 3  # together.py's
+WORKER = Path(__file__).with_name("distributed_worker.py")
+IMAGES, EPOCHS = 64, 3  # distributed_worker.py's
 TOLERANCE = 1e-5  # relative; measured 2e-7: the sums over a batch are taken in another order
 
 
@@ -43,9 +44,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["plain", "micro_batch", "averaged", "changed"])
-def test_two_processes_give_the_curve_of_one(outcomes: dict[str, Any], recipe: str) -> None:
-    alone, *pair = (np.array(outcomes[name]["curves"][recipe]) for name in "012")
+@pytest.mark.parametrize("name", ["plain", "micro_batch", "averaged", "changed"])
+def test_two_processes_give_the_curve_of_one(outcomes: dict[str, Any], name: str) -> None:
+    alone, *pair = (np.array(outcomes[process]["curves"][name]) for process in "012")
     assert alone.shape == (EPOCHS, 4)
     for one in pair:
         np.testing.assert_allclose(one, alone, rtol=TOLERANCE)
@@ -66,11 +67,11 @@ def test_a_batch_that_the_devices_cannot_share_is_one_line_from_one_process(outc
     assert said == ["", "batch_size: 15; valid: a multiple of 2, the number of devices", "2"]
 
 
-def test_another_backend_is_one_line() -> None:
+def test_another_backend_is_one_line(recipe: Callable[..., Recipe]) -> None:
     if backend.backend() == "jax":
         pytest.skip("this is JAX")
     with pytest.raises(LeafError, match=r"^distribution: data_parallel needs Keras on JAX, and it runs on \w+; set "):
-        join(Recipe(distribution="data_parallel"))
+        set_up_distribution(recipe(distribution="data_parallel"))
 
 
 def test_several_nodes_for_a_training_on_one_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
+from leaf.params import Params
 from leaf.training import Recipe, train
-from leaf.training.callbacks import figures
-from leaf.training.recipe import Changes, Rate
+from leaf.training.trainer import loss_and_accuracy
 
-RATE = Rate(base=1e-3, max=1e-2, step_epochs=2)
-RECIPE = Recipe(epochs=4, patience=9, batch_size=16, learning_rate=RATE)
+RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
+RECIPE = Recipe.from_params(Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE))
 pytestmark = pytest.mark.slow
 
 
-def fit(network: Any, examples: Any, recipe: Recipe, **options: Any) -> tuple[Any, Any]:
+def fit(network: Any, dataset: Any, recipe: Recipe, **options: Any) -> tuple[Any, Any]:
     model = options.pop("model", None) or network()
     freeze = options.pop("freeze", lambda depth: None)
-    return model, train(model, examples(72, 0), examples(40, 1), recipe, freeze=freeze, quiet=True, **options)
+    return model, train(model, dataset(72, 0), dataset(40, 1), recipe, freeze=freeze, quiet=True, **options)
 
 
 @pytest.fixture(scope="module")
-def fitted(network: Callable[..., Any], examples: Callable[..., Any]) -> tuple[Any, Any]:
-    return fit(network, examples, RECIPE)
+def fitted(network: Callable[..., Any], dataset: Callable[..., Any]) -> tuple[Any, Any]:
+    return fit(network, dataset, RECIPE)
 
 
 def test_the_history_has_a_row_per_epoch(fitted: Any) -> None:
@@ -41,18 +41,18 @@ def test_the_learning_rate_is_that_of_the_epochs_last_update(fitted: Any) -> Non
     assert [row["learning_rate"] for row in result.history] == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_best_epochs_weights_are_restored(fitted: Any, examples: Any) -> None:
+def test_the_best_epochs_weights_are_restored(fitted: Any, dataset: Any) -> None:
     model, result = fitted
-    again = figures(model, examples(40, 1), 16)
+    again = loss_and_accuracy(model, dataset(40, 1), 16)
     assert again["accuracy"] == result.best["validation_accuracy"]
     assert again["accuracy"] == max(row["validation_accuracy"] for row in result.history)
     assert again["loss"] == pytest.approx(result.best["validation_loss"], abs=1e-6)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(fitted: Any, network: Any, examples: Any) -> None:
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(fitted: Any, network: Any, dataset: Any) -> None:
     model, result = fitted
-    again, repeated = fit(network, examples, RECIPE)
-    other, _ = fit(network, examples, replace(RECIPE, seed=7))
+    again, repeated = fit(network, dataset, RECIPE)
+    other, _ = fit(network, dataset, replace(RECIPE, seed=7))
     assert repeated.history == result.history
     assert equal_weights(model, again)
     assert not equal_weights(model, other)
@@ -62,30 +62,32 @@ def equal_weights(one: Any, other: Any) -> bool:
     return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
-def test_it_stops_early_where_nothing_gets_better(network: Any, examples: Any) -> None:
-    still = replace(RECIPE, patience=2, learning_rate=Rate("constant", 0.0, 1e-12))
-    _, result = fit(network, examples, replace(still, monitor="validation_accuracy", epochs=9))
+def test_it_stops_early_where_nothing_gets_better(network: Any, dataset: Any) -> None:
+    still = replace(
+        RECIPE, patience=2, learning_rate=replace(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
+    )
+    _, result = fit(network, dataset, replace(RECIPE, patience=2, epochs=9, learning_rate=still))
     assert result.stopped == "early"
     assert len(result.history) == result.best["epoch"] + 2
 
 
-def test_the_backbone_is_frozen_first_and_patience_starts_anew(network: Any, examples: Any) -> None:
+def test_the_backbone_is_frozen_first_and_patience_starts_anew(network: Any, dataset: Any) -> None:
     frozen: list[Any] = []
     recipe = replace(RECIPE, epochs=3, frozen_epochs=2, frozen_learning_rate=0.05, freeze_depth=1, patience=1)
-    _, result = fit(network, examples, recipe, freeze=frozen.append)
+    _, result = fit(network, dataset, recipe, freeze=frozen.append)
     assert frozen == ["all", 1]
     assert [(row["phase"], round(row["learning_rate"], 4)) for row in result.history[:2]] == [(1, 0.05)] * 2
     assert result.history[2]["phase"] == 2
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(network: Any, examples: Any) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(network: Any, dataset: Any) -> None:
     model = network()
     model.layers[-1].bias.assign([np.nan, 0.0])
     with pytest.raises(LeafError, match=r"^training: a loss of nan in epoch 1, step 1 of 5; lower learning_rate.max"):
-        fit(network, examples, RECIPE, model=model)
+        fit(network, dataset, RECIPE, model=model)
 
 
-def test_running_out_of_gpu_memory_ends_in_a_line_that_names_micro_batch(network: Any, examples: Any) -> None:
+def test_running_out_of_gpu_memory_ends_in_a_line_that_names_micro_batch(network: Any, dataset: Any) -> None:
     class ResourceExhaustedError(Exception):
         """What TensorFlow raises; JAX says RESOURCE_EXHAUSTED in the text of another."""
 
@@ -96,10 +98,10 @@ def test_running_out_of_gpu_memory_ends_in_a_line_that_names_micro_batch(network
 
     model.train_on_batch = raise_it
     with pytest.raises(LeafError, match=r"^micro_batch: memory does not hold a step of 16 images; .* for example 8:"):
-        fit(network, examples, RECIPE, model=model)
+        fit(network, dataset, RECIPE, model=model)
 
 
-def test_another_fault_in_a_step_keeps_its_traceback(network: Any, examples: Any) -> None:
+def test_another_fault_in_a_step_keeps_its_traceback(network: Any, dataset: Any) -> None:
     model = network()
 
     def raise_it(*arrays: Any, **options: Any) -> None:
@@ -107,15 +109,15 @@ def test_another_fault_in_a_step_keeps_its_traceback(network: Any, examples: Any
 
     model.train_on_batch = raise_it
     with pytest.raises(ValueError, match="ours"):
-        fit(network, examples, RECIPE, model=model)
+        fit(network, dataset, RECIPE, model=model)
 
 
-def test_eight_micro_batches_of_64_give_the_update_of_512(network: Any, examples: Any) -> None:
-    whole = Recipe(epochs=2, batch_size=512, learning_rate=RATE)
+def test_eight_micro_batches_of_64_give_the_update_of_512(network: Any, dataset: Any) -> None:
+    whole = replace(RECIPE, epochs=2, batch_size=512)
     ends = [flat(network(dropout=0.0, normalized=False))]
     for recipe in (whole, replace(whole, micro_batch=64)):
         model = network(dropout=0.0, normalized=False)
-        train(model, examples(1000, 0), examples(40, 1), recipe, freeze=lambda depth: None, quiet=True)
+        train(model, dataset(1000, 0), dataset(40, 1), recipe, freeze=lambda depth: None, quiet=True)
         ends.append(flat(model))
     start, at_once, in_parts = ends
     np.testing.assert_allclose(in_parts, at_once, atol=2e-5)
@@ -126,15 +128,15 @@ def flat(model: Any) -> np.ndarray:
     return np.concatenate([weight.ravel() for weight in model.get_weights()])
 
 
-def test_weight_averaging_keeps_and_judges_the_average(network: Any, examples: Any) -> None:
-    plain, _ = fit(network, examples, replace(RECIPE, epochs=1, weight_averaging=0))
-    averaged, result = fit(network, examples, replace(RECIPE, epochs=1, weight_averaging=0.9))
+def test_weight_averaging_keeps_and_judges_the_average(network: Any, dataset: Any) -> None:
+    plain, _ = fit(network, dataset, replace(RECIPE, epochs=1, weight_averaging=0))
+    averaged, result = fit(network, dataset, replace(RECIPE, epochs=1, weight_averaging=0.9))
     assert not equal_weights(plain, averaged)
-    assert figures(averaged, examples(40, 1), 16)["accuracy"] == result.best["validation_accuracy"]
+    assert loss_and_accuracy(averaged, dataset(40, 1), 16)["accuracy"] == result.best["validation_accuracy"]
 
 
-def test_every_optimizer_and_change_of_images_trains(network: Any, examples: Any) -> None:
-    changes = Changes("both", 20, 0.1, 0.1, 0.2, 0, 0.2, 1.0)
+def test_every_optimizer_and_change_of_images_trains(network: Any, dataset: Any) -> None:
+    changes = replace(RECIPE.augmentation, rotation=20, zoom=0.1, translation=0.1, contrast=0.2, mixup=0.2, cutmix=1.0)
     recipe = replace(RECIPE, epochs=1, optimizer="adamw", weight_decay=0.05, label_smoothing=0.1, augmentation=changes)
-    _, result = fit(network, examples, replace(recipe, balance="class_weight"))
+    _, result = fit(network, dataset, replace(recipe, balance="class_weight"))
     assert np.isfinite(result.best["loss"])

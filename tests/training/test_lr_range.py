@@ -8,7 +8,6 @@ import pytest
 
 from leaf.cli.lr_range import RangeTest, drawing, propose, range_test, smooth
 from leaf.errors import LeafError
-from leaf.training import Recipe
 
 
 def test_base_and_max_lie_where_the_fall_begins_and_has_nearly_ended() -> None:
@@ -25,9 +24,11 @@ def test_a_loss_that_never_falls_is_one_line() -> None:
         propose([1e-3, 1e-2], [0.5, 0.6])
 
 
-def test_limits_in_the_wrong_order_are_refused(network: Callable[..., Any], examples: Callable[..., Any]) -> None:
+def test_limits_in_the_wrong_order_are_refused(
+    network: Callable[..., Any], dataset: Callable[..., Any], recipe: Callable[..., Any]
+) -> None:
     with pytest.raises(LeafError, match="0 < lowest < highest"):
-        range_test(network(), examples(8, 0), Recipe(), lowest=1.0, highest=0.1)
+        range_test(network(), dataset(8, 0), recipe(), lowest=1.0, highest=0.1)
 
 
 def test_the_drawing_is_svg_that_names_base_and_max() -> None:
@@ -40,10 +41,10 @@ def test_the_drawing_is_svg_that_names_base_and_max() -> None:
 
 @pytest.mark.slow
 def test_the_rate_grows_by_a_factor_until_the_loss_diverges(
-    network: Callable[..., Any], examples: Callable[..., Any]
+    network: Callable[..., Any], dataset: Callable[..., Any], recipe: Callable[..., Any]
 ) -> None:
     model = network()
-    test = range_test(model, examples(72, 0), Recipe(batch_size=16), 1e-4, 1e3, updates=60, quiet=True)
+    test = range_test(model, dataset(72, 0), recipe(batch_size=16), 1e-4, 1e3, updates=60, quiet=True)
     assert test.rates[1] / test.rates[0] == pytest.approx(10 ** (7 / 59))
     assert len(test.rates) == len(test.losses) == len(test.smoothed) < 60
     assert 1e-4 <= test.base <= test.max < test.rates[-1]

@@ -28,11 +28,11 @@ function add(files) {
 }
 
 function next() {
-  summary.textContent = done < added ? `${done} of ${added} judged` : added ? `${added} judged` : "";
+  summary.textContent = done < added ? `${done} of ${added} predicted` : added ? `${added} predicted` : "";
   while (running < AT_ONCE && waiting.length) {
     running += 1;
     const { file, card } = waiting.shift();
-    judge(file, card).finally(() => { running -= 1; done += 1; next(); });
+    predict(file, card).finally(() => { running -= 1; done += 1; next(); });
   }
 }
 
@@ -44,7 +44,7 @@ async function ask(path, file) {
   return answer;
 }
 
-async function judge(file, card) {
+async function predict(file, card) {
   try {
     show(card, await (await ask("/api/predict", file)).json());
   } catch (error) {

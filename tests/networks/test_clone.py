@@ -7,12 +7,12 @@ from keras.src.applications.convnext import ConvNeXt  # the constructor behind t
 
 from leaf import store
 from leaf.networks import backbone_operations, build
-from leaf.networks.rewriting import rewritten
+from leaf.networks.build import clone
 
 
 @pytest.fixture(scope="module")
 def pair():
-    """A small ConvNeXt as keras.applications builds it, and its rewritten twin with the same weights."""
+    """A small ConvNeXt as keras.applications builds it, and its clone with the same weights."""
     stock = ConvNeXt(
         (1, 1, 2, 1),
         (8, 16, 24, 32),
@@ -24,13 +24,13 @@ def pair():
     )
     random = np.random.default_rng(0)
     stock.set_weights([random.normal(0, 0.3, weight.shape).astype(np.float32) for weight in stock.weights])
-    twin = rewritten(stock.get_config(), "tiny", 1, "float32")
+    cloned = clone(stock, "tiny", 1, "float32")
     arrays = [
         value.transpose(0, 1, 3, 2) if value.shape != own.shape else value
-        for value, own in zip(stock.get_weights(), twin.weights, strict=True)
+        for value, own in zip(stock.get_weights(), cloned.weights, strict=True)
     ]
-    twin.set_weights(arrays)
-    return stock, twin
+    cloned.set_weights(arrays)
+    return stock, cloned
 
 
 def test_same_function_within_1e_5(pair, images):
@@ -40,17 +40,17 @@ def test_same_function_within_1e_5(pair, images):
 
 
 def test_same_parameters_and_operations(pair):
-    stock, twin = pair
-    assert stock.count_params() == twin.count_params()
-    assert len(stock.operations) == len(twin.operations)
-    assert [type(a).__name__ for a in twin.operations if "depthwise" in a.name] == ["DepthwiseConv2D"] * 5
+    stock, cloned = pair
+    assert stock.count_params() == cloned.count_params()
+    assert len(stock.operations) == len(cloned.operations)
+    assert [type(a).__name__ for a in cloned.operations if "depthwise" in a.name] == ["DepthwiseConv2D"] * 5
 
 
 def test_names_do_not_depend_on_what_was_built_before(pair):
-    stock, twin = pair
+    stock, cloned = pair
     keras.layers.Add()
-    again = rewritten(stock.get_config(), "tiny", 1, "float32")
-    assert [operation.name for operation in again.operations] == [operation.name for operation in twin.operations]
+    again = clone(stock, "tiny", 1, "float32")
+    assert [operation.name for operation in again.operations] == [operation.name for operation in cloned.operations]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Train with `distribution: data_parallel` as one of several processes, and write down what happened as JSON.
 
-python together.py OUT      the other processes are named by Keras's own KERAS_DISTRIBUTION_… variables
+python distributed_worker.py OUT      the other processes are named by Keras's own KERAS_DISTRIBUTION_… variables
 """
 
 import hashlib
@@ -16,33 +16,33 @@ import numpy as np
 from keras import layers
 
 from leaf.errors import LeafError
-from leaf.training import Examples, Recipe, fix_seeds, train
-from leaf.training.distribution import PROCESSES, join
-from leaf.training.recipe import Changes, Rate
+from leaf.params import Params
+from leaf.training import Dataset, Recipe, fix_seeds, train
+from leaf.training.distribution import PROCESSES, set_up_distribution
 
 SIZE, IMAGES, EPOCHS = 16, 64, 3
-PLAIN: dict[str, Any] = {"augmentation": Changes(flip="none")}
+PLAIN: dict[str, Any] = {"augmentation": {"flip": "none"}}
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "micro_batch": {"micro_batch": 4},
     "averaged": {"weight_averaging": 0.9, "frozen_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
-    "changed": {"augmentation": Changes(rotation=10, mixup=0.2)},
+    "changed": {"augmentation": {"rotation": 10, "mixup": 0.2}},
 }
 
 
 def recipe(**choices: Any) -> Recipe:
-    rate = Rate(base=1e-3, max=1e-2, step_epochs=2)
+    rate = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
     fixed: dict[str, Any] = {"epochs": EPOCHS, "patience": 9, "learning_rate": rate, "distribution": "data_parallel"}
-    return Recipe(**{"batch_size": 16, **fixed, **choices})
+    return Recipe.from_params(Params(**{"batch_size": 16, **fixed, **choices}))
 
 
-def examples(count: int, seed: int) -> Examples:
+def dataset(count: int, seed: int) -> Dataset:
     """Images of noise; those of class 1 are a little redder."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
     images = random.integers(0, 200, (count, SIZE, SIZE, 3))
     images[labels == 1, :, :, 0] += 30
-    return Examples(images.astype(np.uint8), np.arange(count), labels)
+    return Dataset(images.astype(np.uint8), np.arange(count), labels)
 
 
 def network() -> keras.Model:
@@ -67,9 +67,9 @@ def counting(seen: Counter[str]) -> None:
 
 
 def refused() -> str:
-    """What is said of a batch that two processes cannot share evenly; joins them all the same."""
+    """What is said of a batch that two processes cannot share evenly; it joins them all the same."""
     try:
-        join(recipe(batch_size=15))
+        set_up_distribution(recipe(batch_size=15))
     except (LeafError, SystemExit) as error:
         os.environ.pop(PROCESSES, None)  # joined by now, which is done once
         return str(error)
@@ -83,9 +83,9 @@ def main(out: Path) -> None:
     for name, choices in RECIPES.items():
         seen.clear()
         fix_seeds(0)
-        join(recipe(**choices))
+        set_up_distribution(recipe(**choices))
         result = train(
-            network(), examples(IMAGES, 0), examples(40, 1), recipe(**choices), freeze=lambda _: None, quiet=True
+            network(), dataset(IMAGES, 0), dataset(40, 1), recipe(**choices), freeze=lambda _: None, quiet=True
         )
         keys = ("loss", "accuracy", "validation_loss", "validation_accuracy")
         said["curves"][name] = [[row[key] for key in keys] for row in result.history]

@@ -1,4 +1,4 @@
-"""Save a network so that equal weights are an equal file; load one so that nothing in the file is run."""
+"""Save a network so that equal weights give an equal file; load one without running code from the file."""
 
 import json
 import math
@@ -17,26 +17,18 @@ from leaf.errors import LeafError
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 32 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
 
+# fmt: off
 _LAYERS = (
-    *("Activation", "Add", "AveragePooling2D", "BatchNormalization", "Conv2D", "Conv2DTranspose", "Dense"),
-    *("DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "InputLayer", "LayerNormalization"),
-    *(
-        "LeakyReLU",
-        "MaxPooling2D",
-        "Multiply",
-        "ReLU",
-        "Rescaling",
-        "Reshape",
-        "SeparableConv2D",
-        "Subtract",
-        "UpSampling2D",
-    ),
-    "ZeroPadding2D",
+    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Conv2D", "Conv2DTranspose", "Dense",
+    "DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "InputLayer", "LayerNormalization",
+    "LeakyReLU", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Subtract",
+    "UpSampling2D", "ZeroPadding2D",
 )
 _INITIALIZERS = (
-    *("Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Ones", "Orthogonal", "RandomNormal"),
-    *("RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros"),
+    "Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Ones", "Orthogonal", "RandomNormal",
+    "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
 )
+# fmt: on
 _OURS = {
     "CaffePreprocessing": "leaf.networks.layers",
     "LayerScale": "leaf.networks.layers",
@@ -45,14 +37,14 @@ _OURS = {
     "ScoreLogits": "leaf.networks.detector",
     "SpectralConv2D": "leaf.networks.gan",
 }
-_KNOWN = (
+_ALLOWED = (
     {("keras.layers", name, None) for name in _LAYERS}
     | {("keras.initializers", name, None) for name in _INITIALIZERS}
     | {("keras", "Sequential", None), ("keras", "DTypePolicy", None)}
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
     | {(module, name, f"leaf>{name}") for name, module in _OURS.items()}
 )
-# A plain string names a function here; one that another library registered is not for a file to call.
+# Under these keys a plain string names a function; a file may name no other than these activations.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
@@ -100,10 +92,10 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
         return
     named = (node.get("module"), node["class_name"], node.get("registered_name"))
     try:
-        known = named in _KNOWN
+        allowed = named in _ALLOWED
     except TypeError:  # a list or mapping where a name belongs
-        known = False
-    if not known:
+        allowed = False
+    if not allowed:
         module, name, registered = (str(part)[:80] for part in named)
         more = f" (registered as {registered})" if registered not in ("None", name) else ""
         raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a network that `train` saved")
@@ -136,7 +128,7 @@ def _plain(value: Any) -> bool:
     )
 
 
-_HEADER = 4096  # bytes that HDF5 and JSON take for a variable beside its values, and to spare
+_HEADER = 4096  # bytes, more than HDF5 and JSON take for a variable beside its values
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
 
 
@@ -148,7 +140,7 @@ def save(model: keras.Model, path: str | Path) -> None:
     config = keras.saving.serialize_keras_object(bare)
     metadata = {"keras_version": keras.__version__, "date_saved": "1980-01-01@00:00:00"}
     with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
-        _make_sure_of_room(partial, 2 * sum(4 * math.prod(each.shape) + _HEADER for each in bare.variables), path)
+        _check_free_space(partial, 2 * sum(4 * math.prod(each.shape) + _HEADER for each in bare.variables), path)
         variables = Path(folder) / "model.weights.h5"
         bare.save_weights(variables)
         with zipfile.ZipFile(partial, "w") as file:
@@ -159,8 +151,8 @@ def save(model: keras.Model, path: str | Path) -> None:
                     target.write(block)
 
 
-def _make_sure_of_room(partial: Path, size: int, path: str | Path) -> None:
-    """Raise OSError that names `path` where `size` bytes have no room; HDF5 would add tracebacks of its own."""
+def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
+    """Raise OSError that names `path` where the disk lacks `size` bytes; HDF5 would print tracebacks of its own."""
     with partial.open("wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)

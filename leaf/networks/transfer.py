@@ -1,4 +1,4 @@
-"""Start a backbone from published weights, or from a network trained before."""
+"""Transfer learning: pretrained weights for the backbone of a classifier, and freezing its first operations."""
 
 from pathlib import Path
 
@@ -8,21 +8,22 @@ import numpy as np
 from leaf import store
 from leaf.errors import LeafError
 from leaf.networks import registry
-from leaf.networks.checkpoint import load
-from leaf.networks.freezing import backbone_operations
+from leaf.networks.saving import load
 
+# A classifier's own operations around the backbone. Those of keras.applications count their input as the first.
+_AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 _SUFFIXES = (".h5", ".keras")
 
 
-def transfer(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
-    """Give the network `body` (image to pooled features) the weights that `weights` names.
+def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
+    """Set the weights of the network `body` (image to pooled features) to those that `weights` names.
 
     Args:
         body: the backbone's operations, without a head.
         backbone: its name.
         image_size: side of its images, in pixels.
         weights: `imagenet`; or a file: `.h5` as keras.applications publishes it (no top), `.weights.h5`, or a
-            `.keras` file of the same backbone that `saving.save` wrote.
+            `.keras` file of the same backbone that `save` wrote.
         sha256: of the file, in hex.
 
     Raises:
@@ -96,3 +97,31 @@ def _stock(image_size: int) -> dict[str, object]:
 
 def _arrays(model: keras.Model) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def backbone_operations(model: keras.Model) -> list[keras.Operation]:
+    """Give the backbone's operations in order, its input first, as keras.applications' network alone would have them.
+
+    Operations, not layers: Keras 3 counts an addition of two tensors as an operation that is no layer, where Keras 2
+    counted a layer; so the depths that reports of Keras 2 give hold for operations.
+    """
+    return [operation for operation in model.operations if operation.name not in _AROUND]
+
+
+def freeze(model: keras.Model, depth: int | str, normalization: bool = False) -> None:
+    """Freeze the first `depth` operations of the backbone and let all others learn; `all` freezes every one.
+
+    A frozen BatchNormalization runs in inference mode: its moving statistics stay. `normalization` freezes those of
+    the whole backbone: a network whose statistics are of other images would otherwise jump when it thaws.
+
+    Raises:
+        LeafError: where the backbone has fewer operations.
+    """
+    operations = backbone_operations(model)
+    count = len(operations) if depth == "all" else depth
+    if not isinstance(count, int) or not 0 <= count <= len(operations):
+        raise LeafError(f"freeze_depth: {depth}; valid: 0 to {len(operations)} for {model.name}, or all")
+    for number, operation in enumerate(operations):
+        if isinstance(operation, keras.layers.Layer):
+            kept = normalization and isinstance(operation, keras.layers.BatchNormalization)
+            operation.trainable = number >= count and not kept

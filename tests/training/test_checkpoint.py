@@ -1,0 +1,139 @@
+"""The checkpoint on disk."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leaf.training.checkpoint import (
+    KEPT_DAYS,
+    Checkpoint,
+    CheckpointFile,
+    checkpoint_folder,
+    locked_checkpoint,
+    training_key,
+)
+
+CHECKPOINT = Checkpoint({"epoch": 3}, {"model": [np.arange(5.0), np.zeros((2, 2), np.uint32)], "best": []})
+
+
+@pytest.fixture
+def checkpoint_file(tmp_path: Path) -> CheckpointFile:
+    return CheckpointFile(tmp_path / "key.npz")
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    again = checkpoint_file.load()
+    assert again
+    assert again.values == CHECKPOINT.values
+    assert (again.arrays["model"][0] == CHECKPOINT.arrays["model"][0]).all()
+    assert again.arrays["model"][1].dtype == np.uint32
+    assert again.arrays["best"] == []
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(checkpoint_file: CheckpointFile) -> None:
+    assert checkpoint_file.load() is None
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_a_truncated_checkpoint_is_ignored_with_a_warning(checkpoint_file: CheckpointFile, share: float) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    whole = checkpoint_file.path.read_bytes()
+    checkpoint_file.path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.warns(UserWarning, match="training starts anew"):
+        assert checkpoint_file.load() is None
+
+
+def test_a_changed_byte_is_noticed(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    content = bytearray(checkpoint_file.path.read_bytes())
+    at = content.index(np.arange(5.0).tobytes())
+    content[at + 9] ^= 1
+    checkpoint_file.path.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="training starts anew"):
+        assert checkpoint_file.load() is None
+
+
+def test_the_checkpoint_of_another_training_is_ignored_with_a_warning(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    foreign = CheckpointFile(checkpoint_file.path.with_stem("other"))
+    checkpoint_file.path.rename(foreign.path)
+    with pytest.warns(UserWarning, match="another training"):
+        assert foreign.load() is None
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run(checkpoint_file: CheckpointFile) -> None:
+    np.savez(checkpoint_file.path, header=np.array([print], dtype=object))
+    with pytest.warns(UserWarning, match="training starts anew"):
+        assert checkpoint_file.load() is None
+
+
+def test_the_checkpoint_goes_when_the_training_ends_well_and_stays_when_not(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with locked_checkpoint("k", tmp_path) as checkpoint_file:
+            checkpoint_file.save(CHECKPOINT)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "k.npz").exists()
+    with locked_checkpoint("k", tmp_path) as checkpoint_file:
+        assert checkpoint_file.load()
+    assert not (tmp_path / "k.npz").exists()
+
+
+def test_a_second_process_of_one_training_says_so_and_waits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with locked_checkpoint("k", tmp_path):
+            entered.set()
+
+    with locked_checkpoint("k", tmp_path):
+        other = threading.Thread(target=second)
+        other.start()
+        time.sleep(0.2)
+        assert not entered.is_set()
+    other.join(5)
+    assert entered.is_set()
+    assert f"process {os.getpid()} is doing this same training" in capsys.readouterr().err
+
+
+def test_a_marker_says_that_the_training_is_to_be_run_again_until_it_resumes(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.mark_requeue(3)
+    assert checkpoint_file.requeue.exists()
+    checkpoint_file.load()
+    assert not checkpoint_file.requeue.exists()
+
+
+def test_checkpoints_that_were_not_used_for_long_are_removed(tmp_path: Path) -> None:
+    old = CheckpointFile(tmp_path / "old.npz")
+    old.save(CHECKPOINT)
+    past = time.time() - (KEPT_DAYS + 1) * 86400
+    os.utime(old.path, (past, past))
+    with locked_checkpoint("new", tmp_path):
+        assert not old.path.exists()
+
+
+def test_the_folder_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert checkpoint_folder() == Path("/x/leaf/training")
+    monkeypatch.setenv("LEAF_STATE", "/s")
+    assert checkpoint_folder() == Path("/s/training")
+
+
+def test_the_key_moves_with_parameters_weights_and_code(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "a.py").write_text("x = 1")
+    weights = [np.zeros(3, np.float32)]
+    keys = {training_key({"epochs": 3}, weights, [code]), training_key({"epochs": 3}, weights, [code])}
+    assert len(keys) == 1
+    keys |= {training_key({"epochs": 4}, weights, [code]), training_key({"epochs": 3}, [weights[0] + 1], [code])}
+    (code / "a.py").write_text("x = 2")
+    keys.add(training_key({"epochs": 3}, weights, [code]))
+    assert len(keys) == 4
