@@ -101,6 +101,17 @@ class Params(Group):
         "where the photographs are",
         min_length=1,
     )
+    labels: str = _key(
+        "data/labels.csv",
+        "a CSV or TSV table with a column that names the file, and any of label, group, split",
+        "what is known of each photograph of a folder, where the folders do not say it; without rows it says nothing",
+        min_length=1,
+    )
+    group_by: Literal["none", "folder"] = _key(
+        "none",
+        "none, folder",
+        "folder: photographs of one folder below the class show one plant, kept together",
+    )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
         "auto, a list of two names or more, or a mapping of names to patterns such as {healthy: ['*healthy'], "

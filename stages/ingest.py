@@ -21,7 +21,17 @@ def main() -> None:
     skip = params.unreadable == "skip"
     try:
         with tqdm(desc="reading", unit=" images", disable=None) as progress:
-            result = ingest(params.dataset, IMAGES, params.classes, params.image_size, skip, progress, params.ignore)
+            result = ingest(
+                params.dataset,
+                IMAGES,
+                params.classes,
+                params.image_size,
+                skip,
+                progress,
+                ignore=params.ignore,
+                labels=params.labels,
+                group_by=params.group_by,
+            )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None
     write_table(result.index, INDEX)
@@ -42,9 +52,15 @@ def _print_remarks(result: Ingested) -> None:
     if len(marks):
         print("flagged " + ", ".join(f"{count} {name}" for name, count in marks.items()) + " (index.csv names them)")
     if len(result.unreadable):
-        shown = "; ".join(f"{row.file!r}: {row.reason}" for row in result.unreadable.head(5).itertuples())
-        more = ", …" if len(result.unreadable) > 5 else ""
-        print(f"left out {len(result.unreadable)} unreadable: {shown}{more} ({UNREADABLE} names them all)")
+        reasons = (
+            result.unreadable.groupby("reason", sort=False)["file"].agg(["first", "size"]).sort_values("size")[::-1]
+        )
+        shown = [
+            f"{row.first!r}{f' and {row.size - 1} more' if row.size > 1 else ''}: {row.Index}"
+            for row in reasons.head(6).itertuples()
+        ]
+        more = ["…"] if len(reasons) > 6 else []
+        print(f"left out {len(result.unreadable)}: {'; '.join(shown + more)} ({UNREADABLE} names them all)")
     for note in result.notes:
         print(note)
 

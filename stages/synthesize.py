@@ -1,5 +1,8 @@
 """Stage synthesize: draw the leaf data set that stands in for photographs."""
 
+from pathlib import Path
+
+import numpy as np
 from tqdm import tqdm
 
 from leaf.drawing import draw_dataset, scaled, write_npz
@@ -10,8 +13,13 @@ OUTPUT = "data/raw/leaves.npz"
 
 
 def main() -> None:
-    """Read the parameters, draw, write data/raw/leaves.npz."""
+    """Read the parameters, draw, write data/raw/leaves.npz: without an image where `dataset` is another."""
     params = read_params("synthesize")
+    if Path(params.dataset) != Path(OUTPUT):  # DVC wants the output nevertheless; its run cache keeps the drawn one
+        size = params.drawn.size
+        write_npz(OUTPUT, np.empty((0, size, size, 3), np.uint8), [])
+        print(f"dataset is {params.dataset}: nothing is drawn")
+        return
     counts = scaled(params.drawn.images)
     images, labels = draw_dataset(
         counts, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None)

@@ -189,7 +189,16 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
             f"dataset: {recipe.dataset}: no such file or folder; `dvc repro synthesize` makes the drawn one"
         )
     skip = recipe.unreadable == "skip"
-    read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, ignore=recipe.ignore)
+    read = ingest(
+        recipe.dataset,
+        path,
+        recipe.classes,
+        recipe.image_size,
+        skip,
+        ignore=recipe.ignore,
+        labels=recipe.labels,
+        group_by=recipe.group_by,
+    )
     named = recipe.references
     images = read_array(path)
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")

@@ -16,8 +16,8 @@ _SHOWN = 6  # names in an error
 
 def resolve(
     found: Sequence[str | int], sources: Sequence[str], wanted: Wanted, ignore: Sequence[str], dataset: object
-) -> tuple[list[str], np.ndarray, Counter[str]]:
-    """The class names in label order, the label of each image, int64 (N,), and how many were ignored, by name.
+) -> tuple[list[str], np.ndarray]:
+    """The class names in label order, and the label of each image, int64 (N,).
 
     Args:
         found: what the data set calls the class of each image; a whole number (in an .npz) is a label of a list.
@@ -50,7 +50,7 @@ def resolve(
         )
     labels = np.array([label.get(name, -1) for name in found], np.int64)
     check_present(labels, names, dataset)
-    return names, labels, Counter({str(name): counts[name] for name in ignored})
+    return names, labels
 
 
 def check_present(labels: np.ndarray, names: Sequence[str], dataset: object) -> None:

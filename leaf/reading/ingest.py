@@ -4,16 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
+from leaf.errors import LeafError
 from leaf.reading.classes import Wanted, check_present, resolve
 from leaf.reading.folder import FolderSource
 from leaf.reading.npz import NpzSource
 from leaf.reading.quality import flags
 from leaf.reading.source import FractionalError, Source, hashed
+from leaf.reading.tables import read_labels
 from leaf.store import replacing
 
 
@@ -61,7 +63,8 @@ class Ingested:
     """What was read.
 
     index: image, source, label, group, split, hash (of the pixels as stored), file_hash (of the file; of the array in
-    an .npz), flags. classes: label, name, images. unreadable: file, reason. notes: what else to say, a line each.
+    an .npz), flags, and site, crop, camera, date where a table has them. classes: label, name, images. unreadable: each
+    image that was left out: file, reason. notes: what else to say, a line each.
     """
 
     index: pd.DataFrame
@@ -85,24 +88,48 @@ def ingest(
     size: int,
     skip_unreadable: bool = True,
     progress: Progress | None = None,
+    *,
     ignore: Sequence[str] = (),
+    labels: str | Path | None = None,
+    group_by: Literal["none", "folder"] = "none",
 ) -> Ingested:
     """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB.
 
     The images are uint8 where that loses nothing, else float32 0..255. A few at a time are in memory, however many
-    there are. `classes` and `ignore` are as `leaf.reading.classes.resolve` takes them. Raises LeafError for a data set
-    that is not as it should be; then nothing is written.
+    there are. `classes` and `ignore` are as `leaf.reading.classes.resolve` takes them; `labels` and `group_by`, for a
+    folder, as `leaf.reading.layout.lay_out`. Raises LeafError for a data set that is not as it should be; then nothing
+    is written.
     """
     dataset = Path(dataset)
-    source = FolderSource(dataset, skip_unreadable) if dataset.is_dir() else NpzSource(dataset)
-    names, labels, ignored = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
-    if ignored:
-        listed = ", ".join(f"{count} {name}" for name, count in sorted(ignored.items()))
-        source.notes.append(f"left out {ignored.total()} images by the key `ignore`: {listed}")
+    source, names, numbers = survey(dataset, classes, skip_unreadable, ignore=ignore, labels=labels, group_by=group_by)
     try:
-        return _write(source, names, labels, images_path, size, np.dtype(np.uint8), dataset, progress)
+        return _write(source, names, numbers, images_path, size, np.dtype(np.uint8), dataset, progress)
     except FractionalError:
-        return _write(source, names, labels, images_path, size, np.dtype(np.float32), dataset, progress)
+        return _write(source, names, numbers, images_path, size, np.dtype(np.float32), dataset, progress)
+
+
+def survey(
+    dataset: Path,
+    classes: Wanted,
+    skip_unreadable: bool = True,
+    *,
+    ignore: Sequence[str] = (),
+    labels: str | Path | None = None,
+    group_by: Literal["none", "folder"] = "none",
+) -> tuple[Source, list[str], np.ndarray]:
+    """What `ingest` knows before it reads an image: the source, the class names, and each row's label (-1: ignored)."""
+    source: Source
+    if dataset.is_dir():
+        known = list(classes) if isinstance(classes, Sequence) and classes != "auto" else []
+        source = FolderSource(dataset, skip_unreadable, Path(labels) if labels else None, group_by, known)
+    else:
+        if group_by != "none" or (labels and Path(labels).is_file() and read_labels(Path(labels)).rows):
+            raise LeafError(f"{dataset}: `labels` and `group_by` go with a folder; an .npz holds its own labels")
+        source = NpzSource(dataset)
+    names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
+    for place in np.flatnonzero(numbers < 0).tolist():
+        source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, by the key `ignore`"
+    return source, names, numbers
 
 
 def _write(
@@ -144,7 +171,10 @@ def _write(
             "flags": marks,
         }
     )
-    unreadable = pd.DataFrame({"file": source.unreadable.keys(), "reason": source.unreadable.values()})
+    for name, column in rows.more.items():
+        index[name] = [column[place] for place in kept]
+    out = {**source.left_out, **source.unreadable}
+    unreadable = pd.DataFrame({"file": out.keys(), "reason": out.values()})
     images = np.bincount(labels[kept], minlength=len(names))
     table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
     return Ingested(index, table, unreadable, source.notes, dtype)

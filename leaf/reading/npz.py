@@ -66,6 +66,7 @@ class NpzSource:
             names = _read_labels(file, path, self._data.shape[0])
         count = self._data.shape[0]
         self.rows = Rows([str(number) for number in range(count)], names, [""] * count, [""] * count)
+        self.left_out: dict[str, str] = {}
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
 

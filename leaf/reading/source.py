@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
@@ -23,6 +23,7 @@ class Rows:
     name: Sequence[str | int]  # of the class, as the data set says it; whole numbers are labels
     group: list[str]
     split: list[str]
+    more: dict[str, list[str]] = field(default_factory=dict)  # further columns
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Block:
 
 
 class Source(Protocol):
-    """A data set that can be streamed; `unreadable` fills while it is: name → why."""
+    """A data set that can be streamed; `left_out` is not in it, `unreadable` fills while it is: name → why."""
 
     rows: Rows
+    left_out: dict[str, str]
     unreadable: dict[str, str]
     notes: list[str]
 

@@ -10,7 +10,7 @@ import yaml
 pytestmark = pytest.mark.slow
 
 METRICS = {
-    "ingest": {"images", "healthy", "unhealthy"},
+    "ingest": {"images", "classes"},
     "clean": {
         *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers", "after_outliers_healthy"),
         *("after_outliers_unhealthy", "kept", "kept_healthy", "kept_unhealthy"),

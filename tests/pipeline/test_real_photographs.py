@@ -20,7 +20,7 @@ def run_data_stages(project, dataset):
 
 def test_the_scale_model_of_the_course_data_gives_its_known_counts(real, shared):
     metrics = run_data_stages(real, shared / "leaves_1041.npz")
-    assert metrics["ingest"] == {"images": 1041, "healthy": 640, "unhealthy": 401}
+    assert metrics["ingest"] == {"images": 1041, "classes": {"healthy": 640, "unhealthy": 401}}
     clean = metrics["clean"]
     assert (clean["outliers"], clean["duplicates"], clean["near_duplicates"]) == (40, 31, 0)
     assert (clean["kept"], clean["kept_healthy"], clean["kept_unhealthy"]) == (970, 612, 358)
@@ -30,5 +30,5 @@ def test_the_scale_model_of_the_course_data_gives_its_known_counts(real, shared)
 
 def test_a_folder_with_groups_keeps_each_leaf_in_one_split(real, shared):
     metrics = run_data_stages(real, shared / "leaves_by_plant")
-    assert metrics["ingest"] == {"images": 1246, "healthy": 677, "unhealthy": 569}
+    assert metrics["ingest"] == {"images": 1246, "classes": {"healthy": 677, "unhealthy": 569}}
     assert metrics["split"]["shared_groups"] == 0

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from leaf.reading import Ingested, ingest
+from leaf.reading.classes import Wanted
 
 CLASSES = ("healthy", "unhealthy")
 Read = Callable[..., tuple[Ingested, np.ndarray]]
@@ -17,9 +19,9 @@ Read = Callable[..., tuple[Ingested, np.ndarray]]
 def read(tmp_path: Path) -> Read:
     """Ingest a data set; gives the result and the images as they are on disk."""
 
-    def run(dataset: Path, size: int = 16, **options: bool) -> tuple[Ingested, np.ndarray]:
+    def run(dataset: Path, size: int = 16, classes: Wanted = CLASSES, **options: Any) -> tuple[Ingested, np.ndarray]:
         images = tmp_path / "out" / "images.npy"
-        result = ingest(dataset, images, CLASSES, size, **options)
+        result = ingest(dataset, images, classes, size, **options)
         return result, np.load(images)
 
     return run

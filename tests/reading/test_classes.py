@@ -10,8 +10,8 @@ TWO = {"healthy": ["*healthy"], "unhealthy": ["*"]}
 
 
 def classes(found, wanted="auto", ignore=()):
-    names, labels, ignored = resolve(found, [f"{name}/1.jpg" for name in found], wanted, ignore, "d")
-    return names, labels.tolist(), dict(ignored)
+    names, labels = resolve(found, [f"{name}/1.jpg" for name in found], wanted, ignore, "d")
+    return names, labels.tolist()
 
 
 def refusal(*arguments):
@@ -21,7 +21,7 @@ def refusal(*arguments):
 
 
 def test_auto_sorts_the_names_with_healthy_ones_first():
-    names, labels, _ = classes(PLANTS)
+    names, labels = classes(PLANTS)
     assert names == ["Apple___healthy", "Bean___Healthy", "Apple___scab", "Background", "Bean___rust"]
     assert [names[label] for label in labels] == PLANTS
 
@@ -36,17 +36,15 @@ def test_numbers_are_sorted_by_their_value():
 
 
 def test_a_mapping_takes_the_first_match_without_regard_to_case():
-    assert classes(PLANTS, TWO)[:2] == (["healthy", "unhealthy"], [1, 0, 0, 1, 1])
+    assert classes(PLANTS, TWO) == (["healthy", "unhealthy"], [1, 0, 0, 1, 1])
 
 
-def test_ignored_classes_are_counted_and_bear_no_label():
-    _, labels, ignored = classes([*PLANTS, "Background"], TWO, ["back*"])
-    assert labels == [1, 0, 0, -1, 1, -1]
-    assert ignored == {"Background": 2}
+def test_ignored_classes_bear_no_label():
+    assert classes([*PLANTS, "Background"], TWO, ["back*"])[1] == [1, 0, 0, -1, 1, -1]
 
 
 def test_a_list_gives_names_and_order():
-    assert classes(["a", "b", "a"], ["b", "a"])[:2] == (["b", "a"], [1, 0, 1])
+    assert classes(["a", "b", "a"], ["b", "a"]) == (["b", "a"], [1, 0, 1])
 
 
 def test_whole_numbers_are_labels_of_a_list_and_names_of_their_own():

@@ -89,9 +89,11 @@ def test_an_unknown_class_folder_inside_a_split_is_named(refusal, tmp_path):
     assert "'sick' (1 images, first train/sick/a.png): no class" in refusal(tmp_path / "d")
 
 
-def test_an_image_outside_the_class_folders_is_named(refusal, folder):
+def test_an_image_outside_the_class_folders_is_left_out_by_name(read, folder):
     put(folder, "lost.png")
-    assert "'lost.png' lies outside the class folders" in refusal(folder)
+    result, _ = read(folder)
+    assert result.unreadable.to_numpy().tolist() == [["lost.png", "in no class folder"]]
+    assert len(result.index) == 12
 
 
 def test_an_empty_folder_is_refused(refusal, tmp_path):

@@ -20,6 +20,8 @@ def project(tmp_path, monkeypatch, request):
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.float32)
     labels = np.array(["healthy", "unhealthy"] * 5, object)
     np.savez(tmp_path / "leaves.npz", data=images, labels=labels)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.csv").write_text("file,label\n")
     (tmp_path / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -70,7 +72,7 @@ def test_what_is_left_out_is_named_in_a_table_and_on_the_terminal(project, capsy
     assert read_table("data/ingested/unreadable.csv", text=["file", "reason"])["file"].tolist() == [
         "healthy/broken.jpg"
     ]
-    assert "left out 1 unreadable: 'healthy/broken.jpg'" in capsys.readouterr().out
+    assert "left out 1: 'healthy/broken.jpg'" in capsys.readouterr().out
 
 
 def test_a_mistake_is_one_line_and_status_2(project, request):

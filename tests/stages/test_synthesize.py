@@ -42,6 +42,14 @@ def test_the_labels_are_the_names_in_classes(project):
     assert set(unpickle_strings(labels, 100, "f")) == {"well", "sick"}
 
 
+def test_nothing_is_drawn_where_the_data_set_is_another(project, capsys):
+    (project / "params.yaml").write_text("dataset: elsewhere\n" + PARAMS)
+    synthesize.main()
+    with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
+        assert file["data"].shape == (0, 32, 32, 3)
+    assert capsys.readouterr().out == "dataset is elsewhere: nothing is drawn\n"
+
+
 def test_it_says_what_it_drew(project, capsys):
     synthesize.main()
     assert "100 images in data/raw/leaves.npz" in capsys.readouterr().out

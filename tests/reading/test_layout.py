@@ -1,0 +1,162 @@
+"""What folders and tables together say of each photograph."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.errors import LeafError
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Make a folder of small different images."""
+
+    def run(*names, **texts):
+        random = np.random.default_rng(0)
+        for name in names:
+            path = tmp_path / "d" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+        for name, text in texts.items():
+            (tmp_path / "d" / f"{name}.csv").write_text(text)
+        return tmp_path / "d"
+
+    return run
+
+
+def told(read, root, *columns, **options):
+    result, _ = read(root, 8, "auto", **options)
+    names = result.classes["name"].tolist()
+    table = result.index.assign(name=[names[label] for label in result.index["label"]])
+    return dict(zip(table["source"], table[list(columns)].to_numpy().tolist(), strict=True)), result
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "VALID", "test_images"), ("trn", "dev", "Test set")]
+)
+def test_splits_lie_above_the_classes_under_any_usual_name(read, made, names):
+    files = [f"{split}/{name}/1.png" for split in names for name in "ab"]
+    index, _ = told(read, made(*files), "name", "split")
+    assert [index[file] for file in files] == [
+        [name, split] for split in ("train", "validation", "test") for name in "ab"
+    ]
+
+
+def test_splits_may_lie_below_the_classes(read, made):
+    index, _ = told(read, made("a/train/1.png", "a/test/2.png", "b/train/3.png", "b/test/4.png"), "name", "split")
+    assert index["b/test/4.png"] == ["b", "test"]
+
+
+def test_a_folder_beside_the_splits_is_refused(read, made):
+    with pytest.raises(LeafError, match="the folders 'extra' lie beside 'test', 'train'"):
+        read(made("train/a/1.png", "test/b/2.png", "extra/a/3.png"), 8, "auto")
+
+
+def test_a_table_of_groups_keeps_the_splits_of_the_folders(read, made):
+    root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png", metadata="file,group\n1.png,p\n3,q\n")
+    index, _ = told(read, root, "name", "group", "split")
+    assert index == {
+        "train/a/1.png": ["a", "p", "train"],
+        "train/b/2.png": ["b", "", "train"],
+        "test/a/3.png": ["a", "q", "test"],
+        "test/b/4.png": ["b", "", "test"],
+    }
+
+
+def test_a_split_of_the_table_rules_over_the_folders_and_is_counted(read, made):
+    root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", metadata="file,split\n1.png,test\n2.png,train\n")
+    index, result = told(read, root, "split")
+    assert index["train/a/1.png"] == ["test"]
+    assert "1 photographs: the table gives another split than their folder; the table rules" in result.notes
+
+
+def test_a_table_may_lie_beside_the_folder(read, made, tmp_path):
+    root = made("1.png", "2.png", "deep/3.png")
+    (tmp_path / "known.tsv").write_text("image_id\tclass\tplant\n1\ta\tp\n2\tb\t\n3.png\ta\tNA\n")
+    index, _ = told(read, root, "name", "group", labels=tmp_path / "known.tsv")
+    assert index == {"1.png": ["a", "p"], "2.png": ["b", ""], "deep/3.png": ["a", ""]}
+
+
+def test_a_table_that_is_not_read_is_named(read, made, tmp_path):
+    root = made("1.png", "2.png", metadata="file,label\n1.png,x\n2.png,y\n")
+    (tmp_path / "known.csv").write_text("file,label\n1.png,a\n2.png,b\n")
+    index, result = told(read, root, "name", labels=tmp_path / "known.csv")
+    assert index["1.png"] == ["a"]
+    assert "metadata.csv in the folder is not read" in result.notes[0]
+
+
+def test_each_split_may_have_its_own_metadata(read, made):
+    root = made("train/1.png", "train/2.png", "test/1.png", "test/2.png")
+    for split in ("train", "test"):
+        (root / split / "metadata.csv").write_text("file_name,label\n1.png,a\n2.png,b\n")
+    index, _ = told(read, root, "name", "split")
+    assert index["test/2.png"] == ["b", "test"]
+
+
+def test_the_folder_below_the_class_is_the_group_where_asked(read, made):
+    files = [f"{name}/plant_{plant}/{shot}.png" for name in "ab" for plant in (1, 2) for shot in (1, 2)]
+    index, result = told(read, made(*files), "group")
+    assert set(map(tuple, index.values())) == {("",)}
+    assert "-S group_by=folder" in result.notes[0]
+    index, result = told(read, made(), "name", "group", group_by="folder")
+    assert index["a/plant_2/1.png"] == ["a", "a/plant_2"]
+    assert result.notes == []
+
+
+def test_a_single_folder_around_all_is_passed(read, made):
+    index, _ = told(read, made("PlantVillage/a/1.png", "PlantVillage/b/2.png"), "name")
+    assert index == {"PlantVillage/a/1.png": ["a"], "PlantVillage/b/2.png": ["b"]}
+
+
+def test_a_known_class_rules_over_the_order_of_the_folders(read, made):
+    root = made("Apple/healthy/1.png", "Apple/unhealthy/2.png", "Corn/healthy/3.png")
+    assert read(root, 8)[0].index["label"].tolist() == [0, 1, 0]
+
+
+def test_where_all_is_called_train_the_splits_are_drawn(read, made):
+    index, result = told(read, made("train/a/1.png", "train/b/2.png"), "split")
+    assert index == {"train/a/1.png": [""], "train/b/2.png": [""]}
+    assert "validation and test are drawn" in result.notes[0]
+
+
+def test_photographs_without_any_label_are_refused_with_the_tables_that_lie_there(read, made):
+    with pytest.raises(LeafError, match=r"nothing says the class of '1\.png'") as caught:
+        read(made("1.png", "2.png", train="image_id,label\n1,a\n"), 8, "auto")
+    assert caught.value.proposals == [{"labels": str(made() / "train.csv")}]
+
+
+def test_a_name_that_fits_two_files_is_refused_with_both(read, made):
+    with pytest.raises(LeafError, match=r"'1\.png' fits 2 files, 'a/1\.png', 'b/1\.png'"):
+        read(made("a/1.png", "b/1.png", metadata="file,group\n1.png,x\n"), 8, "auto")
+
+
+def test_columns_for_the_audit_are_kept(read, made):
+    root = made("a/1.png", "b/2.png", metadata="file,site,date\n1.png,north,2026-01-01\n2.png,,\n")
+    index, result = told(read, root, "site", "date")
+    assert index["a/1.png"] == ["north", "2026-01-01"]
+    assert "crop" not in result.index
+
+
+LITTER = ["Thumbs.db", "desktop.ini", ".DS_Store", "Icon\r", "._1.png", "__MACOSX/a/1.png", "@eaDir/1.png"]
+LITTER += ["$RECYCLE.BIN/1.png", "a/.ipynb_checkpoints/1.png", "a/Thumbs.db"]
+
+
+@pytest.mark.parametrize("name", LITTER)
+def test_litter_is_passed_over_and_counted(read, made, name):
+    root = made("a/1.png", "b/2.png")
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(b"x")
+    index, result = told(read, root, "name")
+    assert len(index) == 2
+    assert result.notes[0].startswith("passed over litter of systems and tools, 1 entries: ")
+
+
+def test_other_files_are_counted_and_one_is_named(read, made):
+    root = made("a/1.png", "b/2.png")
+    (root / "README.roboflow.txt").write_text("x")
+    assert told(read, root, "name")[1].notes == ["1 other files are no images (1 .txt), such as 'README.roboflow.txt'"]
+
+
+def test_ignored_photographs_are_named(read, made):
+    result, _ = read(made("a/1.png", "b/2.png", "Background/3.png"), 8, "auto", ignore=["back*"])
+    assert result.unreadable.to_numpy().tolist() == [["Background/3.png", "the class Background, by the key `ignore`"]]
