@@ -1,5 +1,7 @@
 """Stage ingest: read the data set once, write its images as one array and a table about them."""
 
+from collections import defaultdict
+
 from tqdm import tqdm
 
 from leaf.errors import LeafError, one_line_errors
@@ -52,14 +54,14 @@ def _print_remarks(result: Ingested) -> None:
     if len(marks):
         print("flagged " + ", ".join(f"{count} {name}" for name, count in marks.items()) + " (index.csv names them)")
     if len(result.unreadable):
-        reasons = (
-            result.unreadable.groupby("reason", sort=False)["file"].agg(["first", "size"]).sort_values("size")[::-1]
-        )
+        files: dict[str, list[str]] = defaultdict(list)
+        for file, why in result.unreadable[["file", "reason"]].to_numpy().tolist():
+            files[why].append(file)
+        often = sorted(files.items(), key=lambda item: -len(item[1]))
         shown = [
-            f"{row.first!r}{f' and {row.size - 1} more' if row.size > 1 else ''}: {row.Index}"
-            for row in reasons.head(6).itertuples()
+            f"{names[0]!r}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}" for why, names in often[:6]
         ]
-        more = ["…"] if len(reasons) > 6 else []
+        more = ["…"] if len(often) > 6 else []
         print(f"left out {len(result.unreadable)}: {'; '.join(shown + more)} ({UNREADABLE} names them all)")
     for note in result.notes:
         print(note)
