@@ -2,11 +2,12 @@
 
 python benchmarks/copies.py ../shared/data          # needs cleanvision, see benchmarks/requirements.txt
 
-To the distinct photographs of leaves_1041.npz, and to those of leaves_by_plant at 96×96, copies of some are added:
-cropped to 85 to 100 %, shifted by up to 8 px, turned by up to 5° (mirrored at the border), tinted by up to a tenth,
-saved as JPEG of quality 60 to 95, and all of it at once. Found is a copy that stands in one group with its photograph.
-A false alarm is a pair of a group that no truth explains: different leaves in leaves_by_plant, where the true leaf of
-each photograph is known; in leaves_1041, where it is not, every pair that was not planted: precision is a lower bound.
+To the distinct photographs of leaves_1041.npz, and to those of leaves_by_plant and leaves_by_disease at 96×96, copies
+of some are added: cropped to 85 to 100 %, shifted by up to 8 px, turned by up to 5° (mirrored at the border), tinted by
+up to a tenth, saved as JPEG of quality 60 to 95, all of it at once, and cropped so that one axis is stretched against
+the other by up to 1.3, and saved. Found is a copy that stands in one group with its photograph. A false alarm is a pair
+of a group that no truth explains: different leaves where the leaf of each photograph is known; in leaves_1041, where it
+is not, every pair that was not planted: precision is a lower bound.
 """
 
 import argparse
@@ -36,6 +37,11 @@ def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, tu
     centre = (SIDE - 1) / 2
     warp = cv2.getRotationMatrix2D((centre, centre), turn, scale)
     warp[:, 2] += shift
+    return warped(image, warp)
+
+
+def warped(image: np.ndarray, warp: np.ndarray) -> np.ndarray:
+    """`image` at the places that `warp` (2,3) maps its pixels to, mirrored at the border."""
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, warp, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REFLECT)
 
@@ -51,6 +57,14 @@ def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
 
 
+def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A window of 90 to 100 % along one axis, 1.03 to 1.3 times less along the other, made square again, and saved."""
+    long = random.uniform(0.9, 1)
+    shares = random.permutation([long, long / random.uniform(1.03, 1.3)])
+    place = (1 - shares) * random.uniform(0, 1, 2) * (SIDE - 1)
+    return saved(warped(image, np.column_stack([np.diag(shares), place])), random)
+
+
 def everything(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """All changes at once."""
     place = moved(image, random.uniform(0.85, 1), random.uniform(-8, 8, 2), random.uniform(-5, 5))
@@ -64,6 +78,7 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "tint": tinted,
     "JPEG": saved,
     "all at once": everything,
+    "stretch": stretched,
 }
 
 
@@ -91,7 +106,7 @@ def cleanvision(images: np.ndarray) -> list[set[int]]:
 def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Distinct photographs of a data set, (N, SIDE, SIDE, 3), and the leaf that each shows, an own one if unknown."""
     with tempfile.TemporaryDirectory() as place:
-        index = ingest(folder / name, Path(place) / "images.npy", ("healthy", "unhealthy"), SIDE).index
+        index = ingest(folder / name, Path(place) / "images.npy", "auto", SIDE).index
         images = np.load(Path(place) / "images.npy")
     rows = index.drop_duplicates("hash")["image"].to_numpy()
     leaf = index["group"].where(index["group"].ne(""), index["image"].astype(str))
@@ -125,11 +140,11 @@ def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of leaves_1041.npz and leaves_by_plant")
+    parser.add_argument("data", type=Path, help="folder of leaves_1041.npz, leaves_by_plant and leaves_by_disease")
     folder = parser.parse_args().data
     print("| images, found by | " + " | ".join(CHANGES) + " | all copies | precision | false pairs |")
     print("| --- |" + " --: |" * (len(CHANGES) + 3))
-    for name in ("leaves_1041.npz", "leaves_by_plant"):
+    for name in ("leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"):
         images, leaf = read(folder, name)
         for find in (ours, cleanvision):
             print(measure(f"{name}, {find.__name__}", images, leaf, find), flush=True)

@@ -16,17 +16,27 @@ def textured(rng: np.random.Generator, count: int, size: int = 96) -> np.ndarray
     """Distinct pictures, the finer their detail the fainter, as in photographs: uint8 (count, size, size, 3)."""
     layers = [
         np.stack([cv2.resize(rng.normal(0, 120 / n, (n, n, 3)), (size, size)) for _ in range(count)])
-        for n in (2, 4, 8, 16)
+        for n in (2, 4, 8, 16, 24)
     ]
     return np.clip(sum(layers) + 128, 0, 255).astype(np.uint8)
 
 
 def crop(
-    image: np.ndarray, scale: float = 1.0, shift: tuple[float, float] = (0, 0), turn: float = 0, tint: float = 1.0
+    image: np.ndarray,
+    scale: float = 1.0,
+    shift: tuple[float, float] = (0, 0),
+    turn: float = 0,
+    tint: float = 1.0,
+    stretch: float = 1.0,
 ) -> np.ndarray:
-    """The part of `image` of the given scale about its centre, moved and turned, at the image's size."""
+    """The part of `image` of the given scale about its centre, moved and turned, at the image's size.
+
+    Its height is `stretch` times its width before it is made square.
+    """
     side = image.shape[0]
     warp = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, scale)
+    warp[:, 0] /= stretch
+    warp[:, 2] += (side - 1) / 2 * (1 - 1 / stretch), 0
     warp[:, 2] += shift
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(image, warp, (side, side), flags=how, borderMode=cv2.BORDER_REFLECT)
@@ -61,6 +71,8 @@ def pairs(images: np.ndarray) -> set[tuple[int, int]]:
         ({"shift": (8, -8)}, np.uint8),
         ({"turn": 5}, np.uint8),
         ({"tint": 1.1}, np.uint8),
+        ({"stretch": 1.3}, np.uint8),
+        ({"stretch": 1.2, "turn": 2, "shift": (3, 2)}, np.uint8),
         ({"scale": 0.92, "turn": -3}, np.float32),
     ],
 )
@@ -138,21 +150,35 @@ def test_planted_crops_of_real_photographs_are_found(shared: Path) -> None:
     rng = np.random.default_rng(9)
     with np.load(shared / "leaves_1041.npz", allow_pickle=False) as file:
         images = np.unique(file["data"][:500].astype(np.uint8), axis=0)
-    images = np.concatenate([images, planted(images[:150], rng)])
-    count = len(images) - 150
-    truth = {(i, count + i) for i in range(150)}
-    assert len(pairs(images) & truth) >= 0.9 * 150
+    stretched = [crop(x, rng.uniform(0.95, 1), stretch=rng.uniform(1.03, 1.25)) for x in images[150:250]]
+    images = np.concatenate([images, planted(images[:150], rng), stretched])
+    count = len(images) - 250
+    found = pairs(images)
+    assert len(found & {(i, count + i) for i in range(150)}) >= 0.9 * 150
+    assert len(found & {(i, count + i) for i in range(150, 250)}) >= 0.9 * 100
+
+
+def photographs(folder: Path) -> tuple[np.ndarray, pd.Series]:
+    """The photographs of a folder at 96×96, and the leaf of each."""
+    table = pd.read_csv(folder / "metadata.csv")
+    read = (cv2.imread(str(folder / name)) for name in table["file"])
+    return np.stack([cv2.resize(x, (96, 96), interpolation=cv2.INTER_AREA) for x in read]), table["group"]
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_no_two_different_leaves_are_taken_for_one_photograph(shared: Path) -> None:
-    folder = shared / "leaves_by_plant"
-    table = pd.read_csv(folder / "metadata.csv")
-    images = np.stack(
-        [cv2.resize(cv2.imread(str(folder / x)), (96, 96), interpolation=cv2.INTER_AREA) for x in table["file"]]
-    )
-    leaf = np.concatenate([table["group"], table["group"][:60]])
+@pytest.mark.parametrize("name", ["leaves_by_plant", "leaves_by_disease"])
+def test_no_two_different_leaves_are_taken_for_one_photograph(shared: Path, name: str) -> None:
+    images, groups = photographs(shared / name)
+    leaf = np.concatenate([groups, groups[:60]])
     found = pairs(np.concatenate([images, planted(images[:60], np.random.default_rng(10))]))
     assert len(found) >= 50  # the planted crops: the search is not blind
+    assert all(leaf[i] == leaf[j] for i, j in found)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_blurred_leaves_that_a_stretch_lays_over_one_another_are_no_pairs(shared: Path) -> None:
+    images, leaf = photographs(shared / "leaves_by_plant")
+    found = pairs(np.stack([cv2.GaussianBlur(x, (0, 0), 3) for x in images]))
     assert all(leaf[i] == leaf[j] for i, j in found)
