@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import sys
-import time
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +22,10 @@ import keras
 import numpy as np
 
 from leaf import store
+from leaf.errors import LeafError
 
-KEPT_DAYS = 30  # a checkpoint that was not used for so long is removed
+ROOM = 20 * 2**30  # bytes that the checkpoints of other trainings may take; above it the longest unused ones go
+_DIGEST = 32  # bytes of SHA-256 in front of the arrays
 
 
 @dataclass
@@ -36,11 +37,25 @@ class Checkpoint:
 
 
 def checkpoint_folder() -> Path:
-    """`training` in $LEAF_STATE, else in leaf/ of $XDG_CACHE_HOME, else in ~/.cache/leaf."""
+    """`training` in $LEAF_STATE, else in leaf/ of $XDG_CACHE_HOME, else in ~/.cache/leaf; it exists afterwards.
+
+    Where nothing can be written there (a container run by an unknown user has no home), it is .dvc/tmp/leaf of the
+    project, which DVC and git ignore, and that is said. Raises LeafError where $LEAF_STATE cannot be written to.
+    """
     chosen = os.environ.get("LEAF_STATE")
-    if chosen:
-        return Path(chosen) / "training"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leaf" / "training"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(chosen or cache / "leaf") / "training"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written to")
+    except (OSError, RuntimeError) as error:  # RuntimeError: neither $HOME nor the user is known
+        if chosen:
+            raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a folder that can be written to") from None
+        folder = Path(".dvc/tmp/leaf/training")
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"training: the checkpoint is kept in {folder}, for there is no home to write to", file=sys.stderr)
+    return folder
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
@@ -75,24 +90,42 @@ class CheckpointFile:
         named: dict[str, Any] = {"header": np.array(header)}
         for name, arrays in checkpoint.arrays.items():
             named |= {f"{name}.{i}": array for i, array in enumerate(arrays)}
-        with store.replacing(self.path) as partial:
-            np.savez(partial, **named)
+        with store.replacing(self.path) as partial, partial.open("wb+") as file:
+            file.write(bytes(_DIGEST))
+            np.savez(file, **named)
+            file.seek(_DIGEST)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            file.write(digest)
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint on disk; None where there is none or, with a warning, where it cannot be used."""
+        """The checkpoint on disk; None where there is none.
+
+        One that is damaged or of another training is set aside as `.damaged`, with a warning: training starts anew.
+        """
         self.requeue.unlink(missing_ok=True)
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
+            return self._read()
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            aside = self.path.with_suffix(".damaged")
+            self.path.replace(aside)
+            warnings.warn(f"{aside}: not used, training starts anew ({error})", stacklevel=2)
+            return None
+
+    def _read(self) -> Checkpoint:
+        with self.path.open("rb") as file:
+            stored = file.read(_DIGEST)
+            if hashlib.file_digest(file, "sha256").digest() != stored:
+                raise ValueError("its bytes have changed since it was written")
+            file.seek(_DIGEST)
+            with np.load(file, allow_pickle=False) as archive:
+                header = json.loads(str(archive["header"]))
                 if header["key"] != self.path.stem:
                     raise ValueError("it belongs to another training")
-                arrays = {name: [file[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
-            return Checkpoint(header["values"], arrays)
-        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            warnings.warn(f"{self.path}: not used, training starts anew ({error})", stacklevel=2)
-            return None
+                arrays = {name: [archive[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
+        return Checkpoint(header["values"], arrays)
 
     def remove(self) -> None:
         """Delete the checkpoint: the training is complete."""
@@ -111,8 +144,7 @@ def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[Checkpoint
     A second process with the same key (as after `dvc` was killed and its stage lives on) says so and waits.
     """
     root = root or checkpoint_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    _remove_old(root)
+    _make_room(root, key)
     holder = root / f"{key}.pid"
     lock = filelock.FileLock(root / f"{key}.lock")
     try:
@@ -136,11 +168,27 @@ def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[Checkpoint
         lock.release()
 
 
-def _remove_old(root: Path) -> None:
-    oldest = time.time() - KEPT_DAYS * 86400
-    for path in root.iterdir():
-        if path.suffix in (".npz", ".requeue") and path.stat().st_mtime < oldest:
+def _make_room(root: Path, key: str) -> None:
+    """Remove the longest unused checkpoints of other trainings while these take more than `ROOM`; say so."""
+    others = [path for path in root.iterdir() if path.suffix in (".npz", ".damaged") and path.stem != key]
+    sizes = {path: path.stat() for path in others}
+    taken = sum(stat.st_size for stat in sizes.values())
+    for path in sorted(others, key=lambda path: sizes[path].st_mtime):
+        if taken <= ROOM:
+            return
+        lock = filelock.FileLock(path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:  # its training is at work
+            continue
+        with lock:
             path.unlink(missing_ok=True)
+        taken -= sizes[path].st_size
+        print(
+            f"training: removed the checkpoint {path}, unused for longest: together they take over "
+            f"{ROOM / 2**30:.0f} GiB",
+            file=sys.stderr,
+        )
 
 
 def fix_seeds(seed: int) -> None:
@@ -162,4 +210,16 @@ def versions() -> dict[str, str]:
         "keras": keras.__version__,
         "numpy": np.__version__,
         "backend": f"{backend} {sys.modules[backend].__version__}",
+        "device": device_kind(),
     }
+
+
+def device_kind() -> str:
+    """What the backend computes on: `cpu`, or the model of the GPU. Bits are equal on one kind only."""
+    backend = sys.modules[keras.backend.backend()]
+    if backend.__name__ == "jax":
+        return str(backend.devices()[0].device_kind).lower()
+    if backend.__name__ == "torch":
+        return backend.cuda.get_device_name() if backend.cuda.is_available() else "cpu"
+    gpus = backend.config.list_physical_devices("GPU")
+    return backend.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"

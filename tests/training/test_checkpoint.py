@@ -5,16 +5,18 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
+from leaf.errors import LeafError
 from leaf.training.checkpoint import (
-    KEPT_DAYS,
     Checkpoint,
     CheckpointFile,
     checkpoint_folder,
     locked_checkpoint,
     training_key,
+    versions,
 )
 
 CHECKPOINT = Checkpoint({"epoch": 3}, {"model": [np.arange(5.0), np.zeros((2, 2), np.uint32)], "best": []})
@@ -110,20 +112,76 @@ def test_a_marker_says_that_the_training_is_to_be_run_again_until_it_resumes(che
     assert not checkpoint_file.requeue.exists()
 
 
-def test_checkpoints_that_were_not_used_for_long_are_removed(tmp_path: Path) -> None:
+def test_however_old_a_checkpoint_is_the_run_that_wants_it_resumes(tmp_path: Path) -> None:
     old = CheckpointFile(tmp_path / "old.npz")
     old.save(CHECKPOINT)
-    past = time.time() - (KEPT_DAYS + 1) * 86400
-    os.utime(old.path, (past, past))
-    with locked_checkpoint("new", tmp_path):
-        assert not old.path.exists()
+    os.utime(old.path, (0, 0))
+    with locked_checkpoint("old", tmp_path) as wanted:
+        assert wanted.load()
 
 
-def test_the_folder_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert checkpoint_folder() == Path("/x/leaf/training")
-    monkeypatch.setenv("LEAF_STATE", "/s")
-    assert checkpoint_folder() == Path("/s/training")
+def test_the_longest_unused_of_the_others_goes_where_there_is_no_room_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for number, name in enumerate(["at_work", "oldest", "younger", "wanted"]):
+        file = CheckpointFile(tmp_path / f"{name}.npz")
+        file.save(CHECKPOINT)
+        os.utime(file.path, (number, number))
+    monkeypatch.setattr("leaf.training.checkpoint.ROOM", 2.5 * file.path.stat().st_size)
+    with filelock.FileLock(tmp_path / "at_work.lock"), locked_checkpoint("wanted", tmp_path):
+        assert {path.stem for path in tmp_path.glob("*.npz")} == {"at_work", "younger", "wanted"}
+    said = capsys.readouterr().err
+    assert "removed the checkpoint" in said
+    assert "oldest.npz" in said
+
+
+def test_no_changed_byte_stops_a_training(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    whole = checkpoint_file.path.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        checkpoint_file.path.write_bytes(bytes(changed))
+        with pytest.warns(UserWarning, match="training starts anew"):
+            assert checkpoint_file.load() is None
+        assert not checkpoint_file.path.exists()
+        assert checkpoint_file.path.with_suffix(".damaged").exists()
+
+
+def test_the_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert checkpoint_folder() == tmp_path / "x/leaf/training"
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "s"))
+    assert checkpoint_folder() == tmp_path / "s/training"
+
+
+def test_a_folder_of_ones_own_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "file"))
+    with pytest.raises(LeafError, match=r"LEAF_STATE: .*; valid: a folder that can be written to"):
+        checkpoint_folder()
+
+
+@pytest.mark.parametrize("home", ["unknown", "not a folder"])
+def test_without_a_home_the_project_keeps_the_checkpoint_where_git_and_dvc_ignore_it(
+    home: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEAF_STATE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home == "unknown":  # as for `docker run --user` with a number that the image does not know
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    else:
+        (tmp_path / "home").touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert checkpoint_folder() == Path(".dvc/tmp/leaf/training")
+    assert Path(".dvc/tmp/leaf/training").is_dir()
+    assert "no home to write to" in capsys.readouterr().err
+
+
+def test_a_training_on_another_kind_of_device_is_another_training() -> None:
+    assert versions()["device"] == "cpu"
 
 
 def test_the_key_moves_with_parameters_weights_and_code(tmp_path: Path) -> None:
