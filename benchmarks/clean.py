@@ -14,7 +14,6 @@ leaves_1041.npz where the folder shared/data lies beside the project.
 
 import importlib.util
 import tempfile
-from hashlib import blake2b
 from pathlib import Path
 
 import cv2
@@ -25,6 +24,7 @@ from PIL import Image
 
 from leaf.drawing import draw_dataset, scaled
 from leaf.params import Params
+from leaf.reading.source import pixels_hashed
 from leaf.similarity.cleaning import Cleaned, Settings, clean
 from leaf.similarity.decisions import COLUMNS
 
@@ -52,7 +52,7 @@ def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int,
 def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
     """The stage, hashes included."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-    index["hash"] = [blake2b(image.data, digest_size=16).hexdigest() for image in images]
+    index["hash"] = [pixels_hashed(image.data) for image in images]
     return clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=same_photo)))
 
 

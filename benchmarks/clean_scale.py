@@ -8,7 +8,6 @@ is left out, which would flatter the large sizes. The memory that counts is what
 import statistics
 import tempfile
 import time
-from hashlib import blake2b
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ from measure import arguments, detail, peak_memory, report, row
 
 from leaf.drawing import draw_leaf
 from leaf.params import Params
+from leaf.reading.source import pixels_hashed
 from leaf.similarity import distances
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS
@@ -77,7 +77,7 @@ def main() -> None:
 
             def run(images: np.ndarray = images) -> None:
                 index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-                index["hash"] = [blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+                index["hash"] = [pixels_hashed(image.data) for image in images]
                 clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=False)))
 
             memory[count] = peak_memory(run)

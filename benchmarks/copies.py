@@ -14,7 +14,6 @@ import argparse
 import itertools
 import tempfile
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 
 import cv2
@@ -24,6 +23,7 @@ from PIL import Image
 
 from leaf.params import Params
 from leaf.reading.ingest import ingest
+from leaf.reading.source import pixels_hashed
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS
 
@@ -85,7 +85,7 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 def ours(images: np.ndarray) -> list[set[int]]:
     """The groups of `clean` with its default settings."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-    index["hash"] = [blake2b(image.data, digest_size=16).hexdigest() for image in images]
+    index["hash"] = [pixels_hashed(image.data) for image in images]
     decisions = clean(images, index, [], NO_RULINGS, Settings.from_params(Params())).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
 

@@ -15,7 +15,7 @@ def main() -> None:
     index = read_table(
         "data/ingested/index.csv",
         ("image", "label", "group", "hash"),
-        text=("source", "group", "split", "hash", "flags"),
+        text=("source", "group", "split", "hash", "file_hash", "flags"),
     )
     if len(index) != len(images):
         raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
@@ -31,6 +31,9 @@ def main() -> None:
     write_json(cleaned.metrics, "metrics/clean.json")
     for line in cleaned.warnings:
         print(f"warning: {line}")
+    rulings = cleaned.rulings
+    if len(overrides):
+        print(f"{rulings.applied} rulings applied, {len(rulings.missed)} met no image or no class")
     counts = cleaned.metrics
     print(
         f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.similarity.decisions import COLUMNS, TEXT
+from leaf.similarity.decisions import COLUMNS, NAMES, TEXT
 from leaf.store import read_classes, read_table
 
 app = typer.Typer()
@@ -34,17 +34,20 @@ def explain(image: str, folder: str | Path = ".") -> str:
     classes = read_classes(root)
     index = read_table(
         root / "data/ingested/index.csv",
-        ("image", "source", "label", "group", "split", "hash", "flags"),
-        text=("source", "group", "split", "hash", "flags"),
+        ("image", "source", "label", "group", "split", "hash", "file_hash", "flags"),
+        text=("source", "group", "split", "hash", "file_hash", "flags"),
     )
     row = index.iloc[_find(image, index)]
     number = int(row["image"])
-    lines = [("image", f"{number}, source {row['source']}, ingested as {classes[row['label']]}"), ("hash", row["hash"])]
+    lines = [
+        ("image", f"{number}, source {row['source']}, ingested as {classes[row['label']]}"),
+        ("hash", f"{row['file_hash']} of the file, {row['hash']} of the pixels"),
+    ]
     if row["flags"]:
         lines.append(("flags", row["flags"].replace(" ", ", ")))
     if row["group"]:
         lines.append(("group", f"{row['group']}, given with the data set"))
-    lines += _rulings(root, row["hash"])
+    lines += _rulings(root, index[index["hash"].eq(row["hash"])])
     for name, path, tell in _STAGES:
         if (root / path).exists():
             lines += tell(root / path, number, classes)
@@ -73,12 +76,15 @@ def _find(image: str, index: pd.DataFrame) -> int:
     )
 
 
-def _rulings(root: Path, picture: str) -> list[tuple[str, str]]:
+def _rulings(root: Path, picture: pd.DataFrame) -> list[tuple[str, str]]:
+    """What was ruled on a `picture`, all rows of the index that show it."""
     path = root / "data/overrides.csv"
     if not path.exists():
         return []
     table = read_table(path, COLUMNS, text=TEXT).reindex(columns=list(TEXT)).fillna("")
-    mine = table[table["hash"].str.strip().str.lower() == picture]
+    called = {name for column in NAMES for name in picture[column]}
+    given = table["hash"].str.strip()
+    mine = table[given.isin(called) | given.str.lower().isin(called)]
     told = zip(mine["ruling"], mine["label"] + mine["other"], mine["who"], mine["why"], strict=True)
     return [
         ("ruling", f"{f'{ruling} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")

@@ -14,7 +14,7 @@ from leaf.reading.classes import Wanted, check_present, resolve
 from leaf.reading.folder import FolderSource
 from leaf.reading.npz import NpzSource
 from leaf.reading.quality import flags
-from leaf.reading.source import FractionalError, Source, hashed
+from leaf.reading.source import FractionalError, Source, pixels_hashed
 from leaf.reading.tables import read_labels
 from leaf.store import replacing
 
@@ -151,7 +151,7 @@ def _write(
         for block in source.blocks(np.flatnonzero(labels >= 0), size, as_uint8=dtype == np.uint8):
             array.append(block.images)
             places.append(block.places)
-            hashes += [hashed(image.data) for image in block.images]
+            hashes += [pixels_hashed(image.data) for image in block.images]
             file_hashes += block.hashes
             marks += flags(block.images)
             if progress is not None:

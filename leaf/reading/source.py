@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Protocol, TypeVar
 
 import numpy as np
+from xxhash import xxh3_128_hexdigest
 
 
 class FractionalError(Exception):
@@ -52,8 +53,13 @@ class Source(Protocol):
 
 
 def hashed(data: bytes | memoryview) -> str:
-    """What an image is known by: 128 bits of BLAKE2b, in hex."""
+    """What an image is known by, whatever is made of it here: 128 bits of BLAKE2b of its file, in hex."""
     return blake2b(data, digest_size=16).hexdigest()
+
+
+def pixels_hashed(data: memoryview) -> str:
+    """What equal pixels have in common: 128 bits of XXH3, in hex. Unequal ones can be made to share it."""
+    return xxh3_128_hexdigest(data)
 
 
 Item = TypeVar("Item")

@@ -9,10 +9,12 @@ import pandas as pd
 
 from leaf.similarity import outliers
 from leaf.similarity.crops import MOST_IMAGES, AlignedPairs, same_photo_pairs
-from leaf.similarity.decisions import Decisions, decide, read_rulings, ruled_pairs, trace
+from leaf.similarity.decisions import Decisions, Rulings, decide, read_rulings, ruled_pairs, trace
 from leaf.similarity.distances import Pairs, block_means, near_pairs
-from leaf.similarity.groups import components, first_copies, same_name_pairs, without
+from leaf.similarity.groups import components, first_copies, same_name_pairs, told_apart, without
 from leaf.similarity.outliers import Ranking, Reference
+
+_TOLD = 5  # rulings without an image that are named in a warning; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Cleaned:
     distances: pd.DataFrame
     pairs: pd.DataFrame
     metrics: dict[str, int]
+    rulings: Rulings
     warnings: list[str] = field(default_factory=list)
 
 
@@ -55,11 +58,11 @@ def clean(
     """Decide on every image of `images` (N,S,S,3), uint8 or float32 0..255, described by the N rows of `index`.
 
     `references` are image numbers and (name, pixels (S,S,3)) of pictures whose copies are outliers, or `auto`.
-    `index` has the columns image, label, group, hash; `overrides` those of `decisions.COLUMNS`, as text.
-    Raises LeafError for a reference or a ruling that fits no image.
+    `index` has the columns image, label, group and hash, and perhaps the further `decisions.NAMES`; `overrides` has
+    `decisions.COLUMNS`, as text. Raises LeafError for a reference that fits no image, or a ruling that cannot hold.
     """
-    hashes = index["hash"].to_numpy(object)
-    rulings = read_rulings(overrides, hashes, settings.classes)
+    hashes = told_apart(index["hash"].to_numpy(object), images)
+    rulings = read_rulings(overrides, index.assign(hash=hashes), settings.classes)
     first = first_copies(hashes)
     distinct = np.unique(first)
     small = block_means(images, distinct)
@@ -112,12 +115,19 @@ def clean(
         outliers.ranking_table(rankings),
         _pair_table(exact_pairs, near, crops),
         _metrics(decisions, settings.classes),
-        _warnings(rankings, decisions, proposed, settings, len(to_align) if too_many else 0)
+        rulings,
+        _missed(rulings)
+        + _warnings(rankings, decisions, proposed, settings, len(to_align) if too_many else 0)
         + [
             f"data/overrides.csv: images {one} and {other} were ruled apart and are still in one group, through others"
             for one, other in parted[groups[parted[:, 0]] == groups[parted[:, 1]]].tolist()
         ],
     )
+
+
+def _missed(rulings: Rulings) -> list[str]:
+    more = [f"data/overrides.csv: {len(rulings.missed) - _TOLD} more such lines"]
+    return [*rulings.missed[:_TOLD], *(more if len(rulings.missed) > _TOLD else ())]
 
 
 def _first_of_each(copies: np.ndarray, inside: np.ndarray) -> np.ndarray:

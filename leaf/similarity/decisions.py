@@ -7,7 +7,7 @@ even if a and c are farther apart than the threshold. So the order of the images
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from leaf.errors import LeafError
 COLUMNS = ("hash", "ruling", "label", "who", "why")
 FURTHER = ("date", "run", "other")  # columns that a file may lack
 TEXT = (*COLUMNS, *FURTHER)
+NAMES = ("source", "file_hash", "hash")  # what a ruling may call a picture; of equal ones the last holds
 _HASH = re.compile("[0-9a-f]{32}")
 VERDICTS, PAIRED = ("keep", "drop"), ("group", "apart")
 ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
@@ -26,10 +27,11 @@ ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
 
 @dataclass(frozen=True)
 class Rulings:
-    """Hashes of pictures that stay, that leave, and that have a label (0 or 1) because a person ruled so.
+    """Hashes of pictures that stay, that leave, and that have a label because a person ruled so.
 
     `group` and `apart` are pairs of hashes of one leaf, and of pictures that are not the same, the smaller first. The
-    second of a `group` may be a name instead: all pictures in the group of that name are of one leaf.
+    second of a `group` may be a name instead: all pictures in the group of that name are of one leaf. `applied` counts
+    rulings; `missed` says of each of the others, in a line, which picture or class that it names is not there.
     """
 
     keep: frozenset[str]
@@ -37,66 +39,95 @@ class Rulings:
     relabel: dict[str, int]
     group: frozenset[tuple[str, str]] = frozenset()
     apart: frozenset[tuple[str, str]] = frozenset()
+    applied: int = 0
+    missed: tuple[str, ...] = ()
+
+
+class _MissedError(Exception):
+    """A ruling names a picture or a class that is not in this data set: another one, or an earlier state of it."""
 
 
 def read_rulings(
-    table: pd.DataFrame, hashes: Iterable[str], classes: Sequence[str], name: str = "data/overrides.csv"
+    table: pd.DataFrame, index: pd.DataFrame, classes: Sequence[str], name: str = "data/overrides.csv"
 ) -> Rulings:
-    """Check a table of rulings (text columns `COLUMNS`, perhaps `FURTHER`) against the `hashes` in the data set.
+    """Read a table of rulings (text columns `COLUMNS`, perhaps `FURTHER`) on the images of `index`.
 
-    Two rows may say the same, as where two people agree. Raises LeafError, naming the line in the file `name`, where
-    they contradict one another.
+    A ruling names a picture by the hash of its file, its source or the hash of its pixels: the columns `NAMES` of
+    `index`, text, of which all but `hash` may be absent. Two rows may say the same, as where two people agree. Raises
+    LeafError, naming the line in the file `name`, for a row that can never hold, or where two contradict one another.
     """
-    known = set(hashes)
     verdicts: dict[str, str] = {}
     relabel: dict[str, int] = {}
     pairs: dict[tuple[str, str], str] = {}
+    missed: list[str] = []
     table = table.reindex(columns=[*COLUMNS, "other"])
-    cells = (table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other"))
+    cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
+    known = _pictures(index, {*cells[0], *cells[3]})
     for line, (picture, ruling, label, other) in enumerate(zip(*cells, strict=True), start=2):
         where = f"{name}: line {line}"
-        picture = _known(picture, known, where)
-        if ruling not in ALL_RULINGS:
-            raise LeafError(f"{where}: unknown ruling {ruling!r}; valid: {', '.join(ALL_RULINGS)}")
-        if label and ruling != "relabel":
-            raise LeafError(f"{where}: {ruling} with a label, {label!r}; valid: none, or the ruling relabel")
-        if other and ruling not in PAIRED:
-            raise LeafError(f"{where}: {ruling} with another picture, {other!r}; valid: none, or group or apart")
-        if ruling == "relabel":
-            if label not in classes:
-                raise LeafError(f"{where}: unknown label {label!r}; valid: {', '.join(classes)}")
-            if relabel.setdefault(picture, list(classes).index(label)) != list(classes).index(label):
-                raise LeafError(f"{where}: a second relabel of {picture}; valid: one")
-        elif ruling in VERDICTS:
-            if verdicts.setdefault(picture, ruling) != ruling:
-                raise LeafError(f"{where}: a second ruling on {picture}, {verdicts[picture]} before; valid: one")
-        else:
-            pair = _pair(picture, other, known, ruling, where)
-            if pairs.setdefault(pair, ruling) != ruling:
-                raise LeafError(f"{where}: {ruling} of a pair that was ruled {pairs[pair]} before; valid: one of both")
+        _check(ruling, label, other, where)
+        try:
+            picture = _known(picture, known)
+            if ruling == "relabel":
+                if relabel.setdefault(picture, number := _number(label, classes)) != number:
+                    raise LeafError(f"{where}: a second relabel of {picture}; valid: one")
+            elif ruling in VERDICTS:
+                if verdicts.setdefault(picture, ruling) != ruling:
+                    raise LeafError(f"{where}: a second ruling on {picture}, {verdicts[picture]} before; valid: one")
+            else:
+                pair = _pair(picture, other, known, ruling, where)
+                if pairs.setdefault(pair, ruling) != ruling:
+                    raise LeafError(f"{where}: {ruling} of a pair that was ruled {pairs[pair]} before; valid: one")
+        except _MissedError as error:
+            missed.append(f"{where}: {error}")
     keep, drop = (frozenset(each for each, given in verdicts.items() if given == ruling) for ruling in VERDICTS)
     group, apart = (frozenset(each for each, given in pairs.items() if given == ruling) for ruling in PAIRED)
-    return Rulings(keep, drop, relabel, group, apart)
+    return Rulings(keep, drop, relabel, group, apart, len(table) - len(missed), tuple(missed))
 
 
-def _known(picture: str, known: set[str], where: str) -> str:
-    if picture.lower() not in known:
+def _pictures(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
+    """The hash of the pixels of each picture that one of the names `called` names, by that name."""
+    called = called | {each.lower() for each in called}
+    known: dict[str, str] = {}
+    for column in NAMES:
+        if column in index:
+            rows = index[index[column].isin(called)]
+            known |= dict(zip(rows[column], rows["hash"], strict=True))
+    return known
+
+
+def _check(ruling: str, label: str, other: str, where: str) -> None:
+    if ruling not in ALL_RULINGS:
+        raise LeafError(f"{where}: unknown ruling {ruling!r}; valid: {', '.join(ALL_RULINGS)}")
+    if (label == "") == (ruling == "relabel"):
+        raise LeafError(f"{where}: {ruling} with the label {label!r}; valid: a label for relabel, and for no other")
+    if (other == "") == (ruling in PAIRED):
         raise LeafError(
-            f"{where}: no image has the hash {picture.lower()!r}; valid: one from data/ingested/index.csv "
-            "(`leaf why IMAGE` shows it)"
+            f"{where}: {ruling} with the other picture {other!r}; valid: another one for group and apart, and for no "
+            "other ruling"
         )
-    return picture.lower()
 
 
-def _pair(picture: str, other: str, known: set[str], ruling: str, where: str) -> tuple[str, str]:
-    if not other:
-        raise LeafError(f"{where}: {ruling} without another picture; valid: its hash in the column other")
-    if ruling == "group" and other.lower() not in known and not _HASH.fullmatch(other.lower()):
+def _known(picture: str, known: Mapping[str, str]) -> str:
+    found = known.get(picture) or known.get(picture.lower())
+    if found is None:
+        raise _MissedError(f"no image has the file_hash, the source or the hash {picture!r}")
+    return found
+
+
+def _number(label: str, classes: Sequence[str]) -> int:
+    if label not in classes:
+        raise _MissedError(f"no class is called {label!r}; the classes are {', '.join(classes)}")
+    return list(classes).index(label)
+
+
+def _pair(picture: str, other: str, known: Mapping[str, str], ruling: str, where: str) -> tuple[str, str]:
+    if ruling == "group" and other not in known and other.lower() not in known and not _HASH.fullmatch(other.lower()):
         return picture, other  # a name
-    other = _known(other, known, where)
-    if other == picture:
-        raise LeafError(f"{where}: {ruling} of {picture} with itself; valid: another picture's hash")
-    return min(picture, other), max(picture, other)
+    found = _known(other, known)
+    if found == picture:
+        raise LeafError(f"{where}: {ruling} of {picture} with itself; valid: another picture")
+    return min(picture, found), max(picture, found)
 
 
 def ruled_pairs(pairs: Iterable[tuple[str, str]], hashes: np.ndarray, names: np.ndarray) -> np.ndarray:

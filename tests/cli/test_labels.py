@@ -64,5 +64,5 @@ def test_the_rulings_are_rows_that_clean_takes(scored):
     printed = CliRunner().invoke(app, ["labels", "--rulings", "--most", "12"]).stdout
     Path("data/overrides.csv").write_text("hash,ruling,label,who,why\n" + printed)
     table = pd.read_csv("data/overrides.csv", dtype=str, keep_default_na=False)
-    found = decisions.read_rulings(table, scored, ["healthy", "unhealthy"])
+    found = decisions.read_rulings(table, pd.DataFrame({"hash": scored}), ["healthy", "unhealthy"])
     assert set(found.relabel) == {scored[number] for number in FLIPPED}

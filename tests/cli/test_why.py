@@ -7,12 +7,12 @@ from leaf.cli import app
 from leaf.cli.why import explain
 from leaf.errors import LeafError
 
-INDEX = """image,source,label,group,split,hash,flags
-0,healthy/a.jpg,0,,,aaaa,
-1,healthy/b.jpg,0,plant 7,,bbbb,dark blurred
-2,unhealthy/a.jpg,1,,,aaaa,
-3,unhealthy/12.jpg,1,,,cccc,
-4,unhealthy/toon.jpg,1,,,dddd,
+INDEX = """image,source,label,group,split,hash,file_hash,flags
+0,healthy/a.jpg,0,,,aaaa,f0,
+1,healthy/b.jpg,0,plant 7,,bbbb,f1,dark blurred
+2,unhealthy/a.jpg,1,,,aaaa,f2,
+3,unhealthy/12.jpg,1,,,cccc,f3,
+4,unhealthy/toon.jpg,1,,,dddd,f4,
 """
 DECISIONS = """image,label,kept,reason,reference,distance,group,copy_of
 0,0,1,,,,0,
@@ -57,7 +57,9 @@ def finish(project: Path) -> Path:
 
 def test_an_image_is_found_by_number_by_source_and_by_the_end_of_a_single_source(project: Path) -> None:
     assert explain("1", project) == explain("healthy/b.jpg", project) == explain("b.jpg", project)
-    assert explain("1", project).startswith("image    1, source healthy/b.jpg, ingested as healthy\nhash     bbbb\n")
+    assert explain("1", project).startswith(
+        "image    1, source healthy/b.jpg, ingested as healthy\nhash     f1 of the file, bbbb of"
+    )
 
 
 def test_a_number_is_an_image_number_before_it_is_a_name(project: Path) -> None:
@@ -106,6 +108,12 @@ def test_the_group_and_each_kind_of_pair_are_told(project: Path) -> None:
 
 def test_a_persons_ruling_is_told_with_who_and_why(project: Path) -> None:
     assert "ruling   relabel unhealthy, by A. Person: spots on the rim" in explain("3", project)
+
+
+@pytest.mark.parametrize("name", ["F2", "unhealthy/a.jpg", "aaaa"])
+def test_a_ruling_on_a_copy_is_told_of_the_picture(project: Path, name: str) -> None:
+    (project / "data/overrides.csv").write_text(f"hash,ruling,label,who,why\n{name},drop,,A. Person,a hand\n")
+    assert "ruling   drop, by A. Person: a hand" in explain("0", project)
 
 
 def test_stages_that_have_not_run_are_named(project: Path) -> None:

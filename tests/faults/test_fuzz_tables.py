@@ -4,6 +4,7 @@ import resource
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -88,7 +89,7 @@ def photographs(tmp_path_factory):
 
 def read_rulings(path):
     table = read_table(path, decisions.COLUMNS, text=decisions.TEXT)
-    decisions.read_rulings(table, HASHES, CLASSES)
+    decisions.read_rulings(table, pd.DataFrame({"hash": HASHES}), CLASSES)
 
 
 @pytest.mark.slow

@@ -174,3 +174,14 @@ def test_every_image_has_one_row_and_the_counts_add_up(
     dropped = (cleaned.decisions["reason"] == "conflict").sum()
     assert cleaned.decisions["image"].tolist() == list(range(20))
     assert counts["outliers"] + counts["duplicates"] + counts["near_duplicates"] + dropped + counts["kept"] == 20
+
+
+def test_pictures_whose_hash_is_equal_by_chance_or_by_intent_are_no_copies(
+    index: Make, no_rulings: pd.DataFrame
+) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    images[4] = images[0]
+    table = index(images)
+    table["hash"] = "one for all"
+    cleaned = clean(images, table, "auto", no_rulings, Settings.from_params(Params(same_photo=False)))
+    assert cleaned.decisions["reason"].tolist() == ["", "", "", "", "duplicate"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -5,6 +7,13 @@ from leaf.errors import LeafError
 from leaf.similarity import decisions
 
 CLASSES = ("healthy", "unhealthy")
+INDEX = pd.DataFrame(
+    {
+        "source": ["healthy/1.jpg", "healthy/2.jpg", "sick/3.jpg", "sick/copy of 3.jpg"],
+        "file_hash": ["f1", "f2", "f3", "f4"],
+        "hash": ["aa", "bb", "cc", "cc"],
+    }
+)
 
 
 def read(*rows: tuple[str, ...]) -> decisions.Rulings:
@@ -12,29 +21,48 @@ def read(*rows: tuple[str, ...]) -> decisions.Rulings:
     cells = [(*row[:3], "A. Person", "looked", *row[3:]) for row in rows]
     columns = [*decisions.COLUMNS, "other"]
     table = pd.DataFrame(cells, columns=columns[: max(map(len, cells))])
-    return decisions.read_rulings(table, ["aa", "bb", "cc"], CLASSES)
+    return decisions.read_rulings(table, INDEX, CLASSES)
 
 
 def test_each_ruling_is_read_with_the_class_as_a_number() -> None:
     ruled = read(("aa", "keep", ""), ("BB ", " drop", ""), ("cc", "relabel", "unhealthy"), ("aa", "relabel", "healthy"))
-    assert ruled == decisions.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0})
+    assert ruled == decisions.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0}, applied=4)
+
+
+def test_a_picture_is_named_by_its_file_its_source_or_its_pixels() -> None:
+    ruled = read(("F1", "keep", ""), ("healthy/2.jpg", "drop", ""), ("sick/copy of 3.jpg", "apart", "", "aa"))
+    assert ruled == decisions.Rulings(
+        frozenset({"aa"}), frozenset({"bb"}), {}, apart=frozenset({("aa", "cc")}), applied=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("dd", "drop", ""), "no image has the file_hash, the source or the hash 'dd'"),
+        (("aa", "apart", "", "plant 7"), "no image has the file_hash, the source or the hash 'plant 7'"),
+        (("aa", "group", "", "f" * 32), "no image has the file_hash, the source or the hash 'ffff"),
+        (("aa", "relabel", "sick"), "no class is called 'sick'; the classes are healthy, unhealthy"),
+    ],
+)
+def test_a_ruling_without_its_image_or_class_is_passed_over_and_said(row: tuple[str, ...], message: str) -> None:
+    ruled = read(("bb", "keep", ""), row)
+    assert (ruled.applied, len(ruled.missed)) == (1, 1)
+    assert ruled.missed[0].startswith(f"data/overrides.csv: line 3: {message}")
+    assert replace(ruled, applied=0, missed=()) == decisions.Rulings(frozenset({"bb"}), frozenset(), {})
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("aa", "keep", ""), ("dd", "drop", "")], "line 3: no image has the hash 'dd'"),
         ([("aa", "remove", "")], "unknown ruling 'remove'; valid: keep, drop, relabel, group, apart"),
-        ([("aa", "relabel", "sick")], "unknown label 'sick'; valid: healthy, unhealthy"),
-        ([("aa", "relabel", "")], "unknown label ''"),
-        ([("aa", "drop", "healthy")], "drop with a label"),
+        ([("aa", "relabel", "")], "relabel with the label ''; valid: a label for relabel"),
+        ([("aa", "drop", "healthy")], "drop with the label 'healthy'"),
         ([("aa", "keep", ""), ("aa", "drop", "")], "second ruling on aa, keep before"),
         ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "second relabel of aa"),
-        ([("aa", "group", "", "")], "group without another picture"),
-        ([("aa", "apart", "", "plant 7")], "no image has the hash 'plant 7'"),
-        ([("aa", "group", "", "f" * 32)], "no image has the hash 'ffff"),
+        ([("aa", "group", "", "")], "group with the other picture ''"),
         ([("aa", "apart", "", "AA")], "apart of aa with itself"),
-        ([("aa", "drop", "", "bb")], "drop with another picture, 'bb'"),
+        ([("aa", "drop", "", "bb")], "drop with the other picture 'bb'"),
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair that was ruled group before"),
     ],
 )
@@ -54,4 +82,4 @@ def test_a_pair_is_the_same_in_either_order_and_a_group_may_have_a_name() -> Non
 
 def test_two_people_may_say_the_same() -> None:
     rows = [("aa", "drop", ""), ("bb", "relabel", "healthy"), ("bb", "group", "", "cc")]
-    assert read(*rows, *rows) == read(*rows)
+    assert replace(read(*rows, *rows), applied=3) == read(*rows)

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,8 @@ from PIL import Image
 
 from leaf import reading
 from leaf.errors import LeafError
+from leaf.params import Params
+from leaf.similarity import cleaning
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,17 +117,36 @@ def test_a_ruling_comes_last_and_wins(ingest: Ingest, images: np.ndarray) -> Non
     assert metrics()["outliers"] == 0
 
 
-def test_a_ruling_on_an_image_that_is_not_there_ends_in_one_line_and_status_2(
-    ingest: Ingest, images: np.ndarray, tmp_path: Path
+def test_a_ruling_on_an_image_that_is_not_there_is_counted_and_stops_nothing(
+    ingest: Ingest, images: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingest(images, np.arange(40) % 2)
-    Path("data/overrides.csv").write_text(f"hash,ruling,label,who,why\n{'0' * 32},drop,,me,\n")
-    ended = subprocess.run(
-        [sys.executable, "-m", "stages.clean"], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
-    )
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("error: data/overrides.csv: line 2: no image has the hash '000")
-    assert ended.stderr.count("\n") == 1
+    Path("data/overrides.csv").write_text(f"hash,ruling,label,who,why\n{'0' * 32},drop,,me,\n5,drop,,me,source 5\n")
+    clean.main()
+    said = capsys.readouterr().out
+    assert "warning: data/overrides.csv: line 2: no image has the file_hash, the source or the hash '000" in said
+    assert "1 rulings applied, 1 met no image or no class" in said
+    assert metrics()["kept"] == 28
+
+
+def test_a_ruling_by_file_hash_survives_another_size_other_classes_and_a_renamed_file(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "leaves"
+    for number, name in enumerate(["apple rust", "apple rust", "healthy", "healthy"]):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    found = []
+    for size, classes in ((32, "auto"), (48, {"sick": ["* rust"], "well": ["healthy"]})):
+        index = reading.ingest(folder, tmp_path / "images.npy", classes, size).index
+        if not found:
+            rulings = pd.DataFrame([{"hash": index["file_hash"][1], "ruling": "drop"}])
+            (folder / "apple rust/1.png").rename(folder / "apple rust/another name.png")
+        images = np.load(tmp_path / "images.npy")
+        cleaned = cleaning.clean(images, index, [], rulings, cleaning.Settings.from_params(Params()))
+        found.append((index["source"][np.flatnonzero(cleaned.decisions["kept"] == 0)[0]], cleaned.rulings.applied))
+    assert found == [("apple rust/1.png", 1), ("apple rust/another name.png", 1)]
 
 
 def test_rulings_without_their_columns_are_refused(ingest: Ingest, images: np.ndarray) -> None:
