@@ -9,8 +9,9 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,42 @@ def read_json(path: str | Path) -> Any:
         raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
     except ValueError as error:
         raise LeafError(f"{path}: not JSON ({error})") from None
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` of what this machine keeps between runs, in $LEAF_STATE, else in $XDG_CACHE_HOME/leaf, else in
+    ~/.cache/leaf; it exists afterwards.
+
+    Where nothing can be written there (a container run by an unknown user has no home), it is in .dvc/tmp/leaf of the
+    project, which DVC and git ignore, and that is said. Raises LeafError where $LEAF_STATE cannot be written to.
+    """
+    chosen = os.environ.get("LEAF_STATE")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(chosen or cache / "leaf") / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written to")
+    except (OSError, RuntimeError) as error:  # RuntimeError: neither $HOME nor the user is known
+        if chosen:
+            raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a folder that can be written to") from None
+        folder = Path(".dvc/tmp/leaf", name)
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"{name}: kept in {folder}, for there is no home to write to", file=sys.stderr)
+    return folder
+
+
+def remember(name: str, key: str, value: Any) -> None:
+    """Keep `value` under `key` in NAME.json of the cache; where that cannot be written, it is not kept."""
+    path = cache_folder("known") / f"{name}.json"
+    with suppress(OSError, LeafError):
+        write_json({**(read_json(path) if path.is_file() else {}), key: value}, path)
+
+
+def recall(name: str, key: str) -> Any:
+    """What `remember` kept, or None."""
+    path = cache_folder("known") / f"{name}.json"
+    return read_json(path).get(key) if path.is_file() else None
 
 
 def parse_yaml(text: str, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -50,12 +51,22 @@ def main() -> None:
         with dvclive_callback("models/live") if is_first_process() else nullcontext() as on_epoch_end:
             freeze = partial(networks.freeze, model, normalization=params.freeze_normalization)
             fit: Callable[..., Result] = train_detector if is_detector else partial(train, freeze=freeze)
-            result = fit(model, dataset, validation, recipe, checkpoint_file=checkpoint_file, on_epoch_end=on_epoch_end)
+            ends: list[float] = []
+
+            def epoch_ended(row: dict[str, Any]) -> None:
+                ends.append(time.perf_counter())
+                if on_epoch_end:
+                    on_epoch_end(row)
+
+            result = fit(model, dataset, validation, recipe, checkpoint_file=checkpoint_file, on_epoch_end=epoch_ended)
         if not is_first_process():
             return
         networks.save(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
         store.write_json(summary(model, result, params), "models/run.json")
+    if len(ends) > 1 and ends[-1] - ends[-2] > 0.01:  # else it was trained before, and only told
+        key = f"{params.backbone} {params.image_size} {params.freeze_depth}"
+        store.remember("speed", key, (ends[-1] - ends[-2]) / len(dataset))  # for `leaf check`
     shared = f" on {devices} devices" if devices > 1 else ""
     epochs = f"{len(result.history)} epochs{shared}"
     print(f"{params.backbone}: {len(dataset)} images, {epochs}, stopped by {result.stopped}")

@@ -1,37 +1,198 @@
 """`leaf check`: what can be known before the first stage runs; DVC deletes a stage's outputs before it runs it."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from leaf import params
 from leaf.errors import LeafError
+from leaf.experiments import experiment, parse_settings, told_what_to_paste, with_settings
+from leaf.params import Params
+from leaf.reading.ingest import survey
+from leaf.reading.overview import look_like_series, sizes
+from leaf.reading.source import Source
 from leaf.similarity.decisions import COLUMNS
-from leaf.store import read_table, read_yaml, sha256
+from leaf.store import read_table, read_yaml, recall, sha256
 
 app = typer.Typer()
 
+FEW = 20  # images of a class, below which its accuracy says little
+_CLASSES = 40  # rows of the table
 
-def check() -> str:
-    """Check params.yaml, the data set and the files it names. Returns one line; raises LeafError for a mistake."""
-    choices = params.load()
-    dataset = Path(choices.dataset)
-    if not dataset.exists() and not _is_made(choices.dataset):
-        raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of class folders")
-    if dataset.is_dir():
-        refuse_undecodable_names(dataset)
+
+def check(
+    settings: Mapping[str, Any], name: str = "-S", seen: dict[str, list[str]] | None = None
+) -> tuple[dict[str, Any], str]:
+    """Look at params.yaml with `settings` laid over it, the data set, and the files that they name.
+
+    Returns the settings, with weights_sha256 filled in, and what was found, for a person. Raises LeafError for a
+    mistake, whichever stage would meet it. `seen` keeps what was found, for the next experiment of a sweep.
+    """
+    settings, seen = dict(settings), {} if seen is None else seen
+    choices = with_settings(read_yaml(params.PARAMS_FILE), settings, name if settings else params.PARAMS_FILE)
+    if choices.weights not in ("random", "imagenet"):
+        settings["weights_sha256"] = _weights(choices, settings)
     for reference in choices.references if isinstance(choices.references, list) else []:
         if isinstance(reference, str) and not Path("data/references", reference).is_file():
             raise LeafError(f"references: {reference}: no such file in data/references")
     read_table("data/overrides.csv", columns=COLUMNS)
-    if choices.weights not in ("random", "imagenet"):
-        weights = Path(choices.weights)
-        if not weights.is_file():
-            raise LeafError(f"weights: {weights}: no such file; valid: random, imagenet, or a weights file")
-        if (found := sha256(weights)) != choices.weights_sha256:
-            raise LeafError(f"weights_sha256: {choices.weights_sha256 or 'empty'}; {weights} has {found}")
-    return f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"
+    lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
+    dataset = Path(choices.dataset)
+    if not dataset.exists() and not _is_made(choices.dataset):
+        raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of photographs")
+    if dataset.is_dir():
+        refuse_undecodable_names(dataset)
+    if dataset.exists() and not _made_by_a_stage(choices.dataset):
+        try:
+            key = choices.model_dump_json(exclude={"seed", "learning_rate", "augmentation"})
+            if key not in seen:
+                seen[key] = _overview(choices, dataset)
+            lines += seen[key]
+        except LeafError as error:
+            raise told_what_to_paste(error, {"dataset": choices.dataset, **settings}) from None
+    if "weights_sha256" in settings:
+        lines.append(f"weights    {choices.weights}, SHA-256 {settings['weights_sha256']}")
+    return settings, "\n".join(lines)
+
+
+def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
+    """The SHA-256 of the weights file; where one was asked for, it must be that."""
+    weights = Path(choices.weights)
+    if not weights.is_file():
+        if Path(f"{weights}.dvc").is_file():
+            return choices.weights_sha256
+        raise LeafError(f"weights: {weights}: no such file; valid: random, imagenet, or a weights file")
+    found = sha256(weights)
+    asked = "weights_sha256" in settings or not settings or ("weights" not in settings and choices.weights_sha256)
+    if asked and found != choices.weights_sha256:
+        raise LeafError(f"weights_sha256: {choices.weights_sha256 or 'empty'}; {weights} has {found}")
+    return found
+
+
+def _overview(choices: Params, dataset: Path) -> list[str]:
+    source, names, labels = survey(
+        dataset,
+        choices.classes,
+        choices.unreadable == "skip",
+        ignore=choices.ignore,
+        labels=choices.labels,
+        group_by=choices.group_by,
+    )
+    taken = np.flatnonzero(labels >= 0).tolist()
+    rows = source.rows
+    groups = [rows.group[place] for place in taken]
+    splits = _splits(choices, source, names, labels, taken)
+    lines = _table(names, labels[taken], groups, splits)
+    files = [rows.source[place] for place in taken]
+    found = sizes(dataset, files) if dataset.is_dir() else None
+    if found:
+        lines.append(
+            f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
+            f"({found.opened} files looked at), to {choices.image_size}×{choices.image_size}"
+        )
+    reasons: dict[str, list[str]] = {}
+    for file, why in source.left_out.items():
+        reasons.setdefault(why, []).append(file)
+    for why, several in sorted(reasons.items(), key=lambda item: -len(item[1]))[:6]:
+        lines.append(f"left out   {len(several)}: {why}, such as {several[0]!r}")
+    lines += [f"note       {note}" for note in source.notes]
+    risks = _risks(choices, names, labels[taken], groups, splits)
+    if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
+        risks.append(
+            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant: say which "
+            "photographs show one plant in a table (`labels`), else its photographs stand in train and test"
+        )
+    if found and found.wide >= 20:
+        risks.append(f"{found.wide} % of the pictures are wider than 4:3, of which the crop loses {found.lost} %")
+    lines += [f"risk       {risk}" for risk in risks]
+    return [*lines, _time(choices, splits)]
+
+
+def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
+    """The split of each image that is taken, as the stage draws them where no copy is removed."""
+    import pandas as pd
+
+    from leaf.splitting import fold_images, split_images
+
+    group = [source.rows.group[place] or f"\0{place}" for place in taken]
+    given = [source.rows.split[place] for place in taken]
+    images = pd.DataFrame({"image": taken, "label": labels[taken], "split": given})
+    images["group"] = images.groupby(group, sort=False)["image"].transform("first")
+    images["origin"] = [source.rows.source[place] for place in images["group"]]
+    if choices.folds:
+        found = fold_images(images, choices.folds, choices.fold, choices.validation_size, choices.split_seed, names)
+    else:
+        found = split_images(images, choices.validation_size, choices.test_size, choices.split_seed, names)
+    return found.set_index("image")["split"].loc[taken].to_numpy()
+
+
+def _table(names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray) -> list[str]:
+    """Classes × images, groups and splits, before copies are removed."""
+    columns = ("images", "groups", "train", "validation", "test")
+    width = min(max(map(len, [*names, "class"])), 60)
+    lines = [f"{'class':<{width}}" + "".join(f"{column:>12}" for column in columns)]
+    groups_of = np.array(groups, object)
+
+    def row(name: str, chosen: np.ndarray) -> str:
+        given = groups_of[chosen]
+        counts = [int(chosen.sum()), len(set(given[given != ""].tolist()))]
+        counts += [int((chosen & (splits == column)).sum()) for column in columns[2:]]
+        return f"{name[:60]:<{width}}" + "".join(f"{count:>12,}" for count in counts)
+
+    lines += [row(name, labels == number) for number, name in enumerate(names[:_CLASSES])]
+    if len(names) > _CLASSES:
+        lines.append(f"… and {len(names) - _CLASSES} more classes")
+    return [*lines, row("all", labels >= 0)]
+
+
+def _risks(
+    choices: Params, names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray
+) -> list[str]:
+    counts = np.bincount(labels, minlength=len(names))
+    train = np.bincount(labels[splits == "train"], minlength=len(names))
+    risks = []
+    small = [f"{names[place]} ({counts[place]})" for place in np.argsort(counts, kind="stable") if counts[place] < FEW]
+    if small:
+        risks.append(
+            f"classes of fewer than {FEW} images say little: {', '.join(small[:8])}{' …' if small[8:] else ''}"
+        )
+    if choices.balance == "smote":
+        synthetic = int((train.max() - train).sum())
+        size = synthetic * 3 * choices.image_size**2 / 1e9
+        if size >= 0.5:
+            risks.append(f"SMOTE makes {synthetic:,} images, {size:.1f} GB; balance=class_weight makes none")
+        if (few := train.min()) <= choices.smote_neighbors and synthetic:
+            risks.append(
+                f"SMOTE needs {choices.smote_neighbors + 1} training images of {names[int(train.argmin())]}, which has "
+                f"{few}; set balance to class_weight, or smote_neighbors lower"
+            )
+    if any(groups) and not all(groups):
+        risks.append(f"{sum(not group for group in groups):,} images have no group, others have one")
+    return risks
+
+
+def _time(choices: Params, splits: np.ndarray) -> str:
+    train = int((splits == "train").sum())
+    speed = recall("speed", f"{choices.backbone} {choices.image_size} {choices.freeze_depth}")
+    if speed is None:
+        return (
+            f"time       {train:,} images an epoch, at most {choices.epochs} epochs; how long one takes is known here "
+            f"once {choices.backbone} was trained at {choices.image_size} pixels on this machine"
+        )
+    epoch = train * speed
+    return (
+        f"time       {_span(epoch)} an epoch, at most {_span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
+        f"the speed of the last training of {choices.backbone} here"
+    )
+
+
+def _span(seconds: float) -> str:
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
+    return f"{seconds / size:.2g} {unit}"
 
 
 def refuse_undecodable_names(folder: Path) -> None:
@@ -47,8 +208,10 @@ def refuse_undecodable_names(folder: Path) -> None:
 
 def _is_made(path: str) -> bool:
     """Whether a stage makes `path`, or a .dvc file beside it tells where to pull it from."""
-    if Path(f"{path}.dvc").is_file():
-        return True
+    return Path(f"{path}.dvc").is_file() or _made_by_a_stage(path)
+
+
+def _made_by_a_stage(path: str) -> bool:
     stages = read_yaml(params.PIPELINE_FILE)["stages"]
     return any(
         path == (out if isinstance(out, str) else next(iter(out)))
@@ -57,7 +220,10 @@ def _is_made(path: str) -> bool:
     )
 
 
-@app.command(epilog="Example: `leaf check`, as `make run` does before the first stage")
-def command() -> None:
-    """Check params.yaml, the data set and the files it names before any stage runs."""
-    typer.echo(check())
+@app.command(epilog="Examples: `leaf check`   `leaf check -S dataset=/home/me/leaves -S classes=auto`")
+def command(
+    row: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
+) -> None:
+    """Look before any stage runs: parameters, data set, classes × splits, what is left out, risks, weights, time."""
+    typer.echo(check({**(experiment(row).set if row else {}), **parse_settings(settings or [])}, row or "-S")[1])

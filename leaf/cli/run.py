@@ -6,36 +6,37 @@ from typing import Annotated, Any
 
 import typer
 
-from leaf import params
+from leaf.cli.check import check
 from leaf.errors import LeafError
-from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments, with_settings
-from leaf.store import read_yaml
+from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments
 
 app = typer.Typer()
 
 
 def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, temp: bool = False) -> int:
-    """Run the rows `names` one after another, `settings` (`key=value`) laid over each; all are checked first.
+    """Run the rows `names` one after another, `settings` (`key=value`) laid over each.
 
     `force` replaces experiments of the same name; `temp` runs each in a folder of its own (`--temp`). Returns the
     first exit status of dvc that is not 0, after which no further row is run.
     """
-    values = read_yaml(params.PARAMS_FILE)
     over = parse_settings(settings)
-    rows = {name: {**experiment(name).set, **over} for name in names}
-    for name, row in rows.items():
-        with_settings(values, row, name)
-    return run_rows(rows, force, temp)
+    return run_rows({name: {**experiment(name).set, **over} for name in names}, force, temp)
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
-    """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`."""
+    """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`.
+
+    All are checked first, before DVC deletes anything; of the first it is said what `leaf check` says.
+    """
     taken = _existing() & rows.keys()
     if taken and not force:
         raise LeafError(
             f"{min(taken)}: an experiment of this name exists; --force replaces it, `dvc exp show` shows it"
         )
-    for name, row in rows.items():
+    seen: dict[str, list[str]] = {}
+    checked = {name: check(row, name, seen) for name, row in rows.items()}
+    typer.echo(next(iter(checked.values()))[1] if checked else "")
+    for name, (row, _) in checked.items():
         if name in taken:
             subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
         command = ["dvc", "exp", "run", "--name", name]

@@ -29,12 +29,14 @@ def submit(
     dry: Annotated[bool, typer.Option("--dry-run", help="print what would run, start nothing")] = False,
 ) -> None:
     """Run experiments on another machine."""
+    from leaf.cli.check import check
     from leaf.runner.config import read_target
     from leaf.runner.engines import rehearsal
     from leaf.runner.plan import plan
 
     target_name, target = read_target(on)
-    planned = plan(experiments or [], settings or [], every, name)
+    seen: dict[str, list[str]] = {}
+    planned = plan(experiments or [], settings or [], every, name, lambda setting, row: check(setting, row, seen)[0])
     if dry:
         for one in planned:
             typer.echo(f"{one.name}  {' '.join(one.settings)}")

@@ -46,7 +46,7 @@ def resolve(
         named = [f"{name!r} ({counts[name]} images, first {sources[found.index(name)]})" for name in foreign]
         valid = _some(names) + (" by their patterns" if isinstance(wanted, Mapping) else "")
         raise LeafError(
-            f"{dataset}: {_some(named)}: no class; the key `classes` has {valid}", proposals=_proposals(used)
+            f"{dataset}: {_some(named, 3)}: no class; the key `classes` has {valid}", proposals=_proposals(used)
         )
     labels = np.array([label.get(name, -1) for name in found], np.int64)
     check_present(labels, names, dataset)
@@ -93,5 +93,5 @@ def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
     return [{"classes": "auto"}, *(two if 0 < healthy < len(used) > 2 and not unhealthy else [])]
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _some(names: Sequence[str], most: int = _SHOWN) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from leaf.store import read_yaml
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_FILE_KEYS = ("dataset", "weights")  # parameters that may name a file
+_FILE_KEYS = ("dataset", "labels", "weights")  # parameters that may name a file
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,19 @@ class Planned:
     settings: tuple[str, ...]
 
 
-def plan(rows: Sequence[str], settings: Sequence[str], every: bool = False, name: str | None = None) -> list[Planned]:
+def plan(
+    rows: Sequence[str],
+    settings: Sequence[str],
+    every: bool = False,
+    name: str | None = None,
+    look: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda setting, _: setting,
+) -> list[Planned]:
     """The experiments of the rows (all of them with `every`), each with every combination of the settings.
 
     Without a row there is one experiment for each combination. `name` is the name of a single experiment, and stands
     before the names of several. Each is checked against the schema of params.yaml, so
-    that a mistake shows here and not on a rented machine. Raises LeafError for it.
+    that a mistake shows here and not on a rented machine. Raises LeafError for it. `look` is given each experiment's
+    settings and its row, and gives the settings that it is to have.
     """
     if every and rows:
         raise LeafError("submit: name rows or give --all, not both")
@@ -47,7 +54,7 @@ def plan(rows: Sequence[str], settings: Sequence[str], every: bool = False, name
     for row, chosen in (table or {"": {}}).items():
         for combination in sweep(settings):
             setting = {**chosen, **parse_settings(combination)}
-            planned.append(_planned(row, combination, setting, values))
+            planned.append(_planned(row, combination, look(setting, row or "-S"), values))
     if name is not None:
         alone = len(planned) == 1
         planned = [replace(one, name=check_name(name if alone else f"{name}-{one.name}")) for one in planned]

@@ -22,7 +22,6 @@ import keras
 import numpy as np
 
 from leaf import store
-from leaf.errors import LeafError
 
 ROOM = 20 * 2**30  # bytes that the checkpoints of other trainings may take; above it the longest unused ones go
 _DIGEST = 32  # bytes of SHA-256 in front of the arrays
@@ -37,25 +36,8 @@ class Checkpoint:
 
 
 def checkpoint_folder() -> Path:
-    """`training` in $LEAF_STATE, else in leaf/ of $XDG_CACHE_HOME, else in ~/.cache/leaf; it exists afterwards.
-
-    Where nothing can be written there (a container run by an unknown user has no home), it is .dvc/tmp/leaf of the
-    project, which DVC and git ignore, and that is said. Raises LeafError where $LEAF_STATE cannot be written to.
-    """
-    chosen = os.environ.get("LEAF_STATE")
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = Path(chosen or cache / "leaf") / "training"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(f"{folder} cannot be written to")
-    except (OSError, RuntimeError) as error:  # RuntimeError: neither $HOME nor the user is known
-        if chosen:
-            raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a folder that can be written to") from None
-        folder = Path(".dvc/tmp/leaf/training")
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"training: the checkpoint is kept in {folder}, for there is no home to write to", file=sys.stderr)
-    return folder
+    """`training` in `leaf.store.cache_folder`; it exists afterwards."""
+    return store.cache_folder("training")
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:

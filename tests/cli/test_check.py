@@ -1,0 +1,137 @@
+"""What can be known before the first stage runs."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf import store
+from leaf.cli.check import check
+from leaf.cli.run import run_experiments
+from leaf.errors import LeafError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, request):
+    """A project's folder, entered, with thirty photographs of two classes in leaves/."""
+    for name in ("params.yaml", "dvc.yaml", "experiments.yaml"):
+        shutil.copy(request.config.rootpath / name, tmp_path)
+    shutil.copytree(request.config.rootpath / "data", tmp_path / "data", ignore=lambda folder, _: ["raw"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
+    for number in range(30):
+        put(tmp_path / "leaves" / ("healthy", "unhealthy")[number % 3 == 0] / f"IMG_{number:04}.jpg")
+    return tmp_path
+
+
+def put(path, size=(40, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
+
+
+def told(**settings):
+    return check({"dataset": "leaves", **settings})[1]
+
+
+def refusal(**settings):
+    with pytest.raises(LeafError) as caught:
+        told(**settings)
+    return str(caught.value)
+
+
+def test_classes_and_splits_are_counted(project):
+    lines = [line.split() for line in told().splitlines()]
+    assert ["class", "images", "groups", "train", "validation", "test"] in lines
+    assert ["healthy", "20", "0", "13", "3", "4"] in lines
+    assert ["unhealthy", "10", "0", "6", "2", "2"] in lines
+    assert ["all", "30", "0", "19", "5", "6"] in lines
+
+
+def test_other_names_are_refused_with_the_line_to_paste(project):
+    (project / "leaves" / "unhealthy").rename(project / "leaves" / "rust brown")
+    assert refusal().endswith("valid: dvc exp run -S dataset=leaves -S classes=auto")
+
+
+def test_the_lines_keep_the_other_settings(project):
+    for name in ("a_healthy", "b_rust", "c"):
+        put(project / "more" / name / "1.jpg")
+    assert refusal(dataset="more", dropout=0.2).endswith(
+        "valid: dvc exp run -S dataset=more -S dropout=0.2 -S classes=auto or dvc exp run -S dataset=more "
+        """-S dropout=0.2 -S classes=null -S 'classes={healthy:["*healthy"],unhealthy:["*"]}'"""
+    )
+
+
+def test_what_is_left_out_is_told_by_reason(project):
+    put(project / "leaves" / "lost.jpg")
+    (project / "leaves" / "Thumbs.db").touch()
+    assert "left out   1: in no class folder, such as 'lost.jpg'" in told()
+    assert "1 entries: 'Thumbs.db' (1)" in told()
+
+
+def test_names_that_look_like_one_plant_are_a_risk(project):
+    assert "look like one plant" not in told()
+    for number in range(20):
+        put(project / "series" / ("healthy", "unhealthy")[number > 9] / f"plant{number // 4:02}_{number % 4}.jpg")
+    assert "'healthy/plant00_0.jpg' and 'healthy/plant00_1.jpg' look like one plant" in told(dataset="series")
+
+
+def test_wide_pictures_are_a_risk(project):
+    for number in range(30):
+        put(project / "wide" / ("healthy", "unhealthy")[number % 3 == 0] / f"{number}.jpg", (80, 40))
+    assert "100 % of the pictures are wider than 4:3, of which the crop loses 50 %" in told(dataset="wide")
+    assert "wider" not in told()
+
+
+def test_a_class_too_small_for_smote_is_a_risk(project):
+    assert "SMOTE needs 9 training images of unhealthy, which has 6" in told(smote_neighbors=8)
+
+
+def test_what_smote_takes_is_a_risk(project):
+    assert "SMOTE makes 7 images" not in told()
+    for number in range(300):
+        put(project / "leaves" / "healthy" / f"more_{number:04}.jpg")
+    assert "SMOTE makes 202 images, 0.6 GB" in told(image_size=1024)
+
+
+def test_what_split_would_refuse_is_refused_here(project):
+    assert "validation_size" in refusal(validation_size=20, test_size=20)
+
+
+def test_weights_are_hashed_and_the_hash_is_filled_in(project):
+    (project / "w.h5").write_bytes(b"weights")
+    settings, lines = check({"weights": "w.h5"})
+    assert settings["weights_sha256"] == store.sha256("w.h5")
+    assert store.sha256("w.h5") in lines
+
+
+def test_another_hash_than_that_of_the_weights_is_refused_with_the_right_one(project):
+    (project / "w.h5").write_bytes(b"weights")
+    assert store.sha256("w.h5") in refusal(weights="w.h5", weights_sha256="0" * 64)
+
+
+def test_the_time_is_known_after_a_training_on_this_machine(project):
+    assert "is known here once convnext_atto was trained at 96 pixels" in told()
+    store.remember("speed", "convnext_atto 96 0", 0.5)
+    assert "9.5 s an epoch, at most 5.1 min for 32 epochs" in told()
+
+
+def test_a_data_set_that_a_stage_makes_is_not_looked_for(project):
+    assert check({})[1] == "params.yaml: valid; dataset: data/raw/leaves.npz"
+
+
+def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **_: pytest.fail(str(arguments)))
+    monkeypatch.setattr("leaf.cli.run._existing", set)
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(LeafError, match="no such file or folder"):
+        run_experiments(["plain"], ["dataset=nowhere"])
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_it_imports_no_keras(project):
+    code = "import sys; from leaf.cli.check import check; check({'dataset': 'leaves'}); print('keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
