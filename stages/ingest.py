@@ -8,7 +8,7 @@ from leaf.errors import LeafError, one_line_errors
 from leaf.experiments import told_what_to_paste
 from leaf.params import read_params
 from leaf.reading import Ingested, ingest
-from leaf.store import write_json, write_table
+from leaf.store import cache_folder, write_json, write_table
 
 IMAGES = "data/ingested/images.npy"
 INDEX = "data/ingested/index.csv"
@@ -33,6 +33,7 @@ def main() -> None:
                 ignore=params.ignore,
                 labels=params.labels,
                 group_by=params.group_by,
+                aside=cache_folder(),
             )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None

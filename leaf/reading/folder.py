@@ -9,6 +9,7 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.reading.decode import UnreadableError, decode
+from leaf.reading.earlier import Earlier
 from leaf.reading.layout import lay_out
 from leaf.reading.listing import list_folder
 from leaf.reading.source import Block, Rows, cores, hashed, in_order
@@ -32,6 +33,7 @@ class FolderSource:
         self.root = root
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[str, str] = {}
+        self.earlier = Earlier(None, {})  # what need not be decoded anew
         listing = list_folder(root)
         layout = lay_out(root, listing, labels, group_by, known)
         self.left_out = layout.left_out
@@ -77,7 +79,9 @@ class FolderSource:
         for file in files:
             try:
                 data = (self.root / file).read_bytes()
-                images.append((decode(io.BytesIO(data), size), hashed(data)))
+                digest = hashed(data)
+                image = self.earlier.pixels(digest)
+                images.append((decode(io.BytesIO(data), size) if image is None else image, digest))
             except (UnreadableError, OSError) as why:
                 images.append((str(why), ""))
         return images

@@ -11,10 +11,11 @@ import pandas as pd
 
 from leaf.errors import LeafError
 from leaf.reading.classes import Wanted, check_present, resolve
+from leaf.reading.earlier import Earlier
 from leaf.reading.folder import FolderSource
 from leaf.reading.npz import NpzSource
 from leaf.reading.quality import flags
-from leaf.reading.source import FractionalError, Source, pixels_hashed
+from leaf.reading.source import Block, FractionalError, Source, pixels_hashed
 from leaf.reading.tables import read_labels
 from leaf.store import replacing
 
@@ -92,20 +93,26 @@ def ingest(
     ignore: Sequence[str] = (),
     labels: str | Path | None = None,
     group_by: Literal["none", "folder"] = "none",
+    aside: Path | None = None,
 ) -> Ingested:
     """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB.
 
     The images are uint8 where that loses nothing, else float32 0..255. A few at a time are in memory, however many
     there are. `classes` and `ignore` are as `leaf.reading.classes.resolve` takes them; `labels` and `group_by`, for a
-    folder, as `leaf.reading.layout.lay_out`. Raises LeafError for a data set that is not as it should be; then nothing
-    is written.
+    folder, as `leaf.reading.layout.lay_out`. In the folder `aside` the images are kept for the next run, which decodes
+    no file that it has met. Raises LeafError for a data set that is not as it should be; then nothing is written.
     """
     dataset = Path(dataset)
     source, names, numbers = survey(dataset, classes, skip_unreadable, ignore=ignore, labels=labels, group_by=group_by)
+    earlier = Earlier(aside if isinstance(source, FolderSource) else None, {"size": size})
+    if isinstance(source, FolderSource):
+        source.earlier = earlier
     try:
-        return _write(source, names, numbers, images_path, size, np.dtype(np.uint8), dataset, progress)
+        made = _write(source, names, numbers, images_path, size, np.dtype(np.uint8), dataset, earlier, progress)
+        earlier.keep(Path(images_path), made.index)
+        return made
     except FractionalError:
-        return _write(source, names, numbers, images_path, size, np.dtype(np.float32), dataset, progress)
+        return _write(source, names, numbers, images_path, size, np.dtype(np.float32), dataset, earlier, progress)
 
 
 def survey(
@@ -140,6 +147,7 @@ def _write(
     size: int,
     dtype: np.dtype,
     dataset: Path,
+    earlier: Earlier,
     progress: Progress | None,
 ) -> Ingested:
     source.unreadable.clear()
@@ -151,9 +159,10 @@ def _write(
         for block in source.blocks(np.flatnonzero(labels >= 0), size, as_uint8=dtype == np.uint8):
             array.append(block.images)
             places.append(block.places)
-            hashes += [pixels_hashed(image.data) for image in block.images]
+            told = _described(block, earlier)
+            hashes += [digest for digest, _ in told]
+            marks += [mark for _, mark in told]
             file_hashes += block.hashes
-            marks += flags(block.images)
             if progress is not None:
                 progress.update(len(block.images))
         kept = np.concatenate([np.empty(0, np.intp), *places])
@@ -178,3 +187,12 @@ def _write(
     images = np.bincount(labels[kept], minlength=len(names))
     table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
     return Ingested(index, table, unreadable, source.notes, dtype)
+
+
+def _described(block: Block, earlier: Earlier) -> list[tuple[str, str]]:
+    """The hash and the flags of each image."""
+    told = [earlier.described(file_hash) for file_hash in block.hashes]
+    new = [place for place, known in enumerate(told) if known is None]
+    for place, mark in zip(new, flags(block.images[new]) if new else [], strict=True):
+        told[place] = (pixels_hashed(block.images[place].data), mark)
+    return [known for known in told if known is not None]

@@ -16,6 +16,8 @@ from network import FAR, Network, new_network
 from servers import Sshd, start_sshd
 from tiny import EXPERIMENTS, INGEST, PARAMS, PIPELINE, TRAIN, Project, run
 
+from leaf.similarity.decisions import COLUMNS
+
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,6 +26,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = home / "project"
     (project / "data" / "raw").mkdir(parents=True)
     (project / "data" / "raw" / "leaves.txt").write_text("leaf\n")
+    (project / "data" / "overrides.csv").write_text(",".join(COLUMNS) + "\n")
     for name, text in {
         "dvc.yaml": PIPELINE,
         "params.yaml": PARAMS,
