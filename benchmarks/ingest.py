@@ -1,6 +1,6 @@
 """Ingest, quality flags aside, against a plain numpy load and cast (npz) and a plain Pillow loop (folder).
 
-Each side ends with the images as one uint8 array on disk; ours hashes every image and reads the labels as well. Memory
+A folder that grew by two files, against the same decoded anew. Each side ends with the images as one uint8 array on disk; ours hashes every image and reads the labels as well. Memory
 is what a call adds at its peak, the mapped pages of the array that is written included.
 """
 
@@ -70,6 +70,13 @@ def main() -> None:
 
             memory = {"ours": peak_memory(ours), "other": peak_memory(plain)}
             report(row(row_name, *alternate(ours, plain, repeats), target, memory), options.record)
+
+        def grown() -> None:
+            ingest(photographs, ours_at, CLASSES, SIDE, aside=folder / "aside")
+
+        grown()
+        write_folder(photographs / "new", 2, side)
+        report(row("ingest_grown", *alternate(grown, ours, repeats), ">= 4"), options.record)
 
 
 if __name__ == "__main__":

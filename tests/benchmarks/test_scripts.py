@@ -20,7 +20,7 @@ ROWS = {
     ("clean",): ["clean_report"],
     ("clean_scale",): ["clean_scale"],
     ("balance",): ["balance"],
-    ("ingest",): ["ingest_folder", "ingest_npz"],
+    ("ingest",): ["ingest_folder", "ingest_grown", "ingest_npz"],
     TOGETHER: ["epoch", "train_step_keras"],
     ("pipeline",): ["pipeline", "pipeline_idle"],
     ("predict",): ["page", "predict", "serve"],
