@@ -1,7 +1,8 @@
 """Ingest, quality flags aside, against a plain numpy load and cast (npz) and a plain Pillow loop (folder).
 
-A folder that grew by two files, against the same decoded anew. Each side ends with the images as one uint8 array on disk; ours hashes every image and reads the labels as well. Memory
-is what a call adds at its peak, the mapped pages of the array that is written included.
+A folder that grew by two files, against the same decoded anew. Each side ends with the images as one uint8 array on
+disk; ours hashes every image and reads the labels as well. Memory is what a call adds at its peak, the mapped pages of
+the array that is written included.
 """
 
 import importlib
