@@ -33,7 +33,7 @@ def main() -> None:
                 ignore=params.ignore,
                 labels=params.labels,
                 group_by=params.group_by,
-                aside=cache_folder(),
+                aside=cache_folder("ingested"),
             )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None
