@@ -173,6 +173,9 @@ class Params(Group):
     balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
         "smote", "smote, none, oversample, class_weight", "how the training classes are made equal"
     )
+    balance_limit_gb: Number = _key(
+        20, "a number above 0", "GB of synthetic images on disk, more are refused before they are made", gt=0
+    )
     smote_neighbors: int = _key(5, "a whole number from 1", "SMOTE's k (Chawla 2002)", ge=1, le=1000)
 
     backbone: str = _key("convnext_atto", "a name that `leaf summary --list` prints", "the network", min_length=1)

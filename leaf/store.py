@@ -70,6 +70,12 @@ def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Iterator[
         del array
 
 
+def write_array(array: np.ndarray, path: str | Path) -> None:
+    """Write an array that is in memory as a .npy file."""
+    with new_array(path, array.shape, array.dtype) as out:
+        out[...] = array
+
+
 def read_array(path: str | Path) -> np.ndarray:
     """Memory-map a .npy file, read-only. Raises LeafError where the file is missing or no .npy array."""
     try:

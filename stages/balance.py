@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from leaf.errors import one_line_errors
+from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
-from leaf.resampling import interpolate, plan_images
+from leaf.resampling import interpolate, missing_images, plan_images
 from leaf.splitting import check_synthetic
 from leaf.store import new_array, read_array, read_classes, read_table, write_json, write_table
 
@@ -17,34 +17,27 @@ def main() -> None:
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label"])
     splits = read_table("data/split/splits.csv", ["image", "split"])
     train = splits[splits["split"].eq("train")].merge(decisions[["image", "label"]], on="image")
+    numbers, labels = train["image"].to_numpy(), train["label"].to_numpy()
 
-    plan = plan_images(
-        images,
-        train["image"].to_numpy(),
-        train["label"].to_numpy(),
-        params.balance,
-        classes,
-        params.smote_neighbors,
-        params.split_seed,
-    )
+    missing = int(missing_images(labels, len(classes), params.balance).sum())
+    size = missing * images[0].nbytes / 1e9
+    print(f"{params.balance}: {missing} synthetic images in train, {size:.2f} GB", flush=True)  # before they are made
+    if size > params.balance_limit_gb:
+        raise LeafError(
+            f"balance_limit_gb: {missing} synthetic images take {size:.1f} GB, more than {params.balance_limit_gb:g}; "
+            "raise it, or set balance to class_weight, which makes none"
+        )
+    plan = plan_images(images, numbers, labels, params.balance, classes, params.smote_neighbors, params.split_seed)
     check_synthetic(plan, splits)
     with new_array("data/balanced/images.npy", (len(plan), *images.shape[1:]), images.dtype) as out:
         interpolate(images, plan, out)
     write_table(plan, "data/balanced/index.csv")
 
-    before = np.bincount(train["label"], minlength=2)
-    after = before + np.bincount(plan["label"], minlength=2)
-    metrics = {
-        "healthy_before": before[0],
-        "unhealthy_before": before[1],
-        "synthetic": len(plan),
-        "healthy": after[0],
-        "unhealthy": after[1],
-    }
-    write_json(metrics, "metrics/balance.json")
-    first, second = classes
-    print(f"{params.balance}: {len(plan)} synthetic images in train")
-    print(f"{before[0]} {first} and {before[1]} {second} become {after[0]} and {after[1]}")
+    before = np.bincount(labels, minlength=len(classes))
+    after = before + np.bincount(plan["label"], minlength=len(classes))
+    counts = {key: dict(zip(classes, value, strict=True)) for key, value in (("before", before), ("after", after))}
+    write_json({**counts, "synthetic": len(plan)}, "metrics/balance.json")
+    print("; ".join(f"{name} {old} → {new}" for name, old, new in zip(classes, before, after, strict=True)))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import pandas as pd
 from leaf import networks
 from leaf.errors import one_line_errors
 from leaf.params import read_params
-from leaf.scoring import evaluate
+from leaf.scoring import check_threshold, evaluate
 from leaf.serving import ood
 from leaf.splitting import check_splits, check_synthetic, shared_groups
-from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
+from leaf.store import read_array, read_classes, read_json, read_table, write_array, write_json, write_table
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +25,8 @@ _TRAIN_METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameter
 def main() -> None:
     """Read the network and the tables; write data/scored/, metrics/train.json and metrics/evaluate.json."""
     params = read_params("evaluate")
+    classes = read_classes()
+    check_threshold(params.threshold, classes)
     images = read_array("data/ingested/images.npy")
     index = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group", "reason", "reference"])
@@ -43,16 +45,17 @@ def main() -> None:
             [networks.probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
         )
 
-    result = evaluate(images, table, predict_proba, params.threshold, params.calibrate)
+    result = evaluate(images, table, predict_proba, classes, params.threshold, params.calibrate)
     if leaky:
         result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
-    heatmaps = networks.heatmaps(model, images[result.gallery["image"].to_numpy()])
+    rows, shown = (result.gallery[name].to_numpy() for name in ("image", "shown"))
+    heatmaps = networks.heatmaps(model, images[rows], shown)
 
     write_table(result.predictions, "data/scored/predictions.csv")
+    write_array(result.probabilities, "data/scored/probabilities.npy")
     write_table(result.roc, "data/scored/roc.csv")
     write_table(result.gallery, "data/scored/gallery.csv")
-    with new_array("data/scored/heatmaps.npy", heatmaps.shape, np.float32) as out:
-        out[:] = heatmaps
+    write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature")} | {"views": params.views}
     write_json(decision, "data/scored/decision.json")

@@ -29,6 +29,7 @@ NETWORK = "models/model.keras"
 def main() -> None:
     """Read parameters and data, train or resume a training that was killed, write the outputs."""
     params = read_params("train")
+    classes = store.read_classes()
     recipe = Recipe.from_params(params)
     is_detector = networks.is_detector(params.backbone)
     if is_detector and recipe.distribution != "none":
@@ -36,10 +37,10 @@ def main() -> None:
     status = run_on_all_nodes("stages.train", recipe.distribution)
     if status is not None:
         sys.exit(status)
-    dataset, validation = read_datasets()
+    dataset, validation = read_datasets(len(classes))
     fix_seeds(params.seed)
     devices = set_up_distribution(recipe)
-    model = networks.build_from_params(params)
+    model = networks.build_from_params(params, len(classes))
     determined_by = {
         "recipe": asdict(recipe),
         "network": model.to_json(),
@@ -63,7 +64,7 @@ def main() -> None:
             return
         networks.save(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
-        store.write_json(summary(model, result, params), "models/run.json")
+        store.write_json(summary(model, result, params, classes), "models/run.json")
     if len(ends) > 1 and ends[-1] - ends[-2] > 0.01:  # else it was trained before, and only told
         key = f"{params.backbone} {params.image_size} {params.freeze_depth}"
         store.remember("speed", key, (ends[-1] - ends[-2]) / len(dataset))  # for `leaf check`
@@ -73,7 +74,7 @@ def main() -> None:
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 
 
-def summary(model: Any, result: Result, params: Params) -> dict[str, Any]:
+def summary(model: Any, result: Result, params: Params, classes: list[str]) -> dict[str, Any]:
     """What models/run.json says of the run; it holds no time and no path, so that equal runs are equal files."""
     return {
         "backbone": params.backbone,
@@ -87,7 +88,7 @@ def summary(model: Any, result: Result, params: Params) -> dict[str, Any]:
         "model_sha256": store.sha256(NETWORK),
         "seed": params.seed,
         "image_size": params.image_size,
-        "classes": store.read_classes(),
+        "classes": classes,
         "steps_per_epoch": result.steps_per_epoch,
         "versions": versions(),
     }

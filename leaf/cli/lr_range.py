@@ -148,9 +148,10 @@ def run_range_test(view: Any, figure: str, lowest: float, highest: float, update
     """
     if Path(figure).suffix != ".svg":
         raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
-    dataset, _ = read_datasets()
+    classes = len(store.read_classes())
+    dataset, _ = read_datasets(classes)
     fix_seeds(view.seed)
-    model = networks.build_from_params(view)
+    model = networks.build_from_params(view, classes)
     test = range_test(model, dataset, Recipe.from_params(view), lowest, highest, updates)
     with store.replacing(figure) as partial:
         partial.write_text(drawing(test), encoding="utf-8")

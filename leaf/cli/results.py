@@ -9,6 +9,13 @@ from leaf.store import read_json
 
 app = typer.Typer()
 
+_BASELINES = (
+    ("joint_histogram", "colours alone, the hardest baseline,"),
+    ("histogram", "colour histogram"),
+    ("majority", "always the largest class"),
+)
+_SHOWN = 6  # classes
+
 
 def summarize_metrics(folder: str | Path = "metrics") -> str:
     """The summary of the metrics in `folder`; raises LeafError where a metrics file is missing."""
@@ -16,23 +23,17 @@ def summarize_metrics(folder: str | Path = "metrics") -> str:
         read_json(Path(folder) / f"{name}.json")
         for name in ("ingest", "clean", "split", "balance", "train", "evaluate")
     )
-    classes = _classes(ingest["classes"])
-    balanced = _classes({name: balance[name] for name in ingest["classes"]})
     lines = [
-        f"images     {ingest['images']} in ({classes}); "
+        f"images     {ingest['images']} in ({_classes(ingest['classes'])}); "
         f"out: {clean['outliers']} outliers, {clean['duplicates']} duplicates, "
         f"{clean['near_duplicates']} near-duplicates; {clean['kept']} kept",
         f"split      {split['train']} train, {split['validation']} validation, {split['test']} test; "
         f"{split['shared_groups']} groups shared between them",
-        f"balance    {balance['synthetic']} synthetic training images ({balanced} now)",
+        f"balance    {balance['synthetic']} synthetic training images ({_classes(balance['after'])} now)",
         f"training   {train['epochs']} epochs, best {train['best_epoch']}: "
         f"validation accuracy {_percent(train['best_validation_accuracy'])}",
     ]
-    baseline = evaluate["baseline"]
-    beside = (
-        f"colour histogram {_percent(baseline['histogram_accuracy'])}, "
-        f"always the larger class {_percent(baseline['majority_accuracy'])}"
-    )
+    beside = ", ".join(f"{said} {_percent(evaluate['baseline'][f'{name}_accuracy'])}" for name, said in _BASELINES)
     test = evaluate["test"]
     if test["accuracy"] is None:
         lines += [
@@ -42,13 +43,18 @@ def summarize_metrics(folder: str | Path = "metrics") -> str:
     else:
         interval = f"{_percent(test['accuracy_low'])} to {_percent(test['accuracy_high'])}"
         lines.append(f"test       accuracy {_percent(test['accuracy'])} (95 % interval {interval}); {beside}")
+        if len(test["recall"]) > 2:
+            worst = sorted(test["recall"].items(), key=lambda item: (item[1] is None, item[1]))[:_SHOWN]
+            found = ", ".join(f"{name} {_percent(share)}" for name, share in worst)
+            lines.append(f"           found of each class, the fewest first: {found}")
     return "\n".join(
         [*lines, "", "Look at  reports/report.html   Change  dvc exp run -S dropout=0.2   Why  leaf why 58"]
     )
 
 
 def _classes(counts: dict[str, Any]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+    said = [f"{count} {name}" for name, count in counts.items()]
+    return ", ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} classes more" if len(said) > _SHOWN else "")
 
 
 def _percent(value: float | None) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 import typer
 
 from leaf.errors import LeafError
 from leaf.similarity.decisions import COLUMNS, NAMES, TEXT
-from leaf.store import read_classes, read_table
+from leaf.store import read_array, read_classes, read_table
 
 app = typer.Typer()
 
@@ -143,14 +144,20 @@ def _balanced(path: Path, image: int, _classes: Sequence[str]) -> list[tuple[str
 
 
 def _scored(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, str]]:
-    table = read_table(path, ("image", "split", "label", "probability", "predicted"), text=("split",))
+    columns = ("image", "source", "split", "label", "predicted", "probability")
+    table = read_table(path, columns, text=("source", "split"))
     mine = table[table["image"] == image]
     if mine.empty:
         return [("scored", "not predicted; only validation and test images are")]
     row = mine.iloc[0]
     right = "right" if row["predicted"] == row["label"] else f"wrong, it is {classes[row['label']]}"
-    said = f"predicted {classes[row['predicted']]}, {right}; probability of {classes[1]} {row['probability']:.3f}"
-    return [("scored", said)]
+    if len(classes) == 2:
+        probable = f"probability of {classes[1]} {row['probability']:.3f}"
+    else:
+        probabilities = read_array(path.with_name("probabilities.npy"))[table.index[table["image"] == image][0]]
+        likeliest = np.argsort(-probabilities, kind="stable")[:3]
+        probable = "probability of " + ", ".join(f"{classes[label]} {probabilities[label]:.3f}" for label in likeliest)
+    return [("scored", f"predicted {classes[row['predicted']]}, {right}; {probable}")]
 
 
 def _whole(value: float) -> str:

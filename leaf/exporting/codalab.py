@@ -48,6 +48,9 @@ def write(model: keras.Model, threshold: float, path: Path) -> None:
         threshold: probability of the second class from which it is predicted.
         path: where to.
     """
+    classes = model.output_shape[-1]
+    if classes != 2:
+        raise LeafError(f"format: codalab is for two classes, not {classes}; valid: any other format")
     if path.suffix != ".zip":
         with savedmodel.replacing_folder(path, "model.py") as partial:
             _fill(partial, model, threshold)

@@ -1,6 +1,6 @@
 """Build a network so that its name and seed alone determine it, hence its file.
 
-A classifier is dropout on the image, backbone, average pooling, BatchNormalization, two logits. A Keras model depends
+A classifier is dropout on the image, backbone, average pooling, BatchNormalization, a logit a class. A Keras model depends
 on what was built before it in the process (automatic names count up) and on the global random state (seeds left to
 chance), so a plain model is cloned with names, seeds, precision and some layer classes of our choice.
 """
@@ -63,7 +63,7 @@ def build(
     if keras.config.image_data_format() != "channels_last":
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
     if registry.is_detector(backbone):
-        _check_detector(backbone, weights, freeze_depth, freeze_normalization, head_initializer)
+        _check_detector(backbone, classes, weights, freeze_depth, freeze_normalization, head_initializer)
         model = registry.find_detector(backbone).layout(image_size, dropout)
         return clone(model, backbone, seed, precision, rematerialize)
     kind = registry.find(backbone)
@@ -94,9 +94,9 @@ _PARAMS = (
 )
 
 
-def build_from_params(params: Any) -> keras.Model:
-    """Build the network that the attributes of `params`, named as `build`'s arguments, ask for."""
-    return build(params.backbone, **{name: getattr(params, name) for name in _PARAMS})
+def build_from_params(params: Any, classes: int) -> keras.Model:
+    """Build the network that the attributes of `params`, named as `build`'s arguments, ask for, with so many logits."""
+    return build(params.backbone, classes=classes, **{name: getattr(params, name) for name in _PARAMS})
 
 
 def _body(kind: registry.Backbone, image_size: int, dropout: float) -> keras.Model:
@@ -108,8 +108,10 @@ def _body(kind: registry.Backbone, image_size: int, dropout: float) -> keras.Mod
 
 
 def _check_detector(
-    name: str, weights: str, freeze_depth: int | str, freeze_normalization: bool, head_initializer: str
+    name: str, classes: int, weights: str, freeze_depth: int | str, freeze_normalization: bool, head_initializer: str
 ) -> None:
+    if classes != 2:
+        raise LeafError(f"backbone: {name} is a detector, for two classes, not {classes}; valid: any other network")
     if weights != "random":
         raise LeafError(f"weights: {weights}; valid: random for {name}, which learns from nothing else")
     if freeze_depth != 0:

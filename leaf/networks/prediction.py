@@ -19,7 +19,7 @@ _parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref
 def probabilities(
     model: keras.Model, images: np.ndarray, batch_size: int = 256, views: int = 1, temperature: float = 1.0
 ) -> np.ndarray:
-    """Predict the probability of the second class for each image.
+    """Predict the probability of each class for each image.
 
     Args:
         model: from `build` or `load`.
@@ -29,19 +29,23 @@ def probabilities(
         temperature: the logits are divided by it.
 
     Returns:
-        float64 (N,), 0 to 1.
+        float64 (N, C), 0 to 1.
     """
-    total = np.zeros(len(images))
+    total = np.zeros((len(images), model.output_shape[-1]))
     for number in range(views):
         logits = predict_batches(model, (tta_view(batch, number) for batch in _batches(images, batch_size)))
-        total += second_class_probability(np.concatenate([np.zeros((0, 2)), *logits]), temperature)
+        total += softmax(np.concatenate([total[:0], *logits]), temperature)
     return total / views
 
 
-def second_class_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """The softmax of logits (N, 2) / `temperature`, its second column: float64 (N,); no logit makes it overflow."""
-    logits = logits.astype(np.float64)
-    return (1 + np.tanh((logits[:, 1] - logits[:, 0]) / (2 * temperature))) / 2
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """The softmax of logits (N, C) / `temperature`, float64; no logit makes it overflow."""
+    scaled = logits.astype(np.float64) / temperature
+    if scaled.shape[1] == 2:  # exact at both ends, and the two add up to 1
+        second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
+        return np.stack([1 - second, second], axis=1)
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:

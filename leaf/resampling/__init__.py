@@ -1,5 +1,5 @@
 """Making the training classes equal: SMOTE with its parents kept, or copies."""
 
-from leaf.resampling.smote import interpolate, plan_images
+from leaf.resampling.smote import interpolate, missing_images, plan_images
 
-__all__ = ["interpolate", "plan_images"]
+__all__ = ["interpolate", "missing_images", "plan_images"]

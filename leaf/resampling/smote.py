@@ -6,7 +6,7 @@ float32's speed, and no float copy of the images is ever held. scikit-learn's ow
 twice the time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,58 +26,73 @@ _SLICE = 1024  # pixels' channels: 1024 × 128² = 2²⁴, all partial sums of c
 _ROWS = 2048  # images per block of the distance matrix: bounds it at 2048 × members × 8 bytes
 
 
+def missing_images(labels: np.ndarray, classes: int, method: Method) -> np.ndarray:
+    """How many images of each class, int64 (classes,), bring it up to the largest: `labels` int (M,)."""
+    counts = np.bincount(labels, minlength=classes)
+    return counts.max() - counts if method in ("smote", "oversample") else np.zeros_like(counts)
+
+
 def plan_images(
     images: np.ndarray,
     numbers: np.ndarray,
     labels: np.ndarray,
     method: Method,
-    classes: list[str],
+    classes: Sequence[str],
     neighbors: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Plan the synthetic images that bring the smaller class up to the larger.
+    """Plan the synthetic images that bring every class up to the largest.
 
-    `images`: (N, H, W, 3) uint8 or float32, a memory map as a rule; only rows of the smaller class are read.
-    `numbers`: the training images' rows in it, int64 (M,); `labels`: theirs, 0 or 1, (M,).
+    `images`: (N, H, W, 3) uint8 or float32, a memory map as a rule; a class is read at a time, the largest never.
+    `numbers`: the training images' rows in it, int64 (M,); `labels`: theirs, places in `classes`, (M,).
     `smote` lies between neighbours of one class, `oversample` copies whole rounds of the class so that no image is
-    copied twice before each was once, `none` and `class_weight` plan nothing.
+    copied twice before each was once, `none` and `class_weight` plan nothing. Each class is drawn by the same `seed`,
+    as imbalanced-learn does.
 
     Returns `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, float64 `weight` says
     how far from one to the other (0 for a copy). Raises LeafError where a class is empty or too small for SMOTE.
     """
     order = np.argsort(numbers)  # the plan must not depend on the order of the table's rows
     numbers, labels = np.asarray(numbers)[order], np.asarray(labels)[order]
-    counts = np.bincount(labels, minlength=2)
-    if method in ("none", "class_weight") or counts[0] == counts[1]:
-        return _table(0, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    minority = int(counts.argmin())
-    members = numbers[labels == minority]
-    missing = int(counts.max() - counts.min())
-    if len(members) == 0:
-        raise LeafError(f"balance: class {classes[minority]} has no training image to make more of; add photographs")
-    if method == "oversample":
-        parents = _whole_rounds(members, missing, seed)
-        return _table(minority, parents, parents, np.zeros(missing))
-    if len(members) <= neighbors:
+    missing = missing_images(labels, len(classes), method)
+    members = [numbers[labels == label] for label in range(len(classes))]
+    _check_members(members, missing, method, classes, neighbors)
+    parts = [np.empty((0, 4))]
+    for label in np.flatnonzero(missing).tolist():
+        own = members[label]
+        if method == "oversample":
+            parents = neighbours = _whole_rounds(own, missing[label], seed)
+            weights = np.zeros(missing[label])
+        else:
+            rows, others, weights = smote(images[own].reshape(len(own), -1), missing[label], neighbors, seed)
+            parents, neighbours = own[rows], own[others]
+        parts.append(np.stack([np.full(len(parents), label), parents, neighbours, weights], axis=1))
+    table = pd.DataFrame(np.concatenate(parts), columns=COLUMNS[1:])
+    table.insert(0, COLUMNS[0], np.arange(len(table)))
+    return table.astype(dict.fromkeys(COLUMNS[:-1], np.int64))
+
+
+def _check_members(
+    members: list[np.ndarray], missing: np.ndarray, method: Method, classes: Sequence[str], neighbors: int
+) -> None:
+    least = neighbors + 1 if method == "smote" else 1
+    small = [
+        f"{name} has {len(own)}"
+        for name, own, wanted in zip(classes, members, missing, strict=True)
+        if wanted and len(own) < least
+    ]
+    if small:
+        needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
         raise LeafError(
-            f"balance: class {classes[minority]} has {len(members)} training images, and SMOTE with smote_neighbors "
-            f"{neighbors} needs at least {neighbors + 1}; lower smote_neighbors or set balance to oversample or "
-            "class_weight"
+            f"balance: {needs} needs at least {least} training images of a class: {', '.join(small)}; add photographs"
+            + (", lower smote_neighbors or set balance to oversample or class_weight" if method == "smote" else "")
         )
-    flat = images[members].reshape(len(members), -1)
-    rows, others, weights = smote(flat, missing, neighbors, seed)
-    return _table(minority, members[rows], members[others], weights)
 
 
 def _whole_rounds(members: np.ndarray, missing: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     rounds = [random.permutation(members) for _ in range(-(-missing // len(members)))]
     return np.concatenate(rounds)[:missing]
-
-
-def _table(label: int, parents: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> pd.DataFrame:
-    columns = (np.arange(len(parents)), np.full(len(parents), label), parents, neighbours, weights)
-    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
 
 
 class TracedSMOTE(SMOTE):

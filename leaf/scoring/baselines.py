@@ -6,9 +6,9 @@ import numpy as np
 
 
 def logistic_regression(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Probabilities of class 1, float64 (N,), by logistic regression on standardised features.
+    """Probabilities, float64 (N, C), by logistic regression on standardised features.
 
-    `train` (M, D) with labels 0/1 of both classes, `features` (N, D) to predict for.
+    `train` (M, D) with labels of all C classes, `features` (N, D) to predict for.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -16,18 +16,18 @@ def logistic_regression(train: np.ndarray, train_labels: np.ndarray, features: n
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit(train, train_labels)
-    return model.predict_proba(features)[:, 1].astype(np.float64)
+    return model.predict_proba(features).astype(np.float64)
 
 
 def baseline_probabilities(
     images: np.ndarray, train_rows: np.ndarray, train_labels: np.ndarray, rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Each baseline's probabilities of class 1 for `rows` of `images`, learned from the real training images alone.
+    """Each baseline's probabilities, float64 (len(rows), C), for `rows` of `images`.
 
-    `majority` knows the classes' shares, `histogram` each channel by itself, `joint_histogram` which colours occur:
-    the hardest of them to beat.
+    They learn from the real training images alone. `majority` knows the classes' shares, `histogram` each channel by
+    itself, `joint_histogram` which colours occur: the hardest of them to beat.
     """
-    result = {"majority": np.full(len(rows), float(np.mean(train_labels)))}
+    result = {"majority": np.tile(np.bincount(train_labels) / len(train_labels), (len(rows), 1))}
     for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
         result[name] = logistic_regression(describe(images, train_rows), train_labels, describe(images, rows))
     return result
@@ -79,10 +79,10 @@ def _histograms(
 
 
 def nearest_neighbour(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """The label of the one nearest training image (N,), by Euclidean distance of features (M, D) and (N, D)."""
+    """What the one nearest training image is, float64 (N, C), by Euclidean distance of features (M, D) and (N, D)."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict(features)
+    return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict_proba(features)
 
 
 LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -96,12 +96,12 @@ def cross_validated(
 ) -> np.ndarray:
     """Which images (N,) a learner predicts right, each in the one fold of `folds` that it was not trained on: bool.
 
-    `features` (N, D), `labels` 0/1 (N,), `groups` (N,): a group stays in one fold. Stratified, drawn by `seed`.
+    `features` (N, D), `labels` int (N,), `groups` (N,): a group stays in one fold. Stratified, drawn by `seed`.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     right = np.zeros(len(labels), bool)
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        predicted = LEARNERS[learner](features[train], labels[train], features[test])
-        right[test] = (predicted >= 0.5) == labels[test]
+        probabilities = LEARNERS[learner](features[train], labels[train], features[test])
+        right[test] = np.unique(labels[train])[probabilities.argmax(axis=1)] == labels[test]
     return right

@@ -12,9 +12,15 @@ BINS = 10
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean of −log of the true class's probability, natural log; probabilities are kept one float step from 0 and 1."""
+    """Mean of −log of the true class's probability, natural log; probabilities are kept one float step from 0 and 1.
+
+    Labels 0 … C − 1 int (N,), probabilities float64 (N, C).
+    """
     p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
+    own = np.log(p[np.arange(len(labels)), labels])
+    if p.shape[1] == 2:  # the first of two is what the second leaves, which this keeps exact near 1
+        own = np.where(labels == 1, own, np.log1p(-p[:, 1]))
+    return float(-np.mean(own))
 
 
 class Bin(TypedDict):
@@ -27,14 +33,17 @@ class Bin(TypedDict):
     accuracy: float
 
 
-def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """Images by the probability of the likelier class, in equal steps from 0.5 to 1; empty bins are left out.
+def calibration_bins(
+    labels: np.ndarray, probabilities: np.ndarray, likeliest: np.ndarray, bins: int = BINS
+) -> list[Bin]:
+    """Images by the probability of the likeliest class, in equal steps from 1/C to 1; empty bins are left out.
 
-    `confidence` is the mean of those probabilities, `accuracy` the share in which the likelier class is the true one.
+    Labels and likeliest classes int (N,), probabilities float64 (N, C). `confidence` is the mean of those
+    probabilities, `accuracy` the share in which the likeliest class is the true one.
     """
-    confidence = np.maximum(probabilities, 1 - probabilities)
-    right = (probabilities >= 0.5) == (labels == 1)
-    edges = np.linspace(0.5, 1, bins + 1)
+    confidence = probabilities.max(axis=1)
+    right = likeliest == labels
+    edges = np.linspace(1 / probabilities.shape[1], 1, bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
     return [
         Bin(
@@ -56,9 +65,9 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities of 1 as they would be with the logits divided by `temperature`."""
-    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    return 1 / (1 + np.exp(-(np.log(p) - np.log1p(-p)) / temperature))
+    """Probabilities (N, C) as they would be with the logits divided by `temperature`."""
+    powers = np.clip(probabilities, _EPSILON, 1) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:

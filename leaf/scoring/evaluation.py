@@ -1,18 +1,19 @@
 """From a network's probabilities to every table of the stage evaluate; the network itself is only a function here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from leaf.errors import LeafError
 from leaf.scoring.baselines import baseline_probabilities
 from leaf.scoring.calibration import best_temperature
-from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, wilson
+from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, wilson, worst_pairs
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
-"""Rows of images and a temperature in, probabilities of class 1 out, float64."""
+"""Rows of images and a temperature in, probabilities out, float64 (N, C)."""
 
 NO_TEST = (
     "No test split: the validation images chose the best epoch (and the threshold and temperature where these are "
@@ -23,6 +24,7 @@ _TEST_METRICS = (
     "accuracy_low",
     "accuracy_high",
     "balanced_accuracy",
+    "macro_recall",
     "f1",
     "roc_auc",
     "log_loss",
@@ -32,9 +34,13 @@ _TEST_METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that evaluate writes beside the heat maps; the columns and keys are those of the files."""
+    """Everything that evaluate writes beside the heat maps; the columns and keys are those of the files.
+
+    `probabilities`: float32 (N, C), the rows of `predictions`.
+    """
 
     predictions: pd.DataFrame
+    probabilities: np.ndarray
     scores: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     roc: pd.DataFrame
@@ -48,9 +54,13 @@ class Evaluation:
         before = block["before_calibration"]
         lines = [
             f"{self.scored_split}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
-            f"{block['accuracy_high']:.3f}) on {block['images']} images, threshold {self.scores['threshold']:.3f}",
+            f"{block['accuracy_high']:.3f}) on {block['images']} images"
+            + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
             "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
         ]
+        if len(block["classes"]) > 2 and block["worst_pairs"]:
+            pairs = (f"{each['images']} {each['label']} as {each['predicted']}" for each in block["worst_pairs"][:3])
+            lines.append(f"commonest mistakes: {', '.join(pairs)}")
         if before:
             lines.append(
                 f"temperature {self.scores['temperature']:.2f}: expected calibration error "
@@ -63,61 +73,80 @@ def evaluate(
     images: np.ndarray,
     table: pd.DataFrame,
     predict_proba: PredictProba,
+    classes: Sequence[str],
     threshold: float | Literal["validation"],
     calibrate: Literal["none", "temperature"],
 ) -> Evaluation:
     """Score a network on validation and test beside the baselines.
 
     `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
-    a row of `images`. `predict_proba` is the network. Threshold and temperature are chosen on validation alone, where
-    they are not given. Without a test split the baselines are scored on validation, as the network then is.
+    a row of `images`, `label` a place in `classes`. `predict_proba` is the network. Threshold and temperature are
+    chosen on validation alone, where they are not given. Without a test split the baselines are scored on validation,
+    as the network then is. Raises LeafError for a threshold where there are more classes than two.
     """
+    check_threshold(threshold, classes)
     table = table.sort_values("image")
     present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
     held_out = {name: table[table["split"].eq(name)] for name in present}
-    validation = held_out["validation"]
-    labels = validation["label"].to_numpy()
+    labels = {name: part["label"].to_numpy() for name, part in held_out.items()}
     probabilities = {name: predict_proba(part["image"].to_numpy(), 1.0) for name, part in held_out.items()}
     temperature, before = 1.0, None
     if calibrate == "temperature":
         before = probabilities
-        temperature = best_temperature(labels, before["validation"])
+        temperature = best_temperature(labels["validation"], before["validation"])
         probabilities = {name: predict_proba(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
-    cut = best_threshold(labels, probabilities["validation"]) if threshold == "validation" else float(threshold)
+    chosen = threshold == "validation"
+    cut = best_threshold(labels["validation"], probabilities["validation"][:, 1]) if chosen else float(threshold)
 
     scored_split: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
     predictions = {name: _predictions(held_out[name], probabilities[name], cut) for name in present}
-    blocks = {
-        name: compute_metrics(part["label"].to_numpy(), part["probability"].to_numpy(), cut)
-        for name, part in predictions.items()
-    }
+    blocks = {name: _block(labels[name], probabilities[name], cut, classes) for name in present}
     for name, block in blocks.items():
-        block["before_calibration"] = _before(held_out[name]["label"].to_numpy(), before[name]) if before else None
-    scored = predictions[scored_split]
-    baseline = _baselines(images, table[table["split"].eq("train")], scored)
-    sources = table.set_index("image")["source"].loc[scored["image"]].astype(str)
+        block["before_calibration"] = _before(labels[name], before[name]) if before else None
+    scored = held_out[scored_split]
     scores = {
+        "classes": list(classes),
         "threshold": cut,
-        "threshold_source": "validation" if threshold == "validation" else "given",
+        "threshold_source": "validation" if chosen else "given",
         "temperature": temperature,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
-        "baseline": baseline,
-        "by_folder": by_folder(scored, sources),
+        "baseline": _baselines(images, table[table["split"].eq("train")], scored, classes),
+        "by_folder": by_folder(predictions[scored_split]),
         "note": "" if scored_split == "test" else NO_TEST,
     }
+    together = pd.concat(predictions.values(), ignore_index=True)
+    order = np.argsort(together["image"].to_numpy(), kind="stable")
+    roc = [_roc(name, labels[name], probabilities[name], classes) for name in present]
     return Evaluation(
-        predictions=pd.concat(predictions.values()).sort_values("image", ignore_index=True),
+        predictions=together.iloc[order].reset_index(drop=True),
+        probabilities=np.concatenate(list(probabilities.values()))[order].astype(np.float32),
         scores=scores,
         metrics=_metrics(scores),
-        roc=pd.concat([_roc(name, part) for name, part in predictions.items()], ignore_index=True),
-        gallery=gallery(scored, cut),
+        roc=pd.concat(roc, ignore_index=True),
+        gallery=gallery(predictions[scored_split], probabilities[scored_split], cut),
         scored_split=scored_split,
     )
 
 
+def check_threshold(threshold: float | Literal["validation"], classes: Sequence[str]) -> None:
+    """Raise LeafError for any threshold but 0.5 where there are more classes than two."""
+    if len(classes) > 2 and threshold != 0.5:
+        raise LeafError(f"threshold: {threshold}; valid for {len(classes)} classes: 0.5, the likeliest is predicted")
+
+
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    table = part[["image", "split", "label"]].reset_index(drop=True)
-    return table.assign(probability=probabilities, predicted=predict(probabilities, threshold))
+    """`image,source,split,label,predicted,probability`, the probability of the second of two classes, or predicted."""
+    predicted = predict(probabilities, threshold)
+    shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted
+    table = part[["image", "source", "split", "label"]].reset_index(drop=True)
+    return table.assign(predicted=predicted, probability=probabilities[np.arange(len(table)), shown])
+
+
+def _block(labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str]) -> dict[str, Any]:
+    """What `compute_metrics` gives, with the classes' names."""
+    block = compute_metrics(labels, probabilities, threshold)
+    named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
+    return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
 
 
 def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -126,52 +155,68 @@ def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     return {key: block[key] for key in ("log_loss", "calibration_error")}
 
 
-def _baselines(images: np.ndarray, train: pd.DataFrame, scored: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def _baselines(
+    images: np.ndarray, train: pd.DataFrame, scored: pd.DataFrame, classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     found = baseline_probabilities(
         images, train["image"].to_numpy(), train["label"].to_numpy(), scored["image"].to_numpy()
     )
-    labels = scored["label"].to_numpy()
-    return {name: compute_metrics(labels, probabilities, 0.5) for name, probabilities in found.items()}
+    return {name: _block(scored["label"].to_numpy(), each, 0.5, classes) for name, each in found.items()}
 
 
-def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
     test = scores["splits"]["test"] or {}
     validation, baseline = scores["splits"]["validation"], scores["baseline"]
+    found = {each["name"]: each["recall"] for each in test.get("classes", [])}
+    recall = {name: found.get(name) for name in scores["classes"]}
     return {
-        "test": {key: test.get(key) for key in _TEST_METRICS},
+        "test": {key: test.get(key) for key in _TEST_METRICS} | {"recall": recall},
         "validation": {key: validation[key] for key in ("accuracy", "roc_auc")},
-        "baseline": {f"{name}_accuracy": baseline[name]["accuracy"] for name in ("majority", "histogram")},
+        "baseline": {f"{name}_accuracy": block["accuracy"] for name, block in baseline.items()},
     }
 
 
-def _roc(split: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    fpr, tpr, thresholds = roc_curve(predictions["label"].to_numpy(), predictions["probability"].to_numpy())
-    return pd.DataFrame({"split": split, "fpr": fpr, "tpr": tpr, "threshold": thresholds})
+def _roc(split: str, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """The curve of the second of two classes, or of each of more against the rest: `split,class,fpr,tpr,threshold`."""
+    parts = []
+    for label in [1] if len(classes) == 2 else range(len(classes)):
+        fpr, tpr, thresholds = roc_curve((labels == label).astype(int), probabilities[:, label])
+        curve = {"split": split, "class": classes[label], "fpr": fpr, "tpr": tpr, "threshold": thresholds}
+        parts.append(pd.DataFrame(curve))
+    return pd.concat(parts, ignore_index=True)
 
 
-def gallery(predictions: pd.DataFrame, threshold: float, most: int = 12) -> pd.DataFrame:
-    """The worst mistakes, most confident first, then the least certain of the other images: `row,image,split,kind`.
+def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:
+    """The worst mistakes, most confident first, then the least certain others: `row,image,split,kind,shown`.
 
-    `predictions`: `image,split,label,probability,predicted` of one split. Up to `most` of each kind; equals by image.
+    `predictions`: `image,split,label,predicted` of one split, `probabilities` theirs (N, C). Up to `most` of each kind;
+    equals by image. `shown` is the label whose heat map is to be drawn, the predicted one; each mistake stands there
+    once more at the end, as kind `runner_up`, with the next likely label.
     """
-    p = predictions["probability"]
+    ascending = np.sort(probabilities, axis=1)
+    two = probabilities.shape[1] == 2
+    masked = np.where(np.eye(probabilities.shape[1])[predictions["predicted"]] == 1, -1.0, probabilities)
     ranked = predictions.assign(
-        confidence=np.where(predictions["predicted"].eq(1), p, 1 - p), gap=(p - threshold).abs()
+        shown=predictions["predicted"],
+        next=masked.argmax(axis=1),
+        confidence=probabilities[np.arange(len(predictions)), predictions["predicted"]],
+        gap=np.abs(probabilities[:, 1] - threshold) if two else ascending[:, -1] - ascending[:, -2],
     )
     wrong = ranked[ranked["predicted"].ne(ranked["label"])]
     mistakes = wrong.sort_values(["confidence", "image"], ascending=[False, True]).head(most)
     others = ranked.drop(mistakes.index).sort_values(["gap", "image"]).head(most)
-    chosen = pd.concat([mistakes.assign(kind="mistake"), others.assign(kind="uncertain")], ignore_index=True)
+    parts = {"mistake": mistakes, "uncertain": others, "runner_up": mistakes.assign(shown=mistakes["next"])}
+    chosen = pd.concat([part.assign(kind=kind) for kind, part in parts.items()], ignore_index=True)
     chosen.insert(0, "row", np.arange(len(chosen)))
-    return chosen[["row", "image", "split", "kind"]]
+    return chosen[["row", "image", "split", "kind", "shown"]]
 
 
-def by_folder(predictions: pd.DataFrame, sources: pd.Series) -> list[dict[str, object]]:
+def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
     """Accuracy with its interval in each folder that the images came from; nothing where there is only one.
 
-    `sources`: where each row of `predictions` came from, a path with slashes, or a number for an .npz.
+    `predictions`: `source,label,predicted`; a source is a path with slashes, or a number for an .npz.
     """
-    folders = sources.str.rpartition("/")[0].to_numpy()
+    folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
     if len(set(folders)) < 2:
         return []
     right = predictions["predicted"].eq(predictions["label"]).to_numpy()

@@ -1,6 +1,7 @@
 """Every figure of one split, as scores.json holds it, with 95 % intervals."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,48 +11,106 @@ from scipy.stats import rankdata, t
 from leaf.scoring.calibration import calibration_bins, expected_calibration_error, log_loss
 
 _EPSILON = np.finfo(np.float64).eps
+_MANY = 5  # classes; of more, the second and third guess count too
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Predicted labels, int64 (N,): 1 where the probability of 1 reaches the threshold."""
-    return (probabilities >= threshold).astype(np.int64)
+    """Predicted labels, int64 (N,), of probabilities float64 (N, C): the likeliest class.
+
+    Of two classes the second where its probability reaches the threshold.
+    """
+    if probabilities.shape[1] == 2:
+        return (probabilities[:, 1] >= threshold).astype(np.int64)
+    return probabilities.argmax(axis=1)
 
 
 def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
-    """All metrics of a split of at least one image: labels 0/1 int (N,), probabilities of 1 float64 (N,).
+    """All metrics of a split of at least one image: labels 0 … C − 1 int (N,), probabilities float64 (N, C).
 
-    A figure that is not defined (recall of a class that is absent, say) is nan, and so null in JSON.
+    Of two classes precision, recall, f1 and the curves are the second's; of more they are the means over the classes,
+    and `roc_auc` that of each class against the rest. A figure that is not defined (recall of a class that is absent,
+    say) is nan, and so null in JSON.
     """
-    table = np.bincount(2 * labels + predict(probabilities, threshold), minlength=4).reshape(2, 2)
-    (tn, fp), (fn, tp) = table
-    images, right = len(labels), int(tn + tp)
+    count = probabilities.shape[1]
+    predicted = predict(probabilities, threshold)
+    table = np.bincount(count * labels + predicted, minlength=count**2).reshape(count, count)
+    images, right = len(labels), int(table.trace())
     low, high = wilson(right, images)
-    area, area_low, area_high = roc_area(labels, probabilities)
-    recall = _share(tp, tp + fn)
-    bins = calibration_bins(labels, probabilities)
-    fpr, tpr, _ = roc_curve(labels, probabilities)
-    pr_recall, pr_precision = precision_recall_curve(labels, probabilities)
+    classes = [_one_class(table, label) for label in range(count)]
+    bins = calibration_bins(labels, probabilities, predict(probabilities, 0.5))
+    together = _of_two(labels, probabilities[:, 1]) if count == 2 else _of_many(labels, probabilities)
+    chosen = classes[1:] if count == 2 else classes
     return {
         "images": images,
         "accuracy": right / images,
         "accuracy_low": low,
         "accuracy_high": high,
-        "balanced_accuracy": (recall + _share(tn, tn + fp)) / 2,
-        "precision": _share(tp, tp + fp),
-        "recall": recall,
-        "f1": _share(2 * tp, 2 * tp + fp + fn),
+        **dict.fromkeys(("balanced_accuracy", "macro_recall"), float(np.mean([each["recall"] for each in classes]))),
+        **{key: float(np.mean([each[key] for each in chosen])) for key in ("precision", "recall", "f1")},
+        "log_loss": log_loss(labels, probabilities),
+        "calibration_error": expected_calibration_error(bins),
+        "confusion": table.tolist(),
+        "classes": classes,
+        "calibration": bins,
+        **together,
+    }
+
+
+def _one_class(table: np.ndarray, label: int) -> dict[str, Any]:
+    """How well one class of a confusion table (C, C) is found, with Wilson's intervals."""
+    hits, true, said = (int(value) for value in (table[label, label], table[label].sum(), table[:, label].sum()))
+    figures: dict[str, Any] = {"images": true, "predicted": said, "f1": _share(2 * hits, true + said)}
+    for name, whole in (("recall", true), ("precision", said)):
+        figures[name] = _share(hits, whole)
+        figures[f"{name}_low"], figures[f"{name}_high"] = wilson(hits, whole)
+    return figures
+
+
+def _of_two(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What only two classes have: the curves of the second, with probabilities (N,)."""
+    area, area_low, area_high = roc_area(labels, probabilities)
+    fpr, tpr, _ = roc_curve(labels, probabilities)
+    recall, precision = precision_recall_curve(labels, probabilities)
+    return {
         "roc_auc": area,
         "roc_auc_low": area_low,
         "roc_auc_high": area_high,
-        "log_loss": log_loss(labels, probabilities),
         "brier": float(np.mean(np.square(probabilities - labels))),
-        "calibration_error": expected_calibration_error(bins),
-        "confusion": table.tolist(),
         "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "precision_recall": {"recall": pr_recall.tolist(), "precision": pr_precision.tolist()},
-        "calibration": bins,
+        "precision_recall": {"recall": recall.tolist(), "precision": precision.tolist()},
     }
+
+
+def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """What only more than two classes have: areas against the rest, and of more than five the share near the top."""
+    count = probabilities.shape[1]
+    truth = np.eye(count)[labels]
+    areas = [roc_area(truth[:, label], probabilities[:, label])[0] for label in range(count)]
+    place = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)  # 0 is the likeliest
+    near = {f"top_{k}_accuracy": float(np.mean(place < k)) for k in (2, 3) if count > _MANY}
+    return {
+        "roc_auc": float(np.mean(areas)),
+        "brier": float(np.square(probabilities - truth).sum(axis=1).mean()),
+        **near,
+    }
+
+
+def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
+    """The commonest mistakes of a confusion table (C, C): label, predicted, images, and their share of the label's."""
+    table = np.array(confusion)
+    wrong = table - np.diag(table.diagonal())
+    pairs = np.argwhere(wrong)
+    order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:most]
+    return [
+        {
+            "label": classes[label],
+            "predicted": classes[said],
+            "images": int(wrong[label, said]),
+            "share": _share(int(wrong[label, said]), int(table[label].sum())),
+        }
+        for label, said in pairs[order].tolist()
+    ]
 
 
 def _share(part: int, whole: int) -> float:

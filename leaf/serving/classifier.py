@@ -12,7 +12,7 @@ from PIL import Image
 
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.networks.prediction import MAX_VIEWS, pooled, predict_padded, second_class_probability, tta_view
+from leaf.networks.prediction import MAX_VIEWS, pooled, predict_padded, softmax, tta_view
 from leaf.reading.decode import UnreadableError, crop_and_resize, decode, from_pil
 from leaf.serving import ood
 from leaf.store import read_json
@@ -124,10 +124,10 @@ class Classifier:
             raise LeafError(f"views: {views}; valid: a whole number from 1 to {MAX_VIEWS}")
         images = np.asarray(images, np.float32)
         logits, features = self._predict_batch(images)
-        probability = second_class_probability(logits, self.temperature)
+        probability = softmax(logits, self.temperature)[:, 1]
         for number in range(1, views):
             logits, _ = self._predict_batch(tta_view(images, number))
-            probability += second_class_probability(logits, self.temperature)
+            probability += softmax(logits, self.temperature)[:, 1]
         probability /= views
         if pixels_known is None:
             pixels_known = self.ood_detector.pixels_in_distribution(images)

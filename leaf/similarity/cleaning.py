@@ -15,6 +15,7 @@ from leaf.similarity.groups import components, first_copies, same_name_pairs, to
 from leaf.similarity.outliers import Ranking, Reference
 
 _TOLD = 5  # rulings without an image that are named in a warning; the rest are counted
+MOST_LOST = 0.5  # share of a class that may leave for one reason without a warning
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Cleaned:
     decisions: pd.DataFrame
     distances: pd.DataFrame
     pairs: pd.DataFrame
-    metrics: dict[str, int]
+    metrics: dict[str, Any]
     rulings: Rulings
     warnings: list[str] = field(default_factory=list)
 
@@ -70,11 +71,12 @@ def clean(
     joined, parted = (ruled_pairs(pairs, hashes, names) for pairs in (rulings.group, rulings.apart))
     near: Pairs = without(near_pairs(images, distinct, small, settings.near_mse, settings.near_turns), first, parted)
 
+    labels = index["label"].to_numpy(np.int64)
+    multiplied: list[int] = []
+    auto = references == "auto"
     if references == "auto":
-        references = outliers.frequent(first, near.rows[near.transform == "none"], settings.outlier_copies)
-        proposed = len(references)
-    else:
-        proposed = 0
+        same = near.rows[near.transform == "none"]
+        references, multiplied = outliers.frequent(first, same, labels, settings.outlier_copies)
     rankings = outliers.rankings(images, first, small, references, settings.outlier_cut)
     ranking, distance = outliers.nearest(rankings, len(images))
 
@@ -87,7 +89,7 @@ def clean(
     together = [exact_pairs, near.rows, crops.rows, same_name_pairs(names), joined]
     groups = components(len(images), np.concatenate(together))
     decisions = decide(
-        index["label"].to_numpy(np.int64),
+        labels,
         hashes,
         copies,
         ranking >= 0,
@@ -117,7 +119,8 @@ def clean(
         _metrics(decisions, settings.classes),
         rulings,
         _missed(rulings)
-        + _warnings(rankings, decisions, proposed, settings, len(to_align) if too_many else 0)
+        + _warnings(rankings, decisions, len(rankings) if auto else 0, settings, len(to_align) if too_many else 0)
+        + _class_warnings(labels, decisions, multiplied, settings)
         + [
             f"data/overrides.csv: images {one} and {other} were ruled apart and are still in one group, through others"
             for one, other in parted[groups[parted[:, 0]] == groups[parted[:, 1]]].tolist()
@@ -158,22 +161,46 @@ def _pair_table(exact_pairs: np.ndarray, near: Pairs, crops: AlignedPairs) -> pd
     return table
 
 
-def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, int]:
+def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
     """Counts of images, by the final reason and label; `conflicts` counts sets of copies."""
-    reason, label = decisions.reason, decisions.label
+    reason = decisions.reason
     inside = reason != "outlier"
-    metrics = {
+
+    def by_class(images: np.ndarray) -> dict[str, int]:
+        return dict(zip(classes, np.bincount(decisions.label[images], minlength=len(classes)).tolist(), strict=True))
+
+    return {
         "outliers": int((~inside).sum()),
         "duplicates": int((reason == "duplicate").sum()),
         "near_duplicates": int((reason == "near_duplicate").sum()),
         "conflicts": decisions.conflicts,
         "after_outliers": int(inside.sum()),
+        "after_outliers_classes": by_class(inside),
         "kept": int(decisions.kept.sum()),
+        "kept_classes": by_class(decisions.kept),
     }
-    for value, name in enumerate(classes):
-        metrics[f"after_outliers_{name}"] = int((inside & (label == value)).sum())
-        metrics[f"kept_{name}"] = int((decisions.kept & (label == value)).sum())
-    return metrics
+
+
+def _class_warnings(
+    labels: np.ndarray, decisions: Decisions, multiplied: Sequence[int], settings: Settings
+) -> list[str]:
+    """Classes whose pictures somebody seems to have `multiplied`, or that lose most images to one reason."""
+    lines = []
+    for label, name in enumerate(settings.classes):
+        mine = labels == label
+        if often := sum(mine[image] for image in multiplied):
+            lines.append(
+                f"references: {often} pictures of {name} stand {settings.outlier_copies} times or more: somebody "
+                "multiplied the class, so they are no outliers and each is kept once; name those that are in references"
+            )
+        reasons, counts = np.unique(decisions.reason[mine & ~decisions.kept].astype(str), return_counts=True)
+        lines += [
+            f"class {name} loses {lost} of its {mine.sum()} images as {reason}, more than {MOST_LOST:.0%}; look at "
+            "some (`leaf why IMAGE`) before you believe a score"
+            for reason, lost in zip(reasons, counts, strict=True)
+            if lost > MOST_LOST * mine.sum()
+        ]
+    return lines
 
 
 def _warnings(

@@ -220,7 +220,7 @@ def _resolve_conflicts(
     A person's label for one copy holds for all of them. A majority needs more than half: a tie is dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
-    low, high = np.full(len(label), 2), np.full(len(label), -1)
+    low, high = np.full(len(label), label.max(initial=0)), np.full(len(label), -1)
     np.minimum.at(low, copies[standing], label[standing])
     np.maximum.at(high, copies[standing], label[standing])
     by_set = np.argsort(copies, kind="stable")
@@ -234,11 +234,11 @@ def _resolve_conflicts(
             label[members] = ruled.pop()
             continue
         found += 1
-        ones = int(label[members].sum())
-        if policy == "drop" or (policy == "majority" and 2 * ones == len(members)):
+        counts = np.bincount(label[members])
+        if policy == "drop" or (policy == "majority" and 2 * counts.max() <= len(members)):
             dropped[members] = True
         elif policy == "majority":
-            label[members] = int(2 * ones > len(members))
+            label[members] = counts.argmax()
     return label, dropped, found
 
 

@@ -23,6 +23,7 @@ NOISE = 25.0  # distances below it are as good as zero
 FACTOR = 4.0  # a jump is clear where the distance behind it, noise added, is so many times the one before it
 REACH = 400.0  # an image farther than this from the reference is not a copy of it, even before a jump
 MOST_PROPOSED = 50
+MOST_ALIKE = 3  # pictures of one class; where more are copied alike, a person multiplied a class
 # A ranking is kept as far as the outliers and so many images behind the cut; the rest of a huge set says nothing.
 RANKING_TAIL = 2000
 
@@ -42,32 +43,42 @@ class Ranking:
     outliers: int
 
 
-def frequent(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
+def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
     """Images that stand in the set at least `copies` times, near copies counted, the most frequent first.
 
-    `first` int64 (N,) names each image's first exact copy, `near` int64 (K,2) the near pairs among first copies.
-    Only direct neighbours count, no chains of them; images near a proposed one are not proposed again. At most
-    `MOST_PROPOSED` are given: a set where everything stands many times was augmented, and has no outliers.
+    `first` int64 (N,) names each image's first exact copy, `near` int64 (K,2) the near pairs among first copies,
+    `labels` int (N,). Only direct neighbours count, no chains of them; images near a named one are not named again.
+
+    Returns those whose copies stand alone, at most `MOST_PROPOSED`: they are outliers as it seems. And those that do
+    not: more than `MOST_ALIKE` pictures of their class are copied at least half as often, or such pictures are most of
+    the class, so that somebody copied photographs on purpose.
     """
     exact = np.bincount(first, minlength=len(first))
     times = exact.copy()
     np.add.at(times, near[:, 0], exact[near[:, 1]])
     np.add.at(times, near[:, 1], exact[near[:, 0]])
     times[first != np.arange(len(first))] = 0
-    often = np.flatnonzero(times >= copies)
+    often = np.flatnonzero(times >= max(copies / 2, 2))
     both = np.concatenate([near, near[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
     taken = np.zeros(len(first), bool)
-    proposed: list[int] = []
+    pictures: list[int] = []
     for image in often[np.argsort(-times[often], kind="stable")]:
         if taken[image]:
             continue
-        proposed.append(int(image))
+        pictures.append(int(image))
         low, high = np.searchsorted(both[:, 0], [image, image + 1])
         taken[both[low:high, 1]] = True
-        if len(proposed) == MOST_PROPOSED:
-            break
-    return proposed
+    proposed: list[int] = []
+    copied: list[int] = []
+    for label in np.unique(labels[pictures]):
+        own = np.array([image for image in pictures if labels[image] == label])
+        for image in own[times[own] >= copies].tolist():
+            alike = own[times[own] >= times[image] / 2]
+            alone = len(alike) <= MOST_ALIKE and np.isin(first[labels == label], alike).mean() <= 0.5
+            (proposed if alone else copied).append(image)
+    proposed.sort(key=lambda image: (-times[image], image))
+    return proposed[:MOST_PROPOSED], copied
 
 
 def jump(distances: np.ndarray) -> int:

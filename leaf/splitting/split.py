@@ -7,7 +7,7 @@ another image size all of them, and a larger validation split leaves the test sp
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,16 +15,15 @@ import pandas as pd
 from leaf.errors import LeafError
 
 SPLITS = ("train", "validation", "test")
-_COUNTS = ["first", "second"]  # a group's images of either class
 
 
 def split_images(
-    images: pd.DataFrame, validation_size: int | float, test_size: int | float, seed: int, classes: list[str]
+    images: pd.DataFrame, validation_size: int | float, test_size: int | float, seed: int, classes: Sequence[str]
 ) -> pd.DataFrame:
     """Part images into train, validation and test.
 
-    `images`: one row per kept image with `image`, `label` (0 or 1), `group`, `origin` (the source of the group's
-    first image) and `split`, the one the user gave or "". Sizes are numbers of images or, below 1, fractions of them;
+    `images`: one row per kept image with `image`, `label` (a place in `classes`), `group`, `origin` (the source of the
+    group's first image) and `split`, the one the user gave or "". Sizes are numbers or, below 1, fractions of images;
     `test_size` 0 means no test split. Returns `image,split`, by image. Counts are exact where the groups' sizes allow
     it, else as near as they come.
 
@@ -34,31 +33,32 @@ def split_images(
     Raises LeafError where a group was given two splits, where more is asked for than there is, or where a class has
     too few groups for the splits.
     """
-    groups = _group_table(images, seed)
-    counts = groups[_COUNTS].sum().to_numpy()
+    groups = _group_table(images, seed, len(classes))
+    labels = list(range(len(classes)))  # the columns that count a group's images of each class
+    counts = groups[labels].sum().to_numpy()
     asked = {
         "test": images_asked(test_size, len(images)),
         "validation": images_asked(validation_size, len(images)),
     }
     _check_request(groups, counts, asked, classes)
-    for name in ("test", "validation"):
+    for name, later in (("test", 2), ("validation", 1)):
         pool = groups["split"].eq("")
         if name == "validation" and not pool.any() and not groups["split"].eq(name).any():
             pool = groups["given"].eq("train")
         if not pool.any():
             continue
-        quota = apportion(asked[name], counts) - groups.loc[groups["split"].eq(name), _COUNTS].sum().to_numpy()
+        quota = apportion(asked[name], counts) - groups.loc[groups["split"].eq(name), labels].sum().to_numpy()
         quota = quota.clip(min=0)
-        _check_pool(name, quota, groups.loc[pool, _COUNTS].sum().to_numpy(), classes)
-        groups.loc[_draw(groups[pool], quota), "split"] = name
+        _check_pool(name, quota, groups.loc[pool, labels].sum().to_numpy(), classes)
+        groups.loc[_draw(groups.loc[pool, labels], quota, later), "split"] = name
     groups.loc[groups["split"].eq(""), "split"] = "train"
     _check_result(groups, asked, classes)
     drawn = images["group"].map(groups["split"])
     return pd.DataFrame({"image": images["image"], "split": drawn}).sort_values("image", ignore_index=True)
 
 
-def _group_table(images: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """One row per group, in the order of the draw: images of either class, and the split that was given, or ""."""
+def _group_table(images: pd.DataFrame, seed: int, classes: int) -> pd.DataFrame:
+    """One row per group, in the order of the draw: images of each class (0, 1, …), the split that was given, or ""."""
     given = images[images["split"].ne("")]
     ambiguous = given.groupby("group")["split"].nunique()
     ambiguous = ambiguous[ambiguous > 1]
@@ -76,14 +76,9 @@ def _group_table(images: pd.DataFrame, seed: int) -> pd.DataFrame:
     if unknown:
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     origins = images.drop_duplicates("group").set_index("group")["origin"]
-    table = pd.DataFrame(
-        {
-            "first": images["label"].eq(0).groupby(images["group"]).sum(),
-            "second": images["label"].eq(1).groupby(images["group"]).sum(),
-            "key": origins.map(lambda origin: _key(seed, origin)),
-            "given": given.groupby("group")["split"].first(),
-        }
-    )
+    table = pd.crosstab(images["group"], images["label"]).reindex(columns=range(classes), fill_value=0)
+    table["key"] = origins.map(lambda origin: _key(seed, origin))
+    table["given"] = given.groupby("group")["split"].first()
     table["given"] = table["given"].fillna("")
     table["split"] = table["given"]
     return table.sort_index().sort_values("key", kind="stable")
@@ -93,13 +88,16 @@ def _key(seed: int, origin: str) -> str:
     return hashlib.blake2b(f"{seed} {origin}".encode(), digest_size=8).hexdigest()
 
 
-def _draw(pool: pd.DataFrame, quota: np.ndarray) -> pd.Index:
-    """The groups of `pool`, a group table in drawing order, that hold `quota` images of either class."""
-    sizes = pool[_COUNTS].to_numpy()
-    mixed = (sizes > 0).all(axis=1)
-    # Groups of both classes first, to their share of the quota: the groups of one class then make up the exact rest.
+def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
+    """The groups of `pool`, their counts by class in drawing order, that hold `quota` images of each class.
+
+    Where a class has groups enough, one at least is drawn, and one at least is left for each of the `later` splits.
+    """
+    sizes = pool.to_numpy()
+    mixed = (sizes > 0).sum(axis=1) > 1
+    # Groups of several classes first, to their share of the quota: those of one class then make up the exact rest.
     share = quota * sizes[mixed].sum(axis=0) / sizes.sum(axis=0).clip(min=1)
-    taken = np.zeros(2)
+    taken = np.zeros(len(quota))
     drawn: list[int] = []
     for row in np.flatnonzero(mixed).tolist():
         if np.square(taken + sizes[row] - share).sum() < np.square(taken - share).sum():
@@ -109,12 +107,18 @@ def _draw(pool: pd.DataFrame, quota: np.ndarray) -> pd.Index:
         pure = np.flatnonzero(~mixed & (sizes[:, label] > 0))
         of_size = sizes[pure, label]
         available = dict(zip(*(part.tolist() for part in np.unique(of_size, return_counts=True)), strict=True))
-        for size, number in groups_by_size(available, missing).items():
+        numbers = groups_by_size(available, missing)
+        if missing and len(pure) and not taken[label] and not any(numbers.values()):
+            numbers[min(numbers)] = 1  # the quota is far below a group's size
+        there = int((sizes[:, label] > 0).sum() - (sizes[drawn, label] > 0).sum())
+        while sum(numbers.values()) > max(there - later, 0):
+            numbers[min(size for size, number in numbers.items() if number)] -= 1
+        for size, number in numbers.items():
             drawn.extend(pure[of_size == size][:number].tolist())
     return pool.index[drawn]
 
 
-def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, int], classes: list[str]) -> None:
+def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, int], classes: Sequence[str]) -> None:
     if groups["given"].ne("").all():
         return
     images = int(counts.sum())
@@ -126,16 +130,16 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
     if asked["validation"] < 1:
         raise LeafError(f"validation_size: no image of {images}; valid: at least one, early stopping needs some")
     needed = 2 + (asked["test"] > 0)
-    for name, column in zip(classes, _COUNTS, strict=True):
-        present = int(groups[column].gt(0).sum())
-        if present < needed:
-            raise LeafError(
-                f"data/cleaned/decisions.csv: class {name} has {present} groups of images and {needed} splits need "
-                f"one each; add photographs{' or set test_size to 0' if needed == 3 else ''}"
-            )
+    present = groups[list(range(len(classes)))].gt(0).sum()
+    small = [f"{name} has {there}" for name, there in zip(classes, present, strict=True) if there < needed]
+    if small:
+        raise LeafError(
+            f"data/cleaned/decisions.csv: too few groups of images for {needed} splits: {', '.join(small)}; add "
+            f"photographs, leave a class out (ignore){' or set test_size to 0' if needed == 3 else ''}"
+        )
 
 
-def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: list[str]) -> None:
+def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: Sequence[str]) -> None:
     for wanted, there, label in zip(quota, free, classes, strict=True):
         if wanted > there:
             raise LeafError(
@@ -144,19 +148,20 @@ def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: list[st
             )
 
 
-def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: list[str]) -> None:
-    """Every split that was asked for, of two images or more, holds images of both classes."""
-    found = groups.groupby("split")[_COUNTS].sum()
+def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence[str]) -> None:
+    """Every split that was asked for, of as many images as there are classes, holds images of each."""
+    found = groups.groupby("split")[list(range(len(classes)))].sum()
     everything_given = groups["given"].ne("").all()
     wanted = [name for name in SPLITS if name == "train" or (name in found.index if everything_given else asked[name])]
     for name in wanted:
-        present = found.loc[name] if name in found.index else pd.Series(0, index=_COUNTS)
-        for label, column in zip(classes, _COUNTS, strict=True):
-            if not present[column] and (name == "train" or asked[name] > 1):
-                raise LeafError(
-                    f"data/split/splits.csv: no {label} image in {name}; its groups of images are too few or too "
-                    "large for these sizes, change validation_size or test_size or add photographs"
-                )
+        present = found.loc[name] if name in found.index else [0] * len(classes)
+        absent = [label for label, there in zip(classes, present, strict=True) if not there]
+        if absent and (name == "train" or asked[name] >= len(classes)):
+            raise LeafError(
+                f"data/split/splits.csv: no image of {', '.join(absent)} in {name}; the groups of images are too few "
+                "or too large for these sizes, change validation_size or test_size, add photographs or leave "
+                "a class out (ignore)"
+            )
 
 
 def images_asked(size: int | float, images: int) -> int:
@@ -244,7 +249,7 @@ def _outward(ideal: float, highest: int) -> Iterator[int]:
 
 
 def fold_images(
-    images: pd.DataFrame, folds: int, fold: int, validation_size: int | float, seed: int, classes: list[str]
+    images: pd.DataFrame, folds: int, fold: int, validation_size: int | float, seed: int, classes: Sequence[str]
 ) -> pd.DataFrame:
     """Part images into train, validation and the test split of fold `fold` (from 0) of `folds`.
 
@@ -261,10 +266,13 @@ def fold_images(
             f"folds: {folds}, and the data set gives images a split of their own; valid: 0 there, a given split stays"
         )
     images = images.sort_values("image", ignore_index=True)
-    for label, name in enumerate(classes):
-        present = images.loc[images["label"].eq(label), "group"].nunique()
-        if present < folds:
-            raise LeafError(f"folds: {folds}, and class {name} has {present} groups; valid: at most {present}")
+    groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
+    small = [f"{name} has {there}" for name, there in zip(classes, groups, strict=True) if there < folds]
+    if small:
+        raise LeafError(
+            f"folds: {folds}, too few groups of images: {', '.join(small)}; valid: at most {groups.min()}, or leave a "
+            "class out (ignore)"
+        )
     parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, test = list(parted.split(images, images["label"], images["group"]))[fold]
     splits = split_images(images.iloc[rest], images_asked(validation_size, len(images)), 0, seed, classes)

@@ -14,11 +14,9 @@ import numpy as np
 from leaf import store
 from leaf.errors import LeafError
 
-CLASSES = 2
-
 
 class Batch(NamedTuple):
-    """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,2) and sample weights (B,), all float32."""
+    """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,), all float32."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -38,9 +36,10 @@ class Dataset:
     Args:
         images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
         rows: (n,) int, the rows of `images` that belong to the data set.
-        labels: (n,) 0 or 1.
+        labels: (n,) int, 0 … `classes` − 1.
         synthetic: (S,H,W,3) further images, all of which belong to the data set.
-        synthetic_labels: (S,) 0 or 1.
+        synthetic_labels: (S,) likewise.
+        classes: how many there are.
     """
 
     images: np.ndarray
@@ -48,6 +47,7 @@ class Dataset:
     labels: np.ndarray
     synthetic: np.ndarray | None = None
     synthetic_labels: np.ndarray | None = None
+    classes: int = 2
 
     def __len__(self) -> int:
         return len(self.rows) + (0 if self.synthetic is None else len(self.synthetic))
@@ -68,10 +68,10 @@ class Dataset:
         return out
 
 
-def class_weights(labels: np.ndarray) -> np.ndarray:
-    """(2,) weights that give both classes the same total weight: n / (2 · count), 0 for a class without images."""
-    counts = np.bincount(labels, minlength=CLASSES)
-    return np.where(counts > 0, len(labels) / (CLASSES * np.maximum(counts, 1)), 0.0)
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(C,) weights that give all classes the same total weight: n / (C · count), 0 for a class without images."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -103,11 +103,11 @@ def batches(
         dataset: where the images come from.
         batch_size: images in each batch.
         seed, epoch: what the order depends on.
-        weights: (2,) weights of the classes.
+        weights: (C,) weights of the classes.
         augmenter: changes each batch.
     """
-    labels = np.eye(CLASSES, dtype=np.float32)[dataset.all_labels]
-    weight = np.ones(CLASSES, np.float32) if weights is None else weights.astype(np.float32)
+    labels = np.eye(dataset.classes, dtype=np.float32)[dataset.all_labels]
+    weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)
     indices = batch_indices(len(dataset), batch_size, seed, epoch)
 
     def prepare(step: int) -> Batch:
@@ -132,7 +132,7 @@ SYNTHETIC_INDEX = "data/balanced/index.csv"
 FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 
 
-def read_datasets() -> tuple[Dataset, Dataset]:
+def read_datasets(classes: int) -> tuple[Dataset, Dataset]:
     """The training data set, synthetic images included, and the validation data set, from the stages' outputs.
 
     Raises:
@@ -152,5 +152,5 @@ def read_datasets() -> tuple[Dataset, Dataset]:
             raise LeafError(f"{SPLITS}: no image in the {split} split; training needs some")
         return rows, decisions.loc[rows, "label"].to_numpy(np.int64)
 
-    train = Dataset(images, *rows_and_labels("train"), synthetic, synthetic_labels.to_numpy(np.int64))
-    return train, Dataset(images, *rows_and_labels("validation"))
+    train = Dataset(images, *rows_and_labels("train"), synthetic, synthetic_labels.to_numpy(np.int64), classes)
+    return train, Dataset(images, *rows_and_labels("validation"), classes=classes)

@@ -184,7 +184,7 @@ def train(
     """Fit `model` to `dataset` by `recipe`; afterwards it holds the weights of the best epoch.
 
     Args:
-        model: images (N,H,W,3) float32 0..255 to logits (N,2).
+        model: images (N,H,W,3) float32 0..255 to logits (N,C).
         dataset: what it learns from.
         validation: decides early stopping and the best epoch; the model never learns from it.
         recipe: how.
@@ -214,7 +214,7 @@ class _ClassifierTraining(Training):
         self.dataset, self.freeze = dataset, freeze
         self.steps = steps_per_epoch(len(dataset), recipe.batch_size)
         self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
-        self.class_weights = class_weights(dataset.all_labels) if recipe.balance == "class_weight" else None
+        self.class_weights = class_weights(dataset.all_labels, dataset.classes) if recipe.balance == "class_weight" else None
         self.ema = ExponentialMovingAverage(model, recipe.weight_averaging) if recipe.weight_averaging else None
         self.phase = 0
         self.schedule: Schedule
@@ -301,7 +301,7 @@ def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> 
 
 
 def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:
-    """The logits for each image of `dataset`, (n, 2) float64."""
+    """The logits for each image of `dataset`, (n, C) float64."""
     every = np.arange(len(dataset))
     taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
     return np.concatenate(list(predict_batches(model, taken))).astype(np.float64)

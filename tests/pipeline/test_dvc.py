@@ -12,14 +12,14 @@ pytestmark = pytest.mark.slow
 METRICS = {
     "ingest": {"images", "classes"},
     "clean": {
-        *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers", "after_outliers_healthy"),
-        *("after_outliers_unhealthy", "kept", "kept_healthy", "kept_unhealthy"),
+        *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers"),
+        *("after_outliers_classes", "kept", "kept_classes"),
     },
     "split": {"train", "validation", "test", "shared_groups"},
-    "balance": {"healthy_before", "unhealthy_before", "synthetic", "healthy", "unhealthy"},
+    "balance": {"before", "synthetic", "after"},
     "train": {"epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters"},
 }
-SCORES = {"accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "f1", "roc_auc", "log_loss"}
+SCORES = {"accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "f1", "roc_auc", "log_loss", "recall"}
 
 
 def metrics(project, name):
@@ -36,7 +36,7 @@ def test_repro_writes_every_metric_under_its_fixed_name(project):
     evaluate = metrics(project, "evaluate")
     assert SCORES | {"calibration_error"} <= set(evaluate["test"])
     assert {"accuracy", "roc_auc"} <= set(evaluate["validation"])
-    assert {"majority_accuracy", "histogram_accuracy"} <= set(evaluate["baseline"])
+    assert {"majority_accuracy", "histogram_accuracy", "joint_histogram_accuracy"} <= set(evaluate["baseline"])
 
 
 def test_the_counts_of_the_stages_add_up(project):
@@ -47,7 +47,7 @@ def test_the_counts_of_the_stages_add_up(project):
     assert clean["kept"] == ingest["images"] - removed
     assert split["train"] + split["validation"] + split["test"] == clean["kept"]
     assert split["shared_groups"] == 0
-    assert balance["healthy"] == balance["unhealthy"]
+    assert balance["after"]["healthy"] == balance["after"]["unhealthy"]
 
 
 def test_a_second_repro_runs_nothing(project):

@@ -29,6 +29,22 @@ def test_the_first_class_can_be_the_smaller():
     assert plan(np.arange(20), [0] * 7 + [1] * 13)["label"].tolist() == [0] * 6
 
 
+@pytest.mark.parametrize("method", ["smote", "oversample"])
+def test_every_class_comes_up_to_the_largest_from_its_own_images(method):
+    labels = np.repeat([0, 1, 2, 3], [12, 20, 7, 20])
+    table = plan_images(IMAGES, np.arange(59), labels, method, ["a", "b", "c", "d"], 5, 42)
+    assert table["image"].tolist() == list(range(21))
+    assert table["label"].tolist() == [0] * 8 + [2] * 13
+    for role in ("parent", "neighbour"):
+        assert (labels[table[role]] == table["label"]).all()
+
+
+def test_every_class_too_small_for_smote_is_named():
+    labels = np.repeat([0, 1, 2, 3], [20, 5, 6, 2])
+    with pytest.raises(LeafError, match="of a class: b has 5, d has 2; add"):
+        plan_images(IMAGES, np.arange(33), labels, "smote", ["a", "b", "c", "d"], 5, 42)
+
+
 @pytest.mark.parametrize("method", ["none", "class_weight"])
 def test_none_and_class_weight_make_no_image(method):
     table = plan(np.arange(50), [0] * 38 + [1] * 12, method)
@@ -62,8 +78,8 @@ def test_a_class_too_small_for_smote_is_refused_with_what_to_change():
     with pytest.raises(LeafError) as caught:
         plan(np.arange(20), [0] * 15 + [1] * 5)
     assert str(caught.value) == (
-        "balance: class unhealthy has 5 training images, and SMOTE with smote_neighbors 5 needs at least 6; "
-        "lower smote_neighbors or set balance to oversample or class_weight"
+        "balance: SMOTE with smote_neighbors 5 needs at least 6 training images of a class: unhealthy has 5; "
+        "add photographs, lower smote_neighbors or set balance to oversample or class_weight"
     )
 
 
@@ -72,7 +88,7 @@ def test_one_member_more_is_enough_for_smote():
 
 
 def test_an_empty_class_is_refused():
-    with pytest.raises(LeafError, match="class unhealthy has no training image"):
+    with pytest.raises(LeafError, match=r"oversample needs at least 1 .* unhealthy has 0"):
         plan(np.arange(20), [0] * 20, "oversample")
 
 

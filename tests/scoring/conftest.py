@@ -12,6 +12,20 @@ def draw(images=300, seed=0, sharp=1.5):
     return labels, (1 / (1 + np.exp(-logits))).round(3)
 
 
+def draw_many(images=300, classes=4, seed=0):
+    """Labels 0 … classes − 1, all of them there, and probabilities (N, C) of a middling classifier."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(images) % classes)
+    logits = 1.5 * np.eye(classes)[labels] + random.normal(0, 1, (images, classes))
+    powers = np.exp(logits)
+    return labels, powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def make_many():
+    return draw_many
+
+
 @pytest.fixture
 def drawn():
     return draw()

@@ -32,20 +32,21 @@ def test_one_class_alone_keeps_a_half():
     assert best_threshold(np.ones(3, int), np.array([0.1, 0.2, 0.3])) == 0.5
 
 
+@pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_a_planted_temperature_is_found_again(temperature):
+def test_a_planted_temperature_is_found_again(temperature, classes):
     random = np.random.default_rng(0)
-    honest = random.beta(1, 1, 20000)
-    labels = (random.random(len(honest)) < honest).astype(int)
+    honest = random.dirichlet(np.ones(classes), 20000)
+    labels = (random.random((len(honest), 1)) > honest.cumsum(axis=1)[:, :-1]).sum(axis=1)
     shown = with_temperature(honest, 1 / temperature)
     assert best_temperature(labels, shown) == pytest.approx(temperature, rel=0.05)
 
 
-def test_temperature_never_raises_the_log_loss_it_is_fitted_on(drawn):
-    labels, p = drawn
+def test_temperature_never_raises_the_log_loss_it_is_fitted_on(make_many):
+    labels, p = make_many()
     assert log_loss(labels, with_temperature(p, best_temperature(labels, p))) <= log_loss(labels, p)
 
 
-def test_temperature_moves_no_image_across_a_half(drawn):
-    _, p = drawn
-    np.testing.assert_array_equal(with_temperature(p, 4.0) > 0.5, p > 0.5)
+def test_temperature_makes_no_other_class_the_likeliest(make_many):
+    _, p = make_many()
+    np.testing.assert_array_equal(with_temperature(p, 4.0).argmax(axis=1), p.argmax(axis=1))

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.scoring import NO_TEST, evaluate
+from leaf import scoring
+from leaf.errors import LeafError
+from leaf.scoring import NO_TEST
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (90, 6, 6, 3), np.uint8)
 LABELS = np.arange(90) % 2
@@ -24,7 +26,16 @@ def table(splits=("train", "validation", "test"), folders=("a", "b")):
 def predict_proba(rows, temperature):
     """Right but for every seventh image, and far too sure; image 63 and 70 are the worst of test."""
     logits = np.where(LABELS[rows] == 1, 4.0, -4.0) * np.where(rows % 7 == 0, -1, 1) * (1 + rows / 500)
-    return 1 / (1 + np.exp(-logits / temperature))
+    return both(1 / (1 + np.exp(-logits / temperature)))
+
+
+def both(p):
+    """Probabilities (N, 2) of probabilities of the second class."""
+    return np.stack([1 - p, p], axis=1)
+
+
+def evaluate(images, given, network, threshold, calibrate, classes=("healthy", "unhealthy")):
+    return scoring.evaluate(images, given, network, classes, threshold, calibrate)
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +45,17 @@ def result():
 
 def test_predictions_hold_validation_and_test_alone(result):
     assert result.predictions["image"].tolist() == list(range(30, 90))
-    assert result.predictions.columns.tolist() == ["image", "split", "label", "probability", "predicted"]
+    assert result.predictions.columns.tolist() == [*("image", "source", "split", "label", "predicted", "probability")]
 
 
 def test_the_metrics_have_exactly_the_fixed_keys(result):
     assert {name: list(block) for name, block in result.metrics.items()} == {
         "test": [
-            *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
-            *("f1", "roc_auc", "log_loss", "calibration_error"),
+            *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_recall"),
+            *("f1", "roc_auc", "log_loss", "calibration_error", "recall"),
         ],
         "validation": ["accuracy", "roc_auc"],
-        "baseline": ["majority_accuracy", "histogram_accuracy"],
+        "baseline": ["majority_accuracy", "histogram_accuracy", "joint_histogram_accuracy"],
     }
 
 
@@ -59,9 +70,16 @@ def test_the_gallery_starts_with_the_most_confident_mistakes_of_test(result):
     assert result.gallery["row"].tolist() == list(range(len(result.gallery)))
 
 
+def test_a_mistake_stands_once_more_with_the_next_likely_class(result):
+    again = result.gallery.query("kind == 'runner_up'")
+    assert again["image"].tolist() == [84, 77, 70, 63]
+    assert again["shown"].tolist() == LABELS[[84, 77, 70, 63]].tolist()
+
+
 def test_the_gallery_shows_no_image_twice_and_at_most_twelve_of_a_kind(result):
-    assert result.gallery["image"].is_unique
-    assert result.gallery["kind"].value_counts().to_dict() == {"uncertain": 12, "mistake": 4}
+    shown = result.gallery.query("kind != 'runner_up'")
+    assert shown["image"].is_unique
+    assert shown["kind"].value_counts().to_dict() == {"uncertain": 12, "mistake": 4}
 
 
 def test_the_least_certain_come_nearest_to_the_threshold_first(result):
@@ -82,7 +100,8 @@ def test_without_a_test_split_it_says_what_the_figures_are():
     alone = evaluate(IMAGES, table(splits=("train", "validation")), predict_proba, 0.5, "none")
     assert alone.scores["note"] == NO_TEST
     assert alone.scores["splits"]["test"] is None
-    assert set(alone.metrics["test"].values()) == {None}
+    recall = alone.metrics["test"].pop("recall")
+    assert {*alone.metrics["test"].values(), *recall.values()} == {None}
     assert alone.scored_split == "validation"
     assert alone.scores["baseline"]["majority"]["images"] == 30
 
@@ -95,7 +114,7 @@ def test_a_given_threshold_is_used(result):
 def test_the_threshold_is_chosen_on_validation_alone():
     def shifted(rows, temperature):
         """Validation is parted at 0.8, test at 0.2."""
-        return np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1)
+        return both(np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1))
 
     found = evaluate(IMAGES, table(), shifted, "validation", "none")
     assert found.scores["threshold"] == pytest.approx(0.8)
@@ -131,5 +150,35 @@ def test_test_images_choose_nothing():
 
 
 def test_the_roc_table_has_both_splits(result):
-    assert result.roc.columns.tolist() == ["split", "fpr", "tpr", "threshold"]
+    assert result.roc.columns.tolist() == ["split", "class", "fpr", "tpr", "threshold"]
     assert set(result.roc["split"]) == {"test", "validation"}
+
+
+NINE = [f"class {number}" for number in range(9)]
+
+
+def nine(rows, temperature):
+    """Right but for every seventh image, which it takes for the next class."""
+    logits = np.eye(9)[(rows % 9 + (rows % 7 == 0)) % 9] * 4 + np.eye(9)[rows % 9] * 2
+    powers = np.exp(logits / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_nine_classes_have_a_figure_each_and_their_probabilities():
+    result = evaluate(IMAGES, table().assign(label=np.arange(90) % 9), nine, 0.5, "none", NINE)
+    assert result.probabilities.shape == (60, 9)
+    assert result.probabilities.dtype == np.float32
+    shown = result.probabilities[np.arange(60), result.predictions["predicted"]]
+    np.testing.assert_array_equal(shown, result.predictions["probability"].astype(np.float32))
+    wrong = {image % 9 for image in range(60, 90) if image % 7 == 0}
+    recall = result.metrics["test"]["recall"]
+    assert list(recall) == NINE
+    assert {number for number, value in enumerate(recall.values()) if value < 1} == wrong
+    assert result.scores["splits"]["test"]["top_2_accuracy"] == 1
+    assert len(result.roc["class"].unique()) == 9
+    assert "commonest mistakes: 1 class" in result.summary
+
+
+def test_a_threshold_has_no_meaning_for_more_than_two_classes():
+    with pytest.raises(LeafError, match=r"threshold: 0.4; valid for 9 classes: 0.5"):
+        evaluate(IMAGES, table(), nine, 0.4, "none", NINE)

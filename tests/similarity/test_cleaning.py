@@ -130,8 +130,32 @@ def test_a_conflict_is_counted_and_said(leaves: np.ndarray, run: Make) -> None:
 
 def test_counts_name_the_classes(leaves: np.ndarray, run: Make) -> None:
     metrics = run(leaves, labels=np.arange(22) % 2, classes=("good", "bad")).metrics
-    assert metrics["kept_good"] + metrics["kept_bad"] == metrics["kept"] == 11
-    assert metrics["after_outliers_good"] + metrics["after_outliers_bad"] == metrics["after_outliers"] == 12
+    assert sum(metrics["kept_classes"].values()) == metrics["kept"] == 11
+    assert sum(metrics["after_outliers_classes"].values()) == metrics["after_outliers"] == 12
+
+
+def test_a_class_that_somebody_multiplied_is_kept_once_each_and_named(pictures: Make, run: Make) -> None:
+    images = pictures(np.random.default_rng(3), 90)
+    copied = np.concatenate([images[:50], np.repeat(images[50:], 10, axis=0)])
+    labels = (np.arange(len(copied)) >= 50).astype(int)
+    cleaned = run(copied, labels=labels, classes=["common", "rare"])
+    assert cleaned.metrics["outliers"] == 0
+    assert cleaned.metrics["kept_classes"] == {"common": 50, "rare": 40}
+    assert any("40 pictures of rare stand 8 times or more" in line for line in cleaned.warnings)
+    assert any("class rare loses 360 of its 400 images as duplicate" in line for line in cleaned.warnings)
+
+
+def test_a_class_that_loses_few_images_is_not_named(leaves: np.ndarray, run: Make) -> None:
+    assert not any("class " in line for line in run(leaves).warnings)
+
+
+@pytest.mark.parametrize(("labels", "kept"), [([0, 2, 2], 2), ([0, 1, 2], None), ([2, 2, 0], 2)])
+def test_a_majority_of_copies_settles_any_of_three_labels(
+    pictures: Make, run: Make, labels: list[int], kept: int | None
+) -> None:
+    images = pictures(np.random.default_rng(5), 1)[[0, 0, 0]]
+    cleaned = run(images, labels=np.array(labels), classes=["a", "b", "c"], conflicts="majority")
+    assert cleaned.decisions.query("kept == 1")["label"].tolist() == ([] if kept is None else [kept])
 
 
 def test_one_image_alone_is_kept(leaves: np.ndarray, run: Make) -> None:

@@ -47,26 +47,50 @@ def test_a_given_distance_cuts_after_the_last_image_at_it() -> None:
     assert ranking.order[: ranking.outliers].tolist() == [1, 2, 3]
 
 
+def proposed(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
+    """What is proposed where ten times as many other pictures of the same class stand once each."""
+    everything = np.concatenate([first, np.arange(len(first), 11 * len(first))])
+    return outliers.frequent(everything, near, np.zeros(len(everything), np.int64), copies)[0]
+
+
 def test_auto_proposes_a_picture_that_stands_often_enough_and_counts_near_copies() -> None:
     first = np.array([0, 1, 0, 0, 4, 5])
-    assert outliers.frequent(first, NO_PAIRS, 3) == [0]
-    assert outliers.frequent(first, NO_PAIRS, 4) == []
-    assert outliers.frequent(first, np.array([[0, 4]]), 4) == [0]
+    assert proposed(first, NO_PAIRS, 3) == [0]
+    assert proposed(first, NO_PAIRS, 4) == []
+    assert proposed(first, np.array([[0, 4]]), 4) == [0]
 
 
 def test_auto_does_not_count_a_chain_of_near_pictures_as_copies_of_one() -> None:
     chain = np.array([[i, i + 1] for i in range(9)])
-    assert outliers.frequent(np.arange(10), chain, 4) == []
+    assert proposed(np.arange(10), chain, 4) == []
 
 
 def test_near_copies_of_a_proposed_picture_are_not_proposed_as_well() -> None:
     first = np.array([0, 0, 0, 3, 3, 5])
-    assert outliers.frequent(first, np.array([[0, 3]]), 2) == [0]
+    assert proposed(first, np.array([[0, 3]]), 2) == [0]
 
 
 def test_auto_proposes_a_bounded_number_of_pictures() -> None:
-    first = np.arange(400) // 2 * 2
-    assert len(outliers.frequent(first, NO_PAIRS, 2)) == outliers.MOST_PROPOSED
+    first = np.concatenate([np.arange(400) // 2 * 2, np.arange(400, 2000)])
+    labels = np.arange(2000) // 4 % 100  # each class has two pictures that stand twice, and sixteen that stand once
+    proposed, copied = outliers.frequent(first, NO_PAIRS, labels, 2)
+    assert len(proposed) == outliers.MOST_PROPOSED
+    assert copied == []
+
+
+def test_pictures_of_a_class_that_was_multiplied_are_not_proposed_and_one_more_frequent_still_is() -> None:
+    rare = np.repeat(np.arange(0, 400, 10), 10)  # forty pictures, ten times each
+    first = np.concatenate([rare, np.full(30, 400), np.arange(430, 1000)])
+    labels = np.where(np.arange(1000) < 430, 1, 0)
+    proposed, copied = outliers.frequent(first, NO_PAIRS, labels, 8)
+    assert proposed == [400]
+    assert copied == list(range(0, 400, 10))
+
+
+def test_pictures_that_are_most_of_their_class_are_not_proposed() -> None:
+    first = np.concatenate([np.repeat([0, 10], 10), np.arange(20, 100)])
+    proposed, copied = outliers.frequent(first, NO_PAIRS, (np.arange(100) >= 25).astype(int), 8)
+    assert (proposed, copied) == ([], [0, 10])
 
 
 def test_an_outlier_of_two_references_belongs_to_the_nearer_one() -> None:

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 
-def kept_images(first: int, second: int, group_size: int = 1) -> pd.DataFrame:
-    """`first` images of class 0, then `second` of class 1, in runs of `group_size` that share a group."""
-    numbers = np.arange(first + second)
-    groups = np.where(numbers < first, numbers // group_size, first + (numbers - first) // group_size)
+def kept_images(*counts: int, group_size: int = 1) -> pd.DataFrame:
+    """So many images of each class, class after class, in runs of `group_size` that share a group."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    place = np.concatenate([np.arange(count) for count in counts])
+    groups = place // group_size + np.repeat(np.cumsum([0, *counts[:-1]]), counts)
     return pd.DataFrame(
         {
-            "image": numbers,
-            "label": (numbers >= first).astype(int),
+            "image": np.arange(len(labels)),
+            "label": labels,
             "kept": 1,
             "group": groups,
             "origin": groups.astype(str),

@@ -134,7 +134,7 @@ def test_a_validation_split_that_rounds_to_nothing_is_refused(make_images):
 def test_a_class_with_fewer_groups_than_splits_is_refused(make_images):
     images = make_images(60, 40)
     images.loc[images["label"].eq(1), "group"] = 1000
-    with pytest.raises(LeafError, match=r"class unhealthy has 1 groups of images and 3 splits need one each"):
+    with pytest.raises(LeafError, match=r"too few groups of images for 3 splits: unhealthy has 1; add"):
         split(images)
 
 
@@ -145,11 +145,37 @@ def test_more_than_the_images_without_a_split_is_refused(make_images):
         split(images, 1, 50)
 
 
-def test_a_class_whose_groups_are_too_large_to_part_is_refused(make_images):
+def test_a_class_of_three_groups_has_one_in_each_split_whatever_their_sizes(make_images):
+    for sizes in ([14, 15, 1], [28, 1, 1], [10, 10, 10]):
+        images = make_images(90, 30)
+        images.loc[90:119, "group"] = np.repeat([1000, 1001, 1002], sizes)
+        splits = split(images, 4, 4)
+        check_splits(splits, images)
+        assert sorted(each[1] for each in counts(splits, images).values()) == sorted(sizes)
+
+
+def test_a_class_that_groups_of_two_classes_leave_without_a_split_is_refused_by_name(make_images):
     images = make_images(90, 30)
-    images.loc[90:119, "group"] = [1000] * 14 + [1001] * 15 + [1002]
-    with pytest.raises(LeafError, match="no unhealthy image in"):
+    images.loc[90:119, "group"] = np.repeat([0, 1, 2], [10, 10, 10])
+    images.loc[80:89, "group"] = 2
+    with pytest.raises(LeafError, match="no image of unhealthy in"):
         split(images, 4, 4)
+
+
+@pytest.mark.parametrize("classes", [3, 9, 38])
+def test_many_classes_keep_their_proportions_exactly(make_images, classes):
+    sizes = [20 * (1 + number % 5) for number in range(classes)]
+    images = make_images(*sizes)
+    splits = split_images(images, 0.15, 0.2, 42, [f"class {number}" for number in range(classes)])
+    parts = counts(splits, images)
+    assert parts["test"] == [size // 5 for size in sizes]
+    assert parts["validation"] == [size * 3 // 20 for size in sizes]
+
+
+def test_every_class_that_is_too_small_is_named(make_images):
+    images = make_images(60, 2, 40, 1)
+    with pytest.raises(LeafError, match=r"for 3 splits: rust has 2, scab has 1; add photographs"):
+        split_images(images, 0.15, 0.2, 42, ["healthy", "rust", "spots", "scab"])
 
 
 @settings(max_examples=25, deadline=None)

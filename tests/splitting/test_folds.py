@@ -20,19 +20,19 @@ def images_tested(splits):
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_each_image_is_tested_in_exactly_one_fold(make_images, width):
-    images = make_images(90, 60, width)
+    images = make_images(90, 60, group_size=width)
     together = pd.concat([images_tested(splits) for splits in all_folds(images, 5)])
     assert sorted(together) == images["image"].tolist()
 
 
 def test_groups_stay_whole_in_every_fold(make_images):
-    images = make_images(90, 60, 3)
+    images = make_images(90, 60, group_size=3)
     for splits in all_folds(images, 5):
         check_splits(splits, images)
 
 
 def test_every_test_split_has_the_classes_in_proportion(make_images):
-    images = make_images(90, 60, 2)
+    images = make_images(90, 60, group_size=2)
     for splits in all_folds(images, 5):
         labels = images.set_index("image")["label"].loc[images_tested(splits)]
         assert np.bincount(labels).tolist() == pytest.approx([18, 12], abs=2)
@@ -44,7 +44,7 @@ def test_validation_is_its_share_of_all_images(make_images):
 
 
 def test_the_order_of_rows_does_not_matter(make_images):
-    images = make_images(90, 60, 2)
+    images = make_images(90, 60, group_size=2)
     shuffled = images.sample(frac=1, random_state=1)
     pd.testing.assert_frame_equal(*(fold_images(each, 3, 1, 0.2, 42, CLASSES) for each in (images, shuffled)))
 
@@ -60,5 +60,5 @@ def test_a_given_split_is_refused(make_images):
 
 
 def test_more_folds_than_a_class_has_groups_are_refused(make_images):
-    with pytest.raises(LeafError, match="folds: 6, and class unhealthy has 5 groups; valid: at most 5"):
-        fold_images(make_images(90, 50, 10), 6, 0, 0.15, 42, CLASSES)
+    with pytest.raises(LeafError, match="folds: 6, too few groups of images: unhealthy has 5; valid: at most 5"):
+        fold_images(make_images(90, 50, group_size=10), 6, 0, 0.15, 42, CLASSES)

@@ -39,11 +39,9 @@ def project(tmp_path, monkeypatch):
 def test_metrics_count_both_classes_before_and_after(project):
     balance.main()
     assert read_json("metrics/balance.json") == {
-        "healthy_before": 46,
-        "unhealthy_before": 24,
+        "before": {"healthy": 46, "unhealthy": 24},
         "synthetic": 22,
-        "healthy": 46,
-        "unhealthy": 46,
+        "after": {"healthy": 46, "unhealthy": 46},
     }
 
 
@@ -83,7 +81,15 @@ def test_no_balancing_writes_empty_tables(project, method):
     balance.main()
     assert read_array("data/balanced/images.npy").shape == (0, 8, 8, 3)
     assert len(read_table("data/balanced/index.csv", ["image", "label", "parent", "neighbour", "weight"])) == 0
-    assert read_json("metrics/balance.json")["unhealthy"] == 24
+    assert read_json("metrics/balance.json")["after"]["unhealthy"] == 24
+
+
+def test_more_images_than_the_limit_are_refused_before_one_is_made(project, capsys):
+    set_params(balance_limit_gb=1e-6)
+    with pytest.raises(LeafError, match=r"22 synthetic images take 0\.0 GB, more than 1e-06; raise it, or set balance"):
+        balance.main()
+    assert "22 synthetic images in train" in capsys.readouterr().out
+    assert not Path("data/balanced").exists()
 
 
 def test_the_same_seed_writes_the_same_bytes(project):
@@ -105,7 +111,7 @@ def test_split_seed_moves_what_is_made_and_seed_does_not(project):
 
 def test_a_class_too_small_for_smote_leaves_nothing_behind(project):
     set_params(smote_neighbors=24)
-    with pytest.raises(LeafError, match="class unhealthy has 24 training images"):
+    with pytest.raises(LeafError, match="unhealthy has 24"):
         balance.main()
     assert not Path("data/balanced").exists()
 

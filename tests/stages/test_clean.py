@@ -59,8 +59,8 @@ def test_the_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images
     ingest(images, np.arange(40) % 2)
     clean.main()
     assert set(metrics()) == {
-        *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers", "after_outliers_healthy"),
-        *("after_outliers_unhealthy", "kept", "kept_healthy", "kept_unhealthy"),
+        *("outliers", "duplicates", "near_duplicates", "conflicts", "after_outliers"),
+        *("after_outliers_classes", "kept", "kept_classes"),
     }
     assert (metrics()["outliers"], metrics()["duplicates"], metrics()["kept"]) == (10, 1, 29)
     header = "image,label,kept,reason,reference,distance,group,copy_of,ruling"
@@ -181,12 +181,12 @@ def test_the_courses_proportions_give_the_courses_counts(ingest: Ingest) -> None
     ingest(np.concatenate(parts)[order], labels[order], same_photo=False)
     clean.main()
     counts = metrics()
-    assert (counts["after_outliers"], counts["after_outliers_healthy"], counts["after_outliers_unhealthy"]) == (
+    assert (counts["after_outliers"], *counts["after_outliers_classes"].values()) == (
         5004,
         3101,
         1903,
     )
-    assert (counts["kept"], counts["kept_healthy"], counts["kept_unhealthy"]) == (4850, 3060, 1790)
+    assert (counts["kept"], *counts["kept_classes"].values()) == (4850, 3060, 1790)
 
 
 @pytest.mark.realdata
@@ -200,4 +200,4 @@ def test_real_photographs_give_the_known_counts(
     clean.main()
     counts = metrics()
     assert (counts["outliers"], counts["duplicates"], counts["near_duplicates"]) == (40, 31, 0)
-    assert (counts["kept"], counts["kept_healthy"], counts["kept_unhealthy"]) == (970, 612, 358)
+    assert (counts["kept"], *counts["kept_classes"].values()) == (970, 612, 358)

@@ -29,12 +29,13 @@ def stand_in():
         return "network"
 
     def probabilities(model, images, batch_size=256, views=1, temperature=1.0):
-        return 1 / (1 + np.exp(-(images.mean(axis=(1, 2, 3)) - 128) / 20 / temperature))
+        second = 1 / (1 + np.exp(-(images.mean(axis=(1, 2, 3)) - 128) / 20 / temperature))
+        return np.stack([1 - second, second], axis=1)
 
     def features(model, images):
         return images.reshape(len(images), -1)[:, :3].astype(np.float32)
 
-    def heatmaps(model, images):
+    def heatmaps(model, images, shown):
         return np.full(images.shape[:3], 0.5, np.float32)
 
     return SimpleNamespace(load=load, probabilities=probabilities, features=features, heatmaps=heatmaps)
@@ -67,6 +68,8 @@ def project(tmp_path, monkeypatch):
         images[:] = np.where(shown == 1, 180, 70)[:, None, None, None] + np.arange(8, dtype=np.uint8)[:, None]
     sources = [f"{'a' if number % 3 else 'b'}/{number}.png" for number in NUMBERS]
     write_table(pd.DataFrame({"image": NUMBERS, "source": sources}), "data/ingested/index.csv")
+    names = {"label": [0, 1], "name": ["healthy", "unhealthy"], "images": [60, 60]}
+    write_table(pd.DataFrame(names), "data/ingested/classes.csv")
     decisions = {"image": NUMBERS, "label": LABELS, "kept": (NUMBERS < 119).astype(int), "group": NUMBERS}
     decisions |= {"reason": np.where(NUMBERS < 119, "", "outlier"), "reference": np.where(NUMBERS < 119, "", "119")}
     write_table(pd.DataFrame(decisions), "data/cleaned/decisions.csv")
@@ -128,7 +131,9 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
 def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, project, capsys):
     write_splits("train")
     evaluate.main()
-    assert set(read_json("metrics/evaluate.json")["test"].values()) == {None}
+    test = read_json("metrics/evaluate.json")["test"]
+    assert test.pop("recall") == {"healthy": None, "unhealthy": None}
+    assert set(test.values()) == {None}
     assert "the validation images chose the best epoch" in capsys.readouterr().out
 
 
