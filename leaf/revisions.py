@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leaf.errors import LeafError
@@ -12,23 +13,25 @@ from leaf.store import parse_yaml
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/scored/predictions.csv"
+PROBABILITIES = "data/scored/probabilities.npy"
+Read = Callable[[str], bytes]
 
 
-def reader(revision: str) -> Callable[[str], str]:
-    """A function that reads a text file as it is at the revision."""
+def reader(revision: str) -> Read:
+    """A function that reads a file as it is at the revision."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import RevError
 
     files: Any = None
 
-    def read(path: str) -> str:
+    def read(path: str) -> bytes:
         nonlocal files
         try:
             if revision == WORKSPACE:
-                return Path(path).read_text(encoding="utf-8")
+                return Path(path).read_bytes()
             files = files or DVCFileSystem(rev=revision)  # opens the revision at the first read
-            return files.read_text(path, encoding="utf-8")
+            return files.read_bytes(path)
         except RevError:
             raise LeafError(f"{revision}: no such revision or experiment; `dvc exp show` lists them") from None
         except (FileNotFoundError, DvcException):
@@ -39,11 +42,22 @@ def reader(revision: str) -> Callable[[str], str]:
     return read
 
 
-def parameters(read: Callable[[str], str]) -> dict[str, Any]:
+def parameters(read: Read) -> dict[str, Any]:
     """params.yaml as `read` (from `reader`) finds it."""
-    return parse_yaml(read("params.yaml"), "params.yaml") or {}
+    return parse_yaml(read("params.yaml").decode(), "params.yaml") or {}
 
 
-def table(read: Callable[[str], str], path: str) -> pd.DataFrame:
+def table(read: Read, path: str) -> pd.DataFrame:
     """A table as `read` (from `reader`) finds it; sources and hashes are text."""
-    return pd.read_csv(io.StringIO(read(path)), dtype={"source": str, "hash": str}, keep_default_na=False)
+    return pd.read_csv(io.BytesIO(read(path)), dtype={"source": str, "hash": str}, keep_default_na=False)
+
+
+def probabilities(read: Read) -> np.ndarray:
+    """The probability of each class, float32 (N, C), in the rows of predictions.csv, as `read` finds them."""
+    return np.load(io.BytesIO(read(PROBABILITIES)), allow_pickle=False)
+
+
+def class_names(read: Read) -> list[str]:
+    """The names of the classes in label order as `read` finds them."""
+    names = pd.read_csv(io.BytesIO(read("data/ingested/classes.csv")), dtype={"name": str}, keep_default_na=False)
+    return names.sort_values("label")["name"].tolist()

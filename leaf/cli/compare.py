@@ -9,7 +9,7 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.revisions import PREDICTIONS, parameters, reader, table
+from leaf.revisions import PREDICTIONS, class_names, parameters, reader, table
 from leaf.scoring.compare import Comparison, compare, holm
 from leaf.similarity.groups import components, same_name_pairs
 
@@ -43,7 +43,10 @@ def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Com
     groups = joined_groups([run.table["group"].to_numpy() for run in runs])
     right = {name: np.stack([_right(run) for run in recipe]) for name, recipe in recipes.items()}
     first, *others = recipes
-    return holm([compare((first, other), right[first], right[other], groups) for other in others])
+    labels, names = runs[0].table["label"].to_numpy(), class_names(reader(runs[-1].revision))
+    return holm(
+        [compare((first, other), right[first], right[other], groups, by_class=(labels, names)) for other in others]
+    )
 
 
 def read_predictions(revision: str, split: str) -> ScoredRevision:
@@ -53,7 +56,9 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
     predictions = predictions[predictions["split"].eq(split)]
     if predictions.empty:
         raise LeafError(f"{revision}: no predictions on {split}; valid: a split that the run was scored on (--split)")
-    found = predictions.merge(table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image")
+    found = predictions[["image", "label", "predicted"]].merge(
+        table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image"
+    )
     found = found.merge(table(read, "data/ingested/index.csv")[["image", "source", "hash"]], on="image")
     size = parameters(read).get("image_size", 0)
     return ScoredRevision(revision, size, found.sort_values("source", ignore_index=True))
@@ -94,6 +99,11 @@ def describe(comparisons: Sequence[Comparison]) -> str:
             f"  right where the other is wrong: {one.a} on {one.only_a} images, {one.b} on {one.only_b}",
             f"  exact test p = {one.p:.2g}, after Holm's correction {one.p_holm:.2g}; "
             f"interval from a paired bootstrap over {one.groups} groups",
+            *(
+                f"  of {each.images} {each.name}: found {each.recall[0]:.3f} and {each.recall[1]:.3f}, right alone "
+                f"{each.only_a} and {each.only_b}, p = {each.p_holm:.2g} after Holm's correction for the classes"
+                for each in one.classes
+            ),
         ]
     if max(max(one.seeds) for one in comparisons) == 1:
         lines.append("One seed each: how much another seed would change is not in these intervals (REV,REV,… adds it).")

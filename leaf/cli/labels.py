@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.revisions import PREDICTIONS, reader, table
+from leaf.revisions import PREDICTIONS, class_names, probabilities, reader, table
 
 app = typer.Typer()
 
@@ -20,19 +20,21 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     is in several: the folds of a cross-validation predict every image. `label` and `likely` are class names; `score`
     is the predicted probability of `label`.
     """
+    names = class_names(reader(revisions[0]))
     predicted = pd.concat([_predictions(revision) for revision in revisions])
-    keys = ["source", "hash", "label"]
-    predicted = predicted.groupby(keys, as_index=False).agg(
-        image=("image", "first"), probability=("probability", "mean")
-    )
+    keys, columns = ["source", "hash", "label"], list(range(len(names)))
+    if set(columns) != set(predicted.columns) - {*keys, "image"}:
+        raise LeafError("labels: the revisions differ in their classes; valid: runs of one data set")
+    predicted = predicted.groupby(keys, as_index=False).agg({"image": "first"} | dict.fromkeys(columns, "mean"))
     if predicted["source"].duplicated().any() or predicted["label"].nunique() < 2:
         raise LeafError(
             "labels: the revisions differ in images or labels, or hold one class; valid: runs of one data set"
         )
-    places, scores = suspicious(predicted["label"].to_numpy(), predicted["probability"].to_numpy())
-    names = table(reader(revisions[0]), "data/ingested/classes.csv").sort_values("label")["name"].tolist()
+    labels, shares = predicted["label"].to_numpy(), predicted[columns].to_numpy()
+    places, scores = suspicious(labels, shares)
+    others = np.where(np.eye(len(names))[labels] == 1, -1, shares)
     found = predicted.iloc[places].assign(score=scores)
-    found["likely"] = [names[1 - label] for label in found["label"]]
+    found["likely"] = [names[label] for label in others[places].argmax(axis=1)]
     found["label"] = [names[label] for label in found["label"]]
     found.attrs["predicted"] = len(predicted)
     return found[["image", "source", "hash", "label", "likely", "score"]].reset_index(drop=True)
@@ -64,23 +66,25 @@ def rulings(found: pd.DataFrame, most: int) -> str:
 
 
 def _predictions(revision: str) -> pd.DataFrame:
+    """`image,source,hash,label` and a column of probabilities for each label."""
     read = reader(revision)
     index = table(read, "data/ingested/index.csv")
-    return table(read, PREDICTIONS).merge(index[["image", "source", "hash"]], on="image")
+    rows = table(read, PREDICTIONS)[["image", "label"]]
+    wide = pd.DataFrame(probabilities(read))
+    return pd.concat([rows, wide], axis=1).merge(index[["image", "source", "hash"]], on="image")
 
 
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images whose label is likely wrong, the most likely first: places int64 (K,), and scores float64 (K,).
 
-    `labels` 0/1 (N,) of both classes, `probabilities` of 1 (N,) by a network that did not learn from these images. A
-    score is the probability of the image's own label: low is suspicious.
+    `labels` int (N,), `probabilities` (N, C) by a network that did not learn from these images. A score is the
+    probability of the image's own label: low is suspicious.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    both = np.stack([1 - probabilities, probabilities], axis=1)
-    found = find_label_issues(labels, both, return_indices_ranked_by="self_confidence", n_jobs=1)
-    return np.asarray(found, np.int64), get_label_quality_scores(labels, both)[found]
+    found = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return np.asarray(found, np.int64), get_label_quality_scores(labels, probabilities)[found]
 
 
 @app.command(epilog="Examples: `leaf labels`   `leaf labels --rulings >> data/overrides.csv`")

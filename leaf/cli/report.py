@@ -43,7 +43,7 @@ def read_summary(revision: str) -> RunSummary:
     """What the page shows of a revision, an experiment or the workspace."""
     read = reader(revision)
 
-    def parsed(path: str, parse: Callable[[str], Any]) -> Any:
+    def parsed(path: str, parse: Callable[[bytes], Any]) -> Any:
         try:
             return parse(read(path))
         except ValueError as error:  # JSON's and pandas' errors are ValueErrors
@@ -53,7 +53,7 @@ def read_summary(revision: str) -> RunSummary:
         name=revision,
         params=flatten(parameters(read)),
         scores=parsed("data/scored/scores.json", json.loads),
-        history=parsed("models/history.csv", lambda text: pd.read_csv(io.StringIO(text))),
+        history=parsed("models/history.csv", lambda text: pd.read_csv(io.BytesIO(text))),
         training=parsed("models/run.json", json.loads),
     )
 

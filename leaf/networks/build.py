@@ -1,8 +1,8 @@
 """Build a network so that its name and seed alone determine it, hence its file.
 
-A classifier is dropout on the image, backbone, average pooling, BatchNormalization, a logit a class. A Keras model depends
-on what was built before it in the process (automatic names count up) and on the global random state (seeds left to
-chance), so a plain model is cloned with names, seeds, precision and some layer classes of our choice.
+A classifier is dropout on the image, backbone, average pooling, BatchNormalization, a logit for each class. A Keras
+model depends on what was built before it in the process (automatic names count up) and on the global random state
+(seeds left to chance), so a plain model is cloned with names, seeds, precision and some layer classes of our choice.
 """
 
 import hashlib

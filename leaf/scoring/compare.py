@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest
@@ -10,6 +10,19 @@ from scipy.stats import binomtest
 LEVEL = 0.05
 _REPLICATES = 10_000
 _CHUNK = 100  # replicates at once: bounds what is held at 100 × groups × seeds × 8 bytes
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """One class of a comparison: which of its images either run finds; `p_holm` is corrected for the classes."""
+
+    name: str
+    images: int
+    recall: tuple[float, float]
+    only_a: int
+    only_b: int
+    p: float
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Comparison:
     only_b: int
     p: float
     p_holm: float
+    classes: tuple[OfClass, ...] = ()
 
     @property
     def verdict(self) -> Literal["better", "worse", "not distinguishable"]:
@@ -48,18 +62,23 @@ class Comparison:
 
 
 def compare(
-    names: tuple[str, str], right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray, seed: int = 0
+    names: tuple[str, str],
+    right_a: np.ndarray,
+    right_b: np.ndarray,
+    groups: np.ndarray,
+    seed: int = 0,
+    by_class: tuple[np.ndarray, Sequence[str]] | None = None,
 ) -> Comparison:
     """Compare two runs: `right_a` bool (seeds of a, N) says which of N images each training of it got right.
 
     `groups` (N,): images of one group are drawn together, since what holds for one often holds for all of them.
     `only_a` and `only_b` count the images that one run gets right in a larger share of its seeds than the other; `p`
     is the exact two-sided binomial test that they are as many, which with one seed each is McNemar's exact test (1947).
-    `p_holm` is `p` until `holm` corrects it for the number of comparisons.
+    `p_holm` is `p` until `holm` corrects it for the number of comparisons. `by_class`, labels int (N,) and the classes'
+    names, asks for each class as well.
     """
     mean_a, mean_b = right_a.mean(axis=0), right_b.mean(axis=0)
-    only_a, only_b = int((mean_a > mean_b).sum()), int((mean_b > mean_a).sum())
-    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    only_a, only_b, p = _exact_test(mean_a, mean_b)
     low, high = bootstrap_interval(right_a, right_b, groups, seed)
     return Comparison(
         a=names[0],
@@ -75,7 +94,26 @@ def compare(
         only_b=only_b,
         p=p,
         p_holm=p,
+        classes=_each_class(mean_a, mean_b, *by_class) if by_class else (),
     )
+
+
+def _exact_test(mean_a: np.ndarray, mean_b: np.ndarray) -> tuple[int, int, float]:
+    """Images that either run gets right in a larger share of its seeds, and the p of their being as many."""
+    only_a, only_b = int((mean_a > mean_b).sum()), int((mean_b > mean_a).sum())
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _each_class(
+    mean_a: np.ndarray, mean_b: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> tuple[OfClass, ...]:
+    rows = []
+    for label, name in enumerate(names):
+        a, b = mean_a[labels == label], mean_b[labels == label]
+        if len(a):
+            only_a, only_b, p = _exact_test(a, b)
+            rows.append(OfClass(name, len(a), (float(a.mean()), float(b.mean())), only_a, only_b, p, p))
+    return tuple(holm(rows))
 
 
 def bootstrap_interval(
@@ -106,7 +144,10 @@ def _redrawn(sums: np.ndarray, drawn: np.ndarray, random: np.random.Generator) -
     return np.take_along_axis(of_seed, random.integers(seeds, size=(len(drawn), seeds)), axis=1).mean(axis=1)
 
 
-def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+Tested = TypeVar("Tested", Comparison, OfClass)
+
+
+def holm(comparisons: Sequence[Tested]) -> list[Tested]:
     """The comparisons with `p_holm` corrected for their number (Holm 1979): all at once are wrong at most 5 in 100."""
     ordered = sorted(range(len(comparisons)), key=lambda index: comparisons[index].p)
     corrected = [0.0] * len(comparisons)

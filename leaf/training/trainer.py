@@ -214,7 +214,9 @@ class _ClassifierTraining(Training):
         self.dataset, self.freeze = dataset, freeze
         self.steps = steps_per_epoch(len(dataset), recipe.batch_size)
         self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
-        self.class_weights = class_weights(dataset.all_labels, dataset.classes) if recipe.balance == "class_weight" else None
+        self.class_weights = (
+            class_weights(dataset.all_labels, dataset.classes) if recipe.balance == "class_weight" else None
+        )
         self.ema = ExponentialMovingAverage(model, recipe.weight_averaging) if recipe.weight_averaging else None
         self.phase = 0
         self.schedule: Schedule

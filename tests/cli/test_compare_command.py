@@ -16,18 +16,24 @@ from leaf.store import write_table
 pytestmark = pytest.mark.slow
 
 LABELS = np.arange(200) % 2
-TABLES = ("data/scored/predictions.csv", "data/cleaned/decisions.csv", "data/ingested/index.csv")
+TABLES = (
+    "data/scored/predictions.csv",
+    "data/cleaned/decisions.csv",
+    "data/ingested/index.csv",
+    "data/ingested/classes.csv",
+)
 
 
 def write_tables(share_right, seed, images=200):
     numbers = np.arange(images)
     wrong = np.random.default_rng(seed).random(images) >= share_right
     predicted = np.where(wrong, 1 - LABELS[:images], LABELS[:images])
-    scored = {"image": numbers, "split": "test", "label": LABELS[:images], "probability": 0.5, "predicted": predicted}
+    scored = {"image": numbers, "source": numbers, "split": "test", "label": LABELS[:images], "predicted": predicted}
     write_table(pd.DataFrame(scored), TABLES[0])
     write_table(pd.DataFrame({"image": numbers, "group": numbers // 2 * 2}), TABLES[1])
     hashes = [f"{number:032x}" for number in numbers]
     write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes}), TABLES[2])
+    write_table(pd.DataFrame({"label": [0, 1], "name": ["fresh", "wilted"], "images": 100}), TABLES[3])
 
 
 def call(*command):
@@ -77,6 +83,11 @@ def test_two_seeds_of_one_recipe_are_not_distinguishable():
 
 def test_groups_come_from_the_revision():
     assert compare_revisions(["plain", "again"])[0].groups == 100
+
+
+def test_each_class_is_compared_too():
+    told = describe(compare_revisions(["plain", "good"])).splitlines()
+    assert [line.split(":")[0] for line in told if line.startswith("  of ")] == ["  of 100 fresh", "  of 100 wilted"]
 
 
 def test_revisions_joined_by_commas_are_seeds_of_one_recipe():

@@ -11,7 +11,7 @@ from leaf.cli import app
 from leaf.cli.labels import suspicious, wrong_labels
 from leaf.scoring.baselines import logistic_regression
 from leaf.similarity import decisions
-from leaf.store import write_table
+from leaf.store import write_array, write_table
 
 FLIPPED = np.arange(0, 300, 25)
 
@@ -35,6 +35,18 @@ def test_flipped_labels_come_first(unseen):
     assert (np.diff(scores) >= 0).all()
 
 
+def test_a_flipped_label_of_nine_is_found_with_the_class_it_looks_like():
+    random = np.random.default_rng(1)
+    truth = random.integers(0, 9, 900)
+    points = random.normal(size=(900, 9)) + 6 * np.eye(9)[truth]
+    probabilities = logistic_regression(points[450:], truth[450:], points[:450])
+    labels = truth[:450].copy()
+    labels[:20] = (labels[:20] + 4) % 9
+    places, _ = suspicious(labels, probabilities)
+    assert set(places[:18]) <= set(range(20))
+    assert (probabilities[:20].argmax(axis=1) == truth[:20]).mean() > 0.9
+
+
 @pytest.fixture
 def scored(tmp_path, monkeypatch, unseen):
     """A workspace whose predictions are those."""
@@ -44,8 +56,8 @@ def scored(tmp_path, monkeypatch, unseen):
     hashes = [f"{number:032x}" for number in numbers]
     write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes}), "data/ingested/index.csv")
     split = np.where(numbers % 2, "test", "validation")
-    table = {"image": numbers, "split": split, "label": labels, "probability": probabilities}
-    write_table(pd.DataFrame(table), "data/scored/predictions.csv")
+    write_table(pd.DataFrame({"image": numbers, "split": split, "label": labels}), "data/scored/predictions.csv")
+    write_array(probabilities.astype(np.float32), "data/scored/probabilities.npy")
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     return hashes
 

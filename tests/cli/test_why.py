@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -48,7 +49,7 @@ def finish(project: Path) -> Path:
     for name, text in {
         "data/split/splits.csv": "image,split\n0,train\n3,test\n",
         "data/balanced/index.csv": "image,label,parent,neighbour,weight\n0,1,0,3,0.5\n1,1,0,0,0.25\n2,1,3,0,0.5\n",
-        "data/scored/predictions.csv": "image,split,label,probability,predicted\n3,test,1,0.25,0\n",
+        "data/scored/predictions.csv": "image,source,split,label,predicted,probability\n3,d,test,1,0,0.25\n",
     }.items():
         (project / name).parent.mkdir(parents=True)
         (project / name).write_text(text)
@@ -128,6 +129,15 @@ def test_split_synthetic_images_and_prediction_are_told(project: Path) -> None:
     assert "split    test\n" in told
     assert "balance  parent of 1 synthetic images: rows 2; neighbour of 1 synthetic images: rows 0\n" in told
     assert "scored   predicted healthy, wrong, it is unhealthy; probability of unhealthy 0.250" in told
+
+
+def test_of_more_than_two_classes_the_three_likeliest_are_told(project: Path) -> None:
+    finish(project)
+    (project / "data/ingested/classes.csv").write_text("label,name,images\n0,rust,1\n1,scab,2\n2,spot,1\n3,rot,1\n")
+    np.save(project / "data/scored/probabilities.npy", np.array([[0.5, 0.25, 0.05, 0.2]], np.float32))
+    assert "predicted rust, wrong, it is scab; probability of rust 0.500, scab 0.250, rot 0.200" in explain(
+        "3", project
+    )
 
 
 def test_an_image_that_left_has_no_split_and_no_prediction(project: Path) -> None:

@@ -28,7 +28,7 @@ def test_gradient_through_the_head_is_that_of_finite_differences(atto):
         logits = np.asarray(at, np.float64)
         return logits[0, 1] - logits[0, 0]
 
-    gradient = _gradient(atto, mean)[0]
+    gradient = _gradient(atto, mean, np.array([1]))[0]
     direction = gradient / np.linalg.norm(gradient)
     slope = (difference(mean + 0.05 * direction) - difference(mean - 0.05 * direction)) / 0.1
     assert slope == pytest.approx(np.linalg.norm(gradient), rel=1e-2)
@@ -52,6 +52,23 @@ def test_map_lies_on_the_spot_that_makes_the_class(small):
     assert abs(where[0][1] - 23) <= 3
     assert abs(where[1][0] - 25) <= 3
     assert abs(where[1][1] - 9) <= 3
+
+
+def test_each_of_three_classes_has_a_map_of_its_own():
+    """A network whose classes are the three colours: each lights up where its colour is."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.BatchNormalization(name="batch_normalization")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, keras.layers.Dense(3, name="dense")(x), name="colours")
+    model.get_layer("dense").set_weights([np.eye(3), np.zeros(3)])
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    places = [(6, 6), (6, 25), (25, 16)]
+    for channel, (row, column) in enumerate(places):
+        images[:, row - 3 : row + 3, column - 3 : column + 3, channel] = 200 + 20 * channel
+    for shown, (row, column) in zip(heatmaps(model, images, np.array([0, 1, 2])), places, strict=True):
+        found = np.unravel_index(shown.argmax(), shown.shape)
+        assert max(abs(found[0] - row), abs(found[1] - column)) <= 3
+    np.testing.assert_array_equal(heatmaps(model, images), heatmaps(model, images, np.array([2, 2, 2])))
 
 
 @pytest.mark.slow

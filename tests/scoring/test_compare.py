@@ -106,3 +106,18 @@ def test_a_gain_that_holm_takes_back_is_not_called_better():
 
 def test_the_same_seed_gives_the_same_interval():
     assert bootstrap_interval(*runs(), ALONE) == bootstrap_interval(*runs(), ALONE)
+
+
+def test_a_difference_in_one_class_is_found_in_that_class_alone():
+    labels = np.arange(300) % 3
+    a = np.ones((1, 300), bool)
+    b = a.copy()
+    b[0, np.flatnonzero(labels == 1)[:40]] = False
+    found = compare(("a", "b"), a, b, np.arange(300), by_class=(labels, ["rust", "scab", "spot"]))
+    assert [(each.name, each.images, each.only_a, each.only_b) for each in found.classes] == [
+        ("rust", 100, 0, 0),
+        ("scab", 100, 40, 0),
+        ("spot", 100, 0, 0),
+    ]
+    assert found.classes[1].recall == (1, 0.6)
+    assert [each.p_holm < 0.05 for each in found.classes] == [False, True, False]

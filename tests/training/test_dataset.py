@@ -38,10 +38,9 @@ def test_rows_choose_among_the_images() -> None:
     assert dataset.take(np.array([1, 0, 1]))[:, 0, 0, 0].tolist() == [3, 7, 3]
 
 
-def test_class_weights_give_both_classes_an_equal_say() -> None:
-    labels = np.array([0] * 9 + [1] * 3)
-    weights = class_weights(labels)
-    assert weights[0] * 9 == weights[1] * 3 == 6
+def test_class_weights_give_every_class_an_equal_say() -> None:
+    assert (class_weights(np.repeat([0, 1], [9, 3]), 2) * [9, 3]).tolist() == [6, 6]
+    assert (class_weights(np.repeat([0, 1, 2], [9, 3, 6]), 3) * [9, 3, 6]).tolist() == [6, 6, 6]
 
 
 def test_weights_reach_the_batch() -> None:
