@@ -1,8 +1,10 @@
 """`leaf serve`: load the model, open the port, stop when asked."""
 
 import ipaddress
+import os
 import signal
 import socket
+import sys
 from typing import Annotated
 
 import numpy as np
@@ -12,11 +14,12 @@ import uvicorn
 from leaf.errors import LeafError
 from leaf.serving.batcher import MAX_BATCH
 from leaf.serving.classifier import Classifier, load
+from leaf.serving.connections import LimitedConnection, allow_open_files
 from leaf.serving.web import create_app
 
 app = typer.Typer()
 
-GRACE = 5  # seconds that running requests are given on stopping
+GRACE = 3  # seconds that running requests are given on stopping
 _HERE = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -32,10 +35,16 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
     classifier = load(model)
     listening = _open(host, port)
     _warm_up(classifier)
-    app = create_app(classifier, _HERE if _is_loopback(host) else frozenset())
-    level = "warning" if quiet else "info"
-    config = uvicorn.Config(app, log_level=level, server_header=False, timeout_graceful_shutdown=GRACE)
     shown = f"[{host}]" if ":" in host else host
+    app = create_app(classifier, _HERE | {shown.lower()} if _is_loopback(host) else frozenset())
+    allow_open_files()
+    config = uvicorn.Config(
+        app,
+        http=LimitedConnection,
+        log_level="warning" if quiet else "info",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
     print(f"http://{shown}:{listening.getsockname()[1]}", flush=True)
     # uvicorn raises the signal that stopped it once more when all is done; being asked to stop is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -78,3 +87,5 @@ def command(
 ) -> None:
     """Open a page where photographs are dropped and predicted, and a JSON API beside it (/docs)."""
     serve(model, host, port, quiet)
+    sys.stdout.flush()
+    os._exit(0)  # at once: Python would wait for pictures that are being decoded for nobody, and unload TensorFlow

@@ -1,4 +1,8 @@
-"""The server's middleware: allowed host names, the size of a request, headers that restrict what a browser loads."""
+"""The server's middleware: who may ask, how much and how long a request may send, headers that restrict a browser."""
+
+import asyncio
+import time
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -7,22 +11,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UPLOAD = 20 * 2**20  # bytes of one photograph
 _FORM = 64 * 2**10  # bytes of the form around it
+SMALL_UPLOAD = 2**20  # an upload up to here never waits for larger ones
+SMALL_ROOM, LARGE_ROOM = 64 * 2**20, 128 * 2**20  # bytes of small and of large uploads that are held at once
+SILENCE_SECONDS, BODY_SECONDS = 20, 120  # without a byte, and for a whole body
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 TOO_LARGE = f"the upload is larger than {MAX_UPLOAD // 2**20} MiB"
+TOO_MANY = "too many images are waiting; try again"
 
 
 class SecurityMiddleware:
-    """ASGI middleware that refuses unknown host names and large bodies, and adds headers that keep the pages local."""
+    """ASGI middleware that refuses what a stranger's page or program could do to the server.
+
+    It refuses unknown host names, requests that a page of another site sends, large and slow bodies, and bodies beyond
+    the room for them, from the first byte to the answer; it adds headers that keep the pages local.
+    """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] = frozenset()) -> None:
         """Wrap `app`. `hosts` are the host names it answers to, any if empty: with them a page elsewhere cannot reach a
         server on 127.0.0.1 by a name of its own (DNS rebinding)."""
         self.app = app
         self.hosts = hosts
+        self._held = {"small": 0, "large": 0}  # bytes of bodies by the room that they take
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,31 +47,89 @@ class SecurityMiddleware:
             refusal = JSONResponse({"error": f"host: valid: {', '.join(sorted(self.hosts))}"}, 421)
             await refusal(scope, receive, send)
             return
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _from_another_site(headers):
+            await JSONResponse({"error": "a page of another site may not ask this server"}, 403)(scope, receive, send)
+            return
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > MAX_UPLOAD + _FORM:
             await JSONResponse({"error": TOO_LARGE}, 413)(scope, receive, send)
             return
-        await self.app(scope, _counted(receive), send)
+        await self._run(scope, receive, send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request with its body counted; a server that stops answers 503 to what it cannot finish."""
+        body = _Body(receive, self._held)
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, body.receive, noting)
+        except asyncio.CancelledError:
+            if not started:
+                await JSONResponse({"error": "the server stops"}, 503)(scope, receive, send)
+        finally:
+            body.release()
 
 
 def _name(host: str) -> str:
-    """Give a Host header without its port; an IPv6 address keeps its brackets."""
-    return host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
+    """Give a Host header without its port, in lower case; an IPv6 address keeps its brackets."""
+    name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
+    return name.lower().removesuffix(".")
 
 
-def _counted(receive: Receive) -> Receive:
-    """Count the body as it arrives: a chunked one does not announce its length."""
-    total = 0
+def _from_another_site(headers: Headers) -> bool:
+    """Whether a browser says that a page of another site sends this request; programs say nothing of the kind."""
+    origin = headers.get("origin")
+    site = headers.get("sec-fetch-site", "none")
+    return site not in ("same-origin", "none") or (
+        origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    )
 
-    async def counted() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > MAX_UPLOAD + _FORM:
-            raise HTTPException(413, TOO_LARGE)
+
+class _Body:
+    """A request's body as it arrives, counted: a chunked one does not announce its length, and a slow one may not come
+    for ever."""
+
+    def __init__(self, receive: Receive, held: dict[str, int]) -> None:
+        self._receive = receive
+        self._held = held
+        self._room = "small"
+        self._size = 0
+        self._until = time.monotonic() + BODY_SECONDS
+        self._whole = False
+
+    async def receive(self) -> Message:
+        if self._whole:  # whoever asks on waits for the client to go away
+            return await self._receive()
+        left = min(SILENCE_SECONDS, self._until - time.monotonic())
+        try:
+            message = await asyncio.wait_for(self._receive(), max(left, 0))
+        except TimeoutError:
+            raise HTTPException(408, "the upload did not come to its end in time") from None
+        self._whole = not message.get("more_body", False)
+        self._hold(len(message.get("body", b"")))
         return message
 
-    return counted
+    def _hold(self, more: int) -> None:
+        size = self._size + more
+        if size > MAX_UPLOAD + _FORM:
+            raise HTTPException(413, TOO_LARGE)
+        room = "large" if size > SMALL_UPLOAD else "small"
+        if room != self._room:
+            self.release()
+        if self._held[room] + size - self._size > {"small": SMALL_ROOM, "large": LARGE_ROOM}[room]:
+            raise HTTPException(503, TOO_MANY, {"Retry-After": "5"})
+        self._held[room] += size - self._size
+        self._room, self._size = room, size
+
+    def release(self) -> None:
+        """Give the room back."""
+        self._held[self._room] -= self._size
+        self._size = 0
 
 
 def _with_headers(send: Send) -> Send:

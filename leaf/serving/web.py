@@ -1,6 +1,7 @@
 """The web page that predicts photographs, and the JSON API behind it."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -20,13 +21,13 @@ from leaf.errors import LeafError
 from leaf.report.photos import heatmap_png
 from leaf.serving.batcher import Batcher, QueueFullError
 from leaf.serving.classifier import Prediction, prepare
-from leaf.serving.middleware import MAX_UPLOAD, TOO_LARGE, SecurityMiddleware
+from leaf.serving.middleware import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware
 
 if TYPE_CHECKING:
     from leaf.serving.classifier import Classifier
 
 PAGES = Path(__file__).with_name("page")
-DECODERS = 2  # photographs decoded at once; a large one takes 300 MB
+SMALL_DECODERS, LARGE_DECODERS = 2, 1  # photographs decoded at once; a small one never waits for a large one
 
 Result = TypeVar("Result")
 Photograph = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP or TIFF file")]
@@ -51,7 +52,10 @@ _PROBLEMS: dict[int | str, dict[str, object]] = {
     400: {"model": Problem, "description": "not a form that can be read"},
     413: {"model": Problem, "description": f"larger than {MAX_UPLOAD // 2**20} MiB"},
     422: {"model": Problem, "description": "no photograph, or a file that gives no image"},
-    503: {"model": Problem, "description": "too many images are waiting"},
+    403: {"model": Problem, "description": "sent by a page of another site"},
+    408: {"model": Problem, "description": "an upload that does not come to its end"},
+    503: {"model": Problem, "description": "too many images are waiting, or the server stops"},
+    507: {"model": Problem, "description": "the server's disk is full"},
 }
 
 
@@ -62,7 +66,8 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         classifier: makes the predictions.
         hosts: host names that the server answers to; any if empty.
     """
-    decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    small_decoders = ThreadPoolExecutor(SMALL_DECODERS, thread_name_prefix="decode")
+    large_decoders = ThreadPoolExecutor(LARGE_DECODERS, thread_name_prefix="decode-large")
 
     def predict_batch(items: Sequence[tuple[str, np.ndarray]]) -> list[Prediction]:
         return classifier.predict_prepared([name for name, _ in items], np.stack([prepared for _, prepared in items]))
@@ -72,7 +77,8 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
-        decoders.shutdown()
+        for decoders in (small_decoders, large_decoders):
+            decoders.shutdown(wait=False, cancel_futures=True)
         batcher.stop()
 
     # FastAPI's own pages load scripts from a content network; page/docs.html does not.
@@ -85,23 +91,33 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         content = await photograph.read()
         if len(content) > MAX_UPLOAD:
             raise HTTPException(413, TOO_LARGE)
+        decoders = large_decoders if len(content) > SMALL_UPLOAD else small_decoders
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(decoders, lambda: prepare(content, classifier.image_size, name))
+
+    def file_name(photograph: UploadFile) -> str:
+        name = photograph.filename or "photograph"
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise HTTPException(400, "image: the file's name is no text in UTF-8") from None
+        return name
 
     async def or_503(result: Awaitable[Result]) -> Result:
         try:
             return await result
         except QueueFullError:
-            raise HTTPException(503, "too many images are waiting; try again", {"Retry-After": "5"}) from None
+            raise HTTPException(503, TOO_MANY, {"Retry-After": "5"}) from None
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGES / "index.html")
 
-    @app.get("/docs", include_in_schema=False)
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
     async def documentation() -> FileResponse:
         return FileResponse(PAGES / "docs.html")
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Health:
         """Say that the server answers, and with which model."""
@@ -115,7 +131,7 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
     @app.post("/api/predict", responses=_PROBLEMS)
     async def predict(image: Photograph) -> Prediction:
         """Predict one photograph."""
-        name = image.filename or "photograph"
+        name = file_name(image)
         prepared = await pixels(image, name)
         return await or_503(batcher.predict((name, prepared)))
 
@@ -129,7 +145,7 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
     )
     async def heatmap(image: Photograph) -> Response:
         """Draw where in one photograph the network saw the class that it predicts."""
-        prepared = await pixels(image, image.filename or "photograph")
+        prepared = await pixels(image, file_name(image))
         strength = await or_503(batcher.run_when_idle(lambda: classifier.heatmaps(prepared[None])))
         return Response(heatmap_png(prepared, strength[0]), media_type="image/png")
 
@@ -151,6 +167,10 @@ def _add_error_pages(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, OSError):  # FastAPI calls it a form that cannot be parsed
+            full = error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            detail = f"the server cannot keep the upload: {(error.__cause__.strerror or 'no reason').lower()}"
+            return JSONResponse({"error": detail}, 507 if full else 500)
         if "text/html" in request.headers.get("accept", ""):
             page = (PAGES / "error.html").read_text(encoding="utf-8")
             return HTMLResponse(page.replace("STATUS", str(error.status_code)), error.status_code, error.headers)

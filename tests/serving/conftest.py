@@ -1,9 +1,11 @@
 """A stand-in for the network where importing Keras would cost more than the test."""
 
 import io
+import json
 import signal
 import subprocess
 import sys
+import urllib.request
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,3 +70,19 @@ def address(trained):
 def serve():
     """`start`, for a test that stops the server itself."""
     return start
+
+
+def post(address, content):
+    """Upload a photograph; gives the answer."""
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    request = urllib.request.Request(
+        f"{address}/api/predict", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="session")
+def upload():
+    """`post`, for whoever asks a running server."""
+    return post

@@ -1,30 +1,19 @@
 """`leaf serve` as a process: it starts, stops when asked, and says in one line why it cannot."""
 
-import json
 import signal
 import socket
 import threading
-import urllib.request
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
 
-def post(address, content):
-    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
-    request = urllib.request.Request(
-        f"{address}/api/predict", body, {"Content-Type": "multipart/form-data; boundary=x"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_answers_what_it_had_begun_and_ends_well(serve, trained, picture, number):
+def test_it_answers_what_it_had_begun_and_ends_well(serve, trained, picture, upload, number):
     process, address = serve(trained / "models" / "model.keras", "--quiet")
     answers = []
-    askers = [threading.Thread(target=lambda: answers.append(post(address, picture))) for _ in range(4)]
+    askers = [threading.Thread(target=lambda: answers.append(upload(address, picture))) for _ in range(4)]
     for asker in askers:
         asker.start()
     while not answers:  # the rest is under way

@@ -1,5 +1,6 @@
 """The page and the API, with a stand-in for the network."""
 
+import errno
 import io
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,76 @@ def test_a_form_that_cannot_be_read_is_refused_in_one_line(client):
 
 def test_a_foreign_host_name_is_refused(client, picture):
     assert post(client, picture, host="evil.example:8000").status_code == 421
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST:8000", "localhost.:8000", "127.0.0.1"])
+def test_a_host_name_is_known_in_any_case_and_with_a_final_dot(stand_in, host):
+    with TestClient(create_app(stand_in, frozenset({"127.0.0.1", "localhost"}))) as made:
+        assert made.get("/health", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8000"},
+    ],
+)
+def test_a_page_of_another_site_may_not_ask(client, picture, headers):
+    assert post(client, picture, **headers).status_code == 403
+
+
+def test_its_own_page_may_ask(client, picture):
+    own = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
+    assert post(client, picture, **own).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health"])
+def test_head_is_answered(client, path):
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_uploads_beyond_the_room_for_them_are_told_to_come_again_and_a_small_one_is_not(client, picture, monkeypatch):
+    monkeypatch.setattr(middleware, "LARGE_ROOM", 2 * 2**20)
+    large = post(client, bytes(3 * 2**20))
+    assert (large.status_code, large.headers["retry-after"]) == (503, "5")
+    assert post(client, picture).status_code == 200
+
+
+def test_the_room_of_an_upload_is_given_back(client, monkeypatch):
+    monkeypatch.setattr(middleware, "LARGE_ROOM", 4 * 2**20)
+    assert [post(client, bytes(3 * 2**20)).status_code for _ in range(5)] == [422] * 5
+
+
+def test_a_full_disk_of_the_server_is_its_own_fault_and_said(client, picture, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("starlette.datastructures.UploadFile.write", full)
+    answer = post(client, picture)
+    assert (answer.status_code, answer.json()) == (
+        507,
+        {"error": "the server cannot keep the upload: no space left on device"},
+    )
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "no-such-charset", "utf-16"])
+def test_an_odd_charset_is_an_answer_and_no_fault(client, picture, charset):
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + picture + b"\r\n--x--\r\n"
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = client.post("/api/predict", content=body, headers={"content-type": kind})
+    assert answer.status_code in (200, 400, 422)
+
+
+def test_a_file_name_that_is_no_text_is_an_answer_and_no_fault(client, picture):
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xed\xa0\x80\xff"\r\n\r\n' + picture
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/api/predict", content=body + b"\r\n--x--\r\n", headers=headers)
+    assert answer.status_code in (200, 400)
 
 
 def test_a_server_that_is_open_to_others_answers_to_any_name(stand_in):
