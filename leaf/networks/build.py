@@ -1,4 +1,4 @@
-"""Build a network so that its name and seed alone determine it, hence its file.
+"""Build a network so that its name and seed determine it, and so its file.
 
 A classifier is dropout on the image, backbone, average pooling, BatchNormalization, a logit for each class. A Keras
 model depends on what was built before it in the process (automatic names count up) and on the global random state
@@ -149,7 +149,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     remat = _rematerializable(list(serialized.values())) if rematerialize else []
     made: dict[int, keras.Operation] = {}
 
-    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras asks once for each use of a shared layer
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls it for each use of a shared layer
         if id(operation) not in made:
             made[id(operation)] = keras.saving.deserialize_keras_object(serialized[id(operation)])
         return made[id(operation)]

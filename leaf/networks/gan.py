@@ -35,7 +35,7 @@ class SpectralConv2D(keras.layers.Conv2D):
         outputs = self.convolution_op(inputs, self._normalized(training))
         return outputs + ops.cast(self.bias, outputs.dtype) if self.use_bias else outputs
 
-    # Conv2D's own methods know its kernel and bias alone.
+    # Conv2D's own methods know only its kernel and bias.
     def save_own_variables(self, store: Any) -> None:
         keras.layers.Layer.save_own_variables(self, store)
 

@@ -108,7 +108,7 @@ def _check_arrays(path: Path, group: h5py.Group, seen: set[int]) -> None:
     seen.add(address)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise LeafError(f"{path}: its array {name} is a link; valid: arrays alone")
+            raise LeafError(f"{path}: its array {name} is a link; valid: only arrays")
         value = group[name]
         if isinstance(value, h5py.Group):
             _check_arrays(path, value, seen)
@@ -133,7 +133,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
 
 
 def save(model: keras.Model, path: str | Path) -> None:
-    """Write the network alone, without optimizer, as a `.keras` file; equal networks give equal bytes."""
+    """Write the network, without optimizer, as a `.keras` file; equal networks give equal bytes."""
     if Path(path).suffix != ".keras":
         raise LeafError(f"{path}: not a .keras file")
     bare = keras.Model(model.input, model.output, name=model.name)  # leaves compile()'s settings behind

@@ -4,7 +4,7 @@ Three tests, any of which makes an image out-of-distribution: its pixel statisti
 images (`image_statistics`); the network's pooled features of it are; it is a copy of an image that was removed as an
 outlier. The first two are Mahalanobis distances (Lee 2018, arXiv 1807.03888), each with a limit chosen on validation
 images, so that few images like them are rejected. docs/use.md has the measured rates: the features of a small network
-trained on leaves alone hardly tell a cartoon from a leaf and reject more true leaves than pixel statistics do, so the
+trained only on leaves hardly tell a cartoon from a leaf and reject more true leaves than pixel statistics do, so the
 limit for features is the largest distance of a validation image.
 """
 

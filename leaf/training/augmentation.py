@@ -14,7 +14,7 @@ _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)} 
 
 
 def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
-    """The function that changes a batch, or None where no augmentation is asked for.
+    """The function that changes a batch, or None where there is no augmentation.
 
     The order is flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix, which mix the labels
     (and weights) along with the images. Keras's RandAugment draws its two operations once a batch, their strength for

@@ -115,7 +115,7 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def shared_sigterm_flag() -> Iterator[Callable[[], bool]]:
-    """`sigterm_flag` for all processes: asked after every step, it says yes in each of them after the same step.
+    """`sigterm_flag` for all processes: called after every step, it gives True in each of them after the same step.
 
     If one process left alone, the others would wait for it in their next step. JAX's own handler of SIGTERM, installed
     when the processes were joined, tells all of them and agrees on a step.
@@ -135,9 +135,7 @@ class SharedCheckpointFile(CheckpointFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.writes = (
-            is_first_process()
-        )  # asked here: checkpoints are saved from a thread that does not know the distribution
+        self.writes = is_first_process()  # now: the thread that saves does not know the distribution
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint on disk, in the first process."""
@@ -204,7 +202,7 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
 
 
 def _job() -> str:
-    """The Slurm job of this process; SLURM_JOB_ID is not it: the last element of an array has the array's number."""
+    """The Slurm job of this process; not SLURM_JOB_ID: the last element of an array has the array's number."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ["SLURM_JOB_ID"]

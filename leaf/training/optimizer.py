@@ -31,12 +31,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
       `total_updates`
 
     Args:
-        policy: a name of this list; any other is a ValueError when the schedule is asked.
+        policy: a name of this list; any other is a ValueError when the schedule is called.
         base, max: the lowest and the highest rate.
         step_updates: half a cycle, in updates; above 0.
         gamma: factor per update of exp_range and exponential.
         warmup_updates, total_updates: in updates, for cosine.
-        accumulation: micro-batches in one update. An optimizer with `gradient_accumulation_steps` asks its schedule
+        accumulation: micro-batches in one update. An optimizer with `gradient_accumulation_steps` calls its schedule
             with the number of the micro-batch, so that is divided first.
     """
 
@@ -100,7 +100,7 @@ def make_schedule(recipe: Recipe, phase: int, steps: int, images: int) -> Schedu
     """The schedule of one phase of a recipe.
 
     Args:
-        recipe: what is asked for. Phase 1 (backbone frozen) has the constant `frozen_learning_rate`.
+        recipe: the parameters. Phase 1 (backbone frozen) has the constant `frozen_learning_rate`.
         phase: 1 or 2, see `Recipe.phase`.
         steps: updates in an epoch.
         images: training images; `step_unit: images` takes step_epochs × images as updates, as the report did.
@@ -166,7 +166,7 @@ def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # TensorFlow, PyTorch and JAX each have an error of their own; JAX's says it in its text alone.
+        # TensorFlow, PyTorch and JAX each have an error of their own; JAX's says it only in its text.
         if type(error).__name__ not in ("ResourceExhaustedError", "OutOfMemoryError") and (
             "RESOURCE_EXHAUSTED" not in str(error)
         ):

@@ -75,6 +75,7 @@ def test_running_out_of_gpu_memory_names_batch_size(leaves, monkeypatch):
         _fit("autoencoder", leaves, 1)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
     images, labels = leaves
     model, result = _fit("autoencoder", leaves, 12)
