@@ -20,6 +20,7 @@ _REASONS = {
     "outlier": "an outlier",
     "duplicate": "an exact copy of image {copy_of}, which stays",
     "near_duplicate": "a near copy of image {copy_of}, which stays",
+    "shared_split": "it shows the same as image {copy_of}, which another given split holds",
     "conflict": "copies of it have another label",
     "override": "a person's ruling",
     "relabelled": "with a new label, by a ruling or the majority of its copies",

@@ -16,6 +16,7 @@ REASONS = {
     "outlier": "Outliers",
     "duplicate": "Duplicates",
     "near_duplicate": "Near-duplicates",
+    "shared_split": "In another split",
     "conflict": "Conflicts",
     "override": "Ruled out",
 }

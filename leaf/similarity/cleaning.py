@@ -9,7 +9,16 @@ import pandas as pd
 
 from leaf.similarity import outliers
 from leaf.similarity.crops import MOST_IMAGES, AlignedPairs, same_photo_pairs
-from leaf.similarity.decisions import Decisions, Rulings, decide, read_rulings, ruled_pairs, trace
+from leaf.similarity.decisions import (
+    Decisions,
+    Rulings,
+    decide,
+    leave_one_split,
+    read_rulings,
+    ruled_pairs,
+    split_ranks,
+    trace,
+)
 from leaf.similarity.distances import Pairs, block_means, near_pairs
 from leaf.similarity.groups import components, first_copies, same_name_pairs, told_apart, without
 from leaf.similarity.outliers import Ranking, Reference
@@ -68,6 +77,7 @@ def clean(
     distinct = np.unique(first)
     small = block_means(images, distinct)
     names = index["group"].to_numpy(object)
+    given = index["split"].to_numpy(object) if "split" in index else np.full(len(index), "", object)
     joined, parted = (ruled_pairs(pairs, hashes, names) for pairs in (rulings.group, rulings.apart))
     near: Pairs = without(near_pairs(images, distinct, small, settings.near_mse, settings.near_turns), first, parted)
 
@@ -96,7 +106,9 @@ def clean(
         rulings,
         settings.duplicates,
         settings.conflicts,
+        split_ranks(given),
     )
+    shared = leave_one_split(decisions, groups, given, np.isin(hashes, list(rulings.keep)))
     outlier = decisions.reason == "outlier"
     references_of = np.array([*(each.reference for each in rankings), ""], object)
     table = pd.DataFrame(
@@ -116,9 +128,10 @@ def clean(
         table,
         outliers.ranking_table(rankings),
         _pair_table(exact_pairs, near, crops),
-        _metrics(decisions, settings.classes),
+        _metrics(decisions, settings.classes) | ({"shared_between_splits": len(shared)} if (given != "").any() else {}),
         rulings,
         _missed(rulings)
+        + _shared(shared, given, index["source" if "source" in index else "image"].astype(str).tolist())
         + _warnings(rankings, decisions, len(rankings) if auto else 0, settings, len(to_align) if too_many else 0)
         + _class_warnings(labels, decisions, multiplied, settings)
         + [
@@ -126,6 +139,20 @@ def clean(
             for one, other in parted[groups[parted[:, 0]] == groups[parted[:, 1]]].tolist()
         ],
     )
+
+
+def _shared(pairs: np.ndarray, given: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The images that left because another given split holds the same."""
+    if not len(pairs):
+        return []
+    named = [
+        f"{names[gone]} ({given[gone]}) for {names[stays]} ({given[stays]})" for gone, stays in pairs[:_TOLD].tolist()
+    ]
+    more = f" and {len(pairs) - _TOLD} more (data/cleaned/decisions.csv, copy_of)" if len(pairs) > _TOLD else ""
+    return [
+        f"{len(pairs)} photographs stood in two given splits or show the same as one in another; test keeps them "
+        f"before validation, validation before train; out: {', '.join(named)}{more}"
+    ]
 
 
 def _missed(rulings: Rulings) -> list[str]:

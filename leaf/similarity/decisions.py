@@ -185,9 +185,12 @@ def decide(
     rulings: Rulings,
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
+    rank: np.ndarray | None = None,
 ) -> Decisions:
     """Decide on N images with `labels` int (N,), `hashes` text (N,), `copies` (N,) the smallest image number of each
     image's set of copies and `outlier` bool (N,).
+
+    Of copies the one of lowest `rank` int (N,) stays, else the first.
     """
     ruled_keep, ruled_drop = np.isin(hashes, list(rulings.keep)), np.isin(hashes, list(rulings.drop))
     ruled_label = np.array([rulings.relabel.get(value, -1) for value in hashes], np.int64)
@@ -205,7 +208,10 @@ def decide(
 
     copy_of = np.full(len(labels), -1, np.int64)
     if duplicates == "remove":
-        _remove_copies(hashes, copies, standing, ruled_keep, reason, copy_of)
+        order = np.flatnonzero(standing)
+        if rank is not None:
+            order = order[np.argsort(rank[order], kind="stable")]
+        _remove_copies(hashes, copies, order, ruled_keep, reason, copy_of)
     kept = reason == ""
     reason[kept & (label != labels)] = "relabelled"
     reason[kept & ruled_keep] = "override"
@@ -245,21 +251,46 @@ def _resolve_conflicts(
 def _remove_copies(
     hashes: np.ndarray,
     copies: np.ndarray,
-    standing: np.ndarray,
+    order: np.ndarray,
     ruled_keep: np.ndarray,
     reason: np.ndarray,
     copy_of: np.ndarray,
 ) -> None:
-    """Mark, in `reason` and `copy_of`, each standing image beyond the first of its set of copies.
+    """Mark, in `reason` and `copy_of`, each of the images `order` beyond the first of its set of copies.
 
     A picture that a person keeps stays beside the first of its set, once.
     """
     first_of_set: dict[int, int] = {}
     first_of_hash: dict[str, int] = {}
-    for image in np.flatnonzero(standing).tolist():
+    for image in order.tolist():
         first = first_of_set.setdefault(int(copies[image]), image)
         same = first_of_hash.setdefault(hashes[image], image)
         if first == image or (ruled_keep[image] and same == image):
             continue
         reason[image] = "duplicate" if same != image else "near_duplicate"
         copy_of[image] = same if reason[same] == "" else first
+
+
+def split_ranks(given: np.ndarray) -> np.ndarray:
+    """Which of two copies in different splits stays, int (N,): that in test, else in validation, else in train."""
+    ranks = {"test": 0, "validation": 1, "train": 2}
+    return np.array([ranks.get(split, 3) for split in given], np.int64)
+
+
+def leave_one_split(decisions: Decisions, groups: np.ndarray, given: np.ndarray, ruled_keep: np.ndarray) -> np.ndarray:
+    """Remove, with the reason shared_split, what shows the same as an image of a split that ranks before its own.
+
+    `groups` int (N,), `given` the splits that the user gave, text (N,), "" for none. Returns the pairs, int64 (K, 2),
+    of each image that leaves, copies in another split among them, and the one in the other split that stays.
+    """
+    rank = split_ranks(given)
+    order = np.flatnonzero(decisions.kept & (rank < 3))
+    order = order[np.argsort(rank[order], kind="stable")]
+    best: dict[int, int] = {}
+    for image in order.tolist():
+        first = best.setdefault(int(groups[image]), image)
+        if given[first] != given[image] and not ruled_keep[image]:
+            decisions.kept[image], decisions.reason[image], decisions.copy_of[image] = False, "shared_split", first
+    gone = np.flatnonzero((decisions.copy_of >= 0) & (given != ""))
+    pairs = np.stack([gone, decisions.copy_of[gone]], axis=1)
+    return pairs[(given[pairs[:, 1]] != "") & (given[pairs[:, 0]] != given[pairs[:, 1]])]
