@@ -1,0 +1,166 @@
+"""The ten usual layouts of photographs, each with the line that docs/your-data.md prints for it."""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.cli.check import check
+from leaf.experiments import parse_settings
+
+SPLITS = ("train", "valid", "test")
+
+
+@pytest.fixture(scope="session")
+def lines(pytestconfig):
+    """The command of each layout, by its name in the table."""
+    text = (pytestconfig.rootpath / "docs/your-data.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| `(dvc exp run [^`]+)` \|$", text, re.MULTILINE))
+
+
+class Photographs:
+    """Makes small different photographs under a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.random = np.random.default_rng(0)
+
+    def __call__(self, *names):
+        for name in names:
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(self.random.integers(0, 256, (5, 5, 3), np.uint8))
+            coarse.resize((48, 40)).save(path)
+
+    def text(self, name, *rows):
+        (self.folder / name).write_text("\n".join(rows) + "\n")
+
+
+def plant_village(put):
+    for name in ("Apple___healthy", "Apple___scab", "Corn___healthy", "Corn___rust"):
+        put(*(f"{name}/{number:04}.JPG" for number in range(12)))
+
+
+def plant_doc(put):
+    for name in ("Apple leaf", "Apple rust leaf", "Corn leaf blight"):
+        put(
+            *(f"train/{name}/{number}.jpg" for number in range(15)),
+            *(f"test/{name}/t{number}.jpg" for number in range(4)),
+        )
+
+
+def cassava(put):
+    put(*(f"train_images/{number}.jpg" for number in range(1000, 1036)), "test_images/7.jpg")
+    put.text("train.csv", "image_id,label", *(f"{number}.jpg,{number % 3}" for number in range(1000, 1036)))
+
+
+def plant_pathology(put):
+    put(*(f"images/Train_{number}.jpg" for number in range(36)), *(f"images/Test_{number}.jpg" for number in range(3)))
+    rows = [f"Train_{number},{number % 3 == 0:d},{number % 3 == 1:d},{number % 3 == 2:d}" for number in range(36)]
+    put.text("train.csv", "image_id,healthy,rust,scab", *rows)
+
+
+def hugging_face(put):
+    for split, count in (("train", 30), ("test", 10)):
+        put(*(f"{split}/{number}.jpg" for number in range(count)))
+        rows = [f"{number}.jpg,{('rust', 'healthy')[number % 2]}" for number in range(count)]
+        put.text(f"{split}/metadata.csv", "file_name,label", *rows)
+
+
+def keras_directory(put):
+    for name in ("healthy", "unhealthy"):
+        put(*(f"{name}/{number}.png" for number in range(20)))
+
+
+def tfds(put):
+    for split, count in (("train", 12), ("validation", 4), ("test", 4)):
+        for name in ("healthy", "unhealthy"):
+            put(*(f"{split}/{name}/{number}.jpg" for number in range(count)))
+
+
+def roboflow(put):
+    for split, count in zip(SPLITS, (12, 4, 4), strict=True):
+        for name in ("healthy", "mildew", "rust"):
+            put(*(f"{split}/{name}/{number}_jpg.rf.{split}{name}.jpg" for number in range(count)))
+    put.text("README.roboflow.txt", "x")
+    put.text("README.dataset.txt", "x")
+
+
+def camera(put):
+    names = [f"IMG_{number:04}" for number in range(40)]
+    put(*(f"DCIM/Camera/{name}.jpg" for name in names))
+    (put.folder / "DCIM/Camera/.thumbnails").mkdir()
+    rows = [f"{name};{('healthy', 'unhealthy')[place % 2]};plant {place // 4}" for place, name in enumerate(names)]
+    put.text("labels.csv", "Filename;Class;Plant", *rows)
+
+
+def folder_a_plant(put):
+    for plant in range(20):
+        put(*(f"{('healthy', 'unhealthy')[plant % 2]}/plant_{plant:02}/{shot}.jpg" for shot in range(3)))
+
+
+LAYOUTS = {
+    "PlantVillage": (plant_village, 4, 48),
+    "PlantDoc": (plant_doc, 3, 57),
+    "Cassava (Kaggle)": (cassava, 3, 36),
+    "Plant Pathology (Kaggle)": (plant_pathology, 3, 36),
+    "Hugging Face imagefolder": (hugging_face, 2, 40),
+    "Keras directory": (keras_directory, 2, 40),
+    "TFDS folder": (tfds, 2, 40),
+    "Roboflow folder export": (roboflow, 3, 60),
+    "A phone's camera folder": (camera, 2, 40),
+    "A folder a plant": (folder_a_plant, 2, 60),
+}
+
+
+@pytest.fixture
+def settings(lines, tmp_path):
+    """Make a layout; gives the settings of its line."""
+
+    def run(name):
+        LAYOUTS[name][0](Photographs(tmp_path / "data of mine"))
+        words = shlex.split(lines[name])[3:]
+        return [word.replace("DATA", str(tmp_path / "data of mine")) for word in words if word != "-S"]
+
+    return run
+
+
+def test_each_layout_of_the_page_is_tried(lines):
+    assert set(lines) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_leaf_check_takes_the_line(name, settings, monkeypatch, pytestconfig):
+    _, classes, images = LAYOUTS[name]
+    chosen = parse_settings(settings(name))
+    monkeypatch.chdir(pytestconfig.rootpath)
+    table = [line.split() for line in check(chosen)[1].splitlines()]
+    head = next(place for place, line in enumerate(table) if line[:1] == ["class"])
+    total = next(place for place, line in enumerate(table) if line[:1] == ["all"])
+    assert total - head - 1 == classes
+    assert int(table[total][1]) == images
+
+
+@pytest.fixture(scope="module")
+def small_clone(clone, small):
+    made = clone("layouts")
+    made.set(**small, backbone="cnn_small", balance="none", patience=0)
+    made.set(epochs=1, batch_size=16)
+    made.commit("small")
+    return made
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_dvc_trains_by_the_line(name, settings, small_clone):
+    _, classes, images = LAYOUTS[name]
+    chosen = [f"{key}='{value}'" for key, _, value in (word.partition("=") for word in settings(name))]
+    small_clone.run("dvc", "exp", "run", *(word for setting in chosen for word in ("-S", setting)))
+    metrics = small_clone.folder / "metrics"
+    read = {name: json.loads((metrics / f"{name}.json").read_text()) for name in ("ingest", "train")}
+    assert (read["ingest"]["images"], len(read["ingest"]["classes"])) == (images, classes)
+    assert read["train"]["epochs"] == 1
+    small_clone.run("git", "checkout", "--quiet", ".")
