@@ -82,6 +82,10 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         labels=choices.labels,
         group_by=choices.group_by,
     )
+    if len(names) > 2 and choices.threshold != 0.5:
+        from leaf.scoring.evaluation import check_threshold  # scikit-learn takes a second
+
+        check_threshold(choices.threshold, names)
     taken = np.flatnonzero(labels >= 0).tolist()
     rows = source.rows
     groups = [rows.group[place] for place in taken]
@@ -160,16 +164,17 @@ def _risks(
         risks.append(
             f"classes of fewer than {FEW} images say little: {', '.join(small[:8])}{' …' if small[8:] else ''}"
         )
-    if choices.balance == "smote":
-        synthetic = int((train.max() - train).sum())
-        size = synthetic * 3 * choices.image_size**2 / 1e9
-        if size >= 0.5:
-            risks.append(f"SMOTE makes {synthetic:,} images, {size:.1f} GB; balance=class_weight makes none")
-        if (few := train.min()) <= choices.smote_neighbors and synthetic:
-            risks.append(
-                f"SMOTE needs {choices.smote_neighbors + 1} training images of {names[int(train.argmin())]}, which has "
-                f"{few}; set balance to class_weight, or smote_neighbors lower"
-            )
+    synthetic = int((train.max() - train).sum()) if choices.balance in ("smote", "oversample") else 0
+    size = synthetic * 3 * choices.image_size**2 / 1e9
+    if size >= 0.5:
+        limit = choices.balance_limit_gb
+        more = f", more than balance_limit_gb, {limit:g}: `balance` will refuse" if size > limit else ""
+        risks.append(f"{synthetic:,} images are made, {size:.1f} GB{more}; balance=class_weight makes none")
+    if choices.balance == "smote" and synthetic and (few := train.min()) <= choices.smote_neighbors:
+        risks.append(
+            f"SMOTE needs {choices.smote_neighbors + 1} training images of {names[int(train.argmin())]}, which has "
+            f"{few}; set balance to class_weight, or smote_neighbors lower"
+        )
     if any(groups) and not all(groups):
         risks.append(f"{sum(not group for group in groups):,} images have no group, others have one")
     return risks

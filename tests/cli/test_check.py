@@ -90,10 +90,18 @@ def test_a_class_too_small_for_smote_is_a_risk(project):
 
 
 def test_what_smote_takes_is_a_risk(project):
-    assert "SMOTE makes 7 images" not in told()
+    assert "images are made" not in told()
     for number in range(300):
         put(project / "leaves" / "healthy" / f"more_{number:04}.jpg")
-    assert "SMOTE makes 202 images, 0.6 GB" in told(image_size=1024)
+    assert "202 images are made, 0.6 GB; balance=class_weight makes none" in told(image_size=1024)
+    limited = told(image_size=1024, balance_limit_gb=0.5)
+    assert "0.6 GB, more than balance_limit_gb, 0.5: `balance` will refuse" in limited
+
+
+def test_what_evaluate_would_refuse_is_refused_here(project):
+    for number in range(12):
+        put(project / "leaves" / "rust" / f"{number}.jpg")
+    assert "threshold: 0.4; valid for 3 classes: 0.5" in refusal(classes="auto", threshold=0.4)
 
 
 def test_what_split_would_refuse_is_refused_here(project):
