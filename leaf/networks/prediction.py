@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from leaf.errors import LeafError
 from leaf.networks.build import build
 from leaf.networks.detector import is_detector_model
 
@@ -39,8 +40,15 @@ def probabilities(
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """The softmax of logits (N, C) / `temperature`, float64; no logit makes it overflow."""
+    """The softmax of logits (N, C) / `temperature`, float64; no finite logit makes it overflow.
+
+    Raises LeafError where a logit is NaN or infinite: no answer is better than a label that such numbers give.
+    """
     scaled = logits.astype(np.float64) / temperature
+    if not np.isfinite(scaled).all():
+        raise LeafError(
+            "the network gives NaN or infinite logits; its weights or its temperature are damaged, train it again"
+        )
     if scaled.shape[1] == 2:  # exact at both ends, and the two add up to 1
         second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
         return np.stack([1 - second, second], axis=1)

@@ -108,6 +108,8 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
             return await result
         except QueueFullError:
             raise HTTPException(503, TOO_MANY, {"Retry-After": "5"}) from None
+        except LeafError as error:  # of the network: the photograph was read
+            raise HTTPException(500, str(error)) from None
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:

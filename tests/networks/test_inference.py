@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from leaf.errors import LeafError
 from leaf.networks import features, heatmaps, probabilities
-from leaf.networks.prediction import tta_view
+from leaf.networks.prediction import softmax, tta_view
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,12 @@ def test_temperature_divides_the_logits(small, images, given):
 def test_extreme_logits_do_not_overflow(small, images):
     with np.errstate(over="raise"):
         assert np.isfinite(probabilities(small, images, temperature=1e-6)).all()
+
+
+@pytest.mark.parametrize("logits", [[[np.nan, 1.0]], [[0.0, np.inf]], [[1.0, 2.0, np.nan]]])
+def test_no_label_comes_of_logits_that_are_no_numbers(logits):
+    with pytest.raises(LeafError, match="NaN or infinite logits"):
+        softmax(np.array(logits, np.float32))
 
 
 def test_no_image_gives_no_probability(small, images):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from leaf.errors import LeafError
 from leaf.serving import middleware
 from leaf.serving.batcher import Batcher
 from leaf.serving.web import PAGES, create_app
@@ -196,6 +197,16 @@ def test_a_fault_of_ours_shows_no_traceback(stand_in, picture):
     with TestClient(create_app(stand_in), raise_server_exceptions=False) as made:
         answer = post(made, picture)
     assert (answer.status_code, "Zero" in answer.text) == (500, False)
+
+
+def test_a_fault_of_the_network_is_no_answer_and_no_fault_of_the_photograph(stand_in, picture):
+    def damaged(*_):
+        raise LeafError("the network gives NaN")
+
+    stand_in.predict_prepared = damaged
+    with TestClient(create_app(stand_in), raise_server_exceptions=False) as made:
+        answer = post(made, picture)
+    assert (answer.status_code, answer.json()) == (500, {"error": "the network gives NaN"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
