@@ -55,7 +55,8 @@ def project(folder: Path, side: int) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "data" / "references").mkdir(parents=True)
-    shutil.copy(ROOT / "data" / "overrides.csv", folder / "data")
+    for name in ("overrides.csv", "pinned.csv"):
+        shutil.copy(ROOT / "data" / name, folder / "data")
 
 
 def run(stage: str, folder: Path) -> tuple[float, float]:

@@ -2,7 +2,17 @@
 
 from leaf.errors import one_line_errors
 from leaf.params import read_params
-from leaf.splitting import SPLITS, check_splits, fold_images, shared_groups, split_images
+from leaf.splitting import (
+    PIN_COLUMNS,
+    PINNED,
+    SPLITS,
+    check_splits,
+    draw_keys,
+    fold_images,
+    pinned_splits,
+    shared_groups,
+    split_images,
+)
 from leaf.store import read_classes, read_table, write_json, write_table
 
 
@@ -10,20 +20,24 @@ def main() -> None:
     """Read the index and clean's decisions; write data/split/splits.csv and metrics/split.json."""
     params = read_params("split")
     classes = read_classes()
-    index = read_table("data/ingested/index.csv", ["image", "source", "split"], text=["source", "split"])
+    columns = ["image", "split", "file_hash"]
+    index = read_table("data/ingested/index.csv", columns, text=columns[1:])[columns]
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group"])
-    images = decisions[decisions["kept"].eq(1)].merge(index[["image", "split"]], on="image")
-    groups = images["group"].nunique()
-    whole = images[["image", "group"]].copy()
+    pins = read_table(PINNED, PIN_COLUMNS, text=PIN_COLUMNS)
     leaky = params.grouping == "none"
+    everything = decisions[["image", "label", "kept", "group"]].merge(index, on="image")
+    if pinned := len(pins) > 0 and not params.folds and not leaky:
+        everything["split"] = pinned_splits(everything, pins)
+    whole = everything.loc[everything["kept"].eq(1), ["image", "group"]]
     if leaky:
-        images["group"] = images["image"]
-    images["origin"] = index.set_index("image")["source"].loc[images["group"]].to_numpy()
+        everything["group"] = everything["image"]
+    everything["key"] = draw_keys(everything["group"], everything["file_hash"], params.split_seed)
+    images = everything[everything["kept"].eq(1)]
 
     if params.folds:
         splits = fold_images(images, params.folds, params.fold, params.validation_size, params.split_seed, classes)
     else:
-        splits = split_images(images, params.validation_size, params.test_size, params.split_seed, classes)
+        splits = split_images(images, params.validation_size, params.test_size, classes)
     check_splits(splits, decisions, leaky)
 
     counts = {name: int(splits["split"].eq(name).sum()) for name in SPLITS}
@@ -31,7 +45,11 @@ def main() -> None:
     write_table(splits, "data/split/splits.csv")
     write_json({**counts, "shared_groups": shared}, "metrics/split.json")
     print(", ".join(f"{number} images in {name}" for name, number in counts.items()))
-    print(f"{groups} groups, {shared} shared between splits")
+    print(f"{whole['group'].nunique()} groups, {shared} shared between splits")
+    if len(pins):
+        there = pins["file_hash"].isin(everything["file_hash"]).sum()
+        said = f"{there} of {len(pins)} are there and stay" if pinned else "not used with folds or grouping: none"
+        print(f"pinned images: {said}")
     if leaky:
         print(f"warning: grouping: none: {shared} groups are shared between splits on purpose; scores are too high")
 

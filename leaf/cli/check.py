@@ -16,6 +16,7 @@ from leaf.reading.ingest import survey
 from leaf.reading.overview import look_like_series, sizes
 from leaf.reading.source import Source
 from leaf.similarity.decisions import COLUMNS
+from leaf.splitting import PIN_COLUMNS, PINNED
 from leaf.store import read_table, read_yaml, recall, sha256
 
 app = typer.Typer()
@@ -40,6 +41,7 @@ def check(
         if isinstance(reference, str) and not Path("data/references", reference).is_file():
             raise LeafError(f"references: {reference}: no such file in data/references")
     read_table("data/overrides.csv", columns=COLUMNS)
+    read_table(PINNED, columns=PIN_COLUMNS)
     lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
     dataset = Path(choices.dataset)
     if not dataset.exists() and not _is_made(choices.dataset):
@@ -117,20 +119,22 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
 
 
 def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
-    """The split of each image that is taken, as the stage draws them where no copy is removed."""
+    """The split of each image that is taken, as many as the stage draws where nothing is pinned and no copy removed."""
     import pandas as pd
 
-    from leaf.splitting import fold_images, split_images
+    from leaf.splitting import draw_keys, fold_images, split_images
 
     group = [source.rows.group[place] or f"\0{place}" for place in taken]
     given = [source.rows.split[place] for place in taken]
     images = pd.DataFrame({"image": taken, "label": labels[taken], "split": given})
     images["group"] = images.groupby(group, sort=False)["image"].transform("first")
-    images["origin"] = [source.rows.source[place] for place in images["group"]]
+    # The files are not read here, so their names stand for their hashes: other images are drawn, but as many.
+    names_of = pd.Series([source.rows.source[place] for place in taken])
+    images["key"] = draw_keys(images["group"], names_of, choices.split_seed)
     if choices.folds:
         found = fold_images(images, choices.folds, choices.fold, choices.validation_size, choices.split_seed, names)
     else:
-        found = split_images(images, choices.validation_size, choices.test_size, choices.split_seed, names)
+        found = split_images(images, choices.validation_size, choices.test_size, names)
     return found.set_index("image")["split"].loc[taken].to_numpy()
 
 

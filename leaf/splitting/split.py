@@ -1,8 +1,10 @@
 """Draw the splits: groups whole, class proportions kept, a split that the user gave untouched.
 
-A group's place in the draw is a hash of the seed and of where its first image came from, so it depends neither on the
-order of rows, nor on the other images, nor on pixels: a data set that grows keeps nearly all images in their splits,
-another image size all of them, and a larger validation split leaves the test split as it was.
+A group's place in the draw is the smallest keyed hash of its images' files, so it depends neither on the order or names
+of files, nor on the other images, nor on how they are read: a renamed folder or another image size keeps every image in
+its split, a data set that grows nearly all of them, and a larger validation split leaves the test split as it was. The
+lowest places are tested, the next validate, and an image that joins a group can only lower its place: what was tested
+is hardly ever trained on because the set grew. Pinned images stay where they are, whatever happens.
 """
 
 import hashlib
@@ -15,15 +17,16 @@ import pandas as pd
 from leaf.errors import LeafError
 
 SPLITS = ("train", "validation", "test")
+PINNED, PIN_COLUMNS = "data/pinned.csv", ("file_hash", "split")
 
 
 def split_images(
-    images: pd.DataFrame, validation_size: int | float, test_size: int | float, seed: int, classes: Sequence[str]
+    images: pd.DataFrame, validation_size: int | float, test_size: int | float, classes: Sequence[str]
 ) -> pd.DataFrame:
     """Part images into train, validation and test.
 
-    `images`: one row per kept image with `image`, `label` (a place in `classes`), `group`, `origin` (the source of the
-    group's first image) and `split`, the one the user gave or "". Sizes are numbers or, below 1, fractions of images;
+    `images`: one row per kept image with `image`, `label` (a place in `classes`), `group`, `key` (of the group, from
+    `draw_keys`) and `split`, the one that was given or pinned, or "". Sizes are numbers or, below 1, fractions of them;
     `test_size` 0 means no test split. Returns `image,split`, by image. Counts are exact where the groups' sizes allow
     it, else as near as they come.
 
@@ -33,7 +36,7 @@ def split_images(
     Raises LeafError where a group was given two splits, where more is asked for than there is, or where a class has
     too few groups for the splits.
     """
-    groups = _group_table(images, seed, len(classes))
+    groups = _group_table(images, len(classes))
     labels = list(range(len(classes)))  # the columns that count a group's images of each class
     counts = groups[labels].sum().to_numpy()
     asked = {
@@ -57,35 +60,58 @@ def split_images(
     return pd.DataFrame({"image": images["image"], "split": drawn}).sort_values("image", ignore_index=True)
 
 
-def _group_table(images: pd.DataFrame, seed: int, classes: int) -> pd.DataFrame:
+def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     """One row per group, in the order of the draw: images of each class (0, 1, …), the split that was given, or ""."""
     given = images[images["split"].ne("")]
-    ambiguous = given.groupby("group")["split"].nunique()
-    ambiguous = ambiguous[ambiguous > 1]
-    if len(ambiguous):
-        group = ambiguous.index[0]
-        members = given[given["group"].eq(group)].drop_duplicates("split").sort_values("image")
-        named = " and ".join(
-            f"image {image} ({split})" for image, split in zip(members["image"], members["split"], strict=True)
-        )
-        raise LeafError(
-            f"data/ingested/index.csv: split: group {group} holds {named}, and a group stays in one split; "
-            "give its images the same split, or drop one in data/overrides.csv"
-        )
+    _refuse_torn(given, "data/ingested/index.csv", "give its images the same split, or drop one in data/overrides.csv")
     unknown = set(given["split"]) - set(SPLITS)
     if unknown:
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
-    origins = images.drop_duplicates("group").set_index("group")["origin"]
     table = pd.crosstab(images["group"], images["label"]).reindex(columns=range(classes), fill_value=0)
-    table["key"] = origins.map(lambda origin: _key(seed, origin))
+    table["key"] = images.groupby("group")["key"].first()
     table["given"] = given.groupby("group")["split"].first()
     table["given"] = table["given"].fillna("")
     table["split"] = table["given"]
     return table.sort_index().sort_values("key", kind="stable")
 
 
-def _key(seed: int, origin: str) -> str:
-    return hashlib.blake2b(f"{seed} {origin}".encode(), digest_size=8).hexdigest()
+def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
+    """Raise LeafError where a group of `given` (`image,group,split`) has two splits."""
+    splits = given.groupby("group")["split"].nunique()
+    torn = splits.index[splits > 1]
+    if len(torn):
+        members = given[given["group"].eq(torn[0])].drop_duplicates("split").sort_values("image")
+        named = " and ".join(
+            f"image {image} ({split})" for image, split in zip(members["image"], members["split"], strict=True)
+        )
+        raise LeafError(f"{file}: split: group {torn[0]} holds {named}, and a group stays in one split; {remedy}")
+
+
+def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
+    """The place in the draw of each image's group, text like `groups` and `file_hashes` (N,), one row an image.
+
+    Groups that hold equal files (`grouping: none`) get places of their own.
+    """
+    again = groups.groupby(file_hashes).rank("dense").astype(int).astype(str)
+    texts = f"{seed} " + file_hashes + " " + again
+    places = texts.map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
+    return places.groupby(groups).transform("min")
+
+
+def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
+    """The split that each image was given or that `pins` (`file_hash,split`) keep its group in, else "": text (N,).
+
+    `images` has `image,kept,group,file_hash,split`, the removed ones too: their pins hold for the copies that stay.
+    Raises LeafError where a group has two splits so.
+    """
+    if unknown := set(pins["split"]) - set(SPLITS):
+        raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
+    pinned = images.drop(columns="split").merge(pins, on="file_hash")
+    given = images[images["kept"].eq(1) & images["split"].ne("")]
+    remedy = "rule its images apart or drop one in data/overrides.csv, or change the split or the pin of one"
+    _refuse_torn(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
+    of_group = pinned.drop_duplicates("group").set_index("group")["split"]
+    return images["split"].where(images["split"].ne(""), images["group"].map(of_group).fillna(""))
 
 
 def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
@@ -106,9 +132,14 @@ def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
     for label, missing in enumerate((quota - taken).clip(min=0).astype(int).tolist()):
         pure = np.flatnonzero(~mixed & (sizes[:, label] > 0))
         of_size = sizes[pure, label]
+        # By their places as far as possible, so that a set that grows moves few; the last ones by size, to be exact.
+        first = int(np.searchsorted(of_size.cumsum(), missing - of_size.max(initial=0), side="right"))
+        drawn.extend(pure[:first].tolist())
+        missing -= int(of_size[:first].sum())
+        pure, of_size = pure[first:], of_size[first:]
         available = dict(zip(*(part.tolist() for part in np.unique(of_size, return_counts=True)), strict=True))
         numbers = groups_by_size(available, missing)
-        if missing and len(pure) and not taken[label] and not any(numbers.values()):
+        if missing and len(pure) and not first and not taken[label] and not any(numbers.values()):
             numbers[min(numbers)] = 1  # the quota is far below a group's size
         there = int((sizes[:, label] > 0).sum() - (sizes[drawn, label] > 0).sum())
         while sum(numbers.values()) > max(there - later, 0):
@@ -265,7 +296,7 @@ def fold_images(
         raise LeafError(
             f"folds: {folds}, and the data set gives images a split of their own; valid: 0 there, a given split stays"
         )
-    images = images.sort_values("image", ignore_index=True)
+    images = images.sort_values("key", kind="stable", ignore_index=True)  # not by names or numbers
     groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
     small = [f"{name} has {there}" for name, there in zip(classes, groups, strict=True) if there < folds]
     if small:
@@ -274,7 +305,7 @@ def fold_images(
             "class out (ignore)"
         )
     parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    rest, test = list(parted.split(images, images["label"], images["group"]))[fold]
-    splits = split_images(images.iloc[rest], images_asked(validation_size, len(images)), 0, seed, classes)
+    rest, test = list(parted.split(images, images["label"], images["key"]))[fold]
+    splits = split_images(images.iloc[rest], images_asked(validation_size, len(images)), 0, classes)
     tested = pd.DataFrame({"image": images["image"].iloc[test], "split": "test"})
     return pd.concat([splits, tested]).sort_values("image", ignore_index=True)

@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
     (made / "params.yaml").write_text(yaml.safe_dump(values))
     (made / "data").mkdir()
     (made / "data/overrides.csv").write_text("hash,ruling,label,who,why\n")
+    (made / "data/pinned.csv").write_text("file_hash,split\n")
     return made
 
 

@@ -27,7 +27,8 @@ def project(folder, **values):
     params = yaml.safe_load((folder / "params.yaml").read_text()) | values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "data/references").mkdir(parents=True)
-    shutil.copy(ROOT / "data/overrides.csv", folder / "data/overrides.csv")
+    for name in ("overrides.csv", "pinned.csv"):
+        shutil.copy(ROOT / "data" / name, folder / "data")
     return folder
 
 

@@ -18,7 +18,7 @@ def kept_images(*counts: int, group_size: int = 1) -> pd.DataFrame:
             "label": labels,
             "kept": 1,
             "group": groups,
-            "origin": groups.astype(str),
+            "file_hash": [f"file {number}" for number in range(len(labels))],
             "split": "",
         }
     )

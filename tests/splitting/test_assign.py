@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.splitting import check_splits, shared_groups, split_images
+from leaf.splitting import check_splits, draw_keys, pinned_splits, shared_groups, split_images
 
 CLASSES = ["healthy", "unhealthy"]
 
 
-def split(images, validation=0.15, test=0.2, seed=42):
-    return split_images(images, validation, test, seed, CLASSES)
+def split(images, validation=0.15, test=0.2, seed=42, classes=CLASSES):
+    keyed = images.assign(key=draw_keys(images["group"], images["file_hash"], seed))
+    return split_images(keyed, validation, test, classes)
 
 
 def counts(splits, images):
@@ -59,6 +60,61 @@ def test_another_seed_draws_other_images(make_images):
 def test_the_order_of_rows_does_not_matter(make_images):
     images = make_images(60, 40, group_size=3)
     pd.testing.assert_frame_equal(split(images.sample(frac=1, random_state=0)), split(images))
+
+
+def test_other_names_and_another_order_of_the_files_change_nothing(make_images):
+    images = make_images(60, 40, group_size=3)
+    renamed = images.sample(frac=1, random_state=0, ignore_index=True)
+    renamed["image"] = renamed.index
+    renamed["group"] = renamed["image"].groupby(renamed["group"]).transform("min")
+    before = images.drop(columns="split").merge(split(images), on="image").set_index("file_hash")["split"]
+    after = renamed.drop(columns="split").merge(split(renamed), on="image").set_index("file_hash")["split"]
+    assert before.eq(after.reindex(before.index)).all()
+
+
+def test_no_image_that_was_tested_is_trained_on_because_the_set_grew(make_images):
+    before, after = make_images(600, 400), make_images(660, 440)
+    kinds = [*range(600), *range(1000, 1060), *range(600, 1000), *range(1060, 1100)]
+    after["file_hash"] = [f"file {number}" for number in kinds]  # the new images join each class
+    after.loc[kinds.index(1000), "group"] = after.loc[0, "group"]  # one of them joins a group
+    was = before.drop(columns="split").merge(split(before), on="image").set_index("file_hash")["split"]
+    now = after.drop(columns="split").merge(split(after), on="image").set_index("file_hash")["split"]
+    tested = now.reindex(was.index[was.eq("test")])
+    assert set(tested) <= {"test", "validation"}
+    assert tested.eq("test").mean() > 0.9
+
+
+def test_pinned_images_keep_their_split_whatever_is_added_or_deleted(make_images):
+    images = make_images(60, 40, group_size=2)
+    was = images.drop(columns="split").merge(split(images), on="image").set_index("file_hash")["split"]
+    pins = was.rename("split").reset_index()
+    grown = make_images(90, 60, group_size=2)
+    grown["file_hash"] = [
+        f"file {number}" for number in [*range(40, 60), *range(200, 270), *range(60, 100), *range(300, 320)]
+    ]
+    grown["split"] = pinned_splits(grown, pins)
+    now = grown.drop(columns="split").merge(split(grown, seed=7), on="image").set_index("file_hash")["split"]
+    both = was.index.intersection(now.index)
+    assert len(both) == 60
+    assert was[both].eq(now[both]).all()
+    assert now.value_counts()["test"] == 30
+
+
+def test_a_pin_of_a_removed_copy_holds_for_the_one_that_stays(make_images):
+    images = make_images(60, 40, group_size=2)
+    images.loc[0, "kept"] = 0
+    pins = pd.DataFrame({"file_hash": ["file 0", "file of another day"], "split": ["test", "train"]})
+    assert pinned_splits(images, pins)[:3].tolist() == ["test", "test", ""]
+
+
+def test_two_pins_on_one_group_are_refused_and_so_is_a_pin_against_a_given_split(make_images):
+    images = make_images(60, 40, group_size=2)
+    pins = pd.DataFrame({"file_hash": ["file 0", "file 1"], "split": ["test", "train"]})
+    with pytest.raises(LeafError, match=r"^data/pinned\.csv.* group 0 holds image 0 \(test\) and image 1 \(train\)"):
+        pinned_splits(images, pins)
+    images.loc[0, "split"] = "validation"
+    with pytest.raises(LeafError, match=r"image 0 \(validation\) and image 0 \(test\)"):
+        pinned_splits(images, pins[:1])
 
 
 def test_new_images_leave_nearly_all_others_in_their_split(make_images):
@@ -166,7 +222,7 @@ def test_a_class_that_groups_of_two_classes_leave_without_a_split_is_refused_by_
 def test_many_classes_keep_their_proportions_exactly(make_images, classes):
     sizes = [20 * (1 + number % 5) for number in range(classes)]
     images = make_images(*sizes)
-    splits = split_images(images, 0.15, 0.2, 42, [f"class {number}" for number in range(classes)])
+    splits = split(images, classes=[f"class {number}" for number in range(classes)])
     parts = counts(splits, images)
     assert parts["test"] == [size // 5 for size in sizes]
     assert parts["validation"] == [size * 3 // 20 for size in sizes]
@@ -175,7 +231,7 @@ def test_many_classes_keep_their_proportions_exactly(make_images, classes):
 def test_every_class_that_is_too_small_is_named(make_images):
     images = make_images(60, 2, 40, 1)
     with pytest.raises(LeafError, match=r"for 3 splits: rust has 2, scab has 1; add photographs"):
-        split_images(images, 0.15, 0.2, 42, ["healthy", "rust", "spots", "scab"])
+        split(images, classes=["healthy", "rust", "spots", "scab"])
 
 
 @settings(max_examples=25, deadline=None)
@@ -189,7 +245,7 @@ def test_every_class_that_is_too_small_is_named(make_images):
 def test_whatever_is_asked_each_image_has_one_split_and_no_group_two(labels, width, validation, test, seed):
     numbers = np.arange(len(labels))
     images = pd.DataFrame({"image": numbers, "label": labels, "kept": 1, "group": numbers // width, "split": ""})
-    images["origin"] = images["group"].astype(str)
+    images["file_hash"] = numbers.astype(str)
     try:
         splits = split(images, validation, test, seed)
     except LeafError:

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from leaf.errors import LeafError
-from leaf.splitting import check_splits, fold_images
+from leaf.splitting import check_splits, draw_keys, fold_images
 
 CLASSES = ["healthy", "unhealthy"]
 
 
 def all_folds(images, number, validation_size=0.15, seed=42):
-    return [fold_images(images, number, fold, validation_size, seed, CLASSES) for fold in range(number)]
+    keyed = images.assign(key=draw_keys(images["group"], images["file_hash"], seed))
+    return [fold_images(keyed, number, fold, validation_size, seed, CLASSES) for fold in range(number)]
 
 
 def images_tested(splits):
@@ -46,7 +47,7 @@ def test_validation_is_its_share_of_all_images(make_images):
 def test_the_order_of_rows_does_not_matter(make_images):
     images = make_images(90, 60, group_size=2)
     shuffled = images.sample(frac=1, random_state=1)
-    pd.testing.assert_frame_equal(*(fold_images(each, 3, 1, 0.2, 42, CLASSES) for each in (images, shuffled)))
+    pd.testing.assert_frame_equal(*(all_folds(each, 3)[1] for each in (images, shuffled)))
 
 
 def test_another_seed_gives_other_folds(make_images):
@@ -56,9 +57,9 @@ def test_another_seed_gives_other_folds(make_images):
 
 def test_a_given_split_is_refused(make_images):
     with pytest.raises(LeafError, match="folds: 5, and the data set gives images a split of their own; valid: 0"):
-        fold_images(make_images(90, 60).assign(split="train"), 5, 0, 0.15, 42, CLASSES)
+        all_folds(make_images(90, 60).assign(split="train"), 5)
 
 
 def test_more_folds_than_a_class_has_groups_are_refused(make_images):
     with pytest.raises(LeafError, match="folds: 6, too few groups of images: unhealthy has 5; valid: at most 5"):
-        fold_images(make_images(90, 50, group_size=10), 6, 0, 0.15, 42, CLASSES)
+        all_folds(make_images(90, 50, group_size=10), 6)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from leaf.cli.pin import pin
 from leaf.errors import LeafError
 from leaf.store import read_json, read_table, write_table
 from stages import split
@@ -21,7 +22,9 @@ def project(tmp_path, monkeypatch):
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     set_params()
     numbers = pd.Series(range(200))
-    write_table(pd.DataFrame({"image": numbers, "source": numbers, "split": ""}), "data/ingested/index.csv")
+    index = pd.DataFrame({"image": numbers, "split": "", "file_hash": "file " + numbers.astype(str)})
+    write_table(index, "data/ingested/index.csv")
+    Path("data/pinned.csv").write_text("file_hash,split\n")
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     decisions = {"image": numbers, "label": (numbers >= 120).astype(int), "kept": (numbers % 10 != 0).astype(int)}
     write_table(pd.DataFrame(decisions | {"group": numbers // 2 * 2}), "data/cleaned/decisions.csv")
@@ -98,3 +101,25 @@ def test_split_needs_neither_keras_nor_scikit_learn():
     code = "import sys, stages.split; print([name for name in ('keras', 'sklearn', 'scipy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_pins_are_what_the_split_was_and_then_the_seed_moves_nothing(project, capsys):
+    split.main()
+    before = Path("data/split/splits.csv").read_bytes()
+    assert "data/pinned.csv: 200 images pinned, 200 of them new: " in pin()
+    assert "200 images pinned, 0 of them new" in pin()
+    for changes in ({}, {"split_seed": 7, "test_size": 0.1}):
+        set_params(**changes)
+        split.main()
+        assert Path("data/split/splits.csv").read_bytes() == before
+    assert "pinned images: 200 of 200 are there and stay" in capsys.readouterr().out
+
+
+def test_pins_are_not_used_in_folds_and_a_fold_is_not_pinned(project, capsys):
+    split.main()
+    pin()
+    set_params(folds=4)
+    split.main()
+    assert "pinned images: not used with folds" in capsys.readouterr().out
+    with pytest.raises(LeafError, match=r"^pin: folds"):
+        pin()
