@@ -270,12 +270,20 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         raise LeafError(f"{name}: micro_batch: {params.micro_batch} does not divide batch_size, {params.batch_size}")
     if params.classes != "auto" and len(set(params.classes)) < max(len(params.classes), 2):
         raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: two different names or more")
+    if params.classes != "auto":
+        check_threshold(params.threshold, len(params.classes), f"{name}: ")
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")
     if params.fold >= max(params.folds, 1):
         valid = f"0 to {params.folds - 1}, folds is {params.folds}" if params.folds else "0, folds are off"
         raise LeafError(f"{name}: fold: {params.fold}; valid: {valid}")
     return params
+
+
+def check_threshold(threshold: float | str, classes: int, where: str = "") -> None:
+    """Raise LeafError for any threshold but 0.5 where there are more `classes` than two."""
+    if classes > 2 and threshold != 0.5:
+        raise LeafError(f"{where}threshold: {threshold}; valid for {classes} classes: 0.5, the likeliest is predicted")
 
 
 def load(path: str | Path = PARAMS_FILE) -> Params:

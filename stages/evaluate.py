@@ -7,8 +7,8 @@ import pandas as pd
 
 from leaf import networks
 from leaf.errors import one_line_errors
-from leaf.params import read_params
-from leaf.scoring import check_threshold, evaluate
+from leaf.params import check_threshold, read_params
+from leaf.scoring import evaluate
 from leaf.serving import ood
 from leaf.splitting import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, write_array, write_json, write_table
@@ -26,7 +26,7 @@ def main() -> None:
     """Read the network and the tables; write data/scored/, metrics/train.json and metrics/evaluate.json."""
     params = read_params("evaluate")
     classes = read_classes()
-    check_threshold(params.threshold, classes)
+    check_threshold(params.threshold, len(classes))
     images = read_array("data/ingested/images.npy")
     index = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group", "reason", "reference"])

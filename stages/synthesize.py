@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from leaf.drawing import draw_dataset, scaled, write_npz
-from leaf.errors import one_line_errors
+from leaf.drawing import DISEASES, draw_dataset, scaled, write_npz
+from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
 
 OUTPUT = "data/raw/leaves.npz"
@@ -21,15 +21,31 @@ def main() -> None:
         print(f"dataset is {params.dataset}: nothing is drawn")
         return
     counts = scaled(params.drawn.images)
+    names, diseases = kinds(params.classes if isinstance(params.classes, list) else ["healthy", "unhealthy"])
     images, labels = draw_dataset(
-        counts, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None)
+        counts, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None), diseases
     )
-    classes = params.classes if isinstance(params.classes, list) else ["healthy", "unhealthy"]
-    write_npz(OUTPUT, images, [classes[label] for label in labels])
+    write_npz(OUTPUT, images, [names[label] for label in labels])
     print(
-        f"drew {counts.healthy} {classes[0]} and {counts.unhealthy} {classes[1]} leaves; with "
+        f"drew {counts.healthy} {names[0]} and {counts.unhealthy} {', '.join(names[1:])} leaves; with "
         f"{counts.healthy_duplicates + counts.unhealthy_duplicates} exact copies and 2 cartoons × {counts.copies} "
         f"{counts.images} images in {OUTPUT}"
+    )
+
+
+def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
+    """The classes' names, healthy leaves' first, and what the others have: a disease each, or any where there is one.
+
+    Raises LeafError for names that are no diseases where there are more than two.
+    """
+    sick = [name for name in classes if name != "healthy"]
+    if len(sick) < len(classes) and set(sick) <= set(DISEASES):
+        return ["healthy", *sick], sick
+    if len(classes) == 2:
+        return classes, [""]
+    raise LeafError(
+        f"classes: {', '.join(classes)}: no names of the drawn set; valid: healthy with some of {', '.join(DISEASES)}, "
+        "any two names, or your own photographs (key `dataset`)"
     )
 
 

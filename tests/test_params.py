@@ -158,3 +158,13 @@ def test_a_yaml_tag_constructs_nothing(tmp_path):
     with pytest.raises(LeafError, match="not YAML"):
         load(path)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("threshold", [0.4, "validation"])
+def test_a_threshold_is_for_two_classes(threshold):
+    three = {"classes": {"healthy": ["*healthy"], "rust": ["*rust"], "other": ["*"]}, "threshold": threshold}
+    with pytest.raises(
+        LeafError, match=rf"params.yaml: threshold: {threshold}; valid for 3 classes: 0.5, the likeliest"
+    ):
+        validate(three)
+    validate({**three, "classes": "auto"})

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from leaf import experiments, params
+from leaf.store import read_classes
 
 app = typer.Typer()
 
@@ -30,7 +31,8 @@ def network(experiment: str | None, settings: Sequence[str], as_json: bool) -> s
     from leaf.networks import build, summary  # after the checks: importing Keras takes seconds
 
     shown = ("dropout", "freeze_depth", "freeze_normalization", "seed")
-    model = build(chosen.backbone, chosen.image_size, **{name: getattr(chosen, name) for name in shown})
+    classes = len(read_classes() if chosen.classes == "auto" else chosen.classes)
+    model = build(chosen.backbone, chosen.image_size, classes, **{name: getattr(chosen, name) for name in shown})
     table = summary(model)
     return json.dumps(asdict(table), indent=2) if as_json else str(table)
 

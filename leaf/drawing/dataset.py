@@ -48,16 +48,23 @@ def scaled(images: int) -> ImageCounts:
 
 
 def draw_dataset(
-    counts: ImageCounts, size: int, seed: int, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    counts: ImageCounts,
+    size: int,
+    seed: int,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    diseases: Sequence[str] = ("",),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw every image of `counts` and scatter them.
 
-    Returns images, uint8 (N, size, size, 3), and labels, uint8 (N,), 1 for unhealthy. Each leaf depends on `seed` and
-    its own number alone. `progress` wraps the numbers of the leaves while they are drawn.
+    Returns images, uint8 (N, size, size, 3), and labels, uint8 (N,): 0 for healthy, then the `diseases` (of `DISEASES`,
+    "" for any), which the unhealthy leaves have by turns. Each leaf depends on `seed` and its own number alone.
+    `progress` wraps the numbers of the leaves while they are drawn.
     """
     rng = np.random.default_rng(seed)
     drawn = counts.healthy + counts.unhealthy
-    labels = np.concatenate([np.zeros(counts.healthy, np.uint8), np.ones(counts.unhealthy, np.uint8), [1, 0]])
+    labels = np.concatenate(
+        [np.zeros(counts.healthy, np.uint8), 1 + np.arange(counts.unhealthy) % len(diseases), [1, 0]]
+    )
     sources = np.concatenate(
         [
             np.arange(drawn),
@@ -72,7 +79,8 @@ def draw_dataset(
     for place, source in enumerate(sources.tolist()):
         places.setdefault(source, []).append(place)
     for number in progress(range(drawn)):
-        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, number < counts.healthy)
+        disease = diseases[labels[number] - 1] if labels[number] else ""
+        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, not labels[number], disease)
     for cartoon in (0, 1):
         images[places.get(drawn + cartoon, [])] = draw_cartoon(cartoon, size)
     return images, labels[sources].astype(np.uint8)

@@ -8,14 +8,17 @@ import numpy as np
 from leaf.drawing.shapes import KINDS, Blade, Field, Picture, cloud, colour, draw_blade, mix, noise, plane, rgb, step
 
 
-def draw_leaf(rng: np.random.Generator, size: int, healthy: bool) -> np.ndarray:
-    """Draw one photograph, uint8 (size, size, 3) RGB; all that varies comes from `rng`."""
+def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str = "") -> np.ndarray:
+    """Draw one photograph, uint8 (size, size, 3) RGB; all that varies comes from `rng`.
+
+    A leaf that is not healthy has the `disease` of that name in `DISEASES`, or one or two at random.
+    """
     under = _background(rng, size)
     blade = draw_blade(rng, size, KINDS[rng.integers(len(KINDS))], rng.uniform(0.92, 1.05))
     body = _body(rng, blade)
     left = np.ones_like(blade.mask)
     if not healthy:
-        body, left = _sicken(rng, blade, body)
+        body, left = _sicken(rng, blade, body, disease)
     body = body * _relief(rng, blade)
     body = _gloss(rng, blade, body)
     mask = blade.mask * left
@@ -53,15 +56,15 @@ def _body(rng: np.random.Generator, blade: Blade) -> Picture:
     return mix(body, rib, blade.vein * np.float32(rng.uniform(0.25, 0.7)))
 
 
-def _sicken(rng: np.random.Generator, blade: Blade, body: Picture) -> tuple[Picture, Field]:
-    """One or two diseases, and sometimes holes, never so weak that a person would miss them."""
+def _sicken(rng: np.random.Generator, blade: Blade, body: Picture, disease: str) -> tuple[Picture, Field]:
+    """The disease, or one or two at random, never so weak that a person would miss them."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
     count = 1 + int(rng.random() < 0.35)
-    chosen = rng.choice(len(_DISEASES) + 1, count, replace=False)
-    for index in chosen:
-        if index < len(_DISEASES):
-            body = _DISEASES[index](rng, blade, body, strength)
+    chosen = rng.choice(len(DISEASES), count, replace=False)
+    for index in [DISEASES.index(disease)] if disease else chosen:
+        if index < len(_DRAWN):
+            body = _DRAWN[index](rng, blade, body, strength)
         else:
             left, rim = _holes(rng, blade, strength)
             body = mix(body, colour(rng.uniform(20, 40), 0.5, 0.35), rim * np.float32(0.75))
@@ -179,7 +182,8 @@ def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Fie
 
 
 _Disease = Callable[[np.random.Generator, Blade, Picture, float], Picture]
-_DISEASES: tuple[_Disease, ...] = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
+_DRAWN: tuple[_Disease, ...] = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
+DISEASES = ("spots", "rust", "blight", "scorch", "chlorosis", "mosaic", "mildew", "holes")
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from leaf.errors import LeafError
 from leaf.scoring.baselines import baseline_probabilities
 from leaf.scoring.calibration import best_temperature
 from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, wilson, worst_pairs
@@ -82,9 +81,8 @@ def evaluate(
     `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
     a row of `images`, `label` a place in `classes`. `predict_proba` is the network. Threshold and temperature are
     chosen on validation alone, where they are not given. Without a test split the baselines are scored on validation,
-    as the network then is. Raises LeafError for a threshold where there are more classes than two.
+    as the network then is. Of more classes than two the likeliest is predicted, and `threshold` must be 0.5.
     """
-    check_threshold(threshold, classes)
     table = table.sort_values("image")
     present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
     held_out = {name: table[table["split"].eq(name)] for name in present}
@@ -126,12 +124,6 @@ def evaluate(
         gallery=gallery(predictions[scored_split], probabilities[scored_split], cut),
         scored_split=scored_split,
     )
-
-
-def check_threshold(threshold: float | Literal["validation"], classes: Sequence[str]) -> None:
-    """Raise LeafError for any threshold but 0.5 where there are more classes than two."""
-    if len(classes) > 2 and threshold != 0.5:
-        raise LeafError(f"threshold: {threshold}; valid for {len(classes)} classes: 0.5, the likeliest is predicted")
 
 
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:

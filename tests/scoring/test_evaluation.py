@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from leaf import scoring
-from leaf.errors import LeafError
 from leaf.scoring import NO_TEST
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (90, 6, 6, 3), np.uint8)
@@ -177,8 +176,3 @@ def test_nine_classes_have_a_figure_each_and_their_probabilities():
     assert result.scores["splits"]["test"]["top_2_accuracy"] == 1
     assert len(result.roc["class"].unique()) == 9
     assert "commonest mistakes: 1 class" in result.summary
-
-
-def test_a_threshold_has_no_meaning_for_more_than_two_classes():
-    with pytest.raises(LeafError, match=r"threshold: 0.4; valid for 9 classes: 0.5"):
-        evaluate(IMAGES, table(), nine, 0.4, "none", NINE)

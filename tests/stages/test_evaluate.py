@@ -171,3 +171,10 @@ def test_an_image_that_clean_removed_stops_the_evaluation(evaluate, project):
     with pytest.raises(LeafError, match="image 5 was removed by clean and comes back"):
         evaluate.main()
     assert not Path("data/scored").exists()
+
+
+def test_a_threshold_is_refused_where_the_data_set_turns_out_to_have_three_classes(evaluate, project):
+    Path("data/ingested/classes.csv").write_text("label,name,images\n0,a,40\n1,b,40\n2,c,40\n")
+    set_params(classes="auto", threshold=0.4)
+    with pytest.raises(LeafError, match=r"threshold: 0.4; valid for 3 classes: 0.5"):
+        evaluate.main()

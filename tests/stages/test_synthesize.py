@@ -1,8 +1,11 @@
 """Stage synthesize, as `dvc repro` runs it."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
+from leaf.errors import LeafError
 from leaf.reading.pickles import unpickle_strings
 from stages import synthesize
 
@@ -40,6 +43,21 @@ def test_the_labels_are_the_names_in_classes(project):
     raw = (project / "data/raw/leaves.npz").read_bytes()
     labels = raw[raw.rindex(b"\x80\x03") :]
     assert set(unpickle_strings(labels, 100, "f")) == {"well", "sick"}
+
+
+def test_the_kinds_that_classes_names_are_drawn_each_about_as_often(project):
+    (project / "params.yaml").write_text(PARAMS + "classes: [spots, healthy, blight, mildew, holes]\n")
+    synthesize.main()
+    raw = (project / "data/raw/leaves.npz").read_bytes()
+    counts = Counter(unpickle_strings(raw[raw.rindex(b"\x80\x03") :], 100, "f"))
+    assert set(counts) == {"spots", "healthy", "blight", "mildew", "holes"}
+    assert max(counts[name] for name in counts if name != "healthy") - min(counts.values()) <= 5
+
+
+def test_names_that_nobody_can_draw_are_refused(project):
+    (project / "params.yaml").write_text(PARAMS + "classes: [healthy, spots, tired]\n")
+    with pytest.raises(LeafError, match="classes: healthy, spots, tired: no names of the drawn set; valid: healthy"):
+        synthesize.main()
 
 
 def test_nothing_is_drawn_where_the_data_set_is_another(project, capsys):
