@@ -1,0 +1,136 @@
+"""Any number of classes: every stage and tool on small pictures of three, nine and thirty-eight kinds."""
+
+import importlib
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from leaf.cli import app
+from leaf.store import read_array, read_json, read_table
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("ingest", "clean", "split", "balance", "train", "evaluate")
+ODD = ["healthy", "007", "yes", "leaf rust", "<b>bold", "-dash", "a, b", "🍂", "null"]
+SIDE = 24
+TESTED = "the number of an image that was tested"
+RECIPE = {
+    "dataset": "leaves",
+    "classes": "auto",
+    "image_size": SIDE,
+    "backbone": "cnn_small",
+    "epochs": 10,
+    "batch_size": 16,
+    "smote_neighbors": 2,
+    "validation_size": 0.25,
+    "test_size": 0.25,
+    "same_photo": False,
+    "learning_rate": {"policy": "constant", "base": 2e-3, "max": 2e-3},
+    "augmentation": {"mixup": 0.2, "cutmix": 0.2},
+    "label_smoothing": 0.1,
+    "calibrate": "temperature",
+}
+
+
+def write_pictures(folder, names):
+    """Twelve noisy pictures of one colour for each class, and four more of every second one."""
+    random = np.random.default_rng(len(names))
+    colours = random.uniform(20, 235, (len(names), 3))
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for image in range(12 + 4 * (number % 2)):
+            noise = random.normal(0, 25, (SIDE, SIDE, 3))
+            cv2.imwrite(str(folder / name / f"{image}.png"), np.clip(colours[number] + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", params=[3, 9, 38])
+def classes(request, tmp_path_factory):
+    """The class names of a project in which every stage ran; the working directory is there."""
+    names = sorted(ODD[: request.param] + [f"class {number:02}" for number in range(9, request.param)])
+    folder, before = tmp_path_factory.mktemp(f"classes-{request.param}"), Path.cwd()
+    write_pictures(folder / "leaves", names)
+    os.chdir(folder)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in RECIPE.items():
+        params[key] = params[key] | value if isinstance(value, dict) else value
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    Path("data/references").mkdir(parents=True)
+    for table in ("labels", "overrides"):
+        Path(f"data/{table}.csv").write_bytes((ROOT / f"data/{table}.csv").read_bytes())
+    try:
+        for stage in STAGES:
+            importlib.import_module(f"stages.{stage}").main()
+        yield ["healthy", *(name for name in names if name != "healthy")]
+    finally:
+        patch.undo()
+        os.chdir(before)
+
+
+def test_every_metric_names_every_class(classes):
+    read = {name: read_json(f"metrics/{name}.json") for name in ("ingest", "clean", "balance", "evaluate")}
+    counts = [
+        *(read["ingest"]["classes"], read["clean"]["kept_classes"], read["clean"]["after_outliers_classes"]),
+        *(read["balance"]["before"], read["balance"]["after"], read["evaluate"]["test"]["recall"]),
+    ]
+    assert [set(each) for each in counts] == [set(classes)] * 6
+    assert len(set(read["balance"]["after"].values())) == 1
+
+
+def test_every_split_holds_every_class_in_proportion(classes):
+    labels = read_table("data/split/splits.csv").merge(read_table("data/cleaned/decisions.csv"), on="image")
+    counts = labels.groupby(["split", "label"]).size().unstack()
+    assert counts.shape == (3, len(classes))
+    assert (counts.loc["test"] / counts.sum()).between(0.2, 0.3).all()
+
+
+def test_the_probabilities_are_those_of_the_predictions(classes):
+    table, shares = read_table("data/scored/predictions.csv"), read_array("data/scored/probabilities.npy")
+    assert table.columns.tolist() == ["image", "source", "split", "label", "predicted", "probability"]
+    assert shares.shape == (len(table), len(classes))
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
+    assert table["predicted"].tolist() == shares.argmax(axis=1).tolist()
+    np.testing.assert_allclose(table["probability"], shares.max(axis=1), atol=1e-6)
+
+
+def test_the_network_learned_more_than_the_largest_class(classes):
+    evaluate = read_json("metrics/evaluate.json")
+    assert evaluate["test"]["accuracy"] > 1.2 * evaluate["baseline"]["majority_accuracy"]
+    scores = read_json("data/scored/scores.json")["splits"]["test"]
+    assert np.shape(scores["confusion"]) == (len(classes), len(classes))
+    assert ("top_3_accuracy" in scores) == (len(classes) > 5)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["results"], "found of each class, the fewest first: "),
+        (["why", TESTED], "; probability of "),
+        (["labels"], "images that the network did not learn from have a label that looks wrong"),
+        (["leak", "--learner", "logistic", "--repeats", "1", "-S", "folds=3"], "learner: logistic, on histograms"),
+        (["lr-range", "--updates", "12"], "proposed: -S learning_rate.base="),
+        (["summary"], "dense"),
+    ],
+)
+def test_every_tool_answers(classes, command, told):
+    image = read_table("data/scored/predictions.csv")["image"][0]
+    done = CliRunner().invoke(app, [str(image) if word == TESTED else word for word in command], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert told in done.output
+
+
+@pytest.mark.parametrize("backbone", ["autoencoder", "gan"])
+def test_a_detector_says_that_it_is_for_two_classes(classes, backbone):
+    from leaf import networks
+    from leaf.errors import LeafError
+
+    with pytest.raises(LeafError, match=f"{backbone} is a detector, for two classes, not {len(classes)}"):
+        networks.build(backbone, 32, len(classes))
