@@ -84,10 +84,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         labels=choices.labels,
         group_by=choices.group_by,
     )
-    if len(names) > 2 and choices.threshold != 0.5:
-        from leaf.scoring.evaluation import check_threshold  # scikit-learn takes a second
-
-        check_threshold(choices.threshold, names)
+    params.check_threshold(choices.threshold, len(names))
     taken = np.flatnonzero(labels >= 0).tolist()
     rows = source.rows
     groups = [rows.group[place] for place in taken]
