@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from leaf import networks
-from leaf.reading.decode import SUFFIXES, decode
+from leaf.reading.bounded import read_image
+from leaf.reading.kinds import is_image
 from leaf.scoring.metrics import wilson
 from leaf.serving import ood
 from leaf.serving.classifier import companions
@@ -183,9 +184,9 @@ def pictures(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
 
 def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
     """Photographs in `folder`, as ingest prepares them, without those that stand among `images`."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
     some = files[:: max(1, len(files) // OTHERS)]
-    given = np.stack([decode(path, size) for path in some])
+    given = np.stack([read_image(path.read_bytes(), size).pixels for path in some])
     nearest = ood.reference_mse(given, ood.thumbnails(images))
     return given[nearest >= ood.COPY_MSE]
 

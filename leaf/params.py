@@ -123,8 +123,14 @@ class Params(Group):
     split_seed: int = _key(42, "a whole number from 0", "moves the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = _group(Drawn)
 
-    image_size: int = _key(
-        96, "pixels, 16 to 1024", "side of the ingested images, after the centre crop", ge=16, le=1024
+    links: Literal["refuse", "follow"] = _key(
+        "refuse", "refuse, follow", "links to folders, and links that lead out of the data set's folder"
+    )
+    image_size: int = _key(96, "pixels, 16 to 1024", "side of the ingested images", ge=16, le=1024)
+    fit: Literal["crop", "pad", "stretch"] = _key(
+        "crop",
+        "crop, pad, stretch",
+        "how an image becomes a square: its middle; all of it with black beside it; all of it, each side resized alone",
     )
     unreadable: Literal["skip", "refuse"] = _key(
         "skip", "skip, refuse", "a broken image file among good ones: leave it out by name, or stop"

@@ -139,6 +139,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
+    except RecursionError:
+        raise LeafError(f"{path}: nested too deeply") from None
     except ValueError as error:
         raise LeafError(f"{path}: not JSON ({error})") from None
 

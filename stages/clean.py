@@ -2,7 +2,7 @@
 
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
-from leaf.reading.decode import read_references
+from leaf.reading.references import read_references
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS, TEXT
 from leaf.store import read_array, read_classes, read_table, write_json, write_table
@@ -21,7 +21,7 @@ def main() -> None:
         raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
     overrides = read_table("data/overrides.csv", COLUMNS, text=TEXT)
     named = params.references
-    references = named if named == "auto" else read_references(named, images.shape[1])
+    references = named if named == "auto" else read_references(named, images.shape[1], params.fit)
 
     cleaned = clean(images, index, references, overrides, Settings.from_params(params, read_classes()))
 

@@ -34,6 +34,8 @@ def main() -> None:
                 labels=params.labels,
                 group_by=params.group_by,
                 aside=cache_folder("ingested"),
+                links=params.links,
+                fit=params.fit,
             )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None

@@ -88,6 +88,7 @@ def summary(model: Any, result: Result, params: Params, classes: list[str]) -> d
         "model_sha256": store.sha256(NETWORK),
         "seed": params.seed,
         "image_size": params.image_size,
+        "fit": params.fit,
         "classes": classes,
         "steps_per_epoch": result.steps_per_epoch,
         "versions": versions(),

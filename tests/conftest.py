@@ -242,7 +242,7 @@ def trained(tmp_path_factory) -> Path:
     network.fit(images[train].astype(np.float32), labels[train], epochs=2, verbose=0)
     networks.save(network, folder / "models" / "model.keras")
     sha256 = store.sha256(folder / "models" / "model.keras")
-    run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": 32}
+    run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": 32, "fit": "crop"}
     store.write_json(run, folder / "models" / "run.json")
     decision = {"threshold": 0.4, "temperature": 1.5, "views": 1}
     store.write_json(decision, folder / "data" / "scored" / "decision.json")

@@ -83,6 +83,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         ignore=choices.ignore,
         labels=choices.labels,
         group_by=choices.group_by,
+        links=choices.links,
     )
     params.check_threshold(choices.threshold, len(names))
     taken = np.flatnonzero(labels >= 0).tolist()

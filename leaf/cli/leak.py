@@ -178,8 +178,8 @@ def _tested(revision: str) -> pd.DataFrame:
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """The data set as ingest and clean make it, its images in the file `path`: images (N,S,S,3) and decisions."""
-    from leaf.reading.decode import read_references
     from leaf.reading.ingest import ingest
+    from leaf.reading.references import read_references
     from leaf.similarity.cleaning import Settings, clean
     from leaf.similarity.decisions import COLUMNS, TEXT
     from leaf.store import read_array, read_table
@@ -198,12 +198,14 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
         ignore=recipe.ignore,
         labels=recipe.labels,
         group_by=recipe.group_by,
+        links=recipe.links,
+        fit=recipe.fit,
     )
     named = recipe.references
     images = read_array(path)
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
     rulings = read_table("data/overrides.csv", COLUMNS, text=TEXT)
-    references = named if named == "auto" else read_references(named, recipe.image_size)
+    references = named if named == "auto" else read_references(named, recipe.image_size, recipe.fit)
     return images, clean(images, read.index, references, rulings, settings).decisions
 
 

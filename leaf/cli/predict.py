@@ -4,7 +4,6 @@ import csv
 import glob
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -16,7 +15,7 @@ import typer
 from tqdm import tqdm
 
 from leaf.errors import LeafError
-from leaf.reading.decode import SUFFIXES
+from leaf.reading.listing import list_folder
 from leaf.reading.source import cores, in_order
 from leaf.report.photos import heatmap_png
 from leaf.serving.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
@@ -41,7 +40,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
     Returns:
         The exit status: 0, or 1 where an image could not be read; it is named at the end and the rest is done.
     """
-    images = expand(paths, sys.stdin, SUFFIXES)
+    images = expand(paths, sys.stdin)
     classifier = load(model)
     if heatmap is not None:
         heatmap.mkdir(parents=True, exist_ok=True)
@@ -106,7 +105,7 @@ class _Predictor:
         images: list[np.ndarray | LeafError] = []
         for name in names:
             try:
-                images.append(prepare(name, self.classifier.image_size, name))
+                images.append(prepare(name, self.classifier.image_size, name, self.classifier.fit))
             except LeafError as error:
                 images.append(error)
         pixels = [image for image in images if not isinstance(image, LeafError)]
@@ -161,15 +160,13 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else repr(name)  # a file name may hold a line end or move the cursor
 
 
-def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -> list[str]:
+def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
     """Give the images that `arguments` name, in order, as given, each once.
 
     Args:
-        arguments: files; folders (every image below, hidden ones left out, sorted); glob patterns that no shell
+        arguments: files; folders (every image below, as ingest lists it); glob patterns that no shell
             expanded, `**` for any depth; `-` for one path a line on `listed`.
         listed: standard input.
-        suffixes: what makes a file in a folder an image, lower case with the dot; a file that is named itself needs
-            none.
 
     Raises:
         LeafError: where an argument names nothing at all. A named file that is missing is not looked at here, so
@@ -180,18 +177,19 @@ def expand(arguments: Sequence[str], listed: TextIO, suffixes: frozenset[str]) -
         lines = (line.rstrip("\r\n") for line in listed) if argument == "-" else [argument]
         for line in lines:
             if line:
-                images |= dict.fromkeys(_images_of(line, suffixes))
+                images |= dict.fromkeys(_images_of(line))
     if not images:
-        raise LeafError(
-            f"{' '.join(arguments)}: no image; valid: {', '.join(sorted(suffixes))} files, or folders of them"
-        )
+        raise LeafError(f"{' '.join(arguments)}: no image; valid: image files, or folders of them")
     return list(images)
 
 
-def _images_of(argument: str, suffixes: frozenset[str]) -> Iterator[str]:
+def _images_of(argument: str) -> Iterator[str]:
     path = Path(argument)
     if path.is_dir():
-        yield from (str(file) for file in sorted(_below(path)) if file.suffix.lower() in suffixes)
+        listing = list_folder(path, "files")
+        for note in listing.notes():
+            print(f"{path}: {note}", file=sys.stderr)
+        yield from (str(path / file) for file in listing.images)
     elif not path.exists() and glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
@@ -199,17 +197,6 @@ def _images_of(argument: str, suffixes: frozenset[str]) -> Iterator[str]:
         yield from (name for name in matches if not Path(name).is_dir())
     else:
         yield argument
-
-
-def _below(folder: str | Path) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):  # a link may lead back up, without end
-                yield from _below(entry.path)
-            elif entry.is_file():
-                yield Path(entry.path)
 
 
 @app.command(

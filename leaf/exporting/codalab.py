@@ -11,7 +11,7 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.exporting import savedmodel
-from leaf.reading.decode import crop_and_resize
+from leaf.reading.decode import to_square
 from leaf.store import replacing
 
 SIDE = 96  # pixels of the server's images
@@ -97,7 +97,7 @@ class _Resize(keras.layers.Layer):
 
 
 def _linear_map(size: int) -> np.ndarray:
-    """Read off what `crop_and_resize` makes of one bright row after the other: float32 (size, SIDE)."""
+    """Read off what `to_square` makes of one bright row after the other: float32 (size, SIDE)."""
     rows = np.full((SIDE, SIDE, SIDE, 3), 100, np.float32)
     rows[np.arange(SIDE), np.arange(SIDE)] += 100  # image k has its row k brighter; far from 0 and 255, no clipping
-    return (crop_and_resize(rows, size)[:, :, 0, 0].T - 100) / 100
+    return (to_square(rows, size)[:, :, 0, 0].T - 100) / 100

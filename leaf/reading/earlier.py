@@ -12,17 +12,21 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import PIL
 
+from leaf.reading.decode import Picture
 from leaf.reading.source import hashed, pixels_hashed
 from leaf.store import read_array, read_json, read_table, replacing, write_table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _POINTER = "ingested.json"
+_KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.csv
 
 
 class Earlier:
@@ -33,7 +37,7 @@ class Earlier:
         self._folder = folder
         self._key = _key(settings)
         self._images = np.empty((0, 1, 1, 3), np.uint8)
-        self._rows: dict[str, tuple[int, str, str]] = {}
+        self._rows: dict[str, tuple[int, str, str, int, int]] = {}
         if folder is None:
             return
         with suppress(Exception):  # whatever is wrong with what was kept, the files themselves are there
@@ -42,26 +46,27 @@ class Earlier:
             images = read_array(folder / kept["name"] / "images.npy")
             if kept["key"] == self._key and len(images) == len(table):
                 self._images = images
-                rows = zip(range(len(table)), table["hash"], table["flags"], strict=True)
+                columns = (table[name].tolist() for name in _KEPT[1:])
+                rows = zip(range(len(table)), *columns, strict=True)
                 self._rows = dict(zip(table["file_hash"], rows, strict=True))
 
-    def pixels(self, file_hash: str) -> np.ndarray | None:
-        """The image of the file with this hash, uint8 (S, S, 3); None where it is not known, or no longer as it was."""
+    def picture(self, file_hash: str) -> Picture | None:
+        """What the file with this hash gave; None where it is not known, or no longer as it was."""
         if file_hash not in self._rows:
             return None
-        row, digest, _ = self._rows[file_hash]
+        row, digest, _, width, height = self._rows[file_hash]
         pixels = np.array(self._images[row])
         if pixels_hashed(pixels.data) == digest:
-            return pixels
+            return Picture(pixels, width, height, frames=False)  # the flags of `described` tell
         del self._rows[file_hash]
         return None
 
     def described(self, file_hash: str) -> tuple[str, str] | None:
-        """The hash of the pixels that `pixels` gave, and their flags; None where it gave none."""
+        """The hash of the pixels that `picture` gave, and their flags; None where it gave none."""
         known = self._rows.get(file_hash)
-        return known and known[1:]
+        return known and known[1:3]
 
-    def keep(self, images: Path, index: pd.DataFrame) -> None:
+    def keep(self, images: Path, index: "pd.DataFrame") -> None:
         """Keep the array of this run in the place of the earlier one; where the disk refuses, keep nothing."""
         if self._folder is None:
             return
@@ -72,7 +77,7 @@ class Earlier:
                 os.link(images, self._folder / name / "images.npy")
             except OSError:
                 shutil.copyfile(images, self._folder / name / "images.npy")
-            write_table(index[["hash", "file_hash", "flags"]], self._folder / name / "index.csv")
+            write_table(index[_KEPT], self._folder / name / "index.csv")
             with replacing(self._folder / _POINTER) as partial:
                 partial.write_text(json.dumps({"name": name, "key": self._key}), encoding="utf-8")
             for other in self._folder.glob("ingested-*"):

@@ -1,6 +1,5 @@
 """A folder of image files as a data set: what its folders and tables say, and its files decoded on all cores."""
 
-import io
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,10 +7,11 @@ from typing import Literal
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.reading.decode import UnreadableError, decode
+from leaf.reading.bounded import read_file, read_image
+from leaf.reading.decode import Fit, Picture, UnreadableError
 from leaf.reading.earlier import Earlier
 from leaf.reading.layout import lay_out
-from leaf.reading.listing import list_folder
+from leaf.reading.listing import Links, list_folder
 from leaf.reading.source import Block, Rows, cores, hashed, in_order
 from leaf.reading.tables import KEPT
 
@@ -28,13 +28,14 @@ class FolderSource:
         labels: Path | None = None,
         group_by: Literal["none", "folder"] = "none",
         known: Collection[str] = (),
+        links: Links = "refuse",
     ) -> None:
         """List the files and what is known of them, see `leaf.reading.layout.lay_out`; `blocks` decodes them."""
         self.root = root
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[str, str] = {}
         self.earlier = Earlier(None, {})  # what need not be decoded anew
-        listing = list_folder(root)
+        listing = list_folder(root, links)
         layout = lay_out(root, listing, labels, group_by, known)
         self.left_out = layout.left_out
         if self.left_out and not skip_unreadable:
@@ -54,37 +55,36 @@ class FolderSource:
             },
         )
 
-    def blocks(self, places: np.ndarray, size: int, as_uint8: bool) -> Iterator[Block]:
+    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Decode the files `places` on all cores; give the readable ones in order, uint8 if `as_uint8`, else float32.
 
         Files that cannot be read are noted in `unreadable`, or raise LeafError if they are to be refused.
         """
         dtype = np.uint8 if as_uint8 else np.float32
         files = [self.rows.source[place] for place in places]
-        ready: list[tuple[int, np.ndarray, str]] = []
-        for number, (image, digest) in in_order(lambda part: self._decode(part, size), files, cores()):
-            if isinstance(image, str):
-                self._refuse_or_note(files[number], image)
+        ready: list[tuple[int, Picture, str]] = []
+        for number, (picture, digest) in in_order(lambda part: self._decode(part, size, fit), files, cores()):
+            if isinstance(picture, str):
+                self._refuse_or_note(files[number], picture)
                 continue
-            ready.append((int(places[number]), image, digest))
+            ready.append((int(places[number]), picture, digest))
             if len(ready) == BLOCK:
                 yield _block(ready, dtype)
                 ready = []
         if ready:
             yield _block(ready, dtype)
 
-    def _decode(self, files: Sequence[str], size: int) -> list[tuple[np.ndarray | str, str]]:
-        """Each file's image, or why there is none, and the hash of its bytes."""
-        images: list[tuple[np.ndarray | str, str]] = []
+    def _decode(self, files: Sequence[str], size: int, fit: Fit) -> list[tuple[Picture | str, str]]:
+        """Each file's picture, or why there is none, and the hash of its bytes."""
+        pictures: list[tuple[Picture | str, str]] = []
         for file in files:
             try:
-                data = (self.root / file).read_bytes()
+                data = read_file(self.root / file)
                 digest = hashed(data)
-                image = self.earlier.pixels(digest)
-                images.append((decode(io.BytesIO(data), size) if image is None else image, digest))
-            except (UnreadableError, OSError) as why:
-                images.append((str(why), ""))
-        return images
+                pictures.append((self.earlier.picture(digest) or read_image(data, size, fit), digest))
+            except UnreadableError as why:
+                pictures.append((str(why), ""))
+        return pictures
 
     def _refuse_or_note(self, file: str, why: str) -> None:
         if not self.skip_unreadable:
@@ -92,6 +92,9 @@ class FolderSource:
         self.unreadable[file] = why
 
 
-def _block(ready: Sequence[tuple[int, np.ndarray, str]], dtype: type) -> Block:
-    places, images, hashes = zip(*ready, strict=True)
-    return Block(np.array(places), np.stack(images).astype(dtype, copy=False), list(hashes))
+def _block(ready: Sequence[tuple[int, Picture, str]], dtype: type) -> Block:
+    places, pictures, hashes = zip(*ready, strict=True)
+    images = np.stack([picture.pixels for picture in pictures])
+    sizes = np.array([(picture.width, picture.height) for picture in pictures])
+    frames = [picture.frames for picture in pictures]
+    return Block(np.array(places), images.astype(dtype, copy=False), list(hashes), sizes, frames)

@@ -4,20 +4,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import numpy as np
-import pandas as pd
 
 from leaf.errors import LeafError
 from leaf.reading.classes import Wanted, check_present, resolve
+from leaf.reading.decode import Fit
 from leaf.reading.earlier import Earlier
 from leaf.reading.folder import FolderSource
+from leaf.reading.listing import Links
 from leaf.reading.npz import NpzSource
 from leaf.reading.quality import flags
 from leaf.reading.source import Block, FractionalError, Source, pixels_hashed
 from leaf.reading.tables import read_labels
 from leaf.store import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST_FRAME = "first_frame"  # the flag of an image that is the first of several in its file
 
 
 @dataclass
@@ -64,13 +70,14 @@ class Ingested:
     """What was read.
 
     index: image, source, label, group, split, hash (of the pixels as stored), file_hash (of the file; of the array in
-    an .npz), flags, and site, crop, camera, date where a table has them. classes: label, name, images. unreadable: each
-    image that was left out: file, reason. notes: what else to say, a line each.
+    an .npz), flags, width and height (as the data set holds it, in pixels), and site, crop, camera, date where a table
+    has them. classes: label, name, images. unreadable: each image that was left out: file, reason. notes: what else to
+    say, a line each.
     """
 
-    index: pd.DataFrame
-    classes: pd.DataFrame
-    unreadable: pd.DataFrame
+    index: "pd.DataFrame"
+    classes: "pd.DataFrame"
+    unreadable: "pd.DataFrame"
     notes: list[str]
     dtype: np.dtype
 
@@ -94,8 +101,10 @@ def ingest(
     labels: str | Path | None = None,
     group_by: Literal["none", "folder"] = "none",
     aside: Path | None = None,
+    links: Links = "refuse",
+    fit: Fit = "crop",
 ) -> Ingested:
-    """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB.
+    """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB, by `fit`.
 
     The images are uint8 where that loses nothing, else float32 0..255. A few at a time are in memory, however many
     there are. `classes` and `ignore` are as `leaf.reading.classes.resolve` takes them; `labels` and `group_by`, for a
@@ -103,16 +112,18 @@ def ingest(
     no file that it has met. Raises LeafError for a data set that is not as it should be; then nothing is written.
     """
     dataset = Path(dataset)
-    source, names, numbers = survey(dataset, classes, skip_unreadable, ignore=ignore, labels=labels, group_by=group_by)
-    earlier = Earlier(aside if isinstance(source, FolderSource) else None, {"size": size})
+    source, names, numbers = survey(
+        dataset, classes, skip_unreadable, ignore=ignore, labels=labels, group_by=group_by, links=links
+    )
+    earlier = Earlier(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
     if isinstance(source, FolderSource):
         source.earlier = earlier
     try:
-        made = _write(source, names, numbers, images_path, size, np.dtype(np.uint8), dataset, earlier, progress)
+        made = _write(source, names, numbers, images_path, size, fit, np.dtype(np.uint8), dataset, earlier, progress)
         earlier.keep(Path(images_path), made.index)
         return made
     except FractionalError:
-        return _write(source, names, numbers, images_path, size, np.dtype(np.float32), dataset, earlier, progress)
+        return _write(source, names, numbers, images_path, size, fit, np.dtype(np.float32), dataset, earlier, progress)
 
 
 def survey(
@@ -123,12 +134,13 @@ def survey(
     ignore: Sequence[str] = (),
     labels: str | Path | None = None,
     group_by: Literal["none", "folder"] = "none",
+    links: Links = "refuse",
 ) -> tuple[Source, list[str], np.ndarray]:
     """What `ingest` knows before it reads an image: the source, the class names, and each row's label (-1: ignored)."""
     source: Source
     if dataset.is_dir():
         known = list(classes) if isinstance(classes, Sequence) and classes != "auto" else []
-        source = FolderSource(dataset, skip_unreadable, Path(labels) if labels else None, group_by, known)
+        source = FolderSource(dataset, skip_unreadable, Path(labels) if labels else None, group_by, known, links)
     else:
         if group_by != "none" or (labels and Path(labels).is_file() and read_labels(Path(labels)).rows):
             raise LeafError(f"{dataset}: `labels` and `group_by` go with a folder; an .npz holds its own labels")
@@ -145,29 +157,35 @@ def _write(
     labels: np.ndarray,
     path: str | Path,
     size: int,
+    fit: Fit,
     dtype: np.dtype,
     dataset: Path,
     earlier: Earlier,
     progress: Progress | None,
 ) -> Ingested:
+    import pandas as pd  # here, for the processes that decode import this package and make no table
+
     source.unreadable.clear()
     places: list[np.ndarray] = []
     hashes: list[str] = []
     file_hashes: list[str] = []
     marks: list[str] = []
+    sizes = [np.empty((0, 2), np.int64)]
     with growing_array(path, (size, size, 3), dtype) as array:
-        for block in source.blocks(np.flatnonzero(labels >= 0), size, as_uint8=dtype == np.uint8):
+        for block in source.blocks(np.flatnonzero(labels >= 0), size, fit, dtype == np.uint8):
             array.append(block.images)
             places.append(block.places)
             told = _described(block, earlier)
             hashes += [digest for digest, _ in told]
             marks += [mark for _, mark in told]
             file_hashes += block.hashes
+            sizes.append(block.sizes)
             if progress is not None:
                 progress.update(len(block.images))
         kept = np.concatenate([np.empty(0, np.intp), *places])
         check_present(labels[kept], names, dataset)
     rows = source.rows
+    width, height = np.concatenate(sizes).T
     index = pd.DataFrame(
         {
             "image": np.arange(len(kept)),
@@ -178,6 +196,8 @@ def _write(
             "hash": hashes,
             "file_hash": file_hashes,
             "flags": marks,
+            "width": width,
+            "height": height,
         }
     )
     for name, column in rows.more.items():
@@ -186,7 +206,8 @@ def _write(
     unreadable = pd.DataFrame({"file": out.keys(), "reason": out.values()})
     images = np.bincount(labels[kept], minlength=len(names))
     table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
-    return Ingested(index, table, unreadable, source.notes, dtype)
+    notes = [*source.notes, *_cropped(width, height)] if fit == "crop" else source.notes
+    return Ingested(index, table, unreadable, notes, dtype)
 
 
 def _described(block: Block, earlier: Earlier) -> list[tuple[str, str]]:
@@ -194,5 +215,18 @@ def _described(block: Block, earlier: Earlier) -> list[tuple[str, str]]:
     told = [earlier.described(file_hash) for file_hash in block.hashes]
     new = [place for place, known in enumerate(told) if known is None]
     for place, mark in zip(new, flags(block.images[new]) if new else [], strict=True):
+        mark = f"{mark} {FIRST_FRAME}".strip() if block.frames[place] else mark
         told[place] = (pixels_hashed(block.images[place].data), mark)
     return [known for known in told if known is not None]
+
+
+def _cropped(width: np.ndarray, height: np.ndarray) -> list[str]:
+    """What the crop loses of photographs wider than a camera's 4:3, if they are more than a tenth."""
+    lost = 1 - np.minimum(width, height) / np.maximum(width, height)
+    wide = lost > 0.25
+    if not wide.mean() > 0.1:
+        return []
+    return [
+        f"{wide.sum()} of {len(wide)} images are wider than 4:3: the crop to a square loses {lost[wide].mean():.0%} of "
+        "them on average; `fit: pad` and `fit: stretch` keep all"
+    ]

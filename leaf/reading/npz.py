@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.reading.decode import PIXELS, crop_and_resize
+from leaf.reading.decode import PIXELS, Fit, to_square
 from leaf.reading.pickles import unpickle_strings
 from leaf.reading.source import Block, FractionalError, Rows, hashed
 
@@ -79,7 +79,7 @@ class NpzSource:
         if shape[1] * shape[2] > PIXELS:
             raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; at most {PIXELS:,} pixels")
 
-    def blocks(self, places: np.ndarray, size: int, as_uint8: bool) -> Iterator[Block]:
+    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Give the images `places` in order, `size` × `size`, some at a time: uint8 where `as_uint8`, else float32.
 
         Raises LeafError at the first value that no image may hold and, where `as_uint8`, FractionalError at the first
@@ -101,7 +101,9 @@ class NpzSource:
                 if chosen.any():
                     pixels = pixels[chosen]
                     hashes = [hashed(image.data) for image in np.ascontiguousarray(pixels)]
-                    yield Block(start + np.flatnonzero(chosen), crop_and_resize(pixels, size), hashes)
+                    sizes = np.tile(self._data.shape[2:0:-1], (len(pixels), 1))
+                    rows = start + np.flatnonzero(chosen)
+                    yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))
         if highest <= 1:
             raise LeafError(f"{self.path}: data goes from 0 to {highest:g}; valid: 0 to 255, multiply it by 255")
 

@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
+from leaf.reading.decode import Fit
+
 
 class FractionalError(Exception):
     """A value that uint8 cannot hold came up: the images have to be read again, as float32."""
@@ -29,11 +31,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Block:
-    """Some images, (n, S, S, 3), the places of their rows, and a hash of each as the data set holds it."""
+    """Some images, (n, S, S, 3), the places of their rows, and of each as the data set holds it a hash, the size in
+    pixels, (n, 2) width and height, and whether it is the first of several frames."""
 
     places: np.ndarray
     images: np.ndarray
     hashes: list[str]
+    sizes: np.ndarray
+    frames: list[bool]
 
 
 class Source(Protocol):
@@ -44,8 +49,8 @@ class Source(Protocol):
     unreadable: dict[str, str]
     notes: list[str]
 
-    def blocks(self, places: np.ndarray, size: int, as_uint8: bool) -> Iterator[Block]:
-        """Give the images of the rows `places` in order: uint8 where `as_uint8`, else float32.
+    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
+        """Give the images of the rows `places` in order, squares by `fit`: uint8 where `as_uint8`, else float32.
 
         Raises FractionalError where uint8 would lose something.
         """

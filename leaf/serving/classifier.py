@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import keras
 import numpy as np
 from PIL import Image
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from leaf import networks
 from leaf.errors import LeafError
 from leaf.networks.prediction import MAX_VIEWS, pooled, predict_padded, softmax, tta_view
-from leaf.reading.decode import UnreadableError, crop_and_resize, decode, from_pil
+from leaf.reading.bounded import read_file, read_image
+from leaf.reading.decode import Fit, UnreadableError, from_pil, to_square
 from leaf.serving import ood
 from leaf.store import read_json
 
@@ -42,6 +44,7 @@ class Prediction:
 
 
 MODEL = "models/model.keras"
+_DECISION = ("threshold", "temperature", "views")
 BATCH_SIZE = 64  # images at once, a power of two
 
 
@@ -57,6 +60,7 @@ class Classifier:
         views: test-time augmentation: how many views of an image are averaged unless the caller says otherwise.
         sha256: of the model's file, in hex.
         ood_detector: tells which images are unlike the training images.
+        fit: how a photograph becomes a square, as the training images did (key `fit`).
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Classifier:
         ood_detector: ood.OodDetector,
         views: int = 1,
         sha256: str = "",
+        fit: Fit = "crop",
     ) -> None:
         self.network = network
         self.classes = tuple(classes)
@@ -76,6 +81,7 @@ class Classifier:
         self.temperature = temperature
         self.views = views
         self.sha256 = sha256
+        self.fit = fit
         self.ood_detector = ood_detector
         self._logits_and_features = keras.Model(network.inputs[0], [network.outputs[0], pooled(network)])
 
@@ -84,7 +90,7 @@ class Classifier:
 
         Args:
             images: one or many, mixed as you like: paths, PIL images, arrays (H, W, 3) of uint8 or of float in 0..255;
-                or one array (N, H, W, 3). Each is centre-cropped and resized as the training images were.
+                or one array (N, H, W, 3). Each is made a square of the network's size as the training images were.
             views: test-time augmentation: views (mirrored, turned, cropped) of each image that are averaged, 1 to 16.
 
         Returns:
@@ -104,7 +110,7 @@ class Classifier:
         for start in range(0, len(given), BATCH_SIZE):
             batch = given[start : start + BATCH_SIZE]
             names = [name_of(image, start + place) for place, image in enumerate(batch)]
-            pixels = [prepare(image, self.image_size, name) for image, name in zip(batch, names, strict=True)]
+            pixels = [prepare(image, self.image_size, name, self.fit) for image, name in zip(batch, names, strict=True)]
             rows += self.predict_prepared(names, np.stack(pixels), views)
         return rows
 
@@ -169,10 +175,11 @@ def load(path: str | Path = MODEL) -> Classifier:
         ood.read(beside.ood, beside.sha256),
         beside.views,
         beside.sha256,
+        beside.fit,
     )
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=ConfigDict(strict=True))
 class Companions:
     """What belongs to a model file.
 
@@ -183,14 +190,16 @@ class Companions:
         temperature: the logits are divided by it.
         views: how many views of an image were averaged when the model was evaluated.
         ood: the file of the out-of-distribution detector (`leaf.serving.ood`).
+        fit: how photographs became squares; `crop` where an older run.json does not say.
     """
 
-    sha256: str
-    classes: tuple[str, ...]
-    threshold: float
-    temperature: float
-    views: int
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", alias="model_sha256")]
+    classes: Annotated[tuple[str, ...], Field(min_length=2, strict=False)]
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    views: Annotated[int, Field(ge=1, le=MAX_VIEWS)]
     ood: Path
+    fit: Fit = "crop"
 
 
 def companions(model: Path) -> Companions:
@@ -201,19 +210,20 @@ def companions(model: Path) -> Companions:
     """
     if not model.is_file():
         raise LeafError(f"{model}: no such file; run `dvc repro` first, or give another model")
-    run_file, decision_file = model.with_name("run.json"), _find(model, "decision.json")
-    run, decision = read_json(run_file), read_json(decision_file)
+    files = {model.with_name("run.json"): ("model_sha256", "classes", "fit"), _find(model, "decision.json"): _DECISION}
+    values: dict[str, Any] = {"ood": _find(model, "ood.npz")}
+    for file, keys in files.items():
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise LeafError(f"{file}: not as `dvc repro` writes it: no mapping")
+        values |= {key: found[key] for key in keys if key in found}
     try:
-        return Companions(
-            run["model_sha256"],
-            tuple(run["classes"]),
-            float(decision["threshold"]),
-            float(decision["temperature"]),
-            int(decision["views"]),
-            _find(model, "ood.npz"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise LeafError(f"{run_file}, {decision_file}: not as `dvc repro` writes them ({error!r})") from None
+        return Companions(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        file = next((file for file, keys in files.items() if key in keys), model)
+        raise LeafError(f"{file}: not as `dvc repro` writes it: {key}: {first['msg']}") from None
 
 
 def _find(model: Path, name: str) -> Path:
@@ -235,13 +245,14 @@ def name_of(image: ImageLike, number: int) -> str:
     return str(image) if isinstance(image, (str, Path)) else str(number)
 
 
-def prepare(image: ImageLike | bytes, size: int, name: str) -> np.ndarray:
-    """Give one image as ingest would store it: turned as its EXIF says, centre-cropped, resized to `size`.
+def prepare(image: ImageLike | bytes, size: int, name: str, fit: Fit = "crop") -> np.ndarray:
+    """Give one image as ingest would store it: turned as its EXIF says, made a square of `size` by `fit`.
 
     Args:
         image: a path, a file's bytes, a PIL image, or an array (H, W, 3) of uint8, or of float in 0..255.
         size: side in pixels.
         name: for the error.
+        fit: how it becomes a square (`leaf.reading.decode.to_square`), as the training images did.
 
     Returns:
         (size, size, 3), uint8, or float32 where the array was of floats.
@@ -251,14 +262,14 @@ def prepare(image: ImageLike | bytes, size: int, name: str) -> np.ndarray:
     """
     try:
         if isinstance(image, bytes):
-            return decode(BytesIO(image), size)
+            return read_image(image, size, fit).pixels
         if isinstance(image, (str, Path)):
-            return decode(Path(image), size)
+            return read_image(read_file(Path(image)), size, fit).pixels
         if isinstance(image, Image.Image):
-            return from_pil(image, size)
+            return from_pil(image, size, fit)
     except UnreadableError as error:
         raise LeafError(f"{name}: {error}") from None
-    return crop_and_resize(_checked(np.asarray(image), name)[None], size)[0]
+    return to_square(_checked(np.asarray(image), name)[None], size, fit)[0]
 
 
 def _checked(array: np.ndarray, name: str) -> np.ndarray:

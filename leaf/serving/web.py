@@ -5,6 +5,7 @@ import errno
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -18,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from leaf import __version__
 from leaf.errors import LeafError
+from leaf.reading.bounded import end_decoders
 from leaf.report.photos import heatmap_png
 from leaf.serving.batcher import Batcher, QueueFullError
 from leaf.serving.classifier import Prediction, prepare
@@ -30,7 +32,7 @@ PAGES = Path(__file__).with_name("page")
 SMALL_DECODERS, LARGE_DECODERS = 2, 1  # photographs decoded at once; a small one never waits for a large one
 
 Result = TypeVar("Result")
-Photograph = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP or TIFF file")]
+Photograph = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC file")]
 
 
 class Health(BaseModel):
@@ -79,6 +81,7 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         yield
         for decoders in (small_decoders, large_decoders):
             decoders.shutdown(wait=False, cancel_futures=True)
+        end_decoders()
         batcher.stop()
 
     # FastAPI's own pages load scripts from a content network; page/docs.html does not.
@@ -92,8 +95,8 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         if len(content) > MAX_UPLOAD:
             raise HTTPException(413, TOO_LARGE)
         decoders = large_decoders if len(content) > SMALL_UPLOAD else small_decoders
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(decoders, lambda: prepare(content, classifier.image_size, name))
+        decode = partial(prepare, content, classifier.image_size, name, classifier.fit)
+        return await asyncio.get_running_loop().run_in_executor(decoders, decode)
 
     def file_name(photograph: UploadFile) -> str:
         name = photograph.filename or "photograph"

@@ -10,7 +10,11 @@ import pytest
 from PIL import Image
 
 from leaf.reading import decode as decode_module
-from leaf.reading.decode import UnreadableError, crop_and_resize, decode
+from leaf.reading.decode import UnreadableError, to_square
+
+
+def decode(path, size, fit="crop"):
+    return decode_module.decode(path.read_bytes(), size, fit).pixels
 
 
 @pytest.fixture
@@ -104,20 +108,20 @@ def test_a_wide_image_is_cropped_to_its_middle(save):
 def test_shrinking_averages_the_area():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[0, :2, :2] = [[[100] * 3, [200] * 3], [[0] * 3, [100] * 3]]
-    assert crop_and_resize(image, 2)[0, 0, 0].tolist() == [100, 100, 100]
+    assert to_square(image, 2)[0, 0, 0].tolist() == [100, 100, 100]
 
 
 def test_shrinking_by_a_third_keeps_more_detail_than_the_mean_of_areas():
     coarse = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     image = cv2.resize(coarse, (128, 128), interpolation=cv2.INTER_CUBIC)
     area = cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA)
-    assert area.std() < 0.99 * crop_and_resize(image[None], 96).std()
+    assert area.std() < 0.99 * to_square(image[None], 96).std()
 
 
 def test_enlarging_stays_within_0_to_255():
     edge = np.zeros((1, 8, 8, 3), np.float32)
     edge[:, :, 4:] = 255
-    large = crop_and_resize(edge, 64)
+    large = to_square(edge, 64)
     assert large.min() == 0
     assert large.max() == 255
 
@@ -126,7 +130,7 @@ def test_a_large_jpeg_decoded_small_is_close_to_the_full_one(save):
     noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
     image = Image.fromarray(noise).resize((800, 800), Image.Resampling.BICUBIC)
     path = save(image, "a.jpg", quality=95)
-    full = crop_and_resize(np.asarray(Image.open(path))[None], 96)[0].astype(float)
+    full = to_square(np.asarray(Image.open(path))[None], 96)[0].astype(float)
     assert ((decode(path, 96) - full) ** 2).mean() < 4
 
 

@@ -12,8 +12,8 @@ from leaf.reading import ingest
 def decoded(monkeypatch):
     """The sizes of what is decoded, as it happens."""
     count = []
-    decode = folder_module.decode
-    monkeypatch.setattr(folder_module, "decode", lambda file, size: count.append(1) or decode(file, size))
+    read = folder_module.read_image
+    monkeypatch.setattr(folder_module, "read_image", lambda *asked: count.append(1) or read(*asked))
     return count
 
 

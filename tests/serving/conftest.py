@@ -42,6 +42,7 @@ def stand_in() -> SimpleNamespace:
         predict_prepared=predict_prepared,
         heatmaps=lambda images: np.full(images.shape[:3], 0.5, np.float32),
         image_size=16,
+        fit="crop",
         classes=("healthy", "unhealthy"),
         sha256="0" * 64,
     )

@@ -21,7 +21,7 @@ def photograph(tmp_path):
 
 
 def test_a_path_an_upload_and_an_opened_image_give_what_ingest_stores(photograph):
-    stored = decode(photograph, 32)
+    stored = decode(photograph.read_bytes(), 32).pixels
     with Image.open(photograph) as opened:
         for given in (photograph, str(photograph), photograph.read_bytes(), opened):
             assert np.array_equal(prepare(given, 32, "leaf"), stored)
@@ -57,7 +57,7 @@ def test_an_array_that_is_no_image_is_refused(array, why):
 
 def test_a_broken_file_is_refused_by_name(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    with pytest.raises(LeafError, match="broken: not a JPEG"):
+    with pytest.raises(LeafError, match="broken: text, not a JPEG"):
         prepare(tmp_path / "broken.jpg", 32, "broken")
 
 

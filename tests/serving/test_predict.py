@@ -106,7 +106,8 @@ def test_a_broken_file_is_named_at_the_end_and_the_rest_is_done(predict, folder,
     assert status == 1
     assert [line.split(",")[0] for line in out.splitlines()] == ["image", str(folder / "000.png")]
     assert err.splitlines()[-2:] == [
-        f"not read: {tmp_path / 'broken.jpg'}: not a JPEG, PNG, WebP, BMP or TIFF image",
+        f"not read: {tmp_path / 'broken.jpg'}: text, not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC "
+        "image",
         f"not read: {tmp_path / 'missing.jpg'}: no such file or directory",
     ]
 

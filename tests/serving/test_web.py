@@ -48,7 +48,7 @@ def test_a_file_that_is_no_image_is_named_in_one_line(client, path):
     answer = post(client, b"no image", "notes.txt", path)
     assert (answer.status_code, answer.json()) == (
         422,
-        {"error": "notes.txt: not a JPEG, PNG, WebP, BMP or TIFF image"},
+        {"error": "notes.txt: text, not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC image"},
     )
 
 

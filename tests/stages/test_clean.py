@@ -101,7 +101,7 @@ def test_a_reference_file_that_is_not_there_is_one_line(ingest: Ingest, images: 
 def test_a_reference_file_that_is_no_image_is_one_line(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2, references=["odd.png"])
     Path("data/references/odd.png").write_text("not an image")
-    with pytest.raises(LeafError, match=r"references: data/references/odd\.png: not a"):
+    with pytest.raises(LeafError, match=r"references: data/references/odd\.png: text, not a"):
         clean.main()
 
 

@@ -43,7 +43,8 @@ def run(project, root):
 def test_it_writes_one_array_and_a_table_about_it(project):
     ingest.main()
     index = read_table("data/ingested/index.csv", text=["source", "group", "split", "hash", "flags"])
-    assert list(index.columns) == ["image", "source", "label", "group", "split", "hash", "file_hash", "flags"]
+    columns = ["image", "source", "label", "group", "split", "hash", "file_hash", "flags", "width", "height"]
+    assert list(index.columns) == columns
     assert len(index) == len(np.load("data/ingested/images.npy")) == 10
 
 

@@ -1,0 +1,92 @@
+"""Small images of every kind, made as people's cameras and programs make them."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+from PIL import Image, ImageCms
+
+
+def quarters(width: int = 32, height: int = 32) -> np.ndarray:
+    """Red, green / blue, white quarters: shows every turn and mirror. uint8 (height, width, 3)."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    top, left = height // 2, width // 2
+    pixels[:top, :left, 0] = pixels[:top, left:, 1] = pixels[top:, :left, 2] = 255
+    pixels[top:, left:] = 255
+    return pixels
+
+
+def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
+    """The bytes of a file of Pillow's kind `kind`."""
+    if kind == "HEIF":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def animated(kind: str, **options) -> bytes:
+    """Two frames: grey 40, then grey 200."""
+    first, second = (Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (40, 200))
+    return saved(first, kind, save_all=True, append_images=[second], duration=100, **options)
+
+
+def many_scans(pixels: np.ndarray, scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated, so that there are so many in all."""
+    data = saved(pixels, "JPEG", progressive=True)
+    starts = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    end = data.rindex(b"\xff\xd9")
+    return data[:end] + data[starts[-1] : end] * (scans - len(starts)) + data[end:]
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """Colours of 16 bits, uint16 (H, W, 3) RGB, as PNG."""
+    return cv2.imencode(".png", values[..., ::-1])[1].tobytes()
+
+
+def display_p3() -> bytes:
+    """The ICC profile of Display P3, the colours of telephones: sRGB's curve, other primaries."""
+    primaries = ((0.515121, 0.241196, -0.001053), (0.291977, 0.692245, 0.041885), (0.157104, 0.066574, 0.784073))
+    curve = b"para\0\0\0\0\0\3\0\0" + b"".join(_fixed(x) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+    tags = {
+        b"desc": b"desc\0\0\0\0\0\0\0\x0bDisplay P3\0" + bytes(79),
+        b"wtpt": _xyz(0.96420, 1, 0.82491),
+        **{name: _xyz(*primary) for name, primary in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)},
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    table, body, place = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        value += bytes(-len(value) % 4)
+        table += name + struct.pack(">II", place + len(body), len(value))
+        body += value
+    white = _fixed(0.9642) + _fixed(1) + _fixed(0.82491)
+    head = struct.pack(">I4sI4s4s4s", place + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    return head + bytes(12) + b"acsp" + bytes(28) + white + bytes(128 - 80) + table + body
+
+
+def _fixed(value: float) -> bytes:
+    return struct.pack(">i", round(value * 65536))
+
+
+def _xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(map(_fixed, values))
+
+
+def srgb() -> bytes:
+    """The ICC profile of sRGB."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def with_exif(jpeg: bytes, exif: bytes) -> bytes:
+    """A JPEG with these bytes as its EXIF segment."""
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif + jpeg[2:]
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
