@@ -39,8 +39,14 @@ def _baseline(run: Run) -> Advice | None:
     return {
         "seen": f"The interval begins at {percent(block['accuracy_low'])}; a baseline ({best.note}) reaches "
         f"{percent(best.value)}. The network is not shown to be better.",
-        "do": "Start from pretrained weights before anything else.",
-        "command": "leaf run transfer",
+        **(
+            {"do": "Start from pretrained weights before anything else.", "command": "leaf run transfer"}
+            if run.params.get("weights") == "random"
+            else {
+                "do": "It had pretrained weights: look for wrong labels first.",
+                "command": "leaf labels",
+            }
+        ),
     }
 
 
@@ -96,7 +102,7 @@ def _unfinished(run: Run) -> Advice | None:
 
 def _lopsided(run: Run) -> Advice | None:
     matrix = scored_split(run.scores)[1].get("confusion")
-    if not matrix or not sum(matrix[0]) or not sum(matrix[1]):
+    if not matrix or len(matrix) > 2 or not sum(matrix[0]) or not sum(matrix[1]):
         return None
     recalls = matrix[0][0] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])
     if abs(recalls[0] - recalls[1]) < LOPSIDED or run.params.get("threshold") == "validation":

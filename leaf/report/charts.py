@@ -59,6 +59,25 @@ def balance(rows: Sequence[tuple[str, tuple[int, int]]], alternative: str, width
     return figure(width, len(rows) * height_row + 2, alternative, *parts)
 
 
+def class_bars(
+    classes: Sequence[str], before: Sequence[int], after: Sequence[int], alternative: str, width: int
+) -> Markup:
+    """A row a class: a bar of its images as they came in, and a thin one of those that the network learned from."""
+    wide = width > 500
+    left, row = (230, 26) if wide else (0, 46)
+    span = (width - left - 110) / max(*before, *after, 1)
+    parts: list[Markup] = []
+    for place, (name, came, learned) in enumerate(zip(classes, before, after, strict=True)):
+        y = place * row + (4 if wide else 20)
+        parts += [
+            text(0, y + 12 if wide else y - 6, _fit(name, left - 10 if wide else width - 10), "label"),
+            rect(left, y, span * came, 10, "fill-first", f"{name}: {came:,} came in"),
+            rect(left, y + 11, span * learned, 4, "fill-second", f"{name}: {learned:,} in train"),
+            text(left + span * max(came, learned) + 8, y + 12, f"{came:,} · {learned:,}", "count"),
+        ]
+    return figure(width, len(classes) * row + 4, alternative, *parts)
+
+
 def intervals(rows: Sequence[Interval], alternative: str, width: int, least: float | None = None) -> Markup:
     """A dot for each score and a line for its interval, on one axis of percentages."""
     wide = width > 500
@@ -174,6 +193,34 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternati
             parts.append(text(x + 14, y + 74, f"said {names[column]}", "note"))
             parts.append(text(x + 14, y + 94, percent(share), "note"))
     return figure(size, 22 + 2 * tall + 46, alternative, *parts)
+
+
+def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternative: str, width: int) -> Markup:
+    """More than two classes: a row for each true class, a column for each answer, as strong as its share of the row.
+
+    The columns bear the numbers of the rows, for forty names fit beside a grid but not above it.
+    """
+    wide = width > 500
+    left = 230 if wide else 130
+    cell = min((width - left - 4) / len(classes), 46.0)
+    parts: list[Markup] = []
+    for row, counts in enumerate(matrix):
+        y = 20 + row * cell
+        words = f"{row + 1} {classes[row]}"
+        if cell >= 14 or row % 2 == 0:
+            parts.append(text(left - 8, y + cell / 2 + 4, _fit(words, left - 8), "tick", anchor="end"))
+        if cell >= 16 or row % 2 == 0:
+            parts.append(text(left + (row + 0.5) * cell, 14, str(row + 1), "tick", anchor="middle"))
+        for column, count in enumerate(counts):
+            share = count / max(sum(counts), 1)
+            x, kind = left + column * cell, f"cell fill-{('second', 'first')[row == column]}"
+            tip = tag("title", f"{count:,} of {sum(counts):,} {classes[row]}: said {classes[column]}")
+            box = {"x": x, "y": y, "width": cell - 1, "height": cell - 1, "class_": kind}
+            strength = 0.03 if not count else round(0.12 + 0.78 * share, 3)
+            parts.append(tag("rect", tip, **box, fill_opacity=strength))
+            if count and cell >= 7 * len(str(count)) + 4:
+                parts.append(text(x + cell / 2, y + cell / 2 + 4, str(count), "tick halo", anchor="middle"))
+    return figure(width, 24 + len(classes) * cell, alternative, *parts)
 
 
 def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:

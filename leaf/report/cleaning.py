@@ -39,7 +39,7 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
     shown = min(len(distances), RANKS, max(3 * cut, 40))
     image = int(table["image"].iloc[0])
     labels = run.index.set_index("image")["label"].astype(int).reindex(table["image"].iloc[:cut])
-    counts = [int((labels == label).sum()) for label in (0, 1)]
+    counts = [int((labels == label).sum()) for label in range(len(run.classes))]
     borne = [f"{count:,} labelled {name}" for name, count in zip(run.classes, counts, strict=True) if count]
     told = f"{plural(cut, 'image')} out: " + ", ".join(borne) if cut else "no image out"
     alternative = f"Ranking of {shown:,} images by distance to reference {name}: {told}."

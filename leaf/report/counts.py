@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from leaf.report.charts import balance
+from leaf.report.charts import balance, class_bars
 from leaf.report.run import Run
 from leaf.report.svg import WIDE, both, figure, plural, rect, tag, text
 
@@ -22,7 +23,7 @@ REASONS = {
 }
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 
-Counts = tuple[int, int]
+Counts = tuple[int, int]  # of the two classes; of more classes all images and 0
 
 _BAR = 9
 _LABEL = 34  # height that a node's two lines of text need
@@ -52,7 +53,6 @@ def section(run: Run) -> dict[str, Any]:
     """The flow figure, the balance figure and the table behind both."""
     nodes, links = graph(run)
     rows = balance_rows(run)
-    first, second = run.classes
     kept, everything = len(run.kept()), len(run.index)
     sizes = [f"{SPLITS[name].lower()} {count:,}" for name, count in split_sizes(run).items()]
     told = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then " + ", ".join(
@@ -61,10 +61,22 @@ def section(run: Run) -> dict[str, Any]:
     made = len(run.synthetic)
     if made:
         told += f"; {plural(made, 'synthetic image')} added to train"
-    balance_told = "Class balance. " + "; ".join(f"{name}: {a:,} {first}, {b:,} {second}" for name, (a, b) in rows)
+    balance_told = "Class balance. " + "; ".join(
+        f"{name}: " + ", ".join(f"{count:,} {label}" for count, label in zip(each, run.classes, strict=True))
+        for name, each in rows
+    )
+    if len(run.classes) == 2:
+        pairs = [(name, (each[0], each[1])) for name, each in rows]
+        drawn = both(lambda width: balance(pairs, balance_told + ".", width))
+    else:
+        train = dict(rows).get("Train, with synthetic images") or dict(rows)["Train"]
+        drawn = both(
+            lambda width: class_bars(run.classes, dict(rows)["All images"], train, balance_told + ".", width),
+            "Thick: the images that came in. Thin: those that the network learned from, synthetic ones among them.",
+        )
     return {
         "flow": both(lambda width: flow(nodes, links, told + ".", width)),
-        "balance": both(lambda width: balance(rows, balance_told + ".", width)),
+        "balance": drawn,
         "rows": rows,
         "kept": kept,
         "all": everything,
@@ -83,7 +95,12 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
     """The flow's nodes and its links."""
     table = run.decisions
     labels = run.labels()
-    nodes = [Node("All images", _counts(table["label"]), 0)]
+
+    def bands(labels: "pd.Series[Any]") -> Counts:
+        each = _counts(labels, len(run.classes))
+        return (each[0], each[1]) if len(each) == 2 else (sum(each), 0)
+
+    nodes = [Node("All images", bands(table["label"]), 0)]
     links: list[Link] = []
 
     def grow(source: int, name: str, counts: Counts, column: int, kind: str = "") -> int:
@@ -91,20 +108,20 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
         links.append(Link(source, len(nodes) - 1, counts))
         return len(nodes) - 1
 
-    kept = grow(0, "Kept", _counts(table.loc[table["kept"] == 1, "label"]), 1)
+    kept = grow(0, "Kept", bands(table.loc[table["kept"] == 1, "label"]), 1)
     gone = table[table["kept"] != 1]
     known = [reason for reason in REASONS if (gone["reason"] == reason).any()]
     for reason in known + sorted(set(gone["reason"]) - set(known)):
         name = REASONS.get(reason, reason.replace("_", " ").capitalize() or "Left")
-        grow(0, name, _counts(gone.loc[gone["reason"] == reason, "label"]), 1, "gone")
+        grow(0, name, bands(gone.loc[gone["reason"] == reason, "label"]), 1, "gone")
     train = None
     for split, name in SPLITS.items():
         members = run.splits.loc[run.splits["split"] == split, "image"]
         if len(members):
-            place = grow(kept, name, _counts(labels.reindex(members)), 2)
+            place = grow(kept, name, bands(labels.reindex(members)), 2)
             train = place if split == "train" else train
     if train is not None and len(run.synthetic):
-        made = _counts(run.synthetic["label"])
+        made = bands(run.synthetic["label"])
         before = nodes[train].counts
         after = (before[0] + made[0], before[1] + made[1])
         nodes.append(Node("Learned from", after, 3))
@@ -114,25 +131,27 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
     return nodes, links
 
 
-def balance_rows(run: Run) -> list[tuple[str, Counts]]:
+def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
     """(name, images of each class) at each step at which the balance may change."""
-    labels = run.labels()
-    rows = [("All images", _counts(run.index["label"])), ("After cleaning", _counts(labels[run.kept()]))]
-    train = _counts(labels.reindex(run.splits.loc[run.splits["split"] == "train", "image"]))
+    labels, classes = run.labels(), len(run.classes)
+    rows = [
+        ("All images", _counts(run.index["label"], classes)),
+        ("After cleaning", _counts(labels[run.kept()], classes)),
+    ]
+    train = _counts(labels.reindex(run.splits.loc[run.splits["split"] == "train", "image"]), classes)
     rows.append(("Train", train))
     if len(run.synthetic):
-        made = _counts(run.synthetic["label"])
-        rows.append(("Train, with synthetic images", (train[0] + made[0], train[1] + made[1])))
+        made = _counts(run.synthetic["label"], classes)
+        rows.append(("Train, with synthetic images", [sum(each) for each in zip(train, made, strict=True)]))
     for split in ("validation", "test"):
         members = run.splits.loc[run.splits["split"] == split, "image"]
         if len(members):
-            rows.append((SPLITS[split], _counts(labels.reindex(members))))
+            rows.append((SPLITS[split], _counts(labels.reindex(members), classes)))
     return rows
 
 
-def _counts(labels: "pd.Series[Any]") -> Counts:
-    values = labels.astype(int)
-    return int((values == 0).sum()), int((values == 1).sum())
+def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:
+    return np.bincount(labels.astype(int), minlength=classes).tolist()
 
 
 def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:

@@ -10,6 +10,7 @@ from leaf.report.run import Run, rows
 from leaf.report.svg import share_shown
 
 CARDS, TRIPLES = 12, 9
+MANY_CLASSES = 12  # above it the grid of samples shows fewer of each
 KINDS = {"mistake": "mistakes", "uncertain": "uncertain images"}
 
 
@@ -31,7 +32,9 @@ def section(run: Run, album: Album) -> dict[str, Any]:
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
     entry = scored.loc[row["image"]]
     truth, said = run.classes[int(entry["label"])], run.classes[int(entry["predicted"])]
-    sure = float(entry["probability"]) if int(entry["predicted"]) else 1 - float(entry["probability"])
+    sure = float(entry["probability"])  # of the second class where there are two, else of the predicted one
+    if len(run.classes) == 2 and not int(entry["predicted"]):
+        sure = 1 - sure
     place = int(row["row"])
     heat = run.heatmaps[place] if place < len(run.heatmaps) else None
     return {
@@ -43,6 +46,18 @@ def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> 
         "right": truth == said,
         "split": str(row["split"]),
     }
+
+
+def samples(run: Run, album: Album) -> list[dict[str, Any]]:
+    """A few images of each class, spread over those that stayed."""
+    labels = run.labels()[run.kept()]
+    many = 6 if len(run.classes) <= MANY_CLASSES else 3
+    shown = []
+    for label, name in enumerate(run.classes):
+        images = labels.index[labels == label].to_numpy()
+        places = np.unique(np.linspace(0, len(images) - 1, min(many, len(images))).round().astype(int))
+        shown.append({"name": name, "photos": [album.photo(image) for image in images[places]], "total": len(images)})
+    return shown
 
 
 def synthetic(run: Run, album: Album) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ def render(run: Run) -> str:
         "classes": run.classes,
         "head": head(run, found),
         "counts": counts.section(run),
+        "samples": gallery.samples(run, album),
         "outliers": cleaning.outliers(run, album),
         "copies": copies,
         "near": cleaning.near(run, album),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from leaf.report.charts import Interval, Series, confusion, intervals, percent, reliability, square
+from leaf.report.charts import Interval, Series, confusion, confusion_grid, intervals, percent, reliability, square
 from leaf.report.run import Run
 from leaf.report.svg import Figure, both, number, share_shown
 
@@ -18,6 +18,8 @@ _NAMES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
+    "top_2_accuracy": "Right among the two likeliest",
+    "top_3_accuracy": "Right among the three likeliest",
 }
 _BASELINES = {
     "joint_histogram": ("Colours alone, taken together", "colours together"),
@@ -54,6 +56,8 @@ def section(run: Run) -> dict[str, Any]:
         "accuracy": _accuracy(run, name, block, validation),
         "table": _table(name, block, validation),
         "confusion": _confusion(run, name, block),
+        "by_class": _by_class(run, name, block),
+        "worst_pairs": _worst_pairs(run, block),
         "roc": _roc(run, name, block, validation),
         "precision_recall": _precision_recall(run, name, block, validation),
         "calibration": _calibration(name, block),
@@ -93,7 +97,8 @@ def _table(name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -
             value, low, high = (scores.get(key + end) for end in ("", "_low", "_high"))
             span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
             cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
-        rows.append({"name": words, "better": "lower" if key in _LOWER else "higher", "cells": cells})
+        if any(key in scores for _, scores in splits):
+            rows.append({"name": words, "better": "lower" if key in _LOWER else "higher", "cells": cells})
     images = [int(scores.get("images") or 0) for _, scores in splits]
     return {"splits": [split for split, _ in splits], "images": images, "rows": rows}
 
@@ -102,12 +107,46 @@ def _confusion(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
     matrix = block.get("confusion")
     if not matrix:
         return None
+    if len(run.classes) > 2:
+        right = sum(matrix[label][label] for label in range(len(matrix)))
+        told = f"Confusion matrix on {name} of {len(matrix)} classes: {right:,} of {sum(map(sum, matrix)):,} right."
+        caption = "Rows: what an image is. Columns: what the network said, by the numbers of the rows."
+        return both(lambda width: confusion_grid(matrix, run.classes, told, width), caption)
     first, second = run.classes
     told = (
         f"Confusion matrix on {name}: of the {first} images {matrix[0][0]:,} predicted {first} and {matrix[0][1]:,} "
         f"{second}; of the {second} images {matrix[1][0]:,} predicted {first} and {matrix[1][1]:,} {second}."
     )
     return Figure(confusion(matrix, run.classes, told))
+
+
+def _by_class(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
+    """The share of each class that is found, for more than two classes, the weakest first."""
+    found = [(label, each) for label, each in enumerate(block.get("classes") or []) if each.get("recall") is not None]
+    if len(run.classes) == 2 or not found:
+        return None
+    found.sort(key=lambda entry: (entry[1]["recall"], entry[0]))
+    rows = [
+        Interval(
+            f"{run.classes[label]} · {each['images']:,}",
+            each["recall"],
+            each.get("recall_low"),
+            each.get("recall_high"),
+            kind="first",
+        )
+        for label, each in found
+    ]
+    told = f"Recall of each class on {name} with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
+    return both(lambda width: intervals(rows, told, width))
+
+
+def _worst_pairs(run: Run, block: Mapping[str, Any]) -> list[str]:
+    """The commonest mistakes in words, for more than two classes."""
+    if len(run.classes) == 2:
+        return []
+    return [
+        f"{each['images']:,} {each['label']} called {each['predicted']}" for each in block.get("worst_pairs") or []
+    ][:5]
 
 
 def _roc(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:

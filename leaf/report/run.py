@@ -47,7 +47,7 @@ class Run:
 
     @property
     def classes(self) -> list[str]:
-        """The two class names; the first is label 0."""
+        """The class names; the first is label 0."""
         return [str(name) for name in self.training["classes"]]
 
     def labels(self) -> pd.Series:

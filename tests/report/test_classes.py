@@ -1,0 +1,59 @@
+"""The report of more than two classes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from leaf.report.charts import confusion_grid
+from leaf.report.render import render
+from leaf.report.run import Run
+
+
+@pytest.fixture(scope="module")
+def nine(builder, drawn):
+    """A run of nine classes: the tables of a run of two, its labels spread over nine."""
+    tables = builder.tables(*drawn)
+    names = [f"Crop___kind {number} <b>" for number in range(9)]
+    for name in ("index", "decisions", "predictions", "synthetic"):
+        table = tables[name]
+        tables[name] = table.assign(label=np.arange(len(table)) % 9)
+    tables["predictions"]["predicted"] = np.arange(len(tables["predictions"])) % 7
+    matrix = np.bincount(9 * tables["predictions"]["label"] + tables["predictions"]["predicted"], minlength=81).reshape(
+        9, 9
+    )
+    recall = {"recall": 0.5, "recall_low": 0.3, "recall_high": 0.7, "images": 10}
+    for block in tables["scores"]["splits"].values():
+        if block:
+            block.pop("roc", None)
+            block.pop("precision_recall", None)
+            block["confusion"] = matrix.tolist()
+            block["classes"] = [{"name": name, **recall} for name in names]
+            block["worst_pairs"] = [{"label": names[7], "predicted": names[0], "images": 12, "share": 0.4}]
+    tables["training"] = {**tables["training"], "classes": names}
+    return render(Run(**tables))
+
+
+def test_every_class_has_its_bar_its_recall_and_samples(nine):
+    assert nine.count("Crop___kind 8 &lt;b&gt;") > 3
+    assert "Crop___kind 8 <b>" not in nine
+    assert "Some of each class" in nine
+    assert "Share found of each class" in nine
+
+
+def test_the_commonest_mistakes_are_words(nine):
+    assert "12 Crop___kind 7 &lt;b&gt; called Crop___kind 0 &lt;b&gt;" in nine
+
+
+def test_curves_and_a_threshold_that_only_two_classes_have_are_left_out(nine):
+    assert "<h3>ROC</h3>" not in nine
+    assert "An image is called" not in nine
+
+
+@pytest.mark.parametrize("width", [340, 880])
+def test_a_matrix_of_thirty_eight_classes_fits_its_width(width):
+    matrix = np.diag(np.arange(38)) + np.eye(38, k=1, dtype=int)
+    drawn = str(confusion_grid(matrix.tolist(), [f"A long name of a class, {n}" for n in range(38)], "told", width))
+    right = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)]
+    assert len(right) == 38 * 38
+    assert max(right) <= width
