@@ -1,0 +1,100 @@
+"""`leaf results` shows figures of one run: of stages that ran before others, nothing."""
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from leaf.cli.results import _old_stages, summarize_metrics
+from leaf.errors import LeafError
+
+ROOT = Path(__file__).parents[2]
+STAGES = {  # name: (what it reads, what it writes)
+    "ingest": ((), ("data/ingested/index.csv", "metrics/ingest.json")),
+    "clean": (("data/ingested/index.csv",), ("data/cleaned/decisions.csv", "metrics/clean.json")),
+    "split": (("data/cleaned/decisions.csv",), ("data/split/splits.csv", "metrics/split.json")),
+    "balance": (("data/split/splits.csv",), ("data/balanced/index.csv", "metrics/balance.json")),
+    "train": (("data/split/splits.csv", "data/balanced/index.csv"), ("models/model.keras",)),
+    "evaluate": (("models/model.keras", "data/split/splits.csv"), ("metrics/train.json", "metrics/evaluate.json")),
+}
+METRICS = {
+    "ingest": {"images": 9, "classes": {"fresh": 5, "wilted": 4}},
+    "clean": {"outliers": 0, "duplicates": 1, "near_duplicates": 0, "kept": 8},
+    "split": {"train": 4, "validation": 2, "test": 2, "shared_groups": 0},
+    "balance": {"synthetic": 1, "after": {"fresh": 3, "wilted": 3}},
+    "train": {"epochs": 3, "best_epoch": 2, "best_validation_accuracy": 0.5},
+    "evaluate": {
+        "test": {"accuracy": 0.875, "accuracy_low": 0.5, "accuracy_high": 1.0, "recall": {"fresh": 1.0, "wilted": 0.5}},
+        "baseline": {"majority_accuracy": 0.5, "histogram_accuracy": 0.5, "joint_histogram_accuracy": 0.5},
+    },
+}
+
+
+def run(folder, *stages):
+    """What DVC leaves behind when `stages` ran: their outputs, all new, and their entries of dvc.lock."""
+    lock = folder / "dvc.lock"
+    found = yaml.safe_load(lock.read_text()) if lock.exists() else {"schema": "2.0", "stages": {}}
+    md5 = {out["path"]: out["md5"] for stage in found["stages"].values() for out in stage["outs"]}
+    for name in stages:
+        reads, writes = STAGES[name]
+        for path in writes:
+            kind = path.removeprefix("metrics/").removesuffix(".json")
+            if path.startswith("metrics/"):
+                (folder / path).write_text(json.dumps(METRICS[kind] | {"run": time.time_ns()}))
+                md5[path] = hashlib.md5((folder / path).read_bytes()).hexdigest()
+            else:
+                md5[path] = hashlib.md5(f"{path} {md5.get(path)}".encode()).hexdigest()
+        entry = {"deps": [{"path": path, "md5": md5[path]} for path in reads]}
+        found["stages"][name] = entry | {"outs": [{"path": path, "md5": md5[path]} for path in writes]}
+    lock.write_text(yaml.safe_dump(found))
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "metrics").mkdir()
+    run(tmp_path, *STAGES)
+    return tmp_path
+
+
+def told(folder):
+    return [line.split()[0] for line in summarize_metrics(folder).splitlines() if line]
+
+
+def test_a_whole_run_is_told_whole(project):
+    assert told(project) == ["images", "split", "balance", "training", "test", "Look"]
+
+
+def test_after_a_partial_run_what_is_from_before_is_left_out_and_named(project):
+    run(project, "ingest", "clean", "split")
+    assert told(project) == ["images", "split", "left", "Look"]
+    assert "left out   balance, train, evaluate: from before the others" in summarize_metrics(project)
+    run(project, "balance", "train", "evaluate")
+    assert told(project) == ["images", "split", "balance", "training", "test", "Look"]
+
+
+def test_a_stage_that_failed_and_left_no_metrics_is_left_out(project):
+    (project / "metrics/evaluate.json").unlink()
+    assert told(project) == ["images", "split", "balance", "training", "left", "Look"]
+
+
+def test_metrics_that_no_recorded_run_wrote_are_left_out(project):
+    (project / "metrics/evaluate.json").write_text(json.dumps(METRICS["evaluate"]))
+    assert "left out   evaluate" in summarize_metrics(project)
+
+
+def test_a_lock_that_is_none_is_one_line(project):
+    (project / "dvc.lock").write_text("[")
+    with pytest.raises(LeafError, match=r"^dvc\.lock: not what DVC writes"):
+        summarize_metrics(project)
+
+
+def test_what_dvc_itself_recorded_for_the_committed_run_is_read(tmp_path):
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    shutil.copy(ROOT / "dvc.lock", tmp_path)
+    assert _old_stages(tmp_path) == set()
+    (tmp_path / "metrics/split.json").write_text("{}")
+    assert _old_stages(tmp_path) == {"split"}
