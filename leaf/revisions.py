@@ -49,7 +49,9 @@ def parameters(read: Read) -> dict[str, Any]:
 
 def table(read: Read, path: str) -> pd.DataFrame:
     """A table as `read` (from `reader`) finds it; sources and hashes are text."""
-    return pd.read_csv(io.BytesIO(read(path)), dtype={"source": str, "hash": str}, keep_default_na=False)
+    return pd.read_csv(
+        io.BytesIO(read(path)), dtype={"source": str, "hash": str, "file_hash": str}, keep_default_na=False
+    )
 
 
 def probabilities(read: Read) -> np.ndarray:

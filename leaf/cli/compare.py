@@ -1,7 +1,7 @@
 """`leaf compare`: the predictions of git revisions, DVC experiments and the workspace, side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 import typer
 
 from leaf.errors import LeafError
-from leaf.revisions import PREDICTIONS, class_names, parameters, reader, table
+from leaf.revisions import PREDICTIONS, class_names, reader, table
 from leaf.scoring.compare import Comparison, compare, holm
 from leaf.similarity.groups import components, same_name_pairs
 
@@ -18,19 +18,23 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class ScoredRevision:
-    """The predictions that a revision holds: `table` has `image,label,predicted,source,hash,group`, by source."""
+    """What a revision holds, a row for each image: by `key`, its file's hash and which of equal files it is.
+
+    `table`: the images that it was scored on, `source,label,predicted`, the last two class names. `everything`: all
+    that it ingested, `group,split`, "" for a split where an image was removed.
+    """
 
     revision: str
-    image_size: int
     table: pd.DataFrame
+    everything: pd.DataFrame
 
 
 def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Comparison]:
     """Compare every further revision with the first, on the images of `split`; p corrected by Holm for their number.
 
     A revision is `workspace`, or whatever git or DVC names: a commit, a branch, an experiment. Several that are joined
-    by commas are seeds of one recipe. Raises LeafError where a revision is unknown, holds no predictions, or was
-    scored on other images.
+    by commas are seeds of one recipe. Where their images differ, those count that all were scored on and none learned
+    from. Raises LeafError where a revision is unknown, holds no predictions, or shares no such image with the others.
     """
     if len(revisions) < 2:
         raise LeafError("compare: one revision; valid: two or more, `workspace` for the files as they are")
@@ -38,54 +42,72 @@ def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Com
         raise LeafError(f"compare: a revision is named twice: {' '.join(revisions)}")
     recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
-    for run in runs[1:]:
-        check_same_images(runs[0], run, split)
-    groups = joined_groups([run.table["group"].to_numpy() for run in runs])
-    right = {name: np.stack([_right(run) for run in recipe]) for name, recipe in recipes.items()}
+    keys, groups = shared_images(runs, split)
+    right = {name: np.stack([_right(run, keys) for run in recipe]) for name, recipe in recipes.items()}
     first, *others = recipes
-    labels, names = runs[0].table["label"].to_numpy(), class_names(reader(runs[-1].revision))
-    return holm(
-        [compare((first, other), right[first], right[other], groups, by_class=(labels, names)) for other in others]
-    )
+    names = class_names(reader(runs[-1].revision))
+    labels = np.array([names.index(label) for label in runs[-1].table.loc[keys, "label"]])
+    found = [compare((first, other), right[first], right[other], groups, by_class=(labels, names)) for other in others]
+    scored = {name: len(recipe[0].table) for name, recipe in recipes.items()}
+    if set(scored.values()) != {len(keys)}:
+        found = [replace(one, scored=(scored[one.a], scored[one.b])) for one in found]
+    return holm(found)
 
 
 def read_predictions(revision: str, split: str) -> ScoredRevision:
-    """Read the predictions on `split` at a revision with their groups and sources, sorted by source."""
+    """Read the predictions on `split` at a revision, and the group and split of every image."""
     read = reader(revision)
     predictions = table(read, PREDICTIONS)
-    predictions = predictions[predictions["split"].eq(split)]
+    predictions = predictions.loc[predictions["split"].eq(split), ["image", "label", "predicted"]]
     if predictions.empty:
         raise LeafError(f"{revision}: no predictions on {split}; valid: a split that the run was scored on (--split)")
-    found = predictions[["image", "label", "predicted"]].merge(
-        table(read, "data/cleaned/decisions.csv")[["image", "group"]], on="image"
-    )
-    found = found.merge(table(read, "data/ingested/index.csv")[["image", "source", "hash"]], on="image")
-    size = parameters(read).get("image_size", 0)
-    return ScoredRevision(revision, size, found.sort_values("source", ignore_index=True))
+    index = table(read, "data/ingested/index.csv")
+    if "file_hash" not in index:
+        raise LeafError(f"{revision}: its images have no file_hash; run the pipeline there with this version of leaf")
+    names = pd.Series(class_names(read))
+    index["key"] = index["file_hash"] + " " + index.groupby("file_hash").cumcount().astype(str)
+    index = index[["image", "source", "key"]].set_index("key")
+    groups = table(read, "data/cleaned/decisions.csv").set_index("image")["group"]
+    splits = table(read, "data/split/splits.csv").set_index("image")["split"]
+    everything = pd.DataFrame({"group": index["image"].map(groups), "split": index["image"].map(splits).fillna("")})
+    predictions = predictions.set_index("image")
+    scored = index[index["image"].isin(predictions.index)]
+    columns = {name: scored["image"].map(predictions[name]).map(names) for name in ("label", "predicted")}
+    return ScoredRevision(revision, pd.DataFrame({"source": scored["source"], **columns}), everything)
 
 
-def check_same_images(one: ScoredRevision, other: ScoredRevision, split: str) -> None:
-    """Raise LeafError unless both runs were scored on the same images with the same labels.
+def shared_images(runs: Sequence[ScoredRevision], split: str) -> tuple[pd.Index, np.ndarray]:
+    """The keys (N,) of the images that all runs were scored on and none learned from, and their groups, int64 (N,).
 
-    The same source is the same image, and where both runs have images of one size, the same pixels.
+    Images are in one group where any of the runs says so. Learned from is a group of which a run has an image in
+    another split. Raises LeafError where there is no such image, or one has another label in another run.
     """
-    shared = set(one.table["source"]) & set(other.table["source"])
-    what = f"{one.revision} and {other.revision}: their {split} images differ"
-    remedy = "compare runs with the same data set, split_seed and sizes"
-    if len(shared) < max(len(one.table), len(other.table)):
+    everything = pd.concat([run.everything for run in runs])
+    number, known = pd.factorize(everything.index)
+    starts = np.cumsum([0, *(len(run.everything) for run in runs)])
+    pairs = [
+        number[start + same_name_pairs(run.everything["group"].to_numpy())]
+        for start, run in zip(starts, runs, strict=False)
+    ]
+    groups = pd.Series(components(len(known), np.concatenate(pairs)), known)
+    learned = groups[everything.index[~everything["split"].isin([split, ""])]].unique()
+    keys = runs[0].table.index
+    for run in runs[1:]:
+        keys = keys.intersection(run.table.index, sort=False)
+    keys = keys[~groups[keys].isin(learned)]
+    what = " and ".join(run.revision for run in runs)
+    if not len(keys):
         raise LeafError(
-            f"{what}: {len(one.table)} and {len(other.table)} images, {len(shared)} of them in both; {remedy}"
+            f"{what}: no image that all were scored on ({split}) and none learned from; valid: runs of one data set "
+            "that share such images"
         )
-    if one.image_size == other.image_size and (changed := one.table["hash"].ne(other.table["hash"]).sum()):
-        raise LeafError(f"{what}: {changed} of {len(one.table)} show other pixels; {remedy}")
-    if relabelled := one.table["label"].ne(other.table["label"]).sum():
-        raise LeafError(f"{what}: {relabelled} of {len(one.table)} have another label; {remedy}")
-
-
-def joined_groups(groupings: Sequence[np.ndarray]) -> np.ndarray:
-    """Images that any of the groupings (each (N,)) puts together, as one grouping, int64 (N,)."""
-    pairs = [same_name_pairs(grouping) for grouping in groupings]
-    return components(len(groupings[0]), np.concatenate(pairs))
+    for run in runs[1:]:
+        if relabelled := runs[0].table.loc[keys, "label"].ne(run.table.loc[keys, "label"]).sum():
+            raise LeafError(
+                f"{runs[0].revision} and {run.revision}: {relabelled} of {len(keys)} images on {split} have another "
+                "label; compare runs with the same labels"
+            )
+    return keys, groups[keys].to_numpy()
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:
@@ -95,6 +117,14 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         seeds = [f" over {number} seeds" if number > 1 else "" for number in one.seeds]
         lines += [
             one.sentence,
+            *(
+                [
+                    f"  on the {one.images} images that all were scored on and none learned from: {one.a} was scored "
+                    f"on {one.scored[0]}, {one.b} on {one.scored[1]}"
+                ]
+                if any(one.scored)
+                else []
+            ),
             f"  accuracy: {one.a} {one.accuracy[0]:.3f}{seeds[0]}, {one.b} {one.accuracy[1]:.3f}{seeds[1]}",
             f"  right where the other is wrong: {one.a} on {one.only_a} images, {one.b} on {one.only_b}",
             f"  exact test p = {one.p:.2g}, after Holm's correction {one.p_holm:.2g}; "
@@ -110,8 +140,9 @@ def describe(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _right(run: ScoredRevision) -> np.ndarray:
-    return run.table["predicted"].eq(run.table["label"]).to_numpy()
+def _right(run: ScoredRevision, keys: pd.Index) -> np.ndarray:
+    table = run.table.loc[keys]
+    return table["predicted"].eq(table["label"]).to_numpy()
 
 
 @app.command(

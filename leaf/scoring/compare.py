@@ -43,6 +43,7 @@ class Comparison:
     p: float
     p_holm: float
     classes: tuple[OfClass, ...] = ()
+    scored: tuple[int, int] = (0, 0)  # images that each run was scored on, where they are not the same
 
     @property
     def verdict(self) -> Literal["better", "worse", "not distinguishable"]:

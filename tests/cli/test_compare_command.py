@@ -21,6 +21,7 @@ TABLES = (
     "data/cleaned/decisions.csv",
     "data/ingested/index.csv",
     "data/ingested/classes.csv",
+    "data/split/splits.csv",
 )
 
 
@@ -31,9 +32,10 @@ def write_tables(share_right, seed, images=200):
     scored = {"image": numbers, "source": numbers, "split": "test", "label": LABELS[:images], "predicted": predicted}
     write_table(pd.DataFrame(scored), TABLES[0])
     write_table(pd.DataFrame({"image": numbers, "group": numbers // 2 * 2}), TABLES[1])
-    hashes = [f"{number:032x}" for number in numbers]
-    write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes}), TABLES[2])
+    hashes = [f"{number:032d}" for number in numbers]  # as numbers they would be equal
+    write_table(pd.DataFrame({"image": numbers, "source": numbers, "file_hash": hashes}), TABLES[2])
     write_table(pd.DataFrame({"label": [0, 1], "name": ["fresh", "wilted"], "images": 100}), TABLES[3])
+    write_table(pd.DataFrame({"image": numbers, "split": "test"}), TABLES[4])
 
 
 def call(*command):
@@ -102,14 +104,18 @@ def test_every_further_revision_is_compared_with_the_first():
     assert found[1].p_holm == pytest.approx(2 * found[1].p)
 
 
-def test_revisions_with_other_test_images_are_refused():
-    with pytest.raises(LeafError, match="plain and other: their test images differ: 200 and 150 images, 150 of them"):
-        compare_revisions(["plain", "other"])
+def test_revisions_with_other_test_images_are_compared_on_those_of_both():
+    (found,) = compare_revisions(["plain", "other"])
+    assert (found.images, found.scored) == (150, (200, 150))
+    assert (
+        "on the 150 images that all were scored on and none learned from: plain was scored on 200, other on 150"
+        in describe([found])
+    )
 
 
 def test_the_workspace_is_read_as_it_is():
-    with pytest.raises(LeafError, match="good and workspace: their test images differ"):
-        compare_revisions(["good", "workspace"])
+    (found,) = compare_revisions(["other", "workspace"])
+    assert (found.images, found.scored, found.difference) == (150, (0, 0), 0)
 
 
 def test_an_unknown_revision_is_refused():

@@ -2,54 +2,59 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.cli.compare import ScoredRevision, check_same_images, compare_revisions, joined_groups
+from leaf.cli.compare import ScoredRevision, compare_revisions, shared_images
 from leaf.errors import LeafError
 from leaf.store import write_table
 
 
-def run(name="a", image_size=96, **changes):
-    columns = {
-        "image": [0, 1, 2, 3],
-        "label": [0, 1, 0, 1],
-        "predicted": [0, 1, 0, 0],
-        "source": ["0", "1", "2", "3"],
-        "hash": ["p", "q", "r", "s"],
-        "group": [0, 1, 2, 3],
-    }
-    return ScoredRevision(name, image_size, pd.DataFrame(columns | changes))
+def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test test test train train"):
+    """Six photographs A to F, of which those in the test split were scored; labels as digits."""
+    keys = pd.Index([*"ABCDEF"])
+    everything = pd.DataFrame({"group": groups, "split": splits.replace("-", "").split(" ")}, keys)
+    scored = keys[everything["split"].eq("test")]
+    table = pd.DataFrame({"source": "x.jpg", "label": [*label], "predicted": "0"}, scored)
+    return ScoredRevision(name, table, everything)
 
 
-def test_the_same_images_are_compared():
-    check_same_images(run(), run("b", predicted=[1, 1, 1, 1]), "test")
+def test_runs_with_the_same_test_images_are_compared_on_all_of_them():
+    keys, groups = shared_images([run(), run("b")], "test")
+    assert keys.tolist() == [*"ABCD"]
+    assert len(set(groups)) == 4
 
 
-def test_other_images_are_refused():
-    with pytest.raises(LeafError, match="a and b: their test images differ: 4 and 4 images, 3 of them in both"):
-        check_same_images(run(), run("b", source=["0", "1", "2", "9"]), "test")
+def test_of_other_test_images_those_count_that_both_were_scored_on():
+    other = run("b", label="0011", splits="train train test test test test")
+    assert shared_images([run(label="0100"), other], "test")[0].tolist() == ["C", "D"]
 
 
-def test_other_pixels_under_the_same_name_are_refused():
-    with pytest.raises(LeafError, match="1 of 4 show other pixels"):
-        check_same_images(run(), run("b", hash=["p", "q", "r", "other"]), "test")
+def test_an_image_counts_for_nobody_where_one_run_learned_from_its_group():
+    torn = run("b", groups=(0, 1, 2, 3, 3, 5))  # D is tested and E, of the same leaf, was trained on
+    assert shared_images([run(), torn], "test")[0].tolist() == [*"ABC"]
 
 
-def test_the_same_photographs_at_another_size_are_compared():
-    check_same_images(run(), run("b", image_size=128, hash=["w", "x", "y", "z"]), "test")
+def test_a_removed_copy_joins_the_groups_of_two_runs():
+    one = run(groups=(0, 1, 2, 3, 4, 4), splits="test test test test - train")
+    other = run("b", groups=(0, 0, 2, 3, 0, 5), splits="test test test test - train")
+    assert shared_images([one, other], "test")[0].tolist() == ["C", "D"]
+
+
+def test_runs_without_a_common_test_image_are_refused():
+    other = run("b", label="01", splits="train train train train test test")
+    with pytest.raises(LeafError, match=r"a and b: no image that all were scored on \(test\) and none learned from"):
+        shared_images([run(), other], "test")
 
 
 def test_other_labels_are_refused():
-    with pytest.raises(LeafError, match="2 of 4 have another label"):
-        check_same_images(run(), run("b", label=[1, 0, 0, 1]), "test")
+    with pytest.raises(LeafError, match="2 of 4 images on test have another label"):
+        shared_images([run(), run("b", label="1001")], "test")
 
 
 def test_groups_of_either_run_are_joined():
-    joined = joined_groups([np.array([0, 0, 2, 3, 4]), np.array([0, 1, 1, 3, 4])])
-    assert joined[0] == joined[1] == joined[2]
-    assert len(set(joined)) == 3
+    _, groups = shared_images([run(groups=(0, 0, 2, 3, 4, 5)), run("b", groups=(0, 1, 1, 3, 4, 5))], "test")
+    assert groups[0] == groups[1] == groups[2] != groups[3]
 
 
 def test_one_revision_is_refused():
