@@ -14,7 +14,7 @@ app = typer.Typer()
 
 
 def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
-    """The images whose label looks wrong, the most suspicious first: `image,source,hash,label,likely,score`.
+    """The images whose label looks wrong, the most suspicious first: `image,source,file_hash,label,likely,score`.
 
     Taken are the validation and test predictions of the `revisions` (as for `leaf compare`), their mean where an image
     is in several: the folds of a cross-validation predict every image. `label` and `likely` are class names; `score`
@@ -22,7 +22,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     """
     names = class_names(reader(revisions[0]))
     predicted = pd.concat([_predictions(revision) for revision in revisions])
-    keys, columns = ["source", "hash", "label"], list(range(len(names)))
+    keys, columns = ["source", "file_hash", "label"], list(range(len(names)))
     if set(columns) != set(predicted.columns) - {*keys, "image"}:
         raise LeafError("labels: the revisions differ in their classes; valid: runs of one data set")
     predicted = predicted.groupby(keys, as_index=False).agg({"image": "first"} | dict.fromkeys(columns, "mean"))
@@ -37,7 +37,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     found["likely"] = [names[label] for label in others[places].argmax(axis=1)]
     found["label"] = [names[label] for label in found["label"]]
     found.attrs["predicted"] = len(predicted)
-    return found[["image", "source", "hash", "label", "likely", "score"]].reset_index(drop=True)
+    return found[["image", "source", "file_hash", "label", "likely", "score"]].reset_index(drop=True)
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
@@ -57,7 +57,7 @@ def describe(found: pd.DataFrame, most: int) -> str:
 
 def rulings(found: pd.DataFrame, most: int) -> str:
     """The first `most` as rows of data/overrides.csv, without its header; who rules is left to the person."""
-    rows = pd.DataFrame({"hash": found["hash"], "ruling": "relabel", "label": found["likely"], "who": ""})
+    rows = pd.DataFrame({"hash": found["file_hash"], "ruling": "relabel", "label": found["likely"], "who": ""})
     rows["why"] = [
         f"image {image}: {label} has probability {score:.3f}"
         for image, label, score in zip(found["image"], found["label"], found["score"], strict=True)
@@ -66,12 +66,12 @@ def rulings(found: pd.DataFrame, most: int) -> str:
 
 
 def _predictions(revision: str) -> pd.DataFrame:
-    """`image,source,hash,label` and a column of probabilities for each label."""
+    """`image,source,file_hash,label` and a column of probabilities for each label."""
     read = reader(revision)
     index = table(read, "data/ingested/index.csv")
     rows = table(read, PREDICTIONS)[["image", "label"]]
     wide = pd.DataFrame(probabilities(read))
-    return pd.concat([rows, wide], axis=1).merge(index[["image", "source", "hash"]], on="image")
+    return pd.concat([rows, wide], axis=1).merge(index[["image", "source", "file_hash"]], on="image")
 
 
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

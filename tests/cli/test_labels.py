@@ -54,7 +54,7 @@ def scored(tmp_path, monkeypatch, unseen):
     monkeypatch.chdir(tmp_path)
     numbers = np.arange(300)
     hashes = [f"{number:032x}" for number in numbers]
-    write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes}), "data/ingested/index.csv")
+    write_table(pd.DataFrame({"image": numbers, "source": numbers, "file_hash": hashes}), "data/ingested/index.csv")
     split = np.where(numbers % 2, "test", "validation")
     write_table(pd.DataFrame({"image": numbers, "split": split, "label": labels}), "data/scored/predictions.csv")
     write_array(probabilities.astype(np.float32), "data/scored/probabilities.npy")
@@ -76,5 +76,6 @@ def test_the_rulings_are_rows_that_clean_takes(scored):
     printed = CliRunner().invoke(app, ["labels", "--rulings", "--most", "12"]).stdout
     Path("data/overrides.csv").write_text("hash,ruling,label,who,why\n" + printed)
     table = pd.read_csv("data/overrides.csv", dtype=str, keep_default_na=False)
-    found = decisions.read_rulings(table, pd.DataFrame({"hash": scored}), ["healthy", "unhealthy"])
-    assert set(found.relabel) == {scored[number] for number in FLIPPED}
+    index = pd.DataFrame({"file_hash": scored, "hash": [f"pixels of {number}" for number in range(len(scored))]})
+    found = decisions.read_rulings(table, index, ["healthy", "unhealthy"])
+    assert set(found.relabel) == {f"pixels of {number}" for number in FLIPPED}
