@@ -32,7 +32,7 @@ def pin() -> str:
     return f"{PINNED}: {len(pins)} images pinned, {len(pins) - len(before)} of them new: {counts}; commit it to git"
 
 
-@app.command(epilog='Example: `leaf pin && git commit data/pinned.csv -m "Pin the split"`')
+@app.command(epilog="Example: `leaf pin`, then commit data/pinned.csv to git")
 def command() -> None:
     """Keep today's images in their splits for good: whatever is added, renamed or deleted."""
     typer.echo(pin())

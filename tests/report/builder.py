@@ -77,6 +77,7 @@ def tables(
             "group": "",
             "split": "",
             "hash": hashes,
+            "file_hash": hashes,
             "flags": np.where(random.random(len(number)) < 0.03, "dark blurred", ""),
         }
     )
