@@ -5,6 +5,7 @@
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,14 @@ class LeafError(Exception):
         self.proposals = proposals
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().split())
+        return printable(" ".join(super().__str__().split()))
+
+
+def printable(text: str) -> str:
+    """The text with what is not printable as `\\u001b`: a name in a file must not move a terminal's cursor or lie."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 @contextmanager
@@ -31,8 +39,11 @@ def one_line_errors() -> Iterator[None]:
     """Turn a person's mistake into `error: …` on standard error and exit status 2, without a traceback.
 
     A full disk, a missing file or a refused permission is theirs as well. Anything else is a fault of ours and
-    keeps its traceback.
+    keeps its traceback. A terminal or file that cannot write a character gets its escape instead.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except LeafError as error:

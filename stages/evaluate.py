@@ -57,7 +57,8 @@ def main() -> None:
     write_table(result.gallery, "data/scored/gallery.csv")
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(result.scores, "data/scored/scores.json")
-    decision = {key: result.scores[key] for key in ("threshold", "temperature")} | {"views": params.views}
+    decision = {key: result.scores[key] for key in ("threshold", "temperature")}
+    decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     write_json(decision, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions), run["model_sha256"], "data/scored/ood.npz")
     write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, printable
 from leaf.revisions import PREDICTIONS, class_names, probabilities, reader, table
 
 app = typer.Typer()
@@ -95,4 +95,7 @@ def command(
 ) -> None:
     """Name images whose label looks wrong, among those that the network did not learn from (confident learning)."""
     found = wrong_labels(revisions or ["workspace"])
-    typer.echo((rulings if rows else describe)(found, most))
+    if rows:
+        typer.echo(rulings(found, most))
+    else:
+        typer.echo("\n".join(map(printable, describe(found, most).splitlines())))

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import numpy as np
 import typer
 from tqdm import tqdm
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, printable
 from leaf.reading.listing import list_folder
 from leaf.reading.source import cores, in_order
 from leaf.report.photos import heatmap_png
@@ -47,18 +47,16 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
     predictor = _Predictor(classifier, views, heatmap)
     with tqdm(total=len(images), unit=" images", disable=True if quiet else None) as bar:
         rows = predictor.predictions(images, bar)
-        lines = (
-            {"csv": as_csv, "json": as_json}[form](rows)
-            if form != "text"
-            else as_text(rows, images, classifier.classes)
-        )
+        lines = {
+            "csv": lambda: as_csv(rows, classifier.classes),
+            "json": lambda: as_json(rows),
+            "text": lambda: as_text(rows, images, classifier.classes),
+        }[form]()
         for line in lines:
-            bar.write(line, file=sys.stdout)
+            bar.write(printable(line) if sys.stdout.isatty() else line, file=sys.stdout)
     if predictor.ood and not quiet:
         count = "1 image is" if predictor.ood == 1 else f"{predictor.ood} images are"
-        print(
-            f"{count} out-of-distribution, unlike the training images: the label means nothing there", file=sys.stderr
-        )
+        print(f"{count} out-of-distribution, unlike the photographs it learned from: check the label", file=sys.stderr)
     for line in predictor.unreadable:
         print(f"not read: {line}", file=sys.stderr)
     return 1 if predictor.unreadable else 0
@@ -119,14 +117,21 @@ class _Predictor:
                 partial.write_bytes(heatmap_png(image, strength))
 
 
-def as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
+def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterator[str]:
     """Give the lines of a CSV table, header first, without line ends; `known` is 1 or 0."""
-    yield ",".join(field.name for field in fields(Prediction))
+    names = [field.name for field in fields(Prediction) if field.name != "probabilities"]
+    yield _csv_line([*names, *(f"probability of {name}" for name in classes)])
     for prediction in predictions:
-        text = io.StringIO()
         row = vars(prediction) | {"known": int(prediction.known)}
-        csv.writer(text, lineterminator="").writerow(row.values())
-        yield text.getvalue()
+        yield _csv_line([*(row[name] for name in names), *(prediction.probabilities[name] for name in classes)])
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    """One line; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    cells = [f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell for cell in cells]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
 
 
 def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
@@ -152,12 +157,13 @@ def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: S
     for row in predictions:
         said = row.label if row.known else f"{row.label}?"
         known = "yes" if row.known else "no"
-        figures = f"{row.probability:11.4f}  {row.threshold:9.4f}  {known}"
+        threshold = "likeliest" if row.threshold is None else f"{row.threshold:9.4f}"
+        figures = f"{row.probability:11.4f}  {threshold}  {known}"
         yield f"{_shown(row.image).ljust(wide)}  {said.ljust(label)}  {figures}"
 
 
 def _shown(name: str) -> str:
-    return name if name.isprintable() else repr(name)  # a file name may hold a line end or move the cursor
+    return printable(name)  # a file name may hold a line end or move the cursor
 
 
 def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
@@ -214,7 +220,7 @@ def command(
     heatmap: Annotated[Path | None, typer.Option(help="folder for pictures of where the network looked")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar, no remarks")] = False,
 ) -> None:
-    """Predict photographs: label, probability of the second class, and whether they are of a kind the model knows.
+    """Predict photographs: label, probability (of the second of two classes), and whether the model knows their kind.
 
     Exit status 1 where an image could not be read: it is named at the end and the rest is done.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, printable
 from leaf.similarity.decisions import COLUMNS, NAMES, TEXT
 from leaf.store import read_array, read_classes, read_table
 
@@ -182,4 +182,4 @@ _STAGES: tuple[tuple[str, str, Callable[[Path, int, Sequence[str]], list[tuple[s
 @app.command(epilog="Examples: `leaf why 58`   `leaf why healthy/0017.jpg`")
 def command(image: Annotated[str, typer.Argument(help="an image number, or a source name")]) -> None:
     """Follow one image through every table: what happened to it, and why."""
-    typer.echo(explain(image))
+    typer.echo("\n".join(map(printable, explain(image).splitlines())))

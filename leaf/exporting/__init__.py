@@ -9,7 +9,8 @@ import keras
 from leaf import networks
 from leaf.errors import LeafError
 from leaf.exporting import codalab, onnx, savedmodel
-from leaf.serving.classifier import companions
+from leaf.exporting.savedmodel import Metadata
+from leaf.serving.classifier import Companions, companions
 
 
 @dataclass(frozen=True)
@@ -19,27 +20,29 @@ class Format:
     Attributes:
         name: of the file or folder, beside the model unless another path is given.
         suffixes: what that path may end in; "" for a folder.
-        write: takes the network with probabilities, the threshold and the path.
+        write: takes the network with probabilities, what belongs to it (`metadata`), and the path.
         tensorflow: whether only Keras on TensorFlow can write it.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    write: Callable[[keras.Model, float, Path], None]
+    write: Callable[[keras.Model, Metadata, Path], None]
     tensorflow: bool = True
 
 
 FORMATS = {
     "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: networks.save(model, path), False),
     "savedmodel": Format("savedmodel", ("",), lambda model, _, path: savedmodel.write(model, path)),
-    "onnx": Format("model.onnx", (".onnx",), lambda model, _, path: onnx.write(model, path)),
-    "litert": Format("model.tflite", (".tflite",), lambda model, _, path: savedmodel.write_litert(model, path)),
-    "codalab": Format("codalab", ("", ".zip"), codalab.write),
+    "onnx": Format("model.onnx", (".onnx",), onnx.write),
+    "litert": Format("model.tflite", (".tflite",), savedmodel.write_litert),
+    "codalab": Format(
+        "codalab", ("", ".zip"), lambda model, metadata, path: codalab.write(model, metadata["threshold"], path)
+    ),
 }
 
 
 def export(model: str | Path, form: str, to: Path | None = None) -> str:
-    """Write the network in `model` in another format: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2).
+    """Write the network in `model` in another format: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
 
     Args:
         model: a `.keras` file that `train` saved.
@@ -64,13 +67,31 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; valid for {form}: tensorflow")
     beside = companions(model)
     whole = with_probabilities(networks.load(model, beside.sha256), beside.temperature)
-    chosen.write(whole, beside.threshold, path)
-    lines = [f"{path}: class probabilities of {' and '.join(beside.classes)}; threshold {beside.threshold:g}"]
+    chosen.write(whole, metadata(beside, whole.input_shape[1]), path)
+    decided = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "the likeliest is predicted"
+    lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {decided}"]
     if beside.views > 1:
         lines.append(
             f"it predicts an image as it is; evaluation averaged {beside.views} views (test-time augmentation)"
         )
     return "\n".join(lines)
+
+
+def metadata(beside: Companions, image_size: int) -> Metadata:
+    """What another program has to know to predict as this one does: written into ONNX and LiteRT files.
+
+    The temperature and the softmax are inside the exported network; the threshold, of two classes, and the averaging
+    of `views` are left to whoever runs it.
+    """
+    return {
+        "classes": list(beside.classes),
+        "threshold": beside.threshold if len(beside.classes) == 2 else None,
+        "temperature": beside.temperature,
+        "views": beside.views,
+        "image_size": image_size,
+        "fit": beside.fit,
+        "model_sha256": beside.sha256,
+    }
 
 
 def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:

@@ -1,5 +1,6 @@
 """Write a network as an ONNX file."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from leaf.exporting.savedmodel import Metadata
 from leaf.store import replacing
 
 OPSET = 18
 
 
-def write(model: keras.Model, path: str | Path) -> None:
+def write(model: keras.Model, metadata: Metadata, path: str | Path) -> None:
     """Write `model` to `path` as ONNX: input `images`, output `probabilities`, any number of images.
+
+    The file's metadata holds each entry of `metadata` as JSON, `classes` among them.
 
     tf2onnx leaves two things that onnxruntime cannot run, and both are put right here: TensorFlow's `Erfc` (in the
     exact GELU), an operator that ONNX lacks; and constants that a layer holds as plain tensors (Normalization's
@@ -40,6 +44,7 @@ def write(model: keras.Model, path: str | Path) -> None:
         if value.dtype != tf.resource
     }
     _bind(converted.graph, {name: value.numpy() for name, value in constants.items()})
+    onnx.helper.set_model_props(converted, {name: json.dumps(value) for name, value in metadata.items()})
     onnx.checker.check_model(converted)
     with replacing(path) as partial:
         partial.write_bytes(converted.SerializeToString())

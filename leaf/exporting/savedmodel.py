@@ -1,15 +1,20 @@
 """Write a network as TensorFlow's SavedModel, a folder that runs without Keras and this package, or as LiteRT."""
 
+import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, printable
 from leaf.store import replacing
+
+Metadata: TypeAlias = dict[str, Any]  # what belongs to an exported network (`leaf.exporting.metadata`)
 
 
 def write(model: keras.Model, path: str | Path) -> None:
@@ -18,10 +23,11 @@ def write(model: keras.Model, path: str | Path) -> None:
         model.export(partial, format="tf_saved_model", verbose=False)
 
 
-def write_litert(model: keras.Model, path: str | Path) -> None:
+def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> None:
     """Write `model` to `path` as a LiteRT file (`.tflite`), for phones and small boards, weights in float32.
 
-    For more images than one, resize the input tensor.
+    For more images than one, resize the input tensor. The file is a zip archive too, as TensorFlow's model metadata has
+    it: `labels.txt` holds the class names, one a line, `metadata.json` all of `metadata`.
     """
     import tensorflow as tf
 
@@ -32,6 +38,12 @@ def write_litert(model: keras.Model, path: str | Path) -> None:
         converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
     with replacing(path) as partial:
         partial.write_bytes(converted)
+        with zipfile.ZipFile(partial, "a") as archive:
+            for name, text in {
+                "labels.txt": "\n".join(map(printable, metadata["classes"])) + "\n",
+                "metadata.json": json.dumps(metadata, ensure_ascii=False),
+            }.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
 
 
 @contextmanager

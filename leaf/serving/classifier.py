@@ -1,7 +1,7 @@
 """A trained model with all that belongs to it, ready to predict photographs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -30,21 +30,24 @@ class Prediction:
     Attributes:
         image: the image as it was given: a path, or its number for an array.
         label: the predicted class.
-        probability: of the second class (`unhealthy`), 0 to 1, whatever the label.
-        threshold: the probability from which the second class is predicted.
-        known: False where the image is out-of-distribution, unlike every training image: then label and probability
-            mean nothing.
+        probability: 0 to 1, of the second of two classes (`unhealthy`), whatever the label; of more, of the label.
+        threshold: the probability from which the second class is predicted; None for more than two classes, of which
+            the likeliest is predicted.
+        known: False where the image is out-of-distribution, unlike the training images: check the label.
+        probabilities: of each class, by its name; they add up to 1.
     """
 
     image: str
     label: str
     probability: float
-    threshold: float
+    threshold: float | None
     known: bool
+    probabilities: dict[str, float] = field(default_factory=dict)
 
 
 MODEL = "models/model.keras"
-_DECISION = ("threshold", "temperature", "views")
+_RUN = ("model_sha256", "classes", "fit", "backbone")
+_DECISION = ("threshold", "temperature", "views", "test_accuracy")
 BATCH_SIZE = 64  # images at once, a power of two
 
 
@@ -52,15 +55,16 @@ class Classifier:
     """A trained model with its classes, threshold, temperature and out-of-distribution detector.
 
     Attributes:
-        network: images, float32 (N, S, S, 3) in 0..255, to logits (N, 2).
-        classes: the two labels.
+        network: images, float32 (N, S, S, 3) in 0..255, to logits (N, C).
+        classes: their C names.
         image_size: S, in pixels.
-        threshold: the probability of the second class from which it is predicted.
+        threshold: the probability of the second of two classes from which it is predicted.
         temperature: the logits are divided by it.
         views: test-time augmentation: how many views of an image are averaged unless the caller says otherwise.
         sha256: of the model's file, in hex.
         ood_detector: tells which images are unlike the training images.
         fit: how a photograph becomes a square, as the training images did (key `fit`).
+        backbone, test_accuracy: which network this is, and how good it was found to be; None without a test split.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class Classifier:
         views: int = 1,
         sha256: str = "",
         fit: Fit = "crop",
+        backbone: str = "",
+        test_accuracy: float | None = None,
     ) -> None:
         self.network = network
         self.classes = tuple(classes)
@@ -82,6 +88,8 @@ class Classifier:
         self.views = views
         self.sha256 = sha256
         self.fit = fit
+        self.backbone = backbone
+        self.test_accuracy = test_accuracy
         self.ood_detector = ood_detector
         self._logits_and_features = keras.Model(network.inputs[0], [network.outputs[0], pooled(network)])
 
@@ -103,7 +111,8 @@ class Classifier:
             >>> import leaf
             >>> model = leaf.load("models/model.keras")
             >>> model.predict(["leaf.jpg"])
-            [Prediction(image='leaf.jpg', label='healthy', probability=0.08, threshold=0.5, known=True)]
+            [Prediction(image='leaf.jpg', label='healthy', probability=0.08, threshold=0.5, known=True,
+                        probabilities={'healthy': 0.92, 'unhealthy': 0.08})]
         """
         given = as_list(images)
         rows: list[Prediction] = []
@@ -130,17 +139,23 @@ class Classifier:
             raise LeafError(f"views: {views}; valid: a whole number from 1 to {MAX_VIEWS}")
         images = np.asarray(images, np.float32)
         logits, features = self._predict_batch(images)
-        probability = softmax(logits, self.temperature)[:, 1]
+        probabilities = softmax(logits, self.temperature)
         for number in range(1, views):
             logits, _ = self._predict_batch(tta_view(images, number))
-            probability += softmax(logits, self.temperature)[:, 1]
-        probability /= views
+            probabilities += softmax(logits, self.temperature)
+        probabilities /= views
         if pixels_known is None:
             pixels_known = self.ood_detector.pixels_in_distribution(images)
         known = self.ood_detector.features.contains(features) & pixels_known
-        labels = np.where(probability >= self.threshold, self.classes[1], self.classes[0])
-        rows = zip(names, labels, probability, known, strict=True)
-        return [Prediction(name, str(label), float(p), self.threshold, bool(k)) for name, label, p, k in rows]
+        rows = zip(names, probabilities.tolist(), known.tolist(), strict=True)
+        return [self._prediction(name, each, seen) for name, each, seen in rows]
+
+    def _prediction(self, name: str, probabilities: list[float], known: bool) -> Prediction:
+        two = len(self.classes) == 2
+        label = int(probabilities[1] >= self.threshold) if two else int(np.argmax(probabilities))
+        named = dict(zip(self.classes, probabilities, strict=True))
+        shown = probabilities[1 if two else label]
+        return Prediction(name, self.classes[label], shown, self.threshold if two else None, known, named)
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
         """Show where the network saw the class it predicts: prepared images (N, S, S, 3) to float32 (N, S, S), 0..1."""
@@ -176,6 +191,8 @@ def load(path: str | Path = MODEL) -> Classifier:
         beside.views,
         beside.sha256,
         beside.fit,
+        beside.backbone,
+        beside.test_accuracy,
     )
 
 
@@ -185,12 +202,13 @@ class Companions:
 
     Attributes:
         sha256: of the model file as `train` wrote it, in hex.
-        classes: the two labels.
-        threshold: the probability of the second class from which it is predicted.
+        classes: the class names, the first is label 0.
+        threshold: the probability of the second of two classes from which it is predicted.
         temperature: the logits are divided by it.
         views: how many views of an image were averaged when the model was evaluated.
         ood: the file of the out-of-distribution detector (`leaf.serving.ood`).
         fit: how photographs became squares; `crop` where an older run.json does not say.
+        backbone, test_accuracy: which network it is and how good; empty and None where older files do not say.
     """
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", alias="model_sha256")]
@@ -200,6 +218,8 @@ class Companions:
     views: Annotated[int, Field(ge=1, le=MAX_VIEWS)]
     ood: Path
     fit: Fit = "crop"
+    backbone: str = ""
+    test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 def companions(model: Path) -> Companions:
@@ -210,7 +230,7 @@ def companions(model: Path) -> Companions:
     """
     if not model.is_file():
         raise LeafError(f"{model}: no such file; run `dvc repro` first, or give another model")
-    files = {model.with_name("run.json"): ("model_sha256", "classes", "fit"), _find(model, "decision.json"): _DECISION}
+    files = {model.with_name("run.json"): _RUN, _find(model, "decision.json"): _DECISION}
     values: dict[str, Any] = {"ood": _find(model, "ood.npz")}
     for file, keys in files.items():
         found = read_json(file)

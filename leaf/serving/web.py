@@ -42,6 +42,8 @@ class Health(BaseModel):
     model_sha256: str
     classes: tuple[str, ...]
     image_size: int
+    backbone: str
+    test_accuracy: float | None
 
 
 class Problem(BaseModel):
@@ -130,6 +132,8 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
             status="ok",
             model_sha256=classifier.sha256,
             classes=classifier.classes,
+            backbone=classifier.backbone,
+            test_accuracy=classifier.test_accuracy,
             image_size=classifier.image_size,
         )
 

@@ -1,5 +1,6 @@
 """Every format gives, in its own runtime, the probabilities that `leaf.load` gives."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx as onnx_package
 import pytest
 
 import leaf
@@ -80,6 +82,7 @@ RUNTIMES = {
 }
 
 
+METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "image_size": 32}
 CONVERTERS = [(onnx.write, with_onnx), (savedmodel.write_litert, with_litert)]
 
 
@@ -93,10 +96,20 @@ def test_the_exported_file_gives_the_same_probabilities(trained, photographs, ex
 @pytest.mark.parametrize(("writer", "runtime"), CONVERTERS, ids=["onnx", "litert"])
 def test_exact_gelu_and_normalization_survive(awkward, images, writer, runtime, tmp_path):
     path = tmp_path / "model.file"
-    writer(awkward, path)
+    writer(awkward, METADATA, path)
     expected = np.asarray(awkward(images))
     assert np.ptp(expected[:, 1]) > 1e-4
     assert np.abs(runtime(path, images) - expected).max() < 1e-5
+
+
+def test_an_onnx_file_and_a_litert_file_tell_classes_and_the_rest(awkward, tmp_path):
+    onnx.write(awkward, METADATA, tmp_path / "model.onnx")
+    props = {entry.key: json.loads(entry.value) for entry in onnx_package.load(tmp_path / "model.onnx").metadata_props}
+    assert props == METADATA
+    savedmodel.write_litert(awkward, METADATA, tmp_path / "model.tflite")
+    with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
+        assert json.loads(archive.read("metadata.json")) == METADATA
+        assert archive.read("labels.txt").decode().splitlines() == ["healthy", "rust", "a name\\u000aof two lines"]
 
 
 @pytest.mark.parametrize(("writer", "runtime"), CONVERTERS, ids=["onnx", "litert"])
@@ -104,7 +117,7 @@ def test_maps_of_a_single_pixel_survive(images, writer, runtime, tmp_path):
     """ConvNeXt halves 32 pixels to one: there tf2onnx mixed up the axes of its means."""
     logits = networks.build("convnext_atto", 32, dropout=0)
     network = keras.Model(logits.input, keras.layers.Softmax()(logits.output))
-    writer(network, tmp_path / "model.file")
+    writer(network, METADATA, tmp_path / "model.file")
     given = runtime(tmp_path / "model.file", images)
     assert np.abs(given - np.asarray(network(images))).max() < 1e-5
 

@@ -35,8 +35,11 @@ def stand_in() -> SimpleNamespace:
     def predict_prepared(names, images, views=None):
         means = np.asarray(images, float).mean((1, 2, 3)) / 255
         labels = np.where(means >= 0.5, "unhealthy", "healthy")
-        rows = zip(names, labels, means, strict=True)
-        return [Prediction(name, str(label), float(mean), 0.5, bool(mean > 0)) for name, label, mean in rows]
+        rows = zip(names, labels, means.tolist(), strict=True)
+        return [
+            Prediction(name, str(label), mean, 0.5, bool(mean > 0), {"healthy": 1 - mean, "unhealthy": mean})
+            for name, label, mean in rows
+        ]
 
     return SimpleNamespace(
         predict_prepared=predict_prepared,
@@ -45,6 +48,8 @@ def stand_in() -> SimpleNamespace:
         fit="crop",
         classes=("healthy", "unhealthy"),
         sha256="0" * 64,
+        backbone="convnext_atto",
+        test_accuracy=0.9,
     )
 
 

@@ -9,11 +9,15 @@ import pytest
 from leaf.cli.predict import as_csv, as_json, as_text
 from leaf.serving.classifier import Prediction
 
-ROWS = [Prediction('a, "b".jpg', "healthy", 1 / 3, 0.4, True), Prediction("c.jpg", "unhealthy", 0.9, 0.4, False)]
+CLASSES = ["healthy", "unhealthy"]
+ROWS = [
+    Prediction('a, "b".jpg', "healthy", 1 / 3, 0.4, True, {"healthy": 2 / 3, "unhealthy": 1 / 3}),
+    Prediction("c.jpg", "unhealthy", 0.9, 0.4, False, {"healthy": 0.1, "unhealthy": 0.9}),
+]
 
 
 def test_csv_reads_back_to_the_same_figures():
-    table = list(csv.DictReader(io.StringIO("\n".join(as_csv(ROWS)))))
+    table = list(csv.DictReader(io.StringIO("\n".join(as_csv(ROWS, CLASSES)))))
     assert [(row["image"], float(row["probability"]), row["known"]) for row in table] == [
         ('a, "b".jpg', 1 / 3, "1"),
         ("c.jpg", 0.9, "0"),
@@ -27,7 +31,29 @@ def test_json_is_one_array_of_all_fields():
         "probability": 0.9,
         "threshold": 0.4,
         "known": False,
+        "probabilities": {"healthy": 0.1, "unhealthy": 0.9},
     }
+
+
+def test_csv_has_a_column_of_probabilities_for_each_class():
+    row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
+    (read,) = csv.DictReader(io.StringIO("\n".join(as_csv([row], list(row.probabilities)))))
+    assert (read["threshold"], read["probability of scab"]) == ("", "0.3")
+
+
+@pytest.mark.parametrize("name", ["=cmd|calc.jpg", "+1.jpg", "-1.jpg", "@a.jpg"])
+def test_no_name_is_a_formula_in_a_spreadsheet(name):
+    row = Prediction(name, "healthy", 0.1, 0.4, True, {"healthy": 0.9, "unhealthy": 0.1})
+    assert list(as_csv([row], CLASSES))[1].startswith(f"'{name}")
+
+
+def test_of_more_than_two_classes_the_table_says_that_the_likeliest_is_predicted():
+    row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
+    assert list(as_text([row], ["d.jpg"], ["healthy", "rust", "scab"]))[1].split()[1:4] == [
+        "rust",
+        "0.5000",
+        "likeliest",
+    ]
 
 
 def test_json_of_nothing_is_an_empty_array():

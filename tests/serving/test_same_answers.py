@@ -52,7 +52,7 @@ def server(project, serve):
 def agree(answers, rows):
     for answer, row in zip(answers, rows, strict=True):
         assert (answer["label"], answer["known"], answer["threshold"]) == (row.label, row.known, row.threshold)
-        assert answer["probability"] == pytest.approx(row.probability, abs=1e-6)
+        assert answer["probabilities"] == pytest.approx(row.probabilities, abs=1e-6)
 
 
 def test_the_command_agrees_with_python(project, photographs, rows):
@@ -85,11 +85,11 @@ def test_an_onnx_file_agrees_with_python(project, photographs, rows, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     side = session.get_inputs()[0].shape[1]
     pixels = np.stack([prepare(file, side, file.name) for file in photographs]).astype(np.float32)
-    given = session.run(None, {session.get_inputs()[0].name: pixels})[0][:, 1]
-    np.testing.assert_allclose(given, [row.probability for row in rows], atol=1e-5)
-    assert [bool(value >= row.threshold) for value, row in zip(given, rows, strict=True)] == [
-        row.label == "unhealthy" for row in rows
-    ]
+    given = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    np.testing.assert_allclose(given, [list(row.probabilities.values()) for row in rows], atol=1e-5)
+    told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["classes"] == list(rows[0].probabilities)
+    assert (told["threshold"], told["image_size"], told["fit"]) == (rows[0].threshold, side, "crop")
 
 
 def _post(address, content):

@@ -34,6 +34,7 @@ def test_an_answer_has_the_fields_of_a_prediction(client, picture):
         "probability": pytest.approx(100 / 255),
         "threshold": 0.5,
         "known": True,
+        "probabilities": {"healthy": pytest.approx(1 - 100 / 255), "unhealthy": pytest.approx(100 / 255)},
     }
 
 
@@ -183,6 +184,8 @@ def test_health_names_the_model(client):
         "model_sha256": "0" * 64,
         "classes": ["healthy", "unhealthy"],
         "image_size": 16,
+        "backbone": "convnext_atto",
+        "test_accuracy": 0.9,
     }
 
 

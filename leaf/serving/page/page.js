@@ -19,6 +19,7 @@ function add(files) {
     const address = URL.createObjectURL(file);
     photograph.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
     photograph.src = address;
+    card.dataset.number = -added - cards.length;
     waiting.push({ file, card });
     cards.push(card);
   }
@@ -28,7 +29,17 @@ function add(files) {
 }
 
 function next() {
-  summary.textContent = done < added ? `${done} of ${added} predicted` : added ? `${added} predicted` : "";
+  const cards = [...answers.children];
+  const counts = new Map();
+  for (const { dataset } of cards) {
+    if (dataset.label) counts.set(dataset.label, (counts.get(dataset.label) || 0) + 1);
+  }
+  const broken = cards.filter(({ dataset }) => dataset.state === "broken").length;
+  const parts = [...counts].sort(([one], [other]) => one.localeCompare(other)).map(([name, count]) => `${count} ${name}`);
+  if (broken) parts.push(`${broken} not read`);
+  const many = done < added ? `${done} of ${added} predicted` : added ? `${added} predicted` : "";
+  summary.textContent = parts.length ? `${many}: ${parts.join(", ")}` : many;
+  document.getElementById("tools").hidden = !done;
   while (running < AT_ONCE && waiting.length) {
     running += 1;
     const { file, card } = waiting.shift();
@@ -57,23 +68,53 @@ async function predict(file, card) {
   offerHeat(card, file);
 }
 
-function show(card, { label, probability, threshold, known }) {
-  const second = probability >= threshold;
-  card.dataset.state = known ? (second ? "second" : "first") : "unknown";
-  const scale = card.querySelector(".scale");
-  if (known) {
-    card.querySelector(".label").textContent = label;
-    card.querySelector(".filled").style.width = `${100 * probability}%`;
-    card.querySelector(".threshold").style.left = `${100 * threshold}%`;
-    scale.hidden = false;
-  } else {
-    card.querySelector(".label").textContent = "Not a leaf that this model knows";
-  }
+function show(card, answer) {
+  const { label, probability, threshold, known, probabilities } = answer;
+  const names = Object.keys(probabilities);
+  card.answer = answer;
+  card.dataset.label = label;
+  card.dataset.state = known ? (label === names[0] ? "first" : "second") : "unknown";
+  card.querySelector(".label").textContent = known ? label : `${label}?`;
+  card.querySelector(".filled").style.width = `${100 * probability}%`;
+  card.querySelector(".threshold").hidden = threshold === null;
+  if (threshold !== null) card.querySelector(".threshold").style.left = `${100 * threshold}%`;
+  card.querySelector(".scale").hidden = false;
   const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`;
-  const name = card.closest("ol").dataset.second;
+  const likeliest = Object.entries(probabilities).sort(([, one], [, other]) => other - one).slice(0, 3);
+  const figures = threshold !== null
+    ? `${percent(probability)} likely ${names[1]} (limit ${percent(threshold)})`
+    : likeliest.map(([name, value]) => `${percent(value)} ${name}`).join(", ");
   card.querySelector(".figures").textContent = known
-    ? `${percent(probability)} likely ${name} (limit ${percent(threshold)})`
-    : `Unlike every photograph it learned from. It would say ${label}, which means nothing here.`;
+    ? figures
+    : `Unlike the photographs it learned from: check the label. ${figures}`;
+}
+
+function sorted(by) {
+  const cards = [...answers.children];
+  const keys = {
+    added: (card) => card.dataset.number,
+    label: (card) => card.dataset.label || "\uffff",
+    probability: (card) => (card.answer ? -card.answer.probability : 2),
+  };
+  const compare = (one, other) => (by === "label" ? one.localeCompare(other) : Number(one) - Number(other));
+  cards.sort((one, other) => compare(keys[by](one), keys[by](other)));
+  answers.append(...cards);
+}
+
+// A cell as a spreadsheet reads it: quoted, and never taken for a formula.
+function cell(value) {
+  const text = String(value ?? "");
+  return `"${(/^[=+@-]/.test(text) && typeof value === "string" ? `'${text}` : text).replaceAll('"', '""')}"`;
+}
+
+function table() {
+  const rows = [...answers.children].filter((card) => card.answer).map((card) => card.answer);
+  const names = rows.length ? Object.keys(rows[0].probabilities) : [];
+  const head = ["image", "label", "probability", "threshold", "known", ...names.map((name) => `probability of ${name}`)];
+  const lines = rows.map(({ image, label, probability, threshold, known, probabilities }) => [
+    image, label, probability, threshold, known ? 1 : 0, ...names.map((name) => probabilities[name]),
+  ]);
+  return [head, ...lines].map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }
 
 function offerHeat(card, file) {
@@ -112,4 +153,15 @@ window.addEventListener("drop", (event) => {
   add([...event.dataTransfer.files]);
 });
 window.addEventListener("paste", (event) => add([...event.clipboardData.files]));
-fetch("/health").then((answer) => answer.json()).then(({ classes }) => { answers.dataset.second = classes[1]; });
+document.getElementById("sort").addEventListener("change", ({ target }) => sorted(target.value));
+document.getElementById("csv").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
+  link.download = "answers.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+fetch("/health").then((answer) => answer.json()).then(({ backbone, classes, test_accuracy: accuracy }) => {
+  const good = accuracy === null ? "" : `, right in ${(100 * accuracy).toFixed(1)}\u00a0% of its test photographs`;
+  document.getElementById("model").textContent = `${backbone} for ${classes.length} classes${good}`;
+});
