@@ -31,6 +31,8 @@ def make_project(folder: Path, pipeline: Path) -> None:
     for name in ("ingested", "cleaned", "split", "balanced"):
         (folder / "data" / name).mkdir(parents=True)
     np.save(folder / "data/ingested/images.npy", images)
+    classes = {"label": [0, 1], "name": ["healthy", "unhealthy"], "images": np.bincount(labels)}
+    pd.DataFrame(classes).to_csv(folder / "data/ingested/classes.csv", index=False)
     pd.DataFrame({"image": range(48), "label": labels}).to_csv(folder / "data/cleaned/decisions.csv", index=False)
     split = ["train"] * TRAIN + ["validation"] * 16
     pd.DataFrame({"image": range(48), "split": split}).to_csv(folder / "data/split/splits.csv", index=False)

@@ -63,9 +63,7 @@ def equal_weights(one: Any, other: Any) -> bool:
 
 
 def test_it_stops_early_where_nothing_gets_better(network: Any, dataset: Any) -> None:
-    still = replace(
-        RECIPE, patience=2, learning_rate=replace(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
-    )
+    still = replace(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
     _, result = fit(network, dataset, replace(RECIPE, patience=2, epochs=9, learning_rate=still))
     assert result.stopped == "early"
     assert len(result.history) == result.best["epoch"] + 2
