@@ -2,13 +2,16 @@
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from leaf import params
 from leaf.cli.check import check
 from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments
+from leaf.store import replacing
 
 app = typer.Typer()
 
@@ -26,7 +29,8 @@ def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool =
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
     """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`.
 
-    All are checked first, before DVC deletes anything; of the first it is said what `leaf check` says.
+    All are checked first, before DVC deletes anything; of the first it is said what `leaf check` says. After a run that
+    failed in the workspace, parameters, metrics and outputs are as before it.
     """
     taken = _existing() & rows.keys()
     if taken and not force:
@@ -44,10 +48,27 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
             command += ["--set-param", setting]
         if temp:
             command.append("--temp")
+        before = _workspace()
         status = subprocess.run(command, check=False).returncode
         if status:
+            if not temp:
+                _restore(before)
             return status
     return 0
+
+
+def _workspace() -> dict[Path, bytes]:
+    """What DVC rewrites as it runs, but for outputs, which its cache holds."""
+    paths = [Path(params.PARAMS_FILE), Path("dvc.lock"), *Path("metrics").glob("*.json")]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
+
+
+def _restore(before: Mapping[Path, bytes]) -> None:
+    for path, content in before.items():
+        with replacing(path) as partial:
+            partial.write_bytes(content)
+    subprocess.run(["dvc", "checkout", "--quiet"], check=False, capture_output=True)
+    typer.echo("the run failed; params.yaml, metrics and outputs are as before", err=True)
 
 
 def list_experiments() -> str:

@@ -172,3 +172,16 @@ def test_a_hostile_value_reaches_no_shell(project, tmp_path):
     for key, value in values.items():
         project.run("dvc", "exp", "run", "--temp", "-S", f"{key}={json.dumps(value)}", status=None)
     assert not target.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_leaves_the_workspace_as_it_was(project):
+    def state():
+        names = ("params.yaml", "dvc.lock", "models/model.keras", "data/split/splits.csv", "metrics/evaluate.json")
+        return {name: (project.folder / name).read_bytes() for name in names}
+
+    before = state()
+    done = project.run("leaf", "run", "plain", "-S", "backbone=nosuch", "-S", "split_seed=7", status=None)
+    assert done.returncode
+    assert "params.yaml, metrics and outputs are as before" in done.stderr
+    assert state() == before

@@ -158,9 +158,9 @@ def small_clone(clone, small):
 def test_dvc_trains_by_the_line(name, settings, small_clone):
     _, classes, images = LAYOUTS[name]
     chosen = [f"{key}='{value}'" for key, _, value in (word.partition("=") for word in settings(name))]
-    small_clone.run("dvc", "exp", "run", *(word for setting in chosen for word in ("-S", setting)))
-    metrics = small_clone.folder / "metrics"
-    read = {name: json.loads((metrics / f"{name}.json").read_text()) for name in ("ingest", "train")}
-    assert (read["ingest"]["images"], len(read["ingest"]["classes"])) == (images, classes)
-    assert read["train"]["epochs"] == 1
+    small_clone.run("dvc", "exp", "run", *(word for setting in chosen for word in ("-S", setting)), "train")
+    metrics, models = small_clone.folder / "metrics", small_clone.folder / "models"
+    ingested, run = (json.loads(path.read_text()) for path in (metrics / "ingest.json", models / "run.json"))
+    assert (ingested["images"], len(ingested["classes"])) == (images, classes)
+    assert (run["epochs"], len(run["classes"])) == (1, classes)
     small_clone.run("git", "checkout", "--quiet", ".")
