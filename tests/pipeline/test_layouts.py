@@ -153,6 +153,7 @@ def small_clone(clone, small):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_dvc_trains_by_the_line(name, settings, small_clone):
