@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from filelock import FileLock
+
+sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves the folder out
+from warm import Warm
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:  # the workers fill the cores: one thread for each, set before numpy and TensorFlow start theirs
@@ -107,15 +110,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class Clone:
-    """A clone of the project, in which commands run as a person would type them."""
+    """A clone of the project, in which commands run as a person would type them; `programs` stands first on PATH."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
+        self.programs = programs
 
     @classmethod
-    def made(cls, folder: Path) -> "Clone":
+    def made(cls, folder: Path, programs: Path) -> "Clone":
         """A fresh clone in `folder`, with the changes of the working tree on top, not yet committed."""
-        self = cls(folder)
+        self = cls(folder, programs)
         self.run("git", "clone", "--quiet", str(ROOT), str(folder), cwd=folder.parent)
         changed = self.run("git", "ls-files", "-mo", "--exclude-standard", "-z", cwd=ROOT).stdout.split("\0")
         for name in filter(None, changed):
@@ -132,7 +136,7 @@ class Clone:
     def copy(self, folder: Path) -> "Clone":
         """The same with all that ran in it, once more."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Clone(folder)
+        return Clone(folder, self.programs)
 
     def run(self, *command: str, status: int | None = 0, cwd: Path | None = None, **variables: str):
         """Run a command in the clone; `status` is the exit status it must have, None for any."""
@@ -147,7 +151,7 @@ class Clone:
         """The environment of a person who activated the virtual environment, with caches of the test's own."""
         return {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(map(str, (self.programs, Path(sys.executable).parent, os.environ["PATH"]))),
             "PYTHONPATH": str(self.folder),  # `leaf` is the clone's own
             "COLUMNS": "200",
             "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -184,9 +188,17 @@ def small() -> dict:
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory) -> Callable[[str], Clone]:
+def programs(tmp_path_factory) -> Iterator[Path]:
+    """A folder with the programs `python` and `leaf` that need not import TensorFlow anew."""
+    warm = Warm(tmp_path_factory.mktemp("programs"))
+    yield warm.folder
+    warm.stop()
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory, programs) -> Callable[[str], Clone]:
     """Make a fresh clone under a name."""
-    return lambda name: Clone.made(tmp_path_factory.mktemp(name) / "project")
+    return lambda name: Clone.made(tmp_path_factory.mktemp(name) / "project", programs)
 
 
 @pytest.fixture(scope="session")
@@ -209,17 +221,17 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
 
 
 @pytest.fixture(scope="session")
-def project(once, tmp_path_factory) -> Clone:
+def project(once, tmp_path_factory, programs) -> Clone:
     """A fresh clone in which `dvc repro` ran at a small size, its metrics and lock committed."""
 
     def make(folder: Path) -> None:
-        made = Clone.made(folder / "project")
+        made = Clone.made(folder / "project", programs)
         made.set(**SMALL)
         made.commit("a small run")
         made.run("dvc", "repro")
         made.commit("baseline")
 
-    return Clone(once("small", make) / "project").copy(tmp_path_factory.mktemp("small") / "project")
+    return Clone(once("small", make) / "project", programs).copy(tmp_path_factory.mktemp("small") / "project")
 
 
 @pytest.fixture(scope="session")

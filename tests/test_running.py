@@ -1,6 +1,7 @@
 """How the tests run, by tests/conftest.py: a long test without its mark fails, a shared folder is made once."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ def test_a_long_test_without_its_mark_fails_and_a_shared_folder_is_made_once(tmp
     (tmp_path / "tests").mkdir()
     limited = CONFTEST.read_text(encoding="utf-8").replace('"clock": 60', '"clock": 0.4')
     (tmp_path / "tests" / "conftest.py").write_text(limited, encoding="utf-8")
+    shutil.copy(CONFTEST.with_name("warm.py"), tmp_path / "tests")
     (tmp_path / "tests" / "test_some.py").write_text(TESTS, encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["slow: x"]\n')
     command = [sys.executable, "-m", "pytest", "-p", "xdist", *workers, "--slowest", "slowest.md"]

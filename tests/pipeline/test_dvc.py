@@ -140,7 +140,7 @@ def test_dvc_sees_the_data_that_is_added_under_data_raw(clone):
 def test_the_same_seed_gives_the_same_files_byte_for_byte(project, clone):
     again = clone("again")
     again.set(**yaml.safe_load((project.folder / "params.yaml").read_text()))
-    again.run("dvc", "repro")
+    again.run("dvc", "repro", COLD="1")  # `project` was made in forks of one process, this is in processes of their own
     first, second = (yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"] for made in (project, again))
     for stage, entry in first.items():
         assert entry["outs"] == second[stage]["outs"], stage
