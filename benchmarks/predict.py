@@ -38,7 +38,7 @@ from leaf.serving.classifier import BATCH_SIZE, Classifier
 
 CLIENTS = 8
 # (files, repeats over all of them, requests one at a time, requests under load)
-SIZES = {"tiny": (64, 1, 5, 40), "bench": (1000, 5, 100, 200), "full": (1000, 15, 500, 1000)}
+SIZES = {"tiny": (64, 1, 5, 200), "bench": (1000, 5, 100, 200), "full": (1000, 15, 500, 1000)}
 SIDE = 96
 
 

@@ -32,6 +32,7 @@ SMALL = {
     "image_size": 32,
     "epochs": 2,
     "batch_size": 64,
+    "backbone": "cnn_small",  # the default network: tests/runner/test_pipeline.py
 }
 
 FLAGS = [

@@ -174,25 +174,27 @@ def test_what_is_said_to_run_a_command_elsewhere_runs_it():
 
 
 @pytest.fixture(scope="module")
-def home(clone, small, tmp_path_factory):
+def home(once, clone, small):
     """A person's home: photographs of their own, and the project, cloned and run once by `make run` at a small size."""
-    folder = tmp_path_factory.mktemp("home")
+    return once("home", lambda folder: _settle(folder, clone, small))
+
+
+def _settle(folder, clone, small):
     (folder / ".gitconfig").write_text("[user]\n  name = A Person\n  email = person@example.org\n")
     (folder / "mnt").mkdir()
     _photographs(folder / "me")
     venv.create(folder / "venv")  # `python` there sees the packages of this one; nothing is installed anew
     packages = next(folder.glob("venv/lib/python*/site-packages"))
-    (packages / "outer.pth").write_text(sysconfig.get_path("purelib"))
+    (packages / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})")
     (folder / "venv/installed").touch()
     origin = clone("documented")
-    origin.set(**small | {"backbone": "cnn_small", "epochs": 1})
+    origin.set(**small | {"epochs": 1})
     origin.run("dvc", "cache", "dir", str(folder / "cache"))  # pages share trainings through DVC's run cache
     origin.run("git", "checkout", "--quiet", "-B", "main")
     origin.commit("a small size")
     origin.folder.rename(folder / "origin")
     first = "git clone <this repository> leaf && cd leaf\nmake run\ngit commit -qam 'Baseline on this machine'"
     _type(first.splitlines(), folder, folder / "finished")
-    return folder
 
 
 def _photographs(folder):
@@ -209,13 +211,18 @@ def _photographs(folder):
     np.savez(folder / "public_data.npz", data=images.astype(np.float32), labels=names)
 
 
-def _type(typed, home, folder):
-    """Type commands into one shell in `folder`, as a person who has the environment active and a home of their own."""
+def _type(typed, home, folder, programs=None):
+    """Type commands into one shell in `folder`, as a person who has the environment active and a home of their own.
+
+    The folder `programs` stands first on PATH; `make` alone puts another before it.
+    """
+    first = f"{programs}{os.pathsep}" if programs else ""
     folder.mkdir(exist_ok=True)
     replaced = {
         "<this repository> leaf && cd leaf": f"{home}/origin leaf && cd leaf && cp -r {home}/venv .venv",
         "/home/me": f"{home}/me",
         "/mnt": f"{home}/mnt",
+        "bin/activate": f"bin/activate && PATH={first}$PATH",
     }
     script = ["set -o pipefail"]
     for command in typed:
@@ -226,7 +233,7 @@ def _type(typed, home, folder):
     project = folder if (folder / "dvc.yaml").is_file() else folder / "leaf"
     environment = {
         **os.environ,
-        "PATH": f"{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{first}{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # the tests of the runner set it for all that follow them
@@ -240,10 +247,15 @@ def _type(typed, home, folder):
     return done.stdout
 
 
+LONGEST_FIRST = sorted(PAGES, key=lambda page: -len(list(commands(page))))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_the_commands_of_a_page_run_one_after_another(page, home, tmp_path):
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.xdist_group(page.name), id=page.name) for page in LONGEST_FIRST]
+)
+def test_the_commands_of_a_page_run_one_after_another(page, home, programs, tmp_path):
     typed = [command for command in commands(page) if not elsewhere(command)]
     if not typed:
         return
@@ -255,5 +267,5 @@ def test_the_commands_of_a_page_run_one_after_another(page, home, tmp_path):
         for name in ("leaf.jpg", "photographs/a.jpg", "field/north/b.jpg", "a.jpg", "b.png", "last", "c.png"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Image.open(home / "me/new_leaf.jpg").save(folder / name, format="PNG" if name.endswith("g") else "JPEG")
-    output = _type(typed, home, folder)
+    output = _type(typed, home, folder, programs)
     assert output.count("$ ") >= len(typed)

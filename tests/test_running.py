@@ -1,7 +1,8 @@
-"""How the tests run, by tests/conftest.py: a long test without its mark fails, a shared folder is made once."""
+"""How the tests run: a long test without its mark fails, a shared folder is made once, a fork does as a process."""
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,27 @@ def test_a_long_test_without_its_mark_fails_and_a_shared_folder_is_made_once(tmp
     assert "10 passed, 1 error" in done.stdout
     assert "test_some.py::test_long took " in done.stdout
     assert "| `tests/test_some.py::test_long_and_marked` |" in (tmp_path / "slowest.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["-m", "stages.split"], ["-c", "print(7)"]], ids=" ".join)
+def test_a_fork_prints_and_ends_as_a_process_of_its_own(programs, tmp_path, command):
+    plain = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(CONFTEST.parents[1])}
+    said = []
+    for variables in (plain, plain | {"COLD": "1"}):
+        done = subprocess.run(["python", *command], cwd=tmp_path, env=variables, capture_output=True, text=True)
+        said.append((done.returncode, done.stdout, done.stderr.splitlines()[-1:]))
+    assert said[0] == said[1]
+
+
+@pytest.mark.slow
+def test_a_signal_reaches_the_fork_and_who_asked_ends_by_it(programs, tmp_path):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/__init__.py").touch()
+    (tmp_path / "stages/sleep.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(99)\n")
+    plain = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    command = [programs / "python", "-m", "stages.sleep"]
+    with subprocess.Popen(command, cwd=tmp_path, env=plain, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout.readline() == "ready\n"
+        asking.terminate()
+        assert asking.wait(10) == -signal.SIGTERM

@@ -5,6 +5,7 @@ stage or a command of leaf runs in a fork, with its own folder, environment, str
 the leaf of its PYTHONPATH. Everything else runs in the real Python, and so does what has COLD in its environment.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -69,17 +70,18 @@ def serve(folder: Path) -> None:
     assert len(list(Path("/proc/self/task").iterdir())) == 1  # a fork keeps none but the one that forks
     gc.collect()
     gc.freeze()  # collected by a fork, the memory would be copied
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody awaits these forks
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(str(folder / "new"))
         listening.listen()
         (folder / "new").rename(folder / "socket")
         while True:
             asked, _ = listening.accept()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:  # those that have ended since
+                    pass
             with asked:
                 if os.fork() == 0:
                     listening.close()
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     attend(asked)
                     return
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800), pyt
 
 
 @pytest.fixture(scope="module")
-def small(clone: Callable[[str], Any], sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def small(clone: Callable[[str], Any], programs: Path, sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone at the small size, with an origin, a DVC remote and a target for each engine; nothing has run."""
     made = clone("engines")
     made.set(**SMALL)
@@ -26,7 +26,7 @@ def small(clone: Callable[[str], Any], sshd: Sshd, tmp_path_factory: pytest.Temp
     run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
     project.git("remote", "set-url", "origin", str(home / "origin.git"))
     run("dvc", "remote", "add", "-q", "-d", "store", str(home / "store"), cwd=project.path)
-    shell = {"python": sys.executable, "path": [str(Path(sys.executable).parent)]}
+    shell = {"python": sys.executable, "path": [str(programs), str(Path(sys.executable).parent)]}
     slurm = {"engine": "slurm", "folder": str(home / "slurm"), **shell}
     jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     targets = {
@@ -70,7 +70,7 @@ def test_dvc_lists_them_and_takes_one_over_with_its_model(everywhere: Project) -
 
 
 def test_one_training_runs_on_two_nodes(everywhere: Project) -> None:
-    settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel"]
+    settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel", "-S", "backbone=cnn_small"]
     everywhere.leaf("submit", "--on", "pair", "--name", "pair", *settings)
     fetched(everywhere, "pair")
     assert "2 epochs on 2 devices" in everywhere.leaf("logs", "pair")

@@ -11,6 +11,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "predict.py"
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_of_200_requests_by_8_clients_none_is_lost_and_the_median_stays_under_its_bound():
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), "--size", "bench", "--no-record"], capture_output=True, text=True
