@@ -14,8 +14,8 @@ $(shell rm -f $(VENV)/installed)
 endif
 endif
 
-# A worker for each core and one that waits; each file's tests stay together, in the order of tests/conftest.py.
-WORKERS := -n auto --dist loadgroup --no-loadscope-reorder
+# A worker for each core and one that waits; tests/conftest.py says which tests stay together, and in which order.
+WORKERS := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-full quick verify docs lint bench bench-full

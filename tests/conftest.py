@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -54,18 +53,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slowest", metavar="FILE", help="write the table of the forty slowest tests")
 
 
+# What goes to one worker: a file for the sake of its fixtures, but two files where they share a Slurm, and a test where
+# the fixtures are shared by all workers.
+TOGETHER = {"tests/runner/test_pipeline.py": "cluster", "tests/runner/test_slurm.py": "cluster"}
+APART = ("::test_the_commands_of_a_page_run_one_after_another[", "::test_a_script_runs_and_measures_what_it_names[")
+
+
+def group(name: str) -> str:
+    """The tests of the same group go to the same worker; `name` is a test's."""
+    file = name.partition("::")[0]
+    return name if any(part in name for part in APART) else TOGETHER.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores: one of them mostly waits, for Slurm, a server or a killed process."""
     return (os.cpu_count() or 1) + 1
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out the groups in the order of the tests; the marks of --dist loadgroup have no effect under pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file goes to one worker, for the sake of its fixtures; groups of several files start first, slow ones next."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, item.path not in slow))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+    """What waits starts first, then pages and scripts, then files with slow tests."""
+    slow = {group(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    kinds = {name: (name != "cluster", "::" not in name, name not in slow) for name in {group(i.nodeid) for i in items}}
+    items.sort(key=lambda item: kinds[group(item.nodeid)])
 
 
 def spent() -> dict[str, float]:
@@ -92,7 +114,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytes
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    TOOK[re.sub(r"@[\w./-]+$", "", report.nodeid)] += report.duration  # a worker adds the group
+    TOOK[report.nodeid] += report.duration
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

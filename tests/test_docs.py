@@ -252,9 +252,7 @@ LONGEST_FIRST = sorted(PAGES, key=lambda page: -len(list(commands(page))))
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.xdist_group(page.name), id=page.name) for page in LONGEST_FIRST]
-)
+@pytest.mark.parametrize("page", LONGEST_FIRST, ids=lambda page: page.name)
 def test_the_commands_of_a_page_run_one_after_another(page, home, programs, tmp_path):
     typed = [command for command in commands(page) if not elsewhere(command)]
     if not typed:

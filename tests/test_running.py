@@ -10,62 +10,70 @@ from pathlib import Path
 import pytest
 
 CONFTEST = Path(__file__).with_name("conftest.py")
-TESTS = """
+LONG = """
+import time
+
+import pytest
+
+
+def work():
+    begun = time.process_time()
+    while time.process_time() - begun < 1:
+        pass
+
+
+def test_long():
+    work()
+
+
+@pytest.mark.slow
+def test_long_and_marked():
+    work()
+"""
+SHARING = """
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 
-def test_long():
-    time.sleep(0.5)
-
-
-@pytest.mark.slow
-def test_long_and_marked():
-    time.sleep(0.5)
-
-
 @pytest.mark.parametrize("number", range(4))
-@pytest.mark.xdist_group("a")
-def test_a(once, number):
-    check(once)
-
-
-@pytest.mark.parametrize("number", range(4))
-@pytest.mark.xdist_group("b")
-def test_b(once, number):
-    check(once)
-
-
-def check(once):
+def test_shared(once, number):
     def make(folder):
-        with Path(__file__).with_name("made").open("a") as log:
+        with Path("made").open("a") as log:
             log.write("x")
-        time.sleep(0.2)
+        time.sleep(0.1)
         (folder / "whole").touch()
 
     assert (once("thing", make) / "whole").exists()
-    assert Path(__file__).with_name("made").read_text() == "x"
+    with Path("workers").open("a") as log:
+        print(Path(__file__).name, os.environ.get("PYTEST_XDIST_WORKER"), file=log)
 """
 
 
-@pytest.mark.parametrize("workers", [["-n", "0"], ["-n", "2", "--dist", "loadgroup"]], ids=["alone", "side by side"])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_long_test_without_its_mark_fails_and_a_shared_folder_is_made_once(tmp_path, workers):
-    (tmp_path / "tests").mkdir()
-    limited = CONFTEST.read_text(encoding="utf-8").replace('"clock": 60', '"clock": 0.4')
-    (tmp_path / "tests" / "conftest.py").write_text(limited, encoding="utf-8")
-    shutil.copy(CONFTEST.with_name("warm.py"), tmp_path / "tests")
-    (tmp_path / "tests" / "test_some.py").write_text(TESTS, encoding="utf-8")
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    limited = CONFTEST.read_text(encoding="utf-8").replace('"processor": 10', '"processor": 0.8')
+    (tests / "conftest.py").write_text(limited, encoding="utf-8")
+    shutil.copy(CONFTEST.with_name("warm.py"), tests)
+    for name, text in {"long": LONG, "a": SHARING, "b": SHARING, "c": SHARING}.items():
+        (tests / f"test_{name}.py").write_text(text, encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["slow: x"]\n')
-    command = [sys.executable, "-m", "pytest", "-p", "xdist", *workers, "--slowest", "slowest.md"]
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-n", str(workers), "--dist", "loadscope"]
     plain = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     plain = {name: value for name, value in plain.items() if not name.startswith("PYTEST_XDIST")}
-    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--slowest", "slowest.md"], cwd=tmp_path, env=plain, capture_output=True, text=True
+    )
     assert done.returncode == 1, done.stdout
-    assert "10 passed, 1 error" in done.stdout
-    assert "test_some.py::test_long took " in done.stdout
-    assert "| `tests/test_some.py::test_long_and_marked` |" in (tmp_path / "slowest.md").read_text()
+    assert "14 passed, 1 error" in done.stdout
+    assert "test_long.py::test_long took " in done.stdout
+    assert "| `tests/test_long.py::test_long_and_marked` |" in (tmp_path / "slowest.md").read_text()
+    assert (tmp_path / "made").read_text() == "x"
+    assert len(set((tmp_path / "workers").read_text().splitlines())) == 3  # no file ran in two workers
 
 
 @pytest.mark.slow

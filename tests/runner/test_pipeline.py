@@ -13,7 +13,7 @@ from tiny import Project, run
 
 SMALL = {"drawn": {"images": 208, "size": 32}, "outlier_copies": 4, "image_size": 32, "epochs": 2, "batch_size": 64}
 ENGINES = ("local", "ssh", "slurm")
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800), pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

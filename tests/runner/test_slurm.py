@@ -11,7 +11,7 @@ from cluster import NODES, Cluster
 from servers import await_true
 from tiny import Project, expected, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 
 def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys: object) -> Project:
