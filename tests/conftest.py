@@ -152,6 +152,7 @@ class Clone:
                 shutil.copy2(ROOT / name, target)
             else:
                 target.unlink(missing_ok=True)
+        self.run("git", "checkout", "--quiet", "-B", "main")
         self.run("git", "config", "user.name", "A Person")
         self.run("git", "config", "user.email", "person@example.org")
         return self

@@ -190,7 +190,6 @@ def _settle(folder, clone, small):
     origin = clone("documented")
     origin.set(**small | {"epochs": 1})
     origin.run("dvc", "cache", "dir", str(folder / "cache"))  # pages share trainings through DVC's run cache
-    origin.run("git", "checkout", "--quiet", "-B", "main")
     origin.commit("a small size")
     origin.folder.rename(folder / "origin")
     first = "git clone <this repository> leaf && cd leaf\nmake run\ngit commit -qam 'Baseline on this machine'"

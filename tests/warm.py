@@ -53,18 +53,17 @@ class Warm:
             (folder / name).chmod(0o755)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment["OPENBLAS_NUM_THREADS"] = "1"  # no thread but the one that forks
-        self.process = subprocess.Popen([sys.executable, __file__, folder], env=environment, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen([sys.executable, __file__, folder], env=environment, stdin=subprocess.PIPE)
         while not (folder / "socket").exists():
             assert self.process.poll() is None
             time.sleep(0.05)
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+        self.process.communicate()
 
 
 def serve(folder: Path) -> None:
-    """Import, then fork for each that asks; returns in the forks alone."""
+    """Import, then fork for each that asks, until standard input ends: so does who started it."""
     for name in IMPORTED:
         importlib.import_module(name)
     assert len(list(Path("/proc/self/task").iterdir())) == 1  # a fork keeps none but the one that forks
@@ -74,7 +73,7 @@ def serve(folder: Path) -> None:
         listening.bind(str(folder / "new"))
         listening.listen()
         (folder / "new").rename(folder / "socket")
-        while True:
+        while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
             asked, _ = listening.accept()
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:  # those that have ended since

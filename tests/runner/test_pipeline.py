@@ -1,6 +1,7 @@
 """The true pipeline at a small size, on every engine: the same bits everywhere; and one training over two nodes."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,14 +27,20 @@ def small(clone: Callable[[str], Any], programs: Path, sshd: Sshd, tmp_path_fact
     run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
     project.git("remote", "set-url", "origin", str(home / "origin.git"))
     run("dvc", "remote", "add", "-q", "-d", "store", str(home / "store"), cwd=project.path)
-    shell = {"python": sys.executable, "path": [str(programs), str(Path(sys.executable).parent)]}
+    # The number of threads decides the order of sums, and so the last bits.
+    threads = {name: value for name, value in os.environ.items() if name.endswith("_THREADS")}
+    shell = {
+        "python": sys.executable,
+        "path": [str(programs), str(Path(sys.executable).parent)],
+        "environment": threads,
+    }
     slurm = {"engine": "slurm", "folder": str(home / "slurm"), **shell}
     jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     targets = {
         "local": {"engine": "local"},
         "ssh": {"engine": "ssh", "host": "box", "ssh_config": str(sshd.config), "folder": str(home / "ssh"), **shell},
         "slurm": slurm,
-        "pair": {**slurm, "nodes": 2, "environment": jax},
+        "pair": {**slurm, "nodes": 2, "environment": threads | jax},
     }
     project.commit(**{"runner.yaml": json.dumps({"targets": targets})})
     return project
