@@ -14,8 +14,8 @@ import keras
 from keras import layers
 
 from leaf.errors import LeafError
+from leaf.networks import layers as own_layers
 from leaf.networks import registry
-from leaf.networks.layers import LayerScale
 from leaf.networks.transfer import freeze, load_pretrained
 
 
@@ -142,10 +142,13 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     Returns:
         A model with the same operations in the same order. A convolution with one group a channel has become a
         DepthwiseConv2D, which TensorFlow runs several times faster on a CPU; a Normalization by fixed numbers has
-        become a Rescaling, which exports without extra inputs.
+        become a Rescaling, which exports without extra inputs; LayerNormalization and GELU have become ours.
     """
     names = _Names(name)
-    serialized = {id(each): _new_layer(_serialized(each), names, seed, precision) for each in model.operations}
+    serialized = {
+        id(each): _new_layer(_serialized(each), names, seed, precision, compiled=not rematerialize)
+        for each in model.operations
+    }
     remat = _rematerializable(list(serialized.values())) if rematerialize else []
     made: dict[int, keras.Operation] = {}
 
@@ -190,22 +193,32 @@ class _Names:
         return f"{self.prefix}_{kind}_{self.count[kind]}"
 
 
-def _new_layer(layer: dict[str, Any], names: _Names, seed: int, precision: str) -> dict[str, Any]:
-    """Give the serialized `layer` with its new name, seeds, precision and class, and so the layers that it holds."""
+def _new_layer(layer: dict[str, Any], names: _Names, seed: int, precision: str, compiled: bool) -> dict[str, Any]:
+    """Give the serialized `layer` with its new name, seeds, precision and class, and so the layers that it holds.
+
+    `compiled`: of our classes that XLA compiles; Keras cannot rematerialize those, for their call takes `training`.
+    """
     config = layer["config"]
     old = config["name"]
     config["name"] = names.new(old, layer["class_name"])
     if "layers" in config:  # ConvNeXt's stem and downsampling are nested Sequentials
-        config["layers"] = [_new_layer(inner, names, seed, precision) for inner in config["layers"]]
+        config["layers"] = [_new_layer(inner, names, seed, precision, compiled) for inner in config["layers"]]
     if isinstance(config.get("dtype"), dict) and old not in _FLOAT32:
         config["dtype"]["config"]["name"] = precision
     layer = _rescaling(_depthwise(layer))
-    if layer["registered_name"] == "LayerScale":
-        layer |= {"module": LayerScale.__module__, "registered_name": "leaf>LayerScale"}
+    if layer["class_name"] == "LayerScale" or (compiled and layer["class_name"] == "LayerNormalization"):
+        layer = _ours(layer, layer["class_name"], config)
+    if compiled and layer["class_name"] == "Activation" and config["activation"] == "gelu":
+        layer = _ours(layer, "GELU", {key: config[key] for key in ("name", "trainable", "dtype")})
     _set_seeds(layer["config"], config["name"], seed)
     if "name" in layer:
         layer["name"] = config["name"]
     return layer
+
+
+def _ours(layer: dict[str, Any], name: str, config: dict[str, Any]) -> dict[str, Any]:
+    ours = {"module": own_layers.__name__, "class_name": name, "registered_name": f"leaf>{name}"}
+    return {**layer, **ours, "config": config}
 
 
 def _set_seeds(config: dict[str, Any], name: str, seed: int) -> None:

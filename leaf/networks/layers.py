@@ -1,5 +1,8 @@
 """Our own Keras layers: each registered under `leaf`, so that a saved network names them and no foreign class."""
 
+import math
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -53,3 +56,96 @@ class CaffePreprocessing(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
+
+
+@register
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Keras's layer of the same name, compiled by XLA in training on TensorFlow and a processor.
+
+    Outside of training, so in predictions and exports, and on other backends it is Keras's own computation.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        last_axis = list(self.axis) in ([-1], [len(inputs.shape) - 1])
+        if training and last_axis and self.center and self.scale and not self.rms_scaling and _uses_xla():
+            return ops.cast(_normalize(inputs, self.gamma, self.beta, self.epsilon), self.compute_dtype)
+        return super().call(inputs)
+
+
+@register
+class GELU(keras.layers.Layer):
+    """The exact GELU (Hendrycks 2016, arXiv 1606.08415), compiled as LayerNormalization is."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return _gelu(inputs) if training and _uses_xla() else ops.gelu(inputs, approximate=False)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+def _uses_xla() -> bool:
+    """Whether Keras runs on TensorFlow without a GPU, where each operation is a pass over the activations."""
+    return keras.backend.backend() == "tensorflow" and not sys.modules["tensorflow"].config.list_physical_devices("GPU")
+
+
+def _xla(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` where Keras runs on TensorFlow, once for each shape."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    return sys.modules["tensorflow"].function(function, autograph=False, jit_compile=True)
+
+
+def _at_least_float32(x: Any) -> Any:
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def _normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    @ops.custom_gradient
+    def normalize(x: Any, gamma: Any, beta: Any) -> Any:
+        y, mean, factor = _normalization(x, gamma, beta, epsilon)
+        return y, lambda upstream: _normalization_gradient(x, mean, factor, gamma, upstream)
+
+    return normalize(x, ops.convert_to_tensor(gamma), ops.convert_to_tensor(beta))
+
+
+@_xla
+def _normalization(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    wide = _at_least_float32(x)
+    mean = ops.mean(wide, -1, keepdims=True)
+    factor = ops.rsqrt(ops.mean(ops.square(wide - mean), -1, keepdims=True) + epsilon)
+    return ops.cast((wide - mean) * factor * gamma + beta, x.dtype), mean, factor
+
+
+@_xla
+def _normalization_gradient(x: Any, mean: Any, factor: Any, gamma: Any, upstream: Any) -> Any:
+    """Sums over channels are products with `gamma`: XLA adds up the last axis one number at a time."""
+    channels = x.shape[-1]
+    flat, g = (ops.reshape(_at_least_float32(each), (-1, channels)) for each in (x, upstream))
+    mean, factor, column = (ops.reshape(each, (-1, 1)) for each in (mean, factor, gamma))
+    sums = ops.matmul(g, column)
+    products = factor * (ops.matmul(g * flat, column) - mean * sums)
+    standard = (flat - mean) * factor
+    dx = factor * (g * gamma - (sums + standard * products) / channels)
+    return ops.cast(ops.reshape(dx, ops.shape(x)), x.dtype), ops.sum(g * standard, 0), ops.sum(g, 0)
+
+
+@ops.custom_gradient
+def _gelu(x: Any) -> Any:
+    return _gelu_value(x), lambda upstream: _gelu_gradient(x, upstream)
+
+
+@_xla
+def _gelu_value(x: Any) -> Any:
+    wide = _at_least_float32(x)
+    return ops.cast(wide * _normal_cdf(wide), x.dtype)
+
+
+@_xla
+def _gelu_gradient(x: Any, upstream: Any) -> Any:
+    wide = _at_least_float32(x)
+    density = ops.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    return ops.cast(_at_least_float32(upstream) * (_normal_cdf(wide) + wide * density), x.dtype)
+
+
+def _normal_cdf(x: Any) -> Any:
+    return 0.5 * (1 + ops.erf(x * math.sqrt(0.5)))

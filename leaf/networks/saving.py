@@ -31,6 +31,8 @@ _INITIALIZERS = (
 # fmt: on
 _OURS = {
     "CaffePreprocessing": "leaf.networks.layers",
+    "GELU": "leaf.networks.layers",
+    "LayerNormalization": "leaf.networks.layers",
     "LayerScale": "leaf.networks.layers",
     "ReconstructionScore": "leaf.networks.detector",
     "Residual": "leaf.networks.detector",

@@ -61,7 +61,7 @@ def test_logits_are_float32_under_mixed_precision(images):
     assert keras.backend.standardize_dtype(model(images[:1].astype(np.float32)).dtype) == "float32"
 
 
-@pytest.mark.parametrize("backbone", ["convnext_atto", "autoencoder"])
+@pytest.mark.parametrize("backbone", [pytest.param("convnext_atto", marks=pytest.mark.slow), "autoencoder"])
 def test_rematerialized_network_takes_the_same_update(images, backbone):
     changed = []
     for again in (False, True):
