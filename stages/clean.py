@@ -2,7 +2,7 @@
 
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
-from leaf.reading.references import read_references
+from leaf.reading.folder import read_references
 from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS, TEXT
 from leaf.store import read_array, read_classes, read_table, write_json, write_table

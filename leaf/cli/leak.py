@@ -178,8 +178,8 @@ def _tested(revision: str) -> pd.DataFrame:
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """The data set as ingest and clean make it, its images in the file `path`: images (N,S,S,3) and decisions."""
+    from leaf.reading.folder import read_references
     from leaf.reading.ingest import ingest
-    from leaf.reading.references import read_references
     from leaf.similarity.cleaning import Settings, clean
     from leaf.similarity.decisions import COLUMNS, TEXT
     from leaf.store import read_array, read_table

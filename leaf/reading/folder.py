@@ -98,3 +98,24 @@ def _block(ready: Sequence[tuple[int, Picture, str]], dtype: type) -> Block:
     sizes = np.array([(picture.width, picture.height) for picture in pictures])
     frames = [picture.frames for picture in pictures]
     return Block(np.array(places), images.astype(dtype, copy=False), list(hashes), sizes, frames)
+
+
+REFERENCES = Path("data/references")
+
+
+def read_references(
+    named: Sequence[int | str], size: int, fit: Fit = "crop", folder: Path = REFERENCES
+) -> list[int | tuple[str, np.ndarray]]:
+    """Image numbers as they are; file names in `folder` with their pixels (size,size,3), as ingest converts a file."""
+    return [each if isinstance(each, int) else (each, _picture(each, size, fit, folder)) for each in named]
+
+
+def _picture(name: str, size: int, fit: Fit, folder: Path) -> np.ndarray:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        valid = ", ".join(sorted(each.name for each in folder.glob("[!.]*"))) or "none is there yet"
+        raise LeafError(f"references: {path}: no such file in {folder}; valid: {valid}")
+    try:
+        return read_image(read_file(path), size, fit).pixels
+    except UnreadableError as error:
+        raise LeafError(f"references: {path}: {error}; valid: an image file") from None

@@ -18,7 +18,7 @@ import yaml
 from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.config import Local, Shell, SkyPilot, Slurm, Ssh, Target
-from leaf.runner.records import Record
+from leaf.runner.plan import Record
 from leaf.runner.transport import Host
 
 LOCAL_FOLDER = Path(".dvc") / "tmp" / "leaf" / "target"

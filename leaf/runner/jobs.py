@@ -9,8 +9,7 @@ from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.config import Local, Target, check_target
 from leaf.runner.engines import Status, engine_for
-from leaf.runner.plan import Planned
-from leaf.runner.records import ENDED, Record, choose, read_records
+from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
 from leaf.runner.transport import ConnectionLostError
 
 PROTOCOL = 1  # of job.json

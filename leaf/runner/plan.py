@@ -1,9 +1,9 @@
-"""Which experiments a job has: rows of experiments.yaml, settings after -S, and sweeps as their product."""
+"""What a job is: its experiments (rows, settings, sweeps), and the record that is kept of one submitted here."""
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, parse_settings, read_experiments, with_settings
-from leaf.store import read_yaml
+from leaf.store import read_json, read_yaml, write_json
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -122,3 +122,57 @@ def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any],
 def _short(name: str) -> str:
     """Long names end in a hash of the whole, so that they stay different."""
     return name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+FOLDER = Path(".dvc") / "tmp" / "leaf" / "records"
+ENDED = ("done", "failed", "cancelled", "stopped", "lost")
+
+
+@dataclass
+class Record:
+    """A job: where it went, what it runs, and how each experiment ended once that is known."""
+
+    id: str
+    target: str
+    settings: dict[str, Any]  # the target's part of runner.yaml as it was
+    revision: str
+    experiments: list[Planned]
+    ended: dict[str, str] = field(default_factory=dict)
+
+    def write(self) -> None:
+        write_json(asdict(self), FOLDER / f"{self.id}.json")
+
+    def remove(self) -> None:
+        (FOLDER / f"{self.id}.json").unlink(missing_ok=True)
+
+    @property
+    def open(self) -> list[int]:
+        """The experiments whose end is not known here yet."""
+        return [index for index, one in enumerate(self.experiments) if one.name not in self.ended]
+
+
+def read_records() -> list[Record]:
+    """Every job, oldest first."""
+    records = []
+    for path in sorted(FOLDER.glob("*.json")):
+        values = read_json(path)
+        planned = [Planned(one["name"], tuple(one["settings"])) for one in values.pop("experiments")]
+        records.append(Record(experiments=planned, **values))
+    return records
+
+
+def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
+    """Jobs by identity or experiments by name (the newest of that name), as records with indices; all for no name."""
+    records = read_records()
+    if not names:
+        return [(record, list(range(len(record.experiments)))) for record in records]
+    chosen = []
+    for name in names:
+        for record in reversed(records):
+            indices = [index for index, one in enumerate(record.experiments) if name in (record.id, one.name)]
+            if indices:
+                chosen.append((record, indices))
+                break
+        else:
+            raise LeafError(f"{name}: no such job or experiment; `leaf jobs` lists them")
+    return chosen
