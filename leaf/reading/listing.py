@@ -16,7 +16,7 @@ Links: TypeAlias = Literal["refuse", "follow"]
 # what macOS, Windows, network disks, notebooks and version control leave behind; whatever is hidden counts, too
 _LITTER = (
     *("thumbs.db", "ehthumbs*.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "__pycache__"),
-    *("@eadir", "#recycle", "$recycle.bin", "system volume information", ".*", "*~"),
+    *("@eadir", "#recycle", "$recycle.bin", "system volume information", ".*"),
 )
 
 

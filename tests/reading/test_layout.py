@@ -160,3 +160,10 @@ def test_other_files_are_counted_and_one_is_named(read, made):
 def test_ignored_photographs_are_named(read, made):
     result, _ = read(made("a/1.png", "b/2.png", "Background/3.png"), 8, "auto", ignore=["back*"])
     assert result.unreadable.to_numpy().tolist() == [["Background/3.png", "the class Background, by the key `ignore`"]]
+
+
+def test_any_text_may_name_a_class(read, made):
+    names = ["~", "-dash", "<b>", 'it"s', "o'k", "🍃", "a b", "yes", "007", "2026-01-01", "NA", "1e5"]
+    index, result = told(read, made(*(f"{name}/1.png" for name in names)), "name")
+    assert index == {f"{name}/1.png": [name] for name in names}
+    assert sorted(result.classes["name"]) == sorted(names)
