@@ -5,8 +5,11 @@ import math
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py  # type: ignore[import-untyped]
 import keras
@@ -15,7 +18,7 @@ from leaf import store
 from leaf.errors import LeafError
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
-_CONFIG_LIMIT = 32 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
+_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
 
 # fmt: off
 _LAYERS = (
@@ -51,15 +54,18 @@ _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
 
-def check(path: Path) -> None:
-    """Refuse a `.keras` file that holds more than a network of ours. Raises LeafError with the first reason."""
+def check(path: Path) -> int:
+    """Refuse a `.keras` file that holds more than a network of ours; give how many numbers it holds.
+
+    Raises LeafError with the first reason.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)
             config = json.loads(archive.read("config.json"))
             _check_config(path, config)
             with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
-                _check_arrays(path, arrays, set())
+                return _check_arrays(path, arrays, set())
     except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError, NotImplementedError, RecursionError) as e:
         raise LeafError(f"{path}: not a readable .keras file ({e})") from None
 
@@ -103,7 +109,9 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
         raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a network that `train` saved")
 
 
-def _check_arrays(path: Path, group: h5py.Group, seen: set[int]) -> None:
+def _check_arrays(path: Path, group: h5py.Group, seen: set[int]) -> int:
+    """Refuse what is no plain array; give how many numbers there are."""
+    numbers = 0
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
         raise LeafError(f"{path}: its arrays link in a circle")
@@ -113,9 +121,12 @@ def _check_arrays(path: Path, group: h5py.Group, seen: set[int]) -> None:
             raise LeafError(f"{path}: its array {name} is a link; valid: only arrays")
         value = group[name]
         if isinstance(value, h5py.Group):
-            _check_arrays(path, value, seen)
+            numbers += _check_arrays(path, value, seen)
         elif not _plain(value):
             raise LeafError(f"{path}: its array {name} is not plain numbers; valid: a network that `train` saved")
+        else:
+            numbers += value.size
+    return numbers
 
 
 def _plain(value: Any) -> bool:
@@ -183,14 +194,31 @@ def load(path: str | Path, sha256: str | None = None) -> keras.Model:
         raise LeafError(f"{path}: no such file; run `dvc repro` first")
     if sha256 is not None and (found := store.sha256(path)) != sha256:
         raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
-    check(path)
+    numbers = check(path)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with _at_most(numbers):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever a damaged configuration makes Keras raise
         raise LeafError(f"{path}: not a network that Keras can build ({str(error)[:200]})") from error
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or model.inputs[0].shape[1:][-1:] != (3,):
         raise LeafError(f"{path}: takes no image; valid: a network that `train` saved")
     return model
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Let layers make so many weights in all: a file that holds few numbers may ask for more than memory has."""
+    made, add_weight = 0, keras.layers.Layer.add_weight
+
+    def counted(layer: keras.layers.Layer, shape: Any = None, *more: Any, **named: Any) -> Any:
+        nonlocal made
+        made += math.prod(shape or ())
+        if made > numbers:
+            raise ValueError(f"{layer.name}: {made:,} weights or more are configured, {numbers:,} are stored")
+        return add_weight(layer, shape, *more, **named)
+
+    with patch.object(keras.layers.Layer, "add_weight", counted):
+        yield
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -5,6 +5,7 @@ the first image could be looked at; here the zip's member is read a few images a
 """
 
 import errno
+import io
 import math
 import struct
 import zipfile
@@ -27,7 +28,9 @@ from leaf.reading.source import Block, FractionalError, Rows, hashed
 BLOCK_BYTES = 8 * 2**20  # of an .npz read at a time
 MEMBER_BYTES = 256 * 2**30  # a longer array is refused: 2.4 million images of the course's size
 INFLATION = 250  # times that deflate may shrink a long array; photographs reach 10, a zip bomb 1000
-SMALL_BYTES = 2**30  # below it any packing will do
+SMALL_BYTES = 2**26  # below it any packing will do
+OUTPUT = 1000  # times the file that the ingested images may take: small ones are enlarged, photographs deflate little
+_HEADER_BYTES = 10_016  # of a .npy file that numpy reads: it refuses longer ones, but only when they are in memory
 LABEL_BYTES = 1024  # for each image, on average
 
 # what numpy raises for a header that it did not write
@@ -62,7 +65,7 @@ class NpzSource:
         self.path = path
         with _opened(path) as file:
             self._data = _describe(file, "data", path)
-            self._check_data()
+            self._check_data(path.stat().st_size)
             names = _read_labels(file, path, self._data.shape[0])
         count = self._data.shape[0]
         self.rows = Rows([str(number) for number in range(count)], names, [""] * count, [""] * count)
@@ -70,10 +73,12 @@ class NpzSource:
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
 
-    def _check_data(self) -> None:
+    def _check_data(self, size: int) -> None:
         shape, dtype = self._data.shape, self._data.dtype
         if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
             raise LeafError(f"{self.path}: data has shape {shape}; valid: (images, height, width, 3)")
+        if shape[0] > size:
+            raise LeafError(f"{self.path}: data has {shape[0]:,} images in a file of {size:,} bytes")
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
             raise LeafError(f"{self.path}: data is {dtype}; valid: whole numbers or floats, 0 to 255")
         if shape[1] * shape[2] > PIXELS:
@@ -86,6 +91,12 @@ class NpzSource:
         that uint8 cannot hold.
         """
         highest = 0.0
+        output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
+        if output > most:
+            raise LeafError(
+                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}; at most "
+                f"{most:,}, {OUTPUT} times the file"
+            )
         wanted = np.zeros(self._data.shape[0], bool)
         wanted[places] = True
         with _opened(self.path) as file, _unbroken(self.path):
@@ -162,7 +173,7 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
             "times, more is a zip bomb"
         )
     with file.open(member) as stream:
-        return _header(stream, member, name, path)
+        return _header(io.BytesIO(stream.read(_HEADER_BYTES)), member, name, path)
 
 
 def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -> _Array:
@@ -182,6 +193,21 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
             f"{member.file_size - offset:,}"
         )
     return _Array(shape, dtype, member, offset)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file of ours, by name. Raises LeafError where it is damaged or blows up."""
+    with _opened(path) as file:
+        return {name: _read_array(file, name, path) for name in (each.removesuffix(".npy") for each in file.namelist())}
+
+
+def _read_array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    array = _describe(file, name, path)
+    if array.dtype.hasobject:
+        raise LeafError(f"{path}: {name} is {array.dtype}; valid: numbers and text")
+    with file.open(array.member) as stream:
+        stream.read(array.offset)
+        return np.frombuffer(stream.read(), array.dtype).reshape(array.shape)
 
 
 def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | int]:

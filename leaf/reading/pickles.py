@@ -139,7 +139,7 @@ def _item(item: Any) -> str | int:
         return _scalar(*item.arguments)
     if isinstance(item, bytes):
         return item.decode("utf-8")
-    if isinstance(item, str) or (isinstance(item, int) and not isinstance(item, bool)):
+    if isinstance(item, str) or (isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63):
         return item
     raise RefusedError(f"an item of type {type(item).__name__.strip('_')}")
 

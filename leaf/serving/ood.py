@@ -10,7 +10,6 @@ limit for features is the largest distance of a validation image.
 
 import io
 import math
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from leaf.errors import LeafError
+from leaf.reading.npz import read_arrays
 from leaf.store import replacing
 
 REJECTED = {"features": 0.0, "statistics": 0.005}  # share of the validation images beyond each limit
@@ -143,20 +143,30 @@ def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
 
 def read(path: str | Path, model_sha256: str) -> OodDetector:
     """Read what `write` wrote. Raises LeafError where the file is missing, broken, or of another model."""
+    path = Path(path)
+    if not path.is_file():
+        raise LeafError(f"{path}: no such file; run `dvc repro` first")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            owner = str(arrays["model_sha256"])
-            features, statistics = (
-                Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_whitening"], float(arrays[f"{name}_limit"]))
-                for name in ("features", "statistics")
-            )
-            detector = OodDetector(features, statistics, arrays["references"])
-    except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+    except LeafError as error:
+        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}); run `dvc repro`") from None
+    try:
+        if str(arrays["model_sha256"]) != model_sha256:
+            raise LeafError(f"{path}: belongs to another model than run.json names; run `dvc repro`")
+        features, statistics = (
+            Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_whitening"], float(arrays[f"{name}_limit"]))
+            for name in ("features", "statistics")
+        )
+        detector = OodDetector(features, statistics, arrays["references"])
+    except (KeyError, ValueError, TypeError) as error:
         raise LeafError(f"{path}: damaged ({error}); run `dvc repro`") from None
-    if owner != model_sha256:
-        raise LeafError(f"{path}: belongs to another model than run.json names; run `dvc repro`")
+    shapes = [each.mean.shape * 2 == each.whitening.shape and each.mean.ndim == 1 for each in (features, statistics)]
+    values = [features.mean, features.whitening, statistics.mean, statistics.whitening, detector.references]
+    plain = all(each.dtype.kind == "f" and np.isfinite(each).all() for each in values)
+    limits = features.limit >= 0 and statistics.limit >= 0  # False for NaN
+    thumbnails = detector.references.shape[1:] == (THUMBNAIL, THUMBNAIL, 3)
+    if not (all(shapes) and statistics.mean.shape == (STATISTICS,) and plain and limits and thumbnails):
+        raise LeafError(f"{path}: damaged (not the shapes and numbers that evaluate writes); run `dvc repro`")
     return detector
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import resource
 import zipfile
 
 import h5py
@@ -198,3 +199,14 @@ def test_another_kind_of_file_is_refused(tmp_path, name):
 
 def test_the_untouched_file_loads(good, write):
     assert np.isfinite(load(write(good)).get_weights()[0]).all()
+
+
+@pytest.mark.parametrize(("kind", "key", "value"), [("Dense", "units", 400_000_000), ("Conv2D", "filters", 3_000_000)])
+def test_a_configuration_larger_than_the_stored_arrays_is_refused_before_it_is_built(good, write, kind, key, value):
+    config = json.loads(good["config.json"])
+    layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == kind)
+    layer["config"][key] = value
+    path = write(good | {"config.json": json.dumps(config).encode()})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _refused(path, "weights or more are configured")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024  # KiB

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tracemalloc
 import zipfile
 import zlib
 
@@ -228,3 +229,26 @@ def test_zlib_damage_is_one_line(refusal, tmp_path, images, labels):
     raw[200:260] = zlib.compress(b"x" * 60)[:4] * 15
     path.write_bytes(raw)
     assert "a.npz" in refusal(path)
+
+
+def test_a_small_file_that_would_become_large_images_is_refused(read, tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", data=np.full((60, 8, 8, 3), 9, np.uint8), labels=np.arange(60) % 2)
+    with pytest.raises(LeafError, match=r"its 60 images would take .* bytes at image_size 1024; at most"):
+        read(tmp_path / "a.npz", 1024)
+
+
+def test_more_images_than_bytes_are_refused(refusal, tmp_path):
+    np.savez_compressed(
+        tmp_path / "a.npz", data=np.full((90_000, 1, 1, 3), 9, np.uint8), labels=np.zeros(90_000, np.int8)
+    )
+    assert "90,000 images in a file of" in refusal(tmp_path / "a.npz")
+
+
+def test_a_long_header_is_refused_unread(refusal, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("data.npy", b"\x93NUMPY\2\0" + (2**25).to_bytes(4, "little") + b" " * 2**25)
+    tracemalloc.start()
+    assert "not a .npy array that numpy wrote" in refusal(tmp_path / "a.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
