@@ -26,6 +26,7 @@ FILES = {
     "folds": "folds",
     "leak": "leak",
     "labels": "labels",
+    "review": "review",
     "pin": "pin",
     "summary": "summary",
     "lr-range": "lr_range",

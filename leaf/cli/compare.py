@@ -29,12 +29,13 @@ class ScoredRevision:
     everything: pd.DataFrame
 
 
-def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Comparison]:
+def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels: bool = False) -> list[Comparison]:
     """Compare every further revision with the first, on the images of `split`; p corrected by Holm for their number.
 
     A revision is `workspace`, or whatever git or DVC names: a commit, a branch, an experiment. Several that are joined
     by commas are seeds of one recipe. Where their images differ, those count that all were scored on and none learned
-    from. Raises LeafError where a revision is unknown, holds no predictions, or shares no such image with the others.
+    from; with `same_labels` less those that have another label in another run, as after a person's ruling. Raises
+    LeafError where a revision is unknown, holds no predictions, or shares no such image with the others.
     """
     if len(revisions) < 2:
         raise LeafError("compare: one revision; valid: two or more, `workspace` for the files as they are")
@@ -42,7 +43,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test") -> list[Com
         raise LeafError(f"compare: a revision is named twice: {' '.join(revisions)}")
     recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
-    keys, groups = shared_images(runs, split)
+    keys, groups = shared_images(runs, split, same_labels)
     right = {name: np.stack([_right(run, keys) for run in recipe]) for name, recipe in recipes.items()}
     first, *others = recipes
     names = class_names(reader(runs[-1].revision))
@@ -76,11 +77,12 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
     return ScoredRevision(revision, pd.DataFrame({"source": scored["source"], **columns}), everything)
 
 
-def shared_images(runs: Sequence[ScoredRevision], split: str) -> tuple[pd.Index, np.ndarray]:
+def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
     """The keys (N,) of the images that all runs were scored on and none learned from, and their groups, int64 (N,).
 
     Images are in one group where any of the runs says so. Learned from is a group of which a run has an image in
-    another split. Raises LeafError where there is no such image, or one has another label in another run.
+    another split. Raises LeafError where there is no such image, or one has another label in another run, unless
+    `same_labels` leaves it out.
     """
     everything = pd.concat([run.everything for run in runs])
     number, known = pd.factorize(everything.index)
@@ -95,6 +97,9 @@ def shared_images(runs: Sequence[ScoredRevision], split: str) -> tuple[pd.Index,
     for run in runs[1:]:
         keys = keys.intersection(run.table.index, sort=False)
     keys = keys[~groups[keys].isin(learned)]
+    if same_labels:
+        named = pd.concat([run.table.loc[keys, "label"] for run in runs], axis=1)
+        keys = keys[named.nunique(axis=1).eq(1)]
     what = " and ".join(run.revision for run in runs)
     if not len(keys):
         raise LeafError(
@@ -105,7 +110,7 @@ def shared_images(runs: Sequence[ScoredRevision], split: str) -> tuple[pd.Index,
         if relabelled := runs[0].table.loc[keys, "label"].ne(run.table.loc[keys, "label"]).sum():
             raise LeafError(
                 f"{runs[0].revision} and {run.revision}: {relabelled} of {len(keys)} images on {split} have another "
-                "label; compare runs with the same labels"
+                "label; compare runs with the same labels, or leave these images out (--same-labels)"
             )
     return keys, groups[keys].to_numpy()
 
@@ -152,6 +157,9 @@ def _right(run: ScoredRevision, keys: pd.Index) -> np.ndarray:
 def command(
     revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; seeds of one recipe joined by commas")],
     split: Annotated[str, typer.Option(help="the images to compare on: test or validation")] = "test",
+    same_labels: Annotated[
+        bool, typer.Option("--same-labels", help="leave out images that a ruling relabelled in between")
+    ] = False,
 ) -> None:
     """Say whether runs are better than the first: git revisions, DVC experiments, or `workspace`."""
-    typer.echo(describe(compare_revisions(revisions, split)))
+    typer.echo(describe(compare_revisions(revisions, split, same_labels)))

@@ -49,20 +49,8 @@ def describe(found: pd.DataFrame, most: int) -> str:
     if len(found):
         shown = found.head(most)[["image", "source", "label", "likely", "score"]]
         lines.append(shown.to_string(index=False, float_format="{:.3f}".format))
-        lines.append(
-            "Look at each (`leaf why IMAGE`) before you rule on it; `leaf labels --rulings` prints rows to edit."
-        )
+        lines.append("`leaf review` shows each of them, and takes your ruling.")
     return "\n".join(lines)
-
-
-def rulings(found: pd.DataFrame, most: int) -> str:
-    """The first `most` as rows of data/overrides.csv, without its header; who rules is left to the person."""
-    rows = pd.DataFrame({"hash": found["file_hash"], "ruling": "relabel", "label": found["likely"], "who": ""})
-    rows["why"] = [
-        f"image {image}: {label} has probability {score:.3f}"
-        for image, label, score in zip(found["image"], found["label"], found["score"], strict=True)
-    ]
-    return rows.head(most).to_csv(index=False, header=False, lineterminator="\n").rstrip("\n")
 
 
 def _predictions(revision: str) -> pd.DataFrame:
@@ -87,15 +75,11 @@ def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
     return np.asarray(found, np.int64), get_label_quality_scores(labels, probabilities)[found]
 
 
-@app.command(epilog="Examples: `leaf labels`   `leaf labels --rulings >> data/overrides.csv`")
+@app.command(epilog="Examples: `leaf labels`   `leaf labels fold-0 fold-1 fold-2`")
 def command(
     revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one  [workspace]")] = None,
     most: Annotated[int, typer.Option(help="images to list, at most", min=1)] = 20,
-    rows: Annotated[bool, typer.Option("--rulings", help="print rows for data/overrides.csv instead")] = False,
 ) -> None:
     """Name images whose label looks wrong, among those that the network did not learn from (confident learning)."""
-    found = wrong_labels(revisions or ["workspace"])
-    if rows:
-        typer.echo(rulings(found, most))
-    else:
-        typer.echo("\n".join(map(printable, describe(found, most).splitlines())))
+    said = describe(wrong_labels(revisions or ["workspace"]), most)
+    typer.echo("\n".join(map(printable, said.splitlines())))

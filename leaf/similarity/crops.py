@@ -331,13 +331,17 @@ def _shares(warp: np.ndarray, side: int) -> np.ndarray:
     return np.column_stack([warp[:, :2], shift])
 
 
+def laid_over(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The second image (S,S,3) or (S,S) of an `Alignment` as it lies over the first; black, or 0, outside of it."""
+    side = image.shape[0]
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, _pixels(matrix, side), (side, side), flags=how)
+
+
 def _error(first: np.ndarray, second: np.ndarray, matrix: np.ndarray) -> tuple[float, float]:
     """The mean squared error over the overlap, tints made equal, and the overlap's share of the first image."""
-    side = first.shape[0]
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warp = _pixels(matrix, side)
-    laid = cv2.warpAffine(second.astype(np.float32), warp, (side, side), flags=how)
-    inside = cv2.warpAffine(np.ones((side, side), np.float32), warp, (side, side), flags=how) > 0.999
+    laid = laid_over(second.astype(np.float32), matrix)
+    inside = laid_over(np.ones(first.shape[:2], np.float32), matrix) > 0.999
     overlap = float(inside.mean())
     if overlap < OVERLAP:
         return np.inf, overlap

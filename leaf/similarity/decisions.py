@@ -62,7 +62,7 @@ def read_rulings(
     missed: list[str] = []
     table = table.reindex(columns=[*COLUMNS, "other"])
     cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
-    known = _pictures(index, {*cells[0], *cells[3]})
+    known = pictures(index, {*cells[0], *cells[3]})
     for line, (picture, ruling, label, other) in enumerate(zip(*cells, strict=True), start=2):
         where = f"{name}: line {line}"
         _check(ruling, label, other, where)
@@ -85,8 +85,8 @@ def read_rulings(
     return Rulings(keep, drop, relabel, group, apart, len(table) - len(missed), tuple(missed))
 
 
-def _pictures(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
-    """The hash of the pixels of each picture that one of the names `called` names, by that name."""
+def pictures(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
+    """The hash of the pixels of each picture of `index` that one of the names `called` names, by that name."""
     called = called | {each.lower() for each in called}
     known: dict[str, str] = {}
     for column in NAMES:

@@ -52,6 +52,11 @@ def test_other_labels_are_refused():
         shared_images([run(), run("b", label="1001")], "test")
 
 
+def test_what_a_ruling_relabelled_is_left_out_on_demand():
+    keys, _ = shared_images([run(), run("b", label="1001")], "test", same_labels=True)
+    assert len(keys) == 2
+
+
 def test_groups_of_either_run_are_joined():
     _, groups = shared_images([run(groups=(0, 0, 2, 3, 4, 5)), run("b", groups=(0, 1, 1, 3, 4, 5))], "test")
     assert groups[0] == groups[1] == groups[2] != groups[3]

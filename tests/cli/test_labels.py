@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from leaf.cli import app
 from leaf.cli.labels import suspicious, wrong_labels
 from leaf.scoring.baselines import logistic_regression
-from leaf.similarity import decisions
 from leaf.store import write_array, write_table
 
 FLIPPED = np.arange(0, 300, 25)
@@ -70,12 +69,3 @@ def test_the_command_names_image_label_and_what_it_looks_like(scored, unseen):
     assert label == ["healthy", "unhealthy"][unseen[0][int(image)]] != likely
     assert float(score) < 0.1
     assert len(lines) == 6
-
-
-def test_the_rulings_are_rows_that_clean_takes(scored):
-    printed = CliRunner().invoke(app, ["labels", "--rulings", "--most", "12"]).stdout
-    Path("data/overrides.csv").write_text("hash,ruling,label,who,why\n" + printed)
-    table = pd.read_csv("data/overrides.csv", dtype=str, keep_default_na=False)
-    index = pd.DataFrame({"file_hash": scored, "hash": [f"pixels of {number}" for number in range(len(scored))]})
-    found = decisions.read_rulings(table, index, ["healthy", "unhealthy"])
-    assert set(found.relabel) == {f"pixels of {number}" for number in FLIPPED}

@@ -1,0 +1,175 @@
+"""How soon `leaf review` shows what is wrong: planted faults found in the first looks, beside chance and confidence.
+
+python benchmarks/review.py                         # drawn leaves: wrong labels, copies and outliers are planted
+python benchmarks/review.py --data ../shared/data   # leaves_1041 with 5 % of its labels flipped, first 100 looks
+
+A look is one case of the queue; a fault is found by a case that names its image. Where the queue ends, the images
+follow by confidence, as the page's grid shows them. `confidence` looks at the kept images by the held-out probability
+of their label alone, least first; `chance` at all images in random order: the mean of 200 orders. Held-out
+probabilities are those of five folds of a logistic regression: on what the command itself takes where no network was
+asked (looks), and for leaves_1041 also on the features of a frozen MobileNetV2 (ImageNet weights, at 96 pixels).
+"""
+
+import argparse
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from leaf import store
+from leaf.drawing import ImageCounts, draw_cartoon, draw_dataset
+from leaf.params import Params
+from leaf.review import queue
+from leaf.scoring.baselines import joint_histograms
+from leaf.serving import ood
+from leaf.similarity.cleaning import Settings, clean
+from leaf.similarity.crops import descriptors
+from leaf.similarity.decisions import COLUMNS
+
+CLASSES = ("healthy", "unhealthy")
+NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+WRONG, COPIED, ODD = 0.05, 0.03, 0.02  # shares of the leaves: labels flipped, copies added, other pictures added
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Images uint8 (N,S,S,3), the labels that they came with int (N,), and the kind of fault of each, "" for none."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    fault: np.ndarray
+
+
+def plant(leaves: int, size: int, seed: int) -> Planted:
+    """Drawn leaves, some with a wrong label, copies (through JPEG, half of them with another label), other pictures."""
+    random = np.random.default_rng(seed)
+    images, labels = draw_dataset(ImageCounts(leaves // 2, leaves - leaves // 2, 0, 0, 0), size, seed)
+    labels = labels.astype(int)
+    wrong, copied = np.split(random.permutation(leaves)[: round(leaves * (WRONG + COPIED))], [round(leaves * WRONG)])
+    labels[wrong] = 1 - labels[wrong]
+    copies = [cv2.imdecode(cv2.imencode(".jpg", images[row], [cv2.IMWRITE_JPEG_QUALITY, 80])[1], 1) for row in copied]
+    of_copies = labels[copied] ^ (np.arange(len(copied)) % 2)
+    odd = [_odd(random, size, number) for number in range(round(leaves * ODD))]
+    fault = np.array([""] * leaves + ["copy"] * len(copies) + ["outlier"] * len(odd), object)
+    fault[wrong] = "label"
+    fault[leaves : leaves + len(copies)][1::2] = "copy, other label"
+    everything = np.concatenate([images, np.stack(copies), np.stack(odd)])
+    return Planted(everything, np.concatenate([labels, of_copies, random.integers(0, 2, len(odd))]), fault)
+
+
+def _odd(random: np.random.Generator, size: int, number: int) -> np.ndarray:
+    """A picture that is no leaf: a cartoon in other colours, a plain colour, noise."""
+    kind = number % 3
+    if kind == 0:
+        return np.roll(draw_cartoon(number // 3 % 2, size), random.integers(3), axis=-1) ^ random.integers(
+            64, dtype=np.uint8
+        )
+    if kind == 1:
+        return np.full((size, size, 3), random.integers(0, 256, 3), np.uint8)
+    return random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def looks_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What `leaf review` learns from where no network was asked."""
+    return np.concatenate([descriptors(images, np.arange(len(images)))[rows], joint_histograms(images, rows)], axis=1)
+
+
+def in_order(
+    planted: Planted, features: np.ndarray | None = None, known: bool = True
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The queue of the planted set, and its images by confidence, kept ones first."""
+    images, count = planted.images, len(planted.images)
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+    index = pd.DataFrame({"image": range(count), "label": planted.labels, "group": "", "hash": hashes, "flags": ""})
+    cleaned = clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params()))
+    decisions = cleaned.decisions
+    kept = np.flatnonzero(decisions["kept"])
+    labels, groups = decisions["label"].to_numpy(), decisions["group"].to_numpy()
+    probabilities = np.full((count, 2), np.nan)
+    learned = looks_of(images, kept) if features is None else features[kept]
+    probabilities[kept] = queue.cross_validated(learned, labels[kept], groups[kept])
+    held_out = queue.held_out(labels, probabilities)
+    unknown = np.zeros(count, bool)
+    if known:
+        train, validation = kept[::2], kept[1::2]
+        parts = [part for rows in (train, validation) for part in (ood.image_statistics(images[rows]), images[rows])]
+        unknown[kept] = ~ood.fit(*parts, images[:0]).pixels_in_distribution(images[kept])
+    reached = queue.reach(index["hash"].to_numpy(), decisions["kept"].eq(1).to_numpy(), None)
+    table = queue.cases(index, decisions, cleaned.pairs, held_out, unknown, reached, CLASSES)
+    order = np.argsort(np.nan_to_num(held_out.own, nan=2), kind="stable")
+    return table, order
+
+
+def found(looks: list[set[int]], faults: set[int]) -> float:
+    """The share of the faults that the looks name."""
+    return len(faults.intersection(*[set().union(*looks)])) / len(faults)
+
+
+def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> dict[str, dict[str, float]]:
+    """For all faults and each kind: the share found in the first `count` looks, by the queue, confidence, chance."""
+    cases = [{one, other} - {-1} for one, other in zip(table["image"], table["other"], strict=True)]
+    seen = set().union(*cases)
+    by_queue = [*cases, *({image} for image in order.tolist() if image not in seen)][:count]
+    random = np.random.default_rng(0)
+    chances = [[{image} for image in random.permutation(len(order))[:count].tolist()] for _ in range(200)]
+    result = {}
+    for kind in ("all", *sorted(set(planted.fault) - {""})):
+        faults = set(np.flatnonzero(planted.fault == kind if kind != "all" else planted.fault != "").tolist())
+        result[kind] = {
+            "queue": found(by_queue, faults),
+            "confidence": found([{image} for image in order[:count].tolist()], faults),
+            "chance": float(np.mean([found(looks, faults) for looks in chances])),
+        }
+    return result
+
+
+def flipped(data: Path) -> tuple[Planted, np.ndarray]:
+    """leaves_1041 with 5 % of its labels flipped, the cartoons' left alone; and frozen features of all its images."""
+    from leaf import networks
+    from leaf.reading.ingest import ingest
+
+    with tempfile.TemporaryDirectory() as folder:
+        index = ingest(data / "leaves_1041.npz", Path(folder) / "images.npy", CLASSES, 96).index
+        images = np.load(Path(folder) / "images.npy")
+    leaves = np.flatnonzero(index.groupby("hash")["hash"].transform("size") < 20)
+    wrong = np.random.default_rng(2023).choice(leaves, round(0.05 * len(leaves)), replace=False)
+    labels, fault = index["label"].to_numpy(int).copy(), np.full(len(images), "", object)
+    labels[wrong], fault[wrong] = 1 - labels[wrong], "label"
+    weights = data / "mobilenet_v2_imagenet_no_top.h5"
+    rows = np.arange(len(images))
+    features = networks.frozen_features(images, rows, "mobilenet_v2", str(weights), store.sha256(weights))
+    return Planted(images, labels, fault), features
+
+
+def show(title: str, planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> None:
+    """Print a table."""
+    print(f"\n{title}: {len(planted.images)} images, {len(table)} cases, the first {count} looks")
+    print("| faults | planted | queue | confidence | chance |\n| --- | --: | --: | --: | --: |")
+    for kind, row in shares(planted, table, order, count).items():
+        number = int((planted.fault == kind).sum() if kind != "all" else (planted.fault != "").sum())
+        print(f"| {kind} | {number} | " + " | ".join(f"{row[way]:.0%}" for way in row) + " |", flush=True)
+
+
+def main() -> None:
+    """Print Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of leaves_1041.npz and MobileNetV2's weights")
+    parser.add_argument("--leaves", type=int, default=1000, help="drawn leaves")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    if options.data:
+        planted, features = flipped(options.data)
+        show("leaves_1041, frozen MobileNetV2", planted, *in_order(planted, features, known=False), 100)
+        show("leaves_1041, looks", planted, *in_order(planted, known=False), 100)
+        return
+    planted = plant(options.leaves, 64, options.seed)
+    table, order = in_order(planted)
+    show("drawn leaves", planted, table, order, len(planted.images) // 10)
+
+
+if __name__ == "__main__":
+    main()
