@@ -43,7 +43,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-# Seconds that a test may take which is not marked slow: of the processor, and by the clock where nobody waits for a core.
+# Seconds that a test may take which is not marked slow: of the processor, and by the clock where nobody is at work.
 QUICK = {"processor": 10, "clock": 30}
 BEGUN = pytest.StashKey[dict[str, float]]()
 TOOK: Counter[str] = Counter()  # seconds by the clock of each test, its fixtures included
