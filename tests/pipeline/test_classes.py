@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from leaf.store import read_array, read_json, read_table
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("ingest", "clean", "split", "balance", "train", "evaluate")
+STAGES = ("ingest", "clean", "split", "balance", "train", "evaluate", "report")
 ODD = ["healthy", "007", "yes", "leaf rust", "<b>bold", "-dash", "a, b", "🍂", "null"]
 SIDE = 24
 TESTED = "the number of an image that was tested"
@@ -64,8 +65,8 @@ def classes(request, tmp_path_factory):
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     Path("data/references").mkdir(parents=True)
-    for table in ("labels", "overrides"):
-        Path(f"data/{table}.csv").write_bytes((ROOT / f"data/{table}.csv").read_bytes())
+    for table in (ROOT / "data").glob("*.csv"):
+        shutil.copy(table, "data")
     try:
         for stage in STAGES:
             importlib.import_module(f"stages.{stage}").main()
@@ -134,3 +135,15 @@ def test_a_detector_says_that_it_is_for_two_classes(classes, backbone):
 
     with pytest.raises(LeafError, match=f"{backbone} is a detector, for two classes, not {len(classes)}"):
         networks.build(backbone, 32, len(classes))
+
+
+def test_dvc_runs_five_drawn_kinds_to_their_page(clone, small):
+    kinds = ["healthy", "spots", "blight", "mildew", "holes"]
+    project = clone("kinds")
+    project.set(**small, classes=kinds)
+    project.run("dvc", "repro")
+    recall = read_json(project.folder / "metrics/evaluate.json")["test"]["recall"]
+    assert set(recall) == set(kinds)
+    assert "found of each class, the fewest first: " in project.run("leaf", "results").stdout
+    page = (project.folder / "reports/report.html").read_text(encoding="utf-8")
+    assert all(kind in page for kind in kinds)
