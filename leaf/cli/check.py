@@ -175,10 +175,12 @@ def _risks(
         limit = choices.balance_limit_gb
         more = f", more than balance_limit_gb, {limit:g}: `balance` will refuse" if size > limit else ""
         risks.append(f"{synthetic:,} images are made, {size:.1f} GB{more}; balance=class_weight makes none")
-    if choices.balance == "smote" and synthetic and (few := train.min()) <= choices.smote_neighbors:
-        risks.append(
-            f"SMOTE needs {choices.smote_neighbors + 1} training images of {names[int(train.argmin())]}, which has "
-            f"{few}; set balance to class_weight, or smote_neighbors lower"
+    few = int(train.min())
+    if choices.balance == "smote" and few < train.max() and few <= choices.smote_neighbors:
+        raise LeafError(
+            f"balance: SMOTE with smote_neighbors {choices.smote_neighbors} needs {choices.smote_neighbors + 1} "
+            f"training images of each class that is not the largest, {names[int(train.argmin())]} has {few}",
+            proposals=[{"balance": "class_weight"}],
         )
     if any(groups) and not all(groups):
         risks.append(f"{sum(not group for group in groups):,} images have no group, others have one")

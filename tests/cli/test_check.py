@@ -85,8 +85,10 @@ def test_wide_pictures_are_a_risk(project):
     assert "wider" not in told()
 
 
-def test_a_class_too_small_for_smote_is_a_risk(project):
-    assert "SMOTE needs 9 training images of unhealthy, which has 6" in told(smote_neighbors=8)
+def test_a_class_too_small_for_smote_is_refused_with_the_line_to_paste(project):
+    line = refusal(smote_neighbors=8)
+    assert "needs 9 training images of each class that is not the largest, unhealthy has 6; valid: dvc exp run" in line
+    assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
 
 
 def test_what_smote_takes_is_a_risk(project):
