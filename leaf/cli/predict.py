@@ -17,7 +17,7 @@ from tqdm import tqdm
 from leaf.errors import LeafError, printable
 from leaf.reading.listing import list_folder
 from leaf.reading.source import cores, in_order
-from leaf.report.photos import heatmap_png
+from leaf.report.gallery import heatmap_png
 from leaf.serving.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 

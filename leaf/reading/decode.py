@@ -11,13 +11,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from leaf.reading import colour, kinds
+from leaf.reading import kinds
 
 PIXELS = 89_478_485  # of one image; Pillow's own guard against decompression bombs
 # what decoders raise where a broken file leads them
@@ -68,7 +69,7 @@ class Picture:
 def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any] = bool) -> Picture:
     """Read one image file: turned as its EXIF says, in sRGB, made a square of `size` by `fit` (see `to_square`).
 
-    Alpha is laid over white; grey, palette, 16-bit, float and CMYK images are converted (`leaf.reading.colour`).
+    Alpha is laid over white; grey, palette, 16-bit, float and CMYK images are converted (`leaf.reading.decode`).
     `large` is told how many pixels there will be in memory, before they are. Raises UnreadableError.
     """
     kind = kinds.kind(data[: kinds.HEAD])
@@ -143,7 +144,7 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != (image.height, image.width):
         return image
-    pixels = colour.eight_bits(values)
+    pixels = eight_bits(values)
     code = (
         cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
     )
@@ -175,8 +176,8 @@ def _square(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         right, bottom = left + side, top + side
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(colour.eight_bits(np.asarray(image)))
-    convert = colour.to_srgb(image)
+        image = Image.fromarray(eight_bits(np.asarray(image)))
+    convert = to_srgb(image)
     pixels = np.empty((bottom - top, right - left, 3), np.uint8)
     for row in range(0, len(pixels), _ROWS):
         strip = image.crop((left, top + row, right, min(top + row + _ROWS, bottom)))
@@ -217,3 +218,62 @@ def _resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def _way(side: int, size: int) -> int:
     return cv2.INTER_CUBIC if side < size else cv2.INTER_LINEAR if 2 * side < 3 * size else cv2.INTER_AREA
+
+
+_BITS = (8, 10, 12, 16)  # of cameras, microscopes and scanners that store them in 16 bits or more
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of a profile, and the mode of an image that it describes
+
+
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """Values of any shape as uint8, by their real range: 0 to 1 for floats, else 8, 10, 12 or 16 bits.
+
+    Raises ValueError for values that are in none of these ranges.
+    """
+    low, high = values.min(initial=0), values.max(initial=0)
+    bits = next((bits for bits in _BITS if high < 2**bits), None)
+    if bits is None or not low >= 0:
+        raise ValueError(f"values from {low:g} to {high:g}; valid: 0 to 1 for floats, or 8, 10, 12 or 16 bits")
+    if values.dtype.kind == "f":
+        return np.rint(values * (255 / (1 if high <= 1 else 2**bits - 1))).astype(np.uint8)
+    table = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
+    return table[values]
+
+
+def to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Give what turns `image` of 8 bits, or a part of it, into sRGB.
+
+    Transparency is laid over white. An embedded ICC profile is converted; one that does not fit the image, or cannot be
+    read, is as if it were not there.
+    """
+    mode = image.mode if image.mode in _SPACES.values() and not image.has_transparency_data else "RGB"
+    profile = image.info.get("icc_profile")
+    transform = _transform(profile, mode) if isinstance(profile, bytes) and profile else None
+
+    def convert(part: Image.Image) -> Image.Image:
+        if part.has_transparency_data:
+            part = part.convert("RGBA")
+            part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part)
+        part = part if part.mode == mode else part.convert(mode)
+        return transform.apply(part) if transform else part.convert("RGB")
+
+    return convert
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if _SPACES.get(given.profile.xcolor_space.strip()) != mode:
+            return None
+        transform = ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    return None if mode == "RGB" and _changes_nothing(transform) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether colours all over RGB stay within rounding: the profile is one of the many that are sRGB themselves."""
+    steps = np.arange(0, 256, 15).astype(np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    changed = np.asarray(transform.apply(Image.fromarray(colours)))
+    return int(np.abs(changed.astype(int) - colours).max()) <= 2

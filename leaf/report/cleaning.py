@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from leaf.report.charts import ranking
-from leaf.report.photos import Album
+from leaf.report.gallery import Album
 from leaf.report.run import Run, rows
 from leaf.report.svg import both, number, plural, share_shown
 from leaf.similarity.groups import components

@@ -1,13 +1,122 @@
-"""Images to look at: the worst mistakes and the least certain ones, and synthetic images beside their parents."""
+"""Photographs on a page: small, in the one file, under heat maps; the worst mistakes, samples, synthetic images."""
 
+import base64
+import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from leaf.report.photos import Album, Photo, data_uri
 from leaf.report.run import Run, rows
 from leaf.report.svg import share_shown
+
+SIDE = 96
+"""Longer side of a thumbnail in pixels, at most."""
+
+HEATED_SIDE = 288
+"""Side in pixels, at least, of a heat map's picture; the network's own images are too small to look at."""
+
+_INFERNO = np.array(  # from the coldest to the hottest (Smith and van der Walt 2015)
+    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
+)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A thumbnail: its data URI, its alternative text, a short caption and the full name behind it."""
+
+    uri: str
+    alternative: str
+    caption: str
+    name: str
+
+
+class Album:
+    """Thumbnails of the ingested images, by number, encoded once each."""
+
+    def __init__(self, images: np.ndarray, index: pd.DataFrame, classes: list[str]) -> None:
+        self._images = images
+        self._sources = dict(zip(index["image"], index["source"].astype(str), strict=True))
+        self._labels = dict(zip(index["image"], index["label"].astype(int), strict=True))
+        self._classes = classes
+        self._photos: dict[int, Photo] = {}
+
+    def label(self, image: int) -> str:
+        """The name of the class that image number `image` came with."""
+        return self._classes[self._labels[image]]
+
+    def photo(self, image: int) -> Photo:
+        """The thumbnail of image number `image`."""
+        image = int(image)
+        if image not in self._photos:
+            source = self._sources[image]
+            caption = f"#{image}" if source == str(image) else shortened(source.rpartition("/")[2])
+            alternative = f"Image {image}, labelled {self.label(image)}"
+            self._photos[image] = Photo(data_uri(self._images[image]), alternative, caption, source)
+        return self._photos[image]
+
+    def heated(self, image: int, heat: np.ndarray) -> Photo:
+        """The thumbnail under its heat map (h, w) in 0..1: bright where the network looked, dark elsewhere."""
+        photo = self.photo(image)
+        overlaid = overlay(thumbnail(self._images[int(image)]), heat)
+        alternative = f"The same image under its heat map, hottest {_place(heat)}"
+        return Photo(data_uri(overlaid), alternative, photo.caption, photo.name)
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) in 0..255 to uint8 with a longer side of at most SIDE."""
+    image = Image.fromarray(np.clip(np.rint(np.asarray(pixels, np.float32)), 0, 255).astype(np.uint8), "RGB")
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """A WebP data URI of (H, W, 3) pixels in 0..255."""
+    buffer = io.BytesIO()
+    Image.fromarray(thumbnail(pixels)).save(buffer, "WEBP", quality=82, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Blend a heat map (h, w) in 0..1 over (H, W, 3) uint8 pixels; hotter is more opaque."""
+    height, width = pixels.shape[:2]
+    finite = np.nan_to_num(np.asarray(heat, np.float32), nan=0.0)
+    soft = Image.fromarray(finite).resize((width, height), Image.Resampling.BICUBIC)
+    level = np.clip(np.asarray(soft, np.float64), 0, 1)
+    at = np.linspace(0, 1, len(_INFERNO))
+    colour = np.stack([np.interp(level, at, _INFERNO[:, channel]) for channel in range(3)], axis=-1)
+    opacity = (0.35 + 0.4 * level)[..., None]
+    grey = pixels.astype(np.float64).mean(-1, keepdims=True)
+    return np.clip(grey * (1 - opacity) + colour * opacity, 0, 255).astype(np.uint8)
+
+
+def heatmap_png(pixels: np.ndarray, heat: np.ndarray) -> bytes:
+    """`overlay` as a PNG file, a whole multiple of the size of `pixels`, (S, S, 3) in 0..255; `heat` (h, w) in 0..1."""
+    scale = max(1, -(-HEATED_SIDE // len(pixels)))
+    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
+    enlarged = Image.fromarray(np.asarray(pixels, np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    Image.fromarray(overlay(np.asarray(enlarged), heat)).save(file, "PNG")
+    return file.getvalue()
+
+
+def shortened(words: str, letters: int = 18) -> str:
+    """A long name without its middle."""
+    if len(words) <= letters:
+        return words
+    tail = letters // 2 - 1
+    return f"{words[: letters - tail - 1]}…{words[-tail:]}"
+
+
+def _place(heat: np.ndarray) -> str:
+    """Where the hottest point lies, in words."""
+    row, column = np.unravel_index(int(np.argmax(heat)), heat.shape)
+    down = ("at the top", "in the middle", "at the bottom")[min(int(3 * row / heat.shape[0]), 2)]
+    across = ("left", "centre", "right")[min(int(3 * column / heat.shape[1]), 2)]
+    return f"{down}, {across}"
+
 
 CARDS, TRIPLES = 12, 9
 MANY_CLASSES = 12  # above it the grid of samples shows fewer of each

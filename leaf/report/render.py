@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from leaf import params as schema
 from leaf.report import advice, cleaning, counts, gallery, results, training
 from leaf.report.charts import Interval, percent, ruler
-from leaf.report.photos import Album
+from leaf.report.gallery import Album
 from leaf.report.run import Run
 from leaf.report.svg import Figure, both, plural
 

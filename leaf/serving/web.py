@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from leaf import __version__
 from leaf.errors import LeafError
 from leaf.reading.bounded import end_decoders
-from leaf.report.photos import heatmap_png
+from leaf.report.gallery import heatmap_png
 from leaf.serving.batcher import Batcher, QueueFullError
 from leaf.serving.classifier import Prediction, prepare
 from leaf.serving.middleware import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware

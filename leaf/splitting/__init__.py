@@ -1,13 +1,15 @@
 """Train, validation and test: stratified, each group of images whole in one of them."""
 
-from leaf.splitting.checks import check_splits, check_synthetic, shared_groups
 from leaf.splitting.split import (
     PIN_COLUMNS,
     PINNED,
     SPLITS,
+    check_splits,
+    check_synthetic,
     draw_keys,
     fold_images,
     pinned_splits,
+    shared_groups,
     split_images,
 )
 

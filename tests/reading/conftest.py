@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from leaf.reading import Ingested, ingest
-from leaf.reading.classes import Wanted
+from leaf.reading.layout import Wanted
 
 CLASSES = ("healthy", "unhealthy")
 Read = Callable[..., tuple[Ingested, np.ndarray]]

@@ -3,7 +3,7 @@
 import pytest
 
 from leaf.errors import LeafError
-from leaf.reading.classes import resolve
+from leaf.reading.layout import resolve
 
 PLANTS = ["Apple___scab", "Apple___healthy", "Bean___Healthy", "Background", "Bean___rust"]
 TWO = {"healthy": ["*healthy"], "unhealthy": ["*"]}

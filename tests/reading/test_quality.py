@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageStat
 
 from leaf.drawing import draw_leaf
-from leaf.reading.quality import flags
+from leaf.reading.ingest import flags
 
 
 @pytest.fixture(scope="module")

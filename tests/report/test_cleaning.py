@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from leaf.report import cleaning
-from leaf.report.photos import Album
+from leaf.report.gallery import Album
 from leaf.report.run import Run
 
 
