@@ -105,7 +105,8 @@ def _normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
         y, mean, factor = _normalization(x, gamma, beta, epsilon)
         return y, lambda upstream: _normalization_gradient(x, mean, factor, gamma, upstream)
 
-    return normalize(x, ops.convert_to_tensor(gamma), ops.convert_to_tensor(beta))
+    # Copies, so that they are tensors: outside of a graph TensorFlow asks more of a function that takes variables.
+    return normalize(x, ops.copy(gamma), ops.copy(beta))
 
 
 @_xla

@@ -20,13 +20,12 @@ PAIRS = {
 TOLERANCE = {"float32": 2e-5, "float64": 2e-8, "mixed_bfloat16": 0.03}
 
 
-def learn(layer, x, upstream):
+def learn(layer, x, upstream, in_a_graph=True):
     """The output in training, then the gradients of the input and of the weights."""
     layer.build(x.shape)
     for number, weight in enumerate(layer.weights):
         weight.assign(np.random.default_rng(number).normal(1, 0.5, weight.shape))
 
-    @tf.function
     def step(x, upstream):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -34,6 +33,8 @@ def learn(layer, x, upstream):
         weights = [weight.value for weight in layer.trainable_weights]
         return [y, *tape.gradient(y, [x, *weights], upstream)]
 
+    if in_a_graph:
+        step = tf.function(step)
     return [tf.cast(each, tf.float64).numpy() for each in step(x, upstream)]
 
 
@@ -44,15 +45,16 @@ def inputs(dtype):
     return [tf.cast(rng.normal(mean, 2, (4, 3, 5, 24)), narrow) for mean in (3, 0)]
 
 
+@pytest.mark.parametrize("in_a_graph", [True, False], ids=["graph", "eager"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", PAIRS)
-def test_value_and_gradients_are_those_of_keras(kind, dtype, monkeypatch):
+def test_value_and_gradients_are_those_of_keras(kind, dtype, in_a_graph, monkeypatch):
     ours, plain, options = PAIRS[kind]
     expected = learn(plain(dtype=dtype, **options), *inputs(dtype))
     # What would make ours fall back on the plain computation fails.
     monkeypatch.setattr(keras.layers.LayerNormalization, "call", None)
     monkeypatch.setattr(keras.ops, "gelu", None)
-    given = learn(ours(dtype=dtype, **options), *inputs(dtype))
+    given = learn(ours(dtype=dtype, **options), *inputs(dtype), in_a_graph)
     assert len(given) == len(expected)
     for one, other in zip(given, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=TOLERANCE[dtype] * np.abs(other).max())
