@@ -126,6 +126,7 @@ def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[Checkpoint
     A second process with the same key (as after `dvc` was killed and its stage lives on) says so and waits.
     """
     root = root or checkpoint_folder()
+    root.mkdir(parents=True, exist_ok=True)
     _make_room(root, key)
     holder = root / f"{key}.pid"
     lock = filelock.FileLock(root / f"{key}.lock")

@@ -72,7 +72,7 @@ def test_experiments_of_both_ways_are_summed_up_image_by_image(monkeypatch):
             "data/scored/predictions.csv": "\n".join(["image,split,label,predicted", "9,validation,1,1", *rows]),
             "data/cleaned/decisions.csv": "image,group\n" + "\n".join(f"{image},{image % 6}" for image in range(8)),
         }
-        return files.__getitem__
+        return lambda path: files[path].encode()
 
     monkeypatch.setattr(leak, "reader", read)
     found = leak.network_leak("run", 1)

@@ -116,4 +116,4 @@ def test_mobilenet_v2_starts_from_its_published_file(shared, size):
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     expected = np.asarray(stock(keras.applications.mobilenet_v2.preprocess_input(images.astype(np.float32))))
     np.testing.assert_allclose(features(model, images), expected, atol=1e-4)
-    assert probabilities(model, images).shape == (2,)
+    assert probabilities(model, images).shape == (2, 2)

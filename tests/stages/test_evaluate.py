@@ -125,7 +125,9 @@ def test_heat_maps_follow_the_gallery(evaluate, project):
 def test_the_decision_for_predicting_is_written(evaluate, project):
     set_params(threshold=0.25)
     evaluate.main()
-    assert read_json("data/scored/decision.json") == {"threshold": 0.25, "temperature": 1.0, "views": 1}
+    written = read_json("data/scored/decision.json")
+    accuracy = read_json("metrics/evaluate.json")["test"]["accuracy"]
+    assert written == {"threshold": 0.25, "temperature": 1.0, "views": 1, "test_accuracy": accuracy}
 
 
 def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, project, capsys):
