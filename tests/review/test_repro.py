@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -32,7 +33,7 @@ def ruled(copy: Any, chromium: Any) -> pd.DataFrame:
         page.locator("#ask-reason").fill("seen in the picture")
         page.keyboard.press("Enter")
         page.keyboard.press(key if key == "d" else str(2 - page.evaluate("run.label[target]")))
-        page.wait_for_function("before => document.querySelector('#progress').textContent !== before", arg=before)
+        expect(page.locator("#progress")).not_to_have_text(before)
     page.keyboard.press("g")
     page.locator("#grid [role=option]").first.wait_for()
     for key in (*["ArrowRight"] * 5, "Shift+ArrowRight", "Shift+ArrowRight"):

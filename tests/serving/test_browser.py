@@ -98,7 +98,7 @@ def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
 
 
 def test_the_page_says_which_model_this_is(page):
-    page.wait_for_function("document.getElementById('model').textContent.includes('2 classes')")
+    page.locator("#model", has_text="2 classes").wait_for()
 
 
 def test_a_broken_file_is_named_and_the_next_one_is_predicted(page, files):
