@@ -107,8 +107,8 @@ def main() -> None:
                 sides.on_epoch_end(finished["epoch"])
 
             freeze = partial(networks.freeze, model)
-            options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end}
-            train(model, dataset, validation, recipe, freeze=freeze, **options)
+            followed = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end}
+            train(model, dataset, validation, recipe, freeze=freeze, **followed)
     whole, updates, passes = sides.whole[1:], sides.updates[1:], sides.validation[1:]
     strict = statistics.median(whole) / statistics.median(updates)
     print(f"epoch: {strict:.3f} times its updates alone, the validation's passes counted as extra")

@@ -78,8 +78,9 @@ def empty(folder: Path, whole: bool) -> None:
         }
         made |= set(outs)
         for dep in {*kept[name]["deps"]} - made:
-            (folder / dep).parent.mkdir(parents=True, exist_ok=True)
-            (folder / dep).touch()
+            file = folder / dep if Path(dep).suffix else folder / dep / "empty"  # a topic is a folder
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": kept}, sort_keys=False), encoding="utf-8")
     for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], ["dvc", "repro", "--quiet"]):

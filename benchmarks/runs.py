@@ -92,7 +92,7 @@ def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -
     """Make an empty project with these parameters; `links` says whose outputs it takes."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "data/references", folder / "data/references")
-    for name in ("dvc.yaml", "data/overrides.csv", "data/pinned.csv"):
+    for name in ("dvc.yaml", "data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(dict(values)), encoding="utf-8")
     for path, owner in links.items():

@@ -55,7 +55,7 @@ def project(folder: Path, side: int) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "data" / "references").mkdir(parents=True)
-    for name in ("overrides.csv", "pinned.csv"):
+    for name in ("labels.csv", "overrides.csv", "pinned.csv"):
         shutil.copy(ROOT / "data" / name, folder / "data")
 
 

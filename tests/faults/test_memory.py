@@ -27,7 +27,7 @@ def project(folder, **values):
     params = yaml.safe_load((folder / "params.yaml").read_text()) | values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "data/references").mkdir(parents=True)
-    for name in ("overrides.csv", "pinned.csv"):
+    for name in ("labels.csv", "overrides.csv", "pinned.csv"):
         shutil.copy(ROOT / "data" / name, folder / "data")
     return folder
 
