@@ -50,7 +50,7 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
     `labels` int (N,). Only direct neighbours count, no chains of them; images near a named one are not named again.
 
     Returns those whose copies stand alone, at most `MOST_PROPOSED`: they are outliers as it seems. And those that do
-    not: more than `MOST_ALIKE` pictures of their class are copied at least half as often, or they are most
+    not: more than `MOST_ALIKE` pictures of their class are copied more than half as often, or they are most
     pictures of the class, so that somebody copied photographs on purpose.
     """
     exact = np.bincount(first, minlength=len(first))
@@ -74,7 +74,7 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
     for label in np.unique(labels[pictures]):
         own = np.array([image for image in pictures if labels[image] == label])
         for image in own[times[own] >= copies].tolist():
-            alike = own[times[own] >= times[image] / 2]
+            alike = own[times[own] > times[image] / 2]
             alone = len(alike) <= MOST_ALIKE and 2 * len(alike) <= len(np.unique(first[labels == label]))
             (proposed if alone else copied).append(image)
     proposed.sort(key=lambda image: (-times[image], image))

@@ -121,4 +121,4 @@ def test_balance_on_20_000_images_stays_under_2_gib(tmp_path):
     pd.DataFrame({"image": numbers, "split": splits}).to_csv(folder / "data/split/splits.csv", index=False)
     assert peak_mib(folder, "balance") < 2048
     metrics = yaml.safe_load((folder / "metrics/balance.json").read_text())
-    assert metrics["healthy"] == metrics["unhealthy"]
+    assert metrics["after"]["healthy"] == metrics["after"]["unhealthy"]

@@ -25,7 +25,8 @@ def test_the_scale_model_of_the_course_data_gives_its_known_counts(real, shared)
     assert (clean["outliers"], clean["duplicates"], clean["near_duplicates"]) == (40, 31, 0)
     assert (clean["kept"], *clean["kept_classes"].values()) == (970, 612, 358)
     assert metrics["split"]["shared_groups"] == 0
-    assert metrics["balance"]["healthy"] == metrics["balance"]["unhealthy"]
+    after = metrics["balance"]["after"]
+    assert after["healthy"] == after["unhealthy"]
 
 
 def test_a_folder_with_groups_keeps_each_leaf_in_one_split(real, shared):
