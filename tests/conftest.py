@@ -107,9 +107,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytes
     report = yield
     if call.when == "teardown" and report.passed and item.get_closest_marker("slow") is None:
         took = {clock: now - item.stash[BEGUN][clock] for clock, now in spent().items()}
-        load = max(1, max(os.getloadavg()) / (os.cpu_count() or 1))
-        took["clock"] /= load
-        took["processor"] /= min(load, 2)  # the same work costs more where cores and caches are shared
+        took["clock"] /= max(1, max(os.getloadavg()) / (os.cpu_count() or 1))
         if any(took[clock] > most for clock, most in QUICK.items()):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} took {took} seconds and is not marked slow; valid: {QUICK}"
