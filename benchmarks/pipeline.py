@@ -68,7 +68,8 @@ def empty(folder: Path, whole: bool) -> None:
     folder.mkdir()
     for name, stage in stages.items():
         outs = [*stage.get("outs", []), *(next(iter(metric)) for metric in stage.get("metrics", []))]
-        needed = [dep.replace("${dataset}", "data/raw/leaves.npz") for dep in stage["deps"]]
+        named = {"${dataset}": "data/raw/leaves.npz", "${labels}": "data/labels.csv"}
+        needed = [named.get(dep, dep) for dep in stage["deps"]]
         folders = sorted({str(Path(out).parent) for out in outs})
         kept[name] = {
             "cmd": f"mkdir -p {' '.join(folders)} && touch {' '.join(outs)}",
