@@ -8,7 +8,9 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+MOST = 120  # seconds that each wait may last
 
 OUTPUTS = ["models/model.keras", "models/history.csv", "models/run.json", "data/scored/predictions.csv"]
 OUTPUTS += ["metrics/train.json", "metrics/evaluate.json"]
@@ -45,14 +47,15 @@ def begin(made, command):
     log = (made.folder.parent / "log").open("w")
     process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=log, stderr=log)
     states = made.folder.parent / "cache/leaf/training"
-    first = None
-    while process.poll() is None:
+    first, until = None, time.monotonic() + MOST
+    while process.poll() is None and time.monotonic() < until:
         for state in states.glob("[!.]*.npz"):  # a dot: half-written
             first = first or state.stat().st_mtime_ns
             if state.stat().st_mtime_ns > first:
                 return process, int(state.with_suffix(".pid").read_text())
         time.sleep(0.005)
-    pytest.fail((made.folder.parent / "log").read_text()[-4000:])
+    process.kill()
+    pytest.fail("no two epochs were kept\n" + (made.folder.parent / "log").read_text()[-4000:])
 
 
 def resumed_after(said):
@@ -63,7 +66,7 @@ def test_dvc_repro_whose_training_was_killed_ends_with_the_same_bytes_when_given
     made = fresh("repro")
     process, training = begin(made, ["dvc", "repro", "evaluate"])
     os.kill(training, signal.SIGKILL)
-    assert process.wait() == 255
+    assert process.wait(MOST) == 255
     assert not (made.folder / "models/model.keras").exists()
     again = made.run("dvc", "repro", "evaluate")
     assert resumed_after(again.stdout + again.stderr)[0] >= 2
@@ -76,7 +79,7 @@ def test_dvc_exp_run_temp_whose_training_was_killed_ends_with_the_same_bytes_whe
     command = ["dvc", "exp", "run", "--temp", "--name", "killed", "evaluate"]
     process, training = begin(made, command)
     os.kill(training, signal.SIGKILL)
-    assert process.wait() != 0
+    assert process.wait(MOST) != 0
     again = made.run(*command)
     assert resumed_after(again.stdout + again.stderr)[0] >= 2
     made.run("dvc", "exp", "apply", "killed")
@@ -87,17 +90,20 @@ def test_a_dvc_that_was_killed_itself_leaves_an_orphan_that_its_successor_waits_
     made = fresh("orphan")
     process, training = begin(made, ["dvc", "repro", "evaluate"])
     process.kill()
-    process.wait()
+    process.wait(MOST)
     os.kill(training, signal.SIGSTOP)  # the orphan shall not end before its successor comes
     log = made.folder.parent / "again"
     with log.open("w") as out:
         again = subprocess.Popen(
             ["dvc", "repro", "evaluate"], cwd=made.folder, env=made.environment(), stdout=out, stderr=out
         )
-    waiting = f"process {training} is at work on this very run; waiting for it"
-    while waiting not in log.read_text() and again.poll() is None:
-        time.sleep(0.1)
-    os.kill(training, signal.SIGCONT)
-    assert again.wait() == 0, log.read_text()[-4000:]
+    waiting, until = f"training: process {training} is ", time.monotonic() + MOST
+    try:
+        while waiting not in log.read_text() and again.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(training, signal.SIGCONT)
+        assert again.wait(MOST) == 0, log.read_text()[-4000:]
+    finally:
+        again.kill()
     assert waiting in log.read_text()
     assert outputs(made) == whole
