@@ -9,7 +9,8 @@ real. `--folds N` tests every image once, in N trainings a recipe and seed, wher
 
 Any rows of experiments.yaml are compared with `--recipes`, each with the first of its kind (from random weights, or
 pretrained). On several data sets a recipe can be chosen on one, by the mean log loss of what was tested there, and
-reported on another. FOLDER@NAME is the part of a folder's images whose files' names begin with NAME.
+reported on another. FOLDER@NAME is the part of a folder's images whose files' names begin with NAME, and
+ROW+KEY=VALUE a row with a change.
 """
 
 import argparse
@@ -23,17 +24,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from runs import ROOT, figures, run_all, scored
+from runs import ROOT, figures, provenance, run_all, scored
 
 from leaf.experiments import parse_settings, read_experiments
-from leaf.scoring.baselines import logistic_regression
 from leaf.scoring.calibration import log_loss
-from leaf.scoring.compare import Comparison, compare, holm
+from leaf.scoring.compare import Comparison, accuracy_interval, compare, holm
+from leaf.scoring.metrics import predict
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"
 RECIPES = ("plain", "default", "report_mobilenet_v2", "transfer")
 LOGISTIC = "logistic"
+STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # what the peer may choose its C from
 
 
 def part(text: str, work: Path) -> Path:
@@ -55,28 +57,47 @@ def part(text: str, work: Path) -> Path:
     return out
 
 
-def logistic(folder: Path, weights: Path) -> pd.DataFrame:
-    """The table of `scored`, with the answers of logistic regression on the frozen network's features."""
+def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
+    """The table of `scored`, with the answers of logistic regression on the frozen network's features.
+
+    Its strength is chosen by folds of the training images that keep groups whole, and the probabilities of as many
+    `views` of a test image are averaged as the network's are.
+    """
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.preprocessing import StandardScaler
+
     from leaf import networks
+    from leaf.networks.prediction import tta_view
 
     images = read_array(folder / "data/ingested/images.npy")
-    labels = read_table(folder / "data/cleaned/decisions.csv", ["image", "label"]).set_index("image")["label"]
+    decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"]).set_index("image")
     train = splits.index[splits["split"] == "train"].to_numpy()
+    labels, groups = (decisions.loc[train, name].to_numpy() for name in ("label", "group"))
     test = scored(folder)
-    learnt, judged = (
-        networks.frozen_features(images, rows, "mobilenet_v2", str(weights), sha256(weights))
-        for rows in (train, test["image"].to_numpy())
-    )
-    probability = logistic_regression(learnt, labels.loc[train].to_numpy(), judged)
-    return test.assign(probability=probability, predicted=(probability >= 0.5).astype(int))
+    model = networks.build("mobilenet_v2", images.shape[1], weights=str(weights), weights_sha256=sha256(weights))
+    scaler = StandardScaler()
+    learnt = scaler.fit_transform(networks.features(model, images[train], 64))
+    inner = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(learnt, labels, groups))
+    fitted = LogisticRegressionCV(
+        Cs=STRENGTHS, cv=inner, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0,), use_legacy_attributes=False
+    ).fit(learnt, labels)
+    judged = images[test["image"].to_numpy()].astype(np.float32)
+    seen = (tta_view(judged, number) for number in range(views))
+    found = [fitted.predict_proba(scaler.transform(networks.features(model, view, 64))) for view in seen]
+    probabilities = np.mean(found, axis=0)
+    return test.assign(predicted=predict(probabilities, 0.5), probabilities=list(probabilities))
 
 
 def recipes_of(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What each recipe lays over params.yaml; a pretrained one takes the file of weights."""
     rows = read_experiments(ROOT / "experiments.yaml")
     changes = parse_settings(options.set)
-    recipes = {name: {**rows[name].set, **changes} for name in options.recipes}
+    recipes = {}
+    for name in options.recipes:
+        row, *own = name.split("+")
+        recipes[name] = {**rows[row].set, **changes, **parse_settings(own)}
     for recipe in recipes.values():
         if pretrained(recipe):
             recipe |= {"weights": str(options.weights.resolve()), "weights_sha256": sha256(options.weights)}
@@ -99,7 +120,7 @@ def run_recipes(
         for seed in options.seeds
         for each in parts
     ]
-    finished = iter(run_all(jobs, options.work))
+    finished = iter(run_all(jobs, options.work, options.jobs))
     return {name: [[next(finished) for _ in parts] for _ in options.seeds] for name in recipes}
 
 
@@ -136,21 +157,26 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
     folders = run_recipes(dataset, recipes, options)
     tables = {name: [tested(scored(one) for one in seed) for seed in each] for name, each in folders.items()}
     if "transfer" in recipes:
-        tables[LOGISTIC] = [tested(logistic(one, options.weights) for one in folders["transfer"][0])]
+        views = recipes["transfer"].get("views", 1)
+        tables[LOGISTIC] = [tested(logistic(one, options.weights, views) for one in folders["transfer"][0])]
     kinds = [[name for name in recipes if pretrained(recipes[name]) is kind] for kind in (False, True)]
     first = options.recipes[0]
+    groups = tables[first][0]["group"].to_numpy()
     return {
         "dataset": dataset.name,
         "set": parse_settings(options.set),
         "folds": options.folds,
         "seeds": options.seeds,
         "images": len(tables[first][0]),
-        "groups": tables[first][0]["group"].nunique(),
+        "groups": len(np.unique(groups)),
         "histogram": _mean(figures(one)["baseline"]["histogram_accuracy"] for one in folders[first][0]),
         "recipes": {
             name: {
                 "accuracy": [_mean(row) for row in right(each)],
-                "log_loss": [_mean([log_loss(table["label"], table["probability"])]) for table in each],
+                "interval": [round(limit, 4) for limit in accuracy_interval(right(each), groups)],
+                "log_loss": [
+                    _mean([log_loss(table["label"].to_numpy(), np.stack(table["probabilities"]))]) for table in each
+                ],
                 "validation": [
                     _mean(figures(one)["validation"]["accuracy"] for one in seed) for seed in folders.get(name, [])
                 ],
@@ -160,6 +186,7 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
         "kinds": [names for names in kinds if names],
         "verdicts": [one.sentence for one in verdicts(tables, kinds)],
         "two_seeds": two_seeds(first, tables[first], options.seeds),
+        **provenance(),
     }
 
 
@@ -189,15 +216,19 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for the rows that want some")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
     parser.add_argument("--folds", type=int, default=0, help="test every image once, in so many trainings a seed")
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), metavar="ROW", help="rows of experiments.yaml")
+    parser.add_argument(
+        "--recipes", nargs="+", default=list(RECIPES), metavar="ROW", help="rows of experiments.yaml, or ROW+KEY=VALUE"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, on a core each")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over every recipe")
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where the runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
     options = parser.parse_args()
     rows = read_experiments(ROOT / "experiments.yaml")
-    if unknown := [name for name in options.recipes if name not in rows]:
+    known = {name: rows.get(name.partition("+")[0]) for name in options.recipes}
+    if unknown := [name for name, row in known.items() if not row]:
         parser.error(f"--recipes: {', '.join(unknown)}; valid: {', '.join(rows)}")
-    if not options.weights and (wanting := [name for name in options.recipes if pretrained(rows[name].set)]):
+    if not options.weights and (wanting := [name for name, row in known.items() if row and pretrained(row.set)]):
         parser.error(f"--weights: {', '.join(wanting)} start from ImageNet weights; valid: their file")
     options.work.mkdir(parents=True, exist_ok=True)
     for text in options.dataset:
@@ -206,7 +237,9 @@ def main() -> None:
         print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}, folds {result['folds']}")
         for name, each in result["recipes"].items():
             accuracies = ", ".join(f"{value:.3f}" for value in each["accuracy"])
-            print(f"  {name:22} {np.mean(each['accuracy']):.3f}  ({accuracies}), loss {np.mean(each['log_loss']):.3f}")
+            low, high = each["interval"]
+            mean, loss = np.mean(each["accuracy"]), np.mean(each["log_loss"])
+            print(f"  {name:22} {mean:.3f} ({low:.3f} to {high:.3f}) of {accuracies}, loss {loss:.3f}")
         print(*(f"  {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]] if sentence), sep="\n")
 
 

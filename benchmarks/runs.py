@@ -15,15 +15,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from leaf.experiments import with_settings
-from leaf.store import read_json, read_table
+from leaf.store import read_array, read_json, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 _DATA = {"ingest": "data/ingested", "clean": "data/cleaned", "split": "data/split", "balance": "data/balanced"}
@@ -74,10 +76,37 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def scored(folder: Path, split: str = "test") -> pd.DataFrame:
-    """The predictions of a finished run on one split, with each image's group, by image."""
+    """The predictions of a finished run on one split, by image: `image,label,predicted,group` and `probabilities`.
+
+    `probabilities` holds those of all classes, float64 (C,) an image.
+    """
     table = read_table(folder / "data/scored/predictions.csv", ["image", "split", "label", "predicted"])
+    table["probabilities"] = list(read_array(folder / "data/scored/probabilities.npy").astype(np.float64))
     groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])
-    return table[table["split"] == split].merge(groups[["image", "group"]], on="image").sort_values("image")
+    table = table[table["split"] == split].merge(groups[["image", "group"]], on="image").sort_values("image")
+    return table[["image", "label", "predicted", "group", "probabilities"]]
+
+
+def provenance() -> dict[str, Any]:
+    """What a file of figures says of itself: the commit, whether files differ from it, versions and the command."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "changed": sorted(line[3:] for line in git("status", "--porcelain", "--", "*.py", "*.yaml").splitlines()),
+        "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy", "scikit-learn")},
+        "command": " ".join(["python", *(_plain(word) for word in sys.argv)]),
+    }
+
+
+def _plain(word: str) -> str:
+    """A word of a command line without the folders of this machine."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[str]) -> Path:

@@ -124,18 +124,36 @@ def bootstrap_interval(
 
     Arguments as for `compare`. With one seed a run, the interval knows nothing of how much another seed would change.
     """
+    a, b = _bootstrap([right_a, right_b], groups, seed)
+    return _percentiles(b - a)
+
+
+def accuracy_interval(right: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the accuracy of `right` bool (seeds, N): `groups` (N,) and seeds are drawn anew.
+
+    Images of one group tell less than as many of different ones, which Wilson's interval does not know.
+    """
+    return _percentiles(*_bootstrap([right], groups, seed))
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def _bootstrap(runs: Sequence[np.ndarray], groups: np.ndarray, seed: int) -> list[np.ndarray]:
+    """The accuracy of each of `runs`, bool (its seeds, N), in each replicate (R,): groups drawn anew, then seeds."""
     random = np.random.default_rng(seed)
     _, place = np.unique(groups, return_inverse=True)
     sizes = np.bincount(place)
     # (groups, seeds) each: how many images of a group each training got right
-    sums = [np.stack([np.bincount(place, weights=row) for row in right], axis=1) for right in (right_a, right_b)]
-    differences = []
+    sums = [np.stack([np.bincount(place, weights=row) for row in right], axis=1) for right in runs]
+    shares: list[list[np.ndarray]] = [[] for _ in runs]
     for start in range(0, _REPLICATES, _CHUNK):
         drawn = random.integers(len(sizes), size=(min(_CHUNK, _REPLICATES - start), len(sizes)))
-        a, b = (_redrawn(part, drawn, random) for part in sums)
-        differences.append((b - a) / sizes[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(differences), [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+        for part, kept in zip(sums, shares, strict=True):
+            kept.append(_redrawn(part, drawn, random) / sizes[drawn].sum(axis=1))
+    return [np.concatenate(each) for each in shares]
 
 
 def _redrawn(sums: np.ndarray, drawn: np.ndarray, random: np.random.Generator) -> np.ndarray:
