@@ -135,12 +135,17 @@ def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Each recipe against the first of its kind, `transfer` against logistic regression too, corrected by Holm."""
+    """Each recipe against the first of its kind, `peer_of` against logistic regression too, corrected by Holm."""
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
-        pairs.append((LOGISTIC, "transfer"))
+        pairs.append((LOGISTIC, str(peer_of(tables))))
     groups = next(iter(tables.values()))[0]["group"].to_numpy()
     return holm([compare((one, other), right(tables[one]), right(tables[other]), groups) for one, other in pairs])
+
+
+def peer_of(names: Iterable[str]) -> str | None:
+    """The recipe beside which logistic regression stands, the last of the rows `transfer…`; None where none is."""
+    return next((name for name in reversed(list(names)) if name.startswith("transfer")), None)
 
 
 def two_seeds(name: str, tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> str | None:
@@ -156,9 +161,9 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
     recipes = recipes_of(options)
     folders = run_recipes(dataset, recipes, options)
     tables = {name: [tested(scored(one) for one in seed) for seed in each] for name, each in folders.items()}
-    if "transfer" in recipes:
-        views = recipes["transfer"].get("views", 1)
-        tables[LOGISTIC] = [tested(logistic(one, options.weights, views) for one in folders["transfer"][0])]
+    if peer := peer_of(recipes):
+        views = recipes[peer].get("views", 1)
+        tables[LOGISTIC] = [tested(logistic(one, options.weights, views) for one in folders[peer][0])]
     kinds = [[name for name in recipes if pretrained(recipes[name]) is kind] for kind in (False, True)]
     first = options.recipes[0]
     groups = tables[first][0]["group"].to_numpy()
@@ -169,7 +174,10 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
         "seeds": options.seeds,
         "images": len(tables[first][0]),
         "groups": len(np.unique(groups)),
-        "histogram": _mean(figures(one)["baseline"]["histogram_accuracy"] for one in folders[first][0]),
+        "baselines": {
+            name: _mean(figures(one)["baseline"][f"{name}_accuracy"] for one in folders[first][0])
+            for name in ("majority", "histogram", "joint_histogram")
+        },
         "recipes": {
             name: {
                 "accuracy": [_mean(row) for row in right(each)],
@@ -209,6 +217,17 @@ def keep(result: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print the accuracies with their intervals and what the comparisons say."""
+    print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}, folds {result['folds']}")
+    for name, each in result["recipes"].items():
+        accuracies = ", ".join(f"{value:.3f}" for value in each["accuracy"])
+        low, high = each["interval"]
+        mean, loss = np.mean(each["accuracy"]), np.mean(each["log_loss"])
+        print(f"  {name:22} {mean:.3f} ({low:.3f} to {high:.3f}) of {accuracies}, loss {loss:.3f}")
+    print(*(f"  {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]] if sentence), sep="\n")
+
+
 def main() -> None:
     """Measure on each data set, print it, and keep it in benchmarks/accuracy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,13 +253,7 @@ def main() -> None:
     for text in options.dataset:
         result = measure(part(text, options.work), options)
         keep(result, options.results)
-        print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}, folds {result['folds']}")
-        for name, each in result["recipes"].items():
-            accuracies = ", ".join(f"{value:.3f}" for value in each["accuracy"])
-            low, high = each["interval"]
-            mean, loss = np.mean(each["accuracy"]), np.mean(each["log_loss"])
-            print(f"  {name:22} {mean:.3f} ({low:.3f} to {high:.3f}) of {accuracies}, loss {loss:.3f}")
-        print(*(f"  {sentence}" for sentence in [*result["verdicts"], result["two_seeds"]] if sentence), sep="\n")
+        print_result(result)
 
 
 if __name__ == "__main__":

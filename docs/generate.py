@@ -116,7 +116,7 @@ def accuracy_table() -> str:
         changes = "".join(f" with `{key}={value}`" for key, value in result["set"].items())
         lines += [
             f"**{result['dataset']}**{changes}: {result['images']} images, {tested}; {_plural('seed', seeds)} "
-            f"(histogram baseline {result['histogram']:.3f}):",
+            f"(baselines on colours: {_baselines(result)}):",
             "",
             "| recipe | test accuracy, mean | of each seed | log loss, mean | validation |",
             "| --- | --- | --- | --- | --- |",
@@ -128,6 +128,10 @@ def accuracy_table() -> str:
         sentences = [*result["verdicts"], *([result["two_seeds"]] if result["two_seeds"] else [])]
         lines += ["", *(f"- {sentence}" for sentence in sentences), ""]
     return "\n".join(lines + chosen_elsewhere(results))
+
+
+def _baselines(result: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["baselines"].items())
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:

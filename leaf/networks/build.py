@@ -1,6 +1,6 @@
 """Build a network so that its name and seed determine it, and so its file.
 
-A classifier is dropout on the image, backbone, average pooling, BatchNormalization, a logit for each class. A Keras
+A classifier is dropout, backbone, average pooling, BatchNormalization, a logit for each class. A Keras
 model depends on what was built before it in the process (automatic names count up) and on the global random state
 (seeds left to chance), so a plain model is cloned with names, seeds, precision and some layer classes of our choice.
 """
@@ -24,6 +24,7 @@ def build(
     image_size: int,
     classes: int = 2,
     dropout: float = 0.1,
+    dropout_at: str = "input",
     weights: str = "random",
     weights_sha256: str = "",
     freeze_depth: int | str = 0,
@@ -35,15 +36,16 @@ def build(
 ) -> keras.Model:
     """Build a classifier of images, or a detector.
 
-    The model is flat: `image`, `dropout`, the backbone's operations, `batch_normalization`, `dense`; its name is the
-    backbone's. Preprocessing is inside. Of a detector (see `leaf.networks.detector`) `calibrate` sets the constants of
-    the logits after fitting.
+    The model is flat: `image`, `dropout`, the backbone's operations, `batch_normalization`, `dense`, with `dropout`
+    before `dense` where it is of the head; its name is the backbone's. Preprocessing is inside. Of a detector (see
+    `leaf.networks.detector`) `calibrate` sets the constants of the logits after fitting.
 
     Args:
         backbone: a name of `registry.names()`.
         image_size: side of the images, in pixels.
         classes: number of logits.
-        dropout: share of the *input image's* values that are set to 0 in training.
+        dropout: share of values that are set to 0 in training.
+        dropout_at: which: `input`, the image's own, or `head`, those that the logits are made of.
         weights: what the backbone starts from: `random`, `imagenet`, or a file.
         weights_sha256: the file's SHA-256; a file of another one is refused.
         freeze_depth: the first so many operations of the backbone do not learn; `all` for every one.
@@ -63,19 +65,23 @@ def build(
     if keras.config.image_data_format() != "channels_last":
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
     if registry.is_detector(backbone):
-        _check_detector(backbone, classes, weights, freeze_depth, freeze_normalization, head_initializer)
+        _check_detector(backbone, classes, weights, dropout_at, freeze_depth, freeze_normalization, head_initializer)
         model = registry.find_detector(backbone).layout(image_size, dropout)
         return clone(model, backbone, seed, precision, rematerialize)
     kind = registry.find(backbone)
     if image_size < kind.minimum:
         raise LeafError(f"image_size: {image_size}; valid: at least {kind.minimum} for {backbone}")
-    body = clone(_body(kind, image_size, dropout), backbone, seed, precision, rematerialize)
+    of_input = dropout if dropout_at == "input" else None
+    body = clone(_body(kind, image_size, of_input), backbone, seed, precision, rematerialize)
     if weights != "random":
         load_pretrained(body, backbone, image_size, weights, weights_sha256)
     normalization = layers.BatchNormalization(name="batch_normalization", dtype="float32")
     initial = keras.initializers.Zeros() if head_initializer == "zeros" else keras.initializers.GlorotUniform(seed=seed)
     dense = layers.Dense(classes, kernel_initializer=initial, dtype="float32", name="dense")
-    model = keras.Model(body.input, dense(normalization(body.output)), name=backbone)
+    last = normalization(body.output)
+    if of_input is None:
+        last = layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(last)
+    model = keras.Model(body.input, dense(last), name=backbone)
     freeze(model, freeze_depth, freeze_normalization)
     return model
 
@@ -83,6 +89,7 @@ def build(
 _PARAMS = (
     "image_size",
     "dropout",
+    "dropout_at",
     "weights",
     "weights_sha256",
     "freeze_depth",
@@ -99,21 +106,32 @@ def build_from_params(params: Any, classes: int) -> keras.Model:
     return build(params.backbone, classes=classes, **{name: getattr(params, name) for name in _PARAMS})
 
 
-def _body(kind: registry.Backbone, image_size: int, dropout: float) -> keras.Model:
-    """Give the model from image to pooled features, as keras.applications or our own code makes it."""
+def _body(kind: registry.Backbone, image_size: int, dropout: float | None) -> keras.Model:
+    """Give the model from image to pooled features, as keras.applications or our own code makes it.
+
+    With a `dropout`, the image passes one.
+    """
     image = keras.Input((image_size, image_size, 3), name="image")
-    dropped = layers.Dropout(dropout, name="dropout")(image)
+    dropped = image if dropout is None else layers.Dropout(dropout, name="dropout")(image)
     prepared = kind.preprocessing()(dropped) if kind.preprocessing else dropped
     return keras.Model(image, kind.features(prepared))
 
 
 def _check_detector(
-    name: str, classes: int, weights: str, freeze_depth: int | str, freeze_normalization: bool, head_initializer: str
+    name: str,
+    classes: int,
+    weights: str,
+    dropout_at: str,
+    freeze_depth: int | str,
+    freeze_normalization: bool,
+    head_initializer: str,
 ) -> None:
     if classes != 2:
         raise LeafError(f"backbone: {name} is a detector, for two classes, not {classes}; valid: any other network")
     if weights != "random":
         raise LeafError(f"weights: {weights}; valid: random for {name}, which learns from nothing else")
+    if dropout_at != "input":
+        raise LeafError(f"dropout_at: {dropout_at}; valid: input for {name}, which has no head")
     if freeze_depth != 0:
         raise LeafError(f"freeze_depth: {freeze_depth}; valid: 0 for {name}, which has no backbone")
     if freeze_normalization:

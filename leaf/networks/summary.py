@@ -46,6 +46,8 @@ class Summary:
 def summary(model: keras.Model) -> Summary:
     """Give the table of a classifier as a report prints it: dropout, backbone, batch_normalization, dense.
 
+    Dropout stands before dense where it is of the head.
+
     Of a detector: dropout, the networks that it is made of, logits.
 
     BatchNormalization's moving statistics count as non-trainable, as Keras counts them.
@@ -54,10 +56,11 @@ def summary(model: keras.Model) -> Summary:
         parts = [layer for layer in model.layers if isinstance(layer, keras.Model) or layer.name in _DETECTORS_OWN]
         return _totals(model, [_row(part) for part in parts], len(model.operations))
     backbone = backbone_operations(model)
-    head = [model.get_layer(name) for name in ("dropout", "batch_normalization", "dense")]
-    inside = Row(model.name, tuple(head[1].input.shape[1:]), sum(map(_parameters, backbone)))
-    dropout, normalization, dense = map(_row, head)
-    return _totals(model, [dropout, inside, normalization, dense], len(backbone))
+    around = [layer for layer in model.layers if layer.name in ("dropout", "batch_normalization", "dense")]
+    place = next(number for number, layer in enumerate(around) if layer.name == "batch_normalization")
+    inside = Row(model.name, tuple(around[place].input.shape[1:]), sum(map(_parameters, backbone)))
+    rows = [_row(layer) for layer in around]
+    return _totals(model, [*rows[:place], inside, *rows[place:]], len(backbone))
 
 
 def _totals(model: keras.Model, rows: list[Row], operations: int) -> Summary:

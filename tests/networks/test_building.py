@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.networks import build, names
+from leaf.networks import build, names, summary
 from leaf.networks.build import clone
 
 
@@ -43,6 +43,20 @@ def test_dropout_acts_on_the_image_in_training_alone(small, images):
     share = np.mean(np.asarray(dropped(values, training=True)) == 0)
     assert 0.45 < share < 0.55
     assert np.array_equal(np.asarray(dropped(values, training=False)), values)
+
+
+def test_dropout_at_the_head_spares_the_image_and_drops_what_the_logits_are_made_of(images):
+    model = build("cnn_small", 32, dropout=0.5, dropout_at="head")
+    assert [operation.name for operation in model.operations[-3:]] == ["batch_normalization", "dropout", "dense"]
+    dropped = np.asarray(model.get_layer("dropout")(np.ones((64, 128), np.float32), training=True))
+    assert np.mean(dropped == 0) == pytest.approx(0.5, abs=0.05)
+    assert [row.name for row in summary(model).rows] == ["cnn_small", "batch_normalization", "dropout", "dense"]
+
+
+def test_the_place_of_the_dropout_changes_no_answer(small, images):
+    values = images.astype(np.float32)
+    moved = build("cnn_small", 32, seed=7, dropout_at="head")
+    np.testing.assert_array_equal(np.asarray(moved(values)), np.asarray(small(values)))
 
 
 def test_head_is_pooling_normalization_and_dense(small):

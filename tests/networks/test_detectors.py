@@ -103,6 +103,7 @@ def test_summary_names_the_parts(autoencoder):
     [
         ({"image_size": 40}, "image_size: 40; valid: a multiple of 16 for autoencoder"),
         ({"weights": "imagenet"}, "weights: imagenet; valid: random for autoencoder"),
+        ({"dropout_at": "head"}, "dropout_at: head; valid: input for autoencoder"),
         ({"freeze_depth": 3}, "freeze_depth: 3; valid: 0 for autoencoder"),
         ({"freeze_normalization": True}, "freeze_normalization: true; valid: false for autoencoder"),
         ({"head_initializer": "zeros"}, "head_initializer: zeros; valid: glorot_uniform for autoencoder"),

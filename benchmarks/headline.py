@@ -1,0 +1,119 @@
+"""The figure that the README tells: of a recipe that was frozen before its test photographs were looked at.
+
+python benchmarks/headline.py choose
+python benchmarks/headline.py report --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5
+
+`choose` takes the recipe of the lowest log loss on the development photographs, folds by leaf, among those that
+benchmarks/accuracy.py measured there, and writes benchmarks/frozen.json: its name and every parameter. Commit that.
+`report` tests it on photographs that no choice has seen, and says nothing of any recipe whose parameters differ from
+the file as it is committed. The protocol is in docs/honest.md.
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accuracy import LOGISTIC, keep, measure, part, print_result
+from runs import ROOT, provenance
+
+from leaf.errors import LeafError, one_line_errors
+from leaf.experiments import parse_settings, read_experiments, with_settings
+from leaf.params import flatten, keys
+from leaf.store import sha256
+
+FROZEN = Path(__file__).with_name("frozen.json")
+RESULTS = Path(__file__).with_name("headline.json")
+DEVELOPMENT = ("leaves_by_plant-apple", "leaves_by_plant-strawberry")
+# What says which photographs, which classes and which of many trainings, and is no part of a recipe.
+_DATA = ("dataset", "classes", "labels", "seed", "folds", "fold", "weights", "drawn.images", "drawn.size", "drawn.seed")
+
+
+def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
+    """Every parameter of a recipe: params.yaml with the row laid over it, less what names the data."""
+    defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    own = {"weights": weights.name, "weights_sha256": sha256(weights)} if weights else {}
+    values = flatten(with_settings(defaults, {**row, **own}).model_dump(mode="json"))
+    return {key: value for key, value in values.items() if key not in _DATA}
+
+
+def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The recipe of the lowest log loss over all development photographs, and the log loss of each.
+
+    `measured` is what benchmarks/accuracy.py kept. Logistic regression is no candidate.
+    """
+    parts = [each for each in measured if each["dataset"] in DEVELOPMENT and each["folds"] and not each["set"]]
+    losses: dict[str, list[tuple[int, float]]] = {}
+    for each in parts:
+        for name, figures in each["recipes"].items():
+            loss = sum(figures["log_loss"]) / len(figures["log_loss"])
+            losses.setdefault(name, []).append((each["images"], loss))
+    means = {
+        name: sum(images * loss for images, loss in found) / sum(images for images, _ in found)
+        for name, found in losses.items()
+        if name != LOGISTIC and len(found) == len(DEVELOPMENT)
+    }
+    return {"recipe": min(means, key=means.__getitem__), "log_loss": {name: round(x, 4) for name, x in means.items()}}
+
+
+def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise LeafError where the parameters `found` differ from the frozen ones, with each key that does."""
+    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # a key that is new may stand there
+    differing = [
+        f"{key} {found.get(key)} instead of {frozen['parameters'].get(key)}"
+        for key in sorted(frozen["parameters"].keys() | own)
+        if found.get(key) != frozen["parameters"].get(key)
+    ]
+    if differing:
+        raise LeafError(
+            f"{frozen['recipe']}: {', '.join(differing)}; valid: the recipe as benchmarks/frozen.json has it, which is "
+            "chosen and committed before its test photographs are looked at"
+        )
+
+
+def committed() -> dict[str, Any]:
+    """benchmarks/frozen.json as it is committed."""
+    shown = subprocess.run(
+        ["git", "show", f"HEAD:./{FROZEN.name}"], cwd=FROZEN.parent, capture_output=True, text=True, check=False
+    )
+    if shown.returncode:
+        raise LeafError("benchmarks/frozen.json: not committed; valid: choose a recipe and commit it before its test")
+    return json.loads(shown.stdout)
+
+
+def main() -> None:
+    """Choose and freeze, or check and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("choose", "report"))
+    parser.add_argument("--dataset", help="the test photographs: an .npz, a folder, or FOLDER@NAME")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="which classes, for example")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, on a core each")
+    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where the runs are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
+    options = parser.parse_args()
+    rows = read_experiments(ROOT / "experiments.yaml")
+    if options.step == "choose":
+        chosen = choose(json.loads(FROZEN.with_name("accuracy.json").read_text(encoding="utf-8")))
+        values = parameters(rows[chosen["recipe"]].set, options.weights)
+        frozen = {**chosen, "parameters": values, **provenance()}
+        FROZEN.write_text(json.dumps(frozen, indent=1) + "\n", encoding="utf-8")
+        print(f"{chosen['recipe']}, of log losses {chosen['log_loss']}; now commit benchmarks/frozen.json")
+        return
+    frozen = committed()
+    check(frozen, parameters({**rows[frozen["recipe"]].set, **parse_settings(options.set)}, options.weights))
+    options.recipes = [frozen["recipe"]]
+    options.work.mkdir(parents=True, exist_ok=True)
+    result = measure(part(options.dataset, options.work), options)
+    keep(result, options.results)
+    print_result(result)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
