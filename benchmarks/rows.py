@@ -2,8 +2,9 @@
 
 python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
 
-A row with `weights: imagenet` runs where a file for its backbone is given, the others are marked as not run. The two
-detectors run on drawn leaves too, of another seed than the one by which they were designed. Several hours on two cores
+A row with `weights: imagenet` runs where a file for its backbone is given, the others are marked as not run. Detectors
+run on drawn leaves too, of another seed than the one by which they were designed, and beside each stands its score with
+no network: of the mean healthy image in the reconstruction's place. Several hours on two cores
 with every row; rows named as arguments replace theirs alone.
 """
 
@@ -13,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from runs import ROOT, draw, figures, run_all
 
 from leaf.experiments import Experiment, parse_settings, read_experiments
 from leaf.networks import is_detector
-from leaf.store import sha256
+from leaf.scoring.metrics import roc_area
+from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "rows.json"
 DRAWN = {"drawn.images": 1000, "drawn.seed": 7}
@@ -35,6 +38,21 @@ def settings(
             return None
         values |= {"weights": str(file.resolve()), "weights_sha256": sha256(file)}
     return values
+
+
+def without_network(folder: Path, redness: bool) -> float:
+    """The area under the ROC curve of a detector's score where the mean healthy image is every reconstruction."""
+    from leaf.networks.detector import ReconstructionScore
+
+    images = read_array(folder / "data/ingested/images.npy")
+    labels = read_table(folder / "data/cleaned/decisions.csv", ["image", "label"]).set_index("image")["label"]
+    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"]).set_index("image")[
+        "split"
+    ]
+    train, test = (splits.index[splits == name].to_numpy() for name in ("train", "test"))
+    mean = images[train[labels.loc[train] == 0]].mean(axis=0, dtype=np.float64)
+    scores = ReconstructionScore(redness=redness)(((images[test] - mean) / 127.5).astype(np.float32))
+    return roc_area(labels.loc[test].to_numpy(), np.asarray(scores)[:, 0])[0]
 
 
 def kept(folder: Path) -> dict[str, Any]:
@@ -79,7 +97,17 @@ def main() -> None:
     folders = run_all([values for _, _, values in jobs], options.work)
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else []
     new = [
-        {"row": name, "dataset": dataset, "weights": "weights" in values, **kept(folder)}
+        {
+            "row": name,
+            "dataset": dataset,
+            "weights": "weights" in values,
+            **kept(folder),
+            **(
+                {"without_network": without_network(folder, str(values["backbone"]).endswith("redness"))}
+                if is_detector(str(values.get("backbone", "")))
+                else {}
+            ),
+        }
         for (name, dataset, values), folder in zip(jobs, folders, strict=True)
     ]
     replaced = {(row["row"], row["dataset"]) for row in new}

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 
 from leaf import networks, store, training
-from leaf.errors import LeafError, one_line_errors
+from leaf.errors import one_line_errors
 from leaf.params import Params, read_params
 from leaf.training import Recipe, Result, fix_seeds, train
 from leaf.training.callbacks import dvclive_callback
 from leaf.training.checkpoint import training_key, versions
 from leaf.training.dataset import FILES, read_datasets
-from leaf.training.detectors import train_detector
+from leaf.training.detectors import check_recipe, train_detector
 from leaf.training.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
 
 CODE = [Path(topic.__path__[0]) for topic in (networks, training)]
@@ -32,8 +32,8 @@ def main() -> None:
     classes = store.read_classes()
     recipe = Recipe.from_params(params)
     is_detector = networks.is_detector(params.backbone)
-    if is_detector and recipe.distribution != "none":
-        raise LeafError(f"distribution: {recipe.distribution}; valid for {params.backbone}, a detector: none")
+    if is_detector:
+        check_recipe(recipe, params.backbone)
     status = run_on_all_nodes("stages.train", recipe.distribution)
     if status is not None:
         sys.exit(status)

@@ -1,9 +1,10 @@
 """A GAN of healthy leaves in the BigGAN manner, with f-AnoGAN's encoder and score.
 
 Generator and discriminator are BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at a size for small images:
-spectral normalisation in both, orthogonal initial weights, hinge loss (in training). There is one class, so nothing
-is conditioned on a class; the generator normalises over channels and not over the batch, so an image's score does not
-depend on its neighbours. Both work at half of the image's side: what marks a leaf is larger than a pixel. The
+spectral normalisation in both, orthogonal initial weights, hinge loss (in training). BigGAN's attention, its code fed
+to every block (skip-z), its moving average of the generator and its classes are not here: leaves are small images of
+one class. The generator normalises over channels and not over the batch, so an image's score does not depend on its
+neighbours. Both work at half of the image's side: what marks a leaf is larger than a pixel. The
 encoder leads an image back to the generator's code, and the score joins what is left of the image and of the
 discriminator's features (Schlegl 2019, f-AnoGAN).
 """
@@ -63,12 +64,13 @@ _UP = (96, 64, 32, 16)  # widths of the generator, from a sixteenth of the side 
 _DOWN = (16, 32, 64)  # widths of the discriminator, from a quarter of the side to a sixteenth
 
 
-def layout(image_size: int, dropout: float) -> keras.Model:
+def layout(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
     """Lay out encoder, generator and discriminator with score and logits; `build` clones the result.
 
     Args:
         image_size: side of the images in pixels, a multiple of 16.
         dropout: share of the input image's values that are set to 0 when the encoder learns.
+        redness: which score, see `leaf.networks.detector.ReconstructionScore`.
 
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
@@ -84,7 +86,7 @@ def layout(image_size: int, dropout: float) -> keras.Model:
     features = _features(image_size)
     true = features(layers.Rescaling(1 / 127.5, -1.0, name="scaled")(image))
     difference = layers.Subtract(name="difference")([true, features(reconstruction)])
-    score = ReconstructionScore(name="score")([residual, difference])
+    score = ReconstructionScore(redness=redness, name="score")([residual, difference])
     return keras.Model(image, ScoreLogits(name="logits")(score))
 
 

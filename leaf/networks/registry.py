@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -116,5 +117,7 @@ _BACKBONES = {
 
 _DETECTORS = {
     "autoencoder": Detector(autoencoder, "convolutional auto-encoder of healthy leaves, reconstruction error"),
-    "gan": Detector(gan.layout, "GAN in the BigGAN manner with f-AnoGAN's encoder and score"),
+    "autoencoder_redness": Detector(partial(autoencoder, redness=True), "the same, scored by a cue of colour"),
+    "gan": Detector(gan.layout, "GAN of BigGAN's blocks with f-AnoGAN's encoder and score"),
+    "gan_redness": Detector(partial(gan.layout, redness=True), "the same, scored by a cue of colour and features"),
 }

@@ -35,6 +35,16 @@ from leaf.training.trainer import (
 )
 
 _SAMPLE = 256  # training images on which an epoch's training accuracy is measured
+# What a classifier can do beside it, and a detector does not.
+_ONLY = {
+    "optimizer": "adam",
+    "weight_decay": 0,
+    "label_smoothing": 0,
+    "weight_averaging": 0,
+    "micro_batch": 0,
+    "frozen_epochs": 0,
+    "distribution": "none",
+}
 _SMALLEST_SCALE = 1e-3  # an image never counts as healthier because its reconstruction is worse
 
 
@@ -84,15 +94,25 @@ def train_detector(
     """Fit the detector `model` to the first class of `dataset`; afterwards it holds the best epoch's weights.
 
     Arguments and result are those of `trainer.train`. Of the recipe it uses seed, batch_size, epochs, patience,
-    monitor, learning_rate and augmentation; the optimizer is Adam. In the history `loss` is the reconstruction's (mean
-    square, image in −1..1) on healthy training images, `accuracy` that on a fixed sample of 256 training images.
+    monitor, learning_rate and augmentation; the optimizer is Adam, and what it does not use is refused. In the
+    history `loss` is the reconstruction's (mean square, image in −1..1) on healthy training images, `accuracy` that on
+    a fixed sample of 256 training images.
 
     Raises:
-        LeafError: where there is no healthy image to learn from, a loss is not finite, or memory does not suffice.
+        LeafError: where the recipe asks for what a detector does not do, there is no healthy image to learn from, a
+            loss is not finite, or memory does not suffice.
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
     """
+    check_recipe(recipe, model.name)
     training = _DetectorTraining(model, dataset, validation, recipe)
     return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
+
+
+def check_recipe(recipe: Recipe, name: str) -> None:
+    """Raise LeafError for a setting that the detector of that name would ignore."""
+    for key, value in _ONLY.items():
+        if getattr(recipe, key) != value:
+            raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -119,7 +139,9 @@ class _DetectorTraining(Training):
         self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
         self.schedule = make_schedule(recipe, 2, self.steps, len(self.healthy))
         self.train_step: TrainStep = (
-            GanStep(model, self.schedule, recipe.seed) if model.name == "gan" else AutoencoderStep(model, self.schedule)
+            GanStep(model, self.schedule, recipe.seed)
+            if model.name.startswith("gan")
+            else AutoencoderStep(model, self.schedule)
         )
 
     def variables(self) -> dict[str, list[Any]]:

@@ -101,5 +101,5 @@ def test_image_below_the_backbones_minimum_is_refused():
 def test_every_name_of_the_design_is_there():
     published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
     convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
-    ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "gan"]
+    ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "autoencoder_redness", "gan", "gan_redness"]
     assert sorted(names()) == sorted(published + convnext + ours)

@@ -58,26 +58,41 @@ def test_one_seed_gives_one_file(autoencoder, tmp_path):
     assert first == second != third
 
 
-def _score(residual):
-    return float(ReconstructionScore(block=4)(residual)[0, 0])
+def _score(residual, **options):
+    return float(ReconstructionScore(**options)(residual)[0, 0])
 
 
-def test_score_sees_red_spots_and_averages_texture_out():
+def test_the_score_is_the_mean_square_of_the_error(autoencoder, images):
+    values = images[:1].astype(np.float32)
+    residual, score = keras.Model(
+        autoencoder.input, [autoencoder.get_layer(name).output for name in ("residual", "score")]
+    )(values)
+    assert float(score[0, 0]) == pytest.approx(np.log(np.mean(np.square(residual))), abs=1e-5)
+
+
+def test_redness_sees_red_spots_and_averages_texture_out():
     random = np.random.default_rng(0)
     texture, spot = np.zeros((2, 1, 32, 32, 3), np.float32)
     texture[..., 0] = random.choice([-0.5, 0.5], (1, 32, 32))
     spot[:, 8:20, 8:20, 0] = 0.5
-    assert _score(spot) > _score(texture) + 1
+    assert _score(spot, block=4, redness=True) > _score(texture, block=4, redness=True) + 1
 
 
-def test_score_passes_over_what_only_light_explains():
+def test_redness_passes_over_what_only_light_explains():
     random = np.random.default_rng(0)
     light = np.repeat(random.normal(0, 0.5, (1, 32, 32, 1)), 3, axis=-1).astype(np.float32)
     green = np.zeros((1, 32, 32, 3), np.float32)
     green[..., 1] = 0.5
-    nothing = _score(np.zeros((1, 32, 32, 3), np.float32))
-    assert _score(light) == pytest.approx(nothing, abs=1e-3)
-    assert _score(green) == pytest.approx(nothing, abs=1e-3)
+    nothing = _score(np.zeros((1, 32, 32, 3), np.float32), redness=True)
+    assert _score(light, redness=True) == pytest.approx(nothing, abs=1e-3)
+    assert _score(green, redness=True) == pytest.approx(nothing, abs=1e-3)
+    assert _score(light, redness=False) > nothing + 1
+
+
+def test_a_file_from_before_there_was_a_choice_keeps_its_score():
+    config = ReconstructionScore(redness=True).get_config()
+    del config["redness"]
+    assert ReconstructionScore.from_config(config).redness
 
 
 def test_heat_map_of_a_detector_is_its_reconstruction_error(autoencoder):

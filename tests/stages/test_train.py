@@ -142,7 +142,7 @@ def test_an_unknown_backbone_is_one_line(work: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_detector_that_is_to_be_distributed_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
-    (work / "params.yaml").write_text("backbone: autoencoder\ndistribution: data_parallel\n")
+    (work / "params.yaml").write_text("backbone: autoencoder\nweight_averaging: 0\ndistribution: data_parallel\n")
     assert "distribution: data_parallel; valid for autoencoder, a detector: none" in refused(capsys)
 
 

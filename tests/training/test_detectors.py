@@ -8,7 +8,7 @@ from leaf.networks import build, load, probabilities, save
 from leaf.params import Params
 from leaf.training import Dataset, Recipe, fix_seeds
 from leaf.training.checkpoint import locked_checkpoint
-from leaf.training.detectors import fit_constants, train_detector
+from leaf.training.detectors import check_recipe, fit_constants, train_detector
 
 FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 
@@ -39,8 +39,8 @@ def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     rows = np.arange(64)
     dataset = Dataset(images, rows, labels[:64])
     validation = Dataset(images, np.arange(64, 96), labels[64:])
-    params = Params(seed=3, batch_size=16, epochs=epochs, patience=99, monitor="validation_loss", learning_rate=FAST)
-    recipe = Recipe.from_params(params)
+    how = {"batch_size": 16, "epochs": epochs, "patience": 99, "monitor": "validation_loss", "weight_averaging": 0}
+    recipe = Recipe.from_params(Params(seed=3, learning_rate=FAST, **how))
     options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end, "quiet": True}
     result = train_detector(model, dataset, validation, recipe, **options)
     return model, result
@@ -61,8 +61,26 @@ def test_a_score_that_points_the_wrong_way_is_given_no_weight():
 def test_without_healthy_images_training_is_refused(leaves):
     images, labels = leaves
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
+    recipe = Recipe.from_params(Params(weight_averaging=0))
     with pytest.raises(LeafError, match="no image of the first class"):
-        train_detector(build("autoencoder", 32), spotted, spotted, Recipe.from_params(Params()), quiet=True)
+        train_detector(build("autoencoder", 32), spotted, spotted, recipe, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "valid"),
+    [
+        ("optimizer", "adamw", "adam"),
+        ("weight_decay", 0.1, "0"),
+        ("label_smoothing", 0.1, "0"),
+        ("weight_averaging", 0.99, "0"),
+        ("micro_batch", 8, "0"),
+        ("frozen_epochs", 2, "0"),
+    ],
+)
+def test_a_setting_that_a_detector_would_ignore_is_refused(key, value, valid):
+    recipe = Recipe.from_params(Params(**{"weight_averaging": 0, key: value}))
+    with pytest.raises(LeafError, match=f"^{key}: {value}; valid for gan, a detector: {valid}$"):
+        check_recipe(recipe, "gan")
 
 
 @pytest.mark.slow
