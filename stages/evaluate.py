@@ -34,7 +34,9 @@ def main() -> None:
     leaky = params.grouping == "none"
     check_splits(splits, decisions, leaky)
     check_synthetic(read_table("data/balanced/index.csv", ["image", "parent", "neighbour"]), splits)
-    table = splits.merge(decisions[["image", "label"]], on="image").merge(index[["image", "source"]], on="image")
+    table = splits.merge(decisions[["image", "label", "group"]], on="image").merge(
+        index[["image", "source"]], on="image"
+    )
 
     run = read_json("models/run.json")
     model = networks.load("models/model.keras", sha256=run["model_sha256"])

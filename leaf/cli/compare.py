@@ -15,6 +15,9 @@ from leaf.similarity.groups import components, same_name_pairs
 
 app = typer.Typer()
 
+TEST = "McNemar's exact test"
+OVER_SEEDS = "exact sign test of the images, which for one seed each is McNemar's"
+
 
 @dataclass(frozen=True)
 class ScoredRevision:
@@ -132,8 +135,8 @@ def describe(comparisons: Sequence[Comparison]) -> str:
             ),
             f"  accuracy: {one.a} {one.accuracy[0]:.3f}{seeds[0]}, {one.b} {one.accuracy[1]:.3f}{seeds[1]}",
             f"  right where the other is wrong: {one.a} on {one.only_a} images, {one.b} on {one.only_b}",
-            f"  exact test p = {one.p:.2g}, after Holm's correction {one.p_holm:.2g}; "
-            f"interval from a paired bootstrap over {one.groups} groups",
+            f"  {TEST if max(one.seeds) == 1 else OVER_SEEDS}: p = {one.p:.2g}, after Holm's correction "
+            f"{one.p_holm:.2g}; interval from a paired bootstrap over {one.groups} groups",
             *(
                 f"  of {each.images} {each.name}: found {each.recall[0]:.3f} and {each.recall[1]:.3f}, right alone "
                 f"{each.only_a} and {each.only_b}, p = {each.p_holm:.2g} after Holm's correction for the classes"

@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
-from leaf.scoring.metrics import t_interval, wilson
+from leaf.scoring.metrics import share_interval, t_interval
 
 app = typer.Typer()
 
@@ -24,21 +24,22 @@ FOLDS = 5  # where neither the command nor params.yaml says how many
 
 @dataclass(frozen=True)
 class Folds:
-    """Accuracies of the F folds, float64 (F,), on their `test` and `validation` images; `right` of `images` in all."""
+    """Accuracies of the F folds, float64 (F,), on their `test` and `validation` images, and how many each tested.
+
+    `right`, bool (N,), and `groups` (N,) are those of all tested images.
+    """
 
     test: np.ndarray
     validation: np.ndarray
     tested: list[int]
-    right: int
-
-    @property
-    def images(self) -> int:
-        return sum(self.tested)
+    right: np.ndarray
+    groups: np.ndarray
 
     def __str__(self) -> str:
         """A table of the folds, then mean, standard deviation, both intervals and the gap, a line each."""
         low, high = t_interval(self.test)
-        all_low, all_high = wilson(self.right, self.images)
+        all_low, all_high = share_interval(self.right, self.groups)
+        images, groups = len(self.right), len(np.unique(self.groups))
         gap = 100 * (self.validation - self.test)
         gap_low, gap_high = t_interval(gap)
         rows = zip(self.tested, self.test, self.validation, strict=True)
@@ -49,22 +50,22 @@ class Folds:
             f"accuracy over {len(self.test)} folds: mean {self.test.mean():.3f}, standard deviation "
             f"{self.test.std(ddof=1):.3f}",
             f"95 % interval of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
-            f"95 % interval of all {self.images} images, each tested once (Wilson): {self.right / self.images:.3f}, "
-            f"{all_low:.3f} to {all_high:.3f}",
+            f"95 % interval of all {images} images of {groups} groups, each tested once (Wilson): "
+            f"{self.right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
             f"validation minus test: {gap.mean():+.1f} points (95 % over folds: {gap_low:+.1f} to {gap_high:+.1f})",
-            "Folds share training images, so the interval over folds is somewhat too narrow (Bengio, Grandvalet 2004); "
-            "Wilson's knows nothing of groups.",
+            "Folds share training images, so the interval over folds is somewhat too narrow (Bengio, Grandvalet 2004).",
         ]
         return "\n".join(lines)
 
 
 def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
-    """Sum up the predictions `image,split,label,predicted` of every fold.
+    """Sum up the predictions `image,split,label,predicted,group` of every fold.
 
     Raises LeafError unless each image is tested in one fold alone and every image that a fold held out is tested.
     """
     parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
-    tested = pd.concat(parts["test"])["image"]
+    every = pd.concat(parts["test"])
+    tested = every["image"]
     if tested.duplicated().any() or not set(pd.concat(parts["validation"])["image"]) <= set(tested):
         raise LeafError(
             "folds: an image is tested twice or never: not folds of one data set; run them all again (--force)"
@@ -74,7 +75,8 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
         np.array([part.mean() for part in right["test"]]),
         np.array([part.mean() for part in right["validation"]]),
         [len(part) for part in right["test"]],
-        int(sum(part.sum() for part in right["test"])),
+        np.concatenate([part.to_numpy() for part in right["test"]]),
+        every["group"].to_numpy(),
     )
 
 
@@ -100,7 +102,12 @@ def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, A
 def finished_folds(stem: str) -> Folds:
     """Sum up the experiments STEM-fold-0, …; raises LeafError where one is missing or they do not fit together."""
     number = parameters(reader(f"{stem}-fold-0"))["folds"]
-    return summarize([table(reader(f"{stem}-fold-{fold}"), PREDICTIONS) for fold in range(number)])
+    found = []
+    for fold in range(number):
+        read = reader(f"{stem}-fold-{fold}")
+        groups = table(read, "data/cleaned/decisions.csv")[["image", "group"]]
+        found.append(table(read, PREDICTIONS).merge(groups, on="image"))
+    return summarize(found)
 
 
 @app.command(epilog="Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`")

@@ -36,7 +36,9 @@ FORMATS = {
     "onnx": Format("model.onnx", (".onnx",), onnx.write),
     "litert": Format("model.tflite", (".tflite",), savedmodel.write_litert),
     "codalab": Format(
-        "codalab", ("", ".zip"), lambda model, metadata, path: codalab.write(model, metadata["threshold"], path)
+        "codalab",
+        ("", ".zip"),
+        lambda model, metadata, path: codalab.write(model, metadata["threshold"], path, metadata["views"]),
     ),
 }
 
@@ -70,7 +72,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     chosen.write(whole, metadata(beside, whole.input_shape[1]), path)
     decided = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "the likeliest is predicted"
     lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {decided}"]
-    if beside.views > 1:
+    if beside.views > 1 and form != "codalab":
         lines.append(
             f"it predicts an image as it is; evaluation averaged {beside.views} views (test-time augmentation)"
         )
@@ -81,7 +83,7 @@ def metadata(beside: Companions, image_size: int) -> Metadata:
     """What another program has to know to predict as this one does: written into ONNX and LiteRT files.
 
     The temperature and the softmax are inside the exported network; the threshold, of two classes, and the averaging
-    of `views` are left to whoever runs it.
+    of `views` are left to whoever runs it, but for the server's bundle, which does both.
     """
     return {
         "classes": list(beside.classes),

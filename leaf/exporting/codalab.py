@@ -11,11 +11,13 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.exporting import savedmodel
+from leaf.networks.prediction import tta_view
 from leaf.reading.decode import to_square
 from leaf.store import replacing
 
 SIDE = 96  # pixels of the server's images
 FOLDER = "SubmissionModel"
+_BATCH = 64  # images of the server at once, each view of one counted
 
 _MODEL_PY = Template('''"""Healthy (0) or unhealthy (1) leaf; the preprocessing is inside the saved model."""
 
@@ -24,7 +26,7 @@ import os
 import tensorflow as tf
 
 THRESHOLD = $threshold  # probability of "unhealthy" from which it is predicted
-BATCH = 64
+BATCH = $batch
 
 
 class model:
@@ -39,7 +41,7 @@ class model:
 ''')
 
 
-def write(model: keras.Model, threshold: float, path: Path) -> None:
+def write(model: keras.Model, threshold: float, path: Path, views: int = 1) -> None:
     """Write the bundle to `path`, a folder, or a `.zip` file ready to be submitted.
 
     Args:
@@ -47,36 +49,40 @@ def write(model: keras.Model, threshold: float, path: Path) -> None:
             the server's images as ingest does.
         threshold: probability of the second class from which it is predicted.
         path: where to.
+        views: test-time augmentation: how many views of an image the bundle averages, as evaluation does.
     """
     classes = model.output_shape[-1]
     if classes != 2:
         raise LeafError(f"format: codalab is for two classes, not {classes}; valid: any other format")
     if path.suffix != ".zip":
         with savedmodel.replacing_folder(path, "model.py") as partial:
-            _fill(partial, model, threshold)
+            _fill(partial, model, threshold, views)
         return
     if path.is_dir():
         raise LeafError(f"{path}: a folder; give a file's name")
     with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
-        _fill(Path(folder), model, threshold)
+        _fill(Path(folder), model, threshold, views)
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(Path(folder).rglob("*")):
                 archive.write(file, file.relative_to(folder))
 
 
-def _fill(folder: Path, model: keras.Model, threshold: float) -> None:
-    values = {"threshold": repr(float(threshold)), "folder": FOLDER, "side": SIDE}
+def _fill(folder: Path, model: keras.Model, threshold: float, views: int) -> None:
+    values = {"threshold": repr(float(threshold)), "folder": FOLDER, "side": SIDE, "batch": _BATCH // views}
     (folder / "model.py").write_text(_MODEL_PY.substitute(values), encoding="utf-8")
-    savedmodel.write(_from_side(model), folder / FOLDER)
+    savedmodel.write(_from_side(model, views), folder / FOLDER)
 
 
-def _from_side(model: keras.Model) -> keras.Model:
-    """Put ingest's resizing before a model of another size."""
+def _from_side(model: keras.Model, views: int) -> keras.Model:
+    """Put ingest's resizing before a model of another size, and the mean over views around it."""
     size = model.inputs[0].shape[1]
-    if size == SIDE:
+    if size == SIDE and views == 1:
         return model
     image = keras.Input((SIDE, SIDE, 3), name="image")
-    return keras.Model(image, model(_Resize(size, name="resize")(image)))
+    resized = image if size == SIDE else _Resize(size, name="resize")(image)
+    if views == 1:
+        return keras.Model(image, model(resized))
+    return keras.Model(image, _Mean(views, name="mean")(model(_Views(size, views, name="views")(resized))))
 
 
 class _Resize(keras.layers.Layer):
@@ -94,6 +100,46 @@ class _Resize(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.size, self.size, 3)
+
+
+class _Views(keras.layers.Layer):
+    """Give the views of each image, all of the first view, then all of the second, and so on."""
+
+    def __init__(self, size: int, views: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.maps = [_view_map(size, number) for number in range(views)]
+        self.views = views
+
+    def call(self, images: Any) -> Any:
+        seen = []
+        for turned, rows, columns in self.maps:
+            x = keras.ops.swapaxes(images, 1, 2) if turned else images
+            seen.append(keras.ops.einsum("ow,nhwc->nhoc", columns, keras.ops.einsum("oh,nhwc->nowc", rows, x)))
+        return keras.ops.concatenate(seen)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (None, *input_shape[1:])
+
+
+class _Mean(keras.layers.Layer):
+    """Average the answers to the views of each image: (views · N, C) to (N, C)."""
+
+    def __init__(self, views: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.views = views
+
+    def call(self, answers: Any) -> Any:
+        return keras.ops.mean(keras.ops.reshape(answers, (self.views, -1, answers.shape[-1])), axis=0)
+
+
+def _view_map(size: int, number: int) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Read off a view: whether rows and columns change places first, then each one's map, float32 (size, size)."""
+    rows = np.zeros((size, size, size, 1), np.float32)
+    rows[np.arange(size), np.arange(size)] = 1  # image k has its row k bright
+    by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
+    if turned := bool(np.ptp(by_row, axis=2).any()):
+        by_row, by_column = by_column, by_row
+    return turned, by_row[:, :, 0].T, by_column[:, 0].T
 
 
 def _linear_map(size: int) -> np.ndarray:

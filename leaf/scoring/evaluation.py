@@ -9,7 +9,7 @@ import pandas as pd
 
 from leaf.scoring.baselines import baseline_probabilities
 from leaf.scoring.calibration import best_temperature
-from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, wilson, worst_pairs
+from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, share_interval, worst_pairs
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
 """Rows of images and a temperature in, probabilities out, float64 (N, C)."""
@@ -54,6 +54,7 @@ class Evaluation:
         lines = [
             f"{self.scored_split}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
             f"{block['accuracy_high']:.3f}) on {block['images']} images"
+            + (f" of {block['groups']} groups" if block["groups"] < block["images"] else "")
             + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
             "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
         ]
@@ -79,11 +80,13 @@ def evaluate(
     """Score a network on validation and test beside the baselines.
 
     `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
-    a row of `images`, `label` a place in `classes`. `predict_proba` is the network. Threshold and temperature are
-    chosen on validation alone, where they are not given. Without a test split the baselines are scored on validation,
-    as the network then is. Of more classes than two the likeliest is predicted, and `threshold` must be 0.5.
+    a row of `images`, `label` a place in `classes`, and `group` where images belong together. `predict_proba` is the
+    network. Threshold and temperature are chosen on validation alone, where they are not given. Without a test split
+    the baselines are scored on validation, as the network then is. Of more classes than two the likeliest is
+    predicted, and `threshold` must be 0.5.
     """
     table = table.sort_values("image")
+    table = table.assign(group=table.get("group", table["image"]))
     present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
     held_out = {name: table[table["split"].eq(name)] for name in present}
     labels = {name: part["label"].to_numpy() for name, part in held_out.items()}
@@ -98,7 +101,8 @@ def evaluate(
 
     scored_split: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
     predictions = {name: _predictions(held_out[name], probabilities[name], cut) for name in present}
-    blocks = {name: _block(labels[name], probabilities[name], cut, classes) for name in present}
+    groups = {name: part["group"].to_numpy() for name, part in held_out.items()}
+    blocks = {name: _block(labels[name], probabilities[name], cut, classes, groups[name]) for name in present}
     for name, block in blocks.items():
         block["before_calibration"] = _before(labels[name], before[name]) if before else None
     scored = held_out[scored_split]
@@ -109,7 +113,7 @@ def evaluate(
         "temperature": temperature,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
         "baseline": _baselines(images, table[table["split"].eq("train")], scored, classes),
-        "by_folder": by_folder(predictions[scored_split]),
+        "by_folder": by_folder(predictions[scored_split].assign(group=groups[scored_split])),
         "note": "" if scored_split == "test" else NO_TEST,
     }
     together = pd.concat(predictions.values(), ignore_index=True)
@@ -134,9 +138,11 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
     return table.assign(predicted=predicted, probability=probabilities[np.arange(len(table)), shown])
 
 
-def _block(labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str]) -> dict[str, Any]:
+def _block(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
+) -> dict[str, Any]:
     """What `compute_metrics` gives, with the classes' names."""
-    block = compute_metrics(labels, probabilities, threshold)
+    block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
 
@@ -153,7 +159,8 @@ def _baselines(
     found = baseline_probabilities(
         images, train["image"].to_numpy(), train["label"].to_numpy(), scored["image"].to_numpy()
     )
-    return {name: _block(scored["label"].to_numpy(), each, 0.5, classes) for name, each in found.items()}
+    labels, groups = scored["label"].to_numpy(), scored["group"].to_numpy()
+    return {name: _block(labels, each, 0.5, classes, groups) for name, each in found.items()}
 
 
 def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -206,15 +213,14 @@ def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: flo
 def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
     """Accuracy with its interval in each folder that the images came from; nothing where there is only one.
 
-    `predictions`: `source,label,predicted`; a source is a path with slashes, or a number for an .npz.
+    `predictions`: `source,label,predicted,group`; a source is a path with slashes, or a number for an .npz.
     """
     folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
     if len(set(folders)) < 2:
         return []
-    right = predictions["predicted"].eq(predictions["label"]).to_numpy()
-    table = pd.DataFrame({"folder": folders, "right": right}).groupby("folder")["right"].agg(["size", "sum"])
     rows = []
-    for folder, (images, hits) in zip(table.index, table.to_numpy().tolist(), strict=True):
-        low, high = wilson(hits, images)
-        rows.append({"folder": folder, "images": images, "accuracy": hits / images, "low": low, "high": high})
+    for folder, part in predictions.groupby(folders):
+        right = part["predicted"].eq(part["label"]).to_numpy()
+        low, high = share_interval(right, part["group"].to_numpy())
+        rows.append({"folder": folder, "images": len(part), "accuracy": right.mean(), "low": low, "high": high})
     return rows

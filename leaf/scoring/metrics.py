@@ -25,8 +25,13 @@ def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     return probabilities.argmax(axis=1)
 
 
-def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
+def compute_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, groups: np.ndarray | None = None
+) -> dict[str, Any]:
     """All metrics of a split of at least one image: labels 0 … C − 1 int (N,), probabilities float64 (N, C).
+
+    `groups` (N,) says which images are of one plant, or one photograph; each is its own where it is None. Intervals of
+    accuracy, recall and precision know them (`share_interval`), that of the area under the ROC curve does not.
 
     Of two classes precision, recall, f1 and the curves are the second's; of more they are the means over the classes,
     and `roc_auc` that of each class against the rest. A figure that is not defined (recall of a class that is absent,
@@ -35,14 +40,16 @@ def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: fl
     count = probabilities.shape[1]
     predicted = predict(probabilities, threshold)
     table = np.bincount(count * labels + predicted, minlength=count**2).reshape(count, count)
+    groups = np.arange(len(labels)) if groups is None else groups
     images, right = len(labels), int(table.trace())
-    low, high = wilson(right, images)
-    classes = [_one_class(table, label) for label in range(count)]
+    low, high = share_interval(predicted == labels, groups)
+    classes = [_one_class(labels, predicted, groups, label) for label in range(count)]
     bins = calibration_bins(labels, probabilities, predict(probabilities, 0.5))
     together = _of_two(labels, probabilities[:, 1]) if count == 2 else _of_many(labels, probabilities)
     chosen = classes[1:] if count == 2 else classes
     return {
         "images": images,
+        "groups": len(np.unique(groups)),
         "accuracy": right / images,
         "accuracy_low": low,
         "accuracy_high": high,
@@ -57,13 +64,14 @@ def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: fl
     }
 
 
-def _one_class(table: np.ndarray, label: int) -> dict[str, Any]:
-    """How well one class of a confusion table (C, C) is found, with Wilson's intervals."""
-    hits, true, said = (int(value) for value in (table[label, label], table[label].sum(), table[:, label].sum()))
-    figures: dict[str, Any] = {"images": true, "predicted": said, "f1": _share(2 * hits, true + said)}
-    for name, whole in (("recall", true), ("precision", said)):
-        figures[name] = _share(hits, whole)
-        figures[f"{name}_low"], figures[f"{name}_high"] = wilson(hits, whole)
+def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, label: int) -> dict[str, Any]:
+    """How well one class is found, with intervals; all arguments (N,), and the class."""
+    of, said = labels == label, predicted == label
+    hits, true, named = int((of & said).sum()), int(of.sum()), int(said.sum())
+    figures: dict[str, Any] = {"images": true, "predicted": named, "f1": _share(2 * hits, true + named)}
+    for name, whole in (("recall", of), ("precision", said)):
+        figures[name] = _share(hits, int(whole.sum()))
+        figures[f"{name}_low"], figures[f"{name}_high"] = share_interval((of & said)[whole], groups[whole])
     return figures
 
 
@@ -168,7 +176,30 @@ def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
     return false, true, thresholds
 
 
-def wilson(right: int, images: int) -> tuple[float, float]:
+def share_interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the share of `right`, bool (N,), where images of one of `groups` (N,) may be alike.
+
+    Wilson's, for as many single images as tell as much as these (Rao and Scott 1992): the variance between groups says
+    how many, from the number of groups, where all images of a group are alike, up to that of the images.
+    """
+    images = len(right)
+    if not images:
+        return math.nan, math.nan
+    share = float(right.mean())
+    _, place = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(place)
+    count = len(sizes)
+    effective = float(count)
+    if count > 1 and 0 < share < 1:
+        off = np.bincount(place, weights=right) - share * sizes
+        variance = count / (count - 1) * float(off @ off) / images**2
+        effective = min(share * (1 - share) / variance, images) if variance else images
+    if count == images:
+        effective = images
+    return wilson(share * effective, effective)
+
+
+def wilson(right: float, images: float) -> tuple[float, float]:
     """Wilson's score interval (1927) for `right` of `images`; (nan, nan) of none.
 
     It stays inside 0..1 and keeps its width where everything is right, unlike the textbook ± 1.96 standard errors.

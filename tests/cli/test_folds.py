@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
+from statsmodels.stats.proportion import proportion_confint
 
 from leaf.cli.folds import summarize
 from leaf.errors import LeafError
@@ -13,7 +14,7 @@ def fold(first, right, validation_right=10, validation=range(90, 100)):
     image = [*range(first, first + 10), *validation]
     guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]
     split = ["test"] * 10 + ["validation"] * 10
-    return pd.DataFrame({"image": image, "split": split, "label": 0, "predicted": guess})
+    return pd.DataFrame({"image": image, "split": split, "label": 0, "predicted": guess, "group": image})
 
 
 ALL = [
@@ -24,12 +25,23 @@ ALL = [
 
 def test_mean_spread_and_both_intervals():
     found = summarize(ALL)
-    assert (found.right, found.images) == (43, 50)
+    assert (found.right.sum(), len(found.right)) == (43, 50)
     lines = str(found).splitlines()
     low, high = ttest_1samp([0.9, 0.8, 1.0, 0.7, 0.9], 0).confidence_interval()
     assert "accuracy over 5 folds: mean 0.860, standard deviation 0.114" in lines
     assert any(line.endswith(f"(Student's t): {low:.3f} to {min(high, 1):.3f}") for line in lines)
     assert any(line.endswith("(Wilson): 0.860, 0.738 to 0.930") for line in lines)  # statsmodels, method wilson
+
+
+def test_images_of_one_plant_that_are_right_together_count_as_one():
+    """Five folds of ten images, all right or all wrong: no more is known than of five images."""
+    folds = [
+        fold(10 * number, right, validation=range(10 * number - 10 if number else 40, 10 * number or 50))
+        for number, right in enumerate([10, 10, 10, 0, 10])
+    ]
+    grouped = str(summarize([each.assign(group=each["image"] // 10) for each in folds]))
+    low, high = proportion_confint(4, 5, method="wilson")
+    assert f"of all 50 images of 5 groups, each tested once (Wilson): 0.800, {low:.3f} to {high:.3f}" in grouped
 
 
 def test_the_gap_is_validation_minus_test():

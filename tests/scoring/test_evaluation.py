@@ -6,6 +6,7 @@ import pytest
 
 from leaf import scoring
 from leaf.scoring import NO_TEST
+from leaf.scoring.metrics import share_interval
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (90, 6, 6, 3), np.uint8)
 LABELS = np.arange(90) % 2
@@ -45,6 +46,18 @@ def result():
 def test_predictions_hold_validation_and_test_alone(result):
     assert result.predictions["image"].tolist() == list(range(30, 90))
     assert result.predictions.columns.tolist() == [*("image", "source", "split", "label", "predicted", "probability")]
+
+
+def test_intervals_know_groups_and_the_summary_says_how_many(result):
+    """Test images 60 to 89 in ten plants of three."""
+    grouped = evaluate(IMAGES, table().assign(group=np.arange(90) // 3), predict_proba, 0.5, "none")
+    alone, block = (each.scores["splits"]["test"] for each in (result, grouped))
+    right = grouped.predictions[grouped.predictions["split"] == "test"].eval("label == predicted").to_numpy()
+    expected = share_interval(right, np.arange(30) // 3)
+    assert (block["accuracy_low"], block["accuracy_high"]) == expected
+    assert expected != (alone["accuracy_low"], alone["accuracy_high"])
+    assert "on 30 images of 10 groups" in grouped.summary
+    assert "groups" not in result.summary
 
 
 def test_the_metrics_have_exactly_the_fixed_keys(result):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from leaf.scoring.metrics import roc_area, wilson
+from leaf.scoring.metrics import roc_area, share_interval, wilson
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (7, 10), (10, 10), (170, 208), (1, 1)])
@@ -18,6 +18,38 @@ def test_wilson_equals_statsmodels(right, images):
 
 def test_wilson_of_no_image_is_not_a_number():
     assert all(math.isnan(limit) for limit in wilson(0, 0))
+
+
+def test_groups_of_one_image_change_no_interval():
+    right = np.arange(40) % 7 != 0
+    assert share_interval(right, np.arange(40)) == wilson(int(right.sum()), 40)
+
+
+@pytest.mark.parametrize("share", [0.8, 1.0])
+def test_images_that_are_right_together_count_as_one(share):
+    right = np.arange(50) < share * 50
+    many = share_interval(np.repeat(right, 6), np.repeat(np.arange(50), 6))
+    np.testing.assert_allclose(many, wilson(share * 50, 50), atol=0.004)
+
+
+def test_groups_that_tell_nothing_of_each_other_leave_wilsons_interval():
+    random = np.random.default_rng(0)
+    right, groups = random.random(6000) < 0.8, np.repeat(np.arange(1000), 6)
+    np.testing.assert_allclose(share_interval(right, groups), wilson(right.sum(), 6000), atol=0.001)
+
+
+def test_the_interval_with_groups_covers_the_truth_as_often_as_it_says():
+    """Sixty plants of five photographs, whose chance of being right differs from plant to plant; mean 0.8."""
+    random = np.random.default_rng(0)
+    inside = plain = 0
+    for _ in range(400):
+        right = random.random((60, 5)) < random.beta(1.6, 0.4, 60)[:, None]
+        low, high = share_interval(right.ravel(), np.repeat(np.arange(60), 5))
+        inside += low <= 0.8 <= high
+        low, high = wilson(int(right.sum()), 300)
+        plain += low <= 0.8 <= high
+    assert inside / 400 > 0.92
+    assert plain / 400 < 0.85  # what an interval says that takes photographs for plants
 
 
 def test_the_area_is_scikit_learns_ties_included(drawn):
