@@ -1,0 +1,76 @@
+"""Why dropout on the input harms a pretrained network: what it does to features, and what the head makes of them.
+
+python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --results benchmarks/dropout.json \
+    --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
+python benchmarks/dropout.py
+
+The first line trains; the second looks into the networks that it left in build/accuracy, the frozen ones of one seed.
+The features of clean images and of images with dropped values are told in standard deviations of the head's
+BatchNormalization, which stand for what it saw in training; and the accuracy is told on test images of both sorts.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from runs import provenance, scored
+
+from leaf import networks
+from leaf.store import read_array, read_json, read_yaml
+
+RESULTS = Path(__file__).with_name("dropout_features.json")
+
+
+def dropped(images: np.ndarray, share: float) -> np.ndarray:
+    """Images float32 with that share of values at 0 and the others larger, as dropout leaves them in training."""
+    kept = np.random.default_rng(0).random(images.shape) >= share
+    return (images * kept / (1 - share)).astype(np.float32)
+
+
+def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
+    """How features of `images` differ from what the head's BatchNormalization takes for normal."""
+    head = model.get_layer("batch_normalization")
+    mean, variance = (np.asarray(each) for each in (head.moving_mean, head.moving_variance))
+    standard = (networks.features(model, images, 64) - mean) / np.sqrt(variance + head.epsilon)
+    return {
+        "shift": round(float(np.abs(standard.mean(axis=0)).mean()), 3),
+        "spread": round(float(np.median(standard.std(axis=0))), 3),
+    }
+
+
+def look(folder: Path) -> dict[str, Any]:
+    """What one finished run shows on its test images."""
+    share = read_yaml(folder / "params.yaml")["dropout"]
+    model = networks.load(folder / "models/model.keras", sha256=read_json(folder / "models/run.json")["model_sha256"])
+    test = scored(folder)
+    clean = read_array(folder / "data/ingested/images.npy")[test["image"].to_numpy()].astype(np.float32)
+    labels = test["label"].to_numpy()
+    result: dict[str, Any] = {"dropout": share, "images": len(test)}
+    for name, images in (("clean", clean), ("dropped", dropped(clean, share or 0.1))):
+        right = networks.probabilities(model, images, 64).argmax(axis=1) == labels
+        result[name] = {**against_head(model, images), "accuracy": round(float(right.mean()), 4)}
+    return result
+
+
+def main() -> None:
+    """Look into every frozen MobileNetV2 of the seed, one a share of dropout, and keep it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where accuracy.py left the runs")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
+    options = parser.parse_args()
+    found = {}
+    for folder in sorted(options.work.glob("run-*")):
+        params = read_yaml(folder / "params.yaml")
+        wanted = (params["backbone"], params["freeze_depth"], params["seed"]) == ("mobilenet_v2", "all", options.seed)
+        if wanted and (folder / "metrics/evaluate.json").exists():
+            found[params["dropout"]] = look(folder)
+            print(json.dumps(found[params["dropout"]]))
+    rows = [found[share] for share in sorted(found)]
+    options.results.write_text(json.dumps({"rows": rows, **provenance()}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
