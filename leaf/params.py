@@ -205,7 +205,7 @@ class Params(Group):
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
         "glorot_uniform",
         "glorot_uniform, zeros",
-        "what the two logits' weights start from; zeros suits pretrained features",
+        "what the logits' weights start from; zeros suits pretrained features",
     )
     frozen_epochs: int = _key(
         0,
