@@ -38,13 +38,14 @@ def main() -> None:
     if status is not None:
         sys.exit(status)
     dataset, validation = read_datasets(len(classes))
-    fix_seeds(params.seed)
+    fix_seeds(params.seed, params.deterministic)
     devices = set_up_distribution(recipe)
     model = networks.build_from_params(params, len(classes))
     determined_by = {
         "recipe": asdict(recipe),
         "network": model.to_json(),
         "data": {name: store.sha256(name) for name in FILES},
+        "precision": params.precision,
         "versions": versions(),
         "devices": devices,
     }
@@ -88,6 +89,8 @@ def summary(model: Any, result: Result, params: Params, classes: list[str]) -> d
         "stopped": result.stopped,
         "model_sha256": store.sha256(NETWORK),
         "seed": params.seed,
+        "precision": params.precision,
+        "deterministic": params.deterministic,
         "image_size": params.image_size,
         "fit": params.fit,
         "classes": classes,
