@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# dims, depths, initial layer scale, as in leaf/networks/convnext.py and keras.applications
+# dims, depths, initial layer scale, as in leaf/networks/scratch.py and keras.applications
 KINDS = {
     "convnext_atto": ((40, 80, 160, 320), (2, 2, 6, 2), 0.1),
     "convnext_tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 1e-6),

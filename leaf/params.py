@@ -205,7 +205,7 @@ class Params(Group):
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
         "glorot_uniform",
         "glorot_uniform, zeros",
-        "what the two logits' weights start from; zeros suits pretrained features",
+        "what the logits' weights start from; zeros suits pretrained features",
     )
     frozen_epochs: int = _key(
         0,
@@ -238,8 +238,11 @@ class Params(Group):
     weight_averaging: Fraction = _key(
         0.99, "a fraction from 0, below 1; 0 is off", "momentum of a moving average of the weights, per update"
     )
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = _key(
-        "float32", "float32, mixed_float16, mixed_bfloat16", "of the activations; mixed is for GPUs"
+    precision: Literal["float32", "mixed_bfloat16"] = _key(
+        "float32", "float32, mixed_bfloat16", "of the activations; mixed is for GPUs"
+    )
+    deterministic: bool = _key(
+        True, "true, false", "the same bits again on one kind of device; false: XLA and its fastest kernels"
     )
     rematerialize: bool = _key(False, "true, false", "compute activations twice instead of storing them")
     learning_rate: LearningRate = _group(LearningRate)

@@ -38,13 +38,14 @@ def main() -> None:
     if status is not None:
         sys.exit(status)
     dataset, validation = read_datasets(len(classes))
-    fix_seeds(params.seed)
+    fix_seeds(params.seed, params.deterministic)
     devices = set_up_distribution(recipe)
     model = networks.build_from_params(params, len(classes))
     determined_by = {
         "recipe": asdict(recipe),
         "network": model.to_json(),
         "data": {name: store.sha256(name) for name in FILES},
+        "precision": params.precision,
         "versions": versions(),
         "devices": devices,
     }
@@ -52,7 +53,7 @@ def main() -> None:
         with dvclive_callback("models/live") if is_first_process() else nullcontext() as on_epoch_end:
             freeze = partial(networks.freeze, model, normalization=params.freeze_normalization)
             fit: Callable[..., Result] = train_detector if is_detector else partial(train, freeze=freeze)
-            ends: list[float] = []
+            ends = [time.perf_counter()]
 
             def epoch_ended(row: dict[str, Any]) -> None:
                 ends.append(time.perf_counter())
@@ -64,10 +65,11 @@ def main() -> None:
             return
         networks.save(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
-        store.write_json(summary(model, result, params, classes), "models/run.json")
-    if len(ends) > 1 and ends[-1] - ends[-2] > 0.01:  # else it was trained before, and only told
+        store.write_json(told := summary(model, result, params, classes), "models/run.json")
+    if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # else it was trained before, and only told
         key = f"{params.backbone} {params.image_size} {params.freeze_depth}"
         store.remember("speed", key, (ends[-1] - ends[-2]) / len(dataset))  # for `leaf check`
+        store.remember("trained", told["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
     shared = f" on {devices} devices" if devices > 1 else ""
     epochs = f"{len(result.history)} epochs{shared}"
     print(f"{params.backbone}: {len(dataset)} images, {epochs}, stopped by {result.stopped}")
@@ -87,6 +89,8 @@ def summary(model: Any, result: Result, params: Params, classes: list[str]) -> d
         "stopped": result.stopped,
         "model_sha256": store.sha256(NETWORK),
         "seed": params.seed,
+        "precision": params.precision,
+        "deterministic": params.deterministic,
         "image_size": params.image_size,
         "fit": params.fit,
         "classes": classes,

@@ -27,7 +27,7 @@ import json, os, signal, socket, sys
 
 command = sys.argv[1:] if sys.argv[0].endswith("python") else ["{LEAF}", *sys.argv[1:]]
 warm = command[:1] == ["{LEAF}"] or command[:1] == ["-m"] and command[1].startswith("stages.")
-if not warm or os.environ.keys() & {{"COLD", "KERAS_BACKEND"}}:
+if not warm or "COLD" in os.environ or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.execv("{sys.executable}", ["{sys.executable}", *command])
 asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 asked.connect(os.path.dirname(sys.argv[0]) + "/socket")

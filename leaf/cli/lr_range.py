@@ -150,7 +150,7 @@ def run_range_test(view: Any, figure: str, lowest: float, highest: float, update
         raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
     classes = len(store.read_classes())
     dataset, _ = read_datasets(classes)
-    fix_seeds(view.seed)
+    fix_seeds(view.seed, view.deterministic)
     model = networks.build_from_params(view, classes)
     test = range_test(model, dataset, Recipe.from_params(view), lowest, highest, updates)
     with store.replacing(figure) as partial:

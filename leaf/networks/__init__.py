@@ -3,7 +3,8 @@
 from leaf.networks.build import build, build_from_params
 from leaf.networks.detector import calibrate, is_detector_model
 from leaf.networks.heatmaps import heatmaps
-from leaf.networks.prediction import features, frozen_features, probabilities
+from leaf.networks.kept import frozen_features, kept_features
+from leaf.networks.prediction import features, probabilities
 from leaf.networks.registry import is_detector, names
 from leaf.networks.saving import load, save
 from leaf.networks.summary import Summary, summary
@@ -21,6 +22,7 @@ __all__ = [
     "heatmaps",
     "is_detector",
     "is_detector_model",
+    "kept_features",
     "load",
     "names",
     "probabilities",

@@ -52,7 +52,7 @@ def build(
         freeze_normalization: no BatchNormalization of the backbone learns or moves its statistics, at any depth.
         head_initializer: what the logits' weights start from: `glorot_uniform` (Keras's own), or `zeros`, so that no
             random direction of pretrained features, which few images cannot correct, has a say.
-        precision: `float32`, `mixed_float16` or `mixed_bfloat16`; the logits are float32 always.
+        precision: `float32` or `mixed_bfloat16`; the logits are float32 always.
         rematerialize: compute activations twice instead of storing them.
         seed: fixes every random weight and the dropout masks.
 
@@ -154,7 +154,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
         model: what is cloned; it is not changed.
         name: the new model's name, and the first part of every name that Keras had made up (`add_17`).
         seed: determines every initial weight and dropout mask.
-        precision: dtype policy of all layers: `float32`, `mixed_float16` or `mixed_bfloat16`.
+        precision: dtype policy of all layers: `float32` or `mixed_bfloat16`.
         rematerialize: store the input of each layer for the gradient, and compute what is inside it again.
 
     Returns:

@@ -8,10 +8,7 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.networks.build import build
 from leaf.networks.detector import is_detector_model
-
-_BLOCK = 512  # images that are copied out of a memory map at once
 
 # Keras compiles a model once for each object, so a part of a network is made once and kept as long as the network.
 _parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref.WeakKeyDictionary()
@@ -61,18 +58,6 @@ def features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> n
     inner = submodel(model, "features", lambda: pooled(model))
     parts = list(predict_batches(inner, _batches(images, batch_size)))
     return np.concatenate(parts) if parts else np.zeros((0, inner.output_shape[-1]), np.float32)
-
-
-def frozen_features(
-    images: np.ndarray, rows: np.ndarray, backbone: str, weights: str, weights_sha256: str
-) -> np.ndarray:
-    """Give the features, float32 (len(rows), D), that an untrained backbone makes of `rows` of `images`.
-
-    Arguments as for `build` and `features`; `rows` int64, of a memory map they are read block by block.
-    """
-    model = build(backbone, images.shape[1], weights=weights, weights_sha256=weights_sha256)
-    starts = range(0, len(rows), _BLOCK)
-    return np.concatenate([features(model, images[rows[start : start + _BLOCK]], 64) for start in starts])
 
 
 def pooled(model: keras.Model) -> Any:

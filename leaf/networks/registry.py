@@ -10,7 +10,7 @@ import keras
 from keras import applications, layers
 
 from leaf.errors import LeafError
-from leaf.networks import cnn, convnext, gan
+from leaf.networks import gan, scratch
 from leaf.networks.detector import autoencoder
 from leaf.networks.layers import CaffePreprocessing
 
@@ -99,7 +99,7 @@ def _caffe() -> layers.Layer:
 
 
 _BACKBONES = {
-    "convnext_atto": Backbone(convnext.atto, "ConvNeXt for small images and two cores, from random weights"),
+    "convnext_atto": Backbone(scratch.convnext_atto, "ConvNeXt for small images and two cores, from random weights"),
     "convnext_tiny": _published(applications.ConvNeXtTiny, "ConvNeXt, 28 million parameters"),
     "convnext_small": _published(applications.ConvNeXtSmall, "ConvNeXt, 49 million parameters"),
     "convnext_base": _published(applications.ConvNeXtBase, "ConvNeXt, 88 million parameters"),
@@ -109,9 +109,9 @@ _BACKBONES = {
     "mobilenet": _published(applications.MobileNet, "MobileNet, 3 million parameters", preprocessing=_to_one),
     "mobilenet_v2": _published(applications.MobileNetV2, "MobileNetV2, 2 million parameters", preprocessing=_to_one),
     "resnet50": _published(applications.ResNet50, "ResNet50, 24 million parameters", preprocessing=_caffe),
-    "cnn_small": Backbone(cnn.small, "three convolutions from random weights, 110 thousand parameters", 16),
-    "cnn_medium": Backbone(cnn.medium, "four convolutions from random weights, 460 thousand parameters", 16),
-    "cnn_large": Backbone(cnn.large, "ten convolutions from random weights, 5 million parameters", 32),
+    "cnn_small": Backbone(scratch.cnn_small, "three convolutions from random weights, 110 thousand parameters", 16),
+    "cnn_medium": Backbone(scratch.cnn_medium, "four convolutions from random weights, 460 thousand parameters", 16),
+    "cnn_large": Backbone(scratch.cnn_large, "ten convolutions from random weights, 5 million parameters", 32),
     "xception": _published(applications.Xception, "Xception, 21 million parameters", 71, _to_one),
 }
 

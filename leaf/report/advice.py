@@ -14,6 +14,11 @@ GAP = 0.08  # training above validation accuracy, from which memorising is worth
 UNSURE = 0.10  # width of the test interval, from which the estimate decides little
 MISCALIBRATED = 0.08
 LOPSIDED = 0.15  # difference of the two classes' recalls
+_VARIED = {  # what varies training images, none of it by default but flips
+    "augmentation.rotation": "augmentation.rotation=30",
+    "augmentation.zoom": "augmentation.zoom=0.2",
+    "augmentation.cutmix": "augmentation.cutmix=1",
+}
 
 
 def section(run: Run, conflicting: int) -> list[Advice]:
@@ -68,8 +73,11 @@ def _wide(run: Run) -> Advice | None:
     return {
         "seen": f"The interval is {100 * (high - low):.0f} points wide on "
         f"{plural(int(block['images']), f'{name} image')}: two settings a few points apart cannot be told apart here.",
-        "do": "Repeat over seeds before believing a small gain, and compare on the same images.",
-        "command": "leaf compare REV_A REV_B",
+        **(
+            {"do": "All folds together test every image once.", "command": "leaf folds --show"}
+            if run.params.get("folds")
+            else {"do": "Test every image once, in folds: a training each.", "command": "leaf folds"}
+        ),
     }
 
 
@@ -81,11 +89,14 @@ def _memorised(run: Run) -> Advice | None:
     if row.empty or not float(row["accuracy"].iloc[0]) - float(row["validation_accuracy"].iloc[0]) > GAP:
         return None
     train, validation = float(row["accuracy"].iloc[0]), float(row["validation_accuracy"].iloc[0])
+    untried = [setting for key, setting in _VARIED.items() if not run.params.get(key)]
+    if not untried:
+        return None
     return {
         "seen": f"At the best epoch the network is right on {percent(train)} of its training images and on "
         f"{percent(validation)} of validation: it memorises.",
-        "do": "Vary the training images, or let more of a pretrained backbone stand still.",
-        "command": "dvc exp run -S augmentation.flip=both -S augmentation.rotation=30",
+        "do": "Vary the training images more than this run did.",
+        "command": f"dvc exp run -S {' -S '.join(untried[:2])}",
     }
 
 
@@ -102,7 +113,9 @@ def _unfinished(run: Run) -> Advice | None:
 
 def _lopsided(run: Run) -> Advice | None:
     matrix = scored_split(run.scores)[1].get("confusion")
-    if not matrix or len(matrix) > 2 or not sum(matrix[0]) or not sum(matrix[1]):
+    if matrix and len(matrix) > 2:
+        return _confused(run)
+    if not matrix or not sum(matrix[0]) or not sum(matrix[1]):
         return None
     recalls = matrix[0][0] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])
     if abs(recalls[0] - recalls[1]) < LOPSIDED or run.params.get("threshold") == "validation":
@@ -112,6 +125,18 @@ def _lopsided(run: Run) -> Advice | None:
         "seen": f"Of the {first} images {percent(recalls[0])} are found, of the {second} {percent(recalls[1])}.",
         "do": "Choose the threshold on validation instead of taking it as given.",
         "command": "dvc exp run -S threshold=validation",
+    }
+
+
+def _confused(run: Run) -> Advice | None:
+    """Of more than two classes: what is taken for what most often, where that is no rare slip."""
+    pair = next(iter(scored_split(run.scores)[1].get("worst_pairs") or []), None)
+    if pair is None or pair["images"] < 2 or pair["share"] < LOPSIDED:
+        return None
+    return {
+        "seen": f"{percent(pair['share'])} of the {pair['label']} images are called {pair['predicted']}.",
+        "do": "Look for wrong labels first; if there are none, photograph more of both.",
+        "command": "leaf labels",
     }
 
 

@@ -216,10 +216,10 @@ def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alte
             x, kind = left + column * cell, f"cell fill-{('second', 'first')[row == column]}"
             tip = tag("title", f"{count:,} of {sum(counts):,} {classes[row]}: said {classes[column]}")
             box = {"x": x, "y": y, "width": cell - 1, "height": cell - 1, "class_": kind}
-            strength = 0.03 if not count else round(0.12 + 0.78 * share, 3)
+            strength = 0.03 if not count else round(0.1 + 0.45 * share, 3)
             parts.append(tag("rect", tip, **box, fill_opacity=strength))
             if count and cell >= 7 * len(str(count)) + 4:
-                parts.append(text(x + cell / 2, y + cell / 2 + 4, str(count), "tick halo", anchor="middle"))
+                parts.append(text(x + cell / 2, y + cell / 2 + 4, str(count), "on", anchor="middle"))
     return figure(width, 24 + len(classes) * cell, alternative, *parts)
 
 
@@ -289,12 +289,11 @@ def _fit(words: str, width: float) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: its lines over the epochs, `named` in a key or not; its axis starts at `floor` where given."""
+    """One quantity: its lines over the epochs; its axis starts at `floor` where given."""
 
     title: str
     series: Sequence[Series]
     floor: float | None = None
-    named: bool = True
 
 
 @dataclass(frozen=True)
@@ -317,16 +316,17 @@ def curves(panels: Sequence[Panel], marks: Sequence[Mark], alternative: str, wid
         frame = Frame(58, top, width - 74, tall, x_range, _panel_range(panel))
         parts += [*frame.y_axis(ticks(*frame.y_range, count=5)), text(0, top - 9, panel.title, "label")]
         parts.append(line(frame.left, top + tall, frame.left + frame.width, top + tall, "axis"))
-        parts += _panel_key(panel, width, top - 9)
+        parts += [
+            line(frame.x(mark.epoch), top, frame.x(mark.epoch), top + tall, f"mark {mark.kind}") for mark in marks
+        ]
         for entry in panel.series:
             parts += _panel_line(entry, frame)
         top += tall + 40
-    bottom = top - 40
     epochs = [value for value in ticks(*x_range, count=10 if width > 500 else 5) if value == int(value)]
     shown = sorted({1.0, *epochs}) if last > 1 else [1.0]
     parts += frame.x_axis(shown, "epoch")
-    parts += _epoch_marks(marks, frame, bottom, width)
-    return figure(width, bottom + 42, alternative, *parts)
+    parts += _epoch_words(marks, frame, panels[0].title if panels else "", width)
+    return figure(width, top + 2, alternative, *parts)
 
 
 def _panel_range(panel: Panel) -> tuple[float, float]:
@@ -344,25 +344,18 @@ def _panel_line(entry: Series, frame: Frame) -> list[Markup]:
     return [path(points, f"curve {entry.kind}")]
 
 
-def _panel_key(panel: Panel, width: int, y: float) -> list[Markup]:
-    """The key of a panel's lines, right-aligned above it."""
-    if len(panel.series) < 2 or not panel.named:
-        return []
-    parts, x = [], float(width - 16)
-    for entry in reversed(panel.series):
-        x -= len(entry.name) * LETTER
-        parts.append(text(x, y, entry.name, "tick"))
-        parts.append(line(x - 30, y - 4, x - 6, y - 4, f"curve {entry.kind}"))
-        x -= 46
-    return parts
+def _epoch_words(marks: Sequence[Mark], frame: Frame, title: str, width: int) -> list[Markup]:
+    """What each mark is, in a row of its own above the panels, the later the higher: no line crosses another's words.
 
-
-def _epoch_marks(marks: Sequence[Mark], frame: Frame, bottom: float, width: int) -> list[Markup]:
-    """Lines through all panels; the words stand in rows of their own, so that near epochs stay readable."""
+    From its words a mark's line leads down to the first panel, but for where that panel's title stands.
+    """
     parts: list[Markup] = []
-    for place, mark in enumerate(marks):
+    end, foot = float(width), 34.0 + 16 * len(marks)
+    for place, mark in enumerate(sorted(marks, key=lambda mark: -mark.epoch)):
         x, y = frame.x(mark.epoch), 12.0 + 16 * place
-        fits = x + 6 + len(mark.words) * LETTER < width
-        parts.append(line(x, y - 9, x, bottom, f"mark {mark.kind}"))
+        fits = x + 12 + len(mark.words) * LETTER < end
+        under = foot - 24 if x < len(title) * 1.3 * LETTER else foot
+        parts.append(line(x, y - 9, x, under, f"mark {mark.kind}"))
         parts.append(text(x + (6 if fits else -6), y, mark.words, "tick halo", anchor="start" if fits else "end"))
+        end = x
     return parts

@@ -1,6 +1,6 @@
 """How many images went where: the flow, and the balance of the classes at each step."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +82,21 @@ def section(run: Run) -> dict[str, Any]:
         "all": everything,
         "sizes": split_sizes(run),
         "made": made,
+        "came": came_as(run),
     }
+
+
+def came_as(run: Run) -> str:
+    """The size that the images came in, in words; nothing where the table does not hold it."""
+    if "width" not in run.index or run.index.empty:
+        return ""
+    sides = run.index[["width", "height"]].astype(int)
+    (width, height), most = Counter(sides.itertuples(index=False, name=None)).most_common(1)[0]
+    seen = f"the network sees {run.images.shape[2]} × {run.images.shape[1]}"
+    if most == len(sides):
+        return f"They came in {width:,} × {height:,} pixels; {seen}."
+    least, largest = int(sides.to_numpy().min()), int(sides.to_numpy().max())
+    return f"They came mostly in {width:,} × {height:,} pixels, with sides of {least:,} to {largest:,}; {seen}."
 
 
 def split_sizes(run: Run) -> dict[str, int]:

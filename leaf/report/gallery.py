@@ -25,7 +25,7 @@ _INFERNO = np.array(  # from the coldest to the hottest (Smith and van der Walt 
 
 @dataclass(frozen=True)
 class Photo:
-    """A thumbnail: its data URI, its alternative text, a short caption and the full name behind it."""
+    """A thumbnail: its data URI, its alternative text, a short caption that begins with its number, its full name."""
 
     uri: str
     alternative: str
@@ -52,16 +52,17 @@ class Album:
         image = int(image)
         if image not in self._photos:
             source = self._sources[image]
-            caption = f"#{image}" if source == str(image) else shortened(source.rpartition("/")[2])
+            caption = f"image\xa0{image}"
+            caption += "" if source == str(image) else f" · {shortened(source.rpartition('/')[2])}"
             alternative = f"Image {image}, labelled {self.label(image)}"
             self._photos[image] = Photo(data_uri(self._images[image]), alternative, caption, source)
         return self._photos[image]
 
-    def heated(self, image: int, heat: np.ndarray) -> Photo:
-        """The thumbnail under its heat map (h, w) in 0..1: bright where the network looked, dark elsewhere."""
+    def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
+        """The thumbnail under its heat map (h, w) in 0..1: bright where the network saw the class `shown`."""
         photo = self.photo(image)
         overlaid = overlay(thumbnail(self._images[int(image)]), heat)
-        alternative = f"The same image under its heat map, hottest {_place(heat)}"
+        alternative = f"The same image under its heat map for {shown}, hottest {_place(heat)}"
         return Photo(data_uri(overlaid), alternative, photo.caption, photo.name)
 
 
@@ -118,24 +119,20 @@ def _place(heat: np.ndarray) -> str:
     return f"{down}, {across}"
 
 
-CARDS, TRIPLES = 12, 9
+TRIPLES = 6
 MANY_CLASSES = 12  # above it the grid of samples shows fewer of each
-KINDS = {"mistake": "mistakes", "uncertain": "uncertain images"}
+KINDS = {"mistake": ("mistakes", 9), "uncertain": ("uncertain images", 12)}  # and how many are shown
 
 
 def section(run: Run, album: Album) -> dict[str, Any]:
-    """By kind (mistake, uncertain): cards in the order of gallery.csv, at most CARDS, and how many there are."""
+    """By kind (mistake, uncertain): cards in the order of gallery.csv, and how many there are."""
     scored = run.predictions.set_index("image") if len(run.predictions) else run.predictions
-    return {
-        kind: {
-            "cards": [
-                _card(row, scored, run, album) for row in rows(table.head(CARDS)) if row["image"] in scored.index
-            ],
-            "note": share_shown(min(len(table), CARDS), len(table), words),
-        }
-        for kind, words in KINDS.items()
-        for table in [run.gallery[run.gallery["kind"] == kind]]
-    }
+    found = {}
+    for kind, (words, most) in KINDS.items():
+        table = run.gallery[(run.gallery["kind"] == kind) & run.gallery["image"].isin(scored.index)]
+        cards = [_card(row, scored, run, album) for row in rows(table.head(most))]
+        found[kind] = {"cards": cards, "note": share_shown(len(cards), len(table), words)}
+    return found
 
 
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
@@ -144,11 +141,16 @@ def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> 
     sure = float(entry["probability"])  # of the second class where there are two, else of the predicted one
     if len(run.classes) == 2 and not int(entry["predicted"]):
         sure = 1 - sure
-    place = int(row["row"])
-    heat = run.heatmaps[place] if place < len(run.heatmaps) else None
+    drawn = [(int(row["row"]), said)]
+    if row["kind"] == "mistake":
+        table = run.gallery[(run.gallery["kind"] == "runner_up") & (run.gallery["image"] == row["image"])]
+        drawn += [(int(each["row"]), run.classes[int(each["shown"])]) for each in rows(table)]
     return {
         "photo": album.photo(row["image"]),
-        "heated": album.heated(row["image"], heat) if heat is not None else None,
+        "heated": [
+            album.heated(row["image"], run.heatmaps[place], name) for place, name in drawn if place < len(run.heatmaps)
+        ],
+        "next": drawn[1][1] if len(drawn) > 1 else "",
         "truth": truth,
         "said": said,
         "probability": f"{sure:.0%}",
@@ -170,11 +172,11 @@ def samples(run: Run, album: Album) -> list[dict[str, Any]]:
 
 
 def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
-    """Triples spread over all synthetic images; None where there are none. Copies (weight 0) are only counted."""
+    """Triples spread over the synthetic images; None where there are none. What is a copy of a parent is not shown."""
     table = run.synthetic
     if table.empty:
         return None
-    blended = table[table["weight"].astype(float) > 0]
+    blended = table[table["weight"].astype(float).round(2).between(0.05, 0.95)]
     places = np.unique(np.linspace(0, len(blended) - 1, min(TRIPLES, len(blended))).round().astype(int))
     triples = []
     for row in rows(blended.iloc[places]):
@@ -184,16 +186,13 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
         told = f"Synthetic image {row['image']}, {label}, {weight:.0%} of the way from {parent} to {neighbour}"
         triples.append(
             {
-                "parent": album.photo(parent),
-                "made": Photo(uri, told, f"{weight:.0%}", told),
-                "neighbour": album.photo(neighbour),
-                "weight": f"{weight:.2f}",
+                "photos": [album.photo(parent), Photo(uri, told, f"{weight:.2f}", told), album.photo(neighbour)],
+                "words": [parent, f"{weight:.2f}", neighbour],
             }
         )
     return {
         "triples": triples,
         "total": len(table),
-        "copies": len(table) - len(blended),
         "classes": [run.classes[label] for label in sorted(set(table["label"].astype(int)))],
-        "note": share_shown(len(triples), len(blended), "synthetic images"),
+        "note": share_shown(len(triples), len(table), "synthetic images"),
     }

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(run: Run) -> str:
-    """The page of `run`. Equal tables give equal bytes: it holds no date and no path of this machine."""
+    """The page of `run`. Equal tables give equal bytes, but for what `run.told` says of when and how long."""
     album = Album(run.images, run.index, run.classes)
     copies = cleaning.copies(run, album)
     found = results.section(run)
@@ -65,15 +66,28 @@ def _sheet() -> str:
     return (TEMPLATES / "page.css").read_text(encoding="utf-8")
 
 
+def unbroken(words: str) -> str:
+    """A sentence whose figures stay on one line: `p = 0.059`, `+2.7 points`, `95 %`, `-0.5 to +6.0`."""
+    joined = re.sub(r"(?<=\bp) ([=<]) (?=\d)", "\xa0\\1\xa0", words)
+    return re.sub(r"(?<=\d) (?=%|points?\b|to [-+]?\d)|(?<=\d to) (?=[-+]?\d)", "\xa0", joined)
+
+
+def breakable(name: str) -> Markup:
+    """A name or path that may break behind its slashes and underscores, so that it need not within a word."""
+    return Markup(re.sub(r"([_/]+)(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped before
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"unbroken": unbroken, "breakable": breakable}
+    return environment
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +110,7 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
         "tiles": tiles,
         "backbone": str(run.training.get("backbone") or run.params.get("backbone", "")),
         "dataset": str(run.params.get("dataset", "")),
+        "date": run.told.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
     }
 
 
@@ -128,9 +143,10 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """Versions, seeds, the network and the SHA-256 of the tables that the page was made from."""
+    """When it ran, versions, seeds, the network and the SHA-256 of the tables that the page was made from."""
     facts = run.training
     network = [
+        *run.told.items(),
         ("Backbone", facts.get("backbone") or run.params.get("backbone")),
         ("Parameters", _count(facts.get("parameters"))),
         ("of these trainable", _count(facts.get("trainable_parameters"))),
@@ -138,7 +154,7 @@ def provenance(run: Run) -> dict[str, Any]:
         ("Training seed", run.params.get("seed")),
         ("Split seed", run.params.get("split_seed")),
         ("Temperature", _rounded(run.scores.get("temperature"))),
-        ("Threshold", _rounded(run.scores.get("threshold"))),
+        ("Threshold", _rounded(run.scores.get("threshold")) if len(run.classes) == 2 else None),
     ]
     versions = [(str(name), str(value)) for name, value in sorted((facts.get("versions") or {}).items())]
     hashes = [("models/model.keras", str(facts["model_sha256"]))] if facts.get("model_sha256") else []

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from leaf.params import keys
 from leaf.report.charts import Interval, Series, confusion, confusion_grid, intervals, percent, reliability, square
 from leaf.report.run import Run
 from leaf.report.svg import Figure, both, number, share_shown
@@ -24,7 +25,7 @@ _NAMES = {
 _BASELINES = {
     "joint_histogram": ("Colours alone, taken together", "colours together"),
     "histogram": ("Colours alone, each channel", "colours alone"),
-    "majority": ("Always the larger class", "larger class"),
+    "majority": ("Always the largest class", "largest class"),
 }
 _LOWER = ("log_loss", "brier", "calibration_error")
 
@@ -62,6 +63,7 @@ def section(run: Run) -> dict[str, Any]:
         "precision_recall": _precision_recall(run, name, block, validation),
         "calibration": _calibration(name, block),
         "folders": _folders(run),
+        "ungrouped": not run.index["group"].ne("").any() and run.params.get("dataset") != keys()["dataset"]["default"],
         "threshold": run.scores.get("threshold"),
         "threshold_source": run.scores.get("threshold_source"),
     }
@@ -145,7 +147,7 @@ def _worst_pairs(run: Run, block: Mapping[str, Any]) -> list[str]:
     if len(run.classes) == 2:
         return []
     return [
-        f"{each['images']:,} {each['label']} called {each['predicted']}" for each in block.get("worst_pairs") or []
+        f"{each['images']:,}\xa0{each['label']} called {each['predicted']}" for each in block.get("worst_pairs") or []
     ][:5]
 
 
@@ -217,7 +219,8 @@ def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
 
 def _folders(run: Run) -> dict[str, Any] | None:
     folders = [entry for entry in run.scores.get("by_folder") or [] if entry.get("accuracy") is not None]
-    if len(folders) < 2:
+    names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
+    if len(folders) < 2 or names == set(run.classes):  # a folder a class was told by class already
         return None
     folders.sort(key=lambda entry: (entry["accuracy"], str(entry["folder"])))
     shown = folders[:FOLDERS]

@@ -22,7 +22,8 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run's tables. `params` maps dotted keys to values; `files` maps a file's path to its SHA-256.
+    """One run's tables. `params` maps dotted keys to values; `files` maps a file's path to its SHA-256; `told` is what
+    no table holds, in words: date, commit, duration.
 
     `images` is (N, H, W, 3) in 0..255; `synthetic_images` (M, H, W, 3) and `heatmaps` (K, h, w) in 0..1 may be empty.
     The optional tables may have no rows; `scores["splits"]["test"]` is None without a test split.
@@ -44,6 +45,7 @@ class Run:
     synthetic_images: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1, 3), np.uint8))
     heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
     files: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:

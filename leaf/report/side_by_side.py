@@ -120,7 +120,7 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
             if column in run.history and run.history[column].notna().any()
         ]
         if series:
-            panels.append(Panel(title, series, floor, named=False))
+            panels.append(Panel(title, series, floor))
     if not panels:
         return None
     told = "Curves by epoch, one line a run: " + ", ".join(panel.title.lower() for panel in panels) + ". "

@@ -22,7 +22,9 @@ def section(run: Run) -> dict[str, Any]:
     told = f"Curves over {plural(epochs, 'epoch')}. " + " ".join(_sentence(panel) for panel in panels)
     told += " " + "; ".join(mark.words for mark in marks) + "." if marks else ""
     return {
-        "figure": both(lambda width: curves(panels, marks, told, width)) if panels else None,
+        "figure": both(lambda width: curves(panels, marks, told, width), "Solid: validation; dotted: training.")
+        if panels
+        else None,
         "epochs": epochs,
         "best": _integer(run.training.get("best_epoch")),
         "stopped": run.training.get("stopped"),

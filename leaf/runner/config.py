@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from leaf.errors import LeafError
 from leaf.store import read_yaml
@@ -92,15 +92,28 @@ class Shell(Target):
     python: Text = "python3"
 
 
-class Local(Target):
+class Cards(Target):
+    """An engine that hands out a machine's GPUs itself, each to one experiment at a time."""
+
+    gpus: list[Annotated[int, Field(ge=0, le=1023)]] = []
+    gpus_per_job: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("gpus_per_job")
+    @classmethod
+    def _no_more_than_there_are(cls, value: int, info: ValidationInfo) -> int:
+        if value > (most := max(1, len(info.data.get("gpus", [])))):
+            raise ValueError(f"{value}; valid: 1 to {most}, as many as `gpus` names")
+        return value
+
+
+class Local(Cards):
     """This machine, from a clean clone beside the working tree; shares its DVC cache, so it needs no remote."""
 
     engine: Literal["local"]
-    gpus: list[Annotated[int, Field(ge=0, le=1023)]] = []
     needs_remote: ClassVar[bool] = False
 
 
-class Ssh(Shell):
+class Ssh(Cards, Shell):
     """A machine with GPUs that ssh reaches."""
 
     engine: Literal["ssh"]

@@ -1,18 +1,24 @@
 """`leaf doctor`: each link between here and a target, in order, and what to fix where one is broken."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.agent.task import host_key_refused
-from leaf.runner.config import Local, Shell, SkyPilot, Slurm, Target
+from leaf.runner.agent.task import environment_key, host_key_refused
+from leaf.runner.config import Cards, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.engines import ProcessEngine
 
 FREE = 10 * 2**30  # bytes that a clone, an environment with CUDA and the data want
+PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that requirements-gpu.txt can be installed for
+DRIVER = 525  # the oldest driver of NVIDIA that CUDA 12 works with
+_SETUP_PYTHON = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"  # without ensurepip: no `venv`
+_CARDS = ["nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv,noheader"]
 _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
 
 
@@ -48,6 +54,12 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
     programs = ["git", "dvc", *(["sbatch", "squeue", "scontrol", "scancel"] if isinstance(target, Slurm) else [])]
     path = list(target.path) if isinstance(target, Shell) else engine.job()["path"]
     commands = {"keras": ["python", "-c", _DEVICES]}
+    if target.setup:
+        path.insert(0, f"{engine.folder}/environments/{environment_key(target.setup, Path())}/bin")
+        if found := re.search(r"\bpython3(\.\d+)?\b", target.setup):
+            commands["python"] = [found[0], "-c", _SETUP_PYTHON]
+    if isinstance(target, Cards) and target.gpus:
+        commands["cards"] = _CARDS
     if target.needs_remote:
         address = getattr(target, "origin", None) or repository.origin(target.git_remote)
         commands["origin"] = ["git", "ls-remote", "--", address, "HEAD"]
@@ -86,16 +98,44 @@ def _judge(target: Target, facts: dict[str, Any]) -> Iterator[Finding]:
         yield _answered(
             "partitions", answers["slurm"], "; ".join(answers["slurm"]["output"].splitlines()), "see `sinfo`"
         )
+    if "python" in answers:
+        yield _python(answers["python"])
     keras = answers["keras"]
     if target.setup and keras["status"]:
         yield Finding("keras", True, "not there yet; `setup` installs it with the first job")
-        return
-    yield _answered("keras", keras, keras["output"].replace("\n", " "), "install requirements-gpu.txt")
-    if getattr(target, "gpus", []) and not keras["status"]:
+    else:
+        yield _answered("keras", keras, keras["output"].replace("\n", " "), "install requirements-gpu.txt")
+    if isinstance(target, Cards) and target.gpus:
+        if keras["status"]:  # then the driver is asked
+            yield _cards(target.gpus, answers["cards"])
+            return
         seen = "gpu" in keras["output"].lower() or "cuda" in keras["output"].lower()
-        yield Finding(
-            "GPU", seen, "seen by Keras" if seen else "Keras sees none; check the driver and requirements-gpu.txt"
-        )
+        advice = "Keras sees none; check the driver and requirements-gpu.txt"
+        yield Finding("GPU", seen, "seen by Keras" if seen else advice)
+
+
+def _python(answer: dict[str, Any]) -> Finding:
+    """Whether the Python that `setup` names makes an environment for the pinned packages."""
+    oldest, newest = (".".join(map(str, version)) for version in PYTHONS)
+    advice = f"`setup` needs {oldest} to {newest} with venv; docs/remote.md says how to get it (Ubuntu 22.04)"
+    if answer["status"]:
+        return Finding("python", False, f"{answer['complaint']}; {advice}")
+    version = answer["output"]
+    good = PYTHONS[0] <= tuple(map(int, version.split("."))) <= PYTHONS[1]
+    return Finding("python", good, version if good else f"{version}; {advice}")
+
+
+def _cards(gpus: list[int], answer: dict[str, Any]) -> Finding:
+    """Whether the driver sees the GPUs that the target names, and is new enough."""
+    if answer["status"]:
+        return Finding("driver", False, f"{answer['complaint']}; install NVIDIA's driver, from {DRIVER}")
+    rows = [row.split(", ") for row in answer["output"].splitlines()]
+    there = {int(row[0]): row[1:] for row in rows if len(row) == 4}
+    if absent := [number for number in gpus if number not in there]:
+        return Finding("driver", False, f"no GPU {absent[0]}; set `gpus` to some of {sorted(there)}")
+    found = "; ".join(f"{number}: {', '.join(there[number])}" for number in gpus)
+    new = all(int(there[number][1].partition(".")[0]) >= DRIVER for number in gpus)
+    return Finding("driver", new, found if new else f"{found}; CUDA 12 needs a driver from {DRIVER}")
 
 
 def _answered(link: str, answer: dict[str, Any], good: str, advice: str) -> Finding:

@@ -17,7 +17,7 @@ import yaml
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.config import Local, Shell, SkyPilot, Slurm, Ssh, Target
+from leaf.runner.config import Cards, Local, Shell, SkyPilot, Slurm, Ssh, Target
 from leaf.runner.plan import Record
 from leaf.runner.transport import Host
 
@@ -90,11 +90,14 @@ class ProcessEngine:
 
     def job(self) -> dict[str, Any]:
         """The locks to wait for; on this machine its own Python and DVC cache, so that nothing is copied."""
-        devices = [f"gpu-{number}" for number in getattr(self.target, "gpus", [])] or ["machine"]
+        if not isinstance(self.target, Cards):
+            return {}
+        devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
+        held = {"devices": devices, "devices_each": self.target.gpus_per_job}
         if isinstance(self.target, Local):
             path = [*self.target.path, str(Path(sys.executable).parent)]
-            return {"devices": devices, "path": path, "cache": str(_cache()), "state": False}
-        return {"devices": devices}
+            return {**held, "path": path, "cache": str(_cache()), "state": False}
+        return held
 
     def submit(self, record: Record, job: dict[str, Any]) -> str:
         return str(self.host.call("start", **self._request(record), files=job_files(job))["folder"])

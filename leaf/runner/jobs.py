@@ -69,6 +69,7 @@ def _job(target: Target, address: str, revision: str, planned: list[Planned]) ->
         "path": target.path,
         "environment": target.environment,
         "devices": [],
+        "devices_each": 1,
         "cache": None,
         "state": True,
         "requeues": 0,

@@ -4,15 +4,16 @@ It lies outside the project: DVC deletes a stage's outputs before it runs it. Ea
 whole; a lock keeps two processes from doing the same training.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 
 from leaf import store
 
+_XLA_FLAG = "--xla_gpu_deterministic_ops=true"
 ROOM = 20 * 2**30  # bytes that the checkpoints of other trainings may take; above it the longest unused ones go
 _DIGEST = 32  # bytes of SHA-256 in front of the arrays
 
@@ -119,7 +121,7 @@ class CheckpointFile:
         store.write_json({"epoch": epoch, "key": self.path.stem}, self.requeue)
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[CheckpointFile]:
     """Give the checkpoint file of training `key` to this process alone; delete it when the block ends without error.
 
@@ -174,26 +176,35 @@ def _make_room(root: Path, key: str) -> None:
         )
 
 
-def fix_seeds(seed: int) -> None:
-    """Seed Python, numpy and the backend, reset automatic names, make TensorFlow use deterministic operations only.
+def fix_seeds(seed: int, deterministic: bool = True) -> None:
+    """Seed Python, numpy and the backend, reset automatic names.
 
-    Call it before the network is built: its initial weights and its dropout depend on the seed.
+    Call it before the network is built, whose initial weights and dropout depend on the seed, and before JAX computes.
+
+    Args:
+        seed: from 0.
+        deterministic: let TensorFlow and JAX use deterministic operations only, for as long as this process lives. On
+            TensorFlow Keras then leaves XLA out; JAX's flag ends the choice of the fastest kernel by trial. Of
+            PyTorch's bits nothing is promised.
     """
+    if deterministic and keras.backend.backend() == "jax" and _XLA_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAG}".strip()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
+    if deterministic and keras.backend.backend() == "tensorflow":
         sys.modules["tensorflow"].config.experimental.enable_op_determinism()  # Keras has imported it
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, Keras, numpy and the backend: equal results need equal ones."""
-    backend = keras.backend.backend()
+    """Versions of Python, Keras, numpy, the backend and a GPU's driver: equal results need equal ones."""
+    backend, device = keras.backend.backend(), device_kind()
     return {
         "python": platform.python_version(),
         "keras": keras.__version__,
         "numpy": np.__version__,
         "backend": f"{backend} {sys.modules[backend].__version__}",
-        "device": device_kind(),
+        "device": device,
+        "driver": "" if device == "cpu" else driver(),
     }
 
 
@@ -206,3 +217,11 @@ def device_kind() -> str:
         return backend.cuda.get_device_name() if backend.cuda.is_available() else "cpu"
     gpus = backend.config.list_physical_devices("GPU")
     return backend.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+
+
+def driver(path: str | Path = "/proc/driver/nvidia/version") -> str:
+    """The version of NVIDIA's driver, from what Linux tells of its kernel module; empty where there is none."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text(encoding="utf-8"))
+        return found[0] if found else ""
+    return ""

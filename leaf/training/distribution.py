@@ -7,6 +7,7 @@ over all of them, so an update is that of the whole batch. Only the first proces
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,6 +188,10 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
         return None
     if distribution == "none":
         raise LeafError(f"distribution: none, on {nodes} nodes; valid: data_parallel, or one node (runner.yaml: nodes)")
+    if shutil.which("srun") is None:
+        raise LeafError(
+            "srun: not found, and it starts the training on each node; valid: `path` in runner.yaml, no image"
+        )
     added = {PROCESSES: str(nodes), "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"{socket.gethostname()}:{_free_port()}"}
     # Otherwise JAX takes one GPU for each process that Slurm starts.
     added["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(int(os.environ.get("SLURM_GPUS_ON_NODE", "1")))))

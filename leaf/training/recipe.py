@@ -54,6 +54,7 @@ class Recipe:
     weight_decay: float
     label_smoothing: float
     weight_averaging: float
+    deterministic: bool
     learning_rate: LearningRate
     augmentation: Augmentation
 

@@ -41,6 +41,14 @@ def test_other_bytes_are_judged_by_their_scores(accuracy, outcome):
     assert "deps models/model.keras" in second.why
 
 
+def test_a_page_that_differs_in_its_date_alone_is_identical():
+    page = {"deps": [{"path": "models/history.csv", "md5": "h"}], "outs": [{"path": "reports/report.html", "md5": "1"}]}
+    dated = {**page, "outs": [{"path": "reports/report.html", "md5": "2"}]}
+    assert compare_reruns({"report": page}, {"report": dated}, {}, {})[0].outcome == "identical"
+    other = {**dated, "deps": [{"path": "models/history.csv", "md5": "g"}]}
+    assert "deps models/history.csv" in compare_reruns({"report": page}, {"report": other}, {}, {})[0].why
+
+
 def test_a_changed_parameter_is_named_as_the_reason():
     lock, metrics = rerun(0.5, threshold=0.4)
     assert "params threshold" in compare_reruns(LOCK, lock, METRICS, metrics)[1].why

@@ -36,7 +36,7 @@ def test_an_edit_of_the_report_runs_the_report_again_alone(project, file):
 @pytest.mark.parametrize(
     ("file", "stage"),
     [
-        ("leaf/networks/convnext.py", "train"),
+        ("leaf/networks/scratch.py", "train"),
         ("leaf/training/trainer.py", "train"),
         ("leaf/reading/decode.py", "ingest"),
         ("leaf/scoring/evaluation.py", "evaluate"),

@@ -79,6 +79,8 @@ def tables(
             "hash": hashes,
             "file_hash": hashes,
             "flags": np.where(random.random(len(number)) < 0.03, "dark blurred", ""),
+            "width": np.where(number < 3, 4000, 640),
+            "height": 480,
         }
     )
     decisions, distances, pairs = _clean(images, index, random, near, aligned, overrides)
@@ -344,8 +346,11 @@ def _gallery(predictions, random):
     wrong = judged[judged["label"] != judged["predicted"]]
     surest = wrong.iloc[np.argsort(-np.abs(wrong["probability"] - 0.5).to_numpy())].head(16)
     unsure = judged.iloc[np.argsort(np.abs(judged["probability"] - 0.5).to_numpy())].head(12)
-    rows = pd.concat([surest.assign(kind="mistake"), unsure.assign(kind="uncertain")])
-    gallery = rows[["image", "split", "kind"]].reset_index(drop=True)
+    others = surest.assign(kind="runner_up", shown=1 - surest["predicted"])
+    rows = pd.concat([surest.assign(kind="mistake"), unsure.assign(kind="uncertain")]).assign(
+        shown=lambda table: table["predicted"]
+    )
+    gallery = pd.concat([rows, others])[["image", "split", "kind", "shown"]].reset_index(drop=True)
     gallery.insert(0, "row", np.arange(len(gallery)))
     y, x = np.mgrid[0:1:12j, 0:1:12j]
     centres = random.uniform(0.2, 0.8, (len(gallery), 2))

@@ -48,6 +48,31 @@ def test_memorising_is_said(run):
     assert "it memorises" not in seen(dataclasses.replace(run, history=history.assign(accuracy=0.72)))
 
 
+def test_only_what_the_run_did_not_vary_yet_is_proposed(run):
+    history = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
+    turned = dataclasses.replace(run, history=history, params={**run.params, "augmentation.rotation": 30})
+    commands = " ".join(entry["command"] for entry in advice.section(turned, 0))
+    assert "augmentation.zoom=0.2" in commands
+    assert "augmentation.rotation" not in commands
+    all_of_it = {**turned.params, "augmentation.zoom": 0.2, "augmentation.cutmix": 1.0}
+    assert "it memorises" not in seen(dataclasses.replace(turned, params=all_of_it))
+
+
+def test_a_wide_interval_asks_for_folds_and_a_fold_for_all_of_them(run):
+    wide = scored(run, accuracy_low=0.8, accuracy_high=0.95)
+    folded = dataclasses.replace(wide, params={**wide.params, "folds": 5})
+    for one, command in ((wide, "leaf folds"), (folded, "leaf folds --show")):
+        assert command in [entry["command"] for entry in advice.section(one, 0)]
+
+
+def test_of_many_classes_the_commonest_confusion_is_said(run):
+    pair = {"label": "rust", "predicted": "scab", "images": 3, "share": 0.25}
+    matrix = [[9, 0, 0], [0, 9, 3], [0, 0, 12]]
+    assert "25.0% of the rust images are called scab." in seen(scored(run, confusion=matrix, worst_pairs=[pair]))
+    rare = {**pair, "share": 0.02}
+    assert "are called" not in seen(scored(run, confusion=matrix, worst_pairs=[rare]))
+
+
 def test_training_that_ran_out_of_epochs_is_said(run):
     late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
     assert "epochs ran out" in seen(dataclasses.replace(run, training=late))

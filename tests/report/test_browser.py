@@ -34,6 +34,13 @@ COVERED = """() => [...document.querySelectorAll('svg text, svg rect[class*=fill
         && Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 4 })
     .map(m => e.textContent + ' under ' + m.getAttribute('class')))"""
 
+CROSSED = """() => [...document.querySelectorAll('svg line.mark')].filter(e => e.getClientRects().length).flatMap(e => {
+  const p = e.getBoundingClientRect();
+  return [...e.ownerSVGElement.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()])
+    .filter(([, q]) => q.left + 1 < p.left && p.left < q.right - 1)
+    .filter(([, q]) => Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 2)
+    .map(([words]) => words) })"""
+
 UNDRAWN = """() => [...document.querySelectorAll('figure')].filter(f => f.offsetParent)
   .filter(f => ![...f.querySelectorAll('svg')].some(s => s.getClientRects().length
     && s.getBoundingClientRect().width > 100 && s.getBoundingClientRect().height > 40
@@ -115,6 +122,10 @@ def test_no_text_of_a_figure_is_cut(page):
 
 def test_no_texts_of_a_figure_lie_on_one_another(page):
     assert page.evaluate(OVERLAPS) == []
+
+
+def test_no_marked_epoch_crosses_a_text(page):
+    assert page.evaluate(CROSSED) == []
 
 
 def test_no_text_of_a_figure_is_covered_by_a_mark(page):

@@ -42,7 +42,7 @@ def test_every_class_has_its_bar_its_recall_and_samples(nine):
 
 
 def test_the_commonest_mistakes_are_words(nine):
-    assert "12 Crop___kind 7 &lt;b&gt; called Crop___kind 0 &lt;b&gt;" in nine
+    assert "12\xa0Crop___kind 7 &lt;b&gt; called Crop___kind 0 &lt;b&gt;" in nine
 
 
 def test_curves_and_a_threshold_that_only_two_classes_have_are_left_out(nine):

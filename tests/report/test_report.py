@@ -1,6 +1,7 @@
 """The page as a file: whole, self-contained, safe, small, the same for the same tables."""
 
 import base64
+import hashlib
 import io
 import itertools
 import re
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from leaf.errors import LeafError
-from leaf.report.render import render
+from leaf.report.render import breakable, render, unbroken
 from leaf.report.run import Run, read_run
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -175,6 +176,62 @@ def test_a_run_that_lacks_one_thing_is_still_a_sound_page(builder, drawn, lackin
     assert parsed.open == []
     assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
     assert not re.findall(r"\b(?:nan|inf|None)\b", page)
+
+
+def test_a_mistake_shows_where_the_network_saw_what_it_said_and_what_was_next(finished):
+    mistakes, _, uncertain = finished.partition("Its least certain images")
+    cards = re.findall(r'<li class="card"><div class="strip">.*?</li>', mistakes.partition("Its worst")[2], re.S)
+    assert cards
+    for card in cards:
+        said, after = re.search(r"</strong> (\w+), next (\w+)", card).groups()
+        assert re.findall(r"heat map for (\w+)", card) == [said, after]
+    assert "next" not in uncertain.partition("</ul>")[0]
+
+
+def test_every_picture_bears_the_number_that_leaf_why_takes(tables, finished):
+    numbers = {int(number) for number in re.findall(r"image\xa0(\d+)", finished)}
+    assert numbers
+    assert numbers <= set(tables()["index"]["image"])
+
+
+def test_a_synthetic_image_that_is_a_copy_of_a_parent_is_not_shown_as_a_blend(tables):
+    made = tables()
+    made["synthetic"]["weight"] = [0.0, 0.004, 0.999, *[0.5] * (len(made["synthetic"]) - 3)]
+    shown = re.findall(r'<li class="card row3">.*?</li>', render(Run(**made)), re.S)
+    assert len(shown) == 6
+    assert all('<p class="small">0.50</p>' in triple for triple in shown)
+
+
+def test_the_sizes_that_the_images_came_in_are_told(finished):
+    assert "They came mostly in 640 × 480 pixels, with sides of 480 to 4,000; the network sees 48 × 48." in finished
+
+
+def test_a_data_set_of_ones_own_without_groups_is_warned_about(tables):
+    own = {"params": {"dataset": "photographs"}}
+    told = "No groups were given. If one leaf was photographed several times"
+    assert told not in render(Run(**tables()))  # the drawn set shows no leaf twice
+    assert told in render(Run(**tables(**own)))
+    grouped = tables(**own)
+    grouped["index"]["group"] = "plant 1"
+    assert told not in render(Run(**grouped))
+
+
+def test_hashes_are_folded(finished):
+    assert "SHA-256" in re.search(r"<details>\s*<summary>SHA-256.*?</details>", finished, re.S).group()
+    assert finished.count(hashlib.sha256(b"index").hexdigest()) == 1
+
+
+@pytest.mark.parametrize(
+    "figure", ["p\xa0=\xa00.38", "95\xa0%", "+0.6\xa0points", "-0.8\xa0to\xa0+1.4", "p\xa0<\xa00.001"]
+)
+def test_figures_of_a_sentence_stay_on_one_line(figure):
+    words = "b is better: +0.6 points of accuracy (95 %: -0.8 to +1.4), p = 0.38, p < 0.001 on 1 image."
+    assert figure in unbroken(words)
+    assert unbroken(words).replace("\xa0", " ") == words
+
+
+def test_a_name_breaks_behind_its_underscores_alone():
+    assert breakable("Bean___leaf<b>_0.5") == "Bean___<wbr>leaf&lt;b&gt;_<wbr>0.5"
 
 
 def test_a_detector_without_accuracy_shows_its_loss(bare):

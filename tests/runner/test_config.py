@@ -19,6 +19,11 @@ BOX = {"engine": "ssh", "host": "box"}
         ({**BOX, "gpu": [0]}, "targets.x.gpu: unknown key for engine ssh; valid: engine, "),
         ({**BOX, "gpus": "0"}, "targets.x.gpus: '0'; valid: a list of GPU numbers"),
         ({**BOX, "gpus": [-1]}, "targets.x.gpus: -1; valid: a list of GPU numbers"),
+        (
+            {**BOX, "gpus": [0, 1], "gpus_per_job": 3},
+            "targets.x.gpus_per_job: 3; valid: 1 to 2, as many as",
+        ),
+        ({**BOX, "gpus": [], "gpus_per_job": 2}, "targets.x.gpus_per_job: 2; valid: 1 to 1"),
         ({**BOX, "folder": "work"}, "targets.x.folder: 'work'; valid: a folder on the target, absolute or from ~"),
         ({"engine": "slurm", "time_limit": 0}, "targets.x.time_limit: 0; valid: minutes, a whole number from 1"),
         ({"engine": "slurm", "nodes": 0}, "targets.x.nodes: 0; valid: a whole number from 1"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leaf.scoring.baselines import baseline_probabilities, channel_histograms, joint_histograms
+from leaf.scoring.baselines import STRENGTHS, baseline_probabilities, channel_histograms, joint_histograms, linear_head
 
 
 @pytest.fixture
@@ -51,3 +51,44 @@ def test_pictures_outside_train_and_asked_are_not_read(images):
     rows, asked = np.arange(20, 55), np.arange(20)
     for name, found in baseline_probabilities(images, rows, LABELS[rows], asked).items():
         np.testing.assert_array_equal(baseline_probabilities(changed, rows, LABELS[rows], asked)[name], found)
+
+
+def noisy(images: int, copies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (images × copies, 40) that hardly tell the labels, in groups of near copies."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(images) % 3, copies)
+    features = np.repeat(random.normal(0, 1, (images, 40)), copies, axis=0)
+    features += random.normal(0, 0.01, features.shape) + 0.6 * (np.arange(40) == labels[:, None])
+    return features, labels, np.repeat(np.arange(images), copies)
+
+
+def test_the_strength_is_chosen_by_folds_that_keep_groups_whole():
+    features, labels, groups = noisy(60, 4)
+    whole = linear_head(features, labels, groups)[-1]
+    torn = linear_head(features, labels, np.arange(len(labels)))[-1]
+    assert whole.C in STRENGTHS
+    assert whole.C < torn.C  # copies in another fold make large weights look good
+
+
+def test_a_linear_head_is_fitted_to_convergence():
+    features, labels, groups = noisy(60, 1)
+    scaler, head = linear_head(features, labels, groups)
+    errors = head.predict_proba(scaler.transform(features)) - np.eye(3)[labels]
+    gradient = errors.T @ scaler.transform(features) + head.coef_ / head.C
+    assert np.abs(gradient).max() < 1e-3 * len(labels)
+
+
+def test_a_class_of_one_group_leaves_the_strength_at_its_default():
+    features, labels, groups = noisy(30, 2)
+    groups[labels == 2] = 99
+    assert linear_head(features, labels, groups)[-1].C == 1
+
+
+def test_balanced_classes_weigh_the_same():
+    features, labels, _ = noisy(60, 1)
+    rare = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5]])
+    [predicted, balanced] = [
+        linear_head(features[rare], labels[rare], balanced=each).predict_proba(features[labels == 1])[:, 1].mean()
+        for each in (False, True)
+    ]
+    assert balanced > predicted + 0.05

@@ -1,6 +1,8 @@
 """The stage report: from a project's folder to reports/report.html."""
 
 import importlib.util
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 
 from leaf.errors import one_line_errors
 from leaf.params import keys
+from leaf.store import read_json, remember
 from stages import report
 
 ROOT = Path(__file__).parents[2]
@@ -43,11 +46,26 @@ def test_the_stage_writes_the_page_and_says_where(here, capsys):
     assert (here / "reports/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_a_second_run_gives_the_same_bytes(here):
+def test_a_second_run_gives_the_same_bytes_but_for_its_date(here, monkeypatch):
+    monkeypatch.setattr(report, "told", lambda _: {"Date": "1 May 2026, 09:00 UTC"})
     run()
     before = (here / "reports/report.html").read_bytes()
     run()
     assert (here / "reports/report.html").read_bytes() == before
+
+
+def test_the_page_tells_date_commit_and_how_long_training_took(here, monkeypatch, tmp_path):
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    remember("trained", read_json("models/run.json")["model_sha256"], 93.0)
+    run()
+    page = (here / "reports/report.html").read_text(encoding="utf-8")
+    for words in (f"{datetime.now(UTC):%B %Y}", commit[:10], "1.6 minutes"):
+        assert words in page
 
 
 def test_a_missing_table_is_one_line_and_exit_status_2(here, capsys):

@@ -100,7 +100,8 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
     assert (said["backbone"], said["image_size"], said["classes"]) == ("cnn_small", SIZE, ["healthy", "unhealthy"])
     assert said["model_sha256"] == store.sha256("models/model.keras")
     assert said["parameters"] == networks.load("models/model.keras").count_params()
-    assert set(said["versions"]) == {"python", "keras", "numpy", "backend", "device"}
+    assert set(said["versions"]) == {"python", "keras", "numpy", "backend", "device", "driver"}
+    assert (said["precision"], said["deterministic"]) == ("float32", True)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The checkpoint on disk."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from leaf.training.checkpoint import (
     Checkpoint,
     CheckpointFile,
     checkpoint_folder,
+    driver,
     locked_checkpoint,
     training_key,
     versions,
@@ -195,3 +198,43 @@ def test_the_key_moves_with_parameters_weights_and_code(tmp_path: Path) -> None:
     (code / "a.py").write_text("x = 2")
     keys.add(training_key({"epochs": 3}, weights, [code]))
     assert len(keys) == 4
+
+
+STEP = """
+import os, sys, keras, numpy as np
+from leaf.training import fix_seeds
+for deterministic in (False, True):
+    fix_seeds(0, deterministic)
+    if "tensorflow" in sys.argv:
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+        print(is_op_determinism_enabled())
+    else:
+        print("--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"])
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+model.compile("sgd", "mse")
+model.train_on_batch(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_deterministic_tells_the_backend_and_false_leaves_it_alone(backend: str) -> None:
+    """A flag that this XLA does not know would end the process at its first step."""
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", STEP, backend]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\n", "535.129.03"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n", "570.86.15"),
+        ("", ""),
+    ],
+)
+def test_the_driver_is_what_its_kernel_module_says(tmp_path: Path, text: str, version: str) -> None:
+    (tmp_path / "version").write_text(text)
+    assert driver(tmp_path / "version") == version
+    assert driver(tmp_path / "no card") == ""

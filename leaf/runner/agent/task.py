@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 GRACE = 60  # seconds that a stopped stage has to write its state
 LOCK_WAIT = 120  # seconds for an earlier process of the same experiment to end, as after a node was lost
@@ -149,20 +150,28 @@ class Task:
             raise TaskError(refused)
 
     def hold_device(self) -> None:
-        """Wait for one of the job's GPUs and hold its lock; the stages see that one alone."""
-        names = self.job["devices"]
+        """Wait for as many of the job's GPUs as it is to have and hold their locks; the stages see those alone.
+
+        It holds all of them or none, so that two experiments cannot wait for each other.
+        """
+        names, wanted = self.job["devices"], self.job["devices_each"]
         if not names or self.in_slurm():  # Slurm gives out its GPUs itself
             return
-        self.step("waiting for " + " or ".join(names))
+        self.step(f"waiting for {wanted} of {', '.join(names)}" if wanted > 1 else "waiting for " + " or ".join(names))
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         while not self.stopped:
+            held: dict[str, IO[str]] = {}
             for name in names:
-                if held := locked(locks / name):
-                    self.held.append(held)
-                    if name.startswith("gpu-"):
-                        self.environment["CUDA_VISIBLE_DEVICES"] = name[len("gpu-") :]
-                    return
+                if len(held) < wanted and (lock := locked(locks / name)):
+                    held[name] = lock
+            if len(held) == wanted:
+                self.held += held.values()
+                if names[0].startswith("gpu-"):
+                    self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(name[len("gpu-") :] for name in held)
+                return
+            for lock in held.values():
+                lock.close()
             time.sleep(0.3)
         raise TaskError("stopped")
 
@@ -247,7 +256,7 @@ def hold_pid(task: Task) -> bool:
     return True
 
 
-def locked(path: Path):  # type: ignore[no-untyped-def]  # the file's type differs between the Pythons of targets
+def locked(path: Path) -> IO[str] | None:
     """The opened file, locked for this process alone, or None where another has it."""
     file = path.open("a")
     try:

@@ -1,5 +1,8 @@
-"""ConvNeXt (Liu 2022, arXiv 2201.03545): ours for small images, and keras.applications' five sizes."""
+"""Our own backbones, which learn from random weights: a ConvNeXt (Liu 2022, arXiv 2201.03545) for small images, and
+CNNs of three sizes: convolutions and max pooling, a dense layer, dropout, average pooling."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,7 +17,7 @@ ATTO_DEPTHS = (2, 2, 6, 2)
 _LAYER_SCALE = 0.1
 
 
-def atto(image: Any) -> Any:
+def convnext_atto(image: Any) -> Any:
     """ConvNeXt atto (dims and depths of timm's `convnext_atto`, 3.4 million parameters) with depthwise convolutions.
 
     Args:
@@ -53,3 +56,35 @@ def _block(inputs: Any, dim: int, name: str) -> Any:
 
 def _initial() -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+def _cnn(image: Any, stages: Sequence[int], convolutions: int, normalized: bool, dense: int, rate: float) -> Any:
+    """Give pooled features (N, dense) of `image` (N, H, W, 3) in 0..255; each stage halves the map.
+
+    The dense layer comes before the average (it acts at each place of the map, as a 1×1 convolution does), so that the
+    head stays linear in the map and shows where a class was seen.
+    """
+    x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
+    for stage, filters in enumerate(stages):
+        for number in range(convolutions):
+            name = f"stage_{stage}_conv_{number}"
+            bias = not normalized
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=bias, kernel_initializer="he_normal", name=name)(x)
+            if normalized:
+                x = layers.BatchNormalization(name=f"{name}_norm")(x)
+            x = layers.Activation("relu", name=f"{name}_relu")(x)
+        x = layers.MaxPooling2D(2, name=f"stage_{stage}_pool")(x)
+    x = layers.Dense(dense, activation="relu", kernel_initializer="he_normal", name="features")(x)
+    x = layers.Dropout(rate, name="features_dropout")(x)
+    return layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+cnn_small: Callable[[Any], Any] = partial(
+    _cnn, stages=(32, 64, 128), convolutions=1, normalized=False, dense=128, rate=0.3
+)
+cnn_medium: Callable[[Any], Any] = partial(
+    _cnn, stages=(32, 64, 128, 256), convolutions=1, normalized=True, dense=256, rate=0.3
+)
+cnn_large: Callable[[Any], Any] = partial(
+    _cnn, stages=(32, 64, 128, 256, 512), convolutions=2, normalized=True, dense=512, rate=0.4
+)

@@ -1,0 +1,100 @@
+"""Features that are kept are those that would be computed, whatever is damaged; only what is not known is computed."""
+
+import numpy as np
+import pytest
+
+from leaf import networks, store
+from leaf.networks import kept
+from leaf.networks.kept import backbone_key, kept_features
+
+ROWS = np.array([3, 0, 7, 3])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+    return tmp_path / "features"
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many images each pass through the network had."""
+    counts: list[int] = []
+    predict = kept.predict_padded
+
+    def counted(model, images, size):
+        counts.append(len(images))
+        return predict(model, images, size)
+
+    monkeypatch.setattr(kept, "predict_padded", counted)
+    return counts
+
+
+def test_they_are_those_that_the_network_gives(folder, small, images):
+    expected = networks.features(small, images[ROWS])
+    for _ in range(2):
+        np.testing.assert_allclose(kept_features(small, images, ROWS), expected, atol=1e-6)
+
+
+def test_an_image_is_computed_once_also_among_others_and_as_float(folder, small, images, computed):
+    first = kept_features(small, images, ROWS)
+    assert computed == [3]  # row 3 stands twice
+    again = kept_features(small, images[::-1].astype(np.float32), np.arange(10))
+    assert computed == [3, 7]
+    np.testing.assert_array_equal(again[9 - ROWS], first)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"x" + content[1:], lambda _: b""])
+def test_a_damaged_file_is_computed_anew(folder, small, images, computed, damage):
+    first = kept_features(small, images, ROWS)
+    [file] = folder.rglob("*.features")
+    file.write_bytes(damage(file.read_bytes()))
+    np.testing.assert_array_equal(kept_features(small, images, ROWS), first)
+    assert computed == [3, 3]
+    assert [each.name for each in folder.rglob("*.features")] == [file.name]
+
+
+def test_the_files_that_were_not_used_for_longest_make_room(folder, small, images, computed, monkeypatch):
+    kept_features(small, images, np.array([0]))
+    kept_features(small, images, np.array([1]))
+    kept_features(small, images, np.array([0]))
+    monkeypatch.setattr(kept, "ROOM", 2 * next(folder.rglob("*.features")).stat().st_size)
+    kept_features(small, images, np.array([2]))
+    kept_features(small, images, np.array([0, 2]))
+    assert computed == [1, 1, 1]
+    kept_features(small, images, np.array([1]))
+    assert computed == [1, 1, 1, 1]
+
+
+def test_where_nothing_can_be_kept_they_are_computed(folder, small, images, computed):
+    folder.parent.mkdir(exist_ok=True)
+    (folder / backbone_key(small)).parent.mkdir()
+    (folder / backbone_key(small)).write_text("a file where a folder belongs")
+    np.testing.assert_allclose(kept_features(small, images, ROWS), networks.features(small, images[ROWS]), atol=1e-6)
+
+
+def test_a_backbone_is_the_same_whatever_its_head_and_from_its_file(tmp_path):
+    model = networks.build("mobilenet_v2", 32, seed=1)
+    frozen = networks.build(
+        "mobilenet_v2", 32, classes=5, dropout=0, freeze_depth="all", head_initializer="zeros", seed=1
+    )
+    networks.save(frozen, tmp_path / "model.keras")
+    assert backbone_key(model) == backbone_key(frozen) == backbone_key(networks.load(tmp_path / "model.keras"))
+
+
+def test_another_network_size_or_weight_is_another_backbone(small):
+    others = [networks.build("cnn_small", 48, seed=7), networks.build("cnn_small", 32, seed=8)]
+    others.append(networks.build("cnn_small", 32, seed=7, precision="mixed_bfloat16"))
+    changed = networks.build("cnn_small", 32, seed=7)
+    assert backbone_key(changed) == backbone_key(small)
+    weight = next(layer for layer in changed.layers if layer.name.endswith("features")).bias
+    weight.assign(weight + 1e-7)
+    assert len({backbone_key(model) for model in [small, changed, *others]}) == 5
+
+
+def test_frozen_features_are_those_of_the_named_backbone(folder, images, tmp_path):
+    model = networks.build("cnn_small", 32, seed=5)
+    networks.save(model, tmp_path / "weights.keras")
+    sha256 = store.sha256(tmp_path / "weights.keras")
+    found = networks.frozen_features(images, ROWS, "cnn_small", str(tmp_path / "weights.keras"), sha256)
+    np.testing.assert_allclose(found, networks.features(model, images[ROWS]), atol=1e-6)

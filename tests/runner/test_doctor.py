@@ -1,0 +1,110 @@
+"""What the doctor says of a target whose environment is still to be made, and what it cannot be made with."""
+
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import Project
+
+from leaf.runner.config import check_target
+from leaf.runner.doctor import PYTHONS, examine
+
+ROOT = Path(__file__).parents[2]
+CARD = "0, NVIDIA L4, 550.54.15, 23034 MiB"
+
+
+@pytest.fixture
+def said(project: Project, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """What is found of this machine with programs of the test's own: link to verdict and note."""
+
+    def look(cards: str, python: str = "echo 3.12", gpus: list[int] | None = None) -> dict[str, str]:
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        for name, script in (("nvidia-smi", f"echo '{cards}'"), ("python3.12", python), ("python", "exit 1")):
+            (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+            (programs / name).chmod(0o755)
+        setup = 'python3.12 -m venv "$LEAF_ENVIRONMENT"'
+        target = {"engine": "local", "gpus": gpus or [0], "setup": setup, "path": [str(programs)]}
+        return {found.link: f"{found.good} {found.note}" for found in examine("x", check_target("x", target))}
+
+    return look
+
+
+def test_a_card_is_looked_for_where_keras_is_still_to_be_installed(said: Callable[..., dict[str, str]]) -> None:
+    found = said(CARD)
+    assert found["keras"] == "True not there yet; `setup` installs it with the first job"
+    assert found["python"] == "True 3.12"
+    assert found["driver"] == "True 0: NVIDIA L4, 550.54.15, 23034 MiB"
+
+
+def test_a_card_that_is_not_there_an_old_driver_and_an_old_python_are_named(
+    said: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    found = said(CARD.replace("550.54.15", "470.256.02"), python="echo 3.10")
+    assert found["driver"].endswith("CUDA 12 needs a driver from 525")
+    assert found["python"].startswith("False 3.10; `setup` needs 3.11 to 3.13 with venv; docs/remote.md")
+    (tmp_path / "programs").rename(tmp_path / "before")
+    found = said(CARD, python="echo 'No module named ensurepip' >&2; exit 1", gpus=[0, 3])
+    assert found["driver"] == "False no GPU 3; set `gpus` to some of [0]"
+    assert found["python"].startswith("False No module named ensurepip; ")
+
+
+def test_the_pythons_are_those_of_the_package() -> None:
+    oldest, newest = PYTHONS
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert asked == f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
+
+
+def test_the_programs_of_an_image_are_made_by_a_setup(tmp_path: Path) -> None:
+    """The line of docs/remote.md, with an `apptainer` that prints what it is told."""
+    page = (ROOT / "docs/remote.md").read_text()
+    setup = next(line.strip() for line in page.splitlines() if "install -D containers/in_image" in line)
+    apptainer = tmp_path / "bin" / "apptainer"
+    apptainer.parent.mkdir()
+    apptainer.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    apptainer.chmod(0o755)
+    environment = {"PATH": f"{apptainer.parent}:/usr/bin:/bin", "LEAF_ENVIRONMENT": str(tmp_path), "HOME": "/home/a"}
+    subprocess.run(["sh", "-e", "-c", setup], cwd=ROOT, env=environment, check=True)
+    for name in ("dvc", "python"):
+        command = [str(tmp_path / "bin" / name), "-m", "a b"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        told = ["exec", "--nv", "--bind", str(tmp_path), "/home/a/leaf/leaf.sif", name, "-m", "a b", ""]
+        assert done.stdout.split("|") == told
+
+
+def test_no_part_of_the_containers_is_a_link_that_a_copy_could_lose() -> None:
+    assert [path.name for path in sorted((ROOT / "containers").iterdir())] == ["Dockerfile", "in_image", "leaf.def"]
+    assert (ROOT / "containers" / "in_image").read_text().startswith("#!/bin/sh\n")
+
+
+def steps(recipe: str) -> list[str]:
+    """The programs that a recipe runs, flags and comments left out, in order; RUN's lines or those of %post."""
+    text = (ROOT / "containers" / recipe).read_text().replace("\\\n", " ")
+    if recipe == "leaf.def":
+        lines = text.partition("%post\n")[2].partition("\n%")[0].splitlines()
+    else:
+        lines = [part for line in text.splitlines() if line.startswith("RUN ") for part in line[4:].split("&&")]
+    return [" ".join(word for word in line.split() if not word.startswith("--")) for line in lines if line.strip()]
+
+
+def test_both_recipes_install_the_same_and_start_on_one_backend() -> None:
+    docker, apptainer = steps("Dockerfile"), steps("leaf.def")
+    assert [line for line in docker if line.startswith("apt-get")] == apptainer[:2]
+    installs = [line for line in docker + apptainer if line.startswith("pip install")]
+    assert [Path(line.split()[2]).name for line in installs] == ["requirements-gpu.txt"] * 2
+
+
+def test_the_gpu_runs_on_one_backend_that_is_stated_wherever_it_runs() -> None:
+    targets = yaml.safe_load((ROOT / "runner.yaml").read_text())["targets"]
+    stated = {name: target["environment"]["KERAS_BACKEND"] for name, target in targets.items()}
+    assert stated.pop("local") == "tensorflow"
+    assert set(stated.values()) == {"jax"}
+    assert "ENV KERAS_BACKEND=jax" in (ROOT / "containers/Dockerfile").read_text()
+    assert 'export KERAS_BACKEND="${KERAS_BACKEND:-jax}"' in (ROOT / "containers/leaf.def").read_text()
+    workflow = yaml.safe_load((ROOT / ".github/workflows/gpu.yml").read_text())
+    submits = [step["run"] for step in workflow["jobs"]["experiments"]["steps"] if "leaf submit" in step.get("run", "")]
+    assert ["--on card" in run for run in submits] == [True]
+    assert targets["card"]["gpus"] == [0]
