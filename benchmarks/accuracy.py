@@ -27,6 +27,7 @@ import pandas as pd
 from runs import ROOT, figures, provenance, run_all, scored
 
 from leaf.experiments import parse_settings, read_experiments
+from leaf.scoring.baselines import linear_head
 from leaf.scoring.calibration import log_loss
 from leaf.scoring.compare import Comparison, accuracy_interval, compare, holm
 from leaf.scoring.metrics import predict
@@ -35,7 +36,6 @@ from leaf.store import read_array, read_table, sha256
 RESULTS = Path(__file__).parent / "accuracy.json"
 RECIPES = ("plain", "default", "report_mobilenet_v2", "transfer")
 LOGISTIC = "logistic"
-STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # what the peer may choose its C from
 
 
 def part(text: str, work: Path) -> Path:
@@ -63,10 +63,6 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     Its strength is chosen by folds of the training images that keep groups whole, and the probabilities of as many
     `views` of a test image are averaged as the network's are.
     """
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.preprocessing import StandardScaler
-
     from leaf import networks
     from leaf.networks.prediction import tta_view
 
@@ -77,15 +73,10 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     labels, groups = (decisions.loc[train, name].to_numpy() for name in ("label", "group"))
     test = scored(folder)
     model = networks.build("mobilenet_v2", images.shape[1], weights=str(weights), weights_sha256=sha256(weights))
-    scaler = StandardScaler()
-    learnt = scaler.fit_transform(networks.features(model, images[train], 64))
-    inner = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(learnt, labels, groups))
-    fitted = LogisticRegressionCV(
-        Cs=STRENGTHS, cv=inner, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0,), use_legacy_attributes=False
-    ).fit(learnt, labels)
+    head = linear_head(networks.features(model, images[train], 64), labels, groups)
     judged = images[test["image"].to_numpy()].astype(np.float32)
     seen = (tta_view(judged, number) for number in range(views))
-    found = [fitted.predict_proba(scaler.transform(networks.features(model, view, 64))) for view in seen]
+    found = [head.predict_proba(networks.features(model, view, 64)) for view in seen]
     probabilities = np.mean(found, axis=0)
     return test.assign(predicted=predict(probabilities, 0.5), probabilities=list(probabilities))
 

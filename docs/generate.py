@@ -1,4 +1,4 @@
-"""Write docs/parameters.md, the table of docs/experiments.md, docs/performance.md and, with --params, params.yaml.
+"""Write docs/parameters.md, docs/performance.md, the tables of docs/experiments.md and docs/honest.md, and params.yaml.
 
 python docs/generate.py            # from leaf/params.py, experiments.yaml, and what benchmarks/ measured
 python docs/generate.py --params   # params.yaml too, with the schema's defaults
@@ -96,38 +96,82 @@ def parameters_md() -> str:
     return "\n".join(lines) + "\n"
 
 
-def experiments_md() -> str:
-    """docs/experiments.md with its tables written anew between the comments that mark them."""
-    text = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
-    for name, table in (("rows", rows_table()), ("accuracy", accuracy_table())):
+def filled(page: str, **tables: str) -> str:
+    """A page with its tables written anew between the comments that mark them."""
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    for name, table in tables.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->\n")
         text = before + begin + table + end + after
     return text
 
 
+def measured(name: str) -> Any:
+    """What a script of benchmarks/ wrote."""
+    return json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
+
+
+def experiments_md() -> str:
+    """docs/experiments.md."""
+    return filled("experiments", rows=rows_table(), accuracy=accuracy_table(), dropout=dropout_table())
+
+
+def honest_md() -> str:
+    """docs/honest.md."""
+    tables = [line for result in measured("headline") for line in accuracy_lines(result)]
+    return filled("honest", headline="\n".join([*tables, ""]))
+
+
 def accuracy_table() -> str:
     """What benchmarks/accuracy.py measured on each data set: a table, and what `leaf compare` says of each pair."""
-    results = json.loads((ROOT / "benchmarks/accuracy.json").read_text(encoding="utf-8"))
-    lines = []
-    for result in results:
-        seeds = ", ".join(map(str, result["seeds"]))
-        tested = f"each tested once in {result['folds']} folds" if result["folds"] else "of one test split"
-        changes = "".join(f" with `{key}={value}`" for key, value in result["set"].items())
-        lines += [
-            f"**{result['dataset']}**{changes}: {result['images']} images, {tested}; {_plural('seed', seeds)} "
-            f"(baselines on colours: {_baselines(result)}):",
-            "",
-            "| recipe | test accuracy, mean | of each seed | log loss, mean | validation |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for name, each in result["recipes"].items():
-            mean, loss = (sum(each[key]) / len(each[key]) for key in ("accuracy", "log_loss"))
-            accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
-            lines.append(f"| {name} | {mean:.3f} | {accuracies} | {loss:.3f} | {validation} |")
-        sentences = [*result["verdicts"], *([result["two_seeds"]] if result["two_seeds"] else [])]
-        lines += ["", *(f"- {sentence}" for sentence in sentences), ""]
+    results = measured("accuracy")
+    lines = [line for result in results for line in accuracy_lines(result)]
     return "\n".join(lines + chosen_elsewhere(results))
+
+
+def accuracy_lines(result: dict[str, Any]) -> list[str]:
+    """One result of benchmarks/accuracy.py."""
+    seeds = ", ".join(map(str, result["seeds"]))
+    tested = f"each tested once in {result['folds']} folds" if result["folds"] else "of one test split"
+    changes = "".join(f" with `{key}={value}`" for key, value in result["set"].items())
+    groups = f" of {result['groups']} groups" if result["groups"] < result["images"] else ""
+    lines = [
+        f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {_plural('seed', seeds)} "
+        f"(baselines on colours: {_baselines(result)}):",
+        "",
+        "| recipe | test accuracy, mean | of each seed | log loss, mean | validation |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, each in result["recipes"].items():
+        mean, loss = (sum(each[key]) / len(each[key]) for key in ("accuracy", "log_loss"))
+        interval = " ({:.3f} to {:.3f})".format(*each["interval"]) if "interval" in each else ""
+        accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
+        lines.append(f"| {name} | {mean:.3f}{interval} | {accuracies} | {loss:.3f} | {validation} |")
+    sentences = [*result["verdicts"], *([result["two_seeds"]] if result["two_seeds"] else [])]
+    measured_by = [f"Measured at commit {result['commit'][:8]} by `{result['command']}`."] if "commit" in result else []
+    return [*lines, "", *(f"- {sentence}" for sentence in sentences), *([""] if measured_by else []), *measured_by, ""]
+
+
+def dropout_table() -> str:
+    """What dropout on the input costs three kinds of network, what it does to features, and rows as they were."""
+    lines = [line for result in measured("dropout") for line in accuracy_lines(result)]
+    lines += [
+        "| dropout in training | clean features: shift | spread | accuracy | dropped features: shift | accuracy |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in measured("dropout_features")["rows"]:
+        clean, dropped = row["clean"], row["dropped"]
+        lines.append(
+            f"| {row['dropout']} | {clean['shift']:.2f} | {clean['spread']:.2f} | {clean['accuracy']:.3f} "
+            f"| {dropped['shift']:.2f} | {dropped['accuracy']:.3f} |"
+        )
+    lines += [
+        "",
+        "| row, with dropout 0.1 on the input | on | accuracy (95 %) | ROC AUC (95 %) | validation |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| `{row['row']}` | {_figures(row)} |" for row in measured("rows_input_dropout")),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _baselines(result: dict[str, Any]) -> str:
@@ -163,19 +207,19 @@ def _plural(word: str, listed: str) -> str:
 
 def rows_table() -> str:
     """Every row of experiments.yaml with what benchmarks/rows.py measured of it."""
-    measured: dict[str, list[dict[str, Any]]] = {}
-    for result in json.loads((ROOT / "benchmarks/rows.json").read_text(encoding="utf-8")):
-        measured.setdefault(result["row"], []).append(result)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in measured("rows"):
+        found.setdefault(result["row"], []).append(result)
     lines = [
         "| experiment | what it is | claimed | on | accuracy (95 %) | ROC AUC (95 %) | validation | command |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in read_experiments(ROOT / "experiments.yaml").items():
         head = f"| `{name}` | {row.why} | {row.claimed or ''} "
-        for result in measured.get(name, []):
+        for result in found.get(name, []):
             lines.append(f"{head}| {_figures(result)} | <code>{_command(name, result)}</code> |")
             head = "|  |  |  "
-        if name not in measured:
+        if name not in found:
             lines.append(f"{head}| not run here: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
     return "\n".join(lines) + "\n"
 
@@ -183,6 +227,8 @@ def rows_table() -> str:
 def _figures(result: dict[str, Any]) -> str:
     accuracy = f"{result['accuracy']:.3f} ({result['accuracy_low']:.3f} to {result['accuracy_high']:.3f})"
     area = f"{result['roc_auc']:.3f} ({result['roc_auc_low']:.3f} to {result['roc_auc_high']:.3f})"
+    if "without_network" in result:
+        area += f", with no network {result['without_network']:.3f}"
     return f"{result['dataset']}, {result['images']} | {accuracy} | {area} | {result['validation_accuracy']:.3f}"
 
 
@@ -274,6 +320,7 @@ def main() -> None:
         (ROOT / "params.yaml").write_text(params_yaml(), encoding="utf-8")
     (ROOT / "docs/parameters.md").write_text(parameters_md(), encoding="utf-8")
     (ROOT / "docs/experiments.md").write_text(experiments_md(), encoding="utf-8")
+    (ROOT / "docs/honest.md").write_text(honest_md(), encoding="utf-8")
     (ROOT / "docs/performance.md").write_text(performance_md(), encoding="utf-8")
 
 
