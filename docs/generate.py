@@ -137,7 +137,7 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     groups = f" of {result['groups']} groups" if result["groups"] < result["images"] else ""
     lines = [
         f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {_plural('seed', seeds)} "
-        f"(baselines on colours: {_baselines(result)}):",
+        f"(baselines: {_baselines(result)}):",
         "",
         "| recipe | test accuracy, mean | of each seed | log loss, mean | validation |",
         "| --- | --- | --- | --- | --- |",

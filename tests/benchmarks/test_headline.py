@@ -65,3 +65,18 @@ def test_the_frozen_recipe_is_the_row_of_that_name():
     row = headline.read_experiments(ROOT / "experiments.yaml")[frozen["recipe"]].set
     found = headline.parameters(row, None)
     headline.check(frozen, {**found, "weights_sha256": frozen["parameters"]["weights_sha256"]})
+
+
+def test_the_readme_tells_the_figures_of_the_report():
+    [found] = [
+        each for each in json.loads(headline.RESULTS.read_text(encoding="utf-8")) if each["set"]["classes"] != "auto"
+    ]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    ours, peer = (found["recipes"][name] for name in ("transfer", "logistic"))
+    low, high = (100 * limit for limit in ours["interval"])
+    assert f"On {found['images']} photographs" in readme
+    assert f"in {100 * ours['accuracy'][0]:.1f} % (95 % interval {low:.1f} % to {high:.1f} %)" in readme
+    assert (
+        f"in {100 * peer['accuracy'][0]:.1f} %, one on colours in {100 * found['baselines']['joint_histogram']:.1f} %"
+        in readme
+    )
