@@ -28,9 +28,8 @@ from runs import ROOT, figures, provenance, run_all, scored
 
 from leaf.experiments import parse_settings, read_experiments
 from leaf.scoring.baselines import linear_head
-from leaf.scoring.calibration import log_loss
 from leaf.scoring.compare import Comparison, accuracy_interval, compare, holm
-from leaf.scoring.metrics import predict
+from leaf.scoring.metrics import log_loss, predict
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"

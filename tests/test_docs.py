@@ -54,6 +54,7 @@ ELSEWHERE = {
     "leaf folds": "tests/pipeline/test_folds.py::test_every_kept_image_is_tested_and_the_folds_are_summed_up",
     "leaf leak": "tests/pipeline/test_folds.py::test_a_network_is_trained_both_ways_and_the_leaky_split_says_so",
     "leaf labels": "tests/cli/test_labels.py::test_the_command_names_image_label_and_what_it_looks_like",
+    "leaf audit": "tests/audit/test_audit_command.py::test_each_question_is_answered_in_a_line",
     "leaf review": "tests/review/test_repro.py::test_the_rulings_reach_the_decisions_and_leave_a_trace",
     "leaf serve": "tests/serving/test_serve.py::test_it_answers_what_it_had_begun_and_ends_well",
     "curl": "tests/serving/test_web.py::test_an_answer_has_the_fields_of_a_prediction",

@@ -26,6 +26,7 @@ FILES = {
     "folds": "folds",
     "leak": "leak",
     "labels": "labels",
+    "audit": "audit",
     "review": "review",
     "pin": "pin",
     "summary": "summary",

@@ -150,7 +150,7 @@ def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats:
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")
         chosen = decisions[decisions["kept"].eq(1) | decisions["reason"].isin(["duplicate", "near_duplicate"])]
-        features, described = _features(recipe, images, chosen["image"].to_numpy())
+        features, described = features_of(recipe, images, chosen["image"].to_numpy())
     labels, groups = chosen["label"].to_numpy(), chosen["group"].to_numpy()
     kept = chosen["kept"].eq(1).to_numpy()
     leaky, honest = (np.full((repeats, len(chosen)), np.nan) for _ in WAYS)
@@ -209,7 +209,7 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     return images, clean(images, read.index, references, rulings, settings).decisions
 
 
-def _features(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
+def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
     """Features of `rows`, float32 (len(rows), D): the backbone's, or colours where its weights are random."""
     if recipe.weights == "random":
         from leaf.scoring.baselines import joint_histograms

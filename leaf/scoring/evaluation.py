@@ -8,8 +8,15 @@ import numpy as np
 import pandas as pd
 
 from leaf.scoring.baselines import baseline_probabilities
-from leaf.scoring.calibration import best_temperature
-from leaf.scoring.metrics import best_threshold, compute_metrics, predict, roc_curve, share_interval, worst_pairs
+from leaf.scoring.metrics import (
+    best_temperature,
+    best_threshold,
+    compute_metrics,
+    predict,
+    roc_curve,
+    share_interval,
+    worst_pairs,
+)
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
 """Rows of images and a temperature in, probabilities out, float64 (N, C)."""

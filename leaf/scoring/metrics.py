@@ -1,16 +1,17 @@
-"""Every figure of one split, as scores.json holds it, with 95 % intervals."""
+"""Every figure of one split, as scores.json holds it, with 95 % intervals; how far probabilities are from the shares
+that come true, and the temperature that corrects them."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import rankdata, t
 
-from leaf.scoring.calibration import calibration_bins, expected_calibration_error, log_loss
-
 _EPSILON = np.finfo(np.float64).eps
+_TEMPERATURES = 0.05, 20.0
+BINS = 10
 _MANY = 5  # classes; of more, the second and third guess count too
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -177,30 +178,29 @@ def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 
 
 def share_interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the share of `right`, bool (N,), where images of one of `groups` (N,) may be alike.
+    """The 95 % interval of the share of `right`, 0..1 (N,), where images of one of `groups` (N,) may be alike.
 
     Wilson's, for as many single images as tell as much as these (Rao and Scott 1992): the variance between groups says
     how many, from the number of groups, where all images of a group are alike, up to that of the images.
     """
-    images = len(right)
-    if not images:
+    if not len(right):
         return math.nan, math.nan
-    share = float(right.mean())
+    share, error = float(np.mean(right)), standard_error(right, groups)
+    number = float(len(np.unique(groups)))
+    if error and number < len(right):
+        number = min(len(right), share * (1 - share) / error**2)
+    return wilson(share * number, number)
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
+    """Standard error of the mean of `values` (N,) where the images of one of `groups` (N,) hang together; 0 of one."""
     _, place = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(place)
-    count = len(sizes)
-    effective = float(count)
-    if count > 1 and 0 < share < 1:
-        off = np.bincount(place, weights=right) - share * sizes
-        variance = count / (count - 1) * float(off @ off) / images**2
-        effective = min(share * (1 - share) / variance, images) if variance else images
-    if count == images:
-        effective = images
-    return wilson(share * effective, effective)
+    off = np.bincount(place, weights=values - np.mean(values))
+    return float(np.sqrt(np.sum(off**2) * len(off) / max(len(off) - 1, 1)) / len(values))
 
 
 def wilson(right: float, images: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) for `right` of `images`; (nan, nan) of none.
+    """Wilson's score interval (1927) for `right` of `images`, which need not be whole numbers; (nan, nan) of none.
 
     It stays inside 0..1 and keeps its width where everything is right, unlike the textbook ± 1.96 standard errors.
     """
@@ -256,3 +256,73 @@ def _newcombe(area: float, m: int, n: int) -> tuple[float, float]:
     low = 0.0 if area <= edge else float(brentq(away, edge, area - edge)) if away(edge) > 0 else 0.0
     high = 1.0 if area >= 1 - edge else float(brentq(away, area + edge, 1 - edge)) if away(1 - edge) > 0 else 1.0
     return low, high
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of −log of the true class's probability, natural log; probabilities are kept one float step from 0 and 1.
+
+    Labels 0 … C − 1 int (N,), probabilities float64 (N, C).
+    """
+    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
+    own = np.log(p[np.arange(len(labels)), labels])
+    if p.shape[1] == 2:  # the first of two is what the second leaves, which this keeps exact near 1
+        own = np.where(labels == 1, own, np.log1p(-p[:, 1]))
+    return float(-np.mean(own))
+
+
+class Bin(TypedDict):
+    """One bar of the calibration figure: images whose confidence lies from `low` to `high`."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(
+    labels: np.ndarray, probabilities: np.ndarray, likeliest: np.ndarray, bins: int = BINS
+) -> list[Bin]:
+    """Images by the probability of the likeliest class, in equal steps from 1/C to 1; empty bins are left out.
+
+    Labels and likeliest classes int (N,), probabilities float64 (N, C). `confidence` is the mean of those
+    probabilities, `accuracy` the share in which the likeliest class is the true one.
+    """
+    confidence = probabilities.max(axis=1)
+    right = likeliest == labels
+    edges = np.linspace(1 / probabilities.shape[1], 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    return [
+        Bin(
+            low=float(edges[index]),
+            high=float(edges[index + 1]),
+            images=int(inside.sum()),
+            confidence=float(confidence[inside].mean()),
+            accuracy=float(right[inside].mean()),
+        )
+        for index in range(bins)
+        if (inside := place == index).any()
+    ]
+
+
+def expected_calibration_error(bins: list[Bin]) -> float:
+    """Mean gap between confidence and accuracy over the bins, weighted by their images (Guo 2017)."""
+    images = sum(row["images"] for row in bins)
+    return sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / images
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (N, C) as they would be with the logits divided by `temperature`."""
+    powers = np.clip(probabilities, _EPSILON, 1) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature, 0.05 to 20, of the lowest log loss (Guo 2017); `probabilities` are those at temperature 1."""
+    low, high = (math.log(limit) for limit in _TEMPERATURES)
+    found = minimize_scalar(
+        lambda log: log_loss(labels, with_temperature(probabilities, math.exp(log))),
+        bounds=(low, high),
+        method="bounded",
+    )
+    return float(math.exp(found.x))

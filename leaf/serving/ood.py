@@ -108,8 +108,8 @@ def fit(
     if len(train_images) < 2 or not len(validation_images):
         raise LeafError("splits.csv: too few training or validation images to tell what is unlike them; add images")
     return OodDetector(
-        _fit_gaussian(train_features, validation_features, REJECTED["features"]),
-        _fit_gaussian(image_statistics(train_images), image_statistics(validation_images), REJECTED["statistics"]),
+        fit_gaussian(train_features, validation_features, REJECTED["features"]),
+        fit_gaussian(image_statistics(train_images), image_statistics(validation_images), REJECTED["statistics"]),
         thumbnails(references),
     )
 
@@ -170,8 +170,11 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
     return detector
 
 
-def _fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
-    """Fit a shrunk covariance (Ledoit and Wolf 2004), which few images in many dimensions need."""
+def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
+    """Fit a shrunk covariance (Ledoit and Wolf 2004), which few images in many dimensions need.
+
+    `train` (N, D), `validation` (M, D), of which the share `rejected` lies beyond the limit.
+    """
     from sklearn.covariance import ledoit_wolf
 
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64) + 1e-6

@@ -73,10 +73,10 @@ def test_the_readme_tells_the_figures_of_the_report():
     ]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     ours, peer = (found["recipes"][name] for name in ("transfer", "logistic"))
-    low, high = (100 * float(f"{limit:.3f}") for limit in ours["interval"])  # as the table rounds it
-    assert f"On {found['images']} photographs" in readme
-    assert f"in {100 * ours['accuracy'][0]:.1f} % (95 % interval {low:.1f} % to {high:.1f} %)" in readme
-    assert (
-        f"in {100 * peer['accuracy'][0]:.1f} %, one on colours in {100 * found['baselines']['joint_histogram']:.1f} %"
-        in readme
+    right, low, high, beside, colours = (
+        f"{100 * float(f'{share:.3f}'):.1f} %"  # as the table rounds it
+        for share in (*ours["accuracy"], *ours["interval"], *peer["accuracy"], found["baselines"]["joint_histogram"])
     )
+    assert f"On {found['images']} photographs" in readme
+    assert f"in {right} (95 % interval {low} to {high})" in readme
+    assert f"in {beside}, one on colours in {colours}" in readme

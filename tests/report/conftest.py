@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from leaf.params import keys
+from leaf.report.audit import IN_FILE, IN_PIXELS, certificate
 from leaf.report.render import render
 from leaf.report.run import Run
 from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
@@ -97,3 +98,41 @@ def beside(builder, drawn):
         for run, (low, value, high) in zip(runs[1:], bounds, strict=True)
     ]
     return render_side_by_side(runs, verdicts)
+
+
+@pytest.fixture(scope="session")
+def audited():
+    """What an audit of two classes with long names found: something to every question."""
+
+    def score(value, **more):
+        return {"accuracy": value, "low": value - 0.04, "high": value + 0.03, **more}
+
+    long = "Unhealthy_according_to_the_second_annotator_of_2019"
+    shares = score(0.9) | {"inside": score(0.9), "outside": score(0.4), "drop": score(0.5), "images": 99}
+    return {
+        "images": 680,
+        "groups": 413,
+        "features": "histograms of 512 colours",
+        "guessed": True,
+        "conflicts": 2,
+        "shortcuts": {"majority": score(0.12)}
+        | {name: score(0.2 + place / 20, alarm=place % 3 > 0) for place, name in enumerate([*IN_PIXELS, *IN_FILE])},
+        "model": score(0.88),
+        "linear": score(0.87),
+        "network": {
+            key: score(0.6) for key in ("frame", "centre", "colour", "background", "flagged", "corners_flagged")
+        }
+        | {"unchanged": score(0.88)}
+        | {"evidence": {"centre": 0.7, "centre_area": 0.64, "leaf": 0.6, "leaf_area": 0.4}},
+        "transport": {"background": {f"{long} {place}": shares for place in range(9)}},
+        "new_class": {f"{long} {place}": {"caught": score(place / 9), "auroc": score(0.7)} for place in range(9)},
+        "leak": score(0.05, sentence="The leak flatters this recipe: +5.0 points of accuracy (95 %: +1.0 to +8.0)."),
+        "labels": {"suspicious": 12, "images": 680},
+        "groups_given": {"without": 680, "of": 680},
+    }
+
+
+@pytest.fixture(scope="session")
+def certified(audited):
+    """The certificate of that audit."""
+    return certificate(audited)[0]

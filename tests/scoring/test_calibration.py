@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from leaf.scoring.calibration import best_temperature, log_loss, with_temperature
-from leaf.scoring.metrics import best_threshold
+from leaf.scoring.metrics import best_temperature, best_threshold, log_loss, with_temperature
 
 
 @pytest.mark.parametrize("seed", range(5))

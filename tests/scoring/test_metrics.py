@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from leaf.scoring.calibration import calibration_bins, expected_calibration_error
-from leaf.scoring.metrics import compute_metrics, precision_recall_curve, roc_curve, worst_pairs
+from leaf.scoring.metrics import (
+    calibration_bins,
+    compute_metrics,
+    expected_calibration_error,
+    precision_recall_curve,
+    roc_curve,
+    worst_pairs,
+)
 
 
 def both(p):

@@ -1,0 +1,142 @@
+"""Shortcuts planted in photographs of a striped disc are found, each by its own question; a clean set is cleared."""
+
+import datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.audit.shortcuts import LEVEL, altered, find_shortcuts, in_files, in_pixels, score
+
+SIZE, COUNT = 32, 120
+GROUPS = np.arange(COUNT) // 2
+
+
+def photographs(seed):
+    """Discs on ground of any colour, uint8 (N, 32, 32, 3), and labels: the stripes lie across (0) or down (1)."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(random.permutation(np.arange(COUNT // 2) % 2), 2)
+    down, right = np.mgrid[:SIZE, :SIZE]
+    disc = np.hypot(down - SIZE / 2, right - SIZE / 2) < 10
+    images = np.repeat(random.integers(40, 200, (COUNT, 1, 1, 3)), SIZE, 1).repeat(SIZE, 2)
+    images += random.integers(-20, 20, images.shape)
+    for image, label in zip(images, labels, strict=True):
+        image[disc] = (60, 140, 60)
+        image[disc & ((right if label else down) % 4 < 2)] = (90, 170, 80)
+    return images.astype(np.uint8), labels
+
+
+def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
+    """What the shortcuts of these photographs are, saved as JPEG with a name, a quality and a date each."""
+    names = [f"{name(place)}.jpg" for place in range(len(images))]
+    for place, image in enumerate(images):
+        exif = Image.Exif()
+        if date:
+            exif[0x0132] = date(place).strftime("%Y:%m:%d %H:%M:%S")
+        Image.fromarray(image).save(folder / names[place], quality=quality(place), exif=exif)
+    width = {"width": [SIZE] * len(images), "height": [SIZE] * len(images)}
+    described = in_pixels(images, np.arange(len(images))) | in_files(folder, names, width)
+    return find_shortcuts(described, labels, GROUPS)
+
+
+def alarms(found):
+    return {name for name, one in found.items() if one.alarm}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_set_without_a_shortcut_is_cleared(seed, tmp_path):
+    random = np.random.default_rng(seed)
+    images, labels = photographs(seed)
+    when = [datetime.datetime(2021, 5, day, hour) for day, hour in random.integers(1, 24, (COUNT, 2)).tolist()]
+    names = [f"{letter}_{place:04}" for letter, place in zip("abc" * 40, random.permutation(COUNT), strict=True)]
+    found = ask(tmp_path, images, labels, name=names.__getitem__, date=when.__getitem__)
+    assert {"border_pixels", "frame", "colour", "sharpness", "file_size", "date", "order", "name"} == found.keys()
+    assert alarms(found) == set()
+
+
+PLANTED = {
+    "frame": {},
+    "jpeg": {"quality": lambda label, place: int(75 + 20 * label)},
+    "date": {"date": lambda label, place: datetime.datetime(2021, 5, 3 + 9 * int(label), 8 + place % 9)},
+    "name": {"name": lambda label, place: f"{'DSC' if label else 'IMG'}{place}"},
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_planted_shortcut_is_found(what, tmp_path):
+    images, labels = photographs(0)
+    if what == "frame":
+        images[labels == 1, :2] = (200, 40, 40)
+    by_place = {key: lambda place, each=each: each(labels[place], place) for key, each in PLANTED[what].items()}
+    found = ask(tmp_path, images, labels, **by_place)
+    assert what in alarms(found)
+    assert found[what].score.low > 0.8
+
+
+def test_the_ground_by_the_masks_is_asked_without_the_leaf():
+    images, labels = photographs(1)
+    down, right = np.mgrid[:SIZE, :SIZE]
+    ring = (np.hypot(down - SIZE / 2, right - SIZE / 2) > 13) & (np.hypot(down - SIZE / 2, right - SIZE / 2) < 15)
+    leaf = np.repeat((np.hypot(down - SIZE / 2, right - SIZE / 2) < 10)[None], COUNT, 0)
+    clean = find_shortcuts({"background": in_pixels(images, np.arange(COUNT), leaf)["background"]}, labels, GROUPS)
+    images[np.ix_(labels == 1)] = np.where(ring[None, ..., None], 255, images[labels == 1])
+    planted = find_shortcuts({"background": in_pixels(images, np.arange(COUNT), leaf)["background"]}, labels, GROUPS)
+    assert alarms(clean) == set()
+    assert alarms(planted) == {"background"}
+
+
+def test_an_image_without_a_mask_is_not_asked_of_its_background():
+    images, _ = photographs(2)
+    leaf = np.zeros((COUNT, SIZE, SIZE), bool)
+    leaf[:50, 10:20, 10:20] = True
+    found = in_pixels(images, np.arange(COUNT), leaf)["background"]
+    assert np.isfinite(found[:50]).all()
+    assert np.isnan(found[50:]).all()
+
+
+def test_what_no_file_says_is_not_asked():
+    _images, labels = photographs(3)
+    found = find_shortcuts(in_files(None, [str(n) for n in range(COUNT)], {}), labels, GROUPS)
+    assert found.keys() == {"order"}
+
+
+def test_a_damaged_file_says_nothing(tmp_path):
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    found = in_files(tmp_path, ["torn.jpg", "gone.jpg"], {})
+    assert np.isnan(found["file_size"]).all()
+
+
+def test_groups_that_hang_together_widen_an_interval():
+    right = np.repeat(np.random.default_rng(0).random(60) < 0.7, 4)
+    apart, whole = score(right, np.arange(240)), score(right, np.arange(240) // 4)
+    assert whole.accuracy == apart.accuracy
+    assert whole.high - whole.low > 1.8 * (apart.high - apart.low)
+
+
+def test_an_interval_of_images_all_right_keeps_its_width():
+    assert score(np.ones(40), np.arange(40) // 4).low == pytest.approx(0.722, abs=0.01)  # as of ten images
+
+
+def test_by_chance_an_alarm_is_rarer_than_the_level():
+    random = np.random.default_rng(0)
+    rare = [
+        find_shortcuts({"chance": random.normal(size=(60, 2))}, random.integers(0, 2, 60), np.arange(60), seed)[
+            "chance"
+        ].p
+        for seed in range(20)
+    ]
+    assert np.mean(np.array(rare) < 5 * LEVEL) <= 0.1
+
+
+def test_a_network_is_shown_another_classs_frame_or_centre():
+    images, labels = photographs(4)
+    images[labels == 1] = 255 - images[labels == 1] // 4
+    changed = altered(images, labels)
+    for name, inside in (("frame", False), ("centre", True)):
+        rows, pictures = changed[name]
+        assert rows.tolist() == list(range(COUNT))
+        kept = pictures[:, 10:20, 10:20] if not inside else pictures[:, :3]
+        assert (kept == (images[:, 10:20, 10:20] if not inside else images[:, :3])).all()
+        other = pictures[:, :3] if not inside else pictures[:, 10:20, 10:20]
+        assert ((other.mean(axis=(1, 2, 3)) > 190) == (labels == 0)).mean() > 0.95
+    assert np.ptp(changed["colour"][1].astype(int), axis=-1).max() == 0
