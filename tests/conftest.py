@@ -107,6 +107,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytes
     report = yield
     if call.when == "teardown" and report.passed and item.get_closest_marker("slow") is None:
         took = {clock: now - item.stash[BEGUN][clock] for clock, now in spent().items()}
+        # What all tests of a worker shared ends after its last one, and its processor time of all of them with it.
+        took["processor"] = min(took["processor"], took["clock"] * (os.cpu_count() or 1))
         took["clock"] /= max(1, max(os.getloadavg()) / (os.cpu_count() or 1))
         if any(took[clock] > most for clock, most in QUICK.items()):
             report.outcome = "failed"

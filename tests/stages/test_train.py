@@ -179,7 +179,7 @@ def test_two_processes_stop_together_and_resume_to_the_same_bits_and_only_the_fi
     work: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("jax")
-    values = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 30, "patience": 1000}
+    values = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 8, "patience": 1000}
     (work / "params.yaml").write_text(yaml.safe_dump({**values, "distribution": "data_parallel"}))
     second = tmp_path / "second"
     shutil.copytree(work, second)
