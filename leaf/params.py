@@ -232,7 +232,11 @@ class Params(Group):
         "validation_accuracy, validation_loss",
         "what early stopping and the best epoch go by",
     )
-    optimizer: Literal["adam", "adamw"] = _key("adam", "adam, adamw", "Kingma 2014; Loshchilov 2017")
+    optimizer: Literal["adam", "adamw", "lbfgs"] = _key(
+        "adam",
+        "adam, adamw, lbfgs",
+        "Kingma 2014; Loshchilov 2017; lbfgs fits the head alone, to convergence: a linear probe",
+    )
     weight_decay: Number = _key(0, "a number from 0", "adamw's", ge=0, le=10)
     label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "Szegedy 2015")
     weight_averaging: Fraction = _key(
@@ -282,6 +286,12 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: two different names or more")
     if params.classes != "auto":
         check_threshold(params.threshold, len(params.classes), f"{name}: ")
+    probe = {"freeze_depth": "all", "dropout": 0, "distribution": "none", "augmentation": Augmentation(flip="none")}
+    if params.optimizer == "lbfgs" and any(getattr(params, key) != value for key, value in probe.items()):
+        raise LeafError(
+            f"{name}: optimizer: lbfgs fits the head alone, to features of the images as they are; valid with it: "
+            "freeze_depth: all, dropout: 0, distribution: none, augmentation.flip: none and no other augmentation"
+        )
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")
     if params.fold >= max(params.folds, 1):

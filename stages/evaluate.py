@@ -62,24 +62,28 @@ def main() -> None:
     decision = {key: result.scores[key] for key in ("threshold", "temperature")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     write_json(decision, "data/scored/decision.json")
-    ood.write(fit_ood(model, images, table, decisions), run["model_sha256"], "data/scored/ood.npz")
+    ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")
     write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
 
 
-def fit_ood(model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:
-    """Fit the detector of out-of-distribution images to training and validation images and the outliers."""
-    train, validation = (
-        images[rows[:: 1 + len(rows) // _OOD_IMAGES]]
-        for rows in (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
-    )
+def fit_ood(
+    model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame, kept: bool
+) -> ood.OodDetector:
+    """Fit the detector of out-of-distribution images to training and validation images and the outliers.
+
+    `kept`: the backbone's features are kept on this machine, for it has not learned from these images.
+    """
+    features = networks.kept_features if kept else lambda model, images, rows: networks.features(model, images[rows])
+    every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
+    train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()
     return ood.fit(
-        networks.features(model, train),
-        train,
-        networks.features(model, validation),
-        validation,
+        features(model, images, train),
+        images[train],
+        features(model, images, validation),
+        images[validation],
         images[outliers],
     )
 

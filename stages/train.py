@@ -15,10 +15,10 @@ import pandas as pd
 from leaf import networks, store, training
 from leaf.errors import one_line_errors
 from leaf.params import Params, read_params
-from leaf.training import Recipe, Result, fix_seeds, train
+from leaf.training import Recipe, Result, fix_seeds, train, train_probe
 from leaf.training.callbacks import dvclive_callback
 from leaf.training.checkpoint import training_key, versions
-from leaf.training.dataset import FILES, read_datasets
+from leaf.training.dataset import FILES, read_datasets, read_groups
 from leaf.training.detectors import check_recipe, train_detector
 from leaf.training.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
 
@@ -53,6 +53,8 @@ def main() -> None:
         with dvclive_callback("models/live") if is_first_process() else nullcontext() as on_epoch_end:
             freeze = partial(networks.freeze, model, normalization=params.freeze_normalization)
             fit: Callable[..., Result] = train_detector if is_detector else partial(train, freeze=freeze)
+            if params.optimizer == "lbfgs":
+                fit = partial(train_probe, groups=read_groups())
             ends = [time.perf_counter()]
 
             def epoch_ended(row: dict[str, Any]) -> None:
@@ -71,18 +73,20 @@ def main() -> None:
         store.remember("speed", key, (ends[-1] - ends[-2]) / len(dataset))  # for `leaf check`
         store.remember("trained", told["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
     shared = f" on {devices} devices" if devices > 1 else ""
-    epochs = f"{len(result.history)} epochs{shared}"
-    print(f"{params.backbone}: {len(dataset)} images, {epochs}, stopped by {result.stopped}")
+    how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
+    if result.probe:
+        how = "a linear probe, C {strength:g}, converged in {iterations} iterations".format(**result.probe)
+    print(f"{params.backbone}: {len(dataset)} images, {how}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 
 
 def summary(model: Any, result: Result, params: Params, classes: list[str]) -> dict[str, Any]:
     """What models/run.json says of the run; it holds no time and no path, so that equal runs are equal files."""
-    return {
+    return ({"probe": result.probe} if result.probe else {}) | {
         "backbone": params.backbone,
         "parameters": model.count_params(),
         "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
-        "epochs": len(result.history),
+        "epochs": 0 if result.probe else len(result.history),
         "best_epoch": result.best["epoch"],
         "best_validation_accuracy": result.best["validation_accuracy"],
         "best": result.best,

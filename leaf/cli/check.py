@@ -189,6 +189,10 @@ def _risks(
 
 def _time(choices: Params, splits: np.ndarray) -> str:
     train = int((splits == "train").sum())
+    if choices.optimizer == "lbfgs":
+        return (
+            f"time       a linear probe of {train:,} images: what {choices.backbone} sees in each is computed once here"
+        )
     speed = recall("speed", f"{choices.backbone} {choices.image_size} {choices.freeze_depth}")
     if speed is None:
         return (

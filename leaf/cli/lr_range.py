@@ -148,6 +148,8 @@ def run_range_test(view: Any, figure: str, lowest: float, highest: float, update
     """
     if Path(figure).suffix != ".svg":
         raise LeafError(f"{figure}: not a name for an SVG drawing; valid: NAME.svg")
+    if view.optimizer == "lbfgs":
+        raise LeafError("optimizer: lbfgs has no learning rate; valid for lr-range: adam, adamw")
     classes = len(store.read_classes())
     dataset, _ = read_datasets(classes)
     fix_seeds(view.seed, view.deterministic)

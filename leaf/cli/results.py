@@ -99,10 +99,8 @@ def _balance(balance: Metrics) -> list[str]:
 
 
 def _training(train: Metrics) -> list[str]:
-    return [
-        f"training   {train['epochs']} epochs, best {train['best_epoch']}: "
-        f"validation accuracy {_percent(train['best_validation_accuracy'])}"
-    ]
+    how = f"{train['epochs']} epochs, best {train['best_epoch']}" if train["epochs"] else "a linear probe"
+    return [f"training   {how}: validation accuracy {_percent(train['best_validation_accuracy'])}"]
 
 
 def _scores(evaluate: Metrics) -> list[str]:

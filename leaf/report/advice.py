@@ -83,7 +83,7 @@ def _wide(run: Run) -> Advice | None:
 
 def _memorised(run: Run) -> Advice | None:
     history, best = run.history, run.training.get("best_epoch")
-    if not {"accuracy", "validation_accuracy"} <= set(history) or best is None:
+    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # 0: a linear probe, not by epochs
         return None
     row = history[history["epoch"] == best]
     if row.empty or not float(row["accuracy"].iloc[0]) - float(row["validation_accuracy"].iloc[0]) > GAP:

@@ -97,7 +97,9 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     tiles = [
         (f"{len(run.index):,}", "images came in"),
         (f"{len(run.kept()):,}", "stayed after cleaning"),
-        (f"{len(run.history):,}", "epoch trained" if len(run.history) == 1 else "epochs trained"),
+        ("no", "epochs: a linear probe")
+        if run.training.get("probe")
+        else (f"{len(run.history):,}", "epoch trained" if len(run.history) == 1 else "epochs trained"),
     ]
     if block.get("roc_auc") is not None:
         tiles.append((f"{block['roc_auc']:.3f}", f"area under the ROC, {name}"))

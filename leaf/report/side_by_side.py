@@ -117,7 +117,7 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
         series = [
             Series(run.name, run.history["epoch"].tolist(), run.history[column].astype(float).tolist(), f"series{n}")
             for n, run in enumerate(runs, start=1)
-            if column in run.history and run.history[column].notna().any()
+            if column in run.history and run.history[column].notna().any() and "probe" not in run.training
         ]
         if series:
             panels.append(Panel(title, series, floor))

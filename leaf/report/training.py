@@ -15,7 +15,7 @@ def section(run: Run) -> dict[str, Any]:
     """The figure of all curves that history.csv holds, the epochs in words and as a table."""
     history = run.history
     panels = [panel for quantity in _QUANTITIES if (panel := _panel(history, *quantity))]
-    if "learning_rate" in history:
+    if "learning_rate" in history and history["learning_rate"].notna().any():
         panels.append(Panel("Learning rate", [_series(history, "learning_rate", "rate", "stroke-ink")], 0.0))
     marks = _marks(run)
     epochs = len(history)
@@ -28,6 +28,7 @@ def section(run: Run) -> dict[str, Any]:
         "epochs": epochs,
         "best": _integer(run.training.get("best_epoch")),
         "stopped": run.training.get("stopped"),
+        "probe": run.training.get("probe"),
         "patience": run.params.get("patience"),
         "monitor": str(run.params.get("monitor", "")).replace("_", " "),
         "rows": _rows(history),

@@ -96,7 +96,8 @@ def dvclive_callback(folder: str | Path) -> Iterator[Callable[[dict[str, Any]], 
         def on_epoch_end(row: dict[str, Any]) -> None:
             live.step = row["epoch"]
             for name in CURVES:
-                live.log_metric(name, row[name])
+                if not math.isnan(row[name]):
+                    live.log_metric(name, row[name])
             live.make_summary()
 
         yield on_epoch_end

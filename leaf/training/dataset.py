@@ -154,3 +154,12 @@ def read_datasets(classes: int) -> tuple[Dataset, Dataset]:
 
     train = Dataset(images, *rows_and_labels("train"), synthetic, synthetic_labels.to_numpy(np.int64), classes)
     return train, Dataset(images, *rows_and_labels("validation"), classes=classes)
+
+
+def read_groups() -> np.ndarray:
+    """The groups (n,) of the training images, in their order; a synthetic image is in the group of its parent."""
+    groups = store.read_table(DECISIONS, ["image", "group"]).set_index("image")["group"]
+    splits = store.read_table(SPLITS, ["image", "split"], text=["split"])
+    parents = store.read_table(SYNTHETIC_INDEX, ["image", "parent"]).sort_values("image")["parent"]
+    train = splits.loc[splits["split"] == "train", "image"].tolist()
+    return groups.loc[[*train, *parents.astype(int)]].to_numpy()

@@ -14,7 +14,9 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
+from leaf.networks.kept import kept_features
 from leaf.networks.prediction import predict_batches
+from leaf.scoring.baselines import linear_head
 from leaf.training.augmentation import make_augmenter
 from leaf.training.callbacks import EarlyStopping, ProgressBar
 from leaf.training.checkpoint import Checkpoint, CheckpointFile
@@ -37,14 +39,16 @@ class Result:
         history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of
             the epoch's last update), phase.
         best: the best epoch's row.
-        stopped: `early` or `epochs`.
+        stopped: `early`, `epochs`, or `converged`.
         steps_per_epoch: updates in an epoch.
+        probe: of a linear probe, its `strength` C and the `iterations` of L-BFGS.
     """
 
     history: list[Row]
     best: Row
     stopped: str
     steps_per_epoch: int
+    probe: dict[str, float] | None = None
 
 
 class Training(ABC):
@@ -201,6 +205,52 @@ def train(
     return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
+def train_probe(
+    model: keras.Model,
+    dataset: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    *,
+    groups: np.ndarray,
+    checkpoint_file: CheckpointFile | None = None,  # noqa: ARG001 (what takes long is kept without it)
+    on_epoch_end: Callback | None = None,
+) -> Result:
+    """Fit the head of `model`, its BatchNormalization and its logits, to convergence on the backbone's features.
+
+    Args:
+        model: images (N,H,W,3) float32 0..255 to logits (N,C), its backbone as it will stay.
+        dataset: what it learns from; the features of its images are kept (`leaf.networks.kept_features`).
+        validation: is told of in the history; nothing is chosen by it.
+        recipe: `balance` and `seed` matter.
+        groups: (len(dataset),), kept whole in the inner folds that choose the strength.
+        checkpoint_file, on_epoch_end: as of `train`.
+
+    Returns:
+        One row of history, of epoch 0, for there are no epochs; its learning rate is nan.
+    """
+    learnt = [kept_features(model, dataset.images, dataset.rows)]
+    if dataset.synthetic is not None and len(dataset.synthetic):
+        learnt.append(kept_features(model, dataset.synthetic, np.arange(len(dataset.synthetic))))
+    features, labels = np.concatenate(learnt), dataset.all_labels
+    scaler, regression = linear_head(features, labels, groups, recipe.balance == "class_weight", recipe.seed)
+    normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
+    gamma = np.sqrt(scaler.var_ + normalization.epsilon) / scaler.scale_
+    normalization.set_weights([gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_])
+    kernel, bias = regression.coef_.T, regression.intercept_
+    if len(bias) == 1:  # of two classes scikit-learn has the second's logit less the first's
+        kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
+    dense.set_weights([kernel, bias])
+    row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
+    judged = kept_features(model, validation.images, validation.rows)
+    for name, given, true in (("", features, labels), ("validation_", judged, validation.all_labels)):
+        logits = np.asarray(dense(normalization(given)), np.float64)
+        row |= {f"{name}{key}": value for key, value in _loss_and_accuracy(logits, true).items()}
+    if on_epoch_end:
+        on_epoch_end(row)
+    probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
+    return Result([row], row, "converged", 1, probe)
+
+
 class _ClassifierTraining(Training):
     def __init__(
         self,
@@ -294,10 +344,12 @@ def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
 
 def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
     """Mean cross-entropy and accuracy of `model` on `dataset`, without weights and label smoothing."""
-    logits = predict_logits(model, dataset, batch_size)
+    return _loss_and_accuracy(predict_logits(model, dataset, batch_size), dataset.all_labels)
+
+
+def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    labels = dataset.all_labels
     loss = -log_probability[np.arange(len(labels)), labels].mean()
     return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
 

@@ -209,3 +209,23 @@ def test_lr_range_proposes_settings_that_the_schema_takes_and_draws_them(work: P
     assert 1e-5 <= base <= top <= 1
     assert (work / "range.svg").read_text().startswith("<svg")
     assert not (work / "models").exists()
+
+
+@pytest.mark.slow
+def test_a_linear_probe_is_written_as_any_network_and_its_figures_are_those_of_no_epoch(work: Path) -> None:
+    from leaf import networks
+
+    labels = pd.read_csv(work / "data/cleaned/decisions.csv")["label"]
+    write(work / "data/cleaned/decisions.csv", image=range(40), label=labels, group=range(40))
+    write(work / "data/balanced/index.csv", image=range(8), label=labels[:8], parent=range(8))
+    values = {"image_size": SIZE, "backbone": "cnn_small", "optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0}
+    (work / "params.yaml").write_text(yaml.safe_dump({**values, "augmentation": {"flip": "none"}}))
+    run()
+    said = json.loads((work / "models/run.json").read_text())
+    assert (said["epochs"], said["best_epoch"], said["stopped"]) == (0, 0, "converged")
+    assert said["probe"]["iterations"] > 0
+    history = pd.read_csv(work / "models/history.csv")
+    assert history["learning_rate"].isna().all()
+    validation = np.load(work / "data/ingested/images.npy")[24:]
+    predicted = networks.probabilities(networks.load(work / "models/model.keras"), validation).argmax(1)
+    assert history["validation_accuracy"].tolist() == [(predicted == labels[24:]).mean()]
