@@ -19,6 +19,7 @@ SCRIPTS = (
     "train_step",
     "epoch",
     "pipeline",
+    "probe",
     "predict",
     "gpu_step",
     "slopes",

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from leaf.experiments import with_settings
+from leaf.experiments import new_project, run_stages, with_settings
+from leaf.params import validate
 from leaf.store import read_array, read_json, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +36,7 @@ _DONE = "metrics/evaluate.json"
 def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) -> list[Path]:
     """Run params.yaml with each of `settings` (dotted keys) laid over it; the folder of each finished run.
 
-    `jobs` trainings go on at once, on a core each. Raises LeafError for a wrong setting, and
-    subprocess.CalledProcessError where a stage fails.
+    `jobs` trainings go on at once, on a core each. Raises LeafError for a wrong setting, and where a stage fails.
     """
     work = work.resolve()
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -120,10 +120,7 @@ def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[s
 def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
     """Make an empty project with these parameters; `links` says whose outputs it takes."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "data/references", folder / "data/references")
-    for name in ("dvc.yaml", "data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(yaml.safe_dump(dict(values)), encoding="utf-8")
+    new_project(folder, validate(dict(values)))
     for path, owner in links.items():
         (folder / path).symlink_to(owner / path)
 
@@ -136,9 +133,7 @@ def _prepare(folder: Path, values: Mapping[str, Any]) -> None:
 
 def _stages(folder: Path, values: Mapping[str, Any], names: Iterable[str]) -> None:
     _fresh(folder, values, {})
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for name in names:
-        subprocess.run([sys.executable, "-m", f"stages.{name}"], cwd=folder, env=environment, check=True)
+    run_stages(folder, names)
 
 
 def _one_core() -> None:

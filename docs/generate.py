@@ -47,6 +47,8 @@ CLAIMS = {
     "epoch": ("an epoch of `train`", "the bare steps on a ready batch"),
     "pipeline": ("default run: all stages beside training", "the whole run"),
     "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of the same shape"),
+    "probe": ("1,000 photographs to a scored model by `probe`, all stages", "Keras and scikit-learn, a plain script"),
+    "probe_again": ("the same with another split, features kept", "the plain script"),
     "predict": ("`leaf predict`, 1,000 files after start-up", "the bare network"),
     "page": ("one image through the served page", "the bare network"),
     "serve": ("one of eight images at once through the server", "the bare network, eight images"),

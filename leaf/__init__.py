@@ -1,18 +1,19 @@
 """From a messy set of leaf photographs to an honest healthy/unhealthy classifier."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leaf.experiments import fit
     from leaf.serving.classifier import load
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["fit", "load"]
+_FROM = {"fit": "leaf.experiments", "load": "leaf.serving.classifier"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` when it is first used: it brings Keras along, which takes seconds."""
-    if name == "load":
-        from leaf.serving.classifier import load
-
-        return load
+    """Import `fit` or `load` when it is first used: a model brings Keras along, which takes seconds."""
+    if name in _FROM:
+        return getattr(importlib.import_module(_FROM[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

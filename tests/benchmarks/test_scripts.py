@@ -23,9 +23,11 @@ ROWS = {
     ("ingest",): ["ingest_folder", "ingest_grown", "ingest_npz"],
     TOGETHER: ["epoch", "train_step_keras"],
     ("pipeline",): ["pipeline", "pipeline_idle"],
+    ("probe",): ["probe", "probe_again"],
     ("predict",): ["page", "predict", "serve"],
     ("slopes",): [],
 }
+FULL = pytest.mark.full  # the whole pipeline four times
 PEERS = {("clean",): ("cleanvision", ["clean_cleanvision", "clean_default"])}
 PEERS[TOGETHER] = ("torch", ["train_step_convnext_atto", "train_step_convnext_tiny"])
 RUN = """
@@ -53,7 +55,9 @@ def kept():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", ROWS, ids="+".join)
+@pytest.mark.parametrize(
+    "names", [pytest.param(names, id="+".join(names), marks=FULL if names == ("probe",) else ()) for names in ROWS]
+)
 def test_a_script_runs_and_measures_what_it_names(names):
     before = kept()
     printed = run(names)

@@ -1,0 +1,100 @@
+"""From a folder of photographs to a scored model by the row `probe`, and again with another split.
+
+The peer is a plain script: it reads the files with Pillow in a loop, predicts with keras.applications' MobileNetV2,
+chooses scikit-learn's logistic regression by five folds and scores it; it looks for no copies and no groups, and writes
+no report, heat map or model. Ours is `dvc repro` of every stage, nothing known before: neither run nor features. Then
+`split_seed` changes, and only what depends on it runs, on features that are kept. The photographs are drawn leaves and
+the weights are random, for the times do not depend on them.
+
+Ultralytics' classify training to the same accuracy is no row: its pretrained weights are to be had from its own server
+alone, and from random weights it would be another contest.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import alternate, arguments, report, row
+from PIL import Image
+from pipeline import clone, repro
+
+from leaf.drawing import ImageCounts, draw_dataset
+from leaf.experiments import read_experiments
+from leaf.store import read_yaml, sha256
+
+SIZES = {"tiny": (60, 32, 1), "bench": (1000, 96, 3), "full": (1000, 96, 7)}  # photographs, their side, runs
+PLAIN = """
+import sys
+from pathlib import Path
+import keras, numpy
+from PIL import Image
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+folder, weights, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+files = sorted(folder.glob("*/*.jpg"))
+images = numpy.stack([numpy.asarray(Image.open(file).convert("RGB").resize((size, size)), "float32") for file in files])
+labels = numpy.array([file.parent.name for file in files])
+network = keras.applications.MobileNetV2((size, size, 3), include_top=False, weights=None, pooling="avg")
+network.load_weights(weights)
+features = network.predict(keras.applications.mobilenet_v2.preprocess_input(images), verbose=0)
+train, test, known, asked = train_test_split(features, labels, test_size=0.2, stratify=labels, random_state=42)
+head = LogisticRegressionCV(Cs=6, cv=5, scoring="neg_log_loss", max_iter=2000)
+print(make_pipeline(StandardScaler(), head).fit(train, known).score(test, asked))
+"""
+
+
+def photographs(folder: Path, count: int, size: int) -> None:
+    """Write drawn leaves as JPEG files of twice the side, three healthy ones to two unhealthy ones."""
+    images, labels = draw_dataset(ImageCounts(count * 3 // 5 + 2, count - count * 3 // 5 + 2, 2, 0, 0), 2 * size, 7)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        file = folder / ("healthy", "unhealthy")[label] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file, quality=90)
+
+
+def main() -> None:
+    """Time both whole ways in turn, then ours again with another split; report two rows."""
+    import keras
+
+    options = arguments(__doc__)
+    count, size, runs = SIZES[options.size]
+    with tempfile.TemporaryDirectory() as name:
+        project, folder, weights = Path(name, "project"), Path(name, "photographs"), Path(name, "mobilenet.weights.h5")
+        photographs(folder, count, size)
+        keras.utils.set_random_seed(1)
+        stock = keras.applications.MobileNetV2((size, size, 3), include_top=False, weights=None, pooling="avg")
+        stock.save_weights(weights)
+        settings = {**read_experiments()["probe"].set, "dataset": str(folder), "image_size": size}
+        settings |= {"weights": str(weights), "weights_sha256": sha256(weights)}
+        augmentation = read_yaml("params.yaml")["augmentation"] | {"flip": settings.pop("augmentation.flip")}
+        clone(project, {**settings, "augmentation": augmentation})
+
+        def plain() -> None:
+            command = [sys.executable, "-c", PLAIN, str(folder), str(weights), str(size)]
+            subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, check=True, capture_output=True)
+
+        def whole() -> None:
+            for kept in (project.parent / "cache").glob("leaf/features/*/*"):
+                kept.unlink()
+            print("probe: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in repro(project, "--force").items()))
+
+        seeds = iter(range(100))
+
+        def again() -> None:
+            params = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
+            changed = [f"split_seed: {next(seeds)}" if line.startswith("split_seed:") else line for line in params]
+            (project / "params.yaml").write_text("\n".join(changed), encoding="utf-8")
+            repro(project)
+
+        ours, other = alternate(whole, plain, runs)
+        report(row("probe", ours, other, "<= 3"), options.record)
+        later, other = alternate(again, plain, runs)
+        report(row("probe_again", later, other, ">= 1"), options.record)
+
+
+if __name__ == "__main__":
+    main()
