@@ -56,6 +56,7 @@ def main() -> None:
     write_table(result.predictions, "data/scored/predictions.csv")
     write_array(result.probabilities, "data/scored/probabilities.npy")
     write_table(result.roc, "data/scored/roc.csv")
+    write_table(result.answers, "data/scored/answers.csv")
     write_table(result.gallery, "data/scored/gallery.csv")
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(result.scores, "data/scored/scores.json")

@@ -42,7 +42,8 @@ _TEST_METRICS = (
 class Evaluation:
     """Everything that evaluate writes beside the heat maps; the columns and keys are those of the files.
 
-    `probabilities`: float32 (N, C), the rows of `predictions`.
+    `probabilities`: float32 (N, C), the rows of `predictions`. `roc` (`fpr,tpr`) and `answers` (`label,predicted` of
+    each image, by name) are of the scored split, for `dvc plots`.
     """
 
     predictions: pd.DataFrame
@@ -50,6 +51,7 @@ class Evaluation:
     scores: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     roc: pd.DataFrame
+    answers: pd.DataFrame
     gallery: pd.DataFrame
     scored_split: Literal["test", "validation"]
 
@@ -125,13 +127,14 @@ def evaluate(
     }
     together = pd.concat(predictions.values(), ignore_index=True)
     order = np.argsort(together["image"].to_numpy(), kind="stable")
-    roc = [_roc(name, labels[name], probabilities[name], classes) for name in present]
+    names, judged = np.array(classes, object), predictions[scored_split]
     return Evaluation(
         predictions=together.iloc[order].reset_index(drop=True),
         probabilities=np.concatenate(list(probabilities.values()))[order].astype(np.float32),
         scores=scores,
         metrics=_metrics(scores),
-        roc=pd.concat(roc, ignore_index=True),
+        roc=_roc(labels[scored_split], probabilities[scored_split]),
+        answers=pd.DataFrame({"label": names[judged["label"]], "predicted": names[judged["predicted"]]}),
         gallery=gallery(predictions[scored_split], probabilities[scored_split], cut),
         scored_split=scored_split,
     )
@@ -182,14 +185,16 @@ def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _roc(split: str, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """The curve of the second of two classes, or of each of more against the rest: `split,class,fpr,tpr,threshold`."""
-    parts = []
-    for label in [1] if len(classes) == 2 else range(len(classes)):
-        fpr, tpr, thresholds = roc_curve((labels == label).astype(int), probabilities[:, label])
-        curve = {"split": split, "class": classes[label], "fpr": fpr, "tpr": tpr, "threshold": thresholds}
-        parts.append(pd.DataFrame(curve))
-    return pd.concat(parts, ignore_index=True)
+def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """The curve of the second of two classes; of more the mean of each class against the rest: `fpr,tpr`."""
+    two = probabilities.shape[1] == 2
+    against = [1] if two else np.unique(labels)
+    curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in against]
+    if two:
+        return pd.DataFrame(dict(zip(("fpr", "tpr"), curves[0], strict=True)))
+    fpr = np.unique(np.concatenate([false for false, _ in curves]))
+    tpr = np.mean([np.interp(fpr, *curve) for curve in curves], axis=0)
+    return pd.DataFrame({"fpr": np.append(0, fpr), "tpr": np.append(0, tpr)})
 
 
 def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:

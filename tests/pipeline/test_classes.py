@@ -1,17 +1,22 @@
 """Any number of classes: every stage and tool on small pictures of three, nine and thirty-eight kinds."""
 
 import importlib
+import json
 import os
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 import yaml
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
+import leaf
 from leaf.cli import app
+from leaf.serving.web import create_app
 from leaf.store import read_array, read_json, read_table
 
 pytestmark = pytest.mark.slow
@@ -126,6 +131,26 @@ def test_every_tool_answers(classes, command, told):
     done = CliRunner().invoke(app, [str(image) if word == TESTED else word for word in command], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert told in done.output
+
+
+@pytest.mark.parametrize("classes", [9], indirect=True)
+def test_command_python_server_and_onnx_file_give_the_same_probabilities(classes):
+    files = sorted(Path("leaves").glob("*/0.png"))
+    model = leaf.load("models/model.keras")
+    rows = model.predict(files)
+    assert [list(row.probabilities) for row in rows] == [classes] * 9
+    expected = [list(row.probabilities.values()) for row in rows]
+    done = CliRunner().invoke(app, ["predict", "--json", *map(str, files)], catch_exceptions=False)
+    with TestClient(create_app(model)) as client:
+        asked = [client.post("/api/predict", files={"image": file.read_bytes()}).json() for file in files]
+    for answers in (json.loads(done.stdout), asked):
+        assert [answer["label"] for answer in answers] == [row.label for row in rows]
+        np.testing.assert_allclose([list(answer["probabilities"].values()) for answer in answers], expected, atol=1e-6)
+    CliRunner().invoke(app, ["export", "--format", "onnx", "--to", "model.onnx"], catch_exceptions=False)
+    session = onnxruntime.InferenceSession("model.onnx")
+    pixels = np.stack([cv2.imread(str(file))[..., ::-1] for file in files]).astype(np.float32)
+    given = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    np.testing.assert_allclose(given, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", ["autoencoder", "gan"])

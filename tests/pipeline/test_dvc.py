@@ -121,6 +121,11 @@ def test_plots_and_the_graph_are_drawn(project):
     text = (project.folder / page).read_text()
     assert "learning_rate" in text
     assert "confusion" in text.lower()
+    assert "cdn.jsdelivr.net" in text
+    project.run("dvc", "plots", "show", "--html-template", "docs/plots.html")
+    text = (project.folder / page).read_text()
+    assert '"label": "unhealthy"' in text
+    assert 'src="http' not in text
     graph = project.run("dvc", "dag", "--mermaid").stdout
     assert all(stage in graph for stage in ("ingest", "clean", "balance", "train", "evaluate", "report"))
 

@@ -161,9 +161,19 @@ def test_test_images_choose_nothing():
     assert (before["threshold"], before["temperature"]) == (after["threshold"], after["temperature"])
 
 
-def test_the_roc_table_has_both_splits(result):
-    assert result.roc.columns.tolist() == ["split", "class", "fpr", "tpr", "threshold"]
-    assert set(result.roc["split"]) == {"test", "validation"}
+def test_what_dvc_plots_is_of_test_alone_and_by_name(result):
+    block = result.scores["splits"]["test"]
+    assert result.roc.to_dict("list") == block["roc"]
+    counts = result.answers.groupby(["label", "predicted"]).size().unstack(fill_value=0)
+    assert (counts.index.tolist(), counts.columns.tolist()) == (["healthy", "unhealthy"],) * 2
+    assert counts.to_numpy().tolist() == block["confusion"]
+
+
+def test_the_curve_of_more_classes_has_the_area_of_their_mean():
+    result = evaluate(IMAGES, table().assign(label=np.arange(90) % 9), nine, 0.5, "none", NINE)
+    area = np.trapezoid(result.roc["tpr"], result.roc["fpr"])
+    assert area == pytest.approx(result.metrics["test"]["roc_auc"], abs=0.02)
+    assert result.roc["tpr"].is_monotonic_increasing
 
 
 NINE = [f"class {number}" for number in range(9)]
@@ -187,5 +197,4 @@ def test_nine_classes_have_a_figure_each_and_their_probabilities():
     assert list(recall) == NINE
     assert {number for number, value in enumerate(recall.values()) if value < 1} == wrong
     assert result.scores["splits"]["test"]["top_2_accuracy"] == 1
-    assert len(result.roc["class"].unique()) == 9
     assert "commonest mistakes: 1 class" in result.summary

@@ -86,7 +86,7 @@ def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
     page.set_input_files("#files", [files["leaf"], files["broken"], files["other"]])
     cards(page, 3)
     summary = page.locator("#summary").inner_text()
-    assert summary.startswith("3 predicted: ")
+    assert summary.startswith("2 predicted: ")
     assert "1 not read" in summary
     page.select_option("#sort", "label")
     assert page.locator(".card").last.get_attribute("data-state") == "broken"
@@ -99,6 +99,25 @@ def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
 
 def test_the_page_says_which_model_this_is(page):
     page.locator("#model", has_text="2 classes").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("names", "state"), [(["rust", "Bean_Healthy", "scab"], "first"), (["oak", "beech", "lime"], "other")]
+)
+def test_of_many_classes_the_likeliest_are_told_and_what_is_no_illness_is_not_red(page, files, address, names, state):
+    model = {"backbone": "mobilenet_v2", "classes": names, "test_accuracy": 0.927}
+    answer = {"label": names[1], "probability": 0.7, "threshold": None, "known": True}
+    answer["probabilities"] = dict(zip(names, (0.2, 0.7, 0.1), strict=True))
+    page.route("**/health", lambda route: route.fulfill(json=model))
+    page.route("**/api/predict", lambda route: route.fulfill(json=answer))
+    page.goto(address)
+    page.locator("#model", has_text="mobilenet_v2 for 3 classes, right in 92.7").wait_for()
+    assert page.title() == "What does this leaf show?"
+    page.set_input_files("#files", files["leaf"])
+    card = cards(page, 1)
+    assert card.get_attribute("data-state") == state
+    told = card.locator(".figures").inner_text().replace("\u00a0", " ").splitlines()
+    assert told == [f"70.0 % {names[1]}", f"20.0 % {names[0]}", f"10.0 % {names[2]}"]
 
 
 def test_a_broken_file_is_named_and_the_next_one_is_predicted(page, files):

@@ -18,6 +18,7 @@ function add(files) {
     const photograph = card.querySelector(".photograph");
     const address = URL.createObjectURL(file);
     photograph.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+    photograph.addEventListener("error", () => { photograph.alt = "This browser cannot show such a file."; });
     photograph.src = address;
     card.dataset.number = -added - cards.length;
     waiting.push({ file, card });
@@ -37,7 +38,8 @@ function next() {
   const broken = cards.filter(({ dataset }) => dataset.state === "broken").length;
   const parts = [...counts].sort(([one], [other]) => one.localeCompare(other)).map(([name, count]) => `${count} ${name}`);
   if (broken) parts.push(`${broken} not read`);
-  const many = done < added ? `${done} of ${added} predicted` : added ? `${added} predicted` : "";
+  const read = done - broken;
+  const many = done < added ? `${read} of ${added} predicted` : added ? `${read} predicted` : "";
   summary.textContent = parts.length ? `${many}: ${parts.join(", ")}` : many;
   document.getElementById("tools").hidden = !done;
   while (running < AT_ONCE && waiting.length) {
@@ -73,7 +75,8 @@ function show(card, answer) {
   const names = Object.keys(probabilities);
   card.answer = answer;
   card.dataset.label = label;
-  card.dataset.state = known ? (label === names[0] ? "first" : "second") : "unknown";
+  const well = names.length === 2 ? [names[0]] : names.filter((name) => /(?<!un)healthy$/i.test(name));
+  card.dataset.state = !known ? "unknown" : well.includes(label) ? "first" : well.length ? "second" : "other";
   card.querySelector(".label").textContent = known ? label : `${label}?`;
   card.querySelector(".filled").style.width = `${100 * probability}%`;
   card.querySelector(".threshold").hidden = threshold === null;
@@ -83,10 +86,10 @@ function show(card, answer) {
   const likeliest = Object.entries(probabilities).sort(([, one], [, other]) => other - one).slice(0, 3);
   const figures = threshold !== null
     ? `${percent(probability)} likely ${names[1]} (limit ${percent(threshold)})`
-    : likeliest.map(([name, value]) => `${percent(value)} ${name}`).join(", ");
+    : likeliest.map(([name, value]) => `${percent(value)} ${name}`).join("\n");
   card.querySelector(".figures").textContent = known
     ? figures
-    : `Unlike the photographs it learned from: check the label. ${figures}`;
+    : `Unlike the photographs it learned from: check the label.\n${figures}`;
 }
 
 function sorted(by) {
@@ -162,6 +165,7 @@ document.getElementById("csv").addEventListener("click", () => {
   URL.revokeObjectURL(link.href);
 });
 fetch("/health").then((answer) => answer.json()).then(({ backbone, classes, test_accuracy: accuracy }) => {
+  if (classes.length > 2) document.title = document.querySelector("h1").textContent = "What does this leaf show?";
   const good = accuracy === null ? "" : `, right in ${(100 * accuracy).toFixed(1)}\u00a0% of its test photographs`;
   document.getElementById("model").textContent = `${backbone} for ${classes.length} classes${good}`;
 });
