@@ -33,3 +33,11 @@ def test_a_folder_with_groups_keeps_each_leaf_in_one_split(real, shared):
     metrics = run_data_stages(real, shared / "leaves_by_plant")
     assert metrics["ingest"] == {"images": 1246, "classes": {"healthy": 677, "unhealthy": 569}}
     assert metrics["split"]["shared_groups"] == 0
+
+
+def test_nine_folders_of_diseases_become_two_classes_by_patterns(real, shared):
+    patterns = 'classes={healthy:["*healthy"],unhealthy:["*"]}'
+    dataset = f"dataset={shared / 'leaves_by_disease'}"
+    real.run("dvc", "exp", "run", "-S", dataset, "-S", "classes=null", "-S", patterns, "ingest")
+    ingest = json.loads((real.folder / "metrics/ingest.json").read_text())
+    assert ingest == {"images": 680, "classes": {"healthy": 241, "unhealthy": 439}}
