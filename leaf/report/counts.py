@@ -92,11 +92,11 @@ def came_as(run: Run) -> str:
         return ""
     sides = run.index[["width", "height"]].astype(int)
     (width, height), most = Counter(sides.itertuples(index=False, name=None)).most_common(1)[0]
-    seen = f"the network sees {run.images.shape[2]} × {run.images.shape[1]}"
+    seen = f"the network sees {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}"
     if most == len(sides):
-        return f"They came in {width:,} × {height:,} pixels; {seen}."
+        return f"They came in {width:,}\xa0×\xa0{height:,} pixels; {seen}."
     least, largest = int(sides.to_numpy().min()), int(sides.to_numpy().max())
-    return f"They came mostly in {width:,} × {height:,} pixels, with sides of {least:,} to {largest:,}; {seen}."
+    return f"They came mostly in {width:,}\xa0×\xa0{height:,} pixels, with sides of {least:,} to {largest:,}; {seen}."
 
 
 def split_sizes(run: Run) -> dict[str, int]:
