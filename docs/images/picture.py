@@ -1,5 +1,6 @@
 """Take the README's pictures: `python docs/images/picture.py` of the report, after a run of the pipeline.
 
+With `reports/audit.html --to docs/images/audit.png`, of the certificate of `leaf audit`.
 With the address that `leaf review` prints and `--to docs/images/review.png`, of its page; `#QUESTION-IMAGE-OTHER`
 behind the address chooses the case. Needs playwright and a Chromium on PATH (Debian: `apt-get install chromium`).
 """
@@ -13,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 WIDTH, SCALE = 1240, 1.5
+END = "#images figure, #q1 p:last-child"  # the picture ends with the first of these
 COLOURS = 80  # the pages have few; a palette keeps each file under 300 kB
 
 
@@ -40,7 +42,7 @@ def main() -> None:
         else:
             page.goto(Path(options.page).resolve().as_uri())
             page.evaluate("document.fonts.ready")
-            bottom = page.evaluate("document.querySelector('#images figure').getBoundingClientRect().bottom + scrollY")
+            bottom = page.evaluate(f"document.querySelector('{END}').getBoundingClientRect().bottom + scrollY")
             shot = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": bottom + 32})
         browser.close()
     picture = Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from leaf.scoring.baselines import cross_validated, joint_histograms
-from leaf.scoring.metrics import share_interval, standard_error
+from leaf.scoring.metrics import Z95, share_interval, standard_error
 
 FOLDS = 5
 LEVEL = 0.01  # at most this chance of any false alarm among all shortcuts of one audit
@@ -58,6 +58,13 @@ def score(right: np.ndarray, groups: np.ndarray) -> Score:
     if not len(right):
         return Score(np.nan, np.nan, np.nan)
     return Score(float(np.mean(right)), *share_interval(right, groups))
+
+
+def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Score:
+    """The share that `first` has more than `second`, of the same images, 0..1 (N,) each, with its 95 % interval."""
+    more = first.astype(float) - second
+    half = Z95 * standard_error(more, groups)
+    return Score(float(more.mean()), float(more.mean() - half), float(more.mean() + half))
 
 
 def find_shortcuts(
@@ -130,15 +137,20 @@ def altered(
 
     `images` (N, S, S, 3) in 0..255 of `labels` int (N,), two classes or more; `masks` as of `in_pixels`. Each gets the
     `frame` or the `centre` (all but the frame) of an image of another class, loses its `colour`, or has its
-    `background` grey.
+    `background` grey. `frame_same` is the frame of another image of its own class: what the seam alone costs.
     """
     random = np.random.default_rng(seed)
     everything = np.arange(len(images))
     donors = np.array([random.choice(everything[labels != label]) for label in labels])
+    alike = everything.copy()
+    for label in np.unique(labels):
+        own = random.permutation(everything[labels == label])
+        alike[own] = np.roll(own, 1)
     frame = _frame(images.shape[1])[None, ..., None]
     grey = np.clip(images @ np.array([0.299, 0.587, 0.114]), 0, 255)
     found = {
         "frame": (everything, np.where(frame, images[donors], images)),
+        "frame_same": (everything, np.where(frame, images[alike], images)),
         "centre": (everything, np.where(frame, images, images[donors])),
         "colour": (everything, np.repeat(grey[..., None], 3, axis=-1).astype(images.dtype)),
     }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaf.audit.shortcuts import Score, score
-from leaf.scoring.baselines import held_out, linear_head, logistic_regression
+from leaf.audit.shortcuts import Score, difference, score
+from leaf.scoring.baselines import HELD, LEARNERS, held_out, linear_head
 from leaf.scoring.metrics import Z95, standard_error
 from leaf.serving.ood import fit_gaussian
 
@@ -43,7 +43,7 @@ def transport(
     """
     said = np.array([str(value) for value in values])
     names, counts = np.unique(said[said != ""], return_counts=True)
-    inside = held_out("logistic", features, labels, groups).argmax(axis=1) == labels
+    inside = held_out("held", features, labels, groups).argmax(axis=1) == labels
     found: dict[str, Transport] = {}
     for name in names[np.argsort(-counts, kind="stable")].tolist():
         out = said == name
@@ -52,15 +52,13 @@ def transport(
         if judged.sum() < FEW or len(np.unique(labels[judged])) < 2 or len(found) == MOST:
             continue
         classes = np.unique(labels[learn])
-        shares = logistic_regression(features[learn], labels[learn], features[judged])
+        shares = LEARNERS["held"](features[learn], labels[learn], features[judged])
         outside = classes[shares.argmax(axis=1)] == labels[judged]
         of = groups[judged]
-        drop = inside[judged].astype(float) - outside
-        half = Z95 * standard_error(drop, of)
         found[name] = Transport(
             score(inside[judged], of),
             score(outside, of),
-            Score(float(drop.mean()), float(drop.mean() - half), float(drop.mean() + half)),
+            difference(inside[judged], outside, of),
             int(judged.sum()),
         )
     return found
@@ -102,17 +100,19 @@ def new_classes(
     found: dict[str, dict[str, NewClass]] = {}
     for label in np.argsort(-counts, kind="stable")[:MOST].tolist():
         new, known = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
-        if counts[label] < FEW or len(known) < 2 * FLAG_FOLDS or len(np.unique(labels[known])) < 2:
+        if counts[label] < FEW or len(known) < 2 * FLAG_FOLDS:
             continue
-        inside = {flag: np.empty(len(known)) for flag in FLAGS}
-        outside = {flag: np.zeros(len(new)) for flag in FLAGS}
+        several = len(np.unique(labels[known])) > 1  # a head of one class has no energy
+        flags = [flag for flag in FLAGS if several or flag != "energy"]
+        inside = {flag: np.empty(len(known)) for flag in flags}
+        outside = {flag: np.zeros(len(new)) for flag in flags}
         parts = StratifiedGroupKFold(FLAG_FOLDS, shuffle=True, random_state=seed)
         for train, test in parts.split(known, labels[known], groups[known]):
             learned = known[train][~np.isin(groups[known[train]], groups[new])]
             asked = features[np.concatenate([known[test], new])]
-            for flag, unlike in FLAGS.items():
+            for flag in flags:
                 with threadpool_limits(1):  # as for `linear_head`
-                    scores = unlike(features[learned], labels[learned], asked)
+                    scores = FLAGS[flag](features[learned], labels[learned], asked)
                 inside[flag][test] = scores[: len(test)]
                 outside[flag] += scores[len(test) :] / FLAG_FOLDS
         found[names[label]] = {
@@ -120,7 +120,7 @@ def new_classes(
                 score(outside[flag] > np.quantile(inside[flag], 1 - FALSE_ALARMS), groups[new]),
                 _area(inside[flag], outside[flag], groups[known], groups[new]),
             )
-            for flag in FLAGS
+            for flag in flags
         }
     return found
 
@@ -144,7 +144,7 @@ def _energy(train: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndar
     """The negative log of the sum of the exponentials of the linear head's logits (Liu 2020)."""
     from scipy.special import logsumexp
 
-    logits = linear_head(train, labels).decision_function(asked)
+    logits = linear_head(train, labels, strength=HELD).decision_function(asked)
     logits = logits if logits.ndim == 2 else np.stack([-logits / 2, logits / 2], axis=1)
     return -logsumexp(logits, axis=1)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from leaf import params, store
-from leaf.audit.shortcuts import altered, find_shortcuts, in_files, in_pixels, score
+from leaf.audit.shortcuts import altered, difference, find_shortcuts, in_files, in_pixels, score
 from leaf.audit.transport import backgrounds, new_classes, transport
 from leaf.cli.labels import suspicious
 from leaf.cli.leak import features_of, measure_leak
@@ -43,7 +43,6 @@ _NEEDED = (
 )
 _NETWORK_IMAGES = 2000  # of the test split, at most, are shown to the network changed
 _HEATMAPS = 100
-_OTHER_FLAGS = ("neighbours", "energy")
 
 
 def audit(root: Path, by: str | None = None, masks: Path | None = None) -> dict[str, Any]:
@@ -93,7 +92,8 @@ def audit(root: Path, by: str | None = None, masks: Path | None = None) -> dict[
         for name, values in columns.items()
     }
     found["new_class"] = {
-        name: asdict(flags["mahalanobis"]) | {"others": {key: asdict(flags[key].auroc) for key in _OTHER_FLAGS}}
+        name: asdict(flags["mahalanobis"])
+        | {"others": {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}}
         for name, flags in new_classes(features, labels, groups, run.classes).items()
     }
     found |= _leaks_and_labels(features, labels, groups)
@@ -181,8 +181,11 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
         return predict(shares, decision["threshold"])
 
     found: dict[str, Any] = {"unchanged": asdict(score(said(images) == labels, groups))}
+    right = {}
     for name, (places, pictures) in altered(images, labels, leaf).items():
-        found[name] = asdict(score(said(pictures) == labels[places], groups[places]))
+        right[name] = said(pictures) == labels[places]
+        found[name] = asdict(score(right[name], groups[places]))
+    found["frame_use"] = asdict(difference(right["frame_same"], right["frame"], groups))
     detector = ood.read(root / "data/scored/ood.npz", run.training["model_sha256"])
     corner = images[:, : images.shape[1] // 4, : images.shape[2] // 4]
     corners = np.array([cv2.resize(each, images.shape[2:0:-1], interpolation=cv2.INTER_CUBIC) for each in corner])
@@ -203,8 +206,8 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
 
 def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """What torn groups would be worth to a linear head, and labels that one doubts which did not learn from them."""
-    shares = held_out("logistic", features, labels, groups)
-    torn = cross_validated("logistic", features, labels, np.arange(len(labels)))
+    shares = held_out("held", features, labels, groups)
+    torn = cross_validated("held", features, labels, np.arange(len(labels)))
     whole = shares.argmax(axis=1) == labels
     leak = measure_leak(torn[None].astype(float), whole[None].astype(float), groups)
     doubtful, _ = suspicious(labels, shares / shares.sum(axis=1, keepdims=True))

@@ -1,6 +1,7 @@
 """What a network must beat: always the commoner class, and a logistic regression on colours alone."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,18 +12,26 @@ if TYPE_CHECKING:
 
 STRENGTHS = np.logspace(-4, 1, 6)  # scikit-learn's C: small holds the weights close to 0
 _INNER_FOLDS = 5
+HELD = 0.01  # C that holds the weights so close to 0 as hundreds of images with a thousand features want
 
 
-def logistic_regression(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
+def logistic_regression(
+    train: np.ndarray, train_labels: np.ndarray, features: np.ndarray, strength: float = 1.0
+) -> np.ndarray:
     """Probabilities, float64 (N, C), by logistic regression on standardised features.
 
-    `train` (M, D) with labels of all C classes, `features` (N, D) to predict for.
+    `train` (M, D) with labels of all C classes, `features` (N, D) to predict for, `strength` as of `linear_head`.
     """
-    return linear_head(train, train_labels).predict_proba(features).astype(np.float64)
+    return linear_head(train, train_labels, strength=strength).predict_proba(features).astype(np.float64)
 
 
 def linear_head(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None, balanced: bool = False, seed: int = 0
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None = None,
+    balanced: bool = False,
+    seed: int = 0,
+    strength: float = 1.0,
 ) -> "Pipeline":
     """Fit multinomial logistic regression on standardised features to convergence (L-BFGS, an L2 penalty).
 
@@ -30,9 +39,10 @@ def linear_head(
         features: (N, D).
         labels: int (N,), of at least two classes.
         groups: (N,); where given, the strength C of `STRENGTHS` is chosen by the log loss in inner folds that keep
-            each group whole, else it is 1.
+            each group whole.
         balanced: every class weighs the same in all.
         seed: draws the inner folds.
+        strength: C where no groups are given.
 
     Returns:
         scikit-learn's pipeline of StandardScaler and LogisticRegression, with `predict_proba`, in order of the labels.
@@ -47,7 +57,7 @@ def linear_head(
     with threadpool_limits(1):
         scaler = StandardScaler().fit(features)
         standard = scaler.transform(features)
-        strength = 1.0 if groups is None else _strength(standard, labels, groups, weight, seed)
+        strength = strength if groups is None else _strength(standard, labels, groups, weight, seed)
         head = LogisticRegression(C=strength, max_iter=2000, class_weight=weight).fit(standard, labels)
     return make_pipeline(scaler, head)
 
@@ -153,6 +163,7 @@ LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] 
     "logistic": logistic_regression,
     "neighbour": nearest_neighbour,
     "forest": forest,
+    "held": partial(logistic_regression, strength=HELD),
 }
 
 

@@ -41,3 +41,13 @@ def test_the_page_holds_every_question_and_asks_nothing_of_the_network(audited):
 def test_an_unknown_column_is_named_with_those_that_there_are(audited):
     done = audited[0].run("leaf", "audit", "--by", "farm", status=2)
     assert done.stderr.splitlines()[-1].startswith("error: --by farm: no such column; valid: ")
+
+
+@pytest.mark.full
+def test_settings_are_run_first_in_a_folder_of_their_own(audited):
+    folder = audited[0].folder
+    before = (folder / "models/run.json").read_bytes()
+    done = audited[0].run("leaf", "audit", "-S", "epochs=1")
+    assert "reports/audit.html" in done.stdout
+    assert (folder / "models/run.json").read_bytes() == before
+    assert "audit-default" in audited[0].run("dvc", "exp", "list", "--name-only").stdout

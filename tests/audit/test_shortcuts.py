@@ -139,4 +139,8 @@ def test_a_network_is_shown_another_classs_frame_or_centre():
         assert (kept == (images[:, 10:20, 10:20] if not inside else images[:, :3])).all()
         other = pictures[:, :3] if not inside else pictures[:, 10:20, 10:20]
         assert ((other.mean(axis=(1, 2, 3)) > 190) == (labels == 0)).mean() > 0.95
+    same = changed["frame_same"][1]
+    assert (same[:, 10:20, 10:20] == images[:, 10:20, 10:20]).all()
+    assert ((same[:, :3].mean(axis=(1, 2, 3)) > 190) == (labels == 1)).mean() > 0.95
+    assert (same[:, :3] != images[:, :3]).any(axis=(1, 2, 3)).all()
     assert np.ptp(changed["colour"][1].astype(int), axis=-1).max() == 0

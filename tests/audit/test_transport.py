@@ -50,12 +50,12 @@ def test_a_group_in_two_sites_is_not_learned_from_when_one_of_them_is_left_out(m
         learned.append(train[:, 0])
         return np.tile([0.6, 0.4], (len(asked), 1))
 
-    monkeypatch.setitem(transport.__globals__, "logistic_regression", learner)
+    monkeypatch.setitem(transport.__globals__["LEARNERS"], "held", learner)
     numbered = np.arange(COUNT, dtype=float)[:, None] + np.zeros((1, 2))
     together = GROUPS.copy()
     together[[0, 70]] = 7
     transport(numbered, LABELS, together, SITES)
-    north = next(rows for rows in learned if 1.0 not in rows)
+    north = next(rows for rows in learned if rows.min() >= 60)
     assert 70.0 not in north
     assert 71.0 in north
 
@@ -78,3 +78,11 @@ def test_two_backgrounds_are_told_apart():
     guessed = backgrounds(frames)
     assert {name for name, other in zip(guessed, np.arange(90) % 3, strict=True) if other == 0} == {"background 2"}
     assert guessed.count("background 1") == 60
+
+
+def test_of_two_classes_each_is_new_to_the_other():
+    labels = np.repeat([0, 1], 60)
+    points = np.random.default_rng(3).normal(size=(120, 4)) + 30 * labels[:, None]
+    found = new_classes(points, labels, np.arange(120), ["healthy", "unhealthy"])
+    assert found.keys() == {"healthy", "unhealthy"}
+    assert all(flags["mahalanobis"].caught.low > 0.9 for flags in found.values())

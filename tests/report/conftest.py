@@ -120,9 +120,10 @@ def audited():
         "model": score(0.88),
         "linear": score(0.87),
         "network": {
-            key: score(0.6) for key in ("frame", "centre", "colour", "background", "flagged", "corners_flagged")
+            key: score(0.6)
+            for key in ("frame", "frame_same", "centre", "colour", "background", "flagged", "corners_flagged")
         }
-        | {"unchanged": score(0.88)}
+        | {"unchanged": score(0.88), "frame_use": score(0.3)}
         | {"evidence": {"centre": 0.7, "centre_area": 0.64, "leaf": 0.6, "leaf_area": 0.4}},
         "transport": {"background": {f"{long} {place}": shares for place in range(9)}},
         "new_class": {f"{long} {place}": {"caught": score(place / 9), "auroc": score(0.7)} for place in range(9)},

@@ -17,7 +17,7 @@ def test_what_was_cleared_asks_for_nothing(audited):
     found = copy.deepcopy(audited)
     for score in found["shortcuts"].values():
         score["alarm"] = False
-    found["network"]["frame"] = found["network"]["unchanged"]
+    found["network"]["frame_use"] = {"accuracy": 0.03, "low": -0.01, "high": 0.07}
     page, lines = certificate(found)
     assert "4 of 7 questions leave something to do" in page
     assert "No: 5 things were asked, none is right more often than chance allows." in lines[0]
