@@ -63,7 +63,7 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     `views` of a test image are averaged as the network's are.
     """
     from leaf import networks
-    from leaf.networks.prediction import tta_view
+    from leaf.inference import tta_view
 
     images = read_array(folder / "data/ingested/images.npy")
     decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")

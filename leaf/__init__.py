@@ -13,7 +13,7 @@ _FROM = {"fit": "leaf.experiments", "load": "leaf.serving.classifier"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `fit` or `load` when it is first used: a model brings Keras along, which takes seconds."""
+    """Import `fit` or `load` when it is first used: what they bring along takes longer than the rest."""
     if name in _FROM:
         return getattr(importlib.import_module(_FROM[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

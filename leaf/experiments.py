@@ -171,9 +171,9 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     stages = read_yaml(PROJECT / params.PIPELINE_FILE)["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
-    import leaf  # which imports Keras when it loads a model
+    import leaf  # which imports more when it loads a model
 
-    return leaf.load(Path(folder, "models/model.keras"))
+    return leaf.load(Path(folder, "models/model.onnx"))
 
 
 def new_project(folder: str | Path, values: params.Params) -> None:

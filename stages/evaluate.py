@@ -1,4 +1,4 @@
-"""Score the network on validation and test beside the baselines, with intervals."""
+"""Score the network on validation and test beside the baselines, with intervals; write it as ONNX."""
 
 from typing import TYPE_CHECKING
 
@@ -7,15 +7,17 @@ import pandas as pd
 
 from leaf import networks
 from leaf.errors import one_line_errors
+from leaf.exporting import onnx
 from leaf.params import check_threshold, read_params
 from leaf.scoring import evaluate
 from leaf.serving import ood
 from leaf.splitting import check_splits, check_synthetic, shared_groups
-from leaf.store import read_array, read_classes, read_json, read_table, write_array, write_json, write_table
+from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table
 
 if TYPE_CHECKING:
     import keras
 
+NETWORK = "models/model.onnx"
 _BLOCK = 2048  # images copied out of the memory map at once
 _OOD_IMAGES = 2048  # about so many images of each split fit the out-of-distribution detector
 LEAKY = "grouping is none: {} groups of images are shared between the splits, so the figures are too high."
@@ -62,11 +64,14 @@ def main() -> None:
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
-    write_json(decision, "data/scored/decision.json")
+    decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
+    write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")
     write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
+    if decision["without_onnx"]:
+        print(f"{NETWORK} is empty, predictions need Keras: {decision['without_onnx']}")
 
 
 def fit_ood(

@@ -269,6 +269,7 @@ def trained(tmp_path_factory) -> Path:
 
     from leaf import networks, store
     from leaf.drawing import ImageCounts, draw_dataset
+    from leaf.exporting import onnx
     from leaf.serving import ood
 
     folder = tmp_path_factory.mktemp("trained")
@@ -284,6 +285,9 @@ def trained(tmp_path_factory) -> Path:
     run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": 32, "fit": "crop"}
     store.write_json(run, folder / "models" / "run.json")
     decision = {"threshold": 0.4, "temperature": 1.5, "views": 1}
+    onnx_file = folder / "models" / "model.onnx"
+    assert onnx.write(network, onnx.metadata(run | decision), images[test], onnx_file) == ""
+    decision["onnx_sha256"] = store.sha256(onnx_file)
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
     seen = [part for rows in (train, validation) for part in (networks.features(network, images[rows]), images[rows])]
     ood.write(ood.fit(*seen, images[:0]), sha256, folder / "data" / "scored" / "ood.npz")

@@ -10,9 +10,9 @@ from leaf.exporting import export
 app = typer.Typer()
 
 
-@app.command(epilog="Examples: `leaf export --format onnx`   `leaf export --format codalab --to submission.zip`")
+@app.command(epilog="Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`")
 def command(
-    form: Annotated[str, typer.Option("--format", "-f", help="keras, savedmodel, onnx, litert or codalab")],
+    form: Annotated[str, typer.Option("--format", "-f", help="keras, savedmodel, litert or codalab")],
     to: Annotated[Path | None, typer.Option(help="file or folder to write  [beside the model]")] = None,
     model: Annotated[str, typer.Option(help="a .keras file")] = "models/model.keras",
 ) -> None:

@@ -15,10 +15,10 @@ import typer
 from tqdm import tqdm
 
 from leaf.errors import LeafError, printable
+from leaf.inference import heatmap_png
 from leaf.reading.listing import list_folder
 from leaf.reading.source import cores, in_order
-from leaf.report.gallery import heatmap_png
-from leaf.serving.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
+from leaf.serving.classifier import BATCH_SIZE, MODEL, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 
 app = typer.Typer()
@@ -31,7 +31,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
 
     Args:
         paths: files, folders, glob patterns, `-` for a list on standard input.
-        model: the `.keras` file.
+        model: the `.onnx` file, or the `.keras` file.
         form: `text`, `csv` or `json`.
         views: views averaged, None for as many as the model was evaluated with.
         heatmap: folder for a picture of each image under its heat map, `0001-name.png` for the first row.
@@ -213,7 +213,7 @@ def command(
     paths: Annotated[
         list[str], typer.Argument(help="images, folders, patterns, or - for a list on standard input", metavar="PATH…")
     ],
-    model: Annotated[str, typer.Option(help="a .keras file")] = "models/model.keras",
+    model: Annotated[str, typer.Option(help="an .onnx file, or a .keras file")] = MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON array")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="a CSV table")] = False,
     views: Annotated[int | None, typer.Option(help="views of an image averaged, 1 to 16  [as evaluated]")] = None,

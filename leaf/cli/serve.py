@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from leaf.serving.batcher import MAX_BATCH
-from leaf.serving.classifier import Classifier, load
+from leaf.serving.classifier import MODEL, Classifier, load
 from leaf.serving.listening import LOOPBACK, is_loopback, listen, open_port, shown
 from leaf.serving.web import create_app
 
@@ -19,7 +19,7 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
     """Serve the page and the API until SIGINT or SIGTERM; then finish what runs and return.
 
     Args:
-        model: a `.keras` file.
+        model: an `.onnx` file, or a `.keras` file.
         host: address to listen on.
         port: 0 for a free one; the first line on standard output says which.
         quiet: no line for each request.
@@ -42,7 +42,7 @@ def _warm_up(classifier: Classifier) -> None:
 
 @app.command(epilog="Example: `leaf serve --port 8000`, then open http://127.0.0.1:8000")
 def command(
-    model: Annotated[str, typer.Option(help="a .keras file")] = "models/model.keras",
+    model: Annotated[str, typer.Option(help="an .onnx file, or a .keras file")] = MODEL,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 lets others in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8000,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line for each request")] = False,

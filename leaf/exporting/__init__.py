@@ -9,8 +9,8 @@ import keras
 from leaf import networks
 from leaf.errors import LeafError
 from leaf.exporting import codalab, onnx, savedmodel
-from leaf.exporting.savedmodel import Metadata
-from leaf.serving.classifier import Companions, companions
+from leaf.exporting.onnx import Metadata
+from leaf.serving.classifier import companions
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Format:
 FORMATS = {
     "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: networks.save(model, path), False),
     "savedmodel": Format("savedmodel", ("",), lambda model, _, path: savedmodel.write(model, path)),
-    "onnx": Format("model.onnx", (".onnx",), onnx.write),
     "litert": Format("model.tflite", (".tflite",), savedmodel.write_litert),
     "codalab": Format(
         "codalab",
@@ -58,7 +57,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         LeafError: for an unknown format, a path that does not fit it, a model that is missing or was changed.
     """
     if form not in FORMATS:
-        raise LeafError(f"format: {form!r}; valid: {', '.join(FORMATS)}")
+        raise LeafError(f"format: {form!r}; valid: {', '.join(FORMATS)}; `dvc repro` wrote models/model.onnx")
     chosen, model = FORMATS[form], Path(model)
     path = to or model.with_name(chosen.name)
     if path.suffix not in chosen.suffixes:
@@ -69,7 +68,8 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; valid for {form}: tensorflow")
     beside = companions(model)
     whole = with_probabilities(networks.load(model, beside.sha256), beside.temperature)
-    chosen.write(whole, metadata(beside, whole.input_shape[1]), path)
+    facts = vars(beside) | {"model_sha256": beside.sha256, "image_size": whole.input_shape[1]}
+    chosen.write(whole, onnx.metadata(facts), path)
     decided = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "the likeliest is predicted"
     lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {decided}"]
     if beside.views > 1 and form != "codalab":
@@ -77,23 +77,6 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
             f"it predicts an image as it is; evaluation averaged {beside.views} views (test-time augmentation)"
         )
     return "\n".join(lines)
-
-
-def metadata(beside: Companions, image_size: int) -> Metadata:
-    """What another program has to know to predict as this one does: written into ONNX and LiteRT files.
-
-    The temperature and the softmax are inside the exported network; the threshold, of two classes, and the averaging
-    of `views` are left to whoever runs it, but for the server's bundle, which does both.
-    """
-    return {
-        "classes": list(beside.classes),
-        "threshold": beside.threshold if len(beside.classes) == 2 else None,
-        "temperature": beside.temperature,
-        "views": beside.views,
-        "image_size": image_size,
-        "fit": beside.fit,
-        "model_sha256": beside.sha256,
-    }
 
 
 def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:

@@ -11,7 +11,7 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.exporting import savedmodel
-from leaf.networks.prediction import tta_view
+from leaf.inference import tta_view
 from leaf.reading.decode import to_square
 from leaf.store import replacing
 

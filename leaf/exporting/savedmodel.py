@@ -7,14 +7,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import keras
 
 from leaf.errors import LeafError, printable
+from leaf.exporting.onnx import Metadata
 from leaf.store import replacing
-
-Metadata: TypeAlias = dict[str, Any]  # what belongs to an exported network (`leaf.exporting.metadata`)
 
 
 def write(model: keras.Model, path: str | Path) -> None:

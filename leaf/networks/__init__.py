@@ -2,15 +2,15 @@
 
 from leaf.networks.build import build, build_from_params
 from leaf.networks.detector import calibrate, is_detector_model
-from leaf.networks.heatmaps import heatmaps
 from leaf.networks.kept import frozen_features, kept_features
-from leaf.networks.prediction import features, probabilities
+from leaf.networks.prediction import KerasNetwork, features, heatmaps, probabilities
 from leaf.networks.registry import is_detector, names
 from leaf.networks.saving import load, save
 from leaf.networks.summary import Summary, summary
 from leaf.networks.transfer import backbone_operations, freeze
 
 __all__ = [
+    "KerasNetwork",
     "Summary",
     "backbone_operations",
     "build",

@@ -15,7 +15,7 @@ from keras import layers, ops
 from leaf.errors import LeafError
 from leaf.networks.layers import register
 
-_SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
+SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
 _STEP = 16  # the encoder halves an image four times
 
 
@@ -69,7 +69,7 @@ class ReconstructionScore(layers.Layer):
         error = ops.mean(errors, axis=1)
         for difference in differences:
             error = error + self.feature_weight * ops.mean(ops.square(difference), axis=(1, 2, 3))
-        return ops.expand_dims(ops.log(error + _SMALLEST), -1)
+        return ops.expand_dims(ops.log(error + SMALLEST), -1)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         first = input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape

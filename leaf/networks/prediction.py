@@ -1,4 +1,4 @@
-"""Predictions of a network: probabilities with test-time augmentation, pooled features."""
+"""Predictions of a network: probabilities with test-time augmentation, pooled features, heat maps."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -7,8 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from leaf import inference
 from leaf.errors import LeafError
+from leaf.inference import Head, tta_view
 from leaf.networks.detector import is_detector_model
+from leaf.networks.transfer import backbone_operations
 
 # Keras compiles a model once for each object, so a part of a network is made once and kept as long as the network.
 _parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref.WeakKeyDictionary()
@@ -43,9 +46,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """
     scaled = logits.astype(np.float64) / temperature
     if not np.isfinite(scaled).all():
-        raise LeafError(
-            "the network gives NaN or infinite logits; its weights or its temperature are damaged, train it again"
-        )
+        raise LeafError(inference.NOT_FINITE)
     if scaled.shape[1] == 2:  # exact at both ends, and the two add up to 1
         second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
         return np.stack([1 - second, second], axis=1)
@@ -58,6 +59,78 @@ def features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> n
     inner = submodel(model, "features", lambda: pooled(model))
     parts = list(predict_batches(inner, _batches(images, batch_size)))
     return np.concatenate(parts) if parts else np.zeros((0, inner.output_shape[-1]), np.float32)
+
+
+def heatmaps(
+    model: keras.Model, images: np.ndarray, shown: np.ndarray | None = None, batch_size: int = 64
+) -> np.ndarray:
+    """Show where `model` saw a class (`leaf.inference.heatmaps`).
+
+    Args:
+        model: from `build` or `load`. Of a detector the map is its reconstruction error.
+        images: (N, H, W, 3), uint8 or float, 0..255.
+        shown: the label of each image's class, int (N,); the likeliest unless given.
+        batch_size: images at once.
+
+    Returns:
+        float32 (N, H, W), 0 to 1.
+    """
+    network, maps = KerasNetwork(model), [np.zeros((0, *images.shape[1:3]), np.float32)]
+    for number, batch in enumerate(_batches(images, batch_size)):
+        start = number * batch_size
+        labels = None if shown is None else shown[start : start + batch_size]
+        maps.append(inference.heatmaps(network, batch, labels))
+    return np.concatenate(maps)
+
+
+class KerasNetwork:
+    """A `leaf.inference.Network` in Keras, of `model` from `build` or `load`; the logits are divided by `temperature`.
+
+    Batches are filled up to a power of two, so that few shapes are compiled.
+    """
+
+    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
+        self.image_size = int(model.inputs[0].shape[1])
+        self.head = head(model)
+        self._temperature = temperature
+        self._model = submodel(model, "answers", lambda: [model.output, pooled(model), _last_layer(model)])
+        self._errors = model.get_layer("score").errors if is_detector_model(model) else None
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, features, _ = self._run(images)
+        return softmax(logits, self._temperature), features
+
+    def last_map(self, images: np.ndarray) -> np.ndarray:
+        last = np.asarray(self._run(images)[2], np.float32)
+        return keras.ops.convert_to_numpy(self._errors(last))[..., None] if self._errors else last
+
+    def _run(self, images: np.ndarray) -> Any:
+        return predict_padded(self._model, images, 1 << (len(images) - 1).bit_length())
+
+
+def head(model: keras.Model) -> Head:
+    """Read off what leads from the average of the last map to the logits."""
+    if is_detector_model(model):  # its map is the error itself
+        return Head(np.ones((2, 1), np.float32), None, int(model.inputs[0].shape[1]))
+    normalization = model.get_layer("batch_normalization")
+    gamma, _, _, variance = (keras.ops.convert_to_numpy(weight) for weight in normalization.weights)
+    kernel = keras.ops.convert_to_numpy(model.get_layer("dense").kernel)
+    others = (kernel.sum(axis=1, keepdims=True) - kernel) / (kernel.shape[1] - 1)
+    slopes = gamma / np.sqrt(variance + normalization.epsilon) * (kernel - others).T
+    side, last = int(_last_layer(model).shape[1]), backbone_operations(model)[-1]
+    if isinstance(last, keras.layers.LayerNormalization):
+        return Head(slopes * keras.ops.convert_to_numpy(last.gamma), last.epsilon, side)
+    return Head(slopes, None, side)
+
+
+def pool(model: keras.Model) -> keras.layers.Layer:
+    """The average pooling behind the last map of a classifier."""
+    operations = reversed(backbone_operations(model))
+    return next(each for each in operations if isinstance(each, keras.layers.GlobalAveragePooling2D))
+
+
+def _last_layer(model: keras.Model) -> Any:
+    return model.get_layer("residual").output if is_detector_model(model) else pool(model).input
 
 
 def pooled(model: keras.Model) -> Any:
@@ -99,49 +172,3 @@ def predict_padded(model: keras.Model, images: np.ndarray, size: int) -> Any:
 def _batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(images), batch_size):
         yield np.asarray(images[start : start + batch_size], np.float32)
-
-
-MAX_VIEWS = 16
-_CROPPED = 7 / 8  # side of a crop, of the whole side
-
-
-def tta_view(images: np.ndarray, number: int) -> np.ndarray:
-    """Give view `number` of square images for test-time augmentation.
-
-    0 is the image; 1 to 7 its mirror images and quarter turns; 8 to 12 crops of 7/8 of the side (the middle, the
-    four corners), enlarged to the whole; 13 to 15 the first crops mirrored.
-
-    Args:
-        images: float32 (N, S, S, 3).
-        number: 0 to 15.
-
-    Returns:
-        float32 (N, S, S, 3).
-    """
-    if number < len(_TURNS):
-        return np.ascontiguousarray(_TURNS[number](images))
-    number -= len(_TURNS)
-    corner = number % len(_CORNERS)
-    cropped = _crop(images, *_CORNERS[corner])
-    return np.ascontiguousarray(cropped[:, :, ::-1]) if number >= len(_CORNERS) else cropped
-
-
-def _crop(images: np.ndarray, vertical: float, horizontal: float) -> np.ndarray:
-    size = images.shape[1]
-    side = max(1, round(size * _CROPPED))
-    top, left = round((size - side) * vertical), round((size - side) * horizontal)
-    part = images[:, top : top + side, left : left + side]
-    return keras.ops.convert_to_numpy(keras.ops.image.resize(part, (size, size)))
-
-
-_TURNS: list[Callable[[np.ndarray], np.ndarray]] = [
-    lambda x: x,
-    lambda x: x[:, :, ::-1],
-    lambda x: x[:, ::-1],
-    lambda x: x[:, ::-1, ::-1],
-    lambda x: x.transpose(0, 2, 1, 3),
-    lambda x: x.transpose(0, 2, 1, 3)[:, :, ::-1],
-    lambda x: x.transpose(0, 2, 1, 3)[:, ::-1],
-    lambda x: x.transpose(0, 2, 1, 3)[:, ::-1, ::-1],
-]
-_CORNERS = [(0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)]

@@ -9,18 +9,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from leaf.inference import overlay
 from leaf.report.run import Run, rows
 from leaf.report.svg import share_shown
 
 SIDE = 96
 """Longer side of a thumbnail in pixels, at most."""
-
-HEATED_SIDE = 288
-"""Side in pixels, at least, of a heat map's picture; the network's own images are too small to look at."""
-
-_INFERNO = np.array(  # from the coldest to the hottest (Smith and van der Walt 2015)
-    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
-)
 
 
 @dataclass(frozen=True)
@@ -78,29 +72,6 @@ def data_uri(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(thumbnail(pixels)).save(buffer, "WEBP", quality=82, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blend a heat map (h, w) in 0..1 over (H, W, 3) uint8 pixels; hotter is more opaque."""
-    height, width = pixels.shape[:2]
-    finite = np.nan_to_num(np.asarray(heat, np.float32), nan=0.0)
-    soft = Image.fromarray(finite).resize((width, height), Image.Resampling.BICUBIC)
-    level = np.clip(np.asarray(soft, np.float64), 0, 1)
-    at = np.linspace(0, 1, len(_INFERNO))
-    colour = np.stack([np.interp(level, at, _INFERNO[:, channel]) for channel in range(3)], axis=-1)
-    opacity = (0.35 + 0.4 * level)[..., None]
-    grey = pixels.astype(np.float64).mean(-1, keepdims=True)
-    return np.clip(grey * (1 - opacity) + colour * opacity, 0, 255).astype(np.uint8)
-
-
-def heatmap_png(pixels: np.ndarray, heat: np.ndarray) -> bytes:
-    """`overlay` as a PNG file, a whole multiple of the size of `pixels`, (S, S, 3) in 0..255; `heat` (h, w) in 0..1."""
-    scale = max(1, -(-HEATED_SIDE // len(pixels)))
-    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
-    enlarged = Image.fromarray(np.asarray(pixels, np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    Image.fromarray(overlay(np.asarray(enlarged), heat)).save(file, "PNG")
-    return file.getvalue()
 
 
 def shortened(words: str, letters: int = 18) -> str:

@@ -1,23 +1,23 @@
 """A trained model with all that belongs to it, ready to predict photographs."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import keras
 import numpy as np
 from PIL import Image
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from leaf import networks
+from leaf import inference
 from leaf.errors import LeafError
-from leaf.networks.prediction import MAX_VIEWS, pooled, predict_padded, softmax, tta_view
+from leaf.inference import MAX_VIEWS, Network, OnnxNetwork
 from leaf.reading.bounded import read_file, read_image
 from leaf.reading.decode import Fit, UnreadableError, from_pil, to_square
 from leaf.serving import ood
-from leaf.store import read_json
+from leaf.store import read_json, sha256
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
 ImagesLike: TypeAlias = ImageLike | Iterable[ImageLike]
@@ -45,9 +45,9 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
 
 
-MODEL = "models/model.keras"
+MODEL = "models/model.onnx"
 _RUN = ("model_sha256", "classes", "fit", "backbone")
-_DECISION = ("threshold", "temperature", "views", "test_accuracy")
+_DECISION = ("threshold", "temperature", "views", "test_accuracy", "onnx_sha256", "without_onnx")
 BATCH_SIZE = 64  # images at once, a power of two
 
 
@@ -55,43 +55,28 @@ class Classifier:
     """A trained model with its classes, threshold, temperature and out-of-distribution detector.
 
     Attributes:
-        network: images, float32 (N, S, S, 3) in 0..255, to logits (N, C).
-        classes: their C names.
+        network: images, float32 (N, S, S, 3) in 0..255, to probabilities (N, C), features and maps.
+        classes: the names of its C classes.
         image_size: S, in pixels.
         threshold: the probability of the second of two classes from which it is predicted.
-        temperature: the logits are divided by it.
         views: test-time augmentation: how many views of an image are averaged unless the caller says otherwise.
-        sha256: of the model's file, in hex.
+        sha256: of the `.keras` file, in hex.
         ood_detector: tells which images are unlike the training images.
         fit: how a photograph becomes a square, as the training images did (key `fit`).
         backbone, test_accuracy: which network this is, and how good it was found to be; None without a test split.
     """
 
-    def __init__(
-        self,
-        network: keras.Model,
-        classes: Sequence[str],
-        threshold: float,
-        temperature: float,
-        ood_detector: ood.OodDetector,
-        views: int = 1,
-        sha256: str = "",
-        fit: Fit = "crop",
-        backbone: str = "",
-        test_accuracy: float | None = None,
-    ) -> None:
+    def __init__(self, network: Network, beside: "Companions") -> None:
         self.network = network
-        self.classes = tuple(classes)
-        self.image_size = int(network.inputs[0].shape[1])
-        self.threshold = threshold
-        self.temperature = temperature
-        self.views = views
-        self.sha256 = sha256
-        self.fit = fit
-        self.backbone = backbone
-        self.test_accuracy = test_accuracy
-        self.ood_detector = ood_detector
-        self._logits_and_features = keras.Model(network.inputs[0], [network.outputs[0], pooled(network)])
+        self.classes = beside.classes
+        self.image_size = network.image_size
+        self.threshold = beside.threshold
+        self.views = beside.views
+        self.sha256 = beside.sha256
+        self.fit = beside.fit
+        self.backbone = beside.backbone
+        self.test_accuracy = beside.test_accuracy
+        self.ood_detector = ood.read(beside.ood, beside.sha256)
 
     def predict(self, images: ImagesLike, views: int | None = None) -> list[Prediction]:
         """Predict images, in their order.
@@ -138,12 +123,7 @@ class Classifier:
         if not 1 <= views <= MAX_VIEWS:
             raise LeafError(f"views: {views}; valid: a whole number from 1 to {MAX_VIEWS}")
         images = np.asarray(images, np.float32)
-        logits, features = self._predict_batch(images)
-        probabilities = softmax(logits, self.temperature)
-        for number in range(1, views):
-            logits, _ = self._predict_batch(tta_view(images, number))
-            probabilities += softmax(logits, self.temperature)
-        probabilities /= views
+        probabilities, features = inference.probabilities(self.network, images, views)
         if pixels_known is None:
             pixels_known = self.ood_detector.pixels_in_distribution(images)
         known = self.ood_detector.features.contains(features) & pixels_known
@@ -159,20 +139,15 @@ class Classifier:
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
         """Show where the network saw the class it predicts: prepared images (N, S, S, 3) to float32 (N, S, S), 0..1."""
-        return networks.heatmaps(self.network, images)
-
-    def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give logits and pooled features in one pass, of a power of two images, so that few shapes are compiled."""
-        logits, features = predict_padded(self._logits_and_features, images, 1 << (len(images) - 1).bit_length())
-        return logits, features
+        return inference.heatmaps(self.network, np.asarray(images, np.float32))
 
 
 def load(path: str | Path = MODEL) -> Classifier:
     """Load a trained model with what `dvc repro` wrote beside it.
 
     Args:
-        path: the `.keras` file. `run.json` lies beside it; `decision.json` and `ood.npz` beside it, too, or in the
-            project's `data/scored`.
+        path: the `.onnx` file, which needs no Keras, or the `.keras` file. `run.json` lies beside it; `decision.json`
+            and `ood.npz` beside it, too, or in the project's `data/scored`.
 
     Returns:
         The model, ready to `predict`.
@@ -182,18 +157,26 @@ def load(path: str | Path = MODEL) -> Classifier:
     """
     path = Path(path)
     beside = companions(path)
-    return Classifier(
-        networks.load(path, beside.sha256),
-        beside.classes,
-        beside.threshold,
-        beside.temperature,
-        ood.read(beside.ood, beside.sha256),
-        beside.views,
-        beside.sha256,
-        beside.fit,
-        beside.backbone,
-        beside.test_accuracy,
-    )
+    if path.suffix == ".onnx" and beside.without_onnx:
+        print(f"{path}: {beside.without_onnx}: Keras answers", file=sys.stderr)
+        path = path.with_suffix(".keras")
+    if path.suffix != ".onnx":
+        return Classifier(_keras_network(path, beside), beside)
+    if (found := sha256(path)) != beside.onnx_sha256:
+        raise LeafError(f"{path}: not the file that was evaluated: its SHA-256 is {found}, not {beside.onnx_sha256}")
+    network = OnnxNetwork(path)
+    if len(network.head.slopes) != len(beside.classes):
+        raise LeafError(f"{path}: {len(network.head.slopes)} classes; run.json names {len(beside.classes)}")
+    classifier = Classifier(network, beside)
+    if network.features != len(classifier.ood_detector.features.mean):
+        raise LeafError(f"{beside.ood}: not for the {network.features} features of {path}; run `dvc repro`")
+    return classifier
+
+
+def _keras_network(path: Path, beside: "Companions") -> Network:
+    from leaf import networks  # takes seconds
+
+    return networks.KerasNetwork(networks.load(path, beside.sha256), beside.temperature)
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(strict=True))
@@ -207,6 +190,8 @@ class Companions:
         temperature: the logits are divided by it.
         views: how many views of an image were averaged when the model was evaluated.
         ood: the file of the out-of-distribution detector (`leaf.serving.ood`).
+        onnx_sha256: of the `.onnx` file as `evaluate` wrote it; empty where older files do not say.
+        without_onnx: why that file is empty and Keras has to answer; empty where it is not.
         fit: how photographs became squares; `crop` where an older run.json does not say.
         backbone, test_accuracy: which network it is and how good; empty and None where older files do not say.
     """
@@ -219,6 +204,8 @@ class Companions:
     ood: Path
     fit: Fit = "crop"
     backbone: str = ""
+    onnx_sha256: str = ""
+    without_onnx: str = ""
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
 
 

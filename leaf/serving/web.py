@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 
 from leaf import __version__
 from leaf.errors import LeafError
+from leaf.inference import heatmap_png
 from leaf.reading.bounded import end_decoders
-from leaf.report.gallery import heatmap_png
 from leaf.serving.batcher import Batcher, QueueFullError
 from leaf.serving.classifier import Prediction, prepare
 from leaf.serving.middleware import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import onnx as onnx_package
 import pytest
 
 import leaf
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.exporting import FORMATS, codalab, export, onnx, savedmodel, with_probabilities
-from leaf.networks.prediction import tta_view
+from leaf.exporting import FORMATS, codalab, export, savedmodel, with_probabilities
+from leaf.inference import tta_view
 from leaf.reading.decode import to_square
 
 pytestmark = pytest.mark.slow
@@ -53,11 +52,6 @@ def write(trained, form, folder):
     return path
 
 
-def with_onnx(path, images):
-    runtime = pytest.importorskip("onnxruntime")
-    return runtime.InferenceSession(path).run(["probabilities"], {"images": images})[0]
-
-
 def with_litert(path, images):
     runtime = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
     place = runtime.get_input_details()[0]["index"]
@@ -78,13 +72,11 @@ def with_savedmodel(path, images):
 RUNTIMES = {
     "keras": lambda path, images: keras.saving.load_model(path).predict_on_batch(images),
     "savedmodel": with_savedmodel,
-    "onnx": with_onnx,
     "litert": with_litert,
 }
 
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "image_size": 32}
-CONVERTERS = [(onnx.write, with_onnx), (savedmodel.write_litert, with_litert)]
 
 
 @pytest.mark.parametrize("form", sorted(RUNTIMES))
@@ -94,33 +86,19 @@ def test_the_exported_file_gives_the_same_probabilities(trained, photographs, ex
     assert np.allclose(given.sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("writer", "runtime"), CONVERTERS, ids=["onnx", "litert"])
-def test_exact_gelu_and_normalization_survive(awkward, images, writer, runtime, tmp_path):
-    path = tmp_path / "model.file"
-    writer(awkward, METADATA, path)
+def test_exact_gelu_and_normalization_survive(awkward, images, tmp_path):
+    path = tmp_path / "model.tflite"
+    savedmodel.write_litert(awkward, METADATA, path)
     expected = np.asarray(awkward(images))
     assert np.ptp(expected[:, 1]) > 1e-4
-    assert np.abs(runtime(path, images) - expected).max() < 1e-5
+    assert np.abs(with_litert(path, images) - expected).max() < 1e-5
 
 
-def test_an_onnx_file_and_a_litert_file_tell_classes_and_the_rest(awkward, tmp_path):
-    onnx.write(awkward, METADATA, tmp_path / "model.onnx")
-    props = {entry.key: json.loads(entry.value) for entry in onnx_package.load(tmp_path / "model.onnx").metadata_props}
-    assert props == METADATA
+def test_a_litert_file_tells_classes_and_the_rest(awkward, tmp_path):
     savedmodel.write_litert(awkward, METADATA, tmp_path / "model.tflite")
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         assert json.loads(archive.read("metadata.json")) == METADATA
         assert archive.read("labels.txt").decode().splitlines() == ["healthy", "rust", "a name\\u000aof two lines"]
-
-
-@pytest.mark.parametrize(("writer", "runtime"), CONVERTERS, ids=["onnx", "litert"])
-def test_maps_of_a_single_pixel_survive(images, writer, runtime, tmp_path):
-    """ConvNeXt halves 32 pixels to one: there tf2onnx mixed up the axes of its means."""
-    logits = networks.build("convnext_atto", 32, dropout=0)
-    network = keras.Model(logits.input, keras.layers.Softmax()(logits.output))
-    writer(network, METADATA, tmp_path / "model.file")
-    given = runtime(tmp_path / "model.file", images)
-    assert np.abs(given - np.asarray(network(images))).max() < 1e-5
 
 
 def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expected, tmp_path):
@@ -188,8 +166,12 @@ def test_the_server_bundle_can_be_one_zip_file(trained, tmp_path):
 @pytest.mark.parametrize(
     ("form", "to", "why"),
     [
-        ("caffe", "x", "format: 'caffe'; valid: keras, savedmodel, onnx, litert, codalab"),
-        ("onnx", "model.tflite", "not for onnx; valid: a .onnx"),
+        (
+            "caffe",
+            "x",
+            "format: 'caffe'; valid: keras, savedmodel, litert, codalab; `dvc repro` wrote models/model.onnx",
+        ),
+        ("litert", "model.onnx", "not for litert; valid: a .tflite"),
         ("savedmodel", "model.pb", "not for savedmodel; valid: a folder"),
     ],
 )

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
+from leaf.inference import tta_view
 from leaf.networks import features, heatmaps, probabilities
-from leaf.networks.prediction import softmax, tta_view
+from leaf.networks.prediction import softmax
 
 
 @pytest.fixture(scope="module")

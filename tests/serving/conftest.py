@@ -66,7 +66,7 @@ def start(model, *options):
 @pytest.fixture(scope="session")
 def address(trained):
     """The address of a running `leaf serve` with the small trained network."""
-    process, address = start(trained / "models" / "model.keras", "--quiet")
+    process, address = start(trained / "models" / "model.onnx", "--quiet")
     yield address
     process.send_signal(signal.SIGTERM)
     process.wait(30)

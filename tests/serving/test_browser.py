@@ -68,7 +68,7 @@ def test_the_answer_on_the_page_is_that_of_python(page, files, trained):
 
     page.set_input_files("#files", files["leaf"])
     card = cards(page, 1)
-    row = leaf.load(trained / "models" / "model.keras").predict(files["leaf"])[0]
+    row = leaf.load(trained / "models" / "model.onnx").predict(files["leaf"])[0]
     state = ("second" if row.label == "unhealthy" else "first") if row.known else "unknown"
     assert card.get_attribute("data-state") == state
     if row.known:

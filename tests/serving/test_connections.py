@@ -21,7 +21,7 @@ HEAD = (
 
 @pytest.fixture
 def server(serve, trained, picture, upload):
-    process, address = serve(trained / "models" / "model.keras", "--quiet")
+    process, address = serve(trained / "models" / "model.onnx", "--quiet")
     upload(address, picture)
     yield process, address
     process.kill()

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,7 +21,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return leaf.load(trained / "models" / "model.keras")
+    return leaf.load(trained / "models" / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    """The same in Keras."""
+    return networks.load(trained / "models" / "model.keras")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,7 @@ def folder(photographs, tmp_path_factory):
 def predict(trained):
     """Run `leaf predict` with the trained model; gives exit status, standard output, standard error."""
 
-    def run(*arguments, model=trained / "models" / "model.keras", **settings):
+    def run(*arguments, model=trained / "models" / "model.onnx", **settings):
         done = CliRunner().invoke(app, ["predict", *map(str, arguments), "--model", str(model)], **settings)
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -59,13 +67,13 @@ def test_arrays_paths_and_opened_images_give_the_same_figures(model, photographs
     assert figures[0] == figures[1] == figures[2] == figures[3]
 
 
-def test_probabilities_are_those_that_evaluation_uses(model, photographs):
-    expected = networks.probabilities(model.network, photographs, temperature=1.5)[:, 1]
+def test_probabilities_are_those_that_evaluation_uses(model, network, photographs):
+    expected = networks.probabilities(network, photographs, temperature=1.5)[:, 1]
     assert np.allclose([row.probability for row in model.predict(photographs)], expected, atol=1e-6)
 
 
-def test_views_are_averaged_as_in_evaluation(model, photographs):
-    expected = networks.probabilities(model.network, photographs, views=9, temperature=1.5)[:, 1]
+def test_views_are_averaged_as_in_evaluation(model, network, photographs):
+    expected = networks.probabilities(network, photographs, views=9, temperature=1.5)[:, 1]
     found = [row.probability for row in model.predict(photographs, views=9)]
     assert np.allclose(found, expected, atol=1e-6)
     assert not np.allclose(found, [row.probability for row in model.predict(photographs)], atol=1e-6)
@@ -85,6 +93,44 @@ def test_an_image_by_itself_has_the_figure_that_it_has_among_others(model, photo
 def test_most_leaves_are_known_and_no_cartoon_is(model, photographs, trained):
     assert np.mean([row.known for row in model.predict(photographs)]) >= 0.8
     assert not any(row.known for row in model.predict(np.load(trained / "images.npz")["cartoons"]))
+
+
+def test_heat_maps_are_those_of_keras(model, network, photographs):
+    found = model.heatmaps(photographs)
+    assert 0.1 < found.mean() < 0.9
+    np.testing.assert_allclose(found, networks.heatmaps(network, photographs), atol=1e-4)
+
+
+def test_keras_answers_alike_where_its_file_is_named_or_onnx_holds_nothing(
+    model, trained, photographs, tmp_path, capsys
+):
+    shutil.copytree(trained, tmp_path / "copy")
+    decision = tmp_path / "copy" / "data" / "scored" / "decision.json"
+    decision.write_text(json.dumps(json.loads(decision.read_text()) | {"without_onnx": "layer x"}))
+    (tmp_path / "copy" / "models" / "model.onnx").write_bytes(b"")
+    expected = [row.probability for row in model.predict(photographs)]
+    for name, line in (("model.keras", ""), ("model.onnx", "model.onnx: layer x: Keras answers\n")):
+        rows = leaf.load(tmp_path / "copy" / "models" / name).predict(photographs)
+        assert np.allclose([row.probability for row in rows], expected, atol=1e-6)
+        assert capsys.readouterr().err.endswith(line)
+
+
+def test_command_python_and_heat_maps_import_neither_keras_nor_tensorflow(trained, folder, tmp_path):
+    program = """
+import sys
+from leaf.cli import app
+try:
+    app(sys.argv[1:])
+finally:
+    assert "onnxruntime" in sys.modules
+    assert not {"keras", "tensorflow", "jax", "torch", "pandas", "sklearn"} & set(sys.modules)
+"""
+    model, maps = trained / "models" / "model.onnx", tmp_path / "maps"
+    command = ["predict", folder / "000.png", "--model", model, "--views", "9", "--heatmap", maps, "--json"]
+    done = subprocess.run([sys.executable, "-c", program, *map(str, command)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["image"] == str(folder / "000.png")
+    assert len(list(maps.iterdir())) == 1
 
 
 @pytest.mark.parametrize("views", [0, 17])
@@ -132,24 +178,28 @@ def test_a_picture_is_drawn_of_every_heat_map(predict, folder, tmp_path):
     assert (tmp_path / "maps" / "0002-001.png").is_file()
 
 
-def test_a_network_that_was_changed_after_training_is_refused(trained, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("model.keras", "changed since it was trained"), ("model.onnx", "not the file that was evaluated")],
+)
+def test_a_network_that_was_changed_after_training_is_refused(trained, tmp_path, name, why):
     shutil.copytree(trained, tmp_path / "copy")
-    model = tmp_path / "copy" / "models" / "model.keras"
+    model = tmp_path / "copy" / "models" / name
     model.write_bytes(model.read_bytes() + b" ")
-    with pytest.raises(LeafError, match="changed since it was trained"):
+    with pytest.raises(LeafError, match=why):
         leaf.load(model)
 
 
 def test_a_model_may_be_moved_with_its_three_files(trained, tmp_path, photographs, model):
-    for name in ("models/model.keras", "models/run.json", "data/scored/decision.json", "data/scored/ood.npz"):
+    for name in ("models/model.onnx", "models/run.json", "data/scored/decision.json", "data/scored/ood.npz"):
         shutil.copy(trained / name, tmp_path)
-    assert leaf.load(tmp_path / "model.keras").predict(photographs) == model.predict(photographs)
+    assert leaf.load(tmp_path / "model.onnx").predict(photographs) == model.predict(photographs)
 
 
 def test_a_model_without_what_belongs_to_it_is_refused_by_name(trained, tmp_path):
     shutil.copytree(trained / "models", tmp_path / "models")
     with pytest.raises(LeafError, match=r"decision\.json: no such file; run `dvc repro` first"):
-        leaf.load(tmp_path / "models" / "model.keras")
+        leaf.load(tmp_path / "models" / "model.onnx")
 
 
 def test_help_shows_examples_and_keeps_to_no_color():

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_what_it_had_begun_and_ends_well(serve, trained, picture, upload, number):
-    process, address = serve(trained / "models" / "model.keras", "--quiet")
+    process, address = serve(trained / "models" / "model.onnx", "--quiet")
     answers = []
     askers = [threading.Thread(target=lambda: answers.append(upload(address, picture))) for _ in range(4)]
     for asker in askers:
@@ -31,7 +31,7 @@ def test_a_port_in_use_is_one_line(trained, capfd):
     from leaf.errors import LeafError
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(LeafError, match="address already in use"):
-        serve(str(trained / "models" / "model.keras"), "127.0.0.1", taken.getsockname()[1], True)
+        serve(str(trained / "models" / "model.onnx"), "127.0.0.1", taken.getsockname()[1], True)
 
 
 def test_an_address_of_another_machine_is_one_line(trained):
@@ -39,4 +39,4 @@ def test_an_address_of_another_machine_is_one_line(trained):
     from leaf.errors import LeafError
 
     with pytest.raises(LeafError, match=r"port: 1 on 192\.0\.2\.1: cannot assign requested address"):
-        serve(str(trained / "models" / "model.keras"), "192.0.2.1", 1, True)
+        serve(str(trained / "models" / "model.onnx"), "192.0.2.1", 1, True)

@@ -41,11 +41,22 @@ def stand_in():
     return SimpleNamespace(load=load, probabilities=probabilities, features=features, heatmaps=heatmaps)
 
 
+def without_onnx():
+    """`leaf.exporting.onnx`, of a network that is too large for it."""
+
+    def write(model, metadata, images, path):
+        Path(path).write_bytes(b"")
+        return "too large"
+
+    return SimpleNamespace(write=write, metadata=dict)
+
+
 @pytest.fixture
 def evaluate(monkeypatch):
     """The stage's module, imported anew on the stand-in."""
     networks = stand_in()
     monkeypatch.setitem(sys.modules, "leaf.networks", networks)
+    monkeypatch.setitem(sys.modules, "leaf.exporting", SimpleNamespace(onnx=without_onnx()))
     monkeypatch.setattr(leaf, "networks", networks, raising=False)
     monkeypatch.delitem(sys.modules, "stages.evaluate", raising=False)
     yield importlib.import_module("stages.evaluate")
@@ -127,7 +138,14 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
     evaluate.main()
     written = read_json("data/scored/decision.json")
     accuracy = read_json("metrics/evaluate.json")["test"]["accuracy"]
-    assert written == {"threshold": 0.25, "temperature": 1.0, "views": 1, "test_accuracy": accuracy}
+    assert written == {
+        "threshold": 0.25,
+        "temperature": 1.0,
+        "views": 1,
+        "test_accuracy": accuracy,
+        "without_onnx": "too large",
+        "onnx_sha256": hashlib.sha256(b"").hexdigest(),
+    }
 
 
 def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, project, capsys):
@@ -141,9 +159,10 @@ def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, proj
 
 def test_the_printout_names_accuracy_interval_and_baselines(evaluate, project, capsys):
     evaluate.main()
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("test: accuracy 0.862 (95 %: 0.694 to 0.945) on 29 images")
     assert second.startswith("baselines: majority 0.")
+    assert third == "models/model.onnx is empty, predictions need Keras: too large"
 
 
 def test_a_network_file_that_changed_is_refused(evaluate, project):
