@@ -1,24 +1,30 @@
 """A training step in bfloat16 on a GPU, Keras on JAX, against timm with torch.compile on the same card in one run.
 
 ConvNeXt tiny and large at 96×96, a batch of 512 in micro-batches whose gradients add up. Ours is the depthwise network
-of leaf under `mixed_bfloat16`, jitted; timm's is channels-last, autocast to bfloat16, compiled. Where no GPU is seen,
-or jax or timm is missing, one line says so and nothing is recorded.
+of leaf as `leaf submit --on card` trains it: the backend that runner.yaml states, SETTINGS over params.yaml; timm's is
+channels-last, autocast to bfloat16, compiled. Where no GPU is seen, or jax or timm is missing, one line says so and
+nothing is recorded. `--size tiny` runs our step on whatever there is, a CPU too, so that the script does not rot.
 
-    KERAS_BACKEND=jax python benchmarks/gpu_step.py    # needs jax[cuda12], torch with CUDA and timm
+    python benchmarks/gpu_step.py    # needs jax[cuda12], torch with CUDA and timm
 """
 
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
+from leaf.runner.config import RUNNER_FILE, read_target
+
+os.environ |= read_target("card", Path(__file__).parents[1] / RUNNER_FILE)[1].environment  # before Keras is imported
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs a part of the same card
 
 import numpy as np
 from measure import alternate, arguments, report, row
 
-# (batch, micro-batch of tiny, of large, side, repeats)
-SIZES = {"tiny": (16, 8, 8, 32, 1), "bench": (512, 256, 64, 96, 7), "full": (512, 256, 64, 96, 21)}
+SETTINGS = {"deterministic": False, "precision": "mixed_bfloat16"}  # recommended for GPUs
+# Networks with their micro-batches; batch, side, repeats.
+BOTH = {"convnext_tiny": 256, "convnext_large": 64}
+SIZES = {"tiny": ({"convnext_atto": 8}, 16, 32, 2), "bench": (BOTH, 512, 96, 7), "full": (BOTH, 512, 96, 21)}
 Update = Callable[[], float]
 
 
@@ -44,13 +50,16 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Updat
     """An update of leaf's network as `train` makes it."""
     from leaf import networks
     from leaf.params import Params
+    from leaf.training import fix_seeds
     from leaf.training.dataset import Batch
     from leaf.training.optimizer import compile_model, make_schedule, train_step
     from leaf.training.recipe import Recipe
 
-    params = Params(batch_size=len(images), micro_batch=micro if micro < len(images) else 0)
+    sizes = {"batch_size": len(images), "micro_batch": micro if micro < len(images) else 0}
+    params = Params(backbone=name, image_size=images.shape[1], **sizes, **SETTINGS)
     recipe = Recipe.from_params(params)
-    model = networks.build(name, images.shape[1], precision="mixed_bfloat16")
+    fix_seeds(params.seed, params.deterministic)
+    model = networks.build_from_params(params, 2)
     compile_model(model, recipe, make_schedule(recipe, 2, 10, 10 * len(images)))
     batch = Batch(images, labels, np.ones(len(images), np.float32))
     return lambda: train_step(model, batch, recipe)[0]
@@ -65,46 +74,48 @@ def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> 
     model = torch.compile(network)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    answers = torch.from_numpy(labels)
+    answers, total = torch.from_numpy(labels), torch.zeros((), device="cuda")
     parts = len(images) // micro
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total.zero_()
         for part, wanted in zip(pixels.split(micro), answers.split(micro), strict=True):
-            scaled = (part.cuda(non_blocking=True) - 116.0) / 58.0
+            scaled = (part.cuda(non_blocking=True).float() - 116.0) / 58.0
             with torch.autocast("cuda", torch.bfloat16):
                 loss = torch.nn.functional.cross_entropy(model(scaled), wanted.cuda()) / parts
             loss.backward()
-            total += loss.item()
+            total.add_(loss.detach())
         optimizer.step()
-        return total
+        return total.item()  # read once an update, as ours is
 
     return step
 
 
 def peaks() -> dict[str, float]:
     """The most memory of the card that each side held so far, MiB."""
-    import jax
     import torch
 
-    used = jax.local_devices()[0].memory_stats() or {}
-    mine = round(used.get("peak_bytes_in_use", 0) / 2**20, 1)
-    return {"ours": mine, "other": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
+    from leaf.training.checkpoint import peak_memory
+
+    return {"ours": round(peak_memory() / 2**20, 1), "other": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
 
 
 def main() -> None:
     """Measure both networks, or say in one line why not."""
     options = arguments(__doc__)
+    chosen, batch, side, repeats = SIZES[options.size]
+    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    labels = np.eye(2, dtype=np.float32)[np.arange(batch) % 2]
     if why := missing():
         print(f"gpu_step: not run: {why}")
+        for name, micro in chosen.items() if options.size == "tiny" else ():
+            step = ours(name, images, labels, micro)
+            print(f"gpu_step: ours alone, {name}: losses", *(round(step(), 4) for _ in range(1 + repeats)))
         return
-    batch, tiny, large, side, repeats = SIZES[options.size]
-    images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3)).astype(np.float32)
-    labels = np.eye(2, dtype=np.float32)[np.arange(batch) % 2]
     import torch
 
-    for name, micro in (("convnext_tiny", tiny), ("convnext_large", large)):
+    for name, micro in chosen.items():
         torch.cuda.reset_peak_memory_stats()
         step, other = ours(name, images, labels, micro), with_timm(name, images, labels, micro)
         for _ in range(2):

@@ -175,6 +175,18 @@ def remember(name: str, key: str, value: Any) -> None:
         write_json({**(read_json(path) if path.is_file() else {}), key: value}, path)
 
 
+def epoch_key(params: Any) -> str:
+    """What the time and memory of an epoch go by: the key under which `train` remembers them in `epochs`."""
+    at_once = params.micro_batch or params.batch_size
+    return f"{params.backbone} {params.image_size} {params.freeze_depth} {at_once} {params.precision}"
+
+
+def span(seconds: float) -> str:
+    """Seconds as a person reads them: in hours, minutes or seconds."""
+    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
+    return f"{seconds / size:.2g} {unit}"
+
+
 def recall(name: str, key: str) -> Any:
     """What `remember` kept, or None."""
     path = cache_folder("known") / f"{name}.json"

@@ -17,7 +17,7 @@ from leaf.errors import one_line_errors
 from leaf.params import Params, read_params
 from leaf.training import Recipe, Result, fix_seeds, train, train_probe
 from leaf.training.callbacks import dvclive_callback
-from leaf.training.checkpoint import training_key, versions
+from leaf.training.checkpoint import peak_memory, training_key, versions
 from leaf.training.dataset import FILES, read_datasets, read_groups
 from leaf.training.detectors import check_recipe, train_detector
 from leaf.training.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
@@ -69,8 +69,8 @@ def main() -> None:
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
         store.write_json(told := summary(model, result, params, classes), "models/run.json")
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # else it was trained before, and only told
-        key = f"{params.backbone} {params.image_size} {params.freeze_depth}"
-        store.remember("speed", key, (ends[-1] - ends[-2]) / len(dataset))  # for `leaf check`
+        took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
+        store.remember("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
         store.remember("trained", told["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
     shared = f" on {devices} devices" if devices > 1 else ""
     how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"

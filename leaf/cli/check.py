@@ -20,7 +20,7 @@ from leaf.reading.ingest import survey
 from leaf.reading.source import Source
 from leaf.similarity.decisions import COLUMNS
 from leaf.splitting import PIN_COLUMNS, PINNED
-from leaf.store import read_table, read_yaml, recall, sha256
+from leaf.store import epoch_key, read_table, read_yaml, recall, sha256, span
 
 app = typer.Typer()
 
@@ -193,22 +193,17 @@ def _time(choices: Params, splits: np.ndarray) -> str:
         return (
             f"time       a linear probe of {train:,} images: what {choices.backbone} sees in each is computed once here"
         )
-    speed = recall("speed", f"{choices.backbone} {choices.image_size} {choices.freeze_depth}")
-    if speed is None:
+    known = recall("epochs", epoch_key(choices))
+    if known is None:
         return (
             f"time       {train:,} images an epoch, at most {choices.epochs} epochs; how long one takes is known here "
             f"once {choices.backbone} was trained at {choices.image_size} pixels on this machine"
         )
-    epoch = train * speed
+    epoch = train * known["seconds"] / known["images"]
     return (
-        f"time       {_span(epoch)} an epoch, at most {_span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
+        f"time       {span(epoch)} an epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
         f"the speed of the last training of {choices.backbone} here"
     )
-
-
-def _span(seconds: float) -> str:
-    unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
-    return f"{seconds / size:.2g} {unit}"
 
 
 def refuse_undecodable_names(folder: Path) -> None:

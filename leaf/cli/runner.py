@@ -32,6 +32,7 @@ def submit(
     from leaf.cli.check import check
     from leaf.runner.config import read_target
     from leaf.runner.engines import rehearsal
+    from leaf.runner.jobs import expected, submit
     from leaf.runner.plan import plan
 
     target_name, target = read_target(on)
@@ -40,10 +41,11 @@ def submit(
     if dry:
         for one in planned:
             typer.echo(f"{one.name}  {' '.join(one.settings)}")
+    for line in expected(target_name, target, planned):
+        typer.echo(line)
+    if dry:
         typer.echo(rehearsal(target, len(planned)), nl=False)
         return
-    from leaf.runner.jobs import submit
-
     record, place = submit(target_name, target, planned)
     typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
     typer.echo(f"it is in {place}; `leaf fetch --wait` brings the results")

@@ -49,7 +49,7 @@ _VALID = {
     "accelerators": "SkyPilot's notation, as L4:1",
     "spot": "true, false",
     "idle_minutes": "minutes, a whole number from 1",
-    "hourly_cost": "dollars an hour at most, a number above 0, or null",
+    "hourly_cost": "dollars an hour, a number above 0, or null",
     "disk": "gigabytes, a whole number from 50",
     "state_bucket": "a bucket's address, as s3://name, or null",
 }
@@ -69,6 +69,7 @@ class Target(BaseModel):
     setup: str | None = None
     path: list[Text] = []
     environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    hourly_cost: Annotated[float, Field(gt=0)] | None = None
     needs_remote: ClassVar[bool] = True
 
     @field_validator("*")
@@ -148,7 +149,6 @@ class SkyPilot(Target):
     accelerators: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$")] = "L4:1"
     spot: bool = True
     idle_minutes: Annotated[int, Field(ge=1)] = 5
-    hourly_cost: Annotated[float, Field(gt=0)] | None = None
     disk: Annotated[int, Field(ge=50)] = 100
     state_bucket: Annotated[str, Field(pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$")] | None = None
 

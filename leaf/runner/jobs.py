@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from leaf import params
 from leaf.errors import LeafError
+from leaf.experiments import parse_settings, with_settings
 from leaf.runner import repository
-from leaf.runner.config import Local, Target, check_target
-from leaf.runner.engines import Status, engine_for
+from leaf.runner.config import Local, Shell, Target, check_target
+from leaf.runner.engines import ProcessEngine, Status, engine_for
 from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
 from leaf.runner.transport import ConnectionLostError
+from leaf.store import epoch_key, read_yaml, recall, span
 
 PROTOCOL = 1  # of job.json
 Say = Callable[[str], None]
@@ -43,6 +46,32 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
         record.remove()
         raise
     return record, place
+
+
+def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
+    """What each experiment will take at most, a line each: what the last such training on the target took, measured."""
+    values = read_yaml(params.PARAMS_FILE) or {}
+    there: dict[str, Any] = {}
+    if isinstance(target, Shell):
+        try:
+            there = ProcessEngine(target).host.call("trainings", folder=target.folder)["trainings"]
+        except LeafError as error:  # said here, for a rehearsal; a submission ends with it in a moment
+            yield f"memory, time and cost are not known: {error}"
+            return
+    for one in planned:
+        choices = with_settings(values, parse_settings(one.settings), one.name)
+        key = epoch_key(choices)
+        took = recall("epochs", key) if isinstance(target, Local) else there.get(key)
+        of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"
+        if took is None:
+            yield f"{of}: memory, time and cost are not known before its first training there in such batches"
+            continue
+        longest = choices.epochs * took["seconds"]
+        cost = f"{target.hourly_cost * longest / 3600:.2f} dollars" if target.hourly_cost else "no hourly_cost is set"
+        yield (
+            f"{of}: the last such training there held {took['memory'] / 2**30:.1f} GiB, and {took['images']:,} images "
+            f"took {span(took['seconds'])} an epoch; {choices.epochs} epochs: at most {span(longest)}, {cost}"
+        )
 
 
 def _origin(target: Target) -> str:

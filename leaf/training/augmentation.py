@@ -18,7 +18,8 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
     The order is flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix, which mix the labels
     (and weights) along with the images. Keras's RandAugment draws its two operations once a batch, their strength for
-    each image.
+    each image. Of several processes each draws and mixes within its own share of the batch; flips alone are those of
+    one process.
     """
     with undistributed():
         axes = _FLIP_AXES[augmentation.flip]
@@ -64,10 +65,14 @@ class _LayerAugmenter:
     ) -> None:
         self.flip_axes, self.single, self.mixing, self.seed = flip_axes, single, mixing, seed
 
-    def __call__(self, batch: Batch, epoch: int, step: int) -> Batch:
+    def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
+        positions = np.arange(len(batch.images)) if positions is None else positions
+        share = positions[:1].tolist() if positions[0] else []  # the first process draws as one alone does
         for number, layer in enumerate([*self.single, *self.mixing]):
-            _set_seed(layer, [self.seed, epoch, step, number])
-        images: Any = _flip(batch.images, self.flip_axes, [self.seed, epoch, step])
+            _set_seed(layer, [self.seed, epoch, step, number, *share])
+        images: Any = _flip(batch.images, self.flip_axes, [self.seed, epoch, step], positions)
+        if self.single or self.mixing:
+            images = images.astype(np.float32)
         for layer in self.single:
             images = layer(images, training=True)
         if not self.mixing:
@@ -81,11 +86,14 @@ class _LayerAugmenter:
         return Batch(keras.ops.convert_to_numpy(data["images"]), weighted / weights[:, None], weights)
 
 
-def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int]) -> np.ndarray:
-    """Mirror about half of the images along each axis. RandomFlip does the same at ten times the cost."""
+def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
+    """Mirror about half of the images along each axis. RandomFlip does the same at ten times the cost.
+
+    An image's draw goes by its place in the whole batch, whichever process holds it.
+    """
     if not axes:
         return images
-    chosen = np.random.default_rng(seed).random((len(images), len(axes))) < 0.5
+    chosen = (np.random.default_rng(seed).random((positions.max() + 1, len(axes))) < 0.5)[positions]
     flipped = np.empty_like(images)
     for image, target, flips in zip(images, flipped, chosen, strict=True):
         along = tuple(axis - 1 for axis, flip in zip(axes, flips, strict=True) if flip)

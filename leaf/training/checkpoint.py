@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import resource
 import sys
 import warnings
 import zipfile
@@ -225,3 +226,16 @@ def driver(path: str | Path = "/proc/driver/nvidia/version") -> str:
         found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text(encoding="utf-8"))
         return found[0] if found else ""
     return ""
+
+
+def peak_memory() -> int:
+    """The most bytes held so far: of the GPU that the backend computes on, else of this process."""
+    backend = sys.modules[keras.backend.backend()]
+    if device_kind() == "cpu":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    if backend.__name__ == "jax":
+        return int((backend.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+    if backend.__name__ == "torch":
+        return int(backend.cuda.max_memory_allocated())
+    return int(backend.config.experimental.get_memory_info("GPU:0")["peak"])

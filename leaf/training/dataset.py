@@ -4,8 +4,9 @@ The batches of an epoch depend only on the seed and the epoch's number, so a tra
 the same batches as an uninterrupted one.
 """
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,7 +17,10 @@ from leaf.errors import LeafError
 
 
 class Batch(NamedTuple):
-    """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,), all float32."""
+    """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,).
+
+    Images are uint8 where the data set's are, and the network casts them on its device; all else is float32.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -24,9 +28,12 @@ class Batch(NamedTuple):
 
 
 class Augmenter(Protocol):
-    """Changes a batch at random; the same epoch and step give the same change."""
+    """Changes a batch at random; the same epoch, step and positions give the same change.
 
-    def __call__(self, batch: Batch, epoch: int, step: int) -> Batch: ...
+    `positions` (B,) are the places of the batch's images in the whole batch, where this is one process's share of it.
+    """
+
+    def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,10 @@ class Dataset:
         return np.concatenate(parts).astype(np.int64)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The images at `indices` (0 … len − 1), in that order: (B,H,W,3) float32."""
+        """The images at `indices` (0 … len − 1), in that order: (B,H,W,3), uint8 where all are, else float32."""
         real = indices < len(self.rows)
-        out = np.empty((len(indices), *self.images.shape[1:]), np.float32)
+        kind = np.result_type(self.images, *([] if self.synthetic is None else [self.synthetic]))
+        out = np.empty((len(indices), *self.images.shape[1:]), np.uint8 if kind == np.uint8 else np.float32)
         out[real] = self.images[self.rows[indices[real]]]
         if self.synthetic is not None and not real.all():
             out[~real] = self.synthetic[indices[~real] - len(self.rows)]
@@ -89,6 +97,9 @@ def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.nda
     return np.resize(shuffled, (steps_per_epoch(images, batch_size), batch_size))
 
 
+READERS = 4  # threads that read batches ahead, each one of its own
+
+
 def batches(
     dataset: Dataset,
     batch_size: int,
@@ -96,32 +107,39 @@ def batches(
     epoch: int,
     weights: np.ndarray | None = None,
     augmenter: Augmenter | None = None,
+    positions: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """The batches of an epoch; a thread prepares the next one while the network learns from this one.
+    """The batches of an epoch; threads prepare the next ones while the network learns from this one.
 
     Args:
         dataset: where the images come from.
         batch_size: images in each batch.
         seed, epoch: what the order depends on.
         weights: (C,) weights of the classes.
-        augmenter: changes each batch.
+        augmenter: changes each batch, one after the other: Keras's layers have a random state.
+        positions: (n,) the places in each batch that this process learns from; None for all. Others are not read.
     """
     labels = np.eye(dataset.classes, dtype=np.float32)[dataset.all_labels]
     weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)
     indices = batch_indices(len(dataset), batch_size, seed, epoch)
 
-    def prepare(step: int) -> Batch:
-        chosen = labels[indices[step]]
-        batch = Batch(dataset.take(indices[step]), chosen, chosen @ weight)
-        return augmenter(batch, epoch, step) if augmenter else batch
+    if positions is not None:
+        indices = indices[:, positions]
 
-    with ThreadPoolExecutor(1, "batches") as worker:
-        prepared = worker.submit(prepare, 0)
-        for step in range(len(indices)):
-            batch = prepared.result()
-            if step + 1 < len(indices):
-                prepared = worker.submit(prepare, step + 1)
-            yield batch
+    def read(step: int) -> Batch:
+        chosen = labels[indices[step]]
+        return Batch(dataset.take(indices[step]), chosen, chosen @ weight)
+
+    def change(step: int, batch: Future[Batch]) -> Batch:
+        return augmenter(batch.result(), epoch, step, positions) if augmenter else batch.result()
+
+    with ThreadPoolExecutor(READERS, "read") as readers, ThreadPoolExecutor(1, "change") as changer:
+        ahead: deque[Future[Batch]] = deque()
+        for step in range(len(indices) + READERS):
+            if step < len(indices):
+                ahead.append(changer.submit(change, step, readers.submit(read, step)))
+            if step >= READERS:
+                yield ahead.popleft().result()
 
 
 IMAGES = "data/ingested/images.npy"

@@ -71,7 +71,7 @@ class AutoencoderStep:
 
     def train_on_batch(self, batch: Batch, _epoch: int, _step: int) -> float:
         """Learn from a batch; its loss."""
-        return float(self.inner.train_on_batch(batch.images, np.zeros_like(batch.images)))
+        return float(self.inner.train_on_batch(batch.images, np.zeros(batch.images.shape, np.float32)))
 
     def variables(self) -> list[Any]:
         """The optimizer's."""

@@ -1,6 +1,6 @@
 """One training on several devices and processes: `distribution: data_parallel`, by keras.distribution on JAX.
 
-Every process prepares the same batch and learns from its own part of it; Keras's JAX trainer averages the gradients
+Every process reads its own part of each batch and learns from it; Keras's JAX trainer averages the gradients
 over all of them, so an update is that of the whole batch. Only the first process writes files.
 """
 
@@ -15,16 +15,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import keras
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.training.checkpoint import Checkpoint, CheckpointFile, checkpoint_folder, locked_checkpoint
-from leaf.training.dataset import Batch
 from leaf.training.recipe import Recipe
 
 PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # set where this is one of several processes, as Keras documents
@@ -73,11 +74,51 @@ def is_first_process() -> bool:
     return process_index_and_count()[0] == 0
 
 
-def local_batch(batch: Batch) -> Batch:
-    """The rows of a batch that this process learns from; those of all processes, in order, are the batch."""
+def share_of_batch(recipe: Recipe) -> np.ndarray | None:
+    """The places in a batch, (n,) int64, that this process reads and learns from: its part of each micro-batch.
+
+    None where it is alone. Those of all processes are the batch.
+    """
     index, processes = process_index_and_count()
-    rows = len(batch.images) // processes
-    return Batch(*(array[index * rows : (index + 1) * rows] for array in batch))
+    if processes == 1:
+        return None
+    return np.arange(recipe.batch_size).reshape(recipe.accumulation, processes, -1)[:, index].ravel()
+
+
+def on_all_devices(arrays: Any) -> Any:
+    """This process's rows of a batch, an array or a tuple of them, as JAX's arrays over all processes' devices."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return arrays
+    import jax
+
+    def place(array: np.ndarray) -> Any:
+        rows = (len(array) * jax.process_count(), *array.shape[1:])
+        return jax.make_array_from_process_local_data(distribution.get_data_layout(rows).backend_layout, array)
+
+    return keras.tree.map_structure(place, arrays)
+
+
+def predict_together(
+    model: keras.Model, take: Callable[[np.ndarray], np.ndarray], count: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Predict images 0 … `count` − 1, batch by batch; each process reads its share, and each gets all outputs."""
+    index, processes = process_index_and_count()
+    weights = [[each.value for each in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+    for start in range(0, count, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), count - 1)  # the last batch is filled up
+        images = on_all_devices(take(np.split(rows, processes)[index]))
+        yield np.asarray(_prediction(model)(*weights, images))[: count - start]
+
+
+@lru_cache(1)
+def _prediction(model: keras.Model) -> Callable[..., Any]:
+    """The compiled network, whose outputs every device gets."""
+    import jax
+
+    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    outputs = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda *values: model.stateless_call(*values, training=False)[0], out_shardings=outputs)
 
 
 @contextmanager

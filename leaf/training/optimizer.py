@@ -12,7 +12,7 @@ from keras import ops
 
 from leaf.errors import LeafError
 from leaf.training.dataset import Batch
-from leaf.training.distribution import local_batch
+from leaf.training.distribution import on_all_devices
 from leaf.training.recipe import Recipe
 
 
@@ -154,10 +154,30 @@ def train_step(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float,
         LeafError: where memory does not suffice.
     """
     parts = recipe.accumulation
-    micro_batches = zip(*(np.split(array, parts) for array in batch), strict=True)
+    micro_batches = list(zip(*(np.split(array, parts) for array in batch), strict=True))
     with out_of_memory_in_one_line(lambda: _advice(recipe)):
-        logs = [model.train_on_batch(*local_batch(Batch(*part)), return_dict=True) for part in micro_batches]
+        if parts > 1 and model.train_function is not None:  # it is made by the first update
+            return _accumulate(model, micro_batches)
+        logs = [model.train_on_batch(*part, return_dict=True) for part in micro_batches]
     return sum(log["loss"] for log in logs) / parts, sum(log["accuracy"] for log in logs) / parts
+
+
+def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float]:
+    """What `train_on_batch` does with each; but it reads the loss each time, which waits for the device."""
+    model.reset_metrics()  # they average over the micro-batches
+    if keras.backend.backend() == "jax":
+        groups = [model.trainable_variables, model.non_trainable_variables]
+        groups += [model.optimizer.variables, model.metrics_variables]
+        state = tuple([variable.value for variable in group] for group in groups)
+        for part in micro_batches:
+            logs, state = model.train_function(state, iter([on_all_devices(part)]))
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+    else:
+        for part in micro_batches:
+            logs = model.train_function(iter([part]))
+    return float(logs["loss"]), float(logs["accuracy"])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from leaf.training.augmentation import make_augmenter
 from leaf.training.callbacks import EarlyStopping, ProgressBar
 from leaf.training.checkpoint import Checkpoint, CheckpointFile
 from leaf.training.dataset import Dataset, batches, class_weights, steps_per_epoch
-from leaf.training.distribution import shared_sigterm_flag
+from leaf.training.distribution import predict_together, share_of_batch, shared_sigterm_flag
 from leaf.training.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
 from leaf.training.recipe import Recipe
 
@@ -285,7 +285,8 @@ class _ClassifierTraining(Training):
             self._start_phase(recipe.phase(epoch))
             self.early_stopping.wait = 0
         seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
-        for batch in batches(self.dataset, recipe.batch_size, recipe.seed, epoch, self.class_weights, self.augmenter):
+        settings = (self.class_weights, self.augmenter, share_of_batch(recipe))
+        for batch in batches(self.dataset, recipe.batch_size, recipe.seed, epoch, *settings):
             loss, accuracy = train_step(self.model, batch, recipe)
             seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
             check_finite(loss, epoch, seen, self.steps)
@@ -356,6 +357,9 @@ def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
 
 def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:
     """The logits for each image of `dataset`, (n, C) float64."""
+    if keras.distribution.distribution():
+        together = predict_together(model, dataset.take, len(dataset), batch_size)
+        return np.concatenate(list(together)).astype(np.float64)
     every = np.arange(len(dataset))
     taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
     return np.concatenate(list(predict_batches(model, taken))).astype(np.float64)

@@ -1,6 +1,7 @@
 """The round trip on this machine: no remote is needed, the DVC cache is shared, the workspace stays as it is."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def test_the_model_is_in_the_shared_cache(finished: Project) -> None:
     finished.git("checkout", "-q", finished.experiments()["longer-seed-9"], "--", "dvc.lock")
     made = next(line.split()[-1] for line in finished.file("longer-seed-9", "dvc.lock").splitlines() if "md5: " in line)
     assert (finished.path / ".dvc" / "cache" / "files" / "md5" / made[:2] / made[2:]).exists()
+
+
+def test_the_data_of_a_clone_are_linked_to_the_one_copy_in_the_cache(finished: Project) -> None:
+    cached = next((finished.path / ".dvc/cache/files/md5").rglob("*"))
+    if subprocess.run(["cp", "--reflink=always", cached, "/dev/null"], capture_output=True).returncode == 0:
+        pytest.skip("this file system shares blocks, which no count of links tells")
+    assert "links to the images: 2" in finished.leaf("logs", "longer-seed-9")
 
 
 def test_the_list_tells_how_it_ended(finished: Project) -> None:

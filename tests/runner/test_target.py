@@ -2,11 +2,15 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from leaf.errors import LeafError
+from leaf.runner.config import check_target
+from leaf.runner.jobs import expected
+from leaf.runner.plan import Planned
 from leaf.runner.transport import ConnectionLostError, Host
 
 
@@ -93,3 +97,27 @@ def test_a_request_full_of_quotes_arrives_as_it_is(tmp_path: Path) -> None:
 def test_a_program_that_is_no_python_is_told(tmp_path: Path) -> None:
     with pytest.raises(LeafError, match=r"this machine: .* failed: .*; the target needs Python from 3\.8"):
         Host(python="false").call("states", folder="/", id="x", experiments=1)
+
+
+TOOK = {"convnext_atto 96 0 32 float32": {"seconds": 90, "images": 400, "memory": 3 * 2**30}}
+
+
+def test_before_a_job_starts_it_is_said_what_the_last_training_there_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state" / "known").mkdir(parents=True)
+    (tmp_path / "state" / "known" / "epochs.json").write_text(json.dumps(TOOK))
+    (tmp_path / "params.yaml").write_text("epochs: 10\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Host, "__init__", lambda self, *_: setattr(self, "command", [sys.executable, "-"]))
+    monkeypatch.setattr(Host, "__str__", lambda _: "box")
+    target = check_target("box", {"engine": "ssh", "host": "box", "folder": str(tmp_path), "hourly_cost": 4.0})
+    planned = [Planned("a", ()), Planned("b", ("epochs=4",)), Planned("c", ("backbone=convnext_large",))]
+    assert list(expected("box", target, planned)) == [
+        "a on box: convnext_atto at 96 pixels: the last such training there held 3.0 GiB, and 400 images took 90 s an "
+        "epoch; 10 epochs: at most 15 min, 1.00 dollars",
+        "b on box: convnext_atto at 96 pixels: the last such training there held 3.0 GiB, and 400 images took 90 s an "
+        "epoch; 4 epochs: at most 6 min, 0.40 dollars",
+        "c on box: convnext_large at 96 pixels: memory, time and cost are not known before its first training there in "
+        "such batches",
+    ]

@@ -54,6 +54,7 @@ TRAIN = """
     epoch, digest = json.loads(state.read_text()) if state.exists() else (0, key)
     device = os.environ.get("CUDA_VISIBLE_DEVICES")
     print("resumes" if epoch else "starts", "at epoch", epoch, "device", device, flush=True)
+    print("links to the images:", os.stat("ingested.txt").st_nlink, flush=True)
     stopping = []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
     trace = Path(os.environ.get("TINY_TRACE", os.devnull)).open("a")

@@ -20,11 +20,11 @@ from leaf.params import Params
 from leaf.training import Dataset, Recipe, fix_seeds, train
 from leaf.training.distribution import PROCESSES, set_up_distribution
 
-SIZE, IMAGES, EPOCHS = 16, 64, 3
+SIZE, IMAGES, VALIDATION, EPOCHS = 16, 64, 40, 3
 PLAIN: dict[str, Any] = {"augmentation": {"flip": "none"}}
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
-    "micro_batch": {"micro_batch": 4},
+    "micro_batch": {"micro_batch": 8},
     "averaged": {"weight_averaging": 0.9, "frozen_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
     "changed": {"augmentation": {"rotation": 10, "mixup": 0.2}},
 }
@@ -66,6 +66,17 @@ def counting(seen: Counter[str]) -> None:
     keras.Sequential.train_on_batch = counted
 
 
+def counting_reads(read: Counter[int]) -> None:
+    """Count the images that this process reads, by the size of the data set that they are of."""
+    take = Dataset.take
+
+    def counted(self: Dataset, indices: np.ndarray) -> np.ndarray:
+        read[len(self)] += len(indices)
+        return take(self, indices)
+
+    Dataset.take = counted
+
+
 def refused() -> str:
     """What is said of a batch that two processes cannot share evenly; it joins them all the same."""
     try:
@@ -79,18 +90,21 @@ def refused() -> str:
 def main(out: Path) -> None:
     seen: Counter[str] = Counter()
     counting(seen)
+    read: Counter[int] = Counter()
+    counting_reads(read)
     said: dict[str, Any] = {"refused": refused(), "curves": {}}
     for name, choices in RECIPES.items():
         seen.clear()
+        read.clear()
         fix_seeds(0)
         set_up_distribution(recipe(**choices))
         result = train(
-            network(), dataset(IMAGES, 0), dataset(40, 1), recipe(**choices), freeze=lambda _: None, quiet=True
+            network(), dataset(IMAGES, 0), dataset(VALIDATION, 1), recipe(**choices), freeze=lambda _: None, quiet=True
         )
         keys = ("loss", "accuracy", "validation_loss", "validation_accuracy")
         said["curves"][name] = [[row[key] for key in keys] for row in result.history]
         if name == "plain":
-            said["seen"] = dict(seen)
+            said |= {"seen": dict(seen), "read": [read[IMAGES], read[VALIDATION]]}
     out.write_text(json.dumps(said))
 
 

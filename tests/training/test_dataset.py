@@ -1,8 +1,12 @@
 """The data set, and the batches of an epoch."""
 
 import numpy as np
+import pytest
 
+from leaf.params import Augmentation as Defaults
+from leaf.training.augmentation import make_augmenter
 from leaf.training.dataset import Batch, Dataset, batch_indices, batches, class_weights, steps_per_epoch
+from leaf.training.recipe import Augmentation
 
 
 def numbered(count: int, synthetic: int = 0) -> Dataset:
@@ -28,7 +32,7 @@ def test_real_and_synthetic_images_come_with_their_labels() -> None:
     dataset = numbered(6, synthetic=3)
     seen = {}
     for batch in batches(dataset, 4, seed=0, epoch=1):
-        assert batch.images.dtype == np.float32
+        assert batch.images.dtype == np.uint8
         seen |= dict(zip(batch.images[:, 0, 0, 0].astype(int), batch.labels.argmax(axis=1), strict=True))
     assert seen == {0: 0, 1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 200: 1, 201: 1, 202: 1}
 
@@ -51,9 +55,35 @@ def test_weights_reach_the_batch() -> None:
 def test_augmentation_is_told_epoch_and_step() -> None:
     told = []
 
-    def note(batch: Batch, epoch: int, step: int) -> Batch:
+    def note(batch: Batch, epoch: int, step: int, positions: np.ndarray | None) -> Batch:
+        assert positions is None
         told.append((epoch, step))
         return batch
 
     list(batches(numbered(8), 4, 0, 3, augmenter=note))
     assert told == [(3, 0), (3, 1)]
+
+
+@pytest.mark.parametrize(("kinds", "given"), [("uB", "uint8"), ("fB", "float32"), ("uf", "float32")])
+def test_images_stay_bytes_until_the_device_casts_them_where_all_are(kinds: str, given: str) -> None:
+    images, made = (np.zeros((2, 1, 1, 3), np.float32 if kind == "f" else np.uint8) for kind in kinds)
+    dataset = Dataset(images, np.arange(2), np.zeros(2, int), made, np.ones(2, int))
+    assert dataset.take(np.array([0, 3])).dtype == given
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_batches_come_in_their_order_however_many_threads_read_them(count: int) -> None:
+    dataset = numbered(4 * count)
+    read = [batch.images[:, 0, 0, 0].tolist() for batch in batches(dataset, 4, 0, 1)]
+    assert read == batch_indices(4 * count, 4, 0, 1).tolist()
+
+
+def test_two_shares_of_a_batch_are_read_and_flipped_as_the_whole_is() -> None:
+    augmenter = make_augmenter(Augmentation(**Defaults(flip="both").model_dump()), 0)
+    images = np.random.default_rng(0).integers(0, 256, (12, 3, 3, 3), np.uint8)
+    dataset = Dataset(images, np.arange(12), np.zeros(12, int))
+    places = [np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7])]  # two micro-batches, each in two parts
+    whole = next(batches(dataset, 8, 0, 1, augmenter=augmenter))
+    for share in places:
+        part = next(batches(dataset, 8, 0, 1, augmenter=augmenter, positions=share))
+        np.testing.assert_array_equal(part.images, whole.images[share])

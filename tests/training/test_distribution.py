@@ -1,4 +1,4 @@
-"""`distribution: data_parallel`: two processes on JAX give what one gives, and no image is dropped or doubled."""
+"""`distribution: data_parallel` on JAX: more devices and processes give what one gives; no image is lost or doubled."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TOLERANCE = 1e-5  # relative; measured 2e-7: the sums over a batch are taken in 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one process alone (`0`), and each of two together (`1`, `2`), wrote down."""
+    """What one process alone (`0`), each of two with two devices (`1`, `2`), and one with eight (`3`) wrote down."""
     pytest.importorskip("jax")
     folder = tmp_path_factory.mktemp("together")
     with socket.socket() as probe:
@@ -33,7 +33,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     pair = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
     started = []
-    for number, added in enumerate([{}, *({**pair, "KERAS_DISTRIBUTION_PROCESS_ID": str(i)} for i in (0, 1))]):
+    two, eight = ({"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"} for count in (2, 8))
+    pairs = [{**pair, **two, "KERAS_DISTRIBUTION_PROCESS_ID": str(i)} for i in (0, 1)]
+    for number, added in enumerate([{"XLA_FLAGS": ""}, *pairs, eight]):
         environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **added}
         command = [sys.executable, str(WORKER), str(folder / str(number))]
         started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
@@ -44,12 +46,27 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "micro_batch", "averaged", "changed"])
-def test_two_processes_give_the_curve_of_one(outcomes: dict[str, Any], name: str) -> None:
-    alone, *pair = (np.array(outcomes[process]["curves"][name]) for process in "012")
+@pytest.mark.parametrize("name", ["plain", "micro_batch", "averaged"])
+def test_two_processes_and_eight_devices_give_the_curve_of_one(outcomes: dict[str, Any], name: str) -> None:
+    alone, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
     assert alone.shape == (EPOCHS, 4)
-    for one in pair:
+    for one in others:
         np.testing.assert_allclose(one, alone, rtol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_each_process_turns_and_mixes_its_own_share_and_all_know_the_same_curve(outcomes: dict[str, Any]) -> None:
+    alone, first, second, eight = (np.array(outcomes[process]["curves"]["changed"]) for process in "0123")
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(eight, alone, rtol=TOLERANCE)
+    assert (first != alone).any()
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_share_of_the_batches_and_of_the_validation_images(outcomes: dict[str, Any]) -> None:
+    filled = 48  # 40 validation images in batches of 16
+    assert [outcomes[name]["read"] for name in "03"] == [[IMAGES * EPOCHS, filled * EPOCHS]] * 2
+    assert [outcomes[name]["read"] for name in "12"] == [[IMAGES * EPOCHS // 2, filled * EPOCHS // 2]] * 2
 
 
 @pytest.mark.slow
@@ -64,7 +81,7 @@ def test_the_processes_share_the_images_without_dropping_or_doubling_one(outcome
 @pytest.mark.slow
 def test_a_batch_that_the_devices_cannot_share_is_one_line_from_one_process(outcomes: dict[str, Any]) -> None:
     said = [outcomes[name]["refused"] for name in "012"]
-    assert said == ["", "batch_size: 15; valid: a multiple of 2, the number of devices", "2"]
+    assert said == ["", "batch_size: 15; valid: a multiple of 4, the number of devices", "2"]
 
 
 def test_another_backend_is_one_line(recipe: Callable[..., Recipe]) -> None:

@@ -10,6 +10,8 @@ import pytest
 from leaf.errors import LeafError
 from leaf.params import Params
 from leaf.training import Recipe, train
+from leaf.training.dataset import batches
+from leaf.training.optimizer import compile_model, make_schedule, train_step
 from leaf.training.trainer import loss_and_accuracy
 
 RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
@@ -120,6 +122,28 @@ def test_eight_micro_batches_of_64_give_the_update_of_512(network: Any, dataset:
     start, at_once, in_parts = ends
     np.testing.assert_allclose(in_parts, at_once, atol=2e-5)
     assert np.abs(at_once - start).max() > 1e-3
+
+
+def test_losses_of_micro_batches_are_read_once_an_update_once_the_step_is_compiled(network: Any, dataset: Any) -> None:
+    recipe = replace(RECIPE, epochs=1, batch_size=16, micro_batch=4)
+    losses, calls = [], 0
+    for one_by_one in (True, False):
+        model = network(dropout=0.0)
+        compile_model(model, recipe, make_schedule(recipe, 2, 5, 80))
+        step = model.train_on_batch
+
+        def counted(*arrays: Any, step: Any = step, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return step(*arrays, **options)
+
+        model.train_on_batch = counted
+        for batch in batches(dataset(48, 0), 16, 0, 1):
+            if one_by_one:
+                model.train_function = None
+            losses.append(train_step(model, batch, recipe))
+    np.testing.assert_allclose(losses[3:], losses[:3], rtol=1e-6)
+    assert calls == 3 * 4 + 4
 
 
 def flat(model: Any) -> np.ndarray:

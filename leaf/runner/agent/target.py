@@ -206,7 +206,13 @@ def read(path: Path) -> str:
         return ""
 
 
-VERBS = {"start": start, "sbatch": sbatch, "states": states, "log": log, "cancel": cancel, "facts": facts}
+def trainings(request: dict[str, Any]) -> dict[str, Any]:
+    """What trainings on this target took, as the stage train remembers it."""
+    path = Path(request["folder"]).expanduser() / "state" / "known" / "epochs.json"
+    return {"trainings": json.loads(read(path) or "{}")}
+
+
+VERBS = {verb.__name__: verb for verb in (trainings, start, sbatch, states, log, cancel, facts)}
 
 
 def answer_to(request: dict[str, Any]) -> None:

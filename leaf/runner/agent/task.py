@@ -141,7 +141,9 @@ class Task:
         if not shutil.which("dvc", path=self.environment["PATH"]):
             raise TaskError("dvc: not found on the target; add `setup` or `path` to the target in runner.yaml")
         cache = self.job["cache"] or str(self.root / "cache")
-        self.call("dvc", "config", "--local", "cache.dir", cache, cwd=self.clone)
+        # One copy of the data on the target: each clone links to it where the file system can.
+        for key, value in (("cache.dir", cache), ("cache.type", "reflink,hardlink,copy")):
+            self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
     def check_remote_host(self) -> None:
         """DVC's ssh client takes any host key (asyncssh without known_hosts), so OpenSSH checks it first."""
