@@ -177,8 +177,8 @@ def remember(name: str, key: str, value: Any) -> None:
 
 def epoch_key(params: Any) -> str:
     """What the time and memory of an epoch go by: the key under which `train` remembers them in `epochs`."""
-    at_once = params.micro_batch or params.batch_size
-    return f"{params.backbone} {params.image_size} {params.freeze_depth} {at_once} {params.precision}"
+    parts = (params.backbone, params.image_size, params.freeze_depth, params.micro_batch or params.batch_size)
+    return " ".join(map(str, (*parts, params.precision, params.optimizer)))
 
 
 def span(seconds: float) -> str:

@@ -99,7 +99,7 @@ def test_a_program_that_is_no_python_is_told(tmp_path: Path) -> None:
         Host(python="false").call("states", folder="/", id="x", experiments=1)
 
 
-TOOK = {"convnext_atto 96 0 32 float32": {"seconds": 90, "images": 400, "memory": 3 * 2**30}}
+TOOK = {"convnext_atto 96 0 32 float32 adam": {"seconds": 90, "images": 400, "memory": 3 * 2**30}}
 
 
 def test_before_a_job_starts_it_is_said_what_the_last_training_there_took(

@@ -102,7 +102,7 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
     assert said["parameters"] == networks.load("models/model.keras").count_params()
     assert set(said["versions"]) == {"python", "keras", "numpy", "backend", "device", "driver"}
     assert (said["precision"], said["deterministic"]) == ("float32", True)
-    took = store.recall("epochs", f"cnn_small {SIZE} 0 8 float32")
+    took = store.recall("epochs", f"cnn_small {SIZE} 0 8 float32 adam")
     assert took["images"] == 32
     assert took["seconds"] > 0.01
     assert took["memory"] > 50 * 2**20
