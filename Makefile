@@ -3,8 +3,6 @@ SHELL := /bin/sh
 VENV := .venv
 BENCH := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Quiet libraries; a person's own settings win.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # A virtual environment that no longer works (its Python gone or of another version) is made anew.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))

@@ -40,7 +40,7 @@ CLAIMS = {
     "balance": ("balance, 4,350 images", "imbalanced-learn, plainly"),
     "ingest_npz": ("ingest an .npz, 5,200 images", "numpy load and cast"),
     "ingest_folder": ("ingest a folder of JPEG files", "a Pillow loop"),
-    "ingest_grown": ("ingest a folder that grew by two files", "all decoded anew"),
+    "ingest_grown": ("ingest a folder that grew by one file", "all decoded anew"),
     "train_step_keras": ("training step, convnext_tiny", "keras.applications' on TensorFlow"),
     "train_step_convnext_tiny": ("training step, convnext_tiny", "the same in PyTorch"),
     "train_step_convnext_atto": ("training step, convnext_atto", "the same in PyTorch"),

@@ -26,9 +26,13 @@ Number = float
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+_LIMITS = {"ge": "from {}", "gt": "above {}", "le": " up to {}", "lt": ", below {}"}
+
+
 def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
-    """A key with its default, what is valid in words (said in errors and docs), and why it is there."""
-    return Field(default, description=why, json_schema_extra={"valid": valid}, **limits)
+    """A key with its default, what is valid in words (said in errors and docs; {} are its limits), and why it is."""
+    told = "".join(_LIMITS[name].format(limits[name]) for name in _LIMITS if name in limits)
+    return Field(default, description=why, json_schema_extra={"valid": valid.replace("{}", told)}, **limits)
 
 
 def _group(kind: type[BaseModel]) -> Any:
@@ -44,9 +48,9 @@ class Group(BaseModel):
 class Drawn(Group):
     """The drawn data set (stage synthesize)."""
 
-    images: int = _key(520, "a whole number from 100 to 100000", "images in all, copies included", ge=100, le=100000)
-    size: int = _key(96, "pixels, 32 to 512", "height and width of a drawn image", ge=32, le=512)
-    seed: int = _key(2023, "a whole number from 0", "moves every drawn image", ge=0)
+    images: int = _key(520, "a whole number {}", "images in all, copies included", ge=100, le=100000)
+    size: int = _key(96, "pixels, {}", "height and width of a drawn image", ge=32, le=512)
+    seed: int = _key(2023, "a whole number {}", "moves every drawn image", ge=0)
 
 
 class LearningRate(Group):
@@ -57,18 +61,14 @@ class LearningRate(Group):
         "triangular, triangular2, exp_range (Smith 2015), constant, exponential, cosine",
         "shape over the updates",
     )
-    base: Number = _key(1e-4, "a number from 0", "lowest rate; Adam's units", ge=0, le=10)
-    max: Number = _key(1e-3, "a number above 0, not below base", "highest rate", gt=0, le=10)
-    step_epochs: Number = _key(4, "a number above 0", "half a cycle, in epochs (Smith: 2 to 8)", gt=0, le=10000)
+    base: Number = _key(1e-4, "a number {}", "lowest rate; Adam's units", ge=0, le=10)
+    max: Number = _key(1e-3, "a number {}, not below base", "highest rate", gt=0, le=10)
+    step_epochs: Number = _key(4, "a number {}", "half a cycle, in epochs (Smith: 2 to 8)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs", "epochs, images", "`images` takes step_epochs × images as iterations: the report's slip"
     )
-    gamma: Number = _key(
-        0.99994, "a number above 0, at most 1", "exp_range and exponential: factor per update", gt=0, le=1
-    )
-    warmup_epochs: Number = _key(
-        0, "a number from 0", "cosine: linear rise from base to max, in epochs", ge=0, le=10000
-    )
+    gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: factor per update", gt=0, le=1)
+    warmup_epochs: Number = _key(0, "a number {}", "cosine: linear rise from base to max, in epochs", ge=0, le=10000)
 
 
 class Augmentation(Group):
@@ -77,13 +77,13 @@ class Augmentation(Group):
     flip: Literal["none", "horizontal", "vertical", "both"] = _key(
         "both", "none, horizontal, vertical, both", "mirror at random"
     )
-    rotation: Number = _key(0, "degrees, 0 to 180", "turn at random by up to so much, either way", ge=0, le=180)
+    rotation: Number = _key(0, "degrees, {}", "turn at random by up to so much, either way", ge=0, le=180)
     zoom: Fraction = _key(0, "a fraction from 0, below 1", "zoom at random in or out by up to so much")
     translation: Fraction = _key(0, "a fraction from 0, below 1", "shift at random by up to so much of the side")
     contrast: Fraction = _key(0, "a fraction from 0, below 1", "change contrast at random by up to so much")
-    rand_augment: Number = _key(0, "magnitude 0 to 1, 0 is off", "RandAugment (Cubuk 2019), two operations", ge=0, le=1)
-    mixup: Number = _key(0, "alpha from 0, 0 is off", "MixUp (Zhang 2017)", ge=0, le=10)
-    cutmix: Number = _key(0, "alpha from 0, 0 is off", "CutMix (Yun 2019)", ge=0, le=10)
+    rand_augment: Number = _key(0, "magnitude {}, 0 is off", "RandAugment (Cubuk 2019), two operations", ge=0, le=1)
+    mixup: Number = _key(0, "alpha {}, 0 is off", "MixUp (Zhang 2017)", ge=0, le=10)
+    cutmix: Number = _key(0, "alpha {}, 0 is off", "CutMix (Yun 2019)", ge=0, le=10)
 
 
 _SIZE = "a whole number of images, or a fraction below 1"
@@ -119,14 +119,14 @@ class Params(Group):
         "which classes there are, the first is label 0; auto: as the photographs are sorted or labelled",
     )
     ignore: list[Name] = _key([], "a list of patterns", "classes to leave out, such as ['Background*']")
-    seed: int = _key(42, "a whole number from 0", "moves training alone", ge=0, lt=2**31)
-    split_seed: int = _key(42, "a whole number from 0", "moves the split and SMOTE", ge=0, lt=2**31)
+    seed: int = _key(42, "a whole number {}", "moves training alone", ge=0, lt=2**31)
+    split_seed: int = _key(42, "a whole number {}", "moves the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = _group(Drawn)
 
     links: Literal["refuse", "follow"] = _key(
         "refuse", "refuse, follow", "links to folders, and links that lead out of the data set's folder"
     )
-    image_size: int = _key(96, "pixels, 16 to 1024", "side of the ingested images", ge=16, le=1024)
+    image_size: int = _key(96, "pixels, {}", "side of the ingested images", ge=16, le=1024)
     fit: Literal["crop", "pad", "stretch"] = _key(
         "crop",
         "crop, pad, stretch",
@@ -141,16 +141,18 @@ class Params(Group):
         "auto, or a list of image numbers and of file names in data/references",
         "images whose copies are outliers",
     )
-    outlier_copies: int = _key(8, "a whole number from 2", "auto: a picture that stands so often is an outlier", ge=2)
-    outlier_cut: Literal["jump"] | Number = _key(
-        "jump", "jump, or a mean squared error from 0", "where the ranking by distance to a reference is cut"
+    outlier_copies: int = _key(8, "a whole number {}", "auto: a picture that stands so often is an outlier", ge=2)
+    outlier_cut: Literal["jump"] | Annotated[Number, Field(ge=0, le=65025)] = _key(
+        "jump",
+        "jump, or a mean squared error from 0 up to 65025",
+        "where the ranking by distance to a reference is cut",
     )
     duplicates: Literal["remove", "keep"] = _key(
         "remove", "remove, keep", "copies beyond the first; kept or not, they stay in one split"
     )
     near_mse: Number = _key(
         150,
-        "a mean squared error from 0, 0 is off",
+        "a mean squared error {}, 0 is off",
         "below it two images are copies (0..255 squared)",
         ge=0,
         le=65025,
@@ -180,9 +182,9 @@ class Params(Group):
         "smote", "smote, none, oversample, class_weight", "how the training classes are made equal"
     )
     balance_limit_gb: Number = _key(
-        20, "a number above 0", "GB of synthetic images on disk, more are refused before they are made", gt=0
+        20, "a number {}", "GB of synthetic images on disk, more are refused before they are made", gt=0
     )
-    smote_neighbors: int = _key(5, "a whole number from 1", "SMOTE's k (Chawla 2002)", ge=1, le=1000)
+    smote_neighbors: int = _key(5, "a whole number {}", "SMOTE's k (Chawla 2002)", ge=1, le=1000)
 
     backbone: str = _key("convnext_atto", "a name that `leaf summary --list` prints", "the network", min_length=1)
     weights: str = _key("random", "random, imagenet, or a weights file", "what the backbone starts from", min_length=1)
@@ -209,13 +211,13 @@ class Params(Group):
     )
     frozen_epochs: int = _key(
         0,
-        "a whole number from 0",
+        "a whole number {}",
         "epochs with the whole backbone frozen, before freeze_depth holds",
         ge=0,
         le=10000,
     )
-    frozen_learning_rate: Number = _key(1e-3, "a number above 0", "constant rate of the frozen epochs", gt=0, le=10)
-    batch_size: int = _key(32, "a whole number from 1", "images per update", ge=1, le=65536)
+    frozen_learning_rate: Number = _key(1e-3, "a number {}", "constant rate of the frozen epochs", gt=0, le=10)
+    batch_size: int = _key(32, "a whole number {}", "images per update", ge=1, le=65536)
     micro_batch: int = _key(
         0,
         "0 for off, or a divisor of batch_size",
@@ -225,8 +227,8 @@ class Params(Group):
     distribution: Literal["none", "data_parallel"] = _key(
         "none", "none, data_parallel", "data_parallel: all devices and nodes share each batch; Keras on JAX"
     )
-    epochs: int = _key(32, "a whole number from 1", "passes over the training images, at most", ge=1, le=100000)
-    patience: int = _key(16, "a whole number from 0", "epochs without a better `monitor` before training stops", ge=0)
+    epochs: int = _key(32, "a whole number {}", "passes over the training images, at most", ge=1, le=100000)
+    patience: int = _key(16, "a whole number {}", "epochs without a better `monitor` before training stops", ge=0)
     monitor: Literal["validation_accuracy", "validation_loss"] = _key(
         "validation_accuracy",
         "validation_accuracy, validation_loss",
@@ -237,7 +239,7 @@ class Params(Group):
         "adam, adamw, lbfgs",
         "Kingma 2014; Loshchilov 2017; lbfgs fits the head alone, to convergence: a linear probe",
     )
-    weight_decay: Number = _key(0, "a number from 0", "adamw's", ge=0, le=10)
+    weight_decay: Number = _key(0, "a number {}", "adamw's", ge=0, le=10)
     label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "Szegedy 2015")
     weight_averaging: Fraction = _key(
         0.99, "a fraction from 0, below 1; 0 is off", "momentum of a moving average of the weights, per update"
@@ -262,7 +264,7 @@ class Params(Group):
     )
     views: int = _key(
         1,
-        "a whole number from 1 to 16",
+        "a whole number {}",
         "test-time augmentation: flips, turns and crops averaged",
         ge=1,
         le=16,

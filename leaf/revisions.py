@@ -24,6 +24,9 @@ def reader(revision: str) -> Read:
     from dvc.scm import RevError
 
     files: Any = None
+    unknown = LeafError(f"{revision}: no such revision or experiment; `dvc exp show` lists them")
+    if not revision or ":" in revision or len(revision) > 1000:  # git's way to name a file, no commit
+        raise unknown
 
     def read(path: str) -> bytes:
         nonlocal files
@@ -32,8 +35,8 @@ def reader(revision: str) -> Read:
                 return Path(path).read_bytes()
             files = files or DVCFileSystem(rev=revision)  # opens the revision at the first read
             return files.read_bytes(path)
-        except RevError:
-            raise LeafError(f"{revision}: no such revision or experiment; `dvc exp show` lists them") from None
+        except (RevError, AttributeError):  # AttributeError: a tree, no commit
+            raise unknown from None
         except (FileNotFoundError, DvcException):
             raise LeafError(
                 f"{revision}: no {path} there; run the pipeline at that revision, or `dvc pull` it"

@@ -79,13 +79,19 @@ def write_array(array: np.ndarray, path: str | Path) -> None:
 def read_array(path: str | Path) -> np.ndarray:
     """Memory-map a .npy file, read-only. Raises LeafError where the file is missing or no .npy array."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        with Path(path).open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        # An empty array cannot be mapped.
+        return np.empty(shape, dtype) if 0 in shape else np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
-    except (ValueError, EOFError) as error:
-        if "mmap" in str(error):  # an empty array cannot be mapped
-            return np.load(path, allow_pickle=False)
-        raise LeafError(f"{path}: not a .npy array ({error})") from None
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever a damaged header makes numpy raise)
+        raise LeafError(
+            f"{path}: not a whole .npy array ({str(error)[:200]}); run `dvc repro` or `dvc checkout`"
+        ) from None
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:

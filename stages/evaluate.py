@@ -64,6 +64,7 @@ def main() -> None:
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
+    decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")

@@ -12,14 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from leaf import networks, store, training
+from leaf import backbones, networks, store, training
 from leaf.errors import one_line_errors
 from leaf.params import Params, read_params
 from leaf.training import Recipe, Result, fix_seeds, train, train_probe
 from leaf.training.callbacks import dvclive_callback
 from leaf.training.checkpoint import peak_memory, training_key, versions
 from leaf.training.dataset import FILES, read_datasets, read_groups
-from leaf.training.detectors import check_recipe, train_detector
+from leaf.training.detectors import train_detector
 from leaf.training.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
 
 CODE = [Path(topic.__path__[0]) for topic in (networks, training)]
@@ -31,9 +31,10 @@ def main() -> None:
     params = read_params("train")
     classes = store.read_classes()
     recipe = Recipe.from_params(params)
+    backbones.check(params, len(classes))
     is_detector = networks.is_detector(params.backbone)
     if is_detector:
-        check_recipe(recipe, params.backbone)
+        backbones.check_recipe(recipe, params.backbone)
     status = run_on_all_nodes("stages.train", recipe.distribution)
     if status is not None:
         sys.exit(status)
@@ -62,7 +63,8 @@ def main() -> None:
                 if on_epoch_end:
                     on_epoch_end(row)
 
-            result = fit(model, dataset, validation, recipe, checkpoint_file=checkpoint_file, on_epoch_end=epoch_ended)
+            kept = {"checkpoint_file": checkpoint_file, "quiet": None if is_first_process() else True}
+            result = fit(model, dataset, validation, recipe, on_epoch_end=epoch_ended, **kept)
         if not is_first_process():
             return
         networks.save(model, NETWORK)

@@ -1,14 +1,16 @@
 """params.yaml and its schema."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
+from pydantic import BaseModel
 
 from leaf.errors import LeafError
-from leaf.params import keys, load, read_params, validate
+from leaf.params import Params, keys, load, read_params, validate
 from leaf.store import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -168,3 +170,24 @@ def test_a_threshold_is_for_two_classes(threshold):
     ):
         validate(three)
     validate({**three, "classes": "auto"})
+
+
+def limits(kind=Params, prefix=""):
+    """Every key that has limits, and each limit."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from limits(field.annotation, f"{name}.")
+        found = [
+            getattr(each, way) for each in field.metadata for way in ("ge", "gt", "le", "lt") if hasattr(each, way)
+        ]
+        if found:
+            yield prefix + name, found
+
+
+@pytest.mark.parametrize(("key", "found"), limits())
+def test_the_refusal_of_a_bounded_key_tells_its_limits(key, found):
+    group, _, name = key.rpartition(".")
+    with pytest.raises(LeafError) as caught:
+        validate({group: {name: -1e9}} if group else {name: -1e9})
+    told = re.findall(r"\d+", str(caught.value).split("valid: ")[1])
+    assert [str(limit) for limit in found if str(limit) not in told] == []

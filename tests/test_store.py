@@ -1,5 +1,7 @@
 """Outputs are written whole or not at all."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,32 @@ def test_a_broken_file_is_one_line(tmp_path, read, text):
     path.write_text(text)
     with pytest.raises(LeafError, match="broken"):
         read(path)
+
+
+def test_thousands_of_changed_arrays_are_read_or_refused_in_one_line(tmp_path):
+    path, rng = tmp_path / "a.npy", np.random.default_rng(0)
+    for number in range(2000):
+        whole = io.BytesIO()
+        np.save(whole, np.arange(60, dtype=np.uint8).reshape(5, 12)[: number % 3 * 2])
+        data = bytearray(whole.getvalue())
+        for place in rng.integers(0, 128, 2):
+            data[place] = rng.choice(np.frombuffer(b"0123456789,()[]{}'OMfu|<>\x00\xff", np.uint8))
+        path.write_bytes(data[: rng.integers(1, len(data) + 1)] if number % 5 == 0 else data)
+        line = ""
+        try:
+            read_array(path)
+        except LeafError as error:
+            line = str(error)
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(0, 99999999999999999999)", "(-1,)", "(7,)" * 500])
+def test_a_header_that_names_more_than_the_file_holds_is_one_line(tmp_path, shape):
+    path = tmp_path / "a.npy"
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(9))
+    with pytest.raises(LeafError, match=r"a\.npy: not a whole \.npy array"):
+        read_array(path)
 
 
 @pytest.mark.parametrize("read", [read_json, read_table, read_array])

@@ -2,14 +2,13 @@
 
 import ast
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from leaf.errors import one_line_errors
+from leaf.errors import one_line_errors, quiet_tensorflow
 
 HELP = """From a messy set of leaf photographs to an honest healthy/unhealthy classifier.
 
@@ -77,6 +76,6 @@ app.callback(help=HELP)(lambda: None)
 
 def main() -> None:
     """Run `leaf`; a person's mistake ends in one line and exit status 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own remarks on its processor
+    quiet_tensorflow()
     with one_line_errors():
         app()

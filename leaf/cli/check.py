@@ -12,11 +12,11 @@ import numpy as np
 import typer
 from PIL import Image
 
-from leaf import params
+from leaf import backbones, params
 from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, told_what_to_paste, with_settings
 from leaf.params import Params
-from leaf.reading.ingest import survey
+from leaf.reading.ingest import refuse_folders_keys, survey
 from leaf.reading.source import Source
 from leaf.similarity.decisions import COLUMNS
 from leaf.splitting import PIN_COLUMNS, PINNED
@@ -45,12 +45,19 @@ def check(
             raise LeafError(f"references: {reference}: no such file in data/references")
     read_table("data/overrides.csv", columns=COLUMNS)
     read_table(PINNED, columns=PIN_COLUMNS)
+    backbones.check(choices, 2 if choices.classes == "auto" else len(choices.classes))
+    if backbones.is_detector(choices.backbone):
+        backbones.check_recipe(choices, choices.backbone)
     lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
     dataset = Path(choices.dataset)
+    if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
+        raise LeafError(f"labels: {choices.labels}: no such file; valid: a CSV table of files and labels")
     if not dataset.exists() and not _is_made(choices.dataset):
         raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of photographs")
     if dataset.is_dir():
         refuse_undecodable_names(dataset)
+    elif dataset.suffix == ".npz":
+        refuse_folders_keys(dataset, choices.labels, choices.group_by)
     if dataset.exists() and not _made_by_a_stage(choices.dataset):
         try:
             key = choices.model_dump_json(exclude={"seed", "learning_rate", "augmentation"})
@@ -89,6 +96,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         links=choices.links,
     )
     params.check_threshold(choices.threshold, len(names))
+    backbones.check(choices, len(names))
     taken = np.flatnonzero(labels >= 0).tolist()
     rows = source.rows
     groups = [rows.group[place] for place in taken]

@@ -4,6 +4,7 @@ import csv
 import glob
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -113,7 +114,7 @@ class _Predictor:
     def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
         for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):
             self.done += 1
-            with replacing(folder / f"{self.done:04d}-{Path(name).stem}.png") as partial:
+            with replacing(folder / f"{self.done:04d}-{Path(name).stem[:50]}.png") as partial:
                 partial.write_bytes(heatmap_png(image, strength))
 
 
@@ -191,12 +192,12 @@ def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
 
 def _images_of(argument: str) -> Iterator[str]:
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a name is too long
         listing = list_folder(path, "files")
         for note in listing.notes():
             print(f"{path}: {note}", file=sys.stderr)
         yield from (str(path / file) for file in listing.images)
-    elif not path.exists() and glob.has_magic(argument):
+    elif not os.path.exists(path) and glob.has_magic(argument):  # noqa: PTH110
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
             raise LeafError(f"{argument}: the pattern matches no file")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from leaf import experiments, params
+from leaf.backbones import BACKBONES
 from leaf.store import read_classes
 
 app = typer.Typer()
@@ -39,10 +40,8 @@ def network(experiment: str | None, settings: Sequence[str], as_json: bool) -> s
 
 def backbones() -> str:
     """Give every name that `backbone` may have, with what it is."""
-    from leaf.networks.registry import names, why
-
-    width = max(map(len, names()))
-    return "\n".join(f"{name.ljust(width)}  {why(name)}" for name in names())
+    width = max(map(len, BACKBONES))
+    return "\n".join(f"{name.ljust(width)}  {kind.why}" for name, kind in BACKBONES.items())
 
 
 @app.command(

@@ -1,10 +1,10 @@
-"""Networks: a registry of backbones, each with its preprocessing inside; build, freeze, save, load and predict."""
+"""Networks: each with its preprocessing inside; build, freeze, save, load and predict."""
 
+from leaf.backbones import is_detector
 from leaf.networks.build import build, build_from_params
 from leaf.networks.detector import calibrate, is_detector_model
 from leaf.networks.kept import frozen_features, kept_features
 from leaf.networks.prediction import KerasNetwork, features, heatmaps, probabilities
-from leaf.networks.registry import is_detector, names
 from leaf.networks.saving import load, save
 from leaf.networks.summary import Summary, summary
 from leaf.networks.transfer import backbone_operations, freeze
@@ -24,7 +24,6 @@ __all__ = [
     "is_detector_model",
     "kept_features",
     "load",
-    "names",
     "probabilities",
     "save",
     "summary",

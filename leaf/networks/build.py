@@ -8,15 +8,27 @@ model depends on what was built before it in the process (automatic names count 
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 from keras import layers
 
+from leaf import backbones
 from leaf.errors import LeafError
+from leaf.networks import gan
 from leaf.networks import layers as own_layers
-from leaf.networks import registry
-from leaf.networks.transfer import freeze, load_pretrained
+from leaf.networks.detector import autoencoder
+from leaf.networks.transfer import freeze, load_pretrained, pooled_features, preprocessed
+
+_DETECTORS: dict[str, Callable[[int, float], keras.Model]] = {
+    "autoencoder": autoencoder,
+    "autoencoder_redness": partial(autoencoder, redness=True),
+    "gan": gan.layout,
+    "gan_redness": partial(gan.layout, redness=True),
+}
 
 
 def build(
@@ -41,7 +53,7 @@ def build(
     `leaf.networks.detector`) `calibrate` sets the constants of the logits after fitting.
 
     Args:
-        backbone: a name of `registry.names()`.
+        backbone: a name of `leaf.backbones.BACKBONES`.
         image_size: side of the images, in pixels.
         classes: number of logits.
         dropout: share of values that are set to 0 in training.
@@ -64,15 +76,22 @@ def build(
     """
     if keras.config.image_data_format() != "channels_last":
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
-    if registry.is_detector(backbone):
-        _check_detector(backbone, classes, weights, dropout_at, freeze_depth, freeze_normalization, head_initializer)
-        model = registry.find_detector(backbone).layout(image_size, dropout)
-        return clone(model, backbone, seed, precision, rematerialize)
-    kind = registry.find(backbone)
-    if image_size < kind.minimum:
-        raise LeafError(f"image_size: {image_size}; valid: at least {kind.minimum} for {backbone}")
+    backbones.check(
+        SimpleNamespace(
+            backbone=backbone,
+            image_size=image_size,
+            weights=weights,
+            freeze_depth=freeze_depth,
+            freeze_normalization=freeze_normalization,
+            head_initializer=head_initializer,
+            dropout_at=dropout_at,
+        ),
+        classes,
+    )
+    if backbone in _DETECTORS:
+        return clone(_DETECTORS[backbone](image_size, dropout), backbone, seed, precision, rematerialize)
     of_input = dropout if dropout_at == "input" else None
-    body = clone(_body(kind, image_size, of_input), backbone, seed, precision, rematerialize)
+    body = clone(_body(backbone, image_size, of_input), backbone, seed, precision, rematerialize)
     if weights != "random":
         load_pretrained(body, backbone, image_size, weights, weights_sha256)
     normalization = layers.BatchNormalization(name="batch_normalization", dtype="float32")
@@ -106,38 +125,14 @@ def build_from_params(params: Any, classes: int) -> keras.Model:
     return build(params.backbone, classes=classes, **{name: getattr(params, name) for name in _PARAMS})
 
 
-def _body(kind: registry.Backbone, image_size: int, dropout: float | None) -> keras.Model:
+def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
     """Give the model from image to pooled features, as keras.applications or our own code makes it.
 
     With a `dropout`, the image passes one.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
     dropped = image if dropout is None else layers.Dropout(dropout, name="dropout")(image)
-    prepared = kind.preprocessing()(dropped) if kind.preprocessing else dropped
-    return keras.Model(image, kind.features(prepared))
-
-
-def _check_detector(
-    name: str,
-    classes: int,
-    weights: str,
-    dropout_at: str,
-    freeze_depth: int | str,
-    freeze_normalization: bool,
-    head_initializer: str,
-) -> None:
-    if classes != 2:
-        raise LeafError(f"backbone: {name} is a detector, for two classes, not {classes}; valid: any other network")
-    if weights != "random":
-        raise LeafError(f"weights: {weights}; valid: random for {name}, which learns from nothing else")
-    if dropout_at != "input":
-        raise LeafError(f"dropout_at: {dropout_at}; valid: input for {name}, which has no head")
-    if freeze_depth != 0:
-        raise LeafError(f"freeze_depth: {freeze_depth}; valid: 0 for {name}, which has no backbone")
-    if freeze_normalization:
-        raise LeafError(f"freeze_normalization: true; valid: false for {name}, which has no backbone")
-    if head_initializer != "glorot_uniform":
-        raise LeafError(f"head_initializer: {head_initializer}; valid: glorot_uniform for {name}, which has no head")
+    return keras.Model(image, pooled_features(backbone, preprocessed(backbone, dropped)))
 
 
 # What keras.applications' grouped Conv2D has in its configuration and DepthwiseConv2D has not.

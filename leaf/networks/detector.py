@@ -12,11 +12,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from leaf.errors import LeafError
 from leaf.networks.layers import register
 
 SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
-_STEP = 16  # the encoder halves an image four times
 
 
 @register
@@ -96,12 +94,6 @@ class ScoreLogits(layers.Layer):
         return (input_shape[0], 2)
 
 
-def check_size(image_size: int, name: str) -> None:
-    """Raise LeafError where the decoder would not return to the image's size."""
-    if image_size % _STEP:
-        raise LeafError(f"image_size: {image_size}; valid: a multiple of {_STEP} for {name}")
-
-
 def calibrate(model: keras.Model, scale: float, threshold: float) -> None:
     """Set the constants of a detector's logits, in place; `threshold` is in units of its score."""
     layer = model.get_layer("logits")
@@ -139,7 +131,6 @@ def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
     """
-    check_size(image_size, "autoencoder")
     image = keras.Input((image_size, image_size, 3), name="image")
     dropped = layers.Dropout(dropout, name="dropout")(image)
     scaled = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from leaf.networks.detector import ReconstructionScore, Residual, ScoreLogits, check_size, encoder
+from leaf.networks.detector import ReconstructionScore, Residual, ScoreLogits, encoder
 from leaf.networks.layers import register
 
 
@@ -75,7 +75,6 @@ def layout(image_size: int, dropout: float, redness: bool = False) -> keras.Mode
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
     """
-    check_size(image_size, "gan")
     image = keras.Input((image_size, image_size, 3), name="image")
     dropped = layers.Dropout(dropout, name="dropout")(image)
     prepared = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)

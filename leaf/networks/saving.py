@@ -19,6 +19,10 @@ from leaf.errors import LeafError
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
+_PARTS_LIMIT = 5000  # layers and their initializers; ConvNeXt XLarge has about 1500
+_SIDE = 1024  # pixels, the largest image_size; and no kernel, stride, padding or factor is larger
+_GROWTH = 100  # no output of a layer has so many times the numbers of the image; ConvNeXt XLarge's largest has 22 times
+_SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
 
 # fmt: off
 _LAYERS = (
@@ -64,8 +68,10 @@ def check(path: Path) -> int:
             _check_entries(path, archive)
             config = json.loads(archive.read("config.json"))
             _check_config(path, config)
+            if json.dumps(config).count('"class_name"') > _PARTS_LIMIT:
+                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts; valid: a network that `train` saved")
             with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
-                return _check_arrays(path, arrays, set())
+                return check_arrays(path, arrays)
     except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError, NotImplementedError, RecursionError) as e:
         raise LeafError(f"{path}: not a readable .keras file ({e})") from None
 
@@ -91,6 +97,8 @@ def _check_config(path: Path, node: Any, key: str = "") -> None:
     elif isinstance(node, list):
         for value in node:
             _check_config(path, value, key)
+    elif isinstance(node, (int, float)) and key in _SIZES and not 0 <= node <= _SIDE:
+        raise LeafError(f"{path}: {key} of {node}; valid: up to {_SIDE}")
     elif isinstance(node, str) and key.endswith(_FUNCTIONS) and node not in _ACTIVATIONS:
         raise LeafError(f"{path}: names {node!r} as {key}; valid: {', '.join(sorted(_ACTIVATIONS))}")
 
@@ -109,9 +117,9 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
         raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a network that `train` saved")
 
 
-def _check_arrays(path: Path, group: h5py.Group, seen: set[int]) -> int:
-    """Refuse what is no plain array; give how many numbers there are."""
-    numbers = 0
+def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
+    """Refuse what is no plain array in an HDF5 file; give how many numbers there are. `seen` are groups above."""
+    numbers, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
         raise LeafError(f"{path}: its arrays link in a circle")
@@ -121,7 +129,7 @@ def _check_arrays(path: Path, group: h5py.Group, seen: set[int]) -> int:
             raise LeafError(f"{path}: its array {name} is a link; valid: only arrays")
         value = group[name]
         if isinstance(value, h5py.Group):
-            numbers += _check_arrays(path, value, seen)
+            numbers += check_arrays(path, value, seen)
         elif not _plain(value):
             raise LeafError(f"{path}: its array {name} is not plain numbers; valid: a network that `train` saved")
         else:
@@ -200,9 +208,22 @@ def load(path: str | Path, sha256: str | None = None) -> keras.Model:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever a damaged configuration makes Keras raise
         raise LeafError(f"{path}: not a network that Keras can build ({str(error)[:200]})") from error
-    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or model.inputs[0].shape[1:][-1:] != (3,):
+    single = isinstance(model, keras.Model) and len(model.inputs) == 1
+    shape: tuple[Any, ...] = tuple(model.inputs[0].shape) if single else ()
+    if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
         raise LeafError(f"{path}: takes no image; valid: a network that `train` saved")
+    _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
     return model
+
+
+def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
+    """Refuse a network of which a layer gives more than `most` numbers for one image: to use it would take them all."""
+    for operation in model.operations:
+        if isinstance(operation, keras.Model):
+            _check_outputs(path, operation, most)
+        for tensor in keras.tree.flatten(operation.output):
+            if math.prod(tensor.shape[1:]) > most:
+                raise LeafError(f"{path}: {operation.name} gives {tensor.shape[1:]}; valid: up to {most} numbers")
 
 
 @contextmanager

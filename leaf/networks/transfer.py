@@ -1,18 +1,54 @@
 """Transfer learning: pretrained weights for the backbone of a classifier, and freezing its first operations."""
 
 from pathlib import Path
+from typing import Any
 
+import h5py  # type: ignore[import-untyped]
 import keras
 import numpy as np
+from keras import applications, layers
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.networks import registry
-from leaf.networks.saving import load
+from leaf.networks import scratch
+from leaf.networks.layers import CaffePreprocessing
+from leaf.networks.saving import check_arrays, load
 
 # A classifier's own operations around the backbone. Those of keras.applications count their input as the first.
 _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
-_SUFFIXES = (".h5", ".keras")
+
+_APPLICATIONS = {
+    "convnext_tiny": applications.ConvNeXtTiny,
+    "convnext_small": applications.ConvNeXtSmall,
+    "convnext_base": applications.ConvNeXtBase,
+    "convnext_large": applications.ConvNeXtLarge,
+    "convnext_xlarge": applications.ConvNeXtXLarge,
+    "efficientnet_v2_b0": applications.EfficientNetV2B0,
+    "mobilenet": applications.MobileNet,
+    "mobilenet_v2": applications.MobileNetV2,
+    "resnet50": applications.ResNet50,
+    "xception": applications.Xception,
+}
+_OUR_OWN = {
+    "convnext_atto": scratch.convnext_atto,
+    "cnn_small": scratch.cnn_small,
+    "cnn_medium": scratch.cnn_medium,
+    "cnn_large": scratch.cnn_large,
+}
+
+
+def preprocessed(backbone: str, image: Any) -> Any:
+    """Turn a tensor of 0..255 into what the published weights expect, where the network does not do so itself."""
+    if backbone in ("mobilenet", "mobilenet_v2", "xception"):
+        return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(image)
+    return CaffePreprocessing(name="preprocessing")(image) if backbone == "resnet50" else image
+
+
+def pooled_features(backbone: str, image: Any) -> Any:
+    """Give the pooled features (N, D) of a preprocessed tensor (N, H, W, 3)."""
+    if backbone in _OUR_OWN:
+        return _OUR_OWN[backbone](image)
+    return _APPLICATIONS[backbone](include_top=False, weights=None, input_tensor=image, pooling="avg").output
 
 
 def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
@@ -50,8 +86,6 @@ def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
 def _check(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
-    if path.suffix not in _SUFFIXES:
-        raise LeafError(f"weights: {path}: unknown kind of file; valid: {', '.join(_SUFFIXES)}")
     found = store.sha256(path)
     if found != sha256:
         told = f"{sha256} is not its SHA-256" if sha256 else "its SHA-256 is missing"
@@ -59,11 +93,8 @@ def _check(path: Path, sha256: str) -> None:
 
 
 def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
-    application = registry.find(backbone).application
-    if application is None:
-        raise LeafError(f"weights: imagenet: none are published for {backbone}; valid: random, or a weights file")
     try:
-        return _arrays(application(**_stock(image_size), weights="imagenet"))
+        return _arrays(_APPLICATIONS[backbone](**_stock(image_size), weights="imagenet"))
     except Exception as error:
         raise LeafError(
             f"weights: imagenet: the download for {backbone} failed ({error}); try again, or give a weights file"
@@ -77,15 +108,18 @@ def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
             raise LeafError(f"weights: {path}: holds {model.name}; backbone is {backbone}")
         kept = {id(weight) for operation in backbone_operations(model) for weight in getattr(operation, "weights", ())}
         return [np.asarray(weight) for weight in model.weights if id(weight) in kept]
-    kind = registry.find(backbone)
-    if kind.application:
-        stock = kind.application(**_stock(image_size), weights=None)
+    if backbone in _APPLICATIONS:
+        stock = _APPLICATIONS[backbone](**_stock(image_size), weights=None)
     else:
         image = keras.Input((image_size, image_size, 3))
-        stock = keras.Model(image, kind.features(image))
+        stock = keras.Model(image, pooled_features(backbone, image))
     try:
+        with h5py.File(path) as arrays:
+            check_arrays(path, arrays)
         stock.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except LeafError:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever a damaged file makes h5py or Keras raise)
         reason = " ".join(str(error).split())[:200]
         raise LeafError(f"weights: {path}: not a weights file of {backbone} without top ({reason})") from None
     return _arrays(stock)

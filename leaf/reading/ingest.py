@@ -13,7 +13,7 @@ from leaf.errors import LeafError
 from leaf.reading.decode import Fit
 from leaf.reading.earlier import Earlier
 from leaf.reading.folder import FolderSource
-from leaf.reading.layout import Wanted, check_present, resolve
+from leaf.reading.layout import Wanted, check_present, nfc, resolve
 from leaf.reading.listing import Links
 from leaf.reading.npz import NpzSource
 from leaf.reading.source import Block, FractionalError, Source, pixels_hashed
@@ -139,16 +139,25 @@ def survey(
     """What `ingest` knows before it reads an image: the source, the class names, and each row's label (-1: ignored)."""
     source: Source
     if dataset.is_dir():
-        known = list(classes) if isinstance(classes, Sequence) and classes != "auto" else []
+        known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
         source = FolderSource(dataset, skip_unreadable, Path(labels) if labels else None, group_by, known, links)
     else:
-        if group_by != "none" or (labels and Path(labels).is_file() and read_labels(Path(labels)).rows):
-            raise LeafError(f"{dataset}: `labels` and `group_by` go with a folder; an .npz holds its own labels")
+        refuse_folders_keys(dataset, labels, group_by)
         source = NpzSource(dataset)
-    names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
+    try:
+        names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
+    except LeafError as error:  # what a table says in a column that is not used may be the class
+        said = [note for note in source.notes if " columns " in note]
+        raise LeafError("; ".join([str(error), *said]), error.proposals) from None
     for place in np.flatnonzero(numbers < 0).tolist():
         source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, by the key `ignore`"
     return source, names, numbers
+
+
+def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:
+    """Raise LeafError where `labels` or `group_by` say something of the .npz file `dataset`."""
+    if group_by != "none" or (labels and read_labels(Path(labels)).rows):
+        raise LeafError(f"{dataset}: `labels` and `group_by` go with a folder; an .npz holds its own labels")
 
 
 def _write(

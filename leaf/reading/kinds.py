@@ -9,7 +9,8 @@ SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib"),
         *(".tif", ".tiff", ".gif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".avifs"),
-        *(".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl", ".ico", ".psd", ".svg"),
+        *(".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl", ".ico", ".icns", ".psd", ".svg", ".eps", ".xcf"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".tga", ".dds", ".sgi", ".exr", ".hdr", ".xbm", ".xpm", ".jxr"),
         *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
     }
 )
@@ -46,7 +47,7 @@ _OTHERS = (
     (rb"%PDF", "a PDF"),
     (rb"PK\x03\x04", "a zip archive"),
     (rb"(\x1f\x8b|Rar!|7z\xbc\xaf)", "an archive"),
-    (rb"\0\0[\1\2]\0", "an icon"),
+    (rb"\0\0[\1\2]\0[^\0]", "an icon"),
     (rb"version https://git-lfs", "a pointer of Git LFS, not the image itself (git lfs pull)"),
     (rb"(?i)\s*(<!doctype html|<html)", "a web page"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing"),

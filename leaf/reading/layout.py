@@ -1,6 +1,7 @@
 """What the folders and the tables of a data set say of each photograph: its class, group and split."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,12 @@ def lay_out(
     if not labelled and tables and len(rows) < len(made.entries):
         made.notes.append(f"{len(made.entries) - len(rows)} photographs stand in no table: they have no group")
     _drop_a_single_split(made)
+    alike = defaultdict(set)
+    for entry in made.entries:
+        alike[" ".join(re.split(r"[\W_]+", entry.name.casefold()))].add(entry.name)
+    for several in alike.values():
+        if len(several) > 1:
+            made.notes.append(f"{', '.join(map(repr, sorted(several)))} are classes of their own; a mapping joins them")
     if not any(entry.group for entry in made.entries) and _one_folder_a_plant(made.entries, folders):
         made.notes.append("the folders below the classes look like one a plant: -S group_by=folder keeps each whole")
     return made
@@ -151,7 +158,7 @@ def _join(
 
 def _by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, _Folders]:
     """What the folders say of each file."""
-    dirs = {file: file.split("/")[:-1] for file in images}
+    dirs = {file: nfc(file).split("/")[:-1] for file in images}
     while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
         top = next(iter(tops))
         if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
@@ -235,6 +242,7 @@ def _few(names: Sequence[str]) -> str:
 Wanted = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
 
 _SHOWN = 6  # names in an error
+_LONGEST = 200  # letters of a class's name, which stands in tables, pages and names of metrics
 
 
 def resolve(
@@ -255,15 +263,21 @@ def resolve(
             class without an image.
     """
     counts = Counter(found)
+    for name in counts:
+        if len(str(name)) > _LONGEST:
+            raise LeafError(
+                f"{dataset}: {sources[found.index(name)]}: its class has a name of {len(str(name))} letters; valid: up "
+                f"to {_LONGEST}"
+            )
     ignored = {name for name in counts if _matches(str(name), ignore)}
     used = [name for name in counts if name not in ignored]
     if isinstance(wanted, Mapping):
         names = list(wanted)
         label = {name: _first_match(str(name), wanted) for name in used}
     else:
-        names = _sorted(str(name) for name in used) if wanted == "auto" else list(wanted)
-        place = {name: number for number, name in enumerate(names)}
-        label = {name: place.get(str(name), name if isinstance(name, int) else -1) for name in used}
+        names = _sorted(nfc(str(name)) for name in used) if wanted == "auto" else list(wanted)
+        place = {nfc(name): number for number, name in enumerate(names)}
+        label = {name: place.get(nfc(str(name)), name if isinstance(name, int) else -1) for name in used}
     foreign = [name for name in used if not 0 <= label[name] < len(names)]
     if foreign:
         named = [f"{name!r} ({counts[name]} images, first {sources[found.index(name)]})" for name in foreign]
@@ -290,7 +304,12 @@ def check_present(labels: np.ndarray, names: Sequence[str], dataset: object) -> 
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
+    return any(fnmatchcase(nfc(name).casefold(), nfc(pattern).casefold()) for pattern in patterns)
+
+
+def nfc(text: str) -> str:
+    """A letter and its accent as one, as most systems write them, and macOS does not."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:

@@ -48,7 +48,7 @@ class Listing:
 def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listing:
     """Walk the folder `root`; links that lead out of it, and links to folders, are refused or followed.
 
-    `files` follows all links to files and none to folders.
+    `files` follows all links to files and none to folders, and takes any name.
 
     What bears an image's ending and can be none, a pipe or a link that leads nowhere, is among the images: it is named
     when it is read. Raises LeafError for refused links and for names that no table can hold.
@@ -60,6 +60,8 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
         folder = waiting.pop()
         for item in _scan(root, folder, found.litter):
             path = f"{folder}/{item.name}" if folder else item.name
+            if links != "files":
+                _check_name(root, path)
             if item.is_symlink() and links == "refuse":
                 check_inside(root, path)
             if os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises where links lead in a circle
@@ -84,13 +86,12 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 
 def _scan(root: Path, folder: str, litter: Counter[str]) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder but litter; names are checked."""
+    """The entries of a folder but litter."""
     with os.scandir(root / folder) as items:
         for item in items:
             if any(fnmatchcase(item.name.lower(), pattern) for pattern in _LITTER):
                 litter["._*" if item.name.startswith("._") else item.name] += 1
                 continue
-            _check_name(root, f"{folder}/{item.name}" if folder else item.name)
             yield item
 
 

@@ -26,7 +26,7 @@ COLUMNS = {
 KEPT = ("site", "crop", "camera", "date")  # for a later audit; nothing here goes by them
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
 _NOTHING = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
-_ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_labels(path: Path) -> Table:
         if len(cells) != len(names):
             raise LeafError(f"{path}: line {line}: not {len(names)} fields")
     columns = _columns(names, path)
-    hot = [] if "label" in columns else _one_hot(names, columns, [cells for _, cells in body])
+    hot = [] if "label" in columns else _one_hot(names, columns, body, notes, path)
     unknown = [name for place, name in enumerate(names) if place not in {*columns.values(), *hot} and name.strip()]
     if unknown:
         notes.append(f"{path}: columns not used: {', '.join(map(_with_nearest, unknown))}")
@@ -136,12 +136,27 @@ def _with_nearest(name: str) -> str:
     return f"{name!r} (did you mean {near[0]}?)" if near else repr(name)
 
 
-def _one_hot(names: Sequence[str], columns: dict[str, int], rows: Sequence[Sequence[str]]) -> list[int]:
+def _one_hot(
+    names: Sequence[str],
+    columns: dict[str, int],
+    rows: Sequence[tuple[int, Sequence[str]]],
+    notes: list[str],
+    path: Path,
+) -> list[int]:
     """The places of two or more columns of 0 and 1 of which each row sets exactly one; else none."""
     free = [place for place in range(len(names)) if place not in columns.values() and names[place].strip()]
-    hot = [place for place in free if rows and all(row[place].strip().lower() in _ONE for row in rows)]
-    one = all(sum(_ONE[row[place].strip().lower()] for place in hot) == 1 for row in rows)
-    return hot if len(hot) > 1 and one else []
+    hot = [place for place in free if rows and all(row[place].strip().lower() in _ONE for _, row in rows)]
+    if len(hot) < 2:
+        return []
+    for line, row in rows:
+        ones = sum(_ONE[row[place].strip().lower()] for place in hot)
+        if ones != 1:
+            said = ", ".join(repr(names[place]) for place in hot[:4])
+            notes.append(
+                f"{path}: line {line}: {ones} of the columns of 0 and 1 ({said} …) are set, they are no classes"
+            )
+            return []
+    return hot
 
 
 def _value(cell: str, role: str) -> str:
@@ -173,6 +188,8 @@ class Finder:
         inside = ["/".join(parts)]
         if self._root in parts[:-1]:
             inside.append("/".join(parts[len(parts) - parts[::-1].index(self._root) :]))
+        elif re.match(r"[\\/]|[A-Za-z]:", text):  # from the root of another machine: its end, the longest first
+            inside += ["/".join(parts[place:]) for place in range(1, len(parts))]
         for way, (of_file, of_cell) in enumerate(_WAYS):
             if way not in self._known:
                 self._known[way] = _by_ends(self._files, of_file)

@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, parse_settings, read_experiments, with_settings
@@ -155,9 +157,13 @@ def read_records() -> list[Record]:
     """Every job, oldest first."""
     records = []
     for path in sorted(FOLDER.glob("*.json")):
-        values = read_json(path)
-        planned = [Planned(one["name"], tuple(one["settings"])) for one in values.pop("experiments")]
-        records.append(Record(experiments=planned, **values))
+        try:
+            records.append(TypeAdapter(Record).validate_python(read_json(path)))
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise LeafError(
+                f"{path}: {where}: not as `leaf submit` writes it; delete the file, its job is lost"
+            ) from None
     return records
 
 

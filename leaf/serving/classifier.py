@@ -219,18 +219,23 @@ def companions(model: Path) -> Companions:
         raise LeafError(f"{model}: no such file; run `dvc repro` first, or give another model")
     files = {model.with_name("run.json"): _RUN, _find(model, "decision.json"): _DECISION}
     values: dict[str, Any] = {"ood": _find(model, "ood.npz")}
+    models: set[str] = set()
     for file, keys in files.items():
         found = read_json(file)
         if not isinstance(found, dict):
             raise LeafError(f"{file}: not as `dvc repro` writes it: no mapping")
         values |= {key: found[key] for key in keys if key in found}
+        models.add(str(found.get("model_sha256")))
     try:
-        return Companions(**values)
+        made = Companions(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         file = next((file for file, keys in files.items() if key in keys), model)
         raise LeafError(f"{file}: not as `dvc repro` writes it: {key}: {first['msg']}") from None
+    if len(models) > 1:
+        raise LeafError(f"{' and '.join(map(str, files))}: of different models; copy both from one run")
+    return made
 
 
 def _find(model: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import resource
 import signal
 import socket
@@ -47,6 +48,7 @@ def listen(app: ASGIApp, listening: socket.socket, host: str, path: str = "", qu
     `quiet` leaves out a line for each request.
     """
     allow_open_files()
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a line for each broken upload fills a disk
     config = uvicorn.Config(
         app,
         http=LimitedConnection,

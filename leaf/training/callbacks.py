@@ -1,6 +1,9 @@
 """What follows a training: early stopping, the progress bar, DVCLive's curves."""
 
 import math
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,12 +60,15 @@ class ProgressBar:
     Args:
         epochs, steps: epochs at most, and updates in each.
         done: epochs that were finished before.
-        quiet: show nothing; None: show it on a terminal only.
+        quiet: show nothing; None: a bar on a terminal; in a log, a queue, a terminal without columns a line an epoch.
     """
 
     def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:
-        self.epochs = epochs
-        self.bar = tqdm(total=epochs * steps, initial=done * steps, disable=quiet, unit="update", dynamic_ncols=True)
+        self.epochs, self.done, self.started = epochs, done, time.monotonic()
+        self.plain = quiet is None and not _columns()
+        self.bar = tqdm(
+            total=epochs * steps, initial=done * steps, disable=quiet or self.plain, unit="update", dynamic_ncols=True
+        )
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -78,6 +84,26 @@ class ProgressBar:
             self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
             self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)
         self.bar.update()
+
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        """Write the line of a finished epoch, where there is no bar."""
+        if self.plain:
+            epoch = row["epoch"]
+            left = (time.monotonic() - self.started) / (epoch - self.done) * (self.epochs - epoch)
+            print(
+                f"epoch {epoch}/{self.epochs}: loss {row['loss']:.4f}, validation accuracy "
+                f"{row['validation_accuracy']:.3f}, at most {tqdm.format_interval(left)} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _columns() -> int:
+    """Of the terminal that standard error is; 0 where it is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # ValueError: a stream that is no file
+        return 0
 
 
 CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate")

@@ -15,6 +15,7 @@ from keras import ops
 from sklearn.linear_model import LogisticRegression
 
 from leaf import networks
+from leaf.backbones import check_recipe
 from leaf.errors import LeafError
 from leaf.networks import gan
 from leaf.training.augmentation import make_augmenter
@@ -35,16 +36,6 @@ from leaf.training.trainer import (
 )
 
 _SAMPLE = 256  # training images on which an epoch's training accuracy is measured
-# What a classifier can do beside it, and a detector does not.
-_ONLY = {
-    "optimizer": "adam",
-    "weight_decay": 0,
-    "label_smoothing": 0,
-    "weight_averaging": 0,
-    "micro_batch": 0,
-    "frozen_epochs": 0,
-    "distribution": "none",
-}
 _SMALLEST_SCALE = 1e-3  # an image never counts as healthier because its reconstruction is worse
 
 
@@ -106,13 +97,6 @@ def train_detector(
     check_recipe(recipe, model.name)
     training = _DetectorTraining(model, dataset, validation, recipe)
     return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
-
-
-def check_recipe(recipe: Recipe, name: str) -> None:
-    """Raise LeafError for a setting that the detector of that name would ignore."""
-    for key, value in _ONLY.items():
-        if getattr(recipe, key) != value:
-            raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -156,6 +156,7 @@ def run_training(
 
         while not training.done:
             row = training.train_epoch(bar, after_step)
+            bar.epoch_ended(row)
             writing.result()  # raises what went wrong in it, a full disk for example
             if checkpoint_file:
                 writing = pool.submit(checkpoint_file.save, training.checkpoint())

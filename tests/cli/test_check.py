@@ -11,7 +11,7 @@ from PIL import Image
 from leaf import store
 from leaf.cli.check import check
 from leaf.cli.run import run_experiments
-from leaf.errors import LeafError
+from leaf.errors import LeafError, one_line_errors
 
 
 @pytest.fixture
@@ -106,6 +106,35 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
     assert "threshold: 0.4; valid for 3 classes: 0.5" in refusal(classes="auto", threshold=0.4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"backbone": "resnet5"}, "backbone: 'resnet5' is unknown; did you mean resnet50?"),
+        ({"backbone": "gan", "image_size": 40}, "image_size: 40; valid: a multiple of 16 for gan"),
+        ({"backbone": "gan"}, "weight_averaging: 0.99; valid for gan, a detector: 0"),
+        ({"backbone": "xception", "image_size": 64}, "image_size: 64; valid: at least 71 for xception"),
+        ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
+        ({"labels": "nowhere.csv"}, "labels: nowhere.csv: no such file"),
+    ],
+)
+def test_what_train_or_dvc_would_refuse_is_refused_here(project, settings, line):
+    assert refusal(**settings).startswith(line)
+
+
+def test_a_detector_of_more_than_two_classes_is_refused(project):
+    for number in range(12):
+        put(project / "leaves" / "rust" / f"{number}.jpg")
+    line = "backbone: autoencoder is a detector, for two classes, not 3; valid: any other network"
+    assert refusal(classes="auto", backbone="autoencoder", weight_averaging=0) == line
+
+
+@pytest.mark.parametrize("setting", [{"labels": "table.csv"}, {"group_by": "folder"}])
+def test_what_belongs_to_a_folder_is_refused_beside_an_npz_that_is_not_there_yet(project, setting):
+    (project / "table.csv").write_text("file,label\na.jpg,healthy\n")
+    with pytest.raises(LeafError, match=r"leaves\.npz: `labels` and `group_by` go with a folder"):
+        check(setting)
+
+
 def test_what_split_would_refuse_is_refused_here(project):
     assert "validation_size" in refusal(validation_size=20, test_size=20)
 
@@ -139,6 +168,17 @@ def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
     with pytest.raises(LeafError, match="no such file or folder"):
         run_experiments(["plain"], ["dataset=nowhere"])
     assert (project / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("key", ["dataset", "labels", "weights"])
+@pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000])
+def test_a_path_longer_than_a_file_system_takes_is_one_short_line(project, capsys, key, path):
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        check({key: path})
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert len(line) < 500
 
 
 def test_it_imports_no_keras(project):

@@ -118,6 +118,7 @@ def test_the_workspace_is_read_as_it_is():
     assert (found.images, found.scored, found.difference) == (150, (0, 0), 0)
 
 
-def test_an_unknown_revision_is_refused():
-    with pytest.raises(LeafError, match="nowhere: no such revision or experiment"):
-        compare_revisions(["plain", "nowhere"])
+@pytest.mark.parametrize("name", ["nowhere", "HEAD:params.yaml", "HEAD:", "HEAD^{tree}", "", "x" * 5000, "a\0b"])
+def test_what_is_no_revision_is_refused(name):
+    with pytest.raises(LeafError, match="no such revision or experiment"):
+        compare_revisions(["plain", name])

@@ -12,21 +12,19 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from leaf import inference, networks
+from leaf.backbones import BACKBONES, is_detector
 from leaf.errors import LeafError
 from leaf.exporting import onnx
-from leaf.networks import registry
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
 SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
-FAMILIES = [
-    name for name in registry.names() if name not in {f"convnext_{s}" for s in ("small", "base", "large", "xlarge")}
-]
+FAMILIES = [name for name in BACKBONES if name not in {f"convnext_{s}" for s in ("small", "base", "large", "xlarge")}]
 
 
 def random_network(name, side, seed=0):
     """A network of random weights with the statistics of `photographs`, so that its answers to them differ."""
     rng = np.random.default_rng(seed)
-    model = networks.build(name, side, classes=2 if registry.is_detector(name) else 3)
+    model = networks.build(name, side, classes=2 if is_detector(name) else 3)
     for weight in model.weights:
         if len(weight.shape) == 1 and "moving" not in weight.path:
             weight.assign(np.asarray(weight) + rng.normal(0, 0.1, weight.shape))

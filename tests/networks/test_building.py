@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from leaf.backbones import BACKBONES
 from leaf.errors import LeafError
-from leaf.networks import build, names, summary
+from leaf.networks import build, summary
 from leaf.networks.build import clone
 
 
@@ -102,4 +103,4 @@ def test_every_name_of_the_design_is_there():
     published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
     convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
     ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "autoencoder_redness", "gan", "gan_redness"]
-    assert sorted(names()) == sorted(published + convnext + ours)
+    assert sorted(BACKBONES) == sorted(published + convnext + ours)

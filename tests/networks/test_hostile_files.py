@@ -210,3 +210,40 @@ def test_a_configuration_larger_than_the_stored_arrays_is_refused_before_it_is_b
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _refused(path, "weights or more are configured")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024  # KiB
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("MaxPooling2D", "pool_size", [100_000, 100_000]),
+        ("MaxPooling2D", "strides", [1e400, 1]),
+        ("Conv2D", "dilation_rate", [2**31, 1]),
+        ("Conv2D", "kernel_size", [-1, 3]),
+        ("Conv2D", "strides", float("nan")),
+    ],
+)
+def test_a_size_larger_than_any_image_is_refused(good, write, kind, key, value):
+    config = json.loads(good["config.json"])
+    layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == kind)
+    layer["config"][key] = value
+    _refused(write(good | {"config.json": json.dumps(config)}), f"{key} of .*; valid: up to 1024")
+
+
+@pytest.mark.parametrize("layer", [keras.layers.UpSampling2D(500), keras.layers.ZeroPadding2D(1000)])
+def test_a_layer_that_would_fill_the_memory_is_refused(tmp_path, layer):
+    image = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(layer(image))
+    save(keras.Model(image, keras.layers.Dense(2)(pooled)), tmp_path / "a.keras")
+    _refused(tmp_path / "a.keras", r"gives \(\d+, \d+, 3\); valid: up to 307200 numbers")
+
+
+def test_more_layers_than_any_network_has_are_refused_before_they_are_made(good, write):
+    config = json.loads(good["config.json"])
+    config["config"]["layers"] *= 100
+    _refused(write(good | {"config.json": json.dumps(config)}), "has more than 5000 parts")
+
+
+def test_an_image_larger_than_any_is_refused(good, write):
+    config = json.loads(good["config.json"])
+    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 4096, 4096, 3]
+    _refused(write(good | {"config.json": json.dumps(config)}), "takes no image")

@@ -1,8 +1,10 @@
 """Weights come from a file of the stated SHA-256 or from a checked download; each failure is one line."""
 
+import io
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from leaf import store
 from leaf.errors import LeafError
 from leaf.networks import build, features, probabilities, save
+from leaf.networks.transfer import pooled_features
 
 MOBILENET = "mobilenet_v2_imagenet_no_top.h5"
 
@@ -117,3 +120,28 @@ def test_mobilenet_v2_starts_from_its_published_file(shared, size):
     expected = np.asarray(stock(keras.applications.mobilenet_v2.preprocess_input(images.astype(np.float32))))
     np.testing.assert_allclose(features(model, images), expected, atol=1e-4)
     assert probabilities(model, images).shape == (2, 2)
+
+
+def _changed(data, kind):
+    if kind == "cut":
+        return data[: len(data) // 2]
+    if kind == "zeros":
+        return data[:512] + bytes(len(data) - 512)
+    stream = io.BytesIO(data)
+    with h5py.File(stream, "r+") as file:
+        if kind == "link":
+            file["evil"] = h5py.ExternalLink("/etc/passwd", "/")
+        else:
+            file.create_dataset("evil", (10**12,), "f4")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["cut", "zeros", "link", "bomb"])
+def test_a_damaged_or_hostile_weights_file_is_one_line(tmp_path, kind):
+    path = tmp_path / "a.weights.h5"
+    image = keras.Input((16, 16, 3))
+    keras.Model(image, pooled_features("cnn_small", image)).save_weights(path)
+    path.write_bytes(_changed(path.read_bytes(), kind))
+    with pytest.raises(LeafError, match=r"a\.weights\.h5: ") as caught:
+        build("cnn_small", 16, weights=str(path), weights_sha256=store.sha256(path))
+    assert "\n" not in str(caught.value)

@@ -147,8 +147,7 @@ def test_leaf_check_takes_the_line(name, settings, monkeypatch, pytestconfig):
 @pytest.fixture(scope="module")
 def small_clone(clone, small):
     made = clone("layouts")
-    made.set(**small, backbone="cnn_small", balance="none", patience=0)
-    made.set(epochs=1, batch_size=16)
+    made.set(**{**small, "balance": "none", "patience": 0, "epochs": 1, "batch_size": 16})
     made.commit("small")
     return made
 

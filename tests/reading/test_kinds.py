@@ -39,6 +39,14 @@ def test_a_jpeg_is_an_image_under_any_ending(tmp_path, name):
     assert is_image(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.tga", "a.ppm", "a.pcx", "a.icns", "a.dds", "a.exr"])
+def test_an_image_of_a_kind_that_is_not_read_is_named_not_counted_with_others(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\0\0\2\0\0\0\0\0")
+    assert is_image(tmp_path / name)
+    with pytest.raises(UnreadableError, match="not a JPEG, PNG"):
+        read_image((tmp_path / name).read_bytes(), 8)
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "labels.csv", "clip.mp4"])
 def test_other_files_are_no_images(tmp_path, name):
     (tmp_path / name).write_bytes(b"\0\0\0\x18ftypisom" if name.endswith("mp4") else b"file,label\n")

@@ -167,3 +167,29 @@ def test_any_text_may_name_a_class(read, made):
     index, result = told(read, made(*(f"{name}/1.png" for name in names)), "name")
     assert index == {f"{name}/1.png": [name] for name in names}
     assert sorted(result.classes["name"]) == sorted(names)
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(read, made):
+    root = made("Bl\u00e4tter/1.png", "Bla\u0308tter/2.png", "b/3.png")
+    index, _ = told(read, root, "name")
+    assert set(map(tuple, index.values())) == {("Bl\u00e4tter",), ("b",)}
+    wanted, _ = read(root, 8, ["Bla\u0308tter", "b"])
+    assert wanted.classes["images"].tolist() == [2, 1]
+
+
+def test_classes_that_differ_in_capitals_alone_are_named(read, made):
+    _, result = told(read, made("Rust/1.png", "rust/2.png", "b_c/3.png", "b c/4.png"), "name")
+    assert "'Rust', 'rust' are classes of their own; a mapping joins them" in result.notes
+    assert "'b c', 'b_c' are classes of their own; a mapping joins them" in result.notes
+
+
+def test_a_column_that_is_not_used_is_named_where_the_classes_are_refused(read, made):
+    root = made("x/1.png", "x/2.png", metadata="file,lable\n1.png,a\n2.png,b\n")
+    with pytest.raises(LeafError, match=r"all images are of one class, 'x'.*'lable' \(did you mean label\?\)"):
+        read(root, 8, "auto")
+
+
+def test_a_class_with_a_name_of_thousands_of_digits_is_refused(read, made):
+    root = made("x/1.png", "x/2.png", metadata=f"file,label\n1.png,{'1' * 10_000}\n2.png,2\n")
+    with pytest.raises(LeafError, match=r"x/1\.png: its class has a name of 10000 letters; valid: up to 200"):
+        read(root, 8, "auto")

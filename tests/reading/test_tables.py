@@ -128,3 +128,18 @@ def test_a_name_that_fits_two_files_gives_both(tmp_path):
 @pytest.mark.parametrize("cell", ["b/0007.JPG", "", "9", "../a/0007.JPG", "healthy", "a"])
 def test_another_folder_is_another_file(tmp_path, cell):
     assert Finder(tmp_path / "leaves", FILES).find(cell) == []
+
+
+@pytest.mark.parametrize("cell", [r"C:\me\a\1.jpg", "/home/me/a/1.jpg", "d:/a/1.jpg", r"\\server\share\a\1.jpg"])
+def test_a_path_of_another_machine_goes_by_its_longest_end_that_is_there(tmp_path, cell):
+    assert Finder(tmp_path, ["a/1.jpg", "b/1.jpg", "2.jpg"]).find(cell) == ["a/1.jpg"]
+
+
+def test_columns_of_0_and_1_that_are_no_classes_say_why(table):
+    read = table("id,rust,scab\n1,1,0\n2,1,1\n")
+    assert "label" not in read.roles
+    assert "line 3: 2 of the columns of 0 and 1 ('rust', 'scab' …) are set, they are no classes" in read.notes[0]
+
+
+def test_yes_and_no_are_1_and_0(table):
+    assert [row["label"] for row in cells(table("id,rust,scab\n1,yes,No\n2,no,YES\n"))] == ["rust", "scab"]

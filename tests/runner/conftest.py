@@ -28,6 +28,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / "data" / "raw" / "leaves.txt").write_text("leaf\n")
     (project / "data" / "overrides.csv").write_text(",".join(COLUMNS) + "\n")
     (project / "data" / "pinned.csv").write_text("file_hash,split\n")
+    (project / "data" / "labels.csv").write_text("file,label\n")
     for name, text in {
         "dvc.yaml": PIPELINE,
         "params.yaml": PARAMS,

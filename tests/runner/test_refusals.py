@@ -5,6 +5,7 @@ from tiny import Project
 
 from leaf.errors import LeafError
 from leaf.runner import repository
+from leaf.runner.plan import FOLDER, read_records
 
 
 def test_a_change_that_is_not_committed_is_refused_with_the_command_that_commits_it(project: Project) -> None:
@@ -44,3 +45,13 @@ def test_a_failing_push_is_one_line(project: Project) -> None:
     project.git("remote", "set-url", "origin", "/nosuch/origin.git")
     with pytest.raises(LeafError, match=r"^git push: "):
         repository.publish("origin", project.git("rev-parse", "HEAD"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7", '{"id": 1}', '{"id": "a", "experiments": [{"name": 1}]}'])
+def test_a_broken_record_of_a_job_is_one_line(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "1.json").write_text(text)
+    with pytest.raises(LeafError, match=r"1\.json: ") as caught:
+        read_records()
+    assert "\n" not in str(caught.value)

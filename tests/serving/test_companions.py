@@ -10,7 +10,7 @@ from leaf.serving import ood
 from leaf.serving.classifier import companions
 
 RUN = {"model_sha256": "0" * 64, "classes": ["healthy", "unhealthy"], "fit": "pad"}
-DECISION = {"threshold": 0.4, "temperature": 1.5, "views": 2}
+DECISION = {"model_sha256": "0" * 64, "threshold": 0.4, "temperature": 1.5, "views": 2}
 
 
 @pytest.fixture
@@ -101,3 +101,9 @@ def test_a_detector_with_no_numbers_in_it_is_refused(tmp_path):
     ood.write(ood.OodDetector(small, wide, np.zeros((0, 16, 16, 3), np.float32)), "0" * 64, tmp_path / "ood.npz")
     with pytest.raises(LeafError, match=r"ood\.npz: damaged"):
         ood.read(tmp_path / "ood.npz", "0" * 64)
+
+
+def test_a_decision_of_another_run_is_refused(model):
+    model.with_name("decision.json").write_text(json.dumps(DECISION | {"model_sha256": "1" * 64}))
+    with pytest.raises(LeafError, match=r"run\.json and .*decision\.json: of different models"):
+        companions(model)

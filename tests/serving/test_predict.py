@@ -1,6 +1,7 @@
 """`leaf predict` and `leaf.load` on a small trained network: the same figures on every way."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import leaf
 from leaf import networks
-from leaf.cli import app
+from leaf.cli import app, main
 from leaf.errors import LeafError
 
 pytestmark = pytest.mark.slow
@@ -207,3 +208,20 @@ def test_help_shows_examples_and_keeps_to_no_color():
         out = CliRunner().invoke(app, [command, "--help"], env={"NO_COLOR": "1"}).stdout
         assert "Example" in out
         assert not re.search("\x1b\\[3[0-9]", out)
+
+
+def test_odd_names_cost_no_other_photograph(trained, photographs, tmp_path, monkeypatch, capfd):
+    names = [b"bad\xff.png", b"e" * 251 + b".png", "é×\x1b[31m.png".encode()]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        with (tmp_path / "in" / os.fsdecode(name)).open("wb") as file:
+            Image.fromarray(photographs[0]).save(file, "PNG")
+    maps, model = tmp_path / "maps", trained / "models" / "model.keras"
+    arguments = ["predict", tmp_path / "in", "a" * 5000 + ".png", "--csv", "--heatmap", maps, "--model", model]
+    monkeypatch.setattr("sys.argv", ["leaf", *map(str, arguments)])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    written, told = capfd.readouterr()
+    assert len(written.splitlines()) == 1 + len(names)
+    assert len(list(maps.iterdir())) == len(names)
+    assert re.search(r"not read: a+…a+\.png: file name too long", told)

@@ -138,11 +138,13 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
     evaluate.main()
     written = read_json("data/scored/decision.json")
     accuracy = read_json("metrics/evaluate.json")["test"]["accuracy"]
+    sha256 = read_json("models/run.json")["model_sha256"]
     assert written == {
         "threshold": 0.25,
         "temperature": 1.0,
         "views": 1,
         "test_accuracy": accuracy,
+        "model_sha256": sha256,
         "without_onnx": "too large",
         "onnx_sha256": hashlib.sha256(b"").hexdigest(),
     }

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from leaf.backbones import check_recipe
 from leaf.errors import LeafError
 from leaf.networks import build, load, probabilities, save
 from leaf.params import Params
 from leaf.training import Dataset, Recipe, fix_seeds
 from leaf.training.checkpoint import locked_checkpoint
-from leaf.training.detectors import check_recipe, fit_constants, train_detector
+from leaf.training.detectors import fit_constants, train_detector
 
 FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 
