@@ -215,6 +215,7 @@ def train_probe(
     groups: np.ndarray,
     checkpoint_file: CheckpointFile | None = None,  # noqa: ARG001 (what takes long is kept without it)
     on_epoch_end: Callback | None = None,
+    quiet: bool | None = None,  # noqa: ARG001 (it has no epochs to tell of)
 ) -> Result:
     """Fit the head of `model`, its BatchNormalization and its logits, to convergence on the backbone's features.
 

@@ -11,8 +11,8 @@ from leaf.runner.plan import FOLDER, read_records
 def test_a_change_that_is_not_committed_is_refused_with_the_command_that_commits_it(project: Project) -> None:
     (project.path / "train.py").write_text("changed")
     said = project.leaf("submit", status=2)
-    assert said.count("\n") == 1
-    assert "train.py not committed" in said
+    assert said.count("error: ") == 1
+    assert "train.py not committed" in said.splitlines()[-1]
     assert "git add -A && git commit" in said
 
 
