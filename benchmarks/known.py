@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from leaf import networks
 from leaf.reading.bounded import read_image
-from leaf.reading.kinds import is_image
+from leaf.reading.files import is_image
 from leaf.scoring.metrics import wilson
 from leaf.serving import ood
 from leaf.serving.classifier import companions

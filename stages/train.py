@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from leaf import backbones, networks, store, training
+from leaf import networks, store, training
 from leaf.errors import one_line_errors
+from leaf.inference import backbones
 from leaf.params import Params, read_params
 from leaf.training import Recipe, Result, fix_seeds, train, train_probe
 from leaf.training.callbacks import dvclive_callback

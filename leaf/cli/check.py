@@ -12,9 +12,10 @@ import numpy as np
 import typer
 from PIL import Image
 
-from leaf import backbones, params
+from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, told_what_to_paste, with_settings
+from leaf.inference import backbones
 from leaf.params import Params
 from leaf.reading.ingest import refuse_folders_keys, survey
 from leaf.reading.source import Source

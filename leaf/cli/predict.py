@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from leaf.errors import LeafError, printable
 from leaf.inference import heatmap_png
-from leaf.reading.listing import list_folder
+from leaf.reading.files import list_folder
 from leaf.reading.source import cores, in_order
 from leaf.serving.classifier import BATCH_SIZE, MODEL, Classifier, Prediction, load, prepare
 from leaf.store import replacing

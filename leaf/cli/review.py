@@ -20,7 +20,7 @@ from leaf.review.app import Review, create_app
 from leaf.revisions import PREDICTIONS, probabilities, reader, table
 from leaf.scoring.baselines import joint_histograms
 from leaf.serving import ood
-from leaf.serving.listening import LOOPBACK, listen, open_port
+from leaf.serving.server import LOOPBACK, listen, open_port
 from leaf.similarity.crops import descriptors
 from leaf.store import read_array, read_classes, read_json, read_table
 

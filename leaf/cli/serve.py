@@ -9,7 +9,7 @@ import typer
 
 from leaf.serving.batcher import MAX_BATCH
 from leaf.serving.classifier import MODEL, Classifier, load
-from leaf.serving.listening import LOOPBACK, is_loopback, listen, open_port, shown
+from leaf.serving.server import LOOPBACK, is_loopback, listen, open_port, shown
 from leaf.serving.web import create_app
 
 app = typer.Typer()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leaf import experiments, params
-from leaf.backbones import BACKBONES
+from leaf.inference.backbones import BACKBONES
 from leaf.store import read_classes
 
 app = typer.Typer()

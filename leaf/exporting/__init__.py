@@ -8,7 +8,7 @@ import keras
 
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.exporting import codalab, onnx, savedmodel
+from leaf.exporting import onnx, savedmodel
 from leaf.exporting.onnx import Metadata
 from leaf.serving.classifier import companions
 
@@ -37,7 +37,7 @@ FORMATS = {
     "codalab": Format(
         "codalab",
         ("", ".zip"),
-        lambda model, metadata, path: codalab.write(model, metadata["threshold"], path, metadata["views"]),
+        lambda model, metadata, path: savedmodel.write_codalab(model, metadata["threshold"], path, metadata["views"]),
     ),
 }
 

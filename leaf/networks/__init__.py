@@ -1,6 +1,6 @@
 """Networks: each with its preprocessing inside; build, freeze, save, load and predict."""
 
-from leaf.backbones import is_detector
+from leaf.inference.backbones import is_detector
 from leaf.networks.build import build, build_from_params
 from leaf.networks.detector import calibrate, is_detector_model
 from leaf.networks.kept import frozen_features, kept_features

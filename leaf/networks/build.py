@@ -16,8 +16,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from leaf import backbones
 from leaf.errors import LeafError
+from leaf.inference import backbones
 from leaf.networks import gan
 from leaf.networks import layers as own_layers
 from leaf.networks.detector import autoencoder
@@ -53,7 +53,7 @@ def build(
     `leaf.networks.detector`) `calibrate` sets the constants of the logits after fitting.
 
     Args:
-        backbone: a name of `leaf.backbones.BACKBONES`.
+        backbone: a name of `leaf.inference.backbones.BACKBONES`.
         image_size: side of the images, in pixels.
         classes: number of logits.
         dropout: share of values that are set to 0 in training.

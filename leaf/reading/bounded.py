@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leaf.reading import kinds
+from leaf.reading import files
 from leaf.reading.decode import Fit, Picture, UnreadableError, decode
 from leaf.reading.source import cores
 
@@ -212,7 +212,7 @@ def _limit_memory(memory: int) -> None:
 
 def _is_cheap(data: bytes) -> bool:
     """Whether the header alone says that this file is decoded in little time and memory. Raises UnreadableError."""
-    kind = kinds.kind(data[: kinds.HEAD])
+    kind = files.kind(data[: files.HEAD])
     if len(data) > _CHEAP_BYTES.get(kind, -1):
         return not kind  # what it is instead is soon said
     if kind == "PNG":

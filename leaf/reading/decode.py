@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from leaf.reading import kinds
+from leaf.reading import files
 
 PIXELS = 89_478_485  # of one image; Pillow's own guard against decompression bombs
 # what decoders raise where a broken file leads them
@@ -72,9 +72,9 @@ def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any
     Alpha is laid over white; grey, palette, 16-bit, float and CMYK images are converted (`leaf.reading.decode`).
     `large` is told how many pixels there will be in memory, before they are. Raises UnreadableError.
     """
-    kind = kinds.kind(data[: kinds.HEAD])
+    kind = files.kind(data[: files.HEAD])
     if not kind:
-        raise UnreadableError(kinds.what_it_is(data[: kinds.HEAD]))
+        raise UnreadableError(files.what_it_is(data[: files.HEAD]))
     if kind == "HEIF":
         _register_heif()
     with _readable(data), Image.open(io.BytesIO(data), formats=[kind]) as image:
@@ -112,7 +112,7 @@ def _readable(data: bytes = b"") -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError:
-        raise UnreadableError(kinds.what_it_is(data[: kinds.HEAD])) from None
+        raise UnreadableError(files.what_it_is(data[: files.HEAD])) from None
     except Image.DecompressionBombError:
         raise UnreadableError(f"at most {PIXELS:,} pixels") from None
     except MemoryError:

@@ -10,8 +10,8 @@ from leaf.errors import LeafError
 from leaf.reading.bounded import read_file, read_image
 from leaf.reading.decode import Fit, Picture, UnreadableError
 from leaf.reading.earlier import Earlier
+from leaf.reading.files import Links, list_folder
 from leaf.reading.layout import lay_out
-from leaf.reading.listing import Links, list_folder
 from leaf.reading.source import Block, Rows, cores, hashed, in_order
 from leaf.reading.tables import KEPT
 

@@ -12,9 +12,9 @@ import numpy as np
 from leaf.errors import LeafError
 from leaf.reading.decode import Fit
 from leaf.reading.earlier import Earlier
+from leaf.reading.files import Links
 from leaf.reading.folder import FolderSource
 from leaf.reading.layout import Wanted, check_present, nfc, resolve
-from leaf.reading.listing import Links
 from leaf.reading.npz import NpzSource
 from leaf.reading.source import Block, FractionalError, Source, pixels_hashed
 from leaf.reading.tables import read_labels

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.reading.listing import Listing
+from leaf.reading.files import Listing
 from leaf.reading.tables import KEPT, Finder, Row, Table, read_labels
 
 METADATA = "metadata.csv"

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from leaf import params as schema
-from leaf.report import advice, cleaning, counts, gallery, results, training
+from leaf.report import advice, cleaning, counts, gallery, results
 from leaf.report.charts import Interval, percent, ruler
 from leaf.report.gallery import Album
 from leaf.report.run import Run
@@ -37,7 +37,7 @@ def render(run: Run) -> str:
         "rulings": cleaning.rulings(run, album),
         "flags": cleaning.flagged(run.index),
         "synthetic": gallery.synthetic(run, album),
-        "training": training.section(run),
+        "training": results.training_section(run),
         "results": found,
         "gallery": gallery.section(run, album),
         "advice": advice.section(run, copies["conflicting"]),

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from leaf.errors import LeafError
 from leaf.review.queue import QUESTIONS, HeldOut, answers
 from leaf.review.rulings import FILES, OVERRIDES, REVIEWED, File, Row, change, read_rows, resolved, summary
-from leaf.serving.middleware import SecurityMiddleware
+from leaf.serving.server import SecurityMiddleware
 from leaf.similarity.crops import align, laid_over
 from leaf.similarity.decisions import TEXT, read_rulings
 

@@ -23,7 +23,7 @@ from leaf.inference import heatmap_png
 from leaf.reading.bounded import end_decoders
 from leaf.serving.batcher import Batcher, QueueFullError
 from leaf.serving.classifier import Prediction, prepare
-from leaf.serving.middleware import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware
+from leaf.serving.server import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware
 
 if TYPE_CHECKING:
     from leaf.serving.classifier import Classifier

@@ -15,8 +15,8 @@ from keras import ops
 from sklearn.linear_model import LogisticRegression
 
 from leaf import networks
-from leaf.backbones import check_recipe
 from leaf.errors import LeafError
+from leaf.inference.backbones import check_recipe
 from leaf.networks import gan
 from leaf.training.augmentation import make_augmenter
 from leaf.training.callbacks import ProgressBar

@@ -13,7 +13,7 @@ import pytest
 import leaf
 from leaf import networks
 from leaf.errors import LeafError
-from leaf.exporting import FORMATS, codalab, export, savedmodel, with_probabilities
+from leaf.exporting import FORMATS, export, savedmodel, with_probabilities
 from leaf.inference import tta_view
 from leaf.reading.decode import to_square
 
@@ -106,7 +106,7 @@ def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expe
     weights = np.array([[0.04, -0.04]] * 3, np.float32)
     network.add(keras.layers.Dense(2, activation="softmax"))
     network.set_weights([weights, np.array([-12, 12], np.float32)])
-    codalab.write(network, 0.3, tmp_path / "bundle")
+    savedmodel.write_codalab(network, 0.3, tmp_path / "bundle")
     images = np.random.default_rng(0).uniform(0, 1, (70, 96, 96, 3)).astype(np.float32)
     images *= np.linspace(1, 255, 70, dtype=np.float32)[:, None, None, None]
     np.save(tmp_path / "images.npy", images)
@@ -121,7 +121,7 @@ def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expe
 def test_the_server_bundle_resizes_as_ingest_does(size):
     image = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     image[1] = np.arange(96, dtype=np.uint8)[:, None, None] * 2
-    difference = np.asarray(codalab._Resize(size)(image.astype(np.float32))) - to_square(image, size)
+    difference = np.asarray(savedmodel._Resize(size)(image.astype(np.float32))) - to_square(image, size)
     assert np.abs(difference).max() <= 1  # a whole number of 0 to 255, rounded another way
     assert np.mean(difference != 0) < 0.05
 
@@ -141,11 +141,11 @@ def test_the_server_bundle_of_every_family_answers_as_evaluation_does(backbone, 
     server = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     server[1] //= 4
     # What evaluation sees; the bundle rounds some values the other way (the test below), so by its own resizing.
-    images = np.asarray(codalab._Resize(size)(server.astype(np.float32)))
+    images = np.asarray(savedmodel._Resize(size)(server.astype(np.float32)))
     expected = networks.probabilities(network, images, views=views)
     threshold = float(np.median(expected[:, 1]))
-    codalab.write(with_probabilities(network), threshold - 1e-6, tmp_path / "bundle", views)
-    given = with_savedmodel(tmp_path / "bundle" / codalab.FOLDER, server.astype(np.float32))
+    savedmodel.write_codalab(with_probabilities(network), threshold - 1e-6, tmp_path / "bundle", views)
+    given = with_savedmodel(tmp_path / "bundle" / savedmodel.FOLDER, server.astype(np.float32))
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert f"THRESHOLD = {threshold - 1e-6!r}" in (tmp_path / "bundle/model.py").read_text()
 
@@ -153,7 +153,7 @@ def test_the_server_bundle_of_every_family_answers_as_evaluation_does(backbone, 
 @pytest.mark.parametrize("number", range(16))
 def test_the_server_bundle_makes_the_views_of_evaluation(number):
     images = np.random.default_rng(0).uniform(0, 255, (2, 24, 24, 3)).astype(np.float32)
-    made = codalab._Views(24, 16)(images)[2 * number : 2 * number + 2]
+    made = savedmodel._Views(24, 16)(images)[2 * number : 2 * number + 2]
     np.testing.assert_allclose(made, tta_view(images, number), atol=1e-3)
 
 

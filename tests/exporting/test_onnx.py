@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from leaf import inference, networks
-from leaf.backbones import BACKBONES, is_detector
 from leaf.errors import LeafError
 from leaf.exporting import onnx
+from leaf.inference.backbones import BACKBONES, is_detector
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
 SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps

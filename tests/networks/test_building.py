@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from leaf.backbones import BACKBONES
 from leaf.errors import LeafError
+from leaf.inference.backbones import BACKBONES
 from leaf.networks import build, summary
 from leaf.networks.build import clone
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from leaf import store
-from leaf.backbones import BACKBONES
 from leaf.errors import LeafError
+from leaf.inference.backbones import BACKBONES
 from leaf.networks import build, load, probabilities, save
 
 # The larger ConvNeXts are convnext_tiny's code with more of the same blocks, and gigabytes of weights.

@@ -7,7 +7,7 @@ from PIL import Image
 from leaf.reading import ingest
 from leaf.reading.bounded import read_image
 from leaf.reading.decode import UnreadableError, decode
-from leaf.reading.kinds import is_image
+from leaf.reading.files import is_image
 from tests.reading.kinds_of_images import animated, deep_png, quarters, saved, with_exif
 
 LOSSLESS = {

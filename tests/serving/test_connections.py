@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leaf.serving.listening import MAX_CONNECTIONS
-from leaf.serving.middleware import MAX_UPLOAD
+from leaf.serving.server import MAX_CONNECTIONS, MAX_UPLOAD
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 HEAD = (

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from leaf.serving.classifier import load
-from leaf.serving.middleware import MAX_UPLOAD
+from leaf.serving.server import MAX_UPLOAD
 from tests.reading.kinds_of_images import many_scans
 from tests.serving.conftest import png
 

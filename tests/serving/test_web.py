@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from leaf.errors import LeafError
-from leaf.serving import middleware
+from leaf.serving import server
 from leaf.serving.batcher import Batcher
 from leaf.serving.web import PAGES, create_app
 
@@ -65,8 +65,8 @@ def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client):
 
 
 def test_an_upload_above_the_limit_is_refused_by_its_length(client):
-    answer = post(client, bytes(middleware.MAX_UPLOAD + 100_000))
-    assert (answer.status_code, answer.json()) == (413, {"error": middleware.TOO_LARGE})
+    answer = post(client, bytes(server.MAX_UPLOAD + 100_000))
+    assert (answer.status_code, answer.json()) == (413, {"error": server.TOO_LARGE})
 
 
 def test_an_upload_above_the_limit_that_hides_its_length_is_refused_while_it_comes(client):
@@ -76,7 +76,7 @@ def test_an_upload_above_the_limit_that_hides_its_length_is_refused_while_it_com
             yield bytes(2**20)
 
     answer = client.post("/api/predict", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
-    assert (answer.status_code, answer.json()) == (413, {"error": middleware.TOO_LARGE})
+    assert (answer.status_code, answer.json()) == (413, {"error": server.TOO_LARGE})
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_head_is_answered(client, path):
 
 
 def test_uploads_beyond_the_room_for_them_are_told_to_come_again_and_a_small_one_is_not(client, picture, monkeypatch):
-    monkeypatch.setattr(middleware, "LARGE_ROOM", 2 * 2**20)
+    monkeypatch.setattr(server, "LARGE_ROOM", 2 * 2**20)
     large = post(client, bytes(3 * 2**20))
     assert (large.status_code, large.headers["retry-after"]) == (503, "5")
     assert post(client, picture).status_code == 200
 
 
 def test_the_room_of_an_upload_is_given_back(client, monkeypatch):
-    monkeypatch.setattr(middleware, "LARGE_ROOM", 4 * 2**20)
+    monkeypatch.setattr(server, "LARGE_ROOM", 4 * 2**20)
     assert [post(client, bytes(3 * 2**20)).status_code for _ in range(5)] == [422] * 5
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from leaf.backbones import check_recipe
 from leaf.errors import LeafError
+from leaf.inference.backbones import check_recipe
 from leaf.networks import build, load, probabilities, save
 from leaf.params import Params
 from leaf.training import Dataset, Recipe, fix_seeds
