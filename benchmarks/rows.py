@@ -19,6 +19,7 @@ from runs import ROOT, draw, figures, run_all
 
 from leaf.experiments import Experiment, parse_settings, read_experiments
 from leaf.networks import is_detector
+from leaf.params import keys
 from leaf.scoring.metrics import roc_area
 from leaf.store import read_array, read_table, sha256
 
@@ -71,6 +72,11 @@ def kept(folder: Path) -> dict[str, Any]:
     }
 
 
+def backbone(values: Mapping[str, Any]) -> str:
+    """The network of a row's settings."""
+    return str(values.get("backbone", keys()["backbone"]["default"]))
+
+
 def main() -> None:
     """Run the rows and write benchmarks/rows.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,7 +97,7 @@ def main() -> None:
         if values is None:
             continue
         jobs.append((name, options.dataset.name, values))
-        if is_detector(str(values.get("backbone", ""))):
+        if is_detector(backbone(values)):
             drawn = draw(options.work, {**DRAWN, **{k: v for k, v in over.items() if k.startswith("drawn.")}})
             jobs.append((name, "drawn leaves", values | {"dataset": str(drawn)}))
     folders = run_all([values for _, _, values in jobs], options.work)
@@ -103,8 +109,8 @@ def main() -> None:
             "weights": "weights" in values,
             **kept(folder),
             **(
-                {"without_network": without_network(folder, str(values["backbone"]).endswith("redness"))}
-                if is_detector(str(values.get("backbone", "")))
+                {"without_network": without_network(folder, backbone(values).endswith("redness"))}
+                if is_detector(backbone(values))
                 else {}
             ),
         }

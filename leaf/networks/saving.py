@@ -218,7 +218,7 @@ def load(path: str | Path, sha256: str | None = None) -> keras.Model:
 
 def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
     """Refuse a network of which a layer gives more than `most` numbers for one image: to use it would take them all."""
-    for operation in model.operations:
+    for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
         if isinstance(operation, keras.Model):
             _check_outputs(path, operation, most)
         for tensor in keras.tree.flatten(operation.output):

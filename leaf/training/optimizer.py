@@ -157,14 +157,14 @@ def train_step(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float,
     micro_batches = list(zip(*(np.split(array, parts) for array in batch), strict=True))
     with out_of_memory_in_one_line(lambda: _advice(recipe)):
         if parts > 1 and model.train_function is not None:  # it is made by the first update
+            model.reset_metrics()  # they average over the micro-batches
             return _accumulate(model, micro_batches)
-        logs = [model.train_on_batch(*part, return_dict=True) for part in micro_batches]
-    return sum(log["loss"] for log in logs) / parts, sum(log["accuracy"] for log in logs) / parts
+        logs = model.train_on_batch(*micro_batches[0], return_dict=True)
+        return _accumulate(model, micro_batches[1:]) if parts > 1 else (logs["loss"], logs["accuracy"])
 
 
 def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float]:
     """What `train_on_batch` does with each; but it reads the loss each time, which waits for the device."""
-    model.reset_metrics()  # they average over the micro-batches
     if keras.backend.backend() == "jax":
         groups = [model.trainable_variables, model.non_trainable_variables]
         groups += [model.optimizer.variables, model.metrics_variables]

@@ -52,7 +52,7 @@ def sky(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_submit_hands_sky_a_task_whose_script_holds_no_value_of_the_user(sky: Path, project: Project) -> None:
-    project.leaf("submit", "--name", "odd", "-S", f"backbone={json.dumps(HOSTILE)}")
+    project.leaf("submit", "--name", "odd", "-S", f"ignore={json.dumps([HOSTILE])}")
     calls = sky.read_text().split()
     assert calls[:4] == ["jobs", "launch", "-y", "-d"]
     task = yaml.safe_load(Path(calls[-1]).read_text())

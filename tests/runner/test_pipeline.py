@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cluster import Cluster
 from servers import Sshd
 from tiny import Project, run
@@ -63,8 +64,10 @@ def fetched(project: Project, *names: str) -> None:
 
 
 def test_every_engine_brings_the_same_bits(everywhere: Project) -> None:
-    here, *there = [everywhere.file(name, "dvc.lock") for name in ENGINES]
-    assert there == [here, here]  # it holds the hash of every stage's outputs
+    locks = [yaml.safe_load(everywhere.file(name, "dvc.lock"))["stages"] for name in ENGINES]
+    for lock in locks:  # with the hash of every stage's outputs; the report tells when it was made
+        del lock["report"]["outs"]
+    assert locks[1:] == [locks[0], locks[0]]
     scores = json.loads(everywhere.file("slurm", "metrics/evaluate.json"))
     assert 0 <= scores["test"]["accuracy"] <= 1
 

@@ -217,10 +217,10 @@ HOSTILE = r"""$(touch pwned); ${oc.env:HOME} `touch pwned` ' \" & touch pwned #
 
 def test_a_hostile_value_arrives_as_text_and_runs_nothing(project: Project, on_box: Callable[..., Project]) -> None:
     on_box(project)
-    project.leaf("submit", "--name", "hostile", "-S", f"backbone={json.dumps(HOSTILE)}")
+    project.leaf("submit", "--name", "hostile", "-S", f"ignore={json.dumps([HOSTILE])}")
     project.leaf("fetch", "--wait", "--every", "0.3")
-    arrived = yaml.safe_load(project.file("hostile", "params.yaml"))["backbone"]
-    assert arrived == HOSTILE
+    arrived = yaml.safe_load(project.file("hostile", "params.yaml"))["ignore"]
+    assert arrived == [HOSTILE]
     assert not list(project.path.parent.rglob("pwned"))
 
 
