@@ -59,7 +59,8 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
             yield f"memory, time and cost are not known: {error}"
             return
     for one in planned:
-        choices = with_settings(values, parse_settings(one.settings), one.name)
+        texts = [text.replace("\\${", "${") for text in one.settings]  # YAML knows all escapes of DVC's but this
+        choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
         took = recall("epochs", key) if isinstance(target, Local) else there.get(key)
         of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"

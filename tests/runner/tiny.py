@@ -29,6 +29,7 @@ PARAMS = """
     seed: 42
     epochs: 3
     backbone: convnext_atto
+    ignore: []
     drawn: {images: 100}
 """
 
