@@ -31,15 +31,19 @@ app = typer.Typer()
 
 PAGE, METRICS = "reports/audit.html", "metrics/audit.json"
 _NEEDED = (
-    *("params.yaml", "data/ingested/images.npy", "data/ingested/index.csv", "data/ingested/classes.csv"),
-    *("data/cleaned/decisions.csv", "data/split/splits.csv", "data/scored/predictions.csv", "data/scored/scores.json"),
-    *(
-        "data/scored/decision.json",
-        "data/scored/ood.npz",
-        "models/model.keras",
-        "models/run.json",
-        "models/history.csv",
-    ),
+    "params.yaml",
+    "data/ingested/images.npy",
+    "data/ingested/index.csv",
+    "data/ingested/classes.csv",
+    "data/cleaned/decisions.csv",
+    "data/split/splits.csv",
+    "data/scored/predictions.csv",
+    "data/scored/scores.json",
+    "data/scored/decision.json",
+    "data/scored/ood.npz",
+    "models/model.keras",
+    "models/run.json",
+    "models/history.csv",
 )
 _NETWORK_IMAGES = 2000  # of the test split, at most, are shown to the network changed
 _HEATMAPS = 100

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from leaf.review.rulings import Row
+from leaf.scoring import baselines
 from leaf.similarity.decisions import Rulings
 
 # Each question, and what it asks.
@@ -49,18 +50,11 @@ def cross_validated(features: np.ndarray, labels: np.ndarray, groups: np.ndarray
     `features` (N, D), `labels` int (N,) of K classes, `groups` (N,). In at most five folds; nan (N, K) where a class
     has too few groups for two.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     classes, places = np.unique(labels, return_inverse=True)
     folds = min([5, *(len(np.unique(groups[places == place])) for place in range(len(classes)))])
     if folds < 2 or len(classes) < 2:
         return np.full((len(labels), len(classes)), np.nan)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return cross_val_predict(model, features, places, groups=groups, cv=parts, method="predict_proba")
+    return baselines.held_out("held", features, places, groups, folds, seed)
 
 
 def held_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:

@@ -15,6 +15,7 @@ from leaf import inference, networks
 from leaf.errors import LeafError
 from leaf.exporting import onnx
 from leaf.inference.backbones import BACKBONES, is_detector
+from tests.damaged import damaged
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
 SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
@@ -186,11 +187,8 @@ def test_what_is_no_onnx_file_is_refused_in_one_line(tmp_path, content):
 
 
 def test_hundreds_of_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
-    rng, whole, path = np.random.default_rng(0), written[1].read_bytes(), tmp_path / "model.onnx"
-    for number in range(300):
-        changed = bytearray(whole[: rng.integers(1, len(whole) + 1)]) if number % 3 == 0 else bytearray(whole)
-        for place in rng.integers(0, len(changed), 4):
-            changed[place] = rng.integers(0, 256)
+    path = tmp_path / "model.onnx"
+    for changed in damaged(written[1].read_bytes(), 300):
         path.write_bytes(changed)
         line = ""
         try:
