@@ -1,6 +1,8 @@
 """What the doctor says of a target whose environment is still to be made, and what it cannot be made with."""
 
+import json
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +97,18 @@ def test_both_recipes_install_the_same_and_start_on_one_backend() -> None:
     assert [line for line in docker if line.startswith("apt-get")] == apptainer[:2]
     installs = [line for line in docker + apptainer if line.startswith("pip install")]
     assert [Path(line.split()[2]).name for line in installs] == ["requirements-gpu.txt"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.full  # the wheels of CUDA are gigabytes
+@pytest.mark.timeout(1200)
+def test_the_packages_that_both_containers_install_fit_one_another(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+    subprocess.run(
+        [*command, "--report", tmp_path / "found.json", "-r", ROOT / "requirements-gpu.txt"], cwd=tmp_path, check=True
+    )
+    found = json.loads((tmp_path / "found.json").read_text())["install"]
+    assert {"tensorflow", "jax-cuda12-plugin", "nvidia-cudnn-cu12"} <= {each["metadata"]["name"] for each in found}
 
 
 def test_the_gpu_runs_on_one_backend_that_is_stated_wherever_it_runs() -> None:

@@ -95,3 +95,11 @@ def test_several_nodes_for_a_training_on_one_are_one_line(monkeypatch: pytest.Mo
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     with pytest.raises(LeafError, match=r"^distribution: none, on 2 nodes; valid: data_parallel, or one node"):
         run_on_all_nodes("stages.train", "none")
+
+
+def test_several_nodes_without_srun_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in an image, which holds no `srun`."""
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LeafError, match=r"^srun: not found, .*; valid: `path` in runner.yaml, no image$"):
+        run_on_all_nodes("stages.train", "data_parallel")
