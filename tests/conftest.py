@@ -247,9 +247,12 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
     return get
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def project(once, tmp_path_factory, programs) -> Clone:
-    """A fresh clone in which `dvc repro` ran at a small size, its metrics and lock committed."""
+    """A clone in which `dvc repro` ran at a small size, its metrics and lock committed: a copy for each file of tests.
+
+    So no file depends on what another leaves behind.
+    """
 
     def make(folder: Path) -> None:
         made = Clone.made(folder / "project", programs)

@@ -19,8 +19,8 @@ app = typer.Typer()
 def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, temp: bool = False) -> int:
     """Run the rows `names` one after another, `settings` (`key=value`) laid over each.
 
-    `force` replaces experiments of the same name; `temp` runs each in a folder of its own (`--temp`). Returns the
-    first exit status of dvc that is not 0, after which no further row is run.
+    `force` replaces experiments of the same name, each once its run has succeeded; `temp` runs each in a folder of its
+    own (`--temp`). Returns the first exit status of dvc that is not 0, after which no further row is run.
     """
     over = parse_settings(settings)
     return run_rows({name: {**experiment(name).set, **over} for name in names}, force, temp)
@@ -30,7 +30,8 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`.
 
     All are checked first, before DVC deletes anything; of the first it is said what `leaf check` says. After a run that
-    failed in the workspace, parameters, metrics and outputs are as before it.
+    failed in the workspace, parameters, metrics and outputs are as before it. While an experiment is being replaced it
+    is called NAME-before.
     """
     taken = _existing() & rows.keys()
     if taken and not force:
@@ -42,19 +43,28 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     typer.echo(next(iter(checked.values()))[1] if checked else "")
     for name, (row, _) in checked.items():
         if name in taken:
-            subprocess.run(["dvc", "exp", "remove", "--quiet", name], check=False, capture_output=True)
+            _experiment("rename", "--force", name, f"{name}-before")
         command = ["dvc", "exp", "run", "--name", name]
         for setting in dvc_settings(row):
             command += ["--set-param", setting]
         if temp:
             command.append("--temp")
         before = _workspace()
-        status = subprocess.run(command, check=False).returncode
+        status = 1
+        try:
+            status = subprocess.run(command, check=False).returncode
+        finally:
+            if name in taken:
+                _experiment(*(("rename", f"{name}-before", name) if status else ("remove", f"{name}-before")))
         if status:
             if not temp:
                 _restore(before)
             return status
     return 0
+
+
+def _experiment(*words: str) -> None:
+    subprocess.run(["dvc", "exp", *words], check=False, capture_output=True)
 
 
 def _workspace() -> dict[Path, bytes]:

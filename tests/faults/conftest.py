@@ -1,14 +1,8 @@
-"""Projects that the tests of faults may harm."""
+"""What the tests of refused inputs share."""
 
 import pytest
 
 from leaf.errors import LeafError
-
-
-@pytest.fixture(scope="module")
-def copy(project, tmp_path_factory):
-    """A copy of the finished small run, one for each file of tests."""
-    return project.copy(tmp_path_factory.mktemp("copy") / "project")
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,8 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def fails_in_one_line(copy, stage, **variables):
-    failed = copy.run("python", "-m", f"stages.{stage}", status=2, **variables)
+def fails_in_one_line(project, stage, **variables):
+    failed = project.run("python", "-m", f"stages.{stage}", status=2, **variables)
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "no space left on the disk" in errors[0]
@@ -53,36 +53,36 @@ def fails_in_one_line(copy, stage, **variables):
 
 
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_a_full_disk_is_one_line_and_the_next_run_succeeds(copy, stage):
-    folder = copy.folder / FOLDERS[stage]
+def test_a_full_disk_is_one_line_and_the_next_run_succeeds(project, stage):
+    folder = project.folder / FOLDERS[stage]
     whole = files(folder)
     with small_disk(folder):
-        fails_in_one_line(copy, stage)
+        fails_in_one_line(project, stage)
         assert [name for name in files(folder) if not name.startswith("live/")] == ["filler"]  # DVCLive's are its own
-    copy.run("python", "-m", f"stages.{stage}")
+    project.run("python", "-m", f"stages.{stage}")
     assert {name for name in files(folder) if "live" not in name} >= {name for name in whole if "live" not in name}
 
 
 @pytest.mark.parametrize("stage", LARGE)
-def test_a_disk_that_is_full_in_the_middle_keeps_whole_files_alone(copy, stage):
-    folder = copy.folder / FOLDERS[stage]
+def test_a_disk_that_is_full_in_the_middle_keeps_whole_files_alone(project, stage):
+    folder = project.folder / FOLDERS[stage]
     whole = files(folder)
     with small_disk(folder, max(map(len, whole.values())) // 2):
-        fails_in_one_line(copy, stage)
+        fails_in_one_line(project, stage)
         left = {name: content for name, content in files(folder).items() if not name.startswith("live/")}
     del left["filler"]
     assert left == {name: whole[name] for name in left}
 
 
 @pytest.mark.parametrize("stage", MEASURED)
-def test_a_full_disk_under_the_metrics_is_one_line(copy, stage):
-    with small_disk(copy.folder / "metrics"):
-        fails_in_one_line(copy, stage)
-        assert list(files(copy.folder / "metrics")) == ["filler"]
+def test_a_full_disk_under_the_metrics_is_one_line(project, stage):
+    with small_disk(project.folder / "metrics"):
+        fails_in_one_line(project, stage)
+        assert list(files(project.folder / "metrics")) == ["filler"]
 
 
-def test_a_full_disk_under_the_state_of_a_training_is_one_line_and_the_next_run_succeeds(copy, tmp_path):
+def test_a_full_disk_under_the_state_of_a_training_is_one_line_and_the_next_run_succeeds(project, tmp_path):
     with small_disk(tmp_path, 20 * PAGE):  # room for the lock, not for the weights
-        fails_in_one_line(copy, "train", LEAF_STATE=str(tmp_path))
+        fails_in_one_line(project, "train", LEAF_STATE=str(tmp_path))
         assert not [name for name in files(tmp_path) if name.endswith(".npz")]
-    copy.run("python", "-m", "stages.train", LEAF_STATE=str(tmp_path))
+    project.run("python", "-m", "stages.train", LEAF_STATE=str(tmp_path))

@@ -31,30 +31,30 @@ def start(project, stage):
 
 
 @pytest.mark.parametrize("stage", OUTPUTS)
-def test_a_killed_stage_leaves_whole_files_or_none(copy, stage):
-    outputs = [copy.folder / name for name in OUTPUTS[stage]]
+def test_a_killed_stage_leaves_whole_files_or_none(project, stage):
+    outputs = [project.folder / name for name in OUTPUTS[stage]]
     whole = {path: path.read_bytes() for path in outputs}
     begun = time.monotonic()
-    assert start(copy, stage).wait() == 0
+    assert start(project, stage).wait() == 0
     lasts = time.monotonic() - begun
     moments = random.Random(0)
     for _ in range(5):
         for path in outputs:
             path.unlink(missing_ok=True)
-        process = start(copy, stage)
+        process = start(project, stage)
         time.sleep(moments.uniform(0.5, 1) * lasts)
         process.send_signal(signal.SIGKILL)
         process.wait()
         for path in outputs:
             if path.exists():
                 assert path.read_bytes() == whole[path], path.name
-    copy.run("dvc", "repro", "--quiet", stage)
-    lock = yaml.safe_load((copy.folder / "dvc.lock").read_text())
-    committed = yaml.safe_load(copy.run("git", "show", "HEAD:dvc.lock").stdout)
+    project.run("dvc", "repro", "--quiet", stage)
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
+    committed = yaml.safe_load(project.run("git", "show", "HEAD:dvc.lock").stdout)
     assert lock["stages"][stage]["outs"] == committed["stages"][stage]["outs"]
 
 
-def test_the_files_that_the_next_stage_reads_belong_together(copy):
-    images = np.load(copy.folder / "data/ingested/images.npy", mmap_mode="r")
-    index = pd.read_csv(copy.folder / "data/ingested/index.csv")
+def test_the_files_that_the_next_stage_reads_belong_together(project):
+    images = np.load(project.folder / "data/ingested/images.npy", mmap_mode="r")
+    index = pd.read_csv(project.folder / "data/ingested/index.csv")
     assert len(images) == len(index)

@@ -181,7 +181,6 @@ def test_a_hostile_value_reaches_no_shell(project, tmp_path):
     assert not target.exists()
 
 
-@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_workspace_as_it_was(project):
     def state():
         names = ("params.yaml", "dvc.lock", "models/model.keras", "data/split/splits.csv", "metrics/evaluate.json")
@@ -192,3 +191,19 @@ def test_a_run_that_fails_leaves_the_workspace_as_it_was(project):
     assert done.returncode
     assert "params.yaml, metrics and outputs are as before" in done.stderr
     assert state() == before
+
+
+def test_a_forced_run_replaces_the_experiment_of_its_name_only_where_it_succeeds(project):
+    def experiments():
+        refs = project.run("git", "for-each-ref", "refs/exps", "--format=%(refname:lstrip=-1) %(objectname)").stdout
+        return dict(line.split() for line in refs.splitlines())
+
+    project.run("dvc", "exp", "save", "--name", "default")
+    before = experiments()
+    forced = ("leaf", "run", "default", "--force", "--temp", "-S")
+    assert project.run(*forced, "freeze_depth=5000", status=None).returncode
+    assert experiments() == before
+    project.run(*forced, "threshold=0.4")
+    after = experiments()
+    assert after.keys() == before.keys()
+    assert after["default"] != before["default"]
