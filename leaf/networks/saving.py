@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from unittest.mock import patch
 
 import h5py  # type: ignore[import-untyped]
 import keras
+import numpy as np
 
 from leaf import store
 from leaf.errors import LeafError
@@ -204,7 +206,8 @@ def load(path: str | Path, sha256: str | None = None) -> keras.Model:
         raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
     numbers = check(path)
     try:
-        with _at_most(numbers):
+        with _at_most(numbers), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave at random numbers
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever a damaged configuration makes Keras raise
         raise LeafError(f"{path}: not a network that Keras can build ({str(error)[:200]})") from error
@@ -213,6 +216,10 @@ def load(path: str | Path, sha256: str | None = None) -> keras.Model:
     if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
         raise LeafError(f"{path}: takes no image; valid: a network that `train` saved")
     _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
+    try:  # strides and types that can be configured but not computed
+        model(np.zeros((1, *shape[1:]), np.float32))
+    except Exception as error:
+        raise LeafError(f"{path}: not a network that Keras can run ({str(error)[:200]})") from error
     return model
 
 

@@ -1,6 +1,8 @@
 """The page in a real browser: drop photographs, see answers."""
 
 import base64
+import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +120,31 @@ def test_of_many_classes_the_likeliest_are_told_and_what_is_no_illness_is_not_re
     assert card.get_attribute("data-state") == state
     told = card.locator(".figures").inner_text().replace("\u00a0", " ").splitlines()
     assert told == [f"70.0 % {names[1]}", f"20.0 % {names[0]}", f"10.0 % {names[2]}"]
+
+
+def test_odd_names_are_shown_as_they_are_and_become_no_part_of_the_page(page, files, address, tmp_path):
+    """Of files and of classes: markup, a formula, right to left, an escape, longer than any card is wide."""
+    names = ["<img src=x onerror=alert(1)>", "=1+1", "\u202eevil\u202c", "a" * 300, "\u202e\u05e2\u05dc\u05d4 \U0001f342"]
+    answer = {"image": "=cmd.png", "label": names[1], "probability": 0.7, "threshold": None, "known": True}
+    answer["probabilities"] = dict(zip(names, (0.1, 0.7, 0.1, 0.05, 0.05), strict=True))
+    page.route("**/health", lambda route: route.fulfill(json={"backbone": "b", "classes": names, "test_accuracy": 1}))
+    page.route("**/api/predict", lambda route: route.fulfill(json=answer))
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address)
+    page.on("dialog", lambda dialog: page.problems.append(dialog.message))
+    content = Path(files["leaf"]).read_bytes()
+    odd = [f"{name}.png" for name in ("<b>bold<b>", "=cmd", "\u202egnp.\u05e2", "a" * 200)]
+    page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": content} for name in odd])
+    shown = cards(page, len(odd))
+    assert [name.replace("\u200b", "") for name in shown.locator(".name").all_inner_texts()] == odd
+    assert names[0] in shown.first.locator(".figures").inner_text()
+    assert page.locator("main b, main img[src=x]").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    with page.expect_download() as started:
+        page.locator("#csv").click()
+    with started.value.path().open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[:2] for row in rows[1:]] == [["'=cmd.png", "'=1+1"]] * len(odd)
 
 
 def test_a_broken_file_is_named_and_the_next_one_is_predicted(page, files):
