@@ -1,0 +1,121 @@
+"""Thousands of changed `.keras` files: each is loaded or refused in one line, in a process of bounded memory."""
+
+import copy
+import io
+import json
+import random
+import resource
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.damaged import damaged
+
+MEMORY = 12 << 30  # bytes of addresses; TensorFlow takes some gigabytes of them before it does anything
+SECONDS = 30  # for one file
+# fmt: off
+ABSURD = (
+    0, -1, 7, 2**31, 2**63, 10**30, 1e400, -1e400, float("nan"), 1e-300, 0.5, True, None, "", "x", "same", "\u202e",
+    "a" * 5000, "float16", "string", [], {}, [1], [[1]], [2**31, 2**31], [None, 0, 0, 3], [None, 16, 16, 3],
+    {"class_name": "Dense"},
+)
+# fmt: on
+
+
+def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in a configuration."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+def configurations(whole: dict[str, Any], count: int) -> Iterator[bytes]:
+    """`whole` with one to three values taken out or replaced by absurd ones, `count` times."""
+    choice, known = random.Random(0), list(places(whole))
+    for _ in range(count):
+        changed = copy.deepcopy(whole)
+        for place in choice.sample(known, choice.randint(1, 3)):
+            node = changed
+            try:
+                for key in place[:-1]:
+                    node = node[key]
+                node[place[-1]] = choice.choice(ABSURD)
+                if choice.random() < 0.2:
+                    del node[place[-1]]
+            except (KeyError, IndexError, TypeError):  # an earlier change took the place away
+                continue
+        yield json.dumps(changed).encode()
+
+
+def archive(entries: dict[str, bytes]) -> bytes:
+    """A `.keras` file."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return stream.getvalue()
+
+
+def changed_files(part: str, whole: bytes, count: int) -> Iterator[bytes]:
+    """`count` files with changes in the configuration, in the arrays, or anywhere."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    if part == "file":
+        yield from damaged(whole, count)
+    elif part == "arrays":
+        for content in damaged(entries["model.weights.h5"], count):
+            yield archive(entries | {"model.weights.h5": content})
+    else:
+        for content in configurations(json.loads(entries["config.json"]), count):
+            yield archive(entries | {"config.json": content})
+
+
+def main(part: str, count: int, folder: Path) -> None:
+    """Load each in turn from `folder`; the first that is neither loaded nor refused by its name ends this and stays."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    import keras
+
+    from leaf import networks
+    from leaf.errors import LeafError
+
+    path = folder / "changed.keras"
+    networks.save(networks.build("cnn_small", 16), path)
+    outcomes = {"loaded": 0, "refused": 0}
+    for number, content in enumerate(changed_files(part, path.read_bytes(), count)):
+        path.write_bytes(content)
+        start = time.monotonic()
+        try:
+            networks.load(path)
+            outcomes["loaded"] += 1
+        except LeafError as error:
+            outcomes["refused"] += 1
+            if not str(error).startswith(f"{path}: "):
+                raise
+        assert time.monotonic() - start < SECONDS, number
+        keras.backend.clear_session()
+    print(json.dumps(outcomes))
+
+
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", ["configuration", "arrays", "file"])
+def test_thousands_of_changed_networks_are_loaded_or_refused_in_one_line(part, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.test_fuzz_networks", part, "1000", tmp_path],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    outcomes = json.loads(done.stdout.splitlines()[-1])
+    assert sum(outcomes.values()) == 1000
+    assert min(outcomes.values()) > 10
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
