@@ -14,12 +14,14 @@ import argparse
 import itertools
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from runs import keep_table
 
 from leaf.params import Params
 from leaf.reading.ingest import ingest
@@ -113,41 +115,47 @@ def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return images[rows], pd.factorize(leaf)[0][rows]
 
 
-def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.ndarray], list[set[int]]]) -> str:
+def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.ndarray], list[set[int]]]) -> list[str]:
     """A row of the table: recall of each kind of copy and of all, precision, false alarms."""
     random = np.random.default_rng(2023)
-    sources = random.permutation(len(images))[: EACH * len(CHANGES)]
+    each = min(EACH, len(images) // len(CHANGES))
+    sources = random.permutation(len(images))[: each * len(CHANGES)]
     copies = [
         change(images[source], random)
-        for change, source in zip(np.repeat([*CHANGES.values()], EACH), sources, strict=True)
+        for change, source in zip(np.repeat([*CHANGES.values()], each), sources, strict=True)
     ]
     sets = find(np.concatenate([images, copies]))
-    together = {pair for each in sets for pair in itertools.combinations(sorted(each), 2)}
+    together = {pair for found in sets for pair in itertools.combinations(sorted(found), 2)}
     planted = [(int(source), len(images) + place) for place, source in enumerate(sources)]
-    found = np.array([pair in together for pair in planted]).reshape(len(CHANGES), EACH).mean(axis=1)
+    found = np.array([pair in together for pair in planted]).reshape(len(CHANGES), each).mean(axis=1)
     shown = np.concatenate([leaf, leaf[sources]])
     false = sum(shown[one] != shown[other] for one, other in together)
     right = sum(pair in together for pair in planted)
-    cells = [
+    return [
+        name,
         *(f"{share:.2f}" for share in found),
         f"{found.mean():.3f}",
         f"{right / max(right + false, 1):.3f}",
         str(false),
     ]
-    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
-    """Print a Markdown table."""
+    """Print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of leaves_1041.npz, leaves_by_plant and leaves_by_disease")
-    folder = parser.parse_args().data
-    print("| images, found by | " + " | ".join(CHANGES) + " | all copies | precision | false pairs |")
-    print("| --- |" + " --: |" * (len(CHANGES) + 3))
-    for name in ("leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"):
-        images, leaf = read(folder, name)
-        for find in (ours, cleanvision):
-            print(measure(f"{name}, {find.__name__}", images, leaf, find), flush=True)
+    parser.add_argument("data", type=Path, help="folder of the sets")
+    parser.add_argument("--sets", nargs="+", default=["leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"])
+    parser.add_argument("--images", type=int, help="so many photographs of each set alone")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    options = parser.parse_args()
+    finders = [ours] if find_spec("cleanvision") is None else [ours, cleanvision]
+    rows = []
+    for name in options.sets:
+        images, leaf = read(options.data, name)
+        images, leaf = images[: options.images], leaf[: options.images]
+        rows += [measure(f"{Path(name).stem}, {find.__name__}", images, leaf, find) for find in finders]
+    columns = ["images, found by", *CHANGES, "all copies", "precision", "false pairs"]
+    keep_table("copies", columns, rows, options.record)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import alternate
+from runs import keep_table
 
 from leaf import networks
 from leaf.exporting import FORMATS, export, with_probabilities
@@ -61,10 +62,11 @@ RUNTIMES: dict[str, Callable[[Path], Ask]] = {"savedmodel": savedmodel, "onnx": 
 
 
 def main() -> None:
-    """Print a Markdown table."""
+    """Print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
     splits = read_table("data/split/splits.csv", ["image", "split"])
     rows = splits.loc[splits["split"] == "test", "image"].to_numpy()[:64]
@@ -72,7 +74,7 @@ def main() -> None:
     beside = companions(options.model)
     keras_model = with_probabilities(networks.load(options.model, beside.sha256), beside.temperature)
     expected = keras_model.predict_on_batch(images)
-    print("| format | largest difference | one image | 64 images |\n| --- | --: | --: | --: |")
+    rows = [["keras", "`models/probabilities.keras`", "0", "", ""]]
     with tempfile.TemporaryDirectory() as folder:
         for form, runtime in RUNTIMES.items():
             path = options.model.with_suffix(".onnx")  # evaluate wrote it
@@ -89,7 +91,9 @@ def main() -> None:
                 )
                 speeds.append(f"{statistics.median(other) / statistics.median(ours):.2f} ×")
             difference = np.abs(ask(images) - expected).max()
-            print(f"| {form} | {difference:.1e} | {' | '.join(speeds)} |", flush=True)
+            rows.append([form, f"`models/{path.name}`", f"{difference:.1e}" if difference else "0", *speeds])
+    rows.append(["codalab", "`models/codalab/`, or a `.zip`", "same labels", "", ""])
+    keep_table("export", ["format", "written to", "largest difference", "one image", "64 images"], rows, options.record)
 
 
 if __name__ == "__main__":

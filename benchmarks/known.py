@@ -5,7 +5,7 @@ measured here: leaves are the test images, cartoons the pictures that `clean` re
 always found; the columns by features and by pixel statistics say what would be seen of a cartoon that was not
 removed). The rest is made here. Whoever chose how many validation images a limit may reject knew the kinds of
 IN_VIEW. The kinds of FRESH, and the photographs of `--leaves FOLDER` (those in the data set left out), came afterwards
-and changed nothing. Prints a Markdown table of the share flagged, by each of the three tests alone and by any, with the
+and changed nothing. The table has the share flagged, by each of the three tests alone and by any, with the
 95 % interval (Wilson) of the last.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from runs import keep_table
 
 from leaf import networks
 from leaf.reading.bounded import read_image
@@ -198,15 +199,15 @@ def interval(flagged: int, count: int) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
     parser.add_argument("--leaves", type=Path, help="a folder of other photographs of leaves")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
     beside = companions(options.model)
     network, detector = networks.load(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)
-    print("| pictures | count | by features | by pixel statistics | as a copy | flagged | 95 % interval |")
-    print("| --- | --: | --: | --: | --: | --: | --: |")
+    rows = []
     for name, images in pictures(int(network.inputs[0].shape[1]), options.leaves).items():
         features = networks.features(network, images)
         flags = [
@@ -215,9 +216,11 @@ def main() -> None:
             ood.reference_mse(images, detector.references) < ood.COPY_MSE,
             ~detector.in_distribution(features, images),
         ]
-        shares = " | ".join(f"{100 * flag.mean():.1f} %" for flag in flags)
-        print(f"| {name} | {len(images)} | {shares} | {interval(int(flags[-1].sum()), len(images))} |")
-    print("\n\\* not looked at when the limits were chosen")
+        shares = [f"{100 * flag.mean():.1f} %" for flag in flags]
+        rows.append([name, str(len(images)), *shares, interval(int(flags[-1].sum()), len(images))])
+    columns = ["pictures", "count", "by features", "by pixel statistics", "as a copy", "flagged", "95 % interval"]
+    keep_table("known", columns, rows, options.record)
+    print("\n* not looked at when the limits were chosen")
 
 
 if __name__ == "__main__":

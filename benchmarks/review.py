@@ -1,7 +1,9 @@
 """How soon `leaf review` shows what is wrong: planted faults found in the first looks, beside chance and confidence.
 
-python benchmarks/review.py                         # drawn leaves: wrong labels, copies and outliers are planted
-python benchmarks/review.py --data ../shared/data   # leaves_1041 with 5 % of its labels flipped, first 100 looks
+python benchmarks/review.py --data ../shared/data
+
+On drawn leaves wrong labels, copies and other pictures are planted; with --data, 5 % of leaves_1041's labels are
+flipped too.
 
 A look is one case of the queue; a fault is found by a case that names its image. Where the queue ends, the images
 follow by confidence, as the page's grid shows them. `confidence` looks at the kept images by the held-out probability
@@ -19,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from runs import keep_table
 
 from leaf import store
 from leaf.drawing import ImageCounts, draw_cartoon, draw_dataset
@@ -145,30 +148,33 @@ def flipped(data: Path) -> tuple[Planted, np.ndarray]:
     return Planted(images, labels, fault), features
 
 
-def show(title: str, planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> None:
-    """Print a table."""
-    print(f"\n{title}: {len(planted.images)} images, {len(table)} cases, the first {count} looks")
-    print("| faults | planted | queue | confidence | chance |\n| --- | --: | --: | --: | --: |")
-    for kind, row in shares(planted, table, order, count).items():
-        number = int((planted.fault == kind).sum() if kind != "all" else (planted.fault != "").sum())
-        print(f"| {kind} | {number} | " + " | ".join(f"{row[way]:.0%}" for way in row) + " |", flush=True)
+def found_rows(title: str, planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> list[list[str]]:
+    """Rows of the table: what the first `count` looks find."""
+    kinds = shares(planted, table, order, count)
+    numbers = [int((planted.fault == kind).sum() if kind != "all" else (planted.fault != "").sum()) for kind in kinds]
+    return [
+        [f"{title}, {count} looks", kind, str(number), *(f"{row[way]:.0%}" for way in row)]
+        for (kind, row), number in zip(kinds.items(), numbers, strict=True)
+    ]
 
 
 def main() -> None:
-    """Print Markdown tables."""
+    """Print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of leaves_1041.npz and MobileNetV2's weights")
     parser.add_argument("--leaves", type=int, default=1000, help="drawn leaves")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
+    planted = plant(options.leaves, 64, options.seed)
+    rows = found_rows(f"{options.leaves:,} drawn leaves", planted, *in_order(planted), len(planted.images) // 10)
     if options.data:
         planted, features = flipped(options.data)
-        show("leaves_1041, frozen MobileNetV2", planted, *in_order(planted, features, known=False), 100)
-        show("leaves_1041, looks", planted, *in_order(planted, known=False), 100)
-        return
-    planted = plant(options.leaves, 64, options.seed)
-    table, order = in_order(planted)
-    show("drawn leaves", planted, table, order, len(planted.images) // 10)
+        for title, given in (("frozen MobileNetV2", (features,)), ("looks", ())):
+            order = in_order(planted, *given, known=False)
+            rows += found_rows(f"leaves_1041, {title}", planted, *order, 100)[:1]
+    columns = ["images", "faults", "planted", "this order", "confidence alone", "chance"]
+    keep_table("review", columns, rows, options.record)
 
 
 if __name__ == "__main__":

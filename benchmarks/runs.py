@@ -29,6 +29,7 @@ from leaf.params import validate
 from leaf.store import read_array, read_json, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLES = Path(__file__).with_name("tables.json")
 _DATA = {"ingest": "data/ingested", "clean": "data/cleaned", "split": "data/split", "balance": "data/balanced"}
 _DONE = "metrics/evaluate.json"
 
@@ -99,6 +100,16 @@ def provenance() -> dict[str, Any]:
         "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy", "scikit-learn")},
         "command": " ".join(["python", *(_plain(word) for word in sys.argv)]),
     }
+
+
+def keep_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], record: bool) -> None:
+    """Print a table; with `record` docs/generate.py puts it, and its `provenance`, where a page names it."""
+    for cells in (columns, ["---"] * len(columns), *rows):
+        print("| " + " | ".join(cells) + " |")
+    if record:
+        kept = json.loads(TABLES.read_text(encoding="utf-8")) if TABLES.exists() else {}
+        kept[name] = {"columns": list(columns), "rows": [list(row) for row in rows], **provenance()}
+        TABLES.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _plain(word: str) -> str:

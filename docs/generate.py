@@ -1,4 +1,4 @@
-"""Write docs/parameters.md, docs/performance.md, the tables of docs/experiments.md and docs/honest.md, and params.yaml.
+"""Write docs/parameters.md, docs/performance.md, the tables of measured figures on other pages, and params.yaml.
 
 python docs/generate.py            # from leaf/params.py, experiments.yaml, and what benchmarks/ measured
 python docs/generate.py --params   # params.yaml too, with the schema's defaults
@@ -99,13 +99,21 @@ def parameters_md() -> str:
 
 
 def filled(page: str, **tables: str) -> str:
-    """A page with its tables written anew between the comments that mark them."""
+    """A page with its tables, these and those of benchmarks/tables.json, anew between the comments that mark them."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
-    for name, table in tables.items():
+    kept = {name: kept_table(table) for name, table in measured("tables").items() if f"<!-- {name} -->\n" in text}
+    for name, table in {**kept, **tables}.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->\n")
         text = before + begin + table + end + after
     return text
+
+
+def kept_table(table: dict[str, Any]) -> str:
+    """A table that a script of benchmarks/ kept, and how it was measured."""
+    lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+    told = f"Measured at commit {table['commit'][:8]} by `{table['command']}`."
+    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", told, ""])
 
 
 def measured(name: str) -> Any:
@@ -122,6 +130,16 @@ def honest_md() -> str:
     """docs/honest.md."""
     tables = [line for result in measured("headline") for line in accuracy_lines(result)]
     return filled("honest", headline="\n".join([*tables, ""]))
+
+
+def use_md() -> str:
+    """docs/use.md."""
+    return filled("use")
+
+
+def review_md() -> str:
+    """docs/review.md."""
+    return filled("review")
 
 
 def accuracy_table() -> str:
@@ -320,10 +338,9 @@ def main() -> None:
     parser.add_argument("--params", action="store_true", help="write params.yaml anew, with the defaults")
     if parser.parse_args().params:
         (ROOT / "params.yaml").write_text(params_yaml(), encoding="utf-8")
-    (ROOT / "docs/parameters.md").write_text(parameters_md(), encoding="utf-8")
-    (ROOT / "docs/experiments.md").write_text(experiments_md(), encoding="utf-8")
-    (ROOT / "docs/honest.md").write_text(honest_md(), encoding="utf-8")
-    (ROOT / "docs/performance.md").write_text(performance_md(), encoding="utf-8")
+    for page in (parameters_md, experiments_md, honest_md, use_md, review_md, performance_md):
+        name = page.__name__.removesuffix("_md")
+        (ROOT / f"docs/{name}.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

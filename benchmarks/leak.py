@@ -1,0 +1,58 @@
+"""What the leak of copies is worth to simple learners on frozen features: `leaf leak` on each set of photographs.
+
+python benchmarks/leak.py ../shared/data
+
+Features are those of MobileNetV2 with ImageNet weights. Five folds; five repeats for the nearest neighbour, two for the
+regression.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from runs import ROOT, keep_table
+
+from leaf.cli.leak import frozen_leak
+from leaf.store import sha256
+
+WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
+REPEATS = {"neighbour": 5, "logistic": 2}
+
+
+def main() -> None:
+    """Print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the sets and of MobileNetV2's weights")
+    parser.add_argument("--sets", nargs="+", default=["leaves_by_plant", "leaves_by_disease", "leaves_1041.npz"])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
+    parser.add_argument("--learners", nargs="+", choices=REPEATS, default=list(REPEATS))
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    options = parser.parse_args()
+    data, rows = options.data.resolve(), []
+    os.chdir(ROOT)  # for the rulings of data/overrides.csv, of which there are none
+    weights = [f"weights={data / WEIGHTS}", f"weights_sha256={sha256(data / WEIGHTS)}", "backbone=mobilenet_v2"]
+    for name in options.sets:
+        for size in options.sizes:
+            if name.endswith(".npz") and size != 96:  # its photographs have 96 pixels
+                continue
+            for learner in options.learners:
+                settings = [f"dataset={data / name}", "classes=auto", f"image_size={size}", *weights]
+                leak, _ = frozen_leak(None, settings, learner, REPEATS[learner])
+                points = [f"{100 * value:+.1f}" for value in (leak.difference, leak.low, leak.high)]
+                rows.append(
+                    [
+                        f"{Path(name).stem}, {leak.images[0]} images, {leak.groups} groups",
+                        learner,
+                        str(size),
+                        f"{leak.leaky:.3f}",
+                        f"{leak.honest:.3f}",
+                        f"{points[0]} ({points[1]} to {points[2]})",
+                        leak.sentence.partition(":")[0],
+                    ]
+                )
+    columns = ["on", "learner", "pixels", "leaky", "honest", "difference (95 %)", "in words"]
+    keep_table("leak", columns, rows, options.record)
+
+
+if __name__ == "__main__":
+    main()
