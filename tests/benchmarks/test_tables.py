@@ -1,0 +1,81 @@
+"""Each script that writes a table of the docs runs at its smallest size; what it measures there is not kept."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leaf.drawing import draw_dataset, scaled, write_npz
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 drawn leaves in an .npz."""
+    file = tmp_path_factory.mktemp("drawn") / "leaves.npz"
+    images, labels = draw_dataset(scaled(100), 80, 1)
+    write_npz(file, images, ["unhealthy" if label else "healthy" for label in labels])
+    return file
+
+
+def rows(script: str, *options: object, cwd: Path = ROOT, **variables: str) -> list[list[str]]:
+    """The cells of the table that `python benchmarks/SCRIPT.py --no-record` prints, without its head."""
+    kept = (ROOT / "benchmarks/tables.json").read_bytes()
+    command = [sys.executable, ROOT / f"benchmarks/{script}.py", *map(str, options), "--no-record"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert (ROOT / "benchmarks/tables.json").read_bytes() == kept
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][1:]
+
+
+def test_planted_faults_are_found_before_chance_finds_them() -> None:
+    everything = rows("review", "--leaves", 120)[0]
+    assert int(everything[3].rstrip("%")) > 2 * int(everything[5].rstrip("%"))
+
+
+@pytest.mark.realdata
+def test_changed_copies_are_found_among_photographs(shared: Path) -> None:
+    found = rows("copies", shared, "--sets", "leaves_by_plant", "--images", 70)[0]
+    assert found[0] == "leaves_by_plant, ours"
+    assert float(found[-3]) > 0.8
+
+
+@pytest.mark.full
+@pytest.mark.realdata
+def test_the_leak_is_measured_by_a_learner(shared: Path) -> None:
+    [row] = rows("leak", shared, "--sets", "leaves_by_disease", "--sizes", 96, "--learners", "neighbour")
+    assert float(row[3]) > float(row[4])
+
+
+@pytest.mark.full
+def test_the_temperature_is_measured_before_and_after(drawn: Path, tmp_path: Path) -> None:
+    small = ("--set", "image_size=32", "--set", "epochs=1", "--set", "backbone=cnn_small", "--seeds", 1, 2)
+    [row] = rows("calibration", "--dataset", drawn, *small, "--work", tmp_path)
+    assert [len(row[place].split(", ")) for place in (2, 3, 4, 5)] == [2, 2, 2, 2]
+
+
+@pytest.mark.full
+def test_memory_and_gradients_of_micro_batches_are_measured(drawn: Path) -> None:
+    pytest.importorskip("jax")
+    table = rows("micro_batch", "--tiny", "--photographs", drawn, KERAS_BACKEND="jax")
+    memory = [float(row[3].split()[0]) for row in table[:5]]
+    assert memory[0] > memory[1] >= memory[2]
+    distances = {(row[0], row[1]): float(row[2]) for row in table[6:]}
+    assert max(distance for (_, mode), distance in distances.items() if mode == "inference") < 1e-4
+    assert min(distance for (_, mode), distance in distances.items() if mode == "training") > 1e-3
+
+
+@pytest.mark.full
+def test_formats_and_other_pictures_are_measured_in_a_finished_run(project) -> None:
+    exported = rows("export", "--repeats", 2, cwd=project.folder)
+    assert [row[0] for row in exported] == ["keras", "savedmodel", "onnx", "litert", "codalab"]
+    assert max(float(row[2]) for row in exported[:4]) < 1e-4
+    flagged = {row[0]: row[5] for row in rows("known", cwd=project.folder)}
+    assert re.fullmatch(r"\d+\.\d %", flagged["noise"])
