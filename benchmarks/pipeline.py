@@ -3,14 +3,13 @@
 In a fresh clone with a cache of its own, so every stage runs. A stage's time goes from its first line to the next
 stage's, DVC's work on its outputs included.
 
-With nothing to do, DVC reads its own files and compares every dependency. The empty pipeline has the same shape: the
-same stages with as many outputs, modules and parameters, all files empty, and commands that make empty files. A second
-one, kept as a detail, lacks the modules and the parameters.
+With nothing to do, DVC reads its own files and compares every dependency. The empty pipeline has the same stages with as
+many outputs, all files empty, and commands that make empty files. A second one, of the same shape, has as many modules
+and parameters as well.
 """
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -132,10 +131,8 @@ def main() -> None:
         empty(bare, whole=True)
         empty(bones, whole=False)
         ours, other, least = in_turn([lambda each=each: repro(each) for each in (project, bare, bones)], idle)
-        ratio = statistics.median(ours) / statistics.median(least)
-        print(f"pipeline_idle: {ratio:.2f} times an empty pipeline without modules and parameters")
-        detail("pipeline_idle", {"to_bones": ratio}, options.record)
-        report(row("pipeline_idle", ours, other, "<= 1.3"), options.record)
+        report(row("pipeline_idle", ours, least, "<= 1.3"), options.record)
+        report(row("pipeline_idle_shape", ours, other, "<= 1.3"), options.record)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ CLAIMS = {
     "train_step_convnext_atto": ("training step, convnext_atto", "the same in PyTorch"),
     "epoch": ("an epoch of `train`", "the bare steps on a ready batch"),
     "pipeline": ("default run: all stages beside training", "the whole run"),
-    "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of the same shape"),
+    "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of as many stages"),
+    "pipeline_idle_shape": ("`dvc repro` with nothing to do", "an empty pipeline with our modules and parameters"),
     "probe": ("1,000 photographs to a scored model by `probe`, all stages", "Keras and scikit-learn, a plain script"),
     "probe_again": ("the same with another split, features kept", "the plain script"),
     "predict": ("`leaf predict`, 1,000 files after start-up", "the bare network"),
@@ -323,7 +324,6 @@ def performance_md(folder: Path = ROOT / "benchmarks") -> str:
     return page.render(
         rows=[(name, *claim, results.get(name)) for name, claim in CLAIMS.items()],
         first_answer=details.get("first_answer"),
-        idle=details.get("pipeline_idle"),
         stages=list(details["pipeline"]["seconds"].items()) if "pipeline" in details else [],
         million=million(slopes, grown),
         sizes=slopes["images"] if slopes else [],

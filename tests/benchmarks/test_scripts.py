@@ -23,7 +23,7 @@ ROWS = {
     ("ingest",): ["ingest_folder", "ingest_grown", "ingest_npz"],
     TOGETHER: ["epoch", "train_step_keras"],
     ("gpu_step",): [],
-    ("pipeline",): ["pipeline", "pipeline_idle"],
+    ("pipeline",): ["pipeline", "pipeline_idle", "pipeline_idle_shape"],
     ("probe",): ["probe", "probe_again"],
     ("predict",): ["page", "predict", "serve"],
     ("slopes",): [],
