@@ -3,8 +3,8 @@
 In a fresh clone with a cache of its own, so every stage runs. A stage's time goes from its first line to the next
 stage's, DVC's work on its outputs included.
 
-With nothing to do, DVC reads its own files and compares every dependency. The empty pipeline has the same stages with as
-many outputs, all files empty, and commands that make empty files. A second one, of the same shape, has as many modules
+With nothing to do, DVC reads its own files and compares every dependency. The empty pipeline has the same stages with
+as many outputs, all files empty, and commands that make empty files. A second one, of the same shape, has as many modules
 and parameters as well.
 """
 
