@@ -4,7 +4,7 @@ In a fresh clone with a cache of its own, so every stage runs. A stage's time go
 stage's, DVC's work on its outputs included.
 
 With nothing to do, DVC reads its own files and compares every dependency. The empty pipeline has the same stages with
-as many outputs, all files empty, and commands that make empty files. A second one, of the same shape, has as many modules
+as many outputs, all files empty, and commands that make empty files. A second one, of the same shape, has our modules
 and parameters as well.
 """
 

@@ -1,0 +1,57 @@
+"""How many test images show a leaf that a training image shows, where a set does not name its leaves but another does.
+
+python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
+
+RUN is a folder in which `ingest`, `clean` and `split` have run. A photograph of it is found in the other set, whose
+leaves are known, where the two differ by less than NEAR; that is told from the distances, among which there is a gap.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from runs import keep_table
+
+from leaf.reading.ingest import ingest
+from leaf.store import read_array, read_table
+
+NEAR = 100.0  # mean squared error at full size, 0..255 squared
+
+
+def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of `images` (N, S, S, 3) the nearest of `others`: its row, and the mean squared error, both (N,)."""
+    flat = others.reshape(len(others), -1).astype(np.float32)
+    squares = np.square(flat).sum(axis=1)
+    rows, errors = np.empty(len(images), int), np.empty(len(images))
+    for place, image in enumerate(images):
+        one = image.ravel().astype(np.float32)
+        distances = squares - 2 * (flat @ one) + one @ one
+        rows[place] = distances.argmin()
+        errors[place] = np.square(flat[rows[place]] - one).mean()
+    return rows, errors
+
+
+def main() -> None:
+    """Print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path(), help="a project in which the data stages have run")
+    parser.add_argument("--leaves", type=Path, required=True, help="a folder with the group of each photograph")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    options = parser.parse_args()
+    images = read_array(options.run / "data/ingested/images.npy")
+    splits = read_table(options.run / "data/split/splits.csv", ["image", "split"], text=["split"])
+    with tempfile.TemporaryDirectory() as folder:
+        index = ingest(options.leaves, Path(folder) / "images.npy", "auto", images.shape[1]).index
+        rows, errors = nearest(images[splits["image"]], np.load(Path(folder) / "images.npy"))
+    found = splits.assign(leaf=index["group"].to_numpy()[rows], error=errors).query("error < @NEAR")
+    test, trained = found[found["split"] == "test"], found[found["split"] == "train"]
+    again = test["leaf"].isin(trained["leaf"])
+    gap = f"{found['error'].max():.0f} to {errors[errors >= NEAR].min():.0f}"
+    columns = ["test images", "found among known leaves", "whose leaf is in training too", "no distance from"]
+    counts = [str((splits["split"] == "test").sum()), str(len(test)), str(again.sum()), gap]
+    keep_table("shared_leaves", columns, [counts], options.record)
+
+
+if __name__ == "__main__":
+    main()
