@@ -47,6 +47,14 @@ def test_changed_copies_are_found_among_photographs(shared: Path) -> None:
     assert float(found[-3]) > 0.8
 
 
+@pytest.mark.realdata
+def test_leaves_that_stand_in_test_and_train_are_counted(project, shared: Path) -> None:
+    """Drawn leaves stand in no set of photographs."""
+    [row] = rows("shared_leaves", "--run", project.folder, "--leaves", shared / "leaves_by_plant")
+    assert int(row[0]) > 20
+    assert row[1:3] == ["0", "0"]
+
+
 @pytest.mark.full
 @pytest.mark.realdata
 def test_the_leak_is_measured_by_a_learner(shared: Path) -> None:
