@@ -136,10 +136,10 @@ def main() -> None:
             write(images, Path(folder))
             sides += [lambda: ours(images, same_photo=True), lambda: by_cleanvision(Path(folder))]
         times = in_turn(sides, repeats)
-    report(row("clean_report", times[0], times[1], ">= 10", memory), options.record)
+    report(row("clean_report", times[0], times[1], ">= 5", memory), options.record)
     if compare:
-        report(row("clean_cleanvision", times[0], times[3], ">= 10"), options.record)
-        report(row("clean_default", times[2], times[3], ">= 1"), options.record)
+        report(row("clean_cleanvision", times[0], times[3], ">= 35"), options.record)
+        report(row("clean_default", times[2], times[3], ">= 4"), options.record)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The clean stage as the set grows: time per image at the largest size against its own first size.
 
 The images are random crops, turns and tints of drawn photographs at 32×32, 3 % of them copies of others, brighter by
-one. The near copies of a sample are checked against all its pairs. `same_photo` is off: above 50,000 images that search
-is left out, which would flatter the large sizes. The memory that counts is what a call adds at its peak.
+one. The near copies of a sample are checked against all its pairs. `same_photo` is off: its time is that of its pairs.
+The memory that counts is what a call adds at its peak.
 """
 
 import statistics
@@ -23,30 +23,37 @@ from leaf.similarity.cleaning import Settings, clean
 from leaf.similarity.decisions import COLUMNS
 from leaf.store import new_array, read_array
 
-# Numbers of images, and different photographs that they are parts of.
-SIZES = {
-    "tiny": ((200, 400), 20),
-    "bench": ((5_000, 20_000, 80_000), 600),
-    "full": ((5_000, 20_000, 80_000, 200_000), 600),
-}
+SIZES = {"tiny": (200, 400), "bench": (5_000, 20_000, 200_000), "full": (5_000, 20_000, 200_000, 500_000)}
+PHOTOGRAPHS, CROPS = 600, 24  # what the images are parts of, and different parts of each
+_BLOCK = 4096  # images drawn at once
 SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
 NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
-def variants(path: Path, count: int, photographs: list[np.ndarray]) -> None:
-    """Write `count` crops, turns and tints of the photographs, uint8 (count, SIDE, SIDE, 3), copies among them."""
+def variants(path: Path, count: int) -> None:
+    """Write `count` crops, turns and tints of photographs, uint8 (count, SIDE, SIDE, 3), copies among them."""
     random = np.random.default_rng(3)
-    with new_array(path, (count, SIDE, SIDE, 3), np.uint8) as out:
-        for place in range(count):
-            if place and random.random() < SHARE:
-                out[place] = np.clip(out[random.integers(place)].astype(int) + 1, 0, 255)
-                continue
-            whole = photographs[random.integers(len(photographs))]
+    parts = []
+    for number in range(PHOTOGRAPHS):
+        whole = draw_leaf(np.random.default_rng([9, number]), 64, number % 2 == 0)
+        for _ in range(CROPS):
             side = int(random.integers(len(whole) // 2, len(whole)))
             top, left = random.integers(0, len(whole) - side + 1, 2)
-            part = cv2.resize(whole[top : top + side, left : left + side], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-            tint = random.uniform(0.8, 1.25, 3) * random.uniform(0.7, 1.3)
-            out[place] = np.clip(np.rot90(part, random.integers(4)) * tint, 0, 255)
+            part = whole[top : top + side, left : left + side]
+            parts.append(cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+    crops = np.stack(parts)
+    with new_array(path, (count, SIDE, SIDE, 3), np.uint8) as out:
+        for start in range(0, count, _BLOCK):
+            block = out[start : start + _BLOCK]
+            tint = random.uniform(0.8, 1.25, (len(block), 1, 1, 3)) * random.uniform(0.7, 1.3, (len(block), 1, 1, 1))
+            chosen = crops[random.integers(len(crops), size=len(block))] * tint.astype(np.float32)
+            turns = random.integers(4, size=len(block))
+            for turn in range(4):
+                chosen[turns == turn] = np.rot90(chosen[turns == turn], turn, (1, 2))
+            block[:] = np.clip(chosen, 0, 255)
+            copies = np.flatnonzero(random.random(len(block)) < SHARE)
+            sources = random.integers(start + len(block), size=len(copies))
+            block[copies] = np.clip(out[sources].astype(np.int16) + 1, 0, 255)
 
 
 def check(images: np.ndarray) -> None:
@@ -64,14 +71,13 @@ def check(images: np.ndarray) -> None:
 def main() -> None:
     """Time the stage at each size, check a sample, report the growth of the time per image."""
     options = arguments(__doc__)
-    counts, photographs = SIZES[options.size]
-    whole = [draw_leaf(np.random.default_rng([9, number]), 64, number % 2 == 0) for number in range(photographs)]
+    counts = SIZES[options.size]
     per_image: dict[int, list[float]] = {}
     memory: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
             path = Path(folder) / f"{count}.npy"
-            variants(path, count, whole)
+            variants(path, count)
             images = read_array(path)
             check(images)
 

@@ -24,6 +24,7 @@ SCRIPTS = (
     "gpu_step",
     "slopes",
 )
+LARGE = ("million",)  # at the size full only
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     options = arguments(__doc__)
     given = ["--size", options.size, *([] if options.record else ["--no-record"])]
     failed = []
-    for name in SCRIPTS:
+    for name in (*SCRIPTS, *(LARGE if options.size == "full" else ())):
         start = time.monotonic()
         print(f"== {name}", flush=True)
         if subprocess.run([sys.executable, Path(__file__).with_name(f"{name}.py"), *given]).returncode:

@@ -36,9 +36,9 @@ def alternate(ours: Callable[[], Any], other: Callable[[], Any], repeats: int = 
     return times[0], times[1]
 
 
-def in_turn(functions: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
-    """Seconds of each run of each function, one after the other, after one run of each that does not count."""
-    for function in functions:
+def in_turn(functions: Sequence[Callable[[], Any]], repeats: int, warm: bool = True) -> list[list[float]]:
+    """Seconds of each run of each function, one after the other; if `warm`, after a run of each that does not count."""
+    for function in functions if warm else ():
         function()
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):

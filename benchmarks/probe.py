@@ -4,7 +4,10 @@ The peer is a plain script: it reads the files with Pillow in a loop, predicts w
 chooses scikit-learn's logistic regression by five folds and scores it; it looks for no copies and no groups, and writes
 no report, heat map or model. Ours is `dvc repro` of every stage, nothing known before: neither run nor features. Then
 `split_seed` changes, and only what depends on it runs, on features that are kept. The photographs are drawn leaves and
-the weights are random, for the times do not depend on them.
+the weights are random, for the times do not depend on them. Nothing is warmed up: a person waits for the first run.
+
+Wanted on two cores that do nothing else: under 60 s for the first, under 15 s for another split; both are printed. The
+ratios, of the plain script's time, stand for them on any machine.
 
 Ultralytics' classify training to the same accuracy is no row: its pretrained weights are to be had from its own server
 alone, and from random weights it would be another contest.
@@ -16,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import alternate, arguments, report, row
+from measure import arguments, in_turn, report, row
 from PIL import Image
 from pipeline import clone, repro
 
@@ -24,7 +27,7 @@ from leaf.drawing import ImageCounts, draw_dataset
 from leaf.experiments import read_experiments
 from leaf.store import read_yaml, sha256
 
-SIZES = {"tiny": (60, 32, 1), "bench": (1000, 96, 3), "full": (1000, 96, 7)}  # photographs, their side, runs
+SIZES = {"tiny": (60, 32, 1), "bench": (1000, 96, 1), "full": (1000, 96, 7)}  # photographs, their side, runs
 PLAIN = """
 import sys
 from pathlib import Path
@@ -77,10 +80,15 @@ def main() -> None:
             command = [sys.executable, "-c", PLAIN, str(folder), str(weights), str(size)]
             subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, check=True, capture_output=True)
 
+        def timed(*more: str) -> None:
+            spent = repro(project, *more)
+            each = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in spent.items())
+            print(f"probe: {sum(spent.values()):.1f} s: {each}", flush=True)
+
         def whole() -> None:
             for kept in (project.parent / "cache").glob("leaf/features/*/*"):
                 kept.unlink()
-            print("probe: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in repro(project, "--force").items()))
+            timed("--force")
 
         seeds = iter(range(100))
 
@@ -88,12 +96,11 @@ def main() -> None:
             params = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
             changed = [f"split_seed: {next(seeds)}" if line.startswith("split_seed:") else line for line in params]
             (project / "params.yaml").write_text("\n".join(changed), encoding="utf-8")
-            repro(project)
+            timed()
 
-        ours, other = alternate(whole, plain, runs)
+        ours, later, other = in_turn((whole, again, plain), runs, warm=False)
         report(row("probe", ours, other, "<= 3"), options.record)
-        later, other = alternate(again, plain, runs)
-        report(row("probe_again", later, other, ">= 1"), options.record)
+        report(row("probe_again", later, other, ">= 1.3"), options.record)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What each further image costs at each stage: time, peak memory, disk. No target; docs/performance.md reads it.
 
 Each stage runs as DVC would run it, at two sizes; the slope is the difference by the difference in images, the rest is
-what a stage costs before its first image. Memory is the process's largest resident set, pages of mapped files
-included, which the system takes back when it needs them. The images are JPEG photographs of drawn leaves in a folder,
-crops and tints of 200; training runs one epoch; `same_photo` is off, as it is in a set of more than 50,000.
+what a stage costs before its first image. Memory is the most that is the process's own at once (RssAnon, looked at
+every 20 ms): pages of mapped files, which the system takes back when it needs them, are left out. The images are JPEG
+photographs of drawn leaves in a folder, crops and tints of 200; training runs one epoch; `same_photo` is off.
 """
 
 import os
@@ -59,17 +59,19 @@ def project(folder: Path, side: int) -> None:
         shutil.copy(ROOT / "data" / name, folder / "data")
 
 
-def run(stage: str, folder: Path) -> tuple[float, float]:
-    """Run one stage: its seconds, and the most memory that it held, in MiB."""
-    start = time.perf_counter()
+def run(command: list[str], folder: Path) -> tuple[float, float]:
+    """Run Python with `command`: its seconds, and the most memory of its own that it held, in MiB."""
+    start, most = time.perf_counter(), 0
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=variables, stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"slopes: stage {stage} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    process = subprocess.Popen([sys.executable, *command], cwd=folder, env=variables, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        for line in Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("RssAnon:"):
+                most = max(most, int(line.split()[1]))
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)[:60]} failed")
+    return time.perf_counter() - start, most / 1024
 
 
 def disk(folder: Path) -> int:
@@ -94,7 +96,7 @@ def main() -> None:
             project(folder, side)
             for stage in stages:
                 before = disk(folder)
-                seconds, memory = run(stage, folder)
+                seconds, memory = run(["-m", f"stages.{stage}"], folder)
                 measured[stage].append((seconds, memory, disk(folder) - before))
     slopes = {}
     for stage, (small, large) in measured.items():

@@ -326,6 +326,7 @@ def performance_md(folder: Path = ROOT / "benchmarks") -> str:
         first_answer=details.get("first_answer"),
         stages=list(details["pipeline"]["seconds"].items()) if "pipeline" in details else [],
         million=million(slopes, grown),
+        real=details.get("million"),
         sizes=slopes["images"] if slopes else [],
         side=slopes["side"] if slopes else 0,
         growth=grown,

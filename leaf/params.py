@@ -161,7 +161,7 @@ class Params(Group):
     same_photo: bool = _key(
         True,
         "true, false",
-        "keep shifted or scaled crops of one photograph in one split, none is removed; up to 50000 images",
+        "keep shifted or scaled crops of one photograph in one split, none is removed; up to 1000000 images",
     )
     conflicts: Literal["report", "drop", "majority"] = _key(
         "report", "report, drop, majority", "copies that bear different labels"

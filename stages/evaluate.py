@@ -44,6 +44,8 @@ def main() -> None:
     model = networks.load("models/model.keras", sha256=run["model_sha256"])
 
     def predict_proba(rows: np.ndarray, temperature: float) -> np.ndarray:
+        if "probe" in run and params.views == 1:  # its features of these images serve the next split, too
+            return networks.kept_probabilities(model, images, rows, temperature)
         blocks = (images[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
         return np.concatenate(
             [networks.probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]

@@ -3,7 +3,7 @@
 from leaf.inference.backbones import is_detector
 from leaf.networks.build import build, build_from_params
 from leaf.networks.detector import calibrate, is_detector_model
-from leaf.networks.kept import frozen_features, kept_features
+from leaf.networks.kept import frozen_features, kept_features, kept_probabilities
 from leaf.networks.prediction import KerasNetwork, features, heatmaps, probabilities
 from leaf.networks.saving import load, save
 from leaf.networks.summary import Summary, summary
@@ -23,6 +23,7 @@ __all__ = [
     "is_detector",
     "is_detector_model",
     "kept_features",
+    "kept_probabilities",
     "load",
     "probabilities",
     "save",

@@ -16,7 +16,7 @@ import xxhash
 
 from leaf import store
 from leaf.networks.build import build
-from leaf.networks.prediction import pooled, predict_padded, submodel
+from leaf.networks.prediction import pooled, predict_padded, softmax, submodel
 
 ROOM = 4 * 2**30  # bytes that all kept features may take; above it the files that were not used for longest go
 _BLOCK = 512  # images of a file
@@ -69,6 +69,14 @@ def kept_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) -> n
             found[places[name]] = features
         _write(block, folder)
     return found
+
+
+def kept_probabilities(
+    model: keras.Model, images: np.ndarray, rows: np.ndarray, temperature: float = 1.0
+) -> np.ndarray:
+    """Give `probabilities` of `rows` of `images`, float64 (len(rows), C): what the head makes of `kept_features`."""
+    normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
+    return softmax(np.asarray(dense(normalization(kept_features(model, images, rows)))), temperature)
 
 
 def backbone_key(model: keras.Model) -> str:

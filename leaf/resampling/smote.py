@@ -21,6 +21,7 @@ Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # of float64 working space
 _EXACT_UP_TO = 10_000  # members; beyond, pixels are averaged to find candidates, and those alone compared in full
+_MOST = 100_000  # members of a class, compared all with all: some minutes and 4 GB; three times as many take hours
 _CANDIDATES = 8  # per neighbour asked for, when they are found on averaged pixels
 _SLICE = 1024  # pixels' channels: 1024 × 128² = 2²⁴, all partial sums of centred uint8 products are exact
 _ROWS = 2048  # images per block of the distance matrix: bounds it at 2048 × members × 8 bytes
@@ -50,7 +51,8 @@ def plan_images(
     as imbalanced-learn does.
 
     Returns `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, float64 `weight` says
-    how far from one to the other (0 for a copy). Raises LeafError where a class is empty or too small for SMOTE.
+    how far from one to the other (0 for a copy). Raises LeafError where a class is empty, or too small or too large for
+    SMOTE.
     """
     order = np.argsort(numbers)  # the plan must not depend on the order of the table's rows
     numbers, labels = np.asarray(numbers)[order], np.asarray(labels)[order]
@@ -75,6 +77,12 @@ def plan_images(
 def _check_members(
     members: list[np.ndarray], missing: np.ndarray, method: Method, classes: Sequence[str], neighbors: int
 ) -> None:
+    largest = max(range(len(classes)), key=lambda label: len(members[label]) if missing[label] else 0)
+    if method == "smote" and missing[largest] and len(members[largest]) > _MOST:
+        raise LeafError(
+            f"balance: smote compares all images of a class with one another, and {classes[largest]} has "
+            f"{len(members[largest])} to train on, more than {_MOST}; set balance to class_weight, which makes none"
+        )
     least = neighbors + 1 if method == "smote" else 1
     small = [
         f"{name} has {len(own)}"

@@ -15,6 +15,7 @@ from leaf.scoring.metrics import (
     predict,
     roc_curve,
     share_interval,
+    thinned,
     worst_pairs,
 )
 
@@ -191,10 +192,10 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     against = [1] if two else np.unique(labels)
     curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in against]
     if two:
-        return pd.DataFrame(dict(zip(("fpr", "tpr"), curves[0], strict=True)))
+        return pd.DataFrame({name: thinned(part) for name, part in zip(("fpr", "tpr"), curves[0], strict=True)})
     fpr = np.unique(np.concatenate([false for false, _ in curves]))
     tpr = np.mean([np.interp(fpr, *curve) for curve in curves], axis=0)
-    return pd.DataFrame({"fpr": np.append(0, fpr), "tpr": np.append(0, tpr)})
+    return pd.DataFrame({"fpr": thinned(np.append(0, fpr)), "tpr": thinned(np.append(0, tpr))})
 
 
 def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:

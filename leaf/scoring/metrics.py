@@ -86,9 +86,16 @@ def _of_two(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
         "roc_auc_low": area_low,
         "roc_auc_high": area_high,
         "brier": float(np.mean(np.square(probabilities - labels))),
-        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "precision_recall": {"recall": recall.tolist(), "precision": precision.tolist()},
+        "roc": {"fpr": thinned(fpr).tolist(), "tpr": thinned(tpr).tolist()},
+        "precision_recall": {"recall": thinned(recall).tolist(), "precision": thinned(precision).tolist()},
     }
+
+
+def thinned(curve: np.ndarray, most: int = 5000) -> np.ndarray:
+    """At most `most` points of a curve (N,), its ends among them: more than a picture or a file can use."""
+    if len(curve) <= most:
+        return curve
+    return curve[np.linspace(0, len(curve) - 1, most).astype(np.int64)]
 
 
 def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

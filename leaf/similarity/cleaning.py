@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from leaf.similarity import outliers
 from leaf.similarity.crops import MOST_IMAGES, AlignedPairs, same_photo_pairs
@@ -58,6 +59,7 @@ class Cleaned:
     warnings: list[str] = field(default_factory=list)
 
 
+@threadpool_limits.wrap(1)  # on products so small BLAS's threads wait for one another: seven times the processor time
 def clean(
     images: np.ndarray,
     index: pd.DataFrame,
@@ -128,7 +130,9 @@ def clean(
         table,
         outliers.ranking_table(rankings),
         _pair_table(exact_pairs, near, crops),
-        _metrics(decisions, settings.classes) | ({"shared_between_splits": len(shared)} if (given != "").any() else {}),
+        _metrics(decisions, settings.classes)
+        | ({"shared_between_splits": len(shared)} if (given != "").any() else {})
+        | ({"same_photo_not_sought": len(to_align)} if too_many else {}),
         rulings,
         _missed(rulings)
         + _shared(shared, given, index["source" if "source" in index else "image"].astype(str).tolist())

@@ -7,7 +7,9 @@ Near copies: the leading components of the block means propose pairs, whole bloc
 decide. The first two are lower bounds of the mean squared error, so no pair is lost.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +23,7 @@ MOST_PAIRS = 20_000_000
 _BASIS_SAMPLE = 2000  # images that the components are computed from; any orthonormal basis keeps the bound
 _COUNT_SAMPLE = 500  # images by which the number of pairs is estimated
 _SLACK = 0.02  # added to the search radius: far above the rounding of float32 means, far below a useful radius
+_STACK = 32  # images whose block means are computed at once
 _BLOCK = 1 << 12  # pairs of block means compared at once: 3 MB
 _ROWS, _COLUMNS = 256, 2048  # points of either side compared at once: their distances fit into a core's cache
 _ROUNDING = 1e-5  # of squared distances in float32, as a share of the largest square
@@ -100,8 +103,14 @@ def block_means(images: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.nd
     plain = np.asarray(images)
     height, width = min(side, plain.shape[1]), min(side, plain.shape[2])
     small = np.empty((len(rows), height, width, plain.shape[3]), np.float32)
-    for place, row in enumerate(rows):
-        cv2.resize(plain[row].astype(np.float32), (width, height), small[place], interpolation=cv2.INTER_AREA)
+
+    def part(start: int) -> None:  # images of equal height, one under the other, share no cell
+        stack = plain[rows[start : start + _STACK]].astype(np.float32).reshape(-1, *plain.shape[2:])
+        cells = small[start : start + _STACK].reshape(-1, *small.shape[2:])
+        cv2.resize(stack, cells.shape[1::-1], cells, interpolation=cv2.INTER_AREA)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(part, range(0, len(rows), _STACK)))
     small /= np.float32(np.sqrt(small[0].size)) if len(small) else np.float32(1)
     return small
 
@@ -210,10 +219,12 @@ def _within(first: np.ndarray, second: np.ndarray | None, radius: float) -> Iter
     # (-2a, a², 1) · (b, 1, b²) = (a - b)²
     rows = np.column_stack([-2 * left, squares[0], np.ones_like(squares[0])])
     columns = np.column_stack([right, np.ones_like(squares[1]), squares[1]]).T
-    gaps, near = np.empty(_ROWS * _COLUMNS, np.float32), np.empty(_ROWS * _COLUMNS, bool)
-    for start in range(0, len(left), _ROWS):
+
+    def part(start: int) -> np.ndarray:
         block = rows[start : start + _ROWS]
         end = high[start + len(block) - 1]
+        gaps, near = np.empty(len(block) * _COLUMNS, np.float32), np.empty(len(block) * _COLUMNS, bool)
+        found = [np.empty((0, 2), np.int64)]
         for begin in range(low[start], end, _COLUMNS):
             stretch = columns[:, begin : min(begin + _COLUMNS, end)]
             count = len(block) * stretch.shape[1]
@@ -223,7 +234,11 @@ def _within(first: np.ndarray, second: np.ndarray | None, radius: float) -> Iter
             i, j = i + start, j + begin
             if second is None:
                 i, j = i[i < j], j[i < j]
-            yield np.stack([order[i], others[j]], axis=1)
+            found.append(np.stack([order[i], others[j]], axis=1))
+        return np.concatenate(found)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(part, range(0, len(left), _ROWS))
 
 
 def _under(small: np.ndarray, pairs: np.ndarray, radius: float, symmetry: str) -> np.ndarray:

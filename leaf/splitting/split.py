@@ -67,7 +67,8 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     unknown = set(given["split"]) - set(SPLITS)
     if unknown:
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
-    table = pd.crosstab(images["group"], images["label"]).reindex(columns=range(classes), fill_value=0)
+    table = images.groupby(["group", "label"]).size().unstack(fill_value=0)
+    table = table.reindex(columns=range(classes), fill_value=0)
     table["key"] = images.groupby("group")["key"].first()
     table["given"] = given.groupby("group")["split"].first()
     table["given"] = table["given"].fillna("")
@@ -95,7 +96,7 @@ def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series
     again = groups.groupby(file_hashes).rank("dense").astype(int).astype(str)
     texts = f"{seed} " + file_hashes + " " + again
     places = texts.map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
-    return places.groupby(groups).transform("min")
+    return groups.map(places.sort_values().groupby(groups).first())  # `min` of text is a call for each group
 
 
 def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
@@ -321,8 +322,8 @@ def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame
     `splits` has `image,split`; `decisions` has `image,group`.
     """
     table = splits.merge(decisions[["image", "group"]], on="image").drop_duplicates(["group", "split"])
-    joined = table.sort_values("split").groupby("group")["split"].agg(" and ".join)
-    shared = joined[table.groupby("group").size() > 1]
+    table = table[table["group"].duplicated(keep=False)]
+    shared = table.sort_values("split").groupby("group")["split"].agg(" and ".join)
     return pd.DataFrame({"group": shared.index, "splits": shared.to_numpy()})
 
 

@@ -27,6 +27,7 @@ ROWS = {
     ("probe",): ["probe", "probe_again"],
     ("predict",): ["page", "predict", "serve"],
     ("slopes",): [],
+    ("million",): [],
 }
 FULL = pytest.mark.full  # the whole pipeline four times
 PEERS = {("clean",): ("cleanvision", ["clean_cleanvision", "clean_default"])}

@@ -44,6 +44,14 @@ def test_an_image_is_computed_once_also_among_others_and_as_float(folder, small,
     np.testing.assert_array_equal(again[9 - ROWS], first)
 
 
+def test_probabilities_of_kept_features_are_the_networks_and_compute_no_image_twice(folder, small, images, computed):
+    expected = networks.probabilities(small, images[ROWS], temperature=2.0)
+    np.testing.assert_allclose(networks.kept_probabilities(small, images, ROWS, 2.0), expected, atol=1e-6)
+    assert computed == [3]
+    kept_features(small, images, ROWS)
+    assert computed == [3]
+
+
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"x" + content[1:], lambda _: b""])
 def test_a_damaged_file_is_computed_anew(folder, small, images, computed, damage):
     first = kept_features(small, images, ROWS)

@@ -83,6 +83,17 @@ def test_a_class_too_small_for_smote_is_refused_with_what_to_change():
     )
 
 
+def test_a_class_too_large_for_smote_is_refused_with_what_to_change(monkeypatch):
+    monkeypatch.setattr("leaf.resampling.smote._MOST", 6)
+    with pytest.raises(LeafError) as caught:
+        plan(np.arange(22), [0] * 15 + [1] * 7)
+    assert str(caught.value) == (
+        "balance: smote compares all images of a class with one another, and unhealthy has 7 to train on, more than 6; "
+        "set balance to class_weight, which makes none"
+    )
+    assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9  # the largest class is never compared
+
+
 def test_one_member_more_is_enough_for_smote():
     assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9
 

@@ -53,6 +53,19 @@ def test_pictures_outside_train_and_asked_are_not_read(images):
         np.testing.assert_array_equal(baseline_probabilities(changed, rows, LABELS[rows], asked)[name], found)
 
 
+def test_of_very_many_images_a_share_is_learnt_from_every_class_among_it(images, monkeypatch):
+    monkeypatch.setattr("leaf.scoring.baselines._MOST", 7)
+    labels = np.append(LABELS[TRAIN][:-1], 2)  # a third class of one image
+    found = baseline_probabilities(images, TRAIN, labels, ASKED)
+    assert found["joint_histogram"].shape == (40, 3)
+    assert (found["joint_histogram"].argmax(axis=1) == LABELS[ASKED]).mean() > 0.9
+    learnt = TRAIN[[*range(0, 40, 6), 20, 39]]  # and the first of each class
+    changed = images.copy()
+    changed[np.setdiff1d(TRAIN, learnt)] = 0
+    again = baseline_probabilities(changed, TRAIN, labels, ASKED)
+    np.testing.assert_array_equal(again["joint_histogram"], found["joint_histogram"])
+
+
 def noisy(images: int, copies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features (images × copies, 40) that hardly tell the labels, in groups of near copies."""
     random = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from leaf.scoring.metrics import (
     expected_calibration_error,
     precision_recall_curve,
     roc_curve,
+    thinned,
     worst_pairs,
 )
 
@@ -86,6 +87,14 @@ def test_each_roc_threshold_gives_its_rates(drawn):
 def test_the_first_roc_threshold_is_finite_and_lets_nothing_pass():
     _, _, thresholds = roc_curve(np.array([0, 1]), np.array([0.5, 1.0]))
     assert 1 < thresholds[0] < np.inf
+
+
+def test_a_curve_of_very_many_points_keeps_its_ends_and_its_form():
+    curve = np.linspace(0, 1, 12_345) ** 2
+    np.testing.assert_array_equal(thinned(curve[:5000]), curve[:5000])
+    short = thinned(curve)
+    assert (len(short), short[0], short[-1]) == (5000, 0, 1)
+    np.testing.assert_allclose(short, np.linspace(0, 1, 5000) ** 2, atol=1e-3)
 
 
 def test_the_precision_recall_curve_is_scikit_learns(drawn):

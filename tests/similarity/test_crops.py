@@ -142,6 +142,7 @@ def test_above_its_limit_the_search_is_left_out_and_that_is_said(
     cleaned = clean(images, index(images), "auto", no_rulings, Settings.from_params(Params()))
     assert cleaned.decisions["group"][9] == 9
     assert cleaned.warnings[0].startswith("same_photo: crops of one photograph were not sought among 12 images")
+    assert cleaned.metrics["same_photo_not_sought"] == 12
 
 
 @pytest.mark.realdata

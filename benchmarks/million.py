@@ -1,0 +1,71 @@
+"""A million images of 32×32, really run: time and peak memory of ingest, clean, split, balance and evaluate.
+
+Each stage runs as DVC would run it, on an .npz of crops, turns and tints of drawn leaves, 3 % of them copies. Memory is
+as in slopes.py, and `same_photo` is off as there. The network is a small CNN that was never trained: what evaluate
+costs does not depend on how right it is. No target; docs/performance.md reads the figures.
+"""
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+from clean_scale import variants
+from measure import arguments, detail
+from slopes import CLASSES, disk, project, run
+
+COUNTS = {"tiny": 600, "bench": 20_000, "full": 1_000_000}
+SIDE = 32
+STAGES = ("ingest", "clean", "split", "balance", "evaluate")
+# Writes what `train` would: a network that nothing was taught.
+UNTRAINED = """
+import numpy
+from leaf import networks, store
+from leaf.params import read_params
+from stages.train import summary
+from leaf.training.trainer import Result
+params, classes = read_params("train"), store.read_classes()
+model = networks.build_from_params(params, len(classes))
+networks.save(model, "models/model.keras")
+best = {"epoch": 1, "validation_accuracy": 0.5}
+store.write_json(summary(model, Result([best], best, "epochs", 1), params, classes), "models/run.json")
+"""
+
+
+def write_npz(folder: Path, count: int) -> None:
+    """The images and their labels in one .npz, nothing of it in memory at once."""
+    path = folder / "data.npy"
+    variants(path, count)
+    labels = folder / "labels.npy"
+    np.save(labels, np.array(CLASSES)[np.arange(count) % 5 // 3])
+    with zipfile.ZipFile(folder / "images.npz", "w", allowZip64=True) as file:
+        for each in (path, labels):
+            file.write(each, each.name)
+            each.unlink()
+
+
+def main() -> None:
+    """Draw the images, run the stages, keep what each took."""
+    options = arguments(__doc__)
+    count = COUNTS[options.size]
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_npz(folder, count)
+        project(folder, SIDE)
+        params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        params |= {"dataset": "images.npz", "balance": "class_weight", "backbone": "cnn_small"}
+        (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        for stage in STAGES:
+            if stage == "evaluate":
+                run(["-c", UNTRAINED], folder)
+            before = disk(folder)
+            seconds, memory = run(["-m", f"stages.{stage}"], folder)
+            found[stage] = {"seconds": seconds, "memory": memory, "disk": disk(folder) - before}
+            print(f"{stage}: {seconds:.1f} s, {memory:.0f} MiB of memory of its own", flush=True)
+    detail("million", {"images": count, "side": SIDE, "stages": found}, options.record and options.size == "full")
+
+
+if __name__ == "__main__":
+    main()
