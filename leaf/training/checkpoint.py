@@ -191,7 +191,11 @@ def fix_seeds(seed: int, deterministic: bool = True) -> None:
     if deterministic and keras.backend.backend() == "jax" and _XLA_FLAG not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAG}".strip()
     keras.backend.clear_session()
+    if keras.backend.backend() != "tensorflow":
+        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # Keras would import it to seed it
     keras.utils.set_random_seed(seed)
+    if sys.modules.get("tensorflow", keras) is None:
+        del sys.modules["tensorflow"]
     if deterministic and keras.backend.backend() == "tensorflow":
         sys.modules["tensorflow"].config.experimental.enable_op_determinism()  # Keras has imported it
 

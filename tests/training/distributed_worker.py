@@ -92,6 +92,7 @@ def main(out: Path) -> None:
     counting(seen)
     read: Counter[int] = Counter()
     counting_reads(read)
+    fix_seeds(0)  # before the processes join, as the stage does: else Keras seeds them
     said: dict[str, Any] = {"refused": refused(), "curves": {}}
     for name, choices in RECIPES.items():
         seen.clear()
@@ -105,6 +106,7 @@ def main(out: Path) -> None:
         said["curves"][name] = [[row[key] for key in keys] for row in result.history]
         if name == "plain":
             said |= {"seen": dict(seen), "read": [read[IMAGES], read[VALIDATION]]}
+    said["imported"] = sorted({"tensorflow", "torch"} & sys.modules.keys())
     out.write_text(json.dumps(said))
 
 
