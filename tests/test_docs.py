@@ -31,7 +31,7 @@ SSH, SLURM = "tests/runner/test_ssh.py::", "tests/runner/test_slurm.py::"
 S3 = "tests/runner/test_remotes.py::test_an_experiment_goes_through_an_s3_remote_to_a_box_and_into_a_fresh_clone"
 ROWS = "tests/benchmarks/test_rows.py::"
 ELSEWHERE = {
-    "python benchmarks/rows.py": ROWS + "test_a_row_of_each_network_and_of_each_choice_trains_and_is_scored",
+    "python benchmarks/rows.py": ROWS + "test_a_row_of_each_kind_of_network_trains_and_is_scored",
     "python benchmarks/accuracy.py": "tests/benchmarks/test_accuracy.py::"
     "test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_first",
     "leaf submit --on pair": "tests/runner/test_pipeline.py::test_one_training_runs_on_two_nodes",
