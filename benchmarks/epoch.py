@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from measure import arguments, detail, report, row
 
@@ -29,8 +30,12 @@ from leaf.training.checkpoint import Checkpoint, locked_checkpoint
 from leaf.training.dataset import Dataset, batches, steps_per_epoch
 from leaf.training.optimizer import compile_model, make_schedule
 
-# (real and synthetic training images, validation images, side, epochs that count); bench is the default run's size
-SIZES = {"tiny": (48, 16, 16, 32, 1), "bench": (315, 83, 73, 96, 5), "full": (2744, 1138, 700, 96, 5)}
+# (network, real and synthetic training images, validation images, side, epochs that count); bench is the default run's
+SIZES = {
+    "tiny": ("cnn_small", 48, 16, 16, 32, 1),
+    "bench": ("convnext_atto", 315, 83, 73, 96, 5),
+    "full": ("convnext_atto", 2744, 1138, 700, 96, 5),
+}
 
 
 def photographs(path: Path, count: int, side: int) -> np.ndarray:
@@ -44,11 +49,11 @@ class Alternation:
     """Follows a training: the seconds of every second epoch, and of the bare work made after it."""
 
     def __init__(
-        self, dataset: Dataset, passes: int, recipe: Recipe, side: int, save: Callable[[Checkpoint], None]
+        self, twin: keras.Model, dataset: Dataset, passes: int, recipe: Recipe, save: Callable[[Checkpoint], None]
     ) -> None:
         self.batch = next(batches(dataset, recipe.batch_size, recipe.seed, 1))
         self.steps, self.passes = steps_per_epoch(len(dataset), recipe.batch_size), passes
-        self.twin = networks.build("convnext_atto", side)
+        self.twin = twin
         compile_model(self.twin, recipe, make_schedule(recipe, 2, self.steps, len(dataset)))
         self.keep, self.kept = save, 0
         self.whole: list[float] = []
@@ -86,7 +91,7 @@ class Alternation:
 def main() -> None:
     """Train with both sides in turn, report the row."""
     options = arguments(__doc__)
-    real, synthetic, held_out, side, counted = SIZES[options.size]
+    network, real, synthetic, held_out, side, counted = SIZES[options.size]
     epochs = 2 * (counted + 1)
     recipe = Recipe.from_params(Params(epochs=epochs, patience=epochs))
     with tempfile.TemporaryDirectory() as name:
@@ -97,9 +102,9 @@ def main() -> None:
         dataset = Dataset(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
         validation = Dataset(images, np.arange(real, real + held_out), labels[real:])
         fix_seeds(recipe.seed)
-        model = networks.build("convnext_atto", side)
+        model, twin = networks.build(network, side), networks.build(network, side)
         with locked_checkpoint("epoch", folder / "state") as checkpoint_file, dvclive_callback(folder / "live") as log:
-            sides = Alternation(dataset, -(-held_out // recipe.batch_size), recipe, side, checkpoint_file.save)
+            sides = Alternation(twin, dataset, -(-held_out // recipe.batch_size), recipe, checkpoint_file.save)
             checkpoint_file.save = sides.save
 
             def on_epoch_end(finished: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from leaf.drawing import draw_dataset, scaled
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/accuracy.py"
-TINY = ("epochs=2", "frozen_epochs=1", "image_size=32", "batch_size=16", "views=1", "near_mse=0", "same_photo=false")
+TINY = ("epochs=1", "frozen_epochs=0", "image_size=32", "batch_size=16", "views=1", "near_mse=0", "same_photo=false")
 
 
 @pytest.fixture(scope="module")
