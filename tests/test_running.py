@@ -77,12 +77,14 @@ def test_a_long_test_without_its_mark_fails_and_a_shared_folder_is_made_once(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["-m", "stages.split"], ["-c", "print(7)"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", ["python -m stages.split", "python -c print(7)", "dvc doctor --no-such", "dvc exp show", "leaf why 1"]
+)
 def test_a_fork_prints_and_ends_as_a_process_of_its_own(programs, tmp_path, command):
     plain = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(CONFTEST.parents[1])}
     said = []
     for variables in (plain, plain | {"COLD": "1"}):
-        done = subprocess.run(["python", *command], cwd=tmp_path, env=variables, capture_output=True, text=True)
+        done = subprocess.run(command.split(), cwd=tmp_path, env=variables, capture_output=True, text=True)
         said.append((done.returncode, done.stdout, done.stderr.splitlines()[-1:]))
     assert said[0] == said[1]
 

@@ -1,8 +1,9 @@
-"""Stages and commands in forks of one process that has imported TensorFlow: importing it takes longer than a small run.
+"""Stages and commands in forks of one process that has imported TensorFlow and DVC: that takes longer than a small run.
 
-`Warm` starts that process and writes the programs `python` and `leaf` into a folder. Where that stands first on PATH, a
-stage or a command of leaf runs in a fork, with its own folder, environment, streams, signals and exit status, and with
-the leaf of its PYTHONPATH. Everything else runs in the real Python, and so does what has COLD in its environment.
+`Warm` starts that process and writes the programs `python`, `leaf` and `dvc` into a folder. Where that stands first on
+PATH, a stage or a command of leaf or DVC runs in a fork, with its own folder, environment, streams, signals and exit
+status, and with the leaf of its PYTHONPATH. Everything else runs in the real Python, and so does what has COLD in its
+environment.
 """
 
 import contextlib
@@ -21,16 +22,19 @@ from pathlib import Path
 
 IMPORTED = ("keras", "pandas", "scipy.stats", "sklearn.linear_model", "sklearn.decomposition", "imblearn.over_sampling")
 IMPORTED += ("cv2", "PIL.Image", "dvclive", "filelock", "jinja2", "pydantic", "tqdm", "typer", "yaml")
-LEAF = str(Path(sys.executable).with_name("leaf"))
+# Of DVC all but pygit2, which asks for HOME as it is imported.
+IMPORTED += ("dvc.cli.parser", "dvc.repo", "dvc.repo.experiments.queue.celery", "dvc.repo.experiments.queue.tempdir")
+IMPORTED += ("dvc.repo.experiments.show", "dvc.repo.plots", "dvc.render.convert", "dvc.repo.metrics.diff")
 PROGRAM = f"""#!{sys.executable} -IS
 import json, os, signal, socket, sys
 
-command = sys.argv[1:] if sys.argv[0].endswith("python") else ["{LEAF}", *sys.argv[1:]]
-warm = command[:1] == ["{LEAF}"] or command[:1] == ["-m"] and command[1].startswith("stages.")
+folder, name = os.path.split(sys.argv[0])
+command = sys.argv[1:] if name == "python" else ["{Path(sys.executable).parent}/" + name, *sys.argv[1:]]
+warm = name != "python" or command[:1] == ["-m"] and command[1].startswith("stages.")
 if not warm or "COLD" in os.environ or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.execv("{sys.executable}", ["{sys.executable}", *command])
 asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-asked.connect(os.path.dirname(sys.argv[0]) + "/socket")
+asked.connect(folder + "/socket")
 socket.send_fds(asked, [json.dumps([os.getcwd(), dict(os.environ), command]).encode()], [0, 1, 2])
 process = int(asked.recv(9) or sys.exit("no fork"))
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,7 +52,7 @@ class Warm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("python", "leaf"):
+        for name in ("python", "leaf", "dvc"):
             (folder / name).write_text(PROGRAM, encoding="utf-8")
             (folder / name).chmod(0o755)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
