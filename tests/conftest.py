@@ -31,7 +31,7 @@ SMALL = {
     "image_size": 32,
     "epochs": 2,
     "batch_size": 64,
-    "backbone": "cnn_small",  # the default network: tests/runner/test_pipeline.py
+    "backbone": "cnn_small",  # the default network: tests/benchmarks/test_rows.py
 }
 
 FLAGS = [
@@ -51,6 +51,13 @@ TOOK: Counter[str] = Counter()  # seconds by the clock of each test, its fixture
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slowest", metavar="FILE", help="write the table of the forty slowest tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """JAX shall compile fast, and what it has compiled in one process of a test it need not compile in the next."""
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 # What goes to one worker: a file for the sake of its fixtures, but two files where they share a Slurm, and a test where
@@ -136,7 +143,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class Clone:
-    """A clone of the project, in which commands run as a person would type them; `programs` stands first on PATH."""
+    """A repository with the project, in which commands run as a person would type them; `programs` is first on PATH."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
@@ -144,9 +151,19 @@ class Clone:
 
     @classmethod
     def made(cls, folder: Path, programs: Path) -> "Clone":
-        """A fresh clone in `folder`, with the changes of the working tree on top, not yet committed."""
+        """One in `folder`, with the changes of the working tree on top, not yet committed.
+
+        It has one commit: `dvc exp run --temp` copies the history, which takes long.
+        """
         self = cls(folder, programs)
-        self.run("git", "clone", "--quiet", str(ROOT), str(folder), cwd=folder.parent)
+        folder.mkdir()
+        self.run("git", "init", "--quiet", "--initial-branch", "main")
+        self.run("git", "remote", "add", "origin", str(ROOT))
+        self.run("git", "config", "user.name", "A Person")
+        self.run("git", "config", "user.email", "person@example.org")
+        self.run("git", "archive", "--output", str(folder.parent / "head.tar"), "HEAD", cwd=ROOT)
+        self.run("tar", "-xf", str(folder.parent / "head.tar"))
+        self.commit("the project")
         changed = self.run("git", "ls-files", "-mo", "--exclude-standard", "-z", cwd=ROOT).stdout.split("\0")
         for name in filter(None, changed):
             target = folder / name
@@ -155,9 +172,6 @@ class Clone:
                 shutil.copy2(ROOT / name, target)
             else:
                 target.unlink(missing_ok=True)
-        self.run("git", "checkout", "--quiet", "-B", "main")
-        self.run("git", "config", "user.name", "A Person")
-        self.run("git", "config", "user.email", "person@example.org")
         return self
 
     def copy(self, folder: Path) -> "Clone":

@@ -19,7 +19,13 @@ from tests.damaged import damaged
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
 SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
-FAMILIES = [name for name in BACKBONES if name not in {f"convnext_{s}" for s in ("small", "base", "large", "xlarge")}]
+# Every night: what takes long to build, or is the code of another one with more layers.
+NIGHTLY = {"convnext_tiny", "efficientnet_v2_b0", "mobilenet", "resnet50", "xception", "cnn_medium", "cnn_large"}
+FAMILIES = [
+    pytest.param(name, marks=pytest.mark.full if name in NIGHTLY else ())
+    for name in BACKBONES
+    if name not in {f"convnext_{size}" for size in ("small", "base", "large", "xlarge")}
+]
 
 
 def random_network(name, side, seed=0):

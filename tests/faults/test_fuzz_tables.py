@@ -93,7 +93,7 @@ def read_rulings(path):
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, **SLOWLY)
+@settings(max_examples=2000, **SLOWLY)
 @given(content=contents())
 def test_thousands_of_changed_rulings_are_read_or_refused_in_one_line(refused_in_one_line, tmp_path, content):
     path = tmp_path / "overrides.csv"
