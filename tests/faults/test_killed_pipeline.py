@@ -14,7 +14,7 @@ MOST = 120  # seconds that each wait may last
 
 OUTPUTS = ["models/model.keras", "models/history.csv", "models/run.json", "data/scored/predictions.csv"]
 OUTPUTS += ["metrics/train.json", "metrics/evaluate.json"]
-LONGER = {"backbone": "cnn_small", "epochs": 30, "patience": 99}  # long enough to be killed in the middle
+LONGER = {"backbone": "cnn_small", "epochs": 15, "patience": 99}  # long enough to be killed in the middle
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def begin(made, command):
 
 
 def resumed_after(said):
-    return [int(epoch) for epoch in re.findall(r"training: resuming after epoch (\d+) of 30", said)]
+    return [int(epoch) for epoch in re.findall(r"training: resuming after epoch (\d+) of 15", said)]
 
 
 def test_dvc_repro_whose_training_was_killed_ends_with_the_same_bytes_when_given_again(fresh, whole):

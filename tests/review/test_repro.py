@@ -12,16 +12,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")
-def copy(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The project that ran, in a folder of its own."""
-    return project.copy(tmp_path_factory.mktemp("ruled") / "project")
-
-
-@pytest.fixture(scope="module")
-def ruled(copy: Any, chromium: Any) -> pd.DataFrame:
+def ruled(project: Any, chromium: Any) -> pd.DataFrame:
     """By keys: two cases dropped, one relabelled, three put into one group in the grid; the index of the images."""
     command = [sys.executable, "-c", "from leaf.cli import main; main()", "review", "--quiet"]
-    process = subprocess.Popen(command, cwd=copy.folder, env=copy.environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, text=True
+    )
     page = chromium.new_page()
     page.set_default_timeout(60_000)
     page.goto(process.stdout.readline().strip())
@@ -44,20 +40,20 @@ def ruled(copy: Any, chromium: Any) -> pd.DataFrame:
     process.terminate()
     assert process.wait(60) == 0
     return pd.read_csv(
-        copy.folder / "data/ingested/index.csv", dtype={"hash": str, "file_hash": str}, keep_default_na=False
+        project.folder / "data/ingested/index.csv", dtype={"hash": str, "file_hash": str}, keep_default_na=False
     )
 
 
 @pytest.fixture(scope="module")
-def repro(copy: Any, ruled: pd.DataFrame) -> str:
+def repro(project: Any, ruled: pd.DataFrame) -> str:
     """What `dvc repro` printed after the rulings."""
-    return copy.run("dvc", "repro").stdout
+    return project.run("dvc", "repro").stdout
 
 
-def test_the_rulings_reach_the_decisions_and_leave_a_trace(copy: Any, ruled: pd.DataFrame, repro: str) -> None:
-    rulings = pd.read_csv(copy.folder / "data/overrides.csv", dtype=str, keep_default_na=False)
+def test_the_rulings_reach_the_decisions_and_leave_a_trace(project: Any, ruled: pd.DataFrame, repro: str) -> None:
+    rulings = pd.read_csv(project.folder / "data/overrides.csv", dtype=str, keep_default_na=False)
     assert sorted(rulings["ruling"]) == ["drop", "drop", "group", "group", "relabel"]
-    decisions = pd.read_csv(copy.folder / "data/cleaned/decisions.csv", keep_default_na=False)
+    decisions = pd.read_csv(project.folder / "data/cleaned/decisions.csv", keep_default_na=False)
     of = {name: decisions[ruled["file_hash"].isin(rows["hash"])] for name, rows in rulings.groupby("ruling")}
     assert set(of["drop"]["reason"]) == {"override"}
     names = {"healthy": 0, "unhealthy": 1}
@@ -67,18 +63,18 @@ def test_the_rulings_reach_the_decisions_and_leave_a_trace(copy: Any, ruled: pd.
     members = decisions[ruled["file_hash"].isin([*joined["hash"], *joined["other"]])]
     assert members["group"].nunique() == 1
     assert members["ruling"].str.contains("group").all()
-    split = pd.read_csv(copy.folder / "data/split/splits.csv")
+    split = pd.read_csv(project.folder / "data/split/splits.csv")
     assert split[split["image"].isin(members["image"])]["split"].nunique() == 1
 
 
-def test_the_run_that_proposed_the_case_is_named(copy: Any, ruled: pd.DataFrame) -> None:
-    rulings = pd.read_csv(copy.folder / "data/overrides.csv", dtype=str)
-    shown = copy.run("git", "show", "HEAD:dvc.lock").stdout
+def test_the_run_that_proposed_the_case_is_named(project: Any, ruled: pd.DataFrame) -> None:
+    rulings = pd.read_csv(project.folder / "data/overrides.csv", dtype=str)
+    shown = project.run("git", "show", "HEAD:dvc.lock").stdout
     assert rulings["run"].nunique() == 1
     assert len(rulings["run"][0]) == 12
     assert "models/model.keras" in shown
 
 
-def test_the_comparison_leaves_out_what_was_ruled(copy: Any, repro: str) -> None:
-    said = copy.run("leaf", "compare", "HEAD", "workspace", "--same-labels").stdout
+def test_the_comparison_leaves_out_what_was_ruled(project: Any, repro: str) -> None:
+    said = project.run("leaf", "compare", "HEAD", "workspace", "--same-labels").stdout
     assert "workspace" in said.splitlines()[0]

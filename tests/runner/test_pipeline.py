@@ -13,16 +13,21 @@ from cluster import Cluster
 from servers import Sshd
 from tiny import Project, run
 
-SMALL = {"drawn": {"images": 208, "size": 32}, "outlier_copies": 4, "image_size": 32, "epochs": 2, "batch_size": 64}
 ENGINES = ("local", "ssh", "slurm")
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def small(clone: Callable[[str], Any], programs: Path, sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def engines(
+    clone: Callable[[str], Any],
+    small: dict[str, Any],
+    programs: Path,
+    sshd: Sshd,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Project:
     """A clone at the small size, with an origin, a DVC remote and a target for each engine; nothing has run."""
     made = clone("engines")
-    made.set(**SMALL)
+    made.set(**small)
     home = tmp_path_factory.mktemp("targets")
     project = Project(made.folder, home / "slurm")
     run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
@@ -48,12 +53,12 @@ def small(clone: Callable[[str], Any], programs: Path, sshd: Sshd, tmp_path_fact
 
 
 @pytest.fixture(scope="module")
-def everywhere(small: Project, cluster: Cluster) -> Project:
+def everywhere(engines: Project, cluster: Cluster) -> Project:
     """The same experiment on all engines, side by side, fetched."""
     for engine in ENGINES:
-        small.leaf("submit", "--on", engine, "--name", engine, "-S", "drawn.seed=5")
-    fetched(small, *ENGINES)
-    return small
+        engines.leaf("submit", "--on", engine, "--name", engine, "-S", "drawn.seed=5")
+    fetched(engines, *ENGINES)
+    return engines
 
 
 def fetched(project: Project, *names: str) -> None:
@@ -84,7 +89,7 @@ def test_dvc_lists_them_and_takes_one_over_with_its_model(everywhere: Project) -
 
 
 def test_one_training_runs_on_two_nodes(everywhere: Project) -> None:
-    settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel", "-S", "backbone=cnn_small"]
+    settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel"]
     everywhere.leaf("submit", "--on", "pair", "--name", "pair", *settings)
     fetched(everywhere, "pair")
     assert "2 epochs on 2 devices" in everywhere.leaf("logs", "pair")

@@ -92,6 +92,7 @@ def main(out: Path) -> None:
     counting(seen)
     read: Counter[int] = Counter()
     counting_reads(read)
+    fix_seeds(0)  # before the processes join, as the stage does: else Keras seeds them
     said: dict[str, Any] = {"refused": refused(), "curves": {}}
     for name, choices in RECIPES.items():
         seen.clear()

@@ -109,8 +109,8 @@ def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
 
 @pytest.fixture(scope="module", params=["autoencoder", "gan"])
 def whole(request, leaves):
-    """A detector's name, the network that five uninterrupted epochs gave, and their result."""
-    return request.param, *_fit(request.param, leaves, 5)
+    """A detector's name, the network that three uninterrupted epochs gave, and their result."""
+    return request.param, *_fit(request.param, leaves, 3)
 
 
 @pytest.mark.slow
@@ -125,9 +125,9 @@ def test_a_detector_that_was_killed_ends_with_the_same_bytes(whole, leaves, tmp_
             raise KilledError
 
     with pytest.raises(KilledError), locked_checkpoint("run", tmp_path) as checkpoint_file:
-        _fit(name, leaves, 5, checkpoint_file, kill)
+        _fit(name, leaves, 3, checkpoint_file, kill)
     with locked_checkpoint("run", tmp_path) as checkpoint_file:
-        resumed, again = _fit(name, leaves, 5, checkpoint_file)
+        resumed, again = _fit(name, leaves, 3, checkpoint_file)
     save(model, tmp_path / "whole.keras")
     save(resumed, tmp_path / "resumed.keras")
     assert again.history == result.history
