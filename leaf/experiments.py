@@ -161,8 +161,8 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
         >>> model.predict("/home/me/new_leaf.jpg")
     """
     chosen = {**experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **settings, "dataset": str(Path(dataset).resolve())}
-    for key in chosen.keys() & {"labels", "weights"}:
-        if Path(chosen[key]).is_file():
+    for key in chosen.keys() & {"labels", "masks", "weights"}:
+        if Path(chosen[key]).exists():
             chosen[key] = str(Path(chosen[key]).resolve())
             if key == "weights":
                 chosen.setdefault("weights_sha256", sha256(chosen[key]))
@@ -188,7 +188,8 @@ def new_project(folder: str | Path, values: params.Params) -> None:
         raise LeafError(f"{folder}: holds other files; valid: a new folder, or one of an earlier fit")
     if folder.resolve() == PROJECT:
         raise LeafError(f"{folder}: is the project itself; valid: a folder of its own")
-    shutil.copytree(PROJECT / "data/references", folder / "data/references", dirs_exist_ok=True)
+    for name in ("data/references", "data/masks"):
+        shutil.copytree(PROJECT / name, folder / name, dirs_exist_ok=True)
     for name in (params.PIPELINE_FILE, "data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
         shutil.copy(PROJECT / name, folder / name)
     with replacing(folder / params.PARAMS_FILE) as partial:

@@ -77,6 +77,11 @@ class Augmentation(Group):
     flip: Literal["none", "horizontal", "vertical", "both"] = _key(
         "both", "none, horizontal, vertical, both", "mirror at random"
     )
+    background: Literal["keep", "swap"] = _key(
+        "keep",
+        "keep, swap",
+        "swap: half of the images get another one's ground around the leaf; by masks, else by GrabCut (Rother 2004)",
+    )
     rotation: Number = _key(0, "degrees, {}", "turn at random by up to so much, either way", ge=0, le=180)
     zoom: Fraction = _key(0, "a fraction from 0, below 1", "zoom at random in or out by up to so much")
     translation: Fraction = _key(0, "a fraction from 0, below 1", "shift at random by up to so much of the side")
@@ -105,6 +110,12 @@ class Params(Group):
         "data/labels.csv",
         "a CSV or TSV table with a column that names the file, and any of label, group, split",
         "what is known of each photograph of a folder, where the folders do not say it; without rows it says nothing",
+        min_length=1,
+    )
+    masks: str = _key(
+        "data/masks",
+        "a folder of images with the names of the photographs, white on the leaf; where it is empty nothing is known",
+        "where the leaf is in each photograph, for augmentation.background and leaf audit",
         min_length=1,
     )
     group_by: Literal["none", "folder"] = _key(
@@ -293,6 +304,11 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         raise LeafError(
             f"{name}: optimizer: lbfgs fits the head alone, to features of the images as they are; valid with it: "
             "freeze_depth: all, dropout: 0, distribution: none, augmentation.flip: none and no other augmentation"
+        )
+    if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
+        raise LeafError(
+            f"{name}: augmentation.background: swap, and where the leaf is in an image made by balance: "
+            f"{params.balance} is not known; valid with it: balance: none, class_weight"
         )
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")

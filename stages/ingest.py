@@ -1,6 +1,7 @@
 """Stage ingest: read the data set once, write its images as one array and a table about them."""
 
 from collections import defaultdict
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -8,12 +9,14 @@ from leaf.errors import LeafError, one_line_errors
 from leaf.experiments import told_what_to_paste
 from leaf.params import read_params
 from leaf.reading import Ingested, ingest
-from leaf.store import cache_folder, write_json, write_table
+from leaf.reading.folder import read_masks
+from leaf.store import cache_folder, write_array, write_json, write_table
 
 IMAGES = "data/ingested/images.npy"
 INDEX = "data/ingested/index.csv"
 CLASSES = "data/ingested/classes.csv"
 UNREADABLE = "data/ingested/unreadable.csv"
+MASKS = "data/ingested/masks.npy"
 METRICS = "metrics/ingest.json"
 
 
@@ -39,6 +42,8 @@ def main() -> None:
             )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None
+    masks = read_masks(Path(params.masks), result.index["source"].astype(str).tolist(), params.image_size, params.fit)
+    write_array(masks, MASKS)
     write_table(result.index, INDEX)
     write_table(result.classes, CLASSES)
     write_table(result.unreadable, UNREADABLE)
@@ -49,6 +54,8 @@ def main() -> None:
         f"read {len(result.index)} images from {params.dataset}: "
         f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {side}×{side}, {result.dtype}"
     )
+    if len(masks):
+        print(f"masks of {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")
     _print_remarks(result)
 
 

@@ -1,5 +1,6 @@
 """Fit the network, keep the best epoch: models/model.keras, history.csv, run.json and DVCLive's curves."""
 
+import hashlib
 import math
 import sys
 import time
@@ -39,7 +40,7 @@ def main() -> None:
     status = run_on_all_nodes("stages.train", recipe.distribution)
     if status is not None:
         sys.exit(status)
-    dataset, validation = read_datasets(len(classes))
+    dataset, validation = read_datasets(len(classes), params.augmentation.background == "swap")
     fix_seeds(params.seed, params.deterministic)
     devices = set_up_distribution(recipe)
     model = networks.build_from_params(params, len(classes))
@@ -47,6 +48,7 @@ def main() -> None:
         "recipe": asdict(recipe),
         "network": model.to_json(),
         "data": {name: store.sha256(name) for name in FILES},
+        "masks": None if dataset.masks is None else hashlib.sha256(dataset.masks.data).hexdigest(),
         "precision": params.precision,
         "versions": versions(),
         "devices": devices,

@@ -173,30 +173,38 @@ def _background(image: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     return joint_histograms(around[None, None], np.zeros(1, int))[0]
 
 
-def in_files(folder: Path | None, sources: Sequence[str], known: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
-    """Describe image files by what lies about the pixels: float (N, D) each, nan where a file does not say it.
+def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """What lies about the pixels of image files, of each: `bytes`, `jpeg` (kind and quality of compression), `camera`
+    and `date`; and `width` and `height` where they are known.
 
-    `sources` are paths under `folder`, or numbers of images in one file where `folder` is None, which have neither
-    name nor bytes. `known`: columns of the data set's table; `camera` and `date` go before the file's own, `width` and
-    `height` are the photograph's.
+    `sources` are paths under `folder`, or numbers of images in one file where `folder` is None, which say nothing.
+    `known`: columns of the data set's table; `camera` and `date` go before the file's own EXIF, whose dates are written
+    as 2021-05-06 12:30:00. What is not said is "", bytes are nan.
     """
     files = [_described(folder / source) for source in sources] if folder else [{} for _ in sources]
-    columns = {key: [each.get(key, "") for each in files] for key in ("camera", "date", "jpeg")}
-    for key in ("camera", "date"):
-        columns[key] = [given or found for given, found in zip(known.get(key, columns[key]), columns[key], strict=True)]
+    facts: dict[str, list[Any]] = {"bytes": [each.get("bytes", np.nan) for each in files]}
+    for key in ("jpeg", "camera", "date"):
+        found = [each.get(key, "") for each in files]
+        given = ["" if text != text else str(text) for text in known.get(key, found)]  # nan is no date
+        facts[key] = [one or other for one, other in zip(given, found, strict=True)]
+    return facts | {key: list(known[key]) for key in ("width", "height") if key in known}
+
+
+def in_files(facts: Mapping[str, Sequence[Any]], sources: Sequence[str]) -> dict[str, np.ndarray]:
+    """Describe image files by their `file_facts` and their names: float (N, D) each, nan where nothing is said."""
     names = [Path(source).stem for source in sources]
     order = np.empty(len(names), int)
     order[sorted(range(len(names)), key=lambda place: _natural(names[place]))] = np.arange(len(names))
     found = {
-        "file_size": np.array([[each.get("bytes", np.nan)] for each in files]),
-        "jpeg": _one_hot(columns["jpeg"]),
-        "camera": _one_hot(columns["camera"]),
-        "date": np.array([_when(date) for date in columns["date"]]),
+        "file_size": np.array(facts["bytes"])[:, None],
+        "jpeg": _one_hot(facts["jpeg"]),
+        "camera": _one_hot(facts["camera"]),
+        "date": np.array([_when(date) for date in facts["date"]]),
         "order": order[:, None],
     }
-    if {"width", "height"} <= known.keys():
-        found["dimensions"] = np.stack([known["width"], known["height"]], axis=1)
-    if folder:
+    if {"width", "height"} <= facts.keys():
+        found["dimensions"] = np.stack([facts["width"], facts["height"]], axis=1)
+    if np.isfinite(found["file_size"]).any():  # in one file for all, a name is a number
         found["name"] = _letters(names)
     return {name: values.astype(np.float32) for name, values in found.items()}
 
@@ -213,13 +221,14 @@ def _described(path: Path) -> dict[str, Any]:
                 f"{image.format} {image.mode} {quality} {image.info.get('progressive', '')} {image.info.get('dpi', '')}"
             )
             camera = " ".join(str(exif.get(key, "")) for key in (0x010F, 0x0110)).strip("\0 ")
-            return {"bytes": path.stat().st_size, "camera": camera, "date": str(taken), "jpeg": marks}
+            date = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", str(taken).strip("\0 "))
+            return {"bytes": path.stat().st_size, "camera": camera, "date": date, "jpeg": marks}
     except (OSError, ValueError, SyntaxError):  # what Pillow raises for odd files
         return {}
 
 
 def _when(text: str) -> list[float]:
-    """Day and hour of a date as EXIF (2021:05:06 12:30:00) or a table (2021-05-06) writes it; nan for others."""
+    """Day and hour of a date (2021-05-06 12:30:00, 2021-05-06); nan for others."""
     parts = [int(part) for part in re.findall(r"\d+", text)]
     try:
         year, month, day, hour, minute = (*parts, 0, 0)[:5]

@@ -3,7 +3,7 @@
 A linear head on features that do not learn is fitted anew for each question, so that one takes about a second.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,9 @@ FLAG_FOLDS = 3
 
 @dataclass(frozen=True)
 class Transport:
-    """Accuracy on the images of one value: learned in folds with the others of it, and without any of it.
+    """Accuracy on the images of one value: learned with others of it, and without any of it.
 
-    `drop` = inside − outside, its interval from the same images judged both ways.
+    `drop` = inside − outside, of the images judged both ways, and its interval from them.
     """
 
     inside: Score
@@ -32,36 +32,53 @@ class Transport:
     images: int
 
 
-def transport(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
-) -> dict[str, Transport]:
-    """Leave out each value of a column in turn, the commonest `MOST` of those with two classes known elsewhere.
+def left_out(
+    labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each value of a column in turn, the commonest `MOST` of those with two classes known elsewhere.
 
-    `features` float (N, D), `labels` int (N,), `groups` (N,), `values` (N,), "" where nothing is said: such an image is
-    learned from and never left out. A group that lies in several values is not learned from when one of them is out.
-    Only images whose class stands elsewhere too are judged.
+    `labels` int (N,), `groups` (N,), `values` (N,), "" where nothing is said: such an image is learned from and never
+    left out. Gives the value, which images to learn from and which to judge, bool (N,) each. A group that lies in
+    several values is not learned from when one of them is out. Only images whose class stands elsewhere are judged.
     """
     said = np.array([str(value) for value in values])
     names, counts = np.unique(said[said != ""], return_counts=True)
-    inside = held_out("held", features, labels, groups).argmax(axis=1) == labels
-    found: dict[str, Transport] = {}
+    found = 0
     for name in names[np.argsort(-counts, kind="stable")].tolist():
         out = said == name
         learn = ~np.isin(groups, groups[out])
         judged = out & np.isin(labels, labels[learn])
-        if judged.sum() < FEW or len(np.unique(labels[judged])) < 2 or len(found) == MOST:
-            continue
+        if judged.sum() >= FEW and len(np.unique(labels[judged])) > 1 and found < MOST:
+            found += 1
+            yield name, learn, judged
+
+
+def transport(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
+) -> dict[str, Transport]:
+    """Judge each value of a column by a linear head that learned from none of it, see `left_out`.
+
+    `features` float (N, D).
+    """
+    inside = held_out("held", features, labels, groups).argmax(axis=1) == labels
+    found: dict[str, Transport] = {}
+    for name, learn, judged in left_out(labels, groups, values):
         classes = np.unique(labels[learn])
         shares = LEARNERS["held"](features[learn], labels[learn], features[judged])
         outside = classes[shares.argmax(axis=1)] == labels[judged]
-        of = groups[judged]
-        found[name] = Transport(
-            score(inside[judged], of),
-            score(outside, of),
-            difference(inside[judged], outside, of),
-            int(judged.sum()),
-        )
+        found[name] = compared(inside[judged], outside, groups[judged])
     return found
+
+
+def compared(inside: np.ndarray, outside: np.ndarray, groups: np.ndarray) -> Transport:
+    """Which images (N,) were right, judged both ways; `inside` nan where one was learned from."""
+    both = ~np.isnan(inside.astype(float))
+    return Transport(
+        score(inside[both], groups[both]),
+        score(outside, groups),
+        difference(inside[both], outside[both], groups[both]),
+        len(outside),
+    )
 
 
 def backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
@@ -91,38 +108,55 @@ def new_classes(
 ) -> dict[str, dict[str, NewClass]]:
     """Leave each class out in turn, the `MOST` commonest, and ask `FLAGS` about its images: by class, and by flag.
 
-    Arguments as of `transport`. The known images are scored in folds that keep groups whole.
+    Arguments as of `transport`, see `noticed`.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-    from threadpoolctl import threadpool_limits
-
     counts = np.bincount(labels, minlength=len(names))
     found: dict[str, dict[str, NewClass]] = {}
     for label in np.argsort(-counts, kind="stable")[:MOST].tolist():
         new, known = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
-        if counts[label] < FEW or len(known) < 2 * FLAG_FOLDS:
-            continue
-        several = len(np.unique(labels[known])) > 1  # a head of one class has no energy
-        flags = [flag for flag in FLAGS if several or flag != "energy"]
-        inside = {flag: np.empty(len(known)) for flag in flags}
-        outside = {flag: np.zeros(len(new)) for flag in flags}
-        parts = StratifiedGroupKFold(FLAG_FOLDS, shuffle=True, random_state=seed)
-        for train, test in parts.split(known, labels[known], groups[known]):
-            learned = known[train][~np.isin(groups[known[train]], groups[new])]
-            asked = features[np.concatenate([known[test], new])]
-            for flag in flags:
-                with threadpool_limits(1):  # as for `linear_head`
-                    scores = FLAGS[flag](features[learned], labels[learned], asked)
-                inside[flag][test] = scores[: len(test)]
-                outside[flag] += scores[len(test) :] / FLAG_FOLDS
-        found[names[label]] = {
-            flag: NewClass(
-                score(outside[flag] > np.quantile(inside[flag], 1 - FALSE_ALARMS), groups[new]),
-                _area(inside[flag], outside[flag], groups[known], groups[new]),
-            )
-            for flag in flags
-        }
+        if counts[label] >= FEW and len(known) >= 2 * FLAG_FOLDS:
+            of = features[known], labels[known], groups[known]
+            found[names[label]] = noticed(*of, features[new], groups[new], seed)
     return found
+
+
+def noticed(
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    new: np.ndarray,
+    new_groups: np.ndarray,
+    seed: int = 0,
+) -> dict[str, NewClass]:
+    """Ask `FLAGS` about the features of images of a new kind, `new` (M, D), beside known ones; by flag.
+
+    The known images are scored in folds that keep groups whole, the new ones where their group was not learned from.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+    from threadpoolctl import threadpool_limits
+
+    several = len(np.unique(labels)) > 1  # a head of one class has no energy
+    flags = [flag for flag in FLAGS if several or flag != "energy"]
+    inside = {flag: np.empty(len(features)) for flag in flags}
+    outside = {flag: np.zeros(len(new)) for flag in flags}
+    times = np.zeros(len(new))
+    parts = StratifiedGroupKFold(FLAG_FOLDS, shuffle=True, random_state=seed)
+    for train, test in parts.split(features, labels, groups):
+        apart = ~np.isin(new_groups, groups[train])
+        times += apart
+        asked = np.concatenate([features[test], new[apart]])
+        for flag in flags:
+            with threadpool_limits(1):  # as for `linear_head`
+                scores = FLAGS[flag](features[train], labels[train], asked)
+            inside[flag][test] = scores[: len(test)]
+            outside[flag][apart] += scores[len(test) :]
+    return {
+        flag: NewClass(
+            score(outside[flag] / times > np.quantile(inside[flag], 1 - FALSE_ALARMS), new_groups),
+            _area(inside[flag], outside[flag] / times, groups, new_groups),
+        )
+        for flag in flags
+    }
 
 
 def _mahalanobis(train: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:  # noqa: ARG001

@@ -1,7 +1,8 @@
 """`leaf audit`: what else the model could be reading, and whether what it learned holds elsewhere."""
 
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +13,22 @@ import pandas as pd
 import typer
 
 from leaf import params, store
-from leaf.audit.shortcuts import altered, difference, find_shortcuts, in_files, in_pixels, score
-from leaf.audit.transport import backgrounds, new_classes, transport
+from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, score
+from leaf.audit.transport import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
 from leaf.cli.labels import suspicious
 from leaf.cli.leak import features_of, measure_leak
 from leaf.cli.run import run_rows
 from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings
 from leaf.params import Params
+from leaf.reading.folder import read_masks
 from leaf.reading.tables import COLUMNS, KEPT, Finder
 from leaf.report.audit import certificate
 from leaf.report.run import Run, read_run
-from leaf.revisions import reader
+from leaf.revisions import PREDICTIONS, reader, table
 from leaf.scoring.baselines import cross_validated, held_out
 from leaf.serving import ood
+from leaf.similarity.groups import components
 
 app = typer.Typer()
 
@@ -35,7 +38,9 @@ _NEEDED = (
     "data/ingested/images.npy",
     "data/ingested/index.csv",
     "data/ingested/classes.csv",
+    "data/ingested/masks.npy",
     "data/cleaned/decisions.csv",
+    "data/cleaned/pairs.csv",
     "data/split/splits.csv",
     "data/scored/predictions.csv",
     "data/scored/scores.json",
@@ -49,25 +54,35 @@ _NETWORK_IMAGES = 2000  # of the test split, at most, are shown to the network c
 _HEATMAPS = 100
 
 
-def audit(root: Path, by: str | None = None, masks: Path | None = None) -> dict[str, Any]:
+TrainWithout = Callable[[str, pd.DataFrame, list[str]], pd.DataFrame]
+"""Trains without a value: from its name, the table of labels that says so and the classes; gives the predictions."""
+
+
+def audit(
+    root: Path, by: str | None = None, masks: Path | None = None, trained: TrainWithout | None = None
+) -> dict[str, Any]:
     """Ask everything of the finished run under `root`; returns what metrics/audit.json holds, see docs/honest.md.
 
-    Raises LeafError where there is no finished run, no column `by`, or no mask in the folder `masks`.
+    `trained` trains anew without each value of a column, in place of the linear head. Raises LeafError where there is
+    no finished run, no column `by`, or no mask in the folder `masks`.
     """
     recipe = params.load(root / params.PARAMS_FILE)
     run = read_run(root, params.flatten(recipe.model_dump()))
     chosen = run.index.merge(run.decisions[["image", "label", "kept", "group"]], on="image", suffixes=("_given", ""))
     given = chosen["group_given"].fillna("").astype(str)
     chosen = chosen[chosen["kept"].eq(1)].reset_index(drop=True)
+    folder = Path(recipe.dataset) if Path(recipe.dataset).is_dir() else None
+    sources = chosen["source"].astype(str).tolist()
+    facts = file_facts(folder, sources, {str(key): chosen[key].tolist() for key in chosen})
+    for key in ("camera", "date"):  # of the table, or of the files
+        chosen = chosen.assign(**{key: facts[key]}) if any(facts[key]) else chosen.drop(columns=key, errors="ignore")
     columns = _columns(chosen) if by is None else {by: _column(by, chosen, recipe)}
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
-    shapes = _masks(masks, chosen["source"].tolist(), run.images.shape[1]) if masks else None
+    shapes = _masks(root, masks, sources, rows, recipe)
 
     typer.echo(f"{len(chosen)} images in {len(np.unique(groups))} groups: what tells the label?", err=True)
     pixels = in_pixels(run.images, rows, shapes)
-    folder = Path(recipe.dataset) if Path(recipe.dataset).is_dir() else None
-    described = pixels | in_files(folder, chosen["source"].tolist(), {str(key): chosen[key].tolist() for key in chosen})
-    shortcuts = find_shortcuts(described, labels, groups)
+    shortcuts = find_shortcuts(pixels | in_files(facts, sources), labels, groups)
     largest = labels == np.bincount(labels).argmax()
     found: dict[str, Any] = {
         "images": len(chosen),
@@ -90,16 +105,26 @@ def audit(root: Path, by: str | None = None, masks: Path | None = None) -> dict[
     features, found["features"] = features_of(recipe, run.images, rows)
     typer.echo("does it hold elsewhere?", err=True)
     found["guessed"] = not columns
+    found["not_said"] = [name for name in KEPT if name not in chosen]
+    found["trained"] = trained is not None
     columns = columns or {"background": backgrounds(pixels["frame"])}
     found["transport"] = {
-        name: {value: asdict(one) for value, one in transport(features, labels, groups, values).items()}
+        name: {
+            value: asdict(one)
+            for value, one in (
+                _trained_anew(name, values, run, chosen, trained)
+                if trained
+                else transport(features, labels, groups, values)
+            ).items()
+        }
         for name, values in columns.items()
     }
     found["new_class"] = {
-        name: asdict(flags["mahalanobis"])
-        | {"others": {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}}
-        for name, flags in new_classes(features, labels, groups, run.classes).items()
+        name: _by_flag(flags) for name, flags in new_classes(features, labels, groups, run.classes).items()
     }
+    if shapes is not None:
+        found["without_leaf"] = _without_leaf(recipe, run.images, chosen, shapes, features)
+    found["given_splits"] = _shared(run)
     found |= _leaks_and_labels(features, labels, groups)
     found["groups_given"] = {"without": int(given.eq("").sum()), "of": len(given)}
     found["conflicts"] = int(run.decisions.groupby("group")["label"].nunique().gt(1).sum())
@@ -107,12 +132,15 @@ def audit(root: Path, by: str | None = None, masks: Path | None = None) -> dict[
 
 
 def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
-    """The columns of the data set's own table that part the images; of a date the month."""
+    """The columns `KEPT` that part the images; of dates the months, or the days where all are of one month."""
     found = {}
     for name in KEPT:
         if name in chosen:
             values = chosen[name].fillna("").astype(str)
-            found[name] = (values.str[:7] if name == "date" else values).tolist()
+            if name == "date":
+                months = values.str[:7]
+                values = months if months[months != ""].nunique() > 1 else values.str[:10]
+            found[name] = values.tolist()
     return {name: values for name, values in found.items() if len(set(values) - {""}) > 1}
 
 
@@ -133,22 +161,90 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
                 file: value for cell, value in table[[files[0], name]].to_numpy().tolist() for file in finder.find(cell)
             }
             return [said.get(source, "") for source in chosen["source"]]
-    raise LeafError(
-        f"--by {name}: no such column; valid: {', '.join(sorted(seen)) or 'none, no table names the files'}"
-    )
+    missing = "no such column, and no photograph's EXIF says it" if name in ("camera", "date") else "no such column"
+    raise LeafError(f"--by {name}: {missing}; valid: {', '.join(sorted(seen)) or 'none, no table names the files'}")
 
 
-def _masks(folder: Path, sources: Sequence[str], size: int) -> np.ndarray:
-    """Which pixels are leaf, bool (N, S, S), by the PNGs in `folder` with the names of the photographs."""
-    from leaf.reading.decode import decode
+def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.ndarray, recipe: Params) -> Any:
+    """Where the leaf is, bool (N, S, S), by the masks in `folder`, else those of the run; None where it has none."""
+    if folder:
+        found = read_masks(folder, sources, recipe.image_size, recipe.fit)
+        if not len(found):
+            raise LeafError(f"--masks {folder}: is empty; valid: a folder of masks")
+        return found
+    of_run = store.read_array(root / "data/ingested/masks.npy")
+    return np.array(of_run[rows]) if len(of_run) else None
 
-    found = np.zeros((len(sources), size, size), bool)
-    for place, source in enumerate(sources):
-        path = (folder / source).with_suffix(".png")
-        if path.is_file():
-            found[place] = decode(path.read_bytes(), size).pixels[..., 0] > 127
-    if not found.any():
-        raise LeafError(f"--masks {folder}: no mask such as {Path(sources[0]).with_suffix('.png')}")
+
+def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
+    """What the product's flag says, and how well the others part the new from the known."""
+    others = {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}
+    return {**asdict(flags["mahalanobis"]), "others": others}
+
+
+def _without_leaf(
+    recipe: Params, images: np.ndarray, chosen: pd.DataFrame, masks: np.ndarray, features: np.ndarray
+) -> dict[str, Any]:
+    """What the flags say of the photographs with their leaf painted over: backgrounds alone."""
+    from leaf.training.augmentation import without_leaf
+    from leaf.training.dataset import FULL
+
+    rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
+    share = masks.mean(axis=(1, 2))
+    asked = np.flatnonzero((share > 0) & (share < FULL))
+    if len(asked) < FEW:
+        return {}
+    bare = np.stack([without_leaf(images[rows[place]], masks[place]) for place in asked])
+    new, _ = features_of(recipe, bare, np.arange(len(bare)))
+    return {**_by_flag(noticed(features, labels, groups, new, groups[asked])), "images": len(asked)}
+
+
+def _shared(run: Run) -> dict[str, int]:
+    """How many photographs (copies are one), crops of one and groups stand in more than one of the given splits."""
+    given = run.index["split"].fillna("").to_numpy(str)
+    pairs, kind = run.pairs[["image", "other"]].to_numpy(int).reshape(-1, 2), run.pairs["kind"].to_numpy(str)
+    splits = given[pairs]
+    crops = (kind == "aligned") & (splits != "").all(axis=1) & (splits[:, 0] != splits[:, 1])
+
+    def torn(parts: np.ndarray) -> int:
+        return int((pd.Series(given[given != ""]).groupby(parts[given != ""]).nunique() > 1).sum())
+
+    return {
+        "images": int((given != "").sum()),
+        "photographs": torn(components(len(given), pairs[kind != "aligned"])),
+        "crops": int(crops.sum()),
+        "groups": torn(run.decisions.sort_values("image")["group"].to_numpy()),
+        "all_crops": int((kind == "aligned").sum()),
+    }
+
+
+def _trained_anew(
+    column: str, values: Sequence[str], run: Run, chosen: pd.DataFrame, trained: TrainWithout
+) -> dict[str, Transport]:
+    """Train without each value and judge it; beside it the finished run, on those that it has not learned from."""
+    split = chosen["image"].map(run.splits.set_index("image")["split"])
+    predictions = _tested(run)
+    right = chosen["image"].map(predictions["predicted"].eq(predictions["label"]).set_axis(predictions["image"]))
+    found = {}
+    for value, learn, judged in left_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
+        inside = right[judged].astype(float)
+        if inside.notna().sum() < FEW:
+            continue
+        table = pd.DataFrame(
+            {
+                "file": chosen["source"],
+                "label": [run.classes[label] for label in chosen["label"]],
+                "group": chosen["group"],
+                "split": np.where(judged, "test", np.where(split == "validation", "validation", "train")),
+            }
+        )[learn | judged]
+        there = [name for name in run.classes if name in set(table["label"])]
+        said = trained(f"{column}-{value}", table, there)
+        tested = said[said["split"].eq("test")].set_index("source")
+        outside = chosen["source"][judged].map(tested["predicted"].eq(tested["label"])).astype(float)
+        known = outside.notna().to_numpy()  # all but what cleaning finds copied elsewhere
+        of = (each.to_numpy()[known] for each in (inside, outside, chosen["group"][judged]))
+        found[value] = compared(*of)
     return found
 
 
@@ -222,16 +318,36 @@ def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
     }
 
 
-def _finished(row: str | None, settings: Sequence[str], folder: Path) -> None:
-    """Run `row` with `settings` as the experiment audit-ROW, in a folder of its own; put its files into `folder`."""
-    name = f"audit-{row or 'default'}"
-    chosen = {**(experiment(row).set if row else {}), **parse_settings(settings)}
-    if status := run_rows({name: chosen}, force=True, temp=True):
+def _run(name: str, settings: Mapping[str, Any]) -> Callable[[str], bytes]:
+    """Run an experiment of that name, in a folder of its own; what reads its files."""
+    if status := run_rows({name: settings}, force=True, temp=True):
         raise typer.Exit(status)
-    read = reader(name)
+    return reader(name)
+
+
+def _finished(name: str, settings: Mapping[str, Any], folder: Path) -> None:
+    """Run the experiment `name` with `settings`; put its files into `folder`."""
+    read = _run(name, settings)
     for path in _NEEDED:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(read(path))
+
+
+def _without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
+    """Train `settings` as the experiment NAME-COLUMN-VALUE, its table of labels in `folder`."""
+
+    def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+        if not Path(str(settings["dataset"])).is_dir():
+            raise LeafError("--train: a table of labels goes with a folder of photographs, an .npz holds its own")
+        if len(store.read_table("data/pinned.csv")):
+            raise LeafError("--train: data/pinned.csv pins a split; valid: the table without rows")
+        own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
+        path = (folder / f"{own}.csv").resolve()
+        store.write_table(labels, path)
+        chosen = {**settings, "labels": str(path), "classes": classes, "folds": 0, "fold": 0, "ignore": []}
+        return table(_run(own, chosen), PREDICTIONS)
+
+    return trained
 
 
 @app.command(epilog="Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S dataset=/home/me/leaves`")
@@ -243,14 +359,20 @@ def command(
     by: Annotated[
         str | None, typer.Option(help="leave out each value of this column  [site, crop, camera, date]")
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="folder with a PNG for each photograph, white on the leaf")] = None,
+    masks: Annotated[Path | None, typer.Option(help="folder of masks, white on the leaf  [the run's own]")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="train the run anew without each value, in place of a linear head")
+    ] = False,
 ) -> None:
     """Ask what else the model could be reading: border, file, camera, background; another site, crop, or new kind."""
+    name = f"audit-{row or 'default'}"
+    chosen = {**(experiment(row).set if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:
         root = Path(folder) if row or settings else Path()
         if row or settings:
-            _finished(row, settings or [], root)
-        found = audit(root, by, masks)
+            _finished(name, chosen, root)
+        dataset = params.load(root / params.PARAMS_FILE).dataset
+        found = audit(root, by, masks, _without(name, {"dataset": dataset, **chosen}, Path(folder)) if train else None)
     store.write_json(found, METRICS)
     html, lines = certificate(found)
     with store.replacing(PAGE) as partial:

@@ -17,6 +17,7 @@ from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, told_what_to_paste, with_settings
 from leaf.inference import backbones
 from leaf.params import Params
+from leaf.reading.folder import mask_files
 from leaf.reading.ingest import refuse_folders_keys, survey
 from leaf.reading.source import Source
 from leaf.similarity.decisions import COLUMNS
@@ -53,6 +54,8 @@ def check(
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         raise LeafError(f"labels: {choices.labels}: no such file; valid: a CSV table of files and labels")
+    if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
+        mask_files(Path(choices.masks), [])
     if not dataset.exists() and not _is_made(choices.dataset):
         raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of photographs")
     if dataset.is_dir():
@@ -116,6 +119,10 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     for why, several in sorted(reasons.items(), key=lambda item: -len(item[1]))[:6]:
         lines.append(f"left out   {len(several)}: {why}, such as {several[0]!r}")
     lines += [f"note       {note}" for note in source.notes]
+    if Path(choices.masks).is_dir():
+        masked = sum(path is not None for path in mask_files(Path(choices.masks), files))
+        guessed = "; GrabCut guesses the others" if choices.augmentation.background == "swap" else ""
+        lines += [f"masks      of {masked:,} of {len(files):,} images{guessed}"] if masked or guessed else []
     risks = _risks(choices, names, labels[taken], groups, splits)
     if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
         risks.append(

@@ -119,6 +119,8 @@ _ONLY = {
 
 def check_recipe(recipe: Any, name: str) -> None:
     """Raise LeafError for a setting, an attribute of `recipe`, that the detector of that name would ignore."""
+    if recipe.augmentation.background != "keep":
+        raise LeafError(f"augmentation.background: swap; valid for {name}, a detector: keep")
     for key, value in _ONLY.items():
         if getattr(recipe, key) != value:
             raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")

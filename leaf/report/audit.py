@@ -163,33 +163,46 @@ def _transport(found: Found) -> Answer:
     (column, value), worst = max(asked.items(), key=lambda each: each[1]["drop"]["accuracy"])
     lost = worst["drop"]
     bad = lost["low"] > 0 and lost["accuracy"] > MATTERS
+    who = "the network, trained anew," if found["trained"] else "a linear head"
     said = (
-        f"{'No' if bad else 'As far as was asked, yes'}: learned without {column} {value}, a linear head is right in "
+        f"{'No' if bad else 'As far as was asked, yes'}: learned without {column} {value}, {who} is right in "
         f"{percent(worst['outside']['accuracy'])} of its images, in {percent(worst['inside']['accuracy'])} when it "
         f"learned from others of them: {100 * lost['accuracy']:.1f} points lost "
         f"({100 * lost['low']:.1f} to {100 * lost['high']:.1f})."
     )
-    note = (
-        "The backgrounds are a guess: clusters of the frames' colours, for no column says more."
-        if found["guessed"]
-        else ""
-    )
+    note = "The backgrounds are a guess: clusters of the frames' colours, for no column says more. "
+    note = (note if found["guessed"] else "") + _not_said(found)
     do = "Expect the lower figure at a new place, and photograph each class at several places, on several days."
     return Answer(question, "found" if bad else "clear", said, do, rows, note)
 
 
+def _not_said(found: Found) -> str:
+    names = " and ".join(found["not_said"])
+    exif = ", and EXIF no camera and date" if {"camera", "date"} <= set(found["not_said"]) else ""
+    return f"No table says {names}{exif}: by these it could not be asked." if names else ""
+
+
 def _leaks(found: Found) -> Answer:
-    leak, given = found["leak"], found["groups_given"]
+    leak, given, splits = found["leak"], found["groups_given"], found["given_splits"]
     alone = given["without"]
+    torn = any(splits[key] for key in ("photographs", "crops", "groups"))
     said = f"{leak['sentence'].replace('this recipe', 'a linear head')} "
-    said += f"{alone:,} of {given['of']:,} images came without a group."
+    said += f"{alone:,} of {given['of']:,} images came without a group. "
+    said += f"{plural(splits['all_crops'], 'pair')} of crops of one photograph found. "
+    if splits["images"]:
+        said += (
+            f"The splits that were given share {plural(splits['photographs'], 'photograph')}, "
+            f"{plural(splits['crops'], 'pair')} of crops and {plural(splits['groups'], 'group')}."
+        )
+    note = "The leak is what a random split would be worth here; the pipeline keeps groups whole"
+    note += ", and of what given splits share, test keeps it before validation, validation before train" if torn else ""
     return Answer(
         "Do copies or groups flatter the figure?",
-        "found" if leak["low"] > 0 else "open" if alone == given["of"] else "clear",
-        said,
+        "found" if leak["low"] > 0 or torn else "open" if alone == given["of"] else "clear",
+        said.strip(),
         "Name the plant or field of each photograph in a column named group: what belongs together stays in one split.",
         [],
-        "The leak is what a random split would be worth here; the pipeline keeps groups whole.",
+        note + ".",
     )
 
 
@@ -218,13 +231,17 @@ def _new(found: Found) -> Answer:
         f"{'Seldom' if bad else 'Mostly'}: at 1% false alarms the flag catches {percent(least['caught']['accuracy'])} "
         f"of {worst}, never learned, and {percent(most['caught']['accuracy'])} of {best}."
     )
+    rows = [_row(name, one["auroc"]) for name, one in order]
+    if bare := found.get("without_leaf"):
+        said += f" Of {bare['images']:,} backgrounds, the leaf painted over, {percent(bare['caught']['accuracy'])}."
+        rows = [_row("no leaf, its background", bare["auroc"], "ink"), *rows]
     do = "Do not show it other plants or diseases: it answers with one that it knows. Add a class for what may come."
     return Answer(
         question,
         "found" if bad else "clear",
         said,
         do,
-        [_row(name, one["auroc"]) for name, one in order],
+        rows,
         "Shown is the area under the ROC: 50% is chance, 100% parts every new image from every known one."
         + _corners(found["network"]),
     )

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 from keras import layers
 
-from leaf.training.dataset import Augmenter, Batch
+from leaf.training.dataset import FULL, Augmenter, Batch
 from leaf.training.distribution import undistributed
 from leaf.training.recipe import Augmentation
 
@@ -16,15 +17,16 @@ _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)} 
 def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
     """The function that changes a batch, or None where there is no augmentation.
 
-    The order is flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix, which mix the labels
-    (and weights) along with the images. Keras's RandAugment draws its two operations once a batch, their strength for
-    each image. Of several processes each draws and mixes within its own share of the batch; flips alone are those of
-    one process.
+    The order is background, flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix, which mix
+    the labels (and weights) along with the images. Keras's RandAugment draws its two operations once a batch, their
+    strength for each image. Of several processes each draws and mixes within its own share of the batch; flips alone
+    are those of one process.
     """
     with undistributed():
         axes = _FLIP_AXES[augmentation.flip]
         single, mixing = _single_image_layers(augmentation), _mixing_layers(augmentation)
-    return _LayerAugmenter(axes, single, mixing, seed) if axes or single or mixing else None
+    swap = augmentation.background == "swap"
+    return _LayerAugmenter(axes, single, mixing, seed, swap) if axes or single or mixing or swap else None
 
 
 def _single_image_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
@@ -62,15 +64,20 @@ class _LayerAugmenter:
         single: list[keras.layers.Layer],
         mixing: list[keras.layers.Layer],
         seed: int,
+        swap: bool,
     ) -> None:
-        self.flip_axes, self.single, self.mixing, self.seed = flip_axes, single, mixing, seed
+        self.flip_axes, self.single, self.mixing, self.seed, self.swap = flip_axes, single, mixing, seed, swap
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
         positions = np.arange(len(batch.images)) if positions is None else positions
         share = positions[:1].tolist() if positions[0] else []  # the first process draws as one alone does
         for number, layer in enumerate([*self.single, *self.mixing]):
             _set_seed(layer, [self.seed, epoch, step, number, *share])
-        images: Any = _flip(batch.images, self.flip_axes, [self.seed, epoch, step], positions)
+        images: Any = batch.images
+        if self.swap and batch.masks is not None:
+            random = np.random.default_rng([self.seed, epoch, step, _BACKGROUND, *share])
+            images = swap_backgrounds(images, batch.masks, random)
+        images = _flip(images, self.flip_axes, [self.seed, epoch, step], positions)
         if self.single or self.mixing:
             images = images.astype(np.float32)
         for layer in self.single:
@@ -99,6 +106,34 @@ def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions:
         along = tuple(axis - 1 for axis, flip in zip(axes, flips, strict=True) if flip)
         target[:] = np.flip(image, along) if along else image
     return flipped
+
+
+_BACKGROUND = 1000  # parts its draws from those of the layers, which are numbered
+_RIM = np.ones((5, 5), np.uint8)  # masks are rough: so much around the leaf is taken for leaf when it is painted out
+
+
+def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Set about half of the leaves before the background of another image, whose own leaf is painted out.
+
+    `images` (B, H, W, 3) in 0..255 and `masks` bool (B, H, W), true on the leaf. An image whose mask is all false, or
+    fills it (`FULL`), stays as it is and lends no background. Each leaf keeps its place; images of any class lend.
+    """
+    share = masks.mean(axis=(1, 2))
+    known = np.flatnonzero((share > 0) & (share < FULL))
+    changed = images.copy()
+    for place in known[random.random(len(known)) < 0.5].tolist():
+        lender = int(random.choice(known))
+        if lender != place:
+            ground = without_leaf(images[lender], masks[lender])
+            changed[place] = np.where(masks[place][..., None], images[place], ground)
+    return changed
+
+
+def without_leaf(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) in 0..255 with its leaf, where `mask` (H, W) is true, painted over from around it, uint8
+    (Telea 2004). A leaf that fills the image (`FULL`) is not painted over: nothing is around it."""
+    covered = cv2.dilate(mask.astype(np.uint8), _RIM)
+    return cv2.inpaint(np.rint(image).astype(np.uint8), covered, 3, cv2.INPAINT_TELEA)
 
 
 def _set_seed(layer: keras.layers.Layer, seed: list[int]) -> None:

@@ -4,6 +4,7 @@ The batches of an epoch depend only on the seed and the epoch's number, so a tra
 the same batches as an uninterrupted one.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,12 +20,14 @@ from leaf.errors import LeafError
 class Batch(NamedTuple):
     """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,).
 
-    Images are uint8 where the data set's are, and the network casts them on its device; all else is float32.
+    Images are uint8 where the data set's are, and the network casts them on its device; all else is float32. `masks`
+    are those of `Dataset`.
     """
 
     images: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+    masks: np.ndarray | None = None
 
 
 class Augmenter(Protocol):
@@ -47,6 +50,7 @@ class Dataset:
         synthetic: (S,H,W,3) further images, all of which belong to the data set.
         synthetic_labels: (S,) likewise.
         classes: how many there are.
+        masks: (n,H,W) bool, true on the leaf, all false where it is not known; None where no background is swapped.
     """
 
     images: np.ndarray
@@ -55,6 +59,7 @@ class Dataset:
     synthetic: np.ndarray | None = None
     synthetic_labels: np.ndarray | None = None
     classes: int = 2
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows) + (0 if self.synthetic is None else len(self.synthetic))
@@ -128,7 +133,8 @@ def batches(
 
     def read(step: int) -> Batch:
         chosen = labels[indices[step]]
-        return Batch(dataset.take(indices[step]), chosen, chosen @ weight)
+        masks = None if dataset.masks is None else dataset.masks[indices[step]]
+        return Batch(dataset.take(indices[step]), chosen, chosen @ weight, masks)
 
     def change(step: int, batch: Future[Batch]) -> Batch:
         return augmenter(batch.result(), epoch, step, positions) if augmenter else batch.result()
@@ -143,6 +149,7 @@ def batches(
 
 
 IMAGES = "data/ingested/images.npy"
+MASKS = "data/ingested/masks.npy"
 DECISIONS = "data/cleaned/decisions.csv"
 SPLITS = "data/split/splits.csv"
 SYNTHETIC = "data/balanced/images.npy"
@@ -150,8 +157,10 @@ SYNTHETIC_INDEX = "data/balanced/index.csv"
 FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 
 
-def read_datasets(classes: int) -> tuple[Dataset, Dataset]:
+def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Dataset]:
     """The training data set, synthetic images included, and the validation data set, from the stages' outputs.
+
+    `with_masks`: the training images have masks, those of the ingest stage or, where it has none, estimated ones.
 
     Raises:
         LeafError: where a file is missing or damaged, or a split has no image.
@@ -170,8 +179,45 @@ def read_datasets(classes: int) -> tuple[Dataset, Dataset]:
             raise LeafError(f"{SPLITS}: no image in the {split} split; training needs some")
         return rows, decisions.loc[rows, "label"].to_numpy(np.int64)
 
-    train = Dataset(images, *rows_and_labels("train"), synthetic, synthetic_labels.to_numpy(np.int64), classes)
+    rows, labels = rows_and_labels("train")
+    masks = _masks(images, rows) if with_masks else None
+    train = Dataset(images, rows, labels, synthetic, synthetic_labels.to_numpy(np.int64), classes, masks)
     return train, Dataset(images, *rows_and_labels("validation"), classes=classes)
+
+
+def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Where the leaf is in `rows` of `images`, bool (n,H,W): as given, else estimated. Raises LeafError for none."""
+    given = store.read_array(MASKS)
+    masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
+    unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        masks[unknown] = list(pool.map(lambda place: estimate_mask(images[rows[place]]), unknown.tolist()))
+    if masks.any(axis=(1, 2)).sum() < 2:
+        raise LeafError(
+            "augmentation.background: swap, and no leaf is found in the images; valid: masks of them, or keep"
+        )
+    return masks
+
+
+FULL = 0.95  # of an image: a leaf that takes so much leaves no background
+EDGE = 0.05  # of the side: so wide a border is taken for background where nothing else is known
+
+
+def estimate_mask(image: np.ndarray) -> np.ndarray:
+    """Where the leaf probably is in an image (H,W,3) 0..255, bool (H,W), by GrabCut (Rother 2004) from within `EDGE`.
+
+    All false where it finds less than a twentieth of the image, or more than `FULL`: then nothing is known.
+    """
+    import cv2
+
+    pixels = np.ascontiguousarray(np.rint(image).astype(np.uint8)[..., ::-1])
+    wide = max(1, round(EDGE * len(image)))
+    found = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
+    found[wide:-wide, wide:-wide] = cv2.GC_PR_FGD
+    cv2.setRNGSeed(0)  # of this thread: its k-means draws
+    cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
+    leaf = found == cv2.GC_PR_FGD
+    return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)
 
 
 def read_groups() -> np.ndarray:

@@ -154,7 +154,7 @@ def train_step(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float,
         LeafError: where memory does not suffice.
     """
     parts = recipe.accumulation
-    micro_batches = list(zip(*(np.split(array, parts) for array in batch), strict=True))
+    micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
     with out_of_memory_in_one_line(lambda: _advice(recipe)):
         if parts > 1 and model.train_function is not None:  # it is made by the first update
             model.reset_metrics()  # they average over the micro-batches

@@ -26,6 +26,7 @@ class Augmentation:
     """Random changes of the training images; see `leaf.training.augmentation`."""
 
     flip: str
+    background: str
     rotation: float
     zoom: float
     translation: float

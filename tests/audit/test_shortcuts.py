@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.audit.shortcuts import LEVEL, altered, find_shortcuts, in_files, in_pixels, score
+from leaf.audit.shortcuts import LEVEL, altered, file_facts, find_shortcuts, in_files, in_pixels, score
 
 SIZE, COUNT = 32, 120
 GROUPS = np.arange(COUNT) // 2
@@ -35,7 +35,7 @@ def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
             exif[0x0132] = date(place).strftime("%Y:%m:%d %H:%M:%S")
         Image.fromarray(image).save(folder / names[place], quality=quality(place), exif=exif)
     width = {"width": [SIZE] * len(images), "height": [SIZE] * len(images)}
-    described = in_pixels(images, np.arange(len(images))) | in_files(folder, names, width)
+    described = in_pixels(images, np.arange(len(images))) | in_files(file_facts(folder, names, width), names)
     return find_shortcuts(described, labels, GROUPS)
 
 
@@ -96,14 +96,26 @@ def test_an_image_without_a_mask_is_not_asked_of_its_background():
 
 def test_what_no_file_says_is_not_asked():
     _images, labels = photographs(3)
-    found = find_shortcuts(in_files(None, [str(n) for n in range(COUNT)], {}), labels, GROUPS)
+    names = [str(n) for n in range(COUNT)]
+    found = find_shortcuts(in_files(file_facts(None, names, {}), names), labels, GROUPS)
     assert found.keys() == {"order"}
 
 
 def test_a_damaged_file_says_nothing(tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
-    found = in_files(tmp_path, ["torn.jpg", "gone.jpg"], {})
-    assert np.isnan(found["file_size"]).all()
+    found = file_facts(tmp_path, ["torn.jpg", "gone.jpg"], {})
+    assert np.isnan(found["bytes"]).all()
+    assert found["camera"] == found["date"] == ["", ""]
+
+
+def test_camera_and_date_are_the_tables_or_else_those_of_exif(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0132] = "Canon", "R5", "2021:05:06 12:30:00"
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, exif=exif)
+    found = file_facts(tmp_path, ["a.jpg", "b.jpg"], {"camera": ["phone", ""], "date": [np.nan, "2020-01-02"]})
+    assert found["camera"] == ["phone", "Canon R5"]
+    assert found["date"] == ["2021-05-06 12:30:00", "2020-01-02"]
 
 
 def test_groups_that_hang_together_widen_an_interval():

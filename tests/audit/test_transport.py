@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leaf.audit.transport import backgrounds, new_classes, transport
+from leaf.audit.transport import backgrounds, compared, new_classes, noticed, transport
 
 COUNT = 180
 LABELS = np.arange(COUNT) % 2
@@ -86,3 +86,22 @@ def test_of_two_classes_each_is_new_to_the_other():
     found = new_classes(points, labels, np.arange(120), ["healthy", "unhealthy"])
     assert found.keys() == {"healthy", "unhealthy"}
     assert all(flags["mahalanobis"].caught.low > 0.9 for flags in found.values())
+
+
+def test_a_background_is_judged_where_its_own_photograph_was_not_learned_from():
+    random = np.random.default_rng(5)
+    of_leaf = random.normal(size=(60, 8)).repeat(3, axis=0) * 10  # three photographs of a leaf are alike
+    features = of_leaf + random.normal(size=of_leaf.shape)
+    groups = np.arange(60).repeat(3)
+    alone = noticed(features, np.arange(180) % 2, groups, of_leaf, groups)["neighbours"]
+    learned = noticed(features, np.arange(180) % 2, groups, of_leaf, np.full(180, -1))["neighbours"]
+    assert alone.auroc.accuracy > 0.45
+    assert learned.auroc.accuracy < 0.4  # other photographs of it lay in the training images
+
+
+def test_what_was_learned_from_is_not_judged_inside():
+    inside, outside = np.array([1, np.nan, 1, 0]), np.array([0, 0, 1, 0])
+    found = compared(inside, outside, np.arange(4))
+    assert found.inside.accuracy == pytest.approx(2 / 3)
+    assert found.outside.accuracy == 0.25
+    assert found.drop.accuracy == pytest.approx(1 / 3)

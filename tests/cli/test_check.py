@@ -115,6 +115,16 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
         ({"backbone": "xception", "image_size": 64}, "image_size: 64; valid: at least 71 for xception"),
         ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
         ({"labels": "nowhere.csv"}, "labels: nowhere.csv: no such file"),
+        ({"masks": "nowhere"}, "masks: nowhere: no such folder"),
+        ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no mask of any image; valid: files named as the"),
+        (
+            {"augmentation.background": "swap"},
+            "-S: augmentation.background: swap, and where the leaf is in an image made",
+        ),
+        (
+            {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "weight_averaging": 0},
+            "augmentation.background: swap; valid for gan, a detector: keep",
+        ),
     ],
 )
 def test_what_train_or_dvc_would_refuse_is_refused_here(project, settings, line):
@@ -151,6 +161,14 @@ def test_another_hash_than_that_of_the_weights_is_refused_with_the_right_one(pro
     assert store.sha256("w.h5") in refusal(weights="w.h5", weights_sha256="0" * 64)
 
 
+def test_masks_are_counted_by_the_names_of_the_photographs(project):
+    assert "masks" not in told()
+    swap = {"augmentation.background": "swap", "balance": "none"}
+    assert "masks      of 0 of 30 images; GrabCut guesses the others" in told(**swap)
+    put(project / "masks/healthy/IMG_0001.png")
+    assert "masks      of 1 of 30 images" in told(masks="masks").splitlines()
+
+
 def test_the_time_is_known_after_a_training_on_this_machine(project):
     assert "is known here once convnext_atto was trained at 96 pixels" in told()
     store.remember("epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30})
@@ -170,7 +188,7 @@ def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
     assert (project / "params.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("key", ["dataset", "labels", "weights"])
+@pytest.mark.parametrize("key", ["dataset", "labels", "masks", "weights"])
 @pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000])
 def test_a_path_longer_than_a_file_system_takes_is_one_short_line(project, capsys, key, path):
     with pytest.raises(SystemExit, match="2"), one_line_errors():

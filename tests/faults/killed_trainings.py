@@ -39,10 +39,13 @@ def make_project(folder: Path, pipeline: Path) -> None:
     np.save(folder / "data/balanced/images.npy", images[:0])
     pd.DataFrame({"image": [], "label": []}).to_csv(folder / "data/balanced/index.csv", index=False)
     rate = {"base": 1e-4, "max": 1e-2, "step_epochs": 3}
-    changes = {"flip": "both", "mixup": 0.2}
+    masks = np.zeros((48, 16, 16), bool)
+    masks[:40, 4:12, 4:12] = True  # of the others GrabCut makes a guess
+    np.save(folder / "data/ingested/masks.npy", masks)
+    changes = {"flip": "both", "background": "swap", "mixup": 0.2}
     values = {"image_size": 16, "backbone": "cnn_small", "epochs": EPOCHS, "patience": 99, "batch_size": BATCH}
     values |= {"micro_batch": 4, "weight_averaging": 0.9, "frozen_epochs": 2, "optimizer": "adamw"}
-    values |= {"weight_decay": 0.01, "learning_rate": rate, "augmentation": changes}
+    values |= {"balance": "none", "weight_decay": 0.01, "learning_rate": rate, "augmentation": changes}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     shutil.copy(pipeline, folder / "dvc.yaml")
 

@@ -130,6 +130,10 @@ def audited():
         "leak": score(0.05, sentence="The leak flatters this recipe: +5.0 points of accuracy (95 %: +1.0 to +8.0)."),
         "labels": {"suspicious": 12, "images": 680},
         "groups_given": {"without": 680, "of": 680},
+        "given_splits": {"images": 680, "photographs": 3, "crops": 1, "groups": 4, "all_crops": 9},
+        "not_said": ["site", "crop", "camera", "date"],
+        "trained": False,
+        "without_leaf": {"caught": score(0.5), "auroc": score(0.8), "images": 440},
     }
 
 

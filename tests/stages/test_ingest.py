@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leaf.errors import LeafError
 from leaf.store import read_table
 from stages import ingest
 
@@ -20,7 +21,7 @@ def project(tmp_path, monkeypatch, request):
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.float32)
     labels = np.array(["healthy", "unhealthy"] * 5, object)
     np.savez(tmp_path / "leaves.npz", data=images, labels=labels)
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data/masks").mkdir(parents=True)
     (tmp_path / "data/labels.csv").write_text("file,label\n")
     (tmp_path / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\n")
     monkeypatch.chdir(tmp_path)
@@ -74,6 +75,35 @@ def test_what_is_left_out_is_named_in_a_table_and_on_the_terminal(project, capsy
         "healthy/broken.jpg"
     ]
     assert "left out 1: 'healthy/broken.jpg'" in capsys.readouterr().out
+
+
+def test_masks_become_squares_as_their_images_do(project, capsys):
+    for name in ("healthy", "unhealthy"):
+        (project / "d" / name).mkdir(parents=True)
+        Image.new("RGB", (64, 32), "green").save(project / "d" / name / "a.jpg")
+    mask = np.zeros((32, 64), np.uint8)
+    mask[:, 40:] = 255
+    (project / "m/healthy").mkdir(parents=True)
+    Image.fromarray(mask > 0).save(project / "m/healthy/a.png")
+    (project / "params.yaml").write_text("dataset: d\nimage_size: 16\nmasks: m\n")
+    ingest.main()
+    masks = np.load("data/ingested/masks.npy")
+    assert masks[0].all(axis=0).tolist() == [False] * 12 + [True] * 4  # of the middle square
+    assert not masks[1].any()
+    assert "masks of 1 images from m" in capsys.readouterr().out
+
+
+def test_without_masks_none_are_kept(project):
+    ingest.main()
+    assert np.load("data/ingested/masks.npy").shape == (0, 16, 16)
+
+
+def test_a_broken_mask_is_one_line(project):
+    (project / "m").mkdir()
+    (project / "m/0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (project / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\nmasks: m\n")
+    with pytest.raises(LeafError, match=r"^masks: m/0\.png: .*; valid: an image, white on the leaf"):
+        ingest.main()
 
 
 def test_a_mistake_is_one_line_and_status_2(project, request):

@@ -1,11 +1,22 @@
 """The data set, and the batches of an epoch."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from leaf.params import Augmentation as Defaults
 from leaf.training.augmentation import make_augmenter
-from leaf.training.dataset import Batch, Dataset, batch_indices, batches, class_weights, steps_per_epoch
+from leaf.training.dataset import (
+    Batch,
+    Dataset,
+    batch_indices,
+    batches,
+    class_weights,
+    estimate_mask,
+    steps_per_epoch,
+)
 from leaf.training.recipe import Augmentation
 
 
@@ -50,6 +61,33 @@ def test_class_weights_give_every_class_an_equal_say() -> None:
 def test_weights_reach_the_batch() -> None:
     (batch,) = batches(numbered(4), 4, 0, 1, weights=np.array([2.0, 0.5]))
     assert (batch.weights == np.where(batch.labels[:, 0] == 1, 2.0, 0.5)).all()
+
+
+def test_masks_go_with_their_images():
+    masks = np.eye(4, dtype=bool).reshape(4, 2, 2)
+    (batch,) = batches(replace(numbered(4), masks=masks), 4, 0, 1)
+    assert (batch.masks == masks[batch.images[:, 0, 0, 0]]).all()
+
+
+def leaf(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A green disc on grey cloth, and where it is."""
+    random = np.random.default_rng(seed)
+    down, right = np.mgrid[:size, :size]
+    there = np.hypot(down - size / 2, right - size / 2) < size * random.uniform(0.2, 0.4)
+    colours = np.where(there[..., None], (60, 140, 50), (150, 145, 160))
+    return np.clip(colours + random.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8), there
+
+
+def test_grabcut_finds_a_leaf_and_the_same_again_in_any_thread():
+    images, truth = map(np.stack, zip(*map(leaf, range(12)), strict=True))
+    found = np.stack([estimate_mask(image) for image in images])
+    assert ((found & truth).sum(axis=(1, 2)) / (found | truth).sum(axis=(1, 2))).min() > 0.9
+    with ThreadPoolExecutor(4) as pool:
+        assert (np.stack(list(pool.map(estimate_mask, images[::-1])))[::-1] == found).all()
+
+
+def test_where_nothing_stands_out_no_leaf_is_known():
+    assert not estimate_mask(np.full((32, 32, 3), 80.0, np.float32)).any()
 
 
 def test_augmentation_is_told_epoch_and_step() -> None:
