@@ -218,33 +218,44 @@ def _shared(run: Run) -> dict[str, int]:
     }
 
 
-def _trained_anew(
-    column: str, values: Sequence[str], run: Run, chosen: pd.DataFrame, trained: TrainWithout
-) -> dict[str, Transport]:
-    """Train without each value and judge it; beside it the finished run, on those that it has not learned from."""
+def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
+    """For each value of a column, what to judge of the images `chosen`, bool (N,), and the table of labels to train by.
+
+    The table splits them: the value is test, the finished run's validation images stay that.
+    """
     split = chosen["image"].map(run.splits.set_index("image")["split"])
-    predictions = _tested(run)
-    right = chosen["image"].map(predictions["predicted"].eq(predictions["label"]).set_axis(predictions["image"]))
     found = {}
     for value, learn, judged in left_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
-        inside = right[judged].astype(float)
-        if inside.notna().sum() < FEW:
-            continue
-        table = pd.DataFrame(
+        given = pd.DataFrame(
             {
                 "file": chosen["source"],
                 "label": [run.classes[label] for label in chosen["label"]],
                 "group": chosen["group"],
                 "split": np.where(judged, "test", np.where(split == "validation", "validation", "train")),
             }
-        )[learn | judged]
-        there = [name for name in run.classes if name in set(table["label"])]
-        said = trained(f"{column}-{value}", table, there)
-        tested = said[said["split"].eq("test")].set_index("source")
-        outside = chosen["source"][judged].map(tested["predicted"].eq(tested["label"])).astype(float)
-        known = outside.notna().to_numpy()  # all but what cleaning finds copied elsewhere
-        of = (each.to_numpy()[known] for each in (inside, outside, chosen["group"][judged]))
-        found[value] = compared(*of)
+        )
+        found[value] = judged, given[learn | judged]
+    return found
+
+
+def right_of(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
+    """Which images a run that tested them was right in: 1, 0, or nan where it did not test one, float (N,)."""
+    tested = predictions[predictions["split"].eq("test")]
+    right = tested["predicted"].eq(tested["label"]).set_axis(tested["source"].astype(str))
+    return chosen["source"].astype(str).map(right).astype(float).to_numpy()
+
+
+def _trained_anew(
+    column: str, values: Sequence[str], run: Run, chosen: pd.DataFrame, trained: TrainWithout
+) -> dict[str, Transport]:
+    """Train without each value and judge it; beside it the finished run, on those that it has not learned from."""
+    inside, groups, found = right_of(run.predictions, chosen), chosen["group"].to_numpy(), {}
+    for value, (judged, labels) in labels_without(run, chosen, values).items():
+        if (judged & ~np.isnan(inside)).sum() >= FEW:
+            classes = [name for name in run.classes if name in set(labels["label"])]
+            outside = right_of(trained(f"{column}-{value}", labels, classes), chosen)
+            known = judged & ~np.isnan(outside)  # all but what cleaning finds copied elsewhere
+            found[value] = compared(inside[known], outside[known], groups[known])
     return found
 
 

@@ -16,6 +16,7 @@ class Backbone:
 
     Attributes:
         why: one line.
+        operations: how many the backbone has, of which `freeze_depth` freezes the first; a detector has none.
         minimum: smallest side of an image, in pixels.
         step: the side is a multiple of it.
         published: whether ImageNet weights are.
@@ -23,6 +24,7 @@ class Backbone:
     """
 
     why: str
+    operations: int = 0
     minimum: int = 32
     step: int = 1
     published: bool = True
@@ -30,24 +32,24 @@ class Backbone:
 
 
 def _detector(why: str) -> Backbone:
-    return Backbone(why, 16, 16, published=False, detector=True)
+    return Backbone(why, 0, 16, 16, published=False, detector=True)
 
 
 BACKBONES = {
-    "convnext_atto": Backbone("ConvNeXt for small images and two cores, from random weights", published=False),
-    "convnext_tiny": Backbone("ConvNeXt, 28 million parameters"),
-    "convnext_small": Backbone("ConvNeXt, 49 million parameters"),
-    "convnext_base": Backbone("ConvNeXt, 88 million parameters"),
-    "convnext_large": Backbone("ConvNeXt, 196 million parameters: the report's best"),
-    "convnext_xlarge": Backbone("ConvNeXt, 349 million parameters"),
-    "efficientnet_v2_b0": Backbone("the report's transfer learning, 6 million"),
-    "mobilenet": Backbone("MobileNet, 3 million parameters"),
-    "mobilenet_v2": Backbone("MobileNetV2, 2 million parameters"),
-    "resnet50": Backbone("ResNet50, 24 million parameters"),
-    "cnn_small": Backbone("three convolutions from random weights, 110 thousand parameters", 16, published=False),
-    "cnn_medium": Backbone("four convolutions from random weights, 460 thousand parameters", 16, published=False),
-    "cnn_large": Backbone("ten convolutions from random weights, 5 million parameters", published=False),
-    "xception": Backbone("Xception, 21 million parameters", 71),
+    "convnext_atto": Backbone("ConvNeXt for small images and two cores, from random weights", 96, published=False),
+    "convnext_tiny": Backbone("ConvNeXt, 28 million parameters", 152),
+    "convnext_small": Backbone("ConvNeXt, 49 million parameters", 296),
+    "convnext_base": Backbone("ConvNeXt, 88 million parameters", 296),
+    "convnext_large": Backbone("ConvNeXt, 196 million parameters: the report's best", 296),
+    "convnext_xlarge": Backbone("ConvNeXt, 349 million parameters", 296),
+    "efficientnet_v2_b0": Backbone("the report's transfer learning, 6 million", 271),
+    "mobilenet": Backbone("MobileNet, 3 million parameters", 87),
+    "mobilenet_v2": Backbone("MobileNetV2, 2 million parameters", 155),
+    "resnet50": Backbone("ResNet50, 24 million parameters", 176),
+    "cnn_small": Backbone("three convolutions from random weights, 110 thousand parameters", 14, 16, published=False),
+    "cnn_medium": Backbone("four convolutions from random weights, 460 thousand parameters", 21, 16, published=False),
+    "cnn_large": Backbone("ten convolutions from random weights, 5 million parameters", 40, published=False),
+    "xception": Backbone("Xception, 21 million parameters", 132, 71),
     "autoencoder": _detector("convolutional auto-encoder of healthy leaves, reconstruction error"),
     "autoencoder_redness": _detector("the same, scored by a cue of colour"),
     "gan": _detector("GAN of BigGAN's blocks with f-AnoGAN's encoder and score"),
@@ -73,7 +75,7 @@ def check(params: Any, classes: int) -> None:
     """Raise LeafError where the network cannot be what the keys of params.yaml ask of it, for so many classes.
 
     `params` has the attributes backbone, image_size, weights, freeze_depth, freeze_normalization, head_initializer and
-    dropout_at. How many operations a network has to freeze is known only once it is built.
+    dropout_at.
     """
     name, kind, size = params.backbone, find(params.backbone), params.image_size
     if size < kind.minimum:
@@ -82,6 +84,8 @@ def check(params: Any, classes: int) -> None:
         raise LeafError(f"image_size: {size}; valid: a multiple of {kind.step} for {name}")
     if kind.detector:
         _check_detector(params, classes)
+    elif params.freeze_depth != "all" and params.freeze_depth > kind.operations:
+        raise LeafError(f"freeze_depth: {params.freeze_depth}; valid: 0 to {kind.operations} for {name}, or all")
     if params.weights == "imagenet" and not kind.published:
         raise LeafError(f"weights: imagenet: none are published for {name}; valid: random, or a weights file")
     if params.weights not in ("random", "imagenet") and Path(params.weights).suffix not in WEIGHTS_SUFFIXES:

@@ -147,14 +147,9 @@ def freeze(model: keras.Model, depth: int | str, normalization: bool = False) ->
 
     A frozen BatchNormalization runs in inference mode: its moving statistics stay. `normalization` freezes those of
     the whole backbone: a network whose statistics are of other images would otherwise jump when it thaws.
-
-    Raises:
-        LeafError: where the backbone has fewer operations.
     """
     operations = backbone_operations(model)
-    count = len(operations) if depth == "all" else depth
-    if not isinstance(count, int) or not 0 <= count <= len(operations):
-        raise LeafError(f"freeze_depth: {depth}; valid: 0 to {len(operations)} for {model.name}, or all")
+    count = len(operations) if depth == "all" else int(depth)
     for number, operation in enumerate(operations):
         if isinstance(operation, keras.layers.Layer):
             kept = normalization and isinstance(operation, keras.layers.BatchNormalization)

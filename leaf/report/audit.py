@@ -177,9 +177,9 @@ def _transport(found: Found) -> Answer:
 
 
 def _not_said(found: Found) -> str:
-    names = " and ".join(found["not_said"])
-    exif = ", and EXIF no camera and date" if {"camera", "date"} <= set(found["not_said"]) else ""
-    return f"No table says {names}{exif}: by these it could not be asked." if names else ""
+    """The columns by which it could not be asked; camera and date are sought in EXIF, too."""
+    names = ", ".join(found["not_said"])
+    return f"Neither a table nor the photographs' EXIF says: {names}." if names else ""
 
 
 def _leaks(found: Found) -> Answer:

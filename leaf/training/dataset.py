@@ -191,7 +191,10 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        masks[unknown] = list(pool.map(lambda place: estimate_mask(images[rows[place]]), unknown.tolist()))
+        for place, leaf in zip(
+            unknown, pool.map(lambda place: estimate_mask(images[rows[place]]), unknown), strict=True
+        ):
+            masks[place] = leaf
     if masks.any(axis=(1, 2)).sum() < 2:
         raise LeafError(
             "augmentation.background: swap, and no leaf is found in the images; valid: masks of them, or keep"

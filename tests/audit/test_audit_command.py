@@ -3,7 +3,9 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -11,7 +13,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def audited(project):
     """A finished run and what the command printed."""
-    return project, project.run("leaf", "audit").stdout
+    leaf = np.hypot(*(np.mgrid[:32, :32] - 16)) < 10
+    (project.folder / "masks").mkdir()
+    for number in range(0, 208, 2):
+        Image.fromarray(leaf).save(project.folder / f"masks/{number}.png")
+    return project, project.run("leaf", "audit", "--masks", "masks").stdout
 
 
 def test_the_numbers_stand_under_their_fixed_keys(audited):
@@ -23,6 +29,13 @@ def test_the_numbers_stand_under_their_fixed_keys(audited):
             assert 0 <= each["low"] <= each["accuracy"] <= each["high"] <= 1
     assert found["guessed"] is True
     assert found["network"]["unchanged"]["accuracy"] == pytest.approx(found["model"]["accuracy"], abs=0.02)
+
+
+def test_what_has_a_mask_is_asked_with_its_leaf_painted_over(audited):
+    found = json.loads((audited[0].folder / "metrics/audit.json").read_text())
+    assert found["without_leaf"]["images"] == found["shortcuts"]["background"]["images"] > 80
+    assert 0 <= found["without_leaf"]["caught"]["low"] <= found["without_leaf"]["auroc"]["accuracy"] <= 1
+    assert f"Of {found['without_leaf']['images']} backgrounds, the leaf painted over, " in audited[1]
 
 
 def test_each_question_is_answered_in_a_line(audited):
@@ -40,6 +53,31 @@ def test_the_page_holds_every_question_and_asks_nothing_of_the_network(audited):
 def test_an_unknown_column_is_named_with_those_that_there_are(audited):
     done = audited[0].run("leaf", "audit", "--by", "farm", status=2)
     assert done.stderr.splitlines()[-1].startswith("error: --by farm: no such column; valid: ")
+
+
+def test_a_camera_that_nothing_names_is_said(audited):
+    assert "EXIF says: site, crop, camera, date." in (audited[0].folder / "reports/audit.html").read_text()
+    done = audited[0].run("leaf", "audit", "--by", "camera", status=2)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: --by camera: no such column, and no photograph's EXIF says it; valid: ")
+
+
+@pytest.mark.full
+def test_a_row_is_trained_anew_without_each_camera_of_exif(audited):
+    random, leaves = np.random.default_rng(0), audited[0].folder / "leaves"
+    for number in range(120):
+        path = leaves / ("healthy", "unhealthy")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0110] = ("phone", "reflex")[number // 2 % 2]
+        pixels = random.integers(0, 90, (32, 32, 3))
+        pixels[..., 1] += 60 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(path, exif=exif, quality=95)
+    done = audited[0].run("leaf", "audit", "-S", f"dataset={leaves}", "-S", "test_size=40", "--by", "camera", "--train")
+    found = json.loads((audited[0].folder / "metrics/audit.json").read_text())
+    assert found["transport"]["camera"].keys() == {"phone", "reflex"}
+    assert all(one["images"] == 60 and one["outside"]["accuracy"] >= 0 for one in found["transport"]["camera"].values())
+    assert "the network, trained anew, is right in" in done.stdout
 
 
 @pytest.mark.full

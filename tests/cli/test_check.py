@@ -113,6 +113,7 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
         ({"backbone": "gan", "image_size": 40}, "image_size: 40; valid: a multiple of 16 for gan"),
         ({"backbone": "gan"}, "weight_averaging: 0.99; valid for gan, a detector: 0"),
         ({"backbone": "xception", "image_size": 64}, "image_size: 64; valid: at least 71 for xception"),
+        ({"freeze_depth": 97}, "freeze_depth: 97; valid: 0 to 96 for convnext_atto, or all"),
         ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
         ({"labels": "nowhere.csv"}, "labels: nowhere.csv: no such file"),
         ({"masks": "nowhere"}, "masks: nowhere: no such folder"),

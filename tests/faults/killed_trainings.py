@@ -40,7 +40,7 @@ def make_project(folder: Path, pipeline: Path) -> None:
     pd.DataFrame({"image": [], "label": []}).to_csv(folder / "data/balanced/index.csv", index=False)
     rate = {"base": 1e-4, "max": 1e-2, "step_epochs": 3}
     masks = np.zeros((48, 16, 16), bool)
-    masks[:40, 4:12, 4:12] = True  # of the others GrabCut makes a guess
+    masks[:24, 4:12, 4:12] = True  # of the others GrabCut makes a guess
     np.save(folder / "data/ingested/masks.npy", masks)
     changes = {"flip": "both", "background": "swap", "mixup": 0.2}
     values = {"image_size": 16, "backbone": "cnn_small", "epochs": EPOCHS, "patience": 99, "batch_size": BATCH}

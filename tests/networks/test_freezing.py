@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
+from leaf.inference.backbones import BACKBONES
 from leaf.networks import backbone_operations, build, freeze, load, save
+from leaf.networks.build import _body
 
 
 def _learning(model):
@@ -28,9 +30,26 @@ def test_freezing_anew_thaws_what_lies_deeper():
     assert all(_learning(model))
 
 
-def test_depth_beyond_the_backbone_is_refused(small):
-    with pytest.raises(LeafError, match="freeze_depth: 500; valid: 0 to 14 for cnn_small, or all"):
-        freeze(small, 500)
+def test_depth_beyond_the_backbone_is_refused():
+    with pytest.raises(LeafError, match="freeze_depth: 15; valid: 0 to 14 for cnn_small, or all"):
+        build("cnn_small", 32, freeze_depth=15)
+
+
+LARGE = ("convnext_large", "convnext_xlarge", "convnext_base", "convnext_small")  # hundreds of MB each
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.full if name in LARGE else ())
+        for name, each in BACKBONES.items()
+        if not each.detector
+    ],
+)
+def test_the_table_of_networks_tells_how_many_operations_each_has(name):
+    body = _body(name, max(BACKBONES[name].minimum, 32), 0.1)
+    assert len(backbone_operations(body)) == BACKBONES[name].operations
 
 
 def test_frozen_batch_normalization_keeps_its_statistics():
@@ -74,4 +93,4 @@ def test_convnext_large_with_90_frozen_has_the_reports_figures():
     parts = {row.name: row.parameters for row in table.rows}
     assert parts == {"dropout": 0, "convnext_large": 196_230_336, "batch_normalization": 6_144, "dense": 3_074}
     assert (table.total, table.trainable, table.non_trainable) == (196_239_554, 166_411_010, 29_828_544)
-    assert table.operations == 296
+    assert table.operations == BACKBONES["convnext_large"].operations == 296

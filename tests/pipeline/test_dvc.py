@@ -188,7 +188,8 @@ def test_a_run_that_fails_leaves_the_workspace_as_it_was(project):
         return {name: (project.folder / name).read_bytes() for name in names}
 
     before = state()
-    done = project.run("leaf", "run", "plain", "-S", "freeze_depth=5000", "-S", "split_seed=7", status=None)
+    (project.folder / "weights.h5").write_bytes(b"no weights")  # what the check before it does not see
+    done = project.run("leaf", "run", "plain", "-S", "weights=weights.h5", "-S", "split_seed=7", status=None)
     assert done.returncode
     assert "params.yaml, metrics and outputs are as before" in done.stderr
     assert state() == before

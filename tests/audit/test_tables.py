@@ -1,0 +1,59 @@
+"""What the tables of a run say before any network is asked: splits that share, values that are left out."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from leaf.cli.audit import _columns, _shared, labels_without, right_of
+
+
+def run(**tables):
+    return SimpleNamespace(**{name: pd.DataFrame(columns) for name, columns in tables.items()})
+
+
+def test_what_given_splits_share_is_counted_by_photographs_crops_and_groups():
+    pairs = {"image": [0, 0, 4, 6], "other": [1, 2, 5, 7], "kind": ["exact", "near", "aligned", "aligned"]}
+    given = ["train", "train", "test", "", "train", "validation", "test", "test", "train", "test", "", ""]
+    groups = [0, 0, 0, 3, 4, 4, 6, 6, 8, 8, 10, 10]
+    found = _shared(run(index={"split": given}, pairs=pairs, decisions={"image": range(12), "group": groups}))
+    assert found == {"images": 9, "photographs": 1, "crops": 1, "groups": 3, "all_crops": 2}
+
+
+def test_without_given_splits_nothing_is_shared():
+    empty = {"image": [], "other": [], "kind": []}
+    found = _shared(run(index={"split": ["", ""]}, pairs=empty, decisions={"image": [0, 1], "group": [0, 0]}))
+    assert found == {"images": 0, "photographs": 0, "crops": 0, "groups": 0, "all_crops": 0}
+
+
+def test_a_value_is_the_test_split_and_no_image_of_its_groups_teaches():
+    crops = np.repeat(["apple", "bean"], 30)
+    chosen = pd.DataFrame({"image": range(60), "source": [f"{n}.jpg" for n in range(60)], "label": np.arange(60) % 2})
+    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # a bean that belongs to an apple's group
+    split = np.where(np.arange(60) % 10 == 9, "validation", np.where(np.arange(60) % 5 == 0, "test", "train"))
+    finished = SimpleNamespace(
+        splits=pd.DataFrame({"image": range(60), "split": split}), classes=["healthy", "unhealthy"]
+    )
+    judged, table = labels_without(finished, chosen, crops.tolist())["apple"]
+    assert judged.tolist() == (crops == "apple").tolist()
+    table = table.set_index("file")
+    assert "45.jpg" not in table.index
+    assert (table["split"][:30] == "test").all()
+    assert table["split"][30:].value_counts().to_dict() == {"train": 26, "validation": 3}
+    assert table["label"]["31.jpg"] == "unhealthy"
+
+
+def test_right_and_wrong_go_by_the_name_of_the_photograph():
+    chosen = pd.DataFrame({"source": ["a", "b", "c"]})
+    said = pd.DataFrame(
+        {"source": ["c", "a", "b"], "split": ["test", "test", "train"], "label": 1, "predicted": [1, 0, 1]}
+    )
+    assert right_of(said, chosen).tolist()[::2] == [0, 1]
+    assert np.isnan(right_of(said, chosen)[1])
+
+
+def test_dates_go_by_month_or_of_one_month_by_day():
+    year = pd.DataFrame({"date": ["2021-05-06 12:30:00", "2021-06-01", ""]})
+    month = pd.DataFrame({"date": ["2021-05-06 12:30:00", "2021-05-07"]})
+    assert _columns(year) == {"date": ["2021-05", "2021-06", ""]}
+    assert _columns(month) == {"date": ["2021-05-06", "2021-05-07"]}
