@@ -2,8 +2,10 @@
 
 import os
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -17,10 +19,11 @@ from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, told_what_to_paste, with_settings
 from leaf.inference import backbones
 from leaf.params import Params
+from leaf.reading.files import HEAD, kind, what_it_is
 from leaf.reading.folder import mask_files
 from leaf.reading.ingest import refuse_folders_keys, survey
 from leaf.reading.source import Source
-from leaf.similarity.decisions import COLUMNS
+from leaf.similarity.decisions import COLUMNS, split_ranks
 from leaf.splitting import PIN_COLUMNS, PINNED
 from leaf.store import epoch_key, read_table, read_yaml, recall, sha256, span
 
@@ -59,7 +62,7 @@ def check(
     if not dataset.exists() and not _is_made(choices.dataset):
         raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of photographs")
     if dataset.is_dir():
-        refuse_undecodable_names(dataset)
+        refuse_what_dvc_cannot_hash(dataset)
     elif dataset.suffix == ".npz":
         refuse_folders_keys(dataset, choices.labels, choices.group_by)
     if dataset.exists() and not _made_by_a_stage(choices.dataset):
@@ -101,8 +104,10 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     )
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
-    taken = np.flatnonzero(labels >= 0).tolist()
     rows = source.rows
+    taken = np.flatnonzero(labels >= 0)
+    shared = in_a_better_split([rows.split[place] for place in taken], [rows.group[place] for place in taken])
+    taken = taken[~shared].tolist()
     groups = [rows.group[place] for place in taken]
     splits = _splits(choices, source, names, labels, taken)
     lines = _table(names, labels[taken], groups, splits)
@@ -112,6 +117,14 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         lines.append(
             f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
             f"({found.opened} files looked at), to {choices.image_size}×{choices.image_size}"
+        )
+        if found.others:
+            looked = len(found.others) + found.opened
+            lines.append(f"left out   {len(found.others)} of {looked} files looked at, no images: {found.others[0]}")
+    if shared.any():
+        lines.append(
+            f"left out   {shared.sum():,}: another of the given splits holds their group, which test keeps before "
+            "validation, validation before train"
         )
     reasons: dict[str, list[str]] = {}
     for file, why in source.left_out.items():
@@ -133,6 +146,18 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         risks.append(f"{found.wide} % of the pictures are wider than 4:3, of which the crop loses {found.lost} %")
     lines += [f"risk       {risk}" for risk in risks]
     return [*lines, _time(choices, splits)]
+
+
+def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray:
+    """Which images, bool (N,), the stage clean removes since a split that ranks before theirs holds their group.
+
+    `given` splits and `groups` are "" where nothing is given. Copies are not looked for.
+    """
+    ranks = split_ranks(np.array(given, object))
+    best: dict[str, int] = {}
+    for group, rank in zip(groups, ranks.tolist(), strict=True):
+        best[group] = min(rank, best.get(group, rank))
+    return np.array([bool(group) and best[group] < rank < 3 for group, rank in zip(groups, ranks, strict=True)], bool)
 
 
 def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
@@ -222,12 +247,15 @@ def _time(choices: Params, splits: np.ndarray) -> str:
     )
 
 
-def refuse_undecodable_names(folder: Path) -> None:
-    """DVC cannot hash a file whose name is not UTF-8, and says so with a traceback: name it first."""
+def refuse_what_dvc_cannot_hash(folder: Path) -> None:
+    """A name that is not UTF-8 ends DVC with a traceback, and a pipe makes it wait for ever: name them first."""
     for parent, folders, files in os.walk(os.fsencode(folder)):
         for name in folders + files:
             try:
                 name.decode("utf-8")
+                path = os.path.join(parent, name)  # noqa: PTH118 (bytes)
+                if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK):
+                    raise LeafError(f"dataset: {path.decode()}: not an ordinary file; remove it")
             except UnicodeDecodeError:
                 shown = os.path.join(parent, name).decode("utf-8", "backslashreplace")  # noqa: PTH118 (bytes)
                 raise LeafError(f"dataset: {shown}: the name is not UTF-8; rename the file") from None
@@ -261,17 +289,23 @@ class Sizes:
     largest: int
     wide: int  # share in percent that is wider, or taller, than 4:3
     lost: int  # percent of the picture that the crop of these loses, on average
+    others: list[str]  # those that are no images by their content, each with what it is
 
 
 def sizes(root: Path, files: Sequence[str]) -> Sizes | None:
     """Read the headers of some files, spread evenly; None where none can be opened."""
-    found = []
+    found, others = [], []
     for file in files[:: 1 + len(files) // SAMPLE]:
-        try:
+        with suppress(Exception):  # a damaged file is for `ingest` to name
+            if not (root / file).is_file():
+                continue
+            with (root / file).open("rb") as opened:
+                head = opened.read(HEAD)
+            if not kind(head):
+                others.append(f"{file!r}: {what_it_is(head)}")
+                continue
             with Image.open(root / file) as image:
                 found.append(image.size)
-        except Exception:  # noqa: BLE001, S112 (a damaged file is for `ingest` to name)
-            continue
     if not found:
         return None
     shapes = [max(size) / max(min(size), 1) for size in found]
@@ -279,7 +313,9 @@ def sizes(root: Path, files: Sequence[str]) -> Sizes | None:
     lost = sum(1 - 1 / shape for shape in wide) / max(len(wide), 1)
     sides = [side for size in found for side in size]
     usual = Counter(found).most_common(1)[0][0]
-    return Sizes(len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost))
+    return Sizes(
+        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), others
+    )
 
 
 def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What can be known before the first stage runs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,27 @@ def test_what_is_left_out_is_told_by_reason(project):
     (project / "leaves" / "Thumbs.db").touch()
     assert "left out   1: in no class folder, such as 'lost.jpg'" in told()
     assert "1 entries: 'Thumbs.db' (1)" in told()
+
+
+def test_what_is_no_image_by_its_content_is_told_of_those_looked_at(project):
+    (project / "leaves/healthy/a.jpg").touch()
+    assert "left out   1 of 31 files looked at, no images: 'healthy/a.jpg': an empty file" in told()
+
+
+def test_a_pipe_is_one_line_and_never_waited_for(project):
+    os.mkfifo(project / "leaves/healthy/pipe.jpg")
+    assert refusal() == "dataset: leaves/healthy/pipe.jpg: not an ordinary file; remove it"
+
+
+def test_a_group_in_two_given_splits_is_counted_where_cleaning_will_leave_it(project):
+    rows = ["file,label,group,split"]
+    for place, path in enumerate(sorted((project / "leaves").rglob("*.jpg"))):
+        split = "test" if place % 10 == 0 else "train"
+        rows.append(f"{path.relative_to(project / 'leaves')},{path.parent.name},{place // 2},{split}")
+    (project / "table.csv").write_text("\n".join(rows))
+    lines = told(labels="table.csv")
+    assert "left out   3: another of the given splits holds their group, which test keeps" in lines
+    assert "all              27          15          20           4           3" in lines
 
 
 def test_names_that_look_like_one_plant_are_a_risk(project):
