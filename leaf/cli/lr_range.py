@@ -151,7 +151,7 @@ def run_range_test(view: Any, figure: str, lowest: float, highest: float, update
     if view.optimizer == "lbfgs":
         raise LeafError("optimizer: lbfgs has no learning rate; valid for lr-range: adam, adamw")
     classes = len(store.read_classes())
-    dataset, _ = read_datasets(classes)
+    dataset, _ = read_datasets(classes, view.augmentation.background == "swap")
     fix_seeds(view.seed, view.deterministic)
     model = networks.build_from_params(view, classes)
     test = range_test(model, dataset, Recipe.from_params(view), lowest, highest, updates)
