@@ -3,16 +3,14 @@
 python benchmarks/honest.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
 Each is trained once with every crop, and once without each, which is then judged. Nothing is chosen by these figures.
-Writes benchmarks/honest.json; `python docs/generate.py` puts it into docs/honest.md.
+`python docs/generate.py` puts the table into docs/honest.md.
 """
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from runs import ROOT, provenance, run_all
+from runs import ROOT, keep_table, run_all
 
 from leaf.audit.shortcuts import difference
 from leaf.audit.transport import compared
@@ -20,9 +18,8 @@ from leaf.cli.audit import labels_without, right_of
 from leaf.errors import one_line_errors
 from leaf.experiments import parse_settings, read_experiments
 from leaf.report.run import read_run
-from leaf.store import sha256, write_json, write_table
+from leaf.store import sha256, write_table
 
-RESULTS = Path(__file__).with_name("honest.json")
 CLASSES = {"healthy": ["*healthy"], "unhealthy": ["*"]}
 WAYS = ("keep", "swap")
 
@@ -37,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--work", type=Path, default=Path("build/honest"), help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over the row: smaller")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
     row = read_experiments(ROOT / "experiments.yaml")["honest"].set
     common = {**row, "dataset": str(options.dataset.resolve()), "classes": CLASSES, **parse_settings(options.set)}
@@ -64,19 +61,23 @@ def main() -> None:
     without = dict(zip(jobs, run_all(list(jobs.values()), options.work, 1), strict=True))
 
     right = {key: right_of(read_run(folder, {}).predictions, chosen) for key, folder in {**whole, **without}.items()}
-    found = {}
+    rows = []
     for value, (judged, _) in parts.items():
-        groups = chosen["group"].to_numpy()[judged]
-        mean = {way: np.mean([right[value, way, seed][judged] for seed in options.seeds], axis=0) for way in WAYS}
-        inside = {way: np.mean([right[way, seed][judged] for seed in options.seeds], axis=0) for way in WAYS}
-        there = ~np.isnan(mean["keep"]) & ~np.isnan(mean["swap"])
-        found[value] = {way: asdict(compared(inside[way][there], mean[way][there], groups[there])) for way in WAYS}
-        found[value]["gain"] = asdict(difference(mean["swap"][there], mean["keep"][there], groups[there]))
-    masked = int(np.load(whole[seeded[0]] / "data/ingested/masks.npy").any(axis=(1, 2)).sum())
-    told = {"dataset": options.dataset.name, "by": options.by, "seeds": options.seeds, "masks": masked}
-    told |= {"images": len(chosen), "values": found, "set": parse_settings(options.set), **provenance()}
-    write_json(told, options.results)
-    print(json.dumps(found, indent=1))
+        means = {
+            (way, left): np.mean([right[(value, way, seed) if left else (way, seed)] for seed in options.seeds], axis=0)
+            for way in WAYS
+            for left in (False, True)
+        }
+        there = judged & ~np.isnan(means["keep", True]) & ~np.isnan(means["swap", True])
+        groups, cells = chosen["group"].to_numpy()[there], [value, str(there.sum())]
+        for way in WAYS:
+            found = compared(means[way, False][there], means[way, True][there], groups)
+            cells += [str(found.inside), str(found.outside)]
+        gain = difference(means["swap", True][there], means["keep", True][there], groups)
+        points = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in (gain.accuracy, gain.low, gain.high)))
+        rows.append([*cells, points])
+    columns = [options.by, "images", "kept: inside", "kept: left out", "swapped: inside", "swapped: left out"]
+    keep_table("backgrounds", [*columns, "points that the swap adds, left out"], rows, options.record)
 
 
 if __name__ == "__main__":

@@ -130,31 +130,7 @@ def experiments_md() -> str:
 def honest_md() -> str:
     """docs/honest.md."""
     tables = [line for result in measured("headline") for line in accuracy_lines(result)]
-    return filled("honest", headline="\n".join([*tables, ""]), backgrounds=backgrounds_table())
-
-
-def backgrounds_table() -> str:
-    """What the row `honest` gains by swapping backgrounds, on each value that was left out of training."""
-    found = measured("honest")
-    lines = [
-        f"| {found['by']} | images | kept: inside | kept: left out | swapped: inside | swapped: left out | gained |",
-        "| --- | --: | --- | --- | --- | --- | --- |",
-    ]
-    for value, each in found["values"].items():
-        scores = [each[way][where] for way in ("keep", "swap") for where in ("inside", "outside")]
-        cells = [f"{one['accuracy']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in scores]
-        points = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * each["gain"][key] for key in ("accuracy", "low", "high")))
-        lines.append(f"| {value} | {each['keep']['images']} | {' | '.join(cells)} | {points} points |")
-    seeds = _plural("seed", ", ".join(map(str, found["seeds"])))
-    changes = "".join(f" with `{key}={value}`" for key, value in found["set"].items())
-    masks = f"masks of {found['masks']}, GrabCut for the others" if found["masks"] else "no masks, GrabCut for all"
-    lines += [
-        "",
-        f"{found['images']} photographs of {found['dataset']}{changes}, {masks}; {seeds}. Gained is what the swap adds "
-        f"where a {found['by']} was left out. Measured at commit {found['commit'][:8]} by `{found['command']}`.",
-        "",
-    ]
-    return "\n".join(lines)
+    return filled("honest", headline="\n".join([*tables, ""]))
 
 
 def use_md() -> str:

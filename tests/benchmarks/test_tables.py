@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from leaf.drawing import draw_dataset, scaled, write_npz
 
@@ -87,3 +88,20 @@ def test_formats_and_other_pictures_are_measured_in_a_finished_run(project) -> N
     assert max(float(row[2]) for row in exported[:4]) < 1e-4
     flagged = {row[0]: row[5] for row in rows("known", cwd=project.folder)}
     assert re.fullmatch(r"\d+\.\d %", flagged["noise"])
+
+
+@pytest.mark.full
+def test_what_swapped_backgrounds_add_is_measured_on_each_crop(tmp_path: Path) -> None:
+    images, labels = draw_dataset(scaled(200), 48, 1)
+    lines = ["file,crop"]
+    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+        file = f"{('healthy', 'unhealthy')[label]}/{place}.png"
+        (tmp_path / "leaves" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "leaves" / file)
+        lines.append(f"{file},{('apple', 'bean')[place % 2]}")
+    (tmp_path / "leaves/metadata.csv").write_text("\n".join(lines))
+    small = ("image_size=32", "epochs=2", "frozen_epochs=1", "backbone=cnn_small", "weights=random", "freeze_depth=2")
+    options = [word for text in small for word in ("--set", text)]
+    found = rows("honest", "--dataset", tmp_path / "leaves", "--work", tmp_path / "work", *options)
+    assert {row[0] for row in found} == {"apple", "bean"}
+    assert all(0 <= float(cell.split()[0]) <= 1 for row in found for cell in row[2:6])
