@@ -72,7 +72,8 @@ def find_shortcuts(
 ) -> dict[str, Shortcut]:
     """Ask each of `described`, float (N, D) with nan in the rows of images that it says nothing of.
 
-    `labels` int (N,), `groups` (N,). What is the same for all images, or known of fewer than a tenth, is not asked.
+    `labels` int (N,), `groups` (N,). What is known of fewer than a tenth is not asked; what is the same for all images
+    tells no more than the largest class.
     """
     from scipy.stats import norm
 
@@ -81,16 +82,17 @@ def find_shortcuts(
     for name, values in described.items():
         known = np.isfinite(values).all(axis=1)
         chosen, classes = values[known], labels[known]
-        if known.sum() < max(len(labels) / 10, 2 * FOLDS) or len(np.unique(classes)) < 2 or not np.ptp(chosen, 0).any():
+        if known.sum() < max(len(labels) / 10, 2 * FOLDS) or len(np.unique(classes)) < 2:
             continue
-        right = cross_validated("forest", chosen, classes, groups[known], FOLDS, seed)
-        largest = classes == np.bincount(classes).argmax()
-        gain = right.astype(float) - largest
-        error = standard_error(gain, groups[known])
-        chances[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
+        right = largest = classes == np.bincount(classes).argmax()
+        if np.ptp(chosen, 0).any():
+            right = cross_validated("forest", chosen, classes, groups[known], FOLDS, seed)
+            gain = right.astype(float) - largest
+            error = standard_error(gain, groups[known])
+            chances[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
         found[name] = score(right, groups[known]), score(largest, groups[known]), int(known.sum())
     corrected = dict(zip(chances, _holm(list(chances.values())), strict=True))
-    return {name: Shortcut(*each, corrected[name]) for name, each in found.items()}
+    return {name: Shortcut(*each, float(corrected.get(name, 1))) for name, each in found.items()}
 
 
 def _holm(chances: Sequence[float]) -> np.ndarray:

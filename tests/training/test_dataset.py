@@ -86,6 +86,19 @@ def test_grabcut_finds_a_leaf_and_the_same_again_in_any_thread():
         assert (np.stack(list(pool.map(estimate_mask, images[::-1])))[::-1] == found).all()
 
 
+@pytest.mark.realdata
+def test_grabcut_finds_leaves_on_a_cloth_where_their_masks_are(shared):
+    from leaf.reading.decode import decode
+
+    masks = sorted((shared / "leaf_masks").rglob("*.png"))[::40]
+    assert len(masks) > 8
+    for path in masks:
+        photograph = (shared / "leaves_by_disease" / path.relative_to(shared / "leaf_masks")).with_suffix(".jpg")
+        found = estimate_mask(decode(photograph.read_bytes(), 96).pixels)
+        truth = decode(path.read_bytes(), 96).pixels[..., 0] > 127
+        assert (found & truth).sum() / (found | truth).sum() > 0.85, path.name
+
+
 def test_where_nothing_stands_out_no_leaf_is_known():
     assert not estimate_mask(np.full((32, 32, 3), 80.0, np.float32)).any()
 
