@@ -129,8 +129,10 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for file, why in source.left_out.items():
         reasons.setdefault(why, []).append(file)
-    for why, several in sorted(reasons.items(), key=lambda item: -len(item[1]))[:6]:
-        lines.append(f"left out   {len(several)}: {why}, such as {several[0]!r}")
+    often = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    lines += [f"left out   {len(several)}: {why}, such as {several[0]!r}" for why, several in often[:6]]
+    if rare := [several for _, several in often[6:]]:
+        lines.append(f"left out   {sum(map(len, rare))}: for {len(rare)} other reasons, such as {rare[0][0]!r}")
     lines += [f"note       {note}" for note in source.notes]
     if Path(choices.masks).is_dir():
         masked = sum(path is not None for path in mask_files(Path(choices.masks), files))

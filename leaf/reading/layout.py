@@ -95,7 +95,7 @@ def lay_out(
     if overruled:
         made.notes.append(f"{overruled} photographs: the table gives another split than their folder; the table rules")
     if not made.entries:
-        raise _nothing_says(root, listing)
+        raise _nothing_says(root, listing, [note for _, table in tables for note in table.notes])
     if not labelled and tables and len(rows) < len(made.entries):
         made.notes.append(f"{len(made.entries) - len(rows)} photographs stand in no table: they have no group")
     _drop_a_single_split(made)
@@ -145,7 +145,7 @@ def _join(
             raise LeafError(f"{where}: {cell!r} fits {len(found)} files, {_few(found)}; write the path in the folder")
         if not found:
             missing.append(cell)
-            left_out[cell] = f"no such image in {root / base} ({table.path.name}, line {row.line})"
+            left_out[cell] = f"in {table.path.name}, and no such image in {root / base}"
             continue
         file = prefix + found[0]
         if file in rows and {**rows[file][1].cells, "file": ""} != {**row.cells, "file": ""}:
@@ -223,13 +223,13 @@ def _one_folder_a_plant(entries: Iterable[Entry], folders: Mapping[str, _Folders
     return images >= 0.8 * sizes.total() and images >= 2 * len(below) and min(classes.values(), default=0) > 1
 
 
-def _nothing_says(root: Path, listing: Listing) -> LeafError:
+def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:
     if not listing.images:
         return LeafError(f"{root}: no image files; valid: photographs in a folder per class, or a table of labels")
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
+    ask = "sort the photographs into a folder per class, or name a table of files and labels with the key `labels`"
     return LeafError(
-        f"{root}: nothing says the class of {_few(listing.images)}; sort the photographs into a folder per class, or "
-        "name a table of files and labels with the key `labels`",
+        "; ".join([f"{root}: nothing says the class of {_few(listing.images)}", *notes, ask]),
         proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
     )
 

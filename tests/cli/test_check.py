@@ -72,6 +72,22 @@ def test_what_is_left_out_is_told_by_reason(project):
     assert "1 entries: 'Thumbs.db' (1)" in told()
 
 
+def test_a_table_that_says_no_class_is_refused_with_what_its_columns_may_mean(project):
+    for number in range(4):
+        put(project / "flat" / f"{number}.jpg")
+    (project / "t.csv").write_text("file,lable\n" + "".join(f"{number}.jpg,healthy\n" for number in range(4)))
+    assert "t.csv: columns not used: 'lable' (did you mean label?); sort the" in refusal(dataset="flat", labels="t.csv")
+
+
+def test_rows_and_photographs_without_the_other_are_counted_together(project):
+    names = [f"healthy/IMG_{number:04}.jpg,healthy" for number in range(60) if number % 3]
+    names += [f"unhealthy/IMG_{number:04}.jpg,unhealthy" for number in range(0, 30, 3) if number != 6]
+    (project / "t.csv").write_text("\n".join(["file,label", *names]))
+    lines = told(labels="t.csv")
+    assert "left out   20: in t.csv, and no such image in leaves, such as 'healthy/IMG_0031.jpg'" in lines
+    assert "left out   1: not in t.csv, such as 'unhealthy/IMG_0006.jpg'" in lines
+
+
 def test_what_is_no_image_by_its_content_is_told_of_those_looked_at(project):
     (project / "leaves/healthy/a.jpg").touch()
     assert "left out   1 of 31 files looked at, no images: 'healthy/a.jpg': an empty file" in told()
