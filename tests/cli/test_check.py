@@ -106,7 +106,7 @@ def test_a_group_in_two_given_splits_is_counted_where_cleaning_will_leave_it(pro
     (project / "table.csv").write_text("\n".join(rows))
     lines = told(labels="table.csv")
     assert "left out   3: another of the given splits holds their group, which test keeps" in lines
-    assert "all              27          15          20           4           3" in lines
+    assert ["all", "27", "15", "20", "4", "3"] in [line.split() for line in lines.splitlines()]
 
 
 def test_names_that_look_like_one_plant_are_a_risk(project):
