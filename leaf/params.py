@@ -25,7 +25,6 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxoth
 Number = float
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
-
 _LIMITS = {"ge": "from {}", "gt": "above {}", "le": " up to {}", "lt": ", below {}"}
 
 
@@ -384,11 +383,8 @@ def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
     if first["type"] == "extra_forbidden":
         siblings = [name for name in table if name.startswith(f"{parts[0]}.")] if depth == 2 and len(parts) > 1 else []
         near = _closest(key, siblings or list(table))
-        return (
-            f"{key}: unknown key; did you mean {near}?"
-            if near
-            else f"{key}: unknown key; valid: {', '.join(siblings or table)}"
-        )
+        known = f"did you mean {near}?" if near else f"valid: {', '.join(siblings or table)}"
+        return f"{key}: unknown key; {known}"
     value: Any = values
     for part in parts[:depth]:
         value = value.get(part) if isinstance(value, dict) else value
