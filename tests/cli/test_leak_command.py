@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     np.savez(made / "leaves.npz", data=np.concatenate(copies).astype(np.float32), labels=names.astype(object))
     values = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"dataset": "leaves.npz", "image_size": 32}
     (made / "params.yaml").write_text(yaml.safe_dump(values))
-    (made / "data").mkdir()
+    (made / "data/masks").mkdir(parents=True)
     (made / "data/labels.csv").write_text("file,label\n")
     (made / "data/overrides.csv").write_text("hash,ruling,label,who,why\n")
     (made / "data/pinned.csv").write_text("file_hash,split\n")

@@ -26,7 +26,8 @@ def project(folder, **values):
         shutil.copy(ROOT / name, folder / name)
     params = yaml.safe_load((folder / "params.yaml").read_text()) | values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    (folder / "data/references").mkdir(parents=True)
+    for name in ("references", "masks"):
+        (folder / "data" / name).mkdir(parents=True)
     for name in ("labels.csv", "overrides.csv", "pinned.csv"):
         shutil.copy(ROOT / "data" / name, folder / "data")
     return folder
