@@ -29,11 +29,16 @@ FORM = re.compile(r"[…|<\[]|\b[A-Z]{3,}(?<!HEAD)\b|key=value")  # `leaf run NA
 # instead.
 SSH, SLURM = "tests/runner/test_ssh.py::", "tests/runner/test_slurm.py::"
 S3 = "tests/runner/test_remotes.py::test_an_experiment_goes_through_an_s3_remote_to_a_box_and_into_a_fresh_clone"
-ROWS = "tests/benchmarks/test_rows.py::"
+ROWS, TABLES = "tests/benchmarks/test_rows.py::", "tests/benchmarks/test_tables.py::"
 ELSEWHERE = {
     "python benchmarks/rows.py": ROWS + "test_a_row_of_each_kind_of_network_trains_and_is_scored",
     "python benchmarks/accuracy.py": "tests/benchmarks/test_accuracy.py::"
     "test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_first",
+    "python benchmarks/headline.py report": "tests/benchmarks/test_headline.py",
+    "python benchmarks/review.py": TABLES + "test_planted_faults_are_found_before_chance_finds_them",
+    "python benchmarks/shared_leaves.py": TABLES + "test_leaves_that_stand_in_test_and_train_are_counted",
+    "python benchmarks/leak.py": TABLES + "test_the_leak_is_measured_by_a_learner",
+    "python benchmarks/micro_batch.py": TABLES + "test_memory_and_gradients_of_micro_batches_are_measured",
     "leaf submit --on pair": "tests/runner/test_pipeline.py::test_one_training_runs_on_two_nodes",
     "dvc remote add -d store s3://BUCKET/leaf": S3,
     "dvc remote modify store endpointurl": S3,
