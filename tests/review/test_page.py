@@ -158,6 +158,7 @@ def test_after_a_kill_one_goes_on_where_one_was(context: Any, reviewed: Path, se
     process, address = serve(reviewed)
     page = ready(context.new_page(), f"{address}#label-3--1")
     press(page, "d", "Image 3: drop")
+    page.wait_for_load_state("networkidle")  # the next case is there, as a person would see
     process.send_signal(signal.SIGKILL)
     process.wait()
     press(page, "d", "The server does not answer: start `leaf review` again")
