@@ -1,6 +1,7 @@
 """`python benchmarks/headline.py`: the recipe is chosen on development photographs, and no other one is tested."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -73,9 +74,10 @@ def test_the_readme_tells_the_figures_of_the_report():
     ]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     ours, peer = (found["recipes"][name] for name in ("transfer", "logistic"))
+    means = [statistics.mean(each["accuracy"]) for each in (ours, peer)]
     right, low, high, beside, colours = (
         f"{100 * float(f'{share:.3f}'):.1f} %"  # as the table rounds it
-        for share in (*ours["accuracy"], *ours["interval"], *peer["accuracy"], found["baselines"]["joint_histogram"])
+        for share in (means[0], *ours["interval"], means[1], found["baselines"]["joint_histogram"])
     )
     assert f"On {found['images']} photographs" in readme
     assert f"in {right} (95 % interval {low} to {high})" in readme
