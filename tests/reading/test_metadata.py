@@ -85,7 +85,7 @@ def test_a_row_that_names_no_image_of_the_folder_is_left_out_by_name(read, metad
     text = f"file,label\nunhealthy/00.png,unhealthy\nhealthy/01.png,healthy\n{name},healthy\n"
     out = read(metadata(text))[0].unreadable.set_index("file")
     assert "no such image" in out.loc[name, "reason"]
-    assert "line 4" in out.loc[name, "reason"]
+    assert "in metadata.csv" in out.loc[name, "reason"]
 
 
 def test_such_a_row_is_refused_if_asked(metadata, read):
