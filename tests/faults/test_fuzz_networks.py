@@ -114,7 +114,7 @@ def test_thousands_of_changed_networks_are_loaded_or_refused_in_one_line(part, t
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes = json.loads(done.stdout.splitlines()[-1])
     assert sum(outcomes.values()) == 1000
-    assert min(outcomes.values()) > 10
+    assert outcomes["refused"] > 10  # of whole files all: the archive has checksums
 
 
 if __name__ == "__main__":
