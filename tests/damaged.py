@@ -1,8 +1,12 @@
 """Files with changed bytes, for readers that must take or refuse each of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from leaf.errors import LeafError
 
 
 def damaged(whole: bytes, files: int, places: int = 4) -> Iterator[bytes]:
@@ -13,3 +17,15 @@ def damaged(whole: bytes, files: int, places: int = 4) -> Iterator[bytes]:
         for place in rng.integers(0, len(changed), places):
             changed[place] = rng.integers(0, 256)
         yield bytes(changed)
+
+
+def read_or_refused(read: Callable[[], Any], path: Path, contents: Iterable[bytes]) -> None:
+    """Call `read` with each of `contents` as the file at `path`: it gives something or refuses it in one line."""
+    for content in contents:
+        path.write_bytes(content)
+        line = ""
+        try:
+            read()
+        except LeafError as error:
+            line = str(error)
+        assert "\n" not in line

@@ -4,7 +4,6 @@ The batches of an epoch depend only on the seed and the epoch's number, so a tra
 the same batches as an uninterrupted one.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -190,10 +189,9 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        for place, leaf in zip(
-            unknown, pool.map(lambda place: estimate_mask(images[rows[place]]), unknown), strict=True
-        ):
+    with ThreadPoolExecutor() as pool:
+        estimated = pool.map(lambda row: estimate_mask(images[row]), rows[unknown])
+        for place, leaf in zip(unknown, estimated, strict=True):
             masks[place] = leaf
     if masks.any(axis=(1, 2)).sum() < 2:
         raise LeafError(
