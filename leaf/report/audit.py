@@ -163,9 +163,10 @@ def _transport(found: Found) -> Answer:
     (column, value), worst = max(asked.items(), key=lambda each: each[1]["drop"]["accuracy"])
     lost = worst["drop"]
     bad = lost["low"] > 0 and lost["accuracy"] > MATTERS
+    without = value if found["guessed"] else f"{column} {value}"
     who = "the network, trained anew," if found["trained"] else "a linear head"
     said = (
-        f"{'No' if bad else 'As far as was asked, yes'}: learned without {column} {value}, {who} is right in "
+        f"{'No' if bad else 'As far as was asked, yes'}: learned without {without}, {who} is right in "
         f"{percent(worst['outside']['accuracy'])} of its images, in {percent(worst['inside']['accuracy'])} when it "
         f"learned from others of them: {100 * lost['accuracy']:.1f} points lost "
         f"({100 * lost['low']:.1f} to {100 * lost['high']:.1f})."
