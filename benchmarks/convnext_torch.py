@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# dims, depths, initial layer scale, as in leaf/networks/scratch.py and keras.applications
+# dims, depths, initial layer scale, filters of the stem's convolution before its last (0: patches), as in
+# leaf/networks/scratch.py and keras.applications
 KINDS = {
-    "convnext_atto": ((40, 80, 160, 320), (2, 2, 6, 2), 0.1),
-    "convnext_tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 1e-6),
+    "convnext_atto": ((40, 80, 160, 320), (2, 2, 6, 2), 0.1, 32),
+    "convnext_tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 1e-6, 0),
 }
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,25 +43,30 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Images (N,3,H,W) float32 0..255 to logits (N,2): dropout on the image, backbone, pooling, BatchNorm, dense."""
+    """Images (N,3,H,W) float32 0..255 to logits (N,2): backbone, pooling, BatchNorm, dropout, dense."""
 
-    def __init__(self, dims: Sequence[int], depths: Sequence[int], scale: float) -> None:
+    def __init__(self, dims: Sequence[int], depths: Sequence[int], scale: float, stem: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(0.1)
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("deviation", 255 * torch.tensor(DEVIATION).view(1, 3, 1, 1))
-        stages: list[nn.Module] = [nn.Conv2d(3, dims[0], 4, 4), Norm(dims[0], eps=1e-6)]
+        stages: list[nn.Module] = [nn.Conv2d(3, dims[0], 4, 4)]
+        if stem:
+            widths = ((3, stem), (stem, dims[0]))
+            convolutions = [(nn.Conv2d(*each, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for each in widths]
+            stages = [module for each in convolutions for module in each]
+        stages.append(Norm(dims[0], eps=1e-6))
         for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
             if stage:
                 stages += [Norm(dims[stage - 1], eps=1e-6), nn.Conv2d(dims[stage - 1], dim, 2, 2)]
             stages += [Block(dim, scale) for _ in range(depth)]
         self.backbone = nn.Sequential(*stages)
+        normalization = nn.BatchNorm1d(dims[-1], eps=1e-3, momentum=0.01)
         self.head = nn.Sequential(
-            nn.LayerNorm(dims[-1], eps=1e-6), nn.BatchNorm1d(dims[-1], eps=1e-3, momentum=0.01), nn.Linear(dims[-1], 2)
+            nn.LayerNorm(dims[-1], eps=1e-6), normalization, nn.Dropout(0.1), nn.Linear(dims[-1], 2)
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = (self.dropout(images) - self.mean) / self.deviation
+        x = (images - self.mean) / self.deviation
         return self.head(self.backbone(x).mean((2, 3)))
 
 

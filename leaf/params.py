@@ -206,7 +206,7 @@ class Params(Group):
     )
     dropout: Fraction = _key(0.1, "a fraction from 0, below 1", "share of values set to 0 in training")
     dropout_at: Literal["input", "head"] = _key(
-        "input", "input, head", "of which values: the image's own, or those that the logits are made of"
+        "head", "input, head", "of which values: the image's own, or those that the logits are made of"
     )
     freeze_depth: Literal["all"] | Count = _key(
         0, "all, or a whole number from 0", "the first so many operations of the backbone do not learn"

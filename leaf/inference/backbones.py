@@ -36,7 +36,7 @@ def _detector(why: str) -> Backbone:
 
 
 BACKBONES = {
-    "convnext_atto": Backbone("ConvNeXt for small images and two cores, from random weights", 96, published=False),
+    "convnext_atto": Backbone("ConvNeXt for small images and two cores, from random weights", 99, published=False),
     "convnext_tiny": Backbone("ConvNeXt, 28 million parameters", 152),
     "convnext_small": Backbone("ConvNeXt, 49 million parameters", 296),
     "convnext_base": Backbone("ConvNeXt, 88 million parameters", 296),

@@ -36,7 +36,7 @@ def build(
     image_size: int,
     classes: int = 2,
     dropout: float = 0.1,
-    dropout_at: str = "input",
+    dropout_at: str = "head",
     weights: str = "random",
     weights_sha256: str = "",
     freeze_depth: int | str = 0,

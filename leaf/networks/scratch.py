@@ -20,6 +20,9 @@ _LAYER_SCALE = 0.1
 def convnext_atto(image: Any) -> Any:
     """ConvNeXt atto (dims and depths of timm's `convnext_atto`, 3.4 million parameters) with depthwise convolutions.
 
+    Its stem is two convolutions with max pooling in place of 4×4 patches (Xiao 2021, arXiv 2106.14881): from random
+    weights on a few hundred images they learn form, where patches learn little but colour.
+
     Args:
         image: tensor (N, H, W, 3), values 0..255, H and W at least 32.
 
@@ -31,7 +34,10 @@ def convnext_atto(image: Any) -> Any:
         [-mean / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))],
         name="rescaling_imagenet",
     )(image)
-    x = layers.Conv2D(ATTO_DIMS[0], 4, strides=4, kernel_initializer=_initial(), name="stem_conv")(x)
+    for number, filters in enumerate((32, ATTO_DIMS[0])):
+        name = f"stem_conv_{number}"
+        conv = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)
+        x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(conv(x))
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
     for stage, (dim, depth) in enumerate(zip(ATTO_DIMS, ATTO_DEPTHS, strict=True)):
         if stage:

@@ -57,6 +57,7 @@ def test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_f
     assert first["verdicts"][0] in done.stdout
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_a_pretrained_recipe_stands_beside_logistic_regression_on_the_same_images(leaves, shared, tmp_path):

@@ -99,6 +99,7 @@ def trainings() -> list[dict[str, object]]:
     return [values for _, values in found]
 
 
+@pytest.mark.full
 def test_each_choice_of_the_rows_trains_and_is_scored(leaves, tmp_path, monkeypatch):
     """With the smallest network."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -128,7 +129,7 @@ def test_no_row_freezes_more_than_there_is():
         assert depth == "all" or depth <= find(backbone).operations
 
 
-@pytest.mark.parametrize("row", ["plain", "autoencoder"])
+@pytest.mark.parametrize("row", ["plain", pytest.param("autoencoder", marks=pytest.mark.full)])
 def test_a_row_of_each_kind_of_network_runs_through_dvc(project, row):
     settings = ["-S", "epochs=1", "-S", f"backbone={backbones()[row]}"]
     project.run("leaf", "run", row, "--temp", *settings)

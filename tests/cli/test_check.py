@@ -149,9 +149,9 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
     [
         ({"backbone": "resnet5"}, "backbone: 'resnet5' is unknown; did you mean resnet50?"),
         ({"backbone": "gan", "image_size": 40}, "image_size: 40; valid: a multiple of 16 for gan"),
-        ({"backbone": "gan"}, "weight_averaging: 0.99; valid for gan, a detector: 0"),
+        ({"backbone": "gan", "dropout_at": "input"}, "weight_averaging: 0.99; valid for gan, a detector: 0"),
         ({"backbone": "xception", "image_size": 64}, "image_size: 64; valid: at least 71 for xception"),
-        ({"freeze_depth": 97}, "freeze_depth: 97; valid: 0 to 96 for convnext_atto, or all"),
+        ({"freeze_depth": 100}, "freeze_depth: 100; valid: 0 to 99 for convnext_atto, or all"),
         ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
         ({"labels": "nowhere.csv"}, "labels: nowhere.csv: no such file"),
         ({"masks": "nowhere"}, "masks: nowhere: no such folder"),
@@ -161,7 +161,8 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
             "-S: augmentation.background: swap, and where the leaf is in an image made",
         ),
         (
-            {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "weight_averaging": 0},
+            {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "dropout_at": "input"}
+            | {"weight_averaging": 0},
             "augmentation.background: swap; valid for gan, a detector: keep",
         ),
     ],
@@ -174,7 +175,7 @@ def test_a_detector_of_more_than_two_classes_is_refused(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
     line = "backbone: autoencoder is a detector, for two classes, not 3; valid: any other network"
-    assert refusal(classes="auto", backbone="autoencoder", weight_averaging=0) == line
+    assert refusal(classes="auto", backbone="autoencoder", weight_averaging=0, dropout_at="input") == line
 
 
 @pytest.mark.parametrize("setting", [{"labels": "table.csv"}, {"group_by": "folder"}])

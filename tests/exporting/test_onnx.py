@@ -31,7 +31,7 @@ FAMILIES = [
 def random_network(name, side, seed=0):
     """A network of random weights with the statistics of `photographs`, so that its answers to them differ."""
     rng = np.random.default_rng(seed)
-    model = networks.build(name, side, classes=2 if is_detector(name) else 3)
+    model = networks.build(name, side, classes=2 if is_detector(name) else 3, dropout_at="input")
     for weight in model.weights:
         if len(weight.shape) == 1 and "moving" not in weight.path:
             weight.assign(np.asarray(weight) + rng.normal(0, 0.1, weight.shape))

@@ -37,8 +37,8 @@ def test_same_layer_twice_starts_from_different_weights():
     assert not np.array_equal(first, second)
 
 
-def test_dropout_acts_on_the_image_in_training_alone(small, images):
-    model = build("cnn_small", 32, dropout=0.5)
+def test_dropout_at_the_input_acts_on_the_image_in_training_alone(images):
+    model = build("cnn_small", 32, dropout=0.5, dropout_at="input")
     dropped = keras.Model(model.input, model.get_layer("dropout").output)
     values = images.astype(np.float32) + 1
     share = np.mean(np.asarray(dropped(values, training=True)) == 0)
@@ -47,7 +47,7 @@ def test_dropout_acts_on_the_image_in_training_alone(small, images):
 
 
 def test_dropout_at_the_head_spares_the_image_and_drops_what_the_logits_are_made_of(images):
-    model = build("cnn_small", 32, dropout=0.5, dropout_at="head")
+    model = build("cnn_small", 32, dropout=0.5)
     assert [operation.name for operation in model.operations[-3:]] == ["batch_normalization", "dropout", "dense"]
     dropped = np.asarray(model.get_layer("dropout")(np.ones((64, 128), np.float32), training=True))
     assert np.mean(dropped == 0) == pytest.approx(0.5, abs=0.05)
@@ -56,12 +56,13 @@ def test_dropout_at_the_head_spares_the_image_and_drops_what_the_logits_are_made
 
 def test_the_place_of_the_dropout_changes_no_answer(small, images):
     values = images.astype(np.float32)
-    moved = build("cnn_small", 32, seed=7, dropout_at="head")
+    moved = build("cnn_small", 32, seed=7, dropout_at="input")
     np.testing.assert_array_equal(np.asarray(moved(values)), np.asarray(small(values)))
 
 
 def test_head_is_pooling_normalization_and_dense(small):
-    assert [operation.name for operation in small.operations[-3:]] == ["pool", "batch_normalization", "dense"]
+    names = [operation.name for operation in small.operations[-4:]]
+    assert names == ["pool", "batch_normalization", "dropout", "dense"]
 
 
 def test_a_head_from_zeros_prefers_no_class_and_changes_no_other_weight(small, images):
@@ -80,7 +81,7 @@ def test_logits_are_float32_under_mixed_precision(images):
 def test_rematerialized_network_takes_the_same_update(images, backbone):
     changed = []
     for again in (False, True):
-        model = build(backbone, 32, seed=7, dropout=0, rematerialize=again)
+        model = build(backbone, 32, seed=7, dropout=0, dropout_at="input", rematerialize=again)
         assert again is any(bool(layer._remat_mode and layer._remat_mode.mode) for layer in model.layers)
         model.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy(from_logits=True))
         model.train_on_batch(images.astype(np.float32), np.eye(2)[np.arange(len(images)) % 2])

@@ -23,7 +23,7 @@ from leaf.networks.gan import SpectralConv2D
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    return build("autoencoder", 32, seed=5)
+    return build("autoencoder", 32, dropout_at="input", seed=5)
 
 
 def test_detectors_are_known_by_name_and_by_network(autoencoder, small):
@@ -51,9 +51,9 @@ def test_constants_are_saved_with_the_network(autoencoder, images, tmp_path):
 
 
 def test_one_seed_gives_one_file(autoencoder, tmp_path):
-    save(build("autoencoder", 32, seed=5), tmp_path / "a.keras")
-    save(build("autoencoder", 32, seed=5), tmp_path / "b.keras")
-    save(build("autoencoder", 32, seed=6), tmp_path / "c.keras")
+    save(build("autoencoder", 32, dropout_at="input", seed=5), tmp_path / "a.keras")
+    save(build("autoencoder", 32, dropout_at="input", seed=5), tmp_path / "b.keras")
+    save(build("autoencoder", 32, dropout_at="input", seed=6), tmp_path / "c.keras")
     first, second, third = ((tmp_path / f"{name}.keras").read_bytes() for name in "abc")
     assert first == second != third
 
@@ -126,7 +126,7 @@ def test_summary_names_the_parts(autoencoder):
 )
 def test_what_a_detector_cannot_do_is_refused(change, match):
     with pytest.raises(LeafError, match=match):
-        build("autoencoder", **({"image_size": 32} | change))
+        build("autoencoder", **({"image_size": 32, "dropout_at": "input"} | change))
 
 
 def test_spectral_convolution_has_norm_one_after_some_updates():
@@ -150,7 +150,7 @@ def test_asking_leaves_the_spectral_convolution_as_it_was():
 
 @pytest.mark.slow
 def test_gan_is_saved_and_loaded_as_it_is(images, tmp_path):
-    model = build("gan", 32)
+    model = build("gan", 32, dropout_at="input")
     save(model, tmp_path / "a.keras")
     np.testing.assert_allclose(
         probabilities(load(tmp_path / "a.keras"), images), probabilities(model, images), atol=1e-6

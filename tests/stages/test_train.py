@@ -147,7 +147,8 @@ def test_an_unknown_backbone_is_one_line(work: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_detector_that_is_to_be_distributed_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
-    (work / "params.yaml").write_text("backbone: autoencoder\nweight_averaging: 0\ndistribution: data_parallel\n")
+    detector = "backbone: autoencoder\nweight_averaging: 0\ndropout_at: input\n"
+    (work / "params.yaml").write_text(f"{detector}distribution: data_parallel\n")
     assert "distribution: data_parallel; valid for autoencoder, a detector: none" in refused(capsys)
 
 

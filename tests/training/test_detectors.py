@@ -107,7 +107,7 @@ def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
     np.testing.assert_array_equal(probabilities(again, images[64:])[:, 1], given)
 
 
-@pytest.fixture(scope="module", params=["autoencoder", "gan"])
+@pytest.fixture(scope="module", params=["autoencoder", pytest.param("gan", marks=pytest.mark.full)])
 def whole(request, leaves):
     """A detector's name, the network that three uninterrupted epochs gave, and their result."""
     return request.param, *_fit(request.param, leaves, 3)
