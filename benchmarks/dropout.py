@@ -1,7 +1,7 @@
 """Why dropout on the input harms a pretrained network: what it does to features, and what the head makes of them.
 
 python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --results benchmarks/dropout.json \
-    --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
+    --set dropout_at=input --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
 python benchmarks/dropout.py
 
 The first line trains; the second looks into the networks that it left in build/accuracy, the frozen ones of one seed.
