@@ -36,7 +36,7 @@ def _spotted(image, random):
 def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     images, labels = leaves
     fix_seeds(3)
-    model = build(name, 32, seed=3)
+    model = build(name, 32, dropout_at="input", seed=3)
     rows = np.arange(64)
     dataset = Dataset(images, rows, labels[:64])
     validation = Dataset(images, np.arange(64, 96), labels[64:])
@@ -64,7 +64,7 @@ def test_without_healthy_images_training_is_refused(leaves):
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
     recipe = Recipe.from_params(Params(weight_averaging=0))
     with pytest.raises(LeafError, match="no image of the first class"):
-        train_detector(build("autoencoder", 32), spotted, spotted, recipe, quiet=True)
+        train_detector(build("autoencoder", 32, dropout_at="input"), spotted, spotted, recipe, quiet=True)
 
 
 @pytest.mark.parametrize(
