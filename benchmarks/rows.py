@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import ROOT, draw, figures, run_all
+from runs import ROOT, draw, figures, provenance, run_all
 
 from leaf.experiments import Experiment, parse_settings, read_experiments
 from leaf.networks import is_detector
@@ -113,6 +113,7 @@ def main() -> None:
                 if is_detector(backbone(values))
                 else {}
             ),
+            **provenance(),
         }
         for (name, dataset, values), folder in zip(jobs, folders, strict=True)
     ]

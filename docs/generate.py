@@ -242,6 +242,16 @@ def rows_table() -> str:
             head = "|  |  |  "
         if name not in found:
             lines.append(f"{head}| not run here: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
+    commits: dict[str, list[str]] = {}
+    for name, results in found.items():
+        commits.setdefault(results[0].get("commit", "")[:8], []).append(f"`{name}`")
+    for commit, names in commits.items():
+        when = (
+            f"at commit {commit}"
+            if commit
+            else "before 26 November 2026, the default network with patches for its stem"
+        )
+        lines += ["", f"Measured {when}: {', '.join(names)}."]
     return "\n".join(lines) + "\n"
 
 
