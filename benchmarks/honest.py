@@ -8,6 +8,7 @@ Each is trained once with every crop, and once without each, which is then judge
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from runs import ROOT, keep_table, run_all
@@ -24,24 +25,30 @@ CLASSES = {"healthy": ["*healthy"], "unhealthy": ["*"]}
 WAYS = ("keep", "swap")
 
 
-def main() -> None:
-    """Train, judge, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(doc: str | None, row: str) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The options of a script that runs `row` on photographs whose table says more, and the settings by them."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True, help="a folder whose table has the column `by`")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--masks", type=Path, help="a folder of masks; without it GrabCut guesses all")
+    parser.add_argument("--masks", type=Path, help="a folder of masks, white on the leaf  [none]")
     parser.add_argument("--by", default="crop", help="site, crop, camera or date")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--work", type=Path, default=Path("build/honest"), help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over the row: smaller")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
-    row = read_experiments(ROOT / "experiments.yaml")["honest"].set
-    common = {**row, "dataset": str(options.dataset.resolve()), "classes": CLASSES, **parse_settings(options.set)}
+    settings = {**read_experiments(ROOT / "experiments.yaml")[row].set, "dataset": str(options.dataset.resolve())}
     if options.weights:
-        common |= {"weights": str(options.weights.resolve()), "weights_sha256": sha256(options.weights)}
+        settings |= {"weights": str(options.weights.resolve()), "weights_sha256": sha256(options.weights)}
     if options.masks:
-        common["masks"] = str(options.masks.resolve())
+        settings["masks"] = str(options.masks.resolve())
+    return options, settings | parse_settings(options.set)
+
+
+def main() -> None:
+    """Train, judge, write."""
+    options, common = arguments(__doc__, "honest")
+    common = {"classes": CLASSES, **common}
     ways = {way: {**common, "augmentation.background": way} for way in WAYS}
     seeded = [(way, seed) for way in WAYS for seed in options.seeds]
     whole = dict(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from leaf.drawing import draw_dataset, scaled, write_npz
 
@@ -22,6 +22,22 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, labels = draw_dataset(scaled(100), 80, 1)
     write_npz(file, images, ["unhealthy" if label else "healthy" for label in labels])
     return file
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 drawn leaves in folders CROP___healthy and CROP___spots, and a table of their crops."""
+    folder = tmp_path_factory.mktemp("crops")
+    images, labels = draw_dataset(scaled(200), 48, 1)
+    lines = ["file,crop"]
+    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+        crop = ("apple", "bean")[place % 2]
+        file = f"{crop}___{('healthy', 'spots')[label]}/{place}.png"
+        (folder / file).parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / file)
+        lines.append(f"{file},{crop}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder
 
 
 def rows(script: str, *options: object, cwd: Path = ROOT, **variables: str) -> list[list[str]]:
@@ -91,17 +107,30 @@ def test_formats_and_other_pictures_are_measured_in_a_finished_run(project) -> N
 
 
 @pytest.mark.full
-def test_what_swapped_backgrounds_add_is_measured_on_each_crop(tmp_path: Path) -> None:
-    images, labels = draw_dataset(scaled(200), 48, 1)
-    lines = ["file,crop"]
-    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
-        file = f"{('healthy', 'unhealthy')[label]}/{place}.png"
-        (tmp_path / "leaves" / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(tmp_path / "leaves" / file)
-        lines.append(f"{file},{('apple', 'bean')[place % 2]}")
-    (tmp_path / "leaves/metadata.csv").write_text("\n".join(lines))
+def test_what_swapped_backgrounds_add_is_measured_on_each_crop(crops: Path, tmp_path: Path) -> None:
     small = ("image_size=32", "epochs=2", "frozen_epochs=1", "backbone=cnn_small", "weights=random", "freeze_depth=2")
     options = [word for text in small for word in ("--set", text)]
-    found = rows("honest", "--dataset", tmp_path / "leaves", "--work", tmp_path / "work", *options)
+    found = rows("honest", "--dataset", crops, "--work", tmp_path, *options)
     assert {row[0] for row in found} == {"apple", "bean"}
     assert all(0 <= float(cell.split()[0]) <= 1 for row in found for cell in row[2:6])
+
+
+@pytest.mark.full
+def test_an_audit_is_told_in_four_tables(crops: Path, tmp_path: Path) -> None:
+    """A white mask in the middle of each leaf; colours in place of features, as the weights are random."""
+    disc = Image.new("1", (48, 48))
+    ImageDraw.Draw(disc).ellipse((12, 12, 36, 36), fill=1)
+    for file in crops.glob("*/*.png"):
+        mask = tmp_path / "masks" / file.relative_to(crops)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        disc.save(mask)
+    small = ("--set", "image_size=32", "--set", "backbone=cnn_small", "--set", "weights=random")
+    table = rows("audit", "--dataset", crops, "--masks", tmp_path / "masks", "--work", tmp_path, *small)
+    found = {row[0]: row[1:] for row in table}
+    assert 0 <= float(found["colours around the leaf"][0].split()[0]) <= 1
+    assert float(found["always the largest class"][0]) < float(found["always the largest class"][1])
+    assert found["the leaf's share of the area"][0] == "0.21"
+    left_out, new = ([row for row in table if row[0] in ("apple", "bean")][part] for part in (slice(2), slice(2, 4)))
+    assert [row[1] for row in left_out] == ["100", "100"]
+    assert [row[1] for row in new] == ["2", "2"]
+    assert all(0 <= float(cell) <= 1 for row in new for cell in row[2:])
