@@ -65,15 +65,21 @@ def network(found: list[Found]) -> list[list[str]]:
     return rows
 
 
+def flagged(flags: Found) -> list[float]:
+    """The area under the ROC of the three flags, and what the product's catches."""
+    each = [flags["auroc"], flags["others"]["neighbours"], flags["others"]["energy"], flags["caught"]]
+    return [one["accuracy"] for one in each]
+
+
 def new_class(found: Found, folder: Path, by: str) -> list[list[str]]:
-    """A row for each value of the column `by`: the mean over its classes, each left out once."""
+    """A row for each value of the column `by`: the mean over its classes, each left out once; one of backgrounds."""
     of = read_table(folder / "data/ingested/index.csv", ["label", by], text=[by]).groupby("label")[by].first()
     parts = defaultdict(list)
     for label, name in enumerate(read_classes(folder)):
         if name in found["new_class"]:
-            flags = found["new_class"][name]
-            areas = [flags["auroc"], flags["others"]["neighbours"], flags["others"]["energy"]]
-            parts[of[label]].append([each["accuracy"] for each in (*areas, flags["caught"])])
+            parts[f"{by} {of[label]}"].append(flagged(found["new_class"][name]))
+    if found.get("without_leaf"):
+        parts["no leaf, the background alone"].append(flagged(found["without_leaf"]))
     return [
         [value, str(len(each)), *(f"{mean(column):.3f}" for column in zip(*each, strict=True))]
         for value, each in parts.items()
@@ -89,12 +95,12 @@ def main() -> None:
     keep_table("audit_told", ["told by", *heads], told_by(found), options.record)
     keep_table("audit_network", ["the network, shown", *heads], network(found), options.record)
     left_out = [
-        [value, str(one["images"]), said(one["inside"]), said(one["outside"]), points(one["drop"])]
+        [f"{options.by} {value}", str(one["images"]), said(one["inside"]), said(one["outside"]), points(one["drop"])]
         for value, one in found[1]["transport"][options.by].items()
     ]
-    columns = [options.by, "images", "inside, by folds", "left out", "points lost"]
+    columns = ["left out", "images", "inside, by folds", "outside", "points lost"]
     keep_table("audit_left_out", columns, left_out, options.record)
-    columns = [options.by, "classes", "Mahalanobis", "fifth neighbour", "energy", "caught"]
+    columns = ["never learned", "classes", "Mahalanobis", "fifth neighbour", "energy", "caught"]
     keep_table("audit_new_class", columns, new_class(found[0], folders[0], options.by), options.record)
 
 

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "python benchmarks/review.py": TABLES + "test_planted_faults_are_found_before_chance_finds_them",
     "python benchmarks/shared_leaves.py": TABLES + "test_leaves_that_stand_in_test_and_train_are_counted",
     "python benchmarks/honest.py": TABLES + "test_what_swapped_backgrounds_add_is_measured_on_each_crop",
+    "python benchmarks/audit.py": TABLES + "test_an_audit_is_told_in_four_tables",
     "python benchmarks/leak.py": TABLES + "test_the_leak_is_measured_by_a_learner",
     "python benchmarks/micro_batch.py": TABLES + "test_memory_and_gradients_of_micro_batches_are_measured",
     "leaf submit --on pair": "tests/runner/test_pipeline.py::test_one_training_runs_on_two_nodes",

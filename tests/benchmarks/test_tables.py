@@ -130,7 +130,9 @@ def test_an_audit_is_told_in_four_tables(crops: Path, tmp_path: Path) -> None:
     assert 0 <= float(found["colours around the leaf"][0].split()[0]) <= 1
     assert float(found["always the largest class"][0]) < float(found["always the largest class"][1])
     assert found["the leaf's share of the area"][0] == "0.21"
-    left_out, new = ([row for row in table if row[0] in ("apple", "bean")][part] for part in (slice(2), slice(2, 4)))
-    assert [row[1] for row in left_out] == ["100", "100"]
+    left_out, new = (
+        [row for row in table if row[0] in ("crop apple", "crop bean")][part] for part in (slice(2), slice(2, 4))
+    )
+    assert all(80 < int(row[1]) <= 100 for row in left_out)
     assert [row[1] for row in new] == ["2", "2"]
     assert all(0 <= float(cell) <= 1 for row in new for cell in row[2:])
