@@ -256,11 +256,16 @@ def _type(typed, home, folder, programs=None):
 
 
 LONGEST_FIRST = sorted(PAGES, key=lambda page: -len(list(commands(page))))
+NIGHTLY = ("comparing.md", "getting-started.md")  # as the README and dvc.md, at more length
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("page", LONGEST_FIRST, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.full if page.name in NIGHTLY else ()) for page in LONGEST_FIRST],
+    ids=lambda page: page.name,
+)
 def test_the_commands_of_a_page_run_one_after_another(page, home, programs, tmp_path):
     typed = [command for command in commands(page) if not elsewhere(command)]
     if not typed:

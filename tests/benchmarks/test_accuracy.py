@@ -43,6 +43,7 @@ def ran(leaves, folder, *options, status=0):
     return done, json.loads((folder / "results.json").read_text()) if status == 0 else None
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_first(leaves, tmp_path):
     options = ("--folds", "2", "--seeds", "42", "--recipes", "plain", "default", "--set", "backbone=cnn_small")

@@ -179,6 +179,7 @@ def ended(pair: list[subprocess.Popen[str]], status: int) -> str:
     return said[0]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_two_processes_stop_together_and_resume_to_the_same_bits_and_only_the_first_writes(
     work: Path, tmp_path: Path
