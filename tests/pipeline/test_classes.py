@@ -31,7 +31,8 @@ RECIPE = {
     "classes": "auto",
     "image_size": SIDE,
     "backbone": "cnn_small",
-    "batch_size": 4,
+    "epochs": 10,
+    "batch_size": 16,
     "smote_neighbors": 2,
     "validation_size": 0.25,
     "test_size": 0.25,
@@ -66,7 +67,8 @@ def classes(request, tmp_path_factory):
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for key, value in RECIPE.items():
         params[key] = params[key] | value if isinstance(value, dict) else value
-    params["epochs"] = params["patience"] = 10 + 90 // len(names)  # updates enough for BatchNormalization's statistics
+    if len(names) == 3:  # few images: updates enough for the statistics of BatchNormalization
+        params |= {"epochs": 40, "patience": 40, "batch_size": 4}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     for name in ("references", "masks"):
