@@ -9,6 +9,7 @@ goes on; after a change of the data or the code, give another folder.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def provenance() -> dict[str, Any]:
     """What a file of figures says of itself: the commit, whether files differ from it, versions and the command."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
 
     return {
         "commit": git("rev-parse", "HEAD"),
@@ -113,10 +114,10 @@ def keep_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def _plain(word: str) -> str:
-    """A word of a command line without the folders of this machine."""
+    """A word of a command line without the folders of this machine, those beside the project too."""
     path = Path(word)
     if not path.is_absolute():
-        return word
+        return re.sub(r"(\.\./)+(.*/)?", "", word)
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 

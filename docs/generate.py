@@ -124,13 +124,13 @@ def measured(name: str) -> Any:
 
 def experiments_md() -> str:
     """docs/experiments.md."""
-    return filled("experiments", rows=rows_table(), accuracy=accuracy_table(), dropout=dropout_table())
+    tables = {"accuracy": accuracy_table(), "dropout": dropout_table(), "smote": told("smote") + "\n"}
+    return filled("experiments", rows=rows_table(), **tables)
 
 
 def honest_md() -> str:
     """docs/honest.md."""
-    tables = [line for result in measured("headline") for line in accuracy_lines(result)]
-    return filled("honest", headline="\n".join([*tables, ""]))
+    return filled("honest", headline=told("headline") + "\n")
 
 
 def use_md() -> str:
@@ -143,11 +143,14 @@ def review_md() -> str:
     return filled("review")
 
 
+def told(name: str) -> str:
+    """Every result of a file of benchmarks/accuracy.py's kind."""
+    return "\n".join(line for result in measured(name) for line in accuracy_lines(result))
+
+
 def accuracy_table() -> str:
     """What benchmarks/accuracy.py measured on each data set: a table, and what `leaf compare` says of each pair."""
-    results = measured("accuracy")
-    lines = [line for result in results for line in accuracy_lines(result)]
-    return "\n".join(lines + chosen_elsewhere(results))
+    return "\n".join([told("accuracy"), *chosen_elsewhere(measured("accuracy"))])
 
 
 def accuracy_lines(result: dict[str, Any]) -> list[str]:
@@ -175,8 +178,8 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
 
 def dropout_table() -> str:
     """What dropout on the input costs three kinds of network, what it does to features, and rows as they were."""
-    lines = [line for result in measured("dropout") for line in accuracy_lines(result)]
-    lines += [
+    lines = [
+        told("dropout"),
         "| dropout in training | clean features: shift | spread | accuracy | dropped features: shift | accuracy |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
