@@ -186,6 +186,8 @@ def pictures(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
 def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
     """Photographs in `folder`, as ingest prepares them, without those that stand among `images`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
+    if not files:
+        raise SystemExit(f"error: --leaves {folder}: no photograph there; valid: a folder of photographs")
     some = files[:: max(1, len(files) // OTHERS)]
     given = np.stack([read_image(path.read_bytes(), size).pixels for path in some])
     nearest = ood.reference_mse(given, ood.thumbnails(images))

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "python benchmarks/shared_leaves.py": TABLES + "test_leaves_that_stand_in_test_and_train_are_counted",
     "python benchmarks/honest.py": TABLES + "test_what_swapped_backgrounds_add_is_measured_on_each_crop",
     "python benchmarks/audit.py": TABLES + "test_an_audit_is_told_in_four_tables",
+    "python benchmarks/known.py": TABLES + "test_formats_and_other_pictures_are_measured_in_a_finished_run",
     "python benchmarks/leak.py": TABLES + "test_the_leak_is_measured_by_a_learner",
     "python benchmarks/micro_batch.py": TABLES + "test_memory_and_gradients_of_micro_batches_are_measured",
     "leaf submit --on pair": "tests/runner/test_pipeline.py::test_one_training_runs_on_two_nodes",
@@ -256,7 +257,7 @@ def _type(typed, home, folder, programs=None):
 
 
 LONGEST_FIRST = sorted(PAGES, key=lambda page: -len(list(commands(page))))
-NIGHTLY = ("comparing.md", "getting-started.md")  # as the README and dvc.md, at more length
+NIGHTLY = ("comparing.md", "getting-started.md", "honest.md")  # what other pages and tests/pipeline run, at more length
 
 
 @pytest.mark.slow

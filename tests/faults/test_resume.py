@@ -42,7 +42,6 @@ def found(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "found.json").read_text())
 
 
-@pytest.mark.full
 def test_ten_kills_at_random_moments_end_with_the_bits_of_an_uninterrupted_run(found: dict[str, Any]) -> None:
     assert found["statuses"] == [-signal.SIGKILL] * 10
     assert found["last_status"] == 0, found["log"]
