@@ -101,6 +101,7 @@ def main() -> None:
             drawn = draw(options.work, {**DRAWN, **{k: v for k, v in over.items() if k.startswith("drawn.")}})
             jobs.append((name, "drawn leaves", values | {"dataset": str(drawn)}))
     folders = run_all([values for _, _, values in jobs], options.work)
+    measured_by = provenance()
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else []
     new = [
         {
@@ -113,7 +114,7 @@ def main() -> None:
                 if is_detector(backbone(values))
                 else {}
             ),
-            **provenance(),
+            **measured_by,
         }
         for (name, dataset, values), folder in zip(jobs, folders, strict=True)
     ]
