@@ -1,8 +1,9 @@
 """Build a network so that its name and seed determine it, and so its file.
 
-A classifier is dropout, backbone, average pooling, BatchNormalization, a logit for each class. A Keras
-model depends on what was built before it in the process (automatic names count up) and on the global random state
-(seeds left to chance), so a plain model is cloned with names, seeds, precision and some layer classes of our choice.
+A classifier is backbone, average pooling, BatchNormalization, dropout, a logit for each class; the report's has its
+dropout on the image. A Keras model depends on what was built before it in the process (automatic names count up) and on
+the global random state (seeds left to chance), so a plain model is cloned with names, seeds, precision and some layer
+classes of our choice.
 """
 
 import hashlib
@@ -48,8 +49,8 @@ def build(
 ) -> keras.Model:
     """Build a classifier of images, or a detector.
 
-    The model is flat: `image`, `dropout`, the backbone's operations, `batch_normalization`, `dense`, with `dropout`
-    before `dense` where it is of the head; its name is the backbone's. Preprocessing is inside. Of a detector (see
+    The model is flat: `image`, the backbone's operations, `batch_normalization`, `dropout`, `dense`, with `dropout`
+    behind `image` where it is of the input; its name is the backbone's. Preprocessing is inside. Of a detector (see
     `leaf.networks.detector`) `calibrate` sets the constants of the logits after fitting.
 
     Args:

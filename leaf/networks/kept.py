@@ -71,6 +71,17 @@ def kept_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) -> n
     return found
 
 
+def head_on_features(model: keras.Model) -> keras.Model | None:
+    """Give the head of `model` as a network from its features (N, D) to its logits, with the same variables.
+
+    None where the backbone drops values at random in training, also while it is frozen: its features are not fixed.
+    """
+    inner = submodel(model, "features", lambda: pooled(model))
+    if any(isinstance(each, keras.layers.Dropout) and each.rate for each in inner.operations):
+        return None
+    return keras.Model(pooled(model), model.output)
+
+
 def kept_probabilities(
     model: keras.Model, images: np.ndarray, rows: np.ndarray, temperature: float = 1.0
 ) -> np.ndarray:

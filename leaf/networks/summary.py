@@ -44,9 +44,9 @@ class Summary:
 
 
 def summary(model: keras.Model) -> Summary:
-    """Give the table of a classifier as a report prints it: dropout, backbone, batch_normalization, dense.
+    """Give the table of a classifier as a report prints it: backbone, batch_normalization, dropout, dense.
 
-    Dropout stands before dense where it is of the head.
+    Dropout stands first where it is of the input.
 
     Of a detector: dropout, the networks that it is made of, logits.
 

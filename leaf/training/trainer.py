@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.networks.kept import kept_features
+from leaf.networks.kept import head_on_features, kept_features
 from leaf.networks.prediction import predict_batches
 from leaf.scoring.baselines import linear_head
 from leaf.training.augmentation import make_augmenter
@@ -230,10 +230,7 @@ def train_probe(
     Returns:
         One row of history, of epoch 0, for there are no epochs; its learning rate is nan.
     """
-    learnt = [kept_features(model, dataset.images, dataset.rows)]
-    if dataset.synthetic is not None and len(dataset.synthetic):
-        learnt.append(kept_features(model, dataset.synthetic, np.arange(len(dataset.synthetic))))
-    features, labels = np.concatenate(learnt), dataset.all_labels
+    features, labels = _kept_features(model, dataset), dataset.all_labels
     scaler, regression = linear_head(features, labels, groups, recipe.balance == "class_weight", recipe.seed)
     normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
     gamma = np.sqrt(scaler.var_ + normalization.epsilon) / scaler.scale_
@@ -243,7 +240,7 @@ def train_probe(
         kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
     dense.set_weights([kernel, bias])
     row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
-    judged = kept_features(model, validation.images, validation.rows)
+    judged = _kept_features(model, validation)
     for name, given, true in (("", features, labels), ("validation_", judged, validation.all_labels)):
         logits = np.asarray(dense(normalization(given)), np.float64)
         row |= {f"{name}{key}": value for key, value in _loss_and_accuracy(logits, true).items()}
@@ -251,6 +248,19 @@ def train_probe(
         on_epoch_end(row)
     probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
     return Result([row], row, "converged", 1, probe)
+
+
+def _kept_features(model: keras.Model, dataset: Dataset) -> np.ndarray:
+    """The features of all images of `dataset`, float32 (len, D)."""
+    features = kept_features(model, dataset.images, dataset.rows)
+    if dataset.synthetic is None or not len(dataset.synthetic):
+        return features
+    return np.concatenate([features, kept_features(model, dataset.synthetic, np.arange(len(dataset.synthetic)))])
+
+
+def _features_as_dataset(model: keras.Model, dataset: Dataset) -> Dataset:
+    features = _kept_features(model, dataset)
+    return Dataset(features, np.arange(len(features)), dataset.all_labels, classes=dataset.classes)
 
 
 class _ClassifierTraining(Training):
@@ -279,7 +289,7 @@ class _ClassifierTraining(Training):
         return self.epoch > self.recipe.frozen_epochs and self.early_stopping.should_stop
 
     def variables(self) -> dict[str, list[Any]]:
-        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        return {"model": self.model.variables, "optimizer": self.learner.optimizer.variables}
 
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
         epoch, recipe = self.epoch + 1, self.recipe
@@ -288,8 +298,8 @@ class _ClassifierTraining(Training):
             self.early_stopping.wait = 0
         seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
         settings = (self.class_weights, self.augmenter, share_of_batch(recipe))
-        for batch in batches(self.dataset, recipe.batch_size, recipe.seed, epoch, *settings):
-            loss, accuracy = train_step(self.model, batch, recipe)
+        for batch in batches(self.learnt, recipe.batch_size, recipe.seed, epoch, *settings):
+            loss, accuracy = train_step(self.learner, batch, recipe)
             seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
             check_finite(loss, epoch, seen, self.steps)
             if self.ema:
@@ -297,7 +307,7 @@ class _ClassifierTraining(Training):
             bar.step(epoch, loss_sum / seen, accuracy_sum / seen)
             after_step()
         with self.ema.applied() if self.ema else nullcontext():
-            validated = loss_and_accuracy(self.model, self.validation, recipe.micro_batch or recipe.batch_size)
+            validated = loss_and_accuracy(self.learner, self.judged, recipe.micro_batch or recipe.batch_size)
             return self.finish_epoch(
                 {
                     "epoch": epoch,
@@ -325,9 +335,28 @@ class _ClassifierTraining(Training):
     def _start_phase(self, phase: int) -> None:
         """Freeze what this phase freezes; compile the model with this phase's optimizer and schedule."""
         self.phase = phase
-        self.freeze("all" if phase == 1 else self.recipe.freeze_depth)
+        depth = "all" if phase == 1 else self.recipe.freeze_depth
+        self.freeze(depth)
+        self.learner, self.learnt, self.judged = self.model, self.dataset, self.validation
+        if depth == "all":
+            self._learn_from_kept_features()
         self.schedule = make_schedule(self.recipe, phase, self.steps, len(self.dataset))
-        compile_model(self.model, self.recipe, self.schedule)
+        compile_model(self.learner, self.recipe, self.schedule)
+
+    def _learn_from_kept_features(self) -> None:
+        """Leave the backbone out of the epochs in which all of it is frozen, and say so, or why it stays."""
+        head = None if self.augmenter or keras.distribution.distribution() else head_on_features(self.model)
+        if head:
+            self.learner = head
+            self.learnt, self.judged = (
+                _features_as_dataset(self.model, each) for each in (self.dataset, self.validation)
+            )
+            told = "the features of each image are computed once and kept"
+        elif self.augmenter:
+            told = "augmentation changes the images, so all of it is computed in every epoch"
+        else:
+            told = "it drops values at random or runs on several devices, so all of it is computed in every epoch"
+        print(f"training: the backbone is frozen; {told}", file=sys.stderr, flush=True)
 
     def _last_learning_rate(self, epoch: int) -> float:
         """The learning rate of the epoch's last update."""
