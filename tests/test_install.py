@@ -28,7 +28,10 @@ def test_the_wheel_asks_for_what_a_user_runs_and_no_tool_of_tests(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["a dangling python", "a dangling folder", "no packages of this version"])
+@pytest.mark.parametrize(
+    "fault",
+    ["a dangling python", pytest.param("a dangling folder", marks=pytest.mark.full), "no packages of this version"],
+)
 def test_a_virtual_environment_that_does_not_work_is_made_anew(tmp_path, fault):
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
     (tmp_path / "requirements.txt").write_text("")

@@ -28,9 +28,9 @@ ROWS = {
     "slopes": [],
     "million": [],
 }
-# Run every night alone: three large networks, three pipelines, the whole pipeline four times, pages and tables of many
-# images.
-LONG = ("train_step", "pipeline", "probe", "predict", "slopes", "million")
+# Run every night alone: what is for a card, three large networks, three pipelines, the whole pipeline four times, pages
+# and tables of many images.
+LONG = ("gpu_step", "train_step", "pipeline", "probe", "predict", "slopes", "million")
 PEERS = {"clean": ("cleanvision", ["clean_cleanvision", "clean_default"])}
 PEERS["train_step"] = ("torch", ["train_step_convnext_atto", "train_step_convnext_tiny"])
 RUN = """

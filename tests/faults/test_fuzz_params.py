@@ -20,7 +20,7 @@ KEYS = st.one_of(st.sampled_from([*keys(), "learning_rate", "augmentation", "dra
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=5))
 def test_any_mapping_is_valid_or_refused_in_one_line(refused_in_one_line, values):
     refused_in_one_line(validate, values)

@@ -32,6 +32,7 @@ def test_folds_of_the_same_name_are_not_replaced_unasked(folded):
     assert refused.stderr.startswith("error: default-fold-0: an experiment of this name exists; --force replaces it")
 
 
+@pytest.mark.full
 def test_a_network_is_trained_both_ways_and_the_leaky_split_says_so(folded):
     done = folded.run("leaf", "leak", "-S", "folds=2", "-S", "epochs=1", "-S", "backbone=cnn_small")
     assert "every image tested once in each of 1 repeats" in done.stdout

@@ -24,8 +24,13 @@ SIZE, IMAGES, VALIDATION, EPOCHS = 16, 64, 40, 3
 PLAIN: dict[str, Any] = {"augmentation": {"flip": "none"}}
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
-    "micro_batch": {"micro_batch": 8},
-    "averaged": {"weight_averaging": 0.9, "frozen_epochs": 1, "optimizer": "adamw", "weight_decay": 0.01},
+    "averaged": {
+        "weight_averaging": 0.9,
+        "frozen_epochs": 1,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "micro_batch": 8,
+    },
     "changed": {"augmentation": {"rotation": 10, "mixup": 0.2}},
 }
 

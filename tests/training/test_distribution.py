@@ -46,7 +46,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "micro_batch", "averaged"])
+@pytest.mark.parametrize("name", ["plain", "averaged"])
 def test_two_processes_and_eight_devices_give_the_curve_of_one(outcomes: dict[str, Any], name: str) -> None:
     alone, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
     assert alone.shape == (EPOCHS, 4)
