@@ -137,7 +137,7 @@ def _balanced(path: Path, image: int, _classes: Sequence[str]) -> list[tuple[str
     parent = table.loc[table["parent"] == image, "image"].tolist()
     neighbour = table.loc[(table["neighbour"] == image) & (table["parent"] != image), "image"].tolist()
     said = [
-        f"{role} of {len(rows)} synthetic images: rows {_some(rows)}"
+        f"{role} of {len(rows)} synthetic {'image: row' if len(rows) == 1 else 'images: rows'} {_some(rows)}"
         for role, rows in (("parent", parent), ("neighbour", neighbour))
         if rows
     ]

@@ -131,7 +131,7 @@ def _labels(decisions: pd.DataFrame, held_out: HeldOut, reached: np.ndarray, cla
     for image in np.flatnonzero(doubted).tolist():
         own = float(held_out.own[image])
         label = classes[labels[image]]
-        how = "a confident mistake, or a wrong label" if own < CONFIDENT else "the prediction is another"
+        how = "a confident mistake, or a wrong label" if own < CONFIDENT else "not what the label says"
         why = f"held-out probability of {label} {own:.3f}, likeliest {classes[held_out.likely[image]]}: {how}"
         # what confident learning does not take for wrong is half as likely to be
         found.append(

@@ -127,7 +127,7 @@ def test_stages_that_have_not_run_are_named(project: Path) -> None:
 def test_split_synthetic_images_and_prediction_are_told(project: Path) -> None:
     told = explain("3", finish(project))
     assert "split    test\n" in told
-    assert "balance  parent of 1 synthetic images: rows 2; neighbour of 1 synthetic images: rows 0\n" in told
+    assert "balance  parent of 1 synthetic image: row 2; neighbour of 1 synthetic image: row 0\n" in told
     assert "scored   predicted healthy, wrong, it is unhealthy; probability of unhealthy 0.250" in told
 
 

@@ -1,7 +1,6 @@
 """Which cases are asked, in which order, and when they are answered."""
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -152,12 +151,10 @@ def test_who_was_not_asked_is_not_doubted() -> None:
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    """benchmarks/review.py as a module."""
-    spec = importlib.util.spec_from_file_location("review", Path(__file__).parents[2] / "benchmarks/review.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["review"] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
+    """benchmarks/review.py as a module, which imports others of its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        return importlib.import_module("review")
 
 
 def test_planted_faults_come_before_those_by_confidence_and_by_chance(benchmark: ModuleType) -> None:
