@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from leaf import networks
+from leaf import inference, networks
 from leaf.errors import one_line_errors
 from leaf.exporting import onnx
+from leaf.inference import OnnxNetwork
 from leaf.params import check_threshold, read_params
 from leaf.scoring import evaluate
 from leaf.serving import ood
@@ -55,19 +56,20 @@ def main() -> None:
     if leaky:
         result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
     rows, shown = (result.gallery[name].to_numpy() for name in ("image", "shown"))
-    heatmaps = networks.heatmaps(model, images[rows], shown)
 
     write_table(result.predictions, "data/scored/predictions.csv")
     write_array(result.probabilities, "data/scored/probabilities.npy")
     write_table(result.roc, "data/scored/roc.csv")
     write_table(result.answers, "data/scored/answers.csv")
     write_table(result.gallery, "data/scored/gallery.csv")
-    write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
+    network = networks.KerasNetwork(model) if decision["without_onnx"] else OnnxNetwork(NETWORK)
+    heatmaps = inference.heatmaps(network, np.asarray(images[rows], np.float32), shown)
+    write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")
     write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
