@@ -29,7 +29,7 @@ run: $(VENV)/installed ## install into .venv, run the whole pipeline, print what
 	@echo '== leaf results'
 	@leaf results
 
-test: $(VENV)/installed-dev ## run every check and every test but those marked full, some 17 minutes on two cores
+test: $(VENV)/installed-dev ## run every check and every test but those marked full, some 15 minutes on two cores
 	@$(MAKE) --no-print-directory lint
 	@echo '== pytest: every test that is not long by nature'
 	@python -m pytest $(WORKERS) -m 'not full'
