@@ -8,6 +8,7 @@ import errno
 import importlib.abc
 import importlib.util
 import io
+import logging
 import os
 import re
 import shutil
@@ -111,6 +112,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
                 with _filtered_stderr():
                     load(module)
                     module.config.list_physical_devices()  # what it has to say of cards
+                logging.getLogger("tensorflow").setLevel("ERROR")  # its warnings are of what it compiles again
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -66,7 +66,8 @@ def test_an_import_that_fails_is_told_as_ever(tmp_path):
 def test_the_real_tensorflow_starts_without_a_word():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    code = "import stages, keras, tensorflow; keras.ops.zeros(3); tensorflow.config.list_logical_devices()"
+    code = "import stages, keras, tensorflow; keras.ops.zeros(3); tensorflow.config.list_logical_devices()\n"
+    code += "same = tensorflow.function(lambda x: x)\nfor n in range(12): same(n)  # compiled again each time"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
