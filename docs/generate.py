@@ -249,7 +249,7 @@ def rows_table() -> str:
     for name, results in found.items():
         commits.setdefault(results[0].get("commit", "")[:8], []).append(f"`{name}`")
     for commit, names in commits.items():
-        when = f"at commit {commit}" if commit else "earlier, the default network with patches for its stem"
+        when = f"at commit {commit}" if commit else "earlier, before a row kept its commit"
         lines += ["", f"Measured {when}: {', '.join(names)}."]
     return "\n".join(lines) + "\n"
 
