@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,3 +47,21 @@ def test_the_data_of_a_clone_are_linked_to_the_one_copy_in_the_cache(finished: P
 
 def test_the_list_tells_how_it_ended(finished: Project) -> None:
     assert finished.leaf("jobs").splitlines()[1].split()[1:] == ["local", "longer-seed-9", "done"]
+
+
+def test_a_job_that_met_another_ones_half_written_entry_of_the_run_cache_runs_once_more(project: Project) -> None:
+    project.git("remote", "remove", "origin")
+    project.leaf("submit", "--name", "first", "-S", "seed=5")
+    project.leaf("fetch", "--wait", "--every", "0.2")
+    entries = [folder / ".half.tmp" for folder in (project.path / ".dvc/cache/runs").glob("*/*")]
+    for entry in entries:
+        entry.symlink_to("gone")  # DVC asks for its age and fails, as where another job renames it meanwhile
+    project.leaf("submit", "--name", "second", "-S", "seed=5")
+    jobs, deadline = project.path / ".dvc/tmp/leaf/target/jobs", time.monotonic() + 60
+    while not any(b": once more" in log.read_bytes() for log in jobs.glob("*/0/log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for entry in entries:
+        entry.unlink()
+    project.leaf("fetch", "--wait", "--every", "0.2")
+    assert project.file("second", "metrics.json") == project.file("first", "metrics.json")
