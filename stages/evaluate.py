@@ -8,7 +8,6 @@ import pandas as pd
 from leaf import inference, networks
 from leaf.errors import one_line_errors
 from leaf.exporting import onnx
-from leaf.inference import OnnxNetwork
 from leaf.params import check_threshold, read_params
 from leaf.scoring import evaluate
 from leaf.serving import ood
@@ -67,7 +66,7 @@ def main() -> None:
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
-    network = networks.KerasNetwork(model) if decision["without_onnx"] else OnnxNetwork(NETWORK)
+    network = networks.KerasNetwork(model) if decision["without_onnx"] else inference.OnnxNetwork(NETWORK)
     heatmaps = inference.heatmaps(network, np.asarray(images[rows], np.float32), shown)
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")

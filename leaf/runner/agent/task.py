@@ -26,17 +26,6 @@ GRACE = 60  # seconds that a stopped stage has to write its state
 LOCK_WAIT = 120  # seconds for an earlier process of the same experiment to end, as after a node was lost
 
 
-def lost_race(log: Path) -> bool:
-    """Whether DVC 3.67 failed as it does where two jobs share a run cache and write the same entry at once.
-
-    It reads the newest file of a folder, and removes the other job's half-written one as damaged.
-    """
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 2000))
-        end = file.read().decode("utf-8", "replace")
-    return re.search(r"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
-
-
 class TaskError(Exception):
     """The experiment cannot go on; the text says at which step and why."""
 
@@ -230,6 +219,17 @@ class Task:
         self.say(f"{state}{': ' if reason else ''}{reason}")
         write(self.own / "exit", json.dumps({"state": state, "reason": reason}))
         return 0 if state == "done" else 1
+
+
+def lost_race(log: Path) -> bool:
+    """Whether DVC 3.67 failed as it does where two jobs share a run cache and write the same entry at once.
+
+    It reads the newest file of a folder, and removes the other job's half-written one as damaged.
+    """
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 2000))
+        end = file.read().decode("utf-8", "replace")
+    return re.search(r"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
 
 
 def main(argv: list[str]) -> int:
