@@ -26,10 +26,10 @@ import numpy as np
 import pandas as pd
 from runs import ROOT, figures, provenance, run_all, scored
 
+from leaf.evaluate.baselines import linear_head
+from leaf.evaluate.metrics import log_loss, predict
+from leaf.evaluate.model_comparison import Comparison, accuracy_interval, compare, holm
 from leaf.experiments import parse_settings, read_experiments
-from leaf.scoring.baselines import linear_head
-from leaf.scoring.compare import Comparison, accuracy_interval, compare, holm
-from leaf.scoring.metrics import log_loss, predict
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"
@@ -62,8 +62,9 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     Its strength is chosen by folds of the training images that keep groups whole, and the probabilities of as many
     `views` of a test image are averaged as the network's are.
     """
-    from leaf import networks
-    from leaf.inference import tta_view
+    from leaf.models.build import build_model
+    from leaf.models.onnx_inference import tta_view
+    from leaf.models.prediction import extract_features
 
     images = read_array(folder / "data/ingested/images.npy")
     decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")
@@ -71,11 +72,11 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     train = splits.index[splits["split"] == "train"].to_numpy()
     labels, groups = (decisions.loc[train, name].to_numpy() for name in ("label", "group"))
     test = scored(folder)
-    model = networks.build("mobilenet_v2", images.shape[1], weights=str(weights), weights_sha256=sha256(weights))
-    head = linear_head(networks.features(model, images[train], 64), labels, groups)
+    model = build_model("mobilenet_v2", images.shape[1], weights=str(weights), weights_sha256=sha256(weights))
+    head = linear_head(extract_features(model, images[train], 64), labels, groups)
     judged = images[test["image"].to_numpy()].astype(np.float32)
     seen = (tta_view(judged, number) for number in range(views))
-    found = [head.predict_proba(networks.features(model, view, 64)) for view in seen]
+    found = [head.predict_proba(extract_features(model, view, 64)) for view in seen]
     probabilities = np.mean(found, axis=0)
     return test.assign(predicted=predict(probabilities, 0.5), probabilities=list(probabilities))
 

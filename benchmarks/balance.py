@@ -12,7 +12,7 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from measure import alternate, arguments, peak_memory, report, row
 
-from leaf.resampling import interpolate, plan_images
+from leaf.balance import interpolate, plan_images
 from leaf.store import new_array, read_array
 
 # (healthy, unhealthy, height and width, repeats)

@@ -22,11 +22,11 @@ import pandas as pd
 from measure import arguments, in_turn, peak_memory, report, row
 from PIL import Image
 
-from leaf.drawing import draw_dataset, scaled
+from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.clean.decisions import COLUMNS
+from leaf.ingest.source import pixels_hashed
 from leaf.params import Params
-from leaf.reading.source import pixels_hashed
-from leaf.similarity.cleaning import Cleaned, Settings, clean
-from leaf.similarity.decisions import COLUMNS
+from leaf.synthesize import draw_dataset, scaled
 
 # (images, height and width, planted copies, repeats)
 SIZES = {"tiny": (100, 32, 10, 1), "bench": (5200, 96, 200, 3), "full": (5200, 96, 200, 7)}

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from measure import arguments, detail, peak_memory, report, row
 
-from leaf.drawing import draw_leaf
+from leaf.clean import near_duplicates as distances
+from leaf.clean.clean import Settings, clean
+from leaf.clean.decisions import COLUMNS
+from leaf.ingest.source import pixels_hashed
 from leaf.params import Params
-from leaf.reading.source import pixels_hashed
-from leaf.similarity import distances
-from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.decisions import COLUMNS
 from leaf.store import new_array, read_array
+from leaf.synthesize import draw_leaf
 
 SIZES = {"tiny": (200, 400), "bench": (5_000, 20_000, 200_000), "full": (5_000, 20_000, 200_000, 500_000)}
 PHOTOGRAPHS, CROPS = 600, 24  # what the images are parts of, and different parts of each

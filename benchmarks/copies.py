@@ -23,11 +23,11 @@ import pandas as pd
 from PIL import Image
 from runs import keep_table
 
+from leaf.clean.clean import Settings, clean
+from leaf.clean.decisions import COLUMNS
+from leaf.ingest.ingest import ingest
+from leaf.ingest.source import pixels_hashed
 from leaf.params import Params
-from leaf.reading.ingest import ingest
-from leaf.reading.source import pixels_hashed
-from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.decisions import COLUMNS
 
 SIDE = 96
 EACH = 60  # copies of each kind

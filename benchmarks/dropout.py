@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from runs import provenance, scored
 
-from leaf import networks
+from leaf.models.prediction import extract_features, predict_probabilities
+from leaf.models.saving import load_model
 from leaf.store import read_array, read_json, read_yaml
 
 RESULTS = Path(__file__).with_name("dropout_features.json")
@@ -33,7 +34,7 @@ def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
     """How features of `images` differ from what the head's BatchNormalization takes for normal."""
     head = model.get_layer("batch_normalization")
     mean, variance = (np.asarray(each) for each in (head.moving_mean, head.moving_variance))
-    standard = (networks.features(model, images, 64) - mean) / np.sqrt(variance + head.epsilon)
+    standard = (extract_features(model, images, 64) - mean) / np.sqrt(variance + head.epsilon)
     return {
         "shift": round(float(np.abs(standard.mean(axis=0)).mean()), 3),
         "spread": round(float(np.median(standard.std(axis=0))), 3),
@@ -43,13 +44,13 @@ def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
 def look(folder: Path) -> dict[str, Any]:
     """What one finished run shows on its test images."""
     share = read_yaml(folder / "params.yaml")["dropout"]
-    model = networks.load(folder / "models/model.keras", sha256=read_json(folder / "models/run.json")["model_sha256"])
+    model = load_model(folder / "models/model.keras", sha256=read_json(folder / "models/run.json")["model_sha256"])
     test = scored(folder)
     clean = read_array(folder / "data/ingested/images.npy")[test["image"].to_numpy()].astype(np.float32)
     labels = test["label"].to_numpy()
     result: dict[str, Any] = {"dropout": share, "images": len(test)}
     for name, images in (("clean", clean), ("dropped", dropped(clean, share or 0.1))):
-        right = networks.probabilities(model, images, 64).argmax(axis=1) == labels
+        right = predict_probabilities(model, images, 64).argmax(axis=1) == labels
         result[name] = {**against_head(model, images), "accuracy": round(float(right.mean()), 4)}
     return result
 

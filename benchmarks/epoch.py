@@ -21,14 +21,15 @@ import keras
 import numpy as np
 from measure import arguments, detail, report, row
 
-from leaf import networks
+from leaf.models.build import build_model
+from leaf.models.pretrained import freeze_backbone
 from leaf.params import Params
 from leaf.store import new_array, read_array
-from leaf.training import Recipe, fix_seeds, train
-from leaf.training.callbacks import dvclive_callback
-from leaf.training.checkpoint import Checkpoint, locked_checkpoint
-from leaf.training.dataset import Dataset, batches, steps_per_epoch
-from leaf.training.optimizer import compile_model, make_schedule
+from leaf.train import Recipe, fix_seeds, train
+from leaf.train.callbacks import dvclive_callback
+from leaf.train.checkpoint import Checkpoint, locked_checkpoint
+from leaf.train.dataset import Dataset, batches, steps_per_epoch
+from leaf.train.optimizer import compile_model, make_schedule
 
 # (network, real and synthetic training images, validation images, side, epochs that count); bench is the default run's
 SIZES = {
@@ -102,7 +103,7 @@ def main() -> None:
         dataset = Dataset(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
         validation = Dataset(images, np.arange(real, real + held_out), labels[real:])
         fix_seeds(recipe.seed)
-        model, twin = networks.build(network, side), networks.build(network, side)
+        model, twin = build_model(network, side), build_model(network, side)
         with locked_checkpoint("epoch", folder / "state") as checkpoint_file, dvclive_callback(folder / "live") as log:
             sides = Alternation(twin, dataset, -(-held_out // recipe.batch_size), recipe, checkpoint_file.save)
             checkpoint_file.save = sides.save
@@ -111,7 +112,7 @@ def main() -> None:
                 log(finished)
                 sides.on_epoch_end(finished["epoch"])
 
-            freeze = partial(networks.freeze, model)
+            freeze = partial(freeze_backbone, model)
             followed = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end}
             train(model, dataset, validation, recipe, freeze=freeze, **followed)
     whole, updates, passes = sides.whole[1:], sides.updates[1:], sides.validation[1:]

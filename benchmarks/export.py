@@ -14,9 +14,9 @@ import numpy as np
 from measure import alternate
 from runs import keep_table
 
-from leaf import networks
-from leaf.exporting import FORMATS, export, with_probabilities
-from leaf.serving.classifier import companions
+from leaf.export import FORMATS, export, with_probabilities
+from leaf.models.saving import load_model
+from leaf.serve.classifier import read_model_files
 from leaf.store import read_array, read_table
 
 Ask = Callable[[np.ndarray], np.ndarray]
@@ -71,8 +71,8 @@ def main() -> None:
     splits = read_table("data/split/splits.csv", ["image", "split"])
     rows = splits.loc[splits["split"] == "test", "image"].to_numpy()[:64]
     images = read_array("data/ingested/images.npy")[rows].astype(np.float32)
-    beside = companions(options.model)
-    keras_model = with_probabilities(networks.load(options.model, beside.sha256), beside.temperature)
+    beside = read_model_files(options.model)
+    keras_model = with_probabilities(load_model(options.model, beside.sha256), beside.temperature)
     expected = keras_model.predict_on_batch(images)
     rows = [["keras", "`models/probabilities.keras`", "0", "", ""]]
     with tempfile.TemporaryDirectory() as folder:

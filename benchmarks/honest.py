@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from runs import ROOT, keep_table, run_all
 
+from leaf.audit.domain_shift import compared
 from leaf.audit.shortcuts import difference
-from leaf.audit.transport import compared
 from leaf.cli.audit import labels_without, right_of
 from leaf.errors import one_line_errors
 from leaf.experiments import parse_settings, read_experiments

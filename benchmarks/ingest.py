@@ -14,8 +14,8 @@ import numpy as np
 from measure import alternate, arguments, peak_memory, report, row
 from PIL import Image, ImageOps
 
-from leaf.drawing import draw_leaf
-from leaf.reading import ingest
+from leaf.ingest import ingest
+from leaf.synthesize import draw_leaf
 
 # (images, height and width in the npz, files, their shorter side, repeats)
 SIZES = {"tiny": (40, 32, 40, 64, 1), "bench": (5200, 96, 2000, 256, 5), "full": (5200, 96, 20_000, 256, 5)}
@@ -43,7 +43,7 @@ def main() -> None:
     """Measure both kinds of data set, report a row for each."""
     options = arguments(__doc__)
     count, size, files, side, repeats = SIZES[options.size]
-    module = importlib.import_module("leaf.reading.ingest")  # the package's name `ingest` is the function
+    module = importlib.import_module("leaf.ingest.ingest")  # the package's name `ingest` is the function
     with tempfile.TemporaryDirectory() as name, patch.object(module, "flags", lambda images: [""] * len(images)):
         folder = Path(name)
         npz, photographs, ours_at, other_at = (folder / x for x in ("leaves.npz", "photographs", "a.npy", "b.npy"))

@@ -17,13 +17,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from runs import keep_table
 
-from leaf import networks
-from leaf.reading.bounded import read_image
-from leaf.reading.files import is_image
-from leaf.scoring.metrics import wilson
-from leaf.serving import ood
-from leaf.serving.classifier import companions
-from leaf.serving.ood import image_statistics
+from leaf.evaluate import out_of_distribution as ood
+from leaf.evaluate.metrics import wilson
+from leaf.evaluate.out_of_distribution import image_statistics
+from leaf.ingest.files import is_image
+from leaf.ingest.sandbox import read_image
+from leaf.models.prediction import extract_features
+from leaf.models.saving import load_model
+from leaf.serve.classifier import read_model_files
 from leaf.store import read_array, read_table
 
 COUNT = 100  # of each made kind
@@ -207,11 +208,11 @@ def main() -> None:
     parser.add_argument("--leaves", type=Path, help="a folder of other photographs of leaves")
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
-    beside = companions(options.model)
-    network, detector = networks.load(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)
+    beside = read_model_files(options.model)
+    network, detector = load_model(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)
     rows = []
     for name, images in pictures(int(network.inputs[0].shape[1]), options.leaves).items():
-        features = networks.features(network, images)
+        features = extract_features(network, images)
         flags = [
             ~detector.features.contains(features),
             ~detector.statistics.contains(image_statistics(images)),

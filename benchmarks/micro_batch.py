@@ -17,9 +17,10 @@ import keras
 import numpy as np
 from runs import ROOT, keep_table
 
-from leaf import networks
 from leaf.experiments import experiment, with_settings
-from leaf.reading.ingest import ingest
+from leaf.ingest.ingest import ingest
+from leaf.models.build import build_model_from_params
+from leaf.models.pretrained import freeze_backbone
 
 MEMORY = ((512, "float32", False), (64, "float32", False), (64, "float32", True))
 MEMORY += ((64, "mixed_bfloat16", False), (64, "mixed_bfloat16", True))
@@ -30,8 +31,8 @@ def network(**over: Any) -> tuple[keras.Model, Any]:
     """The network of `report_final` with random weights and `over`, frozen as the row says; and its parameters."""
     row = experiment("report_final", ROOT / "experiments.yaml").set
     params = with_settings({}, {**row, "weights": "random", **over})
-    model = networks.build_from_params(params, 2)
-    networks.freeze(model, params.freeze_depth)
+    model = build_model_from_params(params, 2)
+    freeze_backbone(model, params.freeze_depth)
     return model, params
 
 

@@ -21,13 +21,15 @@ STAGES = ("ingest", "clean", "split", "balance", "evaluate")
 # Writes what `train` would: a network that nothing was taught.
 UNTRAINED = """
 import numpy
-from leaf import networks, store
+from leaf import store
+from leaf.models.build import build_model_from_params
+from leaf.models.saving import save_model
 from leaf.params import read_params
 from stages.train import summary
-from leaf.training.trainer import Result
+from leaf.train.trainer import Result
 params, classes = read_params("train"), store.read_classes()
-model = networks.build_from_params(params, len(classes))
-networks.save(model, "models/model.keras")
+model = build_model_from_params(params, len(classes))
+save_model(model, "models/model.keras")
 best = {"epoch": 1, "validation_accuracy": 0.5}
 store.write_json(summary(model, Result([best], best, "epochs", 1), params, classes), "models/run.json")
 """

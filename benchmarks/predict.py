@@ -34,9 +34,9 @@ from PIL import Image
 import leaf
 from leaf import store
 from leaf.cli import predict as predict_command
-from leaf.drawing import draw_leaf
-from leaf.serving import ood
-from leaf.serving.classifier import BATCH_SIZE, Classifier
+from leaf.evaluate import out_of_distribution as ood
+from leaf.serve.classifier import BATCH_SIZE, Classifier
+from leaf.synthesize import draw_leaf
 
 CLIENTS = 8
 # (files, repeats over all of them, requests one at a time, requests under load)
@@ -51,12 +51,14 @@ def project(folder: Path) -> Path:
 
 
 def _project(folder: Path) -> Path:
-    from leaf import networks
-    from leaf.exporting import onnx
+    from leaf.models import onnx_export as onnx
+    from leaf.models.build import build_model
+    from leaf.models.prediction import extract_features
+    from leaf.models.saving import save_model
 
     model = folder / "models" / "model.keras"
-    network = networks.build("convnext_atto", SIDE)
-    networks.save(network, model)
+    network = build_model("convnext_atto", SIDE)
+    save_model(network, model)
     sha256 = store.sha256(model)
     images = np.random.default_rng(0).integers(0, 256, (16, SIDE, SIDE, 3), dtype=np.uint8)
     run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": SIDE, "fit": "crop"}
@@ -66,7 +68,7 @@ def _project(folder: Path) -> Path:
         raise SystemExit(f"predict: {why}")
     decision["onnx_sha256"] = store.sha256(model.with_suffix(".onnx"))
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
-    features = networks.features(network, images)
+    features = extract_features(network, images)
     detector = ood.fit(features, images, features, images, images[:0])
     ood.write(detector, sha256, folder / "data" / "scored" / "ood.npz")
     return model.with_suffix(".onnx")

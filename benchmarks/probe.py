@@ -23,9 +23,9 @@ from measure import arguments, in_turn, report, row
 from PIL import Image
 from pipeline import clone, repro
 
-from leaf.drawing import ImageCounts, draw_dataset
 from leaf.experiments import read_experiments
 from leaf.store import read_yaml, sha256
+from leaf.synthesize import ImageCounts, draw_dataset
 
 SIZES = {"tiny": (60, 32, 1), "bench": (1000, 96, 1), "full": (1000, 96, 7)}  # photographs, their side, runs
 PLAIN = """

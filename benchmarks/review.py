@@ -24,14 +24,14 @@ import pandas as pd
 from runs import keep_table
 
 from leaf import store
-from leaf.drawing import ImageCounts, draw_cartoon, draw_dataset
+from leaf.clean.clean import Settings, clean
+from leaf.clean.decisions import COLUMNS
+from leaf.clean.same_photo import descriptors
+from leaf.evaluate import out_of_distribution as ood
+from leaf.evaluate.baselines import joint_histograms
 from leaf.params import Params
 from leaf.review import queue
-from leaf.scoring.baselines import joint_histograms
-from leaf.serving import ood
-from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.crops import descriptors
-from leaf.similarity.decisions import COLUMNS
+from leaf.synthesize import ImageCounts, draw_cartoon, draw_dataset
 
 CLASSES = ("healthy", "unhealthy")
 NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
@@ -132,8 +132,8 @@ def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int)
 
 def flipped(data: Path) -> tuple[Planted, np.ndarray]:
     """leaves_1041 with 5 % of its labels flipped, the cartoons' left alone; and frozen features of all its images."""
-    from leaf import networks
-    from leaf.reading.ingest import ingest
+    from leaf.ingest.ingest import ingest
+    from leaf.models.feature_cache import frozen_features
 
     with tempfile.TemporaryDirectory() as folder:
         index = ingest(data / "leaves_1041.npz", Path(folder) / "images.npy", CLASSES, 96).index
@@ -144,7 +144,7 @@ def flipped(data: Path) -> tuple[Planted, np.ndarray]:
     labels[wrong], fault[wrong] = 1 - labels[wrong], "label"
     weights = data / "mobilenet_v2_imagenet_no_top.h5"
     rows = np.arange(len(images))
-    features = networks.frozen_features(images, rows, "mobilenet_v2", str(weights), store.sha256(weights))
+    features = frozen_features(images, rows, "mobilenet_v2", str(weights), store.sha256(weights))
     return Planted(images, labels, fault), features
 
 

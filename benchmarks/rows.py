@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from runs import ROOT, draw, figures, provenance, run_all
 
+from leaf.evaluate.metrics import roc_area
 from leaf.experiments import Experiment, parse_settings, read_experiments
-from leaf.networks import is_detector
+from leaf.models.backbones import is_detector
 from leaf.params import keys
-from leaf.scoring.metrics import roc_area
 from leaf.store import read_array, read_table, sha256
 
 RESULTS = Path(__file__).parent / "rows.json"
@@ -43,7 +43,7 @@ def settings(
 
 def without_network(folder: Path, redness: bool) -> float:
     """The area under the ROC curve of a detector's score where the mean healthy image is every reconstruction."""
-    from leaf.networks.detector import ReconstructionScore
+    from leaf.models.autoencoder import ReconstructionScore
 
     images = read_array(folder / "data/ingested/images.npy")
     labels = read_table(folder / "data/cleaned/decisions.csv", ["image", "label"]).set_index("image")["label"]

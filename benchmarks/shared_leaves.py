@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from runs import keep_table
 
-from leaf.reading.ingest import ingest
+from leaf.ingest.ingest import ingest
 from leaf.store import read_array, read_table
 
 NEAR = 100.0  # mean squared error at full size, 0..255 squared

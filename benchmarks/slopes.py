@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from measure import arguments, detail
 
-from leaf.drawing import draw_leaf
+from leaf.synthesize import draw_leaf
 
 ROOT = Path(__file__).resolve().parents[1]
 LEARNING = ("train", "evaluate")

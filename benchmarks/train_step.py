@@ -13,12 +13,12 @@ import keras
 import numpy as np
 from measure import alternate, arguments, report, row
 
-from leaf import networks
+from leaf.models.build import build_model
 from leaf.params import Params
-from leaf.training.checkpoint import fix_seeds
-from leaf.training.dataset import Batch
-from leaf.training.optimizer import compile_model, make_schedule, train_step
-from leaf.training.recipe import Recipe
+from leaf.train.checkpoint import fix_seeds
+from leaf.train.dataset import Batch
+from leaf.train.optimizer import compile_model, make_schedule, train_step
+from leaf.train.recipe import Recipe
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
 SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}
@@ -92,7 +92,7 @@ def main() -> None:
     for name, count, steps_each in (("convnext_atto", atto, steps), ("convnext_tiny", tiny, -(-steps // 4))):
         batch = batch_of(count, side)
         fix_seeds(42)
-        model = networks.build(name, side)
+        model = build_model(name, side)
         ours = compiled(model, batch)
         if name == "convnext_tiny":
             other = compiled(shipped(batch), batch)

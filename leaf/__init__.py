@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leaf.experiments import fit
-    from leaf.serving.classifier import load
+    from leaf.serve.classifier import load
 
 __version__ = "0.1.0"
 __all__ = ["fit", "load"]
-_FROM = {"fit": "leaf.experiments", "load": "leaf.serving.classifier"}
+_FROM = {"fit": "leaf.experiments", "load": "leaf.serve.classifier"}
 
 
 def __getattr__(name: str) -> Any:

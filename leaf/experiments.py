@@ -20,7 +20,7 @@ from leaf.errors import LeafError
 from leaf.store import parse_yaml, read_yaml, replacing, sha256
 
 if TYPE_CHECKING:
-    from leaf.serving.classifier import Classifier
+    from leaf.serve.classifier import Classifier
 
 EXPERIMENTS_FILE = "experiments.yaml"
 PROJECT = Path(__file__).resolve().parents[1]

@@ -174,7 +174,7 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
-def remember(name: str, key: str, value: Any) -> None:
+def save_cached_value(name: str, key: str, value: Any) -> None:
     """Keep `value` under `key` in NAME.json of the cache; where that cannot be written, it is not kept."""
     path = cache_folder("known") / f"{name}.json"
     with suppress(OSError, LeafError):
@@ -193,8 +193,8 @@ def span(seconds: float) -> str:
     return f"{seconds / size:.2g} {unit}"
 
 
-def recall(name: str, key: str) -> Any:
-    """What `remember` kept, or None."""
+def load_cached_value(name: str, key: str) -> Any:
+    """What `save_cached_value` kept, or None."""
     path = cache_folder("known") / f"{name}.json"
     return read_json(path).get(key) if path.is_file() else None
 

@@ -1,10 +1,10 @@
 """Clean: find outliers, duplicates and near copies, and decide for each image whether it stays."""
 
+from leaf.clean.clean import Settings, clean
+from leaf.clean.decisions import COLUMNS, TEXT
 from leaf.errors import LeafError, one_line_errors
+from leaf.ingest.folder import read_references
 from leaf.params import read_params
-from leaf.reading.folder import read_references
-from leaf.similarity.cleaning import Settings, clean
-from leaf.similarity.decisions import COLUMNS, TEXT
 from leaf.store import read_array, read_classes, read_table, write_json, write_table
 
 

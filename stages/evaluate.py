@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from leaf import inference, networks
 from leaf.errors import one_line_errors
-from leaf.exporting import onnx
+from leaf.evaluate import evaluate
+from leaf.evaluate import out_of_distribution as ood
+from leaf.models import onnx_export as onnx
+from leaf.models import onnx_inference
+from leaf.models.feature_cache import cached_features, cached_probabilities
+from leaf.models.prediction import KerasNetwork, extract_features, predict_probabilities
+from leaf.models.saving import load_model
 from leaf.params import check_threshold, read_params
-from leaf.scoring import evaluate
-from leaf.serving import ood
-from leaf.splitting import check_splits, check_synthetic, shared_groups
+from leaf.split import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table
 
 if TYPE_CHECKING:
@@ -41,14 +44,14 @@ def main() -> None:
     )
 
     run = read_json("models/run.json")
-    model = networks.load("models/model.keras", sha256=run["model_sha256"])
+    model = load_model("models/model.keras", sha256=run["model_sha256"])
 
     def predict_proba(rows: np.ndarray, temperature: float) -> np.ndarray:
         if "probe" in run and params.views == 1:  # its features of these images serve the next split, too
-            return networks.kept_probabilities(model, images, rows, temperature)
+            return cached_probabilities(model, images, rows, temperature)
         blocks = (images[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
         return np.concatenate(
-            [networks.probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
+            [predict_probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
         )
 
     result = evaluate(images, table, predict_proba, classes, params.threshold, params.calibrate)
@@ -66,8 +69,8 @@ def main() -> None:
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
-    network = networks.KerasNetwork(model) if decision["without_onnx"] else inference.OnnxNetwork(NETWORK)
-    heatmaps = inference.heatmaps(network, np.asarray(images[rows], np.float32), shown)
+    network = KerasNetwork(model) if decision["without_onnx"] else onnx_inference.OnnxNetwork(NETWORK)
+    heatmaps = onnx_inference.heatmaps(network, np.asarray(images[rows], np.float32), shown)
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")
@@ -85,7 +88,7 @@ def fit_ood(
 
     `kept`: the backbone's features are kept on this machine, for it has not learned from these images.
     """
-    features = networks.kept_features if kept else lambda model, images, rows: networks.features(model, images[rows])
+    features = cached_features if kept else lambda model, images, rows: extract_features(model, images[rows])
     every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()

@@ -7,9 +7,9 @@ from tqdm import tqdm
 
 from leaf.errors import LeafError, one_line_errors
 from leaf.experiments import told_what_to_paste
+from leaf.ingest import Ingested, ingest
+from leaf.ingest.folder import read_masks
 from leaf.params import read_params
-from leaf.reading import Ingested, ingest
-from leaf.reading.folder import read_masks
 from leaf.store import cache_folder, write_array, write_json, write_table
 
 IMAGES = "data/ingested/images.npy"

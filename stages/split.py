@@ -2,7 +2,7 @@
 
 from leaf.errors import one_line_errors
 from leaf.params import read_params
-from leaf.splitting import (
+from leaf.split import (
     PIN_COLUMNS,
     PINNED,
     SPLITS,

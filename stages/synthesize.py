@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from leaf.drawing import DISEASES, draw_dataset, scaled, write_npz
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
+from leaf.synthesize import DISEASES, draw_dataset, scaled, write_npz
 
 OUTPUT = "data/raw/leaves.npz"
 

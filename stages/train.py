@@ -13,18 +13,23 @@ from typing import Any
 
 import pandas as pd
 
-from leaf import networks, store, training
+from leaf import models, store
+from leaf import train as training
 from leaf.errors import one_line_errors
-from leaf.inference import backbones
+from leaf.models import backbones
+from leaf.models.backbones import is_detector
+from leaf.models.build import build_model_from_params
+from leaf.models.pretrained import freeze_backbone
+from leaf.models.saving import save_model
 from leaf.params import Params, read_params
-from leaf.training import Recipe, Result, fix_seeds, train, train_probe
-from leaf.training.callbacks import dvclive_callback
-from leaf.training.checkpoint import peak_memory, training_key, versions
-from leaf.training.dataset import FILES, read_datasets, read_groups
-from leaf.training.detectors import train_detector
-from leaf.training.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
+from leaf.train import Recipe, Result, fix_seeds, train, train_probe
+from leaf.train.callbacks import dvclive_callback
+from leaf.train.checkpoint import peak_memory, training_key, versions
+from leaf.train.dataset import FILES, read_datasets, read_groups
+from leaf.train.detectors import train_detector
+from leaf.train.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
 
-CODE = [Path(topic.__path__[0]) for topic in (networks, training)]
+CODE = [Path(topic.__path__[0]) for topic in (models, training)]
 NETWORK = "models/model.keras"
 
 
@@ -34,8 +39,8 @@ def main() -> None:
     classes = store.read_classes()
     recipe = Recipe.from_params(params)
     backbones.check(params, len(classes))
-    is_detector = networks.is_detector(params.backbone)
-    if is_detector:
+    detector = is_detector(params.backbone)
+    if detector:
         backbones.check_recipe(recipe, params.backbone)
     status = run_on_all_nodes("stages.train", recipe.distribution)
     if status is not None:
@@ -43,7 +48,7 @@ def main() -> None:
     dataset, validation = read_datasets(len(classes), params.augmentation.background == "swap")
     fix_seeds(params.seed, params.deterministic)
     devices = set_up_distribution(recipe)
-    model = networks.build_from_params(params, len(classes))
+    model = build_model_from_params(params, len(classes))
     determined_by = {
         "recipe": asdict(recipe),
         "network": model.to_json(),
@@ -55,8 +60,8 @@ def main() -> None:
     }
     with shared_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
         with dvclive_callback("models/live") if is_first_process() else nullcontext() as on_epoch_end:
-            freeze = partial(networks.freeze, model, normalization=params.freeze_normalization)
-            fit: Callable[..., Result] = train_detector if is_detector else partial(train, freeze=freeze)
+            freeze = partial(freeze_backbone, model, normalization=params.freeze_normalization)
+            fit: Callable[..., Result] = train_detector if detector else partial(train, freeze=freeze)
             if params.optimizer == "lbfgs":
                 fit = partial(train_probe, groups=read_groups())
             ends = [time.perf_counter()]
@@ -70,13 +75,13 @@ def main() -> None:
             result = fit(model, dataset, validation, recipe, on_epoch_end=epoch_ended, **kept)
         if not is_first_process():
             return
-        networks.save(model, NETWORK)
+        save_model(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
         store.write_json(told := summary(model, result, params, classes), "models/run.json")
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # else it was trained before, and only told
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
-        store.remember("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
-        store.remember("trained", told["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
+        store.save_cached_value("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
+        store.save_cached_value("trained", told["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
     shared = f" on {devices} devices" if devices > 1 else ""
     how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
     if result.probe:

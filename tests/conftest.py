@@ -284,10 +284,13 @@ def trained(tmp_path_factory) -> Path:
     import keras
     import numpy as np
 
-    from leaf import networks, store
-    from leaf.drawing import ImageCounts, draw_dataset
-    from leaf.exporting import onnx
-    from leaf.serving import ood
+    from leaf import store
+    from leaf.evaluate import out_of_distribution as ood
+    from leaf.models import onnx_export as onnx
+    from leaf.models.build import build_model
+    from leaf.models.prediction import extract_features
+    from leaf.models.saving import save_model
+    from leaf.synthesize import ImageCounts, draw_dataset
 
     folder = tmp_path_factory.mktemp("trained")
     images, labels = draw_dataset(ImageCounts(70, 70, 2, 0, 0), 32, 7)
@@ -295,10 +298,10 @@ def trained(tmp_path_factory) -> Path:
     leaves = np.setdiff1d(np.arange(len(images)), cartoons)
     train, validation, test = leaves[:100], leaves[100:120], leaves[120:]
     keras.utils.set_random_seed(5)  # one that has learned: the order of the images decides in two passes
-    network = networks.build("cnn_small", 32)
+    network = build_model("cnn_small", 32)
     network.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     network.fit(images[train].astype(np.float32), labels[train], epochs=2, verbose=0)
-    networks.save(network, folder / "models" / "model.keras")
+    save_model(network, folder / "models" / "model.keras")
     sha256 = store.sha256(folder / "models" / "model.keras")
     run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": 32, "fit": "crop"}
     store.write_json(run, folder / "models" / "run.json")
@@ -307,7 +310,7 @@ def trained(tmp_path_factory) -> Path:
     assert onnx.write(network, onnx.metadata(run | decision), images[test], onnx_file) == ""
     decision["onnx_sha256"] = store.sha256(onnx_file)
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
-    seen = [part for rows in (train, validation) for part in (networks.features(network, images[rows]), images[rows])]
+    seen = [part for rows in (train, validation) for part in (extract_features(network, images[rows]), images[rows])]
     ood.write(ood.fit(*seen, images[:0]), sha256, folder / "data" / "scored" / "ood.npz")
     np.savez(folder / "images.npz", test=images[test], cartoons=np.unique(images[cartoons], axis=0))
     return folder

@@ -64,8 +64,8 @@ ELSEWHERE = {
     "leaf labels": "tests/cli/test_labels.py::test_the_command_names_image_label_and_what_it_looks_like",
     "leaf audit": "tests/audit/test_audit_command.py::test_each_question_is_answered_in_a_line",
     "leaf review": "tests/review/test_repro.py::test_the_rulings_reach_the_decisions_and_leave_a_trace",
-    "leaf serve": "tests/serving/test_serve.py::test_it_answers_what_it_had_begun_and_ends_well",
-    "curl": "tests/serving/test_web.py::test_an_answer_has_the_fields_of_a_prediction",
+    "leaf serve": "tests/serve/test_serve.py::test_it_answers_what_it_had_begun_and_ends_well",
+    "curl": "tests/serve/test_web.py::test_an_answer_has_the_fields_of_a_prediction",
 }
 
 
@@ -208,7 +208,7 @@ def _settle(folder, clone, small):
 
 def _photographs(folder):
     """`leaves/` with a sub-folder per class, the same as an .npz of the course's format, and a new leaf."""
-    from leaf.drawing import ImageCounts, draw_dataset
+    from leaf.synthesize import ImageCounts, draw_dataset
 
     images, labels = draw_dataset(ImageCounts(60, 60, 0, 0, 0), 48, 11)
     names = np.array(["healthy", "unhealthy"], dtype=object)[labels]

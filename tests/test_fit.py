@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 import leaf
-from leaf import experiments, networks, store
-from leaf.drawing import ImageCounts, draw_dataset
+from leaf import experiments, store
 from leaf.errors import LeafError
+from leaf.models.build import build_model
+from leaf.models.saving import save_model
+from leaf.synthesize import ImageCounts, draw_dataset
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +25,7 @@ def photographs(tmp_path_factory):
         file = folder / "leaves" / ("green", "spotted")[label] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
-    networks.save(networks.build("cnn_small", 32, seed=3), folder / "weights.keras")
+    save_model(build_model("cnn_small", 32, seed=3), folder / "weights.keras")
     return folder
 
 

@@ -12,7 +12,7 @@ from leaf.params import keys
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Words for a person, and keys whose values DVC follows as parameters: an edit there changes no result.
-WORDS = {"leaf/errors.py", "leaf/params.py", "leaf/experiments.py", "leaf/inference/backbones.py"}
+WORDS = {"leaf/errors.py", "leaf/params.py", "leaf/experiments.py", "leaf/models/backbones.py"}
 
 
 @pytest.fixture(scope="module")

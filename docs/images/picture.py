@@ -1,6 +1,6 @@
 """Take the README's pictures: `python docs/images/picture.py` of the report, after a run of the pipeline.
 
-With `reports/audit.html --to docs/images/audit.png`, of the certificate of `leaf audit`.
+With `reports/audit.html --to docs/images/audit.png`, of the audit_summary of `leaf audit`.
 With the address that `leaf review` prints and `--to docs/images/review.png`, of its page; `#QUESTION-IMAGE-OTHER`
 behind the address chooses the case. Needs playwright and a Chromium on PATH (Debian: `apt-get install chromium`).
 """

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from leaf.scoring.baselines import cross_validated, joint_histograms
-from leaf.scoring.metrics import Z95, share_interval, standard_error
+from leaf.evaluate.baselines import cross_validated, joint_histograms
+from leaf.evaluate.metrics import Z95, share_interval, standard_error
 
 FOLDS = 5
 LEVEL = 0.01  # at most this chance of any false alarm among all shortcuts of one audit

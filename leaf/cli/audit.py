@@ -13,22 +13,22 @@ import pandas as pd
 import typer
 
 from leaf import params, store
+from leaf.audit.domain_shift import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
 from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, score
-from leaf.audit.transport import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
+from leaf.clean.groups import components
 from leaf.cli.labels import suspicious
 from leaf.cli.leak import features_of, measure_leak
 from leaf.cli.run import run_rows
 from leaf.errors import LeafError
+from leaf.evaluate import out_of_distribution as ood
+from leaf.evaluate.baselines import cross_validated, held_out
 from leaf.experiments import experiment, parse_settings
+from leaf.ingest.folder import read_masks
+from leaf.ingest.label_tables import COLUMNS, KEPT, Finder
 from leaf.params import Params
-from leaf.reading.folder import read_masks
-from leaf.reading.tables import COLUMNS, KEPT, Finder
-from leaf.report.audit import certificate
+from leaf.report.audit import audit_summary
 from leaf.report.run import Run, read_run
 from leaf.revisions import PREDICTIONS, reader, table
-from leaf.scoring.baselines import cross_validated, held_out
-from leaf.serving import ood
-from leaf.similarity.groups import components
 
 app = typer.Typer()
 
@@ -186,8 +186,8 @@ def _without_leaf(
     recipe: Params, images: np.ndarray, chosen: pd.DataFrame, masks: np.ndarray, features: np.ndarray
 ) -> dict[str, Any]:
     """What the flags say of the photographs with their leaf painted over: backgrounds alone."""
-    from leaf.training.augmentation import without_leaf
-    from leaf.training.dataset import FULL
+    from leaf.train.augmentation import without_leaf
+    from leaf.train.dataset import FULL
 
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
     share = masks.mean(axis=(1, 2))
@@ -273,10 +273,11 @@ def _tested(run: Run) -> pd.DataFrame:
 
 def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | None) -> dict[str, Any]:
     """What the network says when a part of the picture is another's, and where its heat maps lie."""
-    from leaf import networks
-    from leaf.scoring.metrics import predict
+    from leaf.evaluate.metrics import predict
+    from leaf.models.prediction import compute_heatmaps, extract_features, predict_probabilities
+    from leaf.models.saving import load_model
 
-    model = networks.load(root / "models/model.keras", sha256=run.training["model_sha256"])
+    model = load_model(root / "models/model.keras", sha256=run.training["model_sha256"])
     decision = store.read_json(root / "data/scored/decision.json")
     tested = chosen[chosen["image"].isin(_tested(run)["image"])].head(_NETWORK_IMAGES)
     images, labels, groups = (
@@ -288,7 +289,7 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
         return {}
 
     def said(pictures: np.ndarray) -> np.ndarray:
-        shares = networks.probabilities(model, pictures, views=decision["views"], temperature=decision["temperature"])
+        shares = predict_probabilities(model, pictures, views=decision["views"], temperature=decision["temperature"])
         return predict(shares, decision["threshold"])
 
     found: dict[str, Any] = {"unchanged": asdict(score(said(images) == labels, groups))}
@@ -301,9 +302,9 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
     corner = images[:, : images.shape[1] // 4, : images.shape[2] // 4]
     corners = np.array([cv2.resize(each, images.shape[2:0:-1], interpolation=cv2.INTER_CUBIC) for each in corner])
     for name, pictures in (("flagged", images), ("corners_flagged", corners)):
-        known = detector.in_distribution(networks.features(model, pictures), pictures)
+        known = detector.in_distribution(extract_features(model, pictures), pictures)
         found[name] = asdict(score(~known, groups))
-    maps = networks.heatmaps(model, images[:_HEATMAPS])
+    maps = compute_heatmaps(model, images[:_HEATMAPS])
     edge = round(0.1 * maps.shape[1])
     total = np.maximum(maps.sum(axis=(1, 2)), 1e-9)
     found["evidence"] = {"centre": float((maps[:, edge:-edge, edge:-edge].sum(axis=(1, 2)) / total).mean())}
@@ -385,7 +386,7 @@ def command(
         dataset = params.load(root / params.PARAMS_FILE).dataset
         found = audit(root, by, masks, _without(name, {"dataset": dataset, **chosen}, Path(folder)) if train else None)
     store.write_json(found, METRICS)
-    html, lines = certificate(found)
+    html, lines = audit_summary(found)
     with store.replacing(PAGE) as partial:
         partial.write_text(html, encoding="utf-8")
     typer.echo("\n".join([*lines, f"{PAGE}: one page; {METRICS}: the same as numbers"]))

@@ -15,17 +15,17 @@ import typer
 from PIL import Image
 
 from leaf import params
+from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.errors import LeafError
 from leaf.experiments import experiment, parse_settings, told_what_to_paste, with_settings
-from leaf.inference import backbones
+from leaf.ingest.files import HEAD, kind, what_it_is
+from leaf.ingest.folder import mask_files
+from leaf.ingest.ingest import refuse_folders_keys, survey
+from leaf.ingest.source import Source
+from leaf.models import backbones
 from leaf.params import Params
-from leaf.reading.files import HEAD, kind, what_it_is
-from leaf.reading.folder import mask_files
-from leaf.reading.ingest import refuse_folders_keys, survey
-from leaf.reading.source import Source
-from leaf.similarity.decisions import COLUMNS, split_ranks
-from leaf.splitting import PIN_COLUMNS, PINNED
-from leaf.store import epoch_key, read_table, read_yaml, recall, sha256, span
+from leaf.split import PIN_COLUMNS, PINNED
+from leaf.store import epoch_key, load_cached_value, read_table, read_yaml, sha256, span
 
 app = typer.Typer()
 
@@ -166,7 +166,7 @@ def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarra
     """The split of each image that is taken, as many as the stage draws where nothing is pinned and no copy removed."""
     import pandas as pd
 
-    from leaf.splitting import draw_keys, fold_images, split_images
+    from leaf.split import draw_keys, fold_images, split_images
 
     group = [source.rows.group[place] or f"\0{place}" for place in taken]
     given = [source.rows.split[place] for place in taken]
@@ -236,7 +236,7 @@ def _time(choices: Params, splits: np.ndarray) -> str:
         return (
             f"time       a linear probe of {train:,} images: what {choices.backbone} sees in each is computed once here"
         )
-    known = recall("epochs", epoch_key(choices))
+    known = load_cached_value("epochs", epoch_key(choices))
     if known is None:
         return (
             f"time       {train:,} images an epoch, at most {choices.epochs} epochs; how long one takes is known here "

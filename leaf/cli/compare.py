@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import typer
 
+from leaf.clean.groups import components, same_name_pairs
 from leaf.errors import LeafError
+from leaf.evaluate.model_comparison import Comparison, compare, holm
 from leaf.revisions import PREDICTIONS, class_names, reader, table
-from leaf.scoring.compare import Comparison, compare, holm
-from leaf.similarity.groups import components, same_name_pairs
 
 app = typer.Typer()
 

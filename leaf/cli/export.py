@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.exporting import export
+from leaf.export import export
 
 app = typer.Typer()
 

@@ -11,10 +11,10 @@ import typer
 from leaf import params
 from leaf.cli.run import run_rows
 from leaf.errors import LeafError
+from leaf.evaluate.metrics import share_interval, t_interval
 from leaf.experiments import experiment, parse_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
-from leaf.scoring.metrics import share_interval, t_interval
 
 app = typer.Typer()
 

@@ -13,9 +13,9 @@ import typer
 from leaf.cli.folds import fold_settings
 from leaf.cli.run import run_rows
 from leaf.errors import LeafError
+from leaf.evaluate.model_comparison import LEVEL
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
-from leaf.scoring.compare import LEVEL
 
 app = typer.Typer()
 
@@ -144,7 +144,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
     """The leak of a simple learner on frozen features, without DVC; and what the features are, in words."""
-    from leaf.scoring.baselines import cross_validated
+    from leaf.evaluate.baselines import cross_validated
 
     _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
@@ -178,10 +178,10 @@ def _tested(revision: str) -> pd.DataFrame:
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """The data set as ingest and clean make it, its images in the file `path`: images (N,S,S,3) and decisions."""
-    from leaf.reading.folder import read_references
-    from leaf.reading.ingest import ingest
-    from leaf.similarity.cleaning import Settings, clean
-    from leaf.similarity.decisions import COLUMNS, TEXT
+    from leaf.clean.clean import Settings, clean
+    from leaf.clean.decisions import COLUMNS, TEXT
+    from leaf.ingest.folder import read_references
+    from leaf.ingest.ingest import ingest
     from leaf.store import read_array, read_table
 
     if not Path(recipe.dataset).exists():
@@ -212,12 +212,12 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
     """Features of `rows`, float32 (len(rows), D): the backbone's, or colours where its weights are random."""
     if recipe.weights == "random":
-        from leaf.scoring.baselines import joint_histograms
+        from leaf.evaluate.baselines import joint_histograms
 
         return joint_histograms(images, rows), "histograms of 512 colours; -S weights=FILE takes a backbone's features"
-    from leaf import networks
+    from leaf.models.feature_cache import frozen_features
 
-    features = networks.frozen_features(images, rows, recipe.backbone, recipe.weights, recipe.weights_sha256)
+    features = frozen_features(images, rows, recipe.backbone, recipe.weights, recipe.weights_sha256)
     return features, f"features of {recipe.backbone} from {Path(recipe.weights).name}, which do not learn"
 
 

@@ -10,17 +10,18 @@ from typing import Annotated, Any
 import keras
 import typer
 
-from leaf import networks, store
+from leaf import store
 from leaf.errors import LeafError
+from leaf.models.build import build_model_from_params
 from leaf.params import read_params
 from leaf.report.render import standalone
 from leaf.report.svg import Frame, figure, line, path, text, ticks
-from leaf.training.augmentation import make_augmenter
-from leaf.training.callbacks import ProgressBar
-from leaf.training.checkpoint import fix_seeds
-from leaf.training.dataset import Dataset, batches, read_datasets
-from leaf.training.optimizer import Schedule, compile_model, train_step
-from leaf.training.recipe import Recipe
+from leaf.train.augmentation import make_augmenter
+from leaf.train.callbacks import ProgressBar
+from leaf.train.checkpoint import fix_seeds
+from leaf.train.dataset import Dataset, batches, read_datasets
+from leaf.train.optimizer import Schedule, compile_model, train_step
+from leaf.train.recipe import Recipe
 
 app = typer.Typer()
 
@@ -153,7 +154,7 @@ def run_range_test(view: Any, figure: str, lowest: float, highest: float, update
     classes = len(store.read_classes())
     dataset, _ = read_datasets(classes, view.augmentation.background == "swap")
     fix_seeds(view.seed, view.deterministic)
-    model = networks.build_from_params(view, classes)
+    model = build_model_from_params(view, classes)
     test = range_test(model, dataset, Recipe.from_params(view), lowest, highest, updates)
     with store.replacing(figure) as partial:
         partial.write_text(drawing(test), encoding="utf-8")

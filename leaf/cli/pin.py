@@ -5,7 +5,7 @@ import typer
 
 from leaf import params
 from leaf.errors import LeafError
-from leaf.splitting import PIN_COLUMNS, PINNED, SPLITS
+from leaf.split import PIN_COLUMNS, PINNED, SPLITS
 from leaf.store import read_table, write_table
 
 app = typer.Typer()

@@ -16,10 +16,10 @@ import typer
 from tqdm import tqdm
 
 from leaf.errors import LeafError, printable
-from leaf.inference import heatmap_png
-from leaf.reading.files import list_folder
-from leaf.reading.source import cores, in_order
-from leaf.serving.classifier import BATCH_SIZE, MODEL, Classifier, Prediction, load, prepare
+from leaf.ingest.files import list_folder
+from leaf.ingest.source import cores, in_order
+from leaf.models.onnx_inference import heatmap_png
+from leaf.serve.classifier import BATCH_SIZE, MODEL, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 
 app = typer.Typer()

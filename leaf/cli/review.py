@@ -13,15 +13,15 @@ import typer
 from PIL import Image, ImageOps
 
 from leaf import params
+from leaf.clean.same_photo import descriptors
 from leaf.cli.why import explain
 from leaf.errors import LeafError
+from leaf.evaluate import out_of_distribution as ood
+from leaf.evaluate.baselines import joint_histograms
 from leaf.review import queue
 from leaf.review.app import Review, create_app
 from leaf.revisions import PREDICTIONS, probabilities, reader, table
-from leaf.scoring.baselines import joint_histograms
-from leaf.serving import ood
-from leaf.serving.server import LOOPBACK, listen, open_port
-from leaf.similarity.crops import descriptors
+from leaf.serve.server import LOOPBACK, listen, open_port
 from leaf.store import read_array, read_classes, read_json, read_table
 
 app = typer.Typer()

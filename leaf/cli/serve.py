@@ -7,10 +7,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from leaf.serving.batcher import MAX_BATCH
-from leaf.serving.classifier import MODEL, Classifier, load
-from leaf.serving.server import LOOPBACK, is_loopback, listen, open_port, shown
-from leaf.serving.web import create_app
+from leaf.serve.batcher import MAX_BATCH
+from leaf.serve.classifier import MODEL, Classifier, load
+from leaf.serve.server import LOOPBACK, is_loopback, listen, open_port, shown
+from leaf.serve.web import create_app
 
 app = typer.Typer()
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leaf import experiments, params
-from leaf.inference.backbones import BACKBONES
+from leaf.models.backbones import BACKBONES
 from leaf.store import read_classes
 
 app = typer.Typer()
@@ -29,12 +29,13 @@ def network(experiment: str | None, settings: Sequence[str], as_json: bool) -> s
     values = params.load().model_dump()
     chosen = experiments.with_settings(values, {**row, **experiments.parse_settings(settings)})
 
-    from leaf.networks import build, summary  # after the checks: importing Keras takes seconds
+    from leaf.models.build import build_model
+    from leaf.models.summary import summarize_model  # after the checks: importing Keras takes seconds
 
     shown = ("dropout", "freeze_depth", "freeze_normalization", "seed")
     classes = len(read_classes() if chosen.classes == "auto" else chosen.classes)
-    model = build(chosen.backbone, chosen.image_size, classes, **{name: getattr(chosen, name) for name in shown})
-    table = summary(model)
+    model = build_model(chosen.backbone, chosen.image_size, classes, **{name: getattr(chosen, name) for name in shown})
+    table = summarize_model(model)
     return json.dumps(asdict(table), indent=2) if as_json else str(table)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import typer
 
+from leaf.clean.decisions import COLUMNS, NAMES, TEXT
 from leaf.errors import LeafError, printable
-from leaf.similarity.decisions import COLUMNS, NAMES, TEXT
 from leaf.store import read_array, read_classes, read_table
 
 app = typer.Typer()

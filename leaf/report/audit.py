@@ -1,4 +1,4 @@
-"""The certificate of `leaf audit`: each question with its answer, a figure, what to do about it; no score of all."""
+"""The audit_summary of `leaf audit`: each question with its answer, a figure, what to do about it; no score of all."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Answer:
         return both(lambda width: intervals(self.rows[:_SHOWN], told, width))
 
 
-def certificate(found: Found) -> tuple[str, list[str]]:
+def audit_summary(found: Found) -> tuple[str, list[str]]:
     """The page of what an audit found, and the same as a line for each question."""
     answers = [ask(found) for ask in _QUESTIONS]
     todo = sum(answer.state == "found" for answer in answers)

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leaf.clean.groups import components
 from leaf.report.charts import ranking
 from leaf.report.gallery import Album
 from leaf.report.run import Run, rows
 from leaf.report.svg import both, number, plural, share_shown
-from leaf.similarity.groups import components
 
 REFERENCES, RANKS = 6, 200
 GROUPS, ROW = 12, 8

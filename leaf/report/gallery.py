@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from leaf.inference import overlay
+from leaf.models.onnx_inference import overlay
 from leaf.report.run import Run, rows
 from leaf.report.svg import share_shown
 

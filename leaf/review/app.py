@@ -19,12 +19,12 @@ from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from leaf.clean.decisions import TEXT, read_rulings
+from leaf.clean.same_photo import align, laid_over
 from leaf.errors import LeafError
 from leaf.review.queue import QUESTIONS, HeldOut, answers
 from leaf.review.rulings import FILES, OVERRIDES, REVIEWED, File, Row, change, read_rows, resolved, summary
-from leaf.serving.server import SecurityMiddleware
-from leaf.similarity.crops import align, laid_over
-from leaf.similarity.decisions import TEXT, read_rulings
+from leaf.serve.server import SecurityMiddleware
 
 PAGES = Path(__file__).with_name("page")
 NEIGHBOURS = 6

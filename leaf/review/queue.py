@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from leaf.clean.decisions import Rulings
+from leaf.evaluate import baselines
 from leaf.review.rulings import Row
-from leaf.scoring import baselines
-from leaf.similarity.decisions import Rulings
 
 # Each question, and what it asks.
 QUESTIONS = {

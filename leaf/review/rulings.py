@@ -13,8 +13,8 @@ from typing import Literal
 import filelock
 import pandas as pd
 
+from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pictures
 from leaf.errors import LeafError
-from leaf.similarity.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pictures
 from leaf.store import read_table, write_table
 
 File = Literal["data/overrides.csv", "data/reviewed.csv"]

@@ -93,7 +93,7 @@ class Shell(Target):
     python: Text = "python3"
 
 
-class Cards(Target):
+class GpuTarget(Target):
     """An engine that hands out a machine's GPUs itself, each to one experiment at a time."""
 
     gpus: list[Annotated[int, Field(ge=0, le=1023)]] = []
@@ -107,14 +107,14 @@ class Cards(Target):
         return value
 
 
-class Local(Cards):
+class Local(GpuTarget):
     """This machine, from a clean clone beside the working tree; shares its DVC cache, so it needs no remote."""
 
     engine: Literal["local"]
     needs_remote: ClassVar[bool] = False
 
 
-class Ssh(Cards, Shell):
+class Ssh(GpuTarget, Shell):
     """A machine with GPUs that ssh reaches."""
 
     engine: Literal["ssh"]

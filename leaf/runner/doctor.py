@@ -11,7 +11,7 @@ from typing import Any
 from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.agent.task import environment_key, host_key_refused
-from leaf.runner.config import Cards, Local, Shell, SkyPilot, Slurm, Target
+from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.engines import ProcessEngine
 
 FREE = 10 * 2**30  # bytes that a clone, an environment with CUDA and the data want
@@ -58,7 +58,7 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
         path.insert(0, f"{engine.folder}/environments/{environment_key(target.setup, Path())}/bin")
         if found := re.search(r"\bpython3(\.\d+)?\b", target.setup):
             commands["python"] = [found[0], "-c", _SETUP_PYTHON]
-    if isinstance(target, Cards) and target.gpus:
+    if isinstance(target, GpuTarget) and target.gpus:
         commands["cards"] = _CARDS
     if target.needs_remote:
         address = getattr(target, "origin", None) or repository.origin(target.git_remote)
@@ -105,7 +105,7 @@ def _judge(target: Target, facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("keras", True, "not there yet; `setup` installs it with the first job")
     else:
         yield _answered("keras", keras, keras["output"].replace("\n", " "), "install requirements-gpu.txt")
-    if isinstance(target, Cards) and target.gpus:
+    if isinstance(target, GpuTarget) and target.gpus:
         if keras["status"]:  # then the driver is asked
             yield _cards(target.gpus, answers["cards"])
             return

@@ -17,9 +17,9 @@ import yaml
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.config import Cards, Local, Shell, SkyPilot, Slurm, Ssh, Target
+from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Ssh, Target
+from leaf.runner.connection import Host
 from leaf.runner.plan import Record
-from leaf.runner.transport import Host
 
 LOCAL_FOLDER = Path(".dvc") / "tmp" / "leaf" / "target"
 CLOUD_FOLDER = Path(".dvc") / "tmp" / "leaf" / "cloud"
@@ -90,7 +90,7 @@ class ProcessEngine:
 
     def job(self) -> dict[str, Any]:
         """The locks to wait for; on this machine its own Python and DVC cache, so that nothing is copied."""
-        if not isinstance(self.target, Cards):
+        if not isinstance(self.target, GpuTarget):
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
         held = {"devices": devices, "devices_each": self.target.gpus_per_job}

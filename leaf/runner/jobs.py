@@ -10,10 +10,10 @@ from leaf.errors import LeafError
 from leaf.experiments import parse_settings, with_settings
 from leaf.runner import repository
 from leaf.runner.config import Local, Shell, Target, check_target
+from leaf.runner.connection import ConnectionLostError
 from leaf.runner.engines import ProcessEngine, Status, engine_for
 from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
-from leaf.runner.transport import ConnectionLostError
-from leaf.store import epoch_key, read_yaml, recall, span
+from leaf.store import epoch_key, load_cached_value, read_yaml, span
 
 PROTOCOL = 1  # of job.json
 Say = Callable[[str], None]
@@ -62,7 +62,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         texts = [text.replace("\\${", "${") for text in one.settings]  # YAML knows all escapes of DVC's but this
         choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
-        took = recall("epochs", key) if isinstance(target, Local) else there.get(key)
+        took = load_cached_value("epochs", key) if isinstance(target, Local) else there.get(key)
         of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"
         if took is None:
             yield f"{of}: memory, time and cost are not known before its first training there in such batches"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from leaf.drawing import draw_dataset, scaled
+from leaf.synthesize import draw_dataset, scaled
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/accuracy.py"

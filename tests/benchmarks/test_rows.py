@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leaf.experiments import read_experiments
-from leaf.inference.backbones import find
+from leaf.models.backbones import find
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def backbones() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
     """100 drawn leaves."""
-    from leaf.drawing import draw_dataset, scaled, write_npz
+    from leaf.synthesize import draw_dataset, scaled, write_npz
 
     file = tmp_path_factory.mktemp("leaves") / "leaves.npz"
     images, labels = draw_dataset(scaled(100), 80, 1)
@@ -67,7 +67,7 @@ def choices(row: str) -> set[tuple]:
 
 
 # Trained every night: each takes as long to build as all the others together, or is the code of another one with more
-# layers or another score. tests/networks/ builds and saves them in every run.
+# layers or another score. tests/models/ builds and saves them in every run.
 NIGHTLY = {"convnext_large": {"backbone": "convnext_tiny"}, "xception": {"image_size": 80}}
 NIGHTLY |= {name: {} for name in ("resnet50", "efficientnet_v2_b0", "mobilenet", "cnn_medium", "cnn_large")}
 NIGHTLY |= {name: {} for name in ("autoencoder_redness", "gan", "gan_redness")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from leaf.drawing import draw_dataset, scaled, write_npz
+from leaf.synthesize import draw_dataset, scaled, write_npz
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -211,7 +211,9 @@ def test_masks_are_counted_by_the_names_of_the_photographs(project):
 
 def test_the_time_is_known_after_a_training_on_this_machine(project):
     assert "is known here once convnext_atto was trained at 96 pixels" in told()
-    store.remember("epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30})
+    store.save_cached_value(
+        "epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30}
+    )
     assert "9.5 s an epoch, at most 5.1 min for 32 epochs" in told()
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from leaf.cli import app
 from leaf.cli.labels import suspicious, wrong_labels
-from leaf.scoring.baselines import logistic_regression
+from leaf.evaluate.baselines import logistic_regression
 from leaf.store import write_array, write_table
 
 FLIPPED = np.arange(0, 300, 25)

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from leaf.cli import app, leak
 from leaf.cli.leak import frozen_leak, run_network
-from leaf.drawing import ImageCounts, draw_dataset
 from leaf.errors import LeafError
+from leaf.synthesize import ImageCounts, draw_dataset
 
 ROOT = Path(__file__).parents[2]
 

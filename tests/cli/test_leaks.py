@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leaf.cli.leak import measure_leak
-from leaf.scoring.baselines import cross_validated
+from leaf.evaluate.baselines import cross_validated
 
 GROUPS = np.repeat(np.arange(200), 5)
 

@@ -63,7 +63,7 @@ class Training:
         os.close(tell)
 
     def _train(self, project: Path, state: Path, tell: int) -> None:
-        from leaf.training import trainer
+        from leaf.train import trainer
         from stages import train
 
         log = os.open(self.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)

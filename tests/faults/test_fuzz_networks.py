@@ -81,17 +81,18 @@ def main(part: str, count: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     import keras
 
-    from leaf import networks
     from leaf.errors import LeafError
+    from leaf.models.build import build_model
+    from leaf.models.saving import load_model, save_model
 
     path = folder / "changed.keras"
-    networks.save(networks.build("cnn_small", 16), path)
+    save_model(build_model("cnn_small", 16), path)
     outcomes = {"loaded": 0, "refused": 0}
     for number, content in enumerate(changed_files(part, path.read_bytes(), count)):
         path.write_bytes(content)
         start = time.monotonic()
         try:
-            networks.load(path)
+            load_model(path)
             outcomes["loaded"] += 1
         except LeafError as error:
             outcomes["refused"] += 1

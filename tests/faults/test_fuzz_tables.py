@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from leaf.reading import ingest
-from leaf.similarity import decisions
+from leaf.clean import decisions
+from leaf.ingest import ingest
 from leaf.store import read_table
 
 CLASSES = ("healthy", "unhealthy")

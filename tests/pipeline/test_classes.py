@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import leaf
 from leaf.cli import app
-from leaf.serving.web import create_app
+from leaf.serve.web import create_app
 from leaf.store import read_array, read_json, read_table
 
 pytestmark = pytest.mark.slow
@@ -155,11 +155,11 @@ def test_command_python_server_and_onnx_file_give_the_same_probabilities(classes
 
 @pytest.mark.parametrize("backbone", ["autoencoder", "gan"])
 def test_a_detector_says_that_it_is_for_two_classes(classes, backbone):
-    from leaf import networks
     from leaf.errors import LeafError
+    from leaf.models.build import build_model
 
     with pytest.raises(LeafError, match=f"{backbone} is a detector, for two classes, not {len(classes)}"):
-        networks.build(backbone, 32, len(classes))
+        build_model(backbone, 32, len(classes))
 
 
 def test_dvc_runs_five_drawn_kinds_to_their_page(clone, small):

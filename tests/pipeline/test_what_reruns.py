@@ -20,7 +20,7 @@ def changed(project, file):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "file",
-    ["leaf/serving/web.py", "leaf/serving/page/index.html", "leaf/cli/check.py", "leaf/params.py", "leaf/errors.py"],
+    ["leaf/serve/web.py", "leaf/serve/page/index.html", "leaf/cli/check.py", "leaf/params.py", "leaf/errors.py"],
 )
 def test_an_edit_of_a_page_a_command_a_help_text_or_an_error_runs_nothing_again(project, file):
     assert changed(project, file) == set()
@@ -36,10 +36,10 @@ def test_an_edit_of_the_report_runs_the_report_again_alone(project, file):
 @pytest.mark.parametrize(
     ("file", "stage"),
     [
-        ("leaf/networks/scratch.py", "train"),
-        ("leaf/training/trainer.py", "train"),
-        ("leaf/reading/decode.py", "ingest"),
-        ("leaf/scoring/evaluation.py", "evaluate"),
+        ("leaf/models/from_scratch.py", "train"),
+        ("leaf/train/trainer.py", "train"),
+        ("leaf/ingest/decode.py", "ingest"),
+        ("leaf/evaluate/evaluation.py", "evaluate"),
         ("stages/split.py", "split"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leaf.params import keys
-from leaf.report.audit import IN_FILE, IN_PIXELS, certificate
+from leaf.report.audit import IN_FILE, IN_PIXELS, audit_summary
 from leaf.report.render import render
 from leaf.report.run import Run
 from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
@@ -139,5 +139,5 @@ def audited():
 
 @pytest.fixture(scope="session")
 def certified(audited):
-    """The certificate of that audit."""
-    return certificate(audited)[0]
+    """The audit_summary of that audit."""
+    return audit_summary(audited)[0]

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from leaf.clean.clean import Settings, clean
 from leaf.params import Params
-from leaf.similarity.cleaning import Settings, clean
 from leaf.store import write_table
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import uvicorn
 from playwright.sync_api import expect
 
 from leaf.review.app import Review, create_app
-from leaf.serving.server import LOOPBACK, open_port
+from leaf.serve.server import LOOPBACK, open_port
 
 from .conftest import WRONG, rows
 

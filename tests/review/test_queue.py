@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from leaf.clean.decisions import Rulings
 from leaf.review.queue import HeldOut, answers, cases, cross_validated, held_out, reach
-from leaf.similarity.decisions import Rulings
 
 CLASSES = ("healthy", "unhealthy")
 NONE = np.zeros(6, bool)

@@ -16,7 +16,7 @@ from network import FAR, Network, new_network
 from servers import Sshd, start_sshd
 from tiny import EXPERIMENTS, INGEST, PARAMS, PIPELINE, TRAIN, Project, run
 
-from leaf.similarity.decisions import COLUMNS
+from leaf.clean.decisions import COLUMNS
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ SLEEPER = """
     time.sleep(300)
 """
 SPREAD = (
-    "from leaf.training.distribution import run_on_all_nodes as spread; raise SystemExit(spread('{}', 'data_parallel'))"
+    "from leaf.train.distribution import run_on_all_nodes as spread; raise SystemExit(spread('{}', 'data_parallel'))"
 )
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.runner.config import check_target
+from leaf.runner.connection import ConnectionLostError, Host
 from leaf.runner.jobs import expected
 from leaf.runner.plan import Planned
-from leaf.runner.transport import ConnectionLostError, Host
 
 
 @pytest.fixture

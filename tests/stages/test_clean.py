@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from leaf import reading
+import leaf.ingest as reading
+from leaf.clean import clean as cleaning
 from leaf.errors import LeafError
 from leaf.params import Params
-from leaf.similarity import cleaning
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]

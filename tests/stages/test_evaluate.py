@@ -13,7 +13,7 @@ import yaml
 
 import leaf
 from leaf.errors import LeafError
-from leaf.inference import Head
+from leaf.models.onnx_inference import Head
 from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ LABELS = NUMBERS % 2
 
 
 def stand_in():
-    """`leaf.networks` for a network that reads the brightness, and is told wrong by every ninth image."""
+    """`leaf.models` for a network that reads the brightness, and is told wrong by every ninth image."""
 
     def load(path, sha256=None):
         if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
@@ -46,7 +46,7 @@ def stand_in():
 
 
 def without_onnx():
-    """`leaf.exporting.onnx`, of a network that is too large for it."""
+    """`leaf.models.onnx_export`, of a network that is too large for it."""
 
     def write(model, metadata, images, path):
         Path(path).write_bytes(b"")
@@ -59,8 +59,8 @@ def without_onnx():
 def evaluate(monkeypatch):
     """The stage's module, imported anew on the stand-in."""
     networks = stand_in()
-    monkeypatch.setitem(sys.modules, "leaf.networks", networks)
-    monkeypatch.setitem(sys.modules, "leaf.exporting", SimpleNamespace(onnx=without_onnx()))
+    monkeypatch.setitem(sys.modules, "leaf.models", networks)
+    monkeypatch.setitem(sys.modules, "leaf.export", SimpleNamespace(onnx=without_onnx()))
     monkeypatch.setattr(leaf, "networks", networks, raising=False)
     monkeypatch.delitem(sys.modules, "stages.evaluate", raising=False)
     yield importlib.import_module("stages.evaluate")

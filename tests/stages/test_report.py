@@ -10,7 +10,7 @@ import yaml
 
 from leaf.errors import one_line_errors
 from leaf.params import keys
-from leaf.store import read_json, remember
+from leaf.store import read_json, save_cached_value
 from stages import report
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_the_page_tells_date_commit_and_how_long_training_took(here, monkeypatch
     for words in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *words], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
-    remember("trained", read_json("models/run.json")["model_sha256"], 93.0)
+    save_cached_value("trained", read_json("models/run.json")["model_sha256"], 93.0)
     run()
     page = (here / "reports/report.html").read_text(encoding="utf-8")
     for words in (f"{datetime.now(UTC):%B %Y}", commit[:10], "1.6 minutes"):

@@ -88,7 +88,8 @@ def test_two_runs_write_the_same_bytes(work: Path) -> None:
 
 @pytest.mark.slow
 def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
-    from leaf import networks, store
+    from leaf import store
+    from leaf.models.saving import load_model
 
     run()
     said = json.loads((work / "models/run.json").read_text())
@@ -99,10 +100,10 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
     assert (said["epochs"], said["stopped"], said["steps_per_epoch"]) == (2, "epochs", 4)
     assert (said["backbone"], said["image_size"], said["classes"]) == ("cnn_small", SIZE, ["healthy", "unhealthy"])
     assert said["model_sha256"] == store.sha256("models/model.keras")
-    assert said["parameters"] == networks.load("models/model.keras").count_params()
+    assert said["parameters"] == load_model("models/model.keras").count_params()
     assert set(said["versions"]) == {"python", "keras", "numpy", "backend", "device", "driver"}
     assert (said["precision"], said["deterministic"]) == ("float32", True)
-    took = store.recall("epochs", f"cnn_small {SIZE} 0 8 float32 adam")
+    took = store.load_cached_value("epochs", f"cnn_small {SIZE} 0 8 float32 adam")
     assert took["images"] == 32
     assert took["seconds"] > 0.01
     assert took["memory"] > 50 * 2**20
@@ -110,17 +111,20 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
 
 @pytest.mark.slow
 def test_normalization_that_is_frozen_stays_so_when_the_backbone_thaws(work: Path) -> None:
-    from leaf import networks, store
+    from leaf import store
+    from leaf.models.build import build_model
+    from leaf.models.saving import load_model
+    from leaf.models.summary import summarize_model
 
     values = {"backbone": "cnn_medium", "frozen_epochs": 1, "freeze_normalization": True, "weight_averaging": 0}
     (work / "params.yaml").write_text(yaml.safe_dump({"image_size": SIZE, "batch_size": 8, "epochs": 2, **values}))
     run()
-    model = networks.load("models/model.keras", store.sha256("models/model.keras"))
+    model = load_model("models/model.keras", store.sha256("models/model.keras"))
     assert not np.any(model.get_layer("stage_0_conv_0_norm").moving_mean)
     assert np.any(model.get_layer("batch_normalization").moving_mean)
     said = json.loads((work / "models/run.json").read_text())
     assert said["epochs"] == 2
-    built = networks.summary(networks.build("cnn_medium", SIZE, freeze_normalization=True))
+    built = summarize_model(build_model("cnn_medium", SIZE, freeze_normalization=True))
     assert said["trainable_parameters"] == built.trainable
 
 
@@ -219,7 +223,8 @@ def test_lr_range_proposes_settings_that_the_schema_takes_and_draws_them(work: P
 
 @pytest.mark.slow
 def test_a_linear_probe_is_written_as_any_network_and_its_figures_are_those_of_no_epoch(work: Path) -> None:
-    from leaf import networks
+    from leaf.models.prediction import predict_probabilities
+    from leaf.models.saving import load_model
 
     labels = pd.read_csv(work / "data/cleaned/decisions.csv")["label"]
     write(work / "data/cleaned/decisions.csv", image=range(40), label=labels, group=range(40))
@@ -233,5 +238,5 @@ def test_a_linear_probe_is_written_as_any_network_and_its_figures_are_those_of_n
     history = pd.read_csv(work / "models/history.csv")
     assert history["learning_rate"].isna().all()
     validation = np.load(work / "data/ingested/images.npy")[24:]
-    predicted = networks.probabilities(networks.load(work / "models/model.keras"), validation).argmax(1)
+    predicted = predict_probabilities(load_model(work / "models/model.keras"), validation).argmax(1)
     assert history["validation_accuracy"].tolist() == [(predicted == labels[24:]).mean()]

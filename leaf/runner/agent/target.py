@@ -1,6 +1,6 @@
 """Answer one request on the target: start experiments, tell their states and logs, cancel. Standard library alone.
 
-`leaf.runner.transport` sends this file and a request, as a program on the standard input of the target's `python3 -`.
+`leaf.runner.connection` sends this file and a request, as a program on the standard input of the target's `python3 -`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,0 @@
-"""A drawn, seeded set of leaf images in the course's file format, so that the project runs without photographs."""
-
-from leaf.drawing.dataset import COURSE, ImageCounts, draw_cartoon, draw_dataset, scaled, write_npz
-from leaf.drawing.leaves import DISEASES, draw_leaf
-
-__all__ = ["COURSE", "DISEASES", "ImageCounts", "draw_cartoon", "draw_dataset", "draw_leaf", "scaled", "write_npz"]

@@ -1,0 +1,239 @@
+"""From a network's probabilities to every table of the stage evaluate; the network itself is only a function here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from leaf.evaluate.baselines import baseline_probabilities
+from leaf.evaluate.metrics import (
+    best_temperature,
+    best_threshold,
+    compute_metrics,
+    predict,
+    roc_curve,
+    share_interval,
+    thinned,
+    worst_pairs,
+)
+
+PredictProba = Callable[[np.ndarray, float], np.ndarray]
+"""Rows of images and a temperature in, probabilities out, float64 (N, C)."""
+
+NO_TEST = (
+    "No test split: the validation images chose the best epoch (and the threshold and temperature where these are "
+    "fitted), so their figures flatter the model. Set test_size for an honest estimate."
+)
+_TEST_METRICS = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "balanced_accuracy",
+    "macro_recall",
+    "f1",
+    "roc_auc",
+    "log_loss",
+    "calibration_error",
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that evaluate writes beside the heat maps; the columns and keys are those of the files.
+
+    `probabilities`: float32 (N, C), the rows of `predictions`. `roc` (`fpr,tpr`) and `answers` (`label,predicted` of
+    each image, by name) are of the scored split, for `dvc plots`.
+    """
+
+    predictions: pd.DataFrame
+    probabilities: np.ndarray
+    scores: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    roc: pd.DataFrame
+    answers: pd.DataFrame
+    gallery: pd.DataFrame
+    scored_split: Literal["test", "validation"]
+
+    @property
+    def summary(self) -> str:
+        """The accuracy with its interval, beside the baselines, in a few lines."""
+        block, baseline = self.scores["splits"][self.scored_split], self.scores["baseline"]
+        before = block["before_calibration"]
+        lines = [
+            f"{self.scored_split}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
+            f"{block['accuracy_high']:.3f}) on {block['images']} images"
+            + (f" of {block['groups']} groups" if block["groups"] < block["images"] else "")
+            + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
+            "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
+        ]
+        if len(block["classes"]) > 2 and block["worst_pairs"]:
+            pairs = (f"{each['images']} {each['label']} as {each['predicted']}" for each in block["worst_pairs"][:3])
+            lines.append(f"commonest mistakes: {', '.join(pairs)}")
+        if before:
+            lines.append(
+                f"temperature {self.scores['temperature']:.2f}: expected calibration error "
+                f"{before['calibration_error']:.3f} before, {block['calibration_error']:.3f} after"
+            )
+        return "\n".join([*lines, self.scores["note"]] if self.scores["note"] else lines)
+
+
+def evaluate(
+    images: np.ndarray,
+    table: pd.DataFrame,
+    predict_proba: PredictProba,
+    classes: Sequence[str],
+    threshold: float | Literal["validation"],
+    calibrate: Literal["none", "temperature"],
+) -> Evaluation:
+    """Score a network on validation and test beside the baselines.
+
+    `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
+    a row of `images`, `label` a place in `classes`, and `group` where images belong together. `predict_proba` is the
+    network. Threshold and temperature are chosen on validation alone, where they are not given. Without a test split
+    the baselines are scored on validation, as the network then is. Of more classes than two the likeliest is
+    predicted, and `threshold` must be 0.5.
+    """
+    table = table.sort_values("image")
+    table = table.assign(group=table.get("group", table["image"]))
+    present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
+    held_out = {name: table[table["split"].eq(name)] for name in present}
+    labels = {name: part["label"].to_numpy() for name, part in held_out.items()}
+    probabilities = {name: predict_proba(part["image"].to_numpy(), 1.0) for name, part in held_out.items()}
+    temperature, before = 1.0, None
+    if calibrate == "temperature":
+        before = probabilities
+        temperature = best_temperature(labels["validation"], before["validation"])
+        probabilities = {name: predict_proba(part["image"].to_numpy(), temperature) for name, part in held_out.items()}
+    chosen = threshold == "validation"
+    cut = best_threshold(labels["validation"], probabilities["validation"][:, 1]) if chosen else float(threshold)
+
+    scored_split: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
+    predictions = {name: _predictions(held_out[name], probabilities[name], cut) for name in present}
+    groups = {name: part["group"].to_numpy() for name, part in held_out.items()}
+    blocks = {name: _block(labels[name], probabilities[name], cut, classes, groups[name]) for name in present}
+    for name, block in blocks.items():
+        block["before_calibration"] = _before(labels[name], before[name]) if before else None
+    scored = held_out[scored_split]
+    scores = {
+        "classes": list(classes),
+        "threshold": cut,
+        "threshold_source": "validation" if chosen else "given",
+        "temperature": temperature,
+        "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
+        "baseline": _baselines(images, table[table["split"].eq("train")], scored, classes),
+        "by_folder": by_folder(predictions[scored_split].assign(group=groups[scored_split])),
+        "note": "" if scored_split == "test" else NO_TEST,
+    }
+    together = pd.concat(predictions.values(), ignore_index=True)
+    order = np.argsort(together["image"].to_numpy(), kind="stable")
+    names, judged = np.array(classes, object), predictions[scored_split]
+    return Evaluation(
+        predictions=together.iloc[order].reset_index(drop=True),
+        probabilities=np.concatenate(list(probabilities.values()))[order].astype(np.float32),
+        scores=scores,
+        metrics=_metrics(scores),
+        roc=_roc(labels[scored_split], probabilities[scored_split]),
+        answers=pd.DataFrame({"label": names[judged["label"]], "predicted": names[judged["predicted"]]}),
+        gallery=gallery(predictions[scored_split], probabilities[scored_split], cut),
+        scored_split=scored_split,
+    )
+
+
+def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
+    """`image,source,split,label,predicted,probability`, the probability of the second of two classes, or predicted."""
+    predicted = predict(probabilities, threshold)
+    shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted
+    table = part[["image", "source", "split", "label"]].reset_index(drop=True)
+    return table.assign(predicted=predicted, probability=probabilities[np.arange(len(table)), shown])
+
+
+def _block(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
+) -> dict[str, Any]:
+    """What `compute_metrics` gives, with the classes' names."""
+    block = compute_metrics(labels, probabilities, threshold, groups)
+    named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
+    return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
+
+
+def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """What a temperature is there to lower, at temperature 1."""
+    block = compute_metrics(labels, probabilities, 0.5)
+    return {key: block[key] for key in ("log_loss", "calibration_error")}
+
+
+def _baselines(
+    images: np.ndarray, train: pd.DataFrame, scored: pd.DataFrame, classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    found = baseline_probabilities(
+        images, train["image"].to_numpy(), train["label"].to_numpy(), scored["image"].to_numpy()
+    )
+    labels, groups = scored["label"].to_numpy(), scored["group"].to_numpy()
+    return {name: _block(labels, each, 0.5, classes, groups) for name, each in found.items()}
+
+
+def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    test = scores["splits"]["test"] or {}
+    validation, baseline = scores["splits"]["validation"], scores["baseline"]
+    found = {each["name"]: each["recall"] for each in test.get("classes", [])}
+    recall = {name: found.get(name) for name in scores["classes"]}
+    return {
+        "test": {key: test.get(key) for key in _TEST_METRICS} | {"recall": recall},
+        "validation": {key: validation[key] for key in ("accuracy", "roc_auc")},
+        "baseline": {f"{name}_accuracy": block["accuracy"] for name, block in baseline.items()},
+    }
+
+
+def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """The curve of the second of two classes; of more the mean of each class against the rest: `fpr,tpr`."""
+    two = probabilities.shape[1] == 2
+    against = [1] if two else np.unique(labels)
+    curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in against]
+    if two:
+        return pd.DataFrame({name: thinned(part) for name, part in zip(("fpr", "tpr"), curves[0], strict=True)})
+    fpr = np.unique(np.concatenate([false for false, _ in curves]))
+    tpr = np.mean([np.interp(fpr, *curve) for curve in curves], axis=0)
+    return pd.DataFrame({"fpr": thinned(np.append(0, fpr)), "tpr": thinned(np.append(0, tpr))})
+
+
+def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:
+    """The worst mistakes, most confident first, then the least certain others: `row,image,split,kind,shown`.
+
+    `predictions`: `image,split,label,predicted` of one split, `probabilities` theirs (N, C). Up to `most` of each kind;
+    equals by image. `shown` is the label whose heat map is to be drawn, the predicted one; each mistake stands there
+    once more at the end, as kind `runner_up`, with the next likely label.
+    """
+    ascending = np.sort(probabilities, axis=1)
+    two = probabilities.shape[1] == 2
+    masked = np.where(np.eye(probabilities.shape[1])[predictions["predicted"]] == 1, -1.0, probabilities)
+    ranked = predictions.assign(
+        shown=predictions["predicted"],
+        next=masked.argmax(axis=1),
+        confidence=probabilities[np.arange(len(predictions)), predictions["predicted"]],
+        gap=np.abs(probabilities[:, 1] - threshold) if two else ascending[:, -1] - ascending[:, -2],
+    )
+    wrong = ranked[ranked["predicted"].ne(ranked["label"])]
+    mistakes = wrong.sort_values(["confidence", "image"], ascending=[False, True]).head(most)
+    others = ranked.drop(mistakes.index).sort_values(["gap", "image"]).head(most)
+    parts = {"mistake": mistakes, "uncertain": others, "runner_up": mistakes.assign(shown=mistakes["next"])}
+    chosen = pd.concat([part.assign(kind=kind) for kind, part in parts.items()], ignore_index=True)
+    chosen.insert(0, "row", np.arange(len(chosen)))
+    return chosen[["row", "image", "split", "kind", "shown"]]
+
+
+def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
+    """Accuracy with its interval in each folder that the images came from; nothing where there is only one.
+
+    `predictions`: `source,label,predicted,group`; a source is a path with slashes, or a number for an .npz.
+    """
+    folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
+    if len(set(folders)) < 2:
+        return []
+    rows = []
+    for folder, part in predictions.groupby(folders):
+        right = part["predicted"].eq(part["label"]).to_numpy()
+        low, high = share_interval(right, part["group"].to_numpy())
+        rows.append({"folder": folder, "images": len(part), "accuracy": right.mean(), "low": low, "high": high})
+    return rows

@@ -1,0 +1,96 @@
+"""`leaf export`: choose the writer, give it the network with its temperature and softmax."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from leaf.errors import LeafError
+from leaf.export import savedmodel
+from leaf.models import onnx_export as onnx
+from leaf.models.onnx_export import Metadata
+from leaf.models.saving import load_model, save_model
+from leaf.serve.classifier import read_model_files
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written.
+
+    Attributes:
+        name: of the file or folder, beside the model unless another path is given.
+        suffixes: what that path may end in; "" for a folder.
+        write: takes the network with probabilities, what belongs to it (`metadata`), and the path.
+        tensorflow: whether only Keras on TensorFlow can write it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    write: Callable[[keras.Model, Metadata, Path], None]
+    tensorflow: bool = True
+
+
+FORMATS = {
+    "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: save_model(model, path), False),
+    "savedmodel": Format("savedmodel", ("",), lambda model, _, path: savedmodel.write(model, path)),
+    "litert": Format("model.tflite", (".tflite",), savedmodel.write_litert),
+    "codalab": Format(
+        "codalab",
+        ("", ".zip"),
+        lambda model, metadata, path: savedmodel.write_codalab(model, metadata["threshold"], path, metadata["views"]),
+    ),
+}
+
+
+def export(model: str | Path, form: str, to: Path | None = None) -> str:
+    """Write the network in `model` in another format: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
+
+    Args:
+        model: a `.keras` file that `train` saved.
+        form: a name in `FORMATS`.
+        to: the file or folder; beside the model unless given.
+
+    Returns:
+        What was written, and what a person has to know of it, in a line or two.
+
+    Raises:
+        LeafError: for an unknown format, a path that does not fit it, a model that is missing or was changed.
+    """
+    if form not in FORMATS:
+        raise LeafError(f"format: {form!r}; valid: {', '.join(FORMATS)}; `dvc repro` wrote models/model.onnx")
+    chosen, model = FORMATS[form], Path(model)
+    path = to or model.with_name(chosen.name)
+    if path.suffix not in chosen.suffixes:
+        raise LeafError(f"{path}: not for {form}; valid: a {' or '.join(s or 'folder' for s in chosen.suffixes)}")
+    if path.resolve() == model.resolve():
+        raise LeafError(f"{path}: the model itself; give another path")
+    if chosen.tensorflow and keras.backend.backend() != "tensorflow":
+        raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; valid for {form}: tensorflow")
+    beside = read_model_files(model)
+    whole = with_probabilities(load_model(model, beside.sha256), beside.temperature)
+    facts = vars(beside) | {"model_sha256": beside.sha256, "image_size": whole.input_shape[1]}
+    chosen.write(whole, onnx.metadata(facts), path)
+    decided = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "the likeliest is predicted"
+    lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {decided}"]
+    if beside.views > 1 and form != "codalab":
+        lines.append(
+            f"it predicts an image as it is; evaluation averaged {beside.views} views (test-time augmentation)"
+        )
+    return "\n".join(lines)
+
+
+def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:
+    """Put the temperature and the softmax behind a network's logits.
+
+    Args:
+        model: images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
+        temperature: the logits are divided by it (Guo 2017, arXiv 1706.04599).
+
+    Returns:
+        A model from the same input to probabilities, float32 (N, C), with the same weights (not copies).
+    """
+    logits = model.outputs[0]
+    scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(scaled)
+    return keras.Model(model.inputs[0], probabilities, name=model.name)

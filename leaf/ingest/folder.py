@@ -1,0 +1,153 @@
+"""A folder of image files as a data set: what its folders and tables say, and its files decoded on all cores."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.ingest.decode import Fit, Picture, UnreadableError
+from leaf.ingest.decode_cache import DecodeCache
+from leaf.ingest.files import Links, list_folder
+from leaf.ingest.label_tables import KEPT
+from leaf.ingest.layout import lay_out
+from leaf.ingest.sandbox import read_file, read_image
+from leaf.ingest.source import Block, Rows, cores, hashed, in_order
+
+BLOCK = 64  # images handed on at a time
+
+
+class FolderSource:
+    """The images of one folder, sorted by path. Raises LeafError where it is not laid out as a data set."""
+
+    def __init__(
+        self,
+        root: Path,
+        skip_unreadable: bool,
+        labels: Path | None = None,
+        group_by: Literal["none", "folder"] = "none",
+        known: Collection[str] = (),
+        links: Links = "refuse",
+    ) -> None:
+        """List the files and what is known of them, see `leaf.ingest.layout.lay_out`; `blocks` decodes them."""
+        self.root = root
+        self.skip_unreadable = skip_unreadable
+        self.unreadable: dict[str, str] = {}
+        self.earlier = DecodeCache(None, {})  # what need not be decoded anew
+        listing = list_folder(root, links)
+        layout = lay_out(root, listing, labels, group_by, known)
+        self.left_out = layout.left_out
+        if self.left_out and not skip_unreadable:
+            file, why = next(iter(self.left_out.items()))
+            raise LeafError(f"{root}: {file!r}: {why}; mend it, or set `unreadable` to skip")
+        self.notes = [*layout.notes, *listing.notes()]
+        entries = layout.entries
+        self.rows = Rows(
+            [entry.file for entry in entries],
+            [entry.name for entry in entries],
+            [entry.group for entry in entries],
+            [entry.split for entry in entries],
+            {
+                key: [entry.more.get(key, "") for entry in entries]
+                for key in KEPT
+                if any(key in entry.more for entry in entries)
+            },
+        )
+
+    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
+        """Decode the files `places` on all cores; give the readable ones in order, uint8 if `as_uint8`, else float32.
+
+        Files that cannot be read are noted in `unreadable`, or raise LeafError if they are to be refused.
+        """
+        dtype = np.uint8 if as_uint8 else np.float32
+        files = [self.rows.source[place] for place in places]
+        ready: list[tuple[int, Picture, str]] = []
+        for number, (picture, digest) in in_order(lambda part: self._decode(part, size, fit), files, cores()):
+            if isinstance(picture, str):
+                self._refuse_or_note(files[number], picture)
+                continue
+            ready.append((int(places[number]), picture, digest))
+            if len(ready) == BLOCK:
+                yield _block(ready, dtype)
+                ready = []
+        if ready:
+            yield _block(ready, dtype)
+
+    def _decode(self, files: Sequence[str], size: int, fit: Fit) -> list[tuple[Picture | str, str]]:
+        """Each file's picture, or why there is none, and the hash of its bytes."""
+        pictures: list[tuple[Picture | str, str]] = []
+        for file in files:
+            try:
+                data = read_file(self.root / file)
+                digest = hashed(data)
+                pictures.append((self.earlier.picture(digest) or read_image(data, size, fit), digest))
+            except UnreadableError as why:
+                pictures.append((str(why), ""))
+        return pictures
+
+    def _refuse_or_note(self, file: str, why: str) -> None:
+        if not self.skip_unreadable:
+            raise LeafError(f"{self.root / file}: cannot be read ({why}); mend it, or set `unreadable` to skip")
+        self.unreadable[file] = why
+
+
+def _block(ready: Sequence[tuple[int, Picture, str]], dtype: type) -> Block:
+    places, pictures, hashes = zip(*ready, strict=True)
+    images = np.stack([picture.pixels for picture in pictures])
+    sizes = np.array([(picture.width, picture.height) for picture in pictures])
+    frames = [picture.frames for picture in pictures]
+    return Block(np.array(places), images.astype(dtype, copy=False), list(hashes), sizes, frames)
+
+
+def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
+    """The mask of each image in `folder`, by the image's path with any ending; None where there is none.
+
+    Raises LeafError where the folder is missing, or holds files of which none is a mask of these images.
+    """
+    if not folder.is_dir():
+        raise LeafError(f"masks: {folder}: no such folder; valid: a folder of masks, empty where there are none")
+    there = {path.relative_to(folder).with_suffix(""): path for path in folder.rglob("[!.]*") if path.is_file()}
+    found = [there.get(Path(source).with_suffix("")) for source in sources]
+    if there and not any(found):
+        raise LeafError(
+            f"masks: {folder}: no mask of any image; valid: files named as the photographs, such as "
+            f"{Path(sources[0]).with_suffix('.png')}"
+        )
+    return found
+
+
+def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop") -> np.ndarray:
+    """Where the leaf is in each image, bool (N, size, size), made squares as the images are; all false where nothing
+    is known, and (0, size, size) where `folder` is empty. Raises LeafError as `mask_files`, and for a broken mask.
+    """
+    files = mask_files(folder, sources)
+    found = np.zeros((len(files) if any(files) else 0, size, size), bool)
+    for place, path in enumerate(files):
+        if path:
+            try:
+                found[place] = read_image(read_file(path), size, fit).pixels[..., 0] > 127
+            except UnreadableError as why:
+                raise LeafError(f"masks: {path}: {why}; valid: an image, white on the leaf") from None
+    return found
+
+
+REFERENCES = Path("data/references")
+
+
+def read_references(
+    named: Sequence[int | str], size: int, fit: Fit = "crop", folder: Path = REFERENCES
+) -> list[int | tuple[str, np.ndarray]]:
+    """Image numbers as they are; file names in `folder` with their pixels (size,size,3), as ingest converts a file."""
+    return [each if isinstance(each, int) else (each, _picture(each, size, fit, folder)) for each in named]
+
+
+def _picture(name: str, size: int, fit: Fit, folder: Path) -> np.ndarray:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        valid = ", ".join(sorted(each.name for each in folder.glob("[!.]*"))) or "none is there yet"
+        raise LeafError(f"references: {path}: no such file in {folder}; valid: {valid}")
+    try:
+        return read_image(read_file(path), size, fit).pixels
+    except UnreadableError as error:
+        raise LeafError(f"references: {path}: {error}; valid: an image file") from None

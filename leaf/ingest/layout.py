@@ -1,0 +1,339 @@
+"""What the folders and the tables of a data set say of each photograph: its class, group and split."""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.ingest.files import Listing
+from leaf.ingest.label_tables import KEPT, Finder, Row, Table, read_labels
+
+METADATA = "metadata.csv"
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
+    **dict.fromkeys(("validation", "valid", "validate", "val", "valset", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
+}
+_NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo", "photos", "split", "folder", "files"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file: its path relative to the data set, its class's name, group and split ("" where not given)."""
+
+    file: str
+    name: str
+    group: str
+    split: str
+    more: Mapping[str, str] = field(default_factory=dict)  # of the columns KEPT
+
+
+@dataclass
+class Layout:
+    """The photographs that are taken, those left out with the reason, and notes for a person, a line each."""
+
+    entries: list[Entry] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """What a file's folders say: its class, its split, and the folder it lies in without the split's."""
+
+    name: str
+    split: str
+    folder: str
+
+
+def lay_out(
+    root: Path, listing: Listing, labels: Path | None, group_by: Literal["none", "folder"], known: Collection[str]
+) -> Layout:
+    """Join folders and tables: what a table says of a file rules, and its folders say the rest.
+
+    Args:
+        root: the data set's folder.
+        listing: what lies in it.
+        labels: a table that lies anywhere, in place of each metadata.csv in the folder.
+        group_by: `folder`: photographs of one folder below the class are a group, where no table gives another.
+        known: names of classes, which rule over the order of the folders.
+
+    Raises:
+        LeafError: where nothing says the classes, a table's row fits several files, or a file stands there twice.
+    """
+    made = Layout()
+    tables = _tables(root, listing, labels, made.notes)
+    labelled = any("label" in table.roles for _, table in tables)
+    folders = _by_folders(root, listing.images, known, labelled)
+    rows: dict[str, tuple[Table, Row]] = {}
+    for base, each in tables:
+        made.notes += each.notes
+        _join(root, base, each, listing.images, rows, made.left_out)
+    overruled = 0
+    for file in listing.images:
+        said = folders[file]
+        table, row = rows.get(file, (None, Row(0, {})))
+        if labelled and table is None:
+            made.left_out[file] = f"not in {' nor in '.join(table.path.name for _, table in tables)}"
+            continue
+        name = row.cells.get("label") or said.name
+        if not name:
+            made.left_out[file] = "no label in the table, and no class folder" if table else "in no class folder"
+            continue
+        split = _given_split(table, row)
+        overruled += bool(split and said.split and split != said.split)
+        group = row.cells.get("group") or (said.folder if group_by == "folder" else "")
+        more = {key: row.cells[key] for key in KEPT if key in row.cells}
+        made.entries.append(Entry(file, name, group, split or said.split, more))
+    if overruled:
+        made.notes.append(f"{overruled} photographs: the table gives another split than their folder; the table rules")
+    if not made.entries:
+        raise _nothing_says(root, listing, [note for _, table in tables for note in table.notes])
+    if not labelled and tables and len(rows) < len(made.entries):
+        made.notes.append(f"{len(made.entries) - len(rows)} photographs stand in no table: they have no group")
+    _drop_a_single_split(made)
+    alike = defaultdict(set)
+    for entry in made.entries:
+        alike[" ".join(re.split(r"[\W_]+", entry.name.casefold()))].add(entry.name)
+    for several in alike.values():
+        if len(several) > 1:
+            made.notes.append(f"{', '.join(map(repr, sorted(several)))} are classes of their own; a mapping joins them")
+    if not any(entry.group for entry in made.entries) and _one_folder_a_plant(made.entries, folders):
+        made.notes.append("the folders below the classes look like one a plant: -S group_by=folder keeps each whole")
+    return made
+
+
+def _tables(root: Path, listing: Listing, labels: Path | None, notes: list[str]) -> list[tuple[str, Table]]:
+    """The tables that count, each with the folder whose files it names."""
+    inside = [path for path in listing.others if path.rpartition("/")[2].lower() == METADATA]
+    if labels is not None:
+        if not labels.is_file():
+            raise LeafError(f"labels: {labels}: no such file; valid: a CSV table of files and labels")
+        table = read_labels(labels)
+        if table.rows:
+            notes += [f"{path} in the folder is not read: `labels` names {labels}" for path in inside]
+            return [("", table)]
+    listing.others = [path for path in listing.others if path not in inside]
+    return [(path.rpartition("/")[0], read_labels(root / path)) for path in inside]
+
+
+def _join(
+    root: Path,
+    base: str,
+    table: Table,
+    images: Sequence[str],
+    rows: dict[str, tuple[Table, Row]],
+    left_out: dict[str, str],
+) -> None:
+    """Find the file of each row, into `rows`; a row that names none goes into `left_out`."""
+    prefix = f"{base}/" if base else ""
+    finder = Finder(root / base, [file.removeprefix(prefix) for file in images if file.startswith(prefix)])
+    missing = []
+    for row in table.rows:
+        where, cell = f"{table.path}: line {row.line}", row.cells["file"]
+        if not cell.strip():
+            raise LeafError(f"{where}: no file is named")
+        found = finder.find(cell)
+        if len(found) > 1:
+            raise LeafError(f"{where}: {cell!r} fits {len(found)} files, {_few(found)}; write the path in the folder")
+        if not found:
+            missing.append(cell)
+            left_out[cell] = f"in {table.path.name}, and no such image in {root / base}"
+            continue
+        file = prefix + found[0]
+        if file in rows and {**rows[file][1].cells, "file": ""} != {**row.cells, "file": ""}:
+            raise LeafError(f"{where}: {cell!r} stands there twice, and differently (line {rows[file][1].line})")
+        rows[file] = (table, row)
+    if missing and len(missing) == len(table.rows):
+        shown = f"; the folder holds {_few(images)}" if images else ""
+        raise LeafError(f"{table.path}: no row names an image in {root / base}: {_few(missing)}{shown}")
+
+
+def _by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, _Folders]:
+    """What the folders say of each file."""
+    dirs = {file: nfc(file).split("/")[:-1] for file in images}
+    while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
+        top = next(iter(tops))
+        if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
+            break
+        dirs = {file: parts[1:] for file, parts in dirs.items()}  # one folder around all of them
+    level = _split_level(root, dirs.values(), known, labelled)
+    told = {}
+    for file, parts in dirs.items():
+        split = split_name(parts[level]) if level is not None and len(parts) > level else ""
+        rest = [part for place, part in enumerate(parts) if not (split and place == level)]
+        name = next((part for part in rest if part in known), rest[0] if rest else "")
+        told[file] = _Folders(name, split, "/".join(rest) if len(rest) > 1 or labelled else "")
+    return told
+
+
+def _split_level(
+    root: Path, dirs: Collection[Sequence[str]], known: Collection[str], labelled: bool
+) -> Literal[0, 1] | None:
+    """How deep the folders of splits lie: above the classes, or below."""
+    first = {parts[0] for parts in dirs if parts and parts[0] not in known}
+    splits = {name for name in first if split_name(name)}
+    if splits and (splits == first or labelled):
+        return 0
+    if splits:
+        raise LeafError(
+            f"{root}: the folders {_few(sorted(first - splits))} lie beside {_few(sorted(splits))}; valid: folders of "
+            "splits with class folders in each, or class folders alone"
+        )
+    deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
+    return 1 if deep and all(map(split_name, deep)) else None
+
+
+def split_name(text: str) -> str:
+    """`train`, `validation` or `test` for what people call them (`Valid`, `test_images`), "" for anything else."""
+    words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in _NEUTRAL]
+    return _SPLITS.get(words[0], "") if len(words) == 1 else ""
+
+
+def _given_split(table: Table | None, row: Row) -> str:
+    given = row.cells.get("split", "")
+    split = split_name(given)
+    if table and given and not split:
+        raise LeafError(f"{table.path}: line {row.line}: the split {given!r}; valid: train, validation, test, or empty")
+    return split
+
+
+def _drop_a_single_split(made: Layout) -> None:
+    """Where all that has a label is called train, that says nothing: validation and test are to be drawn."""
+    if {entry.split for entry in made.entries} == {"train"}:
+        made.entries = [Entry(each.file, each.name, each.group, "", each.more) for each in made.entries]
+        made.notes.append("every photograph is given to train: validation and test are drawn from them")
+
+
+def _one_folder_a_plant(entries: Iterable[Entry], folders: Mapping[str, _Folders]) -> bool:
+    """Whether nearly all files lie in folders below the class, several files in one and several folders in a class."""
+    sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
+    below = {key: count for key, count in sizes.items() if key[1]}
+    classes: dict[str, int] = defaultdict(int)
+    for name, _ in below:
+        classes[name] += 1
+    images = sum(below.values())
+    return images >= 0.8 * sizes.total() and images >= 2 * len(below) and min(classes.values(), default=0) > 1
+
+
+def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:
+    if not listing.images:
+        return LeafError(f"{root}: no image files; valid: photographs in a folder per class, or a table of labels")
+    tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
+    ask = "sort the photographs into a folder per class, or name a table of files and labels with the key `labels`"
+    return LeafError(
+        "; ".join([f"{root}: nothing says the class of {_few(listing.images)}", *notes, ask]),
+        proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
+
+
+Wanted = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
+
+_SHOWN = 6  # names in an error
+_LONGEST = 200  # letters of a class's name, which stands in tables, pages and names of metrics
+
+
+def resolve(
+    found: Sequence[str | int], sources: Sequence[str], wanted: Wanted, ignore: Sequence[str], dataset: object
+) -> tuple[list[str], np.ndarray]:
+    """The class names in label order, and the label of each image, int64 (N,).
+
+    Args:
+        found: what the data set calls the class of each image; a whole number (in an .npz) is a label of a list.
+        sources: the images' names, for errors.
+        wanted: `auto` for the names as found, sorted, those of healthy leaves first; a list of all the names; or a
+            mapping of class names to patterns (as of a shell, without regard to case), of which the first match wins.
+        ignore: patterns of the names to leave out; their label is -1.
+        dataset: its name, for errors.
+
+    Raises:
+        LeafError: for a name that is in no class (its `proposals` are values of `classes` that would do), and for a
+            class without an image.
+    """
+    counts = Counter(found)
+    for name in counts:
+        if len(str(name)) > _LONGEST:
+            raise LeafError(
+                f"{dataset}: {sources[found.index(name)]}: its class has a name of {len(str(name))} letters; valid: up "
+                f"to {_LONGEST}"
+            )
+    ignored = {name for name in counts if _matches(str(name), ignore)}
+    used = [name for name in counts if name not in ignored]
+    if isinstance(wanted, Mapping):
+        names = list(wanted)
+        label = {name: _first_match(str(name), wanted) for name in used}
+    else:
+        names = _sorted(nfc(str(name)) for name in used) if wanted == "auto" else list(wanted)
+        place = {nfc(name): number for number, name in enumerate(names)}
+        label = {name: place.get(nfc(str(name)), name if isinstance(name, int) else -1) for name in used}
+    foreign = [name for name in used if not 0 <= label[name] < len(names)]
+    if foreign:
+        named = [f"{name!r} ({counts[name]} images, first {sources[found.index(name)]})" for name in foreign]
+        valid = _some(names) + (" by their patterns" if isinstance(wanted, Mapping) else "")
+        raise LeafError(
+            f"{dataset}: {_some(named, 3)}: no class; the key `classes` has {valid}", proposals=_proposals(used)
+        )
+    labels = np.array([label.get(name, -1) for name in found], np.int64)
+    check_present(labels, names, dataset)
+    return names, labels
+
+
+def check_present(labels: np.ndarray, names: Sequence[str], dataset: object) -> None:
+    """Raise LeafError unless there are two classes or more, each with an image."""
+    if not (labels >= 0).any():
+        raise LeafError(f"{dataset}: no image in it can be read")
+    if len(names) < 2:
+        raise LeafError(f"{dataset}: all images are of one class, {', '.join(map(repr, names))}; valid: two or more")
+    for number, name in enumerate(names):
+        if not (labels == number).any():
+            raise LeafError(
+                f"{dataset}: no image of the class {name}; valid: images of each of {_some(names)} (key `classes`)"
+            )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(nfc(name).casefold(), nfc(pattern).casefold()) for pattern in patterns)
+
+
+def nfc(text: str) -> str:
+    """A letter and its accent as one, as most systems write them, and macOS does not."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
+    return next((number for number, patterns in enumerate(wanted.values()) if _matches(name, patterns)), -1)
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Sorted, numbers by their value; a name that is or ends in `healthy`, not `unhealthy`, comes first."""
+    distinct = set(names)
+    number = all(name.isdecimal() for name in distinct)
+    return sorted(distinct, key=lambda name: (not _healthy(name), int(name) if number else 0, name))
+
+
+def _healthy(name: str) -> bool:
+    return _matches(name, ["*healthy"]) and not _matches(name, ["*unhealthy"])
+
+
+def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
+    """Settings that take these names in."""
+    healthy = sum(_healthy(str(name)) for name in used)
+    unhealthy = any(_matches(str(name), ["*unhealthy"]) for name in used)  # of which *healthy would take hold
+    two = [{"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}]
+    return [{"classes": "auto"}, *(two if 0 < healthy < len(used) > 2 and not unhealthy else [])]
+
+
+def _some(names: Sequence[str], most: int = _SHOWN) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

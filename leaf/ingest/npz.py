@@ -1,0 +1,258 @@
+"""The course's file format: an .npz with `data` (N, H, W, 3), 0 to 255, and `labels` (N,). Read in blocks.
+
+An .npz is a zip of .npy files. `numpy.load` would hold all of `data` in memory (575 MB for the course's file) before
+the first image could be looked at; here the zip's member is read a few images at a time.
+"""
+
+import errno
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO
+
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.ingest.decode import PIXELS, Fit, to_square
+from leaf.ingest.pickles import unpickle_strings
+from leaf.ingest.source import Block, FractionalError, Rows, hashed
+
+BLOCK_BYTES = 8 * 2**20  # of an .npz read at a time
+MEMBER_BYTES = 256 * 2**30  # a longer array is refused: 2.4 million images of the course's size
+INFLATION = 250  # times that deflate may shrink a long array; photographs reach 10, a zip bomb 1000
+SMALL_BYTES = 2**26  # below it any packing will do
+OUTPUT = 1000  # times the file that the ingested images may take: small ones are enlarged, photographs deflate little
+_HEADER_BYTES = 10_016  # of a .npy file that numpy reads: it refuses longer ones, but only when they are in memory
+LABEL_BYTES = 1024  # for each image, on average
+
+# what numpy raises for a header that it did not write
+_BAD_HEADER = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    TokenError,
+    RecursionError,
+    struct.error,
+)
+_FIXED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """One array of the file, as its headers describe it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    member: zipfile.ZipInfo
+    offset: int  # of the first item within the member
+
+
+class NpzSource:
+    """The images and labels of one .npz file. Raises LeafError where it is not what it should be."""
+
+    def __init__(self, path: Path) -> None:
+        """Check the headers and read the labels; the images are read by `blocks`."""
+        self.path = path
+        with _opened(path) as file:
+            self._data = _describe(file, "data", path)
+            self._check_data(path.stat().st_size)
+            names = _read_labels(file, path, self._data.shape[0])
+        count = self._data.shape[0]
+        self.rows = Rows([str(number) for number in range(count)], names, [""] * count, [""] * count)
+        self.left_out: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def _check_data(self, size: int) -> None:
+        shape, dtype = self._data.shape, self._data.dtype
+        if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
+            raise LeafError(f"{self.path}: data has shape {shape}; valid: (images, height, width, 3)")
+        if shape[0] > size:
+            raise LeafError(f"{self.path}: data has {shape[0]:,} images in a file of {size:,} bytes")
+        if dtype.kind not in "fiu" or dtype.itemsize > 8:
+            raise LeafError(f"{self.path}: data is {dtype}; valid: whole numbers or floats, 0 to 255")
+        if shape[1] * shape[2] > PIXELS:
+            raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; at most {PIXELS:,} pixels")
+
+    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
+        """Give the images `places` in order, `size` × `size`, some at a time: uint8 where `as_uint8`, else float32.
+
+        Raises LeafError at the first value that no image may hold and, where `as_uint8`, FractionalError at the first
+        that uint8 cannot hold.
+        """
+        highest = 0.0
+        output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
+        if output > most:
+            raise LeafError(
+                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}; at most "
+                f"{most:,}, {OUTPUT} times the file"
+            )
+        wanted = np.zeros(self._data.shape[0], bool)
+        wanted[places] = True
+        with _opened(self.path) as file, _unbroken(self.path):
+            for start, block in _ahead(self._raw_blocks(file)):
+                with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is told below
+                    pixels = block.astype(np.uint8 if as_uint8 else np.float32)
+                if not (as_uint8 and np.array_equal(pixels, block)):
+                    _check_range(block, start, self.path)
+                    if as_uint8:
+                        raise FractionalError
+                highest = max(highest, float(pixels.max()))
+                chosen = wanted[start : start + len(pixels)]
+                if chosen.any():
+                    pixels = pixels[chosen]
+                    hashes = [hashed(image.data) for image in np.ascontiguousarray(pixels)]
+                    sizes = np.tile(self._data.shape[2:0:-1], (len(pixels), 1))
+                    rows = start + np.flatnonzero(chosen)
+                    yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))
+        if highest <= 1:
+            raise LeafError(f"{self.path}: data goes from 0 to {highest:g}; valid: 0 to 255, multiply it by 255")
+
+    def _raw_blocks(self, file: zipfile.ZipFile) -> Iterator[tuple[int, np.ndarray]]:
+        shape, dtype = self._data.shape, self._data.dtype
+        image_bytes = math.prod(shape[1:]) * dtype.itemsize
+        count = max(1, BLOCK_BYTES // image_bytes)
+        with file.open(self._data.member) as stream:
+            stream.read(self._data.offset)
+            for start in range(0, shape[0], count):
+                images = min(count, shape[0] - start)
+                raw = stream.read(images * image_bytes)
+                if len(raw) != images * image_bytes:
+                    raise EOFError
+                yield start, np.frombuffer(raw, dtype).reshape(images, *shape[1:])
+
+
+@contextmanager
+def _unbroken(path: Path) -> Iterator[None]:
+    """Turn what zipfile and zlib say of a damaged file into one line."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's start
+            raise
+        raise LeafError(f"{path}: a broken or truncated .npz ({error or 'it ends too soon'}); fetch it anew") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    if not path.exists():
+        raise LeafError(f"{path}: no such file; set `dataset` to an .npz file or a folder")
+    if not path.is_file():
+        raise LeafError(f"{path}: neither a file nor a folder; valid: an .npz file or a folder of images")
+    with path.open("rb") as head:
+        if head.read(2) != b"PK":
+            raise LeafError(f"{path}: not an .npz file; valid: an .npz with `data` and `labels`, or a folder of images")
+    with _unbroken(path), zipfile.ZipFile(path) as file:
+        yield file
+
+
+def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
+    """Read an array's header and hold it against the zip's own figures."""
+    try:
+        member = file.getinfo(f"{name}.npy")
+    except KeyError:
+        found = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
+        raise LeafError(f"{path}: no array `{name}`; it holds {found}") from None
+    if member.compress_type not in _FIXED or member.flag_bits & 1:
+        raise LeafError(f"{path}: {name} is packed in a way that numpy does not write; save it with numpy.savez")
+    if member.file_size > MEMBER_BYTES:
+        raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; at most {MEMBER_BYTES:,}")
+    if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
+        raise LeafError(
+            f"{path}: {name} unpacks to {member.file_size:,} bytes from {member.compress_size:,}; at most {INFLATION} "
+            "times, more is a zip bomb"
+        )
+    with file.open(member) as stream:
+        return _header(io.BytesIO(stream.read(_HEADER_BYTES)), member, name, path)
+
+
+def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -> _Array:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
+    except _BAD_HEADER:
+        raise LeafError(f"{path}: {name} is not a .npy array that numpy wrote") from None
+    if fortran and len(shape) > 1:
+        raise LeafError(f"{path}: {name} is in Fortran order; save numpy.ascontiguousarray({name})")
+    if any(not isinstance(length, int) or length < 0 for length in shape):
+        raise LeafError(f"{path}: {name} has shape {shape}")
+    offset = stream.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - offset:
+        raise LeafError(
+            f"{path}: {name} says {shape} of {dtype}, {math.prod(shape) * dtype.itemsize:,} bytes, but holds "
+            f"{member.file_size - offset:,}"
+        )
+    return _Array(shape, dtype, member, offset)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file of ours, by name. Raises LeafError where it is damaged or blows up."""
+    with _opened(path) as file:
+        return {name: _read_array(file, name, path) for name in (each.removesuffix(".npy") for each in file.namelist())}
+
+
+def _read_array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    array = _describe(file, name, path)
+    if array.dtype.hasobject:
+        raise LeafError(f"{path}: {name} is {array.dtype}; valid: numbers and text")
+    with file.open(array.member) as stream:
+        stream.read(array.offset)
+        return np.frombuffer(stream.read(), array.dtype).reshape(array.shape)
+
+
+def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | int]:
+    array = _describe(file, "labels", path)
+    if len(array.shape) != 1:
+        raise LeafError(f"{path}: labels has shape {array.shape}; valid: ({count},), one for each image")
+    if array.shape[0] != count:
+        raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images")
+    limit = LABEL_BYTES * (count + 64)
+    if array.member.file_size > limit:
+        raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes; at most {limit:,}")
+    with file.open(array.member) as stream:
+        raw = stream.read()[array.offset :]
+    if array.dtype.hasobject:
+        if array.dtype != np.dtype(object):
+            raise LeafError(f"{path}: labels is {array.dtype}; valid: strings")
+        return unpickle_strings(raw, count, str(path))
+    if array.dtype.kind not in "USiu":
+        raise LeafError(f"{path}: labels is {array.dtype}; valid: strings, or the numbers 0 and 1")
+    values = np.frombuffer(raw, array.dtype)
+    try:
+        return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
+    except (UnicodeDecodeError, ValueError):
+        raise LeafError(f"{path}: labels holds text that is not UTF-8") from None
+
+
+def _check_range(block: np.ndarray, start: int, path: Path) -> None:
+    """Name the first image of the block that holds a value which no image may hold."""
+    low, high = block.min(axis=(1, 2, 3)), block.max(axis=(1, 2, 3))  # NaN wherever the image holds one
+    wrong = ~((low >= 0) & (high <= 255))
+    if not wrong.any():
+        return
+    place = int(np.flatnonzero(wrong)[0])
+    if not np.isfinite(block[place]).all():
+        raise LeafError(f"{path}: image {start + place} holds NaN or infinity; valid: 0 to 255")
+    raise LeafError(
+        f"{path}: image {start + place} holds {low[place]:g} to {high[place]:g}; valid: 0 to 255"
+        + (", undo the scaling to -1 to 1 first" if low[place] >= -1 and high[place] <= 1 else "")
+    )
+
+
+def _ahead(blocks: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Fetch the next block in a thread while the last is worked on: zlib and the disk leave Python free."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, blocks, None)
+        while (block := waiting.result()) is not None:
+            waiting = pool.submit(next, blocks, None)
+            yield block

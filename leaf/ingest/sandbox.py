@@ -1,0 +1,265 @@
+"""Read image files of strangers within bounds on time and memory, in processes that can be ended.
+
+Nothing stops a decoder in mid-work but the end of its process. So whatever is not cheap by its header, as an ordinary
+small file is, goes to one of a few processes that do nothing else; a process that takes too long is killed by its own
+timer, and the next picture gets a new one. They start without Keras and without the caller's script, and end with the
+process that started them, however it ends.
+"""
+
+import atexit
+import functools
+import os
+import re
+import resource
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from leaf.ingest import files
+from leaf.ingest.decode import Fit, Picture, UnreadableError, decode
+from leaf.ingest.source import cores
+
+SECONDS = 10  # of a processor, for one picture
+MEMORY = 1280 * 2**20  # bytes for one picture, in the process that decodes it
+LARGE = 2**24  # pixels in memory: of two larger pictures, one waits for the other
+FILE_BYTES = 272 * 2**20  # of one file: the most pixels, three bytes each
+SCANS = 100  # of a JPEG; cameras and programs write 1 to 12
+# Times scans, pixels up to which a file is decoded at once: it takes some tenths of a second at most.
+_CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
+_CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
+_CHEAP_PROFILE = 4096  # bytes of an ICC profile; those of cameras have 500 to 3200, one of a printer a million
+_ASK, _ANSWER = struct.Struct("<I7s"), struct.Struct("<cII?")
+_DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
+
+
+def read_image(data: bytes, size: int, fit: Fit = "crop") -> Picture:
+    """Read the bytes of one image file as `leaf.ingest.decode.decode` does, within the bounds of this module.
+
+    Any number of threads may ask; as many pictures are decoded at once as there are cores. Raises UnreadableError.
+    """
+    return decode(data, size, fit) if _is_cheap(data) else decoders(os.getpid()).read(data, size, fit)
+
+
+def read_file(path: Path) -> bytes:
+    """Give the bytes of an ordinary file. Raises UnreadableError for any other thing and for one that is too large."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # does not wait for a FIFO's writer
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableError("not an ordinary file")
+            if found.st_size > FILE_BYTES:
+                raise UnreadableError(f"{found.st_size:,} bytes; at most {FILE_BYTES:,}")
+            return file.read(found.st_size)
+    except OSError as error:
+        raise UnreadableError((error.strerror or str(error)).lower()) from None
+
+
+class Decoders:
+    """Processes that decode, made when they are needed."""
+
+    def __init__(self, most: int, seconds: float = SECONDS, memory: int = MEMORY) -> None:
+        """Use at most so many processes at a time; let a picture take so many seconds and bytes in one."""
+        self._limits = seconds, memory
+        self._free = threading.BoundedSemaphore(most)
+        self._one_large = threading.Lock()
+        self._idle: list[_Decoder] = []
+        self._busy: set[_Decoder] = set()
+        self._closed = False
+
+    def read(self, data: bytes, size: int, fit: Fit = "crop") -> Picture:
+        """Decode in a process; see `read_image`."""
+        with self._free:
+            for _ in range(2):  # a process that somebody else ended is no fault of the picture: a second one tells
+                if self._closed:
+                    raise UnreadableError("not read: this program is ending")
+                with suppress(EOFError, OSError):
+                    return self._ask(data, size, fit)
+        raise UnreadableError("its decoder crashed")
+
+    def close(self) -> None:
+        """End all processes, at work or not; whoever waits for one gets an UnreadableError, now and later."""
+        self._closed = True
+        for decoder in [*self._idle, *self._busy]:
+            decoder.process.kill()
+            decoder.process.wait()
+
+    def _ask(self, data: bytes, size: int, fit: Fit) -> Picture:
+        try:
+            decoder = self._idle.pop()
+        except IndexError:
+            decoder = _Decoder(*self._limits)
+        self._busy.add(decoder)
+        try:
+            picture = decoder.ask(data, size, fit, self._one_large)
+        except UnreadableError:
+            self._idle.append(decoder)
+            raise
+        except (EOFError, OSError):
+            if decoder.status() == -signal.SIGPROF:
+                raise UnreadableError(f"it takes more than {self._limits[0]:g} seconds to decode") from None
+            raise
+        finally:
+            self._busy.discard(decoder)
+        self._idle.append(decoder)
+        return picture
+
+
+@functools.cache
+def decoders(owner: int) -> Decoders:
+    """Give the decoders that all of the process with the number `owner` share; a forked child has its own."""
+    made = Decoders(cores())
+    atexit.register(lambda: made.close() if os.getpid() == owner else None)
+    return made
+
+
+def end_decoders() -> None:
+    """End the decoders of this process, at work or not, as when it has to end at once; later pictures get new ones."""
+    decoders(os.getpid()).close()
+    decoders.cache_clear()
+
+
+class _Decoder:
+    """One process, and the pipe to it."""
+
+    def __init__(self, seconds: float, memory: int) -> None:
+        self._pipe, theirs = Pipe()
+        pipe = theirs.fileno()
+        # Not multiprocessing: it would run the caller's script again.
+        call = f"from leaf.ingest.sandbox import serve; serve({pipe}, {seconds}, {memory})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {call}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            pass_fds=[pipe], start_new_session=True,  # Ctrl-C is for us, who then end it
+        )  # fmt: skip
+        theirs.close()
+
+    def ask(self, data: bytes, size: int, fit: Fit, one_large: threading.Lock) -> Picture:
+        """Raises UnreadableError with the decoder's reason; EOFError or OSError where the process ended."""
+        self._pipe.send_bytes(_ASK.pack(size, fit.encode()))
+        self._pipe.send_bytes(data)
+        answer, *shape = self._answer()
+        held = False
+        try:
+            if answer == _LARGE:
+                held = one_large.acquire()
+                self._pipe.send_bytes(b"go")
+                answer, *shape = self._answer()
+            content = self._pipe.recv_bytes(size * size * 3 + 4096)
+        finally:
+            if held:
+                one_large.release()
+        if answer == _REFUSED:
+            raise UnreadableError(content.decode("utf-8", "replace"))
+        width, height, frames = shape
+        return Picture(np.frombuffer(content, np.uint8).reshape(size, size, 3), width, height, frames)
+
+    def _answer(self) -> tuple:
+        return _ANSWER.unpack(self._pipe.recv_bytes(_ANSWER.size))
+
+    def status(self) -> int:
+        """Close the pipe and give the exit status of the process, which ended by itself or does so now."""
+        self._pipe.close()
+        try:
+            return self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def serve(handle: int, seconds: float, memory: int) -> None:
+    """Decode what comes through the pipe `handle` until it is closed: what a decoder's process does."""
+    pipe = Connection(handle)
+    _limit_memory(memory)
+
+    def large(pixels: int) -> None:
+        if pixels > LARGE:
+            pipe.send_bytes(_ANSWER.pack(_LARGE, 0, 0, False))
+            pipe.recv_bytes()
+
+    with suppress(EOFError, OSError):
+        while True:
+            size, fit = _ASK.unpack(pipe.recv_bytes())
+            data = pipe.recv_bytes()
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever that is doing
+            try:
+                picture = decode(data, size, fit.rstrip(b"\0").decode(), large)
+                answer = _ANSWER.pack(_DONE, picture.width, picture.height, picture.frames), picture.pixels.tobytes()
+            except UnreadableError as why:
+                answer = _ANSWER.pack(_REFUSED, 0, 0, False), str(why).encode("utf-8", "replace")[:4096]
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            del data
+            for part in answer:
+                pipe.send_bytes(part)
+
+
+def _limit_memory(memory: int) -> None:
+    """Let a picture take `memory` bytes beside what the process has; where no system says how much that is, any."""
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _is_cheap(data: bytes) -> bool:
+    """Whether the header alone says that this file is decoded in little time and memory. Raises UnreadableError."""
+    kind = files.kind(data[: files.HEAD])
+    if len(data) > _CHEAP_BYTES.get(kind, -1):
+        return not kind  # what it is instead is soon said
+    if kind == "PNG":
+        width, height = struct.unpack(">II", data[16:24]) if len(data) >= 24 else (0, 0)
+        return width * height <= _CHEAP_PNG and b"iCCP" not in data
+    pixels, start, profile = _jpeg_header(data)
+    if not pixels or profile > _CHEAP_PROFILE:
+        return False
+    if pixels * data.count(b"\xff\xda", start) <= _CHEAP_JPEG:  # at least as many as there are scans
+        return True
+    scans = _scans(data, start)
+    if scans > SCANS:
+        raise UnreadableError(f"a JPEG of more than {SCANS} scans")
+    return pixels * scans <= _CHEAP_JPEG
+
+
+_SEGMENTS = 1000  # of a JPEG, in its header and between its scans; an ordinary file has about ten
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, int]:
+    """Pixels of a JPEG, 0 if its header is odd; where its first scan begins; the bytes of its ICC profile."""
+    place, pixels, profile = 2, 0, 0
+    for _ in range(_SEGMENTS):
+        marker, length = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
+        if len(marker) < 2 or marker[0] != 0xFF or length < 2:
+            break
+        if marker[1] == 0xDA:
+            return pixels, place, profile
+        if 0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9].ljust(4, b"\0"))
+            pixels = max(pixels, height * width)
+        if marker[1] == 0xE2 and data[place + 4 : place + 15] == b"ICC_PROFILE":
+            profile += length
+        place += 2 + length
+    return 0, 0, profile
+
+
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # but those that stand inside a scan's data
+
+
+def _scans(data: bytes, place: int) -> int:
+    """Count the scans of a JPEG from its first one, at `place`, to its end; stop when there are too many."""
+    scans = 0
+    for _ in range(_SEGMENTS):
+        found = _MARKER.search(data, place)
+        if found is None or found[1] == b"\xd9" or scans > SCANS:
+            return scans
+        scans += found[1] == b"\xda"
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return SCANS  # and who knows how many more: for the process that can be ended

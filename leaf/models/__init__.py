@@ -1,0 +1,1 @@
+"""Networks: backbones, pretrained weights, freezing, prediction, Grad-CAM, saving and ONNX."""

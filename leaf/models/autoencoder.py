@@ -1,0 +1,152 @@
+"""Detectors (anomaly detection): the auto-encoder, and what it shares with the GAN.
+
+A detector learns from healthy leaves only. An image passes an `encoder` and a decoder; the reconstruction error
+(`residual`) is turned into one number, the `score`, and that into the logits [0, scale · (score − threshold)], as a
+classifier gives two. The two constants are set after fitting, on validation images, so that evaluation, prediction and
+export treat a detector like any other network.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from leaf.models.layers import register
+
+SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
+
+
+@register
+class Residual(layers.Layer):
+    """Subtract a reconstruction (N, H, W, 3) in −1..1 from its image, brought from 0..255 to the same range."""
+
+    def call(self, inputs: Any) -> Any:
+        image, reconstruction = inputs
+        return image / 127.5 - 1.0 - reconstruction
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[0]
+
+
+@register
+class ReconstructionScore(layers.Layer):
+    """Turn residuals, and any differences of features, into a score (N, 1): the larger, the less like a healthy leaf.
+
+    It is the logarithm of the residual's mean square, to which features' mean squares are added with `feature_weight`
+    (f-AnoGAN's κ, Schlegl 2019).
+
+    With `redness` a cue made by hand takes the place of the residual's mean square: where the image is *redder against
+    green* than its reconstruction, since spots, blight and yellowing all take green away. That excess is averaged over
+    squares of `block` pixels, squared, and the mean of its `worst` share of places is taken. It does not need a
+    network: the mean healthy image in the reconstruction's place serves about as well (docs/experiments.md).
+    """
+
+    # Files that do not say `redness` were written when the cue was the only score.
+    def __init__(
+        self, block: int = 2, worst: float = 0.05, feature_weight: float = 1.0, redness: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.block, self.worst, self.feature_weight, self.redness = block, worst, feature_weight, redness
+
+    def errors(self, residual: Any) -> Any:
+        """What counts at each place of `residual` (N, H, W, 3): (N, H, W), from 0."""
+        if not self.redness:
+            return ops.mean(ops.square(residual), axis=-1)
+        redder = residual[..., :1] - residual[..., 1:2]
+        smooth = ops.average_pool(redder, self.block, strides=1, padding="same")
+        return ops.square(ops.relu(smooth[..., 0]))
+
+    def call(self, inputs: Any) -> Any:
+        residual, *differences = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        errors = self.errors(residual)
+        places = errors.shape[1] * errors.shape[2]
+        errors = ops.reshape(errors, (-1, places))
+        if self.redness:
+            errors = ops.top_k(errors, max(1, round(places * self.worst)))[0]
+        error = ops.mean(errors, axis=1)
+        for difference in differences:
+            error = error + self.feature_weight * ops.mean(ops.square(difference), axis=(1, 2, 3))
+        return ops.expand_dims(ops.log(error + SMALLEST), -1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        first = input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
+        return (first[0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("block", "worst", "feature_weight", "redness")}
+        return {**super().get_config(), **own}
+
+
+@register
+class ScoreLogits(layers.Layer):
+    """Turn scores (N, 1) into logits (N, 2): 0 and scale · (score − threshold); both constants do not learn."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.scale = self.add_weight(name="scale", shape=(), initializer="ones", trainable=False)
+        self.threshold = self.add_weight(name="threshold", shape=(), initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return ops.concatenate([ops.zeros_like(inputs), self.scale * (inputs - self.threshold)], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], 2)
+
+
+def calibrate_detector(model: keras.Model, scale: float, threshold: float) -> None:
+    """Set the constants of a detector's logits, in place; `threshold` is in units of its score."""
+    layer = model.get_layer("logits")
+    layer.scale.assign(scale)
+    layer.threshold.assign(threshold)
+
+
+def is_detector_model(model: keras.Model) -> bool:
+    """Whether a network that was built or loaded is a detector."""
+    return any(layer.name == "residual" for layer in model.layers)
+
+
+def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any]) -> keras.Model:
+    """Give the network from an image in −1..1 to its code: strided convolutions, then `end`."""
+    image = x = keras.Input((image_size, image_size, 3), name="encoder_image")
+    for number, width in enumerate(widths):
+        x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)
+        x = layers.LayerNormalization(name=f"encoder_norm_{number}")(x)
+        x = layers.LeakyReLU(0.2, name=f"encoder_relu_{number}")(x)
+    return keras.Model(image, end(x), name="encoder")
+
+
+_WIDTHS = (16, 32, 64, 96)
+_CODE = 16  # channels of the code, at a sixteenth of the side: 2 % of the image's numbers
+
+
+def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
+    """Lay out a convolutional auto-encoder of healthy leaves with its score and logits; `build` clones it.
+
+    Args:
+        image_size: side of the images in pixels, a multiple of 16.
+        dropout: share of the input image's values set to 0 in training, which it learns to fill in.
+        redness: which score, see `ReconstructionScore`.
+
+    Returns:
+        A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
+    """
+    image = keras.Input((image_size, image_size, 3), name="image")
+    dropped = layers.Dropout(dropout, name="dropout")(image)
+    scaled = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
+    code = encoder(image_size, _WIDTHS, layers.Conv2D(_CODE, 1, name="encoder_code"))(scaled)
+    code = layers.Activation("linear", name="latent")(code)
+    reconstruction = _decoder(code.shape[1:])(code)
+    residual = Residual(name="residual")([image, reconstruction])
+    score = ReconstructionScore(redness=redness, name="score")(residual)
+    return keras.Model(image, ScoreLogits(name="logits")(score))
+
+
+def _decoder(shape: tuple[int, ...]) -> keras.Model:
+    code = x = keras.Input(shape, name="decoder_code")
+    for number, width in enumerate(reversed(_WIDTHS[:-1])):
+        x = layers.Conv2DTranspose(width, 4, strides=2, padding="same", name=f"decoder_conv_{number}")(x)
+        x = layers.LayerNormalization(name=f"decoder_norm_{number}")(x)
+        x = layers.LeakyReLU(0.2, name=f"decoder_relu_{number}")(x)
+    image = layers.Conv2DTranspose(3, 4, strides=2, padding="same", activation="tanh", name="decoder_image")
+    return keras.Model(code, image(x), name="decoder")

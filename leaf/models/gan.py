@@ -1,0 +1,153 @@
+"""A GAN of healthy leaves in the BigGAN manner, with f-AnoGAN's encoder and score.
+
+Generator and discriminator are BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at a size for small images:
+spectral normalisation in both, orthogonal initial weights, hinge loss (in training). BigGAN's attention, its code fed
+to every block (skip-z), its moving average of the generator and its classes are not here: leaves are small images of
+one class. The generator normalises over channels and not over the batch, so an image's score does not depend on its
+neighbours. Both work at half of the image's side: what marks a leaf is larger than a pixel. The
+encoder leads an image back to the generator's code, and the score joins what is left of the image and of the
+discriminator's features (Schlegl 2019, f-AnoGAN).
+"""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from leaf.models.autoencoder import ReconstructionScore, Residual, ScoreLogits, encoder
+from leaf.models.layers import register
+
+
+@register
+class SpectralConv2D(keras.layers.Conv2D):
+    """A Conv2D that divides its kernel by the largest singular value, found by one power iteration an update.
+
+    As a matrix the kernel is (height · width · channels, filters). The iteration's vector is kept as a weight that
+    does not learn; a prediction does not change it.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        self.direction = self.add_weight(
+            name="direction", shape=(1, self.filters), initializer="ones", trainable=False, dtype="float32"
+        )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        outputs = self.convolution_op(inputs, self._normalized(training))
+        return outputs + ops.cast(self.bias, outputs.dtype) if self.use_bias else outputs
+
+    # Conv2D's own methods know only its kernel and bias.
+    def save_own_variables(self, store: Any) -> None:
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        keras.layers.Layer.load_own_variables(self, store)
+
+    def _normalized(self, training: bool) -> Any:
+        matrix = ops.cast(ops.reshape(self.kernel, (-1, self.filters)), "float32")
+        direction = ops.cast(self.direction, "float32")
+        left = ops.stop_gradient(_unit(ops.matmul(direction, ops.transpose(matrix))))
+        right = ops.stop_gradient(_unit(ops.matmul(left, matrix)))
+        if training:
+            self.direction.assign(right)
+        largest = ops.matmul(ops.matmul(left, matrix), ops.transpose(right))
+        return self.kernel / ops.cast(ops.reshape(largest, ()), self.kernel.dtype)
+
+
+def _unit(vector: Any) -> Any:
+    return vector / (ops.sqrt(ops.sum(ops.square(vector))) + 1e-12)
+
+
+LATENT = 128  # numbers in the generator's code
+_ENCODER = (16, 32, 64, 96)
+_UP = (96, 64, 32, 16)  # widths of the generator, from a sixteenth of the side to half of it
+_DOWN = (16, 32, 64)  # widths of the discriminator, from a quarter of the side to a sixteenth
+
+
+def layout(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
+    """Lay out encoder, generator and discriminator with score and logits; `build` clones the result.
+
+    Args:
+        image_size: side of the images in pixels, a multiple of 16.
+        dropout: share of the input image's values that are set to 0 when the encoder learns.
+        redness: which score, see `leaf.models.autoencoder.ReconstructionScore`.
+
+    Returns:
+        A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
+    """
+    image = keras.Input((image_size, image_size, 3), name="image")
+    dropped = layers.Dropout(dropout, name="dropout")(image)
+    prepared = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
+    code = encoder(image_size, _ENCODER, _code)(prepared)
+    code = layers.Activation("linear", name="latent")(code)
+    reconstruction = _generator(image_size)(code)
+    residual = Residual(name="residual")([image, reconstruction])
+    features = _features(image_size)
+    true = features(layers.Rescaling(1 / 127.5, -1.0, name="scaled")(image))
+    difference = layers.Subtract(name="difference")([true, features(reconstruction)])
+    score = ReconstructionScore(redness=redness, name="score")([residual, difference])
+    return keras.Model(image, ScoreLogits(name="logits")(score))
+
+
+def discriminator(model: keras.Model, seed: int) -> keras.Model:
+    """Put the discriminator's last layer on the features of a GAN: images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    features = model.get_layer("features")
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
+    initial = keras.initializers.Orthogonal(seed=seed)
+    return keras.Model(features.input, SpectralConv2D(1, 1, kernel_initializer=initial, name="critic")(x))
+
+
+def _code(x: Any) -> Any:
+    x = layers.Flatten(name="encoder_flat")(x)
+    return layers.Dense(LATENT, name="encoder_code")(x)
+
+
+def _generator(image_size: int) -> keras.Model:
+    code = keras.Input((LATENT,), name="generator_code")
+    side = image_size // 16
+    x = layers.Reshape((1, 1, LATENT), name="generator_point")(code)
+    x = _conv(side * side * _UP[0], 1, "generator_start")(x)
+    x = layers.Reshape((side, side, _UP[0]), name="generator_map")(x)
+    for number, width in enumerate(_UP[1:]):
+        x = _up(x, width, f"generator_{number}")
+    x = layers.LayerNormalization(name="generator_norm")(x)
+    x = layers.ReLU(name="generator_relu")(x)
+    x = _conv(3, 3, "generator_rgb")(x)
+    x = layers.Activation("tanh", name="generator_half")(x)
+    image = layers.UpSampling2D(2, interpolation="bilinear", name="generator_image")(x)
+    return keras.Model(code, image, name="generator")
+
+
+def _up(inputs: Any, width: int, name: str) -> Any:
+    x = layers.LayerNormalization(name=f"{name}_norm_0")(inputs)
+    x = layers.ReLU(name=f"{name}_relu_0")(x)
+    x = layers.UpSampling2D(2, name=f"{name}_up")(x)
+    x = _conv(width, 3, f"{name}_conv_0")(x)
+    x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
+    x = layers.ReLU(name=f"{name}_relu_1")(x)
+    x = _conv(width, 3, f"{name}_conv_1")(x)
+    short = _conv(width, 1, f"{name}_short")(inputs)  # before enlarging: the same values at a quarter of the work
+    short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
+    return layers.Add(name=f"{name}_add")([x, short])
+
+
+def _features(image_size: int) -> keras.Model:
+    image = keras.Input((image_size, image_size, 3), name="features_image")
+    x = layers.AveragePooling2D(2, name="features_half")(image)
+    for number, width in enumerate(_DOWN):
+        x = _down(x, width, f"features_{number}", first=number == 0)
+    return keras.Model(image, layers.ReLU(name="features_relu")(x), name="features")
+
+
+def _down(inputs: Any, width: int, name: str, first: bool) -> Any:
+    x = inputs if first else layers.ReLU(name=f"{name}_relu_0")(inputs)
+    x = _conv(width, 3, f"{name}_conv_0")(x)
+    x = layers.ReLU(name=f"{name}_relu_1")(x)
+    x = _conv(width, 3, f"{name}_conv_1")(x)
+    x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+    short = layers.AveragePooling2D(2, name=f"{name}_short_pool")(inputs)
+    return layers.Add(name=f"{name}_add")([x, _conv(width, 1, f"{name}_short")(short)])
+
+
+def _conv(width: int, side: int, name: str) -> SpectralConv2D:
+    return SpectralConv2D(width, side, padding="same", kernel_initializer="orthogonal", name=name)

@@ -1,0 +1,400 @@
+"""Write a network as an ONNX file, which `leaf.models.onnx_inference` runs without Keras.
+
+The network is walked by its configuration, the one of `.keras` files; each layer becomes operators that compute it.
+"""
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.models.autoencoder import SMALLEST, is_detector_model
+from leaf.models.onnx_inference import LIMIT, OUTPUTS, Network, OnnxNetwork
+from leaf.models.prediction import KerasNetwork, pool
+from leaf.store import replacing
+
+Metadata: TypeAlias = dict[str, Any]  # what belongs to an exported network (`metadata`)
+OPSET = 20
+DIFFERENCE = 1e-4  # most that a probability may differ from Keras's
+
+
+def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str | Path) -> str:
+    """Write `model` to `path` as ONNX, checked against Keras.
+
+    Input `images`, float32 (N, S, S, 3) in 0..255; outputs `probabilities` (N, C), the temperature inside; `features`
+    (N, D), pooled; and for heat maps `map` (N, h, w, K) and `slopes` (C, K), see
+    `leaf.models.onnx_inference`. The file's metadata holds each entry of `metadata` as JSON, `classes` among them.
+
+    Args:
+        model: from `build` or `load`.
+        metadata: of the file; `temperature` divides the logits.
+        images: (N, S, S, 3), 0..255: those that both must answer alike.
+        path: of the file.
+
+    Returns:
+        Why ONNX cannot hold the network; the file is empty then. "" where it can.
+    """
+    network = KerasNetwork(model, metadata["temperature"])
+    with replacing(path) as partial:
+        try:
+            partial.write_bytes(_converted(model, metadata, network))
+            _compare(OnnxNetwork(partial), network, np.asarray(images, np.float32))
+        except LeafError as error:
+            partial.write_bytes(b"")
+            return str(error).replace(str(partial), str(path))
+    return ""
+
+
+def metadata(facts: Mapping[str, Any]) -> Metadata:
+    """Pick what another program has to know to predict as this one does, for ONNX and LiteRT files.
+
+    The temperature and the softmax are inside; threshold, None for more than two classes, and `views` are not.
+    """
+    names = ("classes", "threshold", "temperature", "views", "image_size", "fit", "model_sha256")
+    told = {name: facts[name] for name in names}
+    return told | {"classes": list(told["classes"])} | ({} if len(told["classes"]) == 2 else {"threshold": None})
+
+
+def _compare(given: Network, wanted: Network, images: np.ndarray) -> None:
+    """Raise LeafError where the two differ by more than rounding."""
+    pairs = [*zip(given.predict(images), wanted.predict(images), strict=True)]
+    pairs.append((given.last_map(images), wanted.last_map(images)))
+    for name, (found, expected) in zip(OUTPUTS, pairs, strict=False):
+        scale = 1 if name == "probabilities" else 10 * max(1, float(np.abs(expected).max(initial=0)))
+        if not (difference := float(np.abs(found - expected).max(initial=0))) <= DIFFERENCE * scale:
+            raise LeafError(f"in ONNX its {name} differ by {difference:.1g}")
+
+
+def _converted(model: keras.Model, metadata: Metadata, network: Network) -> bytes:
+    from onnx import helper
+
+    size = sum(4 * math.prod(weight.shape) for weight in model.weights)
+    if size > LIMIT - (16 << 20):  # 16 MiB for all but the weights
+        raise LeafError(f"{size} bytes of weights; an ONNX file holds up to {LIMIT}")
+    graph = Graph()
+    logits = graph.run(model, [Value("images", "NHWC")])
+    scaled = graph.node("Mul", logits.name, graph.constant(1 / metadata["temperature"]))
+    if is_detector_model(model):
+        code = graph.outputs["latent"]
+        features = graph.mean(code) if code.layout != "NC" else code
+        last = graph.outputs["score errors"]
+    else:
+        features = graph.inputs["batch_normalization"]
+        last = graph.inputs[pool(model).name]
+    graph.node("Softmax", scaled, output="probabilities", axis=-1)
+    graph.node("Identity", features.name, output="features")
+    graph.node("Identity", graph.last(last).name, output="map")
+    graph.node("Identity", graph.constant(network.head.slopes), output="slopes")
+    classes, side = model.output_shape[-1], network.image_size
+    shapes = (["N", classes], ["N", None], ["N", None, None, None], [classes, None])
+    made = helper.make_graph(
+        graph.nodes,
+        model.name,
+        [helper.make_tensor_value_info("images", 1, ["N", side, side, 3])],
+        [helper.make_tensor_value_info(name, 1, shape) for name, shape in zip(OUTPUTS, shapes, strict=True)],
+        graph.constants,
+    )
+    file = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9, producer_name="leaf")
+    told = {**metadata, "epsilon": network.head.epsilon}
+    helper.set_model_props(file, {name: json.dumps(value) for name, value in told.items()})
+    return file.SerializeToString()
+
+
+class Value(NamedTuple):
+    """A tensor of the graph: its name, and the order of its axes, `NHWC`, `NCHW` or `NC`."""
+
+    name: str
+    layout: str
+
+
+class Graph:
+    """Operators and constants of an ONNX graph as it grows; `inputs` and `outputs` of the network's layers by name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs: dict[str, Value] = {}
+        self.outputs: dict[str, Value] = {}
+        self._turned: dict[Value, Value] = {}
+
+    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add an operator; give the name of its first output."""
+        from onnx import helper
+
+        output = output or f"{operator}_{len(self.nodes)}"
+        outputs = [output, f"{output}_places"] if operator == "TopK" else [output]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
+        return output
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """Add a constant, an array or a variable; give its name."""
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(value, dtype, order="C"), name))
+        return name
+
+    def first(self, value: Value) -> Value:
+        """The same with channels first, as convolutions want it."""
+        return self._turn(value, "NCHW", [0, 3, 1, 2]) if value.layout == "NHWC" else value
+
+    def last(self, value: Value) -> Value:
+        """The same with channels last, as Dense and LayerNormalization want it."""
+        return self._turn(value, "NHWC", [0, 2, 3, 1]) if value.layout == "NCHW" else value
+
+    def _turn(self, value: Value, layout: str, order: list[int]) -> Value:
+        if value not in self._turned:
+            self._turned[value] = Value(self.node("Transpose", value.name, perm=order), layout)
+            self._turned[self._turned[value]] = value
+        return self._turned[value]
+
+    def each(self, operator: str, value: Value, *more: str, **attributes: Any) -> Value:
+        """An operator that computes each number by itself; `more` are names of constants."""
+        return Value(self.node(operator, value.name, *more, **attributes), value.layout)
+
+    def channels(self, operator: str, value: Value, constant: Any) -> Value:
+        """Combine `value` with a constant, one number or one for each channel."""
+        array = np.array(constant, np.float32)
+        if array.ndim and value.layout == "NCHW":
+            array = array.reshape(-1, 1, 1)
+        return self.each(operator, value, self.constant(array))
+
+    def pair(self, operator: str, left: Value, right: Value) -> Value:
+        """Combine two values; the second takes the layout of the first."""
+        right = self.last(right) if left.layout == "NHWC" else self.first(right)
+        return self.each(operator, left, right.name)
+
+    def mean(self, value: Value, keepdims: bool = False) -> Value:
+        """The average over height and width, (N, C)."""
+        axes = self.constant([2, 3] if value.layout == "NCHW" else [1, 2], np.int64)
+        mean = self.each("ReduceMean", value, axes, keepdims=int(keepdims))
+        return mean if keepdims else Value(mean.name, "NC")
+
+    def run(self, model: keras.Model, inputs: list[Value]) -> Value:
+        """Add the operators of a network that gives one tensor."""
+        if isinstance(model, keras.Sequential):
+            for layer in model.layers:
+                inputs = [self._apply(layer, inputs)]
+            return inputs[0]
+        config = model.get_config()
+        known = dict(zip(_histories(config["input_layers"]), inputs, strict=True))
+        operations = {operation.name: operation for operation in model.operations}
+        waiting = deque(
+            ((layer["name"], number), [tuple(each[:2]) for each in _tensors(node)])
+            for layer in config["layers"]
+            for number, node in enumerate(layer["inbound_nodes"])
+            if layer["class_name"] != "InputLayer"
+        )
+        while waiting:
+            made, needed = waiting.popleft()
+            if known.keys() >= set(needed):
+                known[made] = self._apply(operations[made[0]], [known[each] for each in needed])
+            else:  # a layer that is used twice stands too early for the second time
+                waiting.append((made, needed))
+        return known[_histories(config["output_layers"])[0]]
+
+    def _apply(self, layer: keras.Operation, inputs: list[Value]) -> Value:
+        if isinstance(layer, keras.Model):
+            output = self.run(layer, inputs)
+        elif function := LAYERS.get(type(layer).__name__):
+            output = function(self, layer, *inputs)
+        else:
+            raise LeafError(f"ONNX lacks the layer {layer.name} ({type(layer).__name__})")
+        self.inputs[layer.name], self.outputs[layer.name] = inputs[0], output
+        return output
+
+
+def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
+    """Layer and node of the inputs or outputs in a configuration, which holds a single one without a list."""
+    return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
+
+
+def _tensors(node: Any) -> Iterator[list[Any]]:
+    """Layer, node and place of each tensor that a call in a configuration takes."""
+    if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
+        yield node["config"]["keras_history"]
+    elif isinstance(node, (dict, list, tuple)):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from _tensors(each)
+
+
+def _activated(graph: Graph, layer: Any, value: Value) -> Value:
+    """Apply the activation of a layer, by its name in Keras."""
+    name = keras.activations.serialize(layer.activation)
+    if name == "linear":
+        return value
+    if name in ("silu", "swish"):
+        return graph.pair("Mul", value, graph.each("Sigmoid", value))
+    if name == "relu6":
+        return graph.each("Clip", value, graph.constant(0), graph.constant(6))
+    simple = {"relu": "Relu", "gelu": "Gelu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+    if name not in simple:
+        raise LeafError(f"{layer.name}: ONNX lacks the activation {name}")
+    return graph.each(simple[name], value)
+
+
+def _relu(graph: Graph, layer: Any, value: Value) -> Value:
+    if layer.max_value is None:
+        return graph.each("Relu", value)
+    return graph.each("Clip", value, graph.constant(0), graph.constant(layer.max_value))
+
+
+def _rescaling(graph: Graph, layer: Any, value: Value) -> Value:
+    return graph.channels("Add", graph.channels("Mul", value, layer.scale), layer.offset)
+
+
+def _caffe(graph: Graph, layer: Any, value: Value) -> Value:
+    order = graph.constant([2, 1, 0], np.int64)
+    return graph.channels("Sub", graph.each("Gather", graph.last(value), order, axis=3), layer.mean)
+
+
+def _batch_normalization(graph: Graph, layer: Any, value: Value) -> Value:
+    value, mean, variance = graph.first(value), np.array(layer.moving_mean), np.array(layer.moving_variance)
+    gamma = np.array(layer.gamma) if layer.scale else np.ones_like(mean)
+    beta = np.array(layer.beta) if layer.center else np.zeros_like(mean)
+    constants = [graph.constant(each) for each in (gamma, beta, mean, variance)]
+    return graph.each("BatchNormalization", value, *constants, epsilon=layer.epsilon)
+
+
+def _layer_normalization(graph: Graph, layer: Any, value: Value) -> Value:
+    value = graph.last(value)
+    constants = graph.constant(layer.gamma), graph.constant(layer.beta)
+    return graph.each("LayerNormalization", value, *constants, axis=-1, epsilon=layer.epsilon)
+
+
+def _dense(graph: Graph, layer: Any, value: Value) -> Value:
+    value = graph.each("MatMul", graph.last(value), graph.constant(layer.kernel))
+    return _activated(graph, layer, graph.channels("Add", value, layer.bias) if layer.use_bias else value)
+
+
+def _convolved(
+    graph: Graph, layer: Any, value: Value, kernel: Any, groups: int = 1, operator: str = "Conv", bias: bool = True
+) -> Value:
+    """A convolution with `kernel` in ONNX's order, as `layer` says for the rest."""
+    constants = [graph.constant(kernel)] + ([graph.constant(layer.bias)] if bias and layer.use_bias else [])
+    window = {"strides": list(layer.strides), "auto_pad": _PADDING[layer.padding], "group": groups}
+    return graph.each(operator, graph.first(value), *constants, dilations=list(layer.dilation_rate), **window)
+
+
+_PADDING = {"same": "SAME_UPPER", "valid": "VALID"}
+
+
+def _conv(graph: Graph, layer: Any, value: Value, operator: str = "Conv") -> Value:
+    kernel = layer._normalized(False) if type(layer).__name__ == "SpectralConv2D" else layer.kernel
+    kernel, groups = np.array(kernel).transpose(3, 2, 0, 1), getattr(layer, "groups", 1)
+    return _activated(graph, layer, _convolved(graph, layer, value, kernel, groups, operator))
+
+
+def _depthwise(graph: Graph, layer: Any, value: Value) -> Value:
+    return _activated(graph, layer, _convolved(graph, layer, value, *_by_channel(layer.kernel)))
+
+
+def _by_channel(kernel: Any) -> tuple[np.ndarray, int]:
+    """A depthwise kernel (h, w, C, M) in ONNX's order, (C · M, 1, h, w), and the number of groups."""
+    array = np.array(kernel)
+    return array.transpose(2, 3, 0, 1).reshape(-1, 1, *array.shape[:2]), array.shape[2]
+
+
+def _separable(graph: Graph, layer: Any, value: Value) -> Value:
+    value = _convolved(graph, layer, value, *_by_channel(layer.depthwise_kernel), bias=False)
+    value = graph.each("Conv", value, graph.constant(np.array(layer.pointwise_kernel).transpose(3, 2, 0, 1)))
+    return _activated(graph, layer, graph.channels("Add", value, layer.bias) if layer.use_bias else value)
+
+
+def _pooled(operator: str, graph: Graph, layer: Any, value: Value) -> Value:
+    window = {"kernel_shape": list(layer.pool_size), "strides": list(layer.strides)}
+    return graph.each(operator, graph.first(value), auto_pad=_PADDING[layer.padding], **window)
+
+
+def _padded(graph: Graph, layer: Any, value: Value) -> Value:
+    rows, columns = layer.padding
+    pads = [0, 0, rows[0], columns[0], 0, 0, rows[1], columns[1]]
+    return graph.each("Pad", graph.first(value), graph.constant(pads, np.int64))
+
+
+def _upsampled(graph: Graph, layer: Any, value: Value) -> Value:
+    scales, mode = graph.constant([1, 1, *layer.size]), layer.interpolation.replace("bilinear", "linear")
+    return graph.each("Resize", graph.first(value), "", scales, mode=mode)
+
+
+def _reshaped(graph: Graph, layer: Any, value: Value) -> Value:
+    shape = graph.constant([0, *layer.target_shape], np.int64)
+    reshaped = graph.node("Reshape", graph.last(value).name, shape)
+    return Value(reshaped, "NHWC" if len(layer.target_shape) == 3 else "NC")
+
+
+def _combined(operator: str, graph: Graph, _: Any, *values: Value) -> Value:
+    return reduce(partial(graph.pair, operator), values)
+
+
+def _residual(graph: Graph, _: Any, image: Value, reconstruction: Value) -> Value:
+    scaled = graph.channels("Sub", graph.channels("Div", image, 127.5), 1.0)
+    return graph.pair("Sub", scaled, reconstruction)
+
+
+def _score(graph: Graph, layer: Any, residual: Value, *differences: Value) -> Value:
+    """ReconstructionScore; what counts at each place becomes the network's map."""
+    counted = graph.last(residual)
+    if layer.redness:
+        redder = graph.first(graph.each("MatMul", counted, graph.constant([[1], [-1], [0]])))
+        window = {"kernel_shape": [layer.block] * 2, "strides": [1, 1], "auto_pad": "SAME_UPPER"}
+        counted = graph.each("Relu", graph.each("AveragePool", redder, **window))
+    errors = graph.pair("Mul", counted, counted)
+    if not layer.redness:
+        errors = graph.each("ReduceMean", errors, graph.constant([3], np.int64), keepdims=1)
+    graph.outputs["score errors"], flat = errors, graph.node("Flatten", errors.name, axis=1)
+    if layer.redness:
+        places = math.prod(keras.tree.flatten(layer.input)[0].shape[1:3])
+        flat = graph.node("TopK", flat, graph.constant([max(1, round(places * layer.worst))], np.int64), axis=1)
+    axes = graph.constant([1], np.int64)
+    error = Value(graph.node("ReduceMean", flat, axes, keepdims=1), "NC")
+    for difference in differences:
+        square = graph.node("Flatten", graph.pair("Mul", difference, difference).name, axis=1)
+        mean = Value(graph.node("ReduceMean", square, axes, keepdims=1), "NC")
+        error = graph.pair("Add", error, graph.channels("Mul", mean, layer.feature_weight))
+    return graph.each("Log", graph.channels("Add", error, SMALLEST))
+
+
+def _score_logits(graph: Graph, layer: Any, score: Value) -> Value:
+    second = graph.channels("Mul", graph.channels("Sub", score, layer.threshold), layer.scale)
+    return Value(graph.node("Concat", graph.channels("Mul", score, 0).name, second.name, axis=1), "NC")
+
+
+LAYERS: dict[str, Callable[..., Value]] = {
+    "Activation": _activated,
+    "Add": partial(_combined, "Add"),
+    "AveragePooling2D": partial(_pooled, "AveragePool"),
+    "BatchNormalization": _batch_normalization,
+    "CaffePreprocessing": _caffe,
+    "Conv2D": _conv,
+    "Conv2DTranspose": partial(_conv, operator="ConvTranspose"),
+    "Dense": _dense,
+    "DepthwiseConv2D": _depthwise,
+    "Dropout": lambda _graph, _layer, value: value,
+    "Flatten": lambda graph, _, value: Value(graph.node("Flatten", graph.last(value).name, axis=1), "NC"),
+    "GELU": lambda graph, _, value: graph.each("Gelu", value),
+    "GlobalAveragePooling2D": lambda graph, layer, value: graph.mean(value, layer.keepdims),
+    "LayerNormalization": _layer_normalization,
+    "LayerScale": lambda graph, layer, value: graph.channels("Mul", value, layer.gamma),
+    "LeakyReLU": lambda graph, layer, value: graph.each("LeakyRelu", value, alpha=layer.negative_slope),
+    "MaxPooling2D": partial(_pooled, "MaxPool"),
+    "Multiply": partial(_combined, "Mul"),
+    "ReLU": _relu,
+    "ReconstructionScore": _score,
+    "Rescaling": _rescaling,
+    "Reshape": _reshaped,
+    "Residual": _residual,
+    "ScoreLogits": _score_logits,
+    "SeparableConv2D": _separable,
+    "SpectralConv2D": _conv,
+    "Subtract": partial(_combined, "Sub"),
+    "UpSampling2D": _upsampled,
+    "ZeroPadding2D": _padded,
+}

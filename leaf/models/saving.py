@@ -1,0 +1,255 @@
+"""Save a network so that equal weights give an equal file; load one without running code from the file."""
+
+import json
+import math
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import h5py  # type: ignore[import-untyped]
+import keras
+import numpy as np
+
+from leaf import store
+from leaf.errors import LeafError
+
+_ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
+_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
+_PARTS_LIMIT = 5000  # layers and their initializers; ConvNeXt XLarge has about 1500
+_SIDE = 1024  # pixels, the largest image_size; and no kernel, stride, padding or factor is larger
+_GROWTH = 100  # no output of a layer has so many times the numbers of the image; ConvNeXt XLarge's largest has 22 times
+_SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
+
+# fmt: off
+_LAYERS = (
+    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Conv2D", "Conv2DTranspose", "Dense",
+    "DepthwiseConv2D", "Dropout", "Flatten", "GlobalAveragePooling2D", "InputLayer", "LayerNormalization",
+    "LeakyReLU", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Subtract",
+    "UpSampling2D", "ZeroPadding2D",
+)
+_INITIALIZERS = (
+    "Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Ones", "Orthogonal", "RandomNormal",
+    "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
+)
+# fmt: on
+_OURS = {
+    "CaffePreprocessing": "leaf.models.layers",
+    "GELU": "leaf.models.layers",
+    "LayerNormalization": "leaf.models.layers",
+    "LayerScale": "leaf.models.layers",
+    "ReconstructionScore": "leaf.models.autoencoder",
+    "Residual": "leaf.models.autoencoder",
+    "ScoreLogits": "leaf.models.autoencoder",
+    "SpectralConv2D": "leaf.models.gan",
+}
+_ALLOWED = (
+    {("keras.layers", name, None) for name in _LAYERS}
+    | {("keras.initializers", name, None) for name in _INITIALIZERS}
+    | {("keras", "Sequential", None), ("keras", "DTypePolicy", None)}
+    | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
+    | {(module, name, f"leaf>{name}") for name, module in _OURS.items()}
+)
+# Under these keys a plain string names a function; a file may name no other than these activations.
+_FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
+_ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
+
+
+def check(path: Path) -> int:
+    """Refuse a `.keras` file that holds more than a network of ours; give how many numbers it holds.
+
+    Raises LeafError with the first reason.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_entries(path, archive)
+            config = json.loads(archive.read("config.json"))
+            _check_config(path, config)
+            if json.dumps(config).count('"class_name"') > _PARTS_LIMIT:
+                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts; valid: a network that `train` saved")
+            with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
+                return check_arrays(path, arrays)
+    except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError) as e:  # RecursionError is one, too
+        raise LeafError(f"{path}: not a readable .keras file ({e})") from None
+
+
+def _check_entries(path: Path, archive: zipfile.ZipFile) -> None:
+    entries = archive.infolist()
+    found = [entry.filename for entry in entries]
+    if sorted(found) != sorted(_ENTRIES):
+        raise LeafError(f"{path}: holds {', '.join(sorted(found)[:5])}; valid: {', '.join(sorted(_ENTRIES))}")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise LeafError(f"{path}: {entry.filename} is compressed; valid: stored as it is, as `train` writes it")
+        if entry.filename.endswith(".json") and entry.file_size > _CONFIG_LIMIT:
+            raise LeafError(f"{path}: {entry.filename} has {entry.file_size} bytes; valid: up to {_CONFIG_LIMIT}")
+
+
+def _check_config(path: Path, node: Any, key: str = "") -> None:
+    if isinstance(node, dict):
+        if "class_name" in node:
+            _check_class(path, node)
+        for name, value in node.items():
+            _check_config(path, value, name)
+    elif isinstance(node, list):
+        for value in node:
+            _check_config(path, value, key)
+    elif isinstance(node, (int, float)) and key in _SIZES and not 0 <= node <= _SIDE:
+        raise LeafError(f"{path}: {key} of {node}; valid: up to {_SIDE}")
+    elif isinstance(node, str) and key.endswith(_FUNCTIONS) and node not in _ACTIVATIONS:
+        raise LeafError(f"{path}: names {node!r} as {key}; valid: {', '.join(sorted(_ACTIVATIONS))}")
+
+
+def _check_class(path: Path, node: dict[str, Any]) -> None:
+    if node["class_name"] == "__keras_tensor__" and set(node) == {"class_name", "config"}:
+        return
+    named = (node.get("module"), node["class_name"], node.get("registered_name"))
+    try:
+        allowed = named in _ALLOWED
+    except TypeError:  # a list or mapping where a name belongs
+        allowed = False
+    if not allowed:
+        module, name, registered = (str(part)[:80] for part in named)
+        more = f" (registered as {registered})" if registered not in ("None", name) else ""
+        raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a network that `train` saved")
+
+
+def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
+    """Refuse what is no plain array in an HDF5 file; give how many numbers there are. `seen` are groups above."""
+    numbers, seen = 0, set() if seen is None else seen
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        raise LeafError(f"{path}: its arrays link in a circle")
+    seen.add(address)
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise LeafError(f"{path}: its array {name} is a link; valid: only arrays")
+        value = group[name]
+        if isinstance(value, h5py.Group):
+            numbers += check_arrays(path, value, seen)
+        elif not _plain(value):
+            raise LeafError(f"{path}: its array {name} is not plain numbers; valid: a network that `train` saved")
+        else:
+            numbers += value.size
+    return numbers
+
+
+def _plain(value: Any) -> bool:
+    """Numbers that lie in this very file, as many as it says: not external, virtual, packed or objects."""
+    return (
+        isinstance(value, h5py.Dataset)
+        and not value.external
+        and not value.is_virtual
+        and value.chunks is None
+        and value.dtype.kind in "biuf"
+        and value.id.get_storage_size() == value.nbytes
+    )
+
+
+_HEADER = 4096  # bytes, more than HDF5 and JSON take for a variable beside its values
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
+
+
+def save_model(model: keras.Model, path: str | Path) -> None:
+    """Write the network, without optimizer, as a `.keras` file; equal networks give equal bytes."""
+    if Path(path).suffix != ".keras":
+        raise LeafError(f"{path}: not a .keras file")
+    bare = keras.Model(model.input, model.output, name=model.name)  # leaves compile()'s settings behind
+    config = keras.saving.serialize_keras_object(bare)
+    metadata = {"keras_version": keras.__version__, "date_saved": "1980-01-01@00:00:00"}
+    with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+        _check_free_space(partial, 2 * sum(4 * math.prod(each.shape) + _HEADER for each in bare.variables), path)
+        variables = Path(folder) / "model.weights.h5"
+        bare.save_weights(variables)
+        with zipfile.ZipFile(partial, "w") as file:
+            for name, value in (("metadata.json", metadata), ("config.json", config)):
+                file.writestr(_entry(name), json.dumps(value, sort_keys=True))
+            with file.open(_entry(variables.name), "w", force_zip64=True) as target, variables.open("rb") as source:
+                while block := source.read(1 << 20):
+                    target.write(block)
+
+
+def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
+    """Raise OSError that names `path` where the disk lacks `size` bytes; HDF5 would print tracebacks of its own."""
+    with partial.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except AttributeError:  # not on macOS
+            pass
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        finally:
+            file.truncate(0)
+
+
+def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
+    """Load a network that `save` wrote.
+
+    Args:
+        path: a `.keras` file.
+        sha256: what its SHA-256 must be, in hex; None for any.
+
+    Raises:
+        LeafError: for another kind of file, another SHA-256, and a file that is damaged or names a foreign class.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise LeafError(f"{path}: not a .keras file; valid: a network that `train` saved")
+    if not path.is_file():
+        raise LeafError(f"{path}: no such file; run `dvc repro` first")
+    if sha256 is not None and (found := store.sha256(path)) != sha256:
+        raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
+    numbers = check(path)
+    try:
+        with _at_most(numbers), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave at random numbers
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever a damaged configuration makes Keras raise
+        raise LeafError(f"{path}: not a network that Keras can build ({str(error)[:200]})") from error
+    single = isinstance(model, keras.Model) and len(model.inputs) == 1
+    shape: tuple[Any, ...] = tuple(model.inputs[0].shape) if single else ()
+    if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
+        raise LeafError(f"{path}: takes no image; valid: a network that `train` saved")
+    _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
+    try:  # strides and types that can be configured but not computed
+        model(np.zeros((1, *shape[1:]), np.float32))
+    except Exception as error:
+        raise LeafError(f"{path}: not a network that Keras can run ({str(error)[:200]})") from error
+    return model
+
+
+def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
+    """Refuse a network of which a layer gives more than `most` numbers for one image: to use it would take them all."""
+    for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
+        if isinstance(operation, keras.Model):
+            _check_outputs(path, operation, most)
+        for tensor in keras.tree.flatten(operation.output):
+            if math.prod(tensor.shape[1:]) > most:
+                raise LeafError(f"{path}: {operation.name} gives {tensor.shape[1:]}; valid: up to {most} numbers")
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Let layers make so many weights in all: a file that holds few numbers may ask for more than memory has."""
+    made, add_weight = 0, keras.layers.Layer.add_weight
+
+    def counted(layer: keras.layers.Layer, shape: Any = None, *more: Any, **named: Any) -> Any:
+        nonlocal made
+        made += math.prod(shape or ())
+        if made > numbers:
+            raise ValueError(f"{layer.name}: {made:,} weights or more are configured, {numbers:,} are stored")
+        return add_weight(layer, shape, *more, **named)
+
+    with patch.object(keras.layers.Layer, "add_weight", counted):
+        yield
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _DATE)
+    entry.external_attr = 0o644 << 16
+    return entry

@@ -1,0 +1,27 @@
+"""Train, validation and test: stratified, each group of images whole in one of them."""
+
+from leaf.split.stratified_split import (
+    PIN_COLUMNS,
+    PINNED,
+    SPLITS,
+    check_splits,
+    check_synthetic,
+    draw_keys,
+    fold_images,
+    pinned_splits,
+    shared_groups,
+    split_images,
+)
+
+__all__ = [
+    "PINNED",
+    "PIN_COLUMNS",
+    "SPLITS",
+    "check_splits",
+    "check_synthetic",
+    "draw_keys",
+    "fold_images",
+    "pinned_splits",
+    "shared_groups",
+    "split_images",
+]

@@ -1,0 +1,140 @@
+"""The drawn data set: how many of what, in which order, and the file in the course's format."""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from leaf.store import replacing
+from leaf.synthesize.leaves import draw_leaf
+
+_BLOCK = 64  # images converted to float32 and written at a time
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """How many images of each sort a data set holds."""
+
+    healthy: int  # different drawn leaves
+    unhealthy: int
+    copies: int  # of each of the two cartoon pictures; the first counts as unhealthy, the second as healthy
+    healthy_duplicates: int  # further exact copies of a drawn leaf, with its label
+    unhealthy_duplicates: int
+
+    @property
+    def images(self) -> int:
+        """Images in all."""
+        return self.healthy + self.unhealthy + 2 * self.copies + self.healthy_duplicates + self.unhealthy_duplicates
+
+
+COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates=41, unhealthy_duplicates=113)
+
+
+def scaled(images: int) -> ImageCounts:
+    """The course's proportions for another number of images; each part is rounded, healthy leaves take the rest."""
+
+    def part(count: int) -> int:
+        return round(count * images / COURSE.images)
+
+    copies = part(COURSE.copies)
+    duplicates = part(COURSE.healthy_duplicates), part(COURSE.unhealthy_duplicates)
+    unhealthy = part(COURSE.unhealthy)
+    healthy = images - unhealthy - 2 * copies - sum(duplicates)
+    return ImageCounts(healthy, unhealthy, copies, *duplicates)
+
+
+def draw_dataset(
+    counts: ImageCounts,
+    size: int,
+    seed: int,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    diseases: Sequence[str] = ("",),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw every image of `counts` and scatter them.
+
+    Returns images, uint8 (N, size, size, 3), and labels, uint8 (N,): 0 for healthy, then the `diseases` (of `DISEASES`,
+    "" for any), which the unhealthy leaves have by turns. Each leaf depends on `seed` and its own number alone.
+    `progress` wraps the numbers of the leaves while they are drawn.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = counts.healthy + counts.unhealthy
+    labels = np.concatenate(
+        [np.zeros(counts.healthy, np.uint8), 1 + np.arange(counts.unhealthy) % len(diseases), [1, 0]]
+    )
+    sources = np.concatenate(
+        [
+            np.arange(drawn),
+            rng.choice(counts.healthy, counts.healthy_duplicates, replace=False),
+            counts.healthy + rng.choice(counts.unhealthy, counts.unhealthy_duplicates, replace=False),
+            np.repeat([drawn, drawn + 1], counts.copies),  # the cartoons
+        ]
+    )
+    rng.shuffle(sources)
+    images = np.empty((counts.images, size, size, 3), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, source in enumerate(sources.tolist()):
+        places.setdefault(source, []).append(place)
+    for number in progress(range(drawn)):
+        disease = diseases[labels[number] - 1] if labels[number] else ""
+        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, not labels[number], disease)
+    for cartoon in (0, 1):
+        images[places.get(drawn + cartoon, [])] = draw_cartoon(cartoon, size)
+    return images, labels[sources].astype(np.uint8)
+
+
+def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> None:
+    """Write images (N, H, W, 3) and their class names as the course's file has them: equal input, equal bytes.
+
+    `data` is float32 and stored uncompressed, `labels` an object array of str, pickled with protocol 3.
+    """
+    labels = np.array(list(names), dtype=object)
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
+        with file.open(_member("data"), "w", force_zip64=True) as out:
+            header = {"descr": "<f4", "fortran_order": False, "shape": images.shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            for start in range(0, len(images), _BLOCK):
+                out.write(images[start : start + _BLOCK].astype("<f4").data)
+        with file.open(_member("labels"), "w", force_zip64=True) as out:
+            np.lib.format.write_array_header_1_0(out, {"descr": "|O", "fortran_order": False, "shape": labels.shape})
+            out.write(pickle.dumps(labels, protocol=3))
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """A file inside the .npz with a fixed date, so that the same seed gives the same file."""
+    return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def draw_cartoon(number: int, size: int) -> np.ndarray:
+    """Cartoon 0 (a green frog) or 1 (a singer with a hat), uint8 (size, size, 3) RGB; the same at every call."""
+    canvas = np.zeros((384, 384, 3), np.uint8)
+    (_frog, _singer)[number](canvas)
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _frog(canvas: np.ndarray) -> None:
+    canvas[:] = (38, 74, 110)
+    green, dark = (126, 190, 62), (24, 40, 20)
+    cv2.ellipse(canvas, (192, 230), (150, 116), 0, 0, 360, green, -1, cv2.LINE_AA)
+    for x in (104, 280):
+        cv2.circle(canvas, (x, 116), 58, green, -1, cv2.LINE_AA)
+        cv2.circle(canvas, (x, 110), 38, (250, 250, 240), -1, cv2.LINE_AA)
+        cv2.circle(canvas, (x + 8, 114), 17, dark, -1, cv2.LINE_AA)
+        cv2.circle(canvas, (192 + (x - 192) // 5, 206), 5, dark, -1, cv2.LINE_AA)
+    cv2.ellipse(canvas, (192, 236), (96, 58), 0, 10, 170, dark, 9, cv2.LINE_AA)
+    cv2.ellipse(canvas, (192, 306), (26, 22), 0, 0, 360, (226, 96, 110), -1, cv2.LINE_AA)
+
+
+def _singer(canvas: np.ndarray) -> None:
+    canvas[:, :192], canvas[:, 192:] = (236, 178, 44), (70, 44, 120)
+    cv2.circle(canvas, (192, 222), 116, (246, 214, 176), -1, cv2.LINE_AA)
+    cv2.rectangle(canvas, (62, 116), (322, 140), (28, 28, 34), -1)
+    cv2.rectangle(canvas, (106, 22), (278, 124), (28, 28, 34), -1)
+    cv2.rectangle(canvas, (106, 92), (278, 112), (190, 30, 48), -1)
+    for x in (148, 236):
+        cv2.circle(canvas, (x, 200), 13, (28, 28, 34), -1, cv2.LINE_AA)
+    cv2.ellipse(canvas, (192, 276), (40, 34), 0, 0, 360, (120, 20, 30), -1, cv2.LINE_AA)
+    cv2.putText(canvas, "LA LA", (96, 372), cv2.FONT_HERSHEY_DUPLEX, 1.9, (250, 250, 250), 5, cv2.LINE_AA)

@@ -1,0 +1,263 @@
+"""Fit a detector, an auto-encoder or a GAN, to the healthy images; with epochs, checkpoint and curves as in `train`.
+
+Only images of the first class teach it. The two constants between score and logits are fitted, after each epoch, to
+the scores of the labelled validation images, and the best epoch is chosen with them: like a threshold or a
+temperature, they use the labels of validation images, never those of test images.
+"""
+
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import ops
+from sklearn.linear_model import LogisticRegression
+
+from leaf.errors import LeafError
+from leaf.models import gan
+from leaf.models.autoencoder import calibrate_detector
+from leaf.models.backbones import check_recipe
+from leaf.train.augmentation import make_augmenter
+from leaf.train.callbacks import ProgressBar
+from leaf.train.checkpoint import CheckpointFile
+from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
+from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
+from leaf.train.recipe import Recipe
+from leaf.train.trainer import (
+    Callback,
+    Result,
+    Row,
+    Training,
+    check_finite,
+    loss_and_accuracy,
+    predict_logits,
+    run_training,
+)
+
+_SAMPLE = 256  # training images on which an epoch's training accuracy is measured
+_SMALLEST_SCALE = 1e-3  # an image never counts as healthier because its reconstruction is worse
+
+
+class TrainStep(Protocol):
+    """How one kind of detector learns."""
+
+    def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
+        """Learn from a batch of healthy images; the reconstruction's loss."""
+
+    def variables(self) -> list[Any]:
+        """All variables that change beside the model's own."""
+
+    def finish(self) -> None:
+        """Leave the model as one that was just built."""
+
+
+class AutoencoderStep:
+    """An auto-encoder learns to lower the mean square of its reconstruction error."""
+
+    def __init__(self, model: keras.Model, schedule: Schedule) -> None:
+        self.inner = keras.Model(model.input, model.get_layer("residual").output)
+        self.inner.compile(keras.optimizers.Adam(schedule), "mse")
+        self.inner.optimizer.build(self.inner.trainable_variables)
+
+    def train_on_batch(self, batch: Batch, _epoch: int, _step: int) -> float:
+        """Learn from a batch; its loss."""
+        return float(self.inner.train_on_batch(batch.images, np.zeros(batch.images.shape, np.float32)))
+
+    def variables(self) -> list[Any]:
+        """The optimizer's."""
+        return self.inner.optimizer.variables
+
+    def finish(self) -> None:
+        """Nothing to put back."""
+
+
+def train_detector(
+    model: keras.Model,
+    dataset: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    *,
+    checkpoint_file: CheckpointFile | None = None,
+    on_epoch_end: Callback | None = None,
+    quiet: bool | None = None,
+) -> Result:
+    """Fit the detector `model` to the first class of `dataset`; afterwards it holds the best epoch's weights.
+
+    Arguments and result are those of `trainer.train`. Of the recipe it uses seed, batch_size, epochs, patience,
+    monitor, learning_rate and augmentation; the optimizer is Adam, and what it does not use is refused. In the
+    history `loss` is the reconstruction's (mean square, image in −1..1) on healthy training images, `accuracy` that on
+    a fixed sample of 256 training images.
+
+    Raises:
+        LeafError: where the recipe asks for what a detector does not do, there is no healthy image to learn from, a
+            loss is not finite, or memory does not suffice.
+        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
+    """
+    check_recipe(recipe, model.name)
+    training = _DetectorTraining(model, dataset, validation, recipe)
+    return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
+
+
+def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Fit scale and threshold of the logits scale · (score − threshold) by logistic regression.
+
+    Args:
+        scores: (N,), the larger, the less healthy.
+        labels: (N,) 0 or 1, both present.
+
+    Returns:
+        Scale (above 0) and threshold, in units of the score.
+    """
+    middle, spread = float(scores.mean()), float(scores.std()) or 1.0
+    fitted = LogisticRegression(C=1e4).fit(((scores - middle) / spread)[:, None], labels)
+    slope = max(float(fitted.coef_[0, 0]), _SMALLEST_SCALE)
+    return slope / spread, middle - float(fitted.intercept_[0]) * spread / slope
+
+
+class _DetectorTraining(Training):
+    def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, recipe: Recipe) -> None:
+        super().__init__(model, validation, recipe)
+        self.healthy, self.sample = _healthy(dataset), _sample(dataset, recipe.seed)
+        self.steps = steps_per_epoch(len(self.healthy), recipe.batch_size)
+        self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
+        self.schedule = make_schedule(recipe, 2, self.steps, len(self.healthy))
+        self.train_step: TrainStep = (
+            GanStep(model, self.schedule, recipe.seed)
+            if model.name.startswith("gan")
+            else AutoencoderStep(model, self.schedule)
+        )
+
+    def variables(self) -> dict[str, list[Any]]:
+        return {"model": self.model.variables, "train_step": self.train_step.variables()}
+
+    def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
+        epoch, recipe, losses = self.epoch + 1, self.recipe, []
+        for step, batch in enumerate(
+            batches(self.healthy, recipe.batch_size, recipe.seed, epoch, augmenter=self.augmenter)
+        ):
+            with out_of_memory_in_one_line(
+                lambda: (
+                    f"batch_size: memory does not hold a step of {recipe.batch_size} images; "
+                    f"set batch_size to less, for example {max(1, recipe.batch_size // 2)}"
+                )
+            ):
+                losses.append(self.train_step.train_on_batch(batch, epoch, step))
+            check_finite(losses[-1], epoch, step + 1, self.steps)
+            bar.step(epoch, fmean(losses), float("nan"))
+            after_step()
+        self._calibrate()
+        validated = loss_and_accuracy(self.model, self.validation, recipe.batch_size)
+        return self.finish_epoch(
+            {
+                "epoch": epoch,
+                "loss": fmean(losses),
+                "accuracy": loss_and_accuracy(self.model, self.sample, recipe.batch_size)["accuracy"],
+                **{f"validation_{name}": value for name, value in validated.items()},
+                "learning_rate": float(self.schedule((epoch * self.steps - 1) * recipe.accumulation)),
+                "phase": 2,
+            }
+        )
+
+    def result(self) -> Result:
+        result = super().result()
+        self.train_step.finish()
+        return result
+
+    def _calibrate(self) -> None:
+        calibrate_detector(self.model, 1.0, 0.0)  # with these constants, the second logit is the score
+        scores = predict_logits(self.model, self.validation, self.recipe.batch_size)[:, 1]
+        calibrate_detector(self.model, *fit_constants(scores, self.validation.all_labels))
+
+
+def _healthy(dataset: Dataset) -> Dataset:
+    """The images of the first class."""
+    real = dataset.labels == 0
+    if not real.any():
+        raise LeafError("training: no image of the first class; a detector learns only from those")
+    if dataset.synthetic is None or dataset.synthetic_labels is None:
+        return Dataset(dataset.images, dataset.rows[real], dataset.labels[real])
+    synthetic = np.flatnonzero(dataset.synthetic_labels == 0)
+    return Dataset(
+        dataset.images,
+        dataset.rows[real],
+        dataset.labels[real],
+        dataset.synthetic[synthetic],
+        dataset.synthetic_labels[synthetic],
+    )
+
+
+def _sample(dataset: Dataset, seed: int) -> Dataset:
+    """A fixed part of the real images."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset.rows))[:_SAMPLE]
+    return Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
+
+
+_FASTER = 4  # learning rate of the discriminator and the encoder, as a multiple of the generator's
+
+
+class GanStep:
+    """The discriminator, the generator and the encoder of `leaf.models.gan` learn in turn."""
+
+    def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
+        self.seed = seed
+        self.encoder, self.generator = model.get_layer("encoder"), model.get_layer("generator")
+        self.discriminator = gan.discriminator(model, seed)
+        code = keras.Input((gan.LATENT,))
+        self.adversarial = keras.Model(code, self.discriminator(self.generator(code)))
+        errors = [model.get_layer(name).output for name in ("residual", "difference")]
+        self.encoding = keras.Model(model.input, errors)
+        config = schedule.get_config()
+        faster = Schedule(**{**config, "base": schedule.base * _FASTER, "max": schedule.max * _FASTER})
+        self._compile(self.discriminator, self.discriminator, faster, 0.0, hinge_loss)
+        self._compile(self.adversarial, self.generator, schedule, 0.0, generator_loss)
+        self._compile(self.encoding, self.encoder, faster, 0.9, "mse")
+
+    def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
+        """Update discriminator, generator and encoder once each; the encoder's loss, NaN if a loss is not finite."""
+        random = np.random.default_rng([self.seed, epoch, step])
+        codes = random.standard_normal((2, len(batch.images), gan.LATENT), np.float32)
+        fake = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
+        real = batch.images / np.float32(127.5) - 1
+        sides = np.repeat(np.array([1, -1], np.float32), len(real))
+        self._train_only(self.discriminator)
+        discriminator_loss = self.discriminator.train_on_batch(np.concatenate([real, fake]), sides)
+        self._train_only(self.generator)
+        adversarial_loss = self.adversarial.train_on_batch(codes[1], sides[: len(real)])
+        self._train_only(self.encoder)
+        zeros = [np.zeros((len(real), *output.shape[1:]), np.float32) for output in self.encoding.outputs]
+        encoding_loss = self.encoding.train_on_batch(batch.images, zeros, return_dict=True)["loss"]
+        finite = np.isfinite(discriminator_loss) and np.isfinite(adversarial_loss)
+        return float(encoding_loss) if finite else float("nan")
+
+    def variables(self) -> list[Any]:
+        """The discriminator's last layer and three optimizers: what is not among the model's own variables."""
+        optimizers = [part.optimizer.variables for part in (self.discriminator, self.adversarial, self.encoding)]
+        return [*self.discriminator.weights, *(variable for variables in optimizers for variable in variables)]
+
+    def finish(self) -> None:
+        """Make every part trainable again, as in a network just built."""
+        for part in (self.encoder, self.generator, self.discriminator):
+            part.trainable = True
+
+    def _compile(
+        self, whole: keras.Model, learner: keras.Model, schedule: Schedule, momentum: float, loss: Any
+    ) -> None:
+        self._train_only(learner)
+        whole.compile(keras.optimizers.Adam(schedule, beta_1=momentum, beta_2=0.999), loss)
+        whole.optimizer.build(whole.trainable_variables)
+
+    def _train_only(self, learner: keras.Model) -> None:
+        """Make one part trainable and no other; Keras reads this when it compiles a step and, on JAX, at each step."""
+        for part in (self.encoder, self.generator, self.discriminator):
+            part.trainable = part is learner
+
+
+def hinge_loss(sides: Any, outputs: Any) -> Any:
+    """Hinge loss of the discriminator: `sides` is 1 for a real image and −1 for a generated one."""
+    return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(outputs, (-1,))))
+
+
+def generator_loss(_sides: Any, outputs: Any) -> Any:
+    """Loss of the generator: the lower the discriminator's outputs for its images, the larger."""
+    return -ops.mean(outputs)

@@ -1,0 +1,271 @@
+"""Learning-rate schedule, loss, optimizer, one update of the weights, and the moving average of the weights."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from leaf.errors import LeafError
+from leaf.train.dataset import Batch
+from leaf.train.distribution import on_all_devices
+from leaf.train.recipe import Recipe
+
+
+@keras.saving.register_keras_serializable("leaf")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate as a function of the update's number, from 0.
+
+    With n the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
+
+    - triangular: base + (max − base)·max(0, 1 − x)
+    - triangular2: the same height halved with each cycle, / 2^(cycle − 1)
+    - exp_range: the same height times gamma^n
+    - constant: max
+    - exponential: max·gamma^n, never below base
+    - cosine: from base to max in a line over `warmup_updates`, then down to base along half a cosine that ends at
+      `total_updates`
+
+    Args:
+        policy: a name of this list; any other is a ValueError when the schedule is called.
+        base, max: the lowest and the highest rate.
+        step_updates: half a cycle, in updates; above 0.
+        gamma: factor per update of exp_range and exponential.
+        warmup_updates, total_updates: in updates, for cosine.
+        accumulation: micro-batches in one update. An optimizer with `gradient_accumulation_steps` calls its schedule
+            with the number of the micro-batch, so that is divided first.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        base: float,
+        max: float,
+        step_updates: float = 1.0,
+        gamma: float = 1.0,
+        warmup_updates: float = 0.0,
+        total_updates: float = 1.0,
+        accumulation: int = 1,
+    ) -> None:
+        super().__init__()
+        self.policy, self.base, self.max = policy, base, max
+        self.step_updates, self.gamma = step_updates, gamma
+        self.warmup_updates, self.total_updates = warmup_updates, total_updates
+        self.accumulation = accumulation
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at micro-batch `step` (a number or an integer tensor), a float32 scalar tensor."""
+        update = ops.cast(ops.floor_divide(step, self.accumulation), "float32")
+        match self.policy:
+            case "constant":
+                return ops.convert_to_tensor(self.max, "float32")
+            case "exponential":
+                return ops.maximum(self.base, self.max * self._decay(update))
+            case "cosine":
+                height = self._cosine(update)
+            case "triangular" | "triangular2" | "exp_range":
+                height = self._cycle(update)
+            case _:
+                raise ValueError(f"policy: {self.policy!r} is unknown")
+        return self.base + (self.max - self.base) * height
+
+    def _cycle(self, update: Any) -> Any:
+        cycle = ops.floor(1 + update / (2 * self.step_updates))
+        x = ops.abs(update / self.step_updates - 2 * cycle + 1)
+        height = ops.maximum(0.0, 1 - x)
+        if self.policy == "triangular2":
+            return height / ops.power(2.0, cycle - 1)
+        return height * self._decay(update) if self.policy == "exp_range" else height
+
+    def _decay(self, update: Any) -> Any:
+        return ops.exp(update * math.log(self.gamma))
+
+    def _cosine(self, update: Any) -> Any:
+        rise = update / max(self.warmup_updates, 1.0)
+        length = max(self.total_updates - self.warmup_updates, 1.0)
+        fall = 0.5 * (1 + ops.cos(math.pi * ops.clip((update - self.warmup_updates) / length, 0.0, 1.0)))
+        return ops.where(update < self.warmup_updates, rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, for a saved optimizer."""
+        names = ("policy", "base", "max", "step_updates", "gamma", "warmup_updates", "total_updates", "accumulation")
+        return {name: getattr(self, name) for name in names}
+
+
+def make_schedule(recipe: Recipe, phase: int, steps: int, images: int) -> Schedule:
+    """The schedule of one phase of a recipe.
+
+    Args:
+        recipe: the parameters. Phase 1 (backbone frozen) has the constant `frozen_learning_rate`.
+        phase: 1 or 2, see `Recipe.phase`.
+        steps: updates in an epoch.
+        images: training images; `step_unit: images` takes step_epochs × images as updates, as the report did.
+    """
+    if phase == 1:
+        return Schedule("constant", 0.0, recipe.frozen_learning_rate, accumulation=recipe.accumulation)
+    rate = recipe.learning_rate
+    return Schedule(
+        policy=rate.policy,
+        base=rate.base,
+        max=rate.max,
+        step_updates=rate.step_epochs * (images if rate.step_unit == "images" else steps),
+        gamma=rate.gamma,
+        warmup_updates=rate.warmup_epochs * steps,
+        total_updates=(recipe.epochs - recipe.frozen_epochs) * steps,
+        accumulation=recipe.accumulation,
+    )
+
+
+# Not decayed, as usual: they scale or shift, and are few.
+_UNDECAYED = ("bias", "gamma", "beta", "scale")
+
+
+def make_optimizer(recipe: Recipe, schedule: Schedule) -> keras.optimizers.Optimizer:
+    """A new optimizer of the recipe with `schedule` as its learning rate; gradients of micro-batches add up."""
+    accumulation = recipe.accumulation if recipe.accumulation > 1 else None
+    if recipe.optimizer == "adam":
+        return keras.optimizers.Adam(schedule, gradient_accumulation_steps=accumulation)
+    adamw = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, gradient_accumulation_steps=accumulation)
+    adamw.exclude_from_weight_decay(var_names=list(_UNDECAYED))
+    return adamw
+
+
+def compile_model(model: keras.Model, recipe: Recipe, schedule: Schedule) -> None:
+    """Give `model` the loss (categorical cross-entropy on logits) and a new, built optimizer."""
+    model.compile(
+        make_optimizer(recipe, schedule),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def train_step(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, float]:
+    """Update the weights of a compiled `model` once, in as many micro-batches as the recipe says.
+
+    Returns:
+        The batch's mean loss and accuracy, as they were before the update.
+
+    Raises:
+        LeafError: where memory does not suffice.
+    """
+    parts = recipe.accumulation
+    micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
+    with out_of_memory_in_one_line(lambda: _advice(recipe)):
+        if parts > 1 and model.train_function is not None:  # it is made by the first update
+            model.reset_metrics()  # they average over the micro-batches
+            return _accumulate(model, micro_batches)
+        logs = model.train_on_batch(*micro_batches[0], return_dict=True)
+        return _accumulate(model, micro_batches[1:]) if parts > 1 else (logs["loss"], logs["accuracy"])
+
+
+def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float]:
+    """What `train_on_batch` does with each; but it reads the loss each time, which waits for the device."""
+    if keras.backend.backend() == "jax":
+        groups = [model.trainable_variables, model.non_trainable_variables]
+        groups += [model.optimizer.variables, model.metrics_variables]
+        state = tuple([variable.value for variable in group] for group in groups)
+        for part in micro_batches:
+            logs, state = model.train_function(state, iter([on_all_devices(part)]))
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+    else:
+        for part in micro_batches:
+            logs = model.train_function(iter([part]))
+    return float(logs["loss"]), float(logs["accuracy"])
+
+
+@contextmanager
+def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn a backend's out-of-memory error into a LeafError; `advice` returns its text: what to change."""
+    try:
+        yield
+    except Exception as error:
+        # TensorFlow, PyTorch and JAX each have an error of their own; JAX's says it only in its text.
+        if type(error).__name__ not in ("ResourceExhaustedError", "OutOfMemoryError") and (
+            "RESOURCE_EXHAUSTED" not in str(error)
+        ):
+            raise
+        raise LeafError(advice()) from None
+
+
+def _advice(recipe: Recipe) -> str:
+    images = recipe.micro_batch or recipe.batch_size
+    return (
+        f"micro_batch: memory does not hold a step of {images} images; set micro_batch to a smaller divisor of "
+        f"batch_size ({recipe.batch_size}), for example {_smaller(recipe.batch_size, images)}: "
+        "the update stays that of the whole batch"
+    )
+
+
+def _smaller(batch_size: int, images: int) -> int:
+    """The largest divisor of `batch_size` that is at most half of `images`."""
+    return next((size for size in range(images // 2, 0, -1) if batch_size % size == 0), 1)
+
+
+class ExponentialMovingAverage:
+    """Exponential moving average (EMA) of a model's weights, BatchNormalization's statistics included.
+
+    Keras's own `use_ema` takes a step per micro-batch and overwrites the weights at the end of every `fit`; this one
+    takes a step per update and changes the weights only within `applied`.
+
+    Args:
+        model: its weights are averaged.
+        momentum: share of the old average that is kept at each update. It starts lower, (1 + n) / (10 + n) after n
+            updates, so that the random initial weights soon stop counting.
+    """
+
+    def __init__(self, model: keras.Model, momentum: float) -> None:
+        self.weights = [weight for weight in model.weights if "float" in str(weight.dtype)]
+        self.momentum = momentum
+        self.updates = 0
+        self.values: list[Any] = [ops.copy(weight) for weight in self.weights]
+        self._step = _compiled(_ema_step)
+
+    def update(self) -> None:
+        """Take the weights after an update into account."""
+        keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
+        shares = np.array([keep, 1 - keep], np.float32)
+        self.values = self._step(self.values, [weight.value for weight in self.weights], shares)
+        self.updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Use the average instead of the weights inside the `with` block."""
+        before = [ops.copy(weight) for weight in self.weights]
+        for weight, value in zip(self.weights, self.values, strict=True):
+            # A copy: JAX gives the memory of a weight away with the next update.
+            weight.assign(np.array(ops.convert_to_numpy(value)))
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.weights, before, strict=True):
+                weight.assign(value)
+
+    def arrays(self) -> list[np.ndarray]:
+        """The average as numpy arrays, for a checkpoint."""
+        return [ops.convert_to_numpy(value) for value in self.values]
+
+    def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
+        """Continue from what `arrays` returned after so many updates."""
+        self.values = list(arrays)
+        self.updates = updates
+
+
+def _ema_step(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
+    return [ops.add(shares[0] * value, shares[1] * weight) for value, weight in zip(values, weights, strict=True)]
+
+
+def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Compile for the backend: hundreds of small calls, one a weight, took an eighth of a training of convnext_atto."""
+    match keras.backend.backend():
+        case "tensorflow":
+            return sys.modules["tensorflow"].function(function, autograph=False)
+        case "jax":
+            return sys.modules["jax"].jit(function)
+    return function

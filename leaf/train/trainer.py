@@ -1,0 +1,400 @@
+"""Fit a network: two phases, early stopping, the best epoch's weights, and a checkpoint to resume from."""
+
+import math
+import signal
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.evaluate.baselines import linear_head
+from leaf.models.feature_cache import cached_features, head_on_features
+from leaf.models.prediction import predict_batches
+from leaf.train.augmentation import make_augmenter
+from leaf.train.callbacks import EarlyStopping, ProgressBar
+from leaf.train.checkpoint import Checkpoint, CheckpointFile
+from leaf.train.dataset import Dataset, batches, class_weights, steps_per_epoch
+from leaf.train.distribution import predict_together, share_of_batch, shared_sigterm_flag
+from leaf.train.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
+from leaf.train.recipe import Recipe
+
+SIGTERM_STATUS = 128 + signal.SIGTERM
+
+Row = dict[str, Any]
+Callback = Callable[[Row], None]
+
+
+@dataclass
+class Result:
+    """What a training gave; the model itself holds the best epoch's weights.
+
+    Attributes:
+        history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of
+            the epoch's last update), phase.
+        best: the best epoch's row.
+        stopped: `early`, `epochs`, or `converged`.
+        steps_per_epoch: updates in an epoch.
+        probe: of a linear probe, its `strength` C and the `iterations` of L-BFGS.
+    """
+
+    history: list[Row]
+    best: Row
+    stopped: str
+    steps_per_epoch: int
+    probe: dict[str, float] | None = None
+
+
+class Training(ABC):
+    """A training in progress: everything that changes from epoch to epoch.
+
+    Attributes:
+        steps: updates in an epoch.
+        history: the rows of the finished epochs.
+        best_weights: the model's weights after the best epoch.
+    """
+
+    steps: int
+
+    def __init__(self, model: keras.Model, validation: Dataset, recipe: Recipe) -> None:
+        self.model, self.validation, self.recipe = model, validation, recipe
+        self.early_stopping = EarlyStopping(recipe.monitor, recipe.patience)
+        self.history: list[Row] = []
+        self.best_weights: list[np.ndarray] = []
+
+    @abstractmethod
+    def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
+        """Train and validate one epoch, and give its row; `after_step` is called after each update."""
+
+    @abstractmethod
+    def variables(self) -> dict[str, list[Any]]:
+        """The Keras variables that a checkpoint holds, in lists by name."""
+
+    @property
+    def epoch(self) -> int:
+        """The last finished epoch."""
+        return len(self.history)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether early stopping ends the training."""
+        return self.early_stopping.should_stop
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is finished."""
+        return self.epoch >= self.recipe.epochs or self.stopped_early
+
+    def finish_epoch(self, row: Row) -> Row:
+        """Add a row to the history; keep the weights if the epoch is the best so far."""
+        self.history.append(row)
+        if self.early_stopping.improved(row):
+            self.best_weights = self.model.get_weights()
+        return row
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that `restore` needs, copied: it is written while the next epoch runs."""
+        arrays = {name: [_array(each) for each in variables] for name, variables in self.variables().items()}
+        values: Row = {"history": list(self.history), "early_stopping": asdict(self.early_stopping)}
+        return Checkpoint(values, {**arrays, "best_weights": self.best_weights})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint. The model's variables include dropout's random state, unlike a `.keras` file."""
+        self.history, self.best_weights = checkpoint.values["history"], checkpoint.arrays["best_weights"]
+        self.early_stopping = EarlyStopping(**checkpoint.values["early_stopping"])
+        for name, variables in self.variables().items():
+            for variable, value in zip(variables, checkpoint.arrays[name], strict=True):
+                variable.assign(value)
+
+    def result(self) -> Result:
+        """Restore the best epoch's weights and say how the training went."""
+        self.model.set_weights(self.best_weights)
+        best = self.history[self.early_stopping.best_epoch - 1]
+        return Result(self.history, best, "early" if self.stopped_early else "epochs", self.steps)
+
+
+def run_training(
+    training: Training,
+    epochs: int,
+    checkpoint_file: CheckpointFile | None,
+    on_epoch_end: Callback | None,
+    quiet: bool | None,
+) -> Result:
+    """Run `training` to its end, at most `epochs` epochs, from the checkpoint in `checkpoint_file` if there is one.
+
+    A checkpoint is written while the next epoch runs: flushed to a disk, it may take a tenth of a short epoch's time.
+
+    Raises:
+        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
+    """
+    checkpoint = checkpoint_file.load() if checkpoint_file else None
+    if checkpoint:
+        training.restore(checkpoint)
+        print(f"training: resuming after epoch {len(training.history)} of {epochs}", file=sys.stderr, flush=True)
+    if on_epoch_end:
+        for row in training.history:
+            on_epoch_end(row)
+    writing: Future[None] = Future()
+    writing.set_result(None)
+    # However this block is left, the pool ends only when the checkpoint that it writes is complete.
+    with (
+        shared_sigterm_flag() as received_sigterm,
+        ProgressBar(epochs, training.steps, len(training.history), quiet) as bar,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def after_step() -> None:
+            if received_sigterm():
+                writing.result()
+                _exit_after_sigterm(len(training.history), checkpoint_file)
+
+        while not training.done:
+            row = training.train_epoch(bar, after_step)
+            bar.epoch_ended(row)
+            writing.result()  # raises what went wrong in it, a full disk for example
+            if checkpoint_file:
+                writing = pool.submit(checkpoint_file.save, training.checkpoint())
+            if on_epoch_end:
+                on_epoch_end(row)
+        writing.result()
+    return training.result()
+
+
+def _exit_after_sigterm(epoch: int, checkpoint_file: CheckpointFile | None) -> NoReturn:
+    """End the process; write a marker file beside the checkpoint of the last finished `epoch`."""
+    if checkpoint_file and epoch:
+        checkpoint_file.mark_requeue(epoch)
+    kept = f"epoch {epoch} is kept, the same command resumes there" if checkpoint_file and epoch else "nothing is kept"
+    print(f"training: stopped by SIGTERM, requeue: {kept}", file=sys.stderr, flush=True)
+    raise SystemExit(SIGTERM_STATUS)
+
+
+def train(
+    model: keras.Model,
+    dataset: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    *,
+    freeze: Callable[[int | str], None],
+    checkpoint_file: CheckpointFile | None = None,
+    on_epoch_end: Callback | None = None,
+    quiet: bool | None = None,
+) -> Result:
+    """Fit `model` to `dataset` by `recipe`; afterwards it holds the weights of the best epoch.
+
+    Args:
+        model: images (N,H,W,3) float32 0..255 to logits (N,C).
+        dataset: what it learns from.
+        validation: decides early stopping and the best epoch; the model never learns from it.
+        recipe: how.
+        freeze: freezes the first so many operations of the backbone, or `all`.
+        checkpoint_file: where a checkpoint is written after each epoch; the training resumes from the one it holds.
+        on_epoch_end: callback, is given the row of each finished epoch, also of those before a resume.
+        quiet: no progress bar; by default there is one only on a terminal.
+
+    Raises:
+        LeafError: where the loss is not finite, or memory does not suffice.
+        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
+    """
+    training = _ClassifierTraining(model, dataset, validation, recipe, freeze)
+    return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
+
+
+def train_probe(
+    model: keras.Model,
+    dataset: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    *,
+    groups: np.ndarray,
+    checkpoint_file: CheckpointFile | None = None,  # noqa: ARG001 (what takes long is kept without it)
+    on_epoch_end: Callback | None = None,
+    quiet: bool | None = None,  # noqa: ARG001 (it has no epochs to tell of)
+) -> Result:
+    """Fit the head of `model`, its BatchNormalization and its logits, to convergence on the backbone's features.
+
+    Args:
+        model: images (N,H,W,3) float32 0..255 to logits (N,C), its backbone as it will stay.
+        dataset: what it learns from; the features of its images are kept (`leaf.models.kept_features`).
+        validation: is told of in the history; nothing is chosen by it.
+        recipe: `balance` and `seed` matter.
+        groups: (len(dataset),), kept whole in the inner folds that choose the strength.
+        checkpoint_file, on_epoch_end: as of `train`.
+
+    Returns:
+        One row of history, of epoch 0, for there are no epochs; its learning rate is nan.
+    """
+    features, labels = _kept_features(model, dataset), dataset.all_labels
+    scaler, regression = linear_head(features, labels, groups, recipe.balance == "class_weight", recipe.seed)
+    normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
+    gamma = np.sqrt(scaler.var_ + normalization.epsilon) / scaler.scale_
+    normalization.set_weights([gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_])
+    kernel, bias = regression.coef_.T, regression.intercept_
+    if len(bias) == 1:  # of two classes scikit-learn has the second's logit less the first's
+        kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
+    dense.set_weights([kernel, bias])
+    row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
+    judged = _kept_features(model, validation)
+    for name, given, true in (("", features, labels), ("validation_", judged, validation.all_labels)):
+        logits = np.asarray(dense(normalization(given)), np.float64)
+        row |= {f"{name}{key}": value for key, value in _loss_and_accuracy(logits, true).items()}
+    if on_epoch_end:
+        on_epoch_end(row)
+    probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
+    return Result([row], row, "converged", 1, probe)
+
+
+def _kept_features(model: keras.Model, dataset: Dataset) -> np.ndarray:
+    """The features of all images of `dataset`, float32 (len, D)."""
+    features = cached_features(model, dataset.images, dataset.rows)
+    if dataset.synthetic is None or not len(dataset.synthetic):
+        return features
+    return np.concatenate([features, cached_features(model, dataset.synthetic, np.arange(len(dataset.synthetic)))])
+
+
+def _features_as_dataset(model: keras.Model, dataset: Dataset) -> Dataset:
+    features = _kept_features(model, dataset)
+    return Dataset(features, np.arange(len(features)), dataset.all_labels, classes=dataset.classes)
+
+
+class _ClassifierTraining(Training):
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        validation: Dataset,
+        recipe: Recipe,
+        freeze: Callable[[int | str], None],
+    ) -> None:
+        super().__init__(model, validation, recipe)
+        self.dataset, self.freeze = dataset, freeze
+        self.steps = steps_per_epoch(len(dataset), recipe.batch_size)
+        self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
+        self.class_weights = (
+            class_weights(dataset.all_labels, dataset.classes) if recipe.balance == "class_weight" else None
+        )
+        self.ema = ExponentialMovingAverage(model, recipe.weight_averaging) if recipe.weight_averaging else None
+        self.phase = 0
+        self.schedule: Schedule
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether early stopping ends the training; the epochs with a frozen backbone do not count."""
+        return self.epoch > self.recipe.frozen_epochs and self.early_stopping.should_stop
+
+    def variables(self) -> dict[str, list[Any]]:
+        return {"model": self.model.variables, "optimizer": self.learner.optimizer.variables}
+
+    def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
+        epoch, recipe = self.epoch + 1, self.recipe
+        if recipe.phase(epoch) != self.phase:
+            self._start_phase(recipe.phase(epoch))
+            self.early_stopping.wait = 0
+        seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
+        settings = (self.class_weights, self.augmenter, share_of_batch(recipe))
+        for batch in batches(self.learnt, recipe.batch_size, recipe.seed, epoch, *settings):
+            loss, accuracy = train_step(self.learner, batch, recipe)
+            seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
+            check_finite(loss, epoch, seen, self.steps)
+            if self.ema:
+                self.ema.update()
+            bar.step(epoch, loss_sum / seen, accuracy_sum / seen)
+            after_step()
+        with self.ema.applied() if self.ema else nullcontext():
+            validated = loss_and_accuracy(self.learner, self.judged, recipe.micro_batch or recipe.batch_size)
+            return self.finish_epoch(
+                {
+                    "epoch": epoch,
+                    "loss": loss_sum / seen,
+                    "accuracy": accuracy_sum / seen,
+                    **{f"validation_{name}": value for name, value in validated.items()},
+                    "learning_rate": self._last_learning_rate(epoch),
+                    "phase": self.phase,
+                }
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        checkpoint = super().checkpoint()
+        if self.ema:
+            checkpoint.arrays["ema"] = self.ema.arrays()
+            checkpoint.values["ema_updates"] = self.ema.updates
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self._start_phase(self.recipe.phase(len(checkpoint.values["history"])))
+        super().restore(checkpoint)
+        if self.ema:
+            self.ema.restore(checkpoint.arrays["ema"], checkpoint.values["ema_updates"])
+
+    def _start_phase(self, phase: int) -> None:
+        """Freeze what this phase freezes; compile the model with this phase's optimizer and schedule."""
+        self.phase = phase
+        depth = "all" if phase == 1 else self.recipe.freeze_depth
+        self.freeze(depth)
+        self.learner, self.learnt, self.judged = self.model, self.dataset, self.validation
+        if depth == "all":
+            self._learn_from_kept_features()
+        self.schedule = make_schedule(self.recipe, phase, self.steps, len(self.dataset))
+        compile_model(self.learner, self.recipe, self.schedule)
+
+    def _learn_from_kept_features(self) -> None:
+        """Leave the backbone out of the epochs in which all of it is frozen, and say so, or why it stays."""
+        head = None if self.augmenter or keras.distribution.distribution() else head_on_features(self.model)
+        if head:
+            self.learner = head
+            self.learnt, self.judged = (
+                _features_as_dataset(self.model, each) for each in (self.dataset, self.validation)
+            )
+            told = "the features of each image are computed once and kept"
+        elif self.augmenter:
+            told = "augmentation changes the images, so all of it is computed in every epoch"
+        else:
+            told = "it drops values at random or runs on several devices, so all of it is computed in every epoch"
+        print(f"training: the backbone is frozen; {told}", file=sys.stderr, flush=True)
+
+    def _last_learning_rate(self, epoch: int) -> float:
+        """The learning rate of the epoch's last update."""
+        before = self.recipe.frozen_epochs if self.phase == 2 else 0
+        update = (epoch - before) * self.steps - 1
+        return float(self.schedule(update * self.recipe.accumulation))
+
+
+def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
+    """Raise LeafError where the loss of step `step` (from 1) of `steps` is infinite or not a number."""
+    if not math.isfinite(loss):
+        raise LeafError(
+            f"training: a loss of {loss} in epoch {epoch}, step {step} of {steps}; "
+            "lower learning_rate.max, or set precision to float32"
+        )
+
+
+def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
+    """Mean cross-entropy and accuracy of `model` on `dataset`, without weights and label smoothing."""
+    return _loss_and_accuracy(predict_logits(model, dataset, batch_size), dataset.all_labels)
+
+
+def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -log_probability[np.arange(len(labels)), labels].mean()
+    return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
+
+
+def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:
+    """The logits for each image of `dataset`, (n, C) float64."""
+    if keras.distribution.distribution():
+        together = predict_together(model, dataset.take, len(dataset), batch_size)
+        return np.concatenate(list(together)).astype(np.float64)
+    every = np.arange(len(dataset))
+    taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
+    return np.concatenate(list(predict_batches(model, taken))).astype(np.float64)
+
+
+def _array(variable: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable)

@@ -1,0 +1,91 @@
+"""SMOTE against imbalanced-learn's own."""
+
+import numpy as np
+import pytest
+from imblearn.over_sampling import SMOTE
+from sklearn.neighbors import NearestNeighbors
+
+from leaf.balance import interpolate, plan_images
+from leaf.balance.smote import PixelNeighbors
+
+CLASSES = ["healthy", "unhealthy"]
+
+
+@pytest.fixture
+def images():
+    """60 and 25 images of 8×8, any whole values."""
+    return np.random.default_rng(0).integers(0, 256, (85, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture
+def labels():
+    return np.repeat([0, 1], [60, 25])
+
+
+def make(images, labels, seed=42):
+    plan = plan_images(images, np.arange(len(images)), labels, "smote", CLASSES, 5, seed)
+    made = np.empty((len(plan), *images.shape[1:]), images.dtype)
+    interpolate(images, plan, made)
+    return plan, made
+
+
+def plain(images, labels, seed=42):
+    """What imbalanced-learn makes of the same images as floats."""
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    return SMOTE(random_state=seed).fit_resample(flat, labels)[0][len(images) :].reshape(-1, *images.shape[1:])
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+def test_the_same_seed_makes_imbalanced_learns_images_within_rounding(images, labels, seed):
+    np.testing.assert_allclose(make(images, labels, seed)[1], plain(images, labels, seed), atol=0.5001)
+
+
+def test_float_images_equal_imbalanced_learns_exactly(images, labels):
+    images = images + np.random.default_rng(1).random(images.shape, np.float32) / 2
+    np.testing.assert_array_equal(make(images, labels)[1], plain(images, labels))
+
+
+def test_each_image_lies_between_its_parent_and_neighbour_as_its_row_says(images, labels):
+    plan, made = make(images, labels)
+    parent, neighbour = (images[plan[name]].astype(float) for name in ("parent", "neighbour"))
+    between = parent + plan["weight"].to_numpy()[:, None, None, None] * (neighbour - parent)
+    np.testing.assert_allclose(made, between, atol=0.5001)
+
+
+def test_uint8_does_not_wrap_round():
+    """The difference of a dark and a bright image is negative: in uint8 arithmetic it would come out bright."""
+    images = np.full((20, 4, 4, 3), 250, np.uint8)
+    images[12:] = np.arange(8, dtype=np.uint8)[:, None, None, None]
+    assert make(images, np.repeat([0, 1], [12, 8]))[1].max() <= 7
+
+
+def test_pixel_neighbours_are_scikit_learns(images):
+    flat = images.reshape(len(images), -1)
+    distances, rows = PixelNeighbors(6).fit(flat).kneighbors()
+    theirs, their_rows = NearestNeighbors(n_neighbors=6).fit(flat.astype(float)).kneighbors(flat.astype(float))
+    np.testing.assert_array_equal(rows, their_rows)
+    np.testing.assert_allclose(distances, theirs, atol=1e-6)
+
+
+def test_distances_of_uint8_images_are_exact():
+    """Black against white, the largest distance there is: its square is beyond float32's whole numbers."""
+    flat = np.zeros((3, 5000), np.uint8)
+    flat[1:] = 255
+    flat[2, 0] = 254
+    distances, _ = PixelNeighbors(3).fit(flat).kneighbors()
+    np.testing.assert_array_equal(np.square(distances[0]).round(), [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
+
+
+def test_an_image_is_first_in_its_own_list_beside_exact_copies():
+    flat = np.zeros((4, 12), np.uint8)
+    rows = PixelNeighbors(2).fit(flat).kneighbors(return_distance=False)
+    assert rows[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_beyond_the_exact_limit_nearly_all_neighbours_are_found():
+    random = np.random.default_rng(0)
+    smooth = random.normal(0, 40, (400, 40)) @ random.normal(0, 1, (40, 1200)) / 6 + 128
+    flat = smooth.clip(0, 255).astype(np.uint8)
+    exact, near = (PixelNeighbors(6, limit).fit(flat).kneighbors(return_distance=False) for limit in (400, 50))
+    found = [len(set(a) & set(b)) / 6 for a, b in zip(exact, near, strict=True)]
+    assert np.mean(found) > 0.95

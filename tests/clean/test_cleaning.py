@@ -1,0 +1,211 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.errors import LeafError
+from leaf.params import Params
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def leaves(pictures: Make) -> np.ndarray:
+    """Twelve distinct pictures, then nine more copies of the third and one more of the first."""
+    images = pictures(np.random.default_rng(7), 12)
+    return np.concatenate([images, images[[2] * 9 + [0]]])
+
+
+@pytest.fixture
+def run(index: Make, no_rulings: pd.DataFrame) -> Callable[..., Cleaned]:
+    """Clean images with default settings save those named; crops of one photograph have tests of their own."""
+
+    def run(
+        images: np.ndarray, references: Any = "auto", labels: Any = None, group: Any = None, **named: Any
+    ) -> Cleaned:
+        return clean(
+            images,
+            index(images, labels, group),
+            references,
+            no_rulings,
+            replace(Settings.from_params(Params(same_photo=False)), **named),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_picture_that_stands_often_leaves_with_all_its_copies(dtype: type, leaves: np.ndarray, run: Make) -> None:
+    cleaned = run(leaves.astype(dtype))
+    out = cleaned.decisions.query("reason == 'outlier'")
+    assert out["image"].tolist() == [2, *range(12, 21)]
+    assert set(out["reference"]) == {"2"}
+    assert (out["distance"] == 0).all()
+    assert cleaned.metrics["outliers"] == 10
+    assert cleaned.metrics["duplicates"] == 1
+
+
+def test_copies_re_saved_as_jpeg_count_as_copies_of_the_outlier(leaves: np.ndarray, run: Make) -> None:
+    for place in range(14, 21):
+        how = [cv2.IMWRITE_JPEG_QUALITY, 96 - place, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+        encoded = cv2.imencode(".jpg", leaves[place], how)[1]
+        leaves[place] = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert run(leaves).decisions.query("reason == 'outlier'")["image"].tolist() == [2, *range(12, 21)]
+
+
+def test_a_reference_by_number_finds_the_copies_and_one_of_another_picture_warns(leaves: np.ndarray, run: Make) -> None:
+    cleaned = run(leaves, [13, 5])
+    assert cleaned.metrics["outliers"] == 10
+    assert len(cleaned.warnings) == 1
+    assert "references: 5: no clear jump" in cleaned.warnings[0]
+
+
+def test_a_reference_picture_that_is_no_image_of_the_set_finds_its_copies(leaves: np.ndarray, run: Make) -> None:
+    cleaned = run(leaves, [("cartoon.png", leaves[2].copy())])
+    assert set(cleaned.decisions.query("reason == 'outlier'")["reference"]) == {"cartoon.png"}
+    assert cleaned.metrics["outliers"] == 10
+
+
+def test_without_references_no_image_is_an_outlier(leaves: np.ndarray, run: Make) -> None:
+    assert run(leaves, []).metrics["outliers"] == 0
+
+
+def test_a_number_beyond_the_images_is_refused(leaves: np.ndarray, run: Make) -> None:
+    with pytest.raises(LeafError, match="references: there is no image 22; valid: 0 to 21"):
+        run(leaves, [22])
+
+
+def test_the_ranking_holds_every_image_in_order_of_distance(leaves: np.ndarray, run: Make) -> None:
+    ranking = run(leaves).distances
+    assert sorted(ranking["image"]) == list(range(22))
+    assert ranking["distance"].is_monotonic_increasing
+    assert ranking["outlier"].tolist() == [1] * 10 + [0] * 12
+
+
+def test_copies_and_the_users_groups_share_a_group(leaves: np.ndarray, run: Make) -> None:
+    names = [""] * 22
+    names[0] = names[7] = "plant 3"
+    group = run(leaves, group=names).decisions["group"]
+    assert group[0] == group[7] == group[21] == 0
+    assert group[8] == 8
+
+
+def test_the_users_groups_make_no_image_a_copy(leaves: np.ndarray, run: Make) -> None:
+    assert run(leaves, group=["one"] * 22).metrics["kept"] == 11
+
+
+def test_a_near_copy_is_removed_and_its_pair_is_listed(leaves: np.ndarray, run: Make) -> None:
+    leaves[5] = np.clip(leaves[4].astype(int) + 3, 0, 255)
+    cleaned = run(leaves)
+    assert cleaned.metrics["near_duplicates"] == 1
+    row = cleaned.decisions.loc[5]
+    assert (row["reason"], row["copy_of"]) == ("near_duplicate", 4)
+    pair = cleaned.pairs.query("kind == 'near'").iloc[0]
+    assert (pair["image"], pair["other"]) == (4, 5)
+    assert pair["mse"] == ((leaves[4].astype(float) - leaves[5]) ** 2).mean()
+
+
+def test_a_turned_copy_is_removed_only_on_request(leaves: np.ndarray, run: Make) -> None:
+    leaves[5] = np.rot90(leaves[4])
+    assert run(leaves).metrics["near_duplicates"] == 0
+    cleaned = run(leaves, near_turns=True)
+    assert cleaned.metrics["near_duplicates"] == 1
+    assert cleaned.pairs.query("kind == 'turned'")["transform"].tolist() == ["turn_90"]
+
+
+def test_a_conflict_is_counted_and_said(leaves: np.ndarray, run: Make) -> None:
+    labels = np.zeros(22, int)
+    labels[21] = 1
+    cleaned = run(leaves, labels=labels)
+    assert cleaned.metrics["conflicts"] == 1
+    assert "conflicts: 1 sets of copies bear different labels" in cleaned.warnings[0]
+
+
+def test_counts_name_the_classes(leaves: np.ndarray, run: Make) -> None:
+    metrics = run(leaves, labels=np.arange(22) % 2, classes=("good", "bad")).metrics
+    assert sum(metrics["kept_classes"].values()) == metrics["kept"] == 11
+    assert sum(metrics["after_outliers_classes"].values()) == metrics["after_outliers"] == 12
+
+
+def test_a_class_that_somebody_multiplied_is_kept_once_each_and_named(pictures: Make, run: Make) -> None:
+    images = pictures(np.random.default_rng(3), 90)
+    copied = np.concatenate([images[:50], np.repeat(images[50:], 10, axis=0)])
+    labels = (np.arange(len(copied)) >= 50).astype(int)
+    cleaned = run(copied, labels=labels, classes=["common", "rare"])
+    assert cleaned.metrics["outliers"] == 0
+    assert cleaned.metrics["kept_classes"] == {"common": 50, "rare": 40}
+    assert any("40 pictures of rare stand 8 times or more" in line for line in cleaned.warnings)
+    assert any("class rare loses 360 of its 400 images as duplicate" in line for line in cleaned.warnings)
+
+
+def test_a_class_that_loses_few_images_is_not_named(leaves: np.ndarray, run: Make) -> None:
+    assert not any("class " in line for line in run(leaves).warnings)
+
+
+@pytest.mark.parametrize(("labels", "kept"), [([0, 2, 2], 2), ([0, 1, 2], None), ([2, 2, 0], 2)])
+def test_a_majority_of_copies_settles_any_of_three_labels(
+    pictures: Make, run: Make, labels: list[int], kept: int | None
+) -> None:
+    images = pictures(np.random.default_rng(5), 1)[[0, 0, 0]]
+    cleaned = run(images, labels=np.array(labels), classes=["a", "b", "c"], conflicts="majority")
+    assert cleaned.decisions.query("kept == 1")["label"].tolist() == ([] if kept is None else [kept])
+
+
+def test_one_image_alone_is_kept(leaves: np.ndarray, run: Make) -> None:
+    assert run(leaves[:1]).metrics["kept"] == 1
+
+
+@given(seed=st.integers(0, 2**32 - 1), duplicates=st.sampled_from(["remove", "keep"]))
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
+def test_rows_in_any_order_give_the_same_counts_and_groups(
+    seed: int, duplicates: Any, pictures: Make, index: Make, no_rulings: pd.DataFrame
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = pictures(rng, 10, 16)
+    images = np.concatenate([images, images[rng.integers(0, 4, 14)]])
+    images = np.clip(images + rng.integers(0, 3, (24, 1, 1, 1)) * 4, 0, 255).astype(np.uint8)
+    order = rng.permutation(24)
+    chosen = Settings.from_params(Params(outlier_copies=5, duplicates=duplicates, same_photo=False))
+    plain = clean(images, index(images), "auto", no_rulings, chosen)
+    moved = clean(images[order], index(images[order]), "auto", no_rulings, chosen)
+    assert plain.metrics == moved.metrics
+    same = plain.decisions["group"].to_numpy()[order]
+    other = moved.decisions["group"].to_numpy()
+    np.testing.assert_array_equal(same[:, None] == same, other[:, None] == other)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
+def test_every_image_has_one_row_and_the_counts_add_up(
+    seed: int, pictures: Make, index: Make, no_rulings: pd.DataFrame
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = pictures(rng, 6, 16)[rng.integers(0, 6, 20)]
+    images = np.clip(images + rng.integers(0, 9, (20, 1, 1, 1)), 0, 255).astype(np.uint8)
+    labels = rng.integers(0, 2, 20)
+    chosen = Settings.from_params(Params(outlier_copies=4, conflicts="drop", same_photo=False))
+    cleaned = clean(images, index(images, labels), "auto", no_rulings, chosen)
+    counts = cleaned.metrics
+    dropped = (cleaned.decisions["reason"] == "conflict").sum()
+    assert cleaned.decisions["image"].tolist() == list(range(20))
+    assert counts["outliers"] + counts["duplicates"] + counts["near_duplicates"] + dropped + counts["kept"] == 20
+
+
+def test_pictures_whose_hash_is_equal_by_chance_or_by_intent_are_no_copies(
+    index: Make, no_rulings: pd.DataFrame
+) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    images[4] = images[0]
+    table = index(images)
+    table["hash"] = "one for all"
+    cleaned = clean(images, table, "auto", no_rulings, Settings.from_params(Params(same_photo=False)))
+    assert cleaned.decisions["reason"].tolist() == ["", "", "", "", "duplicate"]

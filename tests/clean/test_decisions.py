@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leaf.clean.decisions import Decisions, Rulings, decide
+
+NONE = Rulings(frozenset(), frozenset(), {})
+
+
+def decisions(
+    pictures: str,
+    copies: list[int],
+    labels: list[int] | None = None,
+    outlier: tuple[int, ...] = (),
+    ruled: Rulings = NONE,
+    **policies: str,
+) -> Decisions:
+    """Decide on images whose hashes are the letters of `pictures`."""
+    count = len(pictures)
+    mask = np.zeros(count, bool)
+    mask[list(outlier)] = True
+    hashes = np.array(list(pictures), object)
+    return decide(np.array(labels or [0] * count), hashes, np.array(copies), mask, ruled, **policies)  # type: ignore[arg-type]
+
+
+def test_the_first_of_a_set_of_copies_stays_and_the_others_name_it() -> None:
+    made = decisions("abac", [0, 1, 0, 1])
+    assert made.kept.tolist() == [True, True, False, False]
+    assert made.reason.tolist() == ["", "", "duplicate", "near_duplicate"]
+    assert made.copy_of.tolist() == [-1, -1, 0, 1]
+
+
+def test_an_exact_copy_of_a_near_copy_is_a_duplicate_and_names_the_kept_image() -> None:
+    made = decisions("abb", [0, 0, 0])
+    assert made.reason.tolist() == ["", "near_duplicate", "duplicate"]
+    assert made.copy_of.tolist() == [-1, 0, 0]
+
+
+def test_of_a_chain_of_near_copies_the_first_alone_stays() -> None:
+    assert decisions("abc", [0, 0, 0]).kept.tolist() == [True, False, False]
+
+
+def test_all_copies_of_an_outlier_leave_the_first_too() -> None:
+    made = decisions("aab", [0, 0, 2], outlier=(0, 1))
+    assert made.reason.tolist() == ["outlier", "outlier", ""]
+
+
+def test_duplicates_stay_when_they_are_kept_but_outliers_leave() -> None:
+    assert decisions("aabb", [0, 0, 2, 2], outlier=(2, 3), duplicates="keep").kept.tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_copies_with_different_labels_are_counted_and_by_report_the_first_stays() -> None:
+    made = decisions("aab", [0, 0, 2], [0, 1, 0])
+    assert (made.conflicts, made.kept.tolist(), made.label.tolist()) == (1, [True, False, True], [0, 1, 0])
+
+
+def test_copies_with_different_labels_are_dropped_on_request() -> None:
+    made = decisions("aab", [0, 0, 2], [0, 1, 0], conflicts="drop")
+    assert made.reason.tolist() == ["conflict", "conflict", ""]
+
+
+def test_a_majority_settles_the_label_of_the_kept_copy() -> None:
+    made = decisions("aaa", [0, 0, 0], [0, 1, 1], conflicts="majority")
+    assert (made.label[0], made.reason[0], made.kept.tolist()) == (1, "relabelled", [True, False, False])
+
+
+def test_a_tie_is_no_majority_and_is_dropped() -> None:
+    assert decisions("aa", [0, 0], [0, 1], conflicts="majority").reason.tolist() == ["conflict", "conflict"]
+
+
+def test_outliers_with_different_labels_are_no_conflict() -> None:
+    assert decisions("aab", [0, 0, 2], [0, 1, 0], outlier=(0, 1)).conflicts == 0
+
+
+def test_a_picture_kept_by_ruling_stays_once_though_it_is_an_outlier() -> None:
+    made = decisions("aab", [0, 0, 2], outlier=(0, 1), ruled=Rulings(frozenset("a"), frozenset(), {}))
+    assert made.reason.tolist() == ["override", "duplicate", ""]
+
+
+def test_a_picture_kept_by_ruling_stays_beside_its_near_copy() -> None:
+    made = decisions("ab", [0, 0], ruled=Rulings(frozenset("b"), frozenset(), {}))
+    assert made.kept.tolist() == [True, True]
+
+
+def test_a_picture_kept_by_ruling_stays_in_a_conflict_that_is_dropped() -> None:
+    made = decisions("ab", [0, 0], [0, 1], ruled=Rulings(frozenset("b"), frozenset(), {}), conflicts="drop")
+    assert made.reason.tolist() == ["conflict", "override"]
+
+
+def test_a_picture_dropped_by_ruling_leaves_with_all_its_exact_copies() -> None:
+    made = decisions("aab", [0, 0, 0], ruled=Rulings(frozenset(), frozenset("a"), {}))
+    assert made.reason.tolist() == ["override", "override", ""]
+
+
+def test_a_relabelled_picture_settles_the_label_of_its_copies() -> None:
+    made = decisions("ab", [0, 0], [0, 1], ruled=Rulings(frozenset(), frozenset(), {"b": 1}), conflicts="drop")
+    assert (made.label.tolist(), made.kept.tolist(), made.conflicts) == ([1, 1], [True, False], 0)
+    assert made.reason[0] == "relabelled"
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], Rulings, dict[str, str]]:
+    count = draw(st.integers(1, 14))
+    pictures = "".join(draw(st.lists(st.sampled_from("abcdefg"), min_size=count, max_size=count)))
+    # Sets of copies are unions of pictures: near copies join two of them.
+    near = {letter: draw(st.sampled_from("ABC")) for letter in "abcdefg"}
+    sets = [near[letter] for letter in pictures]
+    labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
+    outlier = tuple(i for i in range(count) if draw(st.integers(0, 4)) == 0)
+    keep, drop, relabel = (set(draw(st.lists(st.sampled_from("abcdefg"), max_size=2))) for _ in range(3))
+    ruled = Rulings(frozenset(keep), frozenset(drop - keep), {letter: draw(st.integers(0, 1)) for letter in relabel})
+    policies = {
+        "duplicates": draw(st.sampled_from(["remove", "keep"])),
+        "conflicts": draw(st.sampled_from(["report", "drop", "majority"])),
+    }
+    return pictures, [sets.index(name) for name in sets], labels, outlier, ruled, policies
+
+
+@given(cases())
+@settings(max_examples=150, deadline=None)
+def test_no_image_is_lost_or_counted_twice_and_every_removed_copy_names_a_kept_one(case: tuple) -> None:
+    pictures, copies, labels, outlier, ruled, policies = case
+    made = decisions(pictures, copies, labels, outlier, ruled, **policies)
+    gone = ("outlier", "duplicate", "near_duplicate", "conflict", "override")
+    for image in range(len(pictures)):
+        if made.kept[image]:
+            assert made.reason[image] in ("", "relabelled", "override")
+        else:
+            assert made.reason[image] in gone
+        named = made.copy_of[image]
+        assert (named >= 0) == (made.reason[image] in ("duplicate", "near_duplicate"))
+        if named >= 0:
+            assert made.kept[named]
+            assert copies[named] == copies[image]
+        if pictures[image] in ruled.drop:
+            assert not made.kept[image]
+    for picture in ruled.keep & set(pictures):
+        assert any(made.kept[i] for i in range(len(pictures)) if pictures[i] == picture)
+
+
+@pytest.mark.parametrize("policy", ["report", "majority"])
+def test_the_number_of_kept_images_does_not_hang_on_their_order(policy: str) -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        pictures, sets = rng.choice(list("abcdef"), 12), {letter: rng.choice(list("XYZ")) for letter in "abcdef"}
+        labels = np.array([sets[p] == "X" for p in pictures]).astype(int)
+        totals = set()
+        for order in (np.arange(12), rng.permutation(12)):
+            names = [sets[p] for p in pictures[order]]
+            made = decisions(
+                "".join(pictures[order]), [names.index(n) for n in names], labels[order].tolist(), conflicts=policy
+            )
+            totals.add((int(made.kept.sum()), int((made.reason == "duplicate").sum())))
+        assert len(totals) == 1

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from leaf.clean import near_duplicates as distances
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_distances_equal_the_mean_squared_error_in_plain_numpy(dtype: type) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (6, 17, 17, 3)).astype(dtype)
+    pairs = np.array([[0, 1], [2, 5], [3, 3]])
+    plain = images.astype(np.float64)
+    expected = ((plain[pairs[:, 0]] - plain[pairs[:, 1]]) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(distances.of_pairs(images, pairs), expected, rtol=1e-12)
+    expected = ((plain - plain[4]) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(distances.to_reference(images, np.arange(6), images[4]), expected, rtol=1e-12)
+
+
+def test_the_distance_between_black_and_white_of_a_large_image_does_not_overflow() -> None:
+    images = np.zeros((2, 512, 512, 3), np.uint8)
+    images[1] = 255
+    assert distances.of_pairs(images, np.array([[0, 1]])).tolist() == [65025]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(("within", "further"), [(0, 1), (400, 5), (3000, 0), (70000, 3)])
+def test_the_wanted_distances_are_those_to_the_reference_and_no_nearer_one_is_left_out(
+    dtype: type, within: float, further: int
+) -> None:
+    random = np.random.default_rng(4)
+    images = random.integers(0, 256, (1, 24, 24, 3)) + random.normal(0, np.linspace(0, 120, 400)[:, None, None, None])
+    images = np.clip(images + random.normal(0, 10, (400, 24, 24, 3)), 0, 255).astype(dtype)
+    rows = np.arange(0, 400, 2)
+    references = [images[0], images[7], 255 - images[3]]
+    small = distances.block_means(images, rows)
+    found = list(distances.to_references(images, rows, small, references, within, further))
+    assert len(found) == len(references)
+    for given, reference in zip(found, references, strict=True):
+        expected = distances.to_reference(images, rows, reference)
+        known = np.isfinite(given)
+        np.testing.assert_array_equal(given[known], expected[known])
+        assert known.sum() >= min(len(rows), (expected <= within).sum() + further)
+        assert expected[~known].min(initial=np.inf) >= given[known].max(initial=0)
+    assert np.isinf(found[0]).any() or within == 70000

@@ -1,0 +1,100 @@
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leaf.clean import near_duplicates as distances
+from leaf.errors import LeafError
+
+
+def join(images: np.ndarray, threshold: float, turns: bool = False) -> distances.Pairs:
+    rows = np.arange(len(images))
+    return distances.near_pairs(images, rows, distances.block_means(images, rows), threshold, turns)
+
+
+def brute_force(images: np.ndarray, threshold: float, names: tuple[str, ...]) -> set[tuple[int, int]]:
+    plain = images.astype(np.float64)
+    return {
+        (i, j)
+        for i in range(len(images))
+        for j in range(i + 1, len(images))
+        if any(((distances.transformed(plain[i], name) - plain[j]) ** 2).mean() < threshold for name in names)
+    }
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([5, 16, 19]),
+    threshold=st.sampled_from([1, 60, 150, 900, 8000]),
+    dtype=st.sampled_from([np.uint8, np.float32]),
+    turns=st.booleans(),
+    blocks=st.sampled_from([(256, 2048), (3, 4), (7, 2)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_near_join_equals_brute_force(
+    seed: int, size: int, threshold: float, dtype: type, turns: bool, blocks: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (12, size, size, 3))
+    source = rng.integers(0, 12, 8)
+    noise = rng.normal(0, rng.uniform(0, 2 * np.sqrt(threshold), (8, 1, 1, 1)), (8, size, size, 3))
+    turned = np.stack([distances.transformed(images[i], str(rng.choice(distances.SYMMETRIES))) for i in source])
+    images = np.concatenate([images, np.clip(turned + noise, 0, 255)]).astype(dtype)
+    with patch.multiple(distances, _ROWS=blocks[0], _COLUMNS=blocks[1]):
+        found = join(images, threshold, turns)
+    names = distances.SYMMETRIES if turns else distances.SYMMETRIES[:1]
+    assert set(map(tuple, found.rows.tolist())) == brute_force(images, threshold, names)
+    assert len(found.rows) == len({tuple(pair) for pair in found.rows.tolist()})
+
+
+def test_the_threshold_itself_is_not_below_the_threshold() -> None:
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    images[1] = 10
+    assert len(join(images, 100).rows) == 0
+    assert join(images, 100.001).mse.tolist() == [100]
+
+
+def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the_threshold() -> None:
+    greys = np.random.default_rng(0).permutation(np.arange(0, 252, 12))
+    images = np.zeros((len(greys), 16, 16, 3), np.uint8) + greys[:, None, None, None].astype(np.uint8)
+    with patch.multiple(distances, _ROWS=4, _COLUMNS=4):
+        found = join(images, 12**2 + 0.1)
+    assert sorted(abs(greys[found.rows[:, 0]] - greys[found.rows[:, 1]])) == [12] * (len(greys) - 1)
+
+
+def test_a_threshold_of_0_finds_nothing() -> None:
+    assert len(join(np.zeros((3, 16, 16, 3), np.uint8), 0).rows) == 0
+
+
+@pytest.mark.parametrize("symmetry", distances.SYMMETRIES[1:])
+def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Callable[..., np.ndarray]) -> None:
+    images = pictures(np.random.default_rng(5), 6)
+    turned = np.ascontiguousarray(distances.transformed(images[2], symmetry))
+    images = np.concatenate([images, turned[None]])
+    found = join(images, 150, turns=True)
+    assert (found.rows.tolist(), found.transform.tolist()) == ([[2, 6]], [symmetry])
+    assert len(join(images, 150).rows) == 0
+
+
+def test_a_set_with_too_many_near_pairs_is_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "MOST_PAIRS", 1000)
+    images = np.random.default_rng(0).integers(100, 104, (100, 16, 16, 3)).astype(np.uint8)
+    with pytest.raises(LeafError, match="near_mse: about 4950 pairs"):
+        join(images, 150)
+
+
+@pytest.mark.realdata
+def test_a_jpeg_at_quality_75_is_found_and_no_pair_of_different_photographs(shared: Path) -> None:
+    with np.load(f"{shared}/leaves_1041.npz", allow_pickle=False) as file:
+        images = np.unique(file["data"][:400].astype(np.uint8), axis=0)
+    saved = np.stack([cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, 75])[1], 1) for x in images])
+    found = join(np.concatenate([images, saved]), 150)
+    distance = ((images.astype(float) - saved) ** 2).mean(axis=(1, 2, 3))
+    expected = {(i, i + len(images)) for i in np.flatnonzero(distance < 150)}
+    assert set(map(tuple, found.rows.tolist())) == expected
+    assert len(expected) > 0.97 * len(images)

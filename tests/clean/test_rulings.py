@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from leaf.clean import decisions
+from leaf.errors import LeafError
+
+CLASSES = ("healthy", "unhealthy")
+INDEX = pd.DataFrame(
+    {
+        "source": ["healthy/1.jpg", "healthy/2.jpg", "sick/3.jpg", "sick/copy of 3.jpg"],
+        "file_hash": ["f1", "f2", "f3", "f4"],
+        "hash": ["aa", "bb", "cc", "cc"],
+    }
+)
+
+
+def read(*rows: tuple[str, ...]) -> decisions.Rulings:
+    """Rows of hash, ruling, label and, where they have it, other."""
+    cells = [(*row[:3], "A. Person", "looked", *row[3:]) for row in rows]
+    columns = [*decisions.COLUMNS, "other"]
+    table = pd.DataFrame(cells, columns=columns[: max(map(len, cells))])
+    return decisions.read_rulings(table, INDEX, CLASSES)
+
+
+def test_each_ruling_is_read_with_the_class_as_a_number() -> None:
+    ruled = read(("aa", "keep", ""), ("BB ", " drop", ""), ("cc", "relabel", "unhealthy"), ("aa", "relabel", "healthy"))
+    assert ruled == decisions.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0}, applied=4)
+
+
+def test_a_picture_is_named_by_its_file_its_source_or_its_pixels() -> None:
+    ruled = read(("F1", "keep", ""), ("healthy/2.jpg", "drop", ""), ("sick/copy of 3.jpg", "apart", "", "aa"))
+    assert ruled == decisions.Rulings(
+        frozenset({"aa"}), frozenset({"bb"}), {}, apart=frozenset({("aa", "cc")}), applied=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("dd", "drop", ""), "no image has the file_hash, the source or the hash 'dd'"),
+        (("aa", "apart", "", "plant 7"), "no image has the file_hash, the source or the hash 'plant 7'"),
+        (("aa", "group", "", "f" * 32), "no image has the file_hash, the source or the hash 'ffff"),
+        (("aa", "relabel", "sick"), "no class is called 'sick'; the classes are healthy, unhealthy"),
+    ],
+)
+def test_a_ruling_without_its_image_or_class_is_passed_over_and_said(row: tuple[str, ...], message: str) -> None:
+    ruled = read(("bb", "keep", ""), row)
+    assert (ruled.applied, len(ruled.missed)) == (1, 1)
+    assert ruled.missed[0].startswith(f"data/overrides.csv: line 3: {message}")
+    assert replace(ruled, applied=0, missed=()) == decisions.Rulings(frozenset({"bb"}), frozenset(), {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("aa", "remove", "")], "unknown ruling 'remove'; valid: keep, drop, relabel, group, apart"),
+        ([("aa", "relabel", "")], "relabel with the label ''; valid: a label for relabel"),
+        ([("aa", "drop", "healthy")], "drop with the label 'healthy'"),
+        ([("aa", "keep", ""), ("aa", "drop", "")], "second ruling on aa, keep before"),
+        ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "second relabel of aa"),
+        ([("aa", "group", "", "")], "group with the other picture ''"),
+        ([("aa", "apart", "", "AA")], "apart of aa with itself"),
+        ([("aa", "drop", "", "bb")], "drop with the other picture 'bb'"),
+        ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair that was ruled group before"),
+    ],
+)
+def test_a_ruling_that_cannot_hold_is_one_line(rows: list[tuple[str, str, str]], message: str) -> None:
+    with pytest.raises(LeafError, match=r"^data/overrides\.csv: line ") as caught:
+        read(*rows)
+    assert message in str(caught.value)
+
+
+def test_a_pair_is_the_same_in_either_order_and_a_group_may_have_a_name() -> None:
+    ruled = read(
+        ("bb", "group", "", "AA"), ("aa", "group", "", "bb"), ("cc", "apart", "", "aa"), ("cc", "group", "", "P 7")
+    )
+    assert ruled.group == {("aa", "bb"), ("cc", "P 7")}
+    assert ruled.apart == {("aa", "cc")}
+
+
+def test_two_people_may_say_the_same() -> None:
+    rows = [("aa", "drop", ""), ("bb", "relabel", "healthy"), ("bb", "group", "", "cc")]
+    assert replace(read(*rows, *rows), applied=3) == read(*rows)

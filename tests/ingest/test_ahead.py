@@ -1,0 +1,41 @@
+"""Work ahead of whoever takes the results."""
+
+import threading
+
+import pytest
+
+from leaf.ingest import source
+from leaf.ingest.source import in_order
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 127, 128, 129, 300])
+def test_results_come_in_the_order_of_the_items(count):
+    items = list(range(count))
+    assert list(in_order(lambda part: [2 * item for item in part], items, 3)) == [(k, 2 * k) for k in items]
+
+
+def test_no_more_than_so_many_are_done_before_they_are_taken():
+    done, lock = [], threading.Lock()
+
+    def work(part):
+        with lock:
+            done.extend(part)
+        return part
+
+    for place, _ in in_order(work, range(1000), 2):
+        with lock:
+            assert len(done) <= place + source.AHEAD + 16
+
+
+def test_an_error_in_the_work_ends_it():
+    begun = []
+
+    def work(part):
+        begun.append(part[0])
+        if part[0] == 32:
+            raise ValueError("broken")
+        return part
+
+    with pytest.raises(ValueError, match="broken"):
+        list(in_order(work, range(100_000), 2))
+    assert len(begun) < 30

@@ -1,0 +1,75 @@
+"""Which class a name belongs to: as found, by a list, by patterns."""
+
+import pytest
+
+from leaf.errors import LeafError
+from leaf.ingest.layout import resolve
+
+PLANTS = ["Apple___scab", "Apple___healthy", "Bean___Healthy", "Background", "Bean___rust"]
+TWO = {"healthy": ["*healthy"], "unhealthy": ["*"]}
+
+
+def classes(found, wanted="auto", ignore=()):
+    names, labels = resolve(found, [f"{name}/1.jpg" for name in found], wanted, ignore, "d")
+    return names, labels.tolist()
+
+
+def refusal(*arguments):
+    with pytest.raises(LeafError) as caught:
+        classes(*arguments)
+    return caught.value
+
+
+def test_auto_sorts_the_names_with_healthy_ones_first():
+    names, labels = classes(PLANTS)
+    assert names == ["Apple___healthy", "Bean___Healthy", "Apple___scab", "Background", "Bean___rust"]
+    assert [names[label] for label in labels] == PLANTS
+
+
+def test_unhealthy_is_not_healthy():
+    assert classes(["Unhealthy", "a"])[0] == ["Unhealthy", "a"]
+    assert classes(["a_unhealthy", "a_healthy"])[0] == ["a_healthy", "a_unhealthy"]
+
+
+def test_numbers_are_sorted_by_their_value():
+    assert classes(["10", "9", "2"])[0] == ["2", "9", "10"]
+
+
+def test_a_mapping_takes_the_first_match_without_regard_to_case():
+    assert classes(PLANTS, TWO) == (["healthy", "unhealthy"], [1, 0, 0, 1, 1])
+
+
+def test_ignored_classes_bear_no_label():
+    assert classes([*PLANTS, "Background"], TWO, ["back*"])[1] == [1, 0, 0, -1, 1, -1]
+
+
+def test_a_list_gives_names_and_order():
+    assert classes(["a", "b", "a"], ["b", "a"]) == (["b", "a"], [1, 0, 1])
+
+
+def test_whole_numbers_are_labels_of_a_list_and_names_of_their_own():
+    assert classes([1, 0, 2], ["x", "y", "z"])[1] == [1, 0, 2]
+    assert classes([1, 0, 10])[0] == ["0", "1", "10"]
+
+
+def test_other_names_are_refused_with_settings_that_take_them():
+    error = refusal(PLANTS, ["healthy", "unhealthy"])
+    assert "'Apple___scab' (1 images, first Apple___scab/1.jpg)" in str(error)
+    assert error.proposals == [{"classes": "auto"}, {"classes": TWO}]
+
+
+def test_the_two_classes_are_not_proposed_where_no_name_or_an_unhealthy_one_ends_so():
+    assert refusal(["a", "b", "c"], ["x", "y"]).proposals == [{"classes": "auto"}]
+    assert refusal(["a_healthy", "a_unhealthy", "c"], ["x", "y"]).proposals == [{"classes": "auto"}]
+
+
+def test_a_name_that_no_pattern_matches_is_refused():
+    assert "'b' (1 images, first b/1.jpg): no class" in str(refusal(["a", "b"], {"one": ["a"], "two": ["c"]}))
+
+
+def test_a_class_without_an_image_is_named():
+    assert "no image of the class c" in str(refusal(["a", "b"], ["a", "b", "c"]))
+
+
+def test_one_class_alone_is_refused():
+    assert "all images are of one class, 'a'" in str(refusal(["a", "a"]))

@@ -1,0 +1,44 @@
+"""Embedded profiles."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from leaf.ingest.sandbox import read_image
+from tests.ingest.kinds_of_images import display_p3, saved, srgb
+
+RNG = np.random.default_rng(0)
+PIXELS = np.asarray(
+    Image.fromarray(RNG.integers(40, 216, (6, 6, 3), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+)
+
+
+def mse(one, other):
+    return float(((one.astype(float) - other.astype(float)) ** 2).mean())
+
+
+def in_p3(image):
+    """The same colours, with the numbers that Display P3 has for them."""
+    to = ImageCms.ImageCmsProfile(io.BytesIO(display_p3()))
+    srgb = ImageCms.createProfile("sRGB")
+    return np.asarray(ImageCms.profileToProfile(Image.fromarray(image), srgb, to, outputMode="RGB"))
+
+
+def test_a_display_p3_photograph_and_its_srgb_twin_are_the_same():
+    twin = read_image(saved(PIXELS, "PNG"), 32).pixels
+    assert mse(read_image(saved(in_p3(PIXELS), "PNG"), 32).pixels, twin) > 30  # without its profile
+    assert mse(read_image(saved(in_p3(PIXELS), "PNG", icc_profile=display_p3()), 32).pixels, twin) < 1
+    assert mse(read_image(saved(in_p3(PIXELS), "JPEG", icc_profile=display_p3(), quality=98), 32).pixels, twin) < 4
+
+
+def test_an_image_that_says_srgb_keeps_its_pixels():
+    pixels = read_image(saved(PIXELS, "PNG", icc_profile=srgb()), 64).pixels
+    np.testing.assert_array_equal(pixels, PIXELS)
+
+
+def test_a_profile_that_is_broken_or_of_another_space_is_as_if_it_were_not_there():
+    grey = Image.fromarray(PIXELS).convert("L")
+    for image, profile in ((PIXELS, b"no profile"), (grey, display_p3()), (PIXELS, display_p3()[:200])):
+        plain = read_image(saved(image, "PNG"), 64).pixels
+        np.testing.assert_array_equal(read_image(saved(image, "PNG", icc_profile=profile), 64).pixels, plain)

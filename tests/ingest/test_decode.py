@@ -1,0 +1,177 @@
+"""One image file into square RGB pixels."""
+
+import contextlib
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.ingest import decode as decode_module
+from leaf.ingest.decode import UnreadableError, to_square
+
+
+def decode(path, size, fit="crop"):
+    return decode_module.decode(path.read_bytes(), size, fit).pixels
+
+
+@pytest.fixture
+def save(tmp_path):
+    def run(image, name="a.png", **options):
+        image.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return run
+
+
+def quarters(size=32):
+    """Red, green / blue, white quarters: shows every turn and mirror."""
+    pixels = np.zeros((size, size, 3), np.uint8)
+    half = size // 2
+    pixels[:half, :half, 0] = pixels[:half, half:, 1] = pixels[half:, :half, 2] = 255
+    pixels[half:, half:] = 255
+    return pixels
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.webp"])
+def test_lossless_formats_are_read_exactly(save, name):
+    pixels = quarters()
+    options = {"lossless": True} if name.endswith("webp") else {}
+    np.testing.assert_array_equal(decode(save(Image.fromarray(pixels), name, **options), 32), pixels)
+
+
+def test_jpeg_is_read_closely(save):
+    pixels = np.full((32, 32, 3), (40, 120, 60), np.uint8)
+    assert np.abs(decode(save(Image.fromarray(pixels), "a.jpg"), 32).astype(int) - pixels).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(save, orientation):
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that a camera so held has made
+    upright = Image.fromarray(quarters())
+    stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode(save(stored, "a.png", exif=exif), 32), quarters())
+
+
+def test_what_is_transparent_becomes_white(save):
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[:8] = (200, 0, 0, 255)
+    image = decode(save(Image.fromarray(pixels)), 16)
+    assert image[0, 0].tolist() == [200, 0, 0]
+    assert image[15, 0].tolist() == [255, 255, 255]
+
+
+def test_a_transparent_palette_becomes_white(save):
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([10, 20, 30])
+    assert (decode(save(image, transparency=0), 16) == 255).all()
+
+
+def test_a_palette_is_looked_up(save):
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([10, 20, 30])
+    assert decode(save(image), 16)[0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize(("mode", "value"), [("L", 77), ("1", 1), ("LA", (77, 255))])
+def test_grey_is_spread_to_three_channels(save, mode, value):
+    expected = 255 if mode == "1" else 77
+    assert (decode(save(Image.new(mode, (16, 16), value)), 16) == expected).all()
+
+
+def test_16_bit_grey_is_scaled_to_8(save):
+    values = np.full((16, 16), 257 * 100, np.uint16)
+    assert (decode(save(Image.fromarray(values)), 16) == 100).all()
+
+
+def test_a_float_tiff_of_0_to_1_is_scaled_to_8_bits(save):
+    values = np.full((16, 16), 0.4, np.float32)
+    assert (decode(save(Image.fromarray(values), "a.tif"), 16) == 102).all()
+
+
+def test_cmyk_is_converted(save):
+    red = decode(save(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "a.jpg"), 16)[0, 0].astype(int)
+    assert red[0] > 200
+    assert red[1] < 60
+
+
+def test_a_wide_image_is_cropped_to_its_middle(save):
+    pixels = np.zeros((16, 48, 3), np.uint8)
+    pixels[:, 16:32] = 200
+    assert (decode(save(Image.fromarray(pixels)), 16) == 200).all()
+
+
+def test_shrinking_averages_the_area():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[0, :2, :2] = [[[100] * 3, [200] * 3], [[0] * 3, [100] * 3]]
+    assert to_square(image, 2)[0, 0, 0].tolist() == [100, 100, 100]
+
+
+def test_shrinking_by_a_third_keeps_more_detail_than_the_mean_of_areas():
+    coarse = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image = cv2.resize(coarse, (128, 128), interpolation=cv2.INTER_CUBIC)
+    area = cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA)
+    assert area.std() < 0.99 * to_square(image[None], 96).std()
+
+
+def test_enlarging_stays_within_0_to_255():
+    edge = np.zeros((1, 8, 8, 3), np.float32)
+    edge[:, :, 4:] = 255
+    large = to_square(edge, 64)
+    assert large.min() == 0
+    assert large.max() == 255
+
+
+def test_a_large_jpeg_decoded_small_is_close_to_the_full_one(save):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    image = Image.fromarray(noise).resize((800, 800), Image.Resampling.BICUBIC)
+    path = save(image, "a.jpg", quality=95)
+    full = to_square(np.asarray(Image.open(path))[None], 96)[0].astype(float)
+    assert ((decode(path, 96) - full) ** 2).mean() < 4
+
+
+def test_an_image_of_too_many_pixels_is_refused_at_the_stated_limit(save, monkeypatch):
+    monkeypatch.setattr(decode_module, "PIXELS", 100)
+    with pytest.raises(UnreadableError, match="16×16, at most 100 pixels"):
+        decode(save(Image.new("RGB", (16, 16))), 16)
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_png_bomb_is_refused_unopened(tmp_path):
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    body = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + png_chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    with pytest.raises(UnreadableError, match="at most 89,478,485 pixels"):
+        decode(tmp_path / "bomb.png", 16)
+
+
+def test_a_tiff_bomb_is_refused_unopened(save):
+    path = save(Image.new("L", (16, 16)), "bomb.tif")
+    raw = path.read_bytes()
+    width = struct.pack("<HHI", 256, 4, 1)  # ImageWidth, one LONG
+    entry = raw.index(width) + len(width)
+    raw = raw[:entry] + struct.pack("<I", 2_000_000_000) + raw[entry + 4 :]
+    path.write_bytes(raw)
+    with pytest.raises(UnreadableError, match="pixels"):
+        decode(path, 16)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.bmp"])
+def test_a_damaged_file_gives_an_image_or_a_reason(save, name):
+    raw = save(Image.fromarray(quarters()), name).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        mutant = bytearray(raw[: rng.integers(1, len(raw) + 1)])
+        for place in rng.integers(0, len(mutant), 3):
+            mutant[place] = rng.integers(0, 256)
+        path = save(Image.new("RGB", (1, 1)), "m.png")
+        path.write_bytes(mutant)
+        with contextlib.suppress(UnreadableError):
+            assert decode(path, 16).shape == (16, 16, 3)

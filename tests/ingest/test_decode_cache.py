@@ -1,0 +1,96 @@
+"""A folder that grew is not decoded anew; content decides."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.ingest import folder as folder_module
+from leaf.ingest import ingest
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sizes of what is decoded, as it happens."""
+    count = []
+    read = folder_module.read_image
+    monkeypatch.setattr(folder_module, "read_image", lambda *asked: count.append(1) or read(*asked))
+    return count
+
+
+@pytest.fixture
+def again(folder, tmp_path, decoded):
+    """Ingest the folder; gives how many files were decoded, the index and the images."""
+
+    def run(size=16, aside=tmp_path / "aside"):
+        decoded.clear()
+        result = ingest(folder, tmp_path / "images.npy", ("healthy", "unhealthy"), size, aside=aside)
+        return len(decoded), result.index, np.load(tmp_path / "images.npy")
+
+    return run
+
+
+def test_only_what_is_new_is_decoded_and_the_result_is_the_same(again, folder):
+    assert again()[0] == 12
+    Image.new("RGB", (20, 20), "green").save(folder / "healthy" / "02b.png")
+    count, index, images = again()
+    fresh, fresh_index, fresh_images = again(aside=None)
+    assert (count, fresh) == (1, 13)
+    assert index.equals(fresh_index)
+    np.testing.assert_array_equal(images, fresh_images)
+
+
+def test_a_renamed_file_is_not_decoded(again, folder):
+    again()
+    (folder / "healthy" / "01.png").rename(folder / "unhealthy" / "other.png")
+    count, index, _ = again()
+    assert count == 0
+    assert "unhealthy/other.png" in index["source"].tolist()
+
+
+def test_a_changed_file_of_the_same_name_and_time_is_decoded(again, folder):
+    import os
+
+    again()
+    path = folder / "healthy" / "01.png"
+    before = path.stat()
+    Image.new("RGB", (16, 16), "red").save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    count, _, images = again()
+    assert count == 1
+    assert images[0, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_another_size_is_decoded_anew(again):
+    again()
+    assert again(size=8)[0] == 12
+
+
+def test_pixels_that_were_changed_aside_are_decoded_anew(again, tmp_path):
+    _, _, images = again()
+    (kept,) = (tmp_path / "aside").glob("ingested-*/images.npy")
+    raw = bytearray(kept.read_bytes())
+    raw[-1] ^= 255
+    kept.write_bytes(raw)
+    count, _, after = again()
+    assert count == 1
+    np.testing.assert_array_equal(after, images)
+
+
+@pytest.mark.parametrize("name", ["ingested.json", "ingested-*/index.csv", "ingested-*/images.npy"])
+def test_what_was_kept_and_is_broken_does_no_harm(again, tmp_path, name):
+    again()
+    (path,) = (tmp_path / "aside").glob(name)
+    path.unlink()
+    path.write_bytes(b"broken")
+    assert again()[0] == 12
+
+
+def test_one_array_is_kept_and_no_more(again, tmp_path):
+    for size in (16, 8, 12):
+        again(size=size)
+    assert len(list((tmp_path / "aside").glob("ingested-*"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(again, tmp_path):
+    (tmp_path / "file").touch()
+    assert again(aside=tmp_path / "file")[0] == 12

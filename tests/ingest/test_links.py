@@ -1,0 +1,60 @@
+"""Links, pipes and other things that lie where photographs lie."""
+
+import os
+
+import pytest
+
+from leaf.errors import LeafError
+from leaf.ingest import ingest
+from tests.ingest.kinds_of_images import quarters, saved
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "d" / name / f"{number}.png").write_bytes(saved(quarters(), "PNG"))
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "far.png").write_bytes(saved(quarters(), "PNG"))
+    return tmp_path / "d"
+
+
+def read(root, **options):
+    return ingest(root, root.parent / "images.npy", "auto", 16, **options)
+
+
+def test_a_circle_a_dead_link_and_a_pipe_are_named_and_left_out(root):
+    (root / "a" / "circle.png").symlink_to("circle.png")
+    (root / "a" / "dead.png").symlink_to("nothing.png")
+    os.mkfifo(root / "b" / "pipe.png")
+    os.mkfifo(root / "b" / "pipe")
+    result = read(root)
+    assert dict(result.unreadable.to_numpy().tolist()) == {
+        "a/circle.png": "too many levels of symbolic links",
+        "a/dead.png": "no such file or directory",
+        "b/pipe.png": "not an ordinary file",
+    }
+    assert any("'b/pipe'" in note for note in result.notes)
+    assert len(result.index) == 4
+
+
+@pytest.mark.parametrize("target", ["../../else/far.png", "../../else"])
+def test_a_link_that_leads_out_is_refused_unless_links_are_followed(root, target):
+    (root / "a" / "link.png").symlink_to(target)
+    with pytest.raises(LeafError, match=r"leads out of the data set's folder.*links=follow"):
+        read(root)
+    assert len(read(root, links="follow").index) == 5
+
+
+def test_a_linked_folder_within_is_refused_unless_links_are_followed(root):
+    (root / "c").symlink_to("b")
+    with pytest.raises(LeafError, match="'c' is a link to a folder"):
+        read(root)
+
+
+def test_folders_that_link_in_a_circle_are_read_once_and_counted(root):
+    (root / "a" / "up").symlink_to("..")
+    result = read(root, links="follow")
+    assert len(result.index) == 4
+    assert any("1 links to folders are not entered, such as 'a/up'" in note for note in result.notes)

@@ -1,0 +1,186 @@
+"""Bounds on the time, the memory and the parts of one picture."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.ingest import sandbox
+from leaf.ingest.decode import PIXELS, UnreadableError, decode
+from leaf.ingest.sandbox import Decoders, read_file, read_image
+from tests.ingest.kinds_of_images import many_scans, quarters, saved
+
+
+@pytest.fixture
+def decoders():
+    made = Decoders(2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def slow_picture():
+    """A progressive JPEG of 16 million pixels that its hundred scans make slow to decode."""
+    return many_scans(np.zeros((4000, 4000, 3), np.uint8), 4000)
+
+
+def test_a_process_gives_what_decoding_here_gives(decoders):
+    data = saved(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8), "PNG")
+    for fit in ("crop", "pad", "stretch"):
+        here, there = decode(data, 32, fit), decoders.read(data, 32, fit)
+        np.testing.assert_array_equal(here.pixels, there.pixels)
+        assert (here.width, here.height, here.frames) == (there.width, there.height, there.frames)
+
+
+def test_a_jpeg_of_more_scans_than_any_program_writes_is_refused_at_once():
+    with pytest.raises(UnreadableError, match="a JPEG of more than 100 scans"):
+        read_image(many_scans(np.zeros((2000, 2000, 3), np.uint8), 150), 32)
+
+
+def test_an_ordinary_progressive_jpeg_is_read():
+    assert read_image(saved(quarters(), "JPEG", progressive=True), 32).width == 32
+
+
+def test_markers_in_what_follows_the_image_are_no_scans():
+    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # as after a telephone's photograph with a film
+    assert read_image(film, 32).width == 32
+
+
+@pytest.mark.slow
+def test_a_picture_that_takes_too_long_is_given_up_and_the_next_one_is_read(slow_picture):
+    hasty = Decoders(1, seconds=1)
+    with pytest.raises(UnreadableError, match="more than 1 seconds"):
+        hasty.read(slow_picture, 32)
+    assert hasty.read(saved(quarters(), "PNG"), 32).width == 32
+    hasty.close()
+
+
+@pytest.mark.slow
+def test_closing_ends_a_decoder_at_work_within_a_second(slow_picture):
+    made, outcome = Decoders(1), []
+
+    def ask():
+        try:
+            made.read(slow_picture, 32)
+        except UnreadableError as why:
+            outcome.append(str(why))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(3)
+    began = time.monotonic()
+    made.close()
+    asking.join(5)
+    assert time.monotonic() - began < 1
+    assert outcome == ["not read: this program is ending"]
+
+
+def test_a_process_that_somebody_killed_is_replaced(decoders):
+    decoders.read(saved(quarters(), "PNG"), 32)
+    decoders._idle[0].process.kill()
+    assert decoders.read(saved(quarters(), "PNG"), 32).width == 32
+
+
+@pytest.mark.slow
+def test_the_process_ends_with_the_one_that_started_it():
+    code = (
+        "import sys, time; sys.path[:] = %r\nfrom leaf.ingest.sandbox import Decoders\nmade = Decoders(1)\n"
+        "made.read(sys.stdin.buffer.read(), 32)\nprint(made._idle[0].process.pid, flush=True)\ntime.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code % sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    owner.stdin.write(saved(quarters(), "PNG"))
+    owner.stdin.close()
+    decoder = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    for _ in range(100):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(decoder, 0)
+            if "Z" in Path(f"/proc/{decoder}/stat").read_text().split(")")[1].split()[0]:
+                break
+            time.sleep(0.1)
+            continue
+        break
+    else:
+        os.kill(decoder, signal.SIGKILL)
+        pytest.fail("the decoder lives on")
+
+
+@pytest.mark.slow
+def test_the_largest_picture_takes_less_memory_than_the_budget(decoders):
+    side = int(PIXELS**0.5)
+    data = saved(Image.new("RGB", (side, side), (10, 200, 30)), "PNG", compress_level=1)
+    assert decoders.read(data, 96).pixels[0, 0].tolist() == [10, 200, 30]
+    status = Path(f"/proc/{decoders._idle[0].process.pid}/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    assert peak < sandbox.MEMORY
+
+
+def test_a_picture_that_needs_more_memory_is_refused():
+    small = Decoders(1, memory=64 * 2**20)
+    with pytest.raises(UnreadableError, match="more memory than a picture may take"):
+        small.read(saved(Image.new("RGB", (6000, 6000)), "PNG"), 32)
+    assert small.read(saved(quarters(), "PNG"), 32).width == 32
+    small.close()
+
+
+def test_of_two_large_pictures_one_waits_for_the_other(decoders):
+    inside, most = [0], [0]
+    lock = threading.Lock()
+
+    class Watched:
+        def acquire(self):
+            lock.acquire()
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            return True
+
+        def release(self):
+            inside[0] -= 1
+            lock.release()
+
+    decoders._one_large = Watched()
+    data = saved(Image.new("L", (4200, 4200)), "PNG", compress_level=1)
+    threads = [threading.Thread(target=decoders.read, args=(data, 32)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+def test_a_pipe_a_folder_and_a_huge_file_are_no_pictures(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnreadableError, match="not an ordinary file"):
+        read_file(tmp_path / "pipe")
+    with pytest.raises(UnreadableError, match="is a directory"):
+        read_file(tmp_path)
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(sandbox.FILE_BYTES + 1)
+    with pytest.raises(UnreadableError, match="bytes; at most"):
+        read_file(tmp_path / "huge")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF"])
+def test_hundreds_of_damaged_files_are_read_or_refused_with_a_reason(decoders, kind):
+    whole = saved(quarters(), kind)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        odd = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for place in rng.integers(0, len(odd), 3):
+            odd[place] = rng.integers(0, 256)
+        try:
+            said = str(decoders.read(bytes(odd), 16).pixels.shape)
+        except UnreadableError as why:
+            said = str(why)
+        assert said
+        assert "\n" not in said
+        assert "crashed" not in said

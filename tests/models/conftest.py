@@ -1,0 +1,20 @@
+"""Small networks that the tests of this folder share, and images for them."""
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from leaf.models.build import build_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A network of a few thousand parameters that no test changes."""
+    return build_model("cnn_small", 32, seed=7)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Ten images of noise, uint8 (10, 32, 32, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)

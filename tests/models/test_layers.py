@@ -1,0 +1,120 @@
+"""Our LayerNormalization and GELU learn as Keras's do, and files that hold Keras's are still of use."""
+
+import keras
+import numpy as np
+import pytest
+
+from leaf import store
+from leaf.models.build import build_model, clone
+from leaf.models.layers import GELU, LayerNormalization
+from leaf.models.saving import load_model, save_model
+
+tf = pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiled on TensorFlow alone")
+
+PAIRS = {
+    "normalization": (LayerNormalization, keras.layers.LayerNormalization, {"epsilon": 1e-6}),
+    "gelu": (GELU, lambda **options: keras.layers.Activation("gelu", **options), {}),
+}
+# Of the largest value. TensorFlow's GELU of float64 holds the root of 1/2 in float32, so it is less exact than ours.
+TOLERANCE = {"float32": 2e-5, "float64": 2e-8, "mixed_bfloat16": 0.03}
+
+
+def learn(layer, x, upstream, in_a_graph=True):
+    """The output in training, then the gradients of the input and of the weights."""
+    layer.build(x.shape)
+    for number, weight in enumerate(layer.weights):
+        weight.assign(np.random.default_rng(number).normal(1, 0.5, weight.shape))
+
+    def step(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        weights = [weight.value for weight in layer.trainable_weights]
+        return [y, *tape.gradient(y, [x, *weights], upstream)]
+
+    if in_a_graph:
+        step = tf.function(step)
+    return [tf.cast(each, tf.float64).numpy() for each in step(x, upstream)]
+
+
+def inputs(dtype):
+    """Activations far from 0, as a network has them, and a gradient: (4, 3, 5, 24)."""
+    rng = np.random.default_rng(5)
+    narrow = keras.DTypePolicy(dtype).compute_dtype
+    return [tf.cast(rng.normal(mean, 2, (4, 3, 5, 24)), narrow) for mean in (3, 0)]
+
+
+@pytest.mark.parametrize("in_a_graph", [True, False], ids=["graph", "eager"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kind", PAIRS)
+def test_value_and_gradients_are_those_of_keras(kind, dtype, in_a_graph, monkeypatch):
+    ours, plain, options = PAIRS[kind]
+    expected = learn(plain(dtype=dtype, **options), *inputs(dtype))
+    # What would make ours fall back on the plain computation fails.
+    monkeypatch.setattr(keras.layers.LayerNormalization, "call", None)
+    monkeypatch.setattr(keras.ops, "gelu", None)
+    given = learn(ours(dtype=dtype, **options), *inputs(dtype), in_a_graph)
+    assert len(given) == len(expected)
+    for one, other in zip(given, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=TOLERANCE[dtype] * np.abs(other).max())
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_gradients_have_the_same_bits_twice(kind):
+    ours, _, options = PAIRS[kind]
+    large = [tf.random.stateless_normal((32, 24, 24, 40), (seed, 0)) for seed in (1, 2)]
+    first, second = (learn(ours(**options), *large) for _ in range(2))
+    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_prediction_is_what_keras_computes(kind):
+    ours, plain, options = PAIRS[kind]
+    x, _ = inputs("float32")
+    assert np.array_equal(ours(**options)(x), plain(**options)(x))
+
+
+def with_keras_layers(model):
+    """The network as files held it before ours: the same layers and weights, by Keras's own classes."""
+    plain = {
+        GELU: lambda layer: keras.layers.Activation("gelu", name=layer.name),
+        LayerNormalization: lambda layer: keras.layers.LayerNormalization.from_config(layer.get_config()),
+    }
+
+    def made(layer):
+        return plain.get(type(layer), lambda layer: layer.__class__.from_config(layer.get_config()))(layer)
+
+    copy = keras.models.clone_model(model, clone_function=made)
+    copy.set_weights(model.get_weights())
+    return keras.Model(copy.input, copy.output, name=model.name)
+
+
+def test_a_file_with_keras_layers_loads_and_starts_a_network_of_ours(images, tmp_path):
+    path, batch = tmp_path / "before.keras", images.astype(np.float32)
+    built = build_model("convnext_atto", 32, seed=7)
+    save_model(with_keras_layers(built), path)
+    loaded = load_model(path)
+    kinds = {type(layer) for layer in loaded.layers}
+    assert keras.layers.LayerNormalization in kinds
+    assert not kinds & {GELU, LayerNormalization}
+    assert np.array_equal(loaded(batch), built(batch))
+    again = build_model("convnext_atto", 32, seed=8, weights=str(path), weights_sha256=store.sha256(path))
+    assert {GELU, LayerNormalization} <= {type(layer) for layer in again.layers}
+    features = [keras.Model(model.input, model.get_layer("batch_normalization").input) for model in (again, built)]
+    assert np.array_equal(*(model(batch) for model in features))
+
+
+def test_a_saved_network_has_ours(images, tmp_path):
+    built = build_model("convnext_atto", 32, seed=7)
+    save_model(built, tmp_path / "a.keras")
+    loaded = load_model(tmp_path / "a.keras")
+    assert [type(layer) for layer in loaded.layers] == [type(layer) for layer in built.layers]
+    assert np.array_equal(loaded(images.astype(np.float32)), built(images.astype(np.float32)))
+
+
+def test_layers_within_a_nested_model_are_ours_too():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization(), keras.layers.Activation("gelu")])
+    image = keras.Input((4,), name="image")
+    cloned = clone(keras.Model(image, inner(image)), "outer", 1, "float32")
+    assert [type(layer) for layer in cloned.layers[-1].layers] == [LayerNormalization, GELU]

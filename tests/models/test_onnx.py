@@ -1,0 +1,208 @@
+"""model.onnx gives what Keras gives, of every family, and a file that is no such network is refused in one line."""
+
+import json
+import re
+import resource
+
+import keras
+import numpy as np
+import onnx as package
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from leaf.errors import LeafError
+from leaf.models import onnx_export as onnx
+from leaf.models import onnx_inference
+from leaf.models.backbones import BACKBONES, is_detector
+from leaf.models.build import build_model
+from leaf.models.prediction import KerasNetwork, predict_probabilities
+from tests.damaged import damaged, read_or_refused
+
+METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
+SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
+# Every night: what takes long to build, or is the code of another one with more layers.
+NIGHTLY = {"convnext_tiny", "efficientnet_v2_b0", "mobilenet", "resnet50", "xception", "cnn_medium", "cnn_large"}
+FAMILIES = [
+    pytest.param(name, marks=pytest.mark.full if name in NIGHTLY else ())
+    for name in BACKBONES
+    if name not in {f"convnext_{size}" for size in ("small", "base", "large", "xlarge")}
+]
+
+
+def random_network(name, side, seed=0):
+    """A network of random weights with the statistics of `photographs`, so that its answers to them differ."""
+    rng = np.random.default_rng(seed)
+    model = build_model(name, side, classes=2 if is_detector(name) else 3, dropout_at="input")
+    for weight in model.weights:
+        if len(weight.shape) == 1 and "moving" not in weight.path:
+            weight.assign(np.asarray(weight) + rng.normal(0, 0.1, weight.shape))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(photographs(side, 16).astype(np.float32), training=True)
+    return model
+
+
+def photographs(side, count=4):
+    """Noise around greys, uint8 (count, side, side, 3)."""
+    noise = np.random.default_rng(1).uniform(0, 1, (count, side, side, 3))
+    return (noise * np.linspace(40, 255, count)[:, None, None, None]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A small network and its file."""
+    model, path = random_network("cnn_small", 16), tmp_path_factory.mktemp("onnx") / "model.onnx"
+    assert onnx.write(model, METADATA, photographs(16), path) == ""
+    return model, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_the_probabilities_features_views_and_heat_maps_of_keras(name, tmp_path):
+    side = SIDES.get(name, 64)
+    model, images = random_network(name, side), photographs(side)
+    assert onnx.write(model, METADATA, images, tmp_path / "model.onnx") == ""
+    found, wanted = onnx_inference.OnnxNetwork(tmp_path / "model.onnx"), KerasNetwork(model, 1.5)
+    images = images.astype(np.float32)
+    (probabilities, features), (expected, pooled) = (
+        onnx_inference.probabilities(each, images, 8) for each in (found, wanted)
+    )
+    assert np.ptp(expected[:, 1]) > 1e-3
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(features, pooled, rtol=1e-2, atol=2e-2)
+    maps = onnx_inference.heatmaps(found, images)
+    assert maps.std() > 0
+    np.testing.assert_allclose(maps, onnx_inference.heatmaps(wanted, images), atol=1e-2)
+
+
+def test_equal_networks_are_equal_files(written, tmp_path):
+    onnx.write(written[0], METADATA, photographs(16), tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == written[1].read_bytes()
+
+
+def test_the_file_tells_classes_and_the_rest(written):
+    told = {entry.key: json.loads(entry.value) for entry in package.load(written[1]).metadata_props}
+    assert told == METADATA | {"epsilon": None}
+
+
+def test_another_program_needs_nothing_but_the_probabilities(written):
+    session = ReferenceEvaluator(str(written[1]))
+    images = photographs(16).astype(np.float32)
+    found = session.run(["probabilities"], {"images": images})[0]
+    np.testing.assert_allclose(found, predict_probabilities(written[0], images, temperature=1.5), atol=1e-5)
+
+
+def test_what_onnx_cannot_hold_is_named_and_the_file_is_empty(tmp_path):
+    @keras.saving.register_keras_serializable("test")
+    class Odd(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    body = build_model("cnn_small", 16)
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(Odd(name="odd")(image))
+    x = keras.layers.BatchNormalization(name="batch_normalization")(x)
+    model = keras.Model(image, keras.layers.Dense(2, name="dense")(x))
+    assert onnx.write(model, METADATA, photographs(16), tmp_path / "a.onnx") == "ONNX lacks the layer odd (Odd)"
+    assert (tmp_path / "a.onnx").read_bytes() == b""
+    assert onnx.write(body, METADATA, photographs(16), tmp_path / "a.onnx") == ""
+
+
+def test_a_file_that_answers_otherwise_than_keras_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(onnx.LAYERS, "MaxPooling2D", onnx.LAYERS["AveragePooling2D"])
+    why = onnx.write(random_network("cnn_small", 16), METADATA, photographs(16), tmp_path / "model.onnx")
+    assert re.fullmatch(r"in ONNX its (probabilities|features|map) differ by \S+", why)
+
+
+def test_no_label_comes_of_numbers_that_are_none(tmp_path):
+    model = random_network("cnn_small", 16)
+    onnx.write(model, METADATA, photographs(16), tmp_path / "model.onnx")
+    file = package.load(tmp_path / "model.onnx")
+    kernel = max(file.graph.initializer, key=lambda each: len(each.raw_data))
+    kernel.raw_data = np.full(len(kernel.raw_data) // 4, np.nan, np.float32).tobytes()
+    package.save(file, tmp_path / "model.onnx")
+    with pytest.raises(LeafError, match="NaN or infinite"):
+        onnx_inference.OnnxNetwork(tmp_path / "model.onnx").predict(photographs(16))
+
+
+def elsewhere(file):
+    file.graph.initializer[0].ClearField("raw_data")
+    file.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    file.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
+
+
+def looping(file):
+    body = helper.make_graph([], "body", [], [])
+    file.graph.node.insert(0, helper.make_node("Loop", ["", ""], ["x"], body=body))
+
+
+def hidden_graph(file):
+    file.graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "body", [], [])))
+
+
+def foreign(file):
+    file.graph.node[0].domain = "com.microsoft"
+
+
+def rectangular(file):
+    file.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 17
+
+
+def other_names(file):
+    file.graph.output[0].name = "y"
+
+
+def no_slopes(file):
+    file.graph.node[-1].input[0] = "images"
+
+
+def enormous(file):
+    for dim in file.graph.input[0].type.tensor_type.shape.dim[1:3]:
+        dim.dim_value = 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (elsewhere, "its values lie in other files"),
+        (looping, "it has the operator :Loop"),
+        (hidden_graph, "holds a graph or a tensor"),
+        (foreign, "it has the operator com.microsoft:"),
+        (rectangular, "it takes no square image"),
+        (enormous, "it takes no square image"),
+        (other_names, "other inputs or outputs"),
+        (no_slopes, "other shapes"),
+        (lambda file: file.graph.node.pop(3), ""),
+        (lambda file: file.ClearField("metadata_props"), "epsilon"),
+    ],
+)
+def test_a_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
+    file = package.load(written[1])
+    change(file)
+    (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
+    with pytest.raises(LeafError, match=rf"model\.onnx: not a network that `dvc repro` wrote \(.*{why}") as caught:
+        onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", b"PK\x03\x04" * 50, b"\xff" * 5000])
+def test_what_is_no_onnx_file_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(LeafError, match="not a network that `dvc repro` wrote"):
+        onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
+
+
+def test_hundreds_of_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
+    path = tmp_path / "model.onnx"
+    read_or_refused(lambda: onnx_inference.OnnxNetwork(path), path, damaged(written[1].read_bytes(), 300))
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "model.onnx").open("wb") as file:
+        file.truncate(1 << 40)  # holes: it takes no room on the disk
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(LeafError, match=r"model\.onnx: 1099511627776 bytes; valid: up to 2147483647"):
+        onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

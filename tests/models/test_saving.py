@@ -1,0 +1,88 @@
+"""Equal networks are equal files, and a saved network answers in a fresh process as it did when it was built."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from leaf import store
+from leaf.errors import LeafError
+from leaf.models.backbones import BACKBONES
+from leaf.models.build import build_model
+from leaf.models.prediction import predict_probabilities
+from leaf.models.saving import load_model, save_model
+
+# The larger ConvNeXts are convnext_tiny's code with more of the same blocks, and gigabytes of weights.
+TRIED = sorted(set(BACKBONES) - {f"convnext_{size}" for size in ("small", "base", "large", "xlarge")})
+
+OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # and one of keras.applications'
+
+
+def test_equal_networks_are_equal_files(small, tmp_path):
+    save_model(small, tmp_path / "a.keras")
+    save_model(build_model("cnn_small", 32, seed=7), tmp_path / "b.keras")
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+
+def test_saving_what_was_loaded_gives_the_same_file(small, tmp_path):
+    save_model(small, tmp_path / "a.keras")
+    save_model(load_model(tmp_path / "a.keras"), tmp_path / "b.keras")
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_compiled_and_trained_network_is_saved_without_its_optimizer(small, images, tmp_path):
+    model = build_model("cnn_small", 32)
+    model.compile("adam", "mse")
+    model.fit(images.astype(np.float32), np.zeros((10, 2), np.float32), verbose=0)
+    save_model(model, tmp_path / "a.keras")
+    loaded = load_model(tmp_path / "a.keras")
+    assert not loaded.compiled
+    np.testing.assert_allclose(predict_probabilities(model, images), predict_probabilities(loaded, images), atol=1e-6)
+
+
+def test_a_changed_file_is_refused(small, tmp_path):
+    save_model(small, tmp_path / "a.keras")
+    with pytest.raises(LeafError, match="changed since it was trained"):
+        load_model(tmp_path / "a.keras", sha256="0" * 64)
+
+
+def test_the_right_sha256_is_accepted(small, tmp_path):
+    save_model(small, tmp_path / "a.keras")
+    assert load_model(tmp_path / "a.keras", sha256=store.sha256(tmp_path / "a.keras")).name == "cnn_small"
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(LeafError, match=r"none.keras: no such file"):
+        load_model(tmp_path / "none.keras")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [OURS, pytest.param(TRIED, marks=pytest.mark.full)], ids=["ours", "all"])
+def test_each_backbone_gives_the_same_probability_from_its_file_in_a_fresh_process(names, tmp_path):
+    images = np.random.default_rng(3).integers(0, 256, (3, 80, 80, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    expected = {}
+    for name in names:
+        model = build_model(name, 80, dropout_at="input")  # a detector has no other place for it
+        save_model(model, tmp_path / f"{name}.keras")
+        model.run_eagerly = True  # compiling takes far longer than three images
+        expected[name] = predict_probabilities(model, images).tolist()
+    script = (
+        "import json, pathlib, numpy\n"
+        "from leaf.models import load, probabilities\n"
+        "images, given = numpy.load('images.npy'), {}\n"
+        "for file in pathlib.Path().glob('*.keras'):\n"
+        "    model = load_model(file)\n"
+        "    model.run_eagerly = True\n"
+        "    given[file.stem] = predict_probabilities(model, images).tolist()\n"
+        "print(json.dumps(given))\n"
+    )
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    given = json.loads(answer.splitlines()[-1])
+    assert given.keys() == expected.keys()
+    for name in names:
+        np.testing.assert_allclose(given[name], expected[name], atol=1e-6, err_msg=name)

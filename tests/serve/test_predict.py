@@ -1,0 +1,228 @@
+"""`leaf predict` and `leaf.load` on a small trained network: the same figures on every way."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import leaf
+from leaf.cli import app, main
+from leaf.errors import LeafError
+from leaf.models.prediction import compute_heatmaps, predict_probabilities
+from leaf.models.saving import load_model
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return leaf.load(trained / "models" / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    """The same in Keras."""
+    return load_model(trained / "models" / "model.keras")
+
+
+@pytest.fixture(scope="module")
+def photographs(trained):
+    """Arrays, uint8 (N, 32, 32, 3), that the network did not learn from."""
+    return np.load(trained / "images.npz")["test"]
+
+
+@pytest.fixture(scope="module")
+def folder(photographs, tmp_path_factory):
+    """The same as PNG files, named so that their order is that of the arrays."""
+    made = tmp_path_factory.mktemp("photographs")
+    for number, image in enumerate(photographs):
+        Image.fromarray(image).save(made / f"{number:03d}.png")
+    return made
+
+
+@pytest.fixture
+def predict(trained):
+    """Run `leaf predict` with the trained model; gives exit status, standard output, standard error."""
+
+    def run(*arguments, model=trained / "models" / "model.onnx", **settings):
+        done = CliRunner().invoke(app, ["predict", *map(str, arguments), "--model", str(model)], **settings)
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+def test_arrays_paths_and_opened_images_give_the_same_figures(model, photographs, folder):
+    files = sorted(folder.iterdir())
+    figures = [
+        [(row.probability, row.known) for row in model.predict(images)]
+        for images in (photographs, list(photographs), files, [Image.open(file) for file in files])
+    ]
+    assert figures[0] == figures[1] == figures[2] == figures[3]
+
+
+def test_probabilities_are_those_that_evaluation_uses(model, network, photographs):
+    expected = predict_probabilities(network, photographs, temperature=1.5)[:, 1]
+    assert np.allclose([row.probability for row in model.predict(photographs)], expected, atol=1e-6)
+
+
+def test_views_are_averaged_as_in_evaluation(model, network, photographs):
+    expected = predict_probabilities(network, photographs, views=9, temperature=1.5)[:, 1]
+    found = [row.probability for row in model.predict(photographs, views=9)]
+    assert np.allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, [row.probability for row in model.predict(photographs)], atol=1e-6)
+
+
+def test_the_label_goes_by_the_threshold(model, photographs):
+    rows = model.predict(photographs)
+    assert {row.threshold for row in rows} == {0.4}
+    assert all((row.label == "unhealthy") == (row.probability >= 0.4) for row in rows)
+
+
+def test_an_image_by_itself_has_the_figure_that_it_has_among_others(model, photographs):
+    alone = [model.predict(image)[0].probability for image in photographs[:3]]
+    assert np.allclose(alone, [row.probability for row in model.predict(photographs[:3])], atol=1e-6)
+
+
+def test_most_leaves_are_known_and_no_cartoon_is(model, photographs, trained):
+    assert np.mean([row.known for row in model.predict(photographs)]) >= 0.8
+    assert not any(row.known for row in model.predict(np.load(trained / "images.npz")["cartoons"]))
+
+
+def test_heat_maps_are_those_of_keras(model, network, photographs):
+    found = model.heatmaps(photographs)
+    assert 0.1 < found.mean() < 0.9
+    np.testing.assert_allclose(found, compute_heatmaps(network, photographs), atol=1e-4)
+
+
+def test_keras_answers_alike_where_its_file_is_named_or_onnx_holds_nothing(
+    model, trained, photographs, tmp_path, capsys
+):
+    shutil.copytree(trained, tmp_path / "copy")
+    decision = tmp_path / "copy" / "data" / "scored" / "decision.json"
+    decision.write_text(json.dumps(json.loads(decision.read_text()) | {"without_onnx": "layer x"}))
+    (tmp_path / "copy" / "models" / "model.onnx").write_bytes(b"")
+    expected = [row.probability for row in model.predict(photographs)]
+    for name, line in (("model.keras", ""), ("model.onnx", "model.onnx: layer x: Keras answers\n")):
+        rows = leaf.load(tmp_path / "copy" / "models" / name).predict(photographs)
+        assert np.allclose([row.probability for row in rows], expected, atol=1e-6)
+        assert capsys.readouterr().err.endswith(line)
+
+
+def test_command_python_and_heat_maps_import_neither_keras_nor_tensorflow(trained, folder, tmp_path):
+    program = """
+import sys
+from leaf.cli import app
+try:
+    app(sys.argv[1:])
+finally:
+    assert "onnxruntime" in sys.modules
+    assert not {"keras", "tensorflow", "jax", "torch", "pandas", "sklearn"} & set(sys.modules)
+"""
+    model, maps = trained / "models" / "model.onnx", tmp_path / "maps"
+    command = ["predict", folder / "000.png", "--model", model, "--views", "9", "--heatmap", maps, "--json"]
+    done = subprocess.run([sys.executable, "-c", program, *map(str, command)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["image"] == str(folder / "000.png")
+    assert len(list(maps.iterdir())) == 1
+
+
+@pytest.mark.parametrize("views", [0, 17])
+def test_a_number_of_views_that_there_is_not_is_refused(model, photographs, views):
+    with pytest.raises(LeafError, match=f"views: {views}; valid"):
+        model.predict(photographs[:1], views)
+
+
+def test_the_command_prints_the_figures_of_python(predict, model, folder):
+    status, out, _ = predict(folder, "--json")
+    assert status == 0
+    expected = [vars(row) for row in model.predict(sorted(map(str, folder.iterdir())))]
+    assert json.loads(out) == expected
+
+
+def test_a_broken_file_is_named_at_the_end_and_the_rest_is_done(predict, folder, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    status, out, err = predict(tmp_path / "broken.jpg", tmp_path / "missing.jpg", folder / "000.png", "--csv")
+    assert status == 1
+    assert [line.split(",")[0] for line in out.splitlines()] == ["image", str(folder / "000.png")]
+    assert err.splitlines()[-2:] == [
+        f"not read: {tmp_path / 'broken.jpg'}: text, not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC "
+        "image",
+        f"not read: {tmp_path / 'missing.jpg'}: no such file or directory",
+    ]
+
+
+def test_a_list_on_standard_input_keeps_its_order(predict, folder):
+    names = [str(folder / "003.png"), str(folder / "001.png")]
+    _, out, _ = predict("-", "--csv", input="\n".join(names))
+    assert [line.split(",")[0] for line in out.splitlines()[1:]] == names
+
+
+def test_a_remark_counts_what_the_model_does_not_know_and_quiet_leaves_it_out(predict, tmp_path):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    status, out, err = predict(tmp_path / "red.png")
+    assert (status, out.split()[-1]) == (0, "no")
+    assert "1 image is out-of-distribution" in err
+    assert predict(tmp_path / "red.png", "--quiet")[2] == ""
+
+
+def test_a_picture_is_drawn_of_every_heat_map(predict, folder, tmp_path):
+    predict(folder / "000.png", folder / "001.png", "--heatmap", tmp_path / "maps")
+    assert [Image.open(file).size for file in sorted((tmp_path / "maps").iterdir())] == [(288, 288)] * 2
+    assert (tmp_path / "maps" / "0002-001.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("model.keras", "changed since it was trained"), ("model.onnx", "not the file that was evaluated")],
+)
+def test_a_network_that_was_changed_after_training_is_refused(trained, tmp_path, name, why):
+    shutil.copytree(trained, tmp_path / "copy")
+    model = tmp_path / "copy" / "models" / name
+    model.write_bytes(model.read_bytes() + b" ")
+    with pytest.raises(LeafError, match=why):
+        leaf.load(model)
+
+
+def test_a_model_may_be_moved_with_its_three_files(trained, tmp_path, photographs, model):
+    for name in ("models/model.onnx", "models/run.json", "data/scored/decision.json", "data/scored/ood.npz"):
+        shutil.copy(trained / name, tmp_path)
+    assert leaf.load(tmp_path / "model.onnx").predict(photographs) == model.predict(photographs)
+
+
+def test_a_model_without_what_belongs_to_it_is_refused_by_name(trained, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    with pytest.raises(LeafError, match=r"decision\.json: no such file; run `dvc repro` first"):
+        leaf.load(tmp_path / "models" / "model.onnx")
+
+
+def test_help_shows_examples_and_keeps_to_no_color():
+    for command in ("predict", "serve", "export"):
+        out = CliRunner().invoke(app, [command, "--help"], env={"NO_COLOR": "1"}).stdout
+        assert "Example" in out
+        assert not re.search("\x1b\\[3[0-9]", out)
+
+
+def test_odd_names_cost_no_other_photograph(trained, photographs, tmp_path, monkeypatch, capfd):
+    names = [b"bad\xff.png", b"e" * 251 + b".png", "é×\x1b[31m.png".encode()]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        with (tmp_path / "in" / os.fsdecode(name)).open("wb") as file:
+            Image.fromarray(photographs[0]).save(file, "PNG")
+    maps, model = tmp_path / "maps", trained / "models" / "model.keras"
+    arguments = ["predict", tmp_path / "in", "a" * 5000 + ".png", "--csv", "--heatmap", maps, "--model", model]
+    monkeypatch.setattr("sys.argv", ["leaf", *map(str, arguments)])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    written, told = capfd.readouterr()
+    assert len(written.splitlines()) == 1 + len(names)
+    assert len(list(maps.iterdir())) == len(names)
+    assert re.search(r"not read: a+…a+\.png: file name too long", told)

@@ -1,0 +1,80 @@
+"""How predictions are written."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from leaf.cli.predict import as_csv, as_json, as_text
+from leaf.serve.classifier import Prediction
+
+CLASSES = ["healthy", "unhealthy"]
+ROWS = [
+    Prediction('a, "b".jpg', "healthy", 1 / 3, 0.4, True, {"healthy": 2 / 3, "unhealthy": 1 / 3}),
+    Prediction("c.jpg", "unhealthy", 0.9, 0.4, False, {"healthy": 0.1, "unhealthy": 0.9}),
+]
+
+
+def test_csv_reads_back_to_the_same_figures():
+    table = list(csv.DictReader(io.StringIO("\n".join(as_csv(ROWS, CLASSES)))))
+    assert [(row["image"], float(row["probability"]), row["known"]) for row in table] == [
+        ('a, "b".jpg', 1 / 3, "1"),
+        ("c.jpg", 0.9, "0"),
+    ]
+
+
+def test_json_is_one_array_of_all_fields():
+    assert json.loads("\n".join(as_json(ROWS)))[1] == {
+        "image": "c.jpg",
+        "label": "unhealthy",
+        "probability": 0.9,
+        "threshold": 0.4,
+        "known": False,
+        "probabilities": {"healthy": 0.1, "unhealthy": 0.9},
+    }
+
+
+def test_csv_has_a_column_of_probabilities_for_each_class():
+    row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
+    (read,) = csv.DictReader(io.StringIO("\n".join(as_csv([row], list(row.probabilities)))))
+    assert (read["threshold"], read["probability of scab"]) == ("", "0.3")
+
+
+@pytest.mark.parametrize("name", ["=cmd|calc.jpg", "+1.jpg", "-1.jpg", "@a.jpg"])
+def test_no_name_is_a_formula_in_a_spreadsheet(name):
+    row = Prediction(name, "healthy", 0.1, 0.4, True, {"healthy": 0.9, "unhealthy": 0.1})
+    assert list(as_csv([row], CLASSES))[1].startswith(f"'{name}")
+
+
+def test_of_more_than_two_classes_the_table_says_that_the_likeliest_is_predicted():
+    row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
+    assert list(as_text([row], ["d.jpg"], ["healthy", "rust", "scab"]))[1].split()[1:4] == [
+        "rust",
+        "0.5000",
+        "likeliest",
+    ]
+
+
+def test_json_of_nothing_is_an_empty_array():
+    assert json.loads("".join(as_json([]))) == []
+
+
+def test_in_the_table_the_label_of_an_unknown_image_is_in_question():
+    line = list(as_text(ROWS, ["c.jpg"], ["healthy", "unhealthy"]))[2]
+    assert line.split() == ["c.jpg", "unhealthy?", "0.9000", "0.4000", "no"]
+
+
+def test_columns_stand_below_one_another():
+    header, *lines = as_text(ROWS, [row.image for row in ROWS], ["healthy", "unhealthy"])
+    assert {line.index(row.label) for line, row in zip(lines, ROWS, strict=True)} == {header.index("label")}
+
+
+def test_a_name_cannot_move_the_cursor():
+    row = Prediction("\x1b[2J\n.jpg", "healthy", 0.1, 0.4, True)
+    assert "\x1b" not in list(as_text([row], [row.image], ["healthy"]))[1]
+
+
+def test_a_prediction_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        ROWS[0].label = "unhealthy"  # type: ignore[misc]

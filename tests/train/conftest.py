@@ -1,0 +1,51 @@
+"""A small network and data set that train in a moment, and a recipe made of the schema's defaults."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leaf.params import Params
+from leaf.train import Dataset, Recipe
+
+SIZE = 16
+
+
+def _dataset(count: int, seed: int) -> Dataset:
+    """Images of noise; those of class 1 are a little redder."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, count)
+    images = random.integers(0, 200, (count, SIZE, SIZE, 3))
+    images[labels == 1, :, :, 0] += 30
+    return Dataset(images.astype(np.uint8), np.arange(count), labels)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Callable[[int, int], Dataset]:
+    return _dataset
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Callable[..., Recipe]:
+    """Make a recipe: the defaults of params.py, and what the arguments change."""
+    return lambda **changes: Recipe.from_params(Params(**changes))
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[..., Any]:
+    """Build the small network from a seed: dropout, a convolution, BatchNormalization, two logits."""
+
+    def build(seed: int = 0, dropout: float = 0.1, normalized: bool = True) -> Any:
+        import keras
+        from keras import layers
+
+        from leaf.train import fix_seeds
+
+        fix_seeds(seed)
+        parts = [keras.Input((SIZE, SIZE, 3)), layers.Dropout(dropout), layers.Rescaling(1 / 255)]
+        parts += [layers.Conv2D(4, 5, 4, activation="relu"), layers.GlobalAveragePooling2D()]
+        parts += [layers.BatchNormalization()] if normalized else []
+        return keras.Sequential([*parts, layers.Dense(2)])
+
+    return build

@@ -1,0 +1,119 @@
+"""Train with `distribution: data_parallel` as one of several processes, and write down what happened as JSON.
+
+python distributed_worker.py OUT      the other processes are named by Keras's own KERAS_DISTRIBUTION_… variables
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from leaf.errors import LeafError
+from leaf.params import Params
+from leaf.train import Dataset, Recipe, fix_seeds, train
+from leaf.train.distribution import PROCESSES, set_up_distribution
+
+SIZE, IMAGES, VALIDATION, EPOCHS = 16, 64, 40, 3
+PLAIN: dict[str, Any] = {"augmentation": {"flip": "none"}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
+    "averaged": {
+        "weight_averaging": 0.9,
+        "frozen_epochs": 1,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "micro_batch": 8,
+    },
+    "changed": {"augmentation": {"rotation": 10, "mixup": 0.2}},
+}
+
+
+def recipe(**choices: Any) -> Recipe:
+    rate = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
+    fixed: dict[str, Any] = {"epochs": EPOCHS, "patience": 9, "learning_rate": rate, "distribution": "data_parallel"}
+    return Recipe.from_params(Params(**{"batch_size": 16, **fixed, **choices}))
+
+
+def dataset(count: int, seed: int) -> Dataset:
+    """Images of noise; those of class 1 are a little redder."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, count)
+    images = random.integers(0, 200, (count, SIZE, SIZE, 3))
+    images[labels == 1, :, :, 0] += 30
+    return Dataset(images.astype(np.uint8), np.arange(count), labels)
+
+
+def network() -> keras.Model:
+    parts = [keras.Input((SIZE, SIZE, 3)), layers.Dropout(0.1), layers.Rescaling(1 / 255)]
+    parts += [layers.Conv2D(4, 5, 4, activation="relu"), layers.GlobalAveragePooling2D(), layers.BatchNormalization()]
+    return keras.Sequential([*parts, layers.Dense(2)])
+
+
+def digest(image: np.ndarray) -> str:
+    return hashlib.sha256(image.astype(np.uint8).tobytes()).hexdigest()[:16]
+
+
+def counting(seen: Counter[str]) -> None:
+    """Count each image that reaches Keras's training step in this process."""
+    step = keras.Sequential.train_on_batch
+
+    def counted(self: Any, images: np.ndarray, *rest: Any, **options: Any) -> Any:
+        seen.update(digest(image) for image in images)
+        return step(self, images, *rest, **options)
+
+    keras.Sequential.train_on_batch = counted
+
+
+def counting_reads(read: Counter[int]) -> None:
+    """Count the images that this process reads, by the size of the data set that they are of."""
+    take = Dataset.take
+
+    def counted(self: Dataset, indices: np.ndarray) -> np.ndarray:
+        read[len(self)] += len(indices)
+        return take(self, indices)
+
+    Dataset.take = counted
+
+
+def refused() -> str:
+    """What is said of a batch that two processes cannot share evenly; it joins them all the same."""
+    try:
+        set_up_distribution(recipe(batch_size=15))
+    except (LeafError, SystemExit) as error:
+        os.environ.pop(PROCESSES, None)  # joined by now, which is done once
+        return str(error)
+    return ""
+
+
+def main(out: Path) -> None:
+    seen: Counter[str] = Counter()
+    counting(seen)
+    read: Counter[int] = Counter()
+    counting_reads(read)
+    fix_seeds(0)  # before the processes join, as the stage does: else Keras seeds them
+    said: dict[str, Any] = {"refused": refused(), "curves": {}}
+    for name, choices in RECIPES.items():
+        seen.clear()
+        read.clear()
+        fix_seeds(0)
+        set_up_distribution(recipe(**choices))
+        result = train(
+            network(), dataset(IMAGES, 0), dataset(VALIDATION, 1), recipe(**choices), freeze=lambda _: None, quiet=True
+        )
+        keys = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        said["curves"][name] = [[row[key] for key in keys] for row in result.history]
+        if name == "plain":
+            said |= {"seen": dict(seen), "read": [read[IMAGES], read[VALIDATION]]}
+    said["imported"] = sorted({"tensorflow", "torch"} & sys.modules.keys())
+    out.write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,93 @@
+"""Epochs in which the whole backbone is frozen: learnt from kept features where nothing changes the images."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from leaf.models.build import build_model
+from leaf.models.pretrained import backbone_operations, freeze_backbone
+from leaf.params import Params
+from leaf.train import Dataset, Recipe, fix_seeds, train, trainer
+from leaf.train.checkpoint import CheckpointFile
+
+pytestmark = pytest.mark.slow
+FROZEN = {"epochs": 3, "frozen_epochs": 2, "freeze_depth": 3, "batch_size": 16, "augmentation": {"flip": "none"}}
+KEPT = "the features of each image are computed once and kept"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+
+
+def data(count: int, seed: int) -> Dataset:
+    """Images of noise, each class with more of one colour, and four synthetic ones."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 150, (count, 32, 32, 3)).astype(np.uint8)
+    labels = np.arange(count) % 2
+    images[np.arange(count), :, :, labels] += 40
+    return Dataset(images, np.arange(count), labels, images[:4] + np.float32(0.5), labels[:4])
+
+
+def fit(dropped_inside: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any]]]:
+    options = {key: more.pop(key) for key in ("checkpoint_file", "on_epoch_end") if key in more}
+    fix_seeds(1)
+    model = build_model("cnn_small", 32, dropout=0.2)
+    for layer in backbone_operations(model):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = dropped_inside
+    recipe = Recipe.from_params(Params(**{**FROZEN, **more}))
+
+    def freeze(depth: int | str) -> None:
+        freeze_backbone(model, depth)
+
+    result = train(model, data(48, 0), data(24, 1), recipe, freeze=freeze, quiet=True, **options)
+    return model, result.history
+
+
+def test_they_learn_what_they_learn_when_all_is_computed(capsys, monkeypatch) -> None:
+    model, history = fit(weight_averaging=0.5, micro_batch=8)
+    assert capsys.readouterr().err.count(KEPT) == 1
+    monkeypatch.setattr(trainer, "head_on_features", lambda model: None)
+    full, other = fit(weight_averaging=0.5, micro_batch=8)
+    for row, there in zip(history, other, strict=True):
+        assert row == pytest.approx(there, abs=1e-3)
+    assert [row["phase"] for row in history] == [1, 1, 2]
+    for weight, there in zip(model.get_weights(), full.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, there, atol=1e-3)
+
+
+def test_one_that_was_interrupted_there_ends_with_the_same_bits(tmp_path) -> None:
+    def interrupt(row: dict[str, Any]) -> None:
+        if row["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    whole, history = fit(frozen_epochs=3)
+    file = CheckpointFile(tmp_path / "checkpoint.npz")
+    with pytest.raises(KeyboardInterrupt):
+        fit(frozen_epochs=3, checkpoint_file=file, on_epoch_end=interrupt)
+    again, resumed = fit(frozen_epochs=3, checkpoint_file=file)
+    assert resumed == history
+    assert all((a == b).all() for a, b in zip(whole.get_weights(), again.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"augmentation": {"flip": "both"}}, "augmentation changes the images"),
+        ({"dropped_inside": 0.1}, "it drops values at random"),
+    ],
+)
+def test_they_are_computed_in_full_where_images_change_and_say_why(capsys, changes, why) -> None:
+    fit(**changes, epochs=1)
+    told = capsys.readouterr().err
+    assert why in told
+    assert KEPT not in told
+
+
+def test_a_network_that_is_frozen_for_good_keeps_them_too(capsys) -> None:
+    _, history = fit(frozen_epochs=0, freeze_depth="all", epochs=1)
+    assert capsys.readouterr().err.count(KEPT) == 1
+    assert [row["phase"] for row in history] == [2]

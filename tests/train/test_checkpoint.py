@@ -1,0 +1,240 @@
+"""The checkpoint on disk."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+
+from leaf.errors import LeafError
+from leaf.train.checkpoint import (
+    Checkpoint,
+    CheckpointFile,
+    checkpoint_folder,
+    driver,
+    locked_checkpoint,
+    training_key,
+    versions,
+)
+
+CHECKPOINT = Checkpoint({"epoch": 3}, {"model": [np.arange(5.0), np.zeros((2, 2), np.uint32)], "best": []})
+
+
+@pytest.fixture
+def checkpoint_file(tmp_path: Path) -> CheckpointFile:
+    return CheckpointFile(tmp_path / "key.npz")
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    again = checkpoint_file.load()
+    assert again
+    assert again.values == CHECKPOINT.values
+    assert (again.arrays["model"][0] == CHECKPOINT.arrays["model"][0]).all()
+    assert again.arrays["model"][1].dtype == np.uint32
+    assert again.arrays["best"] == []
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(checkpoint_file: CheckpointFile) -> None:
+    assert checkpoint_file.load() is None
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_a_truncated_checkpoint_is_ignored_with_a_warning(checkpoint_file: CheckpointFile, share: float) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    whole = checkpoint_file.path.read_bytes()
+    checkpoint_file.path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.warns(UserWarning, match="training starts anew"):
+        assert checkpoint_file.load() is None
+
+
+def test_a_changed_byte_is_noticed(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    content = bytearray(checkpoint_file.path.read_bytes())
+    at = content.index(np.arange(5.0).tobytes())
+    content[at + 9] ^= 1
+    checkpoint_file.path.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="training starts anew"):
+        assert checkpoint_file.load() is None
+
+
+def test_the_checkpoint_of_another_training_is_ignored_with_a_warning(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    foreign = CheckpointFile(checkpoint_file.path.with_stem("other"))
+    checkpoint_file.path.rename(foreign.path)
+    with pytest.warns(UserWarning, match="another training"):
+        assert foreign.load() is None
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run(checkpoint_file: CheckpointFile) -> None:
+    np.savez(checkpoint_file.path, header=np.array([print], dtype=object))
+    with pytest.warns(UserWarning, match="training starts anew"):
+        assert checkpoint_file.load() is None
+
+
+def test_the_checkpoint_goes_when_the_training_ends_well_and_stays_when_not(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with locked_checkpoint("k", tmp_path) as checkpoint_file:
+            checkpoint_file.save(CHECKPOINT)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "k.npz").exists()
+    with locked_checkpoint("k", tmp_path) as checkpoint_file:
+        assert checkpoint_file.load()
+    assert not (tmp_path / "k.npz").exists()
+
+
+def test_a_second_process_of_one_training_says_so_and_waits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with locked_checkpoint("k", tmp_path):
+            entered.set()
+
+    with locked_checkpoint("k", tmp_path):
+        other = threading.Thread(target=second)
+        other.start()
+        time.sleep(0.2)
+        assert not entered.is_set()
+    other.join(5)
+    assert entered.is_set()
+    assert f"process {os.getpid()} is doing this same training" in capsys.readouterr().err
+
+
+def test_a_marker_says_that_the_training_is_to_be_run_again_until_it_resumes(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.mark_requeue(3)
+    assert checkpoint_file.requeue.exists()
+    checkpoint_file.load()
+    assert not checkpoint_file.requeue.exists()
+
+
+def test_however_old_a_checkpoint_is_the_run_that_wants_it_resumes(tmp_path: Path) -> None:
+    old = CheckpointFile(tmp_path / "old.npz")
+    old.save(CHECKPOINT)
+    os.utime(old.path, (0, 0))
+    with locked_checkpoint("old", tmp_path) as wanted:
+        assert wanted.load()
+
+
+def test_the_longest_unused_of_the_others_goes_where_there_is_no_room_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for number, name in enumerate(["at_work", "oldest", "younger", "wanted"]):
+        file = CheckpointFile(tmp_path / f"{name}.npz")
+        file.save(CHECKPOINT)
+        os.utime(file.path, (number, number))
+    monkeypatch.setattr("leaf.train.checkpoint.ROOM", 2.5 * file.path.stat().st_size)
+    with filelock.FileLock(tmp_path / "at_work.lock"), locked_checkpoint("wanted", tmp_path):
+        assert {path.stem for path in tmp_path.glob("*.npz")} == {"at_work", "younger", "wanted"}
+    said = capsys.readouterr().err
+    assert "removed the checkpoint" in said
+    assert "oldest.npz" in said
+
+
+def test_no_changed_byte_stops_a_training(checkpoint_file: CheckpointFile) -> None:
+    checkpoint_file.save(CHECKPOINT)
+    whole = checkpoint_file.path.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        checkpoint_file.path.write_bytes(bytes(changed))
+        with pytest.warns(UserWarning, match="training starts anew"):
+            assert checkpoint_file.load() is None
+        assert not checkpoint_file.path.exists()
+        assert checkpoint_file.path.with_suffix(".damaged").exists()
+
+
+def test_the_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert checkpoint_folder() == tmp_path / "x/leaf/train"
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "s"))
+    assert checkpoint_folder() == tmp_path / "s/training"
+
+
+def test_a_folder_of_ones_own_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "file"))
+    with pytest.raises(LeafError, match=r"LEAF_STATE: .*; valid: a folder that can be written to"):
+        checkpoint_folder()
+
+
+@pytest.mark.parametrize("home", ["unknown", "not a folder"])
+def test_without_a_home_the_project_keeps_the_checkpoint_where_git_and_dvc_ignore_it(
+    home: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEAF_STATE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home == "unknown":  # as for `docker run --user` with a number that the image does not know
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    else:
+        (tmp_path / "home").touch()
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert checkpoint_folder() == Path(".dvc/tmp/leaf/train")
+    assert Path(".dvc/tmp/leaf/train").is_dir()
+    assert "no home to write to" in capsys.readouterr().err
+
+
+def test_a_training_on_another_kind_of_device_is_another_training() -> None:
+    assert versions()["device"] == "cpu"
+
+
+def test_the_key_moves_with_parameters_weights_and_code(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "a.py").write_text("x = 1")
+    weights = [np.zeros(3, np.float32)]
+    keys = {training_key({"epochs": 3}, weights, [code]), training_key({"epochs": 3}, weights, [code])}
+    assert len(keys) == 1
+    keys |= {training_key({"epochs": 4}, weights, [code]), training_key({"epochs": 3}, [weights[0] + 1], [code])}
+    (code / "a.py").write_text("x = 2")
+    keys.add(training_key({"epochs": 3}, weights, [code]))
+    assert len(keys) == 4
+
+
+STEP = """
+import os, sys, keras, numpy as np
+from leaf.train import fix_seeds
+for deterministic in (False, True):
+    fix_seeds(0, deterministic)
+    if "tensorflow" in sys.argv:
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+        print(is_op_determinism_enabled())
+    else:
+        print("--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"])
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+model.compile("sgd", "mse")
+model.train_on_batch(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_deterministic_tells_the_backend_and_false_leaves_it_alone(backend: str) -> None:
+    """A flag that this XLA does not know would end the process at its first step."""
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", STEP, backend]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\n", "535.129.03"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n", "570.86.15"),
+        ("", ""),
+    ],
+)
+def test_the_driver_is_what_its_kernel_module_says(tmp_path: Path, text: str, version: str) -> None:
+    (tmp_path / "version").write_text(text)
+    assert driver(tmp_path / "version") == version
+    assert driver(tmp_path / "no card") == ""

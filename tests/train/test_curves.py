@@ -1,0 +1,26 @@
+"""DVCLive's tables of a training."""
+
+from pathlib import Path
+
+from leaf.train.callbacks import CURVES, dvclive_callback
+
+ROWS = [dict.fromkeys(CURVES, 0.5) | {"epoch": epoch, "phase": 2} for epoch in (1, 2)]
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    with dvclive_callback(folder) as on_epoch_end:
+        for row in ROWS:
+            on_epoch_end(row)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_curve_is_a_table_of_epochs(tmp_path: Path) -> None:
+    files = written(tmp_path / "live")
+    assert files["plots/metrics/validation_accuracy.tsv"] == b"step\tvalidation_accuracy\n1\t0.5\n2\t0.5\n"
+    assert {f"plots/metrics/{name}.tsv" for name in CURVES} <= set(files)
+
+
+def test_equal_trainings_write_equal_files_and_old_ones_go(tmp_path: Path) -> None:
+    first = written(tmp_path / "one")
+    again = written(tmp_path / "one")
+    assert first == again == written(tmp_path / "two")

@@ -1,0 +1,110 @@
+"""`distribution: data_parallel` on JAX: more devices and processes give what one gives; no image is lost or doubled."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from keras import backend
+
+from leaf.errors import LeafError
+from leaf.train import Recipe
+from leaf.train.distribution import run_on_all_nodes, set_up_distribution
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+IMAGES, EPOCHS = 64, 3  # distributed_worker.py's
+TOLERANCE = 1e-5  # relative; measured 2e-7: the sums over a batch are taken in another order
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process alone (`0`), each of two with two devices (`1`, `2`), and one with eight (`3`) wrote down."""
+    pytest.importorskip("jax")
+    folder = tmp_path_factory.mktemp("together")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    pair = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
+    started = []
+    two, eight = ({"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"} for count in (2, 8))
+    pairs = [{**pair, **two, "KERAS_DISTRIBUTION_PROCESS_ID": str(i)} for i in (0, 1)]
+    for number, added in enumerate([{"XLA_FLAGS": ""}, *pairs, eight]):
+        environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **added}
+        command = [sys.executable, str(WORKER), str(folder / str(number))]
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        complaint = process.communicate()[1]
+        assert process.returncode == 0, complaint[-3000:]
+    return {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "averaged"])
+def test_two_processes_and_eight_devices_give_the_curve_of_one(outcomes: dict[str, Any], name: str) -> None:
+    alone, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
+    assert alone.shape == (EPOCHS, 4)
+    for one in others:
+        np.testing.assert_allclose(one, alone, rtol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_each_process_turns_and_mixes_its_own_share_and_all_know_the_same_curve(outcomes: dict[str, Any]) -> None:
+    alone, first, second, eight = (np.array(outcomes[process]["curves"]["changed"]) for process in "0123")
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(eight, alone, rtol=TOLERANCE)
+    assert (first != alone).any()
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_share_of_the_batches_and_of_the_validation_images(outcomes: dict[str, Any]) -> None:
+    filled = 48  # 40 validation images in batches of 16
+    assert [outcomes[name]["read"] for name in "03"] == [[IMAGES * EPOCHS, filled * EPOCHS]] * 2
+    assert [outcomes[name]["read"] for name in "12"] == [[IMAGES * EPOCHS // 2, filled * EPOCHS // 2]] * 2
+
+
+@pytest.mark.slow
+def test_the_processes_share_the_images_without_dropping_or_doubling_one(outcomes: dict[str, Any]) -> None:
+    first, second = (Counter(outcomes[name]["seen"]) for name in "12")
+    assert sum(first.values()) == sum(second.values()) == IMAGES * EPOCHS // 2
+    assert first + second == Counter(outcomes["0"]["seen"])
+    assert set((first + second).values()) == {EPOCHS}
+    assert len(first + second) == IMAGES
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_devices_cannot_share_is_one_line_from_one_process(outcomes: dict[str, Any]) -> None:
+    said = [outcomes[name]["refused"] for name in "012"]
+    assert said == ["", "batch_size: 15; valid: a multiple of 4, the number of devices", "2"]
+
+
+@pytest.mark.slow
+def test_training_on_jax_imports_no_other_backend(outcomes: dict[str, Any]) -> None:
+    assert [outcomes[name]["imported"] for name in "0123"] == [[]] * 4
+
+
+def test_another_backend_is_one_line(recipe: Callable[..., Recipe]) -> None:
+    if backend.backend() == "jax":
+        pytest.skip("this is JAX")
+    with pytest.raises(LeafError, match=r"^distribution: data_parallel needs Keras on JAX, and it runs on \w+; set "):
+        set_up_distribution(recipe(distribution="data_parallel"))
+
+
+def test_several_nodes_for_a_training_on_one_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    with pytest.raises(LeafError, match=r"^distribution: none, on 2 nodes; valid: data_parallel, or one node"):
+        run_on_all_nodes("stages.train", "none")
+
+
+def test_several_nodes_without_srun_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in an image, which holds no `srun`."""
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LeafError, match=r"^srun: not found, .*; valid: `path` in runner.yaml, no image$"):
+        run_on_all_nodes("stages.train", "data_parallel")

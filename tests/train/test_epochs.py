@@ -1,0 +1,99 @@
+"""A checkpoint is written while the next epoch runs, and is complete however the training ends."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leaf.train.checkpoint import Checkpoint, CheckpointFile
+from leaf.train.trainer import run_training
+
+EPOCHS, STEPS = 5, 2
+
+
+class Counting:
+    """A training whose only weight counts its updates."""
+
+    steps = STEPS
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.weight = np.zeros(1)
+
+    @property
+    def done(self) -> bool:
+        return len(self.history) >= EPOCHS
+
+    def train_epoch(self, bar: Any, after_step: Any) -> dict[str, Any]:
+        for _ in range(STEPS):
+            self.weight = self.weight + 1
+            after_step()
+        self.history.append({"epoch": len(self.history) + 1})
+        return self.history[-1]
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint({"history": list(self.history)}, {"weight": [self.weight]})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.history, self.weight = checkpoint.values["history"], checkpoint.arrays["weight"][0]
+
+    def result(self) -> Any:
+        return self.weight[0]
+
+
+class Slow(CheckpointFile):
+    """A disk that takes longer than an epoch."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        time.sleep(0.2)
+        super().save(checkpoint)
+
+
+class Full(CheckpointFile):
+    """A disk without room."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_an_epoch_does_not_wait_for_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint_file, there = Slow(tmp_path / "k.npz"), []
+    run_training(Counting(), EPOCHS, checkpoint_file, lambda row: there.append(checkpoint_file.path.exists()), True)
+    assert there == [False, True, True, True, True]
+
+
+def test_what_is_kept_when_a_training_breaks_is_its_last_finished_epoch(tmp_path: Path) -> None:
+    def breaking(row: dict[str, Any]) -> None:
+        if row["epoch"] == 3:
+            raise RuntimeError
+
+    checkpoint_file = Slow(tmp_path / "k.npz")
+    with pytest.raises(RuntimeError):
+        run_training(Counting(), EPOCHS, checkpoint_file, breaking, True)
+    checkpoint = checkpoint_file.load()
+    assert checkpoint is not None
+    assert (len(checkpoint.values["history"]), checkpoint.arrays["weight"][0][0]) == (3, 3 * STEPS)
+    assert run_training(Counting(), EPOCHS, checkpoint_file, None, True) == EPOCHS * STEPS
+
+
+def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
+    def ending(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    checkpoint_file = Slow(tmp_path / "k.npz")
+    with pytest.raises(SystemExit):
+        run_training(Counting(), EPOCHS, checkpoint_file, ending, True)
+    assert checkpoint_file.requeue.exists()
+    checkpoint = checkpoint_file.load()
+    assert checkpoint is not None
+    assert len(checkpoint.values["history"]) == 2
+
+
+def test_a_full_disk_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space"):
+        run_training(Counting(), EPOCHS, Full(tmp_path / "k.npz"), None, True)

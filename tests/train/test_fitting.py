@@ -1,0 +1,164 @@
+"""Fitting: what a training gives, does and says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leaf.errors import LeafError
+from leaf.params import Params
+from leaf.train import Recipe, train
+from leaf.train.dataset import batches
+from leaf.train.optimizer import compile_model, make_schedule, train_step
+from leaf.train.trainer import loss_and_accuracy
+
+RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
+RECIPE = Recipe.from_params(Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE))
+pytestmark = pytest.mark.slow
+
+
+def fit(network: Any, dataset: Any, recipe: Recipe, **options: Any) -> tuple[Any, Any]:
+    model = options.pop("model", None) or network()
+    freeze = options.pop("freeze", lambda depth: None)
+    return model, train(model, dataset(72, 0), dataset(40, 1), recipe, freeze=freeze, quiet=True, **options)
+
+
+@pytest.fixture(scope="module")
+def fitted(network: Callable[..., Any], dataset: Callable[..., Any]) -> tuple[Any, Any]:
+    return fit(network, dataset, RECIPE)
+
+
+def test_the_history_has_a_row_per_epoch(fitted: Any) -> None:
+    _, result = fitted
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert result.stopped == "epochs"
+    assert result.steps_per_epoch == 5
+
+
+def test_the_learning_rate_is_that_of_the_epochs_last_update(fitted: Any) -> None:
+    _, result = fitted
+    wanted = [1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)]  # updates 4, 9, 14, 19 of a half cycle of 10
+    assert [row["learning_rate"] for row in result.history] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_best_epochs_weights_are_restored(fitted: Any, dataset: Any) -> None:
+    model, result = fitted
+    again = loss_and_accuracy(model, dataset(40, 1), 16)
+    assert again["accuracy"] == result.best["validation_accuracy"]
+    assert again["accuracy"] == max(row["validation_accuracy"] for row in result.history)
+    assert again["loss"] == pytest.approx(result.best["validation_loss"], abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(fitted: Any, network: Any, dataset: Any) -> None:
+    model, result = fitted
+    again, repeated = fit(network, dataset, RECIPE)
+    other, _ = fit(network, dataset, replace(RECIPE, seed=7))
+    assert repeated.history == result.history
+    assert equal_weights(model, again)
+    assert not equal_weights(model, other)
+
+
+def equal_weights(one: Any, other: Any) -> bool:
+    return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+def test_it_stops_early_where_nothing_gets_better(network: Any, dataset: Any) -> None:
+    still = replace(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
+    _, result = fit(network, dataset, replace(RECIPE, patience=2, epochs=9, learning_rate=still))
+    assert result.stopped == "early"
+    assert len(result.history) == result.best["epoch"] + 2
+
+
+def test_the_backbone_is_frozen_first_and_patience_starts_anew(network: Any, dataset: Any) -> None:
+    frozen: list[Any] = []
+    recipe = replace(RECIPE, epochs=3, frozen_epochs=2, frozen_learning_rate=0.05, freeze_depth=1, patience=1)
+    _, result = fit(network, dataset, recipe, freeze=frozen.append)
+    assert frozen == ["all", 1]
+    assert [(row["phase"], round(row["learning_rate"], 4)) for row in result.history[:2]] == [(1, 0.05)] * 2
+    assert result.history[2]["phase"] == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(network: Any, dataset: Any) -> None:
+    model = network()
+    model.layers[-1].bias.assign([np.nan, 0.0])
+    with pytest.raises(LeafError, match=r"^training: a loss of nan in epoch 1, step 1 of 5; lower learning_rate.max"):
+        fit(network, dataset, RECIPE, model=model)
+
+
+def test_running_out_of_gpu_memory_ends_in_a_line_that_names_micro_batch(network: Any, dataset: Any) -> None:
+    class ResourceExhaustedError(Exception):
+        """What TensorFlow raises; JAX says RESOURCE_EXHAUSTED in the text of another."""
+
+    model = network()
+
+    def raise_it(*arrays: Any, **options: Any) -> None:
+        raise ResourceExhaustedError("OOM when allocating tensor with shape[512,24,24,192]\n")
+
+    model.train_on_batch = raise_it
+    with pytest.raises(LeafError, match=r"^micro_batch: memory does not hold a step of 16 images; .* for example 8:"):
+        fit(network, dataset, RECIPE, model=model)
+
+
+def test_another_fault_in_a_step_keeps_its_traceback(network: Any, dataset: Any) -> None:
+    model = network()
+
+    def raise_it(*arrays: Any, **options: Any) -> None:
+        raise ValueError("ours")
+
+    model.train_on_batch = raise_it
+    with pytest.raises(ValueError, match="ours"):
+        fit(network, dataset, RECIPE, model=model)
+
+
+def test_eight_micro_batches_of_64_give_the_update_of_512(network: Any, dataset: Any) -> None:
+    whole = replace(RECIPE, epochs=2, batch_size=512)
+    ends = [flat(network(dropout=0.0, normalized=False))]
+    for recipe in (whole, replace(whole, micro_batch=64)):
+        model = network(dropout=0.0, normalized=False)
+        train(model, dataset(1000, 0), dataset(40, 1), recipe, freeze=lambda depth: None, quiet=True)
+        ends.append(flat(model))
+    start, at_once, in_parts = ends
+    np.testing.assert_allclose(in_parts, at_once, atol=2e-5)
+    assert np.abs(at_once - start).max() > 1e-3
+
+
+def test_losses_of_micro_batches_are_read_once_an_update_once_the_step_is_compiled(network: Any, dataset: Any) -> None:
+    recipe = replace(RECIPE, epochs=1, batch_size=16, micro_batch=4)
+    losses, calls = [], 0
+    for anew in (True, False):
+        model = network(dropout=0.0)
+        compile_model(model, recipe, make_schedule(recipe, 2, 5, 80))
+        step = model.train_on_batch
+
+        def counted(*arrays: Any, step: Any = step, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return step(*arrays, **options)
+
+        model.train_on_batch = counted
+        for batch in batches(dataset(48, 0), 16, 0, 1):
+            if anew:
+                model.train_function = None
+            losses.append(train_step(model, batch, recipe))
+    np.testing.assert_allclose(losses[3:], losses[:3], rtol=1e-6)
+    assert calls == 3 + 1  # the first of an update that has no compiled step yet
+
+
+def flat(model: Any) -> np.ndarray:
+    return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+def test_weight_averaging_keeps_and_judges_the_average(network: Any, dataset: Any) -> None:
+    plain, _ = fit(network, dataset, replace(RECIPE, epochs=1, weight_averaging=0))
+    averaged, result = fit(network, dataset, replace(RECIPE, epochs=1, weight_averaging=0.9))
+    assert not equal_weights(plain, averaged)
+    assert loss_and_accuracy(averaged, dataset(40, 1), 16)["accuracy"] == result.best["validation_accuracy"]
+
+
+def test_every_optimizer_and_change_of_images_trains(network: Any, dataset: Any) -> None:
+    changes = replace(RECIPE.augmentation, rotation=20, zoom=0.1, translation=0.1, contrast=0.2, mixup=0.2, cutmix=1.0)
+    recipe = replace(RECIPE, epochs=1, optimizer="adamw", weight_decay=0.05, label_smoothing=0.1, augmentation=changes)
+    _, result = fit(network, dataset, replace(recipe, balance="class_weight"))
+    assert np.isfinite(result.best["loss"])

@@ -1,0 +1,60 @@
+"""A linear probe: the head of an ordinary network is scikit-learn's fit on the features of a backbone that stays."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leaf.errors import LeafError
+from leaf.evaluate.baselines import linear_head
+from leaf.models.build import build_model
+from leaf.models.prediction import extract_features, predict_probabilities
+from leaf.params import Params, validate
+from leaf.train import Dataset, Recipe, fix_seeds, train_probe
+
+PROBE = {"optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0, "augmentation": {"flip": "none"}}
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+
+
+def data(classes: int, count: int, seed: int, synthetic: int = 0) -> Dataset:
+    """Images of noise, each class with more of one colour; the synthetic ones are of class 0."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = random.integers(0, 150, (count, 32, 32, 3)).astype(np.uint8)
+    images[np.arange(count), :, :, labels % 3] += 40
+    made = images[::classes][:synthetic]
+    return Dataset(images, np.arange(count), labels, made, np.zeros(synthetic, np.int64), classes)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_network_gives_the_probabilities_of_the_fit(classes: int) -> None:
+    fix_seeds(1)
+    dataset, validation = data(classes, 60, 0, 4), data(classes, 30, 1)
+    model = build_model("cnn_small", 32, classes, dropout=0, freeze_depth="all")
+    before = extract_features(model, validation.images)
+    groups = np.arange(64)
+    rows: list[dict[str, Any]] = []
+    recipe = Recipe.from_params(Params(**PROBE))
+    result = train_probe(model, dataset, validation, recipe, groups=groups, on_epoch_end=rows.append)
+    learnt = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
+    head = linear_head(learnt, dataset.all_labels, groups, seed=recipe.seed)
+    given = predict_probabilities(model, validation.images)
+    np.testing.assert_allclose(given, head.predict_proba(before), atol=1e-4)
+    right = (given.argmax(1) == validation.labels).mean()
+    assert right > 0.8
+    assert rows == result.history
+    assert (result.stopped, result.best["validation_accuracy"]) == ("converged", right)
+    assert result.probe == {"strength": head[-1].C, "iterations": head[-1].n_iter_.max()}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dropout": 0.1}, {"freeze_depth": 3}, {"augmentation": {"flip": "none", "zoom": 0.1}}]
+)
+def test_what_a_probe_would_not_do_is_refused(wrong: dict) -> None:
+    validate(PROBE)
+    with pytest.raises(LeafError, match="optimizer: lbfgs fits the head alone"):
+        validate({**PROBE, **wrong})

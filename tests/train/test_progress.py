@@ -1,0 +1,68 @@
+"""How far a training is: a bar on a terminal, a line an epoch wherever there is none."""
+
+import fcntl
+import os
+import re
+import struct
+import termios
+
+import pytest
+
+from leaf.train.callbacks import ProgressBar
+
+
+def told(columns, monkeypatch, quiet=None):
+    """What standard error, a terminal of so many columns, receives of two epochs."""
+    own, other = os.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(other, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", stream)
+        run(quiet)
+        stream.write("end")
+    text = ""
+    while not text.endswith("end"):
+        text += os.read(own, 4096).decode()
+    os.close(own)
+    return text.removesuffix("end")
+
+
+def run(quiet=None):
+    with ProgressBar(4, 2, 1, quiet) as bar:
+        for epoch in (2, 3):
+            bar.step(epoch, 0.5, 0.9)
+            bar.step(epoch, 0.25, 0.9)
+            bar.epoch_ended({"epoch": epoch, "loss": 0.25, "validation_accuracy": 0.75})
+
+
+LINES = re.compile(
+    r"epoch 2/4: loss 0\.2500, validation accuracy 0\.750, at most 00:00 left\r?\n"
+    r"epoch 3/4: loss 0\.2500, validation accuracy 0\.750, at most 00:00 left\r?\n"
+)
+
+
+def test_a_log_gets_a_line_an_epoch(capsys):
+    run()
+    assert LINES.fullmatch(capsys.readouterr().err)
+
+
+def test_a_terminal_without_columns_gets_a_line_an_epoch(monkeypatch):
+    assert LINES.fullmatch(told(0, monkeypatch))
+
+
+def test_a_terminal_gets_a_bar_instead(monkeypatch):
+    text = told(100, monkeypatch)
+    assert "\r" in text
+    assert "validation" not in text
+
+
+@pytest.mark.parametrize("columns", [0, 100])
+def test_quiet_is_quiet(monkeypatch, columns):
+    assert told(columns, monkeypatch, quiet=True) == ""
+
+
+def test_the_time_left_is_that_of_the_epochs_before(monkeypatch, capsys):
+    now = iter([100.0, 160.0])
+    monkeypatch.setattr("leaf.train.callbacks.time.monotonic", lambda: next(now))
+    with ProgressBar(12, 1, 0, None) as bar:
+        bar.epoch_ended({"epoch": 2, "loss": 1.0, "validation_accuracy": 0.5})
+    assert "at most 05:00 left" in capsys.readouterr().err
