@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from leaf.errors import one_line_errors
-from leaf.evaluate import evaluate
 from leaf.evaluate import out_of_distribution as ood
+from leaf.evaluate.evaluation import evaluate
 from leaf.models import onnx_export as onnx
 from leaf.models import onnx_inference
 from leaf.models.feature_cache import cached_features, cached_probabilities

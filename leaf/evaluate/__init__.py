@@ -1,5 +1,1 @@
-"""Metrics with intervals, calibration, baselines, and comparing runs."""
-
-from leaf.evaluate.evaluation import NO_TEST, Evaluation, evaluate
-
-__all__ = ["NO_TEST", "Evaluation", "evaluate"]
+"""Metrics with confidence intervals, calibration, baselines and model comparison."""

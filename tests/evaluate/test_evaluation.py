@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import leaf.evaluate as scoring
-from leaf.evaluate import NO_TEST
+from leaf.evaluate import evaluation as scoring
+from leaf.evaluate.evaluation import NO_TEST
 from leaf.evaluate.metrics import share_interval
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (90, 6, 6, 3), np.uint8)

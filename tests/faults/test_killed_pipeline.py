@@ -46,7 +46,7 @@ def begin(made, command):
     """Start `command`; give its process and the training's process number once two epochs are kept."""
     log = (made.folder.parent / "log").open("w")
     process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=log, stderr=log)
-    states = made.folder.parent / "cache/leaf/train"
+    states = made.folder.parent / "cache/leaf/training"
     first, until = None, time.monotonic() + MOST
     while process.poll() is None and time.monotonic() < until:
         for state in states.glob("[!.]*.npz"):  # a dot: half-written
@@ -71,7 +71,7 @@ def test_dvc_repro_whose_training_was_killed_ends_with_the_same_bytes_when_given
     again = made.run("dvc", "repro", "evaluate")
     assert resumed_after(again.stdout + again.stderr)[0] >= 2
     assert outputs(made) == whole
-    assert not list((made.folder.parent / "cache/leaf/train").glob("*.npz"))
+    assert not list((made.folder.parent / "cache/leaf/training").glob("*.npz"))
 
 
 def test_dvc_exp_run_temp_whose_training_was_killed_ends_with_the_same_bytes_when_given_again(fresh, whole):

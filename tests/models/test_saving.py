@@ -72,7 +72,7 @@ def test_each_backbone_gives_the_same_probability_from_its_file_in_a_fresh_proce
         expected[name] = predict_probabilities(model, images).tolist()
     script = (
         "import json, pathlib, numpy\n"
-        "from leaf.models import load, probabilities\n"
+        "from leaf.models.prediction import predict_probabilities\nfrom leaf.models.saving import load_model\n"
         "images, given = numpy.load('images.npy'), {}\n"
         "for file in pathlib.Path().glob('*.keras'):\n"
         "    model = load_model(file)\n"

@@ -153,7 +153,7 @@ def test_no_changed_byte_stops_a_training(checkpoint_file: CheckpointFile) -> No
 
 def test_the_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert checkpoint_folder() == tmp_path / "x/leaf/train"
+    assert checkpoint_folder() == tmp_path / "x/leaf/training"
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "s"))
     assert checkpoint_folder() == tmp_path / "s/training"
 
@@ -178,8 +178,8 @@ def test_without_a_home_the_project_keeps_the_checkpoint_where_git_and_dvc_ignor
     else:
         (tmp_path / "home").touch()
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert checkpoint_folder() == Path(".dvc/tmp/leaf/train")
-    assert Path(".dvc/tmp/leaf/train").is_dir()
+    assert checkpoint_folder() == Path(".dvc/tmp/leaf/training")
+    assert Path(".dvc/tmp/leaf/training").is_dir()
     assert "no home to write to" in capsys.readouterr().err
 
 
