@@ -18,6 +18,7 @@ import numpy as np
 
 from leaf import store
 from leaf.errors import LeafError
+from leaf.models import autoencoder, gan, layers
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
@@ -38,22 +39,17 @@ _INITIALIZERS = (
     "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
 )
 # fmt: on
-_OURS = {
-    "CaffePreprocessing": "leaf.models.layers",
-    "GELU": "leaf.models.layers",
-    "LayerNormalization": "leaf.models.layers",
-    "LayerScale": "leaf.models.layers",
-    "ReconstructionScore": "leaf.models.autoencoder",
-    "Residual": "leaf.models.autoencoder",
-    "ScoreLogits": "leaf.models.autoencoder",
-    "SpectralConv2D": "leaf.models.gan",
-}
+# Importing these modules also registers their classes with Keras.
+_OURS = (
+    *(layers.CaffePreprocessing, layers.GELU, layers.LayerNormalization, layers.LayerScale),
+    *(autoencoder.ReconstructionScore, autoencoder.Residual, autoencoder.ScoreLogits, gan.SpectralConv2D),
+)
 _ALLOWED = (
     {("keras.layers", name, None) for name in _LAYERS}
     | {("keras.initializers", name, None) for name in _INITIALIZERS}
     | {("keras", "Sequential", None), ("keras", "DTypePolicy", None)}
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
-    | {(module, name, f"leaf>{name}") for name, module in _OURS.items()}
+    | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
 )
 # Under these keys a plain string names a function; a file may name no other than these activations.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
