@@ -14,11 +14,11 @@ import numpy as np
 from runs import ROOT, keep_table, run_all
 
 from leaf.audit.domain_shift import compared
+from leaf.audit.questions import labels_without, right_of
 from leaf.audit.shortcuts import difference
-from leaf.cli.audit import labels_without, right_of
 from leaf.errors import one_line_errors
 from leaf.experiments import parse_settings, read_experiments
-from leaf.report.run import read_run
+from leaf.finished_run import read_run
 from leaf.store import sha256, write_table
 
 CLASSES = {"healthy": ["*healthy"], "unhealthy": ["*"]}

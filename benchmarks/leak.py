@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runs import ROOT, keep_table
 
-from leaf.cli.leak import frozen_leak
+from leaf.evaluate.leakage import frozen_leak
 from leaf.store import sha256
 
 WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"

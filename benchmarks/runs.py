@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from leaf.experiments import new_project, run_stages, with_settings
+from leaf.experiments import with_settings
 from leaf.params import validate
+from leaf.python_api import new_project, run_stages
 from leaf.store import read_array, read_json, read_table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,12 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leaf.experiments import fit
+    from leaf.python_api import fit
     from leaf.serve.classifier import load
 
 __version__ = "0.1.0"
 __all__ = ["fit", "load"]
-_FROM = {"fit": "leaf.experiments", "load": "leaf.serve.classifier"}
+_FROM = {"fit": "leaf.python_api", "load": "leaf.serve.classifier"}
 
 
 def __getattr__(name: str) -> Any:

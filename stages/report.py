@@ -9,9 +9,9 @@ from typing import Any
 
 from leaf import store
 from leaf.errors import one_line_errors
+from leaf.finished_run import read_run
 from leaf.params import flatten, read_params
 from leaf.report.render import render
-from leaf.report.run import read_run
 
 REPORT = "reports/report.html"
 

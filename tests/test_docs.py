@@ -60,7 +60,7 @@ ELSEWHERE = {
     "squeue": SLURM,
     "leaf folds": "tests/pipeline/test_folds.py",
     "leaf leak": "tests/pipeline/test_folds.py",
-    "leaf labels": "tests/cli/test_labels.py",
+    "leaf labels": "tests/evaluate/test_label_issues.py",
     "leaf audit": "tests/audit/test_audit_command.py",
     "leaf review": "tests/review/test_repro.py",
     "leaf serve": "tests/serve/test_serve.py",

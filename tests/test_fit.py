@@ -13,6 +13,7 @@ from leaf import experiments, store
 from leaf.errors import LeafError
 from leaf.models.build import build_model
 from leaf.models.saving import save_model
+from leaf.python_api import new_project, run_stages
 from leaf.synthesize import ImageCounts, draw_dataset
 
 
@@ -55,9 +56,9 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path):
 
 
 def test_a_stage_that_refuses_says_so_in_its_own_words(tmp_path):
-    experiments.new_project(tmp_path / "run", experiments.with_settings({}, {"dataset": "nowhere"}))
+    new_project(tmp_path / "run", experiments.with_settings({}, {"dataset": "nowhere"}))
     with pytest.raises(LeafError, match=r"^ingest: .*nowhere"):
-        experiments.run_stages(tmp_path / "run", ["ingest"])
+        run_stages(tmp_path / "run", ["ingest"])
 
 
 @pytest.mark.slow

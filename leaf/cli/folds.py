@@ -1,113 +1,12 @@
-"""`leaf folds`: one DVC experiment for each fold of a cross-validation, and what they say together."""
+"""`leaf folds`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import pandas as pd
 import typer
 
-from leaf import params
-from leaf.cli.run import run_rows
-from leaf.errors import LeafError
-from leaf.evaluate.metrics import share_interval, t_interval
-from leaf.experiments import experiment, parse_settings, with_settings
-from leaf.params import Params
-from leaf.revisions import PREDICTIONS, parameters, reader, table
+from leaf.evaluate.cross_validation import finished_folds, run_folds
 
 app = typer.Typer()
-
-
-FOLDS = 5  # where neither the command nor params.yaml says how many
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Accuracies of the F folds, float64 (F,), on their `test` and `validation` images, and how many each tested.
-
-    `right`, bool (N,), and `groups` (N,) are those of all tested images.
-    """
-
-    test: np.ndarray
-    validation: np.ndarray
-    tested: list[int]
-    right: np.ndarray
-    groups: np.ndarray
-
-    def __str__(self) -> str:
-        """A table of the folds, then mean, standard deviation, both intervals and the gap, a line each."""
-        low, high = t_interval(self.test)
-        all_low, all_high = share_interval(self.right, self.groups)
-        images, groups = len(self.right), len(np.unique(self.groups))
-        gap = 100 * (self.validation - self.test)
-        gap_low, gap_high = t_interval(gap)
-        rows = zip(self.tested, self.test, self.validation, strict=True)
-        lines = [
-            "fold  test images  test accuracy  validation accuracy",
-            *(f"{number:4}  {n:11}  {test:13.3f}  {shown:19.3f}" for number, (n, test, shown) in enumerate(rows)),
-            "",
-            f"accuracy over {len(self.test)} folds: mean {self.test.mean():.3f}, standard deviation "
-            f"{self.test.std(ddof=1):.3f}",
-            f"95 % interval of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
-            f"95 % interval of all {images} images of {groups} groups, each tested once (Wilson): "
-            f"{self.right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
-            f"validation minus test: {gap.mean():+.1f} points (95 % over folds: {gap_low:+.1f} to {gap_high:+.1f})",
-            "Folds share training images, so the interval over folds is somewhat too narrow (Bengio, Grandvalet 2004).",
-        ]
-        return "\n".join(lines)
-
-
-def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
-    """Sum up the predictions `image,split,label,predicted,group` of every fold.
-
-    Raises LeafError unless each image is tested in one fold alone and every image that a fold held out is tested.
-    """
-    parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
-    every = pd.concat(parts["test"])
-    tested = every["image"]
-    if tested.duplicated().any() or not set(pd.concat(parts["validation"])["image"]) <= set(tested):
-        raise LeafError(
-            "folds: an image is tested twice or never: not folds of one data set; run them all again (--force)"
-        )
-    right = {name: [part["predicted"].eq(part["label"]) for part in each] for name, each in parts.items()}
-    return Folds(
-        np.array([part.mean() for part in right["test"]]),
-        np.array([part.mean() for part in right["validation"]]),
-        [len(part) for part in right["test"]],
-        np.concatenate([part.to_numpy() for part in right["test"]]),
-        every["group"].to_numpy(),
-    )
-
-
-def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
-    """Run the folds of `row` of experiments.yaml (None for params.yaml as it is) as experiments STEM-fold-0, ….
-
-    `settings` (`key=value`) lie over the row; `folds` among them or in params.yaml says how many, else 5. Each runs in
-    a folder of its own: the workspace stays as it is. Returns dvc's exit status, of the first fold that failed.
-    """
-    chosen, _ = fold_settings(row, settings)
-    rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
-    return run_rows(rows, force, temp=True)
-
-
-def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """What `row` and `settings` lay over params.yaml, with `folds` (5 where nothing says otherwise); and the whole."""
-    values = params.load().model_dump()
-    chosen = {**(experiment(row).set if row else {}), **parse_settings(settings)}
-    chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS
-    return chosen, with_settings(values, {**chosen, "fold": 0})
-
-
-def finished_folds(stem: str) -> Folds:
-    """Sum up the experiments STEM-fold-0, …; raises LeafError where one is missing or they do not fit together."""
-    number = parameters(reader(f"{stem}-fold-0"))["folds"]
-    found = []
-    for fold in range(number):
-        read = reader(f"{stem}-fold-{fold}")
-        groups = table(read, "data/cleaned/decisions.csv")[["image", "group"]]
-        found.append(table(read, PREDICTIONS).merge(groups, on="image"))
-    return summarize(found)
 
 
 @app.command(epilog="Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`")

@@ -1,96 +1,13 @@
-"""`leaf run`: rows of experiments.yaml through `dvc exp run`."""
+"""`leaf run`."""
 
-import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from leaf import params
-from leaf.cli.check import check
+from leaf.dvc_experiments import list_experiments, run_experiments
 from leaf.errors import LeafError
-from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments
-from leaf.store import replacing
 
 app = typer.Typer()
-
-
-def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, temp: bool = False) -> int:
-    """Run the rows `names` one after another, `settings` (`key=value`) laid over each.
-
-    `force` replaces experiments of the same name, each once its run has succeeded; `temp` runs each in a folder of its
-    own (`--temp`). Returns the first exit status of dvc that is not 0, after which no further row is run.
-    """
-    over = parse_settings(settings)
-    return run_rows({name: {**experiment(name).set, **over} for name in names}, force, temp)
-
-
-def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
-    """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`.
-
-    All are checked first, before DVC deletes anything; of the first it is said what `leaf check` says. After a run that
-    failed in the workspace, parameters, metrics and outputs are as before it. While an experiment is being replaced it
-    is called NAME-before.
-    """
-    taken = _existing() & rows.keys()
-    if taken and not force:
-        raise LeafError(
-            f"{min(taken)}: an experiment of this name exists; --force replaces it, `dvc exp show` shows it"
-        )
-    seen: dict[str, list[str]] = {}
-    checked = {name: check(row, name, seen) for name, row in rows.items()}
-    typer.echo(next(iter(checked.values()))[1] if checked else "")
-    for name, (row, _) in checked.items():
-        if name in taken:
-            _experiment("rename", "--force", name, f"{name}-before")
-        command = ["dvc", "exp", "run", "--name", name]
-        for setting in dvc_settings(row):
-            command += ["--set-param", setting]
-        if temp:
-            command.append("--temp")
-        before = _workspace()
-        status = 1
-        try:
-            status = subprocess.run(command, check=False).returncode
-        finally:
-            if name in taken:
-                _experiment(*(("rename", f"{name}-before", name) if status else ("remove", f"{name}-before")))
-        if status:
-            if not temp:
-                _restore(before)
-            return status
-    return 0
-
-
-def _experiment(*words: str) -> None:
-    subprocess.run(["dvc", "exp", *words], check=False, capture_output=True)
-
-
-def _workspace() -> dict[Path, bytes]:
-    """What DVC rewrites as it runs, but for outputs, which its cache holds."""
-    paths = [Path(params.PARAMS_FILE), Path("dvc.lock"), *Path("metrics").glob("*.json")]
-    return {path: path.read_bytes() for path in paths if path.is_file()}
-
-
-def _restore(before: Mapping[Path, bytes]) -> None:
-    for path, content in before.items():
-        with replacing(path) as partial:
-            partial.write_bytes(content)
-    subprocess.run(["dvc", "checkout", "--quiet"], check=False, capture_output=True)
-    typer.echo("the run failed; params.yaml, metrics and outputs are as before", err=True)
-
-
-def list_experiments() -> str:
-    """Every row with its reason, one line each."""
-    rows = read_experiments()
-    width = max(map(len, rows), default=0)
-    return "\n".join(f"{name.ljust(width)}  {row.why}" for name, row in rows.items())
-
-
-def _existing() -> set[str]:
-    listed = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
-    return set(listed.stdout.split())
 
 
 @app.command(

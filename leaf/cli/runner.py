@@ -29,7 +29,7 @@ def submit(
     dry: Annotated[bool, typer.Option("--dry-run", help="print what would run, start nothing")] = False,
 ) -> None:
     """Run experiments on another machine."""
-    from leaf.cli.check import check
+    from leaf.check import check
     from leaf.runner.config import read_target
     from leaf.runner.engines import rehearsal
     from leaf.runner.jobs import expected, submit

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from leaf.finished_run import Run
 from leaf.report.charts import percent
 from leaf.report.cleaning import flagged
 from leaf.report.results import baselines, scored_split
-from leaf.report.run import Run
 from leaf.report.svg import plural
 
 Advice = dict[str, str]

@@ -359,3 +359,27 @@ def _epoch_words(marks: Sequence[Mark], frame: Frame, title: str, width: int) ->
         parts.append(text(x + (6 if fits else -6), y, mark.words, "tick halo", anchor="start" if fits else "end"))
         end = x
     return parts
+
+
+def lr_range(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], base: float, top: float
+) -> Markup:
+    """Draw loss against learning rate (logarithmic), raw and smoothed, with the proposed base and max marked."""
+    bottom, height = min(smoothed), max(smoothed)
+    margin = 0.1 * (height - bottom)
+    low, high = math.log10(rates[0]), math.log10(rates[-1])
+    frame = Frame(64, 56, 632, 300, (low, high), (max(0.0, bottom - margin), height + margin))
+    xs = [math.log10(rate) for rate in rates]
+    title = f"Loss against learning rate, {len(rates)} updates (dotted: each update)"
+    parts = [text(0, 14, title, "label"), *frame.y_axis(ticks(*frame.y_range)), *frame.x_axis([], "learning rate")]
+    for exponent in range(math.ceil(low), math.floor(high) + 1):
+        parts.append(line(frame.x(exponent), 56, frame.x(exponent), 356, "grid"))
+        parts.append(text(frame.x(exponent), 374, f"1e{exponent}", "tick", "middle"))
+    for series, kind in ((losses, "stroke-muted dotted"), (smoothed, "stroke-first")):
+        within = [min(max(loss, frame.y_range[0]), frame.y_range[1]) for loss in series]
+        parts.append(path(frame.points(xs, within), f"curve {kind}"))
+    for name, rate in (("base", base), ("max", top)):
+        x = frame.x(math.log10(rate))
+        parts.append(line(x, 50, x, 356, "mark"))
+        parts.append(text(x, 44, f"{name} {rate:.1e}", "count", "middle"))
+    return figure(720, 400, f"{title}. Proposed: base {base:.1e}, max {top:.1e}.", *parts)

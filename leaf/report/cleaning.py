@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from leaf.clean.groups import components
+from leaf.finished_run import Run, rows
 from leaf.report.charts import ranking
 from leaf.report.gallery import Album
-from leaf.report.run import Run, rows
 from leaf.report.svg import both, number, plural, share_shown
 
 REFERENCES, RANKS = 6, 200

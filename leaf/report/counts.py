@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from leaf.finished_run import Run
 from leaf.report.charts import balance, class_bars
-from leaf.report.run import Run
 from leaf.report.svg import WIDE, both, figure, plural, rect, tag, text
 
 REASONS = {

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from leaf.finished_run import Run, rows
 from leaf.models.onnx_inference import overlay
-from leaf.report.run import Run, rows
 from leaf.report.svg import share_shown
 
 SIDE = 96

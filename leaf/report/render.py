@@ -12,10 +12,10 @@ import jinja2
 from markupsafe import Markup, escape
 
 from leaf import params as schema
+from leaf.finished_run import Run
 from leaf.report import advice, cleaning, counts, gallery, results
 from leaf.report.charts import Interval, percent, ruler
 from leaf.report.gallery import Album
-from leaf.report.run import Run
 from leaf.report.svg import Figure, both, plural
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from leaf.finished_run import Run
 from leaf.params import keys
 from leaf.report.charts import (
     Interval,
@@ -19,7 +20,6 @@ from leaf.report.charts import (
     reliability,
     square,
 )
-from leaf.report.run import Run
 from leaf.report.svg import Figure, both, number, plural, share_shown
 
 FOLDERS = 24

@@ -1,17 +1,23 @@
 """Several runs on one page: scores with intervals, what may be said of their differences, curves over one another."""
 
+import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from leaf.errors import LeafError
+from leaf.evaluate.model_comparison import compare_revisions
+from leaf.params import flatten
 from leaf.report.charts import Interval, Panel, Series, curves, differences, intervals, percent, square
 from leaf.report.render import fill, shown
 from leaf.report.results import baselines, scored_split
 from leaf.report.svg import Figure, both
+from leaf.revisions import WORKSPACE, parameters, reader
+from leaf.store import replacing
 
 MOST = 6
 _SCORES = {
@@ -166,3 +172,52 @@ def _made(runs: Sequence[RunSummary], told: Collection[str]) -> list[tuple[str, 
 
 def _fact(value: Any) -> str:
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def write_report(revisions: Sequence[str], to: str) -> str:
+    """Write the page of `revisions` to the file `to`; one alone stands beside the workspace. Returns what was done.
+
+    Revisions joined by commas are seeds of one recipe: each is shown, and compared together.
+    Raises LeafError where a revision is unknown or has not run, or where there are more than the page can show.
+    """
+    recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
+    names = [name for recipe in recipes for name in recipe.split(",")]
+    if len(names) > MOST:
+        raise LeafError(f"report: {len(names)} revisions; valid: at most {MOST} on one page")
+    if len(set(names)) < len(names):
+        raise LeafError(f"report: a revision is named twice: {' '.join(names)}")
+    runs = [read_summary(name) for name in names]
+    split = "test" if all((run.scores.get("splits") or {}).get("test") for run in runs) else "validation"
+    found, refusal = _compare_all(recipes, split)
+    html = render_side_by_side(runs, found, refusal)
+    with replacing(to) as partial:
+        partial.write_text(html, encoding="utf-8")
+    return "\n".join([*(one.sentence for one in found), *filter(None, [refusal]), f"{to}: written"])
+
+
+def read_summary(revision: str) -> RunSummary:
+    """What the page shows of a revision, an experiment or the workspace."""
+    read = reader(revision)
+
+    def parsed(path: str, parse: Callable[[bytes], Any]) -> Any:
+        try:
+            return parse(read(path))
+        except ValueError as error:  # JSON's and pandas' errors are ValueErrors
+            raise LeafError(f"{revision}: {path}: cannot be read ({error}); run `dvc repro` there again") from None
+
+    return RunSummary(
+        name=revision,
+        params=flatten(parameters(read)),
+        scores=parsed("data/scored/scores.json", json.loads),
+        history=parsed("models/history.csv", lambda text: pd.read_csv(io.BytesIO(text))),
+        training=parsed("models/run.json", json.loads),
+    )
+
+
+def _compare_all(names: Sequence[str], split: str) -> tuple[list[Difference], str]:
+    """Each further run against the first, or why that cannot be said."""
+    try:
+        found = compare_revisions(names, split)
+    except LeafError as error:
+        return [], str(error)
+    return [Difference(one.a, one.b, one.sentence, one.difference, one.low, one.high) for one in found], ""

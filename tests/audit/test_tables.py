@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from leaf.cli.audit import _columns, _shared, labels_without, right_of
+from leaf.audit.questions import _columns, _shared, labels_without, right_of
 
 
 def run(**tables):

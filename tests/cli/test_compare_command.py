@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from dvc.repo import Repo
 
-from leaf.cli.compare import compare_revisions, describe
 from leaf.errors import LeafError
+from leaf.evaluate.model_comparison import compare_revisions, describe
 from leaf.store import write_table
 
 pytestmark = pytest.mark.slow

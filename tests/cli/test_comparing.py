@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leaf.cli.compare import ScoredRevision, compare_revisions, shared_images
 from leaf.errors import LeafError
+from leaf.evaluate.model_comparison import ScoredRevision, compare_revisions, shared_images
 from leaf.store import write_table
 
 

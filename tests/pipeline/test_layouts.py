@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.cli.check import check
+from leaf.check import check
 from leaf.experiments import parse_settings
 
 SPLITS = ("train", "valid", "test")

@@ -63,7 +63,7 @@ def tables(
     sources: list[str] | None = None,
     params: dict | None = None,
 ) -> dict:
-    """All that a `leaf.report.run.Run` holds, by its fields' names."""
+    """All that a `leaf.finished_run.Run` holds, by its fields' names."""
     random = np.random.default_rng(seed)
     values = {key: row["default"] for key, row in schema.keys().items()}
     values |= {"dropout": 0.2, "balance": "smote" if smote else "none", "learning_rate.max": 5e-4} | (params or {})

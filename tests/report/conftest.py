@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leaf.finished_run import Run
 from leaf.params import keys
 from leaf.report.audit import IN_FILE, IN_PIXELS, audit_summary
 from leaf.report.render import render
-from leaf.report.run import Run
 from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
 
 

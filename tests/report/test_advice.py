@@ -8,8 +8,8 @@ import yaml
 
 from leaf.cli import FILES
 from leaf.experiments import parse_settings, with_settings
+from leaf.finished_run import Run
 from leaf.report import advice
-from leaf.report.run import Run
 
 
 @pytest.fixture

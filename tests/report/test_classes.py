@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from leaf.finished_run import Run
 from leaf.report.charts import confusion_grid
 from leaf.report.render import render
-from leaf.report.run import Run
 
 
 @pytest.fixture(scope="module")

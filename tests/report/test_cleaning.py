@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from leaf.finished_run import Run
 from leaf.report import cleaning
 from leaf.report.gallery import Album
-from leaf.report.run import Run
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
+from leaf.finished_run import Run
 from leaf.report.counts import balance_rows, graph
-from leaf.report.run import Run
 
 
 def test_what_flows_out_of_a_state_flowed_into_it(tables):

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from leaf.errors import LeafError
+from leaf.finished_run import Run, read_run
 from leaf.report.render import breakable, render, unbroken
-from leaf.report.run import Run, read_run
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

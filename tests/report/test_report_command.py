@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaf.cli import app
-from leaf.cli.report import read_summary, write_report
 from leaf.errors import LeafError
+from leaf.report.side_by_side import read_summary, write_report
 
 
 @pytest.fixture(scope="module")

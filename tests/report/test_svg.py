@@ -1,11 +1,13 @@
 """The parts that figures are drawn from."""
 
 import math
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leaf.report.charts import lr_range
 from leaf.report.svg import Frame, number, path, tag, ticks
 
 
@@ -40,3 +42,10 @@ def test_y_grows_upwards():
 
 def test_a_range_of_one_value_stands_in_the_middle():
     assert Frame(0, 0, 10, 10, (3, 3), (0, 1)).x(3) == 5
+
+
+def test_the_range_test_figure_names_base_and_max():
+    figure = lr_range([1e-4, 1e-3, 1e-2], [0.7, 0.5, 0.9], [0.7, 0.6, 0.65], 1e-4, 1e-3)
+    words = " ".join(ElementTree.fromstring(figure).itertext())
+    assert "base 1.0e-04" in words
+    assert "max 1.0e-03" in words

@@ -88,7 +88,7 @@ def reviewed(template: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def loaded(template: Path) -> Any:
     """The template as `leaf review` reads it."""
-    from leaf.cli.review import load_review
+    from leaf.review.session import load_review
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(template)

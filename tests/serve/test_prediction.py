@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from leaf.cli.predict import as_csv, as_json, as_text
 from leaf.serve.classifier import Prediction
+from leaf.serve.predict import as_csv, as_json, as_text
 
 CLASSES = ["healthy", "unhealthy"]
 ROWS = [

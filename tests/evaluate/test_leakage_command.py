@@ -7,9 +7,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from leaf.cli import app, leak
-from leaf.cli.leak import frozen_leak, run_network
+from leaf.cli import app
 from leaf.errors import LeafError
+from leaf.evaluate import leakage as leak
+from leaf.evaluate.leakage import frozen_leak, run_network
 from leaf.synthesize import ImageCounts, draw_dataset
 
 ROOT = Path(__file__).parents[2]

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
-from leaf.cli.lr_range import RangeTest, drawing, propose, range_test, smooth
 from leaf.errors import LeafError
+from leaf.train.lr_finder import propose, range_test, smooth
 
 
 def test_base_and_max_lie_where_the_fall_begins_and_has_nearly_ended() -> None:
@@ -29,14 +28,6 @@ def test_limits_in_the_wrong_order_are_refused(
 ) -> None:
     with pytest.raises(LeafError, match="0 < lowest < highest"):
         range_test(network(), dataset(8, 0), recipe(), lowest=1.0, highest=0.1)
-
-
-def test_the_drawing_is_svg_that_names_base_and_max() -> None:
-    test = RangeTest([1e-4, 1e-3, 1e-2], [0.7, 0.5, 0.9], [0.7, 0.6, 0.65], 1e-4, 1e-3)
-    root = ElementTree.fromstring(drawing(test))
-    words = " ".join(root.itertext())
-    assert "base 1.0e-04" in words
-    assert "max 1.0e-03" in words
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leaf.cli.verify import compare_reruns
+from leaf.verify import compare_reruns
 
 LOCK = {
     "ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "1"}]},

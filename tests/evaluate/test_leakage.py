@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from leaf.cli.leak import measure_leak
 from leaf.evaluate.baselines import cross_validated
+from leaf.evaluate.leakage import measure_leak
 
 GROUPS = np.repeat(np.arange(200), 5)
 

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaf.cli import app
-from leaf.cli.why import explain
 from leaf.errors import LeafError
+from leaf.why import explain
 
 INDEX = """image,source,label,group,split,hash,file_hash,flags
 0,healthy/a.jpg,0,,,aaaa,f0,

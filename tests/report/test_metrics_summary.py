@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leaf.cli.results import _old_stages, summarize_metrics
 from leaf.errors import LeafError
+from leaf.report.metrics_summary import _old_stages, summarize_metrics
 
 ROOT = Path(__file__).parents[2]
 STAGES = {  # name: (what it reads, what it writes)

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaf.cli import app
-from leaf.cli.labels import suspicious, wrong_labels
 from leaf.evaluate.baselines import logistic_regression
+from leaf.evaluate.label_issues import suspicious, wrong_labels
 from leaf.store import write_array, write_table
 
 FLIPPED = np.arange(0, 300, 25)

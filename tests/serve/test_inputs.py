@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from leaf.cli.predict import expand
 from leaf.errors import LeafError
+from leaf.serve.predict import expand
 
 
 def expanded(*arguments, listed=""):

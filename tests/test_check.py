@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from leaf import store
-from leaf.cli.check import check
-from leaf.cli.run import run_experiments
+from leaf.check import check
+from leaf.dvc_experiments import run_experiments
 from leaf.errors import LeafError, one_line_errors
 
 
@@ -223,7 +223,7 @@ def test_a_data_set_that_a_stage_makes_is_not_looked_for(project):
 
 def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **_: pytest.fail(str(arguments)))
-    monkeypatch.setattr("leaf.cli.run._existing", set)
+    monkeypatch.setattr("leaf.dvc_experiments._existing", set)
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(LeafError, match="no such file or folder"):
         run_experiments(["plain"], ["dataset=nowhere"])
@@ -242,6 +242,6 @@ def test_a_path_longer_than_a_file_system_takes_is_one_short_line(project, capsy
 
 
 def test_it_imports_no_keras(project):
-    code = "import sys; from leaf.cli.check import check; check({'dataset': 'leaves'}); print('keras' in sys.modules)"
+    code = "import sys; from leaf.check import check; check({'dataset': 'leaves'}); print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import ttest_1samp
 from statsmodels.stats.proportion import proportion_confint
 
-from leaf.cli.folds import summarize
 from leaf.errors import LeafError
+from leaf.evaluate.cross_validation import summarize
 
 
 def fold(first, right, validation_right=10, validation=range(90, 100)):

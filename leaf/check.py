@@ -1,0 +1,334 @@
+"""`leaf check`: what can be known before the first stage runs; DVC deletes a stage's outputs before it runs it."""
+
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from leaf import params
+from leaf.clean.decisions import COLUMNS, split_ranks
+from leaf.errors import LeafError
+from leaf.experiments import told_what_to_paste, with_settings
+from leaf.ingest.files import HEAD, kind, what_it_is
+from leaf.ingest.folder import mask_files
+from leaf.ingest.ingest import refuse_folders_keys, survey
+from leaf.ingest.source import Source
+from leaf.models import backbones
+from leaf.params import Params
+from leaf.split import PIN_COLUMNS, PINNED
+from leaf.store import epoch_key, load_cached_value, read_table, read_yaml, sha256, span
+
+FEW = 20  # images of a class, below which its accuracy says little
+_CLASSES = 40  # rows of the table
+
+
+def check(
+    settings: Mapping[str, Any], name: str = "-S", seen: dict[str, list[str]] | None = None
+) -> tuple[dict[str, Any], str]:
+    """Look at params.yaml with `settings` laid over it, the data set, and the files that they name.
+
+    Returns the settings, with weights_sha256 filled in, and what was found, for a person. Raises LeafError for a
+    mistake, whichever stage would meet it. `seen` keeps what was found, for the next experiment of a sweep.
+    """
+    settings, seen = dict(settings), {} if seen is None else seen
+    choices = with_settings(read_yaml(params.PARAMS_FILE), settings, name if settings else params.PARAMS_FILE)
+    if choices.weights not in ("random", "imagenet"):
+        settings["weights_sha256"] = _weights(choices, settings)
+    for reference in choices.references if isinstance(choices.references, list) else []:
+        if isinstance(reference, str) and not Path("data/references", reference).is_file():
+            raise LeafError(f"references: {reference}: no such file in data/references")
+    read_table("data/overrides.csv", columns=COLUMNS)
+    read_table(PINNED, columns=PIN_COLUMNS)
+    backbones.check(choices, 2 if choices.classes == "auto" else len(choices.classes))
+    if backbones.is_detector(choices.backbone):
+        backbones.check_recipe(choices, choices.backbone)
+    lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
+    dataset = Path(choices.dataset)
+    if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
+        raise LeafError(f"labels: {choices.labels}: no such file; valid: a CSV table of files and labels")
+    if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
+        mask_files(Path(choices.masks), [])
+    if not dataset.exists() and not _is_made(choices.dataset):
+        raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of photographs")
+    if dataset.is_dir():
+        refuse_what_dvc_cannot_hash(dataset)
+    elif dataset.suffix == ".npz":
+        refuse_folders_keys(dataset, choices.labels, choices.group_by)
+    if dataset.exists() and not _made_by_a_stage(choices.dataset):
+        try:
+            key = choices.model_dump_json(exclude={"seed", "learning_rate", "augmentation"})
+            if key not in seen:
+                seen[key] = _overview(choices, dataset)
+            lines += seen[key]
+        except LeafError as error:
+            raise told_what_to_paste(error, {"dataset": choices.dataset, **settings}) from None
+    if "weights_sha256" in settings:
+        lines.append(f"weights    {choices.weights}, SHA-256 {settings['weights_sha256']}")
+    return settings, "\n".join(lines)
+
+
+def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
+    """The SHA-256 of the weights file; where one was asked for, it must be that."""
+    weights = Path(choices.weights)
+    if not weights.is_file():
+        if Path(f"{weights}.dvc").is_file():
+            return choices.weights_sha256
+        raise LeafError(f"weights: {weights}: no such file; valid: random, imagenet, or a weights file")
+    found = sha256(weights)
+    asked = "weights_sha256" in settings or not settings or ("weights" not in settings and choices.weights_sha256)
+    if asked and found != choices.weights_sha256:
+        raise LeafError(f"weights_sha256: {choices.weights_sha256 or 'empty'}; {weights} has {found}")
+    return found
+
+
+def _overview(choices: Params, dataset: Path) -> list[str]:
+    source, names, labels = survey(
+        dataset,
+        choices.classes,
+        choices.unreadable == "skip",
+        ignore=choices.ignore,
+        labels=choices.labels,
+        group_by=choices.group_by,
+        links=choices.links,
+    )
+    params.check_threshold(choices.threshold, len(names))
+    backbones.check(choices, len(names))
+    rows = source.rows
+    taken = np.flatnonzero(labels >= 0)
+    shared = in_a_better_split([rows.split[place] for place in taken], [rows.group[place] for place in taken])
+    taken = taken[~shared].tolist()
+    groups = [rows.group[place] for place in taken]
+    splits = _splits(choices, source, names, labels, taken)
+    lines = _table(names, labels[taken], groups, splits)
+    files = [rows.source[place] for place in taken]
+    found = sizes(dataset, files) if dataset.is_dir() else None
+    if found:
+        lines.append(
+            f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
+            f"({found.opened} files looked at), to {choices.image_size}×{choices.image_size}"
+        )
+        if found.others:
+            looked = len(found.others) + found.opened
+            lines.append(f"left out   {len(found.others)} of {looked} files looked at, no images: {found.others[0]}")
+    if shared.any():
+        lines.append(
+            f"left out   {shared.sum():,}: another of the given splits holds their group, which test keeps before "
+            "validation, validation before train"
+        )
+    reasons: dict[str, list[str]] = {}
+    for file, why in source.left_out.items():
+        reasons.setdefault(why, []).append(file)
+    often = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    lines += [f"left out   {len(several)}: {why}, such as {several[0]!r}" for why, several in often[:6]]
+    if rare := [several for _, several in often[6:]]:
+        lines.append(f"left out   {sum(map(len, rare))}: for {len(rare)} other reasons, such as {rare[0][0]!r}")
+    lines += [f"note       {note}" for note in source.notes]
+    if Path(choices.masks).is_dir():
+        masked = sum(path is not None for path in mask_files(Path(choices.masks), files))
+        guessed = "; GrabCut guesses the others" if choices.augmentation.background == "swap" else ""
+        lines += [f"masks      of {masked:,} of {len(files):,} images{guessed}"] if masked or guessed else []
+    risks = _risks(choices, names, labels[taken], groups, splits)
+    if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
+        risks.append(
+            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant: say which "
+            "photographs show one plant in a table (`labels`), else its photographs stand in train and test"
+        )
+    if found and found.wide >= 20:
+        risks.append(f"{found.wide} % of the pictures are wider than 4:3, of which the crop loses {found.lost} %")
+    lines += [f"risk       {risk}" for risk in risks]
+    return [*lines, _time(choices, splits)]
+
+
+def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray:
+    """Which images, bool (N,), the stage clean removes since a split that ranks before theirs holds their group.
+
+    `given` splits and `groups` are "" where nothing is given. Copies are not looked for.
+    """
+    ranks = split_ranks(np.array(given, object))
+    best: dict[str, int] = {}
+    for group, rank in zip(groups, ranks.tolist(), strict=True):
+        best[group] = min(rank, best.get(group, rank))
+    return np.array([bool(group) and best[group] < rank < 3 for group, rank in zip(groups, ranks, strict=True)], bool)
+
+
+def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
+    """The split of each image that is taken, as many as the stage draws where nothing is pinned and no copy removed."""
+    import pandas as pd
+
+    from leaf.split import draw_keys, fold_images, split_images
+
+    group = [source.rows.group[place] or f"\0{place}" for place in taken]
+    given = [source.rows.split[place] for place in taken]
+    images = pd.DataFrame({"image": taken, "label": labels[taken], "split": given})
+    images["group"] = images.groupby(group, sort=False)["image"].transform("first")
+    # The files are not read here, so their names stand for their hashes: other images are drawn, but as many.
+    names_of = pd.Series([source.rows.source[place] for place in taken])
+    images["key"] = draw_keys(images["group"], names_of, choices.split_seed)
+    if choices.folds:
+        found = fold_images(images, choices.folds, choices.fold, choices.validation_size, choices.split_seed, names)
+    else:
+        found = split_images(images, choices.validation_size, choices.test_size, names)
+    return found.set_index("image")["split"].loc[taken].to_numpy()
+
+
+def _table(names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray) -> list[str]:
+    """Classes × images, groups and splits, before copies are removed."""
+    columns = ("images", "groups", "train", "validation", "test")
+    width = min(max(map(len, [*names, "class"])), 60)
+    lines = [f"{'class':<{width}}" + "".join(f"{column:>12}" for column in columns)]
+    groups_of = np.array(groups, object)
+
+    def row(name: str, chosen: np.ndarray) -> str:
+        given = groups_of[chosen]
+        counts = [int(chosen.sum()), len(set(given[given != ""].tolist()))]
+        counts += [int((chosen & (splits == column)).sum()) for column in columns[2:]]
+        return f"{name[:60]:<{width}}" + "".join(f"{count:>12,}" for count in counts)
+
+    lines += [row(name, labels == number) for number, name in enumerate(names[:_CLASSES])]
+    if len(names) > _CLASSES:
+        lines.append(f"… and {len(names) - _CLASSES} more classes")
+    return [*lines, row("all", labels >= 0)]
+
+
+def _risks(
+    choices: Params, names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray
+) -> list[str]:
+    counts = np.bincount(labels, minlength=len(names))
+    train = np.bincount(labels[splits == "train"], minlength=len(names))
+    risks = []
+    small = [f"{names[place]} ({counts[place]})" for place in np.argsort(counts, kind="stable") if counts[place] < FEW]
+    if small:
+        risks.append(
+            f"classes of fewer than {FEW} images say little: {', '.join(small[:8])}{' …' if small[8:] else ''}"
+        )
+    synthetic = int((train.max() - train).sum()) if choices.balance in ("smote", "oversample") else 0
+    size = synthetic * 3 * choices.image_size**2 / 1e9
+    if size >= 0.5:
+        limit = choices.balance_limit_gb
+        more = f", more than balance_limit_gb, {limit:g}: `balance` will refuse" if size > limit else ""
+        risks.append(f"{synthetic:,} images are made, {size:.1f} GB{more}; balance=class_weight makes none")
+    few = int(train.min())
+    if choices.balance == "smote" and few < train.max() and few <= choices.smote_neighbors:
+        raise LeafError(
+            f"balance: SMOTE with smote_neighbors {choices.smote_neighbors} needs {choices.smote_neighbors + 1} "
+            f"training images of each class that is not the largest, {names[int(train.argmin())]} has {few}",
+            proposals=[{"balance": "class_weight"}],
+        )
+    if any(groups) and not all(groups):
+        risks.append(f"{sum(not group for group in groups):,} images have no group, others have one")
+    return risks
+
+
+def _time(choices: Params, splits: np.ndarray) -> str:
+    train = int((splits == "train").sum())
+    if choices.optimizer == "lbfgs":
+        return (
+            f"time       a linear probe of {train:,} images: what {choices.backbone} sees in each is computed once here"
+        )
+    known = load_cached_value("epochs", epoch_key(choices))
+    if known is None:
+        return (
+            f"time       {train:,} images an epoch, at most {choices.epochs} epochs; how long one takes is known here "
+            f"once {choices.backbone} was trained at {choices.image_size} pixels on this machine"
+        )
+    epoch = train * known["seconds"] / known["images"]
+    return (
+        f"time       {span(epoch)} an epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
+        f"the speed of the last training of {choices.backbone} here"
+    )
+
+
+def refuse_what_dvc_cannot_hash(folder: Path) -> None:
+    """A name that is not UTF-8 ends DVC with a traceback, and a pipe makes it wait for ever: name them first."""
+    for parent, folders, files in os.walk(os.fsencode(folder)):
+        for name in folders + files:
+            try:
+                name.decode("utf-8")
+                path = os.path.join(parent, name)  # noqa: PTH118 (bytes)
+                if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK):
+                    raise LeafError(f"dataset: {path.decode()}: not an ordinary file; remove it")
+            except UnicodeDecodeError:
+                shown = os.path.join(parent, name).decode("utf-8", "backslashreplace")  # noqa: PTH118 (bytes)
+                raise LeafError(f"dataset: {shown}: the name is not UTF-8; rename the file") from None
+
+
+def _is_made(path: str) -> bool:
+    """Whether a stage makes `path`, or a .dvc file beside it tells where to pull it from."""
+    return Path(f"{path}.dvc").is_file() or _made_by_a_stage(path)
+
+
+def _made_by_a_stage(path: str) -> bool:
+    stages = read_yaml(params.PIPELINE_FILE)["stages"]
+    return any(
+        path == (out if isinstance(out, str) else next(iter(out)))
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+    )
+
+
+SAMPLE = 100  # files whose headers are read
+WIDE = 4 / 3  # beyond it a square crop loses more than a quarter of the picture
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a sample of the files: how many were opened, the most frequent size, the smallest and the largest side."""
+
+    opened: int
+    usual: tuple[int, int]
+    smallest: int
+    largest: int
+    wide: int  # share in percent that is wider, or taller, than 4:3
+    lost: int  # percent of the picture that the crop of these loses, on average
+    others: list[str]  # those that are no images by their content, each with what it is
+
+
+def sizes(root: Path, files: Sequence[str]) -> Sizes | None:
+    """Read the headers of some files, spread evenly; None where none can be opened."""
+    found, others = [], []
+    for file in files[:: 1 + len(files) // SAMPLE]:
+        with suppress(Exception):  # a damaged file is for `ingest` to name
+            if not (root / file).is_file():
+                continue
+            with (root / file).open("rb") as opened:
+                head = opened.read(HEAD)
+            if not kind(head):
+                others.append(f"{file!r}: {what_it_is(head)}")
+                continue
+            with Image.open(root / file) as image:
+                found.append(image.size)
+    if not found:
+        return None
+    shapes = [max(size) / max(min(size), 1) for size in found]
+    wide = [shape for shape in shapes if shape > WIDE + 0.01]
+    lost = sum(1 - 1 / shape for shape in wide) / max(len(wide), 1)
+    sides = [side for size in found for side in size]
+    usual = Counter(found).most_common(1)[0][0]
+    return Sizes(
+        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), others
+    )
+
+
+def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:
+    """Two names of files, of a class, that differ in a last number alone, where half the files stand in such series.
+
+    A series has 2 to 30 files (`plant07_1.jpg`, `plant07_2.jpg`); a camera's own counting, one long series, is none.
+    """
+    series: dict[tuple[object, str], list[str]] = defaultdict(list)
+    for name, source in zip(names, sources, strict=True):
+        path = PurePosixPath(source)
+        found = re.fullmatch(r"(.*[^\W\d_].*?|.*\d.*?[^\w]|.*\d_)[\s_.(-]*\d{1,3}\)?", path.stem)
+        if found:
+            series[name, str(path.parent / found[1])].append(source)
+    several = [files for files in series.values() if 2 <= len(files) <= 30]
+    if 2 * sum(map(len, several)) < len(sources) or len(several) < 3:
+        return []
+    return sorted(several[0])[:2]

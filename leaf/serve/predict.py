@@ -1,0 +1,203 @@
+"""`leaf predict`: rows on standard output as they come, everything else on standard error."""
+
+import csv
+import glob
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from leaf.errors import LeafError, printable
+from leaf.ingest.files import list_folder
+from leaf.ingest.source import cores, in_order
+from leaf.models.onnx_inference import heatmap_png
+from leaf.serve.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
+from leaf.store import replacing
+
+_Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
+
+
+def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
+    """Predict the images that `paths` mean and print one row each.
+
+    Args:
+        paths: files, folders, glob patterns, `-` for a list on standard input.
+        model: the `.onnx` file, or the `.keras` file.
+        form: `text`, `csv` or `json`.
+        views: views averaged, None for as many as the model was evaluated with.
+        heatmap: folder for a picture of each image under its heat map, `0001-name.png` for the first row.
+        quiet: no progress bar, no remarks.
+
+    Returns:
+        The exit status: 0, or 1 where an image could not be read; it is named at the end and the rest is done.
+    """
+    images = expand(paths, sys.stdin)
+    classifier = load(model)
+    if heatmap is not None:
+        heatmap.mkdir(parents=True, exist_ok=True)
+    predictor = _Predictor(classifier, views, heatmap)
+    with tqdm(total=len(images), unit=" images", disable=True if quiet else None) as bar:
+        rows = predictor.predictions(images, bar)
+        lines = {
+            "csv": lambda: as_csv(rows, classifier.classes),
+            "json": lambda: as_json(rows),
+            "text": lambda: as_text(rows, images, classifier.classes),
+        }[form]()
+        for line in lines:
+            bar.write(printable(line) if sys.stdout.isatty() else line, file=sys.stdout)
+    if predictor.ood and not quiet:
+        count = "1 image is" if predictor.ood == 1 else f"{predictor.ood} images are"
+        print(f"{count} out-of-distribution, unlike the photographs it learned from: check the label", file=sys.stderr)
+    for line in predictor.unreadable:
+        print(f"not read: {line}", file=sys.stderr)
+    return 1 if predictor.unreadable else 0
+
+
+class _Predictor:
+    """The predictions of one command, and what came up on the way: `unreadable` (a line each), `ood` (a count)."""
+
+    def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
+        self.classifier = classifier
+        self.views = views
+        self.heatmap = heatmap
+        self.unreadable: list[str] = []
+        self.ood = 0
+        self.done = 0
+
+    def predictions(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
+        for count, names, read in self._read(images):
+            if names:
+                pixels = np.stack([image for image, _ in read], dtype=np.float32)
+                known = np.array([known for _, known in read])
+                predictions = self.classifier.predict_prepared(names, pixels, self.views, known)
+                if self.heatmap is not None:
+                    self._draw(self.heatmap, names, pixels)
+                self.ood += sum(not row.known for row in predictions)
+                yield from predictions
+            bar.update(count)
+
+    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Prepared]]]:
+        """Batch by batch its size and what could be read; the next one is read while the network predicts the last."""
+        count, names, read = 0, [], []
+        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one is the network's
+            count += 1
+            if isinstance(result, LeafError):
+                self.unreadable.append(str(result))
+            else:
+                names.append(images[place])
+                read.append(result)
+            if len(names) == BATCH_SIZE or place + 1 == len(images):
+                yield count, names, read
+                count, names, read = 0, [], []
+
+    def _prepare(self, names: Sequence[str]) -> list[_Prepared | LeafError]:
+        images: list[np.ndarray | LeafError] = []
+        for name in names:
+            try:
+                images.append(prepare(name, self.classifier.image_size, name, self.classifier.fit))
+            except LeafError as error:
+                images.append(error)
+        pixels = [image for image in images if not isinstance(image, LeafError)]
+        known = iter(self.classifier.ood_detector.pixels_in_distribution(np.stack(pixels)) if pixels else ())
+        return [image if isinstance(image, LeafError) else (image, next(known)) for image in images]
+
+    def _draw(self, folder: Path, names: Sequence[str], pixels: np.ndarray) -> None:
+        for name, image, strength in zip(names, pixels, self.classifier.heatmaps(pixels), strict=True):
+            self.done += 1
+            with replacing(folder / f"{self.done:04d}-{Path(name).stem[:50]}.png") as partial:
+                partial.write_bytes(heatmap_png(image, strength))
+
+
+def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterator[str]:
+    """Give the lines of a CSV table, header first, without line ends; `known` is 1 or 0."""
+    names = [field.name for field in fields(Prediction) if field.name != "probabilities"]
+    yield _csv_line([*names, *(f"probability of {name}" for name in classes)])
+    for prediction in predictions:
+        row = vars(prediction) | {"known": int(prediction.known)}
+        yield _csv_line([*(row[name] for name in names), *(prediction.probabilities[name] for name in classes)])
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    """One line; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    cells = [f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell for cell in cells]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Give the lines of one JSON array, one prediction a line, so that a long one can be read as it grows."""
+    before = "["
+    for prediction in predictions:
+        yield before + json.dumps(vars(prediction), ensure_ascii=False)
+        before = ","
+    yield "]" if before == "," else "[]"
+
+
+def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
+    """Give the lines of a table for a person; the label of an out-of-distribution image has a question mark.
+
+    Args:
+        predictions: the rows.
+        images: every image's name, for the width of the first column.
+        classes: the labels, for the width of the second.
+    """
+    wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
+    label = max(len(name) for name in [*classes, "label"]) + 1
+    yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  known"
+    for row in predictions:
+        said = row.label if row.known else f"{row.label}?"
+        known = "yes" if row.known else "no"
+        threshold = "likeliest" if row.threshold is None else f"{row.threshold:9.4f}"
+        figures = f"{row.probability:11.4f}  {threshold}  {known}"
+        yield f"{_shown(row.image).ljust(wide)}  {said.ljust(label)}  {figures}"
+
+
+def _shown(name: str) -> str:
+    return printable(name)  # a file name may hold a line end or move the cursor
+
+
+def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
+    """Give the images that `arguments` name, in order, as given, each once.
+
+    Args:
+        arguments: files; folders (every image below, as ingest lists it); glob patterns that no shell
+            expanded, `**` for any depth; `-` for one path a line on `listed`.
+        listed: standard input.
+
+    Raises:
+        LeafError: where an argument names nothing at all. A named file that is missing is not looked at here, so
+            that the rest is done.
+    """
+    images: dict[str, None] = {}
+    for argument in arguments:
+        lines = (line.rstrip("\r\n") for line in listed) if argument == "-" else [argument]
+        for line in lines:
+            if line:
+                images |= dict.fromkeys(_images_of(line))
+    if not images:
+        raise LeafError(f"{' '.join(arguments)}: no image; valid: image files, or folders of them")
+    return list(images)
+
+
+def _images_of(argument: str) -> Iterator[str]:
+    path = Path(argument)
+    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a name is too long
+        listing = list_folder(path, "files")
+        for note in listing.notes():
+            print(f"{path}: {note}", file=sys.stderr)
+        yield from (str(path / file) for file in listing.images)
+    elif not os.path.exists(path) and glob.has_magic(argument):  # noqa: PTH110
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if not matches:
+            raise LeafError(f"{argument}: the pattern matches no file")
+        yield from (name for name in matches if not Path(name).is_dir())
+    else:
+        yield argument

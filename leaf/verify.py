@@ -1,0 +1,120 @@
+"""`leaf verify`: does a rerun from nothing give what was committed? By stage, with the reason where it does not."""
+
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leaf.errors import LeafError
+from leaf.params import flatten
+from leaf.store import read_json, read_yaml
+
+PAGE = "reports/report.html"
+TOLERANCE = 0.02  # of any score between two machines; byte-equal reruns are promised on one machine only
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage: `identical`, `within tolerance` or `different`, and why."""
+
+    stage: str
+    outcome: str
+    why: str = ""
+
+
+def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
+    """Clone `revision` of the repository here, run its pipeline with an empty cache, compare lock and metrics."""
+    root = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="leaf-verify-") as folder:
+        clone = Path(folder, "clone")
+        _run(["git", "clone", "--quiet", str(root), str(clone)], root)
+        _run(["git", "checkout", "--quiet", "--detach", _commit(revision, root)], clone)
+        lock = clone / "dvc.lock"
+        if not lock.is_file():
+            raise LeafError(f"dvc.lock: not in {revision}; commit the results of `make run` first")
+        before, metrics_before = _lock_and_metrics(clone)
+        for tracked in sorted(clone.glob("data/raw/*.dvc")):  # what no stage makes comes out of the user's own cache
+            _run(["dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache")], clone)
+            _run(["dvc", "pull", "--quiet", "--remote", "here", str(tracked)], clone)
+        status = subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=False).returncode
+        if status:
+            raise LeafError(f"{revision}: `dvc repro` failed in a fresh clone with exit status {status}")
+        after, metrics_after = _lock_and_metrics(clone)
+    return compare_reruns(before, after, metrics_before, metrics_after, tolerance)
+
+
+def compare_reruns(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    metrics_before: Mapping[str, Any],
+    metrics_after: Mapping[str, Any],
+    tolerance: float = TOLERANCE,
+) -> list[StageResult]:
+    """Compare the `stages` of two dvc.lock files and the metrics by file name; a result for each stage."""
+    results = []
+    for stage, old in before.items():
+        new = after.get(stage)
+        if new is None:
+            results.append(StageResult(stage, "different", "the rerun has no such stage"))
+            continue
+        changed = _changed(old, new, "outs")
+        causes = [f"{kind} {name}" for kind in ("deps", "params") for name in _changed(old, new, kind)]
+        if not changed or (changed == [PAGE] and not causes):  # of equal tables, it differs in its date
+            results.append(StageResult(stage, "identical"))
+            continue
+        numbers = [name for name in changed if name in metrics_before]
+        distance, where = _largest_difference(
+            {name: metrics_before.get(name) for name in numbers}, {name: metrics_after.get(name) for name in numbers}
+        )
+        reason = f"{', '.join(changed)} differ" + (f"; before it {', '.join(causes)}" if causes else "")
+        if where:
+            reason += f"; largest difference {distance:.4g} in {where}"
+        # Bytes of a model may differ between machines while every score agrees.
+        results.append(StageResult(stage, "within tolerance" if distance <= tolerance else "different", reason))
+    return results
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> list[str]:
+    if kind == "params":
+        a, b = ({k: v for group in lock.get("params", {}).values() for k, v in group.items()} for lock in (old, new))
+    else:
+        a, b = ({item["path"]: item.get("md5") for item in lock.get(kind, [])} for lock in (old, new))
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def _largest_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, str]:
+    a, b = flatten(before), flatten(after)
+    worst, where = 0.0, ""
+    for name in sorted(a.keys() | b.keys()):
+        x, y = a.get(name), b.get(name)
+        if x == y:
+            continue
+        numeric = isinstance(x, (int, float)) and isinstance(y, (int, float))
+        distance = abs(x - y) if numeric else float("inf")  # type: ignore[operator]
+        if distance > worst:
+            worst, where = distance, name
+    return worst, where
+
+
+def _lock_and_metrics(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    lock = read_yaml(folder / "dvc.lock")["stages"]
+    metrics = {f"metrics/{path.name}": read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
+    return lock, metrics
+
+
+def _commit(revision: str, root: Path) -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
+        cwd=root, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise LeafError(f"{revision}: no such revision; valid: a commit, a branch or a tag of this repository")
+    return done.stdout.strip()
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise LeafError(f"{' '.join(command[:2])}: {done.stderr.strip()}")
