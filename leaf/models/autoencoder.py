@@ -1,9 +1,8 @@
-"""Detectors (anomaly detection): the auto-encoder, and what it shares with the GAN.
+"""Auto-encoder for anomaly detection, and the layers it shares with the GAN.
 
-A detector learns from healthy leaves only. An image passes an `encoder` and a decoder; the reconstruction error
-(`residual`) is turned into one number, the `score`, and that into the logits [0, scale · (score − threshold)], as a
-classifier gives two. The two constants are set after fitting, on validation images, so that evaluation, prediction and
-export treat a detector like any other network.
+A detector is trained on healthy leaves only. The reconstruction error (`residual`) becomes one number, the `score`, and
+then the logits [0, scale · (score − threshold)]. Both constants are fitted on validation images after training.
+Evaluation, prediction and export then treat a detector like any classifier.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
 
 @register
 class Residual(layers.Layer):
-    """Subtract a reconstruction (N, H, W, 3) in −1..1 from its image, brought from 0..255 to the same range."""
+    """Rescale an image (N, H, W, 3) from 0..255 to −1..1 and subtract its reconstruction."""
 
     def call(self, inputs: Any) -> Any:
         image, reconstruction = inputs
@@ -31,18 +30,18 @@ class Residual(layers.Layer):
 
 @register
 class ReconstructionScore(layers.Layer):
-    """Turn residuals, and any differences of features, into a score (N, 1): the larger, the less like a healthy leaf.
+    """Compute an anomaly score (N, 1) from residuals and optional feature differences; higher is less healthy.
 
-    It is the logarithm of the residual's mean square, to which features' mean squares are added with `feature_weight`
-    (f-AnoGAN's κ, Schlegl 2019).
+    The score is the logarithm of the residual's mean square plus `feature_weight` (κ in f-AnoGAN, Schlegl 2019) times
+    the mean square of each feature difference.
 
-    With `redness` a cue made by hand takes the place of the residual's mean square: where the image is *redder against
-    green* than its reconstruction, since spots, blight and yellowing all take green away. That excess is averaged over
-    squares of `block` pixels, squared, and the mean of its `worst` share of places is taken. It does not need a
-    network: the mean healthy image in the reconstruction's place serves about as well (docs/experiments.md).
+    With `redness`, a hand-made color cue replaces the residual's mean square: where the image has more red relative to
+    green than its reconstruction, as spots, blight and yellowing do. The excess is averaged over `block`×`block`
+    pixels and squared; the score uses the mean of the `worst` fraction of pixels. Replacing the reconstruction by the
+    mean healthy image works about as well (docs/experiments.md).
     """
 
-    # Files that do not say `redness` were written when the cue was the only score.
+    # `redness` defaults to True for files written before the key existed.
     def __init__(
         self, block: int = 2, worst: float = 0.05, feature_weight: float = 1.0, redness: bool = True, **kwargs: Any
     ) -> None:
@@ -50,7 +49,7 @@ class ReconstructionScore(layers.Layer):
         self.block, self.worst, self.feature_weight, self.redness = block, worst, feature_weight, redness
 
     def errors(self, residual: Any) -> Any:
-        """What counts at each place of `residual` (N, H, W, 3): (N, H, W), from 0."""
+        """Return the nonnegative error per pixel (N, H, W) of residuals (N, H, W, 3)."""
         if not self.redness:
             return ops.mean(ops.square(residual), axis=-1)
         redder = residual[..., :1] - residual[..., 1:2]
@@ -60,10 +59,10 @@ class ReconstructionScore(layers.Layer):
     def call(self, inputs: Any) -> Any:
         residual, *differences = inputs if isinstance(inputs, (list, tuple)) else [inputs]
         errors = self.errors(residual)
-        places = errors.shape[1] * errors.shape[2]
-        errors = ops.reshape(errors, (-1, places))
+        pixels = errors.shape[1] * errors.shape[2]
+        errors = ops.reshape(errors, (-1, pixels))
         if self.redness:
-            errors = ops.top_k(errors, max(1, round(places * self.worst)))[0]
+            errors = ops.top_k(errors, max(1, round(pixels * self.worst)))[0]
         error = ops.mean(errors, axis=1)
         for difference in differences:
             error = error + self.feature_weight * ops.mean(ops.square(difference), axis=(1, 2, 3))
@@ -80,7 +79,7 @@ class ReconstructionScore(layers.Layer):
 
 @register
 class ScoreLogits(layers.Layer):
-    """Turn scores (N, 1) into logits (N, 2): 0 and scale · (score − threshold); both constants do not learn."""
+    """Convert scores (N, 1) to logits (N, 2): 0 and scale · (score − threshold), with non-trainable constants."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.scale = self.add_weight(name="scale", shape=(), initializer="ones", trainable=False)
@@ -95,19 +94,19 @@ class ScoreLogits(layers.Layer):
 
 
 def calibrate_detector(model: keras.Model, scale: float, threshold: float) -> None:
-    """Set the constants of a detector's logits, in place; `threshold` is in units of its score."""
+    """Set the constants of a detector's logits in place; `threshold` is a score."""
     layer = model.get_layer("logits")
     layer.scale.assign(scale)
     layer.threshold.assign(threshold)
 
 
 def is_detector_model(model: keras.Model) -> bool:
-    """Whether a network that was built or loaded is a detector."""
+    """Return whether a model is a detector."""
     return any(layer.name == "residual" for layer in model.layers)
 
 
 def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any]) -> keras.Model:
-    """Give the network from an image in −1..1 to its code: strided convolutions, then `end`."""
+    """Return the encoder from an image in −1..1 to its code: strided convolutions, then `end`."""
     image = x = keras.Input((image_size, image_size, 3), name="encoder_image")
     for number, width in enumerate(widths):
         x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)
@@ -117,16 +116,16 @@ def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any])
 
 
 _WIDTHS = (16, 32, 64, 96)
-_CODE = 16  # channels of the code, at a sixteenth of the side: 2 % of the image's numbers
+_CODE = 16  # channels of the code, at 1/16 of the side: 2% of the image's values
 
 
 def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Lay out a convolutional auto-encoder of healthy leaves with its score and logits; `build` clones it.
+    """Build a convolutional auto-encoder with score and logits.
 
     Args:
         image_size: side of the images in pixels, a multiple of 16.
-        dropout: share of the input image's values set to 0 in training, which it learns to fill in.
-        redness: which score, see `ReconstructionScore`.
+        dropout: dropout rate on the image during training.
+        redness: kind of score, see `ReconstructionScore`.
 
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).

@@ -1,12 +1,11 @@
-"""A GAN of healthy leaves in the BigGAN manner, with f-AnoGAN's encoder and score.
+"""GAN of healthy leaves with BigGAN's blocks and f-AnoGAN's encoder and score.
 
-Generator and discriminator are BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at a size for small images:
-spectral normalisation in both, orthogonal initial weights, hinge loss (in training). BigGAN's attention, its code fed
-to every block (skip-z), its moving average of the generator and its classes are not here: leaves are small images of
-one class. The generator normalises over channels and not over the batch, so an image's score does not depend on its
-neighbours. Both work at half of the image's side: what marks a leaf is larger than a pixel. The
-encoder leads an image back to the generator's code, and the score joins what is left of the image and of the
-discriminator's features (Schlegl 2019, f-AnoGAN).
+Generator and discriminator use BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at half the image's side:
+spectral normalization in both, orthogonal initialization, hinge loss. Left out, because leaves are small images of one
+class: attention, skip-z connections, class conditioning and the generator's moving average. The generator normalizes
+over channels instead of the batch, so that an image's score does not depend on the rest of its batch. The encoder maps
+an image to the generator's code; the score adds the residuals of the image and of the discriminator's features
+(Schlegl 2019, f-AnoGAN).
 """
 
 from typing import Any
@@ -20,10 +19,10 @@ from leaf.models.layers import register
 
 @register
 class SpectralConv2D(keras.layers.Conv2D):
-    """A Conv2D that divides its kernel by the largest singular value, found by one power iteration an update.
+    """Conv2D with spectral normalization (Miyato 2018, arXiv 1802.05957): one power iteration per update.
 
-    As a matrix the kernel is (height · width · channels, filters). The iteration's vector is kept as a weight that
-    does not learn; a prediction does not change it.
+    The kernel is treated as a matrix (height · width · channels, filters). The iterated vector is a non-trainable
+    weight that only training updates.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -36,7 +35,7 @@ class SpectralConv2D(keras.layers.Conv2D):
         outputs = self.convolution_op(inputs, self._normalized(training))
         return outputs + ops.cast(self.bias, outputs.dtype) if self.use_bias else outputs
 
-    # Conv2D's own methods know only its kernel and bias.
+    # Conv2D's own methods store only the kernel and the bias.
     def save_own_variables(self, store: Any) -> None:
         keras.layers.Layer.save_own_variables(self, store)
 
@@ -58,19 +57,19 @@ def _unit(vector: Any) -> Any:
     return vector / (ops.sqrt(ops.sum(ops.square(vector))) + 1e-12)
 
 
-LATENT = 128  # numbers in the generator's code
+LATENT = 128  # length of the generator's code
 _ENCODER = (16, 32, 64, 96)
 _UP = (96, 64, 32, 16)  # widths of the generator, from a sixteenth of the side to half of it
 _DOWN = (16, 32, 64)  # widths of the discriminator, from a quarter of the side to a sixteenth
 
 
-def layout(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Lay out encoder, generator and discriminator with score and logits; `build` clones the result.
+def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
+    """Build encoder, generator and discriminator with score and logits.
 
     Args:
         image_size: side of the images in pixels, a multiple of 16.
-        dropout: share of the input image's values that are set to 0 when the encoder learns.
-        redness: which score, see `leaf.models.autoencoder.ReconstructionScore`.
+        dropout: dropout rate on the image while the encoder is trained.
+        redness: kind of score, see `leaf.models.autoencoder.ReconstructionScore`.
 
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
@@ -90,7 +89,7 @@ def layout(image_size: int, dropout: float, redness: bool = False) -> keras.Mode
 
 
 def discriminator(model: keras.Model, seed: int) -> keras.Model:
-    """Put the discriminator's last layer on the features of a GAN: images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    """Return a GAN's discriminator, with a new last layer: images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
     features = model.get_layer("features")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
     initial = keras.initializers.Orthogonal(seed=seed)
@@ -126,7 +125,7 @@ def _up(inputs: Any, width: int, name: str) -> Any:
     x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = _conv(width, 3, f"{name}_conv_1")(x)
-    short = _conv(width, 1, f"{name}_short")(inputs)  # before enlarging: the same values at a quarter of the work
+    short = _conv(width, 1, f"{name}_short")(inputs)  # before upsampling: same values, a quarter of the work
     short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
     return layers.Add(name=f"{name}_add")([x, short])
 

@@ -1,4 +1,4 @@
-"""Transfer learning: pretrained weights for the backbone of a classifier, and freezing its first operations."""
+"""Backbones by name, and pretrained weights for them."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,10 @@ from keras import applications, layers
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.models import from_scratch as scratch
+from leaf.models import cnn, convnext
+from leaf.models.freezing import backbone_operations
 from leaf.models.layers import CaffePreprocessing
 from leaf.models.saving import check_arrays, load_model
-
-# A classifier's own operations around the backbone. Those of keras.applications count their input as the first.
-_AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 
 _APPLICATIONS = {
     "convnext_tiny": applications.ConvNeXtTiny,
@@ -29,67 +27,67 @@ _APPLICATIONS = {
     "resnet50": applications.ResNet50,
     "xception": applications.Xception,
 }
-_OUR_OWN = {
-    "convnext_atto": scratch.convnext_atto,
-    "cnn_small": scratch.cnn_small,
-    "cnn_medium": scratch.cnn_medium,
-    "cnn_large": scratch.cnn_large,
+_FROM_SCRATCH = {
+    "convnext_atto": convnext.convnext_atto,
+    "cnn_small": cnn.cnn_small,
+    "cnn_medium": cnn.cnn_medium,
+    "cnn_large": cnn.cnn_large,
 }
 
 
 def preprocessed(backbone: str, image: Any) -> Any:
-    """Turn a tensor of 0..255 into what the published weights expect, where the network does not do so itself."""
+    """Scale an image tensor in 0..255 as the published weights expect, unless the backbone does so itself."""
     if backbone in ("mobilenet", "mobilenet_v2", "xception"):
         return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(image)
     return CaffePreprocessing(name="preprocessing")(image) if backbone == "resnet50" else image
 
 
 def pooled_features(backbone: str, image: Any) -> Any:
-    """Give the pooled features (N, D) of a preprocessed tensor (N, H, W, 3)."""
-    if backbone in _OUR_OWN:
-        return _OUR_OWN[backbone](image)
+    """Apply a backbone to a preprocessed tensor (N, H, W, 3) and return its pooled features (N, D)."""
+    if backbone in _FROM_SCRATCH:
+        return _FROM_SCRATCH[backbone](image)
     return _APPLICATIONS[backbone](include_top=False, weights=None, input_tensor=image, pooling="avg").output
 
 
 def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
-    """Set the weights of the network `body` (image to pooled features) to those that `weights` names.
+    """Load pretrained weights into a backbone.
 
     Args:
-        body: the backbone's operations, without a head.
+        body: model from the image to pooled features.
         backbone: its name.
-        image_size: side of its images, in pixels.
-        weights: `imagenet`; or a file: `.h5` as keras.applications publishes it (no top), `.weights.h5`, or a
-            `.keras` file of the same backbone that `save` wrote.
-        sha256: of the file, in hex.
+        image_size: side of its images in pixels.
+        weights: `imagenet`; or a `.h5` file without top as keras.applications publishes it, a `.weights.h5` file, or
+            a `.keras` file of the same backbone from `save_model`.
+        sha256: expected SHA-256 of the file, in hex.
 
     Raises:
-        LeafError: where the file is missing, has another SHA-256 or does not fit; where the download fails.
+        LeafError: if the file is missing, has another SHA-256 or does not fit, or the download fails.
     """
     if weights == "imagenet":
         values = _imagenet(backbone, image_size)
     else:
-        _check(Path(weights), sha256)
+        _check_file(Path(weights), sha256)
         values = _from_file(Path(weights), backbone, image_size)
     if len(values) != len(body.weights):
-        raise LeafError(f"weights: {weights}: {len(values)} arrays; {backbone} has {len(body.weights)}")
+        raise LeafError(f"weights: {weights}: {len(values)} arrays, but {backbone} has {len(body.weights)}")
     body.set_weights([_fitting(value, own.shape, weights) for value, own in zip(values, body.weights, strict=True)])
 
 
 def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     if value.shape != shape and value.ndim == 4:
-        value = value.transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel, for DepthwiseConv2D
+        value = value.transpose(0, 1, 3, 2)  # kernel of a grouped Conv2D
     if value.shape != shape:
-        raise LeafError(f"weights: {name}: an array of shape {value.shape} where the backbone has {tuple(shape)}")
+        raise LeafError(f"weights: {name}: found an array of shape {value.shape}, expected {tuple(shape)}")
     return value
 
 
-def _check(path: Path, sha256: str) -> None:
+def _check_file(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
     found = store.sha256(path)
     if found != sha256:
-        told = f"{sha256} is not its SHA-256" if sha256 else "its SHA-256 is missing"
-        raise LeafError(f"weights_sha256: {told}; {path} has {found}")
+        problem = f"{sha256} does not match {path}" if sha256 else f"required for {path}"
+        raise LeafError(f"weights_sha256: {problem}; its SHA-256 is {found}")
 
 
 def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
@@ -97,7 +95,7 @@ def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
         return _arrays(_APPLICATIONS[backbone](**_stock(image_size), weights="imagenet"))
     except Exception as error:
         raise LeafError(
-            f"weights: imagenet: the download for {backbone} failed ({error}); try again, or give a weights file"
+            f"weights: imagenet: the download for {backbone} failed ({error}); try again or use a weights file"
         ) from error
 
 
@@ -105,7 +103,7 @@ def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
     if path.suffix == ".keras":
         model = load_model(path)
         if model.name != backbone:
-            raise LeafError(f"weights: {path}: holds {model.name}; backbone is {backbone}")
+            raise LeafError(f"weights: {path}: contains {model.name}, but backbone is {backbone}")
         kept = {id(weight) for operation in backbone_operations(model) for weight in getattr(operation, "weights", ())}
         return [np.asarray(weight) for weight in model.weights if id(weight) in kept]
     if backbone in _APPLICATIONS:
@@ -119,7 +117,7 @@ def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
         stock.load_weights(path)
     except LeafError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever a damaged file makes h5py or Keras raise)
+    except Exception as error:  # noqa: BLE001 - h5py and Keras raise many types
         reason = " ".join(str(error).split())[:200]
         raise LeafError(f"weights: {path}: not a weights file of {backbone} without top ({reason})") from None
     return _arrays(stock)
@@ -131,26 +129,3 @@ def _stock(image_size: int) -> dict[str, object]:
 
 def _arrays(model: keras.Model) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
-
-
-def backbone_operations(model: keras.Model) -> list[keras.Operation]:
-    """Give the backbone's operations in order, its input first, as keras.applications' network alone would have them.
-
-    Operations, not layers: Keras 3 counts an addition of two tensors as an operation that is no layer, where Keras 2
-    counted a layer; so the depths that reports of Keras 2 give hold for operations.
-    """
-    return [operation for operation in model.operations if operation.name not in _AROUND]
-
-
-def freeze_backbone(model: keras.Model, depth: int | str, normalization: bool = False) -> None:
-    """Freeze the first `depth` operations of the backbone and let all others learn; `all` freezes every one.
-
-    A frozen BatchNormalization runs in inference mode: its moving statistics stay. `normalization` freezes those of
-    the whole backbone: a network whose statistics are of other images would otherwise jump when it thaws.
-    """
-    operations = backbone_operations(model)
-    count = len(operations) if depth == "all" else int(depth)
-    for number, operation in enumerate(operations):
-        if isinstance(operation, keras.layers.Layer):
-            kept = normalization and isinstance(operation, keras.layers.BatchNormalization)
-            operation.trainable = number >= count and not kept

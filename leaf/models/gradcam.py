@@ -1,0 +1,93 @@
+"""Grad-CAM heatmaps (Selvaraju 2017, arXiv 1610.02391) and how they are drawn over an image."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from leaf.models.onnx_inference import Head, Network
+from leaf.models.tta import resize
+
+HEATMAP_SIDE = 288  # pixels, smallest side of a heatmap image: the model's own images are too small to view
+_STRIDE = 8  # pixels between the shifted copies whose coarse maps are averaged
+
+_INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)
+    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
+)
+
+
+def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Compute where in each image the model finds evidence for a class over the other classes.
+
+    The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
+    follow the average pooling. The last feature map is coarse (3×3 for a 96×96 image in most backbones), so the maps of
+    copies shifted by multiples of 8 pixels are shifted back and averaged. For a detector the map is its reconstruction
+    error.
+
+    Args:
+        network: in ONNX Runtime or Keras.
+        images: float32 (N, S, S, 3) in 0..255.
+        labels: class of each image, int (N,); default: the predicted class.
+
+    Returns:
+        float32 (N, S, S) in 0..1. The maximum of each map is 1, or 0 if there is no evidence for the class.
+    """
+    if labels is None:
+        labels = network.predict(images)[0].argmax(axis=1)
+    size = images.shape[1]
+    total = np.zeros(images.shape[:3], np.float32)
+    shifts = _shifts(size // network.head.side)
+    for down in shifts:
+        for right in shifts:
+            last = network.last_map(_shift(images, down, right))
+            coarse = np.einsum("nhwk,nk->nhw", last, gradient(network.head, last.mean((1, 2)), labels))
+            total += _shift(resize(coarse, size)[..., None], -down, -right)[..., 0]
+    maps = np.maximum(total, 0)
+    peak = maps.max((1, 2), keepdims=True)
+    return np.divide(maps, peak, out=np.zeros_like(maps), where=peak > 0)
+
+
+def gradient(head: Head, mean: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Differentiate (logit of the label − mean of the other logits) with respect to the pooled map `mean` (N, K)."""
+    slope = head.slopes[labels]
+    if head.epsilon is None:
+        return slope
+    deviation = np.sqrt(mean.var(1, keepdims=True) + head.epsilon)
+    standard = (mean - mean.mean(1, keepdims=True)) / deviation
+    return (slope - slope.mean(1, keepdims=True) - standard * (standard * slope).mean(1, keepdims=True)) / deviation
+
+
+def _shifts(cell: int) -> list[int]:
+    """Return offsets in pixels that cover one cell of the last feature map evenly around 0."""
+    steps = max(1, cell // _STRIDE)
+    return [round((step - (steps - 1) / 2) * cell / steps) for step in range(steps)]
+
+
+def _shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Shift images (N, H, W, C) up by `down` and left by `right` pixels, repeating the border."""
+    rows = np.clip(np.arange(images.shape[1]) + down, 0, images.shape[1] - 1)
+    columns = np.clip(np.arange(images.shape[2]) + right, 0, images.shape[2] - 1)
+    return images[:, rows][:, :, columns]
+
+
+def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Blend a heatmap (h, w) in 0..1 over (H, W, 3) uint8 pixels in gray; higher values are more opaque."""
+    height, width = pixels.shape[:2]
+    finite = np.nan_to_num(np.asarray(heatmap, np.float32), nan=0.0)
+    smooth = Image.fromarray(finite).resize((width, height), Image.Resampling.BICUBIC)
+    level = np.clip(np.asarray(smooth, np.float64), 0, 1)
+    stops = np.linspace(0, 1, len(_INFERNO))
+    color = np.stack([np.interp(level, stops, _INFERNO[:, channel]) for channel in range(3)], axis=-1)
+    opacity = (0.35 + 0.4 * level)[..., None]
+    gray = pixels.astype(np.float64).mean(-1, keepdims=True)
+    return np.clip(gray * (1 - opacity) + color * opacity, 0, 255).astype(np.uint8)
+
+
+def heatmap_png(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
+    """Return `overlay` as a PNG, enlarged by a whole factor; `pixels` (S, S, 3) in 0..255, `heatmap` (h, w) in 0..1."""
+    scale = max(1, -(-HEATMAP_SIDE // len(pixels)))
+    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
+    enlarged = Image.fromarray(np.asarray(pixels, np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    Image.fromarray(overlay(np.asarray(enlarged), heatmap)).save(file, "PNG")
+    return file.getvalue()
