@@ -63,8 +63,8 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     `views` of a test image are averaged as the network's are.
     """
     from leaf.models.build import build_model
-    from leaf.models.onnx_inference import tta_view
     from leaf.models.prediction import extract_features
+    from leaf.models.tta import tta_view
 
     images = read_array(folder / "data/ingested/images.npy")
     decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")

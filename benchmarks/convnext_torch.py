@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 # dims, depths, initial layer scale, filters of the stem's convolution before its last (0: patches), as in
-# leaf/models/from_scratch.py and keras.applications
+# leaf/models/convnext.py and keras.applications
 KINDS = {
     "convnext_atto": ((40, 80, 160, 320), (2, 2, 6, 2), 0.1, 32),
     "convnext_tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 1e-6, 0),

@@ -22,7 +22,7 @@ import numpy as np
 from measure import arguments, detail, report, row
 
 from leaf.models.build import build_model
-from leaf.models.pretrained import freeze_backbone
+from leaf.models.freezing import freeze_backbone
 from leaf.params import Params
 from leaf.store import new_array, read_array
 from leaf.train import Recipe, fix_seeds, train

@@ -20,7 +20,7 @@ from runs import ROOT, keep_table
 from leaf.experiments import experiment, with_settings
 from leaf.ingest.ingest import ingest
 from leaf.models.build import build_model_from_params
-from leaf.models.pretrained import freeze_backbone
+from leaf.models.freezing import freeze_backbone
 
 MEMORY = ((512, "float32", False), (64, "float32", False), (64, "float32", True))
 MEMORY += ((64, "mixed_bfloat16", False), (64, "mixed_bfloat16", True))

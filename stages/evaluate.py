@@ -8,8 +8,8 @@ import pandas as pd
 from leaf.errors import one_line_errors
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.evaluation import evaluate
+from leaf.models import gradcam, onnx_inference
 from leaf.models import onnx_export as onnx
-from leaf.models import onnx_inference
 from leaf.models.feature_cache import cached_features, cached_probabilities
 from leaf.models.prediction import KerasNetwork, extract_features, predict_probabilities
 from leaf.models.saving import load_model
@@ -70,7 +70,7 @@ def main() -> None:
     decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
     network = KerasNetwork(model) if decision["without_onnx"] else onnx_inference.OnnxNetwork(NETWORK)
-    heatmaps = onnx_inference.heatmaps(network, np.asarray(images[rows], np.float32), shown)
+    heatmaps = gradcam.heatmaps(network, np.asarray(images[rows], np.float32), shown)
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")

@@ -19,7 +19,7 @@ from leaf.errors import one_line_errors
 from leaf.models import backbones
 from leaf.models.backbones import is_detector
 from leaf.models.build import build_model_from_params
-from leaf.models.pretrained import freeze_backbone
+from leaf.models.freezing import freeze_backbone
 from leaf.models.saving import save_model
 from leaf.params import Params, read_params
 from leaf.train import Recipe, Result, fix_seeds, train, train_probe

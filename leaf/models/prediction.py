@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.models import onnx_inference
+from leaf.models import gradcam
 from leaf.models.autoencoder import is_detector_model
-from leaf.models.onnx_inference import Head, tta_view
-from leaf.models.pretrained import backbone_operations
+from leaf.models.freezing import backbone_operations
+from leaf.models.onnx_inference import NOT_FINITE, Head
+from leaf.models.tta import tta_view
 
 # Keras compiles a model once for each object, so a part of a network is made once and kept as long as the network.
 _parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref.WeakKeyDictionary()
@@ -46,7 +47,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """
     scaled = logits.astype(np.float64) / temperature
     if not np.isfinite(scaled).all():
-        raise LeafError(onnx_inference.NOT_FINITE)
+        raise LeafError(NOT_FINITE)
     if scaled.shape[1] == 2:  # exact at both ends, and the two add up to 1
         second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
         return np.stack([1 - second, second], axis=1)
@@ -64,7 +65,7 @@ def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 2
 def compute_heatmaps(
     model: keras.Model, images: np.ndarray, shown: np.ndarray | None = None, batch_size: int = 64
 ) -> np.ndarray:
-    """Show where `model` saw a class (`leaf.models.onnx_inference.heatmaps`).
+    """Show where `model` saw a class (`leaf.models.gradcam.heatmaps`).
 
     Args:
         model: from `build` or `load`. Of a detector the map is its reconstruction error.
@@ -79,7 +80,7 @@ def compute_heatmaps(
     for number, batch in enumerate(_batches(images, batch_size)):
         start = number * batch_size
         labels = None if shown is None else shown[start : start + batch_size]
-        maps.append(onnx_inference.heatmaps(network, batch, labels))
+        maps.append(gradcam.heatmaps(network, batch, labels))
     return np.concatenate(maps)
 
 

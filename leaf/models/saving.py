@@ -1,4 +1,4 @@
-"""Save a network so that equal weights give an equal file; load one without running code from the file."""
+"""Save a model deterministically; load one without executing code from the file."""
 
 import json
 import math
@@ -6,11 +6,9 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import h5py  # type: ignore[import-untyped]
 import keras
@@ -22,9 +20,9 @@ from leaf.models import autoencoder, gan, layers
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
-_PARTS_LIMIT = 5000  # layers and their initializers; ConvNeXt XLarge has about 1500
-_SIDE = 1024  # pixels, the largest image_size; and no kernel, stride, padding or factor is larger
-_GROWTH = 100  # no output of a layer has so many times the numbers of the image; ConvNeXt XLarge's largest has 22 times
+_PARTS_LIMIT = 5000  # layers and initializers; ConvNeXt XLarge has about 1500
+_SIDE = 1024  # pixels: largest image, kernel, stride, padding or factor
+_GROWTH = 100  # largest layer output relative to the image; 22 for ConvNeXt XLarge
 _SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
 
 # fmt: off
@@ -51,26 +49,23 @@ _ALLOWED = (
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
     | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
 )
-# Under these keys a plain string names a function; a file may name no other than these activations.
+# A string under a key that ends so names a function; only these activations are allowed.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
 
 def check(path: Path) -> int:
-    """Refuse a `.keras` file that holds more than a network of ours; give how many numbers it holds.
-
-    Raises LeafError with the first reason.
-    """
+    """Return the number of values in a `.keras` file; raise LeafError for anything `save_model` does not write."""
     try:
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)
             config = json.loads(archive.read("config.json"))
             _check_config(path, config)
             if json.dumps(config).count('"class_name"') > _PARTS_LIMIT:
-                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts; valid: a network that `train` saved")
+                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts; valid: a model saved by `train`")
             with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
                 return check_arrays(path, arrays)
-    except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError) as e:  # RecursionError is one, too
+    except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError) as e:  # RuntimeError covers RecursionError
         raise LeafError(f"{path}: not a readable .keras file ({e})") from None
 
 
@@ -78,10 +73,10 @@ def _check_entries(path: Path, archive: zipfile.ZipFile) -> None:
     entries = archive.infolist()
     found = [entry.filename for entry in entries]
     if sorted(found) != sorted(_ENTRIES):
-        raise LeafError(f"{path}: holds {', '.join(sorted(found)[:5])}; valid: {', '.join(sorted(_ENTRIES))}")
+        raise LeafError(f"{path}: contains {', '.join(sorted(found)[:5])}; valid: {', '.join(sorted(_ENTRIES))}")
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise LeafError(f"{path}: {entry.filename} is compressed; valid: stored as it is, as `train` writes it")
+            raise LeafError(f"{path}: {entry.filename} is compressed; valid: stored uncompressed, as `train` writes it")
         if entry.filename.endswith(".json") and entry.file_size > _CONFIG_LIMIT:
             raise LeafError(f"{path}: {entry.filename} has {entry.file_size} bytes; valid: up to {_CONFIG_LIMIT}")
 
@@ -107,36 +102,36 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
     named = (node.get("module"), node["class_name"], node.get("registered_name"))
     try:
         allowed = named in _ALLOWED
-    except TypeError:  # a list or mapping where a name belongs
+    except TypeError:  # a list or mapping instead of a name
         allowed = False
     if not allowed:
         module, name, registered = (str(part)[:80] for part in named)
         more = f" (registered as {registered})" if registered not in ("None", name) else ""
-        raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a network that `train` saved")
+        raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a model saved by `train`")
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
-    """Refuse what is no plain array in an HDF5 file; give how many numbers there are. `seen` are groups above."""
+    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and anything but plain arrays."""
     numbers, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
-        raise LeafError(f"{path}: its arrays link in a circle")
+        raise LeafError(f"{path}: its arrays form a cycle")
     seen.add(address)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise LeafError(f"{path}: its array {name} is a link; valid: only arrays")
+            raise LeafError(f"{path}: its array {name} is a link; valid: plain arrays")
         value = group[name]
         if isinstance(value, h5py.Group):
             numbers += check_arrays(path, value, seen)
         elif not _plain(value):
-            raise LeafError(f"{path}: its array {name} is not plain numbers; valid: a network that `train` saved")
+            raise LeafError(f"{path}: its array {name} is not a plain numeric array; valid: a model saved by `train`")
         else:
             numbers += value.size
     return numbers
 
 
 def _plain(value: Any) -> bool:
-    """Numbers that lie in this very file, as many as it says: not external, virtual, packed or objects."""
+    """Return whether a dataset is numeric and stored in full in this file: not external, virtual or compressed."""
     return (
         isinstance(value, h5py.Dataset)
         and not value.external
@@ -147,15 +142,15 @@ def _plain(value: Any) -> bool:
     )
 
 
-_HEADER = 4096  # bytes, more than HDF5 and JSON take for a variable beside its values
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
+_HEADER = 4096  # bytes, upper bound of the HDF5 and JSON overhead per variable
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip file
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:
-    """Write the network, without optimizer, as a `.keras` file; equal networks give equal bytes."""
+    """Write a model without its optimizer as a `.keras` file; equal models give equal bytes."""
     if Path(path).suffix != ".keras":
         raise LeafError(f"{path}: not a .keras file")
-    bare = keras.Model(model.input, model.output, name=model.name)  # leaves compile()'s settings behind
+    bare = keras.Model(model.input, model.output, name=model.name)  # drops the arguments of compile()
     config = keras.saving.serialize_keras_object(bare)
     metadata = {"keras_version": keras.__version__, "date_saved": "1980-01-01@00:00:00"}
     with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
@@ -171,7 +166,7 @@ def save_model(model: keras.Model, path: str | Path) -> None:
 
 
 def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
-    """Raise OSError that names `path` where the disk lacks `size` bytes; HDF5 would print tracebacks of its own."""
+    """Raise OSError for `path` if the disk lacks `size` bytes; HDF5 would print its own tracebacks."""
     with partial.open("wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -184,65 +179,66 @@ def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
 
 
 def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
-    """Load a network that `save` wrote.
+    """Load a model written by `save_model`.
 
     Args:
         path: a `.keras` file.
-        sha256: what its SHA-256 must be, in hex; None for any.
+        sha256: expected SHA-256 in hex; None to skip the check.
 
     Raises:
-        LeafError: for another kind of file, another SHA-256, and a file that is damaged or names a foreign class.
+        LeafError: if the file is missing, is damaged, has another SHA-256 or names a class that is not allowed.
     """
     path = Path(path)
     if path.suffix != ".keras":
-        raise LeafError(f"{path}: not a .keras file; valid: a network that `train` saved")
+        raise LeafError(f"{path}: not a .keras file; valid: a model saved by `train`")
     if not path.is_file():
         raise LeafError(f"{path}: no such file; run `dvc repro` first")
     if sha256 is not None and (found := store.sha256(path)) != sha256:
         raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
     numbers = check(path)
     try:
-        with _at_most(numbers), warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave at random numbers
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever a damaged configuration makes Keras raise
-        raise LeafError(f"{path}: not a network that Keras can build ({str(error)[:200]})") from error
+        with ThreadPoolExecutor(1) as thread, warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave uninitialized
+            model = thread.submit(_read, path, numbers).result()
+    except Exception as error:  # a damaged configuration can make Keras raise anything
+        raise LeafError(f"{path}: not a model that Keras can build ({str(error)[:200]})") from error
     single = isinstance(model, keras.Model) and len(model.inputs) == 1
     shape: tuple[Any, ...] = tuple(model.inputs[0].shape) if single else ()
     if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
-        raise LeafError(f"{path}: takes no image; valid: a network that `train` saved")
+        raise LeafError(f"{path}: takes no image; valid: a model saved by `train`")
     _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
-    try:  # strides and types that can be configured but not computed
+    try:  # some strides and dtypes build but do not run
         model(np.zeros((1, *shape[1:]), np.float32))
     except Exception as error:
-        raise LeafError(f"{path}: not a network that Keras can run ({str(error)[:200]})") from error
+        raise LeafError(f"{path}: not a model that Keras can run ({str(error)[:200]})") from error
     return model
 
 
 def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
-    """Refuse a network of which a layer gives more than `most` numbers for one image: to use it would take them all."""
+    """Raise LeafError if a layer's output for one image has more than `most` values."""
     for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
         if isinstance(operation, keras.Model):
             _check_outputs(path, operation, most)
         for tensor in keras.tree.flatten(operation.output):
             if math.prod(tensor.shape[1:]) > most:
-                raise LeafError(f"{path}: {operation.name} gives {tensor.shape[1:]}; valid: up to {most} numbers")
+                raise LeafError(f"{path}: {operation.name} outputs {tensor.shape[1:]}; valid: up to {most} values")
 
 
-@contextmanager
-def _at_most(numbers: int) -> Iterator[None]:
-    """Let layers make so many weights in all: a file that holds few numbers may ask for more than memory has."""
-    made, add_weight = 0, keras.layers.Layer.add_weight
+def _read(path: Path, stored: int) -> keras.Model:
+    """Build a checked file's model and load its weights; raise ValueError if it configures more than `stored` values.
 
-    def counted(layer: keras.layers.Layer, shape: Any = None, *more: Any, **named: Any) -> Any:
-        nonlocal made
-        made += math.prod(shape or ())
-        if made > numbers:
-            raise ValueError(f"{layer.name}: {made:,} weights or more are configured, {numbers:,} are stored")
-        return add_weight(layer, shape, *more, **named)
-
-    with patch.object(keras.layers.Layer, "add_weight", counted):
-        yield
+    Weights are declared first and allocated after the check: a small file can configure more than the memory holds.
+    Keras keeps declared weights in a thread-local list, so this runs in a thread that ends with a refused model.
+    """
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(json.loads(archive.read("config.json")), safe_mode=True)
+        if isinstance(model, keras.Model) and (configured := model.count_params()) > stored:
+            raise ValueError(f"{configured:,} weights are configured, {stored:,} are stored")
+        with keras.StatelessScope():
+            pass  # leaving the scope allocates the declared weights
+        model.load_weights(archive.extract("model.weights.h5", folder))
+    return model
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

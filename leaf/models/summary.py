@@ -6,7 +6,7 @@ from math import prod
 import keras
 
 from leaf.models.autoencoder import is_detector_model
-from leaf.models.pretrained import backbone_operations
+from leaf.models.freezing import backbone_operations
 
 _DETECTORS_OWN = ("dropout", "logits")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from leaf.finished_run import Run, rows
-from leaf.models.onnx_inference import overlay
+from leaf.models.gradcam import overlay
 from leaf.report.svg import share_shown
 
 SIDE = 96

@@ -15,8 +15,9 @@ from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
 from leaf.ingest.decode import Fit, UnreadableError, from_pil, to_square
 from leaf.ingest.sandbox import read_file, read_image
-from leaf.models import onnx_inference
-from leaf.models.onnx_inference import MAX_VIEWS, Network, OnnxNetwork
+from leaf.models import gradcam, onnx_inference
+from leaf.models.onnx_inference import Network, OnnxNetwork
+from leaf.models.tta import MAX_VIEWS
 from leaf.store import read_json, sha256
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray
@@ -139,7 +140,7 @@ class Classifier:
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
         """Show where the network saw the class it predicts: prepared images (N, S, S, 3) to float32 (N, S, S), 0..1."""
-        return onnx_inference.heatmaps(self.network, np.asarray(images, np.float32))
+        return gradcam.heatmaps(self.network, np.asarray(images, np.float32))
 
 
 def load(path: str | Path = MODEL) -> Classifier:

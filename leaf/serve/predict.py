@@ -17,7 +17,7 @@ from tqdm import tqdm
 from leaf.errors import LeafError, printable
 from leaf.ingest.files import list_folder
 from leaf.ingest.source import cores, in_order
-from leaf.models.onnx_inference import heatmap_png
+from leaf.models.gradcam import heatmap_png
 from leaf.serve.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 

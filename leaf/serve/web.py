@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from leaf import __version__
 from leaf.errors import LeafError
 from leaf.ingest.sandbox import end_decoders
-from leaf.models.onnx_inference import heatmap_png
+from leaf.models.gradcam import heatmap_png
 from leaf.serve.batcher import Batcher, QueueFullError
 from leaf.serve.classifier import Prediction, prepare
 from leaf.serve.server import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware

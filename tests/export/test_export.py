@@ -15,8 +15,8 @@ from leaf.errors import LeafError
 from leaf.export import FORMATS, export, savedmodel, with_probabilities
 from leaf.ingest.decode import to_square
 from leaf.models.build import build_model
-from leaf.models.onnx_inference import tta_view
 from leaf.models.prediction import predict_probabilities
+from leaf.models.tta import tta_view
 
 pytestmark = pytest.mark.slow
 

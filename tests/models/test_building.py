@@ -6,7 +6,8 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.models.backbones import BACKBONES
-from leaf.models.build import build_model, clone
+from leaf.models.build import build_model
+from leaf.models.clone import clone
 from leaf.models.summary import summarize_model
 
 

@@ -7,7 +7,7 @@ import pytest
 from leaf.errors import LeafError
 from leaf.models.backbones import BACKBONES
 from leaf.models.build import _body, build_model
-from leaf.models.pretrained import backbone_operations, freeze_backbone
+from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.models.saving import load_model, save_model
 
 

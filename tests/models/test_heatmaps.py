@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from leaf.models.build import build_model
-from leaf.models.onnx_inference import gradient
+from leaf.models.gradcam import gradient
 from leaf.models.prediction import compute_heatmaps, head
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.models.onnx_inference import tta_view
 from leaf.models.prediction import compute_heatmaps, extract_features, predict_probabilities, softmax
+from leaf.models.tta import tta_view
 
 
 @pytest.fixture(scope="module")

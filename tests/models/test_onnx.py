@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from leaf.errors import LeafError
+from leaf.models import gradcam, onnx_inference
 from leaf.models import onnx_export as onnx
-from leaf.models import onnx_inference
 from leaf.models.backbones import BACKBONES, is_detector
 from leaf.models.build import build_model
 from leaf.models.prediction import KerasNetwork, predict_probabilities
@@ -72,9 +72,9 @@ def test_every_family_gives_the_probabilities_features_views_and_heat_maps_of_ke
     assert np.ptp(expected[:, 1]) > 1e-3
     np.testing.assert_allclose(probabilities, expected, atol=1e-4)
     np.testing.assert_allclose(features, pooled, rtol=1e-2, atol=2e-2)
-    maps = onnx_inference.heatmaps(found, images)
+    maps = gradcam.heatmaps(found, images)
     assert maps.std() > 0
-    np.testing.assert_allclose(maps, onnx_inference.heatmaps(wanted, images), atol=1e-2)
+    np.testing.assert_allclose(maps, gradcam.heatmaps(wanted, images), atol=1e-2)
 
 
 def test_equal_networks_are_equal_files(written, tmp_path):

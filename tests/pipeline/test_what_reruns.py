@@ -36,7 +36,7 @@ def test_an_edit_of_the_report_runs_the_report_again_alone(project, file):
 @pytest.mark.parametrize(
     ("file", "stage"),
     [
-        ("leaf/models/from_scratch.py", "train"),
+        ("leaf/models/convnext.py", "train"),
         ("leaf/train/trainer.py", "train"),
         ("leaf/ingest/decode.py", "ingest"),
         ("leaf/evaluate/evaluation.py", "evaluate"),

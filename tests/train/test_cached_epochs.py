@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leaf.models.build import build_model
-from leaf.models.pretrained import backbone_operations, freeze_backbone
+from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.params import Params
 from leaf.train import Dataset, Recipe, fix_seeds, train, trainer
 from leaf.train.checkpoint import CheckpointFile

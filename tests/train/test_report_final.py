@@ -12,7 +12,7 @@ import pytest
 
 from leaf.experiments import experiment, with_settings
 from leaf.models.build import build_model_from_params
-from leaf.models.pretrained import backbone_operations, freeze_backbone
+from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.models.saving import save_model
 from leaf.models.summary import summarize_model
 from leaf.train import Dataset, Recipe, fix_seeds, train
@@ -24,7 +24,7 @@ LOADED = """
 import sys
 import numpy as np
 from leaf.models.build import build_model_from_params
-from leaf.models.pretrained import backbone_operations, freeze_backbone
+from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.models.saving import load_model, save_model
 from leaf.models.summary import summarize_model
 np.save(sys.argv[3], load_model(sys.argv[1]).predict_on_batch(np.load(sys.argv[2])))
