@@ -1,7 +1,7 @@
-"""Features of a backbone that does not learn: of each image computed once on this machine, and kept.
+"""Cache of features from frozen backbones, shared by all projects on this machine.
 
-They lie outside the project (`leaf.store.cache_folder`), a folder for each backbone with its weights, in files of some
-hundred images. A file is named after its content: one that is damaged is seen, and its features are computed anew.
+Features live in `leaf.store.cache_folder`, in one folder per backbone and weights, in files of up to 512 images. The
+file name is the hash of the content: damaged files are detected, deleted and recomputed.
 """
 
 import json
@@ -18,17 +18,17 @@ from leaf import store
 from leaf.models.build import build_model
 from leaf.models.prediction import pooled, predict_padded, softmax, submodel
 
-ROOM = 4 * 2**30  # bytes that all kept features may take; above it the files that were not used for longest go
-_BLOCK = 512  # images of a file
-_BATCH = 64  # images at once, whatever else is known already: features do not depend on the neighbours of an image
+LIMIT = 4 * 2**30  # bytes of the whole cache; the least recently used files are deleted above it
+_BLOCK = 512  # images per file
+_BATCH = 64  # constant batch size, so that features do not depend on what is cached
 
 
 def frozen_features(
     images: np.ndarray, rows: np.ndarray, backbone: str, weights: str, weights_sha256: str
 ) -> np.ndarray:
-    """Give the features, float32 (len(rows), D), that an untrained backbone makes of `rows` of `images`.
+    """Return the features, float32 (len(rows), D), of `rows` of `images` from a frozen backbone.
 
-    Arguments as for `build` and `kept_features`.
+    For the arguments see `build_model` and `cached_features`.
     """
     return cached_features(
         build_model(backbone, images.shape[1], weights=weights, weights_sha256=weights_sha256), images, rows
@@ -36,13 +36,12 @@ def frozen_features(
 
 
 def cached_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Give `features` of `rows` of `images`, float32 (len(rows), D), from those that are kept where they are.
+    """Return the pooled features, float32 (len(rows), D), of `rows` of `images`; compute only those not in the cache.
 
     Args:
-        model: from `build` or `load`; what its head is does not matter, all else does (`backbone_key`).
-        images: (N, H, W, 3), uint8 or float, 0..255, squares as ingest writes them; of a memory map each row is read
-            for its hash, and again where its features are not known.
-        rows: int64, in any order.
+        model: from `build_model` or `load_model`. The cache key ignores the head (`backbone_key`).
+        images: (N, H, W, 3), uint8 or float, 0..255. Rows of a memory map are read one at a time.
+        rows: int64 (M,), in any order.
     """
     inner = submodel(model, "features", lambda: pooled(model))
     kind = np.dtype([("image", "V16"), ("features", "<f4", (inner.output_shape[-1],))])
@@ -52,11 +51,13 @@ def cached_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) ->
         places[_hash(images[row])].append(place)
     folder = store.cache_folder("features") / backbone_key(model)
     for path in sorted(folder.glob("*.features")):
+        if not places:
+            break
         block = _read(path, kind)
-        here = [number for number, name in enumerate(block["image"].tolist()) if name in places]
-        for number in here:
+        hits = [number for number, name in enumerate(block["image"].tolist()) if name in places]
+        for number in hits:
             found[places.pop(block["image"][number].tobytes(), [])] = block["features"][number]
-        if here:
+        if hits:
             with suppress(OSError):
                 path.touch()
     unknown = list(places)
@@ -74,9 +75,9 @@ def cached_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) ->
 
 
 def head_on_features(model: keras.Model) -> keras.Model | None:
-    """Give the head of `model` as a network from its features (N, D) to its logits, with the same variables.
+    """Return the head of `model`, from features (N, D) to logits, sharing its variables.
 
-    None where the backbone drops values at random in training, also while it is frozen: its features are not fixed.
+    Return None if the backbone has active dropout: its features differ from step to step even when it is frozen.
     """
     inner = submodel(model, "features", lambda: pooled(model))
     if any(isinstance(each, keras.layers.Dropout) and each.rate for each in inner.operations):
@@ -87,47 +88,56 @@ def head_on_features(model: keras.Model) -> keras.Model | None:
 def cached_probabilities(
     model: keras.Model, images: np.ndarray, rows: np.ndarray, temperature: float = 1.0
 ) -> np.ndarray:
-    """Give `probabilities` of `rows` of `images`, float64 (len(rows), C): what the head makes of `kept_features`."""
+    """Return the probabilities, float64 (len(rows), C), of `rows` of `images` from cached features."""
     normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
     return softmax(np.asarray(dense(normalization(cached_features(model, images, rows)))), temperature)
 
 
 def backbone_key(model: keras.Model) -> str:
-    """Hash what the features of `model` depend on beside the images: its operations but for the head, their weights,
-    Keras, the backend and the device; 32 hex digits. What matters only while it learns is left out."""
+    """Return a hash (32 hex digits) of the backbone's operations and weights, the Keras version, backend and device.
+
+    Settings that affect only training are ignored.
+    """
     inner = submodel(model, "features", lambda: pooled(model))
     made_by = (keras.__version__, keras.backend.backend(), keras.distribution.list_devices())
-    layers = _lasting(json.loads(inner.to_json())["config"]["layers"])
+    layers = _without_training_keys(json.loads(inner.to_json())["config"]["layers"])
     digest = xxhash.xxh3_128(json.dumps([made_by, layers], sort_keys=True).encode())
     for weight in inner.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
     return digest.hexdigest()
 
 
-_LEARNING = ("trainable", "rate", "seed", "build_config")  # and initializers
+_TRAINING_KEYS = ("trainable", "rate", "seed", "build_config")
 
 
-def _lasting(config: Any) -> Any:
+def _without_training_keys(config: Any) -> Any:
     if isinstance(config, dict):
-        kept = {key: value for key, value in config.items() if key not in _LEARNING and "initializer" not in key}
-        return {key: _lasting(value) for key, value in kept.items()}
-    return [_lasting(each) for each in config] if isinstance(config, list) else config
+        kept = {key: value for key, value in config.items() if key not in _TRAINING_KEYS and "initializer" not in key}
+        return {key: _without_training_keys(value) for key, value in kept.items()}
+    return [_without_training_keys(each) for each in config] if isinstance(config, list) else config
 
 
 def _hash(image: np.ndarray) -> bytes:
-    """Of an image's pixels; those of a float image of whole numbers are those of uint8."""
+    """Hash the pixels of an image; a float image of whole numbers has the hash of its uint8 copy."""
     whole = image.astype(np.uint8)
     pixels = whole if image.dtype == np.uint8 or np.array_equal(whole, image) else image
     return xxhash.xxh3_128(np.ascontiguousarray(pixels).data, seed=pixels.itemsize).digest()
 
 
+_verified: set[tuple[str, int, int]] = set()  # name, inode and size of files whose hash this process has checked
+
+
 def _read(path: Path, kind: np.dtype) -> np.ndarray:
-    """The rows of a file; none where it is gone, and where it is damaged, after which it is gone."""
+    """Map the rows of a file; return none for a missing file, and delete a damaged one. Hash each file only once."""
     try:
+        stat = path.stat()
+        if (known := (path.name, stat.st_ino, stat.st_size)) in _verified:
+            return np.memmap(path, kind, "r")
         content = path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):
         return np.empty(0, kind)
     if xxhash.xxh3_128_hexdigest(content) == path.stem:
+        _verified.add(known)
         return np.frombuffer(content, kind)
     with suppress(OSError):
         path.unlink()
@@ -135,15 +145,15 @@ def _read(path: Path, kind: np.dtype) -> np.ndarray:
 
 
 def _write(block: np.ndarray, folder: Path) -> None:
-    """Keep a block, and make room for it; on a full disk it is not kept."""
+    """Write a block and delete the least recently used files above the limit; skip the write on a full disk."""
     content = block.tobytes()
     with suppress(OSError):
         with store.replacing(folder / f"{xxhash.xxh3_128_hexdigest(content)}.features") as partial:
             partial.write_bytes(content)
         files = [(path.stat(), path) for path in folder.parent.glob("*/*.features")]
-        taken = sum(stat.st_size for stat, _ in files)
+        used = sum(stat.st_size for stat, _ in files)
         for stat, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
-            if taken <= ROOM:
+            if used <= LIMIT:
                 return
             path.unlink(missing_ok=True)
-            taken -= stat.st_size
+            used -= stat.st_size

@@ -1,4 +1,4 @@
-"""The table of a network: its parts, their parameters, how many of them learn."""
+"""Summary of a model: its parts, output shapes and parameters."""
 
 from dataclasses import dataclass
 from math import prod
@@ -8,12 +8,12 @@ import keras
 from leaf.models.autoencoder import is_detector_model
 from leaf.models.freezing import backbone_operations
 
-_DETECTORS_OWN = ("dropout", "logits")
+_DETECTOR_LAYERS = ("dropout", "logits")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A part of a network: its name, the shape of what it gives for one image, its number of parameters."""
+    """A part of a model: name, output shape for one image, number of parameters."""
 
     name: str
     shape: tuple[int, ...]
@@ -22,8 +22,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's parts in order and its totals, all in parameters, but for `operations`: the backbone's, which
-    `freeze_depth` counts, or a detector's."""
+    """A model's parts in order, its numbers of parameters, and its number of operations.
+
+    `operations` counts those of the backbone, as `freeze_depth` does, or all of a detector.
+    """
 
     rows: list[Row]
     total: int
@@ -44,16 +46,13 @@ class Summary:
 
 
 def summarize_model(model: keras.Model) -> Summary:
-    """Give the table of a classifier as a report prints it: backbone, batch_normalization, dropout, dense.
+    """Summarize a classifier or detector.
 
-    Dropout stands first where it is of the input.
-
-    Of a detector: dropout, the networks that it is made of, logits.
-
-    BatchNormalization's moving statistics count as non-trainable, as Keras counts them.
+    A classifier has the rows backbone, batch_normalization, dropout and dense; dropout on the input comes first. A
+    detector has the rows dropout, its sub-models and logits. As in Keras, moving statistics are non-trainable.
     """
     if is_detector_model(model):
-        parts = [layer for layer in model.layers if isinstance(layer, keras.Model) or layer.name in _DETECTORS_OWN]
+        parts = [layer for layer in model.layers if isinstance(layer, keras.Model) or layer.name in _DETECTOR_LAYERS]
         return _totals(model, [_row(part) for part in parts], len(model.operations))
     backbone = backbone_operations(model)
     around = [layer for layer in model.layers if layer.name in ("dropout", "batch_normalization", "dense")]

@@ -1,10 +1,10 @@
-"""Features that are kept are those that would be computed, whatever is damaged; only what is not known is computed."""
+"""Cached features equal computed ones; damaged files are recomputed."""
 
 import numpy as np
 import pytest
 
 from leaf import store
-from leaf.models import feature_cache as kept
+from leaf.models import feature_cache
 from leaf.models.build import build_model
 from leaf.models.feature_cache import backbone_key, cached_features, cached_probabilities, frozen_features
 from leaf.models.prediction import extract_features, predict_probabilities
@@ -21,33 +21,33 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """How many images each pass through the network had."""
+    """Batch sizes of the model calls."""
     counts: list[int] = []
-    predict = kept.predict_padded
+    predict = feature_cache.predict_padded
 
     def counted(model, images, size):
         counts.append(len(images))
         return predict(model, images, size)
 
-    monkeypatch.setattr(kept, "predict_padded", counted)
+    monkeypatch.setattr(feature_cache, "predict_padded", counted)
     return counts
 
 
-def test_they_are_those_that_the_network_gives(folder, small, images):
+def test_cached_features_equal_computed_features(folder, small, images):
     expected = extract_features(small, images[ROWS])
     for _ in range(2):
         np.testing.assert_allclose(cached_features(small, images, ROWS), expected, atol=1e-6)
 
 
-def test_an_image_is_computed_once_also_among_others_and_as_float(folder, small, images, computed):
+def test_each_image_is_computed_once_in_any_order_and_dtype(folder, small, images, computed):
     first = cached_features(small, images, ROWS)
-    assert computed == [3]  # row 3 stands twice
+    assert computed == [3]  # row 3 is requested twice
     again = cached_features(small, images[::-1].astype(np.float32), np.arange(10))
     assert computed == [3, 7]
     np.testing.assert_array_equal(again[9 - ROWS], first)
 
 
-def test_probabilities_of_kept_features_are_the_networks_and_compute_no_image_twice(folder, small, images, computed):
+def test_cached_probabilities_equal_predicted_probabilities(folder, small, images, computed):
     expected = predict_probabilities(small, images[ROWS], temperature=2.0)
     np.testing.assert_allclose(cached_probabilities(small, images, ROWS, 2.0), expected, atol=1e-6)
     assert computed == [3]
@@ -56,20 +56,21 @@ def test_probabilities_of_kept_features_are_the_networks_and_compute_no_image_tw
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"x" + content[1:], lambda _: b""])
-def test_a_damaged_file_is_computed_anew(folder, small, images, computed, damage):
+def test_damaged_file_is_recomputed(folder, small, images, computed, damage):
     first = cached_features(small, images, ROWS)
     [file] = folder.rglob("*.features")
     file.write_bytes(damage(file.read_bytes()))
+    feature_cache._verified.clear()  # as in another process
     np.testing.assert_array_equal(cached_features(small, images, ROWS), first)
     assert computed == [3, 3]
     assert [each.name for each in folder.rglob("*.features")] == [file.name]
 
 
-def test_the_files_that_were_not_used_for_longest_make_room(folder, small, images, computed, monkeypatch):
+def test_least_recently_used_files_are_deleted_above_the_limit(folder, small, images, computed, monkeypatch):
     cached_features(small, images, np.array([0]))
     cached_features(small, images, np.array([1]))
     cached_features(small, images, np.array([0]))
-    monkeypatch.setattr(kept, "ROOM", 2 * next(folder.rglob("*.features")).stat().st_size)
+    monkeypatch.setattr(feature_cache, "LIMIT", 2 * next(folder.rglob("*.features")).stat().st_size)
     cached_features(small, images, np.array([2]))
     cached_features(small, images, np.array([0, 2]))
     assert computed == [1, 1, 1]
@@ -77,21 +78,31 @@ def test_the_files_that_were_not_used_for_longest_make_room(folder, small, image
     assert computed == [1, 1, 1, 1]
 
 
-def test_where_nothing_can_be_kept_they_are_computed(folder, small, images, computed):
+def test_each_file_is_hashed_once_per_process(folder, small, images, monkeypatch):
+    cached_features(small, images, ROWS)
+    feature_cache._verified.clear()
+    cached_features(small, images, ROWS)
+    hashed = []
+    monkeypatch.setattr(feature_cache.xxhash, "xxh3_128_hexdigest", lambda content: hashed.append(content) or "")
+    cached_features(small, images, ROWS)
+    assert hashed == []
+
+
+def test_features_are_computed_if_the_cache_is_not_writable(folder, small, images, computed):
     folder.parent.mkdir(exist_ok=True)
     (folder / backbone_key(small)).parent.mkdir()
     (folder / backbone_key(small)).write_text("a file where a folder belongs")
     np.testing.assert_allclose(cached_features(small, images, ROWS), extract_features(small, images[ROWS]), atol=1e-6)
 
 
-def test_a_backbone_is_the_same_whatever_its_head_and_from_its_file(tmp_path):
+def test_backbone_key_ignores_the_head(tmp_path):
     model = build_model("mobilenet_v2", 32, seed=1)
     frozen = build_model("mobilenet_v2", 32, classes=5, dropout=0, freeze_depth="all", head_initializer="zeros", seed=1)
     save_model(frozen, tmp_path / "model.keras")
     assert backbone_key(model) == backbone_key(frozen) == backbone_key(load_model(tmp_path / "model.keras"))
 
 
-def test_another_network_size_or_weight_is_another_backbone(small):
+def test_backbone_key_depends_on_size_weights_and_precision(small):
     others = [build_model("cnn_small", 48, seed=7), build_model("cnn_small", 32, seed=8)]
     others.append(build_model("cnn_small", 32, seed=7, precision="mixed_bfloat16"))
     changed = build_model("cnn_small", 32, seed=7)
@@ -101,7 +112,7 @@ def test_another_network_size_or_weight_is_another_backbone(small):
     assert len({backbone_key(model) for model in [small, changed, *others]}) == 5
 
 
-def test_frozen_features_are_those_of_the_named_backbone(folder, images, tmp_path):
+def test_frozen_features_are_those_of_the_weights_file(folder, images, tmp_path):
     model = build_model("cnn_small", 32, seed=5)
     save_model(model, tmp_path / "weights.keras")
     sha256 = store.sha256(tmp_path / "weights.keras")
