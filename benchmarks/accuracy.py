@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from runs import ROOT, figures, provenance, run_all, scored
 
-from leaf.evaluate.baselines import linear_head
+from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.metrics import log_loss, predict
 from leaf.evaluate.model_comparison import Comparison, accuracy_interval, compare, holm
 from leaf.experiments import parse_settings, read_experiments

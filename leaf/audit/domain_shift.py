@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaf.audit.shortcuts import Score, difference, score
-from leaf.evaluate.baselines import HELD, LEARNERS, held_out, linear_head
+from leaf.evaluate.baselines import HELD, LEARNERS, held_out
+from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.metrics import Z95, standard_error
 from leaf.evaluate.out_of_distribution import fit_gaussian
 

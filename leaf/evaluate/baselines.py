@@ -1,139 +1,103 @@
-"""What a network must beat: always the commoner class, and a logistic regression on colours alone."""
+"""Baselines for the network: the largest class, color histograms, and simple learners in cross-validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
+from leaf.evaluate.linear_head import STRENGTHS, linear_head
 
-
-STRENGTHS = np.logspace(-4, 1, 6)  # scikit-learn's C: small holds the weights close to 0
-_INNER_FOLDS = 5
-HELD = 0.01  # C that holds the weights so close to 0 as hundreds of images with a thousand features want
-
-
-def logistic_regression(
-    train: np.ndarray, train_labels: np.ndarray, features: np.ndarray, strength: float = 1.0
-) -> np.ndarray:
-    """Probabilities, float64 (N, C), by logistic regression on standardised features.
-
-    `train` (M, D) with labels of all C classes, `features` (N, D) to predict for, `strength` as of `linear_head`.
-    """
-    return linear_head(train, train_labels, strength=strength).predict_proba(features).astype(np.float64)
-
-
-def linear_head(
-    features: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray | None = None,
-    balanced: bool = False,
-    seed: int = 0,
-    strength: float = 1.0,
-) -> "Pipeline":
-    """Fit multinomial logistic regression on standardised features to convergence (L-BFGS, an L2 penalty).
-
-    Args:
-        features: (N, D).
-        labels: int (N,), of at least two classes.
-        groups: (N,); where given, the strength C of `STRENGTHS` is chosen by the log loss in inner folds that keep
-            each group whole.
-        balanced: every class weighs the same in all.
-        seed: draws the inner folds.
-        strength: C where no groups are given.
-
-    Returns:
-        scikit-learn's pipeline of StandardScaler and LogisticRegression, with `predict_proba`, in order of the labels.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
-
-    weight = "balanced" if balanced else None
-    # One thread: on products so small several wait for one another, 40 times as long on a busy machine.
-    with threadpool_limits(1):
-        scaler = StandardScaler().fit(features)
-        standard = scaler.transform(features)
-        strength = strength if groups is None else _strength(standard, labels, groups, weight, seed)
-        head = LogisticRegression(C=strength, max_iter=2000, class_weight=weight).fit(standard, labels)
-    return make_pipeline(scaler, head)
-
-
-def _strength(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, weight: str | None, seed: int) -> float:
-    """The C of least log loss in the inner folds; 1 where a class has too few groups for two folds."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    classes = np.unique(labels)
-    folds = min(_INNER_FOLDS, *(len(np.unique(groups[labels == label])) for label in classes))
-    if folds < 2:
-        return 1.0
-    losses = np.zeros(len(STRENGTHS))
-    for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        if len(np.unique(labels[train])) < len(classes):  # groups of several classes may leave none elsewhere
-            continue
-        model = LogisticRegression(max_iter=2000, class_weight=weight, warm_start=True)
-        for number, strength in enumerate(STRENGTHS):
-            probabilities = (
-                model.set_params(C=strength).fit(features[train], labels[train]).predict_proba(features[test])
-            )
-            losses[number] += log_loss(labels[test], probabilities, labels=classes, normalize=False)
-    return float(STRENGTHS[losses.argmin()]) if losses.any() else 1.0
-
-
-def baseline_probabilities(
-    images: np.ndarray, train_rows: np.ndarray, train_labels: np.ndarray, rows: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Each baseline's probabilities, float64 (len(rows), C), for `rows` of `images`.
-
-    They learn from the real training images alone, about `_MOST` where there are more. `majority` knows the classes'
-    shares, `histogram` each channel by itself, `joint_histogram` which colours occur: the hardest of them to beat.
-    """
-    result = {"majority": np.tile(np.bincount(train_labels) / len(train_labels), (len(rows), 1))}
-    by_label = np.argsort(train_labels, kind="stable")
-    learnt = np.union1d(by_label[:: -(-len(by_label) // _MOST)], np.unique(train_labels, return_index=True)[1])
-    for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
-        head = linear_head(describe(images, train_rows[learnt]), train_labels[learnt])
-        blocks = (describe(images, rows[start : start + _MOST]) for start in range(0, len(rows), _MOST))
-        result[name] = np.concatenate([head.predict_proba(block).astype(np.float64) for block in blocks])
-    return result
-
-
-_MOST = 50_000  # images described at once: 100 MB of colours, and hundreds of images for each of their weights
-_CHANNEL_BITS = 5  # 32 levels of each channel by itself
-_JOINT_BITS = 3  # of each channel: 8 × 8 × 8 colours
+HELD = 0.01  # C for about a thousand features and some hundred images
+_MOST_IMAGES = 50_000  # training images of a baseline, and images described at once (100 MB of histograms)
+_CHANNEL_BITS = 5  # 32 levels per channel
+_JOINT_BITS = 3  # 8 × 8 × 8 colors
 _BLOCK = 256
 
 
-def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Shares of 32 levels of red, of green and of blue in each image, float32 (len(rows), 96).
+def baseline_probabilities(
+    images: np.ndarray,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    rows: np.ndarray,
+) -> tuple[dict[str, np.ndarray], str]:
+    """Fit the baselines to the training images and predict `rows`.
 
-    `images`: (N, H, W, 3) uint8 or float32 in 0..255, `rows` of it; read a block at a time.
+    Args:
+        images: (N, H, W, 3), uint8 or float32, 0..255. Only the rows named here are read.
+        train: rows and labels, int (M,) each. Beyond 50,000 images an even sample with all classes is used.
+        validation: rows and labels, int (V,) each, which select the tuned baseline by Brier score.
+        rows: int (R,), the images to predict.
+
+    Returns:
+        Probabilities, float64 (R, C), of `majority` (class shares), `histogram` (logistic regression on the channels'
+        histograms), `joint_histogram` (the same on 512 joint colors) and `tuned_color` (the best of logistic
+        regression and forests on both); and a description of the selected model.
     """
-    shift = 8 - _CHANNEL_BITS
+    train_rows, train_labels = train
+    found = {"majority": np.tile(np.bincount(train_labels) / len(train_labels), (len(rows), 1))}
+    by_label = np.argsort(train_labels, kind="stable")
+    sample = by_label[:: -(-len(by_label) // _MOST_IMAGES)]
+    sample = np.union1d(sample, np.unique(train_labels, return_index=True)[1])
+    labels, best, selected = train_labels[sample], np.inf, ""
+    truth = np.eye(found["majority"].shape[1])[validation[1]]
+    for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
+        features = describe(images, train_rows[sample])
+        for learner, fitted in _candidates(features, labels):
+            score = np.square(_predict(fitted, describe, images, validation[0]) - truth).mean()
+            if score < best or learner == _DEFAULT:
+                predicted = _predict(fitted, describe, images, rows)
+            if learner == _DEFAULT:
+                found[name] = predicted
+            if score < best:
+                best, selected, found["tuned_color"] = score, f"{learner} on {_COLORS[name]}", predicted
+    found["tuned_color"] = found.pop("tuned_color")  # fixes the order of the keys
+    return found, selected
+
+
+_COLORS = {"histogram": "channel histograms", "joint_histogram": "512 joint colors"}
+_DEFAULT = "logistic regression, C = 1"
+
+
+def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, object]]:
+    """Yield the description and the fitted model of each candidate for the tuned baseline."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    for strength in STRENGTHS:
+        yield f"logistic regression, C = {strength:g}", linear_head(features, labels, strength=strength)
+    for leaf in (1, 3):
+        trees = ExtraTreesClassifier(100, min_samples_leaf=leaf, random_state=0)
+        yield f"forest of 100 trees, at least {leaf} images per leaf", trees.fit(features, labels)
+
+
+def _predict(model: object, describe: Callable, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    starts = range(0, len(rows), _MOST_IMAGES)
+    blocks = [model.predict_proba(describe(images, rows[start : start + _MOST_IMAGES])) for start in starts]
+    return np.concatenate(blocks).astype(np.float64)
+
+
+def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the shares of 32 levels of each channel, float32 (len(rows), 96).
+
+    `images` is (N, H, W, 3), uint8 or float32, 0..255; `rows` of it are read in blocks.
+    """
 
     def levels(block: np.ndarray) -> np.ndarray:
-        return (block >> shift).astype(np.int64) + (np.arange(3) << _CHANNEL_BITS)
+        return (block >> 8 - _CHANNEL_BITS).astype(np.int64) + (np.arange(3) << _CHANNEL_BITS)
 
     return _histograms(images, rows, levels, 3 << _CHANNEL_BITS)
 
 
 def joint_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Square roots of the shares of 512 colours in each image, float32 (len(rows), 512).
+    """Return the square roots of the shares of 512 colors, float32 (len(rows), 512).
 
-    The root makes Euclidean distance Hellinger's, which suits histograms.
+    Euclidean distance between square roots is proportional to the Hellinger distance between the histograms.
     """
-    shift = 8 - _JOINT_BITS
 
-    def colours(block: np.ndarray) -> np.ndarray:
-        red, green, blue = np.moveaxis((block >> shift).astype(np.int64), -1, 0)
+    def colors(block: np.ndarray) -> np.ndarray:
+        red, green, blue = np.moveaxis((block >> 8 - _JOINT_BITS).astype(np.int64), -1, 0)
         return red << 2 * _JOINT_BITS | green << _JOINT_BITS | blue
 
-    return np.sqrt(_histograms(images, rows, colours, 1 << 3 * _JOINT_BITS))
+    return np.sqrt(_histograms(images, rows, colors, 1 << 3 * _JOINT_BITS))
 
 
 def _histograms(
@@ -149,24 +113,30 @@ def _histograms(
     return histograms
 
 
-def nearest_neighbour(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """What the one nearest training image is, float64 (N, C), by Euclidean distance of features (M, D) and (N, D)."""
+def logistic_regression(
+    train: np.ndarray, train_labels: np.ndarray, features: np.ndarray, strength: float = 1.0
+) -> np.ndarray:
+    """Return class probabilities, float64 (N, C), by `linear_head`, for `features` (N, D) and `train` (M, D)."""
+    return linear_head(train, train_labels, strength=strength).predict_proba(features).astype(np.float64)
+
+
+def nearest_neighbor(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return the class of the nearest training image by Euclidean distance, one-hot float64 (N, C)."""
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict_proba(features)
 
 
 def forest(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Probabilities, float64 (N, C), by fifty random trees (Geurts 2006), of features (M, D) and (N, D)."""
+    """Return class probabilities, float64 (N, C), of 50 extremely randomized trees (Geurts 1006)."""
     from sklearn.ensemble import ExtraTreesClassifier
 
-    trees = ExtraTreesClassifier(50, random_state=0)
-    return trees.fit(train, train_labels).predict_proba(features)
+    return ExtraTreesClassifier(50, random_state=0).fit(train, train_labels).predict_proba(features)
 
 
 LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "logistic": logistic_regression,
-    "neighbour": nearest_neighbour,
+    "neighbour": nearest_neighbor,
     "forest": forest,
     "held": partial(logistic_regression, strength=HELD),
 }
@@ -175,9 +145,15 @@ LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] 
 def held_out(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Probabilities, float64 (N, C), of a learner for each image in the one fold that it was not trained on.
+    """Return out-of-fold probabilities, float64 (N, C), of a learner from `LEARNERS`.
 
-    `features` (N, D), `labels` int (N,) below C, `groups` (N,): a group stays in one fold. Stratified, drawn by `seed`.
+    Args:
+        learner: key of `LEARNERS`.
+        features: float (N, D).
+        labels: int (N,), 0 … C − 1.
+        groups: (N,). A group is never split between folds; folds are stratified.
+        folds: number of folds.
+        seed: seed of the folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -191,5 +167,5 @@ def held_out(
 def cross_validated(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Which images (N,) a learner predicts right when it is `held_out`: bool."""
+    """Return which out-of-fold predictions are correct, bool (N,); arguments as for `held_out`."""
     return held_out(learner, features, labels, groups, folds, seed).argmax(axis=1) == labels

@@ -1,4 +1,4 @@
-"""From a network's probabilities to every table of the stage evaluate; the network itself is only a function here."""
+"""Turn predicted probabilities into the tables and metrics of the `evaluate` stage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from leaf.evaluate.metrics import (
 )
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
-"""Rows of images and a temperature in, probabilities out, float64 (N, C)."""
+"""Map rows of images and a temperature to probabilities, float64 (N, C)."""
 
 NO_TEST = (
-    "No test split: the validation images chose the best epoch (and the threshold and temperature where these are "
-    "fitted), so their figures flatter the model. Set test_size for an honest estimate."
+    "No test split: the validation images selected the best epoch (and the threshold and temperature, if fitted), so "
+    "these metrics are optimistic. Set test_size for an unbiased estimate."
 )
 _TEST_METRICS = (
     "accuracy",
@@ -41,10 +41,17 @@ _TEST_METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that evaluate writes beside the heat maps; the columns and keys are those of the files.
+    """All outputs of the stage except the heat maps; columns and keys are those of the files.
 
-    `probabilities`: float32 (N, C), the rows of `predictions`. `roc` (`fpr,tpr`) and `answers` (`label,predicted` of
-    each image, by name) are of the scored split, for `dvc plots`.
+    Attributes:
+        predictions: `image,source,split,label,predicted,probability` of the validation and test images.
+        probabilities: float32 (N, C), aligned with `predictions`.
+        scores: contents of scores.json.
+        metrics: contents of metrics/evaluate.json.
+        roc: `fpr,tpr` of the scored split, for `dvc plots`.
+        answers: `label,predicted` of the scored split as class names, for `dvc plots`.
+        gallery: see `gallery`.
+        scored_split: test, or validation if there is no test split.
     """
 
     predictions: pd.DataFrame
@@ -58,19 +65,19 @@ class Evaluation:
 
     @property
     def summary(self) -> str:
-        """The accuracy with its interval, beside the baselines, in a few lines."""
+        """Summarize accuracy, its interval and the baselines in a few lines."""
         block, baseline = self.scores["splits"][self.scored_split], self.scores["baseline"]
         before = block["before_calibration"]
         lines = [
-            f"{self.scored_split}: accuracy {block['accuracy']:.3f} (95 %: {block['accuracy_low']:.3f} to "
-            f"{block['accuracy_high']:.3f}) on {block['images']} images"
-            + (f" of {block['groups']} groups" if block["groups"] < block["images"] else "")
+            f"{self.scored_split}: accuracy {block['accuracy']:.1%} (95% CI {100 * block['accuracy_low']:.1f}–"
+            f"{block['accuracy_high']:.1%}) on {block['images']} images"
+            + (f" in {block['groups']} groups" if block["groups"] < block["images"] else "")
             + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
-            "baselines: " + ", ".join(f"{name} {scores['accuracy']:.3f}" for name, scores in baseline.items()),
+            "baselines: " + ", ".join(f"{name} {scores['accuracy']:.1%}" for name, scores in baseline.items()),
         ]
         if len(block["classes"]) > 2 and block["worst_pairs"]:
             pairs = (f"{each['images']} {each['label']} as {each['predicted']}" for each in block["worst_pairs"][:3])
-            lines.append(f"commonest mistakes: {', '.join(pairs)}")
+            lines.append(f"most frequent errors: {', '.join(pairs)}")
         if before:
             lines.append(
                 f"temperature {self.scores['temperature']:.2f}: expected calibration error "
@@ -87,13 +94,19 @@ def evaluate(
     threshold: float | Literal["validation"],
     calibrate: Literal["none", "temperature"],
 ) -> Evaluation:
-    """Score a network on validation and test beside the baselines.
+    """Score a model and the baselines on validation and test.
 
-    `images`: (N, H, W, 3), read only by the baselines. `table`: `image,split,label,source` of the kept images, `image`
-    a row of `images`, `label` a place in `classes`, and `group` where images belong together. `predict_proba` is the
-    network. Threshold and temperature are chosen on validation alone, where they are not given. Without a test split
-    the baselines are scored on validation, as the network then is. Of more classes than two the likeliest is
-    predicted, and `threshold` must be 0.5.
+    Args:
+        images: (N, H, W, 3), used by the baselines only.
+        table: `image,split,label,source` of the kept images and, optionally, `group`. `image` is a row of `images`,
+            `label` an index into `classes`.
+        predict_proba: the model.
+        classes: class names.
+        threshold: decision threshold for two classes, or `validation` to select it on validation. Must be 0.5 for
+            more than two classes, which predict the most probable class.
+        calibrate: `temperature` fits a temperature on validation.
+
+    Without a test split, the model and the baselines are scored on validation.
     """
     table = table.sort_values("image")
     table = table.assign(group=table.get("group", table["image"]))
@@ -122,7 +135,7 @@ def evaluate(
         "threshold_source": "validation" if chosen else "given",
         "temperature": temperature,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
-        "baseline": _baselines(images, table[table["split"].eq("train")], scored, classes),
+        "baseline": _baselines(images, table, scored, classes),
         "by_folder": by_folder(predictions[scored_split].assign(group=groups[scored_split])),
         "note": "" if scored_split == "test" else NO_TEST,
     }
@@ -142,7 +155,7 @@ def evaluate(
 
 
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    """`image,source,split,label,predicted,probability`, the probability of the second of two classes, or predicted."""
+    """Return the predictions; `probability` is that of the second of two classes, else of the predicted class."""
     predicted = predict(probabilities, threshold)
     shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted
     table = part[["image", "source", "split", "label"]].reset_index(drop=True)
@@ -152,26 +165,27 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """What `compute_metrics` gives, with the classes' names."""
+    """Return `compute_metrics` with class names and the most frequent errors."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
 
 
 def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """What a temperature is there to lower, at temperature 1."""
+    """Return the metrics that temperature scaling should lower, at temperature 1."""
     block = compute_metrics(labels, probabilities, 0.5)
     return {key: block[key] for key in ("log_loss", "calibration_error")}
 
 
 def _baselines(
-    images: np.ndarray, train: pd.DataFrame, scored: pd.DataFrame, classes: Sequence[str]
+    images: np.ndarray, table: pd.DataFrame, scored: pd.DataFrame, classes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    found = baseline_probabilities(
-        images, train["image"].to_numpy(), train["label"].to_numpy(), scored["image"].to_numpy()
-    )
+    fitting = [table.loc[table["split"].eq(name), ["image", "label"]].to_numpy().T for name in ("train", "validation")]
+    found, selected = baseline_probabilities(images, tuple(fitting[0]), tuple(fitting[1]), scored["image"].to_numpy())
     labels, groups = scored["label"].to_numpy(), scored["group"].to_numpy()
-    return {name: _block(labels, each, 0.5, classes, groups) for name, each in found.items()}
+    blocks = {name: _block(labels, each, 0.5, classes, groups) for name, each in found.items()}
+    blocks["tuned_color"]["model"] = selected
+    return blocks
 
 
 def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -187,7 +201,7 @@ def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """The curve of the second of two classes; of more the mean of each class against the rest: `fpr,tpr`."""
+    """Return `fpr,tpr` of the second of two classes, or the mean of the one-vs-rest curves."""
     two = probabilities.shape[1] == 2
     against = [1] if two else np.unique(labels)
     curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in against]
@@ -199,11 +213,16 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:
-    """The worst mistakes, most confident first, then the least certain others: `row,image,split,kind,shown`.
+    """Select the most confident errors and the least certain other images: `row,image,split,kind,shown`.
 
-    `predictions`: `image,split,label,predicted` of one split, `probabilities` theirs (N, C). Up to `most` of each kind;
-    equals by image. `shown` is the label whose heat map is to be drawn, the predicted one; each mistake stands there
-    once more at the end, as kind `runner_up`, with the next likely label.
+    Args:
+        predictions: `image,split,label,predicted` of one split.
+        probabilities: float (N, C).
+        threshold: decision threshold for two classes.
+        most: maximum number of images of each kind.
+
+    `shown` is the class of the heat map: the predicted one. Each error has a second row of kind `runner_up` with the
+    next most probable class.
     """
     ascending = np.sort(probabilities, axis=1)
     two = probabilities.shape[1] == 2
@@ -224,9 +243,9 @@ def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: flo
 
 
 def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
-    """Accuracy with its interval in each folder that the images came from; nothing where there is only one.
+    """Return the accuracy with its interval per source folder, or nothing for a single folder.
 
-    `predictions`: `source,label,predicted,group`; a source is a path with slashes, or a number for an .npz.
+    `predictions` has `source,label,predicted,group`; a source is a path with slashes, or a number for an .npz file.
     """
     folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
     if len(set(folders)) < 2:

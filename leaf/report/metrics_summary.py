@@ -14,9 +14,10 @@ from leaf.store import read_json
 Metrics = dict[str, Any]
 
 _BASELINES = (
-    ("joint_histogram", "colours alone, the hardest baseline,"),
-    ("histogram", "colour histogram"),
-    ("majority", "always the largest class"),
+    ("tuned_color", "tuned color baseline"),
+    ("joint_histogram", "joint color histogram"),
+    ("histogram", "color histogram"),
+    ("majority", "largest class"),
 )
 _SHOWN = 6  # classes
 
@@ -101,7 +102,8 @@ def _training(train: Metrics) -> list[str]:
 
 
 def _scores(evaluate: Metrics) -> list[str]:
-    beside = ", ".join(f"{said} {_percent(evaluate['baseline'][f'{name}_accuracy'])}" for name, said in _BASELINES)
+    found = {name: evaluate["baseline"].get(f"{key}_accuracy") for key, name in _BASELINES}
+    beside = ", ".join(f"{name} {_percent(value)}" for name, value in found.items() if value is not None)
     test = evaluate["test"]
     if test["accuracy"] is None:
         return [

@@ -37,9 +37,10 @@ _NAMES = {
     "top_3_accuracy": "Right among the three likeliest",
 }
 _BASELINES = {
-    "joint_histogram": ("Colours alone, taken together", "colours together"),
-    "histogram": ("Colours alone, each channel", "colours alone"),
-    "majority": ("Always the largest class", "largest class"),
+    "tuned_color": ("Tuned color baseline", "tuned color baseline"),
+    "joint_histogram": ("Joint color histogram", "joint color histogram"),
+    "histogram": ("Channel histograms", "channel histograms"),
+    "majority": ("Largest class", "largest class"),
 }
 _LOWER = ("log_loss", "brier", "calibration_error")
 
@@ -52,7 +53,7 @@ def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
-    """The baselines' accuracies that scores.json holds, the hardest to beat first; `note` is the short name."""
+    """Return the accuracies of the baselines in scores.json; `note` is the short name."""
     found = scores.get("baseline") or {}
     return [
         Interval(name, entry["accuracy"], entry.get("accuracy_low"), entry.get("accuracy_high"), short, "gone")

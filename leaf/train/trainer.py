@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.evaluate.baselines import linear_head
+from leaf.evaluate.linear_head import linear_head
 from leaf.models.feature_cache import cached_features, head_on_features
 from leaf.models.prediction import predict_batches
 from leaf.train.augmentation import make_augmenter

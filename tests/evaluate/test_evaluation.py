@@ -56,7 +56,7 @@ def test_intervals_know_groups_and_the_summary_says_how_many(result):
     right = grouped.predictions[grouped.predictions["split"] == "test"].eval("label == predicted").to_numpy()
     assert (block["accuracy_low"], block["accuracy_high"]) == share_interval(right, plants[60:])
     assert block["accuracy_low"] < alone["accuracy_low"]
-    assert "on 30 images of 27 groups" in grouped.summary
+    assert "on 30 images in 27 groups" in grouped.summary
     assert "groups" not in result.summary
 
 
@@ -67,7 +67,7 @@ def test_the_metrics_have_exactly_the_fixed_keys(result):
             *("f1", "roc_auc", "log_loss", "calibration_error", "recall"),
         ],
         "validation": ["accuracy", "roc_auc"],
-        "baseline": ["majority_accuracy", "histogram_accuracy", "joint_histogram_accuracy"],
+        "baseline": [f"{name}_accuracy" for name in ("majority", "histogram", "joint_histogram", "tuned_color")],
     }
 
 
@@ -197,4 +197,4 @@ def test_nine_classes_have_a_figure_each_and_their_probabilities():
     assert list(recall) == NINE
     assert {number for number, value in enumerate(recall.values()) if value < 1} == wrong
     assert result.scores["splits"]["test"]["top_2_accuracy"] == 1
-    assert "commonest mistakes: 1 class" in result.summary
+    assert "most frequent errors: 1 class" in result.summary

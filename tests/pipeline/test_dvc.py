@@ -66,7 +66,7 @@ def test_the_summary_states_accuracy_with_its_interval_against_the_baselines(pro
     said = project.run("leaf", "results").stdout
     evaluate = metrics(project, "evaluate")
     assert f"accuracy {100 * evaluate['test']['accuracy']:.1f} %" in said
-    assert f"colour histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f} %" in said
+    assert f"color histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f} %" in said
 
 
 def test_the_tables_follow_each_image_from_ingest_to_prediction(project):

@@ -160,14 +160,14 @@ def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, proj
     test = read_json("metrics/evaluate.json")["test"]
     assert test.pop("recall") == {"healthy": None, "unhealthy": None}
     assert set(test.values()) == {None}
-    assert "the validation images chose the best epoch" in capsys.readouterr().out
+    assert "Set test_size" in capsys.readouterr().out
 
 
 def test_the_printout_names_accuracy_interval_and_baselines(evaluate, project, capsys):
     evaluate.main()
     first, second, third = capsys.readouterr().out.splitlines()
-    assert first.startswith("test: accuracy 0.862 (95 %: 0.694 to 0.945) on 29 images")
-    assert second.startswith("baselines: majority 0.")
+    assert first.startswith("test: accuracy 86.2% (95% CI 69.4–94.5%) on 29 images")
+    assert second.startswith("baselines: majority ")
     assert third == "models/model.onnx is empty, predictions need Keras: too large"
 
 

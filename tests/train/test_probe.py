@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.evaluate.baselines import linear_head
+from leaf.evaluate.linear_head import linear_head
 from leaf.models.build import build_model
 from leaf.models.prediction import extract_features, predict_probabilities
 from leaf.params import Params, validate
