@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ _COLORS = {"histogram": "channel histograms", "joint_histogram": "512 joint colo
 _DEFAULT = "logistic regression, C = 1"
 
 
-def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, object]]:
+def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, Any]]:
     """Yield the description and the fitted model of each candidate for the tuned baseline."""
     from sklearn.ensemble import ExtraTreesClassifier
 
@@ -69,7 +70,7 @@ def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str,
         yield f"forest of 100 trees, at least {leaf} images per leaf", trees.fit(features, labels)
 
 
-def _predict(model: object, describe: Callable, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _predict(model: Any, describe: Callable, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     starts = range(0, len(rows), _MOST_IMAGES)
     blocks = [model.predict_proba(describe(images, rows[start : start + _MOST_IMAGES])) for start in starts]
     return np.concatenate(blocks).astype(np.float64)

@@ -180,8 +180,11 @@ def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 def _baselines(
     images: np.ndarray, table: pd.DataFrame, scored: pd.DataFrame, classes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    fitting = [table.loc[table["split"].eq(name), ["image", "label"]].to_numpy().T for name in ("train", "validation")]
-    found, selected = baseline_probabilities(images, tuple(fitting[0]), tuple(fitting[1]), scored["image"].to_numpy())
+    train, validation = (
+        (part["image"].to_numpy(), part["label"].to_numpy())
+        for part in (table[table["split"].eq(name)] for name in ("train", "validation"))
+    )
+    found, selected = baseline_probabilities(images, train, validation, scored["image"].to_numpy())
     labels, groups = scored["label"].to_numpy(), scored["group"].to_numpy()
     blocks = {name: _block(labels, each, 0.5, classes, groups) for name, each in found.items()}
     blocks["tuned_color"]["model"] = selected

@@ -102,8 +102,8 @@ def _training(train: Metrics) -> list[str]:
 
 
 def _scores(evaluate: Metrics) -> list[str]:
-    found = {name: evaluate["baseline"].get(f"{key}_accuracy") for key, name in _BASELINES}
-    beside = ", ".join(f"{name} {_percent(value)}" for name, value in found.items() if value is not None)
+    baselines = [(name, evaluate["baseline"].get(f"{key}_accuracy")) for key, name in _BASELINES]
+    beside = ", ".join(f"{name} {_percent(value)}" for name, value in baselines if value is not None)
     test = evaluate["test"]
     if test["accuracy"] is None:
         return [
