@@ -1,4 +1,4 @@
-"""The commands of the runner: `leaf submit | jobs | logs | fetch | cancel | doctor`."""
+"""`leaf submit | jobs | logs | fetch | cancel | doctor`."""
 
 from typing import Annotated
 
@@ -6,8 +6,8 @@ import typer
 
 app = typer.Typer()
 
-Names = Annotated[list[str] | None, typer.Argument(help="jobs or experiments; all of them by default", metavar="JOB…")]
-Every = Annotated[float, typer.Option(help="seconds between two looks", min=0.1)]
+Names = Annotated[list[str] | None, typer.Argument(help="jobs or experiments (default: all)", metavar="JOB…")]
+Every = Annotated[float, typer.Option(help="seconds between queries", min=0.1)]
 
 
 @app.command(
@@ -18,15 +18,15 @@ def submit(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="EXPERIMENT…")
     ] = None,
-    on: Annotated[str | None, typer.Option("--on", help="a target of runner.yaml; its default if absent")] = None,
+    on: Annotated[str | None, typer.Option("--on", help="a target in runner.yaml (default: its default)")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("-S", "--set-param", help="key=value, or key=value,value for a sweep")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every row of experiments.yaml")] = False,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="of one experiment, or before those of several")
+        str | None, typer.Option("--name", "-n", help="name of one experiment, or prefix of several")
     ] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="print what would run, start nothing")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="print the experiments without starting them")] = False,
 ) -> None:
     """Run experiments on another machine."""
     from leaf.check import check
@@ -48,12 +48,12 @@ def submit(
         return
     record, place = submit(target_name, target, planned)
     typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
-    typer.echo(f"it is in {place}; `leaf fetch --wait` brings the results")
+    typer.echo(f"location: {place}; `leaf fetch --wait` fetches the results")
 
 
 @app.command(epilog="Example: `leaf jobs`")
 def jobs(names: Names = None) -> None:
-    """List the jobs submitted from here and how they go."""
+    """List jobs and their states."""
     from leaf.runner.jobs import listing
 
     for line in listing(names or []):
@@ -62,8 +62,8 @@ def jobs(names: Names = None) -> None:
 
 @app.command(epilog="Examples: `leaf logs`   `leaf logs dropout_02 --follow`")
 def logs(
-    name: Annotated[str | None, typer.Argument(help="a job or an experiment; the newest by default")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="stay until it has ended")] = False,
+    name: Annotated[str | None, typer.Argument(help="a job or an experiment (default: the newest)")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="follow the log until the experiment ends")] = False,
     every: Every = 2,
 ) -> None:
     """Print the log of an experiment."""
@@ -76,11 +76,11 @@ def logs(
 @app.command(epilog="Examples: `leaf fetch --wait`   `leaf fetch dropout_02 --models`")
 def fetch(
     names: Names = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="stay until all have ended")] = False,
-    models: Annotated[bool, typer.Option("--models", "-m", help="what they made, too, for `dvc exp apply`")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="wait until all have ended")] = False,
+    models: Annotated[bool, typer.Option("--models", "-m", help="fetch the outputs too, for `dvc exp apply`")] = False,
     every: Every = 5,
 ) -> None:
-    """Bring the results back as DVC experiments: then `dvc exp show`; with `--models` also `dvc exp apply NAME`."""
+    """Fetch results as DVC experiments, for `dvc exp show`; with --models also for `dvc exp apply NAME`."""
     from leaf.runner.jobs import fetch
 
     raise typer.Exit(fetch(names or [], wait, models, every, typer.echo))
@@ -90,7 +90,7 @@ def fetch(
 def cancel(
     names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")],
 ) -> None:
-    """End jobs or experiments, with every process they started."""
+    """Cancel jobs or experiments, with all their processes."""
     from leaf.runner.jobs import cancel
 
     cancel(names, typer.echo)
@@ -98,9 +98,9 @@ def cancel(
 
 @app.command(epilog="Example: `leaf doctor --on box`")
 def doctor(
-    on: Annotated[str | None, typer.Option("--on", help="a target of runner.yaml; its default if absent")] = None,
+    on: Annotated[str | None, typer.Option("--on", help="a target in runner.yaml (default: its default)")] = None,
 ) -> None:
-    """Check each link between here and a target, and say what to fix."""
+    """Check each link between this machine and a target, and say what to fix."""
     from leaf.runner.config import read_target
     from leaf.runner.doctor import examine
 

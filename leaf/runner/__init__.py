@@ -1,12 +1,12 @@
-"""Submit the pipeline to a GPU box over ssh, a Slurm cluster or a cloud; bring the results back as DVC experiments.
+"""Run the pipeline on a GPU machine over ssh, a Slurm cluster or in the cloud; fetch results as DVC experiments.
 
-Git carries the code and the results, a DVC remote the data. A *job* is one submission, with one or more experiments;
-on the target it is one folder, the same for every engine:
+Git carries code and results, a DVC remote carries the data. A job is one submission with one or more experiments, and
+one folder on the target:
 
-    FOLDER/jobs/ID/job.json task.py    what to run, and the program that runs it (leaf.runner.agent.task, sent along)
-    FOLDER/jobs/ID/N/{pid,step,log,exit}    experiment N: its process, what it does, what it said, how it ended
-    FOLDER/{cache,locks,environments,state} shared by all jobs: DVC's cache, one lock per GPU, Python, training states
+    FOLDER/jobs/ID/job.json task.py         the experiments, and the program that runs them (leaf.runner.agent.task)
+    FOLDER/jobs/ID/N/{pid,step,log,exit}    experiment N: its process, current step, log and final state
+    FOLDER/{cache,locks,environments,state} shared by all jobs: DVC's cache, GPU locks, environments, checkpoints
 
-`leaf.runner.agent` runs on the target, with the standard library alone. A request to the target is data in
- a program's text on standard input, never a part of a command line.
+`leaf.runner.agent` runs on the target and uses only the standard library. Requests to the target are data on stdin,
+never part of a command line.
 """

@@ -1,6 +1,7 @@
-"""The schema of runner.yaml: the targets that a job can be sent to. It keeps no secret."""
+"""The schema of runner.yaml: the targets of `leaf submit`. It refuses secrets."""
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,22 +17,26 @@ _SECRET = re.compile(
     r"token|secret|passw|pgpass|credential|private|api_?key|access_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
     re.IGNORECASE,
 )
-# What the secrets of well-known services look like, and an address with a password or a token in it.
+# The formats of well-known services' tokens, private keys, and addresses with a password or token.
 _SECRET_VALUE = re.compile(
-    r"gh[opsu]_[A-Za-z0-9]{20}|github_pat_|glpat-|hf_[A-Za-z0-9]{20}|\bsk-[A-Za-z0-9_-]{20}|xox[abprs]-|\bA[KS]IA[A-Z0-9]{16}"
-    r"|AIza[A-Za-z0-9_-]{30}|\beyJ[A-Za-z0-9_-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE|[a-z+]+://[^/@\s]*:[^/@\s]+@|https?://[^/@\s]+@"
+    r"gh[oprsu]_[A-Za-z0-9]{20}|github_pat_|glpat-|hf_[A-Za-z0-9]{20}|npm_[A-Za-z0-9]{20}|dckr_pat_|pypi-[A-Za-z0-9_-]{20}"
+    r"|\b[sr]k_(live|test)_[A-Za-z0-9]{10}|\bsk-[A-Za-z0-9_-]{20}|xox[abprse]-|hooks\.slack\.com/(services|workflows)/"
+    r"|\bA[KS]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30}|\bSG\.[A-Za-z0-9_-]{16,}\.|\beyJ[A-Za-z0-9_-]{10,}\."
+    r"|-----BEGIN [A-Z ]*PRIVATE|[a-z+]+://[^/@\s]*:[^/@\s]+@|https?://[^/@\s]+@"
 )
+# `NAME=value` and `--name value` in a script; a value that starts with $ is read from the target.
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\s*=\s*|(?<=\w)\s*:\s+)[\"']?([^\s\"'$<`][^\s\"']*)")
 _VALID = {
     "engine": "local, ssh, slurm, skypilot",
-    "host": "a name of your ssh configuration, or user@name",
+    "host": "a name in your ssh configuration, or user@name",
     "ssh_config": "a file, as for `ssh -F`",
     "folder": "a folder on the target, absolute or from ~",
     "python": "a program, Python from 3.8",
     "git_remote": "a remote that `git remote` prints",
-    "origin": "the address of the same repository as the target sees it",
+    "origin": "the address of the git remote as seen from the target",
     "dvc_remote": "a remote that `dvc remote list` prints",
     "setup": "a shell script that fills $LEAF_ENVIRONMENT",
-    "path": "a list of folders, put in front of PATH",
+    "path": "a list of folders, prepended to PATH",
     "environment": "a mapping of names to texts, no secrets",
     "gpus": "a list of GPU numbers; [] for one job at a time without a GPU",
     "nodes": "a whole number from 1",
@@ -59,7 +64,7 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f]*$")]
 
 
 class Target(BaseModel):
-    """What every engine has."""
+    """The keys of every engine."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -75,16 +80,16 @@ class Target(BaseModel):
     @field_validator("*")
     @classmethod
     def _no_secret(cls, value: Any) -> Any:
-        named = value.items() if isinstance(value, dict) else [("", text) for text in _texts(value)]
+        texts = value if isinstance(value, list) else [value]
+        named = value.items() if isinstance(value, dict) else [("", text) for text in texts if isinstance(text, str)]
         for name, text in named:
             if _SECRET.search(name) or holds_secret(text):
-                what = name or "its value"
-                raise ValueError(f"{what} looks like a secret, and runner.yaml keeps none; set it on the target itself")
+                raise ValueError(f"{name or 'its value'} looks like a secret. Set it on the target itself.")
         return value
 
 
 class Shell(Target):
-    """An engine that is spoken to through a shell, here or over ssh."""
+    """An engine on this machine or one reached over ssh."""
 
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@:%-]*$", max_length=255)] | None = None
     ssh_config: Text | None = None
@@ -94,7 +99,7 @@ class Shell(Target):
 
 
 class GpuTarget(Target):
-    """An engine that hands out a machine's GPUs itself, each to one experiment at a time."""
+    """An engine that assigns a machine's GPUs, each to one experiment at a time."""
 
     gpus: list[Annotated[int, Field(ge=0, le=1023)]] = []
     gpus_per_job: Annotated[int, Field(ge=1)] = 1
@@ -103,19 +108,19 @@ class GpuTarget(Target):
     @classmethod
     def _no_more_than_there_are(cls, value: int, info: ValidationInfo) -> int:
         if value > (most := max(1, len(info.data.get("gpus", [])))):
-            raise ValueError(f"{value}; valid: 1 to {most}, as many as `gpus` names")
+            raise ValueError(f"{value}; valid: 1 to {most}, the number of `gpus`")
         return value
 
 
 class Local(GpuTarget):
-    """This machine, from a clean clone beside the working tree; shares its DVC cache, so it needs no remote."""
+    """This machine, in a clean clone; it shares the DVC cache and needs no remote."""
 
     engine: Literal["local"]
     needs_remote: ClassVar[bool] = False
 
 
 class Ssh(GpuTarget, Shell):
-    """A machine with GPUs that ssh reaches."""
+    """A machine with GPUs, reached over ssh."""
 
     engine: Literal["ssh"]
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@:%-]*$", max_length=255)]
@@ -123,7 +128,7 @@ class Ssh(GpuTarget, Shell):
 
 
 class Slurm(Shell):
-    """A Slurm cluster, its login node over ssh, or this machine where `host` is absent."""
+    """A Slurm cluster; `host` is its login node, or None if sbatch is on this machine."""
 
     engine: Literal["slurm"]
     partition: Name | None = None
@@ -140,7 +145,7 @@ class Slurm(Shell):
 
 
 class SkyPilot(Target):
-    """A machine rented from a cloud by SkyPilot, for as long as a job runs."""
+    """A machine that SkyPilot rents for the duration of a job."""
 
     engine: Literal["skypilot"]
     origin: Text | None = None
@@ -157,18 +162,17 @@ _ENGINES: dict[str, type[Target]] = {"local": Local, "ssh": Ssh, "slurm": Slurm,
 
 
 def holds_secret(text: str) -> bool:
-    """Whether a text is or holds a known form of token, a private key, or an address with a password or a token."""
-    return _SECRET_VALUE.search(text) is not None
-
-
-def _texts(value: Any) -> list[str]:
-    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    """Whether a text contains a token of a known format, a private key, a URL with a password, or `password=…`."""
+    return _SECRET_VALUE.search(text) is not None or any(
+        _SECRET.search(found[1].replace("-", "_")) and not found[2].startswith("/")
+        for found in _ASSIGNMENT.finditer(text)
+    )
 
 
 def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, Target]:
-    """The target `name` of runner.yaml, checked, or its `default`; without a runner.yaml there is `local` alone.
+    """Return the target `name` of runner.yaml, or its default; without a runner.yaml only `local` exists.
 
-    Raises LeafError with one line for the first mistake in the whole file.
+    Raises LeafError for the first mistake in the file.
     """
     default, targets = read_targets(path)
     name = name or default
@@ -178,7 +182,7 @@ def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, 
 
 
 def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]]:
-    """The default's name and every target of runner.yaml, checked."""
+    """Return the name of the default target and all targets of runner.yaml."""
     if not Path(path).exists():
         return "local", {"local": Local(engine="local")}
     values = read_yaml(path)
@@ -189,21 +193,22 @@ def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]
             raise LeafError(f"{path}: {key}: unknown key; valid: default, targets")
     targets = {str(name): check_target(str(name), value, path) for name, value in values["targets"].items()}
     default = values.get("default", next(iter(targets)))
-    if default not in targets:
-        raise LeafError(f"{path}: default: {default!r}; valid: {', '.join(targets)}")
+    if not isinstance(default, str) or default not in targets:
+        raise LeafError(f"{path}: default: {reprlib.repr(default)}; valid: {', '.join(targets)}")
     return default, targets
 
 
 def check_target(name: str, values: Any, path: str | Path = RUNNER_FILE) -> Target:
-    """One target from its mapping. Raises LeafError with one line for the first mistake."""
+    """Validate one target. Raises LeafError for the first mistake."""
     where = f"{path}: targets.{name}"
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name):
         raise LeafError(f"{where}: valid names have letters, digits, _ and -")
     if not isinstance(values, dict):
-        raise LeafError(f"{where}: {values!r}; valid: a mapping with `engine`")
-    kind = _ENGINES.get(str(values.get("engine")))
+        raise LeafError(f"{where}: {reprlib.repr(values)}; valid: a mapping with `engine`")
+    engine = values.get("engine")
+    kind = _ENGINES.get(engine) if isinstance(engine, str) else None
     if kind is None:
-        raise LeafError(f"{where}.engine: {values.get('engine')!r}; valid: {_VALID['engine']}")
+        raise LeafError(f"{where}.engine: {reprlib.repr(engine)}; valid: {_VALID['engine']}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -219,4 +224,4 @@ def _first_mistake(error: ValidationError, kind: type[Target]) -> str:
         return f"{key}: missing; valid: {_VALID[key]}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
-    return f"{key}: {first['input']!r}; valid: {_VALID.get(key, 'see docs/remote.md')}"
+    return f"{key}: {reprlib.repr(first['input'])}; valid: {_VALID.get(key, 'see docs/remote.md')}"

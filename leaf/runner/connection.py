@@ -1,6 +1,6 @@
-"""Speak to a target: a request goes there as data, its answer comes back as data.
+"""Send requests to a target and read the answers.
 
-The command line is always the same, `python3 -`, so nothing that a user names is ever read by a shell.
+The command line is always `python3 -` and the request is data on stdin, so no shell reads user input.
 """
 
 import json
@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 from leaf.runner.agent.target import ANSWER
 
 TIMEOUT = 180  # seconds for one answer
-# Never ask, never trust a new or changed key, notice a dead connection within a minute.
+# Never prompt, refuse new or changed host keys, detect a dead connection within a minute.
 SSH_OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -25,11 +25,11 @@ SSH_OPTIONS = (
 
 
 class ConnectionLostError(LeafError):
-    """The target could not be reached; what runs there goes on."""
+    """The target is unreachable; its jobs continue."""
 
 
 class Host:
-    """A machine that answers requests: this one, or `name` over OpenSSH with the file `config` as its settings."""
+    """This machine, or `name` over OpenSSH with the configuration file `config`."""
 
     def __init__(self, name: str | None = None, python: str | None = None, config: str | None = None) -> None:
         self.name = name
@@ -41,9 +41,12 @@ class Host:
             self.command = ["ssh", *settings, *options, "--", name, f"{shlex.quote(python)} -"]
 
     def call(self, verb: str, **request: Any) -> dict[str, Any]:
-        """The answer to `verb`. Raises ConnectionLostError where there is none, LeafError where it is a refusal."""
+        """Send the request `verb` and return the answer.
+
+        Raises ConnectionLostError if the target is unreachable, LeafError if it refuses.
+        """
         program = files("leaf.runner.agent").joinpath("target.py").read_text(encoding="utf-8")
-        # JSON in ASCII as a Python string: repr leaves nothing in it that could end the string.
+        # ASCII JSON inside a JSON string is a valid Python literal that nothing in it can end.
         data = json.dumps(json.dumps({"verb": verb, **request}))
         program += f"\n\nanswer_to(json.loads({data}))\n"
         try:
@@ -53,7 +56,7 @@ class Host:
         except subprocess.TimeoutExpired:
             raise ConnectionLostError(f"{self}: no answer in {TIMEOUT} s") from None
         except FileNotFoundError:
-            raise LeafError(f"{self.command[0]}: not found; install it") from None
+            raise LeafError(f"{self.command[0]}: not found. Install it.") from None
         for line in answer.stdout.decode("utf-8", "replace").splitlines():
             if line.startswith(ANSWER):
                 result: dict[str, Any] = json.loads(line[len(ANSWER) :])
@@ -64,18 +67,18 @@ class Host:
                 return result
         raise self._no_answer(answer.returncode, answer.stderr.decode("utf-8", "replace"))
 
-    def _no_answer(self, status: int, complaint: str) -> LeafError:
-        last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "no message")
-        if "Host key verification failed" in complaint:
+    def _no_answer(self, status: int, stderr: str) -> LeafError:
+        last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "no message")
+        if "Host key verification failed" in stderr:
             return LeafError(
-                f"{self}: its host key is unknown or has changed; ask its administrator for the right one and put it "
-                "into ~/.ssh/known_hosts"
+                f"{self}: its host key is unknown or has changed. Ask its administrator for the correct key and add it "
+                "to ~/.ssh/known_hosts."
             )
-        if "Permission denied" in complaint:
-            return LeafError(f"{self}: {last}; a key in ssh-agent or in your ssh configuration must be let in there")
+        if "Permission denied" in stderr:
+            return LeafError(f"{self}: {last}. Authorize a key of your ssh-agent or ssh configuration there.")
         if self.name is not None and status == 255:
             return ConnectionLostError(f"{self}: cannot be reached: {last}")
-        return LeafError(f"{self}: {self.command[-1]} failed: {last}; the target needs Python from 3.8")
+        return LeafError(f"{self}: {self.command[-1]} failed: {last}. The target needs Python 3.8 or newer.")
 
     def __str__(self) -> str:
         return self.name or "this machine"

@@ -1,4 +1,4 @@
-"""`leaf doctor`: each link between here and a target, in order, and what to fix where one is broken."""
+"""`leaf doctor`: check each link between this machine and a target, and say what to fix."""
 
 import os
 import re
@@ -14,17 +14,17 @@ from leaf.runner.agent.task import environment_key, host_key_refused
 from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.engines import ProcessEngine
 
-FREE = 10 * 2**30  # bytes that a clone, an environment with CUDA and the data want
-PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that requirements-gpu.txt can be installed for
-DRIVER = 525  # the oldest driver of NVIDIA that CUDA 12 works with
+FREE = 10 * 2**30  # bytes for a clone, an environment with CUDA and the data
+PYTHONS = ((3, 11), (3, 13))  # the oldest and newest with wheels for requirements-gpu.txt
+DRIVER = 525  # the oldest NVIDIA driver for CUDA 12
 _SETUP_PYTHON = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"  # without ensurepip: no `venv`
-_CARDS = ["nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv,noheader"]
+_GPUS = ["nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv,noheader"]
 _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One link: whether it holds, and what to do where it does not."""
+    """One link: whether it works, and otherwise what to do."""
 
     link: str
     good: bool
@@ -35,7 +35,7 @@ class Finding:
 
 
 def examine(name: str, target: Target) -> Iterator[Finding]:
-    """Check the links of the chain to the target; what depends on a broken link is left out."""
+    """Check the links to the target in order; skip those that depend on a broken one."""
     yield Finding("target", True, f"{name}, engine {target.engine}")
     yield _try("commit", lambda: repository.committed_revision()[:12])
     yield _try("author", lambda: "{name} <{email}>".format(**repository.author()))
@@ -43,7 +43,7 @@ def examine(name: str, target: Target) -> Iterator[Finding]:
         yield _try("git remote", lambda: _reachable(target))
         yield _try("DVC remote", lambda: _data_remote(target))
     if isinstance(target, SkyPilot):
-        yield _program("sky", "install SkyPilot (requirements are in docs/remote.md), then `sky check`")
+        yield _program("sky", "install SkyPilot (see docs/remote.md), then run `sky check`")
         return
     if isinstance(target, (Local, Shell)):
         yield from _examine_host(target)
@@ -59,7 +59,7 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
         if found := re.search(r"\bpython3(\.\d+)?\b", target.setup):
             commands["python"] = [found[0], "-c", _SETUP_PYTHON]
     if isinstance(target, GpuTarget) and target.gpus:
-        commands["cards"] = _CARDS
+        commands["gpus"] = _GPUS
     if target.needs_remote:
         address = getattr(target, "origin", None) or repository.origin(target.git_remote)
         commands["origin"] = ["git", "ls-remote", "--", address, "HEAD"]
@@ -79,21 +79,21 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
         return
     yield Finding("connection", True, f"{engine.host}, Python {facts['python']}, folder {facts['folder']}")
     room = facts["free"]
-    yield Finding("disk", room >= FREE, f"{room / 2**30:.0f} GiB free" + ("" if room >= FREE else ", 10 are wanted"))
+    yield Finding("disk", room >= FREE, f"{room / 2**30:.0f} GiB free" + ("" if room >= FREE else ", 10 are needed"))
     yield from _judge(target, facts)
 
 
 def _judge(target: Target, facts: dict[str, Any]) -> Iterator[Finding]:
-    """Turn what the target said of its programs into findings."""
+    """Turn the target's answers into findings."""
     for program, place in facts["found"].items():
         if program == "dvc" and target.setup:
-            yield Finding("dvc", True, place or "not there yet; `setup` installs it with the first job")
+            yield Finding("dvc", True, place or "not installed yet; the first job's `setup` installs it")
         else:
             advice = "not found; add `setup` or `path` to the target" if program == "dvc" else "not found; install it"
             yield Finding(program, place is not None, place or advice)
     answers = facts["answers"]
     if "origin" in answers:
-        yield _answered("origin there", answers["origin"], "reached", "give the target a key that may read and push")
+        yield _answered("origin there", answers["origin"], "reached", "give the target a key with read and push access")
     if "slurm" in answers:
         yield _answered(
             "partitions", answers["slurm"], "; ".join(answers["slurm"]["output"].splitlines()), "see `sinfo`"
@@ -102,22 +102,22 @@ def _judge(target: Target, facts: dict[str, Any]) -> Iterator[Finding]:
         yield _python(answers["python"])
     keras = answers["keras"]
     if target.setup and keras["status"]:
-        yield Finding("keras", True, "not there yet; `setup` installs it with the first job")
+        yield Finding("keras", True, "not installed yet; the first job's `setup` installs it")
     else:
         yield _answered("keras", keras, keras["output"].replace("\n", " "), "install requirements-gpu.txt")
     if isinstance(target, GpuTarget) and target.gpus:
-        if keras["status"]:  # then the driver is asked
-            yield _cards(target.gpus, answers["cards"])
+        if keras["status"]:  # ask the driver instead
+            yield _gpus(target.gpus, answers["gpus"])
             return
         seen = "gpu" in keras["output"].lower() or "cuda" in keras["output"].lower()
-        advice = "Keras sees none; check the driver and requirements-gpu.txt"
-        yield Finding("GPU", seen, "seen by Keras" if seen else advice)
+        advice = "not visible to Keras; check the driver and requirements-gpu.txt"
+        yield Finding("GPU", seen, "visible to Keras" if seen else advice)
 
 
 def _python(answer: dict[str, Any]) -> Finding:
-    """Whether the Python that `setup` names makes an environment for the pinned packages."""
+    """Check that the Python in `setup` can install the pinned packages."""
     oldest, newest = (".".join(map(str, version)) for version in PYTHONS)
-    advice = f"`setup` needs {oldest} to {newest} with venv; docs/remote.md says how to get it (Ubuntu 22.04)"
+    advice = f"`setup` needs Python {oldest}–{newest} with venv; see docs/remote.md for Ubuntu 22.04"
     if answer["status"]:
         return Finding("python", False, f"{answer['complaint']}; {advice}")
     version = answer["output"]
@@ -125,17 +125,17 @@ def _python(answer: dict[str, Any]) -> Finding:
     return Finding("python", good, version if good else f"{version}; {advice}")
 
 
-def _cards(gpus: list[int], answer: dict[str, Any]) -> Finding:
-    """Whether the driver sees the GPUs that the target names, and is new enough."""
+def _gpus(gpus: list[int], answer: dict[str, Any]) -> Finding:
+    """Check that the driver sees the target's GPUs and is new enough."""
     if answer["status"]:
-        return Finding("driver", False, f"{answer['complaint']}; install NVIDIA's driver, from {DRIVER}")
+        return Finding("driver", False, f"{answer['complaint']}; install NVIDIA's driver {DRIVER} or newer")
     rows = [row.split(", ") for row in answer["output"].splitlines()]
     there = {int(row[0]): row[1:] for row in rows if len(row) == 4}
     if absent := [number for number in gpus if number not in there]:
         return Finding("driver", False, f"no GPU {absent[0]}; set `gpus` to some of {sorted(there)}")
     found = "; ".join(f"{number}: {', '.join(there[number])}" for number in gpus)
     new = all(int(there[number][1].partition(".")[0]) >= DRIVER for number in gpus)
-    return Finding("driver", new, found if new else f"{found}; CUDA 12 needs a driver from {DRIVER}")
+    return Finding("driver", new, found if new else f"{found}; CUDA 12 needs driver {DRIVER} or newer")
 
 
 def _answered(link: str, answer: dict[str, Any], good: str, advice: str) -> Finding:

@@ -1,7 +1,7 @@
-"""The engines: each takes a job to its target, tells how it goes there, and ends it.
+"""The engines: each sends a job to its target, reports its state, and cancels it.
 
-`local` and `ssh` start detached processes, which outlive the connection and hold one lock per GPU; `slurm` submits the
-job as one array; `skypilot` rents a machine, restarts it after a spot machine was taken away, and ends it when idle.
+`local` and `ssh` start detached processes that outlive the connection and lock one GPU each; `slurm` submits one array;
+`skypilot` rents a machine, restarts it after a spot interruption, and stops it when idle.
 """
 
 import json
@@ -26,38 +26,38 @@ CLOUD_FOLDER = Path(".dvc") / "tmp" / "leaf" / "cloud"
 
 
 class Status(NamedTuple):
-    """An experiment's state, one of queued, running, unknown and those of `records.ENDED`, and a note on it."""
+    """An experiment's state (queued, running, unknown or one of `plan.ENDED`) and a note."""
 
     state: str
     note: str = ""
 
 
 class Engine(Protocol):
-    """Takes a job to its target, tells how it goes there, and ends it. Every method may raise ConnectionLostError."""
+    """Sends a job to its target, reports its state, and cancels it. Every method may raise ConnectionLostError."""
 
     def submit(self, record: Record, job: dict[str, Any]) -> str:
-        """Start the job; the answer says where it is."""
+        """Start the job and return its location."""
         ...
 
     def status(self, record: Record) -> list[Status]:
-        """The state of each experiment, in order."""
+        """Return the state of each experiment, in order."""
         ...
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
-        """The log of an experiment from byte `offset`, and where the next part begins."""
+        """Return the log of an experiment from byte `offset`, and the offset of the next part."""
         ...
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """End the experiments with every process they started; the answer has those that had not ended."""
+        """Stop experiments with all their processes; return those that were not finished."""
         ...
 
     def job(self) -> dict[str, Any]:
-        """What the engine adds to job.json."""
+        """Return the engine's keys of job.json."""
         ...
 
 
 def engine_for(target: Target) -> Engine:
-    """The engine that a target names."""
+    """Return the engine of a target."""
     if isinstance(target, Slurm):
         return SlurmEngine(target)
     if isinstance(target, (Local, Ssh)):
@@ -68,7 +68,7 @@ def engine_for(target: Target) -> Engine:
 
 
 def rehearsal(target: Target, experiments: int) -> str:
-    """What an engine would be told, for `--dry-run`: SkyPilot's task or Slurm's options; nothing for a process."""
+    """Return SkyPilot's task or Slurm's options for `--dry-run`; empty for processes."""
     if isinstance(target, SkyPilot):
         return yaml.safe_dump(task_yaml(target, "JOB", experiments, Path("JOB")), sort_keys=False)
     if isinstance(target, Slurm):
@@ -77,7 +77,7 @@ def rehearsal(target: Target, experiments: int) -> str:
 
 
 class ProcessEngine:
-    """Engines `local` and `ssh`."""
+    """The engines `local` and `ssh`."""
 
     def __init__(self, target: Local | Shell) -> None:
         self.target = target
@@ -89,7 +89,7 @@ class ProcessEngine:
             self.folder = target.folder
 
     def job(self) -> dict[str, Any]:
-        """The locks to wait for; on this machine its own Python and DVC cache, so that nothing is copied."""
+        """Return the device locks; on this machine also its Python and DVC cache, so that nothing is copied."""
         if not isinstance(self.target, GpuTarget):
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
@@ -118,7 +118,7 @@ class ProcessEngine:
 
 
 class SlurmEngine(ProcessEngine):
-    """Engine `slurm`; Slurm gives out the GPUs, and `squeue` with the jobs' own files tells how they go."""
+    """The engine `slurm`: Slurm assigns the GPUs; states come from `squeue` and the jobs' files."""
 
     target: Slurm
 
@@ -132,7 +132,7 @@ class SlurmEngine(ProcessEngine):
 
 
 def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
-    """The arguments of sbatch. SIGTERM goes to the task alone, which passes it on and asks to be requeued."""
+    """Return the arguments of sbatch. Slurm signals only the task, which forwards SIGTERM and requeues itself."""
     limit = f"%{target.parallel}" if target.parallel else ""
     options = [
         f"--array=0-{experiments - 1}{limit}",
@@ -157,10 +157,10 @@ def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
 
 
 class CloudEngine:
-    """Engine `skypilot`. One machine runs a job's experiments one after another, so its cost is that of one machine.
+    """The engine `skypilot`: one machine runs the experiments of a job in sequence.
 
-    A spot machine is a managed job (`sky jobs launch`), which SkyPilot starts again when the cloud takes it away; what
-    is at the origin by then is not run again, and training resumes where `state_bucket` keeps its states.
+    A spot machine is a managed job (`sky jobs launch`), which SkyPilot restarts after an interruption. Experiments at
+    the origin are skipped, and training resumes if `state_bucket` keeps the checkpoints.
     """
 
     def __init__(self, target: SkyPilot) -> None:
@@ -171,48 +171,49 @@ class CloudEngine:
 
     def submit(self, record: Record, job: dict[str, Any]) -> str:
         folder = CLOUD_FOLDER / record.id
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
         for name, text in job_files(job).items():
             (folder / name).write_text(text, encoding="utf-8")
         description = folder.with_suffix(".yaml")
         task = task_yaml(self.target, record.id, len(record.experiments), folder.absolute())
         description.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
         self._sky(*launch_command(self.target, _name(record), description))
-        return f"SkyPilot's hands as {_name(record)}"
+        return f"SkyPilot as {_name(record)}"
 
     def status(self, record: Record) -> list[Status]:
-        """An experiment whose results are at the origin is done; of the others SkyPilot alone can tell."""
+        """Return done for experiments at the origin; only SkyPilot knows the state of the others."""
         names = [one.name for one in record.experiments]
         there = repository.at_remote(self.target.git_remote, record.revision, names)
         look = "sky jobs queue" if self.target.spot else f"sky queue {_name(record)}"
-        return [Status("done") if name in there else Status("unknown", f"`{look}` tells more") for name in names]
+        return [Status("done") if name in there else Status("unknown", f"`{look}` shows more") for name in names]
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
-        """SkyPilot's log of the whole job, whichever experiment is asked for."""
+        """Return SkyPilot's log of the whole job, for any experiment."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
-        text = self._sky(*command, _name(record), accepted=range(100, 104))  # what it says of a job's own state
+        text = self._sky(*command, _name(record), accepted=range(100, 104))  # exit statuses of the job itself
         return text[offset:], len(text)
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """End the machine; single experiments of a job cannot be ended."""
+        """Stop the machine; single experiments cannot be cancelled."""
         if len(indices) != len(record.experiments):
-            raise LeafError(f"{record.id}: a job in the cloud ends as a whole; name the job, not an experiment")
+            raise LeafError(f"{record.id}: a cloud job is cancelled as a whole. Name the job, not an experiment.")
         self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), _name(record))
         return indices
 
     @staticmethod
     def _sky(*arguments: str, accepted: Collection[int] = ()) -> str:
         if shutil.which("sky") is None:
-            raise LeafError("sky: not found; install SkyPilot in an environment of its own, see docs/remote.md")
+            raise LeafError("sky: not found. Install SkyPilot in a separate environment; see docs/remote.md.")
         answer = subprocess.run(["sky", *arguments], capture_output=True, text=True, check=False)
         if answer.returncode and answer.returncode not in accepted:
-            complaint = [line for line in (answer.stderr or answer.stdout).splitlines() if line.strip()]
-            raise LeafError(f"sky {arguments[0]}: {complaint[-1] if complaint else 'failed'}")
+            lines = [line for line in (answer.stderr or answer.stdout).splitlines() if line.strip()]
+            raise LeafError(f"sky {arguments[0]}: {lines[-1] if lines else 'failed'}")
         return answer.stdout
 
 
 def task_yaml(target: SkyPilot, identity: str, experiments: int, folder: Path) -> dict[str, Any]:
-    """The description that `sky launch` takes. The job's values are in the mounted folder, none is in the script."""
+    """Return the task for `sky launch`. The job's values are in the mounted folder, not in the script."""
     resources: dict[str, Any] = {
         "accelerators": target.accelerators,
         "use_spot": target.spot,
@@ -234,7 +235,7 @@ def task_yaml(target: SkyPilot, identity: str, experiments: int, folder: Path) -
 
 
 def launch_command(target: SkyPilot, name: str, description: Path) -> list[str]:
-    """The arguments of `sky`; a spot machine is a managed job, for only those are started again."""
+    """Return the arguments of `sky`; a spot machine is a managed job, because only those are restarted."""
     if target.spot:
         return ["jobs", "launch", "-y", "-d", "-n", name, str(description)]
     return ["launch", "-y", "-d", "-c", name, str(description)]
@@ -245,7 +246,7 @@ def _name(record: Record) -> str:
 
 
 def job_files(job: dict[str, Any]) -> dict[str, str]:
-    """The files of a job's folder: what to run, and the program that runs it."""
+    """Return the files of a job's folder: job.json and the program that runs it."""
     return {
         "job.json": json.dumps(job, indent=1),
         "task.py": files("leaf.runner.agent").joinpath("task.py").read_text(encoding="utf-8"),
@@ -253,8 +254,8 @@ def job_files(job: dict[str, Any]) -> dict[str, str]:
 
 
 def _cache() -> Path:
-    """The folder of this project's DVC cache."""
+    """Return this project's DVC cache."""
     answer = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise LeafError(f"{Path.cwd()}: no DVC project; run in the project's folder")
+        raise LeafError(f"{Path.cwd()}: not a DVC project. Run in the project's folder.")
     return Path(answer.stdout.strip()).absolute()

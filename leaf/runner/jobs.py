@@ -1,12 +1,14 @@
-"""The life of a job: submitted, listed, followed, fetched, cancelled."""
+"""Submit, list, follow, fetch and cancel jobs."""
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from leaf import params
-from leaf.errors import LeafError
+from leaf.errors import LeafError, printable
 from leaf.experiments import parse_settings, with_settings
 from leaf.runner import repository
 from leaf.runner.config import Local, Shell, Target, check_target
@@ -17,19 +19,20 @@ from leaf.store import epoch_key, load_cached_value, read_yaml, span
 
 PROTOCOL = 1  # of job.json
 Say = Callable[[str], None]
+_CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # a log must not control the terminal
 
 
 def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, str]:
-    """Send the experiments to the target `name`; the answer is the job's record and where it is there.
+    """Send the experiments to the target `name`; return the job's record and its location.
 
-    Raises LeafError, with nothing started, where the working tree has changes, a name is taken, or a push fails.
+    Raises LeafError, with nothing started, if the working tree has changes, a name is taken, or a push fails.
     """
     revision = repository.committed_revision()
     remote = "." if isinstance(target, Local) else target.git_remote
     address = _origin(target)
     names = [one.name for one in planned]
     if used := repository.taken(remote, revision, names) or _under_way(revision, names):
-        raise LeafError(f"{used[0]}: an experiment of this commit has that name; choose another with --name")
+        raise LeafError(f"{used[0]}: an experiment of this commit already has this name. Choose another with --name.")
     engine = engine_for(target)
     job = _job(target, address, revision, planned) | engine.job()
     if target.needs_remote:
@@ -41,7 +44,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     try:
         place = engine.submit(record, job)
     except ConnectionLostError:
-        raise  # it may run: the record stays, and `leaf jobs` tells
+        raise  # it may be running: keep the record for `leaf jobs`
     except BaseException:
         record.remove()
         raise
@@ -49,29 +52,29 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
 
 
 def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
-    """What each experiment will take at most, a line each: what the last such training on the target took, measured."""
+    """Yield the maximum memory, time and cost of each experiment, measured in the last such training on the target."""
     values = read_yaml(params.PARAMS_FILE) or {}
     there: dict[str, Any] = {}
     if isinstance(target, Shell):
         try:
             there = ProcessEngine(target).host.call("trainings", folder=target.folder)["trainings"]
-        except LeafError as error:  # said here, for a rehearsal; a submission ends with it in a moment
-            yield f"memory, time and cost are not known: {error}"
+        except LeafError as error:  # reported here for --dry-run; submit raises it
+            yield f"memory, time and cost are unknown: {error}"
             return
     for one in planned:
-        texts = [text.replace("\\${", "${") for text in one.settings]  # YAML knows all escapes of DVC's but this
+        texts = [text.replace("\\${", "${") for text in one.settings]  # the only escape of DVC's that YAML lacks
         choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
         took = load_cached_value("epochs", key) if isinstance(target, Local) else there.get(key)
         of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"
         if took is None:
-            yield f"{of}: memory, time and cost are not known before its first training there in such batches"
+            yield f"{of}: memory, time and cost are unknown until its first training there with this batch size"
             continue
         longest = choices.epochs * took["seconds"]
-        cost = f"{target.hourly_cost * longest / 3600:.2f} dollars" if target.hourly_cost else "no hourly_cost is set"
+        cost = f"{target.hourly_cost * longest / 3600:.2f} dollars" if target.hourly_cost else "hourly_cost is not set"
         yield (
-            f"{of}: the last such training there held {took['memory'] / 2**30:.1f} GiB, and {took['images']:,} images "
-            f"took {span(took['seconds'])} an epoch; {choices.epochs} epochs: at most {span(longest)}, {cost}"
+            f"{of}: the last such training used {took['memory'] / 2**30:.1f} GiB and {span(took['seconds'])} per "
+            f"epoch of {took['images']:,} images; {choices.epochs} epochs: at most {span(longest)}, {cost}"
         )
 
 
@@ -83,7 +86,7 @@ def _origin(target: Target) -> str:
 
 
 def _job(target: Target, address: str, revision: str, planned: list[Planned]) -> dict[str, Any]:
-    """The content of job.json, before the engine's own part."""
+    """Return the keys of job.json that all engines share."""
     remote, host = None, ""
     if target.needs_remote:
         remote, data = repository.choose_data_remote(target.dvc_remote)
@@ -103,24 +106,27 @@ def _job(target: Target, address: str, revision: str, planned: list[Planned]) ->
         "cache": None,
         "state": True,
         "requeues": 0,
-        "stream": False,  # SkyPilot keeps the log itself
+        "stream": False,  # SkyPilot keeps the log
         "experiments": [{"name": one.name, "set": list(one.settings)} for one in planned],
     }
 
 
 def _under_way(revision: str, names: list[str]) -> list[str]:
-    """Those of the names that a job of this commit, whose end is not known here, has."""
-    busy = {
-        record.experiments[index].name
-        for record in read_records()
-        if record.revision == revision
-        for index in record.open
-    }
+    """Return the names that unfinished jobs of this commit use, after asking their targets."""
+    busy = set()
+    for record in read_records():
+        if record.revision == revision and {record.experiments[index].name for index in record.open} & set(names):
+            with suppress(LeafError):  # an unreachable target's jobs count as unfinished
+                for one, status in zip(record.experiments, statuses(record), strict=True):
+                    if status.state in ENDED and status.state != "done":  # done needs a fetch
+                        record.ended[one.name] = status.state
+                record.write()
+            busy |= {record.experiments[index].name for index in record.open}
     return [name for name in names if name in busy]
 
 
 def statuses(record: Record) -> list[Status]:
-    """The state of each experiment of a job; one that has ended is not asked for again."""
+    """Return the state of each experiment; final states are not queried again."""
     if not record.open:
         return [Status(record.ended[one.name]) for one in record.experiments]
     engine = engine_for(check_target(record.target, record.settings))
@@ -130,7 +136,7 @@ def statuses(record: Record) -> list[Status]:
 
 
 def listing(names: list[str]) -> list[str]:
-    """A line for each experiment: job, target, experiment, state and what it does; a target out of reach says so."""
+    """Return a table of experiments: job, target, name, state and note. An unreachable target gives state unknown."""
     rows = []
     for record, indices in choose(names):
         try:
@@ -138,7 +144,9 @@ def listing(names: list[str]) -> list[str]:
         except LeafError as error:
             now = [Status("unknown", str(error))] * len(record.experiments)
         for index in indices:
-            rows.append([record.id, record.target, record.experiments[index].name, *now[index]])
+            rows.append(
+                [printable(cell) for cell in (record.id, record.target, record.experiments[index].name, *now[index])]
+            )
     if not rows:
         return ["no jobs; `leaf submit` starts one"]
     rows.insert(0, ["JOB", "TARGET", "EXPERIMENT", "STATE", "NOTE"])
@@ -150,10 +158,10 @@ def listing(names: list[str]) -> list[str]:
 
 
 def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) -> int:
-    """Bring the results of ended experiments into this repository; with `wait` stay until all have ended.
+    """Fetch the results of ended experiments into this repository; with `wait`, wait for all of them.
 
-    With `models` DVC's cache receives what they made, too. A lost connection is said once and waited out. Returns 0
-    where every experiment asked for is done, else 1.
+    With `models`, fetch the outputs into DVC's cache as well. A lost connection is reported once and retried. Returns 0
+    if every chosen experiment is done, else 1.
     """
     chosen = choose(names)
     silent = False
@@ -167,7 +175,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
                 if not wait:
                     raise
                 if not silent:
-                    say(f"{error}; the job goes on, waiting")
+                    say(f"{error}; the job continues, waiting")
                 silent = True
             missing += len(record.open)
         if not missing or not wait:
@@ -177,7 +185,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
         _fetch_outputs(chosen)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
-        say(f"{missing} not ended yet; `leaf fetch --wait` stays until they have")
+        say(f"{missing} not finished. `leaf fetch --wait` waits for them.")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
 
@@ -191,7 +199,7 @@ def _fetch_outputs(chosen: list[tuple[Record, list[int]]]) -> None:
 
 
 def _collect(record: Record, say: Say) -> None:
-    """Take over how the open experiments ended, and fetch those that are done."""
+    """Record the final states of open experiments and fetch those that are done."""
     if not record.open:
         return
     before = set(record.open)
@@ -204,12 +212,12 @@ def _collect(record: Record, say: Say) -> None:
         if now[index].state in ENDED:
             name = record.experiments[index].name
             record.ended[name] = now[index].state
-            say(f"{name}: {now[index].state}{': ' if now[index].note else ''}{now[index].note}")
+            say(printable(f"{name}: {now[index].state}{': ' if now[index].note else ''}{now[index].note}"))
     record.write()
 
 
 def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
-    """The parts of an experiment's log, those to come too with `on`; the newest experiment where none is named."""
+    """Yield the log of an experiment (default: the newest) in parts; with `on`, also future parts."""
     if name is None:
         newest = read_records()[-1:]
         chosen = [(record, [0]) for record in newest]
@@ -223,14 +231,14 @@ def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
             offset = 0
             while True:
                 try:
-                    ended = not on or engine.status(record)[index].state in ENDED  # asked before the last part is read
+                    ended = not on or engine.status(record)[index].state in ENDED  # before the last part is read
                     text, offset = engine.log(record, index, offset)
                 except ConnectionLostError:
                     if not on:
                         raise
                     time.sleep(every)
                     continue
-                yield text
+                yield _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
                 if ended and not text:
                     break
                 if not text:
@@ -238,9 +246,9 @@ def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
 
 
 def cancel(names: list[str], say: Say) -> None:
-    """End the named jobs or experiments."""
+    """Cancel the named jobs or experiments."""
     for record, indices in choose(names):
         engine = engine_for(check_target(record.target, record.settings))
         ended = engine.cancel(record, indices)
         for index in indices:
-            say(f"{record.experiments[index].name}: {'cancelled' if index in ended else 'had ended already'}")
+            say(f"{record.experiments[index].name}: {'cancelled' if index in ended else 'already finished'}")

@@ -1,4 +1,4 @@
-"""What a job is: its experiments (rows, settings, sweeps), and the record that is kept of one submitted here."""
+"""Plan a job's experiments from rows, settings and sweeps; read and write the records of submitted jobs."""
 
 import hashlib
 import re
@@ -17,12 +17,12 @@ from leaf.store import read_json, read_yaml, write_json
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_FILE_KEYS = ("dataset", "labels", "masks", "weights")  # parameters that may name a file
+_FILE_KEYS = ("dataset", "labels", "masks", "weights")  # parameters that may be paths
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment: its name and its settings, `key=value` in the grammar of `dvc exp run -S`."""
+    """An experiment: its name and its settings, `key=value` as for `dvc exp run -S`."""
 
     name: str
     settings: tuple[str, ...]
@@ -35,15 +35,20 @@ def plan(
     name: str | None = None,
     look: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda setting, _: setting,
 ) -> list[Planned]:
-    """The experiments of the rows (all of them with `every`), each with every combination of the settings.
+    """Return the experiments: each row (all of them with `every`) with each combination of the settings.
 
-    Without a row there is one experiment for each combination. `name` is the name of a single experiment, and stands
-    before the names of several. Each is checked against the schema of params.yaml, so
-    that a mistake shows here and not on a rented machine. Raises LeafError for it. `look` is given each experiment's
-    settings and its row, and gives the settings that it is to have.
+    Args:
+        rows: names in experiments.yaml; without a row there is one experiment per combination.
+        settings: `key=value`, or `key=value,value` for a sweep.
+        every: use every row.
+        name: the name of a single experiment, or the prefix of several.
+        look: receives an experiment's settings and row and returns the settings to use.
+
+    Raises:
+        LeafError: for settings that params.yaml's schema refuses, or duplicate or invalid names.
     """
     if every and rows:
-        raise LeafError("submit: name rows or give --all, not both")
+        raise LeafError("submit: rows and --all; valid: one of the two")
     table: dict[str, Mapping[str, Any]] = {}
     if every or rows:
         known = read_experiments()
@@ -63,7 +68,7 @@ def plan(
     names = [experiment.name for experiment in planned]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise LeafError(
-            f"{twice}: two experiments of one name; vary the settings or submit them one by one with --name"
+            f"{twice}: two experiments with this name. Vary the settings, or submit them one by one with --name."
         )
     if len(planned) > MOST:
         raise LeafError(f"submit: {len(planned)} experiments; valid: at most {MOST} in one job")
@@ -71,7 +76,7 @@ def plan(
 
 
 def sweep(settings: Iterable[str]) -> list[tuple[str, ...]]:
-    """Every combination of the settings' values: `a=1,2` and `b=3,4` are four; commas in brackets or quotes stay."""
+    """Return every combination of values: `a=1,2` and `b=3,4` give four. Commas in brackets or quotes do not split."""
     choices = []
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -82,7 +87,7 @@ def sweep(settings: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def split_commas(value: str) -> list[str]:
-    """Split at the commas that stand outside brackets and quotes."""
+    """Split at commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in value:
         if quote:
@@ -101,9 +106,9 @@ def split_commas(value: str) -> list[str]:
 
 
 def check_name(name: str) -> str:
-    """A name that git, Slurm and a file system all take. Raises LeafError for another."""
+    """Return `name` if git, Slurm and file systems accept it, else raise LeafError."""
     if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
-        raise LeafError(f"{name!r}: no name for an experiment; valid: letters, digits, . _ -, at most 100")
+        raise LeafError(f"{name!r}: not a valid name of an experiment; valid: letters, digits, . _ -, at most 100")
     return name
 
 
@@ -113,8 +118,8 @@ def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any],
         path = str(getattr(checked, key))
         if path.startswith("~") or Path(path).is_absolute() or ".." in Path(path).parts:
             raise LeafError(
-                f"{key}: {path} is outside the project, so the target does not have it; copy it to data/raw, "
-                "`dvc add` it there, commit, and set the path"
+                f"{key}: {path}: outside the project, so the target does not have it. Copy it to data/raw, "
+                "`dvc add` it there, commit, and set the path."
             )
     swept = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in combination)
     own = "-".join(part for part in (row, swept) if part)
@@ -122,7 +127,7 @@ def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any],
 
 
 def _short(name: str) -> str:
-    """Long names end in a hash of the whole, so that they stay different."""
+    """Shorten a long name with a hash of the whole, so that names stay distinct."""
     return name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -132,11 +137,11 @@ ENDED = ("done", "failed", "cancelled", "stopped", "lost")
 
 @dataclass
 class Record:
-    """A job: where it went, what it runs, and how each experiment ended once that is known."""
+    """A submitted job: its target, its experiments, and the final state of those known to have ended."""
 
     id: str
     target: str
-    settings: dict[str, Any]  # the target's part of runner.yaml as it was
+    settings: dict[str, Any]  # the target in runner.yaml at submission
     revision: str
     experiments: list[Planned]
     ended: dict[str, str] = field(default_factory=dict)
@@ -149,26 +154,24 @@ class Record:
 
     @property
     def open(self) -> list[int]:
-        """The experiments whose end is not known here yet."""
+        """The indices of experiments without a known final state."""
         return [index for index, one in enumerate(self.experiments) if one.name not in self.ended]
 
 
 def read_records() -> list[Record]:
-    """Every job, oldest first."""
+    """Return every job, oldest first."""
     records = []
     for path in sorted(FOLDER.glob("*.json")):
         try:
             records.append(TypeAdapter(Record).validate_python(read_json(path)))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise LeafError(
-                f"{path}: {where}: not as `leaf submit` writes it; delete the file, its job is lost"
-            ) from None
+            raise LeafError(f"{path}: {where}: damaged. Delete the file; leaf then forgets the job.") from None
     return records
 
 
 def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
-    """Jobs by identity or experiments by name (the newest of that name), as records with indices; all for no name."""
+    """Find jobs by id or experiments by name (the newest) as records with indices; all of them for no name."""
     records = read_records()
     if not names:
         return [(record, list(range(len(record.experiments)))) for record in records]

@@ -1,4 +1,4 @@
-"""The laptop's side of the round trip: what is committed, pushed, and fetched; plain git and dvc."""
+"""git and DVC on this machine: commit, push and fetch experiments and data."""
 
 import configparser
 import os
@@ -13,51 +13,57 @@ from leaf.runner.config import holds_secret
 
 
 def git(*arguments: str) -> str:
-    """What git prints. Raises LeafError with its last line of complaint where it fails."""
+    """Return the output of git. Raises LeafError with the last line of stderr if it fails."""
     answer = subprocess.run(["git", *arguments], capture_output=True, text=True, env=_environment(), check=False)
     if answer.returncode:
-        complaint = [line for line in answer.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
-        raise LeafError(f"git {arguments[0]}: {complaint[-1] if complaint else 'failed'}")
+        lines = [line for line in answer.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
+        raise LeafError(f"git {arguments[0]}: {lines[-1] if lines else 'failed'}")
     return answer.stdout.strip()
 
 
 def committed_revision() -> str:
-    """The commit that will run. Raises LeafError where the working tree has changes that it lacks."""
+    """Return the commit to run. Raises LeafError if the working tree has uncommitted changes."""
     changes = git("status", "--porcelain").splitlines()
     if changes:
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         raise LeafError(
-            f"working tree: {changes[0][2:].strip()}{more} not committed, and the target runs the commit; "
-            "say `git add -A && git commit -m MESSAGE`"
+            f"working tree: {changes[0][2:].strip()}{more} not committed, and the target runs the commit. "
+            "Run `git add -A && git commit -m MESSAGE`."
         )
     return git("rev-parse", "HEAD")
 
 
 def origin(remote: str) -> str:
-    """The address of the git remote. Raises LeafError where there is none, or where it holds a password."""
+    """Return the address of the git remote. Raises LeafError if it is missing or contains a password."""
     address = git("remote", "get-url", remote)
     if holds_secret(address):
-        raise LeafError(f"git remote {remote}: its address holds a secret; use a credential helper or a key instead")
+        raise LeafError(f"git remote {remote}: its address contains a secret. Use a credential helper or a key.")
     return address
 
 
 def author() -> dict[str, str]:
-    """Who commits the experiments on the target."""
-    return {"name": git("config", "user.name"), "email": git("config", "user.email")}
+    """Return the author of the experiments' commits. Raises LeafError if git has none."""
+    values = {}
+    for key, example in (("name", "NAME"), ("email", "NAME@EXAMPLE.ORG")):
+        try:
+            values[key] = git("config", f"user.{key}")
+        except LeafError:
+            raise LeafError(f"git user.{key}: not set. Run `git config --global user.{key} {example}`.") from None
+    return values
 
 
 def publish(remote: str, revision: str) -> None:
-    """Push the commit, under refs/leaf so that no branch moves."""
+    """Push the commit to refs/leaf, which moves no branch."""
     git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")
 
 
 def reference(revision: str, name: str) -> str:
-    """Where git keeps an experiment."""
+    """Return the git reference of an experiment."""
     return f"refs/exps/{revision[:2]}/{revision[2:]}/{name}"
 
 
 def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that experiments of this commit have, here or at the remote (`dvc exp push` hides that)."""
+    """Return the names that experiments of this commit already have, here or at the remote."""
     folder = reference(revision, "")
     here = {line.removeprefix(folder) for line in git("for-each-ref", "--format=%(refname)", folder).splitlines()}
     there = at_remote(remote, revision, names)
@@ -65,20 +71,20 @@ def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
 
 
 def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that experiments of this commit have at the git remote."""
+    """Return the names that experiments of this commit have at the git remote."""
     folder = reference(revision, "")
     found = {line.split()[-1].removeprefix(folder) for line in git("ls-remote", remote, f"{folder}*").splitlines()}
     return [name for name in names if name in found]
 
 
 def fetch_experiments(remote: str, revision: str, names: Sequence[str]) -> None:
-    """Fetch experiments, so that `dvc exp show` has them; plain git, for DVC's own way ignores ssh's settings."""
+    """Fetch experiments for `dvc exp show` with git; DVC's own git client ignores ssh settings."""
     references = [reference(revision, name) for name in names]
     git("fetch", "--quiet", remote, *(f"{name}:{name}" for name in references))
 
 
 def data_remotes() -> tuple[str | None, dict[str, str]]:
-    """The default DVC remote and the address of each, of the committed .dvc/config, which the target sees."""
+    """Return the default DVC remote and the address of each remote in the committed .dvc/config."""
     config = configparser.ConfigParser(interpolation=None)
     config.read(Path(".dvc") / "config", encoding="utf-8")
     remotes = {}
@@ -89,24 +95,24 @@ def data_remotes() -> tuple[str | None, dict[str, str]]:
 
 
 def choose_data_remote(name: str | None) -> tuple[str, str]:
-    """The DVC remote `name`, or the default one, and its address. Raises LeafError where there is none."""
+    """Return the DVC remote `name`, or the default one, and its address. Raises LeafError if it is missing."""
     default, remotes = data_remotes()
     name = name or default
     if name is None:
-        raise LeafError("DVC remote: none, and the data must reach the target; say `dvc remote add -d NAME ADDRESS`")
+        raise LeafError("DVC remote: none, and the target needs the data. Run `dvc remote add -d NAME ADDRESS`.")
     if name not in remotes:
         valid = ", ".join(remotes) or "none"
-        raise LeafError(f"DVC remote {name}: not in .dvc/config (a local one is unknown to the target); valid: {valid}")
+        raise LeafError(f"DVC remote {name}: not in .dvc/config (the target has no config.local); valid: {valid}")
     if holds_secret(remotes[name]):
         raise LeafError(
-            f"DVC remote {name}: its address in .dvc/config holds a secret, and git keeps that file; "
-            "use `dvc remote modify --local` or a key"
+            f"DVC remote {name}: its address in .dvc/config contains a secret, and git tracks that file. "
+            "Use `dvc remote modify --local` or a key."
         )
     return name, remotes[name]
 
 
 def _address(remote: dict[str, str]) -> str:
-    """A DVC remote's address; a user and a port that stand beside an ssh:// address are put into it."""
+    """Return a DVC remote's address, with the separate keys `user` and `port` inserted into an ssh:// address."""
     address = remote.get("url", "")
     found = re.fullmatch(r"ssh://(?:([^/@]+)@)?([^/:@]+)(?::(\d+))?(/.*)?", address)
     if not found:
@@ -117,25 +123,25 @@ def _address(remote: dict[str, str]) -> str:
 
 
 def ssh_host(address: str) -> str:
-    """The ssh:// address without its path, which OpenSSH takes as a destination; empty for any other address."""
+    """Return an ssh:// address without its path, a destination for OpenSSH; empty for other addresses."""
     found = re.match(r"ssh://[^/]+", address)
     return found[0] if found else ""
 
 
 def push_data(remote: str, address: str) -> None:
-    """Push what the commit's files name to the DVC remote. Raises LeafError where that fails."""
+    """Push the commit's data to the DVC remote. Raises LeafError if that fails."""
     _check_host_key(address)
     answer = subprocess.run(["dvc", "push", "--quiet", "-r", remote], capture_output=True, text=True, check=False)
     if answer.returncode:
-        complaint = [line for line in answer.stderr.splitlines() if line.strip()]
-        raise LeafError(f"dvc push: {complaint[0] if complaint else 'failed'}")
+        lines = [line for line in answer.stderr.splitlines() if line.strip()]
+        raise LeafError(f"dvc push: {lines[0] if lines else 'failed'}")
 
 
 def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
-    """Fetch what experiments made into DVC's cache, where `dvc exp apply` looks for it and fails if it is not there.
+    """Fetch the outputs of experiments into DVC's cache, where `dvc exp apply` needs them.
 
-    `dvc fetch` takes no revision and `dvc exp pull` asks git's remote in DVC's own way, so this calls DVC from Python.
-    Raises LeafError where that fails.
+    Calls DVC from Python: `dvc fetch` takes no revision, and `dvc exp pull` uses DVC's own git client. Raises LeafError
+    if that fails.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -155,7 +161,7 @@ def _check_host_key(address: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Git must never ask: a question would hang where nobody reads it, and a new host key is no yes."""
+    """Return an environment in which git never prompts and refuses new host keys."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     configured = subprocess.run(["git", "config", "core.sshCommand"], capture_output=True, check=False).returncode == 0
     if not configured:

@@ -1,6 +1,8 @@
-"""The GPUs that an experiment holds: several at once where its target says so, and never a part of them."""
+"""GPU locks: all or none, and held until the last child ends."""
 
+import fcntl
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> bool:
     return "CUDA_VISIBLE_DEVICES" not in task.environment
 
 
-def test_an_experiment_holds_as_many_gpus_as_its_target_says(
+def test_experiment_locks_gpus_per_job(
     experiment: Callable[[list[int], int], Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = experiment([0, 1, 2, 3], 2), experiment([0, 1, 2, 3], 2)
@@ -49,7 +51,7 @@ def test_an_experiment_holds_as_many_gpus_as_its_target_says(
     assert refused(experiment([0, 1, 2, 3], 1), monkeypatch)
 
 
-def test_who_cannot_have_all_leaves_the_rest_to_others(
+def test_waiting_experiment_locks_no_gpu(
     experiment: Callable[[list[int], int], Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = experiment([0, 1, 2], 2)
@@ -58,3 +60,24 @@ def test_who_cannot_have_all_leaves_the_rest_to_others(
     third = experiment([0, 1, 2], 1)
     third.hold_device()
     assert third.environment["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+def test_gpu_stays_locked_while_a_child_of_a_killed_task_runs(
+    experiment: Callable[[list[int], int], Task], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task = experiment([0], 1)
+    killed = tmp_path / "jobs" / "killed" / "0"
+    killed.mkdir(parents=True)
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "gpu-0").write_text(str(killed))
+    with (killed / "pid").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        child = subprocess.Popen(["sleep", "60"], stdin=file)
+    try:
+        assert refused(task, monkeypatch)
+    finally:
+        child.kill()
+        child.wait()
+    task = experiment([0], 1)
+    task.hold_device()
+    assert task.environment["CUDA_VISIBLE_DEVICES"] == "0"

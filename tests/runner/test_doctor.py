@@ -35,19 +35,19 @@ def said(project: Project, tmp_path: Path) -> Callable[..., dict[str, str]]:
     return look
 
 
-def test_a_card_is_looked_for_where_keras_is_still_to_be_installed(said: Callable[..., dict[str, str]]) -> None:
+def test_gpu_is_checked_before_keras_is_installed(said: Callable[..., dict[str, str]]) -> None:
     found = said(CARD)
-    assert found["keras"] == "True not there yet; `setup` installs it with the first job"
+    assert found["keras"] == "True not installed yet; the first job's `setup` installs it"
     assert found["python"] == "True 3.12"
     assert found["driver"] == "True 0: NVIDIA L4, 550.54.15, 23034 MiB"
 
 
-def test_a_card_that_is_not_there_an_old_driver_and_an_old_python_are_named(
+def test_missing_gpu_old_driver_and_old_python_are_named(
     said: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
     found = said(CARD.replace("550.54.15", "470.256.02"), python="echo 3.10")
-    assert found["driver"].endswith("CUDA 12 needs a driver from 525")
-    assert found["python"].startswith("False 3.10; `setup` needs 3.11 to 3.13 with venv; docs/remote.md")
+    assert found["driver"].endswith("CUDA 12 needs driver 525 or newer")
+    assert found["python"].startswith("False 3.10; `setup` needs Python 3.11–3.13 with venv; see docs/remote.md")
     (tmp_path / "programs").rename(tmp_path / "before")
     found = said(CARD, python="echo 'No module named ensurepip' >&2; exit 1", gpus=[0, 3])
     assert found["driver"] == "False no GPU 3; set `gpus` to some of [0]"

@@ -58,7 +58,7 @@ def test_a_job_that_met_another_ones_half_written_entry_of_the_run_cache_runs_on
         entry.symlink_to("gone")  # DVC asks for its age and fails, as where another job renames it meanwhile
     project.leaf("submit", "--name", "second", "-S", "seed=5")
     jobs, deadline = project.path / ".dvc/tmp/leaf/target/jobs", time.monotonic() + 60
-    while not any(b": once more" in log.read_bytes() for log in jobs.glob("*/0/log")):
+    while not any(b": trying again" in log.read_bytes() for log in jobs.glob("*/0/log")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     for entry in entries:

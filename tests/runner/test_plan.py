@@ -1,4 +1,4 @@
-"""Rows, settings and sweeps become experiments; mistakes show before anything is sent."""
+"""Rows, settings and sweeps become experiments; errors appear before anything is sent."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_sweep_over_two_keys_is_their_product() -> None:
+def test_sweep_over_two_keys_is_their_product() -> None:
     assert sweep(["seed=1,2", "epochs=3,4"]) == [
         ("seed=1", "epochs=3"),
         ("seed=1", "epochs=4"),
@@ -28,59 +28,59 @@ def test_a_sweep_over_two_keys_is_their_product() -> None:
     ]
 
 
-def test_commas_in_brackets_and_quotes_are_no_sweep() -> None:
+def test_commas_in_brackets_and_quotes_do_not_split() -> None:
     assert split_commas("[a,b],'c,d',\"e,f\"") == ["[a,b]", "'c,d'", '"e,f"']
 
 
 @given(st.lists(st.text(alphabet="ab1 ", min_size=1), min_size=1))
-def test_splitting_loses_nothing(parts: list[str]) -> None:
+def test_split_and_join_round_trip(parts: list[str]) -> None:
     assert split_commas(",".join(parts)) == parts
 
 
-def test_each_row_is_run_with_each_combination() -> None:
+def test_each_row_runs_with_each_combination() -> None:
     planned = plan(["dropout_02", "turned"], ["seed=1,2"])
     assert [one.name for one in planned] == ["dropout_02-seed-1", "dropout_02-seed-2", "turned-seed-1", "turned-seed-2"]
     assert planned[0].settings == ("dropout=0.2", "seed=1")
 
 
-def test_all_takes_every_row() -> None:
+def test_all_plans_every_row() -> None:
     assert [one.name for one in plan([], [], every=True)] == ["dropout_02", "turned"]
 
 
-def test_without_rows_and_settings_the_parameters_run_as_they_are() -> None:
+def test_no_rows_and_settings_runs_params_yaml() -> None:
     assert [(one.name, one.settings) for one in plan([], [])] == [("run", ())]
 
 
-def test_a_name_replaces_that_of_one_and_stands_before_those_of_several() -> None:
+def test_name_replaces_one_and_prefixes_several() -> None:
     assert [one.name for one in plan([], ["seed=1"], name="try")] == ["try"]
     assert [one.name for one in plan([], ["seed=1,2"], name="try")] == ["try-seed-1", "try-seed-2"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["seed"], "not a setting; valid: key=value"),
         (["seed=-1"], "seed: -1; valid: a whole number from 0"),
         (["sede=1"], "sede: unknown key; did you mean seed?"),
         (["+seed=1"], "not a setting"),
         (["~seed=1"], "not a setting"),
-        (["seed=1,1"], "two experiments of one name"),
+        (["seed=1,1"], "two experiments with this name"),
         (["seed=" + ",".join(map(str, range(1001)))], "1001 experiments; valid: at most 1000"),
     ],
 )
-def test_a_mistake_in_the_settings_shows_at_once(settings: list[str], said: str) -> None:
+def test_invalid_setting_is_refused(settings: list[str], message: str) -> None:
     with pytest.raises(LeafError) as error:
         plan([], settings)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_an_unknown_row_is_told_with_the_known_ones() -> None:
+def test_unknown_row_lists_the_known_ones() -> None:
     with pytest.raises(LeafError, match="nosuch: no such experiment; valid: dropout_02, turned"):
         plan(["nosuch"], [])
 
 
 @pytest.mark.parametrize("path", ["/data/leaves.npz", "~/leaves.npz", "../leaves.npz"])
-def test_a_data_set_outside_the_project_is_refused_and_dvc_add_advised(path: str) -> None:
+def test_data_set_outside_the_project_is_refused_with_dvc_add(path: str) -> None:
     with pytest.raises(LeafError, match=r"dataset: .* outside the project.*`dvc add`"):
         plan([], [f"dataset={path}"])
 
@@ -89,17 +89,17 @@ def test_a_data_set_outside_the_project_is_refused_and_dvc_add_advised(path: str
     "name",
     ["", "a b", "-n", "a;b", "$(touch x)", "a/b", "../a", "a..b", "a.lock", "a\nb", "é", "x" * 101, "--output=x"],
 )
-def test_a_name_that_git_or_a_shell_could_misread_is_refused(name: str) -> None:
-    with pytest.raises(LeafError, match="no name for an experiment"):
+def test_unsafe_name_is_refused(name: str) -> None:
+    with pytest.raises(LeafError, match="not a valid name"):
         check_name(name)
 
 
-def test_names_made_from_hostile_values_are_harmless() -> None:
+def test_names_from_hostile_values_are_safe() -> None:
     (one,) = plan([], ["backbone='$(touch x); `id`'"])
     assert one.name == "backbone-touch-x-id"
 
 
-def test_long_names_are_cut_and_stay_different() -> None:
+def test_long_names_are_shortened_and_distinct() -> None:
     first, second = plan([], [f"backbone={'a' * 90}b,{'a' * 90}c"])
     assert max(len(first.name), len(second.name)) <= 80
     assert first.name != second.name

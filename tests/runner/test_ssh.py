@@ -63,7 +63,7 @@ def test_the_throw_away_clone_is_gone(pair: Project) -> None:
 
 
 def test_a_name_that_exists_is_refused(pair: Project) -> None:
-    assert "seed-1: an experiment of this commit has that name" in pair.leaf("submit", "-S", "seed=1", status=2)
+    assert "seed-1: already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
 
 
 def test_an_experiment_is_taken_over_with_its_model(pair: Project) -> None:
@@ -196,7 +196,7 @@ def test_a_job_ended_by_sigterm_goes_on_when_submitted_again(project: Project, o
     project.leaf("submit", "-S", "seed=7")
     await_true(lambda: project.said("starts at epoch 0"), 60)
     os.kill(int(next(project.target.rglob("pid")).read_text()), 15)
-    assert "stopped: ended by SIGTERM; submit it again" in project.leaf("fetch", "--wait", "--every", "0.3", status=1)
+    assert "stopped: stopped by SIGTERM; submit it again" in project.leaf("fetch", "--wait", "--every", "0.3", status=1)
     project.leaf("submit", "-S", "seed=7")
     project.leaf("fetch", "seed-7", "--wait", "--every", "0.3")
     assert "resumes at epoch" in project.leaf("logs", "seed-7")
@@ -209,6 +209,21 @@ def test_a_killed_job_is_told_as_lost(project: Project, on_box: Callable[..., Pr
     await_true(lambda: any(path.read_text() for path in project.target.rglob("pid")))
     os.killpg(int(next(project.target.rglob("pid")).read_text()), 9)
     await_true(lambda: "lost" in project.leaf("jobs"))
+
+
+def test_children_of_a_killed_task_count_as_running_and_are_cancelled(
+    project: Project, on_box: Callable[..., Project]
+) -> None:
+    on_box(project, TINY_SECONDS="60")
+    project.leaf("submit", "--name", "orphaned")
+    await_true(lambda: project.said("starts at epoch 0"), 60)
+    group = int(next(project.target.rglob("pid")).read_text())
+    os.kill(group, 9)
+    await_true(lambda: group not in group_of(group))
+    assert " running " in project.leaf("jobs")
+    assert project.leaf("cancel", "orphaned") == "orphaned: cancelled\n"
+    assert group_of(group) == []
+    assert not list(project.target.rglob("clone"))
 
 
 HOSTILE = r"""$(touch pwned); ${oc.env:HOME} `touch pwned` ' \" & touch pwned #

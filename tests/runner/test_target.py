@@ -1,13 +1,15 @@
-"""What the target tells of a job, whatever has happened to it."""
+"""States, logs and requests on the target."""
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from leaf.errors import LeafError
+from leaf.runner.agent.task import lost_race
 from leaf.runner.config import check_target
 from leaf.runner.connection import ConnectionLostError, Host
 from leaf.runner.jobs import expected
@@ -39,20 +41,20 @@ def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setenv("PATH", f"{job}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_a_job_that_never_arrived_is_lost(tmp_path: Path) -> None:
+def test_job_that_never_arrived_is_lost(tmp_path: Path) -> None:
     assert state(tmp_path / "jobs" / "x") == ("lost", "not on the target; submit it again")
 
 
-def test_an_experiment_whose_process_is_gone_is_lost_with_its_last_step(job: Path) -> None:
-    assert state(job) == ("lost", "ended without a word at: run; submit it again")
+def test_experiment_without_a_process_is_lost_with_its_last_step(job: Path) -> None:
+    assert state(job) == ("lost", "ended unexpectedly at: run; submit it again")
 
 
-def test_what_the_exit_file_says_counts(job: Path) -> None:
+def test_state_comes_from_the_exit_file(job: Path) -> None:
     (job / "0" / "exit").write_text(json.dumps({"state": "failed", "reason": "dvc push: exit status 1"}))
     assert state(job) == ("failed", "dvc push: exit status 1")
 
 
-def test_a_cancelled_experiment_that_was_killed_is_cancelled(job: Path) -> None:
+def test_killed_experiment_that_was_cancelled_is_cancelled(job: Path) -> None:
     (job / "0" / "cancelled").touch()
     assert state(job)[0] == "cancelled"
 
@@ -62,47 +64,45 @@ def test_slurm_states_are_read_by_array_index(job: Path, monkeypatch: pytest.Mon
     assert state(job) == ("queued", "run")
 
 
-def test_a_requeued_experiment_between_two_places_of_the_queue_is_not_lost(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requeued_experiment_outside_the_queue_is_not_lost(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(job, monkeypatch, "exit 0")
     (job / "0" / "step").unlink()
     (job / "0" / "step").write_text("requeued")
     assert state(job) == ("queued", "requeued")
 
 
-def test_a_job_that_slurm_has_forgotten_is_judged_by_its_files(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_unknown_to_slurm_has_the_state_of_its_files(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(job, monkeypatch, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert state(job)[0] == "lost"
 
 
-def test_a_controller_that_does_not_answer_is_no_end_of_the_job(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_controller_is_a_lost_connection(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(job, monkeypatch, "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ConnectionLostError, match="Unable to contact slurm controller"):
         state(job)
 
 
-def test_a_log_is_read_in_parts(job: Path) -> None:
+def test_log_is_read_in_parts(job: Path) -> None:
     (job / "0" / "log").write_text("first second")
     request = {"folder": str(job.parents[1]), "id": "x", "index": 0}
     assert Host().call("log", **request, offset=6) == {"text": "second", "next": 12}
 
 
-def test_a_request_full_of_quotes_arrives_as_it_is(tmp_path: Path) -> None:
+def test_request_with_quotes_arrives_unchanged(tmp_path: Path) -> None:
     folder = str(tmp_path / "a\"b'c\\d\n'''é😀$(touch pwned)")
     Host().call("facts", folder=folder, path=[], environment={}, programs=[], commands={})
     assert Path(folder).is_dir()
 
 
-def test_a_program_that_is_no_python_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LeafError, match=r"this machine: .* failed: .*; the target needs Python from 3\.8"):
+def test_missing_python_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LeafError, match=r"this machine: .* failed: .*The target needs Python 3\.8"):
         Host(python="false").call("states", folder="/", id="x", experiments=1)
 
 
 TOOK = {"convnext_atto 96 0 32 float32 adam": {"seconds": 90, "images": 400, "memory": 3 * 2**30}}
 
 
-def test_before_a_job_starts_it_is_said_what_the_last_training_there_took(
+def test_submit_prints_memory_time_and_cost_of_the_last_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "state" / "known").mkdir(parents=True)
@@ -114,10 +114,40 @@ def test_before_a_job_starts_it_is_said_what_the_last_training_there_took(
     target = check_target("box", {"engine": "ssh", "host": "box", "folder": str(tmp_path), "hourly_cost": 4.0})
     planned = [Planned("a", ()), Planned("b", ("epochs=4",)), Planned("c", ("backbone=convnext_large",))]
     assert list(expected("box", target, planned)) == [
-        "a on box: convnext_atto at 96 pixels: the last such training there held 3.0 GiB, and 400 images took 90 s an "
-        "epoch; 10 epochs: at most 15 min, 1.00 dollars",
-        "b on box: convnext_atto at 96 pixels: the last such training there held 3.0 GiB, and 400 images took 90 s an "
-        "epoch; 4 epochs: at most 6 min, 0.40 dollars",
-        "c on box: convnext_large at 96 pixels: memory, time and cost are not known before its first training there in "
-        "such batches",
+        "a on box: convnext_atto at 96 pixels: the last such training used 3.0 GiB and 90 s per epoch of 400 "
+        "images; 10 epochs: at most 15 min, 1.00 dollars",
+        "b on box: convnext_atto at 96 pixels: the last such training used 3.0 GiB and 90 s per epoch of 400 "
+        "images; 4 epochs: at most 6 min, 0.40 dollars",
+        "c on box: convnext_large at 96 pixels: memory, time and cost are unknown until its first training there "
+        "with this batch size",
     ]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\x00"])
+def test_damaged_exit_file_is_failed_with_its_path(job: Path, text: str) -> None:
+    (job / "0" / "exit").write_text(text)
+    assert state(job)[0] == "failed"
+    assert "exit: damaged" in state(job)[1]
+
+
+def test_clock_ahead_on_the_target_does_not_keep_a_lost_job_queued(job: Path) -> None:
+    (job / "0" / "step").unlink()
+    os.utime(job / "0", (time.time() + 7200,) * 2)
+    assert state(job)[0] == "lost"
+
+
+def test_lost_experiment_leaves_no_clone(job: Path) -> None:
+    (job / "0" / "clone").mkdir()
+    assert state(job)[0] == "lost"
+    assert not (job / "0" / "clone").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null"])
+def test_damaged_cache_on_the_target_counts_as_empty(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state" / "known").mkdir(parents=True)
+    (tmp_path / "state" / "known" / "epochs.json").write_text(text)
+    assert Host().call("trainings", folder=str(tmp_path)) == {"trainings": {}}
+
+
+def test_race_check_without_a_log_is_false(tmp_path: Path) -> None:
+    assert not lost_race(tmp_path / "log")

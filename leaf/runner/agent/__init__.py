@@ -1,1 +1,1 @@
-"""What runs on the target of a job, with the standard library alone: answer requests, run one experiment."""
+"""The programs that run on the target; standard library only."""

@@ -1,6 +1,6 @@
-"""Answer one request on the target: start experiments, tell their states and logs, cancel. Standard library alone.
+"""Answer one request on the target: start experiments, return states and logs, cancel. Standard library only.
 
-`leaf.runner.connection` sends this file and a request, as a program on the standard input of the target's `python3 -`.
+`leaf.runner.connection` sends this file with a request to the stdin of `python3 -` on the target.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-ANSWER = "leaf-answer:"  # a login may print a greeting before ours
+ANSWER = "leaf-answer:"  # a login may print a greeting first
 LOG_PART = 1 << 20  # bytes of a log in one answer
-LEAVE = 10  # seconds that a cancelled experiment has before it is killed
+GRACE = 10  # seconds from SIGTERM to SIGKILL, and for a job to start
 
 
 class TransientError(Exception):
-    """Something there does not answer now and may later, as a Slurm controller that starts anew."""
+    """A temporary failure on the target, such as a Slurm controller that restarts."""
 
 
 def job_folder(request: dict[str, Any]) -> Path:
@@ -30,7 +30,7 @@ def job_folder(request: dict[str, Any]) -> Path:
 
 
 def put(request: dict[str, Any]) -> Path:
-    """Make the job's folder with its files, readable by its owner alone."""
+    """Create the job's folder and files, readable only by the owner."""
     folder = job_folder(request)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, text in request["files"].items():
@@ -41,7 +41,7 @@ def put(request: dict[str, Any]) -> Path:
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Start every experiment as a process of its own that outlives this connection; once, however often it is asked."""
+    """Start each experiment as a process that outlives this connection; a repeated request starts nothing."""
     folder = job_folder(request)
     if not (folder / "started").exists():
         put(request)
@@ -58,7 +58,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def sbatch(request: dict[str, Any]) -> dict[str, Any]:
-    """Hand the job to Slurm as one array; the answer has its number."""
+    """Submit the job to Slurm as one array and return its number."""
     folder = job_folder(request)
     number = folder / "slurm"
     if not number.exists():
@@ -76,19 +76,22 @@ def sbatch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def states(request: dict[str, Any]) -> dict[str, Any]:
-    """For each experiment: {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
+    """Return for each experiment {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
     folder = job_folder(request)
     if not folder.is_dir():
         gone = {"state": "lost", "note": "not on the target; submit it again"}
         return {"states": [gone] * request["experiments"]}
-    queue = slurm_queue(folder)  # before the exit files: a job that ends in between is seen as ended
+    queue = slurm_queue(folder)  # before reading the exit files, so that a job that ends meanwhile counts as ended
     return {"states": [state_of(folder / str(index), index, queue) for index in range(request["experiments"])]}
 
 
 def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, str]:
     if (own / "exit").exists():
-        ended = json.loads(read(own / "exit"))
-        return {"state": ended["state"], "note": ended["reason"]}
+        try:
+            ended = json.loads(read(own / "exit"))
+            return {"state": ended["state"], "note": ended["reason"]}
+        except (ValueError, KeyError, TypeError):  # a full disk, or a crash of the machine
+            return {"state": "failed", "note": f"{own / 'exit'}: damaged; read the log and submit it again"}
     step = read(own / "step")
     if queue is not None and index in queue:
         return {"state": "queued" if queue[index] == "PENDING" else "running", "note": step or queue[index].lower()}
@@ -96,25 +99,27 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
         return {"state": "queued" if step.startswith("waiting") else "running", "note": step}
     if (own / "cancelled").exists():
         return {"state": "cancelled", "note": ""}
-    if step in ("", "requeued") and time.time() - own.stat().st_mtime < LEAVE:
+    if step in ("", "requeued") and 0 <= time.time() - own.stat().st_mtime < GRACE:
         return {"state": "queued", "note": step or "starting"}
-    return {"state": "lost", "note": f"ended without a word at: {step or 'the start'}; submit it again"}
+    if queue is None:
+        shutil.rmtree(own / "clone", ignore_errors=True)
+    return {"state": "lost", "note": f"ended unexpectedly at: {step or 'the start'}; submit it again"}
 
 
 def slurm_queue(folder: Path) -> dict[int, str] | None:
-    """Array index to Slurm's state, for what is queued or runs; None where the job is not Slurm's."""
+    """Map array indices to Slurm's states, for queued and running tasks; None if the job is not Slurm's."""
     number = read(folder / "slurm")
     if not number:
         return None
     answer = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%K %T"], capture_output=True, check=False)
-    if answer.returncode and b"Invalid job id" not in answer.stderr:  # what Slurm says of a job that ended long ago
+    if answer.returncode and b"Invalid job id" not in answer.stderr:  # Slurm's answer for a job that ended long ago
         raise TransientError("squeue: " + answer.stderr.decode("utf-8", "replace").strip())
     rows = [line.split() for line in answer.stdout.decode().splitlines()]
     return {int(index): state for index, state in rows}
 
 
 def log(request: dict[str, Any]) -> dict[str, Any]:
-    """The part of an experiment's log from byte `offset`, and where the next part begins."""
+    """Return the log from byte `offset`, and the offset of the next part."""
     try:
         with (job_folder(request) / str(request["index"]) / "log").open("rb") as file:
             file.seek(request["offset"])
@@ -125,7 +130,7 @@ def log(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def cancel(request: dict[str, Any]) -> dict[str, Any]:
-    """End experiments with every process they started; those that have ended stay as they are."""
+    """Stop experiments with every process they started; return the indices of those that were not finished."""
     folder = job_folder(request)
     chosen = [index for index in request["indices"] if not (folder / str(index) / "exit").exists()]
     for index in chosen:
@@ -135,25 +140,31 @@ def cancel(request: dict[str, Any]) -> dict[str, Any]:
         if chosen:
             subprocess.run(["scancel", *(f"{number}_{index}" for index in chosen)], check=False)
         return {"cancelled": chosen}
-    deadline = time.monotonic() + LEAVE
+    deadline = time.monotonic() + GRACE
     for index in chosen:
         send(folder / str(index), signal.SIGTERM)
     while time.monotonic() < deadline and any(alive(folder / str(index)) for index in chosen):
         time.sleep(0.1)
     for index in chosen:
         send(folder / str(index), signal.SIGKILL)
+        shutil.rmtree(folder / str(index) / "clone", ignore_errors=True)
     return {"cancelled": chosen}
 
 
 def send(own: Path, number: int) -> None:
-    """SIGTERM goes to the experiment's process, which ends its group in order; SIGKILL to the whole group."""
-    if alive(own):
-        pid = int(read(own / "pid"))
-        (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+    """Send a signal to the experiment's process group, which may outlive the process that started it."""
+    try:
+        if alive(own):
+            os.killpg(int(read(own / "pid")), number)
+    except (ProcessLookupError, ValueError):
+        pass
 
 
 def alive(own: Path) -> bool:
-    """Whether the experiment's process lives: it holds a lock on its `pid` file, so a reused number cannot mislead."""
+    """Whether a process of the experiment is alive.
+
+    All of them hold a lock on its `pid` file, which is their standard input. A reused process number cannot mislead.
+    """
     try:
         with (own / "pid").open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,7 +176,7 @@ def alive(own: Path) -> bool:
 
 
 def facts(request: dict[str, Any]) -> dict[str, Any]:
-    """What `leaf doctor` asks of a target: programs, disk, and whether it reaches the origin."""
+    """Return what `leaf doctor` checks: programs, free disk space, and the output of commands."""
     folder = Path(request["folder"]).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([*(str(Path(name).expanduser()) for name in request["path"]), os.environ.get("PATH", "")])
@@ -182,7 +193,7 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(argv: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Exit status, output and the last line of complaint of one program."""
+    """Return exit status, stdout and the last line of stderr of a program."""
     try:
         answer = subprocess.run(
             argv,
@@ -207,16 +218,20 @@ def read(path: Path) -> str:
 
 
 def trainings(request: dict[str, Any]) -> dict[str, Any]:
-    """What trainings on this target took, as the stage train remembers it."""
+    """Return the time and memory of earlier trainings on this target, cached by the stage train."""
     path = Path(request["folder"]).expanduser() / "state" / "known" / "epochs.json"
-    return {"trainings": json.loads(read(path) or "{}")}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = {}
+    return {"trainings": known if isinstance(known, dict) else {}}
 
 
 VERBS = {verb.__name__: verb for verb in (trainings, start, sbatch, states, log, cancel, facts)}
 
 
 def answer_to(request: dict[str, Any]) -> None:
-    """Print the answer to a request, or what stopped it, as one line of JSON."""
+    """Print the answer to a request, or its error, as one line of JSON."""
     try:
         answer = VERBS[request["verb"]](request)
     except TransientError as error:

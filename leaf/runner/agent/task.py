@@ -1,9 +1,8 @@
-"""Run one experiment of a job on the target: clone, environment, `dvc exp run`, push. Standard library alone.
+"""Run one experiment of a job on the target: clone, environment, `dvc exp run`, push. Standard library only.
 
-    python3 task.py FOLDER [INDEX]      FOLDER holds job.json; a Slurm array gives INDEX in SLURM_ARRAY_TASK_ID
+    python3 task.py FOLDER [INDEX]      FOLDER holds job.json; Slurm sets INDEX as SLURM_ARRAY_TASK_ID
 
-Every value of the job reaches git and dvc as one argument of a list. Running it again is safe: an experiment whose
-results are at the origin is done.
+Values reach git and dvc as separate arguments. Running it again is safe: an experiment at the origin is done.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ import time
 from pathlib import Path
 from typing import IO
 
-GRACE = 60  # seconds that a stopped stage has to write its state
-LOCK_WAIT = 120  # seconds for an earlier process of the same experiment to end, as after a node was lost
+GRACE = 60  # seconds for a stopped stage to write its checkpoint
+LOCK_WAIT = 120  # seconds for an earlier process of the same experiment to end, as after a lost node
 
 
 class TaskError(Exception):
-    """The experiment cannot go on; the text says at which step and why."""
+    """The experiment failed; the text names the step and the reason."""
 
 
 class Task:
@@ -44,10 +43,11 @@ class Task:
         self.reference = f"refs/exps/{revision[:2]}/{revision[2:]}/{self.experiment['name']}"
         self.environment = self._environment()
         self.stopped = False
-        self.held: list[object] = []  # open files whose locks last as long as this process
+        self.stdin: IO[str] | int = subprocess.DEVNULL
+        self.held: list[object] = []  # open files with locks
 
     def _environment(self) -> dict[str, str]:
-        """The environment of git, dvc and the stages: who commits, where states go, what runner.yaml adds."""
+        """Return the environment of git, dvc and the stages: author, checkpoint folder, variables of runner.yaml."""
         author = self.job["author"]
         added = {f"GIT_{role}_NAME": author["name"] for role in ("AUTHOR", "COMMITTER")}
         added.update({f"GIT_{role}_EMAIL": author["email"] for role in ("AUTHOR", "COMMITTER")})
@@ -69,41 +69,42 @@ class Task:
         self.say(name)
 
     def call(self, *argv: str, cwd: Path | None = None) -> None:
-        """Run one program; what it prints goes to the log. Raises TaskError where its exit status is not 0."""
+        """Run a program with its output in the log. Raises TaskError if its exit status is not 0."""
         if self.stopped:
             raise TaskError("stopped")
-        with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=subprocess.DEVNULL) as process:
-            if self.stopped:  # the signal came too early for this child
+        with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=self.stdin) as process:
+            if self.stopped:  # the signal came before this child started
                 process.terminate()
             status = process.wait()
         if status or self.stopped:
-            raise TaskError(f"{' '.join(argv[:3])}: exit status {status}; `leaf logs` has its words")
+            raise TaskError(f"{' '.join(argv[:3])}: exit status {status}; `leaf logs` shows its output")
 
     def ask(self, *argv: str) -> str:
-        """What a program prints; empty where it fails."""
+        """Return the output of a program; empty if it fails."""
         answer = subprocess.run(
             argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
         )
         return answer.stdout.decode("utf-8", "replace").strip() if answer.returncode == 0 else ""
 
     def stop(self, *_: object) -> None:
-        """On SIGTERM: pass it to every process of the group, so that the stage writes its state and leaves."""
+        """Forward SIGTERM to the process group, so that the stage writes its checkpoint and exits."""
         self.stopped = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
 
     def run(self) -> None:
-        """All steps, in order. Raises TaskError."""
-        if self.at_origin():
-            self.say("the results are at the origin already")
+        """Run all steps. Raises TaskError."""
+        if self.done_before():
             return
         self.hold_device()
+        if self.done_before():  # an identical job may have run while this one waited
+            return
         try:
             self.make()
         except TaskError:
             if not lost_race(self.own / "log"):
                 raise
-            self.say("another job wrote to DVC's run cache at the same moment: once more")
+            self.say("another job was writing the same entry of DVC's run cache: trying again")
             self.make()
         self.step("push")
         if self.job["remote"]:
@@ -113,7 +114,7 @@ class Task:
             raise TaskError(f"git push: {self.reference} is not at the origin")
 
     def make(self) -> None:
-        """Run the experiment in a clone of its own."""
+        """Run the experiment in a temporary clone."""
         self.step("clone")
         self.make_clone()
         self.step("environment")
@@ -125,11 +126,16 @@ class Task:
         name = self.experiment["name"]
         self.call("dvc", "exp", "run", *pull, "--allow-missing", *settings, "-n", name, cwd=self.clone)
 
+    def done_before(self) -> bool:
+        if found := self.at_origin():
+            self.say("the results are already at the origin")
+        return found
+
     def at_origin(self) -> bool:
         return bool(self.ask("git", "ls-remote", "--", self.job["origin"], self.reference))
 
     def make_clone(self) -> None:
-        """One throw-away clone at the job's commit; what an earlier try left is removed."""
+        """Clone the job's commit, replacing a clone that an earlier attempt left."""
         shutil.rmtree(self.clone, ignore_errors=True)
         self.call("git", "clone", "--quiet", "--no-checkout", "--", self.job["origin"], str(self.clone))
         revision = self.job["revision"]
@@ -137,7 +143,7 @@ class Task:
         self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
 
     def make_environment(self) -> None:
-        """Run the set-up once for each text of it and of the requirements; later jobs share what it made."""
+        """Run `setup` once for each version of it and of the requirements; later jobs share the environment."""
         setup = self.job["setup"]
         if setup:
             home = self.root / "environments" / environment_key(setup, self.clone)
@@ -152,23 +158,23 @@ class Task:
         if not shutil.which("dvc", path=self.environment["PATH"]):
             raise TaskError("dvc: not found on the target; add `setup` or `path` to the target in runner.yaml")
         cache = self.job["cache"] or str(self.root / "cache")
-        # One copy of the data on the target: each clone links to it where the file system can.
+        # One copy of the data on the target; clones link to it if the file system supports it.
         for key, value in (("cache.dir", cache), ("cache.type", "reflink,hardlink,copy")):
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
     def check_remote_host(self) -> None:
-        """DVC's ssh client takes any host key (asyncssh without known_hosts), so OpenSSH checks it first."""
+        """Check the DVC remote's host key with OpenSSH; DVC's own client (asyncssh) accepts any key."""
         host = self.job["remote_host"]
         if host and (refused := host_key_refused(host, self.environment)):
             raise TaskError(refused)
 
     def hold_device(self) -> None:
-        """Wait for as many of the job's GPUs as it is to have and hold their locks; the stages see those alone.
+        """Wait for GPUs, lock them, and make only those visible. Lock all or none, so that jobs cannot deadlock.
 
-        It holds all of them or none, so that two experiments cannot wait for each other.
+        The lock file names the experiment: after a kill, its children keep the GPU until they end.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
-        if not names or self.in_slurm():  # Slurm gives out its GPUs itself
+        if not names or self.in_slurm():  # Slurm assigns its GPUs
             return
         self.step(f"waiting for {wanted} of {', '.join(names)}" if wanted > 1 else "waiting for " + " or ".join(names))
         locks = self.root / "locks"
@@ -176,9 +182,11 @@ class Task:
         while not self.stopped:
             held: dict[str, IO[str]] = {}
             for name in names:
-                if len(held) < wanted and (lock := locked(locks / name)):
+                if len(held) < wanted and (lock := free_device(locks / name, self.own)):
                     held[name] = lock
             if len(held) == wanted:
+                for lock in held.values():
+                    replace_text(lock, str(self.own))
                 self.held += held.values()
                 if names[0].startswith("gpu-"):
                     self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(name[len("gpu-") :] for name in held)
@@ -193,16 +201,16 @@ class Task:
         return "SLURM_JOB_ID" in os.environ
 
     def requeue(self) -> bool:
-        """Ask Slurm to start this experiment again; not where a person cancelled it, or after too many tries."""
+        """Requeue this experiment in Slurm, unless it was cancelled or requeued too often."""
         if not self.in_slurm() or (self.own / "cancelled").exists():
             return False
-        # Not SLURM_JOB_ID: for an array's last element that is the number of the whole array.
+        # Not SLURM_JOB_ID, which is the number of the whole array for its last element.
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
             return False
         tries = int(read(self.own / "requeues") or 0) + 1
         if tries > self.job["requeues"]:
-            self.say(f"not requeued: {tries - 1} times already")
+            self.say(f"not requeued: already requeued {tries - 1} times")
             return False
         write(self.own / "requeues", str(tries))
         write(self.own / "step", "requeued")
@@ -210,11 +218,11 @@ class Task:
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
             return False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(LOCK_WAIT)  # Slurm ends this process; one that ends by itself could count as completed
+        time.sleep(LOCK_WAIT)  # until Slurm ends this process; ending by itself could count as completed
         return True
 
     def end(self, state: str, reason: str) -> int:
-        """Write how it ended; the last thing that an experiment does."""
+        """Write the final state; the last step of an experiment."""
         shutil.rmtree(self.clone, ignore_errors=True)
         self.say(f"{state}{': ' if reason else ''}{reason}")
         write(self.own / "exit", json.dumps({"state": state, "reason": reason}))
@@ -222,10 +230,13 @@ class Task:
 
 
 def lost_race(log: Path) -> bool:
-    """Whether DVC 3.67 failed as it does where two jobs share a run cache and write the same entry at once.
+    """Whether DVC 3.67 failed because two jobs wrote the same entry of a shared run cache at once.
 
-    It reads the newest file of a folder, and removes the other job's half-written one as damaged.
+    DVC reads the newest file of the entry and removes the other job's partial file as damaged. Without a log
+    (SkyPilot streams it) the answer is False.
     """
+    if not log.exists():
+        return False
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 2000))
         end = file.read().decode("utf-8", "replace")
@@ -233,22 +244,22 @@ def lost_race(log: Path) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """Run the experiment; 0 where its results are at the origin."""
+    """Run the experiment; return 0 if its results are at the origin."""
     folder = Path(argv[0])
     task = Task(folder, int(argv[1] if len(argv) > 1 else os.environ["SLURM_ARRAY_TASK_ID"]))
     task.own.mkdir(exist_ok=True)
     if not task.job["stream"]:
         redirect(task.own / "log")
     if os.getpgrp() != os.getpid():
-        os.setsid()  # one group for everything this experiment starts
+        os.setsid()  # one process group for the whole experiment
     signal.signal(signal.SIGTERM, task.stop)
     if not hold_pid(task):
-        task.say("another process runs this experiment")
+        task.say("another process is running this experiment")
         return 1
     if (task.own / "exit").exists():
         return 0
     if (task.own / "cancelled").exists():
-        return task.end("cancelled", "before it began")
+        return task.end("cancelled", "before it started")
     node = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
     write(task.own / "node", node)
     task.say(f"experiment {task.experiment['name']} on {node}")
@@ -261,28 +272,28 @@ def main(argv: list[str]) -> int:
         if task.requeue():
             return 0
         cancelled = (task.own / "cancelled").exists()
-        again = "" if cancelled else "ended by SIGTERM; submit it again, training goes on from its last finished epoch"
+        again = (
+            "" if cancelled else "stopped by SIGTERM; submit it again, training resumes after its last finished epoch"
+        )
         return task.end("cancelled" if cancelled else "stopped", again)
     return task.end("done", "")
 
 
 def hold_pid(task: Task) -> bool:
-    """Write the process number into `pid` and keep that file locked: it is locked for as long as the process lives."""
+    """Write the process number into `pid` and lock the file; children inherit the lock with their standard input."""
     deadline = time.monotonic() + LOCK_WAIT
     while not (held := locked(task.own / "pid")):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.3)
-    held.truncate(0)
-    held.write(str(os.getpid()))
-    held.flush()
-    task.held.append(held)
+    replace_text(held, str(os.getpid()))
+    task.stdin = held  # read at its end: children get an empty standard input
     return True
 
 
 def locked(path: Path) -> IO[str] | None:
-    """The opened file, locked for this process alone, or None where another has it."""
-    file = path.open("a")
+    """Open and lock a file; None if another process has locked it."""
+    file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -291,8 +302,30 @@ def locked(path: Path) -> IO[str] | None:
     return file
 
 
+def free_device(path: Path, own: Path) -> IO[str] | None:
+    """Lock a device; None if an experiment or its remaining children use it."""
+    lock = locked(path)
+    if lock is None:
+        return None
+    lock.seek(0)
+    holder = Path(lock.read() or own)
+    if holder != own and (holder / "pid").exists() and not (holder / "exit").exists():
+        pid = locked(holder / "pid")
+        if pid is None:
+            lock.close()
+            return None
+        pid.close()
+    return lock
+
+
+def replace_text(file: IO[str], text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
 def await_group() -> None:
-    """Wait until every other process of the group has ended; after GRACE seconds end it."""
+    """Wait for the other processes of the group to end; kill them after GRACE seconds."""
     deadline = time.monotonic() + GRACE
     while others := group_members():
         if time.monotonic() > deadline:
@@ -303,7 +336,7 @@ def await_group() -> None:
 
 
 def group_members() -> list[int]:
-    """The living processes of this group, this one left out; none where there is no /proc (macOS)."""
+    """Return the other live processes of this group; empty without /proc (macOS)."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -317,7 +350,7 @@ def group_members() -> list[int]:
 
 
 def host_key_refused(host: str, environment: dict[str, str]) -> str:
-    """Why OpenSSH does not trust `host`; empty where it does, or where there is no telling."""
+    """Return why OpenSSH does not trust `host`; empty if it does or the host is unreachable."""
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
     answer = subprocess.run(
         ["ssh", *options, "--", host, "true"],
@@ -329,11 +362,11 @@ def host_key_refused(host: str, environment: dict[str, str]) -> str:
     )
     if b"Host key verification failed" not in answer.stderr:
         return ""
-    return f"DVC remote: the key of {host} is unknown or has changed; put the right one into ~/.ssh/known_hosts"
+    return f"DVC remote: the key of {host} is unknown or has changed; add the correct one to ~/.ssh/known_hosts"
 
 
 def environment_key(setup: str, clone: Path) -> str:
-    """What an environment depends on, as 16 hex digits: the set-up's text and the requirements files."""
+    """Hash `setup` and the requirements files to 16 hex digits, the name of the environment."""
     digest = hashlib.sha256(setup.encode())
     for path in sorted([*clone.glob("requirements*.txt"), *clone.glob("pyproject.toml")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -341,7 +374,7 @@ def environment_key(setup: str, clone: Path) -> str:
 
 
 def redirect(log: Path) -> None:
-    """Append everything that this process and its children print to `log`."""
+    """Append the output of this process and its children to `log`."""
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -355,9 +388,12 @@ def read(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file atomically."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
