@@ -1,7 +1,6 @@
-"""One clear line for a person's mistake, and the exit statuses of every command.
+"""User errors as one line, and the exit statuses of every command.
 
-0: done. 1: done, but not for everything asked (a command says for what). 2: refused, nothing was changed.
-130: interrupted.
+0: done. 1: done in part; the command names the rest. 2: refused, nothing was changed. 130: interrupted.
 """
 
 import errno
@@ -21,9 +20,10 @@ from typing import Any
 
 
 class LeafError(Exception):
-    """A person's mistake: its text is one line, `FILE or KEY: what is wrong; what is valid`.
+    """A user error, printed as one line: `FILE or KEY: what is wrong. What to do.`
 
-    `proposals` are settings (key to value) each of which would mend it; whoever knows how to set one tells the person.
+    Attributes:
+        proposals: settings (key to value), each of which would fix the error; a caller may print them as commands.
     """
 
     def __init__(self, text: str, proposals: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -35,15 +35,11 @@ class LeafError(Exception):
         return printable(_LONG.sub(lambda word: f"{word[0][:100]}…{word[0][-100:]}", text))
 
 
-_LONG = re.compile(r"\S{600,}")  # a path of thousands of letters, or a number of thousands of digits
-_PATH = (  # what is wrong with a path, and a person can mend
-    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EROFS),
-    *(errno.ENAMETOOLONG, errno.ELOOP),
-)
+_LONG = re.compile(r"\S{600,}")  # a path or number of hundreds of characters
 
 
 def printable(text: str) -> str:
-    """The text with what is not printable as `\\u001b`: a name in a file must not move a terminal's cursor or lie."""
+    """Escape unprintable characters as `\\u001b`, so that a name in a file cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
@@ -51,10 +47,10 @@ def printable(text: str) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a person's mistake into `error: …` on standard error and exit status 2, without a traceback.
+    """Print a user error as `error: …` on stderr and exit with status 2, without a traceback.
 
-    A full disk, a missing file or a refused permission is theirs as well. Anything else is a fault of ours and
-    keeps its traceback. A terminal or file that cannot write a character gets its escape instead.
+    Errors of the operating system count as user errors: a full disk, a missing file, a failing device. Anything else
+    is a bug and keeps its traceback. Characters that a stream cannot encode are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -64,17 +60,32 @@ def one_line_errors() -> Iterator[None]:
     except LeafError as error:
         _fail(error)
     except MemoryError as error:
-        _fail(f"memory: not enough for this step ({error or 'no size given'}); free memory or use smaller sizes")
+        _fail(f"memory: not enough for this step ({error or 'no size given'}). Free memory or use smaller sizes.")
+    except BrokenPipeError:  # as in `leaf results | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
-        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "disk"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"{name}: no space left on the disk; make room and run again, nothing finished was lost")
-        if error.errno in _PATH:
-            _fail(f"{name}: {(error.strerror or 'cannot be used').lower()}")
-        raise
+        if error.errno is None:
+            raise
+        _fail(os_error_line(error))
+    except ValueError as error:
+        if "embedded null" not in str(error):
+            raise
+        _fail("path: contains a NUL character; valid: a file name without it")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def os_error_line(error: OSError) -> str:
+    """Describe an error of the operating system in one line, with the file's name."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else "disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{name}: no space left on the disk. Free space and run again; finished outputs are kept."
+    reason = (error.strerror or "not usable").lower()
+    if error.errno == errno.EIO:
+        return f"{name}: {reason}. Check the disk or the network file system, then run again."
+    return f"{name}: {reason}"
 
 
 def _fail(line: str | LeafError) -> None:
@@ -83,22 +94,22 @@ def _fail(line: str | LeafError) -> None:
 
 
 _REMARKS = "^(I[0-9]{4} |WARNING: All log messages before absl|To enable the following instructions)"
-_NO_CARD = "^[WE][0-9]{4} .*([Cc][Uu][Dd][Aa]|TensorRT|cuInit)"  # an error only where there is a card
+_NO_GPU = "^[WE][0-9]{4} .*([Cc][Uu][Dd][Aa]|TensorRT|cuInit)"  # an error only on a machine with a GPU
 
 
 def quiet_tensorflow() -> None:
-    """Keep what TensorFlow says at its start, of a card that is not there and of its processor, from a person.
+    """Hide TensorFlow's startup messages about missing GPUs and CPU instructions; call before importing it.
 
-    It writes that to file descriptor 2 before it heeds TF_CPP_MIN_LOG_LEVEL. Errors pass; who sets the variable to 0
-    reads all. To be called before TensorFlow is imported, by a program, not by a library.
+    TensorFlow writes them to file descriptor 2 before it reads TF_CPP_MIN_LOG_LEVEL. Errors still appear. Set the
+    variable to 0 to see everything. For programs, not for libraries.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras leaves 1 to its children
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets 1 for its children
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
         sys.meta_path.insert(0, _QuietImport())
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as usual, and wraps how it is loaded."""
+    """Find TensorFlow as usual and filter stderr while it loads."""
 
     def find_spec(self, name: str, *_: Any) -> Any:
         if name != "tensorflow":
@@ -111,8 +122,8 @@ class _QuietImport(importlib.abc.MetaPathFinder):
             def exec_module(module: Any) -> None:
                 with _filtered_stderr():
                     load(module)
-                    module.config.list_physical_devices()  # what it has to say of cards
-                logging.getLogger("tensorflow").setLevel("ERROR")  # its warnings are of what it compiles again
+                    module.config.list_physical_devices()  # prints its messages about GPUs
+                logging.getLogger("tensorflow").setLevel("ERROR")  # it warns about retracing
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -120,9 +131,9 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 @contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """File descriptor 2 without the remarks; a process of its own, for the last words of one that crashes count."""
-    card = any(Path("/dev").glob("nvidia[0-9]*"))
-    command = ["grep", "-E", "-v", "--line-buffered", "-e", _REMARKS, *([] if card else ["-e", _NO_CARD])]
+    """Filter file descriptor 2 in a child process, which still prints the last message before a crash."""
+    gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+    command = ["grep", "-E", "-v", "--line-buffered", "-e", _REMARKS, *([] if gpu else ["-e", _NO_GPU])]
     real = os.dup(2)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=real, stderr=subprocess.DEVNULL) as grep:
         os.dup2(grep.stdin.fileno(), 2)  # type: ignore[union-attr]

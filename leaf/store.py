@@ -1,8 +1,4 @@
-"""Arrays, tables and JSON on disk, written whole or not at all.
-
-Every output is written to a temporary name in its own folder, flushed to the disk and then renamed: a reader, or a
-stage after a kill, sees the old file or the new one and never a part.
-"""
+"""Arrays, tables, JSON and YAML on disk: atomic writes, and readers that report damage in one line."""
 
 import csv
 import hashlib
@@ -10,12 +6,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -24,32 +21,46 @@ from leaf.errors import LeafError
 if TYPE_CHECKING:
     import pandas as pd
 
+# Columns of the pipeline's tables with numbers, if a caller requires them and does not read them as text.
+INTEGER_COLUMNS = frozenset({"image", "label", "kept", "epoch", "parent"})
+NUMBER_COLUMNS = frozenset({"distance", "weight", "mse", "aligned_mse", "loss", "accuracy"})
+YAML_VALUES = 200_000  # values in a YAML document after expanding its aliases
+LOCK_SECONDS = 10
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed and takes the name `path`, else it is removed.
+    """Yield a temporary path beside `path`; on success flush it and rename it to `path`, else remove it.
 
-    A partial file that an earlier, killed run left under the same temporary name is overwritten.
+    A symbolic link to a writable file is followed. DVC's links into its cache are read-only and are replaced.
+
+    Raises:
+        OSError: with `path` as its file name.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept at the end: some writers (numpy, Keras) choose the format by it or append their own.
+    if path.is_symlink() and path.exists() and path.stat().st_mode & 0o200:
+        path = path.resolve()
+    # numpy and Keras derive the format from the suffix.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, partial, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 
 @contextmanager
 def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
-    """Give a writable memory map of a new .npy file at `path`, of `shape` and `dtype`, filled with zeros.
+    """Yield a writable memory map of a new .npy file of zeros.
 
-    The file's blocks are reserved first, so a full disk is an OSError here and not a bus error in mid-write.
+    The blocks are reserved first, so a full disk raises OSError here instead of a bus error during a write.
     """
     with replacing(path) as partial:
         if 0 in shape:  # an empty file cannot be mapped
@@ -58,26 +69,21 @@ def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Iterator[
             np.save(partial, array, allow_pickle=False)
             return
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        with partial.open("rb+") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-            except AttributeError:  # not on macOS
-                pass
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from None
+        with partial.open("rb+") as file, suppress(AttributeError):  # macOS has no posix_fallocate
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         yield array
         array.flush()
         del array
 
 
 def write_array(array: np.ndarray, path: str | Path) -> None:
-    """Write an array that is in memory as a .npy file."""
+    """Write an array as a .npy file."""
     with new_array(path, array.shape, array.dtype) as out:
         out[...] = array
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """Memory-map a .npy file, read-only. Raises LeafError where the file is missing or no .npy array."""
+    """Memory-map a .npy file, read-only. Raises LeafError if the file is missing or damaged."""
     try:
         with Path(path).open("rb") as file:
             np.lib.format.read_magic(file)
@@ -85,27 +91,34 @@ def read_array(path: str | Path) -> np.ndarray:
         # An empty array cannot be mapped.
         return np.empty(shape, dtype) if 0 in shape else np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
+        raise LeafError(f"{path}: no such file. Run `dvc repro`.") from None
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever a damaged header makes numpy raise)
+    except Exception as error:  # noqa: BLE001 (numpy raises many types for a damaged header)
         raise LeafError(
-            f"{path}: not a whole .npy array ({str(error)[:200]}); run `dvc repro` or `dvc checkout`"
+            f"{path}: not a complete .npy array ({str(error)[:200]}). Run `dvc repro` or `dvc checkout`."
         ) from None
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table as UTF-8 CSV, floats in their shortest exact form, so equal tables are equal files."""
+    """Write a table as UTF-8 CSV with floats in their shortest exact form: equal tables give equal files."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
 
 def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = ()) -> "pd.DataFrame":
-    """Read a CSV table; the columns named in `text` stay strings ("" where empty), also if they look like numbers.
+    """Read a CSV table.
 
-    Raises LeafError where the file is missing, cannot be parsed or lacks one of `columns`.
+    Args:
+        path: the file.
+        columns: required columns. Those in INTEGER_COLUMNS must hold whole numbers from 0, those in NUMBER_COLUMNS
+            numbers or nothing.
+        text: columns to keep as strings, "" for an empty cell, even if they look like numbers.
+
+    Raises:
+        LeafError: if the file is missing, is not CSV, lacks a column, or a column has the wrong type.
     """
-    import pandas as pd  # here, for commands that read no table: importing it takes as long as they do
+    import pandas as pd  # takes longer to import than a command that reads no table takes to run
 
     try:
         names = pd.read_csv(path, nrows=0, encoding="utf-8").columns
@@ -115,48 +128,77 @@ def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str
             keep_default_na=False,  # an image may be called "NA"
             na_values={name: [""] for name in names if name not in text},
             encoding="utf-8",
+            low_memory=False,
         )
     except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise LeafError(f"{path}: not a readable CSV table ({error})") from None
+        raise LeafError(f"{path}: no such file. Run `dvc repro`.") from None
+    except (ValueError, OverflowError) as error:
+        raise LeafError(f"{path}: not a CSV table ({error}). Run `dvc repro`, or `git checkout` the file.") from None
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise LeafError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    for name in columns:
+        if name not in text and len(table):
+            _check_column(path, table[name])
     return table
 
 
+def _check_column(path: str | Path, column: "pd.Series") -> None:
+    name, kind = str(column.name), column.dtype.kind
+    if name in INTEGER_COLUMNS and (kind not in "iu" or column.min() < 0):
+        raise LeafError(f"{path}: column {name}: valid: whole numbers from 0. Run `dvc repro` or `dvc checkout`.")
+    if name in NUMBER_COLUMNS and kind not in "iuf":
+        raise LeafError(f"{path}: column {name}: valid: numbers. Run `dvc repro` or `dvc checkout`.")
+
+
 def read_classes(root: str | Path = ".") -> list[str]:
-    """The names of the classes of the ingested data set under the project's folder `root`, in label order."""
+    """Return the class names of the ingested data set in the project `root`, in label order."""
     table = read_table(Path(root, "data/ingested/classes.csv"), ["label", "name"], text=["name"])
     return table.sort_values("label")["name"].tolist()
 
 
 def write_json(value: Any, path: str | Path) -> None:
-    """Write JSON with sorted keys; a float that is not finite becomes null, numpy's scalars become Python's."""
+    """Write JSON with sorted keys. Non-finite floats become null; NumPy scalars and arrays become JSON values."""
     with replacing(path) as partial:
         text = json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON. Raises LeafError where the file is missing or not JSON."""
+def read_json(path: str | Path, keys: Mapping[str, type | tuple[type, ...]] | None = None) -> Any:
+    """Read JSON.
+
+    Args:
+        path: the file.
+        keys: the keys that it must have, with their Python types; the file must then hold an object.
+
+    Raises:
+        LeafError: if the file is missing, is not JSON, or does not match `keys`.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run `dvc repro` first") from None
+        raise LeafError(f"{path}: no such file. Run `dvc repro`.") from None
     except RecursionError:
         raise LeafError(f"{path}: nested too deeply") from None
     except ValueError as error:
-        raise LeafError(f"{path}: not JSON ({error})") from None
+        raise LeafError(f"{path}: not JSON ({error}). Run `dvc repro` or `dvc checkout`.") from None
+    if keys is None:
+        return value
+    if not isinstance(value, dict):
+        raise LeafError(f"{path}: not a JSON object. Run `dvc repro` or `dvc checkout`.")
+    for key, kinds in keys.items():
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        if key not in value or not isinstance(value[key], kinds) or (type(value[key]) is bool and bool not in kinds):
+            valid = " or ".join(kind.__name__ for kind in kinds)
+            raise LeafError(f"{path}: {key}: missing or damaged; valid: {valid}. Run `dvc repro` or `dvc checkout`.")
+    return value
 
 
 def cache_folder(name: str) -> Path:
-    """The folder `name` of what this machine keeps between runs, in $LEAF_STATE, else in $XDG_CACHE_HOME/leaf, else in
-    ~/.cache/leaf; it exists afterwards.
+    """Return the existing folder `name` of this machine's cache: in $LEAF_STATE, $XDG_CACHE_HOME/leaf or ~/.cache/leaf.
 
-    Where nothing can be written there (a container run by an unknown user has no home), it is in .dvc/tmp/leaf of the
-    project, which DVC and git ignore, and that is said. Raises LeafError where $LEAF_STATE cannot be written to.
+    Falls back to .dvc/tmp/leaf of the project, with a message, if there is no writable home, as in a container with an
+    unknown user. Raises LeafError if $LEAF_STATE is not writable.
     """
     chosen = os.environ.get("LEAF_STATE")
     try:
@@ -164,66 +206,96 @@ def cache_folder(name: str) -> Path:
         folder = Path(chosen or cache / "leaf") / name
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            raise PermissionError(f"{folder} cannot be written to")
+            raise PermissionError(f"{folder} is not writable")
     except (OSError, RuntimeError) as error:  # RuntimeError: neither $HOME nor the user is known
         if chosen:
-            raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a folder that can be written to") from None
+            raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a writable folder") from None
         folder = Path(".dvc/tmp/leaf", name)
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{name}: kept in {folder}, for there is no home to write to", file=sys.stderr)
+        print(f"{name}: cached in {folder}, because there is no writable home", file=sys.stderr)
     return folder
 
 
 def save_cached_value(name: str, key: str, value: Any) -> None:
-    """Keep `value` under `key` in NAME.json of the cache; where that cannot be written, it is not kept."""
-    path = cache_folder("known") / f"{name}.json"
+    """Save `value` under `key` in NAME.json of the cache; a cache that cannot be written is ignored.
+
+    A damaged file is replaced. A lock orders concurrent writers, so none overwrites another's value.
+    """
+    with suppress(OSError, LeafError, NotImplementedError, Timeout):  # a file system may have no locks
+        path = cache_folder("known") / f"{name}.json"
+        with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
+            write_json({**_cached_values(path), key: value}, path)
+
+
+def load_cached_value(name: str, key: str) -> Any:
+    """Return the value that `save_cached_value` saved under `key`, or None. A damaged cache counts as empty."""
     with suppress(OSError, LeafError):
-        write_json({**(read_json(path) if path.is_file() else {}), key: value}, path)
+        return _cached_values(cache_folder("known") / f"{name}.json").get(key)
+    return None
+
+
+def _cached_values(path: Path) -> dict[str, Any]:
+    with suppress(OSError, LeafError):
+        values = read_json(path)
+        return values if isinstance(values, dict) else {}
+    return {}
 
 
 def epoch_key(params: Any) -> str:
-    """What the time and memory of an epoch go by: the key under which `train` remembers them in `epochs`."""
+    """Return the key under which `train` caches the time and memory of an epoch in `epochs`."""
     parts = (params.backbone, params.image_size, params.freeze_depth, params.micro_batch or params.batch_size)
     return " ".join(map(str, (*parts, params.precision, params.optimizer)))
 
 
 def span(seconds: float) -> str:
-    """Seconds as a person reads them: in hours, minutes or seconds."""
+    """Format a duration in hours, minutes or seconds."""
     unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
     return f"{seconds / size:.2g} {unit}"
 
 
-def load_cached_value(name: str, key: str) -> Any:
-    """What `save_cached_value` kept, or None."""
-    path = cache_folder("known") / f"{name}.json"
-    return read_json(path).get(key) if path.is_file() else None
-
-
 def parse_yaml(text: str, name: str) -> Any:
-    """Parse YAML 1.2, as DVC writes it: `yes` and `no` are text, `2e-05` is a number (DVC #5971). None where empty.
+    """Parse YAML 1.2, as DVC writes it: `yes` and `no` are text, `2e-05` is a number (DVC #5971). None if empty.
 
-    Raises LeafError, with `name` in front, where it is no YAML, a key stands twice, or it is nested without end.
+    Raises LeafError, prefixed with `name`, for invalid YAML, duplicate keys, endless nesting, or aliases that expand
+    to more than YAML_VALUES values.
     """
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        value = YAML(typ="safe", pure=True).load(text)
+        size = _expanded_size(value, {})
     except RecursionError:
         raise LeafError(f"{name}: nested too deeply") from None
     except (YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits, a date like 2026-99-99
         raise LeafError(f"{name}: not YAML: {str(error)[:300]}") from None
+    if size > YAML_VALUES:
+        raise LeafError(f"{name}: its aliases expand to more than {YAML_VALUES:,} values. Remove the aliases.")
+    return value
+
+
+def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
+    """Count the values of `value` with each alias expanded; infinite for one that contains itself."""
+    if not isinstance(value, (dict, list, set)):
+        return 1
+    if id(value) not in sizes:
+        sizes[id(value)] = math.inf  # until it is known; stays for a cycle
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_expanded_size(item, sizes) for item in items)
+    return sizes[id(value)]
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file; see `parse_yaml`. Raises LeafError where it is missing or not UTF-8, too."""
+    """Read a YAML file with `parse_yaml`. Raises LeafError also if the file is missing or not UTF-8."""
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise LeafError(f"{path}: no such file; run in the project's folder") from None
+        raise LeafError(
+            f"{path}: no such file. Run in the project's folder, or make a project with `leaf init`."
+        ) from None
     except UnicodeDecodeError as error:
         raise LeafError(f"{path}: not UTF-8: {error}") from None
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file in hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
