@@ -28,7 +28,8 @@ from runs import ROOT, figures, provenance, run_all, scored
 
 from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.metrics import log_loss, predict
-from leaf.evaluate.model_comparison import Comparison, accuracy_interval, compare, holm
+from leaf.evaluate.model_comparison import Comparison, adjust, compare
+from leaf.evaluate.statistics import proportion_interval
 from leaf.experiments import parse_settings, read_experiments
 from leaf.store import read_array, read_table, sha256
 
@@ -131,7 +132,7 @@ def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Seque
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))
     groups = next(iter(tables.values()))[0]["group"].to_numpy()
-    return holm([compare((one, other), right(tables[one]), right(tables[other]), groups) for one, other in pairs])
+    return adjust([compare((one, other), right(tables[one]), right(tables[other]), groups) for one, other in pairs])
 
 
 def peer_of(names: Iterable[str]) -> str | None:
@@ -172,7 +173,7 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
         "recipes": {
             name: {
                 "accuracy": [_mean(row) for row in right(each)],
-                "interval": [round(limit, 4) for limit in accuracy_interval(right(each), groups)],
+                "interval": [round(limit, 4) for limit in proportion_interval(right(each), groups)],
                 "log_loss": [
                     _mean([log_loss(table["label"].to_numpy(), np.stack(table["probabilities"]))]) for table in each
                 ],

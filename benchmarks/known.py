@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from runs import keep_table
 
 from leaf.evaluate import out_of_distribution as ood
-from leaf.evaluate.metrics import wilson
 from leaf.evaluate.out_of_distribution import image_statistics
+from leaf.evaluate.statistics import wilson_interval
 from leaf.ingest.files import is_image
 from leaf.ingest.sandbox import read_image
 from leaf.models.prediction import extract_features
@@ -197,7 +197,7 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
 
 def interval(flagged: int, count: int) -> str:
     """The 95 % interval of a share, in percent."""
-    low, high = wilson(flagged, count)
+    low, high = wilson_interval(flagged, count)
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 

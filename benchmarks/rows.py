@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from runs import ROOT, draw, figures, provenance, run_all
 
-from leaf.evaluate.metrics import roc_area
+from leaf.evaluate.statistics import auc_interval
 from leaf.experiments import Experiment, parse_settings, read_experiments
 from leaf.models.backbones import is_detector
 from leaf.params import keys
@@ -53,7 +53,7 @@ def without_network(folder: Path, redness: bool) -> float:
     train, test = (splits.index[splits == name].to_numpy() for name in ("train", "test"))
     mean = images[train[labels.loc[train] == 0]].mean(axis=0, dtype=np.float64)
     scores = ReconstructionScore(redness=redness)(((images[test] - mean) / 127.5).astype(np.float32))
-    return roc_area(labels.loc[test].to_numpy(), np.asarray(scores)[:, 0])[0]
+    return auc_interval(labels.loc[test].to_numpy(), np.asarray(scores)[:, 0])[0]
 
 
 def kept(folder: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 from leaf.audit.shortcuts import Score, difference, score
 from leaf.evaluate.baselines import HELD, LEARNERS, held_out
 from leaf.evaluate.linear_head import linear_head
-from leaf.evaluate.metrics import Z95, standard_error
 from leaf.evaluate.out_of_distribution import fit_gaussian
+from leaf.evaluate.statistics import auc_interval
 
 FEW = 10  # images, below which nothing is asked
 MOST = 12  # values of a column, and new kinds
@@ -193,12 +193,6 @@ FLAGS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _area(inside: np.ndarray, outside: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> Score:
-    """Area under the ROC of scores that should be higher `outside`; its interval by groups (Obuchowski 1997)."""
-    from scipy.stats import rankdata
-
-    together = rankdata(np.concatenate([outside, inside]))
-    above = (together[: len(outside)] - rankdata(outside)) / len(inside)
-    below = 1 - (together[len(outside) :] - rankdata(inside)) / len(outside)
-    area = float(above.mean())
-    half = Z95 * float(np.hypot(standard_error(above, outer), standard_error(below, inner)))
-    return Score(area, max(0.0, area - half), min(1.0, area + half))
+    """Return the area under the ROC curve of scores that should be higher `outside`."""
+    labels = np.repeat([0, 1], [len(inside), len(outside)])
+    return Score(*auc_interval(labels, np.concatenate([inside, outside]), np.concatenate([inner, outer])))

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from leaf.evaluate.baselines import cross_validated, joint_histograms
-from leaf.evaluate.metrics import Z95, share_interval, standard_error
+from leaf.evaluate.statistics import difference_interval, holm, proportion_interval, standard_error
 
 FOLDS = 5
 LEVEL = 0.01  # at most this chance of any false alarm among all shortcuts of one audit
@@ -54,17 +54,15 @@ class Shortcut:
 
 
 def score(right: np.ndarray, groups: np.ndarray) -> Score:
-    """The share of `right`, 0..1 (N,), with its interval (`share_interval`); nothing of none."""
+    """The share of `right`, 0..1 (N,), with its interval (`proportion_interval`); nothing of none."""
     if not len(right):
         return Score(np.nan, np.nan, np.nan)
-    return Score(float(np.mean(right)), *share_interval(right, groups))
+    return Score(float(np.mean(right)), *proportion_interval(right, groups))
 
 
 def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Score:
     """The share that `first` has more than `second`, of the same images, 0..1 (N,) each, with its 95 % interval."""
-    more = first.astype(float) - second
-    half = Z95 * standard_error(more, groups)
-    return Score(float(more.mean()), float(more.mean() - half), float(more.mean() + half))
+    return Score(float(np.mean(first) - np.mean(second)), *difference_interval(first, second, groups))
 
 
 def find_shortcuts(
@@ -91,16 +89,8 @@ def find_shortcuts(
             error = standard_error(gain, groups[known])
             chances[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
         found[name] = score(right, groups[known]), score(largest, groups[known]), int(known.sum())
-    corrected = dict(zip(chances, _holm(list(chances.values())), strict=True))
+    corrected = dict(zip(chances, holm(list(chances.values())), strict=True))
     return {name: Shortcut(*each, float(corrected.get(name, 1))) for name, each in found.items()}
-
-
-def _holm(chances: Sequence[float]) -> np.ndarray:
-    order = np.argsort(chances)
-    factors = len(chances) - np.arange(len(chances))
-    corrected = np.empty(len(chances))
-    corrected[order] = np.minimum(np.maximum.accumulate(np.array(chances)[order] * factors), 1)
-    return corrected
 
 
 def in_pixels(images: np.ndarray, rows: np.ndarray, masks: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import pandas as pd
 from leaf import params
 from leaf.dvc_experiments import run_rows
 from leaf.errors import LeafError
-from leaf.evaluate.metrics import share_interval, t_interval
+from leaf.evaluate.statistics import mean_interval, proportion_interval
 from leaf.experiments import experiment, parse_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
@@ -33,11 +33,11 @@ class Folds:
 
     def __str__(self) -> str:
         """A table of the folds, then mean, standard deviation, both intervals and the gap, a line each."""
-        low, high = t_interval(self.test)
-        all_low, all_high = share_interval(self.right, self.groups)
+        low, high = mean_interval(self.test)
+        all_low, all_high = proportion_interval(self.right, self.groups)
         images, groups = len(self.right), len(np.unique(self.groups))
         gap = 100 * (self.validation - self.test)
-        gap_low, gap_high = t_interval(gap)
+        gap_low, gap_high = mean_interval(gap)
         rows = zip(self.tested, self.test, self.validation, strict=True)
         lines = [
             "fold  test images  test accuracy  validation accuracy",

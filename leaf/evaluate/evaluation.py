@@ -14,10 +14,10 @@ from leaf.evaluate.metrics import (
     compute_metrics,
     predict,
     roc_curve,
-    share_interval,
     thinned,
     worst_pairs,
 )
+from leaf.evaluate.statistics import proportion_interval
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
 """Map rows of images and a temperature to probabilities, float64 (N, C)."""
@@ -256,6 +256,6 @@ def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
     rows = []
     for folder, part in predictions.groupby(folders):
         right = part["predicted"].eq(part["label"]).to_numpy()
-        low, high = share_interval(right, part["group"].to_numpy())
+        low, high = proportion_interval(right, part["group"].to_numpy())
         rows.append({"folder": folder, "images": len(part), "accuracy": right.mean(), "low": low, "high": high})
     return rows

@@ -12,12 +12,10 @@ import pandas as pd
 from leaf.dvc_experiments import run_rows
 from leaf.errors import LeafError
 from leaf.evaluate.cross_validation import fold_settings
-from leaf.evaluate.model_comparison import LEVEL
+from leaf.evaluate.statistics import LEVEL, grouped_bootstrap
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-_REPLICATES = 10_000
-_CHUNK = 500  # replicates at once: bounds what is held at 500 × groups × 8 bytes
 NEGLIGIBLE = 0.01  # an interval around 0 and within this says that the leak is worth about nothing
 
 WAYS = {
@@ -74,37 +72,17 @@ def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed
     1 is right, 0 wrong, nan an image that this way leaves out. `groups` (N,): the images of one group are drawn
     together for the interval (percentile bootstrap), for both ways at once, and so are repeats.
     """
-    random = np.random.default_rng(seed)
-    _, place = np.unique(groups, return_inverse=True)
-    # (groups, repeats) each: images right, and images tested
-    sums = [_by_group(np.nan_to_num(way), place) for way in (leaky, honest)]
-    tested = [_by_group(~np.isnan(way[:1]), place) for way in (leaky, honest)]
-    differences = []
-    for start in range(0, _REPLICATES, _CHUNK):
-        size = min(_CHUNK, _REPLICATES - start)
-        count = len(sums[0])
-        times = random.multinomial(count, np.full(count, 1 / count), size).astype(np.float64)
-        chosen = random.integers(len(leaky), size=(size, len(leaky)))
-        first, second = (
-            np.take_along_axis(times @ right / (times @ images), chosen, axis=1).mean(axis=1)
-            for right, images in zip(sums, tested, strict=True)
-        )
-        differences.append(first - second)
-    low, high = np.quantile(np.concatenate(differences), [LEVEL / 2, 1 - LEVEL / 2])
+    first, second = grouped_bootstrap([leaky, honest], groups, seed)
+    low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2])
     return Leak(
         float(np.nanmean(leaky)),
         float(np.nanmean(honest)),
         float(low),
         float(high),
-        (int(tested[0].sum()), int(tested[1].sum())),
+        (int((~np.isnan(leaky[0])).sum()), int((~np.isnan(honest[0])).sum())),
         len(np.unique(groups[~np.isnan(honest[0])])),
         len(leaky),
     )
-
-
-def _by_group(values: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Sums float64 (G, R) over the images of each group, of values (R, N)."""
-    return np.stack([np.bincount(place, weights=row) for row in values], axis=1)
 
 
 def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:

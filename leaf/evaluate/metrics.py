@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import rankdata, t
+from scipy.optimize import minimize_scalar
+
+from leaf.evaluate.statistics import auc_interval, proportion_interval
 
 _EPSILON = np.finfo(np.float64).eps
 _TEMPERATURES = 0.05, 20.0
 BINS = 10
 _MANY = 5  # classes; of more, the second and third guess count too
-Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
@@ -31,22 +31,19 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """All metrics of a split of at least one image: labels 0 … C − 1 int (N,), probabilities float64 (N, C).
 
-    `groups` (N,) says which images are of one plant, or one photograph; each is its own where it is None. Intervals of
-    accuracy, recall and precision know them (`share_interval`), that of the area under the ROC curve does not.
-
-    Of two classes precision, recall, f1 and the curves are the second's; of more they are the means over the classes,
-    and `roc_auc` that of each class against the rest. A figure that is not defined (recall of a class that is absent,
-    say) is nan, and so null in JSON.
+    `groups` (N,) marks images of one plant, which intervals do not count as independent; by default every image is its
+    own group. With two classes, precision, recall, f1 and the curves are those of the second; with more, they are macro
+    averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan.
     """
     count = probabilities.shape[1]
     predicted = predict(probabilities, threshold)
     table = np.bincount(count * labels + predicted, minlength=count**2).reshape(count, count)
     groups = np.arange(len(labels)) if groups is None else groups
     images, right = len(labels), int(table.trace())
-    low, high = share_interval(predicted == labels, groups)
+    low, high = proportion_interval(predicted == labels, groups)
     classes = [_one_class(labels, predicted, groups, label) for label in range(count)]
     bins = calibration_bins(labels, probabilities, predict(probabilities, 0.5))
-    together = _of_two(labels, probabilities[:, 1]) if count == 2 else _of_many(labels, probabilities)
+    together = _of_two(labels, probabilities[:, 1], groups) if count == 2 else _of_many(labels, probabilities)
     chosen = classes[1:] if count == 2 else classes
     return {
         "images": images,
@@ -72,13 +69,13 @@ def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, la
     figures: dict[str, Any] = {"images": true, "predicted": named, "f1": _share(2 * hits, true + named)}
     for name, whole in (("recall", of), ("precision", said)):
         figures[name] = _share(hits, int(whole.sum()))
-        figures[f"{name}_low"], figures[f"{name}_high"] = share_interval((of & said)[whole], groups[whole])
+        figures[f"{name}_low"], figures[f"{name}_high"] = proportion_interval((of & said)[whole], groups[whole])
     return figures
 
 
-def _of_two(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def _of_two(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """What only two classes have: the curves of the second, with probabilities (N,)."""
-    area, area_low, area_high = roc_area(labels, probabilities)
+    area, area_low, area_high = auc_interval(labels, probabilities, groups)
     fpr, tpr, _ = roc_curve(labels, probabilities)
     recall, precision = precision_recall_curve(labels, probabilities)
     return {
@@ -102,9 +99,11 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """What only more than two classes have: areas against the rest, and of more than five the share near the top."""
     count = probabilities.shape[1]
     truth = np.eye(count)[labels]
-    areas = [roc_area(truth[:, label], probabilities[:, label])[0] for label in range(count)]
-    place = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)  # 0 is the likeliest
-    near = {f"top_{k}_accuracy": float(np.mean(place < k)) for k in (2, 3) if count > _MANY}
+    areas = [auc_interval(truth[:, label], probabilities[:, label])[0] for label in range(count)]
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    higher, tied = (probabilities > own).sum(axis=1), (probabilities == own).sum(axis=1)
+    # Of tied classes, each is equally likely to be among the first k.
+    near = {f"top_{k}_accuracy": float(np.mean(np.clip((k - higher) / tied, 0, 1))) for k in (2, 3) if count > _MANY}
     return {
         "roc_auc": float(np.mean(areas)),
         "brier": float(np.square(probabilities - truth).sum(axis=1).mean()),
@@ -182,87 +181,6 @@ def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 
     _, false, _, true, thresholds = confusion_matrix_at_thresholds(labels, probabilities, pos_label=1)
     return false, true, thresholds
-
-
-def share_interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the share of `right`, 0..1 (N,), where images of one of `groups` (N,) may be alike.
-
-    Wilson's, for as many single images as tell as much as these (Rao and Scott 1992): the variance between groups says
-    how many, from the number of groups, where all images of a group are alike, up to that of the images.
-    """
-    if not len(right):
-        return math.nan, math.nan
-    share, error = float(np.mean(right)), standard_error(right, groups)
-    number = float(len(np.unique(groups)))
-    if error and number < len(right):
-        number = min(len(right), share * (1 - share) / error**2)
-    return wilson(share * number, number)
-
-
-def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
-    """Standard error of the mean of `values` (N,) where the images of one of `groups` (N,) hang together; 0 of one."""
-    _, place = np.unique(groups, return_inverse=True)
-    off = np.bincount(place, weights=values - np.mean(values))
-    return float(np.sqrt(np.sum(off**2) * len(off) / max(len(off) - 1, 1)) / len(values))
-
-
-def wilson(right: float, images: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) for `right` of `images`, which need not be whole numbers; (nan, nan) of none.
-
-    It stays inside 0..1 and keeps its width where everything is right, unlike the textbook ± 1.96 standard errors.
-    """
-    if images == 0:
-        return math.nan, math.nan
-    share = right / images
-    spread = Z95**2 / images
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / images + spread / (4 * images))
-    low = 0.0 if right == 0 else middle - half  # exact there, rounding aside
-    high = 1.0 if right == images else middle + half
-    return low, high
-
-
-def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """Student's interval for the mean of `values` (N,), normal and independent; (nan, nan) of fewer than two."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
-def roc_area(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float, float]:
-    """Area under the ROC curve with its interval: (area, low, high), all nan where one class is absent.
-
-    Labels 0/1 (N,), probabilities of 1 (N,). The variance is DeLong's (1988), by the mid-ranks of Sun and Xu (2014).
-    It is nothing where the classes are parted perfectly; the interval then is Newcombe's (2006, method 5).
-    """
-    positive, negative = probabilities[labels == 1], probabilities[labels == 0]
-    m, n = len(positive), len(negative)
-    if not m or not n:
-        return math.nan, math.nan, math.nan
-    together = rankdata(np.concatenate([positive, negative]))
-    area = float((together[:m].sum() - m * (m + 1) / 2) / (m * n))
-    if area in (0.0, 1.0) or min(m, n) < 2:
-        return area, *_newcombe(area, m, n)
-    above = (together[:m] - rankdata(positive)) / n  # share of negatives below each positive
-    below = 1 - (together[m:] - rankdata(negative)) / m  # share of positives above each negative
-    half = Z95 * math.sqrt(np.var(above, ddof=1) / m + np.var(below, ddof=1) / n)
-    return area, max(0.0, area - half), min(1.0, area + half)
-
-
-def _newcombe(area: float, m: int, n: int) -> tuple[float, float]:
-    """The areas whose own standard error (Hanley and McNeil's) puts them 1.96 of it away from `area`."""
-    size = (m + n) / 2 - 1
-
-    def away(candidate: float) -> float:
-        a = candidate
-        variance = a * (1 - a) * (1 + size * ((1 - a) / (2 - a) + a / (1 + a))) / (m * n)
-        return (candidate - area) ** 2 - Z95**2 * variance
-
-    edge = 1e-12
-    low = 0.0 if area <= edge else float(brentq(away, edge, area - edge)) if away(edge) > 0 else 0.0
-    high = 1.0 if area >= 1 - edge else float(brentq(away, area + edge, 1 - edge)) if away(1 - edge) > 0 else 1.0
-    return low, high
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -1,70 +1,126 @@
-"""Is one run better than another on the same images, or was it chance?"""
+"""Compare the accuracy of runs on the same images: trained models, or recipes over several seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import t
 
 from leaf.clean.groups import components, same_name_pairs
 from leaf.errors import LeafError
+from leaf.evaluate import statistics
+from leaf.evaluate.statistics import LEVEL, satterthwaite, sign_flip_test, standard_error, welch_test
 from leaf.revisions import PREDICTIONS, class_names, reader, table
 
-LEVEL = 0.05
-_REPLICATES = 10_000
-_CHUNK = 100  # replicates at once: bounds what is held at 100 × groups × seeds × 8 bytes
-
 
 @dataclass(frozen=True)
-class OfClass:
-    """One class of a comparison: which of its images either run finds; `p_holm` is corrected for the classes."""
+class Difference:
+    """The difference of two accuracies, b − a, on the same images.
 
-    name: str
+    Attributes
+    ----------
+    images : int
+        Number of images.
+    accuracy : tuple of float
+        Of a and of b, averaged over seeds.
+    only_a, only_b : int
+        Images that one run classifies correctly in a larger share of its seeds than the other.
+    error, freedom : float
+        Standard error of the difference and its degrees of freedom.
+    p, p_holm : float
+        Two-sided p-value, and the same adjusted for the number of differences tested together.
+    level : float
+        Error level of `low` and `high`; `adjust` lowers it with p_holm.
+    """
+
     images: int
-    recall: tuple[float, float]
-    only_a: int
-    only_b: int
-    p: float
-    p_holm: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Run `b` against run `a` on the same images. Differences are b − a, as shares of the images."""
-
-    a: str
-    b: str
-    images: int
-    groups: int
-    seeds: tuple[int, int]
     accuracy: tuple[float, float]
-    difference: float
-    low: float
-    high: float
     only_a: int
     only_b: int
+    error: float
+    freedom: float
     p: float
     p_holm: float
-    classes: tuple[OfClass, ...] = ()
-    scored: tuple[int, int] = (0, 0)  # images that each run was scored on, where they are not the same
+    level: float = LEVEL
+
+    @property
+    def difference(self) -> float:
+        return self.accuracy[1] - self.accuracy[0]
+
+    @property
+    def low(self) -> float:
+        return self.difference - self._half_width
+
+    @property
+    def high(self) -> float:
+        return self.difference + self._half_width
+
+    @property
+    def _half_width(self) -> float:
+        return float(t.ppf(1 - self.level / 2, self.freedom)) * self.error
+
+    @property
+    def points(self) -> str:
+        """The difference with its interval, in percentage points."""
+        value, low, high = (100 * value for value in (self.difference, self.low, self.high))
+        return f"{value:+.1f} points ({100 * (1 - self.level):.3g}% CI {low:+.1f} to {high:+.1f})"
+
+
+@dataclass(frozen=True)
+class ClassDifference(Difference):
+    """The difference of the recalls of one class."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison(Difference):
+    """Run `b` against run `a` on the same images.
+
+    Attributes
+    ----------
+    groups : int
+        Number of groups of images.
+    seeds : tuple of int
+        Number of trainings of a and of b.
+    classes : tuple of ClassDifference
+        Adjusted for the number of classes.
+    scored : tuple of int
+        Images that each run was scored on, if they differ from `images`; else (0, 0).
+    """
+
+    a: str = ""
+    b: str = ""
+    groups: int = 0
+    seeds: tuple[int, int] = (1, 1)
+    classes: tuple[ClassDifference, ...] = ()
+    scored: tuple[int, int] = (0, 0)
+
+    @property
+    def recipes(self) -> bool:
+        """Whether both sides have several seeds, so that recipes and not two trained models are compared."""
+        return min(self.seeds) > 1
 
     @property
     def verdict(self) -> Literal["better", "worse", "not distinguishable"]:
-        """Better or worse only where the corrected test and the interval agree that it is not chance."""
         if self.p_holm >= LEVEL or self.low <= 0 <= self.high:
             return "not distinguishable"
         return "better" if self.difference > 0 else "worse"
 
     @property
     def sentence(self) -> str:
-        """What a person wants to know, in one plain sentence."""
-        points, low, high = (100 * value for value in (self.difference, self.low, self.high))
-        figures = f"{points:+.1f} points of accuracy (95 %: {low:+.1f} to {high:+.1f}), p = {self.p_holm:.2g}"
+        """The verdict in one sentence."""
+        figures = f"accuracy {self.points}, p = {self.p_holm:.2g}"
+        kind = "recipes" if self.recipes else "trained models"
         if self.verdict == "not distinguishable":
-            return f"{self.b} and {self.a} are not distinguishable on these {self.images} images: {figures}."
-        return f"{self.b} is {self.verdict} than {self.a}: {figures}, on {self.images} images."
+            return f"The {kind} {self.b} and {self.a} are not distinguishable on these {self.images} images: {figures}."
+        return (
+            f"The {kind[:-1]} {self.b} is {self.verdict} than the {kind[:-1]} {self.a} on these {self.images} images: "
+            f"{figures}."
+        )
 
 
 def compare(
@@ -72,126 +128,77 @@ def compare(
     right_a: np.ndarray,
     right_b: np.ndarray,
     groups: np.ndarray,
-    seed: int = 0,
     by_class: tuple[np.ndarray, Sequence[str]] | None = None,
 ) -> Comparison:
-    """Compare two runs: `right_a` bool (seeds of a, N) says which of N images each training of it got right.
+    """Compare two runs.
 
-    `groups` (N,): images of one group are drawn together, since what holds for one often holds for all of them.
-    `only_a` and `only_b` count the images that one run gets right in a larger share of its seeds than the other; `p`
-    is the exact two-sided binomial test that they are as many, which with one seed each is McNemar's exact test (1947).
-    `p_holm` is `p` until `holm` corrects it for the number of comparisons. `by_class`, labels int (N,) and the classes'
-    names, asks for each class as well.
+    Parameters
+    ----------
+    names : tuple of str
+        Of a and of b.
+    right_a, right_b : bool arrays of shape (S, N)
+        Correctness of the same N images in each of S seeds; S may differ.
+    groups : array of shape (N,)
+    by_class : tuple of int array (N,) and class names, optional
+        Labels, to compare the recall of each class as well.
+
+    Notes
+    -----
+    The test flips the signs of the differences of whole groups. If both runs have several seeds, Welch's t-test over
+    the accuracies of the seeds must reject as well: p is the larger of the two. The standard error adds the variance
+    between groups and between seeds.
     """
-    mean_a, mean_b = right_a.mean(axis=0), right_b.mean(axis=0)
-    only_a, only_b, p = _exact_test(mean_a, mean_b)
-    low, high = bootstrap_interval(right_a, right_b, groups, seed)
+    classes = []
+    for label, name in enumerate(by_class[1]) if by_class else ():
+        of = by_class[0] == label if by_class else None
+        if np.any(of):
+            classes.append(ClassDifference(**_difference(right_a[:, of], right_b[:, of], groups[of]), name=name))
     return Comparison(
+        **_difference(right_a, right_b, groups),
         a=names[0],
         b=names[1],
-        images=len(groups),
         groups=len(np.unique(groups)),
         seeds=(len(right_a), len(right_b)),
-        accuracy=(float(mean_a.mean()), float(mean_b.mean())),
-        difference=float(mean_b.mean() - mean_a.mean()),
-        low=low,
-        high=high,
-        only_a=only_a,
-        only_b=only_b,
-        p=p,
-        p_holm=p,
-        classes=_each_class(mean_a, mean_b, *by_class) if by_class else (),
+        classes=tuple(adjust(classes)),
     )
 
 
-def _exact_test(mean_a: np.ndarray, mean_b: np.ndarray) -> tuple[int, int, float]:
-    """Images that either run gets right in a larger share of its seeds, and the p of their being as many."""
-    only_a, only_b = int((mean_a > mean_b).sum()), int((mean_b > mean_a).sum())
-    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+def _difference(right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    mean_a, mean_b = right_a.mean(axis=0), right_b.mean(axis=0)
+    p = sign_flip_test(mean_b - mean_a, groups)
+    variances = [(standard_error(mean_b - mean_a, groups) ** 2, len(np.unique(groups)) - 1)]
+    if min(len(right_a), len(right_b)) > 1:
+        seeds = [right.mean(axis=1) for right in (right_a, right_b)]
+        p = max(p, welch_test(*seeds))
+        variances += [(np.var(each, ddof=1) / len(each), len(each) - 1) for each in seeds]
+    return {
+        "images": len(groups),
+        "accuracy": (float(mean_a.mean()), float(mean_b.mean())),
+        "only_a": int((mean_a > mean_b).sum()),
+        "only_b": int((mean_b > mean_a).sum()),
+        "error": math.sqrt(sum(variance for variance, _ in variances)),
+        "freedom": max(satterthwaite(variances), 1.0),
+        "p": p,
+        "p_holm": p,
+    }
 
 
-def _each_class(
-    mean_a: np.ndarray, mean_b: np.ndarray, labels: np.ndarray, names: Sequence[str]
-) -> tuple[OfClass, ...]:
-    rows = []
-    for label, name in enumerate(names):
-        a, b = mean_a[labels == label], mean_b[labels == label]
-        if len(a):
-            only_a, only_b, p = _exact_test(a, b)
-            rows.append(OfClass(name, len(a), (float(a.mean()), float(b.mean())), only_a, only_b, p, p))
-    return tuple(holm(rows))
+Tested = TypeVar("Tested", bound=Difference)
 
 
-def bootstrap_interval(
-    right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % percentile interval of b's accuracy − a's: groups are drawn anew, the same for both runs, and seeds.
-
-    Arguments as for `compare`. With one seed a run, the interval knows nothing of how much another seed would change.
-    """
-    a, b = _bootstrap([right_a, right_b], groups, seed)
-    return _percentiles(b - a)
-
-
-def accuracy_interval(right: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the accuracy of `right` bool (seeds, N): `groups` (N,) and seeds are drawn anew.
-
-    Images of one group tell less than as many of different ones, which Wilson's interval does not know.
-    """
-    return _percentiles(*_bootstrap([right], groups, seed))
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
-
-
-def _bootstrap(runs: Sequence[np.ndarray], groups: np.ndarray, seed: int) -> list[np.ndarray]:
-    """The accuracy of each of `runs`, bool (its seeds, N), in each replicate (R,): groups drawn anew, then seeds."""
-    random = np.random.default_rng(seed)
-    _, place = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(place)
-    # (groups, seeds) each: how many images of a group each training got right
-    sums = [np.stack([np.bincount(place, weights=row) for row in right], axis=1) for right in runs]
-    shares: list[list[np.ndarray]] = [[] for _ in runs]
-    for start in range(0, _REPLICATES, _CHUNK):
-        drawn = random.integers(len(sizes), size=(min(_CHUNK, _REPLICATES - start), len(sizes)))
-        for part, kept in zip(sums, shares, strict=True):
-            kept.append(_redrawn(part, drawn, random) / sizes[drawn].sum(axis=1))
-    return [np.concatenate(each) for each in shares]
-
-
-def _redrawn(sums: np.ndarray, drawn: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Right images in each replicate (R,) of `drawn` groups (R, G), over seeds that are drawn anew as well."""
-    seeds = sums.shape[1]
-    of_seed = sums[drawn].sum(axis=1)
-    return np.take_along_axis(of_seed, random.integers(seeds, size=(len(drawn), seeds)), axis=1).mean(axis=1)
-
-
-Tested = TypeVar("Tested", Comparison, OfClass)
-
-
-def holm(comparisons: Sequence[Tested]) -> list[Tested]:
-    """The comparisons with `p_holm` corrected for their number (Holm 1979): all at once are wrong at most 5 in 100."""
-    ordered = sorted(range(len(comparisons)), key=lambda index: comparisons[index].p)
-    corrected = [0.0] * len(comparisons)
-    largest = 0.0
-    for rank, index in enumerate(ordered):
-        largest = max(largest, min(1.0, comparisons[index].p * (len(comparisons) - rank)))
-        corrected[index] = largest
-    return [replace(one, p_holm=value) for one, value in zip(comparisons, corrected, strict=True)]
-
-
-TEST = "McNemar's exact test"
-OVER_SEEDS = "exact sign test of the images, which for one seed each is McNemar's"
+def adjust(differences: Sequence[Tested]) -> list[Tested]:
+    """Return the differences with p-values and intervals adjusted for their number (Holm 1979)."""
+    p_values = [one.p for one in differences]
+    adjusted = zip(differences, statistics.holm(p_values), statistics.holm_levels(p_values), strict=True)
+    return [replace(one, p_holm=p, level=level) for one, p, level in adjusted]
 
 
 @dataclass(frozen=True)
 class ScoredRevision:
-    """What a revision holds, a row for each image: by `key`, its file's hash and which of equal files it is.
+    """The images of a revision. Both tables are indexed by `key`: the file's hash and its number among equal files.
 
-    `table`: the images that it was scored on, `source,label,predicted`, the last two class names. `everything`: all
-    that it ingested, `group,split`, "" for a split where an image was removed.
+    `table` holds the scored images, `source,label,predicted` as class names; `everything` all ingested images,
+    `group,split`, where split is "" for removed images.
     """
 
     revision: str
@@ -200,17 +207,21 @@ class ScoredRevision:
 
 
 def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels: bool = False) -> list[Comparison]:
-    """Compare every further revision with the first, on the images of `split`; p corrected by Holm for their number.
+    """Compare every further revision with the first on the images of `split`, adjusted by Holm for their number.
 
-    A revision is `workspace`, or whatever git or DVC names: a commit, a branch, an experiment. Several that are joined
-    by commas are seeds of one recipe. Where their images differ, those count that all were scored on and none learned
-    from; with `same_labels` less those that have another label in another run, as after a person's ruling. Raises
-    LeafError where a revision is unknown, holds no predictions, or shares no such image with the others.
+    A revision is `workspace`, a git commit or branch, or a DVC experiment. Revisions joined by commas are seeds of one
+    recipe. If their images differ, only images that all runs were scored on and none was trained on count;
+    `same_labels` drops images whose label differs between runs, as after a manual decision.
+
+    Raises
+    ------
+    LeafError
+        If a revision is unknown, has no predictions, or shares no such image with the others.
     """
     if len(revisions) < 2:
-        raise LeafError("compare: one revision; valid: two or more, `workspace` for the files as they are")
+        raise LeafError("compare: needs two or more revisions; `workspace` is the current files")
     if len(set(revisions)) < len(revisions):
-        raise LeafError(f"compare: a revision is named twice: {' '.join(revisions)}")
+        raise LeafError(f"compare: each revision may be given once: {' '.join(revisions)}")
     recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
     keys, groups = shared_images(runs, split, same_labels)
@@ -222,19 +233,19 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     scored = {name: len(recipe[0].table) for name, recipe in recipes.items()}
     if set(scored.values()) != {len(keys)}:
         found = [replace(one, scored=(scored[one.a], scored[one.b])) for one in found]
-    return holm(found)
+    return adjust(found)
 
 
 def read_predictions(revision: str, split: str) -> ScoredRevision:
-    """Read the predictions on `split` at a revision, and the group and split of every image."""
+    """Read the predictions on `split` of a revision, and the group and split of every image."""
     read = reader(revision)
     predictions = table(read, PREDICTIONS)
     predictions = predictions.loc[predictions["split"].eq(split), ["image", "label", "predicted"]]
     if predictions.empty:
-        raise LeafError(f"{revision}: no predictions on {split}; valid: a split that the run was scored on (--split)")
+        raise LeafError(f"{revision}: no predictions on {split}. Choose a scored split with --split")
     index = table(read, "data/ingested/index.csv")
     if "file_hash" not in index:
-        raise LeafError(f"{revision}: its images have no file_hash; run the pipeline there with this version of leaf")
+        raise LeafError(f"{revision}: index.csv has no column file_hash. Run `dvc repro` there again")
     names = pd.Series(class_names(read))
     index["key"] = index["file_hash"] + " " + index.groupby("file_hash").cumcount().astype(str)
     index = index[["image", "source", "key"]].set_index("key")
@@ -248,11 +259,15 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
 
 
 def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
-    """The keys (N,) of the images that all runs were scored on and none learned from, and their groups, int64 (N,).
+    """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none trained on.
 
-    Images are in one group where any of the runs says so. Learned from is a group of which a run has an image in
-    another split. Raises LeafError where there is no such image, or one has another label in another run, unless
-    `same_labels` leaves it out.
+    Images share a group if they do in any run. A run is trained on a group if it has one of its images in another
+    split.
+
+    Raises
+    ------
+    LeafError
+        If there is no such image, or labels differ between runs and `same_labels` is false.
     """
     everything = pd.concat([run.everything for run in runs])
     number, known = pd.factorize(everything.index)
@@ -273,45 +288,45 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     what = " and ".join(run.revision for run in runs)
     if not len(keys):
         raise LeafError(
-            f"{what}: no image that all were scored on ({split}) and none learned from; valid: runs of one data set "
-            "that share such images"
+            f"{what}: no {split} image was scored by all runs and trained on by none. Compare runs of one data set "
+            "with the same split_seed"
         )
     for run in runs[1:]:
         if relabelled := runs[0].table.loc[keys, "label"].ne(run.table.loc[keys, "label"]).sum():
             raise LeafError(
-                f"{runs[0].revision} and {run.revision}: {relabelled} of {len(keys)} images on {split} have another "
-                "label; compare runs with the same labels, or leave these images out (--same-labels)"
+                f"{runs[0].revision} and {run.revision}: the labels of {relabelled} of {len(keys)} {split} images "
+                "differ. Compare runs with the same labels, or drop these images with --same-labels"
             )
     return keys, groups[keys].to_numpy()
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:
-    """A few lines on each comparison, its plain sentence first."""
+    """Return a few lines for each comparison, its verdict first."""
     lines = []
     for one in comparisons:
-        seeds = [f" over {number} seeds" if number > 1 else "" for number in one.seeds]
+        lines.append(one.sentence)
+        if any(one.scored):
+            lines.append(
+                f"  {one.images} images were scored by all runs and trained on by none; {one.a} was scored on "
+                f"{one.scored[0]}, {one.b} on {one.scored[1]}"
+            )
+        seeds = [f" (mean of {number} seeds)" if number > 1 else "" for number in one.seeds]
+        test = "the larger p of a sign-flip test over groups and Welch's t-test over seeds"
         lines += [
-            one.sentence,
-            *(
-                [
-                    f"  on the {one.images} images that all were scored on and none learned from: {one.a} was scored "
-                    f"on {one.scored[0]}, {one.b} on {one.scored[1]}"
-                ]
-                if any(one.scored)
-                else []
-            ),
             f"  accuracy: {one.a} {one.accuracy[0]:.3f}{seeds[0]}, {one.b} {one.accuracy[1]:.3f}{seeds[1]}",
-            f"  right where the other is wrong: {one.a} on {one.only_a} images, {one.b} on {one.only_b}",
-            f"  {TEST if max(one.seeds) == 1 else OVER_SEEDS}: p = {one.p:.2g}, after Holm's correction "
-            f"{one.p_holm:.2g}; interval from a paired bootstrap over {one.groups} groups",
-            *(
-                f"  of {each.images} {each.name}: found {each.recall[0]:.3f} and {each.recall[1]:.3f}, right alone "
-                f"{each.only_a} and {each.only_b}, p = {each.p_holm:.2g} after Holm's correction for the classes"
-                for each in one.classes
-            ),
+            f"  correct only by {one.a}: {one.only_a} images; only by {one.b}: {one.only_b}",
+            f"  {test if one.recipes else 'sign-flip test'} over {one.groups} groups: p = {one.p:.2g}, "
+            f"{one.p_holm:.2g} after Holm's correction",
         ]
-    if max(max(one.seeds) for one in comparisons) == 1:
-        lines.append("One seed each: how much another seed would change is not in these intervals (REV,REV,… adds it).")
+        lines += [
+            f"  {each.name} ({each.images} images): recall {each.accuracy[0]:.3f} and {each.accuracy[1]:.3f}, "
+            f"{each.points}, p = {each.p_holm:.2g} after Holm's correction"
+            for each in one.classes
+        ]
+    if not all(one.recipes for one in comparisons):
+        lines.append(
+            "A single seed cannot compare recipes: another seed may change the result. Join several as REV,REV,…."
+        )
     return "\n".join(lines)
 
 

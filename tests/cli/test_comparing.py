@@ -43,12 +43,12 @@ def test_a_removed_copy_joins_the_groups_of_two_runs():
 
 def test_runs_without_a_common_test_image_are_refused():
     other = run("b", label="01", splits="train train train train test test")
-    with pytest.raises(LeafError, match=r"a and b: no image that all were scored on \(test\) and none learned from"):
+    with pytest.raises(LeafError, match=r"a and b: no test image"):
         shared_images([run(), other], "test")
 
 
 def test_other_labels_are_refused():
-    with pytest.raises(LeafError, match="2 of 4 images on test have another label"):
+    with pytest.raises(LeafError, match="2 of 4 test images"):
         shared_images([run(), run("b", label="1001")], "test")
 
 
@@ -63,12 +63,12 @@ def test_groups_of_either_run_are_joined():
 
 
 def test_one_revision_is_refused():
-    with pytest.raises(LeafError, match="compare: one revision"):
+    with pytest.raises(LeafError, match="compare: .*two"):
         compare_revisions(["workspace"])
 
 
 def test_the_same_revision_twice_is_refused():
-    with pytest.raises(LeafError, match="compare: a revision is named twice"):
+    with pytest.raises(LeafError, match="compare: .*workspace workspace"):
         compare_revisions(["workspace", "workspace"])
 
 
@@ -82,5 +82,5 @@ def test_a_run_without_a_test_split_says_what_to_ask_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = pd.DataFrame({"image": [0], "split": ["validation"], "label": [0], "probability": [0.1], "predicted": [0]})
     write_table(table, Path("data/scored/predictions.csv"))
-    with pytest.raises(LeafError, match=r"workspace: no predictions on test; .*--split"):
+    with pytest.raises(LeafError, match=r"workspace: no predictions on test.*--split"):
         compare_revisions(["workspace", "HEAD"])

@@ -6,7 +6,7 @@ import pytest
 
 from leaf.evaluate import evaluation as scoring
 from leaf.evaluate.evaluation import NO_TEST
-from leaf.evaluate.metrics import share_interval
+from leaf.evaluate.statistics import proportion_interval
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (90, 6, 6, 3), np.uint8)
 LABELS = np.arange(90) % 2
@@ -54,7 +54,7 @@ def test_intervals_know_groups_and_the_summary_says_how_many(result):
     grouped = evaluate(IMAGES, table().assign(group=plants), predict_proba, 0.5, "none")
     alone, block = (each.scores["splits"]["test"] for each in (result, grouped))
     right = grouped.predictions[grouped.predictions["split"] == "test"].eval("label == predicted").to_numpy()
-    assert (block["accuracy_low"], block["accuracy_high"]) == share_interval(right, plants[60:])
+    assert (block["accuracy_low"], block["accuracy_high"]) == proportion_interval(right, plants[60:])
     assert block["accuracy_low"] < alone["accuracy_low"]
     assert "on 30 images in 27 groups" in grouped.summary
     assert "groups" not in result.summary
