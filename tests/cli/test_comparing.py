@@ -63,12 +63,12 @@ def test_groups_of_either_run_are_joined():
 
 
 def test_one_revision_is_refused():
-    with pytest.raises(LeafError, match="compare: .*two"):
+    with pytest.raises(LeafError, match=r"compare: .*two"):
         compare_revisions(["workspace"])
 
 
 def test_the_same_revision_twice_is_refused():
-    with pytest.raises(LeafError, match="compare: .*workspace workspace"):
+    with pytest.raises(LeafError, match=r"compare: .*workspace workspace"):
         compare_revisions(["workspace", "workspace"])
 
 

@@ -1,5 +1,6 @@
 """Folds summed up: hand-made predictions whose figures are known."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
