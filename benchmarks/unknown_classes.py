@@ -1,0 +1,139 @@
+"""Compare detectors of unknown classes: leave each class out of training and score its images against known ones.
+
+python benchmarks/unknown_classes.py ../shared/data
+
+Features are those of MobileNetV2 with ImageNet weights at 96 and 224 pixels. Each of the nine classes of
+leaves_by_disease is left out in turn; known images are scored in three grouped folds. The detector is selected on apple
+and strawberry leaves; bean leaves are reported only. The table has the mean AUROC over the crop's classes and FPR@95,
+the share of known images that are rejected when 95% of the unknown ones are.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from runs import keep_table
+from scipy.special import logsumexp
+from sklearn.covariance import ledoit_wolf
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler, normalize
+
+from leaf.evaluate.baselines import HELD
+from leaf.evaluate.linear_head import linear_head
+from leaf.evaluate.out_of_distribution import fit_gaussian
+from leaf.evaluate.unknown_classes import fit_unknown_classes
+from leaf.ingest.ingest import ingest
+from leaf.models.feature_cache import frozen_features
+from leaf.store import read_array, sha256
+
+WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
+CHOSEN_ON = ("Apple", "Strawberry")
+Scores = dict[str, np.ndarray]
+
+
+def all_scores(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> Scores:
+    """Return each detector's score of `queries` (N, D), higher for unknown, float (N,)."""
+    scaler = StandardScaler().fit(train)
+    standard, query = scaler.transform(train), scaler.transform(queries)
+    centers = np.stack([standard[labels == label].mean(axis=0) for label in np.unique(labels)])
+    within = standard - centers[np.searchsorted(np.unique(labels), labels)]
+    nearest_class = np.min([_mahalanobis(query - center, within) for center in centers], axis=0)
+    neighbors = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(normalize(standard))
+    distances = neighbors.kneighbors(normalize(query))[0]
+    raw = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(normalize(train)).kneighbors(normalize(queries))[0]
+    logits = linear_head(train, labels, strength=HELD).decision_function(queries)
+    logits = logits if logits.ndim == 2 else np.stack([-logits / 2, logits / 2], axis=1)
+    energy = -logsumexp(logits, axis=1)
+    detector = fit_unknown_classes(train, labels)
+    vim = detector._parts(queries)[:, 0]
+    relative = nearest_class - _mahalanobis(query, standard)
+    scores = {
+        "Mahalanobis, one Gaussian (today's)": fit_gaussian(train, queries[:1], 0.0).distance(queries),
+        "Mahalanobis, class means": nearest_class,
+        "relative Mahalanobis": relative,
+        "nearest neighbor, standardized": distances[:, 0],
+        "nearest neighbor, cosine": raw[:, 0],
+        "5th neighbor, standardized": distances[:, 4],
+        "maximum softmax probability": -np.exp(logits.max(axis=1) + energy),
+        "maximum logit": -logits.max(axis=1),
+        "energy": energy,
+        "ViM": vim,
+    }
+    pairs = {
+        "ViM + energy": (vim, energy),
+        "nearest neighbor + energy": (distances[:, 0], energy),
+        "relative Mahalanobis + energy": (relative, energy),
+        "nearest neighbor, cosine + ViM": (raw[:, 0], vim),
+    }
+    return scores | {name: sum((part - part.mean()) / part.std() for part in pair) for name, pair in pairs.items()}
+
+
+def _mahalanobis(difference: np.ndarray, centered: np.ndarray) -> np.ndarray:
+    """Return the squared Mahalanobis distance by the shrunk covariance of `centered`."""
+    precision = np.linalg.inv(ledoit_wolf(centered, assume_centered=True)[0])
+    return (difference @ precision * difference).sum(axis=1)
+
+
+def left_out(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, unknown: int) -> dict[str, list[float]]:
+    """Return AUROC and FPR@95 of each detector for one class left out, as means over three grouped folds."""
+    known, new = np.flatnonzero(labels != unknown), np.flatnonzero(labels == unknown)
+    found: dict[str, list[list[float]]] = {}
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    for train, test in folds.split(features[known], labels[known], groups[known]):
+        rows, inside = known[train], known[test]
+        outside = new[~np.isin(groups[new], groups[rows])]
+        truth = np.repeat([0, 1], [len(inside), len(outside)])
+        for name, score in all_scores(features[rows], labels[rows], features[np.append(inside, outside)]).items():
+            rejected = score[truth == 0] >= np.quantile(score[truth == 1], 0.05)
+            found.setdefault(name, []).append([roc_auc_score(truth, score), rejected.mean()])
+    return {name: np.mean(values, axis=0).tolist() for name, values in found.items()}
+
+
+def read_features(data: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Return features, labels, groups and class names of leaves_by_disease."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        read = ingest(str(data / "leaves_by_disease"), path, "auto", size)
+        images, weights = read_array(path), data / WEIGHTS
+        features = frozen_features(images, np.arange(len(images)), "mobilenet_v2", str(weights), sha256(weights))
+    return (
+        features,
+        read.index["label"].to_numpy(),
+        pd.factorize(read.index["group"].astype(str))[0],
+        read.classes["name"].tolist(),
+    )
+
+
+def main(read: Callable = read_features) -> None:
+    """Print and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
+    options = parser.parse_args()
+    rows: list[list[str]] = []
+    for size in options.sizes:
+        features, labels, groups, names = read(options.data.resolve(), size)
+        crops = np.array([name.split("_")[0] for name in names])
+        classes = [left_out(features, labels, groups, label) for label in range(len(names))]
+        means = {
+            name: {
+                crop: np.mean([classes[label][name] for label in np.flatnonzero(crops == crop)], axis=0)
+                for crop in (*CHOSEN_ON, "Bean")
+            }
+            for name in classes[0]
+        }
+        for name, by_crop in sorted(means.items(), key=lambda each: -sum(each[1][crop][0] for crop in CHOSEN_ON)):
+            cells = [f"{area:.3f} / {fpr:.2f}" for area, fpr in by_crop.values()]
+            rows.append([str(size), name, *cells, f"{np.mean([by_crop[crop][0] for crop in CHOSEN_ON]):.3f}"])
+    columns = ["pixels", "detector", "apple", "strawberry", "bean", "mean AUROC, apple and strawberry"]
+    keep_table("unknown_classes", columns, rows, options.record)
+
+
+if __name__ == "__main__":
+    main()
