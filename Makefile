@@ -75,7 +75,7 @@ $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@touch $@
 
 # The first Python from 3.11 to 3.13 (TensorFlow has no wheels beyond) that is found.
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/installed: $(wildcard requirements*.txt) pyproject.toml
 	@command -v git > /dev/null || { echo 'error: git: not found; install git first' >&2; exit 2; }
 	@if $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null; then \
 	  echo '== pip install -r requirements.txt into $(VENV)'; exit 0; fi; \

@@ -23,6 +23,7 @@ from leaf.ingest.ingest import refuse_folders_keys, survey
 from leaf.ingest.source import Source
 from leaf.models import backbones
 from leaf.params import Params
+from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
 from leaf.store import epoch_key, load_cached_value, read_table, read_yaml, sha256, span
 
@@ -51,6 +52,8 @@ def check(
     if backbones.is_detector(choices.backbone):
         backbones.check_recipe(choices, choices.backbone)
     lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
+    if Path(CODE_FILE).exists() and (changed := changed_code(Path())):
+        lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         raise LeafError(f"labels: {choices.labels}: no such file; valid: a CSV table of files and labels")

@@ -16,6 +16,7 @@ from leaf.errors import LeafError
 from leaf.store import parse_yaml, read_yaml
 
 EXPERIMENTS_FILE = "experiments.yaml"
+_INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  # for a project without its own
 
 _COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # one that stands in no quotes
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
@@ -32,8 +33,9 @@ class Experiment(BaseModel):
     claimed: str | float | None = None
 
 
-def read_experiments(path: str | Path = EXPERIMENTS_FILE) -> dict[str, Experiment]:
+def read_experiments(path: str | Path | None = None) -> dict[str, Experiment]:
     """Every row by its name, each checked against the schema of params.yaml. Raises LeafError for a mistake."""
+    path = path or (EXPERIMENTS_FILE if Path(EXPERIMENTS_FILE).exists() else _INSTALLED)
     rows = read_yaml(path) or {}
     if not isinstance(rows, dict):
         raise LeafError(f"{path}: not a mapping; valid: NAME: {{why: …, set: {{key: value}}}}")
@@ -48,11 +50,11 @@ def read_experiments(path: str | Path = EXPERIMENTS_FILE) -> dict[str, Experimen
     return experiments
 
 
-def experiment(name: str, path: str | Path = EXPERIMENTS_FILE) -> Experiment:
+def experiment(name: str, path: str | Path | None = None) -> Experiment:
     """One row. Raises LeafError for an unknown name."""
     rows = read_experiments(path)
     if name not in rows:
-        raise LeafError(f"{path}: {name}: no such experiment; valid: {', '.join(rows)}")
+        raise LeafError(f"{path or EXPERIMENTS_FILE}: {name}: no such experiment; valid: {', '.join(rows)}")
     return rows[name]
 
 

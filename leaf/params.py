@@ -334,7 +334,8 @@ def read_params(stage: str) -> Params:
     The model that comes back has the types of `Params` and no other keys than those: any other is an AttributeError.
     """
     listed = read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
-    return cast(Params, _only(load(), listed, stage))
+    keys = [key for key in listed if isinstance(key, str)]  # a mapping names keys of another file, as code.json
+    return cast(Params, _only(load(), keys, stage))
 
 
 def _only(group: Group, listed: Sequence[str], name: str) -> Group:

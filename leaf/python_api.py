@@ -16,7 +16,7 @@ from leaf.store import read_yaml, replacing, sha256
 if TYPE_CHECKING:
     from leaf.serve.classifier import Classifier
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).parent / "project" / "template"
 
 
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
@@ -49,7 +49,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
                 chosen.setdefault("weights_sha256", sha256(chosen[key]))
     values = with_settings(read_yaml(PROJECT / params.PARAMS_FILE), chosen, "fit")
     new_project(folder, values)
-    stages = read_yaml(PROJECT / params.PIPELINE_FILE)["stages"]
+    stages = read_yaml(PROJECT / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
     import leaf  # which imports more when it loads a model
@@ -67,19 +67,20 @@ def new_project(folder: str | Path, values: params.Params) -> None:
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / params.PIPELINE_FILE).is_file():
         raise LeafError(f"{folder}: holds other files; valid: a new folder, or one of an earlier fit")
-    if folder.resolve() == PROJECT:
+    if (folder / "leaf").is_dir() or (folder / "stages").is_dir():
         raise LeafError(f"{folder}: is the project itself; valid: a folder of its own")
     for name in ("data/references", "data/masks"):
-        shutil.copytree(PROJECT / name, folder / name, dirs_exist_ok=True)
-    for name in (params.PIPELINE_FILE, "data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
         shutil.copy(PROJECT / name, folder / name)
+    shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
     with replacing(folder / params.PARAMS_FILE) as partial:
         partial.write_text(yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def run_stages(folder: str | Path, names: Iterable[str]) -> None:
     """Run stages in `folder`, one after another, and print what they say. Raises LeafError where one fails."""
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": str(PROJECT)}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for name in names:
         command = [sys.executable, "-m", f"stages.{name}"]
         done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)

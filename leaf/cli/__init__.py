@@ -3,7 +3,7 @@
 import ast
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -16,6 +16,7 @@ Exit status: 0 done; 1 done, but not for everything asked; 2 refused, with one l
 
 # Each command and its file here, in the order of the help.
 FILES = {
+    "init": "init",
     "check": "check",
     "results": "results",
     "why": "why",
@@ -31,6 +32,7 @@ FILES = {
     "summary": "summary",
     "lr-range": "lr_range",
     "verify": "verify",
+    "upgrade": "upgrade",
     "predict": "predict",
     "serve": "serve",
     "export": "export",
@@ -71,7 +73,18 @@ def load(name: str) -> Any:
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
-app.callback(help=HELP)(lambda: None)
+
+
+@app.callback(help=HELP)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="print version and commit", is_eager=True)] = False,
+) -> None:
+    """Handle the options before a command."""
+    if version:
+        from leaf.project.version import describe_version
+
+        typer.echo(describe_version())
+        raise typer.Exit
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def test_the_throw_away_clone_is_gone(pair: Project) -> None:
 
 
 def test_a_name_that_exists_is_refused(pair: Project) -> None:
-    assert "seed-1: already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
+    assert "seed-1: an experiment of this commit already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
 
 
 def test_an_experiment_is_taken_over_with_its_model(pair: Project) -> None:

@@ -1,0 +1,111 @@
+"""`leaf init`: create a DVC project in a new or existing git repository."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from leaf import __version__, params
+from leaf.check import check
+from leaf.errors import LeafError
+from leaf.ingest.ingest import survey
+from leaf.project.pipeline import CODE_FILE, TEMPLATE, installed_pipeline, round_trip, write_code_file
+
+DISTRIBUTION = "leaf-dvc"
+_OWN = (params.PIPELINE_FILE, params.PARAMS_FILE, "runner.yaml", CODE_FILE)  # never overwritten
+_LINES = (".gitignore", ".gitattributes", ".dvcignore")  # missing lines are appended
+_TABLES = ("data/labels.csv", "data/overrides.csv", "data/pinned.csv", "data/reviewed.csv")
+_FOLDERS = ("data/masks", "data/raw", "data/references", "metrics")
+_SHADOWS = ("leaf", "stages")  # folders that Python would import instead of the installed packages
+
+
+def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
+    """Create a project in `folder` and return the lines to print.
+
+    Args:
+        folder: a new or existing folder, in a git repository or not. Existing files are kept.
+        dataset: a folder of images or an .npz file; params.yaml gets its path and its classes.
+
+    Raises:
+        LeafError: with nothing written, if the folder already has a project, git or DVC is missing, or `leaf check`
+            refuses the data set.
+    """
+    for program, package in (("git", "git"), ("dvc", f"{DISTRIBUTION}[train]")):
+        if shutil.which(program) is None:
+            raise LeafError(f"{program}: not found. Install {package}.")
+    folder = folder.resolve()
+    for name in _OWN:
+        if os.path.lexists(folder / name):
+            raise LeafError(
+                f"{folder / name}: exists. Choose a new folder: `leaf init DIR`; a repository may have several."
+            )
+    for name in _SHADOWS:
+        if (folder / name).is_dir():
+            raise LeafError(f"{folder / name}: hides the Python package {name}. Rename it or choose a new folder.")
+    settings, overview = _choose_settings(folder, dataset) if dataset else ({}, [])
+    folder.mkdir(parents=True, exist_ok=True)
+    if subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True, check=False).returncode:
+        _run(folder, "git", "init", "--quiet")
+    if subprocess.run(["dvc", "root"], cwd=folder, capture_output=True, check=False).returncode:
+        _run(folder, "dvc", "init", "--quiet", *([] if (folder / ".git").exists() else ["--subdir"]))
+    write_files(folder, settings)
+    return [*overview, f"{folder}: created a leaf {__version__} project. Next: cd {folder} && leaf check && dvc repro"]
+
+
+def write_files(folder: Path, settings: dict[str, object]) -> None:
+    """Write the template's files into `folder`, with `settings` in params.yaml. Existing tables and README stay."""
+    yaml = round_trip()
+    for name in _FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / ".gitkeep").touch()
+    with (folder / params.PIPELINE_FILE).open("w", encoding="utf-8") as file:
+        yaml.dump(installed_pipeline(), file)
+    values = yaml.load((TEMPLATE / params.PARAMS_FILE).read_text(encoding="utf-8"))
+    values.update(settings)
+    with (folder / params.PARAMS_FILE).open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+    for name in _LINES:
+        _append_missing_lines(folder / name, (TEMPLATE / name[1:]).read_text(encoding="utf-8"))
+    for extra in ("train", "gpu"):
+        name = "requirements.txt" if extra == "train" else "requirements-gpu.txt"
+        _write_new(folder / name, f"{DISTRIBUTION}[{extra}]=={__version__.partition('+')[0]}\n")
+    for name in (*_TABLES, "README.md", "runner.yaml"):
+        _write_new(folder / name, (TEMPLATE / name).read_text(encoding="utf-8"))
+    write_code_file(folder)
+
+
+def _choose_settings(folder: Path, dataset: Path) -> tuple[dict[str, object], list[str]]:
+    """Run `leaf check` on the data set in a temporary project; return its settings and output."""
+    dataset = dataset.resolve()
+    if not dataset.exists():
+        raise LeafError(f"--dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of images")
+    with tempfile.TemporaryDirectory() as scratch:
+        write_files(Path(scratch), {})
+        with contextlib.chdir(scratch):
+            _, names, _ = survey(dataset, "auto", labels="data/labels.csv")
+            _, overview = check({"dataset": str(dataset), "classes": names})
+    path = dataset.relative_to(folder) if dataset.is_relative_to(folder) else dataset
+    return {"dataset": str(path), "classes": names}, overview.splitlines()
+
+
+def _append_missing_lines(path: Path, text: str) -> None:
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    missing = [line for line in text.splitlines() if line and line not in old.splitlines()]
+    if missing:
+        joint = "" if not old or old.endswith("\n") else "\n"
+        path.write_text(old + joint + ("\n".join(missing) + "\n" if old else text), encoding="utf-8")
+
+
+def _write_new(path: Path, text: str) -> None:
+    if not os.path.lexists(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _run(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["failed"]
+        raise LeafError(f"{' '.join(command[:2])}: {lines[-1]}")

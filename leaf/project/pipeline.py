@@ -1,0 +1,84 @@
+"""The pipeline of a project whose stages run leaf's installed code: dvc.yaml, code.json and the template's files."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+import leaf
+from leaf.errors import LeafError
+from leaf.store import read_json, read_yaml, write_json
+
+CODE_FILE = "code.json"
+TEMPLATE = Path(__file__).parent / "template"
+PIPELINE = TEMPLATE / "pipeline.yaml"  # not dvc.yaml: DVC runs every file of that name
+CODE_ROOT = Path(leaf.__file__).parents[1]
+_CODE = ("leaf/", "stages/")
+
+
+def round_trip() -> YAML:
+    """Return a YAML reader and writer that keeps comments, order and quotes."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def installed_pipeline() -> Any:
+    """Return dvc.yaml for a project outside leaf's repository.
+
+    DVC cannot track code in site-packages, so each stage depends on its key of code.json instead.
+    """
+    pipeline = round_trip().load(PIPELINE.read_text(encoding="utf-8"))
+    for name, stage in pipeline["stages"].items():
+        for index in reversed(range(len(stage["deps"]))):
+            if stage["deps"][index].startswith(_CODE):
+                del stage["deps"][index]
+        if not stage["deps"]:
+            del stage["deps"]
+        stage["params"].append({CODE_FILE: [name]})
+    return pipeline
+
+
+def code_hashes() -> dict[str, str]:
+    """Return a hash of the installed code of each stage: the files that dvc.yaml of leaf's repository lists for it."""
+    stages = read_yaml(PIPELINE)["stages"]
+    return {name: _hash_code([dep for dep in stage["deps"] if dep.startswith(_CODE)]) for name, stage in stages.items()}
+
+
+def _hash_code(paths: Collection[str]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(CODE_ROOT / path for path in paths):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and file.suffix != ".pyc":
+                digest.update(f"{file.relative_to(CODE_ROOT).as_posix()}\0{file.stat().st_size}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_code_file(folder: Path) -> None:
+    """Write code.json: a hash per stage, and the version of leaf that wrote it."""
+    write_json({**code_hashes(), "leaf": leaf.__version__}, folder / CODE_FILE)
+
+
+def changed_code(folder: Path) -> list[str]:
+    """Return the stages whose installed code differs from code.json. A damaged file differs in every stage."""
+    try:
+        recorded = read_json(folder / CODE_FILE, {})
+    except LeafError:
+        recorded = {}
+    return [name for name, value in code_hashes().items() if recorded.get(name) != value]
+
+
+def with_downstream(stages: Mapping[str, Any], changed: Collection[str]) -> list[str]:
+    """Return `changed` and every stage that depends on their outputs, in pipeline order."""
+    rerun: set[str] = set()
+    outputs: set[str] = set()
+    for name, stage in stages.items():  # dvc.yaml lists producers first
+        if name in changed or outputs & {str(dep) for dep in stage.get("deps", [])}:
+            rerun.add(name)
+            outputs |= {str(out if isinstance(out, str) else next(iter(out))) for out in stage.get("outs", [])}
+    return [name for name in stages if name in rerun]

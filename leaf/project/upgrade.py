@@ -1,0 +1,129 @@
+"""`leaf upgrade`: bring a project's files up to the installed version of leaf."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.comments import CommentedMap
+
+from leaf import __version__, params
+from leaf.errors import LeafError
+from leaf.project.pipeline import (
+    CODE_FILE,
+    TEMPLATE,
+    changed_code,
+    installed_pipeline,
+    round_trip,
+    with_downstream,
+    write_code_file,
+)
+from leaf.store import parse_yaml, read_yaml, replacing
+
+# Keys of params.yaml that an earlier version had under another name, as old: new; groups as GROUP.KEY.
+RENAMED: dict[str, str] = {}
+
+
+def upgrade_project(folder: Path) -> list[str]:
+    """Rewrite code.json and leaf's stages in dvc.yaml, and migrate params.yaml; return the changes as lines.
+
+    Comments, order and values of params.yaml stay, as do other stages, plots and metrics of dvc.yaml. Raises LeafError,
+    with nothing written, if `folder` has no project or a file is damaged.
+    """
+    if not (folder / CODE_FILE).exists():
+        raise LeafError(f"{folder / CODE_FILE}: no such file. `leaf upgrade` works in a project made by `leaf init`.")
+    pipeline, stages = _upgraded_pipeline(folder / params.PIPELINE_FILE)
+    values, lines = _upgraded_params(folder / params.PARAMS_FILE)
+    code = changed_code(folder)
+    lines += [f"{params.PIPELINE_FILE}: {name}: updated" for name in stages]
+    lines += [f"{CODE_FILE}: {name}: its code changed" for name in code]
+    for name, value in ((params.PIPELINE_FILE, pipeline), (params.PARAMS_FILE, values)):
+        _write_yaml(folder / name, value)
+    write_code_file(folder)
+    rerun = with_downstream(pipeline["stages"], {*code, *stages})
+    lines.append(f"leaf {__version__}: `dvc repro` reruns {', '.join(rerun) or 'no stage'}")
+    return lines
+
+
+def _load(path: Path) -> Any:
+    read_yaml(path)  # reports damage in one line
+    value = round_trip().load(path.read_text(encoding="utf-8"))
+    if not isinstance(value, CommentedMap):
+        raise LeafError(f"{path}: not a mapping")
+    return value
+
+
+def _write_yaml(path: Path, value: Any) -> None:
+    text = io.StringIO()
+    round_trip().dump(value, text)
+    if text.getvalue() != path.read_text(encoding="utf-8"):
+        with replacing(path) as partial:
+            partial.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _upgraded_pipeline(path: Path) -> tuple[Any, list[str]]:
+    """Return dvc.yaml with the installed stages, and the names of those that changed."""
+    pipeline, template = _load(path), installed_pipeline()
+    if not isinstance(pipeline.get("stages"), CommentedMap):
+        raise LeafError(f"{path}: stages: missing; valid: a mapping of stages")
+    changed = []
+    for name, stage in template["stages"].items():
+        if pipeline["stages"].get(name) != stage:
+            pipeline["stages"][name] = stage
+            changed.append(name)
+    return pipeline, changed
+
+
+def _upgraded_params(path: Path) -> tuple[Any, list[str]]:
+    """Return params.yaml with the keys of the installed schema, and a line per renamed, removed or added key."""
+    values = _load(path)
+    template = round_trip().load((TEMPLATE / params.PARAMS_FILE).read_text(encoding="utf-8"))
+    lines = [f"{path.name}: {old}: renamed to {new}" for old, new in RENAMED.items() if _rename(values, old, new)]
+    lines += [f"{path.name}: {key}: {change}" for key, change in _match_keys(values, template)]
+    params.validate(_plain(values), str(path))
+    return values, lines
+
+
+def _plain(values: Any) -> Any:
+    """Return the plain values of a round-trip document."""
+    text = io.StringIO()
+    round_trip().dump(values, text)
+    return parse_yaml(text.getvalue(), params.PARAMS_FILE)
+
+
+def _rename(values: CommentedMap, old: str, new: str) -> bool:
+    """Rename a key in place, with its value and comment; False if it is absent."""
+    group, _, key = old.rpartition(".")
+    inner = values.get(group) if group else values
+    if not isinstance(inner, CommentedMap) or key not in inner:
+        return False
+    name = new.rpartition(".")[2]
+    position, comment = list(inner).index(key), inner.ca.items.pop(key, None)
+    inner.insert(position, name, inner.pop(key))
+    if comment:
+        inner.ca.items[name] = comment
+    return True
+
+
+def _match_keys(values: CommentedMap, template: CommentedMap, prefix: str = "") -> list[tuple[str, str]]:
+    """Remove unknown keys from `values` and add missing ones with default and comment, in the template's order."""
+    changes = []
+    for key in [key for key in values if key not in template]:
+        del values[key]
+        changes.append((f"{prefix}{key}", "removed"))
+    position = 0
+    for key, default in template.items():
+        if key not in values:
+            values.insert(position, key, default, comment=_comment(template, key))
+            shown = "a group of keys" if isinstance(default, Mapping) else f"{default}"
+            changes.append((f"{prefix}{key}", f"added ({shown})"))
+        elif isinstance(default, CommentedMap) and isinstance(values[key], CommentedMap):
+            changes += _match_keys(values[key], default, f"{prefix}{key}.")
+        position = list(values).index(key) + 1
+    return changes
+
+
+def _comment(template: CommentedMap, key: str) -> str | None:
+    tokens = template.ca.items.get(key)
+    text = tokens[2].value if tokens and tokens[2] else ""
+    return text.partition("\n")[0].lstrip("# ") or None
