@@ -40,8 +40,13 @@ def upgrade_project(folder: Path) -> list[str]:
     for name, value in ((params.PIPELINE_FILE, pipeline), (params.PARAMS_FILE, values)):
         _write_yaml(folder / name, value)
     write_code_file(folder)
-    rerun = with_downstream(pipeline["stages"], {*code, *stages})
-    lines.append(f"leaf {__version__}: `dvc repro` reruns {', '.join(rerun) or 'no stage'}")
+    changed = {*code, *stages}
+    rerun = with_downstream(pipeline["stages"], changed)
+    after = [name for name in rerun if name not in changed]
+    lines.append(
+        f"leaf {__version__}: `dvc repro` reruns {', '.join(name for name in rerun if name in changed) or 'no stage'}"
+        + (f", and {', '.join(after)} if their inputs change" if after else "")
+    )
     return lines
 
 

@@ -16,7 +16,7 @@ def describe_version() -> str:
         commit = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
     if not commit:
         try:
-            commit = str(import_module("leaf._version").__commit_id__ or "")
+            commit = str(import_module("leaf._version").__commit_id__ or "unknown").removeprefix("g")
         except (ImportError, AttributeError):
             commit = "unknown"
     return f"leaf {leaf.__version__} ({commit})"
