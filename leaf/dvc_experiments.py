@@ -9,7 +9,7 @@ from typing import Any
 from leaf import params
 from leaf.check import check
 from leaf.errors import LeafError
-from leaf.experiments import dvc_settings, experiment, parse_settings, read_experiments
+from leaf.experiments import dvc_settings, parse_settings, read_experiments, row_settings
 from leaf.store import replacing
 
 
@@ -20,7 +20,13 @@ def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool =
     own (`--temp`). Returns the first exit status of dvc that is not 0, after which no further row is run.
     """
     over = parse_settings(settings)
-    return run_rows({name: {**experiment(name).set, **over} for name in names}, force, temp)
+    rows = {}
+    for name in names:
+        row, resets = row_settings(name)
+        rows[name] = {**row, **over}
+        for line in resets:
+            print(line, file=sys.stderr)
+    return run_rows(rows, force, temp)
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:

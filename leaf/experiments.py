@@ -3,8 +3,10 @@
 One source for `leaf run`, the table in the documentation, the runner and the tests.
 """
 
+import contextlib
 import re
 import shlex
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,50 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
     if name not in rows:
         raise LeafError(f"{path or EXPERIMENTS_FILE}: {name}: no such experiment; valid: {', '.join(rows)}")
     return rows[name]
+
+
+# A row keeps the working values of these keys; it takes every other key from the committed params.yaml.
+DATA_KEYS = ("dataset", "labels", "masks", "group_by", "classes", "ignore", "links", "unreadable", "drawn")
+
+
+def committed_params(root: str | Path = ".") -> dict[str, Any]:
+    """Return the params.yaml of the last commit in `root`, or the working file if git does not have a valid one."""
+    done = subprocess.run(
+        ["git", "show", f"HEAD:./{params.PARAMS_FILE}"], cwd=root, check=False, capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        with contextlib.suppress(LeafError):
+            values = parse_yaml(done.stdout, f"HEAD:{params.PARAMS_FILE}")
+            return params.validate(values, f"HEAD:{params.PARAMS_FILE}").model_dump(mode="json")
+    return read_yaml(Path(root, params.PARAMS_FILE)) or {}
+
+
+def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that turn the working params.yaml into the row `name`, and a line for each key they reset.
+
+    A row is the committed params.yaml, the working values of `DATA_KEYS`, and the row's own settings. So a row means
+    the same after any other experiment. Two working values are kept as well: an `image_size` that no row sets, and a
+    weights file for the row's backbone, in place of `weights: imagenet`.
+    """
+    chosen = dict(experiment(name).set)
+    working, committed = params.flatten(read_yaml(params.PARAMS_FILE) or {}), params.flatten(committed_params())
+    own_weights = working.get("weights") not in ("random", "imagenet", None)
+    if own_weights and chosen.get("weights") == "imagenet" and working.get("backbone") == chosen["backbone"]:
+        chosen |= {key: working[key] for key in ("weights", "weights_sha256") if key in working}
+    kept = set(DATA_KEYS)
+    if working.get("image_size") not in {row.set.get("image_size") for row in read_experiments().values()}:
+        kept.add("image_size")
+    reset = {
+        key: committed[key]
+        for key, value in working.items()
+        if key in committed and committed[key] != value and key not in chosen and key.partition(".")[0] not in kept
+    }
+    lines = [
+        f"{name}: {key}: {_hydra(value)}, as committed; params.yaml has {_hydra(working[key])}. "
+        f"To keep that, commit params.yaml or add -S {key}={_hydra(working[key])}"
+        for key, value in reset.items()
+    ]
+    return {**reset, **chosen}, lines
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leaf import params
 from leaf.errors import LeafError
-from leaf.experiments import EXPERIMENTS_FILE, experiment, with_settings
+from leaf.experiments import EXPERIMENTS_FILE, committed_params, experiment, with_settings
 from leaf.store import read_yaml, replacing, sha256
 
 if TYPE_CHECKING:
@@ -20,21 +20,24 @@ PROJECT = Path(__file__).parent / "project" / "template"
 
 
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
-    """Run the pipeline's stages on photographs, in a folder of its own, without DVC.
+    """Run the stages of the pipeline on a data set, in a folder of its own, without DVC.
+
+    The parameters are those of the committed params.yaml, the row and `settings`. Nothing is inherited from earlier
+    experiments: neither uncommitted parameters nor overrides, pins, labels or masks.
 
     Args:
-        dataset: a folder with a sub-folder per class, or an .npz file.
+        dataset: a folder with a subfolder per class, or an .npz file.
         recipe: a row of experiments.yaml.
-        folder: where the tables, the model and the report are afterwards, under the names that they have in the
-            project; those of an earlier fit are replaced.
-        settings: keys of params.yaml, laid over the row's; `**{"learning_rate.base": 1e-5}` for one of a group. A file
-            of weights needs no weights_sha256.
+        folder: receives the tables, the model and the report under the names that they have in the project. A second
+            fit replaces them and keeps overrides and pins.
+        settings: keys of params.yaml that override the row, `**{"learning_rate.base": 1e-5}` for a nested key. A
+            weights file needs no weights_sha256.
 
     Returns:
         The model, as `leaf.load` gives it.
 
     Raises:
-        LeafError: where the project or a stage refuses, with its line.
+        LeafError: if the parameters are invalid or a stage fails.
 
     Example:
         >>> import leaf
@@ -47,7 +50,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
             chosen[key] = str(Path(chosen[key]).resolve())
             if key == "weights":
                 chosen.setdefault("weights_sha256", sha256(chosen[key]))
-    values = with_settings(read_yaml(PROJECT / params.PARAMS_FILE), chosen, "fit")
+    values = with_settings(committed_params(PROJECT), chosen, "fit")
     new_project(folder, values)
     stages = read_yaml(PROJECT / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
@@ -58,9 +61,10 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
 
 
 def new_project(folder: str | Path, values: params.Params) -> None:
-    """Make `folder` what the stages run in: the project's dvc.yaml and small tables, and `values` as params.yaml.
+    """Create what the stages need in `folder`: dvc.yaml, `values` as params.yaml, and empty tables of decisions.
 
-    Raises LeafError where it holds something else.
+    The project's overrides, pins, labels, masks and references are not copied. Raises LeafError if `folder` contains
+    other files.
     """
     import yaml
 
@@ -71,9 +75,11 @@ def new_project(folder: str | Path, values: params.Params) -> None:
         raise LeafError(f"{folder}: is the project itself; valid: a folder of its own")
     for name in ("data/references", "data/masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
-        shutil.copy(PROJECT / name, folder / name)
     shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
+    for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
+        if not (folder / name).exists():  # the header alone: the rows belong to the project's own images
+            header = (PROJECT / name).read_text(encoding="utf-8").splitlines()[0]
+            (folder / name).write_text(header + "\n", encoding="utf-8")
     with replacing(folder / params.PARAMS_FILE) as partial:
         partial.write_text(yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
@@ -86,5 +92,5 @@ def run_stages(folder: str | Path, names: Iterable[str]) -> None:
         done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
         print(done.stdout, end="", flush=True)
         if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise LeafError(f"{name}: {said[-1].removeprefix('error: ')}")
+            message = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise LeafError(f"{name}: {message[-1].removeprefix('error: ')}")

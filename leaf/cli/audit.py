@@ -8,7 +8,7 @@ import typer
 
 from leaf import params, store
 from leaf.audit.questions import METRICS, PAGE, _finished, _without, audit
-from leaf.experiments import experiment, parse_settings
+from leaf.experiments import parse_settings, row_settings
 from leaf.report.audit import audit_summary
 
 app = typer.Typer()
@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Ask what else the model could be reading: border, file, camera, background; another site, crop, or new kind."""
     name = f"audit-{row or 'default'}"
-    chosen = {**(experiment(row).set if row else {}), **parse_settings(settings or [])}
+    chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:
         root = Path(folder) if row or settings else Path()
         if row or settings:

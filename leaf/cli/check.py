@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from leaf.check import check
-from leaf.experiments import experiment, parse_settings
+from leaf.experiments import parse_settings, row_settings
 
 app = typer.Typer()
 
@@ -16,4 +16,4 @@ def command(
     settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
 ) -> None:
     """Look before any stage runs: parameters, data set, classes × splits, what is left out, risks, weights, time."""
-    typer.echo(check({**(experiment(row).set if row else {}), **parse_settings(settings or [])}, row or "-S")[1])
+    typer.echo(check({**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}, row or "-S")[1])

@@ -11,7 +11,7 @@ from leaf import params
 from leaf.dvc_experiments import run_rows
 from leaf.errors import LeafError
 from leaf.evaluate.statistics import mean_interval, proportion_interval
-from leaf.experiments import experiment, parse_settings, with_settings
+from leaf.experiments import parse_settings, row_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
@@ -90,7 +90,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
 def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
     """What `row` and `settings` lay over params.yaml, with `folds` (5 where nothing says otherwise); and the whole."""
     values = params.load().model_dump()
-    chosen = {**(experiment(row).set if row else {}), **parse_settings(settings)}
+    chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings)}
     chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS
     return chosen, with_settings(values, {**chosen, "fold": 0})
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from leaf import params
 from leaf.errors import LeafError
-from leaf.experiments import dvc_settings, parse_settings, read_experiments, with_settings
+from leaf.experiments import dvc_settings, parse_settings, read_experiments, row_settings, with_settings
 from leaf.store import read_json, read_yaml, write_json
 
 MOST = 1000  # experiments in one job
@@ -55,7 +55,7 @@ def plan(
         for row in rows or known:
             if row not in known:
                 raise LeafError(f"experiments.yaml: {row}: no such experiment; valid: {', '.join(known)}")
-            table[row] = known[row].set
+            table[row] = row_settings(row)[0]
     values = read_yaml(params.PARAMS_FILE) or {}
     planned = []
     for row, chosen in (table or {"": {}}).items():
