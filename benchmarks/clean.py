@@ -24,7 +24,7 @@ from PIL import Image
 
 from leaf.clean.clean import Cleaned, Settings, clean
 from leaf.clean.decisions import COLUMNS
-from leaf.ingest.source import pixels_hashed
+from leaf.ingest.source import pixel_hash
 from leaf.params import Params
 from leaf.synthesize import draw_dataset, scaled
 
@@ -52,7 +52,7 @@ def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int,
 def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
     """The stage, hashes included."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-    index["hash"] = [pixels_hashed(image.data) for image in images]
+    index["hash"] = [pixel_hash(image.data) for image in images]
     return clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=same_photo)))
 
 

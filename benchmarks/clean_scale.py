@@ -18,7 +18,7 @@ from measure import arguments, detail, peak_memory, report, row
 from leaf.clean import near_duplicates as distances
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS
-from leaf.ingest.source import pixels_hashed
+from leaf.ingest.source import pixel_hash
 from leaf.params import Params
 from leaf.store import new_array, read_array
 from leaf.synthesize import draw_leaf
@@ -83,7 +83,7 @@ def main() -> None:
 
             def run(images: np.ndarray = images) -> None:
                 index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-                index["hash"] = [pixels_hashed(image.data) for image in images]
+                index["hash"] = [pixel_hash(image.data) for image in images]
                 clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=False)))
 
             memory[count] = peak_memory(run)

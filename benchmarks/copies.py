@@ -26,7 +26,7 @@ from runs import keep_table
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS
 from leaf.ingest.ingest import ingest
-from leaf.ingest.source import pixels_hashed
+from leaf.ingest.source import pixel_hash
 from leaf.params import Params
 
 SIDE = 96
@@ -87,7 +87,7 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 def ours(images: np.ndarray) -> list[set[int]]:
     """The groups of `clean` with its default settings."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-    index["hash"] = [pixels_hashed(image.data) for image in images]
+    index["hash"] = [pixel_hash(image.data) for image in images]
     decisions = clean(images, index, [], NO_RULINGS, Settings.from_params(Params())).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
 

@@ -18,8 +18,8 @@ from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.errors import LeafError
 from leaf.experiments import told_what_to_paste, with_settings
 from leaf.ingest.files import HEAD, kind, what_it_is
-from leaf.ingest.folder import mask_files
 from leaf.ingest.ingest import refuse_folders_keys, survey
+from leaf.ingest.masks import mask_files
 from leaf.ingest.source import Source
 from leaf.models import backbones
 from leaf.params import Params

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from leaf.errors import LeafError, one_line_errors
 from leaf.experiments import told_what_to_paste
 from leaf.ingest import Ingested, ingest
-from leaf.ingest.folder import read_masks
+from leaf.ingest.masks import read_masks
 from leaf.params import read_params
 from leaf.store import cache_folder, write_array, write_json, write_table
 

@@ -86,6 +86,7 @@ def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any
         whole = "progressive" in image.info  # a JPEG whose coefficients are all kept
         large(width * height if whole else image.width * image.height >> 2 * getattr(image, "_reduce", 0))
         deep = _of_more_bits(image, data)
+        deep.load()  # JPEG 2000 has its reduced size only after decoding
         turn = None if kind == "TIFF" else _turn(image)  # its decoders turn a TIFF themselves
         pixels = _square(_turned(deep, turn), size, fit)
         return Picture(pixels, *((height, width) if turn in _SIDEWAYS else (width, height)), frames)

@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 
 from leaf.ingest.decode import Picture
-from leaf.ingest.source import hashed, pixels_hashed
+from leaf.ingest.source import content_hash, pixel_hash
 from leaf.store import read_array, read_json, read_table, replacing, write_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class DecodeCache:
             return None
         row, digest, _, width, height = self._rows[file_hash]
         pixels = np.array(self._images[row])
-        if pixels_hashed(pixels.data) == digest:
+        if pixel_hash(pixels.data) == digest:
             return Picture(pixels, width, height, frames=False)  # the flags of `described` tell
         del self._rows[file_hash]
         return None
@@ -88,4 +88,4 @@ class DecodeCache:
 def _key(settings: Mapping[str, Any]) -> str:
     """What pixels and flags depend on: the settings, our code, and the libraries that decode."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return hashed(json.dumps([settings, cv2.__version__, PIL.__version__], sort_keys=True).encode() + code)
+    return content_hash(json.dumps([settings, cv2.__version__, PIL.__version__], sort_keys=True).encode() + code)

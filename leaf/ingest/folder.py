@@ -13,7 +13,7 @@ from leaf.ingest.files import Links, list_folder
 from leaf.ingest.label_tables import KEPT
 from leaf.ingest.layout import lay_out
 from leaf.ingest.sandbox import read_file, read_image
-from leaf.ingest.source import Block, Rows, cores, hashed, in_order
+from leaf.ingest.source import Block, Rows, content_hash, cores, in_order
 
 BLOCK = 64  # images handed on at a time
 
@@ -80,7 +80,7 @@ class FolderSource:
         for file in files:
             try:
                 data = read_file(self.root / file)
-                digest = hashed(data)
+                digest = content_hash(data)
                 pictures.append((self.earlier.picture(digest) or read_image(data, size, fit), digest))
             except UnreadableError as why:
                 pictures.append((str(why), ""))
@@ -98,38 +98,6 @@ def _block(ready: Sequence[tuple[int, Picture, str]], dtype: type) -> Block:
     sizes = np.array([(picture.width, picture.height) for picture in pictures])
     frames = [picture.frames for picture in pictures]
     return Block(np.array(places), images.astype(dtype, copy=False), list(hashes), sizes, frames)
-
-
-def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
-    """The mask of each image in `folder`, by the image's path with any ending; None where there is none.
-
-    Raises LeafError where the folder is missing, or holds files of which none is a mask of these images.
-    """
-    if not folder.is_dir():
-        raise LeafError(f"masks: {folder}: no such folder; valid: a folder of masks, empty where there are none")
-    there = {path.relative_to(folder).with_suffix(""): path for path in folder.rglob("[!.]*") if path.is_file()}
-    found = [there.get(Path(source).with_suffix("")) for source in sources]
-    if there and not any(found):
-        raise LeafError(
-            f"masks: {folder}: no mask of any image; valid: files named as the photographs, such as "
-            f"{Path(sources[0]).with_suffix('.png')}"
-        )
-    return found
-
-
-def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop") -> np.ndarray:
-    """Where the leaf is in each image, bool (N, size, size), made squares as the images are; all false where nothing
-    is known, and (0, size, size) where `folder` is empty. Raises LeafError as `mask_files`, and for a broken mask.
-    """
-    files = mask_files(folder, sources)
-    found = np.zeros((len(files) if any(files) else 0, size, size), bool)
-    for place, path in enumerate(files):
-        if path:
-            try:
-                found[place] = read_image(read_file(path), size, fit).pixels[..., 0] > 127
-            except UnreadableError as why:
-                raise LeafError(f"masks: {path}: {why}; valid: an image, white on the leaf") from None
-    return found
 
 
 REFERENCES = Path("data/references")

@@ -23,7 +23,7 @@ import numpy as np
 from leaf.errors import LeafError
 from leaf.ingest.decode import PIXELS, Fit, to_square
 from leaf.ingest.pickles import unpickle_strings
-from leaf.ingest.source import Block, FractionalError, Rows, hashed
+from leaf.ingest.source import Block, FractionalError, Rows, content_hash
 
 BLOCK_BYTES = 8 * 2**20  # of an .npz read at a time
 MEMBER_BYTES = 256 * 2**30  # a longer array is refused: 2.4 million images of the course's size
@@ -111,7 +111,7 @@ class NpzSource:
                 chosen = wanted[start : start + len(pixels)]
                 if chosen.any():
                     pixels = pixels[chosen]
-                    hashes = [hashed(image.data) for image in np.ascontiguousarray(pixels)]
+                    hashes = [content_hash(image.data) for image in np.ascontiguousarray(pixels)]
                     sizes = np.tile(self._data.shape[2:0:-1], (len(pixels), 1))
                     rows = start + np.flatnonzero(chosen)
                     yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))

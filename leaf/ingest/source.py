@@ -1,4 +1,4 @@
-"""What an .npz file and a folder have in common for ingest."""
+"""The interface that .npz files and folders share, and work in threads ahead of the consumer."""
 
 import os
 from collections import deque
@@ -15,24 +15,31 @@ from leaf.ingest.decode import Fit
 
 
 class FractionalError(Exception):
-    """A value that uint8 cannot hold came up: the images have to be read again, as float32."""
+    """A value does not fit uint8; read the images again as float32."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each image before it is decoded, in the data set's order."""
+    """What is known of each image before it is decoded, in the order of the data set."""
 
     source: list[str]
-    name: Sequence[str | int]  # of the class, as the data set says it; whole numbers are labels
+    name: Sequence[str | int]  # class name; an int is a label
     group: list[str]
     split: list[str]
-    more: dict[str, list[str]] = field(default_factory=dict)  # further columns
+    more: dict[str, list[str]] = field(default_factory=dict)  # additional columns
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some images, (n, S, S, 3), the places of their rows, and of each as the data set holds it a hash, the size in
-    pixels, (n, 2) width and height, and whether it is the first of several frames."""
+    """A batch of n images.
+
+    Attributes:
+        places: rows of the images, int (n,).
+        images: uint8 or float32 (n, S, S, 3).
+        hashes: hash of each image as the data set stores it.
+        sizes: width and height as stored, int (n, 2).
+        frames: whether the file holds several frames, of which this is the first.
+    """
 
     places: np.ndarray
     images: np.ndarray
@@ -42,7 +49,10 @@ class Block:
 
 
 class Source(Protocol):
-    """A data set that can be streamed; `left_out` is not in it, `unreadable` fills while it is: name → why."""
+    """A data set that is read as a stream.
+
+    `left_out` maps files that are excluded before decoding to the reason; `unreadable` is filled while decoding.
+    """
 
     rows: Rows
     left_out: dict[str, str]
@@ -50,49 +60,52 @@ class Source(Protocol):
     notes: list[str]
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Give the images of the rows `places` in order, squares by `fit`: uint8 where `as_uint8`, else float32.
+        """Yield the images of the rows `places` in order, as uint8 if `as_uint8`, else float32.
 
-        Raises FractionalError where uint8 would lose something.
+        Raises FractionalError if uint8 would lose a fraction.
         """
         ...
 
 
-def hashed(data: bytes | memoryview) -> str:
-    """What an image is known by, whatever is made of it here: 128 bits of BLAKE2b of its file, in hex."""
+def content_hash(data: bytes | memoryview) -> str:
+    """Return 128 bits of BLAKE2b in hex: the identity of an image file, or of an array in an .npz file."""
     return blake2b(data, digest_size=16).hexdigest()
 
 
-def pixels_hashed(data: memoryview) -> str:
-    """What equal pixels have in common: 128 bits of XXH3, in hex. Unequal ones can be made to share it."""
+def pixel_hash(data: memoryview) -> str:
+    """Return 128 bits of XXH3 in hex. It is not cryptographic: an attacker can construct collisions."""
     return xxh3_128_hexdigest(data)
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 128  # files being worked on, or done and waiting
-_PART = 16  # files that a thread takes at once: turns cost as much as decoding a small one
+AHEAD = 128  # items in progress, or done and not yet consumed
+_CHUNK = 16  # items per task: handing over a task costs as much as decoding a small file
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], threads: int
 ) -> Iterator[tuple[int, Result]]:
-    """Places of `items` and their results, in order; `work`, in threads, gives those of a few; `AHEAD` are held."""
-    parts = [items[start : start + _PART] for start in range(0, len(items), _PART)]
-    ahead = AHEAD // _PART
+    """Yield (position, result) for all items in order; `work` maps a chunk of items in a thread.
+
+    At most `AHEAD` results wait to be consumed.
+    """
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    ahead = AHEAD // _CHUNK
     with ThreadPoolExecutor(threads, "ahead") as pool:
         waiting: deque[Future[Sequence[Result]]] = deque()
         try:
-            for number in range(len(parts) + ahead):
-                if number < len(parts):
-                    waiting.append(pool.submit(work, parts[number]))
-                if number >= ahead:
-                    yield from enumerate(waiting.popleft().result(), (number - ahead) * _PART)
+            for number in range(len(chunks) + ahead):
+                if number < len(chunks):
+                    waiting.append(pool.submit(work, chunks[number]))
+                if number >= ahead and waiting:
+                    yield from enumerate(waiting.popleft().result(), (number - ahead) * _CHUNK)
         finally:
             for future in waiting:
                 future.cancel()

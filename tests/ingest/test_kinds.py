@@ -146,3 +146,17 @@ def test_thousands_of_odd_exif_cost_no_photograph():
         turns = decode(with_exif(pixels, bytes(odd)), 16).pixels
         assert turns.shape == (16, 16, 3)
     assert len(expected) == 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "HEIF"])
+@pytest.mark.parametrize("times", [4, 20])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_large_file_of_any_format_equals_its_png(kind, times, fit):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif")
+    image = quarters(24 * times, 16 * times)
+    found = read_image(saved(image, kind), 16, fit)
+    expected = read_image(saved(image, "PNG"), 16, fit).pixels.astype(int)
+    assert (found.width, found.height) == (24 * times, 16 * times)
+    inside = np.ix_([4, 11], [3, 12])  # away from the edges, where lossy formats ring
+    assert np.abs(found.pixels.astype(int) - expected)[inside].max() < 40

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageStat
 
-from leaf.ingest.ingest import flags
+from leaf.ingest.quality import quality_flags as flags
 from leaf.synthesize import draw_leaf
 
 

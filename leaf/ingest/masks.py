@@ -1,0 +1,62 @@
+"""Leaf masks: image files that are white, or nonzero, on the leaf."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.ingest.decode import Fit, UnreadableError
+from leaf.ingest.sandbox import read_file, read_image
+
+_MOST_INDICES = 15  # a mask whose highest value is at most this holds class indices, not gray levels
+
+
+def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
+    """Return the mask in `folder` of each image: the same path with any suffix, None where there is none.
+
+    Raises LeafError if the folder is missing, or if it has files and none of them matches an image.
+    """
+    if not folder.is_dir():
+        raise LeafError(f"masks: {folder}: no such folder. Use a folder of masks; an empty one means no masks.")
+    by_stem = {path.relative_to(folder).with_suffix(""): path for path in folder.rglob("[!.]*") if path.is_file()}
+    found = [by_stem.get(Path(source).with_suffix("")) for source in sources]
+    if by_stem and not any(found):
+        raise LeafError(
+            f"masks: {folder}: no file matches an image. Name masks like the images, for example "
+            f"{Path(sources[0]).with_suffix('.png')}."
+        )
+    return found
+
+
+def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
+    """Read one mask as bool (size, size), made square as its image is.
+
+    Gray levels are cut at half of the highest value; values up to 15 are class indices, and all but 0 are leaf.
+    Raises LeafError if the file cannot be read.
+    """
+    try:
+        values = read_image(read_file(path), size, fit).pixels.max(axis=2)
+    except UnreadableError as error:
+        raise LeafError(f"masks: {path}: {error}. Use an image that is white on the leaf.") from None
+    highest = int(values.max())
+    return values > (0 if highest <= _MOST_INDICES else highest / 2)
+
+
+def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop") -> np.ndarray:
+    """Read the masks of all images, bool (N, size, size); all false for an image without one.
+
+    Returns (0, size, size) if `folder` is empty. Raises LeafError as `mask_files` and `read_mask` do.
+    """
+    files = mask_files(folder, sources)
+    masks = np.zeros((len(files) if any(files) else 0, size, size), bool)
+    for place, path in enumerate(files):
+        if path:
+            masks[place] = read_mask(path, size, fit)
+    return masks
+
+
+def without_leaf(folder: Path, sources: Sequence[str], masks: np.ndarray) -> list[str]:
+    """Return the mask files that mark no pixel of the ingested square as leaf."""
+    files = mask_files(folder, sources) if len(masks) else []
+    return [str(path) for path, mask in zip(files, masks, strict=True) if path and not mask.any()]
