@@ -1,4 +1,4 @@
-"""One network, many requests: images are predicted in small batches, in order, before any heat map."""
+"""Predict the images of concurrent requests in small batches."""
 
 import asyncio
 import itertools
@@ -12,41 +12,43 @@ Item = TypeVar("Item")
 Prediction = TypeVar("Prediction")
 Result = TypeVar("Result")
 
-MAX_BATCH = 4  # images in one pass of the network, a power of two
-_PREDICT, _WHEN_IDLE, _STOP = 0, 1, 2  # priorities: a prediction before anything else
+MAX_BATCH = 4  # images, a power of two
+_PREDICT, _WHEN_IDLE, _STOP = 0, 1, 2  # priorities
 
 
 class QueueFullError(Exception):
-    """More work is waiting than this machine does in a reasonable time."""
+    """The queue has no room for another request."""
 
 
 class Batcher(Generic[Item, Prediction]):
-    """Run a network in a thread of its own, so that the server itself never waits.
+    """Run a model in its own thread.
 
-    Images are queued one by one, whoever sent them: an image that comes after a hundred of somebody else, who sends
-    the next when the last is answered, waits only for those in the queue now. The network is never idle to gather a
-    batch: it takes what is in the queue at that moment, at most `MAX_BATCH`.
+    Images are queued one by one, so a single image never waits for another client's whole upload. A batch is whatever
+    is queued when the model is free, at most `MAX_BATCH` images; the model never waits to fill a batch.
+
+    Args:
+        predict: maps a sequence of items to as many predictions.
+        max_queue: number of waiting requests above which `QueueFullError` is raised.
     """
 
     def __init__(self, predict: Callable[[Sequence[Item]], Sequence[Prediction]], max_queue: int = 64) -> None:
-        """Predict images with `predict`; let at most `max_queue` pieces of work wait."""
         self._predict = predict
         self._max_queue = max_queue
         self._order = itertools.count()
         self._queue: queue.PriorityQueue[tuple[int, int, Any, Future[Any]]] = queue.PriorityQueue()
-        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     async def predict(self, item: Item) -> Prediction:
-        """Wait for the prediction of `item`. Raises QueueFullError, and what the network's `predict` raises."""
+        """Return the prediction for `item`. Raises QueueFullError, and any error of the model."""
         return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
 
     async def run_when_idle(self, work: Callable[[], Result]) -> Result:
-        """Run `work()` in the network's thread once no image waits. Raises QueueFullError, and what `work` raises."""
+        """Run `work()` in the model's thread when no image is waiting. Raises QueueFullError, and any error of it."""
         return await asyncio.wrap_future(self._enqueue(_WHEN_IDLE, work))
 
     def stop(self) -> None:
-        """Finish what is in the queue, then end the thread."""
+        """Finish all queued work, then end the thread."""
         self._queue.put((_STOP, next(self._order), None, Future()))
         self._thread.join()
 
@@ -68,7 +70,6 @@ class Batcher(Generic[Item, Prediction]):
                 self._finish([entry], lambda works: [work() for work in works])
 
     def _fill_batch(self, entry: tuple) -> list[tuple]:
-        """Give `entry` with the images that are queued behind it now."""
         batch = [entry]
         while len(batch) < MAX_BATCH:
             try:
@@ -88,7 +89,7 @@ class Batcher(Generic[Item, Prediction]):
             return
         try:
             results = work([item for item, _ in active])
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             for _, future in active:
                 future.set_exception(error)
             return
