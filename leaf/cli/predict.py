@@ -12,25 +12,25 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: `leaf predict leaf.jpg`   `leaf predict photographs --csv > out.csv`   "
+    epilog="Examples: `leaf predict leaf.jpg`   `leaf predict images/ --csv > out.csv`   "
     "`leaf predict 'field/**/*.jpg' --heatmap maps`   `find . -name '*.png' | leaf predict - --json`"
 )
 def command(
     paths: Annotated[
         list[str], typer.Argument(help="images, folders, patterns, or - for a list on standard input", metavar="PATH…")
     ],
-    model: Annotated[str, typer.Option(help="an .onnx file, or a .keras file")] = MODEL,
+    model: Annotated[str, typer.Option(help=".onnx or .keras file")] = MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON array")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="a CSV table")] = False,
-    views: Annotated[int | None, typer.Option(help="views of an image averaged, 1 to 16  [as evaluated]")] = None,
-    heatmap: Annotated[Path | None, typer.Option(help="folder for pictures of where the network looked")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar, no remarks")] = False,
+    views: Annotated[int | None, typer.Option(help="number of views to average, 1 to 16  [as evaluated]")] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="folder for Grad-CAM heat maps")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar and no notes")] = False,
 ) -> None:
-    """Predict photographs: label, probability (of the second of two classes), and whether the model knows their kind.
+    """Predict images: label, probability of the second of two classes, and whether the image is in-distribution.
 
-    Exit status 1 where an image could not be read: it is named at the end and the rest is done.
+    Exit status 1: some images could not be read; they are listed at the end.
     """
     if as_json and as_csv:
-        raise typer.BadParameter("--json and --csv exclude each other")
+        raise typer.BadParameter("--json and --csv are mutually exclusive")
     form = "json" if as_json else "csv" if as_csv else "text"
     raise typer.Exit(predict(paths, model, form, views, heatmap, quiet))

@@ -7,7 +7,7 @@ import typer
 
 from leaf.review.app import create_app
 from leaf.review.session import load_review
-from leaf.serve.server import LOOPBACK, listen, open_port
+from leaf.serve.server import LOOPBACK, open_port, run
 
 app = typer.Typer()
 
@@ -22,4 +22,4 @@ def command(
     review = load_review(revisions or ["workspace"])
     token = secrets.token_urlsafe(16)
     host = "127.0.0.1"
-    listen(create_app(review, token, LOOPBACK), open_port(host, port), host, f"/{token}/", quiet)
+    run(create_app(review, token, LOOPBACK), open_port(host, port), host, f"/{token}/", quiet)

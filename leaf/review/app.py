@@ -3,7 +3,7 @@
 import csv
 import io
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from leaf.clean.same_photo import align, laid_over
 from leaf.errors import LeafError
 from leaf.review.queue import QUESTIONS, HeldOut, answers
 from leaf.review.rulings import FILES, OVERRIDES, REVIEWED, File, Row, change, read_rows, resolved, summary
-from leaf.serve.server import SecurityMiddleware
+from leaf.serve.security import add_security
 
 PAGES = Path(__file__).with_name("page")
 NEIGHBOURS = 6
@@ -146,10 +146,10 @@ def rule(review: Review, said: Ruling) -> Changed:
     return Changed(file=file, added=added, replaced=change(review.folder / file, FILES[file], review.index, added))
 
 
-def create_app(review: Review, token: str, hosts: frozenset[str] = frozenset()) -> FastAPI:
+def create_app(review: Review, token: str, hosts: Collection[str] = ("*",)) -> FastAPI:
     """Make the web application; all its addresses begin with `token`. `hosts` are names that it may be called by."""
     app = FastAPI(title="leaf review", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(SecurityMiddleware, hosts=hosts)
+    add_security(app, hosts)
 
     @app.exception_handler(LeafError)
     async def refused(_: Request, error: LeafError) -> Response:

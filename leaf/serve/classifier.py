@@ -1,4 +1,4 @@
-"""A trained model with all that belongs to it, ready to predict photographs."""
+"""Load a trained model with its run files and predict images."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -29,13 +29,12 @@ class Prediction:
     """The prediction of one image.
 
     Attributes:
-        image: the image as it was given: a path, or its number for an array.
-        label: the predicted class.
-        probability: 0 to 1, of the second of two classes (`unhealthy`), whatever the label; of more, of the label.
-        threshold: the probability from which the second class is predicted; None for more than two classes, of which
-            the likeliest is predicted.
-        known: False where the image is out-of-distribution, unlike the training images: check the label.
-        probabilities: of each class, by its name; they add up to 1.
+        image: path as given, or the position of an array.
+        label: predicted class.
+        probability: with two classes, the probability of the second one (`unhealthy`); otherwise that of `label`.
+        threshold: minimum probability for predicting the second of two classes; None for more classes (argmax).
+        known: False if the image is out-of-distribution, so the label needs checking.
+        probabilities: class name to probability; they sum to 1.
     """
 
     image: str
@@ -49,22 +48,22 @@ class Prediction:
 MODEL = "models/model.onnx"
 _RUN = ("model_sha256", "classes", "fit", "backbone")
 _DECISION = ("threshold", "temperature", "views", "test_accuracy", "onnx_sha256", "without_onnx")
-BATCH_SIZE = 64  # images at once, a power of two
+BATCH_SIZE = 64  # images
 
 
 class Classifier:
     """A trained model with its classes, threshold, temperature and out-of-distribution detector.
 
     Attributes:
-        network: images, float32 (N, S, S, 3) in 0..255, to probabilities (N, C), features and maps.
-        classes: the names of its C classes.
+        network: maps images, float32 (N, S, S, 3) in 0..255, to probabilities (N, C), features and maps.
+        classes: names of the C classes.
         image_size: S, in pixels.
-        threshold: the probability of the second of two classes from which it is predicted.
-        views: test-time augmentation: how many views of an image are averaged unless the caller says otherwise.
-        sha256: of the `.keras` file, in hex.
-        ood_detector: tells which images are unlike the training images.
-        fit: how a photograph becomes a square, as the training images did (key `fit`).
-        backbone, test_accuracy: which network this is, and how good it was found to be; None without a test split.
+        threshold: minimum probability for predicting the second of two classes.
+        views: default number of views averaged by test-time augmentation.
+        sha256: hash of the `.keras` file, in hex.
+        ood_detector: out-of-distribution detector.
+        fit: how images are made square (key `fit` of params.yaml).
+        backbone, test_accuracy: backbone name, and test accuracy or None.
     """
 
     def __init__(self, network: Network, beside: "ModelFiles") -> None:
@@ -80,18 +79,18 @@ class Classifier:
         self.ood_detector = ood.read(beside.ood, beside.sha256)
 
     def predict(self, images: ImagesLike, views: int | None = None) -> list[Prediction]:
-        """Predict images, in their order.
+        """Predict images, in order.
 
         Args:
-            images: one or many, mixed as you like: paths, PIL images, arrays (H, W, 3) of uint8 or of float in 0..255;
-                or one array (N, H, W, 3). Each is made a square of the network's size as the training images were.
-            views: test-time augmentation: views (mirrored, turned, cropped) of each image that are averaged, 1 to 16.
+            images: one or many paths, PIL images or arrays (H, W, 3), uint8 or float in 0..255; or an array
+                (N, H, W, 3). Images are resized like the training images.
+            views: number of views averaged by test-time augmentation, 1 to 16.
 
         Returns:
-            One `Prediction` an image.
+            One `Prediction` per image.
 
         Raises:
-            LeafError: for an image that cannot be read, naming it.
+            LeafError: An image cannot be read.
 
         Example:
             >>> import leaf
@@ -116,13 +115,13 @@ class Classifier:
         views: int | None = None,
         pixels_known: np.ndarray | None = None,
     ) -> list[Prediction]:
-        """Predict images that are prepared already, (N, S, S, 3) with N at most `BATCH_SIZE`; see `predict`.
+        """Predict at most `BATCH_SIZE` resized images (N, S, S, 3); see `predict`.
 
-        `pixels_known` is what `ood_detector.pixels_in_distribution` gave for them, where another thread has called it.
+        `pixels_known` is the precomputed result of `ood_detector.pixels_in_distribution`.
         """
         views = self.views if views is None else views
         if not 1 <= views <= MAX_VIEWS:
-            raise LeafError(f"views: {views}; valid: a whole number from 1 to {MAX_VIEWS}")
+            raise LeafError(f"views: {views} is not valid. Use an integer from 1 to {MAX_VIEWS}.")
         images = np.asarray(images, np.float32)
         probabilities, features = onnx_inference.probabilities(self.network, images, views)
         if pixels_known is None:
@@ -139,32 +138,31 @@ class Classifier:
         return Prediction(name, self.classes[label], shown, self.threshold if two else None, known, named)
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
-        """Show where the network saw the class it predicts: prepared images (N, S, S, 3) to float32 (N, S, S), 0..1."""
+        """Return Grad-CAM maps of the predicted class, float32 (N, S, S) in 0..1, of resized images (N, S, S, 3)."""
         return gradcam.heatmaps(self.network, np.asarray(images, np.float32))
 
 
 def load(path: str | Path = MODEL) -> Classifier:
-    """Load a trained model with what `dvc repro` wrote beside it.
+    """Load a trained model and its run files.
 
     Args:
-        path: the `.onnx` file, which needs no Keras, or the `.keras` file. `run.json` lies beside it; `decision.json`
-            and `ood.npz` beside it, too, or in the project's `data/scored`.
-
-    Returns:
-        The model, ready to `predict`.
+        path: a `.onnx` file (runs without Keras) or a `.keras` file, with `run.json` in the same folder and
+            `decision.json` and `ood.npz` in the same folder or in the project's `data/scored`.
 
     Raises:
-        LeafError: where a file is missing, damaged, or belongs to another model.
+        LeafError: A file is missing, damaged or belongs to another model.
     """
     path = Path(path)
     beside = read_model_files(path)
     if path.suffix == ".onnx" and beside.without_onnx:
-        print(f"{path}: {beside.without_onnx}: Keras answers", file=sys.stderr)
+        print(f"{path}: {beside.without_onnx}; using Keras instead", file=sys.stderr)
         path = path.with_suffix(".keras")
     if path.suffix != ".onnx":
         return Classifier(_keras_network(path, beside), beside)
     if (found := sha256(path)) != beside.onnx_sha256:
-        raise LeafError(f"{path}: not the file that was evaluated: its SHA-256 is {found}, not {beside.onnx_sha256}")
+        raise LeafError(
+            f"{path}: SHA-256 is {found}, expected {beside.onnx_sha256}. Run `dvc repro` to restore the model."
+        )
     network = OnnxNetwork(path)
     if len(network.head.slopes) != len(beside.classes):
         raise LeafError(f"{path}: {len(network.head.slopes)} classes; run.json names {len(beside.classes)}")
@@ -183,19 +181,19 @@ def _keras_network(path: Path, beside: "ModelFiles") -> Network:
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(strict=True))
 class ModelFiles:
-    """What belongs to a model file.
+    """The contents of run.json and decision.json.
 
     Attributes:
-        sha256: of the model file as `train` wrote it, in hex.
-        classes: the class names, the first is label 0.
-        threshold: the probability of the second of two classes from which it is predicted.
-        temperature: the logits are divided by it.
-        views: how many views of an image were averaged when the model was evaluated.
-        ood: the file of the out-of-distribution detector (`leaf.evaluate.out_of_distribution`).
-        onnx_sha256: of the `.onnx` file as `evaluate` wrote it; empty where older files do not say.
-        without_onnx: why that file is empty and Keras has to answer; empty where it is not.
-        fit: how photographs became squares; `crop` where an older run.json does not say.
-        backbone, test_accuracy: which network it is and how good; empty and None where older files do not say.
+        sha256: hash of the `.keras` file that `train` wrote, in hex.
+        classes: class names in label order.
+        threshold: minimum probability for predicting the second of two classes.
+        temperature: divisor of the logits.
+        views: number of views averaged during evaluation.
+        ood: path of the out-of-distribution detector.
+        onnx_sha256: hash of the `.onnx` file that `evaluate` wrote.
+        without_onnx: why the model has no ONNX file; empty if it has one.
+        fit: how images are made square.
+        backbone, test_accuracy: backbone name, and test accuracy or None.
     """
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", alias="model_sha256")]
@@ -212,20 +210,16 @@ class ModelFiles:
 
 
 def read_model_files(model: Path) -> ModelFiles:
-    """Read what belongs to `model`: `run.json` beside it; `decision.json` and `ood.npz` beside it or in data/scored.
-
-    Raises:
-        LeafError: where the model or one of the files is missing, or a file lacks a key.
-    """
+    """Read the run files of `model`; see `load`. Raises LeafError if one is missing or invalid."""
     if not model.is_file():
-        raise LeafError(f"{model}: no such file; run `dvc repro` first, or give another model")
+        raise LeafError(f"{model}: no such file. Run `dvc repro`, or pass another model.")
     files = {model.with_name("run.json"): _RUN, _find(model, "decision.json"): _DECISION}
     values: dict[str, Any] = {"ood": _find(model, "ood.npz")}
     models: set[str] = set()
     for file, keys in files.items():
         found = read_json(file)
         if not isinstance(found, dict):
-            raise LeafError(f"{file}: not as `dvc repro` writes it: no mapping")
+            raise LeafError(f"{file}: not a JSON object. Run `dvc repro` to restore it.")
         values |= {key: found[key] for key in keys if key in found}
         models.add(str(found.get("model_sha256")))
     try:
@@ -234,9 +228,9 @@ def read_model_files(model: Path) -> ModelFiles:
         first = error.errors()[0]
         key = str(first["loc"][0])
         file = next((file for file, keys in files.items() if key in keys), model)
-        raise LeafError(f"{file}: not as `dvc repro` writes it: {key}: {first['msg']}") from None
+        raise LeafError(f"{file}: {key}: {first['msg']}. Run `dvc repro` to restore it.") from None
     if len(models) > 1:
-        raise LeafError(f"{' and '.join(map(str, files))}: of different models; copy both from one run")
+        raise LeafError(f"{' and '.join(map(str, files))}: from different models. Copy both from the same run.")
     return made
 
 
@@ -246,7 +240,7 @@ def _find(model: Path, name: str) -> Path:
 
 
 def as_list(images: ImagesLike) -> Sequence[ImageLike]:
-    """Give single images as a list of one; an array (N, H, W, 3) stays as it is, a memory map unread."""
+    """Return a single image as a list of one; leave an array (N, H, W, 3) unchanged."""
     if isinstance(images, (str, Path, Image.Image)):
         return [images]
     if isinstance(images, np.ndarray):
@@ -255,24 +249,24 @@ def as_list(images: ImagesLike) -> Sequence[ImageLike]:
 
 
 def name_of(image: ImageLike, number: int) -> str:
-    """Give the name of an image in its prediction: its path as given, else its number."""
+    """Return the path of an image as given, or else its position."""
     return str(image) if isinstance(image, (str, Path)) else str(number)
 
 
 def prepare(image: ImageLike | bytes, size: int, name: str, fit: Fit = "crop") -> np.ndarray:
-    """Give one image as ingest would store it: turned as its EXIF says, made a square of `size` by `fit`.
+    """Decode and resize one image as ingest does, including its EXIF rotation.
 
     Args:
-        image: a path, a file's bytes, a PIL image, or an array (H, W, 3) of uint8, or of float in 0..255.
+        image: a path, file content, PIL image, or array (H, W, 3) of uint8 or of float in 0..255.
         size: side in pixels.
-        name: for the error.
-        fit: how it becomes a square (`leaf.ingest.decode.to_square`), as the training images did.
+        name: name to use in an error.
+        fit: how the image is made square (`leaf.ingest.decode.to_square`).
 
     Returns:
-        (size, size, 3), uint8, or float32 where the array was of floats.
+        (size, size, 3), uint8, or float32 for an array of floats.
 
     Raises:
-        LeafError: `NAME: why it cannot be read`.
+        LeafError: The image cannot be read.
     """
     try:
         if isinstance(image, bytes):
@@ -288,15 +282,15 @@ def prepare(image: ImageLike | bytes, size: int, name: str, fit: Fit = "crop") -
 
 def _checked(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise LeafError(f"image {name}: an array of shape {array.shape}; valid: (height, width, 3)")
+        raise LeafError(f"image {name}: shape {array.shape} is not valid. Use (height, width, 3).")
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "fiu":
-        raise LeafError(f"image {name}: an array of {array.dtype}; valid: uint8, or numbers from 0 to 255")
+        raise LeafError(f"image {name}: dtype {array.dtype} is not valid. Use uint8, or numbers from 0 to 255.")
     array = array.astype(np.float32)
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 255):  # also catches nan
-        raise LeafError(f"image {name}: values from {low:g} to {high:g}; valid: 0 to 255")
+        raise LeafError(f"image {name}: values from {low:g} to {high:g} are not valid. Use 0 to 255.")
     if 0 < high <= 1:
-        raise LeafError(f"image {name}: values reach {high:g} only; valid: 0 to 255, so multiply by 255 first")
+        raise LeafError(f"image {name}: the largest value is {high:g}. Use 0 to 255: multiply by 255.")
     return array

@@ -25,18 +25,18 @@ _Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whet
 
 
 def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
-    """Predict the images that `paths` mean and print one row each.
+    """Predict the images in `paths` and print one row per image.
 
     Args:
-        paths: files, folders, glob patterns, `-` for a list on standard input.
-        model: the `.onnx` file, or the `.keras` file.
+        paths: files, folders, glob patterns, or `-` for a list on standard input.
+        model: `.onnx` or `.keras` file.
         form: `text`, `csv` or `json`.
-        views: views averaged, None for as many as the model was evaluated with.
-        heatmap: folder for a picture of each image under its heat map, `0001-name.png` for the first row.
-        quiet: no progress bar, no remarks.
+        views: number of views averaged, or None for the number used in evaluation.
+        heatmap: folder for heat maps, named `0001-name.png`.
+        quiet: no progress bar and no notes.
 
     Returns:
-        The exit status: 0, or 1 where an image could not be read; it is named at the end and the rest is done.
+        Exit status: 1 if an image could not be read, otherwise 0.
     """
     images = expand(paths, sys.stdin)
     classifier = load(model)
@@ -54,14 +54,14 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
             bar.write(printable(line) if sys.stdout.isatty() else line, file=sys.stdout)
     if predictor.ood and not quiet:
         count = "1 image is" if predictor.ood == 1 else f"{predictor.ood} images are"
-        print(f"{count} out-of-distribution, unlike the photographs it learned from: check the label", file=sys.stderr)
+        print(f"{count} out-of-distribution: check the label", file=sys.stderr)
     for line in predictor.unreadable:
         print(f"not read: {line}", file=sys.stderr)
     return 1 if predictor.unreadable else 0
 
 
 class _Predictor:
-    """The predictions of one command, and what came up on the way: `unreadable` (a line each), `ood` (a count)."""
+    """Predict in batches; collect the errors of unreadable images and count out-of-distribution ones."""
 
     def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
         self.classifier = classifier
@@ -84,9 +84,9 @@ class _Predictor:
             bar.update(count)
 
     def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Prepared]]]:
-        """Batch by batch its size and what could be read; the next one is read while the network predicts the last."""
+        """Yield batches: number of files, names and images; the next batch is decoded during prediction."""
         count, names, read = 0, [], []
-        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one is the network's
+        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one core for the model
             count += 1
             if isinstance(result, LeafError):
                 self.unreadable.append(str(result))
@@ -116,7 +116,7 @@ class _Predictor:
 
 
 def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterator[str]:
-    """Give the lines of a CSV table, header first, without line ends; `known` is 1 or 0."""
+    """Yield the lines of a CSV table with a header; `known` is 1 or 0."""
     names = [field.name for field in fields(Prediction) if field.name != "probabilities"]
     yield _csv_line([*names, *(f"probability of {name}" for name in classes)])
     for prediction in predictions:
@@ -125,7 +125,7 @@ def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterato
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
-    """One line; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Return one line; prefix text that a spreadsheet would run as a formula with an apostrophe."""
     cells = [f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell for cell in cells]
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
@@ -133,7 +133,7 @@ def _csv_line(cells: Iterable[Any]) -> str:
 
 
 def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Give the lines of one JSON array, one prediction a line, so that a long one can be read as it grows."""
+    """Yield the lines of one JSON array, one prediction per line."""
     before = "["
     for prediction in predictions:
         yield before + json.dumps(vars(prediction), ensure_ascii=False)
@@ -142,39 +142,35 @@ def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    """Give the lines of a table for a person; the label of an out-of-distribution image has a question mark.
+    """Yield the lines of a text table; out-of-distribution labels end in a question mark.
 
-    Args:
-        predictions: the rows.
-        images: every image's name, for the width of the first column.
-        classes: the labels, for the width of the second.
+    `images` and `classes` set the column widths.
     """
     wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
     label = max(len(name) for name in [*classes, "label"]) + 1
     yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  known"
     for row in predictions:
-        said = row.label if row.known else f"{row.label}?"
+        label_text = row.label if row.known else f"{row.label}?"
         known = "yes" if row.known else "no"
-        threshold = "likeliest" if row.threshold is None else f"{row.threshold:9.4f}"
+        threshold = "argmax".rjust(9) if row.threshold is None else f"{row.threshold:9.4f}"
         figures = f"{row.probability:11.4f}  {threshold}  {known}"
-        yield f"{_shown(row.image).ljust(wide)}  {said.ljust(label)}  {figures}"
+        yield f"{_shown(row.image).ljust(wide)}  {label_text.ljust(label)}  {figures}"
 
 
 def _shown(name: str) -> str:
-    return printable(name)  # a file name may hold a line end or move the cursor
+    return printable(name)  # a file name may contain control characters
 
 
 def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
-    """Give the images that `arguments` name, in order, as given, each once.
+    """Expand arguments to image paths, in order, without repeats.
 
     Args:
-        arguments: files; folders (every image below, as ingest lists it); glob patterns that no shell
-            expanded, `**` for any depth; `-` for one path a line on `listed`.
+        arguments: files (not checked here); folders (all images below); glob patterns; `-` for one path per line of
+            `listed`.
         listed: standard input.
 
     Raises:
-        LeafError: where an argument names nothing at all. A named file that is missing is not looked at here, so
-            that the rest is done.
+        LeafError: There is no image, or a pattern has no match.
     """
     images: dict[str, None] = {}
     for argument in arguments:
@@ -183,7 +179,7 @@ def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
             if line:
                 images |= dict.fromkeys(_images_of(line))
     if not images:
-        raise LeafError(f"{' '.join(arguments)}: no image; valid: image files, or folders of them")
+        raise LeafError(f"{' '.join(arguments)}: no image found. Use image files or folders with images.")
     return list(images)
 
 
@@ -197,7 +193,7 @@ def _images_of(argument: str) -> Iterator[str]:
     elif not os.path.exists(path) and glob.has_magic(argument):  # noqa: PTH110
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
-            raise LeafError(f"{argument}: the pattern matches no file")
+            raise LeafError(f"{argument}: the pattern matches no file. Check it, or use a folder.")
         yield from (name for name in matches if not Path(name).is_dir())
     else:
         yield argument

@@ -1,13 +1,13 @@
-"""The web page that predicts photographs, and the JSON API behind it."""
+"""Web page and JSON API for predictions."""
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, File, Request, Response, UploadFile
@@ -21,22 +21,20 @@ from leaf import __version__
 from leaf.errors import LeafError
 from leaf.ingest.sandbox import end_decoders
 from leaf.models.gradcam import heatmap_png
-from leaf.serve.batcher import Batcher, QueueFullError
-from leaf.serve.classifier import Prediction, prepare
-from leaf.serve.server import MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, TOO_MANY, SecurityMiddleware
-
-if TYPE_CHECKING:
-    from leaf.serve.classifier import Classifier
+from leaf.serve.batcher import MAX_BATCH, Batcher, QueueFullError
+from leaf.serve.classifier import Classifier, Prediction, load, prepare
+from leaf.serve.security import BUSY, MAX_UPLOAD, SMALL_UPLOAD, TOO_LARGE, add_security
+from leaf.serve.server import allowed_hosts, open_port, run
 
 PAGES = Path(__file__).with_name("page")
-SMALL_DECODERS, LARGE_DECODERS = 2, 1  # photographs decoded at once; a small one never waits for a large one
+SMALL_DECODERS, LARGE_DECODERS = 2, 1  # threads; a small image never waits for a large one
 
 Result = TypeVar("Result")
-Photograph = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC file")]
+ImageFile = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC file")]
 
 
 class Health(BaseModel):
-    """That the server answers, and with which model."""
+    """The status of the server and its model."""
 
     status: str
     model_sha256: str
@@ -47,29 +45,24 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why there is no answer, in one line."""
+    """An error in one line."""
 
     error: str
 
 
 _PROBLEMS: dict[int | str, dict[str, object]] = {
-    400: {"model": Problem, "description": "not a form that can be read"},
+    400: {"model": Problem, "description": "malformed form"},
     413: {"model": Problem, "description": f"larger than {MAX_UPLOAD // 2**20} MiB"},
-    422: {"model": Problem, "description": "no photograph, or a file that gives no image"},
-    403: {"model": Problem, "description": "sent by a page of another site"},
-    408: {"model": Problem, "description": "an upload that does not come to its end"},
-    503: {"model": Problem, "description": "too many images are waiting, or the server stops"},
+    422: {"model": Problem, "description": "no image, or a file that cannot be decoded"},
+    403: {"model": Problem, "description": "cross-site request"},
+    408: {"model": Problem, "description": "the upload timed out"},
+    503: {"model": Problem, "description": "the server is busy or stopping; retry"},
     507: {"model": Problem, "description": "the server's disk is full"},
 }
 
 
-def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) -> FastAPI:
-    """Make the web application for a loaded model.
-
-    Args:
-        classifier: makes the predictions.
-        hosts: host names that the server answers to; any if empty.
-    """
+def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastAPI:
+    """Create the web application for a loaded model; `hosts` are the accepted Host headers."""
     small_decoders = ThreadPoolExecutor(SMALL_DECODERS, thread_name_prefix="decode")
     large_decoders = ThreadPoolExecutor(LARGE_DECODERS, thread_name_prefix="decode-large")
 
@@ -86,34 +79,34 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         end_decoders()
         batcher.stop()
 
-    # FastAPI's own pages load scripts from a content network; page/docs.html does not.
+    # FastAPI's own docs load scripts from a CDN; page/docs.html does not.
     app = FastAPI(title="leaf", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
-    app.add_middleware(SecurityMiddleware, hosts=hosts)
+    add_security(app, hosts)
     app.mount("/assets", StaticFiles(directory=PAGES), name="assets")
     _add_error_pages(app)
 
-    async def pixels(photograph: UploadFile, name: str) -> np.ndarray:
-        content = await photograph.read()
+    async def pixels(upload: UploadFile, name: str) -> np.ndarray:
+        content = await upload.read()
         if len(content) > MAX_UPLOAD:
             raise HTTPException(413, TOO_LARGE)
         decoders = large_decoders if len(content) > SMALL_UPLOAD else small_decoders
         decode = partial(prepare, content, classifier.image_size, name, classifier.fit)
         return await asyncio.get_running_loop().run_in_executor(decoders, decode)
 
-    def file_name(photograph: UploadFile) -> str:
-        name = photograph.filename or "photograph"
+    def file_name(upload: UploadFile) -> str:
+        name = upload.filename or "image"
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise HTTPException(400, "image: the file's name is no text in UTF-8") from None
+            raise HTTPException(400, "image: the file name is not valid UTF-8") from None
         return name
 
     async def or_503(result: Awaitable[Result]) -> Result:
         try:
             return await result
         except QueueFullError:
-            raise HTTPException(503, TOO_MANY, {"Retry-After": "5"}) from None
-        except LeafError as error:  # of the network: the photograph was read
+            raise HTTPException(503, BUSY, {"Retry-After": "5"}) from None
+        except LeafError as error:  # of the model, not of the upload
             raise HTTPException(500, str(error)) from None
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -127,7 +120,7 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Health:
-        """Say that the server answers, and with which model."""
+        """Return the status of the server and its model."""
         return Health(
             status="ok",
             model_sha256=classifier.sha256,
@@ -138,8 +131,8 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         )
 
     @app.post("/api/predict", responses=_PROBLEMS)
-    async def predict(image: Photograph) -> Prediction:
-        """Predict one photograph."""
+    async def predict(image: ImageFile) -> Prediction:
+        """Predict one image."""
         name = file_name(image)
         prepared = await pixels(image, name)
         return await or_503(batcher.predict((name, prepared)))
@@ -148,12 +141,12 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
         "/api/heatmap",
         response_class=Response,
         responses={
-            200: {"content": {"image/png": {}}, "description": "the photograph under its heat map"},
+            200: {"content": {"image/png": {}}, "description": "the image with its heat map"},
             **_PROBLEMS,
         },
     )
-    async def heatmap(image: Photograph) -> Response:
-        """Draw where in one photograph the network saw the class that it predicts."""
+    async def heatmap(image: ImageFile) -> Response:
+        """Draw a Grad-CAM heat map of the predicted class over the image."""
         prepared = await pixels(image, file_name(image))
         strength = await or_503(batcher.run_when_idle(lambda: classifier.heatmaps(prepared[None])))
         return Response(heatmap_png(prepared, strength[0]), media_type="image/png")
@@ -162,7 +155,7 @@ def create_app(classifier: "Classifier", hosts: frozenset[str] = frozenset()) ->
 
 
 def _add_error_pages(app: FastAPI) -> None:
-    """Give every error as `{"error": "one line"}`, or as a page where a browser asks for one."""
+    """Return errors as `{"error": "one line"}`, or as a page if the client accepts HTML."""
 
     @app.exception_handler(LeafError)
     async def refused(_: Request, error: LeafError) -> Response:
@@ -176,11 +169,21 @@ def _add_error_pages(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
-        if isinstance(error.__cause__, OSError):  # FastAPI calls it a form that cannot be parsed
+        if isinstance(error.__cause__, OSError):  # FastAPI reports it as a malformed form
             full = error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-            detail = f"the server cannot keep the upload: {(error.__cause__.strerror or 'no reason').lower()}"
+            detail = f"the server cannot store the upload: {(error.__cause__.strerror or 'I/O error').lower()}"
             return JSONResponse({"error": detail}, 507 if full else 500)
         if "text/html" in request.headers.get("accept", ""):
             page = (PAGES / "error.html").read_text(encoding="utf-8")
             return HTMLResponse(page.replace("STATUS", str(error.status_code)), error.status_code, error.headers)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def serve(model: str, host: str, port: int, quiet: bool) -> None:
+    """Serve the page and the API until SIGINT or SIGTERM; port 0 selects a free port."""
+    classifier = load(model)
+    listening = open_port(host, port)
+    for count in (2**power for power in range(MAX_BATCH.bit_length())):  # compile for each batch size
+        blank = np.zeros((count, classifier.image_size, classifier.image_size, 3), np.uint8)
+        classifier.predict_prepared(["blank"] * count, blank)
+    run(create_app(classifier, allowed_hosts(host)), listening, host, quiet=quiet)

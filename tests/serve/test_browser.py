@@ -74,14 +74,14 @@ def test_the_answer_on_the_page_is_that_of_python(page, files, trained):
     state = ("second" if row.label == "unhealthy" else "first") if row.known else "unknown"
     assert card.get_attribute("data-state") == state
     if row.known:
-        assert f"{100 * row.probability:.1f}\u00a0%" in card.locator(".figures").inner_text()
+        assert f"{100 * row.probability:.1f}%" in card.locator(".figures").inner_text()
 
 
 def test_the_label_of_what_the_model_does_not_know_is_in_question(page, files):
     page.set_input_files("#files", files["red"])
     card = cards(page, 1)
     assert card.locator(".label").inner_text().lower() in ("healthy?", "unhealthy?")
-    assert "Unlike the photographs it learned from: check the label." in card.inner_text()
+    assert "Out-of-distribution: check the label." in card.inner_text()
 
 
 def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leaf.serve.server import MAX_CONNECTIONS, MAX_UPLOAD
+from leaf.serve.security import MAX_UPLOAD
+from leaf.serve.server import MAX_CONNECTIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 HEAD = (

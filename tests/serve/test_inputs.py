@@ -60,5 +60,5 @@ def test_a_pattern_without_a_match_is_refused():
 
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LeafError, match=r"empty: no image; valid: image files, or folders"):
+    with pytest.raises(LeafError, match=r"empty: no image"):
         expanded("empty")

@@ -47,12 +47,12 @@ def test_no_name_is_a_formula_in_a_spreadsheet(name):
     assert list(as_csv([row], CLASSES))[1].startswith(f"'{name}")
 
 
-def test_of_more_than_two_classes_the_table_says_that_the_likeliest_is_predicted():
+def test_of_more_than_two_classes_the_table_shows_argmax():
     row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
     assert list(as_text([row], ["d.jpg"], ["healthy", "rust", "scab"]))[1].split()[1:4] == [
         "rust",
         "0.5000",
-        "likeliest",
+        "argmax",
     ]
 
 

@@ -27,16 +27,16 @@ def test_it_answers_what_it_had_begun_and_ends_well(serve, trained, picture, upl
 
 
 def test_a_port_in_use_is_one_line(trained, capfd):
-    from leaf.cli.serve import serve
     from leaf.errors import LeafError
+    from leaf.serve.web import serve
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(LeafError, match="address already in use"):
         serve(str(trained / "models" / "model.onnx"), "127.0.0.1", taken.getsockname()[1], True)
 
 
 def test_an_address_of_another_machine_is_one_line(trained):
-    from leaf.cli.serve import serve
     from leaf.errors import LeafError
+    from leaf.serve.web import serve
 
     with pytest.raises(LeafError, match=r"port: 1 on 192\.0\.2\.1: cannot assign requested address"):
         serve(str(trained / "models" / "model.onnx"), "192.0.2.1", 1, True)

@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from leaf.errors import LeafError
-from leaf.serve import server
+from leaf.serve import security as server
 from leaf.serve.batcher import Batcher
 from leaf.serve.web import PAGES, create_app
 
@@ -93,7 +93,7 @@ def test_a_form_that_cannot_be_read_is_refused_in_one_line(client):
 
 
 def test_a_foreign_host_name_is_refused(client, picture):
-    assert post(client, picture, host="evil.example:8000").status_code == 421
+    assert post(client, picture, host="evil.example:8000").status_code == 400
 
 
 @pytest.mark.parametrize("host", ["LOCALHOST:8000", "localhost.:8000", "127.0.0.1"])
@@ -128,14 +128,14 @@ def test_head_is_answered(client, path):
 
 
 def test_uploads_beyond_the_room_for_them_are_told_to_come_again_and_a_small_one_is_not(client, picture, monkeypatch):
-    monkeypatch.setattr(server, "LARGE_ROOM", 2 * 2**20)
+    monkeypatch.setattr(server, "LARGE_BUDGET", 2 * 2**20)
     large = post(client, bytes(3 * 2**20))
     assert (large.status_code, large.headers["retry-after"]) == (503, "5")
     assert post(client, picture).status_code == 200
 
 
 def test_the_room_of_an_upload_is_given_back(client, monkeypatch):
-    monkeypatch.setattr(server, "LARGE_ROOM", 4 * 2**20)
+    monkeypatch.setattr(server, "LARGE_BUDGET", 4 * 2**20)
     assert [post(client, bytes(3 * 2**20)).status_code for _ in range(5)] == [422] * 5
 
 
@@ -147,7 +147,7 @@ def test_a_full_disk_of_the_server_is_its_own_fault_and_said(client, picture, mo
     answer = post(client, picture)
     assert (answer.status_code, answer.json()) == (
         507,
-        {"error": "the server cannot keep the upload: no space left on device"},
+        {"error": "the server cannot store the upload: no space left on device"},
     )
 
 
@@ -191,7 +191,7 @@ def test_health_names_the_model(client):
 
 def test_a_browser_that_asks_for_nothing_there_gets_a_page_and_a_program_one_line(client):
     page = client.get("/nothing", headers={"accept": "text/html"})
-    assert (page.status_code, "There is nothing here (404)" in page.text) == (404, True)
+    assert (page.status_code, "Page not found (404)" in page.text) == (404, True)
     assert client.get("/nothing").json() == {"error": "Not Found"}
 
 

@@ -1,4 +1,4 @@
-// Write the API's documentation from openapi.json, with nothing from elsewhere.
+// Render the API documentation from openapi.json.
 "use strict";
 
 function element(kind, text, parent) {
@@ -25,7 +25,7 @@ function describe(path, method, operation, whole, parent) {
   element("pre", operation.requestBody ? `curl -F image=@leaf.jpg ${address}` : `curl ${address}`, parent);
   const list = element("ul", "", parent);
   const body = operation.requestBody?.content["multipart/form-data"]?.schema;
-  if (body) element("li", `send a form with ${fields(body, whole)} (a file)`, list);
+  if (body) element("li", `multipart form with ${fields(body, whole)} (a file)`, list);
   for (const [status, answer] of Object.entries(operation.responses)) {
     const [kind, content] = Object.entries(answer.content ?? {})[0] ?? ["", {}];
     const said = fields(content.schema, whole);

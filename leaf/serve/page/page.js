@@ -1,4 +1,4 @@
-// Photographs in, answers out: at most two at once, so that a folder of them keeps nobody else waiting.
+// Upload images and show predictions, two at a time, so that one client does not block others.
 "use strict";
 
 const AT_ONCE = 2;
@@ -18,7 +18,7 @@ function add(files) {
     const photograph = card.querySelector(".photograph");
     const address = URL.createObjectURL(file);
     photograph.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
-    photograph.addEventListener("error", () => { photograph.alt = "This browser cannot show such a file."; });
+    photograph.addEventListener("error", () => { photograph.alt = "This browser cannot display the file."; });
     photograph.src = address;
     card.dataset.number = -added - cards.length;
     waiting.push({ file, card });
@@ -37,7 +37,7 @@ function next() {
   }
   const broken = cards.filter(({ dataset }) => dataset.state === "broken").length;
   const parts = [...counts].sort(([one], [other]) => one.localeCompare(other)).map(([name, count]) => `${count} ${name}`);
-  if (broken) parts.push(`${broken} not read`);
+  if (broken) parts.push(`${broken} unreadable`);
   const read = done - broken;
   const many = done < added ? `${read} of ${added} predicted` : added ? `${read} predicted` : "";
   summary.textContent = parts.length ? `${many}: ${parts.join(", ")}` : many;
@@ -62,8 +62,8 @@ async function predict(file, card) {
     show(card, await (await ask("/api/predict", file)).json());
   } catch (error) {
     card.dataset.state = "broken";
-    card.querySelector(".label").textContent = "Not read";
-    const why = error instanceof TypeError ? "The server does not answer." : error.message;
+    card.querySelector(".label").textContent = "Could not be read";
+    const why = error instanceof TypeError ? "The server is not responding." : error.message;
     card.querySelector(".figures").textContent = why.replace(`${file.name}: `, "");
     return;
   }
@@ -82,14 +82,14 @@ function show(card, answer) {
   card.querySelector(".threshold").hidden = threshold === null;
   if (threshold !== null) card.querySelector(".threshold").style.left = `${100 * threshold}%`;
   card.querySelector(".scale").hidden = false;
-  const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`;
+  const percent = (value) => `${(100 * value).toFixed(1)}%`;
   const likeliest = Object.entries(probabilities).sort(([, one], [, other]) => other - one).slice(0, 3);
   const figures = threshold !== null
-    ? `${percent(probability)} likely ${names[1]} (limit ${percent(threshold)})`
+    ? `${percent(probability)} likely ${names[1]} (threshold ${percent(threshold)})`
     : likeliest.map(([name, value]) => `${percent(value)} ${name}`).join("\n");
   card.querySelector(".figures").textContent = known
     ? figures
-    : `Unlike the photographs it learned from: check the label.\n${figures}`;
+    : `Out-of-distribution: check the label.\n${figures}`;
 }
 
 function sorted(by) {
@@ -104,7 +104,7 @@ function sorted(by) {
   answers.append(...cards);
 }
 
-// A cell as a spreadsheet reads it: quoted, and never taken for a formula.
+// Quote a CSV cell and prevent a spreadsheet from running it as a formula.
 function cell(value) {
   const text = String(value ?? "");
   return `"${(/^[=+@-]/.test(text) && typeof value === "string" ? `'${text}` : text).replaceAll('"', '""')}"`;
@@ -130,7 +130,7 @@ function offerHeat(card, file) {
       toggle.disabled = true;
       try {
         heat.src = URL.createObjectURL(await (await ask("/api/heatmap", file)).blob());
-        heat.alt = "Heat map: what glows spoke for the answer";
+        heat.alt = "Heat map of the regions that support the predicted class";
       } catch (error) {
         toggle.textContent = error.message;
         return;
@@ -147,7 +147,7 @@ const drop = document.getElementById("drop");
 for (const input of document.querySelectorAll("input[type=file]")) {
   input.addEventListener("change", () => { add([...input.files]); input.value = ""; });
 }
-// The whole window takes a drop: a photograph that misses the field must not replace the page.
+// Accept drops anywhere: a file dropped outside the field must not replace the page.
 window.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
 window.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
 window.addEventListener("drop", (event) => {
@@ -160,12 +160,12 @@ document.getElementById("sort").addEventListener("change", ({ target }) => sorte
 document.getElementById("csv").addEventListener("click", () => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv" }));
-  link.download = "answers.csv";
+  link.download = "predictions.csv";
   link.click();
   URL.revokeObjectURL(link.href);
 });
 fetch("/health").then((answer) => answer.json()).then(({ backbone, classes, test_accuracy: accuracy }) => {
   if (classes.length > 2) document.title = document.querySelector("h1").textContent = "What does this leaf show?";
-  const good = accuracy === null ? "" : `, right in ${(100 * accuracy).toFixed(1)}\u00a0% of its test photographs`;
+  const good = accuracy === null ? "" : `, test accuracy ${(100 * accuracy).toFixed(1)}%`;
   document.getElementById("model").textContent = `${backbone} for ${classes.length} classes${good}`;
 });
