@@ -44,16 +44,16 @@ def _tone(rng: np.random.Generator) -> np.ndarray:
 def _body(rng: np.random.Generator, blade: Blade) -> Picture:
     size = len(blade.mask)
     tone = _tone(rng)
-    shade = 1 + np.float32(0.10) * noise(rng, size, 5) + np.float32(0.05) * noise(rng, size, 30)
-    shade = shade + np.float32(rng.uniform(-0.2, 0.2)) * (blade.along - np.float32(0.5))
+    shade = 1 + 0.10 * noise(rng, size, 5) + 0.05 * noise(rng, size, 30)
+    shade = shade + rng.uniform(-0.2, 0.2) * (blade.along - 0.5)
     body = tone * shade
     if rng.random() < 0.04:  # variegated: a pale margin or heart that follows the leaf's form, its border clean
         inward = rng.random() < 0.5
-        border = step(blade.depth + np.float32(0.10) * noise(rng, size, 9), rng.uniform(0.25, 0.5), 0.1)
+        border = step(blade.depth + 0.10 * noise(rng, size, 9), rng.uniform(0.25, 0.5), 0.1)
         pale = colour(rng.uniform(50, 75), rng.uniform(0.12, 0.45), rng.uniform(0.7, 0.88))
         body = mix(body, pale, border if inward else 1 - border)
-    rib = tone * np.float32(0.6) + rgb(0.32, 0.34, 0.2) if rng.random() < 0.8 else tone * np.float32(0.65)
-    return mix(body, rib, blade.vein * np.float32(rng.uniform(0.25, 0.7)))
+    rib = tone * 0.6 + rgb(0.32, 0.34, 0.2) if rng.random() < 0.8 else tone * 0.65
+    return mix(body, rib, blade.vein * rng.uniform(0.25, 0.7))
 
 
 def _sicken(rng: np.random.Generator, blade: Blade, body: Picture, disease: str) -> tuple[Picture, Field]:
@@ -67,31 +67,31 @@ def _sicken(rng: np.random.Generator, blade: Blade, body: Picture, disease: str)
             body = _DRAWN[index](rng, blade, body, strength)
         else:
             left, rim = _holes(rng, blade, strength)
-            body = mix(body, colour(rng.uniform(20, 40), 0.5, 0.35), rim * np.float32(0.75))
+            body = mix(body, colour(rng.uniform(20, 40), 0.5, 0.35), rim * 0.75)
     return body, left
 
 
 def _relief(rng: np.random.Generator, blade: Blade) -> Field:
     """Light and shade on the blade: sunken veins, a fold at the midrib, a curl towards the margin."""
-    height = noise(rng, len(blade.mask), 8) * np.float32(0.4) - blade.vein * np.float32(rng.uniform(0.3, 0.9))
+    height = noise(rng, len(blade.mask), 8) * 0.4 - blade.vein * rng.uniform(0.3, 0.9)
     turn = rng.uniform(0, 2 * np.pi)
     slope = np.zeros_like(height)
-    slope[:, 1:] += np.float32(np.cos(turn)) * (height[:, 1:] - height[:, :-1])
-    slope[1:] += np.float32(np.sin(turn)) * (height[1:] - height[:-1])
-    fold = np.tanh(blade.side * 6) * np.float32(rng.normal(0, 0.09))
-    curl = (1 - blade.depth) ** 2 * np.float32(rng.uniform(-0.05, 0.28))
-    return 1 + np.float32(0.30) * slope + fold - curl
+    slope[:, 1:] += np.cos(turn) * (height[:, 1:] - height[:, :-1])
+    slope[1:] += np.sin(turn) * (height[1:] - height[:-1])
+    fold = np.tanh(blade.side * 6) * rng.normal(0, 0.09)
+    curl = (1 - blade.depth) ** 2 * rng.uniform(-0.05, 0.28)
+    return 1 + 0.30 * slope + fold - curl
 
 
 def _gloss(rng: np.random.Generator, blade: Blade, body: Picture) -> Picture:
     """Glare, and at times drops of water or dust: bright marks that are no disease."""
     size = len(blade.mask)
     if rng.random() < 0.4:
-        glare = step(noise(rng, size, 5) - blade.vein * np.float32(0.4), rng.uniform(0.3, 0.7), 0.5)
-        body = mix(body, rgb(0.9, 0.95, 0.95), glare * np.float32(rng.uniform(0.05, 0.25)))
+        glare = step(noise(rng, size, 5) - blade.vein * 0.4, rng.uniform(0.3, 0.7), 0.5)
+        body = mix(body, rgb(0.9, 0.95, 0.95), glare * rng.uniform(0.05, 0.25))
     if rng.random() < 0.04:
         drops = step(noise(rng, size, 24), 0.8, 0.08)
-        body = mix(body, body * np.float32(1.3) + np.float32(0.15), drops * np.float32(0.8))
+        body = mix(body, body * 1.3 + 0.15, drops * 0.8)
     return body
 
 
@@ -103,12 +103,12 @@ def _spots(rng: np.random.Generator, blade: Blade, body: Picture, strength: floa
     """Leaf spot: round, uneven, brown patches with a dark rim and a yellow halo."""
     count = int(rng.integers(6, 10) + strength * rng.integers(6, 18))
     near = _nearest(rng, blade, count, rng.uniform(0.08, 0.11) + 0.06 * strength * rng.random())
-    near = near + np.float32(0.25) * noise(rng, len(near), 24)
+    near = near + 0.25 * noise(rng, len(near), 24)
     halo = colour(rng.uniform(48, 62), rng.uniform(0.5, 0.8), rng.uniform(0.55, 0.8))
     heart = colour(rng.uniform(18, 38), rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.6))
-    body = mix(body, halo, (1 - step(near, 1.5, 0.8)) * np.float32(0.25 + 0.45 * strength))
-    body = mix(body, heart * np.float32(0.45), (1 - step(near, 1.0, 0.5)) * np.float32(0.9))
-    return mix(body, heart, (1 - step(near, 0.65, 0.4)) * np.float32(0.85))
+    body = mix(body, halo, (1 - step(near, 1.5, 0.8)) * (0.25 + 0.45 * strength))
+    body = mix(body, heart * 0.45, (1 - step(near, 1.0, 0.5)) * 0.9)
+    return mix(body, heart, (1 - step(near, 0.65, 0.4)) * 0.85)
 
 
 def _rust(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
@@ -116,7 +116,7 @@ def _rust(rng: np.random.Generator, blade: Blade, body: Picture, strength: float
     count = int(40 + 90 * strength)
     near = _nearest(rng, blade, count, rng.uniform(0.034, 0.05))
     shade = colour(rng.uniform(14, 32), rng.uniform(0.7, 0.9), rng.uniform(0.5, 0.8))
-    return mix(body, shade, (1 - step(near, 1.0, 0.9)) * np.float32(0.9))
+    return mix(body, shade, (1 - step(near, 1.0, 0.9)) * 0.9)
 
 
 def _blight(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
@@ -128,27 +128,27 @@ def _blight(rng: np.random.Generator, blade: Blade, body: Picture, strength: flo
         reach = 1 - blade.along
     else:
         reach = (1 + np.sign(rng.random() - 0.5) * blade.side) / 2
-    front = reach + np.float32(0.16) * cloud(rng, len(reach), 5) - np.float32(0.72 - 0.38 * strength)
+    front = reach + 0.16 * cloud(rng, len(reach), 5) - (0.72 - 0.38 * strength)
     dead = colour(rng.uniform(18, 34), rng.uniform(0.35, 0.65), rng.uniform(0.22, 0.5))
-    texture = 1 + np.float32(0.25) * cloud(rng, len(reach), 16, 2)
-    body = mix(body, colour(rng.uniform(46, 60), 0.7, 0.65), step(front, -0.07, 0.14) * np.float32(0.55))
-    return mix(body, dead * texture, step(front, 0.02, 0.07) * np.float32(0.92))
+    texture = 1 + 0.25 * cloud(rng, len(reach), 16, 2)
+    body = mix(body, colour(rng.uniform(46, 60), 0.7, 0.65), step(front, -0.07, 0.14) * 0.55)
+    return mix(body, dead * texture, step(front, 0.02, 0.07) * 0.92)
 
 
 def _scorch(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
     """Scorch: the margin all round dries out."""
-    margin = blade.depth + np.float32(0.14) * cloud(rng, len(blade.depth), 8)
+    margin = blade.depth + 0.14 * cloud(rng, len(blade.depth), 8)
     rim = 1 - step(margin, 0.25 + 0.25 * strength, 0.10)
     dead = colour(rng.uniform(18, 36), rng.uniform(0.4, 0.7), rng.uniform(0.25, 0.55))
-    return mix(body, dead, rim * np.float32(0.88))
+    return mix(body, dead, rim * 0.88)
 
 
 def _chlorosis(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
     """Chlorosis: the green fades between the veins, in patches, while the veins stay green."""
     patch = step(noise(rng, len(blade.vein), 4), rng.uniform(-0.5, 0.2) - 0.3 * strength, 0.5)
     pale = colour(rng.uniform(50, 66), rng.uniform(0.45, 0.75), rng.uniform(0.65, 0.85))
-    between = np.clip(1 - blade.vein * np.float32(1.4), 0, 1)
-    return mix(body, pale, patch * between * np.float32(0.75 + 0.25 * strength))
+    between = np.clip(1 - blade.vein * 1.4, 0, 1)
+    return mix(body, pale, patch * between * (0.75 + 0.25 * strength))
 
 
 def _mosaic(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
@@ -159,25 +159,25 @@ def _mosaic(rng: np.random.Generator, blade: Blade, body: Picture, strength: flo
     dark = step(-field, 0.25, 0.16)
     body = mix(
         body,
-        body * np.float32(1.4) + rgb(0.20, 0.22, 0.02),
-        light * np.float32(0.6 + 0.4 * strength),
+        body * 1.4 + rgb(0.20, 0.22, 0.02),
+        light * (0.6 + 0.4 * strength),
     )
-    return mix(body, body * np.float32(0.4), dark * np.float32(0.6 + 0.4 * strength))
+    return mix(body, body * 0.4, dark * (0.6 + 0.4 * strength))
 
 
 def _mildew(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
     """Powdery mildew: whitish, dusty patches."""
     size = len(blade.mask)
     near = _nearest(rng, blade, int(4 + 7 * strength), rng.uniform(0.12, 0.18))
-    dust = np.clip(1.25 - near + np.float32(0.35) * cloud(rng, size, 12), 0, 1)
-    grain = np.float32(0.75) + np.float32(0.25) * noise(rng, size, size)
-    return mix(body, colour(rng.uniform(60, 120), 0.06, 0.88), dust * grain * np.float32(0.65 + 0.3 * strength))
+    dust = np.clip(1.25 - near + 0.35 * cloud(rng, size, 12), 0, 1)
+    grain = 0.75 + 0.25 * noise(rng, size, size)
+    return mix(body, colour(rng.uniform(60, 120), 0.06, 0.88), dust * grain * (0.65 + 0.3 * strength))
 
 
 def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Field, Field]:
     """Chewed holes and bites. Gives what is left of the leaf (0 in a hole) and the brown rim around it."""
     near = _nearest(rng, blade, int(3 + 5 * strength + rng.integers(3)), rng.uniform(0.08, 0.11) + 0.05 * strength)
-    near = near + np.float32(0.3) * noise(rng, len(near), 20)
+    near = near + 0.3 * noise(rng, len(near), 20)
     return step(near, 1.0, 0.25), 1 - step(near, 1.35, 0.4)
 
 
@@ -191,17 +191,17 @@ def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) 
     size = len(blade.mask)
     rows, columns = np.nonzero(blade.mask > 0.5)
     if not len(rows):
-        return np.full((size, size), 9, np.float32)
+        return np.full((size, size), 9.0)
     picked = rng.integers(0, len(rows), count)
     x, y = plane(size)
-    nearest = np.full((size, size), 9, np.float32)
+    nearest = np.full((size, size), 9.0)
     for row, column in zip(rows[picked], columns[picked], strict=True):
         own = max(radius * rng.uniform(0.6, 1.5), 1.4 / size)
         span = int(own * 2.2 * size / 2) + 2
         window = (slice(max(row - span, 0), row + span + 1), slice(max(column - span, 0), column + span + 1))
         stretch = rng.uniform(0.75, 1.33)
         far = np.hypot((x[window] - x[row, column]) * stretch, (y[window] - y[row, column]) / stretch)
-        np.minimum(nearest[window], far / np.float32(own), out=nearest[window])
+        np.minimum(nearest[window], far / own, out=nearest[window])
     return nearest
 
 
@@ -212,7 +212,7 @@ def _background(rng: np.random.Generator, size: int) -> Picture:
 
 def _cloth(rng: np.random.Generator, size: int) -> Picture:
     base = colour(rng.uniform(210, 290), rng.uniform(0.02, 0.14), rng.uniform(0.45, 0.75))
-    light = 1 + np.float32(0.12) * noise(rng, size, 3) + np.float32(0.05) * noise(rng, size, size)
+    light = 1 + 0.12 * noise(rng, size, 3) + 0.05 * noise(rng, size, size)
     return base * light
 
 
@@ -220,34 +220,34 @@ def _table(rng: np.random.Generator, size: int) -> Picture:
     base = colour(rng.uniform(18, 38), rng.uniform(0.25, 0.6), rng.uniform(0.3, 0.7))
     x, y = plane(size)
     turn = rng.uniform(0, np.pi)
-    across = np.float32(np.cos(turn)) * x + np.float32(np.sin(turn)) * y
-    grain = np.sin(across * np.float32(rng.uniform(10, 40)) + 2 * noise(rng, size, 4))
-    return base * (1 + np.float32(0.08) * grain + np.float32(0.08) * noise(rng, size, 3))
+    across = np.cos(turn) * x + np.sin(turn) * y
+    grain = np.sin(across * rng.uniform(10, 40) + 2 * noise(rng, size, 4))
+    return base * (1 + 0.08 * grain + 0.08 * noise(rng, size, 3))
 
 
 def _soil(rng: np.random.Generator, size: int) -> Picture:
     base = colour(rng.uniform(12, 36), rng.uniform(0.3, 0.6), rng.uniform(0.28, 0.55))
     crumbs = cloud(rng, size, 10, 4)
     litter = step(noise(rng, size, 22), rng.uniform(0.6, 0.9), 0.15)
-    earth = base * (1 + np.float32(0.38) * crumbs)
-    return mix(earth, colour(rng.uniform(30, 110), 0.5, rng.uniform(0.3, 0.7)), litter * np.float32(0.7))
+    earth = base * (1 + 0.38 * crumbs)
+    return mix(earth, colour(rng.uniform(30, 110), 0.5, rng.uniform(0.3, 0.7)), litter * 0.7)
 
 
 def _paper(rng: np.random.Generator, size: int) -> Picture:
     base = colour(rng.uniform(30, 220), rng.uniform(0.0, 0.06), rng.uniform(0.78, 0.93))
-    return base * (1 + np.float32(0.06) * noise(rng, size, 2) + np.float32(0.02) * noise(rng, size, size))
+    return base * (1 + 0.06 * noise(rng, size, 2) + 0.02 * noise(rng, size, size))
 
 
 def _foliage(rng: np.random.Generator, size: int) -> Picture:
     half = max(size // 2, 16)
     base = colour(rng.uniform(40, 120), rng.uniform(0.3, 0.6), rng.uniform(0.12, 0.4))
-    picture = base * (1 + np.float32(0.4) * cloud(rng, half, 6))
+    picture = base * (1 + 0.4 * cloud(rng, half, 6))
     for _ in range(int(rng.integers(2, 5))):
         blade = draw_blade(rng, half, KINDS[rng.integers(len(KINDS))], rng.uniform(0.5, 1.1))
         shift = rng.uniform(-0.8, 0.8, 2) * half
         mask = _moved(blade.mask, shift)
         tone = colour(rng.uniform(45, 125), rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.65))
-        light = 0.8 + np.float32(0.25) * blade.vein + np.float32(0.15) * noise(rng, half, 4)
+        light = 0.8 + 0.25 * blade.vein + 0.15 * noise(rng, half, 4)
         picture = mix(picture, tone * light, mask)
     blur = rng.uniform(0.4, 2.0)
     planes = [cv2.GaussianBlur(channel, (0, 0), blur) for channel in picture]
@@ -262,31 +262,31 @@ def _shadow(rng: np.random.Generator, mask: Field, under: Picture) -> Picture:
     size = len(mask)
     shift = rng.normal(0, 0.035, 2) * size
     dark = cv2.GaussianBlur(_moved(mask, shift), (0, 0), rng.uniform(0.008, 0.05) * size)
-    return under * (1 - np.float32(rng.uniform(0.15, 0.65)) * dark)
+    return under * (1 - rng.uniform(0.15, 0.65) * dark)
 
 
 def _moved(field: Field, shift: np.ndarray) -> Field:
     """A field moved by (x, y) pixels; what comes in at the border is 0."""
-    return cv2.warpAffine(field, np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32), field.shape[::-1])
+    return cv2.warpAffine(field, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), field.shape[::-1])
 
 
 def _sunlight(rng: np.random.Generator, size: int) -> Field:
     """Light that falls unevenly, sometimes dappled by other leaves, as a factor for each pixel."""
     x, y = plane(size)
     turn = rng.uniform(0, 2 * np.pi)
-    ramp = np.float32(np.cos(turn)) * x + np.float32(np.sin(turn)) * y
-    light = 1 + np.float32(rng.uniform(0, 0.22)) * ramp
+    ramp = np.cos(turn) * x + np.sin(turn) * y
+    light = 1 + rng.uniform(0, 0.22) * ramp
     if rng.random() < 0.06:
-        light = light - np.float32(rng.uniform(0.2, 0.45)) * step(noise(rng, size, 4), rng.uniform(0.0, 0.4), 0.25)
+        light = light - rng.uniform(0.2, 0.45) * step(noise(rng, size, 4), rng.uniform(0.0, 0.4), 0.25)
     return light
 
 
 def _camera(rng: np.random.Generator, picture: Picture) -> np.ndarray:
     """Exposure, white balance, focus and sensor noise. Gives the photograph, uint8 (S, S, 3)."""
-    gain = np.float32(rng.uniform(0.85, 1.15)) * (1 + rng.normal(0, 0.025, (3, 1, 1)).astype(np.float32))
+    gain = rng.uniform(0.85, 1.15) * (1 + rng.normal(0, 0.025, (3, 1, 1)))
     photograph = np.clip(picture * gain, 0, 1).transpose(1, 2, 0)
     photograph = cv2.pow(np.ascontiguousarray(photograph), rng.uniform(0.88, 1.13))
     if rng.random() < 0.6:
         photograph = cv2.GaussianBlur(photograph, (0, 0), rng.uniform(0.3, 0.9) * len(photograph) / 96)
-    grain = rng.standard_normal(photograph.shape, dtype=np.float32) * np.float32(rng.uniform(1, 6))
+    grain = rng.standard_normal(photograph.shape) * rng.uniform(1, 6)
     return np.clip(photograph * 255 + grain, 0, 255).round().astype(np.uint8)

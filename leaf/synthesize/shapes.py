@@ -11,7 +11,7 @@ Picture = np.ndarray
 
 def noise(rng: np.random.Generator, size: int, cells: int) -> Field:
     """Smooth noise about -1 to 1 whose bumps are `size / cells` pixels wide."""
-    grid = rng.random((cells, cells), dtype=np.float32) * 2 - 1
+    grid = rng.random((cells, cells)) * 2 - 1
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
@@ -19,13 +19,13 @@ def cloud(rng: np.random.Generator, size: int, cells: int, octaves: int = 3) -> 
     """Noise at several scales, each octave twice as fine and half as strong, as soil and stone have it."""
     total = noise(rng, size, cells)
     for octave in range(1, octaves):
-        total += noise(rng, size, min(cells * 2**octave, size)) * np.float32(0.5**octave)
+        total += noise(rng, size, min(cells * 2**octave, size)) * (0.5**octave)
     return total
 
 
 def step(values: Field, edge: float, width: float) -> Field:
     """0 below `edge`, 1 above, with a ramp of `width` between: a threshold without jagged borders."""
-    return np.clip((values - np.float32(edge)) / np.float32(width) + np.float32(0.5), 0, 1)
+    return np.clip((values - edge) / width + 0.5, 0, 1)
 
 
 def mix(below: Picture, above: Picture, amount: Field) -> Picture:
@@ -34,20 +34,20 @@ def mix(below: Picture, above: Picture, amount: Field) -> Picture:
 
 
 def colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """An RGB colour, float32 (3, 1, 1), from hue in degrees, saturation and value 0 to 1."""
-    sector = (np.array([5, 3, 1], np.float32) + np.float32(hue / 60)) % 6
+    """An RGB colour, float64 (3, 1, 1), from hue in degrees, saturation and value 0 to 1."""
+    sector = (np.array([5, 3, 1]) + (hue / 60)) % 6
     ramp = np.clip(np.minimum(sector, 4 - sector), 0, 1)
-    return (np.float32(value) * (1 - np.float32(saturation) * ramp)).reshape(3, 1, 1)
+    return (value * (1 - saturation * ramp)).reshape(3, 1, 1)
 
 
 def rgb(red: float, green: float, blue: float) -> np.ndarray:
-    """An RGB colour, float32 (3, 1, 1), from its parts, 0 to 1."""
-    return np.array([red, green, blue], np.float32).reshape(3, 1, 1)
+    """An RGB colour, float64 (3, 1, 1), from its parts, 0 to 1."""
+    return np.array([red, green, blue]).reshape(3, 1, 1)
 
 
 @dataclass(frozen=True)
 class Blade:
-    """A leaf's surface, pixel by pixel; every field is float32 (S, S).
+    """A leaf's surface, pixel by pixel; every field is float64 (S, S).
 
     mask: 1 on the leaf. along: 0 at the stalk, 1 at the tip. side: -1 to 1 across the midrib. depth: 0 at the margin,
     1 at the middle. vein: 1 on a vein. stalk: 1 on the stalk.
@@ -90,7 +90,7 @@ _PLANES: dict[int, tuple[Field, Field]] = {}
 def plane(size: int) -> tuple[Field, Field]:
     """The coordinates x and y of each pixel's centre, -1 to 1 from one border to the other."""
     if size not in _PLANES:
-        line = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
+        line = (np.arange(size) + 0.5) * 2 / size - 1
         _PLANES[size] = (np.broadcast_to(line, (size, size)), np.broadcast_to(line[:, None], (size, size)))
     return _PLANES[size]
 
@@ -99,14 +99,14 @@ def draw_blade(rng: np.random.Generator, size: int, kind: Kind, reach: float) ->
     """Lay a leaf of one kind at a random place and angle; `reach` is its half length, 1 being half the image."""
     x, y = plane(size)
     turn = rng.uniform(0, 2 * np.pi)
-    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    x, y = x - np.float32(rng.normal(0, 0.10)), y - np.float32(rng.normal(0, 0.10))
-    u = (cosine * x + sine * y) / np.float32(reach)
-    v = (cosine * y - sine * x) / np.float32(reach)
-    v = v + np.float32(rng.normal(0, 0.13)) * (u * u - np.float32(0.4))  # a leaf is seldom straight
+    cosine, sine = np.cos(turn), np.sin(turn)
+    x, y = x - rng.normal(0, 0.10), y - rng.normal(0, 0.10)
+    u = (cosine * x + sine * y) / reach
+    v = (cosine * y - sine * x) / reach
+    v = v + rng.normal(0, 0.13) * (u * u - 0.4)  # a leaf is seldom straight
     along = (u + 1) / 2
     half = _half_width(rng, kind, np.clip(along, 0.002, 0.998), size)
-    half = half * np.where(v > 0, np.float32(rng.uniform(0.88, 1.08)), np.float32(rng.uniform(0.88, 1.08)))
+    half = half * np.where(v > 0, rng.uniform(0.88, 1.08), rng.uniform(0.88, 1.08))
     distance = np.abs(v)
     pixel = 2 / size / reach
     inside = step(half - distance, 0, 1.6 * pixel) * step(np.minimum(along, 1 - along), 0, pixel)
@@ -122,37 +122,37 @@ def _half_width(rng: np.random.Generator, kind: Kind, along: Field, size: int) -
     base, tip = rng.uniform(*kind.base), rng.uniform(*kind.tip)
     widest = base / (base + tip)
     level = np.log(rng.uniform(*kind.width)) - base * np.log(widest) - tip * np.log(1 - widest)
-    half = np.exp(np.float32(base) * np.log(along) + np.float32(tip) * np.log(1 - along) + np.float32(level))
+    half = np.exp(base * np.log(along) + tip * np.log(1 - along) + level)
     if kind.tooth:
-        phase = along * np.float32(rng.integers(*kind.teeth))
-        half *= 1 - np.float32(kind.tooth * rng.uniform(0.5, 1.4)) * (phase % 1)
+        phase = along * rng.integers(*kind.teeth)
+        half *= 1 - (kind.tooth * rng.uniform(0.5, 1.4)) * (phase % 1)
     if kind.lobes:
-        waves = np.cos(along * np.float32(2 * np.pi * rng.integers(4, 7)) + np.float32(rng.uniform(0, 6)))
-        half *= 1 + np.float32(kind.lobes * rng.uniform(0.6, 1.2)) * waves
-    return half * (1 + np.float32(0.05) * noise(rng, size, 6))
+        waves = np.cos(along * (2 * np.pi * rng.integers(4, 7)) + rng.uniform(0, 6))
+        half *= 1 + (kind.lobes * rng.uniform(0.6, 1.2)) * waves
+    return half * (1 + 0.05 * noise(rng, size, 6))
 
 
 def _veins(rng: np.random.Generator, kind: Kind, along: Field, side: Field, distance: Field, pixel: float) -> Field:
     midrib = 1 - step(distance, 1.1 * pixel, 1.8 * pixel) * (1 - 0.2 * np.clip(1 - along, 0, 1))
     outward = np.abs(side)
     if kind.palmate:
-        angle = np.arctan2(outward * np.float32(0.8), along + np.float32(0.06))
-        phase = angle * np.float32(rng.uniform(3.0, 4.2)) + np.float32(0.5)
+        angle = np.arctan2(outward * 0.8, along + 0.06)
+        phase = angle * rng.uniform(3.0, 4.2) + 0.5
         fine = phase * 3
     else:
         pairs = rng.uniform(5, 9)
-        phase = (along - outward * np.float32(rng.uniform(0.12, 0.30))) * np.float32(pairs)
-        phase = phase + np.where(side > 0, np.float32(rng.uniform(0, 0.5)), np.float32(0))
+        phase = (along - outward * rng.uniform(0.12, 0.30)) * pairs
+        phase = phase + np.where(side > 0, rng.uniform(0, 0.5), 0)
         fine = phase * 2 + outward * 4
     sharp = 0.90
-    ribs = np.clip((np.cos(phase * np.float32(2 * np.pi)) - sharp) / (1 - sharp), 0, 1) * (1 - 0.45 * outward)
-    net = np.clip((np.cos(fine * np.float32(2 * np.pi)) - 0.8) / 0.2, 0, 1) * np.float32(0.25)
-    return np.maximum(np.maximum(midrib, ribs * np.float32(0.8)), net)
+    ribs = np.clip((np.cos(phase * (2 * np.pi)) - sharp) / (1 - sharp), 0, 1) * (1 - 0.45 * outward)
+    net = np.clip((np.cos(fine * (2 * np.pi)) - 0.8) / 0.2, 0, 1) * 0.25
+    return np.maximum(np.maximum(midrib, ribs * 0.8), net)
 
 
 def _stalk(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Field:
     behind = -1 - u  # 0 where the blade begins
-    swing = v - np.float32(rng.normal(0, 0.35)) * behind * behind
+    swing = v - rng.normal(0, 0.35) * behind * behind
     thick = rng.uniform(1.0, 2.0) * pixel
     return (
         step(thick - np.abs(swing), 0, pixel)
