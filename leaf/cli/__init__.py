@@ -17,6 +17,7 @@ Exit status: 0 done; 1 done, but not for everything asked; 2 refused, with one l
 # Each command and its file here, in the order of the help.
 FILES = {
     "init": "init",
+    "fit": "fit",
     "check": "check",
     "results": "results",
     "why": "why",
@@ -75,16 +76,21 @@ def load(name: str) -> Any:
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-@app.callback(help=HELP)
-def options(
-    version: Annotated[bool, typer.Option("--version", help="print version and commit", is_eager=True)] = False,
-) -> None:
-    """Handle the options before a command."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from leaf.project.version import describe_version
 
         typer.echo(describe_version())
         raise typer.Exit
+
+
+@app.callback(help=HELP)
+def options(
+    version: Annotated[  # noqa: ARG001 (its callback uses it)
+        bool, typer.Option("--version", help="print version and commit", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Handle the options before a command."""
 
 
 def main() -> None:
