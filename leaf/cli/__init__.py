@@ -86,7 +86,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback(help=HELP)
 def options(
-    version: Annotated[  # noqa: ARG001 (its callback uses it)
+    version: Annotated[
         bool, typer.Option("--version", help="print version and commit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
