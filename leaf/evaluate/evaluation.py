@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from leaf.evaluate.baselines import baseline_probabilities
+from leaf.evaluate.calibration import best_temperature
 from leaf.evaluate.metrics import (
-    best_temperature,
     best_threshold,
     compute_metrics,
     predict,
@@ -81,7 +81,8 @@ class Evaluation:
         if before:
             lines.append(
                 f"temperature {self.scores['temperature']:.2f}: expected calibration error "
-                f"{before['calibration_error']:.3f} before, {block['calibration_error']:.3f} after"
+                f"{before['calibration_error']:.3f} before, {block['calibration_error']:.3f} after; a perfectly "
+                f"calibrated model has {block['calibration_error_null']:.3f} on these images"
             )
         return "\n".join([*lines, self.scores["note"]] if self.scores["note"] else lines)
 

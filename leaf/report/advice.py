@@ -1,6 +1,7 @@
 """What to try next, where the tables show a reason: each entry says what was seen and what to do about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from leaf.finished_run import Run
 from leaf.report.charts import percent
@@ -12,7 +13,6 @@ Advice = dict[str, str]
 
 GAP = 0.08  # training above validation accuracy, from which memorising is worth fighting
 UNSURE = 0.10  # width of the test interval, from which the estimate decides little
-MISCALIBRATED = 0.08
 LOPSIDED = 0.15  # difference of the two classes' recalls
 _VARIED = {  # what varies training images, none of it by default but flips
     "augmentation.rotation": "augmentation.rotation=30",
@@ -26,6 +26,11 @@ def section(run: Run, conflicting: int) -> list[Advice]:
     found = [_conflicts(conflicting)] if conflicting else []
     found += [entry for rule in _RULES if (entry := rule(run))]
     return list({entry["command"]: entry for entry in reversed(found)}.values())[::-1][:6]
+
+
+def _validation(run: Run) -> Mapping[str, Any]:
+    """Return the validation scores. Advice that selects settings must not use test scores."""
+    return (run.scores.get("splits") or {}).get("validation") or {}
 
 
 def _conflicts(groups: int) -> Advice:
@@ -112,7 +117,7 @@ def _unfinished(run: Run) -> Advice | None:
 
 
 def _lopsided(run: Run) -> Advice | None:
-    matrix = scored_split(run.scores)[1].get("confusion")
+    matrix = _validation(run).get("confusion")
     if matrix and len(matrix) > 2:
         return _confused(run)
     if not matrix or not sum(matrix[0]) or not sum(matrix[1]):
@@ -130,7 +135,7 @@ def _lopsided(run: Run) -> Advice | None:
 
 def _confused(run: Run) -> Advice | None:
     """Of more than two classes: what is taken for what most often, where that is no rare slip."""
-    pair = next(iter(scored_split(run.scores)[1].get("worst_pairs") or []), None)
+    pair = next(iter(_validation(run).get("worst_pairs") or []), None)
     if pair is None or pair["images"] < 2 or pair["share"] < LOPSIDED:
         return None
     return {
@@ -141,13 +146,14 @@ def _confused(run: Run) -> Advice | None:
 
 
 def _overconfident(run: Run) -> Advice | None:
-    name, block = scored_split(run.scores)
-    error = block.get("calibration_error")
-    if error is None or error < MISCALIBRATED or run.params.get("calibrate") == "temperature":
+    block = _validation(run)
+    error, limit = block.get("calibration_error"), block.get("calibration_error_limit")
+    if error is None or limit is None or error <= limit or run.params.get("calibrate") == "temperature":
         return None
     return {
-        "seen": f"On {name} the probabilities are off by {percent(error)} on average.",
-        "do": "Fit a temperature on validation, before anyone reads them as chances.",
+        "seen": f"The calibration error on validation is {percent(error)}; 95% of perfectly calibrated models have at "
+        f"most {percent(limit)}.",
+        "do": "Fit a temperature on validation.",
         "command": "dvc exp run -S calibrate=temperature",
     }
 

@@ -1,39 +1,40 @@
-"""What is chosen on validation: the threshold and the temperature."""
+"""Threshold selection, temperature scaling and the calibration error."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from leaf.evaluate.metrics import best_temperature, best_threshold, log_loss, with_temperature
+from leaf.evaluate.calibration import best_temperature, log_loss, with_temperature
+from leaf.evaluate.metrics import best_threshold, compute_metrics
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_threshold_has_a_better_balanced_accuracy(make_drawn, seed):
+def test_best_threshold_maximizes_balanced_accuracy(make_drawn, seed):
     labels, p = make_drawn(40, seed)
     best = max(balanced_accuracy_score(labels, p >= cut) for cut in np.unique(p))
     assert balanced_accuracy_score(labels, p >= best_threshold(labels, p)) == pytest.approx(best)
 
 
-def test_the_threshold_stands_half_way_between_the_images_it_parts():
+def test_threshold_is_the_midpoint_of_the_separated_images():
     assert best_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.4, 0.9])) == pytest.approx(0.3)
 
 
-def test_of_equal_thresholds_the_one_nearest_a_half_is_taken():
+def test_ties_go_to_the_threshold_nearest_one_half():
     labels, p = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.45, 0.1])  # three of four right either way
     assert best_threshold(labels, p) == pytest.approx(0.275)
 
 
-def test_the_threshold_lies_between_0_and_1_for_useless_probabilities():
+def test_threshold_is_inside_the_unit_interval():
     assert 0 < best_threshold(np.array([1, 0]), np.array([0.0, 1.0])) < 1
 
 
-def test_one_class_alone_keeps_a_half():
+def test_threshold_is_one_half_for_a_single_class():
     assert best_threshold(np.ones(3, int), np.array([0.1, 0.2, 0.3])) == 0.5
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_a_planted_temperature_is_found_again(temperature, classes):
+def test_temperature_is_recovered(temperature, classes):
     random = np.random.default_rng(0)
     honest = random.dirichlet(np.ones(classes), 20000)
     labels = (random.random((len(honest), 1)) > honest.cumsum(axis=1)[:, :-1]).sum(axis=1)
@@ -41,11 +42,42 @@ def test_a_planted_temperature_is_found_again(temperature, classes):
     assert best_temperature(labels, shown) == pytest.approx(temperature, rel=0.05)
 
 
-def test_temperature_never_raises_the_log_loss_it_is_fitted_on(make_many):
+def test_fitted_temperature_does_not_raise_the_log_loss(make_many):
     labels, p = make_many()
     assert log_loss(labels, with_temperature(p, best_temperature(labels, p))) <= log_loss(labels, p)
 
 
-def test_temperature_makes_no_other_class_the_likeliest(make_many):
+def test_temperature_keeps_the_predicted_class(make_many):
     _, p = make_many()
     np.testing.assert_array_equal(with_temperature(p, 4.0).argmax(axis=1), p.argmax(axis=1))
+
+
+def calibrated(images, group_size, seed):
+    """Labels drawn from the probabilities; images of one group share the outcome."""
+    random = np.random.default_rng(seed)
+    groups = np.arange(images) // group_size
+    confidence = random.beta(9, 1, images // group_size)[groups] * 0.5 + 0.5
+    correct = random.random(images // group_size)[groups] < confidence
+    return correct.astype(int), np.stack([1 - confidence, confidence], axis=1), groups
+
+
+@pytest.mark.parametrize(("group_size", "highest"), [(1, 0.12), (6, 0.25)])  # the limit is rough for 32 groups
+def test_calibrated_models_rarely_exceed_the_limit(group_size, highest):
+    exceeded = []
+    for seed in range(100):
+        labels, p, groups = calibrated(192, group_size, seed)
+        found = compute_metrics(labels, p, 0.5, groups)
+        exceeded.append(found["calibration_error"] > found["calibration_error_limit"])
+    assert np.mean(exceeded) <= highest
+
+
+def test_null_calibration_error_is_the_mean_error_of_calibrated_models():
+    found = [compute_metrics(*calibrated(192, 1, seed)[:2], 0.5) for seed in range(100)]
+    errors, nulls = ([each[key] for each in found] for key in ("calibration_error", "calibration_error_null"))
+    assert np.mean(errors) == pytest.approx(np.mean(nulls), rel=0.1)
+
+
+def test_an_overconfident_model_exceeds_the_limit():
+    labels, p, groups = calibrated(192, 1, 0)
+    found = compute_metrics(labels, with_temperature(p, 0.2), 0.5, groups)
+    assert found["calibration_error"] > found["calibration_error_limit"]

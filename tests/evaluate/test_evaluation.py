@@ -38,6 +38,14 @@ def evaluate(images, given, network, threshold, calibrate, classes=("healthy", "
     return scoring.evaluate(images, given, network, classes, threshold, calibrate)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_strength():
+    """Fit one logistic regression per baseline, which is faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leaf.evaluate.baselines.STRENGTHS", np.ones(1))
+        yield
+
+
 @pytest.fixture(scope="module")
 def result():
     return evaluate(IMAGES, table(), predict_proba, 0.5, "none")

@@ -68,9 +68,11 @@ def test_a_wide_interval_asks_for_folds_and_a_fold_for_all_of_them(run):
 def test_of_many_classes_the_commonest_confusion_is_said(run):
     pair = {"label": "rust", "predicted": "scab", "images": 3, "share": 0.25}
     matrix = [[9, 0, 0], [0, 9, 3], [0, 0, 12]]
-    assert "25.0% of the rust images are called scab." in seen(scored(run, confusion=matrix, worst_pairs=[pair]))
+    assert "25.0% of the rust images are called scab." in seen(
+        scored(run, "validation", confusion=matrix, worst_pairs=[pair])
+    )
     rare = {**pair, "share": 0.02}
-    assert "are called" not in seen(scored(run, confusion=matrix, worst_pairs=[rare]))
+    assert "are called" not in seen(scored(run, "validation", confusion=matrix, worst_pairs=[rare]))
 
 
 def test_training_that_ran_out_of_epochs_is_said(run):
@@ -80,12 +82,13 @@ def test_training_that_ran_out_of_epochs_is_said(run):
 
 
 def test_a_class_that_is_found_less_is_said(run):
-    assert "are found" in seen(scored(run, confusion=[[90, 10], [40, 60]]))
-    assert "are found" not in seen(scored(run, confusion=[[90, 10], [12, 88]]))
+    assert "are found" in seen(scored(run, "validation", confusion=[[90, 10], [40, 60]]))
+    assert "are found" not in seen(scored(run, "validation", confusion=[[90, 10], [12, 88]]))
 
 
 def test_at_most_six_entries(run):
-    everything = scored(run, accuracy_low=0.5, confusion=[[90, 10], [40, 60]], calibration_error=0.3)
+    worst = {"confusion": [[90, 10], [40, 60]], "calibration_error": 0.3, "calibration_error_limit": 0.1}
+    everything = scored(scored(run, accuracy_low=0.5), "validation", **worst)
     assert len(advice.section(everything, 9)) == 6
 
 
@@ -96,7 +99,9 @@ def test_every_command_can_be_run(run):
     late = dataclasses.replace(run, training={**run.training, "best_epoch": 24, "stopped": "epochs"})
     memorised = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
     variants = [
-        scored(run, accuracy_low=0.5, accuracy_high=0.9, confusion=[[90, 10], [40, 60]], calibration_error=0.3),
+        scored(run, accuracy_low=0.5, accuracy_high=0.9),
+        scored(run, "validation", confusion=[[90, 10], [40, 60]]),
+        scored(run, "validation", calibration_error=0.3, calibration_error_limit=0.1),
         dataclasses.replace(scored(run), params={**run.params, "weights": "random"}),
         late,
         dataclasses.replace(run, history=memorised),
@@ -111,3 +116,10 @@ def test_every_command_can_be_run(run):
         else:
             assert verb in FILES
             assert verb != "run" or rest[0] in rows
+
+
+def test_calibration_advice_needs_an_error_above_the_null_limit_on_validation(run):
+    error = {"calibration_error": 0.09}
+    assert "calibration error" in seen(scored(run, "validation", **error, calibration_error_limit=0.08))
+    assert "calibration error" not in seen(scored(run, "validation", **error, calibration_error_limit=0.1))
+    assert "calibration error" not in seen(scored(run, "test", calibration_error=0.3, calibration_error_limit=0.1))
