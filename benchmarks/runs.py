@@ -125,7 +125,8 @@ def _plain(word: str) -> str:
 def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[str]) -> Path:
     """The folder that is named after the parameters of these stages."""
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    keys = {key.partition(".")[0] for stage in stages for key in pipeline[stage].get("params", [])} | {"dataset"}
+    listed = [key for stage in stages for key in pipeline[stage].get("params", [])]
+    keys = set(values) if {"params.yaml": None} in listed else {key.partition(".")[0] for key in listed} | {"dataset"}
     text = json.dumps({key: values[key] for key in sorted(keys)}, sort_keys=True)
     return work / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

@@ -66,6 +66,7 @@ DATA_KEYS = ("dataset", "labels", "masks", "group_by", "classes", "ignore", "lin
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:
     """Return the params.yaml of the last commit in `root`, or the working file if git does not have a valid one."""
+    root = Path(root, params.PARAMS_FILE).resolve().parent  # the template of `leaf init` links to the repository's file
     done = subprocess.run(
         ["git", "show", f"HEAD:./{params.PARAMS_FILE}"], cwd=root, check=False, capture_output=True, text=True
     )

@@ -334,6 +334,8 @@ def read_params(stage: str) -> Params:
     The model that comes back has the types of `Params` and no other keys than those: any other is an AttributeError.
     """
     listed = read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
+    if {PARAMS_FILE: None} in listed:  # the stage depends on the whole file
+        return load()
     keys = [key for key in listed if isinstance(key, str)]  # a mapping names keys of another file, as code.json
     return cast(Params, _only(load(), keys, stage))
 

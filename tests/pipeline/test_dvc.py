@@ -195,6 +195,25 @@ def test_a_run_that_fails_leaves_the_workspace_as_it_was(project):
     assert state() == before
 
 
+@pytest.mark.parametrize("command", [("repro",), ("exp", "run", "-S", "dropout=0.2")], ids=["repro", "exp run"])
+def test_invalid_combination_leaves_outputs_and_predict_intact(project, command):
+    params = project.folder / "params.yaml"
+    before = params.read_text(encoding="utf-8")
+    outputs = [project.folder / name for name in ("models/model.keras", "models/run.json", "data/scored/scores.json")]
+    contents = [path.read_bytes() for path in outputs]
+    project.set(optimizer="lbfgs", validation_size=40)  # lbfgs with dropout and flips; and another split
+    try:
+        done = project.run("dvc", *command, status=None)
+        assert done.returncode
+        assert "optimizer: lbfgs" in done.stderr
+        assert [path.read_bytes() for path in outputs] == contents
+        image = next((project.folder / "docs").rglob("*.png"))
+        assert "healthy" in project.run("leaf", "predict", str(image)).stdout
+    finally:
+        params.write_text(before, encoding="utf-8")
+    assert stages_run(project.run("dvc", "repro").stdout) in ([], ["validate"])
+
+
 def test_a_forced_run_replaces_the_experiment_of_its_name_only_where_it_succeeds(project):
     def experiments():
         refs = project.run("git", "for-each-ref", "refs/exps", "--format=%(refname:lstrip=-1) %(objectname)").stdout
