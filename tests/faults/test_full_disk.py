@@ -25,7 +25,7 @@ PAGE = 4096
 
 @contextmanager
 def small_disk(folder, room=0):
-    """Lay a file system with `room` bytes left over `folder`."""
+    """Mount a file system with `room` free bytes on `folder`."""
     if os.geteuid():
         pytest.skip("a small tmpfs needs root")
     options = f"size={PAGE + room // PAGE * PAGE}"
@@ -40,7 +40,7 @@ def small_disk(folder, room=0):
 
 
 def files(folder):
-    """Every file below `folder` by its name, also those of which a killed or failed run left a part."""
+    """Return every file below `folder` by name, partial files included."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -53,7 +53,7 @@ def fails_in_one_line(project, stage, **variables):
 
 
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_a_full_disk_is_one_line_and_the_next_run_succeeds(project, stage):
+def test_full_disk_is_one_line_and_the_next_run_succeeds(project, stage):
     folder = project.folder / FOLDERS[stage]
     whole = files(folder)
     with small_disk(folder):
@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_succeeds(project, stage):
 
 
 @pytest.mark.parametrize("stage", LARGE)
-def test_a_disk_that_is_full_in_the_middle_keeps_whole_files_alone(project, stage):
+def test_disk_full_during_a_write_leaves_complete_files(project, stage):
     folder = project.folder / FOLDERS[stage]
     whole = files(folder)
     with small_disk(folder, max(map(len, whole.values())) // 2):
@@ -75,13 +75,13 @@ def test_a_disk_that_is_full_in_the_middle_keeps_whole_files_alone(project, stag
 
 
 @pytest.mark.parametrize("stage", MEASURED)
-def test_a_full_disk_under_the_metrics_is_one_line(project, stage):
+def test_full_disk_under_metrics_is_one_line(project, stage):
     with small_disk(project.folder / "metrics"):
         fails_in_one_line(project, stage)
         assert list(files(project.folder / "metrics")) == ["filler"]
 
 
-def test_a_full_disk_under_the_state_of_a_training_is_one_line_and_the_next_run_succeeds(project, tmp_path):
+def test_full_disk_under_the_checkpoint_is_one_line(project, tmp_path):
     with small_disk(tmp_path, 20 * PAGE):  # room for the lock, not for the weights
         fails_in_one_line(project, "train", LEAF_STATE=str(tmp_path))
         assert not [name for name in files(tmp_path) if name.endswith(".npz")]

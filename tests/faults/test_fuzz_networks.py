@@ -107,7 +107,7 @@ def main(part: str, count: int, folder: Path) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", ["configuration", "arrays", "file"])
-def test_thousands_of_changed_networks_are_loaded_or_refused_in_one_line(part, tmp_path):
+def test_fuzzed_models_load_or_are_refused_in_one_line(part, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.test_fuzz_networks", part, "1000", tmp_path],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,

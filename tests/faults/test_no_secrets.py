@@ -1,4 +1,4 @@
-"""No secret is in the repository."""
+"""The repository contains no secret."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ SECRETS = re.compile(
 )
 
 
-def test_no_tracked_file_holds_a_key_a_token_or_a_password():
+def test_no_tracked_file_contains_a_secret():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = []
     for name in filter(None, listed.split("\0")):
@@ -25,6 +25,6 @@ def test_no_tracked_file_holds_a_key_a_token_or_a_password():
     assert not found
 
 
-def test_the_patterns_find_a_secret():
+def test_patterns_match_a_secret():
     assert SECRETS.search("aws = " + "AKIA" + "ABCDEFGHIJKLMNOP")
     assert SECRETS.search("-----BEGIN OPENSSH " + "PRIVATE KEY-----")

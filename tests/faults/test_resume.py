@@ -1,4 +1,4 @@
-"""A training that was killed goes on, and ends with the bits of one that was not."""
+"""A killed training resumes and ends with the bits of an uninterrupted one."""
 
 import json
 import os
@@ -42,20 +42,20 @@ def found(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "found.json").read_text())
 
 
-def test_ten_kills_at_random_moments_end_with_the_bits_of_an_uninterrupted_run(found: dict[str, Any]) -> None:
+def test_resume_after_ten_sigkills_is_bit_identical(found: dict[str, Any]) -> None:
     assert found["statuses"] == [-signal.SIGKILL] * 10
     assert found["last_status"] == 0, found["log"]
     assert found["killed"] == found["whole"], f"LEAF_KILL_SEED={found['seed']}"
     assert {"models/model.keras", "models/history.csv", "models/run.json"} < set(found["whole"])
 
 
-def test_a_resumed_training_says_after_which_epoch_it_goes_on(found: dict[str, Any]) -> None:
+def test_resumed_training_prints_its_epoch(found: dict[str, Any]) -> None:
     epochs = [int(epoch) for epoch in re.findall(r"resuming after epoch (\d+) of 22", found["log"])]
     assert len(epochs) == 10  # all of the twelve but the two before the first state
     assert epochs == sorted(epochs)
 
 
-def test_sigterm_leaves_within_seconds_with_its_last_epoch_and_a_marker_to_requeue(found: dict[str, Any]) -> None:
+def test_sigterm_exits_quickly_with_a_checkpoint_and_a_requeue_marker(found: dict[str, Any]) -> None:
     assert found["stopped_status"] == 143
     assert found["stopped_seconds"] < 20  # far less on a machine that is not busy
     assert {".npz", ".requeue"} <= set(found["stopped_state"])
@@ -64,11 +64,11 @@ def test_sigterm_leaves_within_seconds_with_its_last_epoch_and_a_marker_to_reque
     assert f"resuming after epoch {said[1]} of 22" in found["log"][said.end() :]
 
 
-def test_state_and_marker_are_removed_when_the_run_ends_well(found: dict[str, Any]) -> None:
+def test_checkpoint_and_marker_are_removed_at_the_end(found: dict[str, Any]) -> None:
     assert found["last_state"] == [".lock"]
 
 
-def test_kill_9_of_the_real_command_and_the_same_command_again(found: dict[str, Any], folder: Path) -> None:
+def test_resume_after_sigkill_of_the_command_is_bit_identical(found: dict[str, Any], folder: Path) -> None:
     project, state = folder / "project", folder / "real"
     command = [sys.executable, "-m", "stages.train"]
     first = subprocess.Popen(command, cwd=project, env=environment(folder, LEAF_STATE=str(state)))

@@ -1,4 +1,4 @@
-"""Two `dvc repro` in one folder at once: one works, the other waits or says why not."""
+"""Two concurrent `dvc repro` in one folder: one runs, the other waits or refuses."""
 
 import subprocess
 import time
@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_a_second_repro_beside_a_first_refuses_or_waits_and_harms_nothing(project):
+def test_concurrent_repro_refuses_or_waits(project):
     project.set(dropout=0.25)
     environment = project.environment()
     first = subprocess.Popen(

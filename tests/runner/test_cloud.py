@@ -21,25 +21,25 @@ def target(**keys: object) -> SkyPilot:
     return made
 
 
-def test_the_machine_ends_when_idle_and_is_not_dearer_than_allowed() -> None:
+def test_machine_stops_when_idle_and_has_a_cost_limit() -> None:
     resources = task_yaml(target(idle_minutes=7, hourly_cost=1.5), "x", 1, Path("x"))["resources"]
     assert resources["autostop"] == {"idle_minutes": 7, "down": True}
     assert resources["max_hourly_cost"] == 1.5
 
 
-def test_a_spot_machine_is_a_managed_job_which_is_started_again() -> None:
+def test_spot_machine_is_a_managed_job() -> None:
     assert launch_command(target(spot=True), "leaf-x", Path("t.yaml"))[:2] == ["jobs", "launch"]
     assert launch_command(target(spot=False), "leaf-x", Path("t.yaml"))[0] == "launch"
 
 
-def test_training_states_outlive_the_machine_in_a_bucket() -> None:
+def test_checkpoints_outlive_the_machine_in_a_bucket() -> None:
     mounts = task_yaml(target(state_bucket="s3://leaf-states"), "x", 1, Path("x"))["file_mounts"]
     assert mounts["~/leaf/state"] == {"source": "s3://leaf-states", "mode": "MOUNT"}
 
 
 @pytest.fixture
 def sky(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for `sky` that writes down how it was called; the project's default target is a cloud."""
+    """Install a fake `sky` that records its arguments; the project's default target is a cloud."""
     folder = project.path.parent / "bin"
     folder.mkdir()
     program = folder / "sky"
@@ -51,7 +51,7 @@ def sky(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_submit_hands_sky_a_task_whose_script_holds_no_value_of_the_user(sky: Path, project: Project) -> None:
+def test_script_of_the_task_contains_no_user_value(sky: Path, project: Project) -> None:
     project.leaf("submit", "--name", "odd", "-S", f"ignore={json.dumps([HOSTILE])}")
     calls = sky.read_text().split()
     assert calls[:4] == ["jobs", "launch", "-y", "-d"]
@@ -60,10 +60,11 @@ def test_submit_hands_sky_a_task_whose_script_holds_no_value_of_the_user(sky: Pa
     assert "touch" not in task["run"]
     assert json.loads((mounted / "job.json").read_text())["experiments"][0]["name"] == "odd"
     assert (mounted / "task.py").exists()
+    assert mounted.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow
-def test_what_is_at_the_origin_is_done_and_cancel_ends_the_machine(sky: Path, project: Project) -> None:
+def test_experiment_at_the_origin_is_done_and_cancel_stops_the_machine(sky: Path, project: Project) -> None:
     project.leaf("submit", "-S", "seed=1,2")
     revision = project.git("rev-parse", "HEAD")
     project.git("push", "-q", "origin", f"HEAD:refs/exps/{revision[:2]}/{revision[2:]}/seed-1")
@@ -75,7 +76,7 @@ def test_what_is_at_the_origin_is_done_and_cancel_ends_the_machine(sky: Path, pr
 
 
 @pytest.mark.slow
-def test_skypilot_itself_takes_the_task(tmp_path: Path) -> None:
+def test_skypilot_accepts_the_task(tmp_path: Path) -> None:
     python = os.environ.get("SKYPILOT_PYTHON")
     if python is None:
         pytest.skip("SKYPILOT_PYTHON names no Python that has skypilot (it wants an environment of its own)")

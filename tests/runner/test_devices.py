@@ -81,3 +81,13 @@ def test_gpu_stays_locked_while_a_child_of_a_killed_task_runs(
     task = experiment([0], 1)
     task.hold_device()
     assert task.environment["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_experiment_finished_by_an_identical_job_while_waiting_does_not_run(
+    experiment: Callable[[list[int], int], Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = experiment([0], 1)
+    answers = iter([False, True])
+    monkeypatch.setattr(task, "at_origin", lambda: next(answers))
+    monkeypatch.setattr(task, "make", lambda: pytest.fail("it ran"))
+    task.run()

@@ -22,22 +22,22 @@ def finished(new_project: Callable[[Path], Project], tmp_path_factory: pytest.Te
     return project
 
 
-def test_a_row_with_a_setting_over_it_becomes_an_experiment(finished: Project) -> None:
+def test_row_with_a_setting_becomes_an_experiment(finished: Project) -> None:
     assert json.loads(finished.file("longer-seed-9", "metrics.json")) == expected(seed=9, epochs=4)
 
 
-def test_the_workspace_is_untouched(finished: Project) -> None:
+def test_workspace_is_unchanged(finished: Project) -> None:
     assert finished.git("status", "--porcelain") == ""
     assert not (finished.path / "metrics.json").exists()
 
 
-def test_the_model_is_in_the_shared_cache(finished: Project) -> None:
+def test_model_is_in_the_shared_cache(finished: Project) -> None:
     finished.git("checkout", "-q", finished.experiments()["longer-seed-9"], "--", "dvc.lock")
     made = next(line.split()[-1] for line in finished.file("longer-seed-9", "dvc.lock").splitlines() if "md5: " in line)
     assert (finished.path / ".dvc" / "cache" / "files" / "md5" / made[:2] / made[2:]).exists()
 
 
-def test_the_data_of_a_clone_are_linked_to_the_one_copy_in_the_cache(finished: Project) -> None:
+def test_clone_links_its_data_to_the_cache(finished: Project) -> None:
     cached = next(path for path in (finished.path / ".dvc/cache/files/md5").rglob("*") if path.is_file())
     command = ["cp", "--reflink=always", cached, finished.path.with_name("reflinked")]
     if subprocess.run(command, capture_output=True).returncode == 0:
@@ -45,11 +45,11 @@ def test_the_data_of_a_clone_are_linked_to_the_one_copy_in_the_cache(finished: P
     assert "links to the images: 2" in finished.leaf("logs", "longer-seed-9")
 
 
-def test_the_list_tells_how_it_ended(finished: Project) -> None:
+def test_jobs_lists_the_final_state(finished: Project) -> None:
     assert finished.leaf("jobs").splitlines()[1].split()[1:] == ["local", "longer-seed-9", "done"]
 
 
-def test_a_job_that_met_another_ones_half_written_entry_of_the_run_cache_runs_once_more(project: Project) -> None:
+def test_race_in_the_run_cache_is_retried(project: Project) -> None:
     project.git("remote", "remove", "origin")
     project.leaf("submit", "--name", "first", "-S", "seed=5")
     project.leaf("fetch", "--wait", "--every", "0.2")

@@ -68,7 +68,7 @@ def fetched(project: Project, *names: str) -> None:
         raise AssertionError(f"{error}\n{''.join(project.leaf('logs', name)[-3000:] for name in names)}") from None
 
 
-def test_every_engine_brings_the_same_bits(everywhere: Project) -> None:
+def test_engines_give_equal_bits(everywhere: Project) -> None:
     def outputs(name):
         stages = yaml.safe_load(everywhere.file(name, "dvc.lock"))["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
@@ -76,19 +76,19 @@ def test_every_engine_brings_the_same_bits(everywhere: Project) -> None:
     here, *there = map(outputs, ENGINES)
     assert here.keys() > {"models/model.keras", "data/scored/predictions.csv", "metrics/evaluate.json"}
     for other in there:
-        assert {path for path in here if here[path] != other[path]} <= {"reports/report.html"}  # it tells its date
+        assert {path for path in here if here[path] != other[path]} <= {"reports/report.html"}  # it contains the date
     scores = json.loads(everywhere.file("slurm", "metrics/evaluate.json"))
     assert 0 <= scores["test"]["accuracy"] <= 1
 
 
-def test_dvc_lists_them_and_takes_one_over_with_its_model(everywhere: Project) -> None:
+def test_dvc_lists_and_gets_the_model(everywhere: Project) -> None:
     shown = run("dvc", "exp", "show", "--csv", cwd=everywhere.path)
     assert {line.partition(",")[0] for line in shown.splitlines()} >= set(ENGINES)
     run("dvc", "get", "-q", ".", "models/model.keras", "--rev", everywhere.experiments()["ssh"], cwd=everywhere.path)
     (everywhere.path / "model.keras").unlink()
 
 
-def test_one_training_runs_on_two_nodes(everywhere: Project) -> None:
+def test_training_runs_on_two_nodes(everywhere: Project) -> None:
     settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel"]
     everywhere.leaf("submit", "--on", "pair", "--name", "pair", *settings)
     fetched(everywhere, "pair")

@@ -1,4 +1,4 @@
-"""DVC remotes over ssh and S3. DVC's own ssh client takes any host key, so OpenSSH is asked first."""
+"""DVC remotes over ssh and S3. DVC's own ssh client accepts any host key, so OpenSSH checks it first."""
 
 import getpass
 import json
@@ -30,24 +30,24 @@ def use_ssh_remote(project: Project, sshd: Sshd) -> str:
     return repository.choose_data_remote(None)[1]
 
 
-def test_user_and_port_beside_the_address_are_part_of_the_destination(project: Project, sshd: Sshd) -> None:
+def test_separate_user_and_port_are_in_the_destination(project: Project, sshd: Sshd) -> None:
     address = use_ssh_remote(project, sshd)
     assert repository.ssh_host(address) == f"ssh://{getpass.getuser()}@127.0.0.1:{sshd.port}"
 
 
-def test_a_remote_whose_host_key_is_unknown_gets_no_data(project: Project, sshd: Sshd) -> None:
+def test_remote_with_an_unknown_host_key_gets_no_data(project: Project, sshd: Sshd) -> None:
     address = use_ssh_remote(project, sshd)  # ~/.ssh/known_hosts does not have the test's server
     with pytest.raises(LeafError, match=r"DVC remote: the key of .* is unknown or has changed"):
         repository.push_data("store", address)
     assert not list((project.path.parent / "store").iterdir())
 
 
-def test_a_host_that_cannot_be_reached_is_left_to_dvc_to_tell(sshd: Sshd) -> None:
+def test_unreachable_host_is_left_to_dvc(sshd: Sshd) -> None:
     assert host_key_refused("ssh://127.0.0.1:1", dict(os.environ)) == ""
 
 
 @pytest.mark.slow
-def test_data_goes_to_an_ssh_remote_and_comes_back(project: Project, sshd: Sshd) -> None:
+def test_ssh_remote_round_trip(project: Project, sshd: Sshd) -> None:
     use_ssh_remote(project, sshd)
     run("dvc", "push", "-q", cwd=project.path)
     (project.path / "data" / "raw" / "leaves.txt").unlink()
@@ -76,7 +76,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_an_experiment_goes_through_an_s3_remote_to_a_box_and_into_a_fresh_clone(
+def test_s3_remote_round_trip_into_a_fresh_clone(
     project: Project, on_box: Callable[..., Project], bucket: Bucket
 ) -> None:
     run("dvc", "remote", "add", "-q", "-d", "-f", "store", "s3://leaf/store", cwd=project.path)

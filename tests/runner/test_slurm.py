@@ -42,29 +42,27 @@ def array(
 NAMES = {"wider-seed-1", "wider-seed-2", "longer-seed-1", "longer-seed-2"}
 
 
-def test_an_array_comes_back_complete(array: Project) -> None:
+def test_array_returns_every_experiment(array: Project) -> None:
     assert set(array.experiments()) == NAMES
 
 
-def test_the_results_are_those_of_a_local_run(array: Project) -> None:
+def test_results_equal_a_local_run(array: Project) -> None:
     assert json.loads(array.file("longer-seed-2", "metrics.json")) == expected(seed=2, epochs=4)
 
 
-def test_it_was_one_array_over_both_nodes(array: Project) -> None:
+def test_one_array_uses_both_nodes(array: Project) -> None:
     assert len(list(array.target.glob("jobs/*"))) == 1
     nodes = {next(array.target.glob(f"jobs/*/{index}/node")).read_text() for index in range(4)}
     assert nodes == set(NODES)
 
 
-def test_dvc_lists_them(array: Project) -> None:
+def test_dvc_exp_show_lists_them(array: Project) -> None:
     shown = run("dvc", "exp", "show", "--csv", cwd=array.path)
     assert all(name in shown for name in NAMES)
 
 
 @pytest.mark.full
-def test_a_job_that_meets_its_time_limit_is_requeued_and_ends_with_the_same_bits(
-    cluster: Cluster, project: Project
-) -> None:
+def test_requeue_at_the_time_limit_is_bit_identical(cluster: Cluster, project: Project) -> None:
     on_slurm(project, {"TINY_SECONDS": "9"}, time_limit=1, signal_before=35)
     project.leaf("submit", "-S", "seed=3,6")  # an array's last element has the array's own number
     project.leaf("fetch", "--wait", "--every", "1")
@@ -75,7 +73,7 @@ def test_a_job_that_meets_its_time_limit_is_requeued_and_ends_with_the_same_bits
     assert ends == [expected(seed=3), expected(seed=6)]
 
 
-def test_a_node_taken_down_in_mid_job_loses_nothing(cluster: Cluster, project: Project) -> None:
+def test_node_failure_loses_nothing(cluster: Cluster, project: Project) -> None:
     on_slurm(project, {"TINY_SECONDS": "4"})
     project.leaf("submit", "-S", "seed=4,5")
     await_true(lambda: project.said("starts at epoch 0") and len(list(project.target.glob("state/*"))) > 0, 60)
@@ -109,7 +107,7 @@ SPREAD = (
 )
 
 
-def test_a_stage_on_two_nodes_hears_of_the_signal_on_both(cluster: Cluster, tmp_path: Path) -> None:
+def test_signal_reaches_the_stage_on_both_nodes(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(dedent(SLEEPER))
     script = tmp_path / "script"
     script.write_text(f'#!/bin/sh\nKERAS_BACKEND=jax exec {sys.executable} -c "{SPREAD.format("sleeper")}"\n')
@@ -123,7 +121,7 @@ def test_a_stage_on_two_nodes_hears_of_the_signal_on_both(cluster: Cluster, tmp_
     assert [one.read_text() for one in said] == [f"{name} of 2" for name in NODES]
 
 
-def test_cancel_ends_a_running_and_a_waiting_experiment(cluster: Cluster, project: Project) -> None:
+def test_cancel_ends_running_and_queued_experiments(cluster: Cluster, project: Project) -> None:
     on_slurm(project, {"TINY_SECONDS": "60"}, parallel=1)
     project.leaf("submit", "-S", "seed=1,2")
     await_true(lambda: project.said("starts at epoch 0"), 60)
@@ -133,7 +131,7 @@ def test_cancel_ends_a_running_and_a_waiting_experiment(cluster: Cluster, projec
     assert [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]] == ["cancelled", "cancelled"]
 
 
-def test_an_option_that_slurm_refuses_is_one_line_and_leaves_nothing(cluster: Cluster, project: Project) -> None:
+def test_option_refused_by_slurm_is_one_line(cluster: Cluster, project: Project) -> None:
     on_slurm(project, partition="nosuch")
     said = project.leaf("submit", status=2)
     assert "sbatch: error:" in said

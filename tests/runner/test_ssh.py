@@ -28,45 +28,45 @@ def pair(
     return project
 
 
-def test_a_sweep_comes_back_as_experiments(pair: Project) -> None:
+def test_sweep_returns_experiments(pair: Project) -> None:
     assert set(pair.experiments()) == {"seed-1", "seed-2"}
 
 
-def test_the_results_are_those_of_a_local_run(pair: Project) -> None:
+def test_results_equal_a_local_run(pair: Project) -> None:
     assert json.loads(pair.file("seed-2", "metrics.json")) == expected(seed=2)
 
 
-def test_dvc_shows_them(pair: Project) -> None:
+def test_dvc_exp_show_lists_them(pair: Project) -> None:
     shown = run("dvc", "exp", "show", "--csv", cwd=pair.path)
     assert "seed-1" in shown
     assert str(expected(seed=1)["accuracy"])[:8] in shown
 
 
-def test_the_model_comes_through_the_dvc_remote(pair: Project) -> None:
+def test_model_arrives_through_the_dvc_remote(pair: Project) -> None:
     revision = pair.experiments()["seed-1"]
     run("dvc", "get", "-q", ".", "model.txt", "--rev", revision, "-o", "../got.txt", cwd=pair.path)
     assert len((pair.path.parent / "got.txt").read_text()) == 64
 
 
-def test_two_jobs_on_one_gpu_run_one_after_the_other(pair: Project) -> None:
+def test_experiments_on_one_gpu_run_in_sequence(pair: Project) -> None:
     times = sorted(tuple(map(float, line.split())) for line in (pair.path.parent / "trace").read_text().splitlines())
     assert len(times) == 2
     assert times[0][1] <= times[1][0]
 
 
-def test_a_job_sees_its_gpu_alone(pair: Project) -> None:
+def test_experiment_sees_only_its_gpu(pair: Project) -> None:
     assert "device 0" in pair.leaf("logs", "-f", "seed-2")
 
 
-def test_the_throw_away_clone_is_gone(pair: Project) -> None:
+def test_temporary_clone_is_removed(pair: Project) -> None:
     assert not list(pair.target.rglob("clone"))
 
 
-def test_a_name_that_exists_is_refused(pair: Project) -> None:
+def test_existing_name_is_refused(pair: Project) -> None:
     assert "seed-1: an experiment of this commit already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
 
 
-def test_an_experiment_is_taken_over_with_its_model(pair: Project) -> None:
+def test_exp_apply_restores_the_model(pair: Project) -> None:
     assert not (pair.path / "model.txt").exists()
     pair.leaf("fetch", "seed-2", "--models")
     run("dvc", "exp", "apply", "seed-2", cwd=pair.path)
@@ -87,13 +87,13 @@ def devices(project: Project, on_box: Callable[..., Project], *seen: str) -> Non
     on_box(project, PYTHONPATH=str(folder))
 
 
-def test_the_doctor_finds_every_link_whole(project: Project, on_box: Callable[..., Project]) -> None:
+def test_doctor_passes_on_a_working_target(project: Project, on_box: Callable[..., Project]) -> None:
     devices(project, on_box, "gpu:0")
     links = [line.split()[0] for line in project.leaf("doctor").splitlines()]
     assert links == ["ok"] * 12
 
 
-def test_the_doctor_names_what_is_broken(project: Project, on_box: Callable[..., Project]) -> None:
+def test_doctor_names_broken_links(project: Project, on_box: Callable[..., Project]) -> None:
     devices(project, on_box, "cpu:0")
     (project.path / "train.py").write_text("changed")
     project.git("remote", "set-url", "origin", "/nosuch.git")
@@ -101,7 +101,7 @@ def test_the_doctor_names_what_is_broken(project: Project, on_box: Callable[...,
     assert [line.split()[1] for line in broken] == ["commit", "git", "origin", "GPU"]
 
 
-def test_the_doctor_tells_a_machine_out_of_reach(project: Project, on_box: Callable[..., Project], sshd: Sshd) -> None:
+def test_doctor_reports_an_unreachable_machine(project: Project, on_box: Callable[..., Project], sshd: Sshd) -> None:
     on_box(project)
     sshd.stop()
     try:
@@ -110,7 +110,7 @@ def test_the_doctor_tells_a_machine_out_of_reach(project: Project, on_box: Calla
         sshd.start()
 
 
-def test_a_job_outlives_the_connection_and_fetch_waits_for_it(
+def test_job_outlives_the_connection_and_fetch_waits(
     project: Project, on_box: Callable[..., Project], sshd: Sshd
 ) -> None:
     on_box(project, TINY_SECONDS="1")
@@ -130,7 +130,7 @@ def test_a_job_outlives_the_connection_and_fetch_waits_for_it(
 
 
 @pytest.mark.root
-def test_a_job_ends_while_the_cable_is_out_and_is_fetched_when_it_is_back(
+def test_job_that_ends_during_a_network_outage_is_fetched_later(
     project: Project, on_box: Callable[..., Project], far_sshd: tuple[Sshd, Network]
 ) -> None:
     server, network = far_sshd
@@ -148,7 +148,7 @@ def test_a_job_ends_while_the_cable_is_out_and_is_fetched_when_it_is_back(
     assert json.loads(project.file("far", "metrics.json")) == expected(seed=42)
 
 
-def test_a_changed_host_key_is_refused(
+def test_changed_host_key_is_refused(
     project: Project, on_box: Callable[..., Project], sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_box(project)
@@ -165,7 +165,7 @@ def test_a_changed_host_key_is_refused(
     assert "no jobs" in project.leaf("jobs")
 
 
-def test_an_unknown_host_key_is_refused_also_where_ssh_is_set_to_take_any(
+def test_unknown_host_key_is_refused_even_if_ssh_accepts_any(
     project: Project, on_box: Callable[..., Project], sshd: Sshd
 ) -> None:
     on_box(project)
@@ -180,7 +180,7 @@ def test_an_unknown_host_key_is_refused_also_where_ssh_is_set_to_take_any(
     assert "box: its host key is unknown" in said
 
 
-def test_cancel_ends_every_process_of_the_group(project: Project, on_box: Callable[..., Project]) -> None:
+def test_cancel_ends_the_process_group(project: Project, on_box: Callable[..., Project]) -> None:
     on_box(project, TINY_SECONDS="30")
     project.leaf("submit", "--name", "endless")
     await_true(lambda: project.said("starts at epoch 0"), 60)
@@ -191,7 +191,7 @@ def test_cancel_ends_every_process_of_the_group(project: Project, on_box: Callab
     assert "cancelled" in project.leaf("fetch", status=1)
 
 
-def test_a_job_ended_by_sigterm_goes_on_when_submitted_again(project: Project, on_box: Callable[..., Project]) -> None:
+def test_job_stopped_by_sigterm_resumes_when_resubmitted(project: Project, on_box: Callable[..., Project]) -> None:
     on_box(project, TINY_SECONDS="1.5")
     project.leaf("submit", "-S", "seed=7")
     await_true(lambda: project.said("starts at epoch 0"), 60)
@@ -203,7 +203,7 @@ def test_a_job_ended_by_sigterm_goes_on_when_submitted_again(project: Project, o
     assert json.loads(project.file("seed-7", "metrics.json")) == expected(seed=7)
 
 
-def test_a_killed_job_is_told_as_lost(project: Project, on_box: Callable[..., Project]) -> None:
+def test_killed_job_is_lost(project: Project, on_box: Callable[..., Project]) -> None:
     on_box(project, TINY_SECONDS="30")
     project.leaf("submit", "--name", "killed")
     await_true(lambda: any(path.read_text() for path in project.target.rglob("pid")))
@@ -230,7 +230,7 @@ HOSTILE = r"""$(touch pwned); ${oc.env:HOME} `touch pwned` ' \" & touch pwned #
  !!python/object/apply:os.system [touch pwned]"""
 
 
-def test_a_hostile_value_arrives_as_text_and_runs_nothing(project: Project, on_box: Callable[..., Project]) -> None:
+def test_hostile_value_arrives_as_text(project: Project, on_box: Callable[..., Project]) -> None:
     on_box(project)
     project.leaf("submit", "--name", "hostile", "-S", f"ignore={json.dumps([HOSTILE])}")
     project.leaf("fetch", "--wait", "--every", "0.3")
@@ -239,7 +239,7 @@ def test_a_hostile_value_arrives_as_text_and_runs_nothing(project: Project, on_b
     assert not list(project.path.parent.rglob("pwned"))
 
 
-def test_a_hostile_folder_and_setup_environment_are_data(
+def test_hostile_folder_and_environment_are_data(
     project: Project, on_box: Callable[..., Project], tmp_path: Path
 ) -> None:
     on_box(project)

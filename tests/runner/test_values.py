@@ -15,14 +15,14 @@ TEXTS += ["null", "True", "12", "1e5", "inf", "${oc.env:HOME}", "\\${oc.env:HOME
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_arrives_unchanged(tmp_path: Path, text: str) -> None:
+def test_text_round_trip(tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("weights: random\n")
     apply_overrides(path, dvc_settings({"weights": text}))
     assert yaml.safe_load(path.read_text()) == {"weights": text}
 
 
-def test_numbers_booleans_and_lists_keep_their_types(tmp_path: Path) -> None:
+def test_types_round_trip(tmp_path: Path) -> None:
     values = {"seed": 3, "dropout": 0.25, "near_turns": True, "references": [58, "a b.png"], "weights": None}
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(dict.fromkeys(values, 0)))
@@ -34,19 +34,19 @@ MAPPING = {"healthy": ["*healthy", "it's"], "un healthy-2": ["*"]}
 
 
 @pytest.mark.parametrize("before", ["[a, b]", "{a: [x], b: ['*']}", "auto"])
-def test_a_mapping_takes_the_place_of_whatever_was_there(tmp_path: Path, before: str) -> None:
+def test_mapping_replaces_any_value(tmp_path: Path, before: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(f"classes: {before}\n")
     apply_overrides(path, dvc_settings({"classes": MAPPING}))
     assert read_yaml(path) == {"classes": MAPPING}
 
 
-def test_a_key_that_dvc_would_misread_is_refused() -> None:
+def test_key_that_dvc_misreads_is_refused() -> None:
     with pytest.raises(LeafError, match="write it into"):
         dvc_settings({"classes": {"007": ["x"], "a": ["*"]}})
 
 
-def test_a_mapping_written_for_dvc_is_read_as_it_is_there() -> None:
+def test_mapping_in_dvc_syntax_is_parsed() -> None:
     assert parse_settings(['classes={healthy:["*healthy","a:b"],unhealthy:["*"]}']) == {
         "classes": {"healthy": ["*healthy", "a:b"], "unhealthy": ["*"]}
     }
@@ -71,7 +71,7 @@ NAMES = [
 ]
 
 
-def test_names_outlive_a_run_that_changes_another_key(tmp_path: Path) -> None:
+def test_names_survive_a_change_of_another_key(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("classes: [a, b]\ndropout: 0.1\n")
     apply_overrides(path, dvc_settings({"classes": [*NAMES, "🍃"]}))
