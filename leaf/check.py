@@ -100,6 +100,8 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         ignore=choices.ignore,
         labels=choices.labels,
         group_by=choices.group_by,
+        columns=choices.columns.model_dump(),
+        encoding=choices.encoding,
         links=choices.links,
     )
     params.check_threshold(choices.threshold, len(names))

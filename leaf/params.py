@@ -52,6 +52,15 @@ class Drawn(Group):
     seed: int = _key(2023, "a whole number {}", "moves every drawn image", ge=0)
 
 
+class Columns(Group):
+    """Columns of a label table, by role."""
+
+    file: str = _key("", "a column name, or '' to detect it", "column that names the file")
+    label: str = _key("", "a column name, '' to detect it, or none", "column of the class")
+    group: str = _key("", "a column name, '' to detect it, or none", "column of the group, such as the plant")
+    split: str = _key("", "a column name, '' to detect it, or none", "column of the split")
+
+
 class LearningRate(Group):
     """The learning rate, set anew before every update."""
 
@@ -110,6 +119,10 @@ class Params(Group):
         "a CSV or TSV table with a column that names the file, and any of label, group, split",
         "what is known of each photograph of a folder, where the folders do not say it; without rows it says nothing",
         min_length=1,
+    )
+    columns: Columns = _group(Columns)
+    encoding: str = _key(
+        "auto", "auto, or an encoding that Python knows, such as cp1252", "encoding of label tables", min_length=1
     )
     masks: str = _key(
         "data/masks",

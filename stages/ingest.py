@@ -36,6 +36,8 @@ def main() -> None:
                 ignore=params.ignore,
                 labels=params.labels,
                 group_by=params.group_by,
+                columns=params.columns.model_dump(),
+                encoding=params.encoding,
                 aside=cache_folder("ingested"),
                 links=params.links,
                 fit=params.fit,

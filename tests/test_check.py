@@ -76,7 +76,7 @@ def test_a_table_that_says_no_class_is_refused_with_what_its_columns_may_mean(pr
     for number in range(4):
         put(project / "flat" / f"{number}.jpg")
     (project / "t.csv").write_text("file,lable\n" + "".join(f"{number}.jpg,healthy\n" for number in range(4)))
-    assert "t.csv: columns not used: 'lable' (did you mean label?); sort the" in refusal(dataset="flat", labels="t.csv")
+    assert "t.csv: columns not used: 'lable' (did you mean label?)" in refusal(dataset="flat", labels="t.csv")
 
 
 def test_rows_and_photographs_without_the_other_are_counted_together(project):
@@ -155,7 +155,7 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
         ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
         ({"labels": "nowhere.csv"}, "labels: nowhere.csv: no such file"),
         ({"masks": "nowhere"}, "masks: nowhere: no such folder"),
-        ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no mask of any image; valid: files named as the"),
+        ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no file matches an image"),
         (
             {"augmentation.background": "swap"},
             "-S: augmentation.background: swap, and where the leaf is in an image made",

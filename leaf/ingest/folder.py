@@ -1,6 +1,6 @@
 """A folder of image files as a data set: what its folders and tables say, and its files decoded on all cores."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,14 +29,17 @@ class FolderSource:
         group_by: Literal["none", "folder"] = "none",
         known: Collection[str] = (),
         links: Links = "refuse",
+        columns: Mapping[str, str] | None = None,
+        encoding: str = "auto",
+        ignore: Sequence[str] = (),
     ) -> None:
-        """List the files and what is known of them, see `leaf.ingest.layout.lay_out`; `blocks` decodes them."""
+        """List the files and join them with folders and tables, see `leaf.ingest.layout.lay_out`."""
         self.root = root
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[str, str] = {}
         self.earlier = DecodeCache(None, {})  # what need not be decoded anew
         listing = list_folder(root, links)
-        layout = lay_out(root, listing, labels, group_by, known)
+        layout = lay_out(root, listing, labels, group_by, known, columns, encoding, ignore)
         self.left_out = layout.left_out
         if self.left_out and not skip_unreadable:
             file, why = next(iter(self.left_out.items()))

@@ -1,6 +1,6 @@
 """Ingest: stream a data set once, write its images as one array and give a table about them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,8 @@ def ingest(
     ignore: Sequence[str] = (),
     labels: str | Path | None = None,
     group_by: Literal["none", "folder"] = "none",
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "auto",
     aside: Path | None = None,
     links: Links = "refuse",
     fit: Fit = "crop",
@@ -113,7 +115,15 @@ def ingest(
     """
     dataset = Path(dataset)
     source, names, numbers = survey(
-        dataset, classes, skip_unreadable, ignore=ignore, labels=labels, group_by=group_by, links=links
+        dataset,
+        classes,
+        skip_unreadable,
+        ignore=ignore,
+        labels=labels,
+        group_by=group_by,
+        columns=columns,
+        encoding=encoding,
+        links=links,
     )
     earlier = DecodeCache(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
     if isinstance(source, FolderSource):
@@ -134,13 +144,16 @@ def survey(
     ignore: Sequence[str] = (),
     labels: str | Path | None = None,
     group_by: Literal["none", "folder"] = "none",
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "auto",
     links: Links = "refuse",
 ) -> tuple[Source, list[str], np.ndarray]:
     """What `ingest` knows before it reads an image: the source, the class names, and each row's label (-1: ignored)."""
     source: Source
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
-        source = FolderSource(dataset, skip_unreadable, Path(labels) if labels else None, group_by, known, links)
+        table = Path(labels) if labels else None
+        source = FolderSource(dataset, skip_unreadable, table, group_by, known, links, columns, encoding, ignore)
     else:
         refuse_folders_keys(dataset, labels, group_by)
         source = NpzSource(dataset)

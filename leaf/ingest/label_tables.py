@@ -1,37 +1,45 @@
-"""Tables of labels, groups and splits as people and their spreadsheets write them."""
+"""Label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
 
 import csv
 import difflib
 import io
+import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 from leaf.errors import LeafError
 
-# What a column is for, by the names that people give it (lower case, anything but letters and digits as _).
+# Role of a column by its usual names: lower case, with _ for anything but letters and digits.
 COLUMNS = {
     "file": "file filename file_name filepath file_path image image_name image_path image_id img path id",
-    "label": "label labels label_name class class_name category target disease",
-    "group": "group group_id plant plant_id leaf leaf_id patient patient_id session session_id",
-    "split": "split set subset partition",
+    "label": "label labels label_name class class_name category target disease diagnosis dx choice ground_truth",
+    "group": "group group_id plant plant_id leaf leaf_id lesion_id patient patient_id subject_id session session_id",
+    "split": "split set subset partition is_train is_test is_val is_valid is_validation",
     "site": "site location farm",
     "crop": "crop species",
     "camera": "camera device",
     "date": "date taken",
 }
-KEPT = ("site", "crop", "camera", "date")  # for a later audit; nothing here goes by them
+KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
+NO_COLUMN = "none"  # in the key `columns`: the table has no such column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
-_NOTHING = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
+_WEAK = {"id"}  # names that lose to any other name of the same role
+_EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
 _ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
+_FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
+_LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row by the columns' roles ("" where it says nothing), and its line in the file."""
+    """One row: its line in the file and its cell of each role, "" where empty."""
 
     line: int
     cells: dict[str, str]
@@ -39,66 +47,109 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of labels: its rows, the roles that its columns have, and notes for a person, a line each."""
+    """A label table.
+
+    Attributes:
+        path: the file.
+        rows: its rows.
+        roles: the roles that its columns have.
+        notes: remarks for the user, one line each.
+        one_hot: whether the labels come from columns of 0 and 1.
+        unused: columns without a role, those that look like labels first.
+        categorical: whether the values of such a column repeat, as labels do.
+    """
 
     path: Path
     rows: list[Row]
     roles: set[str]
     notes: list[str]
+    one_hot: bool = False
+    unused: Sequence[str] = ()
+    categorical: bool = False
 
 
-def read_labels(path: Path) -> Table:
-    """Read a CSV or TSV table; separator, encoding and line ends are found, columns go by `COLUMNS`.
+def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
+    """Read a label table.
 
-    Without a column of labels, two or more columns of 0 and 1 of which each row sets one are labels (one-hot). Raises
-    LeafError, naming the line, for what is no table, and for several columns of one role.
+    Without a label column, two or more columns of 0 and 1 of which each row sets exactly one are the labels (one-hot);
+    names such as `is_train` and `in_field` are no classes.
+
+    Args:
+        path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
+        columns: role (file, label, group, split) to column name, "" to detect it by `COLUMNS`, `none` for no column.
+        encoding: of the text; `auto` detects UTF-8, UTF-16 and Latin-1.
+
+    Raises:
+        LeafError: for a file that is no table, with its line, and for several columns of one role.
     """
-    text, notes = _decoded(path)
-    lines = list(_cells(text, path))
-    names = lines[0][1] if lines else []
+    text, notes = _decode(path, encoding)
+    if path.suffix.lower() == ".json":
+        lines = _from_json(text, path)
+    elif path.suffix.lower() == ".xml":
+        lines = _from_cvat(text, path)
+    else:
+        lines = list(_from_csv(text, path))
+    names = [name.strip() for name in lines[0][1]] if lines else []
     body = lines[1:]
     for line, cells in body:
         if len(cells) != len(names):
-            raise LeafError(f"{path}: line {line}: not {len(names)} fields")
-    columns = _columns(names, path)
-    hot = [] if "label" in columns else _one_hot(names, columns, body, notes, path)
-    unknown = [name for place, name in enumerate(names) if place not in {*columns.values(), *hot} and name.strip()]
-    if unknown:
-        notes.append(f"{path}: columns not used: {', '.join(map(_with_nearest, unknown))}")
+            raise LeafError(f"{path}: line {line}: {len(cells)} fields, not {len(names)} fields as in the header.")
+    places = _places(names, path, columns or {})
+    hot = [] if "label" in places or (columns or {}).get("label") else _one_hot(names, places, body, notes, path)
+    free = [place for place, name in enumerate(names) if place not in {*places.values(), *hot} and name]
+    if free:
+        notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     rows = []
     for line, cells in body:
-        row = {role: _value(cells[place], role) for role, place in columns.items()}
+        row = {role: _cell(cells[place], role) for role, place in places.items()}
         if hot:
-            row["label"] = next(names[place].strip() for place in hot if _ONE[cells[place].strip().lower()])
+            row["label"] = next(names[place] for place in hot if _ONE[cells[place].strip().lower()])
         rows.append(Row(line, row))
-    return Table(path, rows, {*columns, *(["label"] if hot else [])}, notes)
+    if "split" in places:
+        _read_flags_and_numbers(names[places["split"]], rows, notes, path)
+    repeats = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
+    unused = sorted(repeats, key=lambda name: not repeats[name])
+    roles = {*places, *(["label"] if hot else [])}
+    return Table(path, rows, roles, notes, bool(hot), unused, any(repeats.values()))
 
 
-def _decoded(path: Path) -> tuple[str, list[str]]:
+def _repeats(values: Sequence[str]) -> bool:
+    distinct = {value for value in values if value.lower() not in _EMPTY}
+    return 2 <= len(distinct) <= len(values) / 2
+
+
+def _decode(path: Path, encoding: str) -> tuple[str, list[str]]:
     data = path.read_bytes()
+    if data.startswith(_LFS):
+        raise LeafError(f"{path}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise LeafError(f"{path}: a spreadsheet's own file; save it as CSV")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise LeafError(f"{path}: a spreadsheet file. In the spreadsheet program, save it as CSV.")
+    if encoding != "auto":
+        encodings = [encoding]
+    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
     elif b"\0" in data[:200]:
         encodings = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
     else:
         encodings = ["utf-8-sig", "cp1252", "latin-1"]
-    for encoding in encodings:
+    for name in encodings:
         try:
-            text = data.decode(encoding)
+            text = data.decode(name)
         except UnicodeDecodeError:
             continue
+        except LookupError:
+            raise LeafError(f"encoding: {name}: unknown. Use auto, utf-8, utf-16, cp1252, latin-1 …") from None
         if "\0" in text:
             break
-        notes = [] if encoding.startswith("utf") else [f"{path}: not UTF-8, read as {encoding}"]
-        return unicodedata.normalize("NFC", text), notes
-    raise LeafError(f"{path}: no text in UTF-8, UTF-16 or Latin-1; valid: a CSV table")
+        notes = [] if encoding != "auto" or name.startswith("utf") else [f"{path}: not UTF-8, read as {name}"]
+        return unicodedata.normalize("NFC", text.removeprefix("\ufeff")), notes
+    valid = "UTF-8, UTF-16 or Latin-1" if encoding == "auto" else encoding
+    raise LeafError(f"{path}: no text in {valid}. Save it as a CSV table in UTF-8, or set the key `encoding`.")
 
 
-def _cells(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that hold something, with the line each ends on."""
-    head = re.match(r"sep=(.)[\r\n]+", text, re.IGNORECASE)  # Excel's own hint
+def _from_csv(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not empty, each with its last line."""
+    head = re.match(r"sep=(.)[\r\n]+", text, re.IGNORECASE)  # written by Excel
     header = text[head.end() if head else 0 :].split("\n", 1)[0]
     separator = head[1] if head else max(",;\t|", key=re.sub(r'"[^"]*"', "", header).count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -110,25 +161,83 @@ def _cells(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         raise LeafError(f"{path}: line {reader.line_num}: not a readable CSV table ({error})") from None
 
 
-def _columns(names: Sequence[str], path: Path) -> dict[str, int]:
-    """The place of the column of each role."""
-    places: dict[str, list[int]] = defaultdict(list)
+def _from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """Return header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects."""
+    try:
+        tasks = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LeafError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from None
+    except RecursionError:
+        raise LeafError(f"{path}: nested too deeply.") from None
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
+        raise LeafError(f"{path}: not a list of objects. Use a JSON export of Label Studio, or a CSV table.")
+    records: list[dict[str, Any]] = []
+    for task in tasks:
+        record = {**task, **(task["data"] if isinstance(task.get("data"), dict) else {})}
+        results = [result for each in task.get("annotations") or [] for result in each.get("result") or []]
+        choices = [choice for result in results for choice in (result.get("value") or {}).get("choices") or []]
+        if len(set(choices)) > 1:
+            raise LeafError(f"{path}: task {task.get('id')}: choices {sorted(set(choices))}; one label per image.")
+        if choices:
+            record["choice"] = choices[0]
+        records.append({key: value for key, value in record.items() if not isinstance(value, (dict, list))})
+    names = list(dict.fromkeys(key for record in records for key in record))
+    cells = [["" if (value := record.get(name)) is None else str(value) for name in names] for record in records]
+    return [(1, names), *((number, row) for number, row in enumerate(cells, 1))]
+
+
+def _from_cvat(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """Return header and rows of CVAT's annotations.xml: the tag of each image."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise LeafError(f"{path}: XML with entities. Use annotations.xml as CVAT exports it.")
+    try:
+        images = list(ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text)).iter("image"))  # noqa: S314
+    except ElementTree.ParseError as error:
+        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error})") from None
+    rows = []
+    for number, image in enumerate(images, 1):
+        labels = {tag.get("label", "") for tag in image.iter("tag")}
+        if len(labels) > 1:
+            raise LeafError(f"{path}: {image.get('name')}: tags {sorted(labels)}; one label per image.")
+        rows.append((number, [image.get("name", ""), next(iter(labels), "")]))
+    return [(1, ["file", "label"]), *rows]
+
+
+def _places(names: Sequence[str], path: Path, chosen: Mapping[str, str]) -> dict[str, int]:
+    """Return the position of the column of each role."""
+    found: dict[str, list[int]] = defaultdict(list)
     for place, name in enumerate(names):
-        if role := _ROLE.get(_plain(name)):
-            places[role].append(place)
-    for role, several in places.items():
+        if (role := _ROLE.get(_plain(name))) and not chosen.get(role):
+            found[role].append(place)
+    for role, name in chosen.items():
+        if name and name != NO_COLUMN:
+            if name not in names:
+                raise LeafError(f"columns.{role}: {name!r}: no such column in {path}. Its columns: {_shown(names)}.")
+            found[role] = [names.index(name)]
+    for role, several in found.items():
+        if len(several) > 1:
+            several = [place for place in several if _plain(names[place]) not in _WEAK]
         if len(several) > 1:
             which = " and ".join(repr(names[place]) for place in several)
-            raise LeafError(f"{path}: {which} may each be the {role}; keep one of them, rename or delete the others")
-    if "file" not in places:
-        found = ", ".join(names) or "none"
+            key = f" Choose one with -S columns.{role}=NAME." if role in ("file", "label", "group", "split") else ""
+            raise LeafError(f"{path}: {which} may each be the {role}.{key}")
+        found[role] = several
+    if "file" not in found:
         valid = COLUMNS["file"].replace(" ", ", ")
-        raise LeafError(f"{path}: its columns are {found}; valid: one that names the file ({valid})")
-    return {role: several[0] for role, several in places.items()}
+        raise LeafError(
+            f"{path}: its columns are {_shown(names)}; valid: one that names the file ({valid}). Choose one with "
+            "-S columns.file=NAME."
+        )
+    return {role: several[0] for role, several in found.items()}
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(name[:60] for name in names[:30]) + (" …" if len(names) > 30 else "") or "none"
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "_", name.strip().casefold()).strip("_")
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\W_]+", "_", words.casefold()).strip("_")
 
 
 def _with_nearest(name: str) -> str:
@@ -143,52 +252,75 @@ def _one_hot(
     notes: list[str],
     path: Path,
 ) -> list[int]:
-    """The places of two or more columns of 0 and 1 of which each row sets exactly one; else none."""
-    free = [place for place in range(len(names)) if place not in columns.values() and names[place].strip()]
+    """Return the positions of two or more columns of 0 and 1 of which each row sets exactly one, or []."""
+    free = [place for place, name in enumerate(names) if place not in columns.values() and name]
+    free = [place for place in free if not _FLAG.match(_plain(names[place]))]
     hot = [place for place in free if rows and all(row[place].strip().lower() in _ONE for _, row in rows)]
     if len(hot) < 2:
         return []
     for line, row in rows:
         ones = sum(_ONE[row[place].strip().lower()] for place in hot)
         if ones != 1:
-            said = ", ".join(repr(names[place]) for place in hot[:4])
+            some = ", ".join(repr(names[place]) for place in hot[:4])
             notes.append(
-                f"{path}: line {line}: {ones} of the columns of 0 and 1 ({said} …) are set, they are no classes"
+                f"{path}: line {line}: {ones} of the columns of 0 and 1 ({some} …) are set, they are no classes"
             )
             return []
     return hot
 
 
-def _value(cell: str, role: str) -> str:
+def _cell(cell: str, role: str) -> str:
     if role == "file":
         return cell
-    cell = cell.strip()
-    if role == "label":  # a class may be called none; a spreadsheet writes the number 1 as 1.0
-        return "" if cell.lower() in ("", "na", "n/a", "nan") else re.sub(r"^(\d+)\.0+$", r"\1", cell)
-    return "" if cell.lower() in _NOTHING else cell
+    cell = " ".join(cell.split())
+    if role in ("label", "group"):  # a spreadsheet writes the number 1 as 1.0
+        cell = re.sub(r"^(\d+)\.0+$", r"\1", cell)
+    if role == "label":  # a class may be called none
+        return "" if cell.lower() in ("", "na", "n/a", "nan") else cell
+    return "" if cell.lower() in _EMPTY else cell
+
+
+def _read_flags_and_numbers(name: str, rows: Sequence[Row], notes: list[str], path: Path) -> None:
+    """Translate columns such as `is_test`, and splits numbered 1, 2, 3, into names."""
+    flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(name))
+    values = {row.cells["split"].lower() for row in rows if row.cells["split"]}
+    if flag and values <= _ONE.keys():
+        other = "test" if flag[1] == "train" else "train"
+        names = {value: flag[1] if is_set else other for value, is_set in _ONE.items()}
+    elif values <= {"1", "2", "3", "1.0", "2.0", "3.0"} and values & {"3", "3.0"}:
+        names = {"1": "train", "2": "validation", "3": "test"}
+        names |= {f"{number}.0": split for number, split in names.items()}
+        notes.append(f"{path}: column {name!r}: 1 is train, 2 is validation, 3 is test")
+    else:
+        return
+    for row in rows:
+        row.cells["split"] = names.get(row.cells["split"].lower(), "")
 
 
 class Finder:
-    """Finds the file that a cell of a table means, among paths relative to the folder `root`."""
+    """Match cells of a table with files, given as paths relative to the folder `root`."""
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
-        """Take the paths of the files."""
+        """Index the paths `files`."""
         self._root = root.resolve().name
         self._files = files
         self._known: dict[int, dict[str, list[str]]] = {}
 
     def find(self, cell: str) -> list[str]:
-        """The files that it may mean, by the strictest reading that any fits; none where no reading does.
+        """Return the files that match `cell` by the strictest rule that matches any, or [].
 
-        A path, or the end of one; it may begin above the folder. Then without regard to case; without the ending; by
-        number (7 is 0007.jpg).
+        In order: the path or the end of one, which may start above the folder; ignoring case; without suffix; by
+        number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are matched by path.
         """
         text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
+        if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
+            text = re.sub(r"^.*[?&]d=", "/", text) if "local-files" in url[0] else f"/{text[url.end() :]}"
+            text = unquote(text.partition("?")[0].partition("#")[0])
         parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
         inside = ["/".join(parts)]
         if self._root in parts[:-1]:
             inside.append("/".join(parts[len(parts) - parts[::-1].index(self._root) :]))
-        elif re.match(r"[\\/]|[A-Za-z]:", text):  # from the root of another machine: its end, the longest first
+        elif re.match(r"[\\/]|[A-Za-z]:", text):  # absolute path of another machine: match its longest suffix
             inside += ["/".join(parts[place:]) for place in range(1, len(parts))]
         for way, (of_file, of_cell) in enumerate(_WAYS):
             if way not in self._known:
@@ -202,7 +334,7 @@ class Finder:
 
 
 def _by_ends(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    """The files by the keys of their paths and of every end of these (`a/b/c`, `b/c`, `c`)."""
+    """Map the key of each path and of each of its ends (`a/b/c`, `b/c`, `c`) to the files."""
     known: dict[str, list[str]] = defaultdict(list)
     for file in files:
         end = unicodedata.normalize("NFC", file)
@@ -227,4 +359,5 @@ _WAYS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
     (str.casefold, str.casefold),
     (_stem, str.casefold),
     (lambda path: _number(_stem(path)), _number),
+    (str.casefold, lambda path: re.sub(r"(^|/)[0-9a-f]{8}-(?=[^/]+$)", r"\1", path.casefold())),
 ]

@@ -1,4 +1,4 @@
-"""What the folders and the tables of a data set say of each photograph: its class, group and split."""
+"""Assign class, group and split to each image of a folder, from its folders and label tables."""
 
 import re
 import unicodedata
@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.ingest.files import Listing
+from leaf.ingest.files import HEAD, Listing, kind
 from leaf.ingest.label_tables import KEPT, Finder, Row, Table, read_labels
 
-METADATA = "metadata.csv"
+METADATA = ("metadata.csv", "_classes.csv")  # the second is written by Roboflow
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
     **dict.fromkeys(("validation", "valid", "validate", "val", "valset", "dev", "development"), "validation"),
@@ -26,7 +26,7 @@ _NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo",
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file: its path relative to the data set, its class's name, group and split ("" where not given)."""
+    """One image file: its path in the data set and its class name, group and split ("" if not given)."""
 
     file: str
     name: str
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass
 class Layout:
-    """The photographs that are taken, those left out with the reason, and notes for a person, a line each."""
+    """Entries, files left out with the reason, and notes for the user, one line each."""
 
     entries: list[Entry] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -46,82 +46,219 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Folders:
-    """What a file's folders say: its class, its split, and the folder it lies in without the split's."""
+    """Class and split by a file's folders, and the folder that is its group with `group_by: folder`."""
 
     name: str
     split: str
     folder: str
+    parts: tuple[str, ...]  # folders without the split
 
 
 def lay_out(
-    root: Path, listing: Listing, labels: Path | None, group_by: Literal["none", "folder"], known: Collection[str]
+    root: Path,
+    listing: Listing,
+    labels: Path | None,
+    group_by: Literal["none", "folder"],
+    known: Collection[str],
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "auto",
+    ignore: Sequence[str] = (),
 ) -> Layout:
-    """Join folders and tables: what a table says of a file rules, and its folders say the rest.
+    """Join folders and tables; tables take precedence over folders.
+
+    If any table has labels, images without a label in a table are left out.
 
     Args:
-        root: the data set's folder.
-        listing: what lies in it.
-        labels: a table that lies anywhere, in place of each metadata.csv in the folder.
-        group_by: `folder`: photographs of one folder below the class are a group, where no table gives another.
-        known: names of classes, which rule over the order of the folders.
+        root: the folder of the data set.
+        listing: its files.
+        labels: a label table that replaces each metadata.csv in the folder.
+        group_by: `folder` makes a group of each folder below the class, or above it if no folder is below.
+        known: class names that are recognized at any folder level.
+        columns: see `read_labels`.
+        encoding: see `read_labels`.
+        ignore: patterns of classes to leave out.
 
     Raises:
-        LeafError: where nothing says the classes, a table's row fits several files, or a file stands there twice.
+        LeafError: if no class is given, if the folders are containers of class folders, if a row matches several
+            files, or if a file appears twice with different values.
     """
     made = Layout()
-    tables = _tables(root, listing, labels, made.notes)
+    tables = _tables(root, listing, labels, made.notes, columns, encoding)
     labelled = any("label" in table.roles for _, table in tables)
     folders = _by_folders(root, listing.images, known, labelled)
+    if labelled and labels is None and len({each.name for each in folders.values() if each.name}) > 1:
+        labelled = any("label" in table.roles and not table.one_hot for _, table in tables)
+        made.notes += [
+            f"{table.path}: columns of 0 and 1 do not override the class folders. To use them, name the table with the "
+            "key `labels`."
+            for _, table in tables
+            if table.one_hot
+        ]
+    if not labelled:
+        _check_label_column(labels, tables, known, bool((columns or {}).get("label")))
+        _refuse_containers(root, listing.images, folders, known, ignore, made.notes)
     rows: dict[str, tuple[Table, Row]] = {}
     for base, each in tables:
         made.notes += each.notes
         _join(root, base, each, listing.images, rows, made.left_out)
-    overruled = 0
+    overruled = relabelled = 0
     for file in listing.images:
         said = folders[file]
         table, row = rows.get(file, (None, Row(0, {})))
         if labelled and table is None:
             made.left_out[file] = f"not in {' nor in '.join(table.path.name for _, table in tables)}"
             continue
-        name = row.cells.get("label") or said.name
+        name = row.cells.get("label", "") if labelled else said.name
         if not name:
-            made.left_out[file] = "no label in the table, and no class folder" if table else "in no class folder"
+            if labelled and table:
+                made.left_out[file] = f"no label in {table.path.name}"
+            else:
+                made.left_out[file] = "in no class folder"
             continue
+        relabelled += bool(labelled and labels is None and said.name and nfc(name) != said.name)
         split = _given_split(table, row)
         overruled += bool(split and said.split and split != said.split)
         group = row.cells.get("group") or (said.folder if group_by == "folder" else "")
         more = {key: row.cells[key] for key in KEPT if key in row.cells}
         made.entries.append(Entry(file, name, group, split or said.split, more))
     if overruled:
-        made.notes.append(f"{overruled} photographs: the table gives another split than their folder; the table rules")
+        made.notes.append(f"{overruled} images: the table and the folder give different splits; the table is used")
+    if relabelled:
+        which = ", ".join(sorted({table.path.name for _, table in tables if "label" in table.roles}))
+        made.notes.append(f"{relabelled} images: the label in {which} overrides the folder")
     if not made.entries:
         raise _nothing_says(root, listing, [note for _, table in tables for note in table.notes])
     if not labelled and tables and len(rows) < len(made.entries):
-        made.notes.append(f"{len(made.entries) - len(rows)} photographs stand in no table: they have no group")
+        made.notes.append(f"{len(made.entries) - len(rows)} images are in no table: they have no group")
     _drop_a_single_split(made)
-    alike = defaultdict(set)
-    for entry in made.entries:
-        alike[" ".join(re.split(r"[\W_]+", entry.name.casefold()))].add(entry.name)
-    for several in alike.values():
-        if len(several) > 1:
-            made.notes.append(f"{', '.join(map(repr, sorted(several)))} are classes of their own; a mapping joins them")
+    for several in _alike(entry.name for entry in made.entries):
+        made.notes.append(f"{several} are separate classes; a mapping of `classes` joins them")
+    for several in _alike(entry.group for entry in made.entries if entry.group)[:3]:
+        made.notes.append(f"{several} are separate groups, although only case, blanks or punctuation differ")
+    made.notes += _merged(listing.images, {entry.name for entry in made.entries})
     if not any(entry.group for entry in made.entries) and _one_folder_a_plant(made.entries, folders):
-        made.notes.append("the folders below the classes look like one a plant: -S group_by=folder keeps each whole")
+        made.notes.append(
+            "folders below the classes look like one per plant: use -S group_by=folder to keep each in one split"
+        )
     return made
 
 
-def _tables(root: Path, listing: Listing, labels: Path | None, notes: list[str]) -> list[tuple[str, Table]]:
-    """The tables that count, each with the folder whose files it names."""
-    inside = [path for path in listing.others if path.rpartition("/")[2].lower() == METADATA]
+def _alike(names: Iterable[str]) -> list[str]:
+    """Return the names that differ only by case, blanks or punctuation, each set as one text."""
+    alike = defaultdict(set)
+    for name in names:
+        alike[" ".join(re.split(r"[\W_]+", name.casefold()))].add(name)
+    return [", ".join(map(repr, sorted(several))) for several in alike.values() if len(several) > 1]
+
+
+def _merged(files: Sequence[str], classes: Collection[str]) -> list[str]:
+    """Name the class folders that become one class by normalization."""
+    raw: dict[str, set[str]] = defaultdict(set)
+    for part in {part for file in files for part in file.split("/")[:-1]}:
+        raw[nfc(part)].add(part)
+    return [
+        f"folders {', '.join(map(ascii, sorted(raw[name])))} are one class, {name!r}: blanks or Unicode form differ"
+        for name in sorted(classes)
+        if len(raw[name]) > 1
+    ]
+
+
+def _check_label_column(
+    labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
+) -> None:
+    """Refuse a table named by `labels` that assigns nothing, or whose label column has an unknown name."""
+    table = tables[0][1] if labels is not None and tables and tables[0][1].path == labels else None
+    if table is None or (table.roles - {"file"} and (known or chosen or not table.categorical)):
+        return
+    missing = "a label" if table.roles - {"file"} else "a label, group or split"
+    raise LeafError(
+        "; ".join([f"labels: {table.path}: no column is {missing}", *table.notes])
+        + ". Choose one with columns.label, or set columns.label=none if the folders are the classes.",
+        proposals=[{"columns.label": name} for name in table.unused[:3]],
+    )
+
+
+def _refuse_containers(
+    root: Path,
+    files: Sequence[str],
+    folders: Mapping[str, _Folders],
+    known: Collection[str],
+    ignore: Sequence[str],
+    notes: list[str],
+) -> None:
+    """Refuse folders such as `color` and `grayscale`, or sites and years, that each hold the same class folders."""
+    below: dict[str, set[str]] = defaultdict(set)
+    tops: set[str] = set()
+    names: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for file in files:
+        parts = folders[file].parts
+        if not parts or _matches(parts[0], ignore):
+            continue
+        tops.add(parts[0])
+        if len(parts) > 1:
+            below[parts[0]].add(parts[1])
+            names[parts[0]].add((*parts[1:], Path(file).stem))
+    counts = Counter(name for inner in below.values() for name in inner)
+    shared = {name for name, count in counts.items() if count > 1 and re.sub(r"[\W\d_]", "", name)}
+    kinds = {re.sub(r"\d+", "", name) for name in shared}
+    nested = sorted(top for top, inner in below.items() if len(inner & (tops - {top})) > 1)
+    containers = sorted(top for top, inner in below.items() if inner & shared)
+    enough = len(kinds) > 1 or any(_healthy(name) for name in kinds)
+    if not nested and (len(containers) < 2 or not enough or any(map(_healthy, tops))):
+        return
+    if known:
+        copies = [top for top in containers[1:] if len(names[top] & names[containers[0]]) > len(names[top]) / 2]
+        if copies and not nested:
+            notes.append(
+                f"{_few(containers)} hold the same class folders and file names. If they are copies of each other, use "
+                f"one: dataset={_folder_of(root, files, folders, containers[0])}"
+            )
+        return
+    if nested:
+        raise LeafError(
+            f"{root}: the folder {nested[0]!r} holds folders named as the classes beside it: a copy of the data set in "
+            "itself?",
+            proposals=[{"ignore": nested}, {"dataset": str(_folder_of(root, files, folders, nested[0]))}],
+        )
+    inner = sorted({name for top in containers for name in below[top]})
+    several = len(containers) > 3
+    raise LeafError(
+        f"{root}: the folders {_few(containers)} each hold the same folders, {_few(sorted(shared))}: they contain the "
+        "classes and are none themselves",
+        proposals=[
+            {"classes": inner, **({"group_by": "folder"} if several else {})},
+            *({"dataset": str(_folder_of(root, files, folders, top))} for top in containers[: 0 if several else 2]),
+            {"classes": sorted(tops)},
+        ],
+    )
+
+
+def _folder_of(root: Path, files: Sequence[str], folders: Mapping[str, _Folders], top: str) -> Path:
+    """Return the path of the top-level folder `top` on disk."""
+    file = next(file for file in files if folders[file].parts[:1] == (top,))
+    parts = file.split("/")
+    return root.joinpath(*parts[: next(place for place, part in enumerate(parts) if nfc(part) == top) + 1])
+
+
+def _tables(
+    root: Path,
+    listing: Listing,
+    labels: Path | None,
+    notes: list[str],
+    columns: Mapping[str, str] | None,
+    encoding: str,
+) -> list[tuple[str, Table]]:
+    """Return the tables to use, each with the folder whose files it names."""
+    inside = [path for path in listing.others if path.rpartition("/")[2].lower() in METADATA]
     if labels is not None:
         if not labels.is_file():
             raise LeafError(f"labels: {labels}: no such file; valid: a CSV table of files and labels")
-        table = read_labels(labels)
+        table = read_labels(labels, columns, encoding)
         if table.rows:
-            notes += [f"{path} in the folder is not read: `labels` names {labels}" for path in inside]
+            notes += [f"{path} in the folder is not read, because `labels` is {labels}" for path in inside]
             return [("", table)]
     listing.others = [path for path in listing.others if path not in inside]
-    return [(path.rpartition("/")[0], read_labels(root / path)) for path in inside]
+    return [(path.rpartition("/")[0], read_labels(root / path, columns, encoding)) for path in inside]
 
 
 def _join(
@@ -132,7 +269,7 @@ def _join(
     rows: dict[str, tuple[Table, Row]],
     left_out: dict[str, str],
 ) -> None:
-    """Find the file of each row, into `rows`; a row that names none goes into `left_out`."""
+    """Add the row of each file to `rows`; rows that match no file go to `left_out`."""
     prefix = f"{base}/" if base else ""
     finder = Finder(root / base, [file.removeprefix(prefix) for file in images if file.startswith(prefix)])
     missing = []
@@ -141,6 +278,8 @@ def _join(
         if not cell.strip():
             raise LeafError(f"{where}: no file is named")
         found = finder.find(cell)
+        if len(found) > 1:  # a raw file beside its JPEG
+            found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
             raise LeafError(f"{where}: {cell!r} fits {len(found)} files, {_few(found)}; write the path in the folder")
         if not found:
@@ -157,27 +296,28 @@ def _join(
 
 
 def _by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, _Folders]:
-    """What the folders say of each file."""
-    dirs = {file: nfc(file).split("/")[:-1] for file in images}
+    """Return class, split and group folder of each file by its folders."""
+    dirs = {file: [nfc(part) for part in file.split("/")[:-1]] for file in images}
     while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
         top = next(iter(tops))
         if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
             break
-        dirs = {file: parts[1:] for file, parts in dirs.items()}  # one folder around all of them
+        dirs = {file: parts[1:] for file, parts in dirs.items()}  # a single folder contains all
     level = _split_level(root, dirs.values(), known, labelled)
     told = {}
     for file, parts in dirs.items():
         split = split_name(parts[level]) if level is not None and len(parts) > level else ""
         rest = [part for place, part in enumerate(parts) if not (split and place == level)]
         name = next((part for part in rest if part in known), rest[0] if rest else "")
-        told[file] = _Folders(name, split, "/".join(rest) if len(rest) > 1 or labelled else "")
+        inner = rest[:-1] if len(rest) > 1 and rest.index(name) == len(rest) - 1 else rest
+        told[file] = _Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest))
     return told
 
 
 def _split_level(
     root: Path, dirs: Collection[Sequence[str]], known: Collection[str], labelled: bool
 ) -> Literal[0, 1] | None:
-    """How deep the folders of splits lie: above the classes, or below."""
+    """Return the level of the split folders: 0 above the classes, 1 below, None if there are none."""
     first = {parts[0] for parts in dirs if parts and parts[0] not in known}
     splits = {name for name in first if split_name(name)}
     if splits and (splits == first or labelled):
@@ -189,6 +329,14 @@ def _split_level(
         )
     deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
     return 1 if deep and all(map(split_name, deep)) else None
+
+
+def _readable(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return bool(kind(file.read(HEAD)))
+    except OSError:
+        return False
 
 
 def split_name(text: str) -> str:
@@ -209,7 +357,7 @@ def _drop_a_single_split(made: Layout) -> None:
     """Where all that has a label is called train, that says nothing: validation and test are to be drawn."""
     if {entry.split for entry in made.entries} == {"train"}:
         made.entries = [Entry(each.file, each.name, each.group, "", each.more) for each in made.entries]
-        made.notes.append("every photograph is given to train: validation and test are drawn from them")
+        made.notes.append("all images are given to train: validation and test are drawn from them")
 
 
 def _one_folder_a_plant(entries: Iterable[Entry], folders: Mapping[str, _Folders]) -> bool:
@@ -308,8 +456,8 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def nfc(text: str) -> str:
-    """A letter and its accent as one, as most systems write them, and macOS does not."""
-    return unicodedata.normalize("NFC", text)
+    """Normalize a name: Unicode form NFC, no blanks at the ends, single blanks inside."""
+    return " ".join(unicodedata.normalize("NFC", text).split(" ")).strip(" ")
 
 
 def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:

@@ -67,7 +67,7 @@ def test_a_split_of_the_table_rules_over_the_folders_and_is_counted(read, made):
     root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", metadata="file,split\n1.png,test\n2.png,train\n")
     index, result = told(read, root, "split")
     assert index["train/a/1.png"] == ["test"]
-    assert "1 photographs: the table gives another split than their folder; the table rules" in result.notes
+    assert "1 images: the table and the folder give different splits; the table is used" in result.notes
 
 
 def test_a_table_may_lie_beside_the_folder(read, made, tmp_path):
@@ -179,8 +179,8 @@ def test_one_name_in_two_forms_of_unicode_is_one_class(read, made):
 
 def test_classes_that_differ_in_capitals_alone_are_named(read, made):
     _, result = told(read, made("Rust/1.png", "rust/2.png", "b_c/3.png", "b c/4.png"), "name")
-    assert "'Rust', 'rust' are classes of their own; a mapping joins them" in result.notes
-    assert "'b c', 'b_c' are classes of their own; a mapping joins them" in result.notes
+    assert "'Rust', 'rust' are separate classes; a mapping of `classes` joins them" in result.notes
+    assert "'b c', 'b_c' are separate classes; a mapping of `classes` joins them" in result.notes
 
 
 def test_a_column_that_is_not_used_is_named_where_the_classes_are_refused(read, made):

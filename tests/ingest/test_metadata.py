@@ -48,13 +48,13 @@ def test_without_a_label_column_the_class_folder_says_the_label(read, metadata):
     assert index.loc["healthy/01.png", ["label", "group"]].tolist() == [0, "p2"]
     assert index.loc["unhealthy/00.png", ["label", "group"]].tolist() == [1, "p1"]
     assert len(index) == 12
-    assert result.notes == ["10 photographs stand in no table: they have no group"]
+    assert result.notes == ["10 images are in no table: they have no group"]
 
 
 def test_without_a_label_column_a_file_outside_the_class_folders_is_left_out_by_name(read, metadata, folder):
     (folder / "healthy/01.png").rename(folder / "01.png")
     result, _ = read(metadata("file,group\nunhealthy/00.png,p1\n01.png,p2\n"))
-    assert result.unreadable.to_numpy().tolist() == [["01.png", "no label in the table, and no class folder"]]
+    assert result.unreadable.to_numpy().tolist() == [["01.png", "in no class folder"]]
 
 
 def test_group_and_split_may_be_left_out(read, metadata):

@@ -1,0 +1,213 @@
+"""Folders and label tables of other tools: no class is invented, no label is dropped silently."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leaf.errors import LeafError
+from leaf.ingest.layout import Wanted
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Write small different images, and text files, below one folder."""
+
+    def run(*names: str, texts: dict[str, str] | None = None):
+        random = np.random.default_rng(0)
+        for name in names:
+            path = tmp_path / "d" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+        for name, text in (texts or {}).items():
+            (tmp_path / name).write_text(text)
+        return tmp_path / "d"
+
+    return run
+
+
+def labels_of(read, root, classes: Wanted = "auto", **options):
+    result, _ = read(root, 8, classes, **options)
+    names = result.classes["name"].tolist()
+    return {row.source: names[row.label] for row in result.index.itertuples()}, result
+
+
+FOUR = [f"{year}/{number}.png" for year in (2023, 2024) for number in (1, 2)]
+
+
+@pytest.mark.parametrize("column", ["diagnosis", "dx", "choice"])
+def test_usual_names_of_label_columns_are_detected(read, dataset, tmp_path, column):
+    rows = "".join(f"{file},{'rust' if '1' in file[5:] else 'healthy'}\n" for file in FOUR)
+    root = dataset(*FOUR, texts={"t.csv": f"file,{column}\n{rows}"})
+    labels, _ = labels_of(read, root, labels=tmp_path / "t.csv")
+    assert labels["2024/1.png"] == "rust"
+    assert labels["2024/2.png"] == "healthy"
+
+
+@pytest.mark.parametrize("more", ["", ",plant"])
+def test_table_with_unknown_label_column_stops_and_names_the_key(read, dataset, tmp_path, more):
+    rows = "".join(f"{file},{'a' if '1' in file[5:] else 'b'}{',p' + file[3] if more else ''}\n" for file in FOUR)
+    root = dataset(*FOUR, texts={"t.csv": f"file,finding{more}\n{rows}"})
+    with pytest.raises(LeafError, match="'finding'") as caught:
+        read(root, 8, "auto", labels=tmp_path / "t.csv")
+    assert caught.value.proposals[0] == {"columns.label": "finding"}
+    labels, _ = labels_of(read, root, labels=tmp_path / "t.csv", columns={"label": "finding"})
+    assert set(labels.values()) == {"a", "b"}
+
+
+def test_rows_without_label_are_left_out_and_counted(read, dataset, tmp_path):
+    root = dataset(*FOUR, texts={"t.csv": "file,label\n2023/1.png,a\n2023/2.png,b\n2024/1.png,\n2024/2.png,a\n"})
+    labels, result = labels_of(read, root, labels=tmp_path / "t.csv")
+    assert set(labels.values()) == {"a", "b"}
+    assert result.unreadable.to_numpy().tolist() == [["2024/1.png", "no label in t.csv"]]
+
+
+def test_flag_columns_of_a_found_table_do_not_override_class_folders(read, dataset):
+    root = dataset("a/1.png", "a/2.png", "b/3.png", "b/4.png")
+    (root / "metadata.csv").write_text("file,in_field,is_train\n1.png,1,0\n2.png,0,1\n3.png,1,0\n4.png,0,1\n")
+    labels, _ = labels_of(read, root)
+    assert labels == {"a/1.png": "a", "a/2.png": "a", "b/3.png": "b", "b/4.png": "b"}
+
+
+def test_one_hot_columns_of_a_found_table_do_not_override_class_folders(read, dataset):
+    root = dataset("a/1.png", "b/2.png")
+    (root / "metadata.csv").write_text("file,wet,dry\n1.png,1,0\n2.png,0,1\n")
+    labels, result = labels_of(read, root)
+    assert labels == {"a/1.png": "a", "b/2.png": "b"}
+    assert any("do not override the class folders" in note for note in result.notes)
+
+
+def test_labels_of_a_found_table_that_override_folders_are_counted(read, dataset):
+    root = dataset("a/1.png", "b/2.png")
+    (root / "metadata.csv").write_text("file,label\n1.png,b\n2.png,a\n")
+    assert any(note.startswith("2 images: the label in metadata.csv") for note in labels_of(read, root)[1].notes)
+
+
+def test_is_test_and_numbered_splits_are_read(read, dataset, tmp_path):
+    flags = dataset("a/1.png", "b/2.png", texts={"t.csv": "file,is_test,PlantID\n1.png,1,p\n2.png,0,q\n"})
+    result, _ = read(flags, 8, "auto", labels=tmp_path / "t.csv")
+    assert result.index[["split", "group"]].to_numpy().tolist() == [["test", "p"], ["train", "q"]]
+    dataset("a/3.png", texts={"t.csv": "file,split\n1.png,1\n2.png,2\n3.png,3\n"})
+    result, _ = read(flags, 8, "auto", labels=tmp_path / "t.csv")
+    assert sorted(result.index["split"]) == ["test", "train", "validation"]
+
+
+def test_encoding_is_a_key(read, dataset, tmp_path):
+    root = dataset("1.png", "2.png")
+    (tmp_path / "t.csv").write_bytes("file,label\n1.png,лист\n2.png,b\n".encode("koi8-r"))
+    assert set(labels_of(read, root, labels=tmp_path / "t.csv", encoding="koi8-r")[0].values()) == {"лист", "b"}
+
+
+def test_raw_color_and_grayscale_are_containers(read, dataset):
+    files = [
+        f"raw/{kind}/{name}/{n}.png" for kind in ("color", "grayscale") for name in ("Apple", "Corn") for n in (1, 2)
+    ]
+    root = dataset(*files)
+    with pytest.raises(LeafError, match="'color', 'grayscale'") as caught:
+        read(root, 8, "auto")
+    assert {"dataset": str(root / "raw/color")} in caught.value.proposals
+    assert set(labels_of(read, root / "raw/color")[0].values()) == {"Apple", "Corn"}
+
+
+def test_copy_of_the_data_set_in_itself_is_refused(read, dataset):
+    root = dataset("a/1.png", "b/2.png", "copy/a/1.png", "copy/b/2.png")
+    with pytest.raises(LeafError, match="'copy'") as caught:
+        read(root, 8, "auto")
+    assert caught.value.proposals[0] == {"ignore": ["copy"]}
+    assert set(labels_of(read, root, ignore=["copy"])[0].values()) == {"a", "b"}
+
+
+@pytest.mark.parametrize("tops", [("2023", "2024"), ("north", "south", "east", "west")])
+def test_sites_and_years_above_the_classes_are_containers(read, dataset, tops):
+    root = dataset(*(f"{top}/{name}/{n}.png" for top in tops for name in ("healthy", "rust") for n in (1, 2)))
+    with pytest.raises(LeafError) as caught:
+        read(root, 8, "auto")
+    proposal = caught.value.proposals[0]
+    assert proposal["classes"] == ["healthy", "rust"]
+    result, _ = read(root, 8, **proposal)
+    assert result.classes["images"].tolist() == [2 * len(tops)] * 2
+    if "group_by" in proposal:
+        assert set(result.index["group"]) == set(tops)
+
+
+def test_folders_that_are_the_classes_pass_when_named(read, dataset):
+    root = dataset(*(f"{top}/{name}/1.png" for top in ("rust", "scab") for name in ("north", "south")))
+    assert set(labels_of(read, root, ["rust", "scab"])[0].values()) == {"rust", "scab"}
+
+
+def test_class_folders_that_differ_by_blanks_are_one_class_with_a_note(read, dataset):
+    labels, result = labels_of(read, dataset("healthy/1.png", "healthy /2.png", "b/3.png"))
+    assert set(labels.values()) == {"healthy", "b"}
+    assert any("'healthy', 'healthy '" in note for note in result.notes)
+
+
+def test_groups_1_and_1_0_are_one_group(read, dataset, tmp_path):
+    root = dataset("a/1.png", "b/2.png", texts={"t.csv": "file,plant\n1.png,1\n2.png,1.0\n"})
+    assert set(read(root, 8, "auto", labels=tmp_path / "t.csv")[0].index["group"]) == {"1"}
+
+
+def test_readable_file_is_preferred_to_a_raw_file_of_the_same_name(read, dataset, tmp_path):
+    root = dataset("X.png", "Y.png", texts={"t.csv": "file,label\nX,a\nY,b\n"})
+    (root / "X.NEF").write_bytes(b"II*\0" + bytes(4) + b"CR" + bytes(100))
+    assert labels_of(read, root, labels=tmp_path / "t.csv")[0] == {"X.png": "a", "Y.png": "b"}
+
+
+TASKS = [
+    {"id": n, "data": {"image": image}, "annotations": [{"result": [{"value": {"choices": [choice]}}]}]}
+    for n, image, choice in (
+        (1, "/data/upload/1/0a1b2c3d-leaf%201.png", "rust"),
+        (2, "s3://bucket/deep/leaf2.png", "healthy"),
+        (3, "https://host/x/leaf3.png?token=1", "rust"),
+        (4, "/data/local-files/?d=d/leaf4.png", "healthy"),
+    )
+]
+LEAVES = ["leaf 1.png", "leaf2.png", "leaf3.png", "leaf4.png"]
+
+
+def test_label_studio_json_is_read(read, dataset, tmp_path):
+    root = dataset(*LEAVES, texts={"t.json": json.dumps(TASKS)})
+    labels, _ = labels_of(read, root, labels=tmp_path / "t.json")
+    assert labels == dict(zip(LEAVES, ("rust", "healthy", "rust", "healthy"), strict=True))
+
+
+def test_label_studio_csv_is_read(read, dataset, tmp_path):
+    rows = [
+        (task["data"]["image"], task["id"], task["annotations"][0]["result"][0]["value"]["choices"][0])
+        for task in TASKS
+    ]
+    text = "image,id,choice,annotator,lead_time\n" + "".join(
+        f"{image},{n},{choice},1,2.5\n" for image, n, choice in rows
+    )
+    root = dataset(*LEAVES, texts={"t.csv": text})
+    assert labels_of(read, root, labels=tmp_path / "t.csv")[0]["leaf 1.png"] == "rust"
+
+
+def test_cvat_xml_is_read(read, dataset, tmp_path):
+    tags = "".join(
+        f'<image id="{n}" name="{n}.png"><tag label="{label}"/></image>' for n, label in ((1, "a"), (2, "b"))
+    )
+    root = dataset("1.png", "2.png", texts={"t.xml": f'<?xml version="1.0"?><annotations>{tags}</annotations>'})
+    assert labels_of(read, root, labels=tmp_path / "t.xml")[0] == {"1.png": "a", "2.png": "b"}
+
+
+def test_roboflow_classes_csv_is_read(read, dataset):
+    root = dataset("train/1.png", "train/2.png", "test/3.png", "test/4.png")
+    (root / "train/_classes.csv").write_text("filename, healthy, rust\n1.png, 1, 0\n2.png, 0, 1\n")
+    (root / "test/_classes.csv").write_text("filename, healthy, rust\n3.png, 1, 0\n4.png, 0, 1\n")
+    labels, result = labels_of(read, root)
+    assert labels["train/2.png"] == "rust"
+    assert set(result.index["split"]) == {"train", "test"}
+
+
+def test_json_error_names_the_place(read, dataset, tmp_path):
+    root = dataset("1.png", "2.png", texts={"t.json": '[{"image": "1.png",\n oops}]'})
+    with pytest.raises(LeafError, match="line 2, column 2: not JSON") as caught:
+        read(root, 8, "auto", labels=tmp_path / "t.json")
+    assert len(str(caught.value)) < 200
+
+
+def test_label_table_that_is_an_lfs_pointer_names_the_remedy(read, dataset, tmp_path):
+    root = dataset("1.png", texts={"t.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"})
+    with pytest.raises(LeafError, match="git lfs pull"):
+        read(root, 8, "auto", labels=tmp_path / "t.csv")
