@@ -75,6 +75,8 @@ def test_readme_shows_the_measured_headline():
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     ours, peer = (found["recipes"][name] for name in ("transfer", "logistic"))
     means = [statistics.mean(each["accuracy"]) for each in (ours, peer)]
-    accuracy, low, high, beside = (f"{100 * float(f'{share:.3f}'):.1f}" for share in (means[0], *ours["interval"], means[1]))
+    accuracy, low, high, beside = (
+        f"{100 * float(f'{share:.3f}'):.1f}" for share in (means[0], *ours["interval"], means[1])
+    )
     assert f"{accuracy}% accuracy (95% CI {low}–{high}%) on {found['images']} images" in readme
     assert f"reaches {beside}%" in readme
