@@ -20,6 +20,7 @@ from leaf.models import backbones
 from leaf.models.backbones import is_detector
 from leaf.models.build import build_model_from_params
 from leaf.models.freezing import freeze_backbone
+from leaf.models.pretrained import weights_record
 from leaf.models.saving import save_model
 from leaf.params import Params, read_params
 from leaf.train import Recipe, Result, fix_seeds, train, train_probe
@@ -92,7 +93,9 @@ def main() -> None:
 
 def summary(model: Any, result: Result, params: Params, classes: list[str]) -> dict[str, Any]:
     """What models/run.json says of the run; it holds no time and no path, so that equal runs are equal files."""
-    return ({"probe": result.probe} if result.probe else {}) | {
+    weights = weights_record(params.backbone, params.weights)
+    optional = {"probe": result.probe, "weights": weights}
+    return {key: value for key, value in optional.items() if value} | {
         "backbone": params.backbone,
         "parameters": model.count_params(),
         "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),

@@ -1,4 +1,4 @@
-"""`leaf export`: choose the writer, give it the network with its temperature and softmax."""
+"""Export a model with temperature and softmax to Keras, SavedModel, LiteRT or CodaLab."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from leaf.serve.classifier import read_model_files
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is written.
+    """An export format.
 
     Attributes:
-        name: of the file or folder, beside the model unless another path is given.
-        suffixes: what that path may end in; "" for a folder.
-        write: takes the network with probabilities, what belongs to it (`metadata`), and the path.
-        tensorflow: whether only Keras on TensorFlow can write it.
+        name: default name of the file or folder next to the model.
+        suffixes: accepted suffixes of the path; "" for a folder.
+        write: called with the model that outputs probabilities, its metadata, and the path.
+        tensorflow: whether the format requires the TensorFlow backend.
     """
 
     name: str
@@ -44,51 +44,49 @@ FORMATS = {
 
 
 def export(model: str | Path, form: str, to: Path | None = None) -> str:
-    """Write the network in `model` in another format: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
+    """Export a model from images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
 
     Args:
-        model: a `.keras` file that `train` saved.
+        model: a `.keras` file saved by `train`.
         form: a name in `FORMATS`.
-        to: the file or folder; beside the model unless given.
+        to: file or folder to write; default: next to the model.
 
     Returns:
-        What was written, and what a person has to know of it, in a line or two.
+        A message that names the file, the classes, the threshold, and any difference from evaluation.
 
     Raises:
-        LeafError: for an unknown format, a path that does not fit it, a model that is missing or was changed.
+        LeafError: if the format is unknown, the path does not fit it, or the model is missing or was changed.
     """
     if form not in FORMATS:
-        raise LeafError(f"format: {form!r}; valid: {', '.join(FORMATS)}; `dvc repro` wrote models/model.onnx")
+        raise LeafError(f"format: {form!r}; valid: {', '.join(FORMATS)}; `dvc repro` writes models/model.onnx")
     chosen, model = FORMATS[form], Path(model)
     path = to or model.with_name(chosen.name)
     if path.suffix not in chosen.suffixes:
-        raise LeafError(f"{path}: not for {form}; valid: a {' or '.join(s or 'folder' for s in chosen.suffixes)}")
+        raise LeafError(f"{path}: not valid for {form}; valid: a {' or '.join(s or 'folder' for s in chosen.suffixes)}")
     if path.resolve() == model.resolve():
-        raise LeafError(f"{path}: the model itself; give another path")
+        raise LeafError(f"{path}: would overwrite the model. Use another path.")
     if chosen.tensorflow and keras.backend.backend() != "tensorflow":
         raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; valid for {form}: tensorflow")
     beside = read_model_files(model)
     whole = with_probabilities(load_model(model, beside.sha256), beside.temperature)
     facts = vars(beside) | {"model_sha256": beside.sha256, "image_size": whole.input_shape[1]}
     chosen.write(whole, onnx.metadata(facts), path)
-    decided = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "the likeliest is predicted"
-    lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {decided}"]
+    rule = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "predict the most likely class"
+    lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {rule}"]
     if beside.views > 1 and form != "codalab":
-        lines.append(
-            f"it predicts an image as it is; evaluation averaged {beside.views} views (test-time augmentation)"
-        )
+        lines.append(f"It predicts a single view; evaluation averages {beside.views} views (test-time augmentation).")
     return "\n".join(lines)
 
 
 def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:
-    """Put the temperature and the softmax behind a network's logits.
+    """Append temperature scaling and softmax to a model.
 
     Args:
         model: images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
-        temperature: the logits are divided by it (Guo 2017, arXiv 1706.04599).
+        temperature: divides the logits (Guo 2017, arXiv 1706.04599).
 
     Returns:
-        A model from the same input to probabilities, float32 (N, C), with the same weights (not copies).
+        A model from the same input to probabilities, float32 (N, C), that shares its weights.
     """
     logits = model.outputs[0]
     scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)

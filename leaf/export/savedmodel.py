@@ -1,4 +1,4 @@
-"""What only Keras on TensorFlow writes: a SavedModel, LiteRT, the bundle of the course's server."""
+"""Export formats that require TensorFlow: SavedModel, LiteRT and the CodaLab bundle."""
 
 import json
 import shutil
@@ -21,21 +21,20 @@ from leaf.store import replacing
 
 
 def write(model: keras.Model, path: str | Path) -> None:
-    """Write `model` to the folder `path`: signature `serve`, any number of images."""
+    """Write `model` to the folder `path` with the signature `serve`, for any number of images."""
     with replacing_folder(path, "saved_model.pb") as partial:
         model.export(partial, format="tf_saved_model", verbose=False)
 
 
 def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> None:
-    """Write `model` to `path` as a LiteRT file (`.tflite`), for phones and small boards, weights in float32.
+    """Write `model` to `path` as a LiteRT file (`.tflite`) with float32 weights, for phones and small boards.
 
-    For more images than one, resize the input tensor. The file is a zip archive too, as TensorFlow's model metadata has
-    it: `labels.txt` holds the class names, one a line, `metadata.json` all of `metadata`.
+    Resize the input tensor for more than one image. The file is also a zip archive, like TensorFlow's model metadata:
+    `labels.txt` lists the class names, `metadata.json` contains `metadata`.
     """
     import tensorflow as tf
 
-    # From the Keras model itself the converter loses constants that a layer holds as plain tensors; by way of a
-    # SavedModel it keeps them.
+    # Converting the Keras model directly loses constants that a layer holds as plain tensors.
     with tempfile.TemporaryDirectory() as folder:
         write(model, Path(folder) / "model")
         converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
@@ -51,14 +50,14 @@ def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> No
 
 @contextmanager
 def replacing_folder(path: str | Path, mark: str) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, which takes the name `path` on success.
+    """Yield a temporary folder and rename it to `path` on success.
 
     Raises:
-        LeafError: where `path` exists and is no earlier export, that is a folder with a file `mark`.
+        LeafError: if `path` exists and does not contain the file `mark` of an earlier export.
     """
     path = Path(path)
     if path.exists() and not (path / mark).is_file():
-        raise LeafError(f"{path}: exists and is no earlier export; give another path or remove it")
+        raise LeafError(f"{path}: exists and is not an earlier export. Use another path or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -72,17 +71,17 @@ def replacing_folder(path: str | Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-SIDE = 96  # pixels of the server's images
+SIDE = 96  # pixels, side of the server's images
 FOLDER = "SubmissionModel"
-_BATCH = 64  # images of the server at once, each view of one counted
+_BATCH = 64  # images per batch, counting each view
 
-_MODEL_PY = Template('''"""Healthy (0) or unhealthy (1) leaf; the preprocessing is inside the saved model."""
+_MODEL_PY = Template('''"""Classify leaves as healthy (0) or unhealthy (1)."""
 
 import os
 
 import tensorflow as tf
 
-THRESHOLD = $threshold  # probability of "unhealthy" from which it is predicted
+THRESHOLD = $threshold  # predict "unhealthy" at or above this probability
 BATCH = $batch
 
 
@@ -91,7 +90,7 @@ class model:
         self.model = tf.saved_model.load(os.path.join(path, "$folder"))
 
     def predict(self, X):
-        """X: float32 ($side x $side x 3 images, 0..255) -> int64 tensor of 0 and 1, one an image."""
+        """Return an int64 tensor (N,) of 0 and 1 for float32 images (N, $side, $side, 3) in 0..255."""
         X = tf.convert_to_tensor(X, tf.float32)
         parts = [self.model.serve(X[start : start + BATCH]) for start in range(0, max(1, len(X)), BATCH)]
         return tf.cast(tf.concat(parts, axis=0)[:, 1] >= THRESHOLD, tf.int64)
@@ -99,16 +98,14 @@ class model:
 
 
 def write_codalab(model: keras.Model, threshold: float, path: Path, views: int = 1) -> None:
-    """Write the bundle of the course's server to `path`: `model.py` and a SavedModel.
-
-    A folder, or a `.zip` file ready to be submitted.
+    """Write the CodaLab bundle of the course: `model.py` and a SavedModel, in a folder or a `.zip` file.
 
     Args:
-        model: images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). Where H is not 96, the bundle resizes
+        model: from images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). If H is not 96, the bundle resizes
             the server's images as ingest does.
-        threshold: probability of the second class from which it is predicted.
-        path: where to.
-        views: test-time augmentation: how many views of an image the bundle averages, as evaluation does.
+        threshold: the second class is predicted at or above this probability.
+        path: folder or `.zip` file to write.
+        views: number of views that the bundle averages, as evaluation does.
     """
     classes = model.output_shape[-1]
     if classes != 2:
@@ -118,7 +115,7 @@ def write_codalab(model: keras.Model, threshold: float, path: Path, views: int =
             _fill(partial, model, threshold, views)
         return
     if path.is_dir():
-        raise LeafError(f"{path}: a folder; give a file's name")
+        raise LeafError(f"{path}: is a folder. Give a file name.")
     with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
         _fill(Path(folder), model, threshold, views)
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -133,7 +130,7 @@ def _fill(folder: Path, model: keras.Model, threshold: float, views: int) -> Non
 
 
 def _from_side(model: keras.Model, views: int) -> keras.Model:
-    """Put ingest's resizing before a model of another size, and the mean over views around it."""
+    """Prepend ingest's resizing if the model has another size, and average over views."""
     size = model.inputs[0].shape[1]
     if size == SIDE and views == 1:
         return model
@@ -145,7 +142,7 @@ def _from_side(model: keras.Model, views: int) -> keras.Model:
 
 
 class _Resize(keras.layers.Layer):
-    """Resize images as ingest does: along each side the same linear map, then whole numbers from 0 to 255."""
+    """Resize images as ingest does: one linear map per axis, then round to 0..255."""
 
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -162,7 +159,7 @@ class _Resize(keras.layers.Layer):
 
 
 class _Views(keras.layers.Layer):
-    """Give the views of each image, all of the first view, then all of the second, and so on."""
+    """Stack the views of all images: first view of all, second view of all, and so on."""
 
     def __init__(self, size: int, views: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -181,20 +178,20 @@ class _Views(keras.layers.Layer):
 
 
 class _Mean(keras.layers.Layer):
-    """Average the answers to the views of each image: (views · N, C) to (N, C)."""
+    """Average over views: (views · N, C) to (N, C)."""
 
     def __init__(self, views: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.views = views
 
-    def call(self, answers: Any) -> Any:
-        return keras.ops.mean(keras.ops.reshape(answers, (self.views, -1, answers.shape[-1])), axis=0)
+    def call(self, outputs: Any) -> Any:
+        return keras.ops.mean(keras.ops.reshape(outputs, (self.views, -1, outputs.shape[-1])), axis=0)
 
 
 def _view_map(size: int, number: int) -> tuple[bool, np.ndarray, np.ndarray]:
-    """Read off a view: whether rows and columns change places first, then each one's map, float32 (size, size)."""
+    """Return whether a view transposes, and its linear maps of rows and columns, float32 (size, size)."""
     rows = np.zeros((size, size, size, 1), np.float32)
-    rows[np.arange(size), np.arange(size)] = 1  # image k has its row k bright
+    rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
     if turned := bool(np.ptp(by_row, axis=2).any()):
         by_row, by_column = by_column, by_row
@@ -202,7 +199,7 @@ def _view_map(size: int, number: int) -> tuple[bool, np.ndarray, np.ndarray]:
 
 
 def _linear_map(size: int) -> np.ndarray:
-    """Read off what `to_square` makes of one bright row after the other: float32 (size, SIDE)."""
+    """Return the linear map of `to_square` along one axis, float32 (size, SIDE)."""
     rows = np.full((SIDE, SIDE, SIDE, 3), 100, np.float32)
-    rows[np.arange(SIDE), np.arange(SIDE)] += 100  # image k has its row k brighter; far from 0 and 255, no clipping
+    rows[np.arange(SIDE), np.arange(SIDE)] += 100  # row k of image k is brighter; far from 0 and 255, no clipping
     return (to_square(rows, size)[:, :, 0, 0].T - 100) / 100

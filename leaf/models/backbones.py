@@ -1,4 +1,4 @@
-"""The networks by name, and what each can do; known without Keras, which takes seconds to import."""
+"""Backbones by name and the settings each supports. Imports no Keras, which takes seconds."""
 
 import difflib
 from dataclasses import dataclass
@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from leaf.errors import LeafError
+from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS, Variant
+from leaf.models.timm_weights import PREFIX
 
-WEIGHTS_SUFFIXES = (".h5", ".keras")
+WEIGHTS_SUFFIXES = (".h5", ".keras", ".safetensors")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network, as a person chooses it.
+    """A backbone or detector.
 
     Attributes:
-        why: one line.
-        operations: how many the backbone has, of which `freeze_depth` freezes the first; a detector has none.
-        minimum: smallest side of an image, in pixels.
-        step: the side is a multiple of it.
-        published: whether ImageNet weights are.
-        detector: whether it learns only from healthy leaves, and scores how unlike them an image is.
+        why: description in one line.
+        operations: number of backbone operations, the upper limit of `freeze_depth`; 0 for a detector.
+        minimum: smallest image side in pixels.
+        step: the image side must be a multiple of it.
+        published: whether ImageNet weights are available.
+        detector: whether it is an anomaly detector, trained on healthy leaves only.
     """
 
     why: str
@@ -35,30 +37,37 @@ def _detector(why: str) -> Backbone:
     return Backbone(why, 0, 16, 16, published=False, detector=True)
 
 
+def _timm_backbone(variant: Variant) -> Backbone:
+    stem = ", overlapping stem" if variant.stem == "overlap" else ""
+    kind = "ConvNeXt V2" if variant.v2 else "ConvNeXt"
+    return Backbone(f"{kind} as in timm{stem}, {variant.parameters / 1e6:.1f} million parameters", variant.operations)
+
+
 BACKBONES = {
-    "convnext_atto": Backbone("ConvNeXt for small images and two cores, from random weights", 99, published=False),
+    "convnext_atto": Backbone("ConvNeXt with a pooling stem, 3.4 million, trained from scratch", 99, published=False),
+    **{name: _timm_backbone(each) for name, each in VARIANTS.items()},
     "convnext_tiny": Backbone("ConvNeXt, 28 million parameters", 152),
     "convnext_small": Backbone("ConvNeXt, 49 million parameters", 296),
     "convnext_base": Backbone("ConvNeXt, 88 million parameters", 296),
-    "convnext_large": Backbone("ConvNeXt, 196 million parameters: the report's best", 296),
+    "convnext_large": Backbone("ConvNeXt, 196 million parameters, the report's best", 296),
     "convnext_xlarge": Backbone("ConvNeXt, 349 million parameters", 296),
-    "efficientnet_v2_b0": Backbone("the report's transfer learning, 6 million", 271),
+    "efficientnet_v2_b0": Backbone("EfficientNetV2B0, 6 million parameters", 271),
     "mobilenet": Backbone("MobileNet, 3 million parameters", 87),
     "mobilenet_v2": Backbone("MobileNetV2, 2 million parameters", 155),
     "resnet50": Backbone("ResNet50, 24 million parameters", 176),
-    "cnn_small": Backbone("three convolutions from random weights, 110 thousand parameters", 14, 16, published=False),
-    "cnn_medium": Backbone("four convolutions from random weights, 460 thousand parameters", 21, 16, published=False),
-    "cnn_large": Backbone("ten convolutions from random weights, 5 million parameters", 40, published=False),
+    "cnn_small": Backbone("three convolutions, 110,000 parameters, trained from scratch", 14, 16, published=False),
+    "cnn_medium": Backbone("four convolutions, 460,000 parameters, trained from scratch", 21, 16, published=False),
+    "cnn_large": Backbone("ten convolutions, 5 million parameters, trained from scratch", 40, published=False),
     "xception": Backbone("Xception, 21 million parameters", 132, 71),
-    "autoencoder": _detector("convolutional auto-encoder of healthy leaves, reconstruction error"),
-    "autoencoder_redness": _detector("the same, scored by a cue of colour"),
-    "gan": _detector("GAN of BigGAN's blocks with f-AnoGAN's encoder and score"),
-    "gan_redness": _detector("the same, scored by a cue of colour and features"),
+    "autoencoder": _detector("anomaly detector: convolutional auto-encoder, scored by reconstruction error"),
+    "autoencoder_redness": _detector("anomaly detector: convolutional auto-encoder, scored by a color cue"),
+    "gan": _detector("anomaly detector: GAN with BigGAN's blocks and f-AnoGAN's encoder and score"),
+    "gan_redness": _detector("anomaly detector: GAN, scored by a color cue and features"),
 }
 
 
 def find(name: str) -> Backbone:
-    """Give the network of that name. Raises LeafError with the closest one."""
+    """Return a backbone by name; raise LeafError with the closest name if it is unknown."""
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, 1)
         valid = f"did you mean {near[0]}?" if near else f"valid: {', '.join(BACKBONES)}"
@@ -67,15 +76,17 @@ def find(name: str) -> Backbone:
 
 
 def is_detector(name: str) -> bool:
-    """Whether a network learns only from healthy leaves and scores what is unlike them."""
+    """Return whether a backbone is an anomaly detector."""
     return find(name).detector
 
 
 def check(params: Any, classes: int) -> None:
-    """Raise LeafError where the network cannot be what the keys of params.yaml ask of it, for so many classes.
+    """Raise LeafError if settings do not fit the backbone.
 
-    `params` has the attributes backbone, image_size, weights, freeze_depth, freeze_normalization, head_initializer and
-    dropout_at.
+    Args:
+        params: has the attributes backbone, image_size, weights, freeze_depth, freeze_normalization, head_initializer
+            and dropout_at.
+        classes: number of classes.
     """
     name, kind, size = params.backbone, find(params.backbone), params.image_size
     if size < kind.minimum:
@@ -88,16 +99,34 @@ def check(params: Any, classes: int) -> None:
         raise LeafError(f"freeze_depth: {params.freeze_depth}; valid: 0 to {kind.operations} for {name}, or all")
     if params.weights == "imagenet" and not kind.published:
         raise LeafError(f"weights: imagenet: none are published for {name}; valid: random, or a weights file")
-    if params.weights not in ("random", "imagenet") and Path(params.weights).suffix not in WEIGHTS_SUFFIXES:
+    safetensors = params.weights.startswith(PREFIX) or Path(params.weights).suffix == ".safetensors"
+    if safetensors:
+        convnext_variant(name)
+    if is_weights_file(params.weights) and Path(params.weights).suffix not in WEIGHTS_SUFFIXES:
         raise LeafError(f"weights: {params.weights}: unknown kind of file; valid: {', '.join(WEIGHTS_SUFFIXES)}")
+
+
+_TIMM = VARIANTS | KERAS_VARIANTS
+
+
+def convnext_variant(name: str) -> Variant:
+    """Return the variant of a ConvNeXt for which timm publishes checkpoints; raise LeafError for other backbones."""
+    if name not in _TIMM:
+        raise LeafError(f"weights: .safetensors files do not fit {name}; valid backbones: {', '.join(_TIMM)}")
+    return _TIMM[name]
+
+
+def is_weights_file(weights: str) -> bool:
+    """Return whether `weights` names a file, not `random`, `imagenet` or a timm checkpoint."""
+    return weights not in ("random", "imagenet") and not weights.startswith(PREFIX)
 
 
 def _check_detector(params: Any, classes: int) -> None:
     name = params.backbone
     if classes != 2:
-        raise LeafError(f"backbone: {name} is a detector, for two classes, not {classes}; valid: any other network")
+        raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}; valid: a classifier")
     only = {
-        "weights": ("random", "which learns from nothing else"),
+        "weights": ("random", "which has no pretrained weights"),
         "freeze_depth": (0, "which has no backbone"),
         "freeze_normalization": (False, "which has no backbone"),
         "head_initializer": ("glorot_uniform", "which has no head"),
@@ -109,8 +138,8 @@ def _check_detector(params: Any, classes: int) -> None:
             raise LeafError(f"{key}: {str(given).lower()}; valid: {str(valid).lower()} for {name}, {why}")
 
 
-# What a classifier can do beside it, and a detector does not.
-_ONLY = {
+# Settings of classifiers that a detector ignores, and their neutral values.
+_NEUTRAL = {
     "optimizer": "adam",
     "weight_decay": 0,
     "label_smoothing": 0,
@@ -122,9 +151,9 @@ _ONLY = {
 
 
 def check_recipe(recipe: Any, name: str) -> None:
-    """Raise LeafError for a setting, an attribute of `recipe`, that the detector of that name would ignore."""
+    """Raise LeafError if an attribute of `recipe` differs from the value that the detector `name` supports."""
     if recipe.augmentation.background != "keep":
         raise LeafError(f"augmentation.background: swap; valid for {name}, a detector: keep")
-    for key, value in _ONLY.items():
+    for key, value in _NEUTRAL.items():
         if getattr(recipe, key) != value:
             raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")

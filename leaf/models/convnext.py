@@ -1,12 +1,16 @@
-"""ConvNeXt for small images, trained from scratch (Liu 2022, arXiv 2201.03545)."""
+"""ConvNeXt (Liu 2022, arXiv 2201.03545) and ConvNeXt V2 (Woo 2023, arXiv 2301.00808)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import layers
 
-from leaf.models.layers import LayerScale
+from leaf.models.convnext_variants import Variant
+from leaf.models.layers import GlobalResponseNormalization, LayerScale
+from leaf.models.timm_weights import IMAGENET_MEAN, IMAGENET_STD
 
+RESCALING = "rescaling_imagenet"
 ATTO_DIMS = (40, 80, 160, 320)
 ATTO_DEPTHS = (2, 2, 6, 2)
 # The published 1e-6 suits hundreds of epochs on ImageNet. With a thousand images, blocks that start so close to the
@@ -26,34 +30,68 @@ def convnext_atto(image: Any) -> Any:
     Returns:
         Pooled features (N, 320).
     """
-    x = layers.Rescaling(
-        [1 / (255 * deviation) for deviation in (0.229, 0.224, 0.225)],
-        [-mean / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))],
-        name="rescaling_imagenet",
-    )(image)
+    x = _rescaling(image)
     for number, filters in enumerate((32, ATTO_DIMS[0])):
         name = f"stem_conv_{number}"
         conv = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)
         x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(conv(x))
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
-    for stage, (dim, depth) in enumerate(zip(ATTO_DIMS, ATTO_DEPTHS, strict=True)):
+    return _stages(x, ATTO_DIMS, ATTO_DEPTHS, _LAYER_SCALE)
+
+
+def convnext(image: Any, variant: Variant) -> Any:
+    """Apply a ConvNeXt as timm builds it, ending in average pooling and LayerNormalization.
+
+    Args:
+        image: tensor (N, H, W, 3) in 0..255; H and W at least 32.
+        variant: the architecture.
+
+    Returns:
+        Pooled features (N, `variant.dims[-1]`).
+    """
+    x = _rescaling(image)
+    if variant.stem == "patch":
+        x = layers.Conv2D(variant.dims[0], 4, strides=4, kernel_initializer=_initial(), name="stem_conv")(x)
+    else:
+        for number, width in enumerate((variant.stem_width, variant.dims[0])):
+            x = layers.ZeroPadding2D(1, name=f"stem_pad_{number}")(x)  # Keras's "same" pads only one side
+            name = f"stem_conv_{number}"
+            x = layers.Conv2D(width, 3, strides=2, kernel_initializer=_initial(), name=name)(x)
+    x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
+    return _stages(x, variant.dims, variant.depths, None if variant.v2 else 1e-6)
+
+
+def _rescaling(image: Any) -> Any:
+    return layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD), name=RESCALING)(image)
+
+
+def rescaling(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return scale and offset that normalize images in 0..255."""
+    return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+
+
+def _stages(x: Any, dims: Sequence[int], depths: Sequence[int], layer_scale: float | None) -> Any:
+    for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
         if stage:
             x = layers.LayerNormalization(epsilon=1e-6, name=f"stage_{stage}_down_norm")(x)
             name = f"stage_{stage}_down_conv"
             x = layers.Conv2D(dim, 2, strides=2, kernel_initializer=_initial(), name=name)(x)
         for block in range(depth):
-            x = _block(x, dim, f"stage_{stage}_block_{block}")
+            x = _block(x, dim, f"stage_{stage}_block_{block}", layer_scale)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
 
 
-def _block(inputs: Any, dim: int, name: str) -> Any:
+def _block(inputs: Any, dim: int, name: str, layer_scale: float | None) -> Any:
     x = layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=_initial(), name=f"{name}_depthwise")(inputs)
     x = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
     x = layers.Dense(4 * dim, kernel_initializer=_initial(), name=f"{name}_expand")(x)
     x = layers.Activation("gelu", name=f"{name}_gelu")(x)
+    if layer_scale is None:
+        x = GlobalResponseNormalization(name=f"{name}_grn")(x)
     x = layers.Dense(dim, kernel_initializer=_initial(), name=f"{name}_project")(x)
-    x = LayerScale(_LAYER_SCALE, dim, name=f"{name}_scale")(x)
+    if layer_scale is not None:
+        x = LayerScale(layer_scale, dim, name=f"{name}_scale")(x)
     return layers.Add(name=f"{name}_add")([inputs, x])
 
 

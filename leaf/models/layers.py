@@ -1,4 +1,4 @@
-"""Our own Keras layers: each registered under `leaf`, so that a saved network names them and no foreign class."""
+"""Custom Keras layers, registered under `leaf`."""
 
 import math
 import sys
@@ -15,10 +15,10 @@ register = keras.saving.register_keras_serializable("leaf")
 class LayerScale(keras.layers.Layer):
     """Multiply each channel by a learned factor (Touvron 2021, arXiv 2103.17239).
 
-    keras.applications has the same layer but does not register it, so a file that holds it cannot be loaded.
+    keras.applications has the same layer but does not register it, so models that contain it cannot be loaded.
 
     Args:
-        init_values: what every factor starts from.
+        init_values: initial value of every factor.
         projection_dim: number of channels.
     """
 
@@ -46,8 +46,33 @@ class LayerScale(keras.layers.Layer):
 
 
 @register
+class GlobalResponseNormalization(keras.layers.Layer):
+    """Global response normalization (Woo 2023, arXiv 2301.00808): x + bias + weight · x · ‖x‖ / (mean ‖x‖ + 1e-6).
+
+    ‖x‖ is the norm over height and width; the mean is over channels.
+    """
+
+    epsilon = 1e-6
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer="zeros")
+        self.beta = self.add_weight(name="beta", shape=(input_shape[-1],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        wide = _at_least_float32(inputs)
+        square = ops.sum(ops.square(wide), axis=(1, 2), keepdims=True)
+        norm = ops.sqrt(ops.maximum(square, 1e-30))  # the gradient at zero stays finite
+        scaled = wide * (norm / (ops.mean(norm, axis=-1, keepdims=True) + self.epsilon))
+        return ops.cast(wide + self.beta + self.gamma * scaled, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+@register
 class CaffePreprocessing(keras.layers.Layer):
-    """Turn RGB in 0..255 into what ResNet50's published weights expect: BGR less the mean of ImageNet's channels."""
+    """Convert RGB in 0..255 to BGR and subtract the ImageNet channel means, as ResNet50's published weights expect."""
 
     mean = (103.939, 116.779, 123.68)  # blue, green, red; keras.applications.imagenet_utils
 
@@ -60,9 +85,9 @@ class CaffePreprocessing(keras.layers.Layer):
 
 @register
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras's layer of the same name, compiled by XLA in training on TensorFlow and a processor.
+    """Keras's LayerNormalization, compiled by XLA during training with TensorFlow on a CPU.
 
-    Outside of training, so in predictions and exports, and on other backends it is Keras's own computation.
+    Inference, export and other backends use Keras's own computation.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -74,7 +99,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 @register
 class GELU(keras.layers.Layer):
-    """The exact GELU (Hendrycks 2016, arXiv 1606.08415), compiled as LayerNormalization is."""
+    """The exact GELU (Hendrycks 2016, arXiv 1606.08415), compiled like `LayerNormalization`."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return _gelu(inputs) if training and _uses_xla() else ops.gelu(inputs, approximate=False)
@@ -84,12 +109,12 @@ class GELU(keras.layers.Layer):
 
 
 def _uses_xla() -> bool:
-    """Whether Keras runs on TensorFlow without a GPU, where each operation is a pass over the activations."""
+    """Return whether Keras runs on TensorFlow without a GPU, where each operation is a pass over the activations."""
     return keras.backend.backend() == "tensorflow" and not sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 
 def _xla(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` where Keras runs on TensorFlow, once for each shape."""
+    """Compile `function` with XLA if the backend is TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         return function
     return sys.modules["tensorflow"].function(function, autograph=False, jit_compile=True)
@@ -105,7 +130,7 @@ def _normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
         y, mean, factor = _normalization(x, gamma, beta, epsilon)
         return y, lambda upstream: _normalization_gradient(x, mean, factor, gamma, upstream)
 
-    # Copies, so that they are tensors: outside of a graph TensorFlow asks more of a function that takes variables.
+    # Copies are tensors; in eager mode TensorFlow treats functions of variables differently.
     return normalize(x, ops.copy(gamma), ops.copy(beta))
 
 
@@ -119,7 +144,7 @@ def _normalization(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 
 @_xla
 def _normalization_gradient(x: Any, mean: Any, factor: Any, gamma: Any, upstream: Any) -> Any:
-    """Sums over channels are products with `gamma`: XLA adds up the last axis one number at a time."""
+    """Compute channel sums as matrix products: XLA sums the last axis one value at a time."""
     channels = x.shape[-1]
     flat, g = (ops.reshape(_at_least_float32(each), (-1, channels)) for each in (x, upstream))
     mean, factor, column = (ops.reshape(each, (-1, 1)) for each in (mean, factor, gamma))

@@ -1,7 +1,4 @@
-"""Write a network as an ONNX file, which `leaf.models.onnx_inference` runs without Keras.
-
-The network is walked by its configuration, the one of `.keras` files; each layer becomes operators that compute it.
-"""
+"""Export a model to ONNX for `leaf.models.onnx_inference`, converting its Keras configuration layer by layer."""
 
 import json
 import math
@@ -20,26 +17,26 @@ from leaf.models.onnx_inference import LIMIT, OUTPUTS, Network, OnnxNetwork
 from leaf.models.prediction import KerasNetwork, pool
 from leaf.store import replacing
 
-Metadata: TypeAlias = dict[str, Any]  # what belongs to an exported network (`metadata`)
+Metadata: TypeAlias = dict[str, Any]  # see `metadata`
 OPSET = 20
-DIFFERENCE = 1e-4  # most that a probability may differ from Keras's
+DIFFERENCE = 1e-4  # largest accepted difference of a probability from Keras
 
 
 def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str | Path) -> str:
-    """Write `model` to `path` as ONNX, checked against Keras.
+    """Write a model as an ONNX file and compare its outputs with Keras.
 
-    Input `images`, float32 (N, S, S, 3) in 0..255; outputs `probabilities` (N, C), the temperature inside; `features`
-    (N, D), pooled; and for heat maps `map` (N, h, w, K) and `slopes` (C, K), see
-    `leaf.models.onnx_inference`. The file's metadata holds each entry of `metadata` as JSON, `classes` among them.
+    The input is `images`, float32 (N, S, S, 3) in 0..255. The outputs are `probabilities` (N, C), after temperature
+    scaling; pooled `features` (N, D); and, for Grad-CAM, `map` (N, h, w, K) and `slopes` (C, K). The file's metadata
+    contains each entry of `metadata` as JSON.
 
     Args:
-        model: from `build` or `load`.
-        metadata: of the file; `temperature` divides the logits.
-        images: (N, S, S, 3), 0..255: those that both must answer alike.
-        path: of the file.
+        model: from `build_model` or `load_model`.
+        metadata: from `metadata`; `temperature` divides the logits.
+        images: (N, S, S, 3) in 0..255, for the comparison.
+        path: file to write.
 
     Returns:
-        Why ONNX cannot hold the network; the file is empty then. "" where it can.
+        "" on success. If ONNX cannot represent the model, the reason; the file is then empty.
     """
     network = KerasNetwork(model, metadata["temperature"])
     with replacing(path) as partial:
@@ -53,31 +50,31 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
 
 
 def metadata(facts: Mapping[str, Any]) -> Metadata:
-    """Pick what another program has to know to predict as this one does, for ONNX and LiteRT files.
+    """Select the metadata of ONNX and LiteRT files that another program needs for the same predictions.
 
-    The temperature and the softmax are inside; threshold, None for more than two classes, and `views` are not.
+    Temperature and softmax are part of the model; `threshold` (None for more than two classes) and `views` are not.
     """
     names = ("classes", "threshold", "temperature", "views", "image_size", "fit", "model_sha256")
-    told = {name: facts[name] for name in names}
-    return told | {"classes": list(told["classes"])} | ({} if len(told["classes"]) == 2 else {"threshold": None})
+    selected = {name: facts[name] for name in names} | {"classes": list(facts["classes"])}
+    return selected if len(facts["classes"]) == 2 else selected | {"threshold": None}
 
 
 def _compare(given: Network, wanted: Network, images: np.ndarray) -> None:
-    """Raise LeafError where the two differ by more than rounding."""
+    """Raise LeafError if the outputs differ by more than rounding."""
     pairs = [*zip(given.predict(images), wanted.predict(images), strict=True)]
     pairs.append((given.last_map(images), wanted.last_map(images)))
     for name, (found, expected) in zip(OUTPUTS, pairs, strict=False):
         scale = 1 if name == "probabilities" else 10 * max(1, float(np.abs(expected).max(initial=0)))
         if not (difference := float(np.abs(found - expected).max(initial=0))) <= DIFFERENCE * scale:
-            raise LeafError(f"in ONNX its {name} differ by {difference:.1g}")
+            raise LeafError(f"its {name} differ from Keras by {difference:.1g}")
 
 
 def _converted(model: keras.Model, metadata: Metadata, network: Network) -> bytes:
     from onnx import helper
 
     size = sum(4 * math.prod(weight.shape) for weight in model.weights)
-    if size > LIMIT - (16 << 20):  # 16 MiB for all but the weights
-        raise LeafError(f"{size} bytes of weights; an ONNX file holds up to {LIMIT}")
+    if size > LIMIT - (16 << 20):  # 16 MiB for everything but the weights
+        raise LeafError(f"{size} bytes of weights exceed the ONNX limit of {LIMIT}")
     graph = Graph()
     logits = graph.run(model, [Value("images", "NHWC")])
     scaled = graph.node("Mul", logits.name, graph.constant(1 / metadata["temperature"]))
@@ -102,30 +99,30 @@ def _converted(model: keras.Model, metadata: Metadata, network: Network) -> byte
         graph.constants,
     )
     file = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9, producer_name="leaf")
-    told = {**metadata, "epsilon": network.head.epsilon}
-    helper.set_model_props(file, {name: json.dumps(value) for name, value in told.items()})
+    properties = {**metadata, "epsilon": network.head.epsilon}
+    helper.set_model_props(file, {name: json.dumps(value) for name, value in properties.items()})
     return file.SerializeToString()
 
 
 class Value(NamedTuple):
-    """A tensor of the graph: its name, and the order of its axes, `NHWC`, `NCHW` or `NC`."""
+    """A tensor of the graph: its name and layout, `NHWC`, `NCHW` or `NC`."""
 
     name: str
     layout: str
 
 
 class Graph:
-    """Operators and constants of an ONNX graph as it grows; `inputs` and `outputs` of the network's layers by name."""
+    """An ONNX graph under construction; `inputs` and `outputs` are those of the Keras layers, by name."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.inputs: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
-        self._turned: dict[Value, Value] = {}
+        self._transposed: dict[Value, Value] = {}
 
     def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Add an operator; give the name of its first output."""
+        """Add an operator and return the name of its first output."""
         from onnx import helper
 
         output = output or f"{operator}_{len(self.nodes)}"
@@ -134,7 +131,7 @@ class Graph:
         return output
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """Add a constant, an array or a variable; give its name."""
+        """Add an array or variable as a constant and return its name."""
         from onnx import numpy_helper
 
         name = f"constant_{len(self.constants)}"
@@ -142,43 +139,43 @@ class Graph:
         return name
 
     def first(self, value: Value) -> Value:
-        """The same with channels first, as convolutions want it."""
-        return self._turn(value, "NCHW", [0, 3, 1, 2]) if value.layout == "NHWC" else value
+        """Return the value with channels first, for convolutions."""
+        return self._transpose(value, "NCHW", [0, 3, 1, 2]) if value.layout == "NHWC" else value
 
     def last(self, value: Value) -> Value:
-        """The same with channels last, as Dense and LayerNormalization want it."""
-        return self._turn(value, "NHWC", [0, 2, 3, 1]) if value.layout == "NCHW" else value
+        """Return the value with channels last, for Dense and LayerNormalization."""
+        return self._transpose(value, "NHWC", [0, 2, 3, 1]) if value.layout == "NCHW" else value
 
-    def _turn(self, value: Value, layout: str, order: list[int]) -> Value:
-        if value not in self._turned:
-            self._turned[value] = Value(self.node("Transpose", value.name, perm=order), layout)
-            self._turned[self._turned[value]] = value
-        return self._turned[value]
+    def _transpose(self, value: Value, layout: str, order: list[int]) -> Value:
+        if value not in self._transposed:
+            self._transposed[value] = Value(self.node("Transpose", value.name, perm=order), layout)
+            self._transposed[self._transposed[value]] = value
+        return self._transposed[value]
 
     def each(self, operator: str, value: Value, *more: str, **attributes: Any) -> Value:
-        """An operator that computes each number by itself; `more` are names of constants."""
+        """Add an elementwise operator; `more` are names of constants."""
         return Value(self.node(operator, value.name, *more, **attributes), value.layout)
 
     def channels(self, operator: str, value: Value, constant: Any) -> Value:
-        """Combine `value` with a constant, one number or one for each channel."""
+        """Combine a value with a constant, either a scalar or one number per channel."""
         array = np.array(constant, np.float32)
         if array.ndim and value.layout == "NCHW":
             array = array.reshape(-1, 1, 1)
         return self.each(operator, value, self.constant(array))
 
     def pair(self, operator: str, left: Value, right: Value) -> Value:
-        """Combine two values; the second takes the layout of the first."""
+        """Combine two values in the layout of the first."""
         right = self.last(right) if left.layout == "NHWC" else self.first(right)
         return self.each(operator, left, right.name)
 
     def mean(self, value: Value, keepdims: bool = False) -> Value:
-        """The average over height and width, (N, C)."""
+        """Average over height and width: (N, C)."""
         axes = self.constant([2, 3] if value.layout == "NCHW" else [1, 2], np.int64)
         mean = self.each("ReduceMean", value, axes, keepdims=int(keepdims))
         return mean if keepdims else Value(mean.name, "NC")
 
     def run(self, model: keras.Model, inputs: list[Value]) -> Value:
-        """Add the operators of a network that gives one tensor."""
+        """Add the operators of a model with one output and return that output."""
         if isinstance(model, keras.Sequential):
             for layer in model.layers:
                 inputs = [self._apply(layer, inputs)]
@@ -196,7 +193,7 @@ class Graph:
             made, needed = waiting.popleft()
             if known.keys() >= set(needed):
                 known[made] = self._apply(operations[made[0]], [known[each] for each in needed])
-            else:  # a layer that is used twice stands too early for the second time
+            else:  # the second use of a shared layer is listed before its inputs
                 waiting.append((made, needed))
         return known[_histories(config["output_layers"])[0]]
 
@@ -206,18 +203,18 @@ class Graph:
         elif function := LAYERS.get(type(layer).__name__):
             output = function(self, layer, *inputs)
         else:
-            raise LeafError(f"ONNX lacks the layer {layer.name} ({type(layer).__name__})")
+            raise LeafError(f"the layer {layer.name} ({type(layer).__name__}) has no ONNX conversion")
         self.inputs[layer.name], self.outputs[layer.name] = inputs[0], output
         return output
 
 
 def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
-    """Layer and node of the inputs or outputs in a configuration, which holds a single one without a list."""
+    """Return layer and node of each input or output in a configuration, where a single one is not in a list."""
     return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
 
 
 def _tensors(node: Any) -> Iterator[list[Any]]:
-    """Layer, node and place of each tensor that a call in a configuration takes."""
+    """Yield layer, node and tensor index of each tensor argument of a call in a configuration."""
     if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
         yield node["config"]["keras_history"]
     elif isinstance(node, (dict, list, tuple)):
@@ -226,7 +223,7 @@ def _tensors(node: Any) -> Iterator[list[Any]]:
 
 
 def _activated(graph: Graph, layer: Any, value: Value) -> Value:
-    """Apply the activation of a layer, by its name in Keras."""
+    """Apply the activation of a layer."""
     name = keras.activations.serialize(layer.activation)
     if name == "linear":
         return value
@@ -236,7 +233,7 @@ def _activated(graph: Graph, layer: Any, value: Value) -> Value:
         return graph.each("Clip", value, graph.constant(0), graph.constant(6))
     simple = {"relu": "Relu", "gelu": "Gelu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
     if name not in simple:
-        raise LeafError(f"{layer.name}: ONNX lacks the activation {name}")
+        raise LeafError(f"the activation {name} of {layer.name} has no ONNX conversion")
     return graph.each(simple[name], value)
 
 
@@ -269,6 +266,14 @@ def _layer_normalization(graph: Graph, layer: Any, value: Value) -> Value:
     return graph.each("LayerNormalization", value, *constants, axis=-1, epsilon=layer.epsilon)
 
 
+def _global_response_normalization(graph: Graph, layer: Any, value: Value) -> Value:
+    value = graph.last(value)
+    norm = graph.each("ReduceL2", value, graph.constant([1, 2], np.int64), keepdims=1)
+    mean = graph.each("ReduceMean", norm, graph.constant([3], np.int64), keepdims=1)
+    scaled = graph.pair("Mul", value, graph.pair("Div", norm, graph.channels("Add", mean, layer.epsilon)))
+    return graph.pair("Add", graph.channels("Add", value, layer.beta), graph.channels("Mul", scaled, layer.gamma))
+
+
 def _dense(graph: Graph, layer: Any, value: Value) -> Value:
     value = graph.each("MatMul", graph.last(value), graph.constant(layer.kernel))
     return _activated(graph, layer, graph.channels("Add", value, layer.bias) if layer.use_bias else value)
@@ -277,7 +282,7 @@ def _dense(graph: Graph, layer: Any, value: Value) -> Value:
 def _convolved(
     graph: Graph, layer: Any, value: Value, kernel: Any, groups: int = 1, operator: str = "Conv", bias: bool = True
 ) -> Value:
-    """A convolution with `kernel` in ONNX's order, as `layer` says for the rest."""
+    """Add a convolution with `kernel` in ONNX order and the other settings of `layer`."""
     constants = [graph.constant(kernel)] + ([graph.constant(layer.bias)] if bias and layer.use_bias else [])
     window = {"strides": list(layer.strides), "auto_pad": _PADDING[layer.padding], "group": groups}
     return graph.each(operator, graph.first(value), *constants, dilations=list(layer.dilation_rate), **window)
@@ -297,7 +302,7 @@ def _depthwise(graph: Graph, layer: Any, value: Value) -> Value:
 
 
 def _by_channel(kernel: Any) -> tuple[np.ndarray, int]:
-    """A depthwise kernel (h, w, C, M) in ONNX's order, (C · M, 1, h, w), and the number of groups."""
+    """Return a depthwise kernel (h, w, C, M) in ONNX order, (C · M, 1, h, w), and the number of groups."""
     array = np.array(kernel)
     return array.transpose(2, 3, 0, 1).reshape(-1, 1, *array.shape[:2]), array.shape[2]
 
@@ -340,7 +345,7 @@ def _residual(graph: Graph, _: Any, image: Value, reconstruction: Value) -> Valu
 
 
 def _score(graph: Graph, layer: Any, residual: Value, *differences: Value) -> Value:
-    """ReconstructionScore; what counts at each place becomes the network's map."""
+    """Add ReconstructionScore; its error per pixel becomes the output `map`."""
     counted = graph.last(residual)
     if layer.redness:
         redder = graph.first(graph.each("MatMul", counted, graph.constant([[1], [-1], [0]])))
@@ -381,6 +386,7 @@ LAYERS: dict[str, Callable[..., Value]] = {
     "Flatten": lambda graph, _, value: Value(graph.node("Flatten", graph.last(value).name, axis=1), "NC"),
     "GELU": lambda graph, _, value: graph.each("Gelu", value),
     "GlobalAveragePooling2D": lambda graph, layer, value: graph.mean(value, layer.keepdims),
+    "GlobalResponseNormalization": _global_response_normalization,
     "LayerNormalization": _layer_normalization,
     "LayerScale": lambda graph, layer, value: graph.channels("Mul", value, layer.gamma),
     "LeakyReLU": lambda graph, layer, value: graph.each("LeakyRelu", value, alpha=layer.negative_slope),

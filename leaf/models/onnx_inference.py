@@ -14,8 +14,8 @@ OUTPUTS = ("probabilities", "features", "map", "slopes")
 # fmt: off
 OPERATORS = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Flatten", "Gather",
-    "Gelu", "Identity", "LayerNormalization", "LeakyRelu", "Log", "MatMul", "MaxPool", "Mul",
-    "Pad", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh", "TopK", "Transpose",
+    "Gelu", "Identity", "LayerNormalization", "LeakyRelu", "Log", "MatMul", "MaxPool", "Mul", "Pad",
+    "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh", "TopK", "Transpose",
 })  # the operators that the exporter writes: none runs code, reads a file or loops
 # fmt: on
 LIMIT = 2**31 - 1  # bytes; the limit of protobuf

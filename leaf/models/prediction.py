@@ -1,4 +1,4 @@
-"""Predictions of a network: probabilities with test-time augmentation, pooled features, heat maps."""
+"""Inference with Keras: probabilities with test-time augmentation, pooled features, heatmaps."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from leaf.models.freezing import backbone_operations
 from leaf.models.onnx_inference import NOT_FINITE, Head
 from leaf.models.tta import tta_view
 
-# Keras compiles a model once for each object, so a part of a network is made once and kept as long as the network.
+# Keras compiles each model object once, so sub-models are cached for the lifetime of their model.
 _parts: weakref.WeakKeyDictionary[keras.Model, dict[str, keras.Model]] = weakref.WeakKeyDictionary()
 
 
@@ -24,11 +24,11 @@ def predict_probabilities(
     """Predict the probability of each class for each image.
 
     Args:
-        model: from `build` or `load`.
+        model: from `build_model` or `load_model`.
         images: (N, H, W, 3), uint8 or float, 0..255; a memory map is read batch by batch.
-        batch_size: images at once.
-        views: test-time augmentation: how many views (`tta_view`) of each image are averaged, 1 to 16.
-        temperature: the logits are divided by it.
+        batch_size: images per batch.
+        views: number of views (`tta_view`) to average, 1 to 16.
+        temperature: divides the logits.
 
     Returns:
         float64 (N, C), 0 to 1.
@@ -41,14 +41,15 @@ def predict_probabilities(
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """The softmax of logits (N, C) / `temperature`, float64; no finite logit makes it overflow.
+    """Return the softmax of logits (N, C) / `temperature` as float64, without overflow.
 
-    Raises LeafError where a logit is NaN or infinite: no answer is better than a label that such numbers give.
+    Raises:
+        LeafError: if a logit is NaN or infinite.
     """
     scaled = logits.astype(np.float64) / temperature
     if not np.isfinite(scaled).all():
         raise LeafError(NOT_FINITE)
-    if scaled.shape[1] == 2:  # exact at both ends, and the two add up to 1
+    if scaled.shape[1] == 2:  # exact near 0 and 1; sums to 1
         second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
         return np.stack([1 - second, second], axis=1)
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
@@ -56,22 +57,22 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Give the pooled features of each image, float32 (N, D): the input of the head, or a detector's code."""
+    """Return pooled features, float32 (N, D): the input of the head, or a detector's code."""
     inner = submodel(model, "features", lambda: pooled(model))
     parts = list(predict_batches(inner, _batches(images, batch_size)))
     return np.concatenate(parts) if parts else np.zeros((0, inner.output_shape[-1]), np.float32)
 
 
 def compute_heatmaps(
-    model: keras.Model, images: np.ndarray, shown: np.ndarray | None = None, batch_size: int = 64
+    model: keras.Model, images: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 64
 ) -> np.ndarray:
-    """Show where `model` saw a class (`leaf.models.gradcam.heatmaps`).
+    """Compute Grad-CAM heatmaps (`leaf.models.gradcam.heatmaps`).
 
     Args:
-        model: from `build` or `load`. Of a detector the map is its reconstruction error.
+        model: from `build_model` or `load_model`.
         images: (N, H, W, 3), uint8 or float, 0..255.
-        shown: the label of each image's class, int (N,); the likeliest unless given.
-        batch_size: images at once.
+        labels: class of each image, int (N,); default: the predicted class.
+        batch_size: images per batch.
 
     Returns:
         float32 (N, H, W), 0 to 1.
@@ -79,15 +80,15 @@ def compute_heatmaps(
     network, maps = KerasNetwork(model), [np.zeros((0, *images.shape[1:3]), np.float32)]
     for number, batch in enumerate(_batches(images, batch_size)):
         start = number * batch_size
-        labels = None if shown is None else shown[start : start + batch_size]
-        maps.append(gradcam.heatmaps(network, batch, labels))
+        part = None if labels is None else labels[start : start + batch_size]
+        maps.append(gradcam.heatmaps(network, batch, part))
     return np.concatenate(maps)
 
 
 class KerasNetwork:
-    """Run a Keras model as a `leaf.models.onnx_inference.Network`; the logits are divided by `temperature`.
+    """A Keras model as a `leaf.models.onnx_inference.Network`.
 
-    Batches are filled up to a power of two, so that few shapes are compiled.
+    Batches are padded to a power of two, so that few shapes are compiled.
     """
 
     def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
@@ -110,8 +111,8 @@ class KerasNetwork:
 
 
 def head(model: keras.Model) -> Head:
-    """Read off what leads from the average of the last map to the logits."""
-    if is_detector_model(model):  # its map is the error itself
+    """Return the map from the pooled last feature map to the logits."""
+    if is_detector_model(model):  # the map is the error itself
         return Head(np.ones((2, 1), np.float32), None, int(model.inputs[0].shape[1]))
     normalization = model.get_layer("batch_normalization")
     gamma, _, _, variance = (keras.ops.convert_to_numpy(weight) for weight in normalization.weights)
@@ -125,7 +126,7 @@ def head(model: keras.Model) -> Head:
 
 
 def pool(model: keras.Model) -> keras.layers.Layer:
-    """The average pooling behind the last map of a classifier."""
+    """Return the average pooling layer of a classifier."""
     operations = reversed(backbone_operations(model))
     return next(each for each in operations if isinstance(each, keras.layers.GlobalAveragePooling2D))
 
@@ -135,7 +136,7 @@ def _last_layer(model: keras.Model) -> Any:
 
 
 def pooled(model: keras.Model) -> Any:
-    """Give the symbolic output (N, D) that `features` predicts, to join it with other outputs in one model."""
+    """Return the symbolic pooled features (N, D) of `extract_features`."""
     if not is_detector_model(model):
         return model.get_layer("batch_normalization").input
     code = model.get_layer("latent").output
@@ -143,7 +144,7 @@ def pooled(model: keras.Model) -> Any:
 
 
 def submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras.Model:
-    """Give the part of `model` from its input to `outputs()`, the same object for the same `name`."""
+    """Return the model from the input of `model` to `outputs()`; equal names return the same object."""
     parts = _parts.setdefault(model, {})
     if name not in parts:
         parts[name] = keras.Model(model.input, outputs())
@@ -151,7 +152,7 @@ def submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras
 
 
 def predict_batches(model: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Predict each batch; a shorter last one is filled up, so that no second shape is compiled."""
+    """Predict each batch; pad a shorter last one, so that only one shape is compiled."""
     size = 0
     for batch in batches:
         size = max(size, len(batch))
@@ -159,11 +160,7 @@ def predict_batches(model: keras.Model, batches: Iterable[np.ndarray]) -> Iterat
 
 
 def predict_padded(model: keras.Model, images: np.ndarray, size: int) -> Any:
-    """Predict images (N, H, W, 3) as a batch of `size`, filled up with copies of the last one.
-
-    Returns:
-        The model's output, or its outputs, each with N rows.
-    """
+    """Predict images (N, H, W, 3) as a batch of `size`, padded with the last image; return N rows per output."""
     missing = size - len(images)
     padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
     outputs = model.predict_on_batch(padded)

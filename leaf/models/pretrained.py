@@ -1,5 +1,7 @@
 """Backbones by name, and pretrained weights for them."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from keras import applications, layers
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.models import cnn, convnext
+from leaf.models import backbones, cnn, convnext, timm_weights
+from leaf.models.convnext_variants import VARIANTS
 from leaf.models.freezing import backbone_operations
 from leaf.models.layers import CaffePreprocessing
 from leaf.models.saving import check_arrays, load_model
@@ -27,8 +30,9 @@ _APPLICATIONS = {
     "resnet50": applications.ResNet50,
     "xception": applications.Xception,
 }
-_FROM_SCRATCH = {
+_OWN: dict[str, Callable[[Any], Any]] = {
     "convnext_atto": convnext.convnext_atto,
+    **{name: partial(convnext.convnext, variant=variant) for name, variant in VARIANTS.items()},
     "cnn_small": cnn.cnn_small,
     "cnn_medium": cnn.cnn_medium,
     "cnn_large": cnn.cnn_large,
@@ -44,8 +48,8 @@ def preprocessed(backbone: str, image: Any) -> Any:
 
 def pooled_features(backbone: str, image: Any) -> Any:
     """Apply a backbone to a preprocessed tensor (N, H, W, 3) and return its pooled features (N, D)."""
-    if backbone in _FROM_SCRATCH:
-        return _FROM_SCRATCH[backbone](image)
+    if backbone in _OWN:
+        return _OWN[backbone](image)
     return _APPLICATIONS[backbone](include_top=False, weights=None, input_tensor=image, pooling="avg").output
 
 
@@ -56,14 +60,19 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
         body: model from the image to pooled features.
         backbone: its name.
         image_size: side of its images in pixels.
-        weights: `imagenet`; or a `.h5` file without top as keras.applications publishes it, a `.weights.h5` file, or
-            a `.keras` file of the same backbone from `save_model`.
+        weights: `imagenet`; `timm/NAME[@REVISION]` or a `.safetensors` file, for a ConvNeXt; a `.h5` file without top
+            as keras.applications publishes it; a `.weights.h5` file; or a `.keras` file of the same backbone.
         sha256: expected SHA-256 of the file, in hex.
 
     Raises:
         LeafError: if the file is missing, has another SHA-256 or does not fit, or the download fails.
     """
-    if weights == "imagenet":
+    if name := checkpoint_name(backbone, weights):
+        checkpoint = timm_weights.pinned(name, sha256)
+        values = timm_weights.read_arrays(checkpoint.path, backbones.convnext_variant(backbone))
+        layer = next(each for each in body.layers if isinstance(each, layers.Rescaling))
+        layer.scale, layer.offset = convnext.rescaling(checkpoint.mean, checkpoint.std)
+    elif weights == "imagenet":
         values = _imagenet(backbone, image_size)
     else:
         _check_file(Path(weights), sha256)
@@ -71,6 +80,19 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     if len(values) != len(body.weights):
         raise LeafError(f"weights: {weights}: {len(values)} arrays, but {backbone} has {len(body.weights)}")
     body.set_weights([_fitting(value, own.shape, weights) for value, own in zip(values, body.weights, strict=True)])
+
+
+def checkpoint_name(backbone: str, weights: str) -> str | None:
+    """Return the timm checkpoint that `weights` names for a backbone, or None."""
+    if weights == "imagenet" and backbone in VARIANTS:
+        return VARIANTS[backbone].checkpoint
+    return weights if weights.startswith(timm_weights.PREFIX) else None
+
+
+def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
+    """Return name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
+    name = checkpoint_name(backbone, weights)
+    return timm_weights.download(name).record() if name else None
 
 
 def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -100,6 +122,8 @@ def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
 
 
 def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
+    if path.suffix == ".safetensors":
+        return timm_weights.read_arrays(path, backbones.convnext_variant(backbone))
     if path.suffix == ".keras":
         model = load_model(path)
         if model.name != backbone:

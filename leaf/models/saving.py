@@ -39,7 +39,8 @@ _INITIALIZERS = (
 # fmt: on
 # Importing these modules also registers their classes with Keras.
 _OURS = (
-    *(layers.CaffePreprocessing, layers.GELU, layers.LayerNormalization, layers.LayerScale),
+    *(layers.CaffePreprocessing, layers.GELU, layers.GlobalResponseNormalization),
+    *(layers.LayerNormalization, layers.LayerScale),
     *(autoencoder.ReconstructionScore, autoencoder.Residual, autoencoder.ScoreLogits, gan.SpectralConv2D),
 )
 _ALLOWED = (

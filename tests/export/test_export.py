@@ -170,10 +170,10 @@ def test_the_server_bundle_can_be_one_zip_file(trained, tmp_path):
         (
             "caffe",
             "x",
-            "format: 'caffe'; valid: keras, savedmodel, litert, codalab; `dvc repro` wrote models/model.onnx",
+            "format: 'caffe'; valid: keras, savedmodel, litert, codalab; `dvc repro` writes models/model.onnx",
         ),
-        ("litert", "model.onnx", "not for litert; valid: a .tflite"),
-        ("savedmodel", "model.pb", "not for savedmodel; valid: a folder"),
+        ("litert", "model.onnx", "not valid for litert; valid: a .tflite"),
+        ("savedmodel", "model.pb", "not valid for savedmodel; valid: a folder"),
     ],
 )
 def test_a_mistake_is_one_line(trained, form, to, why, tmp_path):
@@ -183,13 +183,13 @@ def test_a_mistake_is_one_line(trained, form, to, why, tmp_path):
 
 def test_the_model_itself_is_never_overwritten(trained):
     model = trained / "models" / "model.keras"
-    with pytest.raises(LeafError, match="the model itself"):
+    with pytest.raises(LeafError, match="would overwrite the model"):
         export(model, "keras", model)
 
 
 def test_a_folder_that_is_no_earlier_export_is_left_alone(trained, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
-    with pytest.raises(LeafError, match="exists and is no earlier export"):
+    with pytest.raises(LeafError, match="exists and is not an earlier export"):
         export(trained / "models" / "model.keras", "savedmodel", tmp_path / "mine")
     assert [path.name for path in Path(tmp_path).rglob("*.txt")] == ["letter.txt"]

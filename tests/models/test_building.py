@@ -8,6 +8,7 @@ from leaf.errors import LeafError
 from leaf.models.backbones import BACKBONES
 from leaf.models.build import build_model
 from leaf.models.clone import clone
+from leaf.models.convnext_variants import VARIANTS
 from leaf.models.summary import summarize_model
 
 
@@ -105,4 +106,4 @@ def test_every_name_of_the_design_is_there():
     published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
     convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
     ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "autoencoder_redness", "gan", "gan_redness"]
-    assert sorted(BACKBONES) == sorted(published + convnext + ours)
+    assert set(BACKBONES) == {*published, *convnext, *ours, *VARIANTS}

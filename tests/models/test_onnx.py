@@ -105,7 +105,7 @@ def test_what_onnx_cannot_hold_is_named_and_the_file_is_empty(tmp_path):
     x = keras.layers.GlobalAveragePooling2D()(Odd(name="odd")(image))
     x = keras.layers.BatchNormalization(name="batch_normalization")(x)
     model = keras.Model(image, keras.layers.Dense(2, name="dense")(x))
-    assert onnx.write(model, METADATA, photographs(16), tmp_path / "a.onnx") == "ONNX lacks the layer odd (Odd)"
+    assert onnx.write(model, METADATA, photographs(16), tmp_path / "a.onnx").startswith("the layer odd (Odd)")
     assert (tmp_path / "a.onnx").read_bytes() == b""
     assert onnx.write(body, METADATA, photographs(16), tmp_path / "a.onnx") == ""
 
@@ -113,7 +113,7 @@ def test_what_onnx_cannot_hold_is_named_and_the_file_is_empty(tmp_path):
 def test_a_file_that_answers_otherwise_than_keras_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(onnx.LAYERS, "MaxPooling2D", onnx.LAYERS["AveragePooling2D"])
     why = onnx.write(random_network("cnn_small", 16), METADATA, photographs(16), tmp_path / "model.onnx")
-    assert re.fullmatch(r"in ONNX its (probabilities|features|map) differ by \S+", why)
+    assert re.fullmatch(r"its (probabilities|features|map) differ from Keras by \S+", why)
 
 
 def test_no_label_comes_of_numbers_that_are_none(tmp_path):
@@ -166,14 +166,14 @@ def enormous(file):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (elsewhere, "its values lie in other files"),
-        (looping, "it has the operator :Loop"),
-        (hidden_graph, "holds a graph or a tensor"),
-        (foreign, "it has the operator com.microsoft:"),
-        (rectangular, "it takes no square image"),
-        (enormous, "it takes no square image"),
-        (other_names, "other inputs or outputs"),
-        (no_slopes, "other shapes"),
+        (elsewhere, "values in other files"),
+        (looping, "operator :Loop"),
+        (hidden_graph, "graph or a tensor"),
+        (foreign, "operator com.microsoft:"),
+        (rectangular, "not a square image"),
+        (enormous, "not a square image"),
+        (other_names, "inputs or outputs"),
+        (no_slopes, "output shapes"),
         (lambda file: file.graph.node.pop(3), ""),
         (lambda file: file.ClearField("metadata_props"), "epsilon"),
     ],
@@ -182,7 +182,7 @@ def test_a_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
     file = package.load(written[1])
     change(file)
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
-    with pytest.raises(LeafError, match=rf"model\.onnx: not a network that `dvc repro` wrote \(.*{why}") as caught:
+    with pytest.raises(LeafError, match=rf"model\.onnx: not a model written by `dvc repro` \(.*{why}") as caught:
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 
@@ -190,7 +190,7 @@ def test_a_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
 @pytest.mark.parametrize("content", [b"", b"no network", b"PK\x03\x04" * 50, b"\xff" * 5000])
 def test_what_is_no_onnx_file_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(LeafError, match="not a network that `dvc repro` wrote"):
+    with pytest.raises(LeafError, match="not a model written by `dvc repro`"):
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
 
 

@@ -49,7 +49,7 @@ def serve(monkeypatch, tmp_path):
 def test_a_file_of_another_sha256_is_refused_with_the_right_one(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
     right = store.sha256(tmp_path / "a.h5")
-    with pytest.raises(LeafError, match=f"weights_sha256: its SHA-256 is missing; .*a.h5 has {right}"):
+    with pytest.raises(LeafError, match=f"weights_sha256: .*a.h5; its SHA-256 is {right}"):
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"))
 
 
@@ -67,7 +67,7 @@ def test_a_missing_file_is_named():
 
 def test_weights_of_another_backbone_are_refused(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
-    with pytest.raises(LeafError, match="holds cnn_small; backbone is cnn_medium"):
+    with pytest.raises(LeafError, match="contains cnn_small, but backbone is cnn_medium"):
         build_model(
             "cnn_medium", 32, weights=str(tmp_path / "a.keras"), weights_sha256=store.sha256(tmp_path / "a.keras")
         )

@@ -1,0 +1,169 @@
+"""Pretrained ConvNeXt weights in safetensors files, from the Hugging Face Hub or the disk."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from leaf import store
+from leaf.errors import LeafError
+from leaf.models.convnext_variants import Variant
+
+PREFIX = "timm/"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_NAME = re.compile(r"timm/[A-Za-z0-9][\w.-]{0,90}(@[\w.-]{1,90})?")
+_RESTRICTED = {
+    "fcmae": "CC-BY-NC-4.0, which forbids commercial use",
+    "dinov3": "the DINOv3 license, which restricts use and redistribution",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weights file and its origin; `mean` and `std` normalize images in 0..1."""
+
+    name: str
+    path: Path
+    revision: str
+    sha256: str
+    license: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def record(self) -> dict[str, str]:
+        """Return what models/run.json records; it contains no local path."""
+        return {"name": self.name, "revision": self.revision, "sha256": self.sha256, "license": self.license}
+
+
+@cache
+def download(name: str) -> Checkpoint:
+    """Download a checkpoint with `huggingface_hub`, which caches, resumes, and reads HF_HUB_OFFLINE and HF_ENDPOINT.
+
+    Args:
+        name: `timm/NAME` or `timm/NAME@REVISION`.
+
+    Raises:
+        LeafError: if the name is malformed, the download fails, or config.json is damaged.
+    """
+    if not _NAME.fullmatch(name):
+        raise LeafError(f"weights: {name}: not a checkpoint name; valid: timm/NAME or timm/NAME@REVISION")
+    repository, _, revision = name.partition("@")
+    for part, terms in _RESTRICTED.items():
+        if part in repository:
+            print(f"{repository}: licensed under {terms}", file=sys.stderr)
+    path = _fetch(repository, "model.safetensors", revision)
+    config = _fetch(repository, "config.json", revision)
+    try:
+        settings = json.loads(config.read_bytes()).get("pretrained_cfg", {})
+        mean, std = (
+            tuple(float(value) for value in settings.get(key, default))
+            for key, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+        )
+        if len(mean) != 3 or len(std) != 3 or not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
+            raise ValueError("mean and std must be three numbers in 0..1")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise LeafError(f"weights: {name}: config.json is damaged ({str(error)[:200]})") from None
+    return Checkpoint(name, path, path.parent.name, store.sha256(path), _license(repository, revision), mean, std)
+
+
+def _fetch(repository: str, file: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision or None))
+    except Exception as error:  # noqa: BLE001 - HTTP, cache and disk errors have no common class
+        reason = " ".join(str(error).split())[:300]
+        raise LeafError(
+            f"weights: {repository}: downloading {file} failed ({type(error).__name__}: {reason}). "
+            "Try again, or set `weights` to a local .safetensors file."
+        ) from None
+
+
+def _license(repository: str, revision: str) -> str:
+    """Return the license in the model card's header, or `unknown`."""
+    try:
+        found = re.search(r"^license(?:_name)?:\s*(\S+)", _fetch(repository, "README.md", revision).read_text(), re.M)
+    except (LeafError, OSError, ValueError):
+        found = None
+    return found[1] if found else "unknown"
+
+
+def pinned(name: str, sha256: str) -> Checkpoint:
+    """Download a checkpoint and compare its SHA-256 with `sha256`; if that is empty, print the line to pin it."""
+    checkpoint = download(name)
+    if not sha256:
+        print(f"weights: {name}: to pin the content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
+    elif sha256 != checkpoint.sha256:
+        raise LeafError(f"weights_sha256: {sha256} does not match {name}; its SHA-256 is {checkpoint.sha256}")
+    return checkpoint
+
+
+def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
+    """Read a ConvNeXt's tensors, named by timm or by Meta, in the order and layout of the Keras model's weights.
+
+    Args:
+        path: a `.safetensors` file. Tensors of the classifier head are ignored.
+        variant: the expected architecture.
+
+    Raises:
+        LeafError: if the file is damaged, or a tensor is missing, unexpected, or has another shape or dtype.
+    """
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = {_timm_name(name): tensor for name, tensor in load_file(path).items()}
+    except Exception as error:  # noqa: BLE001 - safetensors and NumPy raise different types
+        raise LeafError(f"weights: {path}: not a readable .safetensors file ({str(error)[:200]})") from None
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.fc.", "mask_token"))}
+    expected = variant.array_shapes()
+    if missing := [name for name in expected if name not in tensors]:
+        raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, among them {missing[0]}")
+    if extra := sorted(set(tensors) - set(expected)):
+        raise LeafError(f"weights: {path}: {len(extra)} unexpected tensors, among them {extra[0]}")
+    return [_convert(path, name, tensors, shape) for name, shape in expected.items()]
+
+
+def _convert(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    value = tensors[name]
+    if value.dtype.kind != "f":
+        raise LeafError(f"weights: {path}: {name} has dtype {value.dtype}; valid: float16 or float32")
+    if not np.isfinite(value).all():
+        raise LeafError(f"weights: {path}: {name} contains NaN or infinity")
+    original = value.shape
+    if ".grn." in name:
+        value = value.reshape(-1)  # Meta stores (1, 1, 1, C)
+    if value.ndim == 4 and len(shape) == 2 and value.shape[2:] == (1, 1):
+        value = value[:, :, 0, 0]  # 1×1 convolution
+    value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+    if name.endswith("conv_dw.weight") and value.ndim == 4:
+        value = value.transpose(0, 1, 3, 2)
+    if value.shape != shape:
+        raise LeafError(f"weights: {path}: {name} has shape {original}, which does not fit {shape} (Keras layout)")
+    return np.ascontiguousarray(value, np.float32)
+
+
+_META = (
+    (r"downsample_layers\.0\.(\d)\.", r"stem.\1."),
+    (r"downsample_layers\.(\d)\.(\d)\.", r"stages.\1.downsample.\2."),
+    (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv1\.", ".mlp.fc1."),
+    (r"\.pwconv2\.", ".mlp.fc2."),
+    (r"\.(\d+)\.grn\.", r".\1.mlp.grn."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+    (r"grn\.gamma$", "grn.weight"),
+    (r"grn\.beta$", "grn.bias"),
+)
+
+
+def _timm_name(name: str) -> str:
+    for pattern, replacement in _META:
+        name = re.sub(pattern, replacement, name)
+    return name
