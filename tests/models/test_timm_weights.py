@@ -1,0 +1,197 @@
+"""timm checkpoints give timm's features; downloads are pinned; damaged files are refused in one line."""
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from leaf.errors import LeafError
+from leaf.models import timm_weights
+from leaf.models.convnext import convnext
+from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS, Variant
+from leaf.models.timm_weights import Checkpoint, pinned, read_arrays
+
+RECORDED = Path(__file__).parent / "timm"
+PATCH = Variant((8, 16, 24, 32), (1, 1, 2, 1))
+SMALL = {
+    "patch": PATCH,
+    "linear": PATCH,
+    "overlap": replace(PATCH, stem="overlap", stem_width=8),
+    "v2": replace(PATCH, v2=True),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_equal_those_recorded_from_timm(name):
+    recorded = np.load(RECORDED / "features.npz")
+    image = keras.Input((64, 64, 3))
+    model = keras.Model(image, convnext(image, SMALL[name]))
+    model.set_weights(read_arrays(RECORDED / f"{name}.safetensors", SMALL[name]))
+    features = np.asarray(model(recorded["images"].astype(np.float32)))
+    np.testing.assert_allclose(features, recorded[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("convnext_nano", 14_952_560), ("convnext_pico_ols", 8_548_928), ("convnextv2_tiny", 27_866_496)],
+)
+def test_parameter_counts_are_those_of_timm(name, parameters):
+    assert VARIANTS[name].parameters == parameters
+
+
+def test_metas_tensor_names_are_accepted(tmp_path):
+    tensors = load_file(RECORDED / "linear.safetensors")
+    for stage in range(1, 4):
+        for part in (0, 1):
+            for kind in ("weight", "bias"):
+                name = f"stages.{stage}.downsample.{part}.{kind}"
+                tensors[f"downsample_layers.{stage}.{part}.{kind}"] = tensors.pop(name)
+    renamed = {"stem.": "downsample_layers.0.", "head.norm.": "norm.", ".blocks.": ".", ".conv_dw.": ".dwconv."}
+    renamed |= {".mlp.fc1.": ".pwconv1.", ".mlp.fc2.": ".pwconv2."}
+    meta = {}
+    for name, tensor in tensors.items():
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        meta[name] = tensor
+    save_file(meta | {"head.weight": np.zeros((10, 32), np.float32)}, tmp_path / "meta.safetensors")
+    expected = read_arrays(RECORDED / "linear.safetensors", PATCH)
+    for found, array in zip(read_arrays(tmp_path / "meta.safetensors", PATCH), expected, strict=True):
+        np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("stem.0.weight"), "1 tensors are missing, among them stem.0.weight"),
+        (lambda tensors: tensors.update(other=np.zeros(3, np.float32)), "1 unexpected tensors, among them other"),
+        (lambda tensors: tensors.update({"stem.1.bias": np.zeros(3, np.float32)}), r"stem.1.bias has shape \(3,\)"),
+        (lambda tensors: tensors.update({"stem.1.bias": np.zeros(8, np.int64)}), "stem.1.bias has dtype int64"),
+        (lambda tensors: tensors["stem.1.bias"].fill(np.nan), "stem.1.bias contains NaN"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path, change, message):
+    tensors = {name: tensor.copy() for name, tensor in load_file(RECORDED / "patch.safetensors").items()}
+    change(tensors)
+    save_file(tensors, tmp_path / "changed.safetensors")
+    with pytest.raises(LeafError, match=message):
+        read_arrays(tmp_path / "changed.safetensors", PATCH)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: b"\xff" * 64])
+def test_damaged_file_is_refused_in_one_line(tmp_path, damage):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(damage((RECORDED / "patch.safetensors").read_bytes()))
+    with pytest.raises(LeafError, match="not a readable .safetensors file") as caught:
+        read_arrays(path, PATCH)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["timm/../x", "timm/", "timm/a/b", "timm/a@", "timm/a b"])
+def test_malformed_checkpoint_name_is_refused(name):
+    with pytest.raises(LeafError, match="not a checkpoint name"):
+        timm_weights.download(name)
+
+
+def test_other_sha256_than_pinned_is_refused(monkeypatch, tmp_path):
+    checkpoint = Checkpoint("timm/a", tmp_path, "main", "1" * 64, "apache-2.0")
+    monkeypatch.setattr(timm_weights, "download", lambda name: checkpoint)
+    assert pinned("timm/a", "1" * 64) == checkpoint
+    with pytest.raises(LeafError, match="weights_sha256: 0+ does not match timm/a; its SHA-256 is 1+"):
+        pinned("timm/a", "0" * 64)
+
+
+def test_first_use_prints_the_line_to_pin(monkeypatch, tmp_path, capsys):
+    checkpoint = Checkpoint("timm/a", tmp_path, "main", "1" * 64, "apache-2.0")
+    monkeypatch.setattr(timm_weights, "download", lambda name: checkpoint)
+    pinned("timm/a", "")
+    assert f"weights_sha256: {'1' * 64}" in capsys.readouterr().err
+
+
+COMMIT = "a" * 40
+FILES = {
+    "model.safetensors": (RECORDED / "patch.safetensors").read_bytes(),
+    "config.json": json.dumps({"pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}).encode(),
+    "README.md": b"---\nlicense: apache-2.0\n---\n",
+}
+DOWNLOAD = (
+    "import json, sys\n"
+    "from leaf.models.timm_weights import download\n"
+    "checkpoint = download(sys.argv[1])\n"
+    "print(json.dumps([checkpoint.record(), checkpoint.mean]))\n"
+)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Serve FILES as the Hub does, for one revision."""
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        repository, _, rest = self.path.lstrip("/").partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        content = FILES.get(file)
+        if revision not in ("main", "v1", COMMIT) or content is None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound" if content is None else "RevisionNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        for name, value in {"X-Repo-Commit": COMMIT, "ETag": f'"{file}-1"', "Content-Length": len(content)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Run `download` in a process of its own against a local server; `offline` uses only the cache."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def run(name, offline=False):
+        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
+        environment |= {"HF_HUB_OFFLINE": "1" if offline else "0", "HF_HUB_DISABLE_XET": "1", "PATH": "/usr/bin:/bin"}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", DOWNLOAD, name]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    yield run
+    server.shutdown()
+    server.server_close()
+
+
+def test_download_records_origin_and_works_offline_afterwards(hub):
+    online = hub("timm/convnext_test.in1k@v1")
+    assert online.returncode == 0, online.stderr
+    record, mean = json.loads(online.stdout)
+    assert record["revision"] == COMMIT
+    assert record["license"] == "apache-2.0"
+    assert mean == [0.5, 0.5, 0.5]
+    assert hub("timm/convnext_test.in1k@v1", offline=True).stdout == online.stdout
+
+
+def test_restrictive_license_is_printed_before_the_download(hub):
+    assert "CC-BY-NC-4.0" in hub("timm/convnextv2_test.fcmae").stderr
+
+
+def test_unknown_revision_is_refused_by_name(hub):
+    failed = hub("timm/convnext_test.in1k@other")
+    assert "weights: timm/convnext_test.in1k: downloading model.safetensors failed" in failed.stderr
+
+
+def test_keras_variants_have_the_parameters_of_timm():
+    assert KERAS_VARIANTS["convnext_tiny"].parameters == 27_820_128
