@@ -41,7 +41,7 @@ def check(
     """
     settings, seen = dict(settings), {} if seen is None else seen
     choices = with_settings(read_yaml(params.PARAMS_FILE), settings, name if settings else params.PARAMS_FILE)
-    if choices.weights not in ("random", "imagenet"):
+    if backbones.is_weights_file(choices.weights):
         settings["weights_sha256"] = _weights(choices, settings)
     for reference in choices.references if isinstance(choices.references, list) else []:
         if isinstance(reference, str) and not Path("data/references", reference).is_file():

@@ -89,7 +89,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path, change, message):
 def test_damaged_file_is_refused_in_one_line(tmp_path, damage):
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(damage((RECORDED / "patch.safetensors").read_bytes()))
-    with pytest.raises(LeafError, match="not a readable .safetensors file") as caught:
+    with pytest.raises(LeafError, match=r"not a readable \.safetensors file") as caught:
         read_arrays(path, PATCH)
     assert "\n" not in str(caught.value)
 
@@ -104,7 +104,7 @@ def test_other_sha256_than_pinned_is_refused(monkeypatch, tmp_path):
     checkpoint = Checkpoint("timm/a", tmp_path, "main", "1" * 64, "apache-2.0")
     monkeypatch.setattr(timm_weights, "download", lambda name: checkpoint)
     assert pinned("timm/a", "1" * 64) == checkpoint
-    with pytest.raises(LeafError, match="weights_sha256: 0+ does not match timm/a; its SHA-256 is 1+"):
+    with pytest.raises(LeafError, match=r"weights_sha256: 0+ does not match timm/a; its SHA-256 is 1+"):
         pinned("timm/a", "0" * 64)
 
 
@@ -136,7 +136,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):
-        repository, _, rest = self.path.lstrip("/").partition("/resolve/")
+        _, _, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
         content = FILES.get(file)
         if revision not in ("main", "v1", COMMIT) or content is None:
