@@ -75,6 +75,11 @@ def check(
             raise told_what_to_paste(error, {"dataset": choices.dataset, **settings}) from None
     if "weights_sha256" in settings:
         lines.append(f"weights    {choices.weights}, SHA-256 {settings['weights_sha256']}")
+    if choices.weights == "imagenet":
+        lines.append(
+            f"weights    imagenet for {choices.backbone}: Keras downloads them from "
+            "https://storage.googleapis.com/tensorflow/keras-applications unless ~/.keras/models contains them"
+        )
     return settings, "\n".join(lines)
 
 

@@ -86,7 +86,8 @@ def main() -> None:
     shared = f" on {devices} devices" if devices > 1 else ""
     how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
     if result.probe:
-        how = "a linear probe, C {strength:g}, converged in {iterations} iterations".format(**result.probe)
+        end = "converged" if result.stopped == "converged" else "not converged"
+        how = f"a linear probe, C {result.probe['strength']:g}, {end} in {result.probe['iterations']} iterations"
     print(f"{params.backbone}: {len(dataset)} images, {how}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 

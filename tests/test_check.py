@@ -217,6 +217,12 @@ def test_the_time_is_known_after_a_training_on_this_machine(project):
     assert "9.5 s an epoch, at most 5.1 min for 32 epochs" in told()
 
 
+def test_imagenet_weights_name_the_backbone_and_the_download_host(project):
+    line = check({"backbone": "mobilenet_v2", "weights": "imagenet"})[1].splitlines()[-1]
+    assert "mobilenet_v2" in line
+    assert "https://storage.googleapis.com/tensorflow/keras-applications" in line
+
+
 def test_a_data_set_that_a_stage_makes_is_not_looked_for(project):
     assert check({})[1] == "params.yaml: valid; dataset: data/raw/leaves.npz"
 

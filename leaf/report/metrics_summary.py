@@ -39,9 +39,11 @@ def summarize_metrics(root: str | Path = ".") -> str:
         raise LeafError("metrics: none is of the last run; valid: figures of a run that went through (`dvc repro`)")
     if left_out:
         lines.append(f"left out   {', '.join(left_out)}: from before the others; `dvc repro` makes them anew")
-    return "\n".join(
-        [*lines, "", "Look at  reports/report.html   Change  dvc exp run -S dropout=0.2   Why  leaf why 58"]
-    )
+    # A linear probe has no dropout, so the usual example would be refused.
+    run = Path(root, "models/run.json")
+    probe = run.is_file() and "probe" in read_json(run)
+    change = "leaf run transfer" if probe else "dvc exp run -S dropout=0.2"
+    return "\n".join([*lines, "", f"Look at  reports/report.html   Change  {change}   Why  leaf why 58"])
 
 
 def _old_stages(root: Path) -> set[str]:

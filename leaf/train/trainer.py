@@ -39,7 +39,7 @@ class Result:
         history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of
             the epoch's last update), phase.
         best: the best epoch's row.
-        stopped: `early`, `epochs`, or `converged`.
+        stopped: `early`, `epochs`, or for a probe `converged` or `max_iter`.
         steps_per_epoch: updates in an epoch.
         probe: of a linear probe, its `strength` C and the `iterations` of L-BFGS.
     """
@@ -247,7 +247,8 @@ def train_probe(
     if on_epoch_end:
         on_epoch_end(row)
     probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
-    return Result([row], row, "converged", 1, probe)
+    converged = regression.n_iter_.max() < regression.max_iter
+    return Result([row], row, "converged" if converged else "max_iter", 1, probe)
 
 
 def _kept_features(model: keras.Model, dataset: Dataset) -> np.ndarray:

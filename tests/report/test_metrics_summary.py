@@ -103,3 +103,13 @@ def test_what_dvc_itself_recorded_for_the_committed_run_is_read(tmp_path):
     assert _old_stages(tmp_path) == set()
     (tmp_path / "metrics/split.json").write_text("{}")
     assert _old_stages(tmp_path) == {"split"}
+
+
+@pytest.mark.parametrize(("probe", "hint"), [(True, "leaf run transfer"), (False, "dvc exp run -S dropout=0.2")])
+def test_hint_is_valid_for_the_run(tmp_path, probe, hint):
+    for name, values in METRICS.items():
+        (tmp_path / "metrics").mkdir(exist_ok=True)
+        (tmp_path / f"metrics/{name}.json").write_text(json.dumps(values))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/run.json").write_text(json.dumps({"probe": {"strength": 1.0}} if probe else {}))
+    assert f"Change  {hint} " in summarize_metrics(tmp_path)

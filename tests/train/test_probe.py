@@ -58,3 +58,17 @@ def test_what_a_probe_would_not_do_is_refused(wrong: dict) -> None:
     validate(PROBE)
     with pytest.raises(LeafError, match="optimizer: lbfgs fits the head alone"):
         validate({**PROBE, **wrong})
+
+
+def test_probe_that_reaches_max_iter_is_not_reported_as_converged(monkeypatch) -> None:
+    def stopped_at_max_iter(*arguments: Any, **options: Any) -> Any:
+        scaler, regression = linear_head(*arguments, **options)
+        regression.max_iter = int(regression.n_iter_.max())
+        return scaler, regression
+
+    monkeypatch.setattr("leaf.train.trainer.linear_head", stopped_at_max_iter)
+    fix_seeds(1)
+    dataset, validation = data(2, 60, 0), data(2, 30, 1)
+    model = build_model("cnn_small", 32, 2, dropout=0, freeze_depth="all")
+    recipe = Recipe.from_params(Params(**PROBE))
+    assert train_probe(model, dataset, validation, recipe, groups=np.arange(60)).stopped == "max_iter"
