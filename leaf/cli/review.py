@@ -1,6 +1,7 @@
 """`leaf review`."""
 
 import secrets
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,11 +16,11 @@ app = typer.Typer()
 @app.command(epilog="Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`")
 def command(
     revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one  [workspace]")] = None,
-    port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line for each request")] = False,
+    port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no access log")] = False,
 ) -> None:
-    """Open a page where a person looks at doubtful images and rules, by keys; git keeps the rulings."""
-    review = load_review(revisions or ["workspace"])
+    """Open a page for reviewing doubtful images by keyboard; decisions are written to data/overrides.csv."""
+    load = partial(load_review, revisions or ["workspace"])
     token = secrets.token_urlsafe(16)
     host = "127.0.0.1"
-    run(create_app(review, token, LOOPBACK), open_port(host, port), host, f"/{token}/", quiet)
+    run(create_app(load(), token, LOOPBACK, load), open_port(host, port), host, f"/{token}/", quiet)

@@ -87,6 +87,9 @@ class OnnxNetwork:
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
             reason = " ".join(str(error).split())[:200]
             raise LeafError(f"{path}: not a model written by `dvc repro` ({reason})") from None
+        self.metadata = {
+            key: json.loads(value) for key, value in self._session.get_modelmeta().custom_metadata_map.items()
+        }
         self.head = Head(slopes, epsilon, last.shape[1])
         self.features = features.shape[1]
 

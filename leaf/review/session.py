@@ -1,33 +1,35 @@
-"""`leaf review`: a page on which a person rules on single images, the most valuable look first."""
+"""Load a run for the review page."""
 
 import getpass
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from leaf import params
 from leaf.clean.same_photo import descriptors
 from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.baselines import joint_histograms
+from leaf.ingest.decode import UnreadableError
+from leaf.ingest.sandbox import read_file, read_image
 from leaf.review import queue
 from leaf.review.app import Review
 from leaf.revisions import PREDICTIONS, probabilities, reader, table
 from leaf.store import read_array, read_classes, read_json, read_table
 from leaf.why import explain
 
-LARGEST_SIDE = 2048  # pixels of an original that is sent to the page
+LARGEST_SIDE = 2048  # pixels
 _BLOCK = 256
 
 
 def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
-    """Read the run in the project's `folder`, and the held-out predictions of `revisions`; find the cases.
+    """Load the run in `folder` with the held-out predictions of `revisions`, and rank the images to review.
 
-    Stages after clean may be missing: their questions are then not asked. Raises LeafError where clean has not run.
+    Stages after clean are optional. Raises LeafError if clean has not run.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     images = read_array(folder / "data/ingested/images.npy")
@@ -37,7 +39,7 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     decisions = read_table(folder / "data/cleaned/decisions.csv", text=("reason", "reference", "ruling"))
     pairs = read_table(folder / "data/cleaned/pairs.csv", text=("kind", "transform"))
     if not len(images) == len(index) == len(decisions):
-        raise LeafError(f"data/cleaned: {len(decisions)} decisions for {len(images)} images; run `dvc repro`")
+        raise LeafError(f"data/cleaned: {len(decisions)} decisions for {len(images)} images. Run `dvc repro`.")
     points = descriptors(images, np.arange(len(images)))
     names = read_classes(folder)
     kept = decisions["kept"].eq(1).to_numpy()
@@ -63,21 +65,29 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
         held_out=held_out,
         points=points,
         explain=lambda image: explain(str(image), folder),
-        original=lambda image: original(folder / choices.dataset, str(index["source"].iat[image])),
+        original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items())),
         who=_git("user.name") or getpass.getuser(),
         run=run[:12],
     )
 
 
-def original(dataset: Path, source: str) -> Image.Image | None:
-    """The photograph as large as it came, at most LARGEST_SIDE; None where the data set is no folder of files."""
-    if not dataset.is_dir() or not (dataset / source).is_file():
+def original(dataset: Path, row: Mapping[Any, Any]) -> np.ndarray | None:
+    """Return the file of an index row, decoded in the sandbox, uint8 (H, W, 3) with sides of at most LARGEST_SIDE.
+
+    Return None if the data set is not a folder. Raises LeafError for a file that cannot be decoded.
+    """
+    path = dataset / str(row["source"])
+    if not dataset.is_dir() or not path.is_file() or "width" not in row:
         return None
-    with Image.open(dataset / source) as image:
-        image.draft("RGB", (LARGEST_SIDE, LARGEST_SIDE))
-        turned = ImageOps.exif_transpose(image)
-        turned.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-        return turned.convert("RGB")
+    width, height = int(row["width"]), int(row["height"])
+    side = min(LARGEST_SIDE, max(width, height))
+    try:
+        square = read_image(read_file(path), side, "pad").pixels
+    except UnreadableError as error:
+        raise LeafError(f"{path}: {error}") from None
+    wide, high = (max(1, round(side * each / max(width, height))) for each in (width, height))
+    left, top = (side - wide) // 2, (side - high) // 2
+    return square[top : top + high, left : left + wide]
 
 
 def _probabilities(
@@ -88,40 +98,40 @@ def _probabilities(
     revisions: Sequence[str],
     classes: int,
 ) -> np.ndarray:
-    """Held-out probabilities (N, classes): the networks' mean where one was asked, else by a regression on looks."""
-    sums, asked = np.zeros((len(index), classes)), np.zeros(len(index))
+    """Return held-out probabilities (N, classes): the mean of the models, or else a regression on color features."""
+    sums, predicted_count = np.zeros((len(index), classes)), np.zeros(len(index))
     for revision in revisions:
         read = reader(revision)
         try:
             predicted = table(read, PREDICTIONS)
         except (LeafError, FileNotFoundError):
             if revision == "workspace":
-                continue  # nothing was trained yet
+                continue  # no model yet
             raise
         hashes = table(read, "data/ingested/index.csv")["hash"].to_numpy()
         rows = predicted["image"].to_numpy()
         if rows.max(initial=-1) >= len(index) or (hashes[rows] != index["hash"].to_numpy()[rows]).any():
-            raise LeafError(f"{revision}: other images than here; valid: runs of one data set")
+            raise LeafError(f"{revision}: different images. Use runs of the same data set.")
         found = probabilities(read)
         if found.shape[1] != classes:
-            raise LeafError(f"{revision}: {found.shape[1]} classes, {classes} here; valid: runs of one data set")
+            raise LeafError(f"{revision}: {found.shape[1]} classes, expected {classes}. Use runs of the same data set.")
         np.add.at(sums, rows, found)
-        np.add.at(asked, rows, 1)
-    result = np.where(asked[:, None] > 0, sums / np.maximum(asked, 1)[:, None], np.nan)
+        np.add.at(predicted_count, rows, 1)
+    result = np.where(predicted_count[:, None] > 0, sums / np.maximum(predicted_count, 1)[:, None], np.nan)
     kept = np.flatnonzero(decisions["kept"].eq(1))
-    rest = kept[asked[kept] == 0]
+    rest = kept[predicted_count[kept] == 0]
     if len(rest):
-        looks = np.concatenate([points[kept], joint_histograms(images, kept)], axis=1)
+        appearance = np.concatenate([points[kept], joint_histograms(images, kept)], axis=1)
         labels = decisions["label"].to_numpy()[kept]
-        guessed = queue.cross_validated(looks, labels, decisions["group"].to_numpy()[kept])
+        estimated = queue.cross_validated(appearance, labels, decisions["group"].to_numpy()[kept])
         filled = np.zeros((len(kept), classes))
-        filled[:, np.unique(labels)] = guessed
-        result[rest] = filled[asked[kept] == 0]
+        filled[:, np.unique(labels)] = estimated
+        result[rest] = filled[predicted_count[kept] == 0]
     return result
 
 
 def _unknown(folder: Path, images: np.ndarray, kept: np.ndarray, run: str) -> np.ndarray:
-    """Which kept images the model does not know by their looks, bool (N,); none where it was not trained."""
+    """Return which kept images are out-of-distribution by pixel statistics, bool (N,)."""
     unknown = np.zeros(len(images), bool)
     path = folder / "data/scored/ood.npz"
     if path.exists():

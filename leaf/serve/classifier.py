@@ -1,7 +1,7 @@
 """Load a trained model with its run files and predict images."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -158,18 +158,34 @@ def load(path: str | Path = MODEL) -> Classifier:
         print(f"{path}: {beside.without_onnx}; using Keras instead", file=sys.stderr)
         path = path.with_suffix(".keras")
     if path.suffix != ".onnx":
+        onnx_file = path.with_suffix(".onnx")
+        if not beside.without_onnx and onnx_file.is_file() and sha256(onnx_file) == beside.onnx_sha256:
+            _check_metadata(onnx_file, OnnxNetwork(onnx_file).metadata, beside)
         return Classifier(_keras_network(path, beside), beside)
     if (found := sha256(path)) != beside.onnx_sha256:
         raise LeafError(
             f"{path}: SHA-256 is {found}, expected {beside.onnx_sha256}. Run `dvc repro` to restore the model."
         )
     network = OnnxNetwork(path)
+    _check_metadata(path, network.metadata, beside)
     if len(network.head.slopes) != len(beside.classes):
         raise LeafError(f"{path}: {len(network.head.slopes)} classes; run.json names {len(beside.classes)}")
     classifier = Classifier(network, beside)
     if network.features != len(classifier.ood_detector.features.mean):
         raise LeafError(f"{beside.ood}: not for the {network.features} features of {path}; run `dvc repro`")
     return classifier
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles") -> None:
+    """Raise LeafError if run.json or decision.json disagree with the metadata of the hashed ONNX file."""
+    wanted = {key: getattr(beside, key) for key in ("temperature", "views", "fit")}
+    wanted |= {"classes": list(beside.classes), "model_sha256": beside.sha256}
+    wanted["threshold"] = beside.threshold if len(beside.classes) == 2 else None
+    for key, value in wanted.items():
+        if key in metadata and metadata[key] != value:
+            raise LeafError(
+                f"{path}: {key} is {metadata[key]!r}, but run.json or decision.json says {value!r}. Run `dvc repro`."
+            )
 
 
 def _keras_network(path: Path, beside: "ModelFiles") -> Network:

@@ -1,5 +1,7 @@
 """What the page asks of the server: who may ask, what a ruling writes, when a reason is needed."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
+from leaf.errors import LeafError
 from leaf.review.app import REASON, Review, create_app
+from leaf.review.session import original
 
 from .conftest import WRONG, git, rows
 
@@ -144,3 +148,70 @@ def test_one_image_is_told_as_leaf_why_does_with_its_neighbours(client: TestClie
     assert len(told["neighbours"]) == 6
     assert 5 not in told["neighbours"]
     assert client.get("/token/api/image/0").json()["neighbours"][0] == 48
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"file": "data/overrides.csv", "added": [{"ruling": "drop"}], "replaced": []},
+        {"file": "data/overrides.csv", "added": [], "replaced": [{"hash": "a", "ruling": "burn"}]},
+        {"file": "data/reviewed.csv", "added": [], "replaced": [{"hash": "a", "verdict": "burn"}]},
+    ],
+)
+def test_undo_rejects_invalid_rows(client: TestClient, reviewed: Path, body: dict[str, Any]) -> None:
+    before = (reviewed / "data/overrides.csv").read_bytes()
+    assert client.post("/token/api/undo", json=body).status_code == 422
+    assert (reviewed / "data/overrides.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("field", ["question", "label", "why"])
+@pytest.mark.parametrize("text", [r"\ud800", "x" * 5_000_000])
+def test_invalid_text_is_rejected(client: TestClient, reviewed: Path, field: str, text: str) -> None:
+    content = f'{{"images": [3], "ruling": "seen", "{field}": "{text}"}}'
+    answer = client.post("/token/api/rule", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert not (reviewed / "data/reviewed.csv").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_disk_error_is_reported_for_retry(client: TestClient, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number), "data/overrides.csv")
+
+    monkeypatch.setattr("leaf.review.rulings.write_table", fail)
+    answer = client.rule(3, ruling="drop")
+    assert answer.status_code == 507
+    assert answer.json() == {"error": f"data/overrides.csv: {os.strerror(number).lower()}", "retry": True}
+
+
+def test_page_of_another_run_is_rejected_and_the_new_run_loaded(review: Review, reviewed: Path) -> None:
+    loads = []
+
+    def reload() -> Review:
+        loads.append(1)
+        return review
+
+    with TestClient(create_app(review, "token", reload=reload)) as client:
+        run = client.get("/token/api/run").json()["run"]
+        drop = {"images": [3], "ruling": "drop"}
+        assert client.post(f"/token/api/rule?run={run}", json=drop).status_code == 200
+        index = reviewed / "data/ingested/index.csv"
+        os.utime(index, ns=(1, 1))
+        answer = client.post(f"/token/api/rule?run={run}", json=drop)
+        assert (answer.status_code, answer.json()["reload"]) == (409, True)
+        assert client.get(f"/token/picture/3.png?run={run}").status_code == 409
+        new = client.get("/token/api/run").json()["run"]
+        assert client.get(f"/token/picture/3.png?run={new}").status_code == 200
+        assert loads == [1]
+
+
+def test_original_keeps_its_aspect_ratio_and_is_bounded(tmp_path: Path) -> None:
+    pixels = np.full((1000, 4000, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "wide.png"), pixels)
+    found = original(tmp_path, {"source": "wide.png", "width": 4000, "height": 1000})
+    assert found is not None
+    assert found.shape == (512, 2048, 3)
+    assert (found == 90).all()
+    (tmp_path / "broken.png").write_bytes(b"text")
+    with pytest.raises(LeafError, match="broken"):
+        original(tmp_path, {"source": "broken.png", "width": 8, "height": 8})

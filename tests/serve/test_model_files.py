@@ -7,7 +7,7 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
-from leaf.serve.classifier import read_model_files
+from leaf.serve.classifier import _check_metadata, read_model_files
 from tests.damaged import damaged, read_or_refused
 
 RUN = {"model_sha256": "0" * 64, "classes": ["healthy", "unhealthy"], "fit": "pad"}
@@ -48,7 +48,7 @@ def test_a_run_of_before_fit_was_there_cropped(model):
 def test_an_absurd_value_is_refused_with_its_file_and_key(model, file, key, value):
     whole = json.loads(model.with_name(file).read_text()) | {key: "HERE"}
     model.with_name(file).write_text(json.dumps(whole).replace('"HERE"', value))
-    with pytest.raises(LeafError, match=rf"{file}: not as `dvc repro` writes it: {key}: "):
+    with pytest.raises(LeafError, match=rf"{file}: {key}: "):
         read_model_files(model)
 
 
@@ -84,5 +84,19 @@ def test_a_detector_with_no_numbers_in_it_is_refused(tmp_path):
 
 def test_a_decision_of_another_run_is_refused(model):
     model.with_name("decision.json").write_text(json.dumps(DECISION | {"model_sha256": "1" * 64}))
-    with pytest.raises(LeafError, match=r"run\.json and .*decision\.json: of different models"):
+    with pytest.raises(LeafError, match=r"run\.json and .*decision\.json: from different models"):
         read_model_files(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("threshold", 0.0), ("temperature", 2.0), ("views", 1), ("fit", "crop"), ("classes", ("unhealthy", "healthy"))],
+)
+def test_values_that_differ_from_the_onnx_metadata_are_refused(model, key, value):
+    read = read_model_files(model)
+    metadata = RUN | {key: DECISION[key] for key in ("threshold", "temperature", "views")}
+    _check_metadata(model, metadata, read)
+    file = model.with_name("run.json" if key in RUN else "decision.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(LeafError, match=key):
+        _check_metadata(model, metadata, read_model_files(model))

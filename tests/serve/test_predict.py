@@ -111,7 +111,7 @@ def test_keras_answers_alike_where_its_file_is_named_or_onnx_holds_nothing(
     decision.write_text(json.dumps(json.loads(decision.read_text()) | {"without_onnx": "layer x"}))
     (tmp_path / "copy" / "models" / "model.onnx").write_bytes(b"")
     expected = [row.probability for row in model.predict(photographs)]
-    for name, line in (("model.keras", ""), ("model.onnx", "model.onnx: layer x: Keras answers\n")):
+    for name, line in (("model.keras", ""), ("model.onnx", "model.onnx: layer x; using Keras instead\n")):
         rows = leaf.load(tmp_path / "copy" / "models" / name).predict(photographs)
         assert np.allclose([row.probability for row in rows], expected, atol=1e-6)
         assert capsys.readouterr().err.endswith(line)
@@ -182,7 +182,7 @@ def test_a_picture_is_drawn_of_every_heat_map(predict, folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("model.keras", "changed since it was trained"), ("model.onnx", "not the file that was evaluated")],
+    [("model.keras", "changed since it was trained"), ("model.onnx", "SHA-256 is")],
 )
 def test_a_network_that_was_changed_after_training_is_refused(trained, tmp_path, name, why):
     shutil.copytree(trained, tmp_path / "copy")

@@ -26,10 +26,14 @@ let turn = Promise.resolve(); // one thing after another, however fast the keys 
 
 // ---- the server
 
+// Name the run in each request: image numbers of another run mean other images.
+const versioned = (path) => `${path}${run ? `${path.includes("?") ? "&" : "?"}run=${run.run}` : ""}`;
+
 async function ask(path, body) {
-  const answer = await fetch(path, body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
-  const said = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(said.error), { reason: said.reason });
+  const answer = await fetch(versioned(path), body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  const said = await answer.json().catch(() => ({ error: `The server returned status ${answer.status}.`, retry: true }));
+  if (said.reload) location.reload();
+  if (!answer.ok) throw Object.assign(new Error(said.error), { reason: said.reason, retry: said.retry });
   return said;
 }
 
@@ -40,7 +44,7 @@ function tell(text, wrong = false) {
 
 const then = (work) => {
   turn = turn.then(work).catch((error) => tell(
-    error instanceof TypeError ? "The server does not answer: start `leaf review` again. All that was ruled before is kept." : error.message, true));
+    error instanceof TypeError ? "The server is not responding. Run `leaf review` again; all saved decisions are kept." : error.message, true));
   return turn;
 };
 
@@ -58,6 +62,7 @@ async function say(ruling, label = "") {
   try {
     done = await ask("api/rule", ruled);
   } catch (error) {
+    if (error.retry || error instanceof TypeError) return keep(ruled, error);
     if (!error.reason) throw error;
     const why = await ask_person("Why?", error.message, false);
     if (!why) return tell("Left as it was.");
@@ -71,6 +76,33 @@ async function say(ruling, label = "") {
   else if (now.place >= 0 && neighbour < 0) step(1);
   tell(`${what}. ${at("progress").textContent}.`);
 }
+
+// Decisions that could not be written stay in the browser and are sent again.
+const pending = () => JSON.parse(localStorage.getItem("pending") || "[]");
+
+function keep(ruled, error) {
+  localStorage.setItem("pending", JSON.stringify([...pending(), { run: run.run, ruled }]));
+  tell(`Not saved yet, retrying: ${error instanceof TypeError ? "the server is not responding" : error.message}`, true);
+}
+
+async function retry() {
+  const [first, ...rest] = pending();
+  if (!first || !run) return;
+  if (first.run === run.run) {
+    try {
+      const done = await ask("api/rule", first.ruled);
+      sessionStorage.setItem("undo", JSON.stringify([...undone().slice(-99), done.changed]));
+      update(done);
+    } catch (error) {
+      if (error.retry || error instanceof TypeError) return;
+      tell(error.message, true);
+    }
+  } else tell("A decision on an earlier run was not saved.", true);
+  localStorage.setItem("pending", JSON.stringify(rest));
+  if (!rest.length) tell(`All decisions are saved. ${at("progress").textContent}.`);
+}
+
+setInterval(() => pending().length && then(retry), 2000);
 
 async function undo() {
   const stack = undone();
@@ -104,7 +136,7 @@ const said = (place) => (run.answers[place] ? words(...run.answers[place].split(
 const cases = windowed(at("list"), 52, 0, (place) => {
   const [question, image, other] = run.cases[place];
   return make("li", { id: `c${place}`, role: "option" },
-    make("img", { src: `picture/${image}.png`, alt: "", width: 40, height: 40 }),
+    make("img", { src: versioned(`picture/${image}.png`), alt: "", width: 40, height: 40 }),
     make("span", { textContent: other < 0 ? `${image}` : `${image} and ${other}` }),
     make("small", { textContent: run.questions[question] }),
     make("span", { className: "answer" }));
@@ -158,7 +190,7 @@ function look() {
     at("neighbours").replaceChildren(...one.neighbours.map((image) => {
       const known = caption(image);
       return make("li", {}, make("button", { type: "button", title: known, ariaLabel: `Look at image ${known}`, onclick: () => visit(image) },
-        make("img", { src: `picture/${image}.png`, alt: "", width: 96, height: 96 }), make("small", { textContent: known })));
+        make("img", { src: versioned(`picture/${image}.png`), alt: "", width: 96, height: 96 }), make("small", { textContent: known })));
     }));
     [...at("neighbours").querySelectorAll("button")].forEach((button, place) => { button.dataset.image = one.neighbours[place]; });
   }).catch((error) => { if (wanted === now) tell(error.message, true); });
@@ -170,9 +202,9 @@ function caption(image) {
 }
 
 function figure(image, over = -1, whole_size = large) {
-  const picture = make("img", { alt: `Image ${caption(image)}`, src: `picture/${image}.png${over < 0 ? "" : `?over=${over}`}` });
+  const picture = make("img", { alt: `Image ${caption(image)}`, src: versioned(`picture/${image}.png${over < 0 ? "" : `?over=${over}`}`) });
   if (whole_size) {
-    const whole = make("img", { src: `original/${image}.jpg` });
+    const whole = make("img", { src: versioned(`original/${image}.jpg`) });
     whole.addEventListener("load", () => { picture.src = whole.src; picture.classList.add("whole"); });
     whole.addEventListener("error", () => originals(false));
   }
@@ -239,7 +271,7 @@ let anchor = 0;
 let order = [];
 
 const tiles = windowed(at("grid"), 126, 108, (image) => make("li", { id: `g${image}`, role: "option", ariaLabel: `Image ${caption(image)}` },
-  make("img", { src: `picture/${image}.png`, alt: "", width: 96, height: 96 }),
+  make("img", { src: versioned(`picture/${image}.png`), alt: "", width: 96, height: 96 }),
   make("small", { textContent: `${image} ${run.own[image] === null ? "" : run.own[image].toFixed(2)}${run.kept[image] ? "" : " out"}` })),
 (entry, image) => {
   entry.ariaSelected = String(picked.has(image));
