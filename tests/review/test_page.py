@@ -161,7 +161,7 @@ def test_after_a_kill_one_goes_on_where_one_was(context: Any, reviewed: Path, se
     page.wait_for_load_state("networkidle")  # the next case is there, as a person would see
     process.send_signal(signal.SIGKILL)
     process.wait()
-    press(page, "d", "The server does not answer: start `leaf review` again")
+    press(page, "d", "The server is not responding. Run `leaf review` again")
     assert len(rows(reviewed)) == 1
     _, again = serve(reviewed)
     assert again.rpartition("/")[0] != address.rpartition("/")[0]

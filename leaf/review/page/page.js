@@ -62,7 +62,7 @@ async function say(ruling, label = "") {
   try {
     done = await ask("api/rule", ruled);
   } catch (error) {
-    if (error.retry || error instanceof TypeError) return keep(ruled, error);
+    if (error.retry) return keep(ruled, error);
     if (!error.reason) throw error;
     const why = await ask_person("Why?", error.message, false);
     if (!why) return tell("Left as it was.");
@@ -82,7 +82,7 @@ const pending = () => JSON.parse(localStorage.getItem("pending") || "[]");
 
 function keep(ruled, error) {
   localStorage.setItem("pending", JSON.stringify([...pending(), { run: run.run, ruled }]));
-  tell(`Not saved yet, retrying: ${error instanceof TypeError ? "the server is not responding" : error.message}`, true);
+  tell(`Not saved yet, retrying: ${error.message}`, true);
 }
 
 async function retry() {
