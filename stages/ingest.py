@@ -8,7 +8,7 @@ from tqdm import tqdm
 from leaf.errors import LeafError, one_line_errors
 from leaf.experiments import told_what_to_paste
 from leaf.ingest import Ingested, ingest
-from leaf.ingest.masks import read_masks
+from leaf.ingest.masks import read_masks, without_leaf
 from leaf.params import read_params
 from leaf.store import cache_folder, write_array, write_json, write_table
 
@@ -58,6 +58,9 @@ def main() -> None:
     )
     if len(masks):
         print(f"masks of {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")
+        empty = without_leaf(Path(params.masks), result.index["source"].astype(str).tolist(), masks)
+        if empty:
+            print(f"{len(empty)} masks show no leaf, such as {empty[0]!r}")
     _print_remarks(result)
 
 

@@ -205,7 +205,7 @@ def _write(
             if progress is not None:
                 progress.update(len(block.images))
         kept = np.concatenate([np.empty(0, np.intp), *places])
-        check_present(labels[kept], names, dataset)
+        check_present(labels[kept], names, dataset, source.unreadable)
     rows = source.rows
     width, height = np.concatenate(sizes).T
     index = pd.DataFrame(

@@ -438,16 +438,20 @@ def resolve(
     return names, labels
 
 
-def check_present(labels: np.ndarray, names: Sequence[str], dataset: object) -> None:
-    """Raise LeafError unless there are two classes or more, each with an image."""
+def check_present(
+    labels: np.ndarray, names: Sequence[str], dataset: object, unreadable: Mapping[str, str] | None = None
+) -> None:
+    """Raise LeafError unless there are two classes or more, each with an image; `unreadable` maps files to reasons."""
+    reasons = Counter((unreadable or {}).values()).most_common(3)
+    why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
     if not (labels >= 0).any():
-        raise LeafError(f"{dataset}: no image in it can be read")
+        raise LeafError(f"{dataset}: no image in it can be read{why}")
     if len(names) < 2:
         raise LeafError(f"{dataset}: all images are of one class, {', '.join(map(repr, names))}; valid: two or more")
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
-                f"{dataset}: no image of the class {name}; valid: images of each of {_some(names)} (key `classes`)"
+                f"{dataset}: no image of the class {name}{why}; valid: images of each of {_some(names)} (key `classes`)"
             )
 
 

@@ -7,6 +7,7 @@ the first image could be looked at; here the zip's member is read a few images a
 import errno
 import io
 import math
+import shlex
 import struct
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.ingest.decode import PIXELS, Fit, to_square
+from leaf.ingest.files import HEAD, what_it_is
 from leaf.ingest.pickles import unpickle_strings
 from leaf.ingest.source import Block, FractionalError, Rows, content_hash
 
@@ -150,9 +152,19 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
         raise LeafError(f"{path}: neither a file nor a folder; valid: an .npz file or a folder of images")
     with path.open("rb") as head:
-        if head.read(2) != b"PK":
-            raise LeafError(f"{path}: not an .npz file; valid: an .npz with `data` and `labels`, or a folder of images")
+        start = head.read(HEAD)
+    if not start.startswith(b"PK"):
+        found = what_it_is(start)
+        raise LeafError(
+            f"{path}: not an .npz file ({found}); valid: an .npz with `data` and `labels`, or a folder of images"
+        )
     with _unbroken(path), zipfile.ZipFile(path) as file:
+        if not any(name.endswith(".npy") for name in file.namelist()) and file.namelist():
+            folder = shlex.quote(str(path.with_suffix("")))
+            raise LeafError(
+                f"{path}: a zip archive of other files. Unpack it: unzip -q {shlex.quote(str(path))} -d {folder}",
+                proposals=[{"dataset": str(path.with_suffix(""))}],
+            )
         yield file
 
 

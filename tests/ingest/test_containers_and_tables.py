@@ -1,6 +1,7 @@
 """Folders and label tables of other tools: no class is invented, no label is dropped silently."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -211,3 +212,21 @@ def test_label_table_that_is_an_lfs_pointer_names_the_remedy(read, dataset, tmp_
     root = dataset("1.png", texts={"t.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"})
     with pytest.raises(LeafError, match="git lfs pull"):
         read(root, 8, "auto", labels=tmp_path / "t.csv")
+
+
+def test_lfs_pointers_are_counted_with_the_remedy(read, dataset):
+    root = dataset()
+    for name in ("healthy", "unhealthy"):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            (root / name / f"{number}.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(LeafError, match=r"no image in it can be read \(6 files: .*git lfs pull"):
+        read(root)
+
+
+def test_zip_archive_as_dataset_gets_the_command(read, tmp_path):
+    with zipfile.ZipFile(tmp_path / "my leaves.zip", "w") as file:
+        file.writestr("healthy/1.jpg", b"x")
+    with pytest.raises(LeafError, match=r"unzip -q '.*my leaves\.zip' -d '.*my leaves'") as caught:
+        read(tmp_path / "my leaves.zip")
+    assert caught.value.proposals == [{"dataset": str(tmp_path / "my leaves")}]
