@@ -4,6 +4,7 @@ import email
 import email.message
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +22,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel."""
+    """Build the wheel; setuptools would include stale files of build/."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
     (built,) = folder.glob("*.whl")
