@@ -210,7 +210,9 @@ class Params(Group):
     smote_neighbors: int = _key(5, "a whole number {}", "SMOTE's k (Chawla 2002)", ge=1, le=1000)
 
     backbone: str = _key("convnext_atto", "a name that `leaf summary --list` prints", "the network", min_length=1)
-    weights: str = _key("random", "random, imagenet, or a weights file", "what the backbone starts from", min_length=1)
+    weights: str = _key(
+        "random", "random, imagenet, timm/NAME, or a weights file", "what the backbone starts from", min_length=1
+    )
     weights_sha256: str = _key(
         "",
         "64 hex digits, for a weights file",

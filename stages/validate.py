@@ -16,7 +16,7 @@ def main() -> None:
     backbones.check(params, 2 if params.classes == "auto" else len(params.classes))
     if backbones.is_detector(params.backbone):
         backbones.check_recipe(params, params.backbone)
-    if params.weights not in ("random", "imagenet"):
+    if backbones.is_weights_file(params.weights):
         weights = Path(params.weights)
         if not weights.is_file():
             raise LeafError(f"weights: {weights}: no such file; valid: random, imagenet, or a weights file")
