@@ -94,3 +94,21 @@ def test_sigterm_ends_it_in_time_while_bodies_are_on_their_way(server):
     assert process.returncode == 0
     answers = [one.recv(200) for one in pending]
     assert all(answer == b"" or answer.startswith(b"HTTP/1.1 503") for answer in answers)
+
+
+def test_clients_that_do_not_read_do_not_lock_others_out(server, picture, upload):
+    _, address = server
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    request = b"GET /assets/page.js HTTP/1.1\r\nHost: %b\r\n\r\n" % urllib.parse.urlsplit(address).netloc.encode()
+    unread = []
+    try:
+        for _ in range(MAX_CONNECTIONS + 20):
+            unread.append(connect(address))
+            unread[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            unread[-1].sendall(request * 20)
+        assert seconds(lambda: upload(address, picture)) < 5
+    finally:
+        for one in unread:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
