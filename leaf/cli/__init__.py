@@ -1,4 +1,4 @@
-"""The console command `leaf`: one file a command, imported only when that command runs."""
+"""The console command `leaf`. The file of a command is imported only when it runs."""
 
 import ast
 import importlib
@@ -10,11 +10,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from leaf.errors import one_line_errors, quiet_tensorflow
 
-HELP = """From a messy set of leaf photographs to an honest healthy/unhealthy classifier.
+HELP = """A reproducible image-classification pipeline with honest metrics.
 
-Exit status: 0 done; 1 done, but not for everything asked; 2 refused, with one line that says why."""
+Exit status: 0 success; 1 partial success; 2 user error, explained in one line."""
 
-# Each command and its file here, in the order of the help.
+# Command to file, in the order of the help.
 FILES = {
     "init": "init",
     "fit": "fit",
@@ -47,13 +47,13 @@ FILES = {
 
 
 class _Commands(TyperGroup):
-    """Lists the commands by the docstrings in their files and imports the file of the one that runs."""
+    """List the commands from the docstrings of their files; import only the one that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(FILES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
-        """A command for the list of commands: its name and help alone."""
+        """Return a command with its name and help only, for the list of commands."""
         if cmd_name not in FILES:
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))
@@ -62,13 +62,13 @@ class _Commands(TyperGroup):
         return TyperCommand(cmd_name, help=ast.get_docstring(functions[name]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that runs, whole."""
+        """Return the command to run."""
         name, listed, rest = super().resolve_command(ctx, args)
         return name, load(name) if name in FILES else listed, rest
 
 
 def load(name: str) -> Any:
-    """The click command `name`, its file imported."""
+    """Import and return the click command `name`."""
     command = typer.main.get_command(importlib.import_module(f"leaf.cli.{FILES[name]}").app)
     return getattr(command, "commands", {}).get(name, command)
 
@@ -94,7 +94,7 @@ def options(
 
 
 def main() -> None:
-    """Run `leaf`; a person's mistake ends in one line and exit status 2."""
+    """Run `leaf`; user errors print a single line and exit with status 2."""
     quiet_tensorflow()
     with one_line_errors():
         app()

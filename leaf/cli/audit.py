@@ -16,19 +16,17 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S dataset=/home/me/leaves`")
 def command(
-    row: Annotated[
-        str | None, typer.Argument(help="run this row of experiments.yaml first  [the finished run]")
-    ] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
+    row: Annotated[str | None, typer.Argument(help="row of experiments.yaml to run first  [the finished run]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
     by: Annotated[
-        str | None, typer.Option(help="leave out each value of this column  [site, crop, camera, date]")
+        str | None, typer.Option(help="column whose values are left out in turn  [site, crop, camera, date]")
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="folder of masks, white on the leaf  [the run's own]")] = None,
+    masks: Annotated[Path | None, typer.Option(help="folder of masks, white on the leaf  [those of the run]")] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="train the run anew without each value, in place of a linear head")
+        bool, typer.Option("--train", help="retrain the network without each value instead of fitting a linear head")
     ] = False,
 ) -> None:
-    """Ask what else the model could be reading: border, file, camera, background; another site, crop, or new kind."""
+    """Find shortcuts: does the model use border, file, camera or background, and does it hold on another site or crop?"""
     name = f"audit-{row or 'default'}"
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:

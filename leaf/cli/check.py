@@ -12,8 +12,8 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `leaf check`   `leaf check -S dataset=/home/me/leaves -S classes=auto`")
 def command(
-    row: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
+    row: Annotated[str | None, typer.Argument(help="row of experiments.yaml  [params.yaml]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
 ) -> None:
-    """Look before any stage runs: parameters, data set, classes × splits, what is left out, risks, weights, time."""
+    """Check parameters and data set before any stage runs: classes, splits, skipped files, risks, weights, run time."""
     typer.echo(check({**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}, row or "-S")[1])

@@ -14,11 +14,11 @@ app = typer.Typer()
     "`leaf compare seed-1,seed-2 wider-1,wider-2`"
 )
 def command(
-    revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; seeds of one recipe joined by commas")],
-    split: Annotated[str, typer.Option(help="the images to compare on: test or validation")] = "test",
+    revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; join seeds of one recipe by commas")],
+    split: Annotated[str, typer.Option(help="split to compare on: test or validation")] = "test",
     same_labels: Annotated[
-        bool, typer.Option("--same-labels", help="leave out images that a ruling relabelled in between")
+        bool, typer.Option("--same-labels", help="skip images whose label differs between the revisions")
     ] = False,
 ) -> None:
-    """Say whether runs are better than the first: git revisions, DVC experiments, or `workspace`."""
+    """Compare runs with the first one: git revisions, DVC experiments or `workspace`."""
     typer.echo(describe(compare_revisions(revisions, split, same_labels)))

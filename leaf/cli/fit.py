@@ -13,7 +13,7 @@ def command(
     dataset: Annotated[Path, typer.Argument(help="a folder with a sub-folder per class, or an .npz file")],
     recipe: Annotated[str, typer.Option(help="a row of experiments.yaml")] = "probe",
     folder: Annotated[Path, typer.Option(help="where the tables, the model and the report go")] = Path("leaf-run"),
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
 ) -> None:
     """Train a model on a data set in one command, without DVC."""
     from leaf.experiments import parse_settings

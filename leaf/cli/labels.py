@@ -12,9 +12,9 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `leaf labels`   `leaf labels fold-0 fold-1 fold-2`")
 def command(
-    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one  [workspace]")] = None,
-    most: Annotated[int, typer.Option(help="images to list, at most", min=1)] = 20,
+    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one run  [workspace]")] = None,
+    most: Annotated[int, typer.Option(help="maximum number of images to list", min=1)] = 20,
 ) -> None:
-    """Name images whose label looks wrong, among those that the network did not learn from (confident learning)."""
+    """List likely label errors among held-out images (confident learning)."""
     said = describe(wrong_labels(revisions or ["workspace"]), most)
     typer.echo("\n".join(map(printable, said.splitlines())))

@@ -12,17 +12,21 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mobilenet_v2`")
 def command(
-    experiment: Annotated[str | None, typer.Argument(help="a row of experiments.yaml  [params.yaml as it is]")] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value; folds=N, else 5")] = None,
-    learner: Annotated[
-        str, typer.Option(help="network; logistic or neighbour: on features that do not learn")
-    ] = "network",
-    repeats: Annotated[int | None, typer.Option(help="of all folds  [network 1, else 5]", min=1, max=100)] = None,
-    name: Annotated[str | None, typer.Option(help="of the DVC experiments NAME-leaky-0-fold-0, …  [the row's]")] = None,
-    show: Annotated[bool, typer.Option("--show", help="network: print what finished experiments gave")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
+    experiment: Annotated[str | None, typer.Argument(help="row of experiments.yaml  [params.yaml]")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value; folds defaults to 5")
+    ] = None,
+    learner: Annotated[str, typer.Option(help="network, or logistic or neighbour on frozen features")] = "network",
+    repeats: Annotated[
+        int | None, typer.Option(help="repeats of all folds  [1 for network, else 5]", min=1, max=100)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="prefix of the DVC experiments NAME-leaky-0-fold-0, …  [the row]")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="summarize finished experiments without running any")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments with the same name")] = False,
 ) -> None:
-    """Measure what a leak is worth: copies kept and a random split, against copies removed and a grouped split."""
+    """Measure the effect of leakage: copies kept and a random split against copies removed and a grouped split."""
     if learner == "network":
         stem = name or experiment or "default"
         if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):

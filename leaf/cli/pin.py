@@ -1,4 +1,4 @@
-"""`leaf pin`: keep the images of today's split where they are, for good."""
+"""`leaf pin`: pin the current split."""
 
 import pandas as pd
 import typer
@@ -12,7 +12,7 @@ app = typer.Typer()
 
 
 def pin() -> str:
-    """Add every image of the split, and the removed copies of each, to data/pinned.csv. Returns what was done.
+    """Add every image of the split and its removed copies to data/pinned.csv. Return a summary.
 
     Pins that stand there stay, also those of images that are not in the data set any more. Raises LeafError where the
     split is a fold or tears groups apart.
@@ -34,5 +34,5 @@ def pin() -> str:
 
 @app.command(epilog="Example: `leaf pin`, then commit data/pinned.csv to git")
 def command() -> None:
-    """Keep today's images in their splits for good: whatever is added, renamed or deleted."""
+    """Pin the current images to their splits, whatever is added, renamed or deleted later."""
     typer.echo(pin())

@@ -14,9 +14,9 @@ app = typer.Typer()
 )
 def command(
     revisions: Annotated[
-        list[str], typer.Argument(help="git revisions, experiments, workspace; several seeds: REV,REV", metavar="REV…")
+        list[str], typer.Argument(help="git revisions, experiments or workspace; join seeds by commas", metavar="REV…")
     ],
-    to: Annotated[str, typer.Option(help="where the page goes")] = "reports/side_by_side.html",
+    to: Annotated[str, typer.Option(help="HTML file to write")] = "reports/side_by_side.html",
 ) -> None:
-    """Put several runs on one page; one alone stands beside the workspace."""
+    """Show several runs side by side on one page; a single one is compared with the workspace."""
     typer.echo(write_report(revisions, to))

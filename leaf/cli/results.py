@@ -9,5 +9,5 @@ app = typer.Typer()
 
 @app.command(epilog="Example: `leaf results`, after `dvc repro`")
 def command() -> None:
-    """Print what the last run of the pipeline gave."""
+    """Print the results of the last pipeline run."""
     typer.echo(summarize_metrics())

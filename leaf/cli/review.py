@@ -15,7 +15,7 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`")
 def command(
-    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one  [workspace]")] = None,
+    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one run  [workspace]")] = None,
     port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no access log")] = False,
 ) -> None:

@@ -15,10 +15,12 @@ app = typer.Typer()
 )
 def command(
     names: Annotated[list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="NAME…")] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
-    show: Annotated[bool, typer.Option("--list", help="list the rows instead")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments of the same name")] = False,
-    temp: Annotated[bool, typer.Option("--temp", help="run in a folder of its own, the workspace stays")] = False,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
+    show: Annotated[bool, typer.Option("--list", help="list the rows and exit")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments with the same name")] = False,
+    temp: Annotated[
+        bool, typer.Option("--temp", help="run in a temporary folder and leave the workspace unchanged")
+    ] = False,
 ) -> None:
     """Run named experiments through `dvc exp run`."""
     if show:

@@ -17,12 +17,12 @@ app = typer.Typer()
     epilog="Examples: `leaf summary`   `leaf summary report_final`   `leaf summary -S backbone=convnext_large --json`"
 )
 def command(
-    experiment: Annotated[str | None, typer.Argument(help="row of experiments.yaml  [params.yaml alone]")] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="key=value, over the row's")] = None,
+    experiment: Annotated[str | None, typer.Argument(help="row of experiments.yaml  [params.yaml]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    show: Annotated[bool, typer.Option("--list", help="list the backbones instead")] = False,
+    show: Annotated[bool, typer.Option("--list", help="list the backbones and exit")] = False,
 ) -> None:
-    """Print the model's layers and parameters, built with random weights."""
+    """Print the layers and parameter counts of a model."""
     if show:
         width = max(map(len, BACKBONES))
         for name, backbone in BACKBONES.items():

@@ -11,10 +11,10 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`")
 def command(
-    revision: Annotated[str, typer.Argument(help="a git revision with a dvc.lock")] = "HEAD",
-    tolerance: Annotated[float, typer.Option(help="largest difference of a score that agrees", min=0)] = TOLERANCE,
+    revision: Annotated[str, typer.Argument(help="git revision with a dvc.lock")] = "HEAD",
+    tolerance: Annotated[float, typer.Option(help="largest score difference that counts as equal", min=0)] = TOLERANCE,
 ) -> None:
-    """Run the pipeline of a revision anew, from nothing, and compare with its committed lock and metrics."""
+    """Rerun the pipeline of a revision from scratch and compare it with the committed lock and metrics."""
     results = verify(revision, tolerance)
     for result in results:
         typer.echo(f"{result.stage.ljust(12)} {result.outcome.ljust(17)} {result.why}".rstrip())

@@ -11,6 +11,6 @@ app = typer.Typer()
 
 
 @app.command(epilog="Examples: `leaf why 58`   `leaf why healthy/0017.jpg`")
-def command(image: Annotated[str, typer.Argument(help="an image number, or a source name")]) -> None:
-    """Follow one image through every table: what happened to it, and why."""
+def command(image: Annotated[str, typer.Argument(help="image number or file name")]) -> None:
+    """Explain every decision about one image."""
     typer.echo("\n".join(map(printable, explain(image).splitlines())))
