@@ -1,10 +1,10 @@
-# Every command of the project. `make` alone lists them.
+# `make` lists the commands.
 SHELL := /bin/sh
 VENV := .venv
 BENCH := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# A virtual environment that no longer works (its Python gone or of another version) is made anew.
+# Recreate a virtual environment whose Python is missing or has another version.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 ifneq ($(wildcard $(VENV)/installed),)
 ifneq ($(shell $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null && echo works),works)
@@ -12,7 +12,7 @@ $(shell rm -f $(VENV)/installed)
 endif
 endif
 
-# A worker for each core and one that waits; tests/conftest.py says which tests stay together, and in which order.
+# tests/conftest.py groups and orders the tests.
 WORKERS := -n auto --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -21,25 +21,25 @@ WORKERS := -n auto --dist loadscope --no-loadscope-reorder
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/installed ## install into .venv, run the whole pipeline, print what came out
+run: $(VENV)/installed ## install into .venv, run the whole pipeline, print the results
 	@echo '== leaf check: parameters and data, before any stage starts'
 	@leaf check
-	@echo '== dvc repro: the pipeline; finished stages are not run again'
+	@echo '== dvc repro: the pipeline; finished stages are skipped'
 	@dvc repro
 	@echo '== leaf results'
 	@leaf results
 
-test: $(VENV)/installed-dev ## run every check and every test but those marked full, some 15 minutes on two cores
+test: $(VENV)/installed-dev ## run all checks and all tests except those marked full, about 15 minutes on two cores
 	@$(MAKE) --no-print-directory lint
-	@echo '== pytest: every test that is not long by nature'
+	@echo '== pytest: all tests except those marked full'
 	@python -m pytest $(WORKERS) -m 'not full'
 
-test-full: $(VENV)/installed-dev ## run every check and every test
+test-full: $(VENV)/installed-dev ## run all checks and all tests
 	@$(MAKE) --no-print-directory lint
-	@echo '== pytest: every test'
+	@echo '== pytest: all tests'
 	@python -m pytest $(WORKERS)
 
-quick: $(VENV)/installed-dev ## run the checks and the tests that take under two minutes
+quick: $(VENV)/installed-dev ## run the checks and the quick tests, under two minutes
 	@$(MAKE) --no-print-directory lint
 	@echo '== pytest: the quick tests'
 	@python -m pytest $(WORKERS) -m 'not slow'
@@ -51,13 +51,13 @@ lint: $(VENV)/installed-dev ## ruff, mypy and import-linter
 	@mypy --no-error-summary
 	@lint-imports --no-cache > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
 
-verify: $(VENV)/installed ## run the pipeline anew and compare it with the committed lock and metrics
+verify: $(VENV)/installed ## rerun the pipeline and compare it with the committed lock and metrics
 	@leaf verify
 
 docs: $(VENV)/installed ## write the generated pages of docs/
 	@python docs/generate.py
 
-bench: $(BENCH)/installed ## measure beside the peers, about fifteen minutes; writes benchmarks/results.json
+bench: $(BENCH)/installed ## measure next to the peers, about 15 minutes; writes benchmarks/results.json
 	@$(BENCH)/bin/python benchmarks/every.py
 	@$(BENCH)/bin/python docs/generate.py
 
@@ -65,7 +65,7 @@ bench-full: $(BENCH)/installed ## the same at the large sizes, hours
 	@$(BENCH)/bin/python benchmarks/every.py --size full
 	@$(BENCH)/bin/python docs/generate.py
 
-# The project and the peers that it is measured against, which never enter .venv.
+# The project and its peers, in an environment of their own.
 $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@echo '== the project and its peers into $(BENCH) (some minutes, once)'
 	@python -m venv $(BENCH)
@@ -74,7 +74,7 @@ $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-# The first Python from 3.11 to 3.13 (TensorFlow has no wheels beyond) that is found.
+# The first Python of 3.11–3.13 found; TensorFlow has no wheels for later versions.
 $(VENV)/installed: $(wildcard requirements*.txt) pyproject.toml
 	@command -v git > /dev/null || { echo 'error: git: not found; install git first' >&2; exit 2; }
 	@if $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null; then \
@@ -82,7 +82,7 @@ $(VENV)/installed: $(wildcard requirements*.txt) pyproject.toml
 	python=; for name in python3 python3.13 python3.12 python3.11; do \
 	  if command -v $$name > /dev/null && $$name -c "$(FITS)" 2> /dev/null; then python=$$name; break; fi; done; \
 	if [ -z "$$python" ]; then \
-	  echo 'error: python3: none from 3.11 to 3.13 with venv found; install one (Debian: apt install python3-venv)' >&2; \
+	  echo 'error: python3: 3.11–3.13 with venv not found. Install one (Debian: apt install python3-venv)' >&2; \
 	  exit 2; fi; \
 	echo "== $$python -m venv $(VENV), pip install -r requirements.txt (a few minutes, once)"; \
 	rm -rf $(VENV) && $$python -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""From a messy set of leaf photographs to an honest healthy/unhealthy classifier."""
+"""A reproducible image-classification pipeline with honest metrics."""
 
 import importlib
 import importlib.metadata

@@ -26,7 +26,7 @@ def command(
         bool, typer.Option("--train", help="retrain the network without each value instead of fitting a linear head")
     ] = False,
 ) -> None:
-    """Find shortcuts: does the model use border, file, camera or background, and does it hold on another site or crop?"""
+    """Find shortcuts: does the model use border, file, camera or background, and does it hold elsewhere?"""
     name = f"audit-{row or 'default'}"
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:

@@ -39,9 +39,8 @@ def test_every_help_says_what_the_command_does_and_shows_examples_that_it_takes(
 
 
 def test_help_names_the_exit_statuses():
-    assert "Exit status: 0 done; 1 done, but not for everything asked; 2 refused" in " ".join(
-        CliRunner().invoke(app, ["--help"]).stdout.split()
-    )
+    text = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
+    assert re.search(r"Exit status: 0 .*; 1 .*; 2 ", text)
 
 
 @pytest.mark.parametrize(
