@@ -116,7 +116,10 @@ def differences(rows: Sequence[Interval], alternative: str, width: int) -> Marku
         parts.append(text(x, bottom + 18, f"{100 * value:+.3g}" if value else "0", "tick", anchor="middle"))
     for place, entry in enumerate(rows):
         y = frame.top + row * (place + 0.5) + (0 if wide else 10)
-        low, high = entry.low if entry.low is not None else entry.value, entry.high or entry.value
+        low, high = (
+            entry.low if entry.low is not None else entry.value,
+            (entry.value if entry.high is None else entry.high),
+        )
         kind = "first" if low > 0 else "second" if high < 0 else "gone"
         parts.append(text(0, y + 4 if wide else y - 14, _fit(entry.name, left - 20 if wide else width), "label halo"))
         parts.append(line(frame.x(low), y, frame.x(high), y, f"whisker stroke-{kind}"))
