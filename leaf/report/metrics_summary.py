@@ -1,5 +1,7 @@
-"""`leaf results`: what the last run of the pipeline gave, in a few lines a person can read."""
+"""`leaf results`: the metrics of the last run in a few lines."""
 
+import contextlib
+import csv
 import hashlib
 from collections.abc import Callable
 from functools import cache
@@ -23,10 +25,14 @@ _SHOWN = 6  # classes
 
 
 def summarize_metrics(root: str | Path = ".") -> str:
-    """The summary of the metrics of the project in the folder `root`: of its last run, and of no earlier one.
+    """Return the summary of the last run of the project in the folder `root`.
 
-    Left out, and named, is what a stage wrote before the stages that it reads from ran again (dvc.lock tells). Raises
-    LeafError where there is nothing to show.
+    Metrics older than the outputs that their stage reads, by dvc.lock, are skipped and named.
+
+    Raises
+    ------
+    LeafError
+        If no metrics are up to date.
     """
     old = _old_stages(Path(root))
     lines, left_out = [], []
@@ -36,29 +42,41 @@ def summarize_metrics(root: str | Path = ".") -> str:
         else:
             left_out += [name for name in stages if name in old]
     if not lines:
-        raise LeafError("metrics: none is of the last run; valid: figures of a run that went through (`dvc repro`)")
+        raise LeafError("metrics: none belong to the last run. Run `dvc repro` to the end.")
     if left_out:
-        lines.append(f"left out   {', '.join(left_out)}: from before the others; `dvc repro` makes them anew")
+        lines.append(f"skipped    {', '.join(left_out)}: older than their inputs. Run `dvc repro`.")
     # A linear probe has no dropout, so the usual example would be refused.
     run = Path(root, "models/run.json")
     probe = run.is_file() and "probe" in read_json(run)
     change = "leaf run transfer" if probe else "dvc exp run -S dropout=0.2"
-    return "\n".join([*lines, "", f"Look at  reports/report.html   Change  {change}   Why  leaf why 58"])
+    return "\n".join(
+        [*lines, "", f"Look at  reports/report.html   Change  {change}   Why  leaf why {_example(Path(root))}"]
+    )
+
+
+def _example(root: Path) -> int:
+    """Return the number of an image worth explaining: the first one removed, else a misclassified one, else 0."""
+    for name in ("data/cleaned/decisions.csv", "data/scored/predictions.csv"):
+        with contextlib.suppress(OSError, KeyError), Path(root, name).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["kept"] == "0" if "kept" in row else row["predicted"] != row["label"]:
+                    return int(row["image"])
+    return 0
 
 
 def _old_stages(root: Path) -> set[str]:
-    """The metrics files' names whose figures are not of the last run: what dvc.lock says that their stage read is not
-    what it says that the stage before it wrote, or the file is not what it says that the stage wrote.
+    """Return the metrics files that are older than the last run, according to dvc.lock.
 
-    Nothing is old where there is no dvc.lock.
+    A file is old if its stage, or one before it, read an input that has been rewritten since, or if the file differs
+    from the recorded output. Without dvc.lock nothing is old.
     """
     try:
         text = (root / "dvc.lock").read_text(encoding="utf-8")
-        stages = yaml.load(text, yaml.CBaseLoader)["stages"]  # noqa: S506 (it makes text alone; 15 times as fast)
+        stages = yaml.load(text, yaml.CBaseLoader)["stages"]  # noqa: S506 (BaseLoader gives strings only)
     except FileNotFoundError:
         return set()
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise LeafError("dvc.lock: not what DVC writes; valid: the file of a run, such as git holds") from None
+        raise LeafError("dvc.lock: not a DVC lock file. Restore it with `git checkout dvc.lock`.") from None
     written = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())}
 
     @cache
@@ -90,7 +108,7 @@ def _images(ingest: Metrics, clean: Metrics) -> list[str]:
 def _split(split: Metrics) -> list[str]:
     return [
         f"split      {split['train']} train, {split['validation']} validation, {split['test']} test; "
-        f"{split['shared_groups']} groups shared between them"
+        f"{split['shared_groups']} groups shared"
     ]
 
 
@@ -110,18 +128,19 @@ def _scores(evaluate: Metrics) -> list[str]:
     if test["accuracy"] is None:
         return [
             f"validation accuracy {_percent(evaluate['validation']['accuracy'])}; {beside}",
-            "           there is no test split: these figures chose the model and flatter it",
+            "           no test split: validation selected the model, so this figure is optimistic",
         ]
-    interval = f"{_percent(test['accuracy_low'])} to {_percent(test['accuracy_high'])}"
-    lines = [f"test       accuracy {_percent(test['accuracy'])} (95 % interval {interval}); {beside}"]
-    if len(test["recall"]) > 2:
-        worst = sorted(test["recall"].items(), key=lambda item: (item[1] is None, item[1]))[:_SHOWN]
-        found = ", ".join(f"{name} {_percent(share)}" for name, share in worst)
-        lines.append(f"           found of each class, the fewest first: {found}")
-    return lines
+    low, high = (f"{100 * test[f'accuracy_{end}']:.1f}" for end in ("low", "high"))
+    recall = sorted(test["recall"].items(), key=lambda item: (item[1] is None, item[1]))[:_SHOWN]
+    return [
+        f"test       accuracy {_percent(test['accuracy'])} (95% CI {low}–{high}%), "
+        f"balanced accuracy {_percent(test['balanced_accuracy'])}",
+        f"           recall, lowest first: {', '.join(f'{name} {_percent(share)}' for name, share in recall)}",
+        f"baselines  {beside}",
+    ]
 
 
-# What is told, and the metrics files that it is told from.
+# Lines and the metrics files that they show.
 _LINES: tuple[tuple[tuple[str, ...], Callable[..., list[str]]], ...] = (
     (("ingest", "clean"), _images),
     (("split",), _split),
@@ -132,9 +151,9 @@ _LINES: tuple[tuple[tuple[str, ...], Callable[..., list[str]]], ...] = (
 
 
 def _classes(counts: dict[str, Any]) -> str:
-    said = [f"{count} {name}" for name, count in counts.items()]
-    return ", ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} classes more" if len(said) > _SHOWN else "")
+    shown = [f"{count} {name}" for name, count in counts.items()]
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more classes" if len(shown) > _SHOWN else "")
 
 
 def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
+    return "unknown" if value is None else f"{100 * value:.1f}%"

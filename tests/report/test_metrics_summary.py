@@ -1,4 +1,4 @@
-"""`leaf results` shows figures of one run: of stages that ran before others, nothing."""
+"""`leaf results` shows metrics of a single run."""
 
 import hashlib
 import json
@@ -28,7 +28,13 @@ METRICS = {
     "balance": {"synthetic": 1, "after": {"fresh": 3, "wilted": 3}},
     "train": {"epochs": 3, "best_epoch": 2, "best_validation_accuracy": 0.5},
     "evaluate": {
-        "test": {"accuracy": 0.875, "accuracy_low": 0.5, "accuracy_high": 1.0, "recall": {"fresh": 1.0, "wilted": 0.5}},
+        "test": {
+            "accuracy": 0.875,
+            "accuracy_low": 0.5,
+            "accuracy_high": 1.0,
+            "balanced_accuracy": 0.75,
+            "recall": {"fresh": 1.0, "wilted": 0.5},
+        },
         "baseline": {
             "majority_accuracy": 0.5,
             "histogram_accuracy": 0.5,
@@ -40,7 +46,7 @@ METRICS = {
 
 
 def run(folder, *stages):
-    """What DVC leaves behind when `stages` ran: their outputs, all new, and their entries of dvc.lock."""
+    """Write the metrics and dvc.lock entries of a run of `stages`."""
     lock = folder / "dvc.lock"
     found = yaml.safe_load(lock.read_text()) if lock.exists() else {"schema": "2.0", "stages": {}}
     md5 = {out["path"]: out["md5"] for stage in found["stages"].values() for out in stage["outs"]}
@@ -65,39 +71,39 @@ def project(tmp_path):
     return tmp_path
 
 
-def told(folder):
+def first_words(folder):
     return [line.split()[0] for line in summarize_metrics(folder).splitlines() if line]
 
 
-def test_a_whole_run_is_told_whole(project):
-    assert told(project) == ["images", "split", "balance", "training", "test", "Look"]
+def test_a_complete_run_is_summarized_completely(project):
+    assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Look"]
 
 
-def test_after_a_partial_run_what_is_from_before_is_left_out_and_named(project):
+def test_outdated_metrics_are_skipped_and_named_after_a_partial_run(project):
     run(project, "ingest", "clean", "split")
-    assert told(project) == ["images", "split", "left", "Look"]
-    assert "left out   balance, train, evaluate: from before the others" in summarize_metrics(project)
+    assert first_words(project) == ["images", "split", "skipped", "Look"]
+    assert "skipped    balance, train, evaluate:" in summarize_metrics(project)
     run(project, "balance", "train", "evaluate")
-    assert told(project) == ["images", "split", "balance", "training", "test", "Look"]
+    assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Look"]
 
 
-def test_a_stage_that_failed_and_left_no_metrics_is_left_out(project):
+def test_a_failed_stage_without_metrics_is_skipped(project):
     (project / "metrics/evaluate.json").unlink()
-    assert told(project) == ["images", "split", "balance", "training", "left", "Look"]
+    assert first_words(project) == ["images", "split", "balance", "training", "skipped", "Look"]
 
 
-def test_metrics_that_no_recorded_run_wrote_are_left_out(project):
+def test_metrics_not_written_by_the_recorded_run_are_skipped(project):
     (project / "metrics/evaluate.json").write_text(json.dumps(METRICS["evaluate"]))
-    assert "left out   evaluate" in summarize_metrics(project)
+    assert "skipped    evaluate" in summarize_metrics(project)
 
 
-def test_a_lock_that_is_none_is_one_line(project):
+def test_an_invalid_lock_file_is_one_line(project):
     (project / "dvc.lock").write_text("[")
-    with pytest.raises(LeafError, match=r"^dvc\.lock: not what DVC writes"):
+    with pytest.raises(LeafError, match=r"^dvc\.lock: not a DVC lock"):
         summarize_metrics(project)
 
 
-def test_what_dvc_itself_recorded_for_the_committed_run_is_read(tmp_path):
+def test_the_committed_lock_matches_the_committed_metrics(tmp_path):
     shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
     shutil.copy(ROOT / "dvc.lock", tmp_path)
     assert _old_stages(tmp_path) == set()
@@ -113,3 +119,9 @@ def test_hint_is_valid_for_the_run(tmp_path, probe, hint):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/run.json").write_text(json.dumps({"probe": {"strength": 1.0}} if probe else {}))
     assert f"Change  {hint} " in summarize_metrics(tmp_path)
+
+
+def test_the_suggested_image_is_a_removed_one(project):
+    (project / "data/cleaned").mkdir(parents=True)
+    (project / "data/cleaned/decisions.csv").write_text("image,kept\n0,1\n1,1\n7,0\n")
+    assert "leaf why 7" in summarize_metrics(project)
