@@ -1,10 +1,12 @@
 """Draw the splits: groups whole, class proportions kept, a split that the user gave untouched.
 
-A group's place in the draw is the smallest keyed hash of its images' files, so it depends neither on the order or names
-of files, nor on the other images, nor on how they are read: a renamed folder or another image size keeps every image in
-its split, a data set that grows nearly all of them, and a larger validation split leaves the test split as it was. The
-lowest places are tested, the next validate, and an image that joins a group can only lower its place: what was tested
-is hardly ever trained on because the set grew. Pinned images stay where they are, whatever happens.
+The position of a group in the draw is the smallest keyed hash of its images' files. It does not depend on the order or
+names of files, on the other images, or on how they are decoded. Renaming a folder keeps every image in its split.
+Adding images keeps nearly all of them, and a larger validation split leaves the test split as it was. Another image
+size moves the few images whose groups change, because `clean` finds copies and crops on the resized pixels:
+3 to 5 of 970 at 64, 128 and 224 pixels. The lowest positions are tested, the next validate, and an image that joins a
+group can only lower its position, so a tested image rarely becomes a training image when the set grows. Pinned images
+never move.
 """
 
 import hashlib
