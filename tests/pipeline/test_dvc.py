@@ -65,7 +65,7 @@ def test_a_changed_comment_reruns_nothing(project):
 def test_the_summary_states_accuracy_with_its_interval_against_the_baselines(project):
     said = project.run("leaf", "results").stdout
     evaluate = metrics(project, "evaluate")
-    assert f"accuracy {100 * evaluate['test']['accuracy']:.1f} %" in said
+    assert f"accuracy {100 * evaluate['test']['accuracy']:.1f}%" in said
     assert f"color histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f} %" in said
 
 
