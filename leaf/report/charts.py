@@ -62,7 +62,7 @@ def balance(rows: Sequence[tuple[str, tuple[int, int]]], alternative: str, width
 def class_bars(
     classes: Sequence[str], before: Sequence[int], after: Sequence[int], alternative: str, width: int
 ) -> Markup:
-    """A row a class: a bar of its images as they came in, and a thin one of those that the network learned from."""
+    """Draw one row per class: a bar of all its images and a thin one of those trained on."""
     wide = width > 500
     left, row = (230, 26) if wide else (0, 46)
     span = (width - left - 110) / max(*before, *after, 1)
@@ -71,7 +71,7 @@ def class_bars(
         y = place * row + (4 if wide else 20)
         parts += [
             text(0, y + 12 if wide else y - 6, _fit(name, left - 10 if wide else width - 10), "label"),
-            rect(left, y, span * came, 10, "fill-first", f"{name}: {came:,} came in"),
+            rect(left, y, span * came, 10, "fill-first", f"{name}: {came:,} read"),
             rect(left, y + 11, span * learned, 4, "fill-second", f"{name}: {learned:,} in train"),
             text(left + span * max(came, learned) + 8, y + 12, f"{came:,} · {learned:,}", "count"),
         ]

@@ -72,7 +72,7 @@ def section(run: Run) -> dict[str, Any]:
         train = dict(rows).get("Train, with synthetic images") or dict(rows)["Train"]
         drawn = both(
             lambda width: class_bars(run.classes, dict(rows)["All images"], train, balance_told + ".", width),
-            "Thick: the images that came in. Thin: those that the network learned from, synthetic ones among them.",
+            "Thick: all images. Thin: the images trained on, synthetic ones included.",
         )
     return {
         "flow": both(lambda width: flow(nodes, links, told + ".", width)),
@@ -94,7 +94,7 @@ def came_as(run: Run) -> str:
     (width, height), most = Counter(sides.itertuples(index=False, name=None)).most_common(1)[0]
     seen = f"the network sees {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}"
     if most == len(sides):
-        return f"They came in {width:,}\xa0×\xa0{height:,} pixels; {seen}."
+        return f"They were read at {width:,}\xa0×\xa0{height:,} pixels; {seen}."
     least, largest = int(sides.to_numpy().min()), int(sides.to_numpy().max())
     return f"They came mostly in {width:,}\xa0×\xa0{height:,} pixels, with sides of {least:,} to {largest:,}; {seen}."
 
@@ -138,7 +138,7 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
         made = bands(run.synthetic["label"])
         before = nodes[train].counts
         after = (before[0] + made[0], before[1] + made[1])
-        nodes.append(Node("Learned from", after, 3))
+        nodes.append(Node("Trained on", after, 3))
         links.append(Link(train, len(nodes) - 1, before))
         nodes.append(Node("Synthetic", made, 2))
         links.append(Link(len(nodes) - 1, len(nodes) - 2, made))

@@ -91,12 +91,12 @@ def _environment() -> jinja2.Environment:
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """The page's first screen: the result as a sentence, what it stands beside, and four figures of the run."""
+    """Return the first screen: the result, the baselines next to it, and four figures of the run."""
     name, block = found["split"], found["block"]
     images, accuracy = int(block.get("images") or 0), block.get("accuracy")
     tiles = [
-        (f"{len(run.index):,}", "images came in"),
-        (f"{len(run.kept()):,}", "stayed after cleaning"),
+        (f"{len(run.index):,}", "images read"),
+        (f"{len(run.kept()):,}", "kept after cleaning"),
         ("no", "epochs: a linear probe")
         if run.training.get("probe")
         else (f"{len(run.history):,}", "epoch trained" if len(run.history) == 1 else "epochs trained"),
@@ -106,8 +106,8 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": "No score was written"
         if accuracy is None
-        else f"Right on {percent(accuracy)} of {plural(images, f'{name} image')}",
-        "lede": " ".join(filter(None, [_interval(block), run.scores.get("note")])),
+        else f"{percent(accuracy)} accuracy on {plural(images, f'{name} image')}",
+        "lede": " ".join(filter(None, [_interval(block), _lowest_recall(run, block), run.scores.get("note")])),
         "ruler": _ruler(run, block),
         "tiles": tiles,
         "backbone": str(run.training.get("backbone") or run.params.get("backbone", "")),
@@ -120,7 +120,20 @@ def _interval(block: Mapping[str, Any]) -> str:
     low, high = block.get("accuracy_low"), block.get("accuracy_high")
     if low is None or high is None:
         return ""
-    return f"With 95% confidence its accuracy on such images lies between {percent(low)} and {percent(high)}."
+    return f"The 95% confidence interval of the accuracy is {percent(low)} to {percent(high)}."
+
+
+def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
+    recalls = [
+        (each["recall"], name)
+        for each, name in zip(block.get("classes") or [], run.classes, strict=False)
+        if each.get("recall") is not None
+    ]
+    if not recalls or block.get("balanced_accuracy") is None:
+        return ""
+    recall, name = min(recalls)
+    balanced = percent(block["balanced_accuracy"])
+    return f"Balanced accuracy is {balanced}; the lowest recall is {percent(recall)}, of {name}."
 
 
 def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
