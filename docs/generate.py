@@ -31,30 +31,30 @@ SECTIONS = {
     "augmentation": "train: random changes of the training images",
     "threshold": "evaluate",
 }
-# The rows of benchmarks/results.json in the order of the page: what is measured, against what.
+# Rows of benchmarks/results.json in the order of the page: benchmark, peer.
 CLAIMS = {
-    "clean_cleanvision": ("clean: exact, outliers, near copies, 5,200 images", "cleanvision: exact, near"),
-    "clean_default": ("clean as it runs by default, with crops of one photograph", "cleanvision: exact, near"),
-    "clean_report": ("clean, 5,200 images", "the report's loops"),
-    "clean_scale": ("clean: time an image, largest set", "at 5,000 images"),
-    "balance": ("balance, 4,350 images", "imbalanced-learn, plainly"),
-    "ingest_npz": ("ingest an .npz, 5,200 images", "numpy load and cast"),
+    "clean_cleanvision": ("`clean`: exact copies, outliers, near copies; 5,200 images", "cleanvision: exact, near"),
+    "clean_default": ("`clean` with default parameters, including crops of one photo", "cleanvision: exact, near"),
+    "clean_report": ("`clean`, 5,200 images", "the report's loops"),
+    "clean_scale": ("`clean`, time per image at the largest size", "time per image at 5,000 images"),
+    "balance": ("`balance`, 4,350 images", "imbalanced-learn's SMOTE"),
+    "ingest_npz": ("ingest an .npz file, 5,200 images", "numpy load and cast"),
     "ingest_folder": ("ingest a folder of JPEG files", "a Pillow loop"),
-    "ingest_grown": ("ingest a folder that grew by one file", "all decoded anew"),
-    "train_step_keras": ("training step, convnext_tiny", "keras.applications' on TensorFlow"),
-    "train_step_convnext_tiny": ("training step, convnext_tiny", "the same in PyTorch"),
-    "train_step_convnext_atto": ("training step, convnext_atto", "the same in PyTorch"),
-    "epoch": ("an epoch of `train`", "the bare steps on a ready batch"),
-    "pipeline": ("default run: all stages beside training", "the whole run"),
-    "pipeline_idle": ("`dvc repro` with nothing to do", "an empty pipeline of as many stages"),
-    "pipeline_idle_shape": ("`dvc repro` with nothing to do", "an empty pipeline with our modules and parameters"),
-    "probe": ("1,000 photographs to a scored model by `probe`, all stages", "Keras and scikit-learn, a plain script"),
-    "probe_again": ("the same with another split, features kept", "the plain script"),
-    "predict": ("`leaf predict`, 1,000 files after start-up", "the bare network"),
+    "ingest_grown": ("ingest a folder with one added file", "decoding all files again"),
+    "train_step_keras": ("training step, `convnext_tiny`", "keras.applications on TensorFlow"),
+    "train_step_convnext_tiny": ("training step, `convnext_tiny`", "the same network in PyTorch"),
+    "train_step_convnext_atto": ("training step, `convnext_atto`", "the same network in PyTorch"),
+    "epoch": ("an epoch of `train`", "the bare steps on a preloaded batch"),
+    "pipeline": ("default run: all stages except training", "the whole run"),
+    "pipeline_idle": ("`dvc repro` without changes", "an empty pipeline with the same number of stages"),
+    "pipeline_idle_shape": ("`dvc repro` without changes", "an empty pipeline with leaf's modules and parameters"),
+    "probe": ("`probe`: 1,000 images to an evaluated model, all stages", "a short script with Keras and scikit-learn"),
+    "probe_again": ("`probe` with a different split, features cached", "the same script"),
+    "predict": ("`leaf predict`, 1,000 files, without startup", "the bare network"),
     "page": ("one image through the served page", "the bare network"),
-    "serve": ("one of eight images at once through the server", "the bare network, eight images"),
-    "gpu_convnext_tiny": ("GPU step, convnext_tiny, bfloat16", "timm, torch.compile"),
-    "gpu_convnext_large": ("GPU step, convnext_large, bfloat16", "timm, torch.compile"),
+    "serve": ("one of eight concurrent images through the server", "the bare network, eight images"),
+    "gpu_convnext_tiny": ("GPU step, `convnext_tiny`, bfloat16", "timm, torch.compile"),
+    "gpu_convnext_large": ("GPU step, `convnext_large`, bfloat16", "timm, torch.compile"),
 }
 MILLION = 1_000_000
 
@@ -276,7 +276,7 @@ def _missing(row: Experiment) -> str:
 
 
 def seconds(value: float) -> str:
-    """A time for a person, in the unit that suits it."""
+    """Format a time in a readable unit."""
     for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
         if value >= 2 * size or (unit == "s" and value >= 1):
             return f"{value / size:.1f} {unit}"
@@ -284,12 +284,12 @@ def seconds(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits, or all of a number above 100."""
+    """Format a number with three significant digits, or as an integer from 100."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
-    """How the time per image of `clean` grows: by how much in all, and the power of the number at the end."""
+    """Return the growth of `clean`'s time per image: the total factor, and the power of the count at the end."""
     if not scale:
         return None
     counts, each = scale["images"], scale["seconds_per_image"]
@@ -298,7 +298,7 @@ def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Each stage's cost of a million images: its slope times a million; `clean` goes on with its measured power."""
+    """Extrapolate each stage to a million images: linearly, or for `clean` with its measured power."""
     rows = []
     for stage, each in slopes["stages"].items() if slopes else ():
         power = grown["power"] if grown and stage == "clean" else 0
@@ -316,7 +316,7 @@ def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list
 
 
 def performance_md(folder: Path = ROOT / "benchmarks") -> str:
-    """docs/performance.md, from results.json and details.json in `folder`; what is missing there is "not run"."""
+    """Return docs/performance.md from results.json and details.json in `folder`; missing results read "not run"."""
 
     def read(name: str, otherwise: Any) -> Any:
         path = folder / name
