@@ -144,26 +144,27 @@ def review_md() -> str:
 
 
 def told(name: str) -> str:
-    """Every result of a file of benchmarks/accuracy.py's kind."""
+    """Return all results of a file that benchmarks/accuracy.py wrote."""
     return "\n".join(line for result in measured(name) for line in accuracy_lines(result))
 
 
 def accuracy_table() -> str:
-    """What benchmarks/accuracy.py measured on each data set: a table, and what `leaf compare` says of each pair."""
+    """Return the results of benchmarks/accuracy.py: a table per data set and the comparison of each pair."""
     return "\n".join([told("accuracy"), *chosen_elsewhere(measured("accuracy"))])
 
 
 def accuracy_lines(result: dict[str, Any]) -> list[str]:
-    """One result of benchmarks/accuracy.py."""
+    """Return the lines of one result of benchmarks/accuracy.py."""
     seeds = ", ".join(map(str, result["seeds"]))
-    tested = f"each tested once in {result['folds']} folds" if result["folds"] else "of one test split"
-    changes = "".join(f" with `{key}={value}`" for key, value in result["set"].items())
+    tested = f"each tested once in {result['folds']} folds" if result["folds"] else "one test split"
+    settings = " and ".join(f"`{key}={value}`" for key, value in result["set"].items())
+    changes = f" with {settings}" if settings else ""
     groups = f" of {result['groups']} groups" if result["groups"] < result["images"] else ""
     lines = [
         f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {_plural('seed', seeds)} "
         f"(baselines: {_baselines(result)}):",
         "",
-        "| recipe | test accuracy, mean | of each seed | log loss, mean | validation |",
+        "| recipe | mean test accuracy (95% CI) | per seed | mean log loss | validation accuracy |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, each in result["recipes"].items():
@@ -177,10 +178,10 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
 
 
 def dropout_table() -> str:
-    """What dropout on the input costs three kinds of network, what it does to features, and rows as they were."""
+    """Return the tables on input dropout: accuracy of three networks, shift of the features, earlier rows."""
     lines = [
         told("dropout"),
-        "| dropout in training | clean features: shift | spread | accuracy | dropped features: shift | accuracy |",
+        "| dropout in training | clean images: shift | spread | accuracy | images with dropout: shift | accuracy |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in measured("dropout_features")["rows"]:
@@ -191,7 +192,7 @@ def dropout_table() -> str:
         )
     lines += [
         "",
-        "| row, with dropout 0.1 on the input | on | accuracy (95 %) | ROC AUC (95 %) | validation |",
+        "| with input dropout 0.1 | test set, images | accuracy (95% CI) | ROC AUC (95% CI) | validation accuracy |",
         "| --- | --- | --- | --- | --- |",
         *(f"| `{row['row']}` | {_figures(row)} |" for row in measured("rows_input_dropout")),
     ]
@@ -203,11 +204,11 @@ def _baselines(result: dict[str, Any]) -> str:
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
-    """Of each two data sets on which the same recipes ran in folds: the one chosen on the first, on the second."""
+    """Select a recipe on one data set and report it on another, for each pair with the same recipes in folds."""
     lines = [
-        "Chosen by the lowest log loss on one kind of leaves, reported on another:",
+        "Recipes selected by the lowest log loss on one data set and tested on another:",
         "",
-        "| chosen on | recipe | among | reported on | accuracy there | most there |",
+        "| selected on | recipe | candidates | tested on | accuracy | best accuracy, recipe |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     alike = [result for result in results if result["folds"] and not result["set"]]
@@ -230,12 +231,13 @@ def _plural(word: str, listed: str) -> str:
 
 
 def rows_table() -> str:
-    """Every row of experiments.yaml with what benchmarks/rows.py measured of it."""
+    """Return the table of experiments.yaml with the results of benchmarks/rows.py."""
     found: dict[str, list[dict[str, Any]]] = {}
     for result in measured("rows"):
         found.setdefault(result["row"], []).append(result)
     lines = [
-        "| experiment | what it is | claimed | on | accuracy (95 %) | ROC AUC (95 %) | validation | command |",
+        "| experiment | description | claimed | test set, images | accuracy (95% CI) | ROC AUC (95% CI) "
+        "| validation accuracy | command |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in read_experiments(ROOT / "experiments.yaml").items():
@@ -244,12 +246,12 @@ def rows_table() -> str:
             lines.append(f"{head}| {_figures(result)} | <code>{_command(name, result)}</code> |")
             head = "|  |  |  "
         if name not in found:
-            lines.append(f"{head}| not run here: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
+            lines.append(f"{head}| not run: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
     commits: dict[str, list[str]] = {}
     for name, results in found.items():
         commits.setdefault(results[0].get("commit", "")[:8], []).append(f"`{name}`")
     for commit, names in commits.items():
-        when = f"at commit {commit}" if commit else "earlier, before a row kept its commit"
+        when = f"at commit {commit}" if commit else "earlier, commit not recorded"
         lines += ["", f"Measured {when}: {', '.join(names)}."]
     return "\n".join(lines) + "\n"
 
@@ -258,7 +260,7 @@ def _figures(result: dict[str, Any]) -> str:
     accuracy = f"{result['accuracy']:.3f} ({result['accuracy_low']:.3f} to {result['accuracy_high']:.3f})"
     area = f"{result['roc_auc']:.3f} ({result['roc_auc_low']:.3f} to {result['roc_auc_high']:.3f})"
     if "without_network" in result:
-        area += f", with no network {result['without_network']:.3f}"
+        area += f"; mean image {result['without_network']:.3f}"
     return f"{result['dataset']}, {result['images']} | {accuracy} | {area} | {result['validation_accuracy']:.3f}"
 
 
