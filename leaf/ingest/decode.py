@@ -1,6 +1,6 @@
-"""The bytes of one image file into pixels, and any image into a square of the wanted size.
+"""Decode image files to pixels, and resize images to squares.
 
-`decode` works in this process, for as long as the file makes it; `leaf.ingest.sandbox` sets limits on it.
+`decode` runs in this process without limits; `leaf.ingest.sandbox` limits its time and memory.
 """
 
 import io
@@ -20,8 +20,8 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from leaf.ingest import files
 
-PIXELS = 89_478_485  # of one image; Pillow's own guard against decompression bombs
-# what decoders raise where a broken file leads them
+PIXELS = 89_478_485  # most pixels of an image; Pillow's limit against decompression bombs
+# raised by decoders for damaged files
 _BROKEN = (
     OSError,
     ValueError,
@@ -37,27 +37,28 @@ _BROKEN = (
     zlib.error,
     cv2.error,
 )
-# A JPEG is decoded at 1/2, 1/4 or 1/8 while that leaves this many times the wanted size: less than half the time, and
-# logistic regression on MobileNetV2's features told 1,246 leaves of 256 pixels at 96 apart as well as from whole ones.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this multiple of the target size. It takes less than half
+# the time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic regression was as accurate as
+# with full decoding.
 DRAFT = 4 / 3
-_ROWS = 512  # of a large image converted at a time: what a conversion takes is then little beside the image
+_ROWS = 512  # converted at a time, so that the conversion of a large image takes little extra memory
 
 Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 
 
 class UnreadableError(Exception):
-    """This file gives no image; the text says why."""
+    """The file cannot be read as an image; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image file, read.
+    """A decoded image file.
 
     Attributes:
         pixels: uint8 (size, size, 3), RGB.
-        width: of the upright image in the file, in pixels.
-        height: likewise.
-        frames: whether it holds several images, of which this is the first.
+        width: width of the upright image in the file, in pixels.
+        height: height of the upright image in the file, in pixels.
+        frames: whether the file has several frames, of which this is the first.
     """
 
     pixels: np.ndarray
@@ -67,10 +68,10 @@ class Picture:
 
 
 def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any] = bool) -> Picture:
-    """Read one image file: turned as its EXIF says, in sRGB, made a square of `size` by `fit` (see `to_square`).
+    """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
-    Alpha is laid over white; grey, palette, 16-bit, float and CMYK images are converted (`leaf.ingest.decode`).
-    `large` is told how many pixels there will be in memory, before they are. Raises UnreadableError.
+    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. `large` is called with
+    the number of decoded pixels before they are allocated. Raises UnreadableError.
     """
     kind = files.kind(data[: files.HEAD])
     if not kind:
@@ -83,17 +84,17 @@ def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any
             raise UnreadableError(f"{width}×{height}, at most {PIXELS:,} pixels")
         frames = kind != "JPEG" and bool(getattr(image, "is_animated", False))
         _reduce(image, math.ceil(DRAFT * size))
-        whole = "progressive" in image.info  # a JPEG whose coefficients are all kept
+        whole = "progressive" in image.info  # a progressive JPEG keeps all coefficients in memory
         large(width * height if whole else image.width * image.height >> 2 * getattr(image, "_reduce", 0))
         deep = _of_more_bits(image, data)
-        deep.load()  # JPEG 2000 has its reduced size only after decoding
-        turn = None if kind == "TIFF" else _turn(image)  # its decoders turn a TIFF themselves
+        deep.load()  # the reduced size of JPEG 2000 is known only after decoding
+        turn = None if kind == "TIFF" else _turn(image)  # TIFF decoders apply the orientation themselves
         pixels = _square(_turned(deep, turn), size, fit)
         return Picture(pixels, *((height, width) if turn in _SIDEWAYS else (width, height)), frames)
 
 
 def from_pil(image: Image.Image, size: int, fit: Fit = "crop") -> np.ndarray:
-    """Give an opened image as `decode` gives a file, uint8 (size, size, 3). Raises UnreadableError."""
+    """Convert an open image as `decode` does, to uint8 (size, size, 3). Raises UnreadableError."""
     with _readable():
         image.load()
         return _square(_turned(image, _turn(image)), size, fit)
@@ -101,7 +102,7 @@ def from_pil(image: Image.Image, size: int, fit: Fit = "crop") -> np.ndarray:
 
 def _register_heif() -> None:
     try:
-        import pillow_heif  # here, for it is seldom needed
+        import pillow_heif  # imported here because it is rarely needed
     except ImportError:
         raise UnreadableError("a HEIC image, for which pillow-heif is missing (requirements.txt)") from None
     pillow_heif.register_heif_opener(thumbnails=False)
@@ -109,7 +110,7 @@ def _register_heif() -> None:
 
 @contextmanager
 def _readable(data: bytes = b"") -> Iterator[None]:
-    """Turn whatever Pillow raises into an UnreadableError."""
+    """Convert decoder errors to UnreadableError."""
     try:
         yield
     except UnidentifiedImageError:
@@ -129,17 +130,17 @@ def _reason(error: Exception) -> str:
 
 
 def _reduce(image: Image.Image, least: int) -> None:
-    """Let the decoders that can give a smaller image do so, none of whose sides is below `least`."""
-    image.draft("RGB", (least, least))  # moves JPEG alone
+    """Decode at a reduced size where the format supports it, with both sides at least `least`."""
+    image.draft("RGB", (least, least))  # affects only JPEG
     if image.format == "JPEG2000":
         levels = 0
-        while min(image.size) >> levels + 1 >= least and levels < 5:  # as many as encoders make unless told otherwise
+        while min(image.size) >> levels + 1 >= least and levels < 5:  # encoders' default number of levels
             levels += 1
         image.reduce = levels  # type: ignore[method-assign, assignment]
 
 
 def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Colours of 16 bits by OpenCV: Pillow would keep the upper eight, which are black in a file of 10 or 12 bits."""
+    """Decode 16-bit colors with OpenCV: Pillow keeps the upper eight bits, which are black for 10 or 12 bits."""
     if image.mode not in ("RGB", "RGBA", "LA") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return image
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -155,11 +156,11 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 _TURNS = {number: Image.Transpose(turn) for number, turn in {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.items()}
-_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # width and height change places
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # swap width and height
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns an image upright, as its EXIF says. Odd EXIF says nothing."""
+    """Return the transposition for the EXIF orientation, or None. Damaged EXIF is ignored."""
     try:
         return _TURNS.get(image.getexif().get(0x0112, 1))
     except (*_BROKEN, UnidentifiedImageError):
@@ -187,11 +188,11 @@ def _square(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
 
 
 def to_square(images: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
-    """Make images (N, H, W, 3), uint8 or float32, squares of `size`: same dtype.
+    """Resize images (N, H, W, 3), uint8 or float32, to squares of `size` with the same dtype.
 
-    `crop` takes the square in the middle, `pad` puts black beside the whole image (as Keras' pad_to_aspect_ratio),
-    `stretch` resizes each side for itself. Shrinking averages the area under each new pixel (OpenCV's INTER_AREA), but
-    is bilinear where that would blur: by less than one and a half. Enlarging is bicubic, clipped to 0..255.
+    `crop` takes the central square, `pad` adds black around the whole image (like pad_to_aspect_ratio in Keras),
+    `stretch` resizes each side independently. Downsampling averages areas (OpenCV's INTER_AREA), or is bilinear for
+    factors below 1.5, where averaging would blur. Upsampling is bicubic, clipped to 0..255.
     """
     height, width = images.shape[1:3]
     if fit == "crop":
@@ -212,7 +213,7 @@ def to_square(images: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
 
 def _resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     ways = [_way(image.shape[0], rows), _way(image.shape[1], columns)]
-    if ways[0] != ways[1]:  # stretched: no one way is good for both sides
+    if ways[0] != ways[1]:  # stretched: each side needs its own interpolation
         image = cv2.resize(image, (columns, image.shape[0]), interpolation=ways[1])
     return cv2.resize(image, (columns, rows), interpolation=ways[0])
 
@@ -221,14 +222,14 @@ def _way(side: int, size: int) -> int:
     return cv2.INTER_CUBIC if side < size else cv2.INTER_LINEAR if 2 * side < 3 * size else cv2.INTER_AREA
 
 
-_BITS = (8, 10, 12, 16)  # of cameras, microscopes and scanners that store them in 16 bits or more
-_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of a profile, and the mode of an image that it describes
+_BITS = (8, 10, 12, 16)  # bit depths that cameras, microscopes and scanners store in 16 bits or more
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a profile: mode of the images it applies to
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:
-    """Values of any shape as uint8, by their real range: 0 to 1 for floats, else 8, 10, 12 or 16 bits.
+    """Scale values of any shape to uint8 by their actual range: 0 to 1 for floats, else 8, 10, 12 or 16 bits.
 
-    Raises ValueError for values that are in none of these ranges.
+    Raises ValueError for values outside these ranges.
     """
     low, high = values.min(initial=0), values.max(initial=0)
     bits = next((bits for bits in _BITS if high < 2**bits), None)
@@ -241,10 +242,10 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Give what turns `image` of 8 bits, or a part of it, into sRGB.
+    """Return a function that converts the 8-bit `image`, or a part of it, to sRGB.
 
-    Transparency is laid over white. An embedded ICC profile is converted; one that does not fit the image, or cannot be
-    read, is as if it were not there.
+    Transparency is composited over white. An embedded ICC profile is applied; a profile that does not match the image
+    or cannot be read is ignored.
     """
     mode = image.mode if image.mode in _SPACES.values() and not image.has_transparency_data else "RGB"
     profile = image.info.get("icc_profile")
@@ -273,7 +274,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether colours all over RGB stay within rounding: the profile is one of the many that are sRGB themselves."""
+    """Return whether the transform keeps all RGB colors within rounding, as for the many profiles that are sRGB."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     changed = np.asarray(transform.apply(Image.fromarray(colours)))

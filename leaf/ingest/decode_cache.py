@@ -1,8 +1,8 @@
-"""The images of an earlier run, kept aside, so that a data set that grew is not decoded anew.
+"""Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes a stage's outputs before it runs it. One array is kept, that of the last folder, by a hard link where the
-disk allows, so that it takes no room while it is also the stage's output. What counts is content: a file by the hash of
-its bytes, its pixels by their own hash, and the code that decodes.
+DVC deletes a stage's outputs before it runs the stage. The cache keeps one array, that of the last folder. It is a hard
+link if the file system supports it, so it takes no extra space while it is also the stage's output. Entries are
+matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code.
 """
 
 import json
@@ -30,17 +30,17 @@ _KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.cs
 
 
 class DecodeCache:
-    """The images that an earlier run decoded with the same settings; empty where there are none."""
+    """Images that an earlier run decoded with the same settings; empty if there are none."""
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
-        """Look in `folder`; `settings` are what decoding depends on."""
+        """Load the cache from `folder` if it has the same `settings`, on which decoding depends."""
         self._folder = folder
         self._key = _key(settings)
         self._images = np.empty((0, 1, 1, 3), np.uint8)
         self._rows: dict[str, tuple[int, str, str, int, int]] = {}
         if folder is None:
             return
-        with suppress(Exception):  # whatever is wrong with what was kept, the files themselves are there
+        with suppress(Exception):  # if the cache is damaged, the files are decoded again
             kept = read_json(folder / _POINTER)
             table = read_table(folder / kept["name"] / "index.csv", text=["hash", "file_hash", "flags"])
             images = read_array(folder / kept["name"] / "images.npy")
@@ -51,23 +51,23 @@ class DecodeCache:
                 self._rows = dict(zip(table["file_hash"], rows, strict=True))
 
     def picture(self, file_hash: str) -> Picture | None:
-        """What the file with this hash gave; None where it is not known, or no longer as it was."""
+        """Return the cached image of the file with this hash, or None if it is missing or damaged."""
         if file_hash not in self._rows:
             return None
         row, digest, _, width, height = self._rows[file_hash]
         pixels = np.array(self._images[row])
         if pixel_hash(pixels.data) == digest:
-            return Picture(pixels, width, height, frames=False)  # the flags of `described` tell
+            return Picture(pixels, width, height, frames=False)  # `described` returns the flags
         del self._rows[file_hash]
         return None
 
     def described(self, file_hash: str) -> tuple[str, str] | None:
-        """The hash of the pixels that `picture` gave, and their flags; None where it gave none."""
+        """Return the pixel hash and flags of the cached image, or None if it is not cached."""
         known = self._rows.get(file_hash)
         return known and known[1:3]
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Keep the array of this run in the place of the earlier one; where the disk refuses, keep nothing."""
+        """Replace the cached array with that of this run; on a file system error, cache nothing."""
         if self._folder is None:
             return
         name = f"ingested-{uuid.uuid4().hex}"
@@ -86,6 +86,6 @@ class DecodeCache:
 
 
 def _key(settings: Mapping[str, Any]) -> str:
-    """What pixels and flags depend on: the settings, our code, and the libraries that decode."""
+    """Return a hash of what pixels and flags depend on: settings, code, and versions of the decoding libraries."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return content_hash(json.dumps([settings, cv2.__version__, PIL.__version__], sort_keys=True).encode() + code)

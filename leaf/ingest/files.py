@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; what lies in a folder: images, litter, other files. Nothing passes uncounted."""
+"""Detect file types by their first bytes, and list a folder. Every skipped file is counted."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from leaf.errors import LeafError
 
 Links: TypeAlias = Literal["refuse", "follow"]
 
-# what macOS, Windows, network disks, notebooks and version control leave behind; whatever is hidden counts, too
+# written by macOS, Windows, network disks, notebooks and version control; includes all hidden files
 _LITTER = (
     *("thumbs.db", "ehthumbs*.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "__pycache__"),
     *("@eadir", "#recycle", "$recycle.bin", "system volume information", ".*"),
@@ -22,8 +22,14 @@ _LITTER = (
 
 @dataclass
 class Listing:
-    """Paths relative to the folder: `images` and `others`, sorted; `litter` counts entries by their names;
-    `unentered` are links to folders that are read already, or not at all."""
+    """Contents of a folder, as relative paths.
+
+    Attributes:
+        images: image files, sorted.
+        others: other files, sorted.
+        litter: number of system files by name.
+        unentered: links to folders that are already listed or are not followed.
+    """
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -31,7 +37,7 @@ class Listing:
     unentered: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """What was passed over, a line each."""
+        """Return one line for each kind of skipped entry."""
         lines = []
         if self.litter:
             names = ", ".join(f"{name!r} ({count})" for name, count in self.litter.most_common(6))
@@ -46,12 +52,17 @@ class Listing:
 
 
 def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listing:
-    """Walk the folder `root`; links that lead out of it, and links to folders, are refused or followed.
+    """List the folder `root` recursively.
 
-    `files` follows all links to files and none to folders, and takes any name.
+    Pipes and dead links with an image suffix are listed as images and reported when they are read.
 
-    What bears an image's ending and can be none, a pipe or a link that leads nowhere, is among the images: it is named
-    when it is read. Raises LeafError for refused links and for names that no table can hold.
+    Args:
+        root: the folder.
+        links: whether to refuse or follow links to folders and links out of `root`. `files` follows all links to
+            files, skips links to folders, and accepts any name.
+
+    Raises:
+        LeafError: for refused links, and for names that cannot be stored in a table.
     """
     found = Listing()
     waiting = [""]
@@ -64,7 +75,7 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
                 _check_name(root, path)
             if item.is_symlink() and links == "refuse":
                 check_inside(root, path)
-            if os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises where links lead in a circle
+            if os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises for circular links
                 if item.is_symlink() and links == "refuse":
                     raise LeafError(f"{root}: {path!r} is a link to a folder; valid: real folders, or -S links=follow")
                 identity = _identity(item.path)
@@ -81,12 +92,12 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
-    status = os.stat(path)  # noqa: PTH116 - a text, for speed
+    status = os.stat(path)  # noqa: PTH116 - accepts str, for speed
     return status.st_dev, status.st_ino
 
 
 def _scan(root: Path, folder: str, litter: Counter[str]) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder but litter."""
+    """Yield the entries of a folder and count system files in `litter`."""
     with os.scandir(root / folder) as items:
         for item in items:
             if any(fnmatchcase(item.name.lower(), pattern) for pattern in _LITTER):
@@ -105,16 +116,16 @@ def _check_name(root: Path, path: str) -> None:
 
 
 def check_inside(root: Path, path: str) -> None:
-    """Refuse a path that is, or passes through, a link out of the data set's folder."""
-    if not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)):  # resolve() raises on circles
+    """Raise LeafError if a path is, or contains, a link out of the data set's folder."""
+    if not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)):  # resolve() raises on loops
         raise LeafError(
             f"{root}: {path!r} leads out of the data set's folder; put the file itself there (DVC: cache.type copy), "
             "or -S links=follow"
         )
 
 
-HEAD = 512  # bytes of a file that tell what it is
-# Endings that say image. Whatever has another one is an image if its content is.
+HEAD = 512  # bytes that identify the type of a file
+# Image suffixes. A file with any other suffix is an image if its content is.
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib"),
@@ -124,7 +135,7 @@ SUFFIXES = frozenset(
         *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
     }
 )
-NAMES = {  # Pillow's, and what people call it
+NAMES = {  # Pillow's name and the usual name
     "JPEG": "JPEG",
     "PNG": "PNG",
     "WEBP": "WebP",
@@ -145,7 +156,7 @@ _STARTS = (
     (rb"(\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)", "JPEG2000"),
 )
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"}
-# what else bears an image's ending, or comes in its place
+# other types that occur with an image suffix
 _OTHERS = (
     (rb"(\xff\x0a|\0\0\0\x0cJXL )", "a JPEG XL image"),
     (rb"....ftypcrx |.{8}CR\x02", "a camera's raw file"),
@@ -165,7 +176,7 @@ _OTHERS = (
 
 
 def kind(head: bytes) -> str:
-    """Give Pillow's name of the kind of image that begins with `head`, "" where it is none that is read here."""
+    """Return Pillow's name of the image format that starts with `head`, "" if it is not supported."""
     for start, name in _STARTS:
         if re.match(start, head, re.DOTALL):
             return "" if name == "TIFF" and head[8:10] == b"CR" else name
@@ -176,7 +187,7 @@ def kind(head: bytes) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Say whether a file counts as an image: by its ending, else, where it is an ordinary file, by its content."""
+    """Return whether a file is an image: by its suffix, or for regular files by its content."""
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
@@ -189,7 +200,7 @@ def is_image(path: Path) -> bool:
 
 
 def what_it_is(head: bytes) -> str:
-    """Say what a file is that gives no image, in a few words."""
+    """Describe a file that cannot be read as an image, in a few words."""
     if not head.strip(b"\0"):
         return "a file of zeros" if head else "an empty file"
     if name := kind(head):

@@ -1,7 +1,7 @@
-"""The course's file format: an .npz with `data` (N, H, W, 3), 0 to 255, and `labels` (N,). Read in blocks.
+"""Read .npz data sets in blocks: `data` (N, H, W, 3), 0 to 255, and `labels` (N,), the format of the course.
 
-An .npz is a zip of .npy files. `numpy.load` would hold all of `data` in memory (575 MB for the course's file) before
-the first image could be looked at; here the zip's member is read a few images at a time.
+An .npz is a zip of .npy files. `numpy.load` loads all of `data` into memory (575 MB for the course's file). This module
+reads the zip member a few images at a time.
 """
 
 import errno
@@ -27,15 +27,15 @@ from leaf.ingest.files import HEAD, what_it_is
 from leaf.ingest.pickles import unpickle_strings
 from leaf.ingest.source import Block, FractionalError, Rows, content_hash
 
-BLOCK_BYTES = 8 * 2**20  # of an .npz read at a time
-MEMBER_BYTES = 256 * 2**30  # a longer array is refused: 2.4 million images of the course's size
-INFLATION = 250  # times that deflate may shrink a long array; photographs reach 10, a zip bomb 1000
-SMALL_BYTES = 2**26  # below it any packing will do
-OUTPUT = 1000  # times the file that the ingested images may take: small ones are enlarged, photographs deflate little
-_HEADER_BYTES = 10_016  # of a .npy file that numpy reads: it refuses longer ones, but only when they are in memory
-LABEL_BYTES = 1024  # for each image, on average
+BLOCK_BYTES = 8 * 2**20  # read at a time
+MEMBER_BYTES = 256 * 2**30  # longest array accepted: 2.4 million images of the course's size
+INFLATION = 250  # highest compression ratio of a large array; images reach 10, a zip bomb 1000
+SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
+OUTPUT = 1000  # highest ratio of ingested bytes to file size: small images are enlarged, and images compress little
+_HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks it only after loading it
+LABEL_BYTES = 1024  # average per image
 
-# what numpy raises for a header that it did not write
+# raised by numpy for a malformed header
 _BAD_HEADER = (
     ValueError,
     LookupError,
@@ -51,19 +51,19 @@ _FIXED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 @dataclass(frozen=True)
 class _Array:
-    """One array of the file, as its headers describe it."""
+    """One array of the file, as described by its headers."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     member: zipfile.ZipInfo
-    offset: int  # of the first item within the member
+    offset: int  # of the first item in the member
 
 
 class NpzSource:
-    """The images and labels of one .npz file. Raises LeafError where it is not what it should be."""
+    """The images and labels of one .npz file. Raises LeafError if the file is invalid."""
 
     def __init__(self, path: Path) -> None:
-        """Check the headers and read the labels; the images are read by `blocks`."""
+        """Check the headers and read the labels; `blocks` reads the images."""
         self.path = path
         with _opened(path) as file:
             self._data = _describe(file, "data", path)
@@ -87,10 +87,10 @@ class NpzSource:
             raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; at most {PIXELS:,} pixels")
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Give the images `places` in order, `size` × `size`, some at a time: uint8 where `as_uint8`, else float32.
+        """Yield the images `places` in order, `size` × `size`, in batches: uint8 if `as_uint8`, else float32.
 
-        Raises LeafError at the first value that no image may hold and, where `as_uint8`, FractionalError at the first
-        that uint8 cannot hold.
+        Raises LeafError at the first value outside 0 to 255 and, if `as_uint8`, FractionalError at the first value that
+        uint8 cannot represent.
         """
         highest = 0.0
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
@@ -103,7 +103,7 @@ class NpzSource:
         wanted[places] = True
         with _opened(self.path) as file, _unbroken(self.path):
             for start, block in _ahead(self._raw_blocks(file)):
-                with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is told below
+                with np.errstate(invalid="ignore", over="ignore"):  # values that do not fit are checked below
                     pixels = block.astype(np.uint8 if as_uint8 else np.float32)
                 if not (as_uint8 and np.array_equal(pixels, block)):
                     _check_range(block, start, self.path)
@@ -136,11 +136,11 @@ class NpzSource:
 
 @contextmanager
 def _unbroken(path: Path) -> Iterator[None]:
-    """Turn what zipfile and zlib say of a damaged file into one line."""
+    """Convert errors of zipfile and zlib for a damaged file to a LeafError."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's start
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before the start of the file
             raise
         raise LeafError(f"{path}: a broken or truncated .npz ({error or 'it ends too soon'}); fetch it anew") from None
 
@@ -169,7 +169,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
-    """Read an array's header and hold it against the zip's own figures."""
+    """Read the header of an array and check it against the zip directory."""
     try:
         member = file.getinfo(f"{name}.npy")
     except KeyError:
@@ -208,7 +208,7 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file of ours, by name. Raises LeafError where it is damaged or blows up."""
+    """Return all arrays of an .npz file that leaf wrote, by name. Raises LeafError if it is damaged or a zip bomb."""
     with _opened(path) as file:
         return {name: _read_array(file, name, path) for name in (each.removesuffix(".npy") for each in file.namelist())}
 
@@ -247,8 +247,8 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
 
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:
-    """Name the first image of the block that holds a value which no image may hold."""
-    low, high = block.min(axis=(1, 2, 3)), block.max(axis=(1, 2, 3))  # NaN wherever the image holds one
+    """Raise LeafError for the first image of the block with a value outside 0 to 255."""
+    low, high = block.min(axis=(1, 2, 3)), block.max(axis=(1, 2, 3))  # NaN if the image contains one
     wrong = ~((low >= 0) & (high <= 255))
     if not wrong.any():
         return
@@ -262,7 +262,7 @@ def _check_range(block: np.ndarray, start: int, path: Path) -> None:
 
 
 def _ahead(blocks: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Fetch the next block in a thread while the last is worked on: zlib and the disk leave Python free."""
+    """Fetch the next block in a thread while the last is processed: zlib and disk reads release the GIL."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, blocks, None)
         while (block := waiting.result()) is not None:

@@ -1,10 +1,10 @@
-"""A pickled array of strings, read without running the pickle.
+"""Read a pickled array of strings without executing the pickle.
 
-The course's file holds its labels as a *pickled* object array, and a pickle is a program: `numpy.load` would run
-whatever it says. Here Python's own Unpickler reads it under two allow-lists. Of its instructions, only those that
-numpy's arrays of strings need pass: none that makes a dictionary, a set or an instance, none that reaches outside.
-And of the functions and classes that it names, only numpy's few pass, each replaced by a class of ours that records
-what it was given: no code of numpy sees a stranger's state.
+The course's file stores labels as a *pickled* object array. A pickle is a program, and `numpy.load` would execute it.
+Here Python's Unpickler reads it under two allow-lists. The first allows only the opcodes that numpy's string arrays
+need; none creates a dictionary, a set or an instance, or refers to external objects. The second allows only the few
+functions and classes that numpy uses. Each is replaced by a class that records its arguments, so no numpy code
+receives untrusted state.
 """
 
 import io
@@ -14,7 +14,7 @@ from typing import Any
 
 from leaf.errors import LeafError
 
-# in the order of pickletools: the frame of a pickle, its memo, names and calls, numbers, text, bytes, tuples, lists
+# in the order of pickletools: framing, memo, names and calls, numbers, text, bytes, tuples, lists
 _INSTRUCTIONS = {
     *("PROTO", "FRAME", "MARK", "STOP"),
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
@@ -24,7 +24,7 @@ _INSTRUCTIONS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
 }
-# what the Unpickler raises for a pickle that does not add up
+# raised by the Unpickler for a malformed pickle
 _BROKEN = (
     pickle.UnpicklingError,
     ValueError,
@@ -38,11 +38,11 @@ _BROKEN = (
 
 
 class RefusedError(Exception):
-    """The pickle holds what no array of strings needs; the text says what."""
+    """The pickle contains something that an array of strings does not need; the message names it."""
 
 
 class _Record:
-    """What a call would have made, as the pickle describes it: the call's arguments and the state that followed."""
+    """The arguments of a call in the pickle, and the state that the pickle sets on its result."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -53,19 +53,19 @@ class _Record:
 
 
 class _Array(_Record):
-    """In place of numpy's `_reconstruct`, which makes an empty array."""
+    """Replacement for numpy's `_reconstruct`, which creates an empty array."""
 
 
 class _Dtype(_Record):
-    """In place of numpy.dtype."""
+    """Replacement for numpy.dtype."""
 
 
 class _Scalar(_Record):
-    """In place of numpy's `scalar`."""
+    """Replacement for numpy's `scalar`."""
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
-    """In place of _codecs.encode, by which protocols 0 to 2 spell bytes."""
+    """Replacement for _codecs.encode, which represents bytes in protocols 0 to 2."""
     if encoding != "latin1" or not isinstance(text, str):
         raise RefusedError("bytes in another spelling than numpy's")
     return text.encode("latin1")
@@ -90,10 +90,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
-    """The items of a pickled one-dimensional object array of `count` strings or whole numbers.
+    """Return the items of a pickled one-dimensional object array of `count` strings or whole numbers.
 
-    Raises LeafError, which starts with the file's `name`, for anything else; nothing that the pickle names is imported
-    or called.
+    Nothing that the pickle names is imported or called. Raises LeafError, with the file `name`, for anything else.
     """
     try:
         _check_instructions(data)
@@ -106,13 +105,13 @@ def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
 
 
 def printable(text: str) -> str:
-    """A stranger's text for one line: ASCII, and not too long."""
+    """Return untrusted text as ASCII, truncated to 120 characters."""
     plain = text.encode("ascii", "backslashreplace").decode()
     return plain if len(plain) <= 120 else plain[:117] + "..."
 
 
 def _check_instructions(data: bytes) -> None:
-    """Refuse every instruction but the allowed ones, and a memo number that would make the Unpickler reserve memory."""
+    """Refuse opcodes that are not allowed, and memo indices that would make the Unpickler allocate memory."""
     memorized = 0
     for instruction, argument, _ in pickletools.genops(data):
         if instruction.name not in _INSTRUCTIONS:
@@ -145,7 +144,7 @@ def _item(item: Any) -> str | int:
 
 
 def _scalar(kind: Any, raw: Any) -> str | int:
-    """A numpy scalar inside the array, as `numpy.array([numpy.str_("a")], object)` holds."""
+    """Return the value of a numpy scalar in the array, as in `numpy.array([numpy.str_("a")], object)`."""
     if not isinstance(kind, _Dtype) or not isinstance(raw, bytes):
         raise RefusedError("a scalar of no type")
     code = kind.arguments[0]

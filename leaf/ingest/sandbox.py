@@ -1,9 +1,9 @@
-"""Read image files of strangers within bounds on time and memory, in processes that can be ended.
+"""Decode untrusted image files in worker processes with time and memory limits.
 
-Nothing stops a decoder in mid-work but the end of its process. So whatever is not cheap by its header, as an ordinary
-small file is, goes to one of a few processes that do nothing else; a process that takes too long is killed by its own
-timer, and the next picture gets a new one. They start without Keras and without the caller's script, and end with the
-process that started them, however it ends.
+A running decoder can be stopped only by ending its process. Files whose header shows that they are cheap, such as
+ordinary small images, are decoded in this process; all others go to a pool of workers. A worker that takes too long is
+killed by its own timer, and the next image gets a new one. Workers start without Keras and without the caller's script,
+and exit when their parent process ends for any reason.
 """
 
 import atexit
@@ -28,31 +28,31 @@ from leaf.ingest import files
 from leaf.ingest.decode import Fit, Picture, UnreadableError, decode
 from leaf.ingest.source import cores
 
-SECONDS = 10  # of a processor, for one picture
-MEMORY = 1280 * 2**20  # bytes for one picture, in the process that decodes it
-LARGE = 2**24  # pixels in memory: of two larger pictures, one waits for the other
-FILE_BYTES = 272 * 2**20  # of one file: the most pixels, three bytes each
-SCANS = 100  # of a JPEG; cameras and programs write 1 to 12
-# Times scans, pixels up to which a file is decoded at once: it takes some tenths of a second at most.
+SECONDS = 10  # of CPU time per image
+MEMORY = 1280 * 2**20  # bytes per image in its worker
+LARGE = 2**24  # pixels in memory; larger images are decoded one at a time
+FILE_BYTES = 272 * 2**20  # of one file: the maximum number of pixels, three bytes each
+SCANS = 100  # most scans of a JPEG; cameras and programs write 1 to 12
+# Highest pixels × scans of a JPEG, and pixels of a PNG, to decode in this process: a few tenths of a second at most.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
-_CHEAP_PROFILE = 4096  # bytes of an ICC profile; those of cameras have 500 to 3200, one of a printer a million
+_CHEAP_PROFILE = 4096  # bytes of an ICC profile; cameras embed 500 to 3,200, a printer profile has a million
 _ASK, _ANSWER = struct.Struct("<I7s"), struct.Struct("<cII?")
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
 
 def read_image(data: bytes, size: int, fit: Fit = "crop") -> Picture:
-    """Read the bytes of one image file as `leaf.ingest.decode.decode` does, within the bounds of this module.
+    """Decode the bytes of one image file like `leaf.ingest.decode.decode`, within the limits of this module.
 
-    Any number of threads may ask; as many pictures are decoded at once as there are cores. Raises UnreadableError.
+    Thread-safe. The number of images that workers decode at once is the number of cores. Raises UnreadableError.
     """
     return decode(data, size, fit) if _is_cheap(data) else decoders(os.getpid()).read(data, size, fit)
 
 
 def read_file(path: Path) -> bytes:
-    """Give the bytes of an ordinary file. Raises UnreadableError for any other thing and for one that is too large."""
+    """Return the bytes of a regular file. Raises UnreadableError for anything else and for files that are too large."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # does not wait for a FIFO's writer
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # does not block on a FIFO
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
@@ -65,10 +65,10 @@ def read_file(path: Path) -> bytes:
 
 
 class Decoders:
-    """Processes that decode, made when they are needed."""
+    """A pool of decoding workers, started on demand."""
 
     def __init__(self, most: int, seconds: float = SECONDS, memory: int = MEMORY) -> None:
-        """Use at most so many processes at a time; let a picture take so many seconds and bytes in one."""
+        """Limit the pool to `most` workers, and each image to `seconds` of CPU time and `memory` bytes."""
         self._limits = seconds, memory
         self._free = threading.BoundedSemaphore(most)
         self._one_large = threading.Lock()
@@ -77,9 +77,9 @@ class Decoders:
         self._closed = False
 
     def read(self, data: bytes, size: int, fit: Fit = "crop") -> Picture:
-        """Decode in a process; see `read_image`."""
+        """Decode an image in a worker; see `read_image`."""
         with self._free:
-            for _ in range(2):  # a process that somebody else ended is no fault of the picture: a second one tells
+            for _ in range(2):  # retry once, in case something else killed the worker
                 if self._closed:
                     raise UnreadableError("not read: this program is ending")
                 with suppress(EOFError, OSError):
@@ -87,7 +87,7 @@ class Decoders:
         raise UnreadableError("its decoder crashed")
 
     def close(self) -> None:
-        """End all processes, at work or not; whoever waits for one gets an UnreadableError, now and later."""
+        """Kill all workers, busy or idle. Pending and later calls raise UnreadableError."""
         self._closed = True
         for decoder in [*self._idle, *self._busy]:
             decoder.process.kill()
@@ -116,35 +116,35 @@ class Decoders:
 
 @functools.cache
 def decoders(owner: int) -> Decoders:
-    """Give the decoders that all of the process with the number `owner` share; a forked child has its own."""
+    """Return the pool of the process with the ID `owner`; a forked child has its own."""
     made = Decoders(cores())
     atexit.register(lambda: made.close() if os.getpid() == owner else None)
     return made
 
 
 def end_decoders() -> None:
-    """End the decoders of this process, at work or not, as when it has to end at once; later pictures get new ones."""
+    """Kill the workers of this process, busy or idle, for an immediate exit; later images start new workers."""
     decoders(os.getpid()).close()
     decoders.cache_clear()
 
 
 class _Decoder:
-    """One process, and the pipe to it."""
+    """One worker process and the pipe to it."""
 
     def __init__(self, seconds: float, memory: int) -> None:
         self._pipe, theirs = Pipe()
         pipe = theirs.fileno()
-        # Not multiprocessing: it would run the caller's script again.
+        # multiprocessing would run the caller's script again.
         call = f"from leaf.ingest.sandbox import serve; serve({pipe}, {seconds}, {memory})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {call}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            pass_fds=[pipe], start_new_session=True,  # Ctrl-C is for us, who then end it
+            pass_fds=[pipe], start_new_session=True,  # Ctrl-C goes to the parent, which ends the worker
         )  # fmt: skip
         theirs.close()
 
     def ask(self, data: bytes, size: int, fit: Fit, one_large: threading.Lock) -> Picture:
-        """Raises UnreadableError with the decoder's reason; EOFError or OSError where the process ended."""
+        """Decode an image. Raises UnreadableError with the reason, or EOFError or OSError if the worker ended."""
         self._pipe.send_bytes(_ASK.pack(size, fit.encode()))
         self._pipe.send_bytes(data)
         answer, *shape = self._answer()
@@ -167,7 +167,7 @@ class _Decoder:
         return _ANSWER.unpack(self._pipe.recv_bytes(_ANSWER.size))
 
     def status(self) -> int:
-        """Close the pipe and give the exit status of the process, which ended by itself or does so now."""
+        """Close the pipe, which ends the worker if it still runs, and return its exit status."""
         self._pipe.close()
         try:
             return self.process.wait(5)
@@ -177,7 +177,7 @@ class _Decoder:
 
 
 def serve(handle: int, seconds: float, memory: int) -> None:
-    """Decode what comes through the pipe `handle` until it is closed: what a decoder's process does."""
+    """Run a worker: decode images from the pipe `handle` until it is closed."""
     pipe = Connection(handle)
     _limit_memory(memory)
 
@@ -190,7 +190,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
         while True:
             size, fit = _ASK.unpack(pipe.recv_bytes())
             data = pipe.recv_bytes()
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever that is doing
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process at any point
             try:
                 picture = decode(data, size, fit.rstrip(b"\0").decode(), large)
                 answer = _ANSWER.pack(_DONE, picture.width, picture.height, picture.frames), picture.pixels.tobytes()
@@ -203,7 +203,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Let a picture take `memory` bytes beside what the process has; where no system says how much that is, any."""
+    """Limit memory to `memory` bytes beyond current use; without /proc, set no limit."""
     with suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + memory
@@ -211,17 +211,17 @@ def _limit_memory(memory: int) -> None:
 
 
 def _is_cheap(data: bytes) -> bool:
-    """Whether the header alone says that this file is decoded in little time and memory. Raises UnreadableError."""
+    """Return whether the file is cheap to decode, judging by its header. Raises UnreadableError."""
     kind = files.kind(data[: files.HEAD])
     if len(data) > _CHEAP_BYTES.get(kind, -1):
-        return not kind  # what it is instead is soon said
+        return not kind  # a file that is no image is described quickly
     if kind == "PNG":
         width, height = struct.unpack(">II", data[16:24]) if len(data) >= 24 else (0, 0)
         return width * height <= _CHEAP_PNG and b"iCCP" not in data
     pixels, start, profile = _jpeg_header(data)
     if not pixels or profile > _CHEAP_PROFILE:
         return False
-    if pixels * data.count(b"\xff\xda", start) <= _CHEAP_JPEG:  # at least as many as there are scans
+    if pixels * data.count(b"\xff\xda", start) <= _CHEAP_JPEG:  # an upper bound on the number of scans
         return True
     scans = _scans(data, start)
     if scans > SCANS:
@@ -229,11 +229,11 @@ def _is_cheap(data: bytes) -> bool:
     return pixels * scans <= _CHEAP_JPEG
 
 
-_SEGMENTS = 1000  # of a JPEG, in its header and between its scans; an ordinary file has about ten
+_SEGMENTS = 1000  # most segments of a JPEG, in its header and between its scans; an ordinary file has about ten
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Pixels of a JPEG, 0 if its header is odd; where its first scan begins; the bytes of its ICC profile."""
+    """Return the pixels of a JPEG (0 if its header is malformed), the offset of its first scan and its ICC bytes."""
     place, pixels, profile = 2, 0, 0
     for _ in range(_SEGMENTS):
         marker, length = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
@@ -250,11 +250,11 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
     return 0, 0, profile
 
 
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # but those that stand inside a scan's data
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # except those inside the data of a scan
 
 
 def _scans(data: bytes, place: int) -> int:
-    """Count the scans of a JPEG from its first one, at `place`, to its end; stop when there are too many."""
+    """Count the scans of a JPEG from the first one, at `place`; stop above `SCANS`."""
     scans = 0
     for _ in range(_SEGMENTS):
         found = _MARKER.search(data, place)
@@ -262,4 +262,4 @@ def _scans(data: bytes, place: int) -> int:
             return scans
         scans += found[1] == b"\xda"
         place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return SCANS  # and who knows how many more: for the process that can be ended
+    return SCANS  # possibly more: treat it as expensive
