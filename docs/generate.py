@@ -25,10 +25,10 @@ SECTIONS = {
     "references": "clean",
     "validation_size": "split",
     "balance": "balance",
-    "backbone": "train: the network",
-    "batch_size": "train: the fit",
-    "learning_rate": "train: the learning rate, set before every update",
-    "augmentation": "train: random changes of the training images",
+    "backbone": "train: network",
+    "batch_size": "train: optimization",
+    "learning_rate": "train: learning rate, set before every update",
+    "augmentation": "train: augmentation",
     "threshold": "evaluate",
 }
 # Rows of benchmarks/results.json in the order of the page: benchmark, peer.
@@ -68,7 +68,9 @@ def scalar(value: Any) -> str:
 
 def params_yaml() -> str:
     """params.yaml with every default, one commented line a key."""
-    lines = ["# Every choice of the pipeline. Change one here, or for one run: dvc exp run -S dropout=0.2"]
+    lines = [
+        "# All parameters of the pipeline. Edit them here, or set one for a single run: dvc exp run -S dropout=0.2"
+    ]
     group = ""
     for key, entry in params.keys().items():
         head, _, name = key.partition(".")

@@ -1,7 +1,7 @@
-"""The schema of params.yaml: every choice, its valid values, its reason.
+"""The schema of params.yaml: every parameter with its default, valid values and description.
 
-`read_params` checks the whole file and gives a stage the keys that dvc.yaml lists for it, no others: a key that a
-stage used without telling DVC would leave stale results behind, so it is an error at once.
+`read_params` checks the whole file and returns only the keys that dvc.yaml lists for a stage. Any other key is an
+error: DVC does not track it, so a change would leave stale results.
 """
 
 import reprlib
@@ -19,7 +19,7 @@ from leaf.store import read_yaml
 PARAMS_FILE = "params.yaml"
 PIPELINE_FILE = "dvc.yaml"
 
-_SHORT = reprlib.Repr()  # a value in an error: aliases can make it endless
+_SHORT = reprlib.Repr()  # shortens values in errors: YAML aliases can make them huge
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
 Number = float
@@ -29,7 +29,14 @@ _LIMITS = {"ge": "from {}", "gt": "above {}", "le": " up to {}", "lt": ", below 
 
 
 def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
-    """A key with its default, what is valid in words (said in errors and docs; {} are its limits), and why it is."""
+    """Define a key.
+
+    Args:
+        default: the default value.
+        valid: what is accepted, in words, for errors and docs; `{}` is replaced with the limits.
+        why: what the key does.
+        **limits: `ge`, `gt`, `le` and `lt`, as in pydantic.
+    """
     told = "".join(_LIMITS[name].format(limits[name]) for name in _LIMITS if name in limits)
     return Field(default, description=why, json_schema_extra={"valid": valid.replace("{}", told)}, **limits)
 
@@ -39,64 +46,67 @@ def _group(kind: type[BaseModel]) -> Any:
 
 
 class Group(BaseModel):
-    """A strict mapping: no unknown key, no silent conversion."""
+    """A strict mapping: unknown keys are errors and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Drawn(Group):
-    """The drawn data set (stage synthesize)."""
+    """The synthetic data set (stage synthesize)."""
 
-    images: int = _key(520, "a whole number {}", "images in all, copies included", ge=100, le=100000)
+    images: int = _key(520, "a whole number {}", "number of images, including copies", ge=100, le=100000)
     size: int = _key(96, "pixels, {}", "height and width of a drawn image", ge=32, le=512)
-    seed: int = _key(2023, "a whole number {}", "moves every drawn image", ge=0)
+    seed: int = _key(2023, "a whole number {}", "seed of the drawn images", ge=0)
 
 
 class Columns(Group):
-    """Columns of a label table, by role."""
+    """Column names of the label table."""
 
-    file: str = _key("", "a column name, or '' to detect it", "column that names the file")
-    label: str = _key("", "a column name, '' to detect it, or none", "column of the class")
-    group: str = _key("", "a column name, '' to detect it, or none", "column of the group, such as the plant")
-    split: str = _key("", "a column name, '' to detect it, or none", "column of the split")
+    file: str = _key("", "a column name, or '' to detect it", "column with the file name")
+    label: str = _key("", "a column name, '' to detect it, or none", "column with the class")
+    group: str = _key("", "a column name, '' to detect it, or none", "column with the group, such as the plant")
+    split: str = _key("", "a column name, '' to detect it, or none", "column with the split")
 
 
 class LearningRate(Group):
-    """The learning rate, set anew before every update."""
+    """The learning rate, set before every update."""
 
     policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
         "triangular",
         "triangular, triangular2, exp_range (Smith 2015), constant, exponential, cosine",
-        "shape over the updates",
+        "learning rate schedule",
     )
-    base: Number = _key(1e-4, "a number {}", "lowest rate; Adam's units", ge=0, le=10)
-    max: Number = _key(1e-3, "a number {}, not below base", "highest rate", gt=0, le=10)
-    step_epochs: Number = _key(4, "a number {}", "half a cycle, in epochs (Smith: 2 to 8)", gt=0, le=10000)
+    base: Number = _key(1e-4, "a number {}", "lowest learning rate, on Adam's scale", ge=0, le=10)
+    max: Number = _key(1e-3, "a number {}, not below base", "highest learning rate", gt=0, le=10)
+    step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 8)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
-        "epochs", "epochs, images", "`images` takes step_epochs × images as iterations: the report's slip"
+        "epochs", "epochs, images", "images: half a cycle is step_epochs × images updates, the report's mistake"
     )
-    gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: factor per update", gt=0, le=1)
-    warmup_epochs: Number = _key(0, "a number {}", "cosine: linear rise from base to max, in epochs", ge=0, le=10000)
+    gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: decay factor per update", gt=0, le=1)
+    warmup_epochs: Number = _key(0, "a number {}", "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
 
 
 class Augmentation(Group):
-    """Random changes of the training images; 0 and none are off."""
+    """Random changes of the training images; 0 or none turns a change off."""
 
     flip: Literal["none", "horizontal", "vertical", "both"] = _key(
-        "both", "none, horizontal, vertical, both", "mirror at random"
+        "both", "none, horizontal, vertical, both", "random flips"
     )
     background: Literal["keep", "swap"] = _key(
         "keep",
         "keep, swap",
-        "swap: half of the images get another one's ground around the leaf; by masks, else by GrabCut (Rother 2004)",
+        "swap: paste half of the leaves onto another image's background; leaves come from masks, or else from GrabCut "
+        "(Rother 2004)",
     )
-    rotation: Number = _key(0, "degrees, {}", "turn at random by up to so much, either way", ge=0, le=180)
-    zoom: Fraction = _key(0, "a fraction from 0, below 1", "zoom at random in or out by up to so much")
-    translation: Fraction = _key(0, "a fraction from 0, below 1", "shift at random by up to so much of the side")
-    contrast: Fraction = _key(0, "a fraction from 0, below 1", "change contrast at random by up to so much")
-    rand_augment: Number = _key(0, "magnitude {}, 0 is off", "RandAugment (Cubuk 2019), two operations", ge=0, le=1)
-    mixup: Number = _key(0, "alpha {}, 0 is off", "MixUp (Zhang 2017)", ge=0, le=10)
-    cutmix: Number = _key(0, "alpha {}, 0 is off", "CutMix (Yun 2019)", ge=0, le=10)
+    rotation: Number = _key(0, "degrees, {}", "random rotation by up to this angle, in either direction", ge=0, le=180)
+    zoom: Fraction = _key(0, "a fraction from 0, below 1", "random zoom in or out by up to this fraction")
+    translation: Fraction = _key(0, "a fraction from 0, below 1", "random shift by up to this fraction of the side")
+    contrast: Fraction = _key(0, "a fraction from 0, below 1", "random contrast change by up to this fraction")
+    rand_augment: Number = _key(
+        0, "magnitude {}; 0 turns it off", "RandAugment with two operations (Cubuk 2019)", ge=0, le=1
+    )
+    mixup: Number = _key(0, "alpha {}; 0 turns it off", "MixUp (Zhang 2017)", ge=0, le=10)
+    cutmix: Number = _key(0, "alpha {}; 0 turns it off", "CutMix (Yun 2019)", ge=0, le=10)
 
 
 _SIZE = "a whole number of images, or a fraction below 1"
@@ -106,198 +116,210 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Params(Group):
-    """Everything that params.yaml holds."""
+    """The contents of params.yaml."""
 
     dataset: str = _key(
         "data/raw/leaves.npz",
-        "an .npz file, or a folder with a sub-folder per class",
-        "where the photographs are",
+        "an .npz file, or a folder with one sub-folder per class",
+        "path of the data set",
         min_length=1,
     )
     labels: str = _key(
         "data/labels.csv",
-        "a CSV or TSV table with a column that names the file, and any of label, group, split",
-        "what is known of each photograph of a folder, where the folders do not say it; without rows it says nothing",
+        "a CSV or TSV table with a column for the file name and any of label, group, split",
+        "label table of a folder, for what its sub-folders do not give; a table without rows has no effect",
         min_length=1,
     )
     columns: Columns = _group(Columns)
     encoding: str = _key(
-        "auto", "auto, or an encoding that Python knows, such as cp1252", "encoding of label tables", min_length=1
+        "auto", "auto, or a Python encoding such as cp1252", "encoding of the label table", min_length=1
     )
     masks: str = _key(
         "data/masks",
-        "a folder of images with the names of the photographs, white on the leaf; where it is empty nothing is known",
-        "where the leaf is in each photograph, for augmentation.background and leaf audit",
+        "a folder of mask images named like the images, white on the leaf; an empty folder has no effect",
+        "leaf masks for augmentation.background and leaf audit",
         min_length=1,
     )
     group_by: Literal["none", "folder"] = _key(
         "none",
         "none, folder",
-        "folder: photographs of one folder below the class show one plant, kept together",
+        "folder: images in one folder below the class show one plant and stay in one split",
     )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
-        "auto, a list of two names or more, or a mapping of names to patterns such as {healthy: ['*healthy'], "
-        "unhealthy: ['*']}; text that looks like a number in quotes",
-        "which classes there are, the first is label 0; auto: as the photographs are sorted or labelled",
+        "auto, a list of at least two names, or a mapping of names to patterns such as {healthy: ['*healthy'], "
+        "unhealthy: ['*']}; quote names that look like numbers",
+        "classes, where the first is label 0; auto: taken from the folders or labels",
     )
     ignore: list[Name] = _key([], "a list of patterns", "classes to leave out, such as ['Background*']")
-    seed: int = _key(42, "a whole number {}", "moves training alone", ge=0, lt=2**31)
-    split_seed: int = _key(42, "a whole number {}", "moves the split and SMOTE", ge=0, lt=2**31)
+    seed: int = _key(42, "a whole number {}", "seed of training only", ge=0, lt=2**31)
+    split_seed: int = _key(42, "a whole number {}", "seed of the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = _group(Drawn)
 
     links: Literal["refuse", "follow"] = _key(
-        "refuse", "refuse, follow", "links to folders, and links that lead out of the data set's folder"
+        "refuse",
+        "refuse, follow",
+        "links to folders, and links out of the data set: stop with an error, or follow them",
     )
-    image_size: int = _key(96, "pixels, {}", "side of the ingested images", ge=16, le=1024)
+    image_size: int = _key(96, "pixels, {}", "side length of the ingested images", ge=16, le=1024)
     fit: Literal["crop", "pad", "stretch"] = _key(
         "crop",
         "crop, pad, stretch",
-        "how an image becomes a square: its middle; all of it with black beside it; all of it, each side resized alone",
+        "how to make images square: crop the center, pad with black, or resize each side independently",
     )
     unreadable: Literal["skip", "refuse"] = _key(
-        "skip", "skip, refuse", "a broken image file among good ones: leave it out by name, or stop"
+        "skip", "skip, refuse", "broken image files among good ones: skip and list them, or stop with an error"
     )
 
     references: Literal["auto"] | list[int | str] = _key(
         "auto",
-        "auto, or a list of image numbers and of file names in data/references",
+        "auto, or a list of image numbers and file names in data/references",
         "images whose copies are outliers",
     )
-    outlier_copies: int = _key(8, "a whole number {}", "auto: a picture that stands so often is an outlier", ge=2)
+    outlier_copies: int = _key(
+        8, "a whole number {}", "auto: an image that appears at least this many times is an outlier", ge=2
+    )
     outlier_cut: Literal["jump"] | Annotated[Number, Field(ge=0, le=65025)] = _key(
         "jump",
         "jump, or a mean squared error from 0 up to 65025",
-        "where the ranking by distance to a reference is cut",
+        "cutoff in the ranking by distance to a reference",
     )
     duplicates: Literal["remove", "keep"] = _key(
-        "remove", "remove, keep", "copies beyond the first; kept or not, they stay in one split"
+        "remove", "remove, keep", "what to do with copies after the first; kept copies stay in one split"
     )
     near_mse: Number = _key(
         150,
-        "a mean squared error {}, 0 is off",
-        "below it two images are copies (0..255 squared)",
+        "a mean squared error {}; 0 turns it off",
+        "images that differ by less are copies (pixel values 0 to 255)",
         ge=0,
         le=65025,
     )
-    near_turns: bool = _key(False, "true, false", "find copies that were turned by 90° or mirrored, too")
+    near_turns: bool = _key(False, "true, false", "also find copies rotated by multiples of 90° or mirrored")
     same_photo: bool = _key(
         True,
         "true, false",
-        "keep shifted or scaled crops of one photograph in one split, none is removed; up to 1000000 images",
+        "keep shifted or scaled crops of one image in one split, without removing any; up to 1,000,000 images",
     )
     conflicts: Literal["report", "drop", "majority"] = _key(
-        "report", "report, drop, majority", "copies that bear different labels"
+        "report",
+        "report, drop, majority",
+        "copies with different labels: report them, drop them, or use the majority label",
     )
 
-    validation_size: Count | Fraction = _key(0.15, _SIZE, "images held out to choose the model by")
-    test_size: Count | Fraction = _key(0.2, _SIZE + ", 0 for none", "images held out to judge the model by, once")
+    validation_size: Count | Fraction = _key(0.15, _SIZE, "images held out for model selection")
+    test_size: Count | Fraction = _key(0.2, _SIZE + ", 0 for none", "images held out for one final evaluation")
 
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
-        0, "0 for off, or 2 to 100", "cross-validation: the test split is one of so many folds, test_size is not used"
+        0, "0 for off, or 2 to 100", "number of cross-validation folds; one is the test split and test_size is not used"
     )
-    fold: Count = _key(0, "a whole number from 0, below folds", "which fold is the test split; `leaf folds` runs all")
+    fold: Count = _key(
+        0, "a whole number from 0, below folds", "the fold used as the test split; `leaf folds` runs all"
+    )
     grouping: Literal["groups", "none"] = _key(
-        "groups", "groups, none", "none tears groups apart on purpose, to measure the leak (`leaf leak`)"
+        "groups", "groups, none", "none: split groups on purpose, to measure leakage (`leaf leak`)"
     )
 
     balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
-        "smote", "smote, none, oversample, class_weight", "how the training classes are made equal"
+        "smote", "smote, none, oversample, class_weight", "how to balance the training classes"
     )
     balance_limit_gb: Number = _key(
-        20, "a number {}", "GB of synthetic images on disk, more are refused before they are made", gt=0
+        20, "a number {}", "maximum size of synthetic images on disk, in GB; more is an error before any is made", gt=0
     )
-    smote_neighbors: int = _key(5, "a whole number {}", "SMOTE's k (Chawla 2002)", ge=1, le=1000)
+    smote_neighbors: int = _key(5, "a whole number {}", "number of neighbors k in SMOTE (Chawla 2002)", ge=1, le=1000)
 
-    backbone: str = _key("convnext_atto", "a name that `leaf summary --list` prints", "the network", min_length=1)
+    backbone: str = _key(
+        "convnext_atto", "a name from `leaf summary --list`", "the network without its head", min_length=1
+    )
     weights: str = _key(
-        "random", "random, imagenet, timm/NAME, or a weights file", "what the backbone starts from", min_length=1
+        "random", "random, imagenet, timm/NAME, or a weights file", "initial weights of the backbone", min_length=1
     )
     weights_sha256: str = _key(
         "",
         "64 hex digits, for a weights file",
-        "so that a changed file is a changed parameter",
+        "SHA-256 of the weights file, so that a changed file changes a parameter",
         pattern=r"^([0-9a-f]{64})?$",
     )
-    dropout: Fraction = _key(0.1, "a fraction from 0, below 1", "share of values set to 0 in training")
+    dropout: Fraction = _key(0.1, "a fraction from 0, below 1", "fraction of values set to 0 in training")
     dropout_at: Literal["input", "head"] = _key(
-        "head", "input, head", "of which values: the image's own, or those that the logits are made of"
+        "head", "input, head", "where to apply dropout: to the image, or to the pooled features"
     )
     freeze_depth: Literal["all"] | Count = _key(
-        0, "all, or a whole number from 0", "the first so many operations of the backbone do not learn"
+        0, "all, or a whole number from 0", "number of operations at the start of the backbone that are not trained"
     )
     freeze_normalization: bool = _key(
-        False, "true, false", "the backbone's BatchNormalization keeps its statistics and does not learn, at any depth"
+        False,
+        "true, false",
+        "freeze weights and statistics of the backbone's BatchNormalization, regardless of freeze_depth",
     )
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
         "glorot_uniform",
         "glorot_uniform, zeros",
-        "what the logits' weights start from; zeros suits pretrained features",
+        "initial weights of the logits; zeros suits pretrained features",
     )
     frozen_epochs: int = _key(
         0,
         "a whole number {}",
-        "epochs with the whole backbone frozen, before freeze_depth holds",
+        "epochs with the whole backbone frozen, before freeze_depth applies",
         ge=0,
         le=10000,
     )
-    frozen_learning_rate: Number = _key(1e-3, "a number {}", "constant rate of the frozen epochs", gt=0, le=10)
+    frozen_learning_rate: Number = _key(1e-3, "a number {}", "constant learning rate of the frozen epochs", gt=0, le=10)
     batch_size: int = _key(32, "a whole number {}", "images per update", ge=1, le=65536)
     micro_batch: int = _key(
         0,
         "0 for off, or a divisor of batch_size",
-        "images held in memory at once; gradients add up to batch_size",
+        "images in memory at once; gradients are accumulated over batch_size images",
         ge=0,
     )
     distribution: Literal["none", "data_parallel"] = _key(
-        "none", "none, data_parallel", "data_parallel: all devices and nodes share each batch; Keras on JAX"
+        "none", "none, data_parallel", "data_parallel: split each batch over all devices and nodes; runs Keras on JAX"
     )
-    epochs: int = _key(32, "a whole number {}", "passes over the training images, at most", ge=1, le=100000)
-    patience: int = _key(16, "a whole number {}", "epochs without a better `monitor` before training stops", ge=0)
+    epochs: int = _key(32, "a whole number {}", "maximum number of passes over the training images", ge=1, le=100000)
+    patience: int = _key(16, "a whole number {}", "epochs without improvement of `monitor` before training stops", ge=0)
     monitor: Literal["validation_accuracy", "validation_loss"] = _key(
         "validation_accuracy",
         "validation_accuracy, validation_loss",
-        "what early stopping and the best epoch go by",
+        "metric for early stopping and the best epoch",
     )
     optimizer: Literal["adam", "adamw", "lbfgs"] = _key(
         "adam",
-        "adam, adamw, lbfgs",
-        "Kingma 2014; Loshchilov 2017; lbfgs fits the head alone, to convergence: a linear probe",
+        "adam (Kingma 2014), adamw (Loshchilov 2017), lbfgs",
+        "optimizer; lbfgs fits the head alone, to convergence (a linear probe)",
     )
-    weight_decay: Number = _key(0, "a number {}", "adamw's", ge=0, le=10)
-    label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "Szegedy 2015")
+    weight_decay: Number = _key(0, "a number {}", "weight decay of adamw", ge=0, le=10)
+    label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "label smoothing (Szegedy 2015)")
     weight_averaging: Fraction = _key(
-        0.99, "a fraction from 0, below 1; 0 is off", "momentum of a moving average of the weights, per update"
+        0.99, "a fraction from 0, below 1; 0 turns it off", "momentum of the moving average of the weights, per update"
     )
     precision: Literal["float32", "mixed_bfloat16"] = _key(
-        "float32", "float32, mixed_bfloat16", "of the activations; mixed is for GPUs"
+        "float32", "float32, mixed_bfloat16", "precision of the activations; mixed_bfloat16 is for GPUs"
     )
     deterministic: bool = _key(
-        True, "true, false", "the same bits again on one kind of device; false: XLA and its fastest kernels"
+        True, "true, false", "bit-identical reruns on the same kind of device; false: XLA and its fastest kernels"
     )
-    rematerialize: bool = _key(False, "true, false", "compute activations twice instead of storing them")
+    rematerialize: bool = _key(False, "true, false", "recompute activations instead of storing them")
     learning_rate: LearningRate = _group(LearningRate)
     augmentation: Augmentation = _group(Augmentation)
 
     threshold: Literal["validation"] | Annotated[Number, Field(gt=0, lt=1)] = _key(
         0.5,
         "a number between 0 and 1, or validation",
-        "probability of the second class from which it is predicted; validation: the best balanced accuracy there",
+        "probability from which to predict the second class; validation: the one with the best balanced accuracy there",
     )
     calibrate: Literal["none", "temperature"] = _key(
-        "none", "none, temperature", "divide the logits by what fits validation best (Guo 2017)"
+        "none", "none, temperature", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
     views: int = _key(
         1,
         "a whole number {}",
-        "test-time augmentation: flips, turns and crops averaged",
+        "test-time augmentation: number of flips, rotations and crops to average",
         ge=1,
         le=16,
     )
 
 
 def validate(values: Any, name: str = PARAMS_FILE) -> Params:
-    """Check the mapping `values`, read from the file `name`. Raises LeafError with one line for the first mistake."""
+    """Check `values`, the mapping read from the file `name`. Raises LeafError with one line for the first error."""
     if not isinstance(values, dict):
         raise LeafError(f"{name}: not a mapping of keys to values")
     try:
@@ -310,53 +332,55 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
     if params.micro_batch and params.batch_size % params.micro_batch:
         raise LeafError(f"{name}: micro_batch: {params.micro_batch} does not divide batch_size, {params.batch_size}")
     if params.classes != "auto" and len(set(params.classes)) < max(len(params.classes), 2):
-        raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: two different names or more")
+        raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: at least two different names")
     if params.classes != "auto":
         check_threshold(params.threshold, len(params.classes), f"{name}: ")
     probe = {"freeze_depth": "all", "dropout": 0, "distribution": "none", "augmentation": Augmentation(flip="none")}
     if params.optimizer == "lbfgs" and any(getattr(params, key) != value for key, value in probe.items()):
         raise LeafError(
-            f"{name}: optimizer: lbfgs fits the head alone, to features of the images as they are; valid with it: "
-            "freeze_depth: all, dropout: 0, distribution: none, augmentation.flip: none and no other augmentation"
+            f"{name}: optimizer: lbfgs fits the head alone, on features of unchanged images; set freeze_depth: all, "
+            "dropout: 0, distribution: none, augmentation.flip: none and no other augmentation"
         )
     if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
         raise LeafError(
-            f"{name}: augmentation.background: swap, and where the leaf is in an image made by balance: "
-            f"{params.balance} is not known; valid with it: balance: none, class_weight"
+            f"{name}: augmentation.background: swap needs the position of the leaf, which is unknown in images made by "
+            f"balance: {params.balance}; set balance: none or class_weight"
         )
     if params.validation_size == 0:
-        raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}, early stopping needs some")
+        raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}; early stopping needs at least one")
     if params.fold >= max(params.folds, 1):
-        valid = f"0 to {params.folds - 1}, folds is {params.folds}" if params.folds else "0, folds are off"
+        valid = f"0 to {params.folds - 1}, because folds is {params.folds}" if params.folds else "0, because folds is 0"
         raise LeafError(f"{name}: fold: {params.fold}; valid: {valid}")
     return params
 
 
 def check_threshold(threshold: float | str, classes: int, where: str = "") -> None:
-    """Raise LeafError for any threshold but 0.5 where there are more `classes` than two."""
+    """Raise LeafError if there are more than two `classes` and the threshold is not 0.5."""
     if classes > 2 and threshold != 0.5:
-        raise LeafError(f"{where}threshold: {threshold}; valid for {classes} classes: 0.5, the likeliest is predicted")
+        raise LeafError(
+            f"{where}threshold: {threshold}; valid for {classes} classes: 0.5; the most probable class is predicted"
+        )
 
 
 def load(path: str | Path = PARAMS_FILE) -> Params:
-    """Read and check a whole params.yaml."""
+    """Load and check params.yaml."""
     return validate(read_yaml(path) or {}, str(path))
 
 
 def read_params(stage: str) -> Params:
-    """The parameters of one stage: params.yaml checked whole, then only the keys that dvc.yaml lists for `stage`.
+    """Check params.yaml and return only the keys that dvc.yaml lists for `stage`.
 
-    The model that comes back has the types of `Params` and no other keys than those: any other is an AttributeError.
+    The returned model has the types of `Params`. Any other key raises AttributeError.
     """
     listed = read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
     if {PARAMS_FILE: None} in listed:  # the stage depends on the whole file
         return load()
-    keys = [key for key in listed if isinstance(key, str)]  # a mapping names keys of another file, as code.json
+    keys = [key for key in listed if isinstance(key, str)]  # a mapping lists keys of another file, such as code.json
     return cast(Params, _only(load(), keys, stage))
 
 
 def _only(group: Group, listed: Sequence[str], name: str) -> Group:
-    """A model of the fields of `group` that are listed, with those of its groups as `GROUP.KEY`."""
+    """Return a model with only the listed fields of `group`; a field of a nested group is listed as `GROUP.KEY`."""
     kept: dict[str, Any] = {}
     for key in dict.fromkeys(key.partition(".")[0] for key in listed):
         value = getattr(group, key)
@@ -368,7 +392,7 @@ def _only(group: Group, listed: Sequence[str], name: str) -> Group:
 
 @cache
 def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Every leaf key by its dotted name: `default`, `valid` and `why`, for errors and the documentation."""
+    """Return `default`, `valid` and `why` of every key, by dotted name, for errors and docs."""
     table: dict[str, dict[str, Any]] = {}
     for name, field in kind.model_fields.items():
         annotation = field.annotation
@@ -383,7 +407,7 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys: `{"learning_rate": {"base": 1}}` becomes `{"learning_rate.base": 1}`."""
+    """Flatten nested mappings: `{"learning_rate": {"base": 1}}` becomes `{"learning_rate.base": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"

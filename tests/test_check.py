@@ -158,7 +158,7 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
         ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no file matches an image"),
         (
             {"augmentation.background": "swap"},
-            "-S: augmentation.background: swap, and where the leaf is in an image made",
+            "-S: augmentation.background: swap needs the position of the leaf, which is unknown in images made",
         ),
         (
             {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "dropout_at": "input"}

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
         ({"batch_size": "32"}, "batch_size: '32'; valid: a whole number from 1"),
         ({"batch_size": 0}, "batch_size: 0; valid"),
         ({"near_turns": "yes please"}, "near_turns: 'yes please'; valid: true, false"),
-        ({"classes": ["a", "a"]}, "classes: ['a', 'a']; valid: two different names"),
-        ({"classes": ["a"]}, "classes: ['a']; valid: auto, a list of two names or more"),
+        ({"classes": ["a", "a"]}, "classes: ['a', 'a']; valid: at least two different names"),
+        ({"classes": ["a"]}, "classes: ['a']; valid: auto, a list of at least two names"),
         ({"validation_size": 0}, "validation_size: 0; valid"),
         ({"test_size": 1.0}, "test_size: 1.0; valid"),
         ({"learning_rate": 3}, "learning_rate: 3; valid: a group of"),
@@ -38,8 +38,8 @@ ROOT = Path(__file__).parents[1]
         ({"references": "x"}, "references: 'x'; valid: auto"),
         ({"weights_sha256": "abc"}, "weights_sha256: 'abc'; valid: 64 hex digits"),
         ({"folds": 1}, "folds: 1; valid: 0 for off, or 2 to 100"),
-        ({"folds": 5, "fold": 5}, "fold: 5; valid: 0 to 4, folds is 5"),
-        ({"fold": 1}, "fold: 1; valid: 0, folds are off"),
+        ({"folds": 5, "fold": 5}, "fold: 5; valid: 0 to 4, because folds is 5"),
+        ({"fold": 1}, "fold: 1; valid: 0, because folds is 0"),
         ([1], "not a mapping"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_yaml_tag_constructs_nothing(tmp_path):
 def test_a_threshold_is_for_two_classes(threshold):
     three = {"classes": {"healthy": ["*healthy"], "rust": ["*rust"], "other": ["*"]}, "threshold": threshold}
     with pytest.raises(
-        LeafError, match=rf"params.yaml: threshold: {threshold}; valid for 3 classes: 0.5, the likeliest"
+        LeafError, match=rf"params.yaml: threshold: {threshold}; valid for 3 classes: 0.5; the most probable"
     ):
         validate(three)
     validate({**three, "classes": "auto"})
