@@ -44,7 +44,10 @@ def main() -> None:
     options = arguments(__doc__)
     count, size, files, side, repeats = SIZES[options.size]
     module = importlib.import_module("leaf.ingest.ingest")  # the package's name `ingest` is the function
-    with tempfile.TemporaryDirectory() as name, patch.object(module, "flags", lambda images: [""] * len(images)):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        patch.object(module, "quality_flags", lambda images: [""] * len(images)),
+    ):
         folder = Path(name)
         npz, photographs, ours_at, other_at = (folder / x for x in ("leaves.npz", "photographs", "a.npy", "b.npy"))
         write_npz(npz, count, size)

@@ -76,7 +76,7 @@ def inside(repository, monkeypatch):
 
 
 def test_a_better_revision_is_called_better():
-    assert describe(compare_revisions(["plain", "good"])).startswith("good is better than plain: +")
+    assert "good is better than the trained model plain" in describe(compare_revisions(["plain", "good"]))
 
 
 def test_two_seeds_of_one_recipe_are_not_distinguishable():
@@ -88,8 +88,11 @@ def test_groups_come_from_the_revision():
 
 
 def test_each_class_is_compared_too():
-    told = describe(compare_revisions(["plain", "good"])).splitlines()
-    assert [line.split(":")[0] for line in told if line.startswith("  of ")] == ["  of 100 fresh", "  of 100 wilted"]
+    lines = describe(compare_revisions(["plain", "good"])).splitlines()
+    assert [line.split(":")[0] for line in lines if "recall" in line] == [
+        "  fresh (100 images)",
+        "  wilted (100 images)",
+    ]
 
 
 def test_revisions_joined_by_commas_are_seeds_of_one_recipe():
@@ -107,10 +110,7 @@ def test_every_further_revision_is_compared_with_the_first():
 def test_revisions_with_other_test_images_are_compared_on_those_of_both():
     (found,) = compare_revisions(["plain", "other"])
     assert (found.images, found.scored) == (150, (200, 150))
-    assert (
-        "on the 150 images that all were scored on and none learned from: plain was scored on 200, other on 150"
-        in describe([found])
-    )
+    assert "plain was scored on 200, other on 150" in describe([found])
 
 
 def test_the_workspace_is_read_as_it_is():
