@@ -174,7 +174,7 @@ def test_what_train_or_dvc_would_refuse_is_refused_here(project, settings, line)
 def test_a_detector_of_more_than_two_classes_is_refused(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
-    line = "backbone: autoencoder is a detector, for two classes, not 3; valid: any other network"
+    line = "backbone: autoencoder is a detector for two classes, not 3; valid: a classifier"
     assert refusal(classes="auto", backbone="autoencoder", weight_averaging=0, dropout_at="input") == line
 
 
