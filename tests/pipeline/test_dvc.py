@@ -66,7 +66,7 @@ def test_the_summary_states_accuracy_with_its_interval_against_the_baselines(pro
     said = project.run("leaf", "results").stdout
     evaluate = metrics(project, "evaluate")
     assert f"accuracy {100 * evaluate['test']['accuracy']:.1f}%" in said
-    assert f"color histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f} %" in said
+    assert f"color histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f}%" in said
 
 
 def test_the_tables_follow_each_image_from_ingest_to_prediction(project):
@@ -85,7 +85,7 @@ def test_the_tables_follow_each_image_from_ingest_to_prediction(project):
 
 def test_another_dropout_reruns_training_and_what_follows_alone_and_metrics_diff_shows_it(project):
     said = project.run("dvc", "exp", "run", "-n", "more-dropout", "-S", "dropout=0.2").stdout
-    assert stages_run(said) == ["train", "evaluate", "report"]
+    assert stages_run(said) == ["validate", "train", "evaluate", "report"]
     changed = project.run("dvc", "params", "diff").stdout
     assert re.search(r"params\.yaml\s+dropout\s+0\.1\s+0\.2", changed)
     difference = project.run("dvc", "metrics", "diff", "--all").stdout
