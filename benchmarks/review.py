@@ -94,8 +94,8 @@ def in_order(
     labels, groups = decisions["label"].to_numpy(), decisions["group"].to_numpy()
     probabilities = np.full((count, 2), np.nan)
     learned = looks_of(images, kept) if features is None else features[kept]
-    probabilities[kept] = queue.cross_validated(learned, labels[kept], groups[kept])
-    held_out = queue.held_out(labels, probabilities)
+    probabilities[kept] = queue.class_probabilities(learned, labels[kept], groups[kept])
+    held_out = queue.assess_labels(labels, probabilities)
     unknown = np.zeros(count, bool)
     if known:
         train, validation = kept[::2], kept[1::2]

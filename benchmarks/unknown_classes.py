@@ -22,11 +22,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler, normalize
+from unknown_class_detector import fit_unknown_classes
 
 from leaf.evaluate.baselines import HELD
 from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.out_of_distribution import fit_gaussian
-from leaf.evaluate.unknown_classes import fit_unknown_classes
 from leaf.ingest.ingest import ingest
 from leaf.models.feature_cache import frozen_features
 from leaf.store import read_array, sha256

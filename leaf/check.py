@@ -84,17 +84,15 @@ def check(
 
 
 def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
-    """The SHA-256 of the weights file; where one was asked for, it must be that."""
+    """Return the SHA-256 of the weights file, after comparing it with the pinned one, if any."""
     weights = Path(choices.weights)
-    if not weights.is_file():
-        if Path(f"{weights}.dvc").is_file():
-            return choices.weights_sha256
-        raise LeafError(f"weights: {weights}: no such file; valid: random, imagenet, or a weights file")
-    found = sha256(weights)
-    asked = "weights_sha256" in settings or not settings or ("weights" not in settings and choices.weights_sha256)
-    if asked and found != choices.weights_sha256:
-        raise LeafError(f"weights_sha256: {choices.weights_sha256 or 'empty'}; {weights} has {found}")
-    return found
+    if not weights.is_file() and Path(f"{weights}.dvc").is_file():
+        return choices.weights_sha256
+    pinned = "weights_sha256" in settings or not settings or ("weights" not in settings and choices.weights_sha256)
+    if pinned or not weights.is_file():
+        backbones.check_weights_file(weights, choices.weights_sha256)
+        return choices.weights_sha256
+    return sha256(weights)
 
 
 def _overview(choices: Params, dataset: Path) -> list[str]:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from leaf.errors import LeafError, one_line_errors
+from leaf.errors import one_line_errors
 from leaf.models import backbones
 from leaf.params import read_params
-from leaf.store import replacing, sha256
+from leaf.store import replacing
 
 VALIDATED = Path("data/validated.txt")
 
@@ -17,11 +17,7 @@ def main() -> None:
     if backbones.is_detector(params.backbone):
         backbones.check_recipe(params, params.backbone)
     if backbones.is_weights_file(params.weights):
-        weights = Path(params.weights)
-        if not weights.is_file():
-            raise LeafError(f"weights: {weights}: no such file; valid: random, imagenet, or a weights file")
-        if (found := sha256(weights)) != params.weights_sha256:
-            raise LeafError(f"weights_sha256: {params.weights_sha256 or 'empty'}; the SHA-256 of {weights} is {found}")
+        backbones.check_weights_file(Path(params.weights), params.weights_sha256)
     VALIDATED.parent.mkdir(exist_ok=True)
     with replacing(VALIDATED) as partial:
         partial.write_text("valid\n", encoding="utf-8")

@@ -332,7 +332,7 @@ def _run(name: str, settings: Mapping[str, Any]) -> Callable[[str], bytes]:
     return reader(name)
 
 
-def _finished(name: str, settings: Mapping[str, Any], folder: Path) -> None:
+def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> None:
     """Run the experiment `name` with `settings`; put its files into `folder`."""
     read = _run(name, settings)
     for path in _NEEDED:
@@ -340,7 +340,7 @@ def _finished(name: str, settings: Mapping[str, Any], folder: Path) -> None:
         (folder / path).write_bytes(read(path))
 
 
-def _without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
+def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
     """Train `settings` as the experiment NAME-COLUMN-VALUE, its table of labels in `folder`."""
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

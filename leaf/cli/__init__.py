@@ -78,7 +78,7 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from leaf.project.version import describe_version
+        from leaf.project.pipeline import describe_version
 
         typer.echo(describe_version())
         raise typer.Exit

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leaf import params, store
-from leaf.audit.questions import METRICS, PAGE, _finished, _without, audit
+from leaf.audit.questions import METRICS, PAGE, audit, retrain_without, run_into_folder
 from leaf.experiments import parse_settings, row_settings
 from leaf.report.audit import audit_summary
 
@@ -32,9 +32,11 @@ def command(
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:
         root = Path(folder) if row or settings else Path()
         if row or settings:
-            _finished(name, chosen, root)
+            run_into_folder(name, chosen, root)
         dataset = params.load(root / params.PARAMS_FILE).dataset
-        found = audit(root, by, masks, _without(name, {"dataset": dataset, **chosen}, Path(folder)) if train else None)
+        found = audit(
+            root, by, masks, retrain_without(name, {"dataset": dataset, **chosen}, Path(folder)) if train else None
+        )
     store.write_json(found, METRICS)
     html, lines = audit_summary(found)
     with store.replacing(PAGE) as partial:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 import numpy as np
 
 from leaf.errors import LeafError
+from leaf.ingest.classes import Wanted, check_present, nfc, resolve
 from leaf.ingest.decode import Fit
 from leaf.ingest.decode_cache import DecodeCache
 from leaf.ingest.files import Links
 from leaf.ingest.folder import FolderSource
 from leaf.ingest.label_tables import read_labels
-from leaf.ingest.layout import Wanted, check_present, nfc, resolve
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
 from leaf.ingest.source import Block, FractionalError, Source, pixel_hash

@@ -1,17 +1,14 @@
 """Assign class, group and split to each image of a folder, from its folders and label tables."""
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from leaf.errors import LeafError
+from leaf.ingest.classes import matches_any, means_healthy, nfc
 from leaf.ingest.files import HEAD, Listing, kind
 from leaf.ingest.label_tables import KEPT, Finder, Row, Table, read_labels
 
@@ -192,7 +189,7 @@ def _refuse_containers(
     names: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for file in files:
         parts = folders[file].parts
-        if not parts or _matches(parts[0], ignore):
+        if not parts or matches_any(parts[0], ignore):
             continue
         tops.add(parts[0])
         if len(parts) > 1:
@@ -203,8 +200,8 @@ def _refuse_containers(
     kinds = {re.sub(r"\d+", "", name) for name in shared}
     nested = sorted(top for top, inner in below.items() if len(inner & (tops - {top})) > 1)
     containers = sorted(top for top, inner in below.items() if inner & shared)
-    enough = len(kinds) > 1 or any(_healthy(name) for name in kinds)
-    if not nested and (len(containers) < 2 or not enough or any(map(_healthy, tops))):
+    enough = len(kinds) > 1 or any(means_healthy(name) for name in kinds)
+    if not nested and (len(containers) < 2 or not enough or any(map(means_healthy, tops))):
         return
     if known:
         copies = [top for top in containers[1:] if len(names[top] & names[containers[0]]) > len(names[top]) / 2]
@@ -385,107 +382,3 @@ def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafErr
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
-
-
-Wanted = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
-
-_SHOWN = 6  # names in an error
-_LONGEST = 200  # letters of a class's name, which stands in tables, pages and names of metrics
-
-
-def resolve(
-    found: Sequence[str | int], sources: Sequence[str], wanted: Wanted, ignore: Sequence[str], dataset: object
-) -> tuple[list[str], np.ndarray]:
-    """The class names in label order, and the label of each image, int64 (N,).
-
-    Args:
-        found: what the data set calls the class of each image; a whole number (in an .npz) is a label of a list.
-        sources: the images' names, for errors.
-        wanted: `auto` for the names as found, sorted, those of healthy leaves first; a list of all the names; or a
-            mapping of class names to patterns (as of a shell, without regard to case), of which the first match wins.
-        ignore: patterns of the names to leave out; their label is -1.
-        dataset: its name, for errors.
-
-    Raises:
-        LeafError: for a name that is in no class (its `proposals` are values of `classes` that would do), and for a
-            class without an image.
-    """
-    counts = Counter(found)
-    for name in counts:
-        if len(str(name)) > _LONGEST:
-            raise LeafError(
-                f"{dataset}: {sources[found.index(name)]}: its class has a name of {len(str(name))} letters; valid: up "
-                f"to {_LONGEST}"
-            )
-    ignored = {name for name in counts if _matches(str(name), ignore)}
-    used = [name for name in counts if name not in ignored]
-    if isinstance(wanted, Mapping):
-        names = list(wanted)
-        label = {name: _first_match(str(name), wanted) for name in used}
-    else:
-        names = _sorted(nfc(str(name)) for name in used) if wanted == "auto" else list(wanted)
-        place = {nfc(name): number for number, name in enumerate(names)}
-        label = {name: place.get(nfc(str(name)), name if isinstance(name, int) else -1) for name in used}
-    foreign = [name for name in used if not 0 <= label[name] < len(names)]
-    if foreign:
-        named = [f"{name!r} ({counts[name]} images, first {sources[found.index(name)]})" for name in foreign]
-        valid = _some(names) + (" by their patterns" if isinstance(wanted, Mapping) else "")
-        raise LeafError(
-            f"{dataset}: {_some(named, 3)}: no class; the key `classes` has {valid}", proposals=_proposals(used)
-        )
-    labels = np.array([label.get(name, -1) for name in found], np.int64)
-    check_present(labels, names, dataset)
-    return names, labels
-
-
-def check_present(
-    labels: np.ndarray, names: Sequence[str], dataset: object, unreadable: Mapping[str, str] | None = None
-) -> None:
-    """Raise LeafError unless there are two classes or more, each with an image; `unreadable` maps files to reasons."""
-    reasons = Counter((unreadable or {}).values()).most_common(3)
-    why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
-    if not (labels >= 0).any():
-        raise LeafError(f"{dataset}: no image in it can be read{why}")
-    if len(names) < 2:
-        raise LeafError(f"{dataset}: all images are of one class, {', '.join(map(repr, names))}; valid: two or more")
-    for number, name in enumerate(names):
-        if not (labels == number).any():
-            raise LeafError(
-                f"{dataset}: no image of the class {name}{why}; valid: images of each of {_some(names)} (key `classes`)"
-            )
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(nfc(name).casefold(), nfc(pattern).casefold()) for pattern in patterns)
-
-
-def nfc(text: str) -> str:
-    """Normalize a name: Unicode form NFC, no blanks at the ends, single blanks inside."""
-    return " ".join(unicodedata.normalize("NFC", text).split(" ")).strip(" ")
-
-
-def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
-    return next((number for number, patterns in enumerate(wanted.values()) if _matches(name, patterns)), -1)
-
-
-def _sorted(names: Iterable[str]) -> list[str]:
-    """Sorted, numbers by their value; a name that is or ends in `healthy`, not `unhealthy`, comes first."""
-    distinct = set(names)
-    number = all(name.isdecimal() for name in distinct)
-    return sorted(distinct, key=lambda name: (not _healthy(name), int(name) if number else 0, name))
-
-
-def _healthy(name: str) -> bool:
-    return _matches(name, ["*healthy"]) and not _matches(name, ["*unhealthy"])
-
-
-def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
-    """Settings that take these names in."""
-    healthy = sum(_healthy(str(name)) for name in used)
-    unhealthy = any(_matches(str(name), ["*unhealthy"]) for name in used)  # of which *healthy would take hold
-    two = [{"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}]
-    return [{"classes": "auto"}, *(two if 0 < healthy < len(used) > 2 and not unhealthy else [])]
-
-
-def _some(names: Sequence[str], most: int = _SHOWN) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leaf import store
 from leaf.errors import LeafError
 from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS, Variant
 from leaf.models.timm_weights import PREFIX
@@ -119,6 +120,16 @@ def convnext_variant(name: str) -> Variant:
 def is_weights_file(weights: str) -> bool:
     """Return whether `weights` names a file, not `random`, `imagenet` or a timm checkpoint."""
     return weights not in ("random", "imagenet") and not weights.startswith(PREFIX)
+
+
+def check_weights_file(path: Path, sha256: str) -> None:
+    """Raise LeafError unless the weights file exists and has this SHA-256."""
+    if not path.is_file():
+        raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
+    found = store.sha256(path)
+    if found != sha256:
+        problem = f"{sha256} does not match {path}" if sha256 else f"required for {path}"
+        raise LeafError(f"weights_sha256: {problem}; its SHA-256 is {found}")
 
 
 def _check_detector(params: Any, classes: int) -> None:

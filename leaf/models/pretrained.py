@@ -10,7 +10,6 @@ import keras
 import numpy as np
 from keras import applications, layers
 
-from leaf import store
 from leaf.errors import LeafError
 from leaf.models import backbones, cnn, convnext, timm_weights
 from leaf.models.convnext_variants import VARIANTS
@@ -75,7 +74,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     elif weights == "imagenet":
         values = _imagenet(backbone, image_size)
     else:
-        _check_file(Path(weights), sha256)
+        backbones.check_weights_file(Path(weights), sha256)
         values = _from_file(Path(weights), backbone, image_size)
     if len(values) != len(body.weights):
         raise LeafError(f"weights: {weights}: {len(values)} arrays, but {backbone} has {len(body.weights)}")
@@ -101,15 +100,6 @@ def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
     if value.shape != shape:
         raise LeafError(f"weights: {name}: found an array of shape {value.shape}, expected {tuple(shape)}")
     return value
-
-
-def _check_file(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
-    found = store.sha256(path)
-    if found != sha256:
-        problem = f"{sha256} does not match {path}" if sha256 else f"required for {path}"
-        raise LeafError(f"weights_sha256: {problem}; its SHA-256 is {found}")
 
 
 def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:

@@ -1,7 +1,9 @@
 """The pipeline of a project whose stages run leaf's installed code: dvc.yaml, code.json and the template's files."""
 
 import hashlib
+import subprocess
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,17 @@ def with_downstream(stages: Mapping[str, Any], changed: Collection[str]) -> list
             rerun.add(name)
             outputs |= {str(out if isinstance(out, str) else next(iter(out))) for out in stage.get("outs", [])}
     return [name for name in stages if name in rerun]
+
+
+def describe_version() -> str:
+    """Return `leaf VERSION (COMMIT)`; the commit comes from git in a checkout, else from the build."""
+    commit = ""
+    if (CODE_ROOT / ".git").exists():
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, cwd=CODE_ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    if not commit:
+        try:
+            commit = str(import_module("leaf._version").__commit_id__ or "unknown").removeprefix("g")
+        except (ImportError, AttributeError):
+            commit = "unknown"
+    return f"leaf {leaf.__version__} ({commit})"

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from leaf.clean.decisions import TEXT, read_rulings
 from leaf.clean.same_photo import align, laid_over
 from leaf.errors import LeafError
-from leaf.review.queue import QUESTIONS, HeldOut, answers
+from leaf.review.queue import QUESTIONS, LabelAssessment, answers
 from leaf.review.rulings import FILES, OVERRIDES, REVIEWED, SEEN, File, Row, change, read_rows, resolved, summary
 from leaf.serve.security import add_security
 
@@ -58,7 +58,7 @@ class Review:
     decisions: pd.DataFrame
     split: np.ndarray
     cases: pd.DataFrame
-    held_out: HeldOut
+    held_out: LabelAssessment
     points: np.ndarray
     explain: Callable[[int], str]
     original: Callable[[int], np.ndarray | None]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from leaf.clean.decisions import Rulings
 from leaf.evaluate import baselines
+from leaf.evaluate.label_issues import suspicious
 from leaf.review.rulings import Row
 
 # Each question, and what it asks.
@@ -32,11 +33,11 @@ CONFIDENT = 0.1  # a held-out probability of its own label below which an image 
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """What networks or regressions that did not learn from an image say of it, for each of N images.
+class LabelAssessment:
+    """Held-out predictions of N images compared with their labels.
 
-    `own` float64 (N,) is the probability of its present label, nan where nobody was asked; `likely` int64 (N,) the
-    likeliest class; `contradicted` bool (N,) that confident learning takes the label for wrong.
+    `own` float64 (N,) is the probability of the label, nan without a prediction; `likely` int64 (N,) the most probable
+    class; `contradicted` bool (N,) marks likely label errors (confident learning).
     """
 
     own: np.ndarray
@@ -44,11 +45,10 @@ class HeldOut:
     contradicted: np.ndarray
 
 
-def cross_validated(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Probabilities float64 (N, K) of each class by a logistic regression that did not learn from the image's group.
+def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return out-of-fold class probabilities, float64 (N, K), of a logistic regression in at most five grouped folds.
 
-    `features` (N, D), `labels` int (N,) of K classes, `groups` (N,). In at most five folds; nan (N, K) where a class
-    has too few groups for two.
+    `features` (N, D), `labels` int (N,) of K classes, `groups` (N,). All nan if a class has fewer than two groups.
     """
     classes, places = np.unique(labels, return_inverse=True)
     folds = min([5, *(len(np.unique(groups[places == place])) for place in range(len(classes)))])
@@ -57,10 +57,8 @@ def cross_validated(features: np.ndarray, labels: np.ndarray, groups: np.ndarray
     return baselines.held_out("held", features, places, groups, folds, seed)
 
 
-def held_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:
-    """What `probabilities` float64 (N, K), rows of nan where nobody was asked, say of `labels` int (N,)."""
-    from cleanlab.filter import find_label_issues
-
+def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessment:
+    """Compare `labels` int (N,) with held-out `probabilities` float64 (N, K), nan in rows without a prediction."""
     asked = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
     own, likely = np.full(len(labels), np.nan), labels.astype(np.int64)
     contradicted = np.zeros(len(labels), bool)
@@ -70,8 +68,8 @@ def held_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:
     if len(classes) > 1:
         shares = probabilities[asked][:, classes]
         shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
-        contradicted[asked] = find_label_issues(places, shares, n_jobs=1)
-    return HeldOut(own, likely, contradicted)
+        contradicted[asked[suspicious(places, shares)[0]]] = True
+    return LabelAssessment(own, likely, contradicted)
 
 
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
@@ -93,7 +91,7 @@ def cases(
     index: pd.DataFrame,
     decisions: pd.DataFrame,
     pairs: pd.DataFrame,
-    held_out: HeldOut,
+    held_out: LabelAssessment,
     unknown: np.ndarray,
     reached: np.ndarray,
     classes: Sequence[str],
@@ -123,7 +121,9 @@ _COLUMNS = ["question", "image", "other", "gain", "why"]
 _Case = tuple[str, int, int, float, str]
 
 
-def _labels(decisions: pd.DataFrame, held_out: HeldOut, reached: np.ndarray, classes: Sequence[str]) -> list[_Case]:
+def _labels(
+    decisions: pd.DataFrame, held_out: LabelAssessment, reached: np.ndarray, classes: Sequence[str]
+) -> list[_Case]:
     """Kept images whose label the held-out predictions contradict, or do not believe."""
     doubted = decisions["kept"].eq(1).to_numpy() & (held_out.contradicted | (held_out.own < 0.5))
     found = []

@@ -43,7 +43,7 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     points = descriptors(images, np.arange(len(images)))
     names = read_classes(folder)
     kept = decisions["kept"].eq(1).to_numpy()
-    held_out = queue.held_out(
+    held_out = queue.assess_labels(
         decisions["label"].to_numpy(), _probabilities(images, index, decisions, points, revisions, len(names))
     )
     synthetic = _optional(folder / "data/balanced/index.csv")
@@ -123,7 +123,7 @@ def _probabilities(
     if len(rest):
         appearance = np.concatenate([points[kept], joint_histograms(images, kept)], axis=1)
         labels = decisions["label"].to_numpy()[kept]
-        estimated = queue.cross_validated(appearance, labels, decisions["group"].to_numpy()[kept])
+        estimated = queue.class_probabilities(appearance, labels, decisions["group"].to_numpy()[kept])
         filled = np.zeros((len(kept), classes))
         filled[:, np.unique(labels)] = estimated
         result[rest] = filled[predicted_count[kept] == 0]

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.evaluate.linear_head import linear_head
 from leaf.models.feature_cache import cached_features, head_on_features
 from leaf.models.prediction import predict_batches
 from leaf.train.augmentation import make_augmenter
@@ -206,53 +205,8 @@ def train(
     return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
-def train_probe(
-    model: keras.Model,
-    dataset: Dataset,
-    validation: Dataset,
-    recipe: Recipe,
-    *,
-    groups: np.ndarray,
-    checkpoint_file: CheckpointFile | None = None,  # noqa: ARG001 (what takes long is kept without it)
-    on_epoch_end: Callback | None = None,
-    quiet: bool | None = None,  # noqa: ARG001 (it has no epochs to tell of)
-) -> Result:
-    """Fit the head of `model`, its BatchNormalization and its logits, to convergence on the backbone's features.
-
-    Args:
-        model: images (N,H,W,3) float32 0..255 to logits (N,C), its backbone as it will stay.
-        dataset: what it learns from; the features of its images are kept (`leaf.models.kept_features`).
-        validation: is told of in the history; nothing is chosen by it.
-        recipe: `balance` and `seed` matter.
-        groups: (len(dataset),), kept whole in the inner folds that choose the strength.
-        checkpoint_file, on_epoch_end: as of `train`.
-
-    Returns:
-        One row of history, of epoch 0, for there are no epochs; its learning rate is nan.
-    """
-    features, labels = _kept_features(model, dataset), dataset.all_labels
-    scaler, regression = linear_head(features, labels, groups, recipe.balance == "class_weight", recipe.seed)
-    normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
-    gamma = np.sqrt(scaler.var_ + normalization.epsilon) / scaler.scale_
-    normalization.set_weights([gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_])
-    kernel, bias = regression.coef_.T, regression.intercept_
-    if len(bias) == 1:  # of two classes scikit-learn has the second's logit less the first's
-        kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
-    dense.set_weights([kernel, bias])
-    row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
-    judged = _kept_features(model, validation)
-    for name, given, true in (("", features, labels), ("validation_", judged, validation.all_labels)):
-        logits = np.asarray(dense(normalization(given)), np.float64)
-        row |= {f"{name}{key}": value for key, value in _loss_and_accuracy(logits, true).items()}
-    if on_epoch_end:
-        on_epoch_end(row)
-    probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
-    converged = regression.n_iter_.max() < regression.max_iter
-    return Result([row], row, "converged" if converged else "max_iter", 1, probe)
-
-
-def _kept_features(model: keras.Model, dataset: Dataset) -> np.ndarray:
-    """The features of all images of `dataset`, float32 (len, D)."""
+def features_of(model: keras.Model, dataset: Dataset) -> np.ndarray:
+    """Return the cached features of all images of `dataset`, float32 (len, D)."""
     features = cached_features(model, dataset.images, dataset.rows)
     if dataset.synthetic is None or not len(dataset.synthetic):
         return features
@@ -260,7 +214,7 @@ def _kept_features(model: keras.Model, dataset: Dataset) -> np.ndarray:
 
 
 def _features_as_dataset(model: keras.Model, dataset: Dataset) -> Dataset:
-    features = _kept_features(model, dataset)
+    features = features_of(model, dataset)
     return Dataset(features, np.arange(len(features)), dataset.all_labels, classes=dataset.classes)
 
 
@@ -377,10 +331,10 @@ def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
 
 def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
     """Mean cross-entropy and accuracy of `model` on `dataset`, without weights and label smoothing."""
-    return _loss_and_accuracy(predict_logits(model, dataset, batch_size), dataset.all_labels)
+    return loss_and_accuracy_of(predict_logits(model, dataset, batch_size), dataset.all_labels)
 
 
-def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     loss = -log_probability[np.arange(len(labels)), labels].mean()

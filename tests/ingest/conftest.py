@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from leaf.ingest import Ingested, ingest
-from leaf.ingest.layout import Wanted
+from leaf.ingest.classes import Wanted
 
 CLASSES = ("healthy", "unhealthy")
 Read = Callable[..., tuple[Ingested, np.ndarray]]

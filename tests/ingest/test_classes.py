@@ -3,7 +3,7 @@
 import pytest
 
 from leaf.errors import LeafError
-from leaf.ingest.layout import resolve
+from leaf.ingest.classes import resolve
 
 PLANTS = ["Apple___scab", "Apple___healthy", "Bean___Healthy", "Background", "Bean___rust"]
 TWO = {"healthy": ["*healthy"], "unhealthy": ["*"]}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from leaf.errors import LeafError
-from leaf.ingest.layout import Wanted
+from leaf.ingest.classes import Wanted
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from leaf.clean.decisions import Rulings
-from leaf.review.queue import HeldOut, answers, cases, cross_validated, held_out, reach
+from leaf.review.queue import LabelAssessment, answers, assess_labels, cases, class_probabilities, reach
 
 CLASSES = ("healthy", "unhealthy")
 NONE = np.zeros(6, bool)
@@ -42,7 +42,7 @@ def asked(
     doubted = list(own or {})
     probability = np.full(6, np.nan)
     probability[doubted] = list((own or {}).values())
-    said = HeldOut(probability, np.ones(6, int), np.isin(range(6), doubted))
+    said = LabelAssessment(probability, np.ones(6, int), np.isin(range(6), doubted))
     table = cases(
         indexed() if index is None else index,
         decided() if decisions is None else decisions,
@@ -130,12 +130,12 @@ def test_held_out_labels_of_a_group_come_from_other_groups() -> None:
     """Features that name the image: only its own group could have told its label."""
     labels = np.arange(40) % 2
     features = np.eye(40).repeat(2, axis=0)
-    found = cross_validated(features, labels.repeat(2), np.arange(40).repeat(2))
+    found = class_probabilities(features, labels.repeat(2), np.arange(40).repeat(2))
     assert np.abs(found - 0.5).max() < 0.1
 
 
 def test_too_few_groups_for_two_folds_give_no_probability() -> None:
-    assert np.isnan(cross_validated(np.eye(4), np.array([0, 0, 0, 1]), np.arange(4))).all()
+    assert np.isnan(class_probabilities(np.eye(4), np.array([0, 0, 0, 1]), np.arange(4))).all()
 
 
 def test_who_was_not_asked_is_not_doubted() -> None:
@@ -144,7 +144,7 @@ def test_who_was_not_asked_is_not_doubted() -> None:
     probabilities[39] = np.nan
     labels = np.repeat([0, 1], 20)
     labels[[3, 39]] = [1, 0]
-    said = held_out(labels, probabilities)
+    said = assess_labels(labels, probabilities)
     assert np.flatnonzero(said.contradicted).tolist() == [3]
     assert (said.own[3], np.isnan(said.own[39])) == (0.1, True)
 

@@ -66,7 +66,7 @@ def test_probe_that_reaches_max_iter_is_not_reported_as_converged(monkeypatch) -
         regression.max_iter = int(regression.n_iter_.max())
         return scaler, regression
 
-    monkeypatch.setattr("leaf.train.trainer.linear_head", stopped_at_max_iter)
+    monkeypatch.setattr("leaf.train.linear_probe.linear_head", stopped_at_max_iter)
     fix_seeds(1)
     dataset, validation = data(2, 60, 0), data(2, 30, 1)
     model = build_model("cnn_small", 32, 2, dropout=0, freeze_depth="all")
