@@ -14,10 +14,10 @@ from leaf.store import replacing
 
 
 def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, temp: bool = False) -> int:
-    """Run the rows `names` one after another, `settings` (`key=value`) laid over each.
+    """Run the rows `names` in sequence with `settings` (`key=value`) on top of each.
 
-    `force` replaces experiments of the same name, each once its run has succeeded; `temp` runs each in a folder of its
-    own (`--temp`). Returns the first exit status of dvc that is not 0, after which no further row is run.
+    `force` replaces an experiment of the same name after its run succeeded; `temp` runs each row in a temporary folder.
+    Return the first non-zero exit status of dvc, which ends the sequence, or 0.
     """
     over = parse_settings(settings)
     rows = {}
@@ -30,11 +30,10 @@ def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool =
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
-    """Run experiments, name to settings, one after another; arguments and exit status as of `run_experiments`.
+    """Run experiments (name to settings) in sequence; other arguments and the exit status as in `run_experiments`.
 
-    All are checked first, before DVC deletes anything; of the first it is said what `leaf check` says. After a run that
-    failed in the workspace, parameters, metrics and outputs are as before it. While an experiment is being replaced it
-    is called NAME-before.
+    All rows are checked before DVC deletes any output, and the check of the first is printed. A run that fails in the
+    workspace restores parameters, metrics and outputs. An experiment that is being replaced is named NAME-before.
     """
     taken = _existing() & rows.keys()
     if taken and not force:
@@ -71,7 +70,7 @@ def _experiment(*words: str) -> None:
 
 
 def _workspace() -> dict[Path, bytes]:
-    """What DVC rewrites as it runs, but for outputs, which its cache holds."""
+    """Return the files that DVC rewrites during a run, except outputs, which are in its cache."""
     paths = [Path(params.PARAMS_FILE), Path("dvc.lock"), *Path("metrics").glob("*.json")]
     return {path: path.read_bytes() for path in paths if path.is_file()}
 
@@ -81,11 +80,11 @@ def _restore(before: Mapping[Path, bytes]) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content)
     subprocess.run(["dvc", "checkout", "--quiet"], check=False, capture_output=True)
-    print("the run failed; params.yaml, metrics and outputs are as before", file=sys.stderr)
+    print("run failed: params.yaml, metrics and outputs are restored", file=sys.stderr)
 
 
 def list_experiments() -> str:
-    """Every row with its reason, one line each."""
+    """Return the rows with their descriptions, one per line."""
     rows = read_experiments()
     width = max(map(len, rows), default=0)
     return "\n".join(f"{name.ljust(width)}  {row.why}" for name, row in rows.items())

@@ -326,14 +326,14 @@ def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
 
 
 def _run(name: str, settings: Mapping[str, Any]) -> Callable[[str], bytes]:
-    """Run an experiment of that name, in a folder of its own; what reads its files."""
+    """Run an experiment in a temporary folder and return a reader of its files."""
     if status := run_rows({name: settings}, force=True, temp=True):
         raise LeafError(f"{name}: dvc exp run failed with exit status {status}; its output is above")
     return reader(name)
 
 
 def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> None:
-    """Run the experiment `name` with `settings`; put its files into `folder`."""
+    """Run the experiment `name` with `settings` and write its files to `folder`."""
     read = _run(name, settings)
     for path in _NEEDED:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -341,7 +341,7 @@ def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> Non
 
 
 def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
-    """Train `settings` as the experiment NAME-COLUMN-VALUE, its table of labels in `folder`."""
+    """Return a function that trains `settings` as the experiment NAME-COLUMN-VALUE, with its label table in `folder`."""
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():

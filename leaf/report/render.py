@@ -133,7 +133,7 @@ def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
         return ""
     recall, name = min(recalls)
     balanced = percent(block["balanced_accuracy"])
-    return f"Balanced accuracy is {balanced}; the lowest recall is {percent(recall)}, of {name}."
+    return f"Balanced accuracy is {balanced}; the lowest recall is {percent(recall)} ({name})."
 
 
 def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
