@@ -80,7 +80,7 @@ def _restore(before: Mapping[Path, bytes]) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content)
     subprocess.run(["dvc", "checkout", "--quiet"], check=False, capture_output=True)
-    print("run failed: params.yaml, metrics and outputs are restored", file=sys.stderr)
+    print("run failed: params.yaml, metrics and outputs are as before", file=sys.stderr)
 
 
 def list_experiments() -> str:

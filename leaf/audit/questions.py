@@ -341,7 +341,7 @@ def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> Non
 
 
 def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
-    """Return a function that trains `settings` as the experiment NAME-COLUMN-VALUE, with its label table in `folder`."""
+    """Return a function that trains `settings` as NAME-COLUMN-VALUE, with its label table in `folder`."""
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
