@@ -119,7 +119,7 @@ def test_the_network_learned_more_than_the_largest_class(classes):
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (["results"], "found of each class, the fewest first: "),
+        (["results"], "recall, lowest first: "),
         (["why", TESTED], "; probability of "),
         (["labels"], "images that the network did not learn from have a label that looks wrong"),
         (["leak", "--learner", "logistic", "--repeats", "1", "-S", "folds=3"], "learner: logistic, on histograms"),
@@ -169,6 +169,6 @@ def test_dvc_runs_five_drawn_kinds_to_their_page(clone, small):
     project.run("dvc", "repro")
     recall = read_json(project.folder / "metrics/evaluate.json")["test"]["recall"]
     assert set(recall) == set(kinds)
-    assert "found of each class, the fewest first: " in project.run("leaf", "results").stdout
+    assert "recall, lowest first: " in project.run("leaf", "results").stdout
     page = (project.folder / "reports/report.html").read_text(encoding="utf-8")
     assert all(kind in page for kind in kinds)
