@@ -161,7 +161,9 @@ def save_model(model: keras.Model, path: str | Path) -> None:
         with zipfile.ZipFile(partial, "w") as file:
             for name, value in (("metadata.json", metadata), ("config.json", config)):
                 file.writestr(_entry(name), json.dumps(value, sort_keys=True))
-            with file.open(_entry(variables.name), "w", force_zip64=True) as target, variables.open("rb") as source:
+            entry = _entry(variables.name)
+            entry.file_size = variables.stat().st_size  # ZIP64 if needed; forcing it gives other bytes in Python 3.11.2
+            with file.open(entry, "w") as target, variables.open("rb") as source:
                 while block := source.read(1 << 20):
                     target.write(block)
 

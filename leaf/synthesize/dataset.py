@@ -87,25 +87,30 @@ def draw_dataset(
 
 
 def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> None:
-    """Write images (N, H, W, 3) and their class names as the course's file has them: equal input, equal bytes.
+    """Write images (N, H, W, 3) and their class names in the format of the course data set; equal input, equal bytes.
 
     `data` is float32 and stored uncompressed, `labels` an object array of str, pickled with protocol 3.
     """
     labels = np.array(list(names), dtype=object)
     with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
-        with file.open(_member("data"), "w", force_zip64=True) as out:
+        with file.open(_member("data", 4 * images.size), "w") as out:
             header = {"descr": "<f4", "fortran_order": False, "shape": images.shape}
             np.lib.format.write_array_header_1_0(out, header)
             for start in range(0, len(images), _BLOCK):
                 out.write(images[start : start + _BLOCK].astype("<f4").data)
-        with file.open(_member("labels"), "w", force_zip64=True) as out:
+        with file.open(_member("labels", 0), "w") as out:
             np.lib.format.write_array_header_1_0(out, {"descr": "|O", "fortran_order": False, "shape": labels.shape})
             out.write(pickle.dumps(labels, protocol=3))
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    """A file inside the .npz with a fixed date, so that the same seed gives the same file."""
-    return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+def _member(name: str, size: int) -> zipfile.ZipInfo:
+    """Return a file inside the .npz with a fixed date; its size in bytes decides whether it needs ZIP64.
+
+    Forcing ZIP64 would give other bytes before and after Python 3.11.4.
+    """
+    member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+    member.file_size = size
+    return member
 
 
 def draw_cartoon(number: int, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def test_equal_networks_are_equal_files(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     save_model(build_model("cnn_small", 32, seed=7), tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+
+def test_the_file_has_no_bytes_that_depend_on_the_python_release(small, tmp_path):
+    save_model(small, tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as file:
+        assert {member.extract_version for member in file.infolist()} == {zipfile.DEFAULT_VERSION}
 
 
 def test_saving_what_was_loaded_gives_the_same_file(small, tmp_path):

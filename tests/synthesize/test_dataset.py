@@ -101,3 +101,10 @@ def test_the_file_has_a_fixed_date(tmp_path, small):
     write_npz(tmp_path / "l.npz", small[0], ["a"] * len(small[0]))
     with zipfile.ZipFile(tmp_path / "l.npz") as file:
         assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_file_has_no_bytes_that_depend_on_the_python_release(tmp_path, small):
+    images, labels = small
+    write_npz(tmp_path / "leaves.npz", images, list(map(str, labels)))
+    with zipfile.ZipFile(tmp_path / "leaves.npz") as file:
+        assert {member.extract_version for member in file.infolist()} == {zipfile.DEFAULT_VERSION}
