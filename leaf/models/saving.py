@@ -162,7 +162,7 @@ def save_model(model: keras.Model, path: str | Path) -> None:
             for name, value in (("metadata.json", metadata), ("config.json", config)):
                 file.writestr(_entry(name), json.dumps(value, sort_keys=True))
             entry = _entry(variables.name)
-            entry.file_size = variables.stat().st_size  # ZIP64 if needed; forcing it gives other bytes in Python 3.11.2
+            entry.file_size = variables.stat().st_size  # ZIP64 only if needed, see write_npz
             with file.open(entry, "w") as target, variables.open("rb") as source:
                 while block := source.read(1 << 20):
                     target.write(block)
