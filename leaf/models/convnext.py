@@ -36,7 +36,7 @@ def convnext_atto(image: Any) -> Any:
         conv = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)
         x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(conv(x))
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
-    return _stages(x, ATTO_DIMS, ATTO_DEPTHS, _LAYER_SCALE)
+    return _stages(x, ATTO_DIMS, ATTO_DEPTHS, layer_scale=True)
 
 
 def convnext(image: Any, variant: Variant) -> Any:
@@ -58,7 +58,7 @@ def convnext(image: Any, variant: Variant) -> Any:
             name = f"stem_conv_{number}"
             x = layers.Conv2D(width, 3, strides=2, kernel_initializer=_initial(), name=name)(x)
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
-    return _stages(x, variant.dims, variant.depths, None if variant.v2 else 1e-6)
+    return _stages(x, variant.dims, variant.depths, layer_scale=not variant.v2)
 
 
 def _rescaling(image: Any) -> Any:
@@ -70,7 +70,7 @@ def rescaling(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float],
     return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
 
 
-def _stages(x: Any, dims: Sequence[int], depths: Sequence[int], layer_scale: float | None) -> Any:
+def _stages(x: Any, dims: Sequence[int], depths: Sequence[int], layer_scale: bool) -> Any:
     for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
         if stage:
             x = layers.LayerNormalization(epsilon=1e-6, name=f"stage_{stage}_down_norm")(x)
@@ -82,16 +82,16 @@ def _stages(x: Any, dims: Sequence[int], depths: Sequence[int], layer_scale: flo
     return layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
 
 
-def _block(inputs: Any, dim: int, name: str, layer_scale: float | None) -> Any:
+def _block(inputs: Any, dim: int, name: str, layer_scale: bool) -> Any:
     x = layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=_initial(), name=f"{name}_depthwise")(inputs)
     x = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
     x = layers.Dense(4 * dim, kernel_initializer=_initial(), name=f"{name}_expand")(x)
     x = layers.Activation("gelu", name=f"{name}_gelu")(x)
-    if layer_scale is None:
+    if not layer_scale:
         x = GlobalResponseNormalization(name=f"{name}_grn")(x)
     x = layers.Dense(dim, kernel_initializer=_initial(), name=f"{name}_project")(x)
-    if layer_scale is not None:
-        x = LayerScale(layer_scale, dim, name=f"{name}_scale")(x)
+    if layer_scale:
+        x = LayerScale(_LAYER_SCALE, dim, name=f"{name}_scale")(x)
     return layers.Add(name=f"{name}_add")([inputs, x])
 
 
