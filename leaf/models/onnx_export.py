@@ -54,7 +54,10 @@ def metadata(facts: Mapping[str, Any]) -> Metadata:
 
     Temperature and softmax are part of the model; `threshold` (None for more than two classes) and `views` are not.
     """
-    names = ("classes", "threshold", "temperature", "views", "image_size", "fit", "model_sha256")
+    names = (
+        *("classes", "threshold", "temperature", "views", "image_size", "fit"),
+        *("backbone", "test_accuracy", "model_sha256"),
+    )
     selected = {name: facts[name] for name in names} | {"classes": list(facts["classes"])}
     return selected if len(facts["classes"]) == 2 else selected | {"threshold": None}
 

@@ -1,9 +1,10 @@
 """Inference with ONNX Runtime, without Keras. `leaf.models.onnx_export` writes the files."""
 
 import json
+import math
 import os
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +21,12 @@ OPERATORS = frozenset({
 # fmt: on
 LIMIT = 2**31 - 1  # bytes; the limit of protobuf
 NOT_FINITE = "the model gives NaN or infinite logits: its weights or its temperature are damaged. Train it again."
-_MAX_SIDE = 4096  # pixels
+_SIDE = 1024  # pixels, largest side of the input
+_NODES = 5000  # ConvNeXt XLarge has 500
+_VALUES = 2**28  # largest number of values held at once for a batch: 1 GiB
+_WORK = 4e11  # largest number of multiplications for one image: ConvNeXt XLarge at 500 pixels
+_VALUE = 100  # multiplications that take as long as writing a value
+_CONSTANT = 1024  # values; larger constants cannot affect the shapes
 
 
 class Head(NamedTuple):
@@ -68,7 +74,8 @@ class OnnxNetwork:
         if (size := Path(path).stat().st_size) > LIMIT:
             raise LeafError(f"{path}: {size} bytes; valid: up to {LIMIT}")
         try:
-            self.image_size, epsilon = _validated(Path(path).read_bytes())
+            self.image_size, epsilon, values = _validated(Path(path).read_bytes())
+            self._batch = _VALUES // values
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4  # errors are raised as well
             options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
@@ -85,8 +92,7 @@ class OnnxNetwork:
             ):
                 raise ValueError("unexpected output shapes")
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
-            reason = " ".join(str(error).split())[:200]
-            raise LeafError(f"{path}: not a model written by `dvc repro` ({reason})") from None
+            raise LeafError(f"{path}: not a model written by `dvc repro` ({_line(error)})") from None
         self.metadata = {
             key: json.loads(value) for key, value in self._session.get_modelmeta().custom_metadata_map.items()
         }
@@ -103,17 +109,34 @@ class OnnxNetwork:
         return self._run(images, "map")[0]
 
     def _run(self, images: np.ndarray, *names: str) -> list[np.ndarray]:
-        return self._session.run(names, {"images": np.ascontiguousarray(images, np.float32)})
+        """Return the outputs for images (N, S, S, 3), computed in batches of at most `_VALUES` values in memory."""
+        starts = range(0, max(len(images), 1), self._batch)
+        batches = [np.ascontiguousarray(images[start : start + self._batch], np.float32) for start in starts]
+        try:
+            parts = [self._session.run(names, {"images": batch}) for batch in batches]
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
+            raise LeafError(f"the model cannot be run ({_line(error)}). Run `dvc repro` to restore it.") from None
+        return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
-def _validated(content: bytes) -> tuple[int, float | None]:
-    """Return the image side and the head's epsilon; raise ValueError for anything the exporter does not write."""
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _validated(content: bytes) -> tuple[int, float | None, int]:
+    """Check a file and return the image side, the head's epsilon and the number of values in memory for one image.
+
+    Raises:
+        ValueError: if the file contains anything that the exporter does not write, or exceeds a limit.
+    """
     import onnx
 
     model = onnx.ModelProto.FromString(content)
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
         raise ValueError("contains functions")
+    if len(graph.node) > _NODES:
+        raise ValueError(f"{len(graph.node)} nodes; valid: up to {_NODES}")
     for node in graph.node:
         if node.domain or node.op_type not in OPERATORS:
             raise ValueError(f"contains the operator {node.domain}:{node.op_type}"[:100])
@@ -124,10 +147,68 @@ def _validated(content: bytes) -> tuple[int, float | None]:
     if len(graph.input) != 1 or [each.name for each in graph.output] != list(OUTPUTS):
         raise ValueError("unexpected inputs or outputs")
     _, *sides, channels = (each.dim_value for each in graph.input[0].type.tensor_type.shape.dim)
-    if len(sides) != 2 or sides[0] != sides[1] or not 0 < sides[0] <= _MAX_SIDE or channels != 3:
-        raise ValueError("the input is not a square image")
+    if len(sides) != 2 or sides[0] != sides[1] or not 0 < sides[0] <= _SIDE or channels != 3:
+        raise ValueError(f"the input is not a square image of up to {_SIDE} pixels")
     epsilon = {each.key: json.loads(each.value) for each in model.metadata_props}["epsilon"]
-    return sides[0], None if epsilon is None else float(epsilon)
+    return sides[0], None if epsilon is None else float(epsilon), _check_resources(graph, _shapes(model, sides[0]))
+
+
+def _shapes(model: Any, side: int) -> dict[str, tuple[int, ...]]:
+    """Infer the shape of each value for one image; raise ValueError if one is unknown."""
+    from onnx import helper, shape_inference
+
+    graph = model.graph
+    constants = {each.name: tuple(each.dims) for each in graph.initializer}
+    small = [each for each in graph.initializer if math.prod(each.dims) <= _CONSTANT]
+    inputs = [helper.make_tensor_value_info("images", 1, [1, side, side, 3])]
+    inputs += [
+        helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        for each in graph.initializer
+        if math.prod(each.dims) > _CONSTANT
+    ]
+    outputs = [helper.make_tensor_value_info(name, 1, None) for name in OUTPUTS]
+    # The copy has no large weights: shape inference serializes it.
+    small_copy = helper.make_graph(graph.node, "graph", inputs, outputs, small)
+    bare = helper.make_model(small_copy, opset_imports=model.opset_import, ir_version=model.ir_version)
+    inferred = shape_inference.infer_shapes(bare, strict_mode=True).graph
+    found = {
+        each.name: tuple(dim.dim_value for dim in each.type.tensor_type.shape.dim)
+        for each in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+    for name in (output for node in graph.node for output in node.output):
+        if any(side <= 0 for side in found.get(name, (0,))):
+            raise ValueError(f"the shape of {name} is unknown"[:100])
+    return found | constants
+
+
+def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return the largest number of values in memory at once; raise ValueError if memory or work exceed their limits."""
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    last = {name: number for number, node in enumerate(graph.node) for name in node.input}
+    constants = {each.name for each in graph.initializer}
+    work, held, most = 0, sizes["images"], 0
+    for number, node in enumerate(graph.node):
+        held += sum(sizes[name] for name in node.output)
+        most = max(most, held)
+        work += _multiplications(node, shapes, sizes)
+        held -= sum(sizes[name] for name in set(node.input) - constants if last[name] == number and name)
+    if most > _VALUES:
+        raise ValueError(f"holds {most:,} values; valid: up to {_VALUES:,}")
+    if work > _WORK:
+        raise ValueError(f"needs {work:.1e} multiplications for an image; valid: up to {_WORK:.0e}")
+    return most
+
+
+def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> int:
+    """Return the number of multiplications of a node; a value that it reads or writes counts as `_VALUE` of them."""
+    written = sum(sizes[name] for name in node.output)
+    if node.op_type == "MatMul":
+        return written * shapes[node.input[0]][-1]
+    if node.op_type in ("Conv", "ConvTranspose"):
+        moved = written if node.op_type == "Conv" else sizes[node.input[0]]
+        return moved * math.prod(shapes[node.input[1]][1:])
+    window = next((each.ints for each in node.attribute if each.name == "kernel_shape"), ())
+    return _VALUE * (written * math.prod(window) + sum(sizes[name] for name in node.input if name))
 
 
 def probabilities(network: Network, images: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:

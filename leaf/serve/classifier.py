@@ -178,7 +178,7 @@ def load(path: str | Path = MODEL) -> Classifier:
 
 def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles") -> None:
     """Raise LeafError if run.json or decision.json disagree with the metadata of the hashed ONNX file."""
-    wanted = {key: getattr(beside, key) for key in ("temperature", "views", "fit")}
+    wanted = {key: getattr(beside, key) for key in ("temperature", "views", "fit", "backbone", "test_accuracy")}
     wanted |= {"classes": list(beside.classes), "model_sha256": beside.sha256}
     wanted["threshold"] = beside.threshold if len(beside.classes) == 2 else None
     for key, value in wanted.items():

@@ -3,12 +3,13 @@
 import json
 import re
 import resource
+from itertools import pairwise
 
 import keras
 import numpy as np
 import onnx as package
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from leaf.errors import LeafError
@@ -166,9 +167,68 @@ def enormous(file):
         dim.dim_value = 1 << 40
 
 
+def side_4096(file):
+    for dim in file.graph.input[0].type.tensor_type.shape.dim[1:3]:
+        dim.dim_value = 4096
+
+
+def append(file, *nodes, **constants):
+    """Append operators that read `images`, and constants by name."""
+    file.graph.node.extend(helper.make_node(*each[:3], **each[3]) for each in nodes)
+    file.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+
+
+def pads_30000(file):
+    names = ["images", *(f"padded_{number}" for number in range(30_000))]
+    pads = np.array([0, 1, 1, 0, 0, 1, 1, 0])
+    append(file, *(("Pad", [one, "pads"], [two], {}) for one, two in pairwise(names)), pads=pads)
+
+
+def resize_by_1000(file):
+    scales = np.array([1, 1000, 1000, 1], np.float32)
+    append(file, ("Resize", ["images", "", "scales"], ["resized"], {"mode": "nearest"}), scales=scales)
+
+
+def resizes_1000(file):
+    names = ["images", *(f"resized_{number}" for number in range(1000))]
+    scales = [np.array([1, each, each, 1], np.float32) for each in (200, 1)]
+    nodes = [
+        ("Resize", [one, "", "same" if number else "large"], [two], {"mode": "linear"})
+        for number, (one, two) in enumerate(pairwise(names))
+    ]
+    append(file, *nodes, large=scales[0], same=scales[1])
+
+
+def matrix_products(file):
+    square = np.ones((2048, 2048), np.float32)
+    names = ["square", *(f"product_{number}" for number in range(200))]
+    append(file, *(("MatMul", [one, "square"], [two], {}) for one, two in pairwise(names)), square=square)
+
+
+def all_held(file):
+    shape = np.array([1, 768, 1, 1], np.int64)
+    scales = np.array([1, 1, 400, 400], np.float32)
+    names = [f"large_{number}" for number in range(3)]
+    nodes = [("Resize", ["column", "", "scales"], [name], {"mode": "nearest"}) for name in names]
+    append(
+        file,
+        ("Reshape", ["images", "shape"], ["column"], {}),
+        *nodes,
+        ("Concat", names, ["all"], {"axis": 1}),
+        shape=shape,
+        scales=scales,
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
+        (side_4096, "square image of up to 1024 pixels"),
+        (pads_30000, r"3\d{4} nodes; valid: up to 5000"),
+        (resize_by_1000, r"holds 7\d\d,\d{3},\d{3} values; valid: up to 268,435,456"),
+        (resizes_1000, r"e\+12 multiplications for an image"),
+        (matrix_products, r"e\+12 multiplications for an image"),
+        (all_held, r"holds \d{3},\d{3},\d{3} values"),
         (elsewhere, "values in other files"),
         (looping, "operator :Loop"),
         (hidden_graph, "graph or a tensor"),
@@ -185,9 +245,33 @@ def test_a_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
     file = package.load(written[1])
     change(file)
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(LeafError, match=rf"model\.onnx: not a model written by `dvc repro` \(.*{why}") as caught:
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_runtime_error_is_one_line(written, tmp_path):
+    file = package.load(written[1])
+    place = next(number for number, node in enumerate(file.graph.node) if node.output[0] == "features")
+    file.graph.node[place].output[0] = "pooled"
+    append(file, ("Reshape", ["pooled", "shape"], ["features"], {}), shape=np.array([1, 128]))
+    package.save(file, tmp_path / "model.onnx")
+    network = onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
+    with pytest.raises(LeafError, match=r"the model cannot be run .*Run `dvc repro`") as caught:
+        network.predict(photographs(16, 3).astype(np.float32))
+    assert "\n" not in str(caught.value)
+
+
+def test_large_batch_runs_in_parts_with_equal_outputs(written, monkeypatch):
+    images = photographs(16, 5).astype(np.float32)
+    whole = onnx_inference.OnnxNetwork(written[1]).predict(images)
+    monkeypatch.setattr(onnx_inference, "_VALUES", 50_000)
+    parts = onnx_inference.OnnxNetwork(written[1])
+    assert parts._batch < 5
+    for found, wanted in zip(parts.predict(images), whole, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"no network", b"PK\x03\x04" * 50, b"\xff" * 5000])

@@ -10,8 +10,8 @@ from leaf.evaluate import out_of_distribution as ood
 from leaf.serve.classifier import _check_metadata, read_model_files
 from tests.damaged import damaged, read_or_refused
 
-RUN = {"model_sha256": "0" * 64, "classes": ["healthy", "unhealthy"], "fit": "pad"}
-DECISION = {"model_sha256": "0" * 64, "threshold": 0.4, "temperature": 1.5, "views": 2}
+RUN = {"model_sha256": "0" * 64, "classes": ["healthy", "unhealthy"], "fit": "pad", "backbone": "cnn_small"}
+DECISION = {"model_sha256": "0" * 64, "threshold": 0.4, "temperature": 1.5, "views": 2, "test_accuracy": 0.9}
 
 
 @pytest.fixture
@@ -90,11 +90,19 @@ def test_a_decision_of_another_run_is_refused(model):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("threshold", 0.0), ("temperature", 2.0), ("views", 1), ("fit", "crop"), ("classes", ("unhealthy", "healthy"))],
+    [
+        ("threshold", 0.0),
+        ("temperature", 2.0),
+        ("views", 1),
+        ("test_accuracy", 1.0),
+        ("fit", "crop"),
+        ("backbone", "resnet50"),
+        ("classes", ("unhealthy", "healthy")),
+    ],
 )
 def test_values_that_differ_from_the_onnx_metadata_are_refused(model, key, value):
     read = read_model_files(model)
-    metadata = RUN | {key: DECISION[key] for key in ("threshold", "temperature", "views")}
+    metadata = RUN | {key: DECISION[key] for key in ("threshold", "temperature", "views", "test_accuracy")}
     _check_metadata(model, metadata, read)
     file = model.with_name("run.json" if key in RUN else "decision.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
