@@ -316,6 +316,11 @@ class Params(Group):
         ge=1,
         le=16,
     )
+    error_rate: Fraction = _key(
+        0.05,
+        "a fraction from 0, below 1; 0 turns it off",
+        "largest share of images with a wrong class, ensured on validation by leaving uncertain images undecided",
+    )
 
 
 def validate(values: Any, name: str = PARAMS_FILE) -> Params:

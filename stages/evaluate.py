@@ -54,7 +54,7 @@ def main() -> None:
             [predict_probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
         )
 
-    result = evaluate(images, table, predict_proba, classes, params.threshold, params.calibrate)
+    result = evaluate(images, table, predict_proba, classes, params.threshold, params.calibrate, params.error_rate)
     if leaky:
         result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
     rows, shown = (result.gallery[name].to_numpy() for name in ("image", "shown"))
@@ -65,7 +65,7 @@ def main() -> None:
     write_table(result.answers, "data/scored/answers.csv")
     write_table(result.gallery, "data/scored/gallery.csv")
     write_json(result.scores, "data/scored/scores.json")
-    decision = {key: result.scores[key] for key in ("threshold", "temperature")}
+    decision = {key: result.scores[key] for key in ("threshold", "temperature", "min_confidence", "error_rate")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)

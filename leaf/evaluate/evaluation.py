@@ -17,6 +17,7 @@ from leaf.evaluate.metrics import (
     thinned,
     worst_pairs,
 )
+from leaf.evaluate.selective import confidence, min_confidence, selective_metrics
 from leaf.evaluate.statistics import proportion_interval
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
@@ -94,6 +95,7 @@ def evaluate(
     classes: Sequence[str],
     threshold: float | Literal["validation"],
     calibrate: Literal["none", "temperature"],
+    error_rate: float = 0.0,
 ) -> Evaluation:
     """Score a model and the baselines on validation and test.
 
@@ -106,6 +108,7 @@ def evaluate(
         threshold: decision threshold for two classes, or `validation` to select it on validation. Must be 0.5 for
             more than two classes, which predict the most probable class.
         calibrate: `temperature` fits a temperature on validation.
+        error_rate: share of images with a wrong class for which uncertain images are undecided; see `min_confidence`.
 
     Without a test split, the model and the baselines are scored on validation.
     """
@@ -129,12 +132,19 @@ def evaluate(
     blocks = {name: _block(labels[name], probabilities[name], cut, classes, groups[name]) for name in present}
     for name, block in blocks.items():
         block["before_calibration"] = _before(labels[name], before[name]) if before else None
+    correct = {name: part["predicted"].eq(part["label"]).to_numpy() for name, part in predictions.items()}
+    certain = {name: confidence(part, cut) for name, part in probabilities.items()}
+    limit = min_confidence(correct["validation"], certain["validation"], error_rate)
+    for name, block in blocks.items():
+        block["selective"] = selective_metrics(correct[name], certain[name] >= limit, groups[name])
     scored = held_out[scored_split]
     scores = {
         "classes": list(classes),
         "threshold": cut,
         "threshold_source": "validation" if chosen else "given",
         "temperature": temperature,
+        "error_rate": error_rate,
+        "min_confidence": limit,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
         "baseline": _baselines(images, table, scored, classes),
         "by_folder": by_folder(predictions[scored_split].assign(group=groups[scored_split])),

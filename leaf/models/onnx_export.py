@@ -52,10 +52,11 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
 def metadata(facts: Mapping[str, Any]) -> Metadata:
     """Select the metadata of ONNX and LiteRT files that another program needs for the same predictions.
 
-    Temperature and softmax are part of the model; `threshold` (None for more than two classes) and `views` are not.
+    Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
+    `views` are not.
     """
     names = (
-        *("classes", "threshold", "temperature", "views", "image_size", "fit"),
+        *("classes", "threshold", "temperature", "min_confidence", "views", "image_size", "fit"),
         *("backbone", "test_accuracy", "model_sha256"),
     )
     selected = {name: facts[name] for name in names} | {"classes": list(facts["classes"])}

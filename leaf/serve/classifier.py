@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
+from leaf.evaluate.selective import confidence
 from leaf.ingest.decode import Fit, UnreadableError, from_pil, to_square
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.models import gradcam, onnx_inference
@@ -31,6 +32,8 @@ class Prediction:
     Attributes:
         image: path as given, or the position of an array.
         label: predicted class.
+        answer: the label if the image is in-distribution and its confidence is high enough; otherwise `UNKNOWN` or
+            `UNDECIDED`.
         probability: with two classes, the probability of the second one (`unhealthy`); otherwise that of `label`.
         threshold: minimum probability for predicting the second of two classes; None for more classes (argmax).
         known: False if the image is out-of-distribution, so the label needs checking.
@@ -39,15 +42,17 @@ class Prediction:
 
     image: str
     label: str
+    answer: str
     probability: float
     threshold: float | None
     known: bool
     probabilities: dict[str, float] = field(default_factory=dict)
 
 
+UNDECIDED, UNKNOWN = "undecided", "not like the training images"
 MODEL = "models/model.onnx"
 _RUN = ("model_sha256", "classes", "fit", "backbone")
-_DECISION = ("threshold", "temperature", "views", "test_accuracy", "onnx_sha256", "without_onnx")
+_DECISION = ("threshold", "temperature", "min_confidence", "views", "test_accuracy", "onnx_sha256", "without_onnx")
 BATCH_SIZE = 64  # images
 
 
@@ -59,6 +64,7 @@ class Classifier:
         classes: names of the C classes.
         image_size: S, in pixels.
         threshold: minimum probability for predicting the second of two classes.
+        min_confidence: confidence below which an image is undecided (`leaf.evaluate.selective`).
         views: default number of views averaged by test-time augmentation.
         sha256: hash of the `.keras` file, in hex.
         ood_detector: out-of-distribution detector.
@@ -71,6 +77,7 @@ class Classifier:
         self.classes = beside.classes
         self.image_size = network.image_size
         self.threshold = beside.threshold
+        self.min_confidence = beside.min_confidence
         self.views = beside.views
         self.sha256 = beside.sha256
         self.fit = beside.fit
@@ -96,7 +103,7 @@ class Classifier:
             >>> import leaf
             >>> model = leaf.load("models/model.keras")
             >>> model.predict(["leaf.jpg"])
-            [Prediction(image='leaf.jpg', label='healthy', probability=0.08, threshold=0.5, known=True,
+            [Prediction(image='leaf.jpg', label='healthy', answer='healthy', probability=0.08, threshold=0.5, known=True,
                         probabilities={'healthy': 0.92, 'unhealthy': 0.08})]
         """
         given = as_list(images)
@@ -127,15 +134,18 @@ class Classifier:
         if pixels_known is None:
             pixels_known = self.ood_detector.pixels_in_distribution(images)
         known = self.ood_detector.features.contains(features) & pixels_known
-        rows = zip(names, probabilities.tolist(), known.tolist(), strict=True)
-        return [self._prediction(name, each, seen) for name, each, seen in rows]
+        certain = confidence(probabilities, self.threshold) >= self.min_confidence
+        rows = zip(names, probabilities.tolist(), known.tolist(), certain.tolist(), strict=True)
+        return [self._prediction(*row) for row in rows]
 
-    def _prediction(self, name: str, probabilities: list[float], known: bool) -> Prediction:
+    def _prediction(self, name: str, probabilities: list[float], known: bool, certain: bool) -> Prediction:
         two = len(self.classes) == 2
         label = int(probabilities[1] >= self.threshold) if two else int(np.argmax(probabilities))
         named = dict(zip(self.classes, probabilities, strict=True))
         shown = probabilities[1 if two else label]
-        return Prediction(name, self.classes[label], shown, self.threshold if two else None, known, named)
+        answer = UNKNOWN if not known else self.classes[label] if certain else UNDECIDED
+        threshold = self.threshold if two else None
+        return Prediction(name, self.classes[label], answer, shown, threshold, known, named)
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
         """Return Grad-CAM maps of the predicted class, float32 (N, S, S) in 0..1, of resized images (N, S, S, 3)."""
@@ -178,7 +188,8 @@ def load(path: str | Path = MODEL) -> Classifier:
 
 def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles") -> None:
     """Raise LeafError if run.json or decision.json disagree with the metadata of the hashed ONNX file."""
-    wanted = {key: getattr(beside, key) for key in ("temperature", "views", "fit", "backbone", "test_accuracy")}
+    names = ("temperature", "min_confidence", "views", "fit", "backbone", "test_accuracy")
+    wanted = {key: getattr(beside, key) for key in names}
     wanted |= {"classes": list(beside.classes), "model_sha256": beside.sha256}
     wanted["threshold"] = beside.threshold if len(beside.classes) == 2 else None
     for key, value in wanted.items():
@@ -204,6 +215,7 @@ class ModelFiles:
         classes: class names in label order.
         threshold: minimum probability for predicting the second of two classes.
         temperature: divisor of the logits.
+        min_confidence: confidence below which an image is undecided.
         views: number of views averaged during evaluation.
         ood: path of the out-of-distribution detector.
         onnx_sha256: hash of the `.onnx` file that `evaluate` wrote.
@@ -218,6 +230,7 @@ class ModelFiles:
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     views: Annotated[int, Field(ge=1, le=MAX_VIEWS)]
     ood: Path
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     fit: Fit = "crop"
     backbone: str = ""
     onnx_sha256: str = ""

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +19,7 @@ from leaf.errors import LeafError, printable
 from leaf.ingest.files import list_folder
 from leaf.ingest.source import cores, in_order
 from leaf.models.gradcam import heatmap_png
-from leaf.serve.classifier import BATCH_SIZE, Classifier, Prediction, load, prepare
+from leaf.serve.classifier import BATCH_SIZE, UNDECIDED, UNKNOWN, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 
 _Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
@@ -52,23 +53,23 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
         }[form]()
         for line in lines:
             bar.write(printable(line) if sys.stdout.isatty() else line, file=sys.stdout)
-    if predictor.ood and not quiet:
-        count = "1 image is" if predictor.ood == 1 else f"{predictor.ood} images are"
-        print(f"{count} out-of-distribution: check the label", file=sys.stderr)
+    for answer in (UNDECIDED, UNKNOWN):
+        if (count := predictor.answers[answer]) and not quiet:
+            print(f"{count} of {len(images)} images: {answer}. Check the label.", file=sys.stderr)
     for line in predictor.unreadable:
         print(f"not read: {line}", file=sys.stderr)
     return 1 if predictor.unreadable else 0
 
 
 class _Predictor:
-    """Predict in batches; collect the errors of unreadable images and count out-of-distribution ones."""
+    """Predict in batches; collect the errors of unreadable images and count the answers."""
 
     def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
         self.classifier = classifier
         self.views = views
         self.heatmap = heatmap
         self.unreadable: list[str] = []
-        self.ood = 0
+        self.answers: Counter[str] = Counter()
         self.done = 0
 
     def predictions(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
@@ -79,7 +80,7 @@ class _Predictor:
                 predictions = self.classifier.predict_prepared(names, pixels, self.views, known)
                 if self.heatmap is not None:
                     self._draw(self.heatmap, names, pixels)
-                self.ood += sum(not row.known for row in predictions)
+                self.answers.update(row.answer for row in predictions)
                 yield from predictions
             bar.update(count)
 
@@ -142,19 +143,17 @@ def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a text table; out-of-distribution labels end in a question mark.
+    """Yield the lines of a text table.
 
     `images` and `classes` set the column widths.
     """
     wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
-    label = max(len(name) for name in [*classes, "label"]) + 1
-    yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  known"
+    label = max(len(name) for name in [*classes, "label"])
+    yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  answer"
     for row in predictions:
-        label_text = row.label if row.known else f"{row.label}?"
-        known = "yes" if row.known else "no"
         threshold = "argmax".rjust(9) if row.threshold is None else f"{row.threshold:9.4f}"
-        figures = f"{row.probability:11.4f}  {threshold}  {known}"
-        yield f"{_shown(row.image).ljust(wide)}  {label_text.ljust(label)}  {figures}"
+        figures = f"{row.probability:11.4f}  {threshold}  {row.answer}"
+        yield f"{_shown(row.image).ljust(wide)}  {row.label.ljust(label)}  {figures}"
 
 
 def _shown(name: str) -> str:

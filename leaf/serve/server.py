@@ -1,11 +1,13 @@
 """Run an ASGI application under uvicorn, with limits on connections that make no progress."""
 
 import asyncio
+import io
 import ipaddress
 import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -41,12 +43,37 @@ def allowed_hosts(host: str) -> Collection[str]:
     return LOOPBACK | {_in_url(host).lower()} if loopback else ["*"]
 
 
+def lan_address(host: str) -> str:
+    """Return the address of this machine on its network if `host` is 0.0.0.0 or ::, otherwise `host`."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not opened
+        return host
+    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))  # selects the outgoing interface; sends nothing
+            return str(probe.getsockname()[0])
+    except OSError:  # no network
+        return "::1" if ":" in host else "127.0.0.1"
+
+
+def qr_code(url: str) -> str:
+    """Draw `url` as a QR code of block characters for a terminal with a dark background."""
+    import segno
+
+    text = io.StringIO()
+    segno.make(url, micro=False).terminal(text, compact=True)
+    return text.getvalue()
+
+
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
 def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet: bool = False) -> None:
-    """Print the URL, ending in `path`, and serve `app` until SIGINT or SIGTERM; `quiet` turns off the access log."""
+    """Print the URL, ending in `path`, and serve `app` until SIGINT or SIGTERM; `quiet` turns off the access log.
+
+    If `host` is 0.0.0.0 or ::, print the LAN address, and its QR code on a terminal.
+    """
     _raise_open_file_limit(4 * MAX_CONNECTIONS)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # logs a line per malformed upload
     config = uvicorn.Config(
@@ -56,7 +83,11 @@ def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    print(f"http://{_in_url(host)}:{listening.getsockname()[1]}{path}", flush=True)
+    shown = lan_address(host)
+    url = f"http://{_in_url(shown)}:{listening.getsockname()[1]}{path}"
+    print(url, flush=True)
+    if shown != host and sys.stdout.isatty():
+        print(qr_code(url), flush=True)
     # uvicorn raises the signal again after shutdown, which would turn a clean stop into a failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

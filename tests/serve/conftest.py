@@ -37,7 +37,9 @@ def stand_in() -> SimpleNamespace:
         labels = np.where(means >= 0.5, "unhealthy", "healthy")
         rows = zip(names, labels, means.tolist(), strict=True)
         return [
-            Prediction(name, str(label), mean, 0.5, bool(mean > 0), {"healthy": 1 - mean, "unhealthy": mean})
+            Prediction(
+                name, str(label), str(label), mean, 0.5, bool(mean > 0), {"healthy": 1 - mean, "unhealthy": mean}
+            )
             for name, label, mean in rows
         ]
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,17 +72,30 @@ def test_the_answer_on_the_page_is_that_of_python(page, files, trained):
     page.set_input_files("#files", files["leaf"])
     card = cards(page, 1)
     row = leaf.load(trained / "models" / "model.onnx").predict(files["leaf"])[0]
-    state = ("second" if row.label == "unhealthy" else "first") if row.known else "unknown"
+    state = {"healthy": "first", "unhealthy": "second"}.get(row.answer, "unknown")
     assert card.get_attribute("data-state") == state
-    if row.known:
+    assert card.locator(".label").inner_text().lower() == row.answer
+    if row.answer == row.label:
         assert f"{100 * row.probability:.1f}%" in card.locator(".figures").inner_text()
 
 
-def test_the_label_of_what_the_model_does_not_know_is_in_question(page, files):
+def test_an_out_of_distribution_image_is_not_given_a_class(page, files):
     page.set_input_files("#files", files["red"])
     card = cards(page, 1)
-    assert card.locator(".label").inner_text().lower() in ("healthy?", "unhealthy?")
-    assert "Out-of-distribution: check the label." in card.inner_text()
+    assert card.locator(".label").inner_text().lower() == "not like the training images"
+    assert re.search("Most likely class: (un)?healthy", card.locator(".figures").inner_text())
+
+
+def test_an_undecided_image_shows_its_most_likely_class(page, files):
+    answer = {"label": "healthy", "answer": "undecided", "probability": 0.45, "threshold": 0.5, "known": True}
+    answer["probabilities"] = {"healthy": 0.55, "unhealthy": 0.45}
+    page.route("**/api/predict", lambda route: route.fulfill(json=answer))
+    page.set_input_files("#files", files["leaf"])
+    card = cards(page, 1)
+    assert card.get_attribute("data-state") == "unknown"
+    assert card.locator(".label").inner_text().lower() == "undecided"
+    assert card.locator(".figures").inner_text().startswith("Most likely class: healthy\n45.0% likely unhealthy")
+    assert page.locator("#summary").inner_text() == "1 predicted: 1 undecided"
 
 
 def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
@@ -95,7 +109,7 @@ def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
     with page.expect_download() as started:
         page.locator("#csv").click()
     saved = started.value.path().read_text(encoding="utf-8").splitlines()
-    assert saved[0].startswith('"image","label","probability"')
+    assert saved[0].startswith('"image","label","answer","probability"')
     assert len(saved) == 3
 
 
@@ -108,7 +122,7 @@ def test_the_page_says_which_model_this_is(page):
 )
 def test_of_many_classes_the_likeliest_are_told_and_what_is_no_illness_is_not_red(page, files, address, names, state):
     model = {"backbone": "mobilenet_v2", "classes": names, "test_accuracy": 0.927}
-    answer = {"label": names[1], "probability": 0.7, "threshold": None, "known": True}
+    answer = {"label": names[1], "answer": names[1], "probability": 0.7, "threshold": None, "known": True}
     answer["probabilities"] = dict(zip(names, (0.2, 0.7, 0.1), strict=True))
     page.route("**/health", lambda route: route.fulfill(json=model))
     page.route("**/api/predict", lambda route: route.fulfill(json=answer))
@@ -125,7 +139,14 @@ def test_of_many_classes_the_likeliest_are_told_and_what_is_no_illness_is_not_re
 def test_odd_names_are_shown_as_they_are_and_become_no_part_of_the_page(page, files, address):
     """Of files and of classes: markup, a formula, right to left, an escape, longer than any card is wide."""
     names = ["<img src=x onerror=alert(1)>", "=1+1", "\u202eevil\u202c", "a" * 300, "\u05e2\u05dc\u05d4 \U0001f342"]
-    answer = {"image": "=cmd.png", "label": names[1], "probability": 0.7, "threshold": None, "known": True}
+    answer = {
+        "image": "=cmd.png",
+        "label": names[1],
+        "answer": names[1],
+        "probability": 0.7,
+        "threshold": None,
+        "known": True,
+    }
     answer["probabilities"] = dict(zip(names, (0.1, 0.7, 0.1, 0.05, 0.05), strict=True))
     page.route("**/health", lambda route: route.fulfill(json={"backbone": "b", "classes": names, "test_accuracy": 1}))
     page.route("**/api/predict", lambda route: route.fulfill(json=answer))

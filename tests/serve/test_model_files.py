@@ -11,7 +11,8 @@ from leaf.serve.classifier import _check_metadata, read_model_files
 from tests.damaged import damaged, read_or_refused
 
 RUN = {"model_sha256": "0" * 64, "classes": ["healthy", "unhealthy"], "fit": "pad", "backbone": "cnn_small"}
-DECISION = {"model_sha256": "0" * 64, "threshold": 0.4, "temperature": 1.5, "views": 2, "test_accuracy": 0.9}
+DECISION = {"model_sha256": "0" * 64, "threshold": 0.4, "temperature": 1.5, "min_confidence": 0.7, "views": 2}
+DECISION["test_accuracy"] = 0.9
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def test_a_run_of_before_fit_was_there_cropped(model):
     [
         *(("decision.json", "temperature", value) for value in ("NaN", "-1", "0", "1e400", '"1"', "null")),
         *(("decision.json", "views", value) for value in ("1e400", "0", "17", "true", "1.5", "9" * 400)),
+        *(("decision.json", "min_confidence", value) for value in ("NaN", "-0.1", "1.1", "null")),
         *(("decision.json", "threshold", value) for value in ("NaN", "-0.1", "1e400", "[]")),
         *(("run.json", "classes", value) for value in ('"ab"', "[]", "[1, 2]", "null", '["one"]')),
         *(("run.json", "model_sha256", value) for value in ("1", '"short"', "null")),
@@ -93,6 +95,7 @@ def test_a_decision_of_another_run_is_refused(model):
     [
         ("threshold", 0.0),
         ("temperature", 2.0),
+        ("min_confidence", 0.0),
         ("views", 1),
         ("test_accuracy", 1.0),
         ("fit", "crop"),
@@ -102,7 +105,7 @@ def test_a_decision_of_another_run_is_refused(model):
 )
 def test_values_that_differ_from_the_onnx_metadata_are_refused(model, key, value):
     read = read_model_files(model)
-    metadata = RUN | {key: DECISION[key] for key in ("threshold", "temperature", "views", "test_accuracy")}
+    metadata = RUN | DECISION
     _check_metadata(model, metadata, read)
     file = model.with_name("run.json" if key in RUN else "decision.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))

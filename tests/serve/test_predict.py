@@ -166,11 +166,11 @@ def test_a_list_on_standard_input_keeps_its_order(predict, folder):
     assert [line.split(",")[0] for line in out.splitlines()[1:]] == names
 
 
-def test_a_remark_counts_what_the_model_does_not_know_and_quiet_leaves_it_out(predict, tmp_path):
+def test_standard_error_counts_images_without_a_class_unless_quiet(predict, tmp_path):
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     status, out, err = predict(tmp_path / "red.png")
-    assert (status, out.split()[-1]) == (0, "no")
-    assert "1 image is out-of-distribution" in err
+    assert (status, out.endswith("  not like the training images\n")) == (0, True)
+    assert "1 of 1 images: not like the training images. Check the label." in err
     assert predict(tmp_path / "red.png", "--quiet")[2] == ""
 
 

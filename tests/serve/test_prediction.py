@@ -6,21 +6,21 @@ import json
 
 import pytest
 
-from leaf.serve.classifier import Prediction
+from leaf.serve.classifier import UNKNOWN, Prediction
 from leaf.serve.predict import as_csv, as_json, as_text
 
 CLASSES = ["healthy", "unhealthy"]
 ROWS = [
-    Prediction('a, "b".jpg', "healthy", 1 / 3, 0.4, True, {"healthy": 2 / 3, "unhealthy": 1 / 3}),
-    Prediction("c.jpg", "unhealthy", 0.9, 0.4, False, {"healthy": 0.1, "unhealthy": 0.9}),
+    Prediction('a, "b".jpg', "healthy", "undecided", 1 / 3, 0.4, True, {"healthy": 2 / 3, "unhealthy": 1 / 3}),
+    Prediction("c.jpg", "unhealthy", UNKNOWN, 0.9, 0.4, False, {"healthy": 0.1, "unhealthy": 0.9}),
 ]
 
 
 def test_csv_reads_back_to_the_same_figures():
     table = list(csv.DictReader(io.StringIO("\n".join(as_csv(ROWS, CLASSES)))))
-    assert [(row["image"], float(row["probability"]), row["known"]) for row in table] == [
-        ('a, "b".jpg', 1 / 3, "1"),
-        ("c.jpg", 0.9, "0"),
+    assert [(row["image"], row["answer"], float(row["probability"]), row["known"]) for row in table] == [
+        ('a, "b".jpg', "undecided", 1 / 3, "1"),
+        ("c.jpg", UNKNOWN, 0.9, "0"),
     ]
 
 
@@ -28,6 +28,7 @@ def test_json_is_one_array_of_all_fields():
     assert json.loads("\n".join(as_json(ROWS)))[1] == {
         "image": "c.jpg",
         "label": "unhealthy",
+        "answer": "not like the training images",
         "probability": 0.9,
         "threshold": 0.4,
         "known": False,
@@ -36,19 +37,19 @@ def test_json_is_one_array_of_all_fields():
 
 
 def test_csv_has_a_column_of_probabilities_for_each_class():
-    row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
+    row = Prediction("d.jpg", "rust", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
     (read,) = csv.DictReader(io.StringIO("\n".join(as_csv([row], list(row.probabilities)))))
     assert (read["threshold"], read["probability of scab"]) == ("", "0.3")
 
 
 @pytest.mark.parametrize("name", ["=cmd|calc.jpg", "+1.jpg", "-1.jpg", "@a.jpg"])
 def test_no_name_is_a_formula_in_a_spreadsheet(name):
-    row = Prediction(name, "healthy", 0.1, 0.4, True, {"healthy": 0.9, "unhealthy": 0.1})
+    row = Prediction(name, "healthy", "healthy", 0.1, 0.4, True, {"healthy": 0.9, "unhealthy": 0.1})
     assert list(as_csv([row], CLASSES))[1].startswith(f"'{name}")
 
 
 def test_of_more_than_two_classes_the_table_shows_argmax():
-    row = Prediction("d.jpg", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
+    row = Prediction("d.jpg", "rust", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
     assert list(as_text([row], ["d.jpg"], ["healthy", "rust", "scab"]))[1].split()[1:4] == [
         "rust",
         "0.5000",
@@ -60,9 +61,9 @@ def test_json_of_nothing_is_an_empty_array():
     assert json.loads("".join(as_json([]))) == []
 
 
-def test_in_the_table_the_label_of_an_unknown_image_is_in_question():
+def test_the_text_table_shows_the_answer_beside_the_label():
     line = list(as_text(ROWS, ["c.jpg"], ["healthy", "unhealthy"]))[2]
-    assert line.split() == ["c.jpg", "unhealthy?", "0.9000", "0.4000", "no"]
+    assert line.split(maxsplit=4) == ["c.jpg", "unhealthy", "0.9000", "0.4000", UNKNOWN]
 
 
 def test_columns_stand_below_one_another():
@@ -71,7 +72,7 @@ def test_columns_stand_below_one_another():
 
 
 def test_a_name_cannot_move_the_cursor():
-    row = Prediction("\x1b[2J\n.jpg", "healthy", 0.1, 0.4, True)
+    row = Prediction("\x1b[2J\n.jpg", "healthy", "healthy", 0.1, 0.4, True)
     assert "\x1b" not in list(as_text([row], [row.image], ["healthy"]))[1]
 
 

@@ -52,7 +52,8 @@ def server(project, serve):
 
 def agree(answers, rows):
     for answer, row in zip(answers, rows, strict=True):
-        assert (answer["label"], answer["known"], answer["threshold"]) == (row.label, row.known, row.threshold)
+        for key in ("label", "answer", "known", "threshold"):
+            assert answer[key] == getattr(row, key)
         assert answer["probabilities"] == pytest.approx(row.probabilities, abs=1e-6)
 
 
@@ -73,9 +74,9 @@ def test_the_page_agrees_with_python(server, photographs, rows, chromium):
     page.locator(f'.card:not([data-state="waiting"]) >> nth={COUNT - 1}').wait_for(timeout=120_000)
     shown = {card.locator(".name").inner_text(): card for card in page.locator(".card").all()}
     for file, row in zip(photographs, rows, strict=True):
-        state = ("second" if row.label == "unhealthy" else "first") if row.known else "unknown"
+        state = {"healthy": "first", "unhealthy": "second"}.get(row.answer, "unknown")
         assert shown[file.name].get_attribute("data-state") == state
-        if row.known:
+        if row.answer == row.label:
             assert f"{100 * row.probability:.1f}" in shown[file.name].locator(".figures").inner_text()
     page.close()
 

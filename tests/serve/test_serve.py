@@ -4,7 +4,11 @@ import signal
 import socket
 import threading
 
+import cv2
+import numpy as np
 import pytest
+
+from leaf.serve.server import lan_address, qr_code
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +28,22 @@ def test_it_answers_what_it_had_begun_and_ends_well(serve, trained, picture, upl
         asker.join(60)
     assert 1 <= len(answers) <= 4
     assert {answer["image"] for answer in answers} == {"a.png"}
+
+
+def test_on_all_addresses_it_prints_one_that_other_machines_can_open(serve, trained, picture, upload):
+    process, address = serve(trained / "models" / "model.onnx", "--quiet", "--host", "0.0.0.0")
+    assert address.startswith(f"http://{lan_address('0.0.0.0')}:")
+    assert upload(address, picture)["image"] == "a.png"
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
+def test_the_qr_code_decodes_to_the_address():
+    halves = {"█": (1, 1), "▀": (1, 0), "▄": (0, 1), " ": (0, 0)}  # upper and lower module of a character
+    rows = [[halves[character] for character in line] for line in qr_code("http://192.168.1.20:8000").splitlines()]
+    modules = np.array(rows, np.uint8).transpose(0, 2, 1).reshape(2 * len(rows), -1)
+    image = np.kron(modules * 255, np.ones((8, 8), np.uint8))
+    assert cv2.QRCodeDetector().detectAndDecode(image)[0] == "http://192.168.1.20:8000"
 
 
 def test_a_port_in_use_is_one_line(trained, capfd):

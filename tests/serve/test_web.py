@@ -31,6 +31,7 @@ def test_an_answer_has_the_fields_of_a_prediction(client, picture):
     assert post(client, picture, "a b ü.png").json() == {
         "image": "a b ü.png",
         "label": "healthy",
+        "answer": "healthy",
         "probability": pytest.approx(100 / 255),
         "threshold": 0.5,
         "known": True,

@@ -146,6 +146,8 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
     assert written == {
         "threshold": 0.25,
         "temperature": 1.0,
+        "min_confidence": 0.0,
+        "error_rate": 0.05,
         "views": 1,
         "test_accuracy": accuracy,
         "model_sha256": sha256,

@@ -71,13 +71,13 @@ async function predict(file, card) {
 }
 
 function show(card, answer) {
-  const { label, probability, threshold, known, probabilities } = answer;
+  const { label, answer: shown, probability, threshold, probabilities } = answer;
   const names = Object.keys(probabilities);
   card.answer = answer;
-  card.dataset.label = label;
+  card.dataset.label = shown;
   const well = names.length === 2 ? [names[0]] : names.filter((name) => /(?<!un)healthy$/i.test(name));
-  card.dataset.state = !known ? "unknown" : well.includes(label) ? "first" : well.length ? "second" : "other";
-  card.querySelector(".label").textContent = known ? label : `${label}?`;
+  card.dataset.state = shown !== label ? "unknown" : well.includes(label) ? "first" : well.length ? "second" : "other";
+  card.querySelector(".label").textContent = shown;
   card.querySelector(".filled").style.width = `${100 * probability}%`;
   card.querySelector(".threshold").hidden = threshold === null;
   if (threshold !== null) card.querySelector(".threshold").style.left = `${100 * threshold}%`;
@@ -87,9 +87,7 @@ function show(card, answer) {
   const figures = threshold !== null
     ? `${percent(probability)} likely ${names[1]} (threshold ${percent(threshold)})`
     : likeliest.map(([name, value]) => `${percent(value)} ${name}`).join("\n");
-  card.querySelector(".figures").textContent = known
-    ? figures
-    : `Out-of-distribution: check the label.\n${figures}`;
+  card.querySelector(".figures").textContent = shown === label ? figures : `Most likely class: ${label}\n${figures}`;
 }
 
 function sorted(by) {
@@ -113,9 +111,9 @@ function cell(value) {
 function table() {
   const rows = [...answers.children].filter((card) => card.answer).map((card) => card.answer);
   const names = rows.length ? Object.keys(rows[0].probabilities) : [];
-  const head = ["image", "label", "probability", "threshold", "known", ...names.map((name) => `probability of ${name}`)];
-  const lines = rows.map(({ image, label, probability, threshold, known, probabilities }) => [
-    image, label, probability, threshold, known ? 1 : 0, ...names.map((name) => probabilities[name]),
+  const head = ["image", "label", "answer", "probability", "threshold", "known", ...names.map((name) => `probability of ${name}`)];
+  const lines = rows.map(({ image, label, answer, probability, threshold, known, probabilities }) => [
+    image, label, answer, probability, threshold, known ? 1 : 0, ...names.map((name) => probabilities[name]),
   ]);
   return [head, ...lines].map((line) => line.map(cell).join(",")).join("\n") + "\n";
 }

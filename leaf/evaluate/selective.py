@@ -1,0 +1,63 @@
+"""Selective prediction: leave uncertain images undecided, so that few images get a wrong class."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the confidence of each prediction, float64 (N,), for `probabilities` float64 (N, C).
+
+    With more than two classes it is the probability of the predicted class. With two, the odds are first divided by
+    those of `threshold`, so that confidence is lowest, 0.5, where the predicted class changes.
+    """
+    if probabilities.shape[1] > 2:
+        return probabilities.max(axis=1)
+    weighted = probabilities * [threshold, 1 - threshold]
+    return weighted.max(axis=1) / np.maximum(weighted.sum(axis=1), np.finfo(np.float64).tiny)
+
+
+def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: float) -> float:
+    """Return the confidence below which predictions are undecided.
+
+    Conformal risk control (Angelopoulos 2022, arXiv 2208.02814): of new images like these, at most `error_rate` are
+    expected to get a wrong class. The limit is the midpoint of two confidences, so that rounding on another machine
+    does not change an answer.
+
+    Args:
+        correct: whether the predicted class of each validation image is right, bool (N,).
+        confidence: float64 (N,).
+        error_rate: largest share of images with a wrong class; 0 leaves nothing undecided.
+
+    Returns:
+        A confidence, or 0 if nothing needs to be undecided or N is below 1 / `error_rate` − 1, too few for the bound.
+    """
+    allowed = math.floor(error_rate * (len(correct) + 1) + 1e-9) - 1
+    wrong = np.sort(confidence[~correct])[::-1]
+    if not 0 <= allowed < len(wrong):
+        return 0.0
+    higher = confidence[confidence > wrong[allowed]]
+    return float((wrong[allowed] + min(higher, default=1.0)) / 2)
+
+
+def selective_metrics(correct: np.ndarray, decided: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Return shares of a split, given which predictions are correct and decided, bool (N,), and the groups (N,).
+
+    `decided` is the share of images that get a class, `wrong` the share of all images that get a wrong one, and
+    `decided_accuracy` the accuracy on decided images, nan if there are none. The last two have 95% intervals.
+    """
+    from leaf.evaluate.statistics import proportion_interval  # slow to import; predictions do not need it
+
+    wrong = decided & ~correct
+    low, high = proportion_interval(wrong, groups)
+    accuracy_low, accuracy_high = proportion_interval(correct[decided], groups[decided])
+    return {
+        "decided": float(decided.mean()),
+        "wrong": float(wrong.mean()),
+        "wrong_low": low,
+        "wrong_high": high,
+        "decided_accuracy": float(correct[decided].mean()) if decided.any() else math.nan,
+        "decided_accuracy_low": accuracy_low,
+        "decided_accuracy_high": accuracy_high,
+    }
