@@ -62,8 +62,10 @@ def _project(folder: Path) -> Path:
     sha256 = store.sha256(model)
     images = np.random.default_rng(0).integers(0, 256, (16, SIDE, SIDE, 3), dtype=np.uint8)
     run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": SIDE, "fit": "crop"}
+    run["backbone"] = "convnext_atto"
     store.write_json(run, model.with_name("run.json"))
     decision = {"threshold": 0.5, "temperature": 1.0, "min_confidence": 0.0, "views": 1, "model_sha256": sha256}
+    decision["test_accuracy"] = None
     if why := onnx.write(network, onnx.metadata(run | decision), images, model.with_suffix(".onnx")):
         raise SystemExit(f"predict: {why}")
     decision["onnx_sha256"] = store.sha256(model.with_suffix(".onnx"))

@@ -282,8 +282,10 @@ def trained(tmp_path_factory) -> Path:
     save_model(network, folder / "models" / "model.keras")
     sha256 = store.sha256(folder / "models" / "model.keras")
     run = {"model_sha256": sha256, "classes": ["healthy", "unhealthy"], "image_size": 32, "fit": "crop"}
+    run["backbone"] = "cnn_small"
     store.write_json(run, folder / "models" / "run.json")
     decision = {"threshold": 0.4, "temperature": 1.5, "min_confidence": 0.6, "views": 1, "model_sha256": sha256}
+    decision["test_accuracy"] = 0.9
     onnx_file = folder / "models" / "model.onnx"
     assert onnx.write(network, onnx.metadata(run | decision), images[test], onnx_file) == ""
     decision["onnx_sha256"] = store.sha256(onnx_file)

@@ -103,8 +103,8 @@ class Classifier:
             >>> import leaf
             >>> model = leaf.load("models/model.keras")
             >>> model.predict(["leaf.jpg"])
-            [Prediction(image='leaf.jpg', label='healthy', answer='healthy', probability=0.08, threshold=0.5, known=True,
-                        probabilities={'healthy': 0.92, 'unhealthy': 0.08})]
+            [Prediction(image='leaf.jpg', label='healthy', answer='healthy', probability=0.08, threshold=0.5,
+                        known=True, probabilities={'healthy': 0.92, 'unhealthy': 0.08})]
         """
         given = as_list(images)
         rows: list[Prediction] = []

@@ -146,7 +146,7 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
     assert written == {
         "threshold": 0.25,
         "temperature": 1.0,
-        "min_confidence": 0.0,
+        "min_confidence": read_json("data/scored/scores.json")["min_confidence"],
         "error_rate": 0.05,
         "views": 1,
         "test_accuracy": accuracy,
