@@ -68,6 +68,7 @@ def empty(folder: Path, whole: bool) -> None:
     for name, stage in stages.items():
         outs = [*stage.get("outs", []), *(next(iter(metric)) for metric in stage.get("metrics", []))]
         named = {"${dataset}": "data/raw/leaves.npz", "${labels}": "data/labels.csv", "${masks}": "data/masks"}
+        named["${unlabelled}"] = "data/unlabelled"
         needed = [named.get(dep, dep) for dep in stage["deps"]]
         folders = sorted({str(Path(out).parent) for out in outs})
         kept[name] = {

@@ -54,7 +54,7 @@ def project(folder: Path, side: int) -> None:
     params |= {"dataset": "photographs", "image_size": side, "epochs": 1, "same_photo": False}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", folder)
-    for name in ("references", "masks"):
+    for name in ("references", "masks", "unlabelled"):
         (folder / "data" / name).mkdir(parents=True)
     for name in ("labels.csv", "overrides.csv", "pinned.csv"):
         shutil.copy(ROOT / "data" / name, folder / "data")

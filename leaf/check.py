@@ -21,6 +21,7 @@ from leaf.ingest.files import HEAD, kind, what_it_is
 from leaf.ingest.ingest import refuse_folders_keys, survey
 from leaf.ingest.masks import mask_files
 from leaf.ingest.source import Source
+from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
@@ -57,6 +58,7 @@ def check(
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         raise LeafError(f"labels: {choices.labels}: no such file; valid: a CSV table of files and labels")
+    check_folder(Path(choices.unlabelled))
     if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
         mask_files(Path(choices.masks), [])
     if not dataset.exists() and not _is_made(choices.dataset):
@@ -138,6 +140,11 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     lines += [f"left out   {len(several)}: {why}, such as {several[0]!r}" for why, several in often[:6]]
     if rare := [several for _, several in often[6:]]:
         lines.append(f"left out   {sum(map(len, rare))}: for {len(rare)} other reasons, such as {rare[0][0]!r}")
+    waiting = len(find_unlabelled(source, dataset, Path(choices.unlabelled), choices.links))
+    if waiting:
+        labelled = len(read_given()[0])
+        given = f", up to {labelled:,} of them labelled in data/labels.csv" if labelled else ""
+        lines.append(f"unlabelled {waiting:,} images{given}. Label them with `leaf review --unlabelled`.")
     lines += [f"note       {note}" for note in source.notes]
     if Path(choices.masks).is_dir():
         masked = sum(path is not None for path in mask_files(Path(choices.masks), files))

@@ -61,7 +61,18 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
 
 
 # A row keeps the working values of these keys; it takes every other key from the committed params.yaml.
-DATA_KEYS = ("dataset", "labels", "masks", "group_by", "classes", "ignore", "links", "unreadable", "drawn")
+DATA_KEYS = (
+    "dataset",
+    "labels",
+    "masks",
+    "unlabelled",
+    "group_by",
+    "classes",
+    "ignore",
+    "links",
+    "unreadable",
+    "drawn",
+)
 
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:

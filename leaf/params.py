@@ -140,6 +140,12 @@ class Params(Group):
         "leaf masks for augmentation.background and leaf audit",
         min_length=1,
     )
+    unlabelled: str = _key(
+        "data/unlabelled",
+        "a folder of images; an empty folder has no effect",
+        "images to label on the review page, besides those of the data set without a label",
+        min_length=1,
+    )
     group_by: Literal["none", "folder"] = _key(
         "none",
         "none, folder",

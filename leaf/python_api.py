@@ -45,7 +45,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
         >>> model.predict("/home/me/new_leaf.jpg")
     """
     chosen = {**experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **settings, "dataset": str(Path(dataset).resolve())}
-    for key in chosen.keys() & {"labels", "masks", "weights"}:
+    for key in chosen.keys() & {"labels", "masks", "unlabelled", "weights"}:
         if Path(chosen[key]).exists():
             chosen[key] = str(Path(chosen[key]).resolve())
             if key == "weights":
@@ -73,7 +73,7 @@ def new_project(folder: str | Path, values: params.Params) -> None:
         raise LeafError(f"{folder}: holds other files; valid: a new folder, or one of an earlier fit")
     if (folder / "leaf").is_dir() or (folder / "stages").is_dir():
         raise LeafError(f"{folder}: is the project itself; valid: a folder of its own")
-    for name in ("data/references", "data/masks"):
+    for name in ("data/references", "data/masks", "data/unlabelled"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
     for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):

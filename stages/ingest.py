@@ -17,6 +17,7 @@ INDEX = "data/ingested/index.csv"
 CLASSES = "data/ingested/classes.csv"
 UNREADABLE = "data/ingested/unreadable.csv"
 MASKS = "data/ingested/masks.npy"
+UNLABELLED = "data/ingested/unlabelled"  # .npy and .csv
 METRICS = "metrics/ingest.json"
 
 
@@ -41,6 +42,8 @@ def main() -> None:
                 aside=cache_folder("ingested"),
                 links=params.links,
                 fit=params.fit,
+                unlabelled=Path(params.unlabelled),
+                unlabelled_path=f"{UNLABELLED}.npy",
             )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None
@@ -49,13 +52,19 @@ def main() -> None:
     write_table(result.index, INDEX)
     write_table(result.classes, CLASSES)
     write_table(result.unreadable, UNREADABLE)
+    write_table(result.unlabelled, f"{UNLABELLED}.csv")
+    waiting = len(result.unlabelled)
     counts = dict(zip(result.classes["name"], result.classes["images"], strict=True))
-    write_json({"images": len(result.index), "classes": counts}, METRICS)
+    metrics = {"images": len(result.index), "classes": counts}
+    write_json({**metrics, "unlabelled": waiting} if waiting else metrics, METRICS)
     side = params.image_size
     print(
         f"read {len(result.index)} images from {params.dataset}: "
         f"{', '.join(f'{count} {name}' for name, count in counts.items())}; {side}×{side}, {result.dtype}"
     )
+    if waiting:
+        differ = f"; people disagree on {result.conflicts}" if result.conflicts else ""
+        print(f"{waiting} images have no label{differ}. Label them with `leaf review --unlabelled`.")
     if len(masks):
         print(f"masks of {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")
         empty = without_leaf(Path(params.masks), result.index["source"].astype(str).tolist(), masks)

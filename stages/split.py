@@ -6,6 +6,7 @@ from leaf.split import (
     PIN_COLUMNS,
     PINNED,
     SPLITS,
+    add_chosen,
     check_splits,
     draw_keys,
     fold_images,
@@ -21,7 +22,8 @@ def main() -> None:
     params = read_params("split")
     classes = read_classes()
     columns = ["image", "split", "file_hash"]
-    index = read_table("data/ingested/index.csv", columns, text=columns[1:])[columns]
+    index = read_table("data/ingested/index.csv", columns, text=[*columns[1:], "chosen"])
+    index = index.reindex(columns=[*columns, "chosen"], fill_value="")
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group"])
     pins = read_table(PINNED, PIN_COLUMNS, text=PIN_COLUMNS)
     leaky = params.grouping == "none"
@@ -32,12 +34,15 @@ def main() -> None:
     if leaky:
         everything["group"] = everything["image"]
     everything["key"] = draw_keys(everything["group"], everything["file_hash"], params.split_seed)
-    images = everything[everything["kept"].eq(1)]
+    kept = everything[everything["kept"].eq(1)]
+    drawn = kept["chosen"].isin(["", "random"])
+    images, chosen = kept[drawn], kept[~drawn]
 
     if params.folds:
         splits = fold_images(images, params.folds, params.fold, params.validation_size, params.split_seed, classes)
     else:
         splits = split_images(images, params.validation_size, params.test_size, classes)
+    splits = add_chosen(splits, images, chosen)
     check_splits(splits, decisions, leaky)
 
     counts = {name: int(splits["split"].eq(name).sum()) for name in SPLITS}

@@ -18,45 +18,23 @@ from leaf.ingest.source import Block, Rows, content_hash, cores, in_order
 BLOCK = 64  # images handed on at a time
 
 
-class FolderSource:
-    """The images of one folder, sorted by path. Raises LeafError where it is not laid out as a data set."""
+class FileSource:
+    """Image files below the folder `root`, one for each of `rows`."""
 
-    def __init__(
-        self,
-        root: Path,
-        skip_unreadable: bool,
-        labels: Path | None = None,
-        group_by: Literal["none", "folder"] = "none",
-        known: Collection[str] = (),
-        links: Links = "refuse",
-        columns: Mapping[str, str] | None = None,
-        encoding: str = "auto",
-        ignore: Sequence[str] = (),
-    ) -> None:
-        """List the files and join them with folders and tables, see `leaf.ingest.layout.lay_out`."""
+    def __init__(self, root: Path, rows: Rows, skip_unreadable: bool) -> None:
+        """Store the arguments; `blocks` reads the files."""
         self.root = root
+        self.rows = rows
         self.skip_unreadable = skip_unreadable
+        self.left_out: dict[str, str] = {}
+        self.unlabelled: list[str] = []
         self.unreadable: dict[str, str] = {}
+        self.notes: list[str] = []
         self.earlier = DecodeCache(None, {})  # what need not be decoded anew
-        listing = list_folder(root, links)
-        layout = lay_out(root, listing, labels, group_by, known, columns, encoding, ignore)
-        self.left_out = layout.left_out
-        if self.left_out and not skip_unreadable:
-            file, why = next(iter(self.left_out.items()))
-            raise LeafError(f"{root}: {file!r}: {why}; mend it, or set `unreadable` to skip")
-        self.notes = [*layout.notes, *listing.notes()]
-        entries = layout.entries
-        self.rows = Rows(
-            [entry.file for entry in entries],
-            [entry.name for entry in entries],
-            [entry.group for entry in entries],
-            [entry.split for entry in entries],
-            {
-                key: [entry.more.get(key, "") for entry in entries]
-                for key in KEPT
-                if any(key in entry.more for entry in entries)
-            },
-        )
+
+    def path(self, file: str) -> Path:
+        """Return the path of a file of `rows`."""
+        return self.root / file
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Decode the files `places` on all cores; give the readable ones in order, uint8 if `as_uint8`, else float32.
@@ -82,7 +60,7 @@ class FolderSource:
         pictures: list[tuple[Picture | str, str]] = []
         for file in files:
             try:
-                data = read_file(self.root / file)
+                data = read_file(self.path(file))
                 digest = content_hash(data)
                 pictures.append((self.earlier.picture(digest) or read_image(data, size, fit), digest))
             except UnreadableError as why:
@@ -91,8 +69,46 @@ class FolderSource:
 
     def _refuse_or_note(self, file: str, why: str) -> None:
         if not self.skip_unreadable:
-            raise LeafError(f"{self.root / file}: cannot be read ({why}); mend it, or set `unreadable` to skip")
+            raise LeafError(f"{self.path(file)}: cannot be read ({why}); mend it, or set `unreadable` to skip")
         self.unreadable[file] = why
+
+
+class FolderSource(FileSource):
+    """The images of one folder, sorted by path. Raises LeafError where it is not laid out as a data set."""
+
+    def __init__(
+        self,
+        root: Path,
+        skip_unreadable: bool,
+        labels: Path | None = None,
+        group_by: Literal["none", "folder"] = "none",
+        known: Collection[str] = (),
+        links: Links = "refuse",
+        columns: Mapping[str, str] | None = None,
+        encoding: str = "auto",
+        ignore: Sequence[str] = (),
+    ) -> None:
+        """List the files and join them with folders and tables, see `leaf.ingest.layout.lay_out`."""
+        listing = list_folder(root, links)
+        layout = lay_out(root, listing, labels, group_by, known, columns, encoding, ignore)
+        entries = layout.entries
+        rows = Rows(
+            [entry.file for entry in entries],
+            [entry.name for entry in entries],
+            [entry.group for entry in entries],
+            [entry.split for entry in entries],
+            {
+                key: [entry.more.get(key, "") for entry in entries]
+                for key in KEPT
+                if any(key in entry.more for entry in entries)
+            },
+        )
+        super().__init__(root, rows, skip_unreadable)
+        self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
+        if self.left_out and not skip_unreadable:
+            file, why = next(iter(self.left_out.items()))
+            raise LeafError(f"{root}: {file!r}: {why}; mend it, or set `unreadable` to skip")
+        self.notes = [*layout.notes, *listing.notes()]
 
 
 def _block(ready: Sequence[tuple[int, Picture, str]], dtype: type) -> Block:

@@ -1,8 +1,8 @@
 """Ingest: stream a data set once, write its images as one array and give a table about them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
@@ -18,7 +18,8 @@ from leaf.ingest.label_tables import read_labels
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
 from leaf.ingest.source import Block, FractionalError, Source, pixel_hash
-from leaf.store import replacing
+from leaf.ingest.unlabelled import NewImages, find_unlabelled, join_labelled, read_given, time_taken
+from leaf.store import cache_folder, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,14 +66,16 @@ def growing_array(path: str | Path, item: tuple[int, ...], dtype: np.dtype) -> I
             raise
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ingested:
     """What was read.
 
     index: image, source, label, group, split, hash (of the pixels as stored), file_hash (of the file; of the array in
     an .npz), flags, width and height (as the data set holds it, in pixels), and site, crop, camera, date where a table
-    has them. classes: label, name, images. unreadable: each image that was left out: file, reason. notes: what else to
-    say, a line each.
+    has them, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image. classes: label, name,
+    images. unreadable: each image that was left out: file, reason. unlabelled: the images without a label: image,
+    source, hash, file_hash, flags, width, height, taken. conflicts: images on which labels disagree. notes: what else
+    to say, a line each.
     """
 
     index: "pd.DataFrame"
@@ -80,6 +83,8 @@ class Ingested:
     unreadable: "pd.DataFrame"
     notes: list[str]
     dtype: np.dtype
+    unlabelled: "pd.DataFrame" = field(init=False)  # if `unlabelled_path` was given
+    conflicts: int = 0
 
 
 class Progress(Protocol):
@@ -105,13 +110,17 @@ def ingest(
     aside: Path | None = None,
     links: Links = "refuse",
     fit: Fit = "crop",
+    unlabelled: Path | None = None,
+    unlabelled_path: str | Path | None = None,
 ) -> Ingested:
     """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB, by `fit`.
 
     The images are uint8 where that loses nothing, else float32 0..255. A few at a time are in memory, however many
     there are. `classes` and `ignore` are as `leaf.ingest.layout.resolve` takes them; `labels` and `group_by`, for a
     folder, as `leaf.ingest.layout.lay_out`. In the folder `aside` the images are kept for the next run, which decodes
-    no file that it has met. Raises LeafError for a data set that is not as it should be; then nothing is written.
+    no file that it has met. If `unlabelled_path` is given, images without a label and those of the folder `unlabelled`
+    are written to it, and those of them that data/labels.csv labels follow the images of the data set. Raises LeafError
+    for a data set that is not as it should be; then nothing is written.
     """
     dataset = Path(dataset)
     source, names, numbers = survey(
@@ -128,12 +137,36 @@ def ingest(
     earlier = DecodeCache(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
     if isinstance(source, FolderSource):
         source.earlier = earlier
+    waiting = None
+    conflicts: dict[str, list[str]] = {}
+    if unlabelled_path is not None and (files := find_unlabelled(source, dataset, unlabelled, links)):
+        given, conflicts = read_given()
+        source, numbers, waiting = join_labelled(source, numbers, names, files, skip_unreadable, given)
     try:
         made = _write(source, names, numbers, images_path, size, fit, np.dtype(np.uint8), dataset, earlier, progress)
         earlier.keep(Path(images_path), made.index)
-        return made
     except FractionalError:
-        return _write(source, names, numbers, images_path, size, fit, np.dtype(np.float32), dataset, earlier, progress)
+        made = _write(source, names, numbers, images_path, size, fit, np.dtype(np.float32), dataset, earlier, progress)
+    if unlabelled_path is not None:
+        made.conflicts = len(conflicts)
+        made.unlabelled = write_unlabelled(waiting or NewImages({}, []), unlabelled_path, size, fit, aside, progress)
+    return made
+
+
+def write_unlabelled(
+    source: NewImages, path: str | Path, size: int, fit: Fit, aside: Path | None, progress: Progress | None = None
+) -> "pd.DataFrame":
+    """Write the images of `source` as uint8 to `path` and return their table, see `Ingested.unlabelled`."""
+    source.earlier = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
+    places, table = _write_images(
+        source, np.arange(len(source.rows.source)), path, size, fit, np.dtype(np.uint8), source.earlier, progress
+    )
+    source.earlier.keep(Path(path), table)
+    names = [source.rows.source[place] for place in places]
+    table.insert(0, "image", range(len(names)))
+    table.insert(1, "source", names)
+    table["taken"] = [time_taken(source.path(name)) for name in names]
+    return table
 
 
 def survey(
@@ -187,27 +220,18 @@ def _write(
 ) -> Ingested:
     import pandas as pd  # here, for the processes that decode import this package and make no table
 
-    source.unreadable.clear()
-    places: list[np.ndarray] = []
-    hashes: list[str] = []
-    file_hashes: list[str] = []
-    marks: list[str] = []
-    sizes = [np.empty((0, 2), np.int64)]
-    with growing_array(path, (size, size, 3), dtype) as array:
-        for block in source.blocks(np.flatnonzero(labels >= 0), size, fit, dtype == np.uint8):
-            array.append(block.images)
-            places.append(block.places)
-            told = _described(block, earlier)
-            hashes += [digest for digest, _ in told]
-            marks += [mark for _, mark in told]
-            file_hashes += block.hashes
-            sizes.append(block.sizes)
-            if progress is not None:
-                progress.update(len(block.images))
-        kept = np.concatenate([np.empty(0, np.intp), *places])
-        check_present(labels[kept], names, dataset, source.unreadable)
+    kept, described = _write_images(
+        source,
+        np.flatnonzero(labels >= 0),
+        path,
+        size,
+        fit,
+        dtype,
+        earlier,
+        progress,
+        lambda rows: check_present(labels[rows], names, dataset, source.unreadable),
+    )
     rows = source.rows
-    width, height = np.concatenate(sizes).T
     index = pd.DataFrame(
         {
             "image": np.arange(len(kept)),
@@ -215,21 +239,56 @@ def _write(
             "label": labels[kept],
             "group": [rows.group[place] for place in kept],
             "split": [rows.split[place] for place in kept],
-            "hash": hashes,
-            "file_hash": file_hashes,
-            "flags": marks,
-            "width": width,
-            "height": height,
         }
-    )
+    ).join(described)
     for name, column in rows.more.items():
         index[name] = [column[place] for place in kept]
     out = {**source.left_out, **source.unreadable}
     unreadable = pd.DataFrame({"file": out.keys(), "reason": out.values()})
     images = np.bincount(labels[kept], minlength=len(names))
     table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
-    notes = [*source.notes, *_cropped(width, height)] if fit == "crop" else source.notes
+    sizes = (index[name].to_numpy() for name in ("width", "height"))
+    notes = [*source.notes, *_cropped(*sizes)] if fit == "crop" else source.notes
     return Ingested(index, table, unreadable, notes, dtype)
+
+
+def _write_images(
+    source: Source,
+    wanted: np.ndarray,
+    path: str | Path,
+    size: int,
+    fit: Fit,
+    dtype: np.dtype,
+    earlier: DecodeCache,
+    progress: Progress | None,
+    check: Callable[[np.ndarray], None] = lambda _: None,
+) -> tuple[np.ndarray, "pd.DataFrame"]:
+    """Write the images of the rows `wanted` to `path`; `check` receives the rows that were readable before it appears.
+
+    Returns these rows and a table of hash, file_hash, flags, width and height.
+    """
+    import pandas as pd
+
+    source.unreadable.clear()
+    places: list[np.ndarray] = []
+    described: list[tuple[str, str]] = []
+    file_hashes: list[str] = []
+    sizes = [np.empty((0, 2), np.int64)]
+    with growing_array(path, (size, size, 3), dtype) as array:
+        for block in source.blocks(wanted, size, fit, dtype == np.uint8):
+            array.append(block.images)
+            places.append(block.places)
+            described += _described(block, earlier)
+            file_hashes += block.hashes
+            sizes.append(block.sizes)
+            if progress is not None:
+                progress.update(len(block.images))
+        kept = np.concatenate([np.empty(0, np.intp), *places])
+        check(kept)
+    hashes, flags = ([each[part] for each in described] for part in (0, 1))
+    width, height = np.concatenate(sizes).T
+    columns = {"hash": hashes, "file_hash": file_hashes, "flags": flags, "width": width, "height": height}
+    return kept, pd.DataFrame(columns)
 
 
 def _described(block: Block, earlier: DecodeCache) -> list[tuple[str, str]]:

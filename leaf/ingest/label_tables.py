@@ -28,6 +28,7 @@ COLUMNS = {
     "date": "date taken",
 }
 KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
+GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `leaf review --unlabelled`
 NO_COLUMN = "none"  # in the key `columns`: the table has no such column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
 _WEAK = {"id"}  # names that lose to any other name of the same role
@@ -94,6 +95,11 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     for line, cells in body:
         if len(cells) != len(names):
             raise LeafError(f"{path}: line {line}: {len(cells)} fields, not {len(names)} fields as in the header.")
+    if GIVEN_COLUMNS[0] in names:  # rows that identify the image by its hash: `leaf.ingest.unlabelled` reads them
+        hashed = names.index(GIVEN_COLUMNS[0])
+        own = [place for place, name in enumerate(names) if name not in GIVEN_COLUMNS]
+        body = [(line, [cells[place] for place in own]) for line, cells in body if not cells[hashed].strip()]
+        names = [names[place] for place in own]
     places = _places(names, path, columns or {})
     hot = [] if "label" in places or (columns or {}).get("label") else _one_hot(names, places, body, notes, path)
     free = [place for place, name in enumerate(names) if place not in {*places.values(), *hot} and name]

@@ -34,10 +34,11 @@ class Entry:
 
 @dataclass
 class Layout:
-    """Entries, files left out with the reason, and notes for the user, one line each."""
+    """Entries, files left out with the reason, those of them that have no label, and notes, one line each."""
 
     entries: list[Entry] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    unlabelled: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -104,6 +105,8 @@ def lay_out(
         table, row = rows.get(file, (None, Row(0, {})))
         if labelled and table is None:
             made.left_out[file] = f"not in {' nor in '.join(table.path.name for _, table in tables)}"
+            if said.name not in known:
+                made.unlabelled.append(file)
             continue
         name = row.cells.get("label", "") if labelled else said.name
         if not name:
@@ -111,6 +114,7 @@ def lay_out(
                 made.left_out[file] = f"no label in {table.path.name}"
             else:
                 made.left_out[file] = "in no class folder"
+            made.unlabelled.append(file)
             continue
         relabelled += bool(labelled and labels is None and said.name and nfc(name) != said.name)
         split = _given_split(table, row)

@@ -72,6 +72,7 @@ class NpzSource:
         count = self._data.shape[0]
         self.rows = Rows([str(number) for number in range(count)], names, [""] * count, [""] * count)
         self.left_out: dict[str, str] = {}
+        self.unlabelled: list[str] = []
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
 

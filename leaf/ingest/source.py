@@ -51,11 +51,13 @@ class Block:
 class Source(Protocol):
     """A data set that is read as a stream.
 
-    `left_out` maps files that are excluded before decoding to the reason; `unreadable` is filled while decoding.
+    `left_out` maps files that are excluded before decoding to the reason, `unlabelled` lists those of them without a
+    label, and `unreadable` is filled while decoding.
     """
 
     rows: Rows
     left_out: dict[str, str]
+    unlabelled: list[str]
     unreadable: dict[str, str]
     notes: list[str]
 

@@ -17,7 +17,7 @@ DISTRIBUTION = "leaf-dvc"
 _OWN = (params.PIPELINE_FILE, params.PARAMS_FILE, "runner.yaml", CODE_FILE)  # never overwritten
 _LINES = (".gitignore", ".gitattributes", ".dvcignore")  # missing lines are appended
 _TABLES = ("data/labels.csv", "data/overrides.csv", "data/pinned.csv", "data/reviewed.csv")
-_FOLDERS = ("data/masks", "data/raw", "data/references", "metrics")
+FOLDERS = ("data/masks", "data/raw", "data/references", "data/unlabelled", "metrics")
 _SHADOWS = ("leaf", "stages")  # folders that Python would import instead of the installed packages
 
 
@@ -57,7 +57,7 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
 def write_files(folder: Path, settings: dict[str, object]) -> None:
     """Write the template's files into `folder`, with `settings` in params.yaml. Existing tables and README stay."""
     yaml = round_trip()
-    for name in _FOLDERS:
+    for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / ".gitkeep").touch()
     with (folder / params.PIPELINE_FILE).open("w", encoding="utf-8") as file:

@@ -9,6 +9,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from leaf import __version__, params
 from leaf.errors import LeafError
+from leaf.project.init import FOLDERS
 from leaf.project.pipeline import (
     CODE_FILE,
     TEMPLATE,
@@ -39,6 +40,8 @@ def upgrade_project(folder: Path) -> list[str]:
     lines += [f"{CODE_FILE}: {name}: its code changed" for name in code]
     for name, value in ((params.PIPELINE_FILE, pipeline), (params.PARAMS_FILE, values)):
         _write_yaml(folder / name, value)
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
     write_code_file(folder)
     changed = {*code, *stages}
     rerun = with_downstream(pipeline["stages"], changed)

@@ -17,7 +17,7 @@ from leaf.store import read_json, read_yaml, write_json
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_FILE_KEYS = ("dataset", "labels", "masks", "weights")  # parameters that may be paths
+_FILE_KEYS = ("dataset", "labels", "masks", "unlabelled", "weights")  # parameters that may be paths
 
 
 @dataclass(frozen=True)

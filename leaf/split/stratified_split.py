@@ -314,6 +314,21 @@ def fold_images(
     return pd.concat([splits, tested]).sort_values("image", ignore_index=True)
 
 
+def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """Add the images that a model chose for labelling to `splits`: to the split of their group, or else to train.
+
+    They are not a random sample, so they are not drawn for validation or test.
+
+    Args:
+        splits: `image,split` of `images`.
+        images: `image,group`, the images that were drawn.
+        chosen: `image,group`, the images to add.
+    """
+    of_group = splits.merge(images[["image", "group"]], on="image").drop_duplicates("group").set_index("group")["split"]
+    added = pd.DataFrame({"image": chosen["image"], "split": chosen["group"].map(of_group).fillna("train")})
+    return pd.concat([splits, added]).sort_values("image", ignore_index=True)
+
+
 _SPLITS_FILE = "data/split/splits.csv"
 _SYNTHETIC_FILE = "data/balanced/index.csv"
 

@@ -26,7 +26,7 @@ def project(folder, **values):
         shutil.copy(ROOT / name, folder / name)
     params = yaml.safe_load((folder / "params.yaml").read_text()) | values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for name in ("references", "masks"):
+    for name in ("references", "masks", "unlabelled"):
         (folder / "data" / name).mkdir(parents=True)
     for name in ("labels.csv", "overrides.csv", "pinned.csv"):
         shutil.copy(ROOT / "data" / name, folder / "data")

@@ -69,7 +69,7 @@ def classes(request, tmp_path_factory):
         params[key] = params[key] | value if isinstance(value, dict) else value
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    for name in ("references", "masks"):
+    for name in ("references", "masks", "unlabelled"):
         Path("data", name).mkdir(parents=True)
     for table in (ROOT / "data").glob("*.csv"):
         shutil.copy(table, "data")

@@ -26,8 +26,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = home / "project"
     (project / "data" / "raw").mkdir(parents=True)
     (project / "data" / "raw" / "leaves.txt").write_text("leaf\n")
-    (project / "data" / "masks").mkdir()
-    (project / "data" / "masks" / ".gitkeep").touch()
+    for name in ("masks", "unlabelled"):
+        (project / "data" / name).mkdir()
+        (project / "data" / name / ".gitkeep").touch()
     (project / "data" / "overrides.csv").write_text(",".join(COLUMNS) + "\n")
     (project / "data" / "pinned.csv").write_text("file_hash,split\n")
     (project / "data" / "labels.csv").write_text("file,label\n")

@@ -1,0 +1,180 @@
+"""Images without a label, and the labels that `leaf review --unlabelled` gives them.
+
+Unlabelled images are those of the data set's folder that neither folders nor tables label, and all images of the folder
+`unlabelled`. data/labels.csv identifies an image by the hash of its file, so a renamed file keeps its label. Several
+people may label one image; until their labels agree, or a row with `chosen: conflict` decides, it stays unlabelled.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from leaf.errors import LeafError
+from leaf.ingest.decode import Fit, UnreadableError
+from leaf.ingest.files import Links, list_folder
+from leaf.ingest.folder import FileSource
+from leaf.ingest.label_tables import GIVEN_COLUMNS
+from leaf.ingest.sandbox import read_file
+from leaf.ingest.source import Block, Rows, Source, content_hash
+from leaf.store import read_table
+
+LABELS = Path("data/labels.csv")
+RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`
+_EXIF, _TAKEN, _OFFSET = 0x8769, 0x9003, 0x0132
+
+
+@dataclass(frozen=True)
+class Given:
+    """The label of an image in data/labels.csv.
+
+    Attributes:
+        label: class name; "" excludes the image from the data set.
+        group: images with the same group stay in one split; "" for none.
+        chosen: how the image was selected: `random` if for all its labels, else the first other way.
+    """
+
+    label: str
+    group: str
+    chosen: str
+
+
+def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[str]]]:
+    """Return the labels by file hash, and the different labels of each file hash on which people disagree."""
+    by_hash: dict[str, list[dict[str, str]]] = defaultdict(list)
+    if path.is_file():
+        table = read_table(path, text=("file", "label", "group", *GIVEN_COLUMNS))
+        if "file_hash" in table:
+            table = table[table["file_hash"].ne("")].reindex(columns=["label", "group", *GIVEN_COLUMNS], fill_value="")
+            for row in table.to_dict("records"):
+                by_hash[row["file_hash"].strip()].append({str(name): str(cell) for name, cell in row.items()})
+    given, conflicts = {}, {}
+    for file_hash, rows in by_hash.items():
+        decided = sorted((row for row in rows if row["chosen"] == CONFLICT), key=lambda row: row["date"])
+        labels = sorted({row["label"].strip() for row in decided[-1:] or rows})
+        if len(labels) > 1:
+            conflicts[file_hash] = labels
+            continue
+        ways = [row["chosen"] for row in rows if row["chosen"] not in (RANDOM, CONFLICT)]
+        group = next((row["group"] for row in rows if row["group"]), "")
+        given[file_hash] = Given(labels[0], group, ways[0] if ways else RANDOM)
+    return given, conflicts
+
+
+class NewImages(FileSource):
+    """Image files with names that are not relative to one folder."""
+
+    def __init__(
+        self, paths: dict[str, Path], files: Sequence[str], given: Sequence[Given] = (), skip_unreadable: bool = True
+    ) -> None:
+        """Take `files`, keys of `paths`, and the label of each, if they have labels."""
+        blank = [""] * len(files)
+        labels, groups = ([getattr(each, name) for each in given] or blank for name in ("label", "group"))
+        more = {"chosen": [each.chosen for each in given]} if given else {}
+        super().__init__(Path(), Rows(list(files), labels, groups, blank, more), skip_unreadable)
+        self._paths = paths
+
+    def path(self, file: str) -> Path:
+        return self._paths[file]
+
+
+class Joined:
+    """A data set followed by images that were labelled later: the numbers of its own images stay the same."""
+
+    def __init__(self, first: Source, second: FileSource) -> None:
+        a, b = first.rows, second.rows
+        more = {
+            name: [*(a.more.get(name) or [""] * len(a.source)), *(b.more.get(name) or [""] * len(b.source))]
+            for name in {**a.more, **b.more}
+        }
+        self._first, self._second = first, second
+        second.unreadable = first.unreadable
+        self.rows = Rows([*a.source, *b.source], [*a.name, *b.name], [*a.group, *b.group], [*a.split, *b.split], more)
+        self.left_out, self.unreadable, self.notes = first.left_out, first.unreadable, first.notes
+        self.unlabelled: list[str] = []
+
+    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
+        """Yield the images of both, see `Source`."""
+        count = len(self._first.rows.source)
+        yield from self._first.blocks(places[places < count], size, fit, as_uint8)
+        for block in self._second.blocks(places[places >= count] - count, size, fit, as_uint8):
+            yield replace(block, places=block.places + count)
+
+
+def find_unlabelled(source: Source, dataset: Path, folder: Path | None, links: Links) -> dict[str, Path]:
+    """Return the unlabelled image files by name: those of the data set, then those of `folder`, a missing one is empty.
+
+    Names in `folder` include it, so that they differ from those of the data set.
+    """
+    found = {file: dataset / file for file in source.unlabelled}
+    if folder is not None and folder.is_dir():
+        found |= {str(folder / file): folder / file for file in list_folder(folder, links).images}
+    return found
+
+
+def join_labelled(
+    source: Source,
+    labels: np.ndarray,
+    names: Sequence[str],
+    files: dict[str, Path],
+    skip_unreadable: bool,
+    given: dict[str, Given],
+) -> tuple[Source, np.ndarray, NewImages]:
+    """Append the `files` that `given` labels to a data set.
+
+    Args:
+        source: the data set.
+        labels: the label of each of its rows, int (N,).
+        names: class names.
+        files: unlabelled files by name; see `find_unlabelled`.
+        skip_unreadable: skip files that cannot be read.
+        given: see `read_given`.
+
+    Returns:
+        The data set with the labelled files, its labels, and the files without a label.
+    """
+    taken: dict[str, Given] = {}
+    rest = dict(files)
+    foreign: set[str] = set()
+    for name, path in files.items() if given else ():
+        with suppress(UnreadableError):  # reported when it is decoded
+            found = given.get(content_hash(read_file(path)))
+            if found is None:
+                continue
+            if found.label not in ("", *names):
+                foreign.add(found.label)
+                continue
+            del rest[name]
+            source.left_out.pop(name, None)
+            if found.label:
+                taken[name] = found
+            else:
+                source.left_out[name] = f"excluded in {LABELS}"
+    if foreign:
+        shown = ", ".join(map(repr, sorted(foreign)[:3]))
+        source.notes.append(f"{LABELS}: {shown}: not in `classes` ({', '.join(names[:6])}). These rows are not used.")
+    waiting = NewImages(files, list(rest))
+    if not taken:
+        return source, labels, waiting
+    joined = Joined(source, NewImages(files, list(taken), list(taken.values()), skip_unreadable))
+    return joined, np.concatenate([labels, [names.index(each.label) for each in taken.values()]]), waiting
+
+
+def time_taken(path: Path) -> str:
+    """Return the time at which a photo was taken by its EXIF data, in ISO format, or ""."""
+    with suppress(Exception), Image.open(path) as image:
+        exif = image.getexif()
+        text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_OFFSET)
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+    return ""
+
+
+def check_folder(folder: Path) -> None:
+    """Raise LeafError if the folder `unlabelled` is missing."""
+    if not folder.is_dir() and not Path(f"{folder}.dvc").is_file():
+        raise LeafError(f"unlabelled: {folder}: no such folder. Use a folder of images; an empty one has no effect.")
