@@ -1,5 +1,6 @@
-"""What the report is made from: the tables that the stages before it wrote, and the parameters of the run."""
+"""The tables and parameters of a finished run."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from leaf import store
+from leaf.clean.groups import components
 from leaf.errors import LeafError
 
+COPIES = ("exact", "near", "turned")  # kinds of pairs that are copies
 _OPTIONAL = {
     "data/cleaned/distances.csv": ["reference", "rank", "image", "distance", "outlier"],
     "data/cleaned/pairs.csv": ["image", "other", "kind", "mse", "transform", "aligned_mse"],
@@ -22,11 +25,11 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run's tables. `params` maps dotted keys to values; `files` maps a file's path to its SHA-256; `told` is what
-    no table holds, in words: date, commit, duration.
+    """The tables of one run.
 
-    `images` is (N, H, W, 3) in 0..255; `synthetic_images` (M, H, W, 3) and `heatmaps` (K, h, w) in 0..1 may be empty.
-    The optional tables may have no rows; `scores["splits"]["test"]` is None without a test split.
+    `params` maps dotted keys to values, `files` paths to SHA-256; `facts` holds date, commit and duration, which no
+    table has. `images` is (N, H, W, 3), 0..255; `synthetic_images` (M, H, W, 3) and `heatmaps` (K, h, w), 0..1, may be
+    empty. Optional tables may have no rows; `scores["splits"]["test"]` is None without a test split.
     """
 
     params: Mapping[str, Any]
@@ -45,24 +48,56 @@ class Run:
     synthetic_images: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1, 3), np.uint8))
     heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
     files: Mapping[str, str] = field(default_factory=dict)
-    told: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
-        """The class names; the first is label 0."""
+        """Class names in label order."""
         return [str(name) for name in self.training["classes"]]
 
+    @property
+    def names(self) -> list[str]:
+        """Display names of the classes in label order: `Apple___Black_rot` becomes `Apple: Black rot`."""
+        names = [re.sub(r"[_\s]+", " ", re.sub(r"_{2,}", ": ", name)).strip(" :") for name in self.classes]
+        return names if all(names) and len(set(names)) == len(names) else self.classes
+
+    def display(self, name: str) -> str:
+        """Return the display name of a class."""
+        return dict(zip(self.classes, self.names, strict=True)).get(name, name)
+
     def labels(self) -> pd.Series:
-        """The final label of each image, by image number."""
+        """Return the final label of each image, indexed by image number."""
         return self.decisions.set_index("image")["label"].astype(int)
 
     def kept(self) -> pd.Series:
-        """The numbers of the images that stayed."""
+        """Return the numbers of the kept images."""
         return self.decisions.loc[self.decisions["kept"] == 1, "image"]
+
+    def copies(self) -> list[list[int]]:
+        """Return the sets of exact and near copies, outliers excluded, as ascending image numbers."""
+        outliers = set(self.decisions.loc[self.decisions["reason"] == "outlier", "image"])
+        pairs = self.pairs[self.pairs["kind"].isin(COPIES)]
+        pairs = pairs[~pairs["image"].isin(outliers) & ~pairs["other"].isin(outliers)]
+        joined = pairs[["image", "other"]].to_numpy(np.int64)
+        images = pd.Series(np.unique(joined))
+        return [list(each) for _, each in images.groupby(components(len(self.decisions), joined)[images])]
+
+    def conflicting_copies(self) -> list[list[int]]:
+        """Return the sets of copies whose final labels differ; images removed by a decision do not count."""
+        decided = self.decisions.loc[self.decisions["reason"].isin(["conflict", "override"])]
+        removed = set(decided.loc[decided["kept"] != 1, "image"])
+        labels = self.labels()
+        return [each for each in self.copies() if labels[[one for one in each if one not in removed]].nunique() > 1]
 
 
 def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
-    """Read the tables under `root`, a project's folder. Raises LeafError where one that is needed is missing."""
+    """Read the tables of the project in `root`.
+
+    Raises
+    ------
+    LeafError
+        If a required table is missing or damaged.
+    """
     root = Path(root)
     texts = {
         "data/ingested/index.csv": ["source", "group", "split", "hash", "flags"],
@@ -85,7 +120,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
     def mapping(name: str) -> dict[str, Any]:
         value = store.read_json(root / name)
         if not isinstance(value, dict):
-            raise LeafError(f"{root / name}: not a JSON object; run `dvc repro` again")
+            raise LeafError(f"{root / name}: not a JSON object. Run `dvc repro` again")
         files[name] = store.sha256(root / name)
         return value
 
@@ -110,5 +145,5 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table by the columns' names."""
+    """Return the rows of a table as dictionaries."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -1,4 +1,4 @@
-"""Stage report: reports/report.html, one page that tells this run's story from its tables alone."""
+"""Write the report, its one-page summary and the model card from the tables of a run."""
 
 import dataclasses
 import os
@@ -11,28 +11,29 @@ from leaf import store
 from leaf.errors import one_line_errors
 from leaf.finished_run import read_run
 from leaf.params import flatten, read_params
-from leaf.report.render import render
+from leaf.report.render import model_card, render, render_summary
 
-REPORT = "reports/report.html"
+PAGES = {"reports/report.html": render, "reports/summary.html": render_summary, "reports/model_card.md": model_card}
 
 
 def main() -> None:
-    """Read the tables of the stages before, fill the page, write it."""
+    """Read the tables, render each page and write it."""
     run = read_run(".", flatten(read_params("report").model_dump()))
-    html = render(dataclasses.replace(run, told=told(run.training)))
-    with store.replacing(REPORT) as partial:
-        partial.write_text(html, encoding="utf-8")
-    print(f"{REPORT}: one file, {len(html.encode()) / 1e6:.1f} MB; open it in a browser")
+    run = dataclasses.replace(run, facts=facts(run.training))
+    for path, rendered in PAGES.items():
+        with store.replacing(path) as partial:
+            partial.write_text(rendered(run), encoding="utf-8")
+    print("reports/report.html: open it in a browser; summary.html: one page to print; model_card.md: for a model hub")
 
 
-def told(training: Mapping[str, Any]) -> dict[str, str]:
-    """Date, commit (with the experiment's name) and duration of the run, as far as they are known on this machine."""
+def facts(training: Mapping[str, Any]) -> dict[str, str]:
+    """Return date, commit, experiment and training time, as far as they are known here."""
     found = {"Date": f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0")}
     asked = ["git", "rev-parse", "--short=10", os.environ.get("DVC_EXP_BASELINE_REV", "HEAD")]
     commit = subprocess.run(asked, check=False, capture_output=True, text=True)
     if not commit.returncode:
         name = os.environ.get("DVC_EXP_NAME", "")
-        found["Commit"] = commit.stdout.strip() + (f", and on it the experiment {name}" if name else "")
+        found["Commit"] = commit.stdout.strip() + (f", experiment {name}" if name else "")
     if seconds := store.load_cached_value("trained", training["model_sha256"]):
         found["Training took"] = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     return found

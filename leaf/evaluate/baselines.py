@@ -20,7 +20,7 @@ def baseline_probabilities(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     rows: np.ndarray,
-) -> tuple[dict[str, np.ndarray], str]:
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
     """Fit the baselines to the training images and predict `rows`.
 
     Args:
@@ -30,23 +30,25 @@ def baseline_probabilities(
         rows: int (R,), the images to predict.
 
     Returns:
-        Probabilities, float64 (R, C), of `majority` (class shares), `histogram` (logistic regression on the channels'
-        histograms), `joint_histogram` (the same on 512 joint colors) and `tuned_color` (the best of logistic
-        regression and forests on both); and a description of the selected model.
+        Probabilities of the validation images and of `rows`, float64 (V, C) and (R, C), by `majority` (class shares),
+        `histogram` (logistic regression on the channels' histograms), `joint_histogram` (the same on 512 joint colors)
+        and `tuned_color` (the best of logistic regression and forests on both); a description of the selected model.
     """
     train_rows, train_labels = train
-    found = {"majority": np.tile(np.bincount(train_labels) / len(train_labels), (len(rows), 1))}
+    shares = np.bincount(train_labels) / len(train_labels)
+    found = {"majority": (np.tile(shares, (len(validation[0]), 1)), np.tile(shares, (len(rows), 1)))}
     by_label = np.argsort(train_labels, kind="stable")
     sample = by_label[:: -(-len(by_label) // _MOST_IMAGES)]
     sample = np.union1d(sample, np.unique(train_labels, return_index=True)[1])
     labels, best, selected = train_labels[sample], np.inf, ""
-    truth = np.eye(found["majority"].shape[1])[validation[1]]
+    truth = np.eye(len(shares))[validation[1]]
     for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
         features = describe(images, train_rows[sample])
         for learner, fitted in _candidates(features, labels):
-            score = np.square(_predict(fitted, describe, images, validation[0]) - truth).mean()
+            on_validation = _predict(fitted, describe, images, validation[0])
+            score = np.square(on_validation - truth).mean()
             if score < best or learner == _DEFAULT:
-                predicted = _predict(fitted, describe, images, rows)
+                predicted = on_validation, _predict(fitted, describe, images, rows)
             if learner == _DEFAULT:
                 found[name] = predicted
             if score < best:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from leaf.evaluate import BASELINES
 from leaf.evaluate.baselines import baseline_probabilities
 from leaf.evaluate.calibration import best_temperature
 from leaf.evaluate.metrics import (
@@ -74,7 +75,7 @@ class Evaluation:
             f"{block['accuracy_high']:.1%}) on {block['images']} images"
             + (f" in {block['groups']} groups" if block["groups"] < block["images"] else "")
             + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
-            "baselines: " + ", ".join(f"{name} {scores['accuracy']:.1%}" for name, scores in baseline.items()),
+            "baselines: " + ", ".join(f"{BASELINES[key]} {scores['accuracy']:.1%}" for key, scores in baseline.items()),
         ]
         if len(block["classes"]) > 2 and block["worst_pairs"]:
             pairs = (f"{each['images']} {each['label']} as {each['predicted']}" for each in block["worst_pairs"][:3])
@@ -197,7 +198,10 @@ def _baselines(
     )
     found, selected = baseline_probabilities(images, train, validation, scored["image"].to_numpy())
     labels, groups = scored["label"].to_numpy(), scored["group"].to_numpy()
-    blocks = {name: _block(labels, each, 0.5, classes, groups) for name, each in found.items()}
+    blocks = {}
+    for name, (on_validation, on_scored) in found.items():
+        right = predict(on_validation, 0.5) == validation[1]
+        blocks[name] = _block(labels, on_scored, 0.5, classes, groups) | {"validation_accuracy": float(right.mean())}
     blocks["tuned_color"]["model"] = selected
     return blocks
 

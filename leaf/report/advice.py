@@ -1,171 +1,199 @@
-"""What to try next, where the tables show a reason: each entry says what was seen and what to do about it."""
+"""Advice on what to try next: each entry has an observation, an action and a command.
 
+Advice uses validation scores and counts only. Choosing settings by test scores would make the test split optimistic.
+"""
+
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.report.charts import percent
 from leaf.report.cleaning import flagged
-from leaf.report.results import baselines, scored_split
+from leaf.report.results import scored_split
 from leaf.report.svg import plural
 
 Advice = dict[str, str]
 
-GAP = 0.08  # training above validation accuracy, from which memorising is worth fighting
-UNSURE = 0.10  # width of the test interval, from which the estimate decides little
-LOPSIDED = 0.15  # difference of the two classes' recalls
-_VARIED = {  # what varies training images, none of it by default but flips
+GAP = 0.08  # training minus validation accuracy that counts as overfitting
+WIDE = 0.10  # width of an interval that cannot separate two settings
+UNEQUAL = 0.15  # difference of two recalls
+SIZES = (128, 160, 192, 224)  # pixels
+_AUGMENTATIONS = {
     "augmentation.rotation": "augmentation.rotation=30",
     "augmentation.zoom": "augmentation.zoom=0.2",
     "augmentation.cutmix": "augmentation.cutmix=1",
 }
 
 
-def section(run: Run, conflicting: int) -> list[Advice]:
-    """At most six entries with different commands, those that question the result itself first."""
-    found = [_conflicts(conflicting)] if conflicting else []
-    found += [entry for rule in _RULES if (entry := rule(run))]
+def section(run: Run) -> list[Advice]:
+    """Return at most six entries with different commands, those that question the result itself first."""
+    found = [entry for rule in _RULES if (entry := rule(run))]
     return list({entry["command"]: entry for entry in reversed(found)}.values())[::-1][:6]
 
 
 def _validation(run: Run) -> Mapping[str, Any]:
-    """Return the validation scores. Advice that selects settings must not use test scores."""
     return (run.scores.get("splits") or {}).get("validation") or {}
 
 
-def _conflicts(groups: int) -> Advice:
-    return {
-        "seen": f"{plural(groups, 'group')} of copies {'bears' if groups == 1 else 'bear'} different labels.",
-        "do": "Look at them above and rule on each in data/overrides.csv, or let the majority decide.",
-        "command": "dvc exp run -S conflicts=majority",
-    }
+def _advice(seen: str, do: str, command: str) -> Advice:
+    return {"seen": seen, "do": do, "command": command}
 
 
-def _baseline(run: Run) -> Advice | None:
-    _, block = scored_split(run.scores)
-    best = max(baselines(run.scores), key=lambda entry: entry.value, default=None)
-    if best is None or block.get("accuracy_low") is None or block["accuracy_low"] > best.value:
+def _conflicts(run: Run) -> Advice | None:
+    count = len(run.conflicting_copies())
+    if not count:
         return None
-    return {
-        "seen": f"The interval begins at {percent(block['accuracy_low'])}; a baseline ({best.note}) reaches "
-        f"{percent(best.value)}. The network is not shown to be better.",
-        **(
-            {"do": "Start from pretrained weights before anything else.", "command": "leaf run transfer"}
-            if run.params.get("weights") == "random"
-            else {
-                "do": "It had pretrained weights: look for wrong labels first.",
-                "command": "leaf labels",
-            }
-        ),
-    }
+    return _advice(
+        f"{plural(count, 'set')} of copies {'has' if count == 1 else 'have'} different labels.",
+        "Decide on each with leaf review, or use the majority label.",
+        "dvc exp run -S conflicts=majority",
+    )
 
 
 def _untested(run: Run) -> Advice | None:
     if scored_split(run.scores)[0] == "test":
         return None
-    return {
-        "seen": "No images were kept for a test: the model was chosen by the same images that judge it here.",
-        "do": "Hold some out; validation accuracy alone is too good.",
-        "command": "dvc exp run -S test_size=0.2",
-    }
+    return _advice(
+        "There is no test split: validation images selected the model, so its accuracy is optimistic.",
+        "Hold out a test split.",
+        "dvc exp run -S test_size=0.2",
+    )
+
+
+def _winning_baseline(run: Run) -> tuple[str, float, float] | None:
+    """Return the name and validation accuracy of the best baseline and the network's, if the baseline wins."""
+    found = [(each.get("validation_accuracy"), key) for key, each in (run.scores.get("baseline") or {}).items()]
+    known = [(value, key) for value, key in found if value is not None]
+    accuracy = _validation(run).get("accuracy")
+    if accuracy is None or not known or max(known)[0] < accuracy:
+        return None
+    return BASELINES[max(known)[1]], max(known)[0], accuracy
+
+
+def _baseline(run: Run) -> Advice | None:
+    best = _winning_baseline(run)
+    if best is None:
+        return None
+    name, value, accuracy = best
+    return _advice(
+        f"On validation the {name} has {percent(value)} and the network {percent(accuracy)}: color alone is enough.",
+        "Check whether background, light or file reveal the class.",
+        "leaf audit",
+    )
+
+
+def _resolution(run: Run) -> Advice | None:
+    if not {"width", "height"} <= set(run.index) or run.index.empty:
+        return None
+    side = int(run.index[["width", "height"]].astype(int).min(axis=1).median())
+    size = max((each for each in SIZES if each <= side), default=0)
+    if size < 1.3 * run.images.shape[1]:
+        return None
+    return _advice(
+        f"The network sees {run.images.shape[1]} pixels, but half of the images have at least {side:,}.",
+        "Train at a higher resolution: small symptoms become visible. The time grows with the number of pixels.",
+        f"dvc exp run -S image_size={size}",
+    )
+
+
+def _pretrained(run: Run) -> Advice | None:
+    if run.params.get("weights") != "random":
+        return None
+    return _advice(
+        "The network was trained from scratch on these images only.",
+        "Pretrained weights usually gain the most.",
+        "leaf run transfer",
+    )
 
 
 def _wide(run: Run) -> Advice | None:
     name, block = scored_split(run.scores)
-    low, high = block.get("accuracy_low"), block.get("accuracy_high")
-    if low is None or high is None or high - low < UNSURE:
+    groups, accuracy = int(block.get("groups") or block.get("images") or 0), _validation(run).get("accuracy")
+    if not groups or accuracy is None:
         return None
-    return {
-        "seen": f"The interval is {100 * (high - low):.0f} points wide on "
-        f"{plural(int(block['images']), f'{name} image')}: two settings a few points apart cannot be told apart here.",
-        **(
-            {"do": "All folds together test every image once.", "command": "leaf folds --show"}
-            if run.params.get("folds")
-            else {"do": "Test every image once, in folds: a training each.", "command": "leaf folds"}
-        ),
-    }
+    share = (accuracy * groups + 2) / (groups + 4)  # Agresti and Coull 1998
+    width = 2 * 1.96 * math.sqrt(share * (1 - share) / (groups + 4))
+    if width < WIDE:
+        return None
+    folded = bool(run.params.get("folds"))
+    return _advice(
+        f"{plural(groups, f'independent {name} image')} give a 95% interval about {100 * width:.0f} points "
+        "wide: settings a few points apart cannot be distinguished.",
+        "Summarize all folds." if folded else "Cross-validate: each image is tested once.",
+        "leaf folds --show" if folded else "leaf folds",
+    )
 
 
-def _memorised(run: Run) -> Advice | None:
+def _overfitting(run: Run) -> Advice | None:
     history, best = run.history, run.training.get("best_epoch")
-    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # 0: a linear probe, not by epochs
+    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # a linear probe has no epochs
         return None
     row = history[history["epoch"] == best]
-    if row.empty or not float(row["accuracy"].iloc[0]) - float(row["validation_accuracy"].iloc[0]) > GAP:
+    train, validation = (float(row[key].max()) for key in ("accuracy", "validation_accuracy"))
+    untried = [setting for key, setting in _AUGMENTATIONS.items() if not run.params.get(key)]
+    if not train - validation > GAP or not untried:  # False for nan
         return None
-    train, validation = float(row["accuracy"].iloc[0]), float(row["validation_accuracy"].iloc[0])
-    untried = [setting for key, setting in _VARIED.items() if not run.params.get(key)]
-    if not untried:
-        return None
-    return {
-        "seen": f"At the best epoch the network is right on {percent(train)} of its training images and on "
-        f"{percent(validation)} of validation: it memorises.",
-        "do": "Vary the training images more than this run did.",
-        "command": f"dvc exp run -S {' -S '.join(untried[:2])}",
-    }
+    return _advice(
+        f"At the best epoch, training accuracy is {percent(train)} and validation accuracy {percent(validation)}: "
+        "the network overfits.",
+        "Use more augmentation.",
+        f"dvc exp run -S {' -S '.join(untried[:2])}",
+    )
 
 
 def _unfinished(run: Run) -> Advice | None:
     best, epochs = run.training.get("best_epoch"), len(run.history)
     if best is None or run.training.get("stopped") == "early" or epochs < 2 or best < epochs - 1:
         return None
-    return {
-        "seen": f"The best epoch was {best} of {epochs}, and training ended because its epochs ran out.",
-        "do": "Let it train on.",
-        "command": f"dvc exp run -S epochs={2 * epochs}",
-    }
+    return _advice(
+        f"The best epoch was {best} of {epochs}: training ended before it converged.",
+        "Train for more epochs.",
+        f"dvc exp run -S epochs={2 * epochs}",
+    )
 
 
-def _lopsided(run: Run) -> Advice | None:
+def _unequal(run: Run) -> Advice | None:
     matrix = _validation(run).get("confusion")
-    if matrix and len(matrix) > 2:
+    if not matrix or not all(sum(row) for row in matrix):
+        return None
+    if len(matrix) > 2:
         return _confused(run)
-    if not matrix or not sum(matrix[0]) or not sum(matrix[1]):
+    recalls = [row[label] / sum(row) for label, row in enumerate(matrix)]
+    if abs(recalls[0] - recalls[1]) < UNEQUAL or run.params.get("threshold") == "validation":
         return None
-    recalls = matrix[0][0] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])
-    if abs(recalls[0] - recalls[1]) < LOPSIDED or run.params.get("threshold") == "validation":
-        return None
-    first, second = run.classes
-    return {
-        "seen": f"Of the {first} images {percent(recalls[0])} are found, of the {second} {percent(recalls[1])}.",
-        "do": "Choose the threshold on validation instead of taking it as given.",
-        "command": "dvc exp run -S threshold=validation",
-    }
+    first, second = run.names
+    return _advice(
+        f"On validation the recall is {percent(recalls[0])} for {first} and {percent(recalls[1])} for {second}.",
+        "Choose the threshold on validation.",
+        "dvc exp run -S threshold=validation",
+    )
 
 
 def _confused(run: Run) -> Advice | None:
-    """Of more than two classes: what is taken for what most often, where that is no rare slip."""
     pair = next(iter(_validation(run).get("worst_pairs") or []), None)
-    if pair is None or pair["images"] < 2 or pair["share"] < LOPSIDED:
+    if pair is None or pair["images"] < 2 or pair["share"] < UNEQUAL:
         return None
-    return {
-        "seen": f"{percent(pair['share'])} of the {pair['label']} images are called {pair['predicted']}.",
-        "do": "Look for wrong labels first; if there are none, photograph more of both.",
-        "command": "leaf labels",
-    }
+    label, predicted = (run.display(pair[key]) for key in ("label", "predicted"))
+    return _advice(
+        f"On validation {percent(pair['share'])} of the {label} images are predicted as {predicted}.",
+        "Look for label errors first; if there are none, collect more images of both classes.",
+        "leaf labels",
+    )
 
 
-def _overconfident(run: Run) -> Advice | None:
+def _miscalibrated(run: Run) -> Advice | None:
     block = _validation(run)
     error, limit = block.get("calibration_error"), block.get("calibration_error_limit")
     if error is None or limit is None or error <= limit or run.params.get("calibrate") == "temperature":
         return None
-    return {
-        "seen": f"The calibration error on validation is {percent(error)}; 95% of perfectly calibrated models have at "
-        f"most {percent(limit)}.",
-        "do": "Fit a temperature on validation.",
-        "command": "dvc exp run -S calibrate=temperature",
-    }
-
-
-def _random(run: Run) -> Advice | None:
-    if run.params.get("weights") != "random":
-        return None
-    return {
-        "seen": "The network learned from random weights, from these images alone.",
-        "do": "A backbone that has seen a million other photographs usually gains most of all.",
-        "command": "leaf run transfer",
-    }
+    return _advice(
+        f"The calibration error on validation is {percent(error)}; 95% of perfectly calibrated models have at most "
+        f"{percent(limit)}.",
+        "Fit a temperature on validation.",
+        "dvc exp run -S calibrate=temperature",
+    )
 
 
 def _poor_images(run: Run) -> Advice | None:
@@ -173,21 +201,23 @@ def _poor_images(run: Run) -> Advice | None:
     if not flags:
         return None
     words = ", ".join(f"{count:,} {flag}" for flag, count in flags.items())
-    return {
-        "seen": f"Some images are marked at ingest: {words}.",
-        "do": "Look at them (column flags of data/ingested/index.csv) and rule in data/overrides.csv.",
-        "command": "",
-    }
+    return _advice(
+        f"Some images are of low quality: {words}.",
+        "Look at them (column flags of data/ingested/index.csv); remove them with leaf review.",
+        "",
+    )
 
 
 _RULES: tuple[Callable[[Run], Advice | None], ...] = (
+    _conflicts,
     _untested,
     _baseline,
+    _resolution,
+    _pretrained,
     _wide,
-    _memorised,
+    _overfitting,
     _unfinished,
-    _random,
-    _lopsided,
-    _overconfident,
+    _unequal,
+    _miscalibrated,
     _poor_images,
 )

@@ -1,5 +1,6 @@
-"""The figures: bars, dots with intervals, unit squares, the confusion matrix, curves over the epochs."""
+"""Figures as SVG: bars, dots with intervals, unit squares, confusion matrices, curves by epoch."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +12,12 @@ from leaf.report.svg import LETTER, Frame, dot, figure, line, number, path, rect
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its interval; without one where `low` and `high` are None."""
+    """A score with its interval, or without one if `low` and `high` are None; `kind` is its CSS class."""
 
     name: str
     value: float
     low: float | None = None
     high: float | None = None
-    note: str = ""
     kind: str = "ink"
 
 
@@ -32,12 +32,12 @@ class Series:
 
 
 def percent(value: float) -> str:
-    """A fraction as a percentage with one decimal."""
+    """Format a fraction as a percentage with one decimal."""
     return f"{100 * value:.1f}%"
 
 
 def balance(rows: Sequence[tuple[str, tuple[int, int]]], alternative: str, width: int) -> Markup:
-    """One bar a row, parted into the two classes, with the count of each at its end."""
+    """Draw one bar per row, split into two classes, with the count of each at its end."""
     wide = width > 500
     left = 210 if wide else 0
     height_row = 34 if wide else 52
@@ -64,13 +64,13 @@ def class_bars(
 ) -> Markup:
     """Draw one row per class: a bar of all its images and a thin one of those trained on."""
     wide = width > 500
-    left, row = (230, 26) if wide else (0, 46)
+    left, row = (280, 30) if wide else (0, 46)
     span = (width - left - 110) / max(*before, *after, 1)
     parts: list[Markup] = []
     for place, (name, came, learned) in enumerate(zip(classes, before, after, strict=True)):
         y = place * row + (4 if wide else 20)
         parts += [
-            text(0, y + 12 if wide else y - 6, _fit(name, left - 10 if wide else width - 10), "label"),
+            *_label(0, y + 8 if wide else y - 6, name, left - 10 if wide else width - 10, middle=wide),
             rect(left, y, span * came, 10, "fill-first", f"{name}: {came:,} read"),
             rect(left, y + 11, span * learned, 4, "fill-second", f"{name}: {learned:,} in train"),
             text(left + span * max(came, learned) + 8, y + 12, f"{came:,} · {learned:,}", "count"),
@@ -79,7 +79,7 @@ def class_bars(
 
 
 def intervals(rows: Sequence[Interval], alternative: str, width: int, least: float | None = None) -> Markup:
-    """A dot for each score and a line for its interval, on one axis of percentages."""
+    """Draw a dot for each score and a line for its interval on one axis of percentages."""
     wide = width > 500
     left, row = (250, 34) if wide else (12, 54)
     lows = [entry.low if entry.low is not None else entry.value for entry in rows]
@@ -92,7 +92,7 @@ def intervals(rows: Sequence[Interval], alternative: str, width: int, least: flo
         parts.append(text(frame.x(value), bottom + 18, f"{100 * value:.4g}%", "tick", anchor="middle"))
     for place, entry in enumerate(rows):
         y = frame.top + row * (place + 0.5) + (0 if wide else 10)
-        parts.append(text(0, y + 4 if wide else y - 14, _fit(entry.name, left - 10 if wide else width), "label halo"))
+        parts += _label(0, y if wide else y - 14, entry.name, left - 10 if wide else width, middle=wide)
         tip = f"{entry.name}: {percent(entry.value)}"
         if entry.low is not None and entry.high is not None:
             tip += f" ({percent(entry.low)} to {percent(entry.high)})"
@@ -103,7 +103,7 @@ def intervals(rows: Sequence[Interval], alternative: str, width: int, least: flo
 
 
 def differences(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
-    """Differences in points of accuracy with their intervals, on one axis with zero marked."""
+    """Draw differences in points of accuracy with their intervals on one axis with zero marked."""
     wide = width > 500
     left, row = (330, 34) if wide else (12, 54)
     reach = max([0.02, *(abs(bound) for entry in rows for bound in (entry.low, entry.high) if bound is not None)]) * 1.1
@@ -121,7 +121,7 @@ def differences(rows: Sequence[Interval], alternative: str, width: int) -> Marku
             (entry.value if entry.high is None else entry.high),
         )
         kind = "first" if low > 0 else "second" if high < 0 else "gone"
-        parts.append(text(0, y + 4 if wide else y - 14, _fit(entry.name, left - 20 if wide else width), "label halo"))
+        parts += _label(0, y if wide else y - 14, entry.name, left - 20 if wide else width, middle=wide)
         parts.append(line(frame.x(low), y, frame.x(high), y, f"whisker stroke-{kind}"))
         parts.append(dot(frame.x(entry.value), y, 5.5, f"fill-{kind}", f"{100 * entry.value:+.1f} points"))
         parts.append(text(width, y + 5, f"{100 * entry.value:+.1f}", "count", anchor="end"))
@@ -136,7 +136,7 @@ def square(
     point: tuple[float, float] | None = None,
     size: int = 340,
 ) -> Markup:
-    """Lines in the unit square, such as an ROC, with `point` marked; `chance` draws the diagonal of pure chance."""
+    """Draw lines in the unit square, such as an ROC curve, with `point` marked; `chance` draws the diagonal."""
     frame = Frame(44, 30, size - 58, size - 58, (0, 1), (0, 1))
     marks = [0, 0.25, 0.5, 0.75, 1]
     parts = [*frame.y_axis(marks), *frame.x_axis(marks, axes[0]), text(0, 14, axes[1], "tick")]
@@ -149,13 +149,13 @@ def square(
 
 
 def reliability(bins: Sequence[dict[str, float]], alternative: str, size: int = 340) -> Markup:
-    """Share right against the confidence given: on the diagonal the network means what it says."""
+    """Draw accuracy against confidence; a calibrated network lies on the diagonal."""
     low = 0.5 if all(entry["confidence"] >= 0.5 for entry in bins) else 0.0
     frame = Frame(44, 30, size - 58, size - 58, (low, 1), (0, 1))
     parts = [
         *frame.y_axis([0, 0.25, 0.5, 0.75, 1]),
         *frame.x_axis(ticks(low, 1, 5), "confidence"),
-        text(0, 14, "share right", "tick"),
+        text(0, 14, "accuracy", "tick"),
         line(frame.x(low), frame.y(low), frame.x(1), frame.y(1), "chance"),
     ]
     most = max([entry["images"] for entry in bins], default=1)
@@ -170,66 +170,72 @@ def reliability(bins: Sequence[dict[str, float]], alternative: str, size: int = 
                 radius,
                 "fill-first ring",
                 f"{entry['images']:,.0f} images with {percent(entry['confidence'])} confidence on average, "
-                f"{percent(entry['accuracy'])} right",
+                f"{percent(entry['accuracy'])} correct",
             )
         )
     return figure(size, frame.top + frame.height + 44, alternative, *parts)
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternative: str, size: int = 340) -> Markup:
-    """Two by two: a row for each true class, a cell for each answer, as strong as its share of the row."""
+    """Draw a 2 × 2 confusion matrix: a row per true class, cells shaded by their share of the row."""
     cell, tall = (size - 6) / 2, 118.0
-    names = [_fit(name, cell - 60) for name in classes]
+    titles = [_wrapped(f"{sum(row):,} {name}", size - 10) for row, name in zip(matrix, classes, strict=True)]
     parts: list[Markup] = []
-    for row in range(2):
-        total = sum(matrix[row])
-        y = 22 + row * (tall + 44)
-        parts.append(text(0, y - 8, f"{total:,} {_fit(classes[row], size - 90)}", "label"))
-        for column in range(2):
-            count = matrix[row][column]
-            share = count / total if total else 0.0
-            x = column * (cell + 6)
+    y = 8.0
+    for row, counts in enumerate(matrix):
+        parts += [text(0, y + 15 * (place + 1) - 1, words, "label") for place, words in enumerate(titles[row])]
+        y += 15 * len(titles[row]) + 6
+        for column, count in enumerate(counts):
+            share, x = count / max(sum(counts), 1), column * (cell + 6)
             kind = f"cell fill-{('second', 'first')[row == column]}"
             box = {"x": x, "y": y, "width": cell, "height": tall, "rx": 4, "class_": kind}
             parts.append(tag("rect", **box, fill_opacity=round(0.07 + 0.2 * share, 3)))
-            parts.append(text(x + 14, y + 46, f"{count:,}", "big"))
-            parts.append(text(x + 14, y + 74, f"said {names[column]}", "note"))
-            parts.append(text(x + 14, y + 94, percent(share), "note"))
-    return figure(size, 22 + 2 * tall + 46, alternative, *parts)
+            parts.append(text(x + 14, y + 42, f"{count:,}", "big"))
+            parts.append(text(x + cell - 14, y + 42, percent(share), "note", anchor="end"))
+            lines = ["predicted as", *_wrapped(classes[column], cell - 28)]
+            parts += [text(x + 14, y + 70 + 16 * place, words, "note") for place, words in enumerate(lines)]
+        y += tall + 14
+    return figure(size, y - 10, alternative, *parts)
 
 
 def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternative: str, width: int) -> Markup:
-    """More than two classes: a row for each true class, a column for each answer, as strong as its share of the row.
+    """Draw the confusion matrix of more than two classes: a row per true class, cells shaded by their share of the row.
 
-    The columns bear the numbers of the rows, for forty names fit beside a grid but not above it.
+    Columns have the numbers of the rows. Names that do not fit beside the grid are listed below it.
     """
-    wide = width > 500
-    left = 230 if wide else 130
+    names = [f"{row + 1} {name}" for row, name in enumerate(classes)]
+    longest = 1.17 * LETTER * max(map(len, names)) + 8
+    listed = width <= 500 or longest > 300
+    left = 26.0 if listed else longest
     cell = min((width - left - 4) / len(classes), 46.0)
     parts: list[Markup] = []
     for row, counts in enumerate(matrix):
         y = 20 + row * cell
-        words = f"{row + 1} {classes[row]}"
         if cell >= 14 or row % 2 == 0:
-            parts.append(text(left - 8, y + cell / 2 + 4, _fit(words, left - 8), "tick", anchor="end"))
+            words = str(row + 1) if listed else names[row]
+            parts.append(text(left - 8, y + cell / 2 + 4, words, "tick", anchor="end"))
         if cell >= 16 or row % 2 == 0:
             parts.append(text(left + (row + 0.5) * cell, 14, str(row + 1), "tick", anchor="middle"))
         for column, count in enumerate(counts):
             share = count / max(sum(counts), 1)
             x, kind = left + column * cell, f"cell fill-{('second', 'first')[row == column]}"
-            tip = tag("title", f"{count:,} of {sum(counts):,} {classes[row]}: said {classes[column]}")
+            tip = tag("title", f"{count:,} of {sum(counts):,} {classes[row]}: predicted as {classes[column]}")
             box = {"x": x, "y": y, "width": cell - 1, "height": cell - 1, "class_": kind}
             strength = 0.03 if not count else round(0.1 + 0.45 * share, 3)
             parts.append(tag("rect", tip, **box, fill_opacity=strength))
             if count and cell >= 7 * len(str(count)) + 4:
                 parts.append(text(x + cell / 2, y + cell / 2 + 4, str(count), "on", anchor="middle"))
-    return figure(width, 24 + len(classes) * cell, alternative, *parts)
+    below = 24 + len(classes) * cell
+    for words in itertools.chain.from_iterable(_wrapped(name, width) for name in names if listed):
+        below += 17
+        parts.append(text(0, below, words, "tick"))
+    return figure(width, below + 4, alternative, *parts)
 
 
 def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
-    """Scores on one line from below the lowest to 100%: the first above it with its interval, the others below.
+    """Draw scores on one axis that ends at 100%: the first above it with its interval, the others below.
 
-    The others' words end at their own leader and stand lower the further right, so that no leader crosses a word.
+    The words of the others end at their leader and move down towards the right, so that no leader crosses a word.
     """
     least = min(min(entry.value, entry.low if entry.low is not None else 1.0) for entry in rows)
     frame = Frame(8, 0, width - 16, 0, (max(0.0, math.floor(least * 20) / 20 - 0.05), 1.0), (0, 1))
@@ -240,7 +246,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
         parts.append(rect(frame.x(main.low), y - 5, frame.x(main.high) - frame.x(main.low), 10, "span", radius=5))
     ends = [(0, 40.0), (0, float(width))]  # (row, right end) of the words so far
     for entry in sorted(rows[1:], key=lambda entry: entry.value):
-        x, words = frame.x(entry.value), f"{percent(entry.value)} {entry.note}"
+        x, words = frame.x(entry.value), f"{percent(entry.value)} {entry.name.lower()}"
         long = len(words) * LETTER
         right = max(x - 5, long)
         row = next(
@@ -250,7 +256,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
         parts.append(line(x, y + 7, x, y + 28 + 18 * row, "axis"))
         parts.append(text(right, y + 27 + 18 * row, words, "tick halo", anchor="end"))
         parts.append(dot(x, y, 5, f"fill-{entry.kind} ring", words))
-    words = f"{percent(main.value)} {main.note}"
+    words = f"{percent(main.value)} {main.name.lower()}"
     half = len(words) * LETTER / 2 + 8
     parts.append(dot(frame.x(main.value), y, 7, f"fill-{main.kind} ring", words))
     parts.append(text(min(max(frame.x(main.value), half), width - half), y - 17, words, "label", anchor="middle"))
@@ -260,7 +266,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
 def ranking(
     distances: Sequence[float], cut: int, jump: tuple[float, float] | None, alternative: str, width: int
 ) -> Markup:
-    """Distances to a reference in ascending order; the first `cut` left, and the jump after them is marked."""
+    """Draw ascending distances to a reference; the first `cut` were removed, and the jump after them is marked."""
     top = max([*distances, 1.0])
     frame = Frame(58, 16, width - 74, 150, (0.5, len(distances) + 0.5), (0, top * 1.05))
     parts = [*frame.y_axis(ticks(0, top * 1.05, 4))]
@@ -285,14 +291,27 @@ def _ranks(count: int, marks: int) -> list[float]:
     return sorted({1.0, *inner})
 
 
-def _fit(words: str, width: float) -> str:
-    letters = max(int(width / (1.17 * LETTER)), 4)  # these stand a little larger and heavier
-    return words if len(words) <= letters else words[: letters - 1] + "…"
+def _wrapped(words: str, width: float) -> list[str]:
+    """Return `words` in at most two lines of `width` pixels, broken at a space or after a separator."""
+    most = max(int(width / (1.17 * LETTER)), 4)  # labels are larger than ticks
+    if len(words) <= most:
+        return [words]
+    breaks = [place for place in range(1, most + 1) if words[place - 1] in " _-/:·" or words[place] == " "]
+    place = breaks[-1] if breaks and breaks[-1] > most // 3 else most
+    rest = words[place:].strip()
+    return [words[:place].rstrip(), rest if len(rest) <= most else rest[: most - 1] + "…"]
+
+
+def _label(x: float, y: float, words: str, width: float, middle: bool) -> list[Markup]:
+    """Return the lines of a label, centered on `y` if `middle`, else with the last baseline at `y`."""
+    lines = _wrapped(words, width)
+    top = y + 4 - 7 * (len(lines) - 1) if middle else y - 14 * (len(lines) - 1)
+    return [text(x, top + 14 * place, each, "label halo") for place, each in enumerate(lines)]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: its lines over the epochs; its axis starts at `floor` where given."""
+    """One quantity by epoch; its axis starts at `floor` if given."""
 
     title: str
     series: Sequence[Series]
@@ -348,9 +367,9 @@ def _panel_line(entry: Series, frame: Frame) -> list[Markup]:
 
 
 def _epoch_words(marks: Sequence[Mark], frame: Frame, title: str, width: int) -> list[Markup]:
-    """What each mark is, in a row of its own above the panels, the later the higher: no line crosses another's words.
+    """Return the words of the marks, each in its own row above the panels, later marks higher: no line crosses words.
 
-    From its words a mark's line leads down to the first panel, but for where that panel's title stands.
+    A line leads from the words down to the first panel and stops above its title.
     """
     parts: list[Markup] = []
     end, foot = float(width), 34.0 + 16 * len(marks)

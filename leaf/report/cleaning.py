@@ -1,25 +1,22 @@
-"""Why images left: outliers by reference, copies by group, near copies by distance, a person's rulings."""
+"""Sections of the report on removed images: outliers, copies, near-duplicates, manual decisions."""
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from leaf.clean.groups import components
 from leaf.finished_run import Run, rows
 from leaf.report.charts import ranking
 from leaf.report.gallery import Album
 from leaf.report.svg import both, number, plural, share_shown
 
 REFERENCES, RANKS = 6, 200
-GROUPS, ROW = 12, 8
+SETS, ROW = 12, 8
 PAIRS = 12
-RULINGS = 24
-COPIES = ("exact", "near", "turned")
+DECISIONS = 24
 
 
 def outliers(run: Run, album: Album) -> dict[str, Any] | None:
-    """Each reference with the ranking of the distances to it; None where nothing was ranked."""
+    """Return each reference with the ranking of the distances to it, or None if nothing was ranked."""
     if run.distances.empty:
         return None
     references = sorted(set(run.distances["reference"]), key=_natural)
@@ -40,16 +37,16 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
     image = int(table["image"].iloc[0])
     labels = run.index.set_index("image")["label"].astype(int).reindex(table["image"].iloc[:cut])
     counts = [int((labels == label).sum()) for label in range(len(run.classes))]
-    borne = [f"{count:,} labelled {name}" for name, count in zip(run.classes, counts, strict=True) if count]
-    told = f"{plural(cut, 'image')} out: " + ", ".join(borne) if cut else "no image out"
-    alternative = f"Ranking of {shown:,} images by distance to reference {name}: {told}."
+    removed = [f"{count:,} labeled {name}" for name, count in zip(run.names, counts, strict=True) if count]
+    words = f"{plural(cut, 'image')} removed: " + ", ".join(removed) if cut else "no image removed"
+    alternative = f"Ranking of {shown:,} images by distance to reference {name}: {words}."
     if jump:
         alternative += f" The distance jumps from {number(jump[0], 0)} to {number(jump[1], 0)} after rank {cut}."
     return {
         "name": f"Image {name}" if name.isdigit() else name,
         "photo": album.photo(image),
         "nearest": not name.isdigit(),
-        "told": told,
+        "words": words,
         "jump": jump and f"{number(jump[0], 0)} to {number(jump[1], 0)}",
         "cut": cut,
         "figure": both(
@@ -60,41 +57,34 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
 
 
 def copies(run: Run, album: Album) -> dict[str, Any]:
-    """Groups of copies as rows of thumbnails, those with conflicting labels first, then the largest."""
-    table = run.decisions.set_index("image")
-    outside = set(table.index[table["reason"] == "outlier"])
-    pairs = run.pairs[run.pairs["kind"].isin(COPIES)]
-    pairs = pairs[~pairs["image"].isin(outside) & ~pairs["other"].isin(outside)]
-    joined = pairs[["image", "other"]].to_numpy(np.int64)
-    images = pd.Series(np.unique(joined))
-    groups = [list(group) for _, group in images.groupby(components(len(table), joined)[images])]
-    labels = run.index.set_index("image")["label"].astype(int)
-    conflicting = {group[0] for group in groups if labels.reindex(group).nunique() > 1}
-    groups.sort(key=lambda group: (group[0] not in conflicting, -len(group), group[0]))
+    """Return sets of copies as rows of thumbnails, those with conflicting labels first, then the largest."""
+    kept, sets = set(run.kept()), run.copies()
+    conflicting = {each[0] for each in run.conflicting_copies()}
+    sets.sort(key=lambda each: (each[0] not in conflicting, -len(each), each[0]))
     shown = [
         {
             "photos": [
-                {"photo": album.photo(image), "label": album.label(image), "kept": bool(table.loc[image, "kept"])}
-                for image in group[:ROW]
+                {"photo": album.photo(image), "label": album.label(image), "kept": image in kept}
+                for image in each[:ROW]
             ],
-            "more": len(group) - min(len(group), ROW),
-            "images": len(group),
-            "conflicting": group[0] in conflicting,
+            "more": len(each) - min(len(each), ROW),
+            "images": len(each),
+            "conflicting": each[0] in conflicting,
         }
-        for group in groups[:GROUPS]
+        for each in sets[:SETS]
     ]
     reasons = run.decisions["reason"].value_counts()
     return {
         "rows": shown,
-        "groups": len(groups),
+        "sets": len(sets),
         "conflicting": len(conflicting),
         "removed": int(reasons.get("duplicate", 0)) + int(reasons.get("near_duplicate", 0)),
-        "note": share_shown(len(shown), len(groups), "groups"),
+        "note": share_shown(len(shown), len(sets), "sets"),
     }
 
 
 def near(run: Run, album: Album) -> dict[str, Any] | None:
-    """Pairs that are not equal but close, nearest first, and pairs that match once aligned; None without any."""
+    """Return near-duplicate pairs, nearest first, and pairs that match after alignment, or None without any."""
     shown = {
         "close": _pairs(run, album, ("near", "turned"), "mse"),
         "aligned": _pairs(run, album, ("aligned",), "aligned_mse"),
@@ -110,7 +100,7 @@ def _pairs(run: Run, album: Album, kinds: tuple[str, ...], by: str) -> dict[str,
         {
             "photos": [album.photo(pair["image"]), album.photo(pair["other"])],
             "distance": number(float(pair["order"]), 1),
-            "kind": "turned or mirrored" if pair["kind"] == "turned" else "",
+            "kind": "rotated or mirrored" if pair["kind"] == "turned" else "",
             "removed": [pair["image"] in gone, pair["other"] in gone],
         }
         for pair in rows(pairs.head(PAIRS))
@@ -118,19 +108,20 @@ def _pairs(run: Run, album: Album, kinds: tuple[str, ...], by: str) -> dict[str,
     return {"rows": shown, "total": len(pairs), "note": share_shown(len(shown), len(pairs), "pairs")}
 
 
-def rulings(run: Run, album: Album) -> dict[str, Any] | None:
-    """What a person ruled in data/overrides.csv, or the majority of copies decided; None where nobody did."""
-    came = run.index.set_index("image")["label"].astype(int)
+def decisions(run: Run, album: Album) -> dict[str, Any] | None:
+    """Return the images changed by data/overrides.csv or by the majority of copies, or None without any."""
+    given = run.index.set_index("image")["label"].astype(int)
     table = run.decisions
-    ruled = table[table["reason"].isin(["override", "relabelled"]) | (table["label"].astype(int).values != came.values)]
-    if ruled.empty:
+    manual = table["reason"].isin(["override", "relabelled"])
+    chosen = table[manual | (table["label"].astype(int).values != given.values)]
+    if chosen.empty:
         return None
     shown = []
-    for row in rows(ruled.head(RULINGS)):
-        before, after = run.classes[came[row["image"]]], run.classes[int(row["label"])]
-        fate = "left out" if not row["kept"] else f"now {after}" if before != after else "kept"
-        shown.append({"photo": album.photo(row["image"]), "before": before, "fate": fate})
-    return {"rows": shown, "total": len(ruled), "note": share_shown(len(shown), len(ruled), "rulings")}
+    for row in rows(chosen.head(DECISIONS)):
+        before, after = run.names[given[row["image"]]], run.names[int(row["label"])]
+        result = "removed" if not row["kept"] else f"relabeled {after}" if before != after else "kept"
+        shown.append({"photo": album.photo(row["image"]), "before": before, "result": result})
+    return {"rows": shown, "total": len(chosen), "note": share_shown(len(shown), len(chosen), "images")}
 
 
 def _natural(name: str) -> tuple[int, int, str]:
@@ -138,7 +129,7 @@ def _natural(name: str) -> tuple[int, int, str]:
 
 
 def flagged(index: pd.DataFrame) -> dict[str, int]:
-    """How many images bear each flag, such as dark or blurred."""
+    """Return the number of images with each quality flag, such as dark or blurred."""
     if "flags" not in index:
         return {}
     counts = index["flags"].fillna("").astype(str).str.split().explode().dropna().value_counts()

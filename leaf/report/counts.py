@@ -1,4 +1,4 @@
-"""How many images went where: the flow, and the balance of the classes at each step."""
+"""Number of images at each step: a Sankey diagram and the class balance."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,30 +19,30 @@ REASONS = {
     "near_duplicate": "Near-duplicates",
     "shared_split": "In another split",
     "conflict": "Conflicts",
-    "override": "Ruled out",
+    "override": "Removed by hand",
 }
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 
-Counts = tuple[int, int]  # of the two classes; of more classes all images and 0
+Counts = tuple[int, int]  # of the two classes; with more classes, of all images and 0
 
 _BAR = 9
-_LABEL = 34  # height that a node's two lines of text need
+_LABEL = 34  # height of a node's two lines of text
 _GAP = 14
 
 
 @dataclass(frozen=True)
 class Node:
-    """A state of the images: its name, the images of each class in it, and the column it stands in."""
+    """A state of the images: its name, number of images of each class, and column."""
 
     name: str
     counts: Counts
     column: int
-    kind: str = ""  # "gone" for what left
+    kind: str = ""  # "gone" for removed images
 
 
 @dataclass(frozen=True)
 class Link:
-    """So many images of each class go from one node to another, both given by their place in the list of nodes."""
+    """The number of images of each class that go from one node to another; nodes are positions in a list."""
 
     source: int
     target: int
@@ -50,63 +50,65 @@ class Link:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """The flow figure, the balance figure and the table behind both."""
+    """Return the Sankey diagram, the figure of the class balance, and the table of both."""
     nodes, links = graph(run)
     rows = balance_rows(run)
     kept, everything = len(run.kept()), len(run.index)
     sizes = [f"{SPLITS[name].lower()} {count:,}" for name, count in split_sizes(run).items()]
-    told = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then " + ", ".join(
-        sizes
-    )
+    words = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then "
+    words += ", ".join(sizes)
     made = len(run.synthetic)
     if made:
-        told += f"; {plural(made, 'synthetic image')} added to train"
-    balance_told = "Class balance. " + "; ".join(
-        f"{name}: " + ", ".join(f"{count:,} {label}" for count, label in zip(each, run.classes, strict=True))
+        words += f"; {plural(made, 'synthetic image')} added to train"
+    balance_words = "Class balance. " + "; ".join(
+        f"{name}: " + ", ".join(f"{count:,} {label}" for count, label in zip(each, run.names, strict=True))
         for name, each in rows
     )
     if len(run.classes) == 2:
         pairs = [(name, (each[0], each[1])) for name, each in rows]
-        drawn = both(lambda width: balance(pairs, balance_told + ".", width))
+        drawn = both(lambda width: balance(pairs, balance_words + ".", width))
     else:
         train = dict(rows).get("Train, with synthetic images") or dict(rows)["Train"]
         drawn = both(
-            lambda width: class_bars(run.classes, dict(rows)["All images"], train, balance_told + ".", width),
-            "Thick: all images. Thin: the images trained on, synthetic ones included.",
+            lambda width: class_bars(run.names, dict(rows)["All images"], train, balance_words + ".", width),
+            "Thick: all images. Thin: training images, including synthetic ones.",
         )
     return {
-        "flow": both(lambda width: flow(nodes, links, told + ".", width)),
+        "flow": both(lambda width: flow(nodes, links, words + ".", width)),
         "balance": drawn,
         "rows": rows,
         "kept": kept,
         "all": everything,
         "sizes": split_sizes(run),
         "made": made,
-        "came": came_as(run),
+        "sizes_in": original_sizes(run),
     }
 
 
-def came_as(run: Run) -> str:
-    """The size that the images came in, in words; nothing where the table does not hold it."""
+def original_sizes(run: Run) -> str:
+    """Return the original image sizes in words, or nothing if the table lacks them."""
     if "width" not in run.index or run.index.empty:
         return ""
     sides = run.index[["width", "height"]].astype(int)
     (width, height), most = Counter(sides.itertuples(index=False, name=None)).most_common(1)[0]
-    seen = f"the network sees {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}"
+    resized = f"The network sees {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."
     if most == len(sides):
-        return f"They were read at {width:,}\xa0×\xa0{height:,} pixels; {seen}."
+        return f"The originals have {width:,}\xa0×\xa0{height:,} pixels. {resized}"
     least, largest = int(sides.to_numpy().min()), int(sides.to_numpy().max())
-    return f"They came mostly in {width:,}\xa0×\xa0{height:,} pixels, with sides of {least:,} to {largest:,}; {seen}."
+    return (
+        f"Most originals have {width:,}\xa0×\xa0{height:,} pixels; their sides range from {least:,} to {largest:,}. "
+        f"{resized}"
+    )
 
 
 def split_sizes(run: Run) -> dict[str, int]:
-    """Images in each split that has some, in the order train, validation, test."""
+    """Return the number of images in each non-empty split, in the order train, validation, test."""
     counts = run.splits["split"].value_counts()
     return {name: int(counts[name]) for name in SPLITS if name in counts}
 
 
 def graph(run: Run) -> tuple[list[Node], list[Link]]:
-    """The flow's nodes and its links."""
+    """Return the nodes and links of the Sankey diagram."""
     table = run.decisions
     labels = run.labels()
 
@@ -126,7 +128,7 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
     gone = table[table["kept"] != 1]
     known = [reason for reason in REASONS if (gone["reason"] == reason).any()]
     for reason in known + sorted(set(gone["reason"]) - set(known)):
-        name = REASONS.get(reason, reason.replace("_", " ").capitalize() or "Left")
+        name = REASONS.get(reason, reason.replace("_", " ").capitalize() or "Removed")
         grow(0, name, bands(gone.loc[gone["reason"] == reason, "label"]), 1, "gone")
     train = None
     for split, name in SPLITS.items():
@@ -146,7 +148,7 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
 
 
 def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
-    """(name, images of each class) at each step at which the balance may change."""
+    """Return (name, images of each class) for each step that can change the balance."""
     labels, classes = run.labels(), len(run.classes)
     rows = [
         ("All images", _counts(run.index["label"], classes)),
@@ -169,7 +171,7 @@ def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:
 
 
 def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:
-    """Draw `nodes` in columns and `links` between them, each parted into a band for each class."""
+    """Draw `nodes` in columns and `links` between them, with a band for each class."""
     columns = max(node.column for node in nodes) + 1
     room = 122 if width >= WIDE else 104  # for the labels right of the last column
     step = (width - room - _BAR) / max(columns - 1, 1)
@@ -183,7 +185,7 @@ def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: 
 
 
 def _thick(count: float, scale: float) -> float:
-    """A count's thickness; the smallest that is not zero stays visible."""
+    """Return the thickness of a count; every non-zero count is visible."""
     return max(count * scale, 1.5) if count else 0.0
 
 
@@ -192,7 +194,7 @@ def _size(node: Node, scale: float) -> float:
 
 
 def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tuple[list[float], float]:
-    """Each node's top edge and the height of all; what left stands `below` everything where columns are narrow."""
+    """Return the top edge of each node and the total height; `below` puts removed images under all columns."""
     free = [4.0] * columns
     tops = [0.0] * len(nodes)
     for gone in (False, True):
@@ -209,7 +211,7 @@ def _links(
     nodes: Sequence[Node], links: Sequence[Link], tops: Sequence[float], scale: float, step: float
 ) -> list[Markup]:
     parts: list[Markup] = []
-    left: defaultdict[tuple[int, int], float] = defaultdict(float)  # used height by (node, label), on its right side
+    left: defaultdict[tuple[int, int], float] = defaultdict(float)  # height used by (node, label) on its right side
     right: defaultdict[tuple[int, int], float] = defaultdict(float)
     for link in links:
         source, target = nodes[link.source], nodes[link.target]

@@ -1,4 +1,4 @@
-"""Photographs on a page: small, in the one file, under heat maps; the worst mistakes, samples, synthetic images."""
+"""Images of the report as embedded thumbnails: errors with heat maps, samples, synthetic images."""
 
 import base64
 import io
@@ -13,13 +13,15 @@ from leaf.finished_run import Run, rows
 from leaf.models.gradcam import overlay
 from leaf.report.svg import share_shown
 
-SIDE = 96
-"""Longer side of a thumbnail in pixels, at most."""
+SIDE = 96  # of a thumbnail: its longer side in pixels, at most
+TRIPLES = 6
+MANY_CLASSES = 12  # with more, fewer samples of each are shown
+KINDS = {"mistake": 9, "uncertain": 12}  # images shown
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A thumbnail: its data URI, its alternative text, a short caption that begins with its number, its full name."""
+    """A thumbnail: its data URI, alternative text, short caption that starts with the image number, full name."""
 
     uri: str
     alternative: str
@@ -28,21 +30,23 @@ class Photo:
 
 
 class Album:
-    """Thumbnails of the ingested images, by number, encoded once each."""
+    """Thumbnails of the ingested images by number, each encoded once."""
 
-    def __init__(self, images: np.ndarray, index: pd.DataFrame, classes: list[str]) -> None:
-        self._images = images
-        self._sources = dict(zip(index["image"], index["source"].astype(str), strict=True))
-        self._labels = dict(zip(index["image"], index["label"].astype(int), strict=True))
-        self._classes = classes
+    def __init__(self, run: Run) -> None:
+        self._images = run.images
+        self._sources = dict(zip(run.index["image"], run.index["source"].astype(str), strict=True))
+        self._given = dict(zip(run.index["image"], run.index["label"].astype(int), strict=True))
+        self._final = run.labels().to_dict()
+        self._names = run.names
         self._photos: dict[int, Photo] = {}
 
     def label(self, image: int) -> str:
-        """The name of the class that image number `image` came with."""
-        return self._classes[self._labels[image]]
+        """Return the display name of the class of image number `image`, with the given one if it was changed."""
+        given, final = (self._names[labels[image]] for labels in (self._given, self._final))
+        return final if given == final else f"{final}, given as {given}"
 
     def photo(self, image: int) -> Photo:
-        """The thumbnail of image number `image`."""
+        """Return the thumbnail of image number `image`."""
         image = int(image)
         if image not in self._photos:
             source = self._sources[image]
@@ -53,29 +57,29 @@ class Album:
         return self._photos[image]
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
-        """The thumbnail under its heat map (h, w) in 0..1: bright where the network saw the class `shown`."""
+        """Return the thumbnail with its heat map (h, w), 0..1, for the class `shown`."""
         photo = self.photo(image)
         overlaid = overlay(thumbnail(self._images[int(image)]), heat)
-        alternative = f"The same image under its heat map for {shown}, hottest {_place(heat)}"
+        alternative = f"Heat map of image {image} for {shown}, brightest {_place(heat)}"
         return Photo(data_uri(overlaid), alternative, photo.caption, photo.name)
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) in 0..255 to uint8 with a longer side of at most SIDE."""
+    """Resize (H, W, 3), 0..255, to uint8 with a longer side of at most SIDE."""
     image = Image.fromarray(np.clip(np.rint(np.asarray(pixels, np.float32)), 0, 255).astype(np.uint8), "RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """A WebP data URI of (H, W, 3) pixels in 0..255."""
+    """Return a WebP data URI of (H, W, 3) pixels, 0..255."""
     buffer = io.BytesIO()
     Image.fromarray(thumbnail(pixels)).save(buffer, "WEBP", quality=82, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def shortened(words: str, letters: int = 18) -> str:
-    """A long name without its middle."""
+    """Shorten a long name by replacing its middle."""
     if len(words) <= letters:
         return words
     tail = letters // 2 - 1
@@ -83,39 +87,37 @@ def shortened(words: str, letters: int = 18) -> str:
 
 
 def _place(heat: np.ndarray) -> str:
-    """Where the hottest point lies, in words."""
+    """Return the position of the maximum in words."""
     row, column = np.unravel_index(int(np.argmax(heat)), heat.shape)
     down = ("at the top", "in the middle", "at the bottom")[min(int(3 * row / heat.shape[0]), 2)]
-    across = ("left", "centre", "right")[min(int(3 * column / heat.shape[1]), 2)]
+    across = ("left", "center", "right")[min(int(3 * column / heat.shape[1]), 2)]
     return f"{down}, {across}"
 
 
-TRIPLES = 6
-MANY_CLASSES = 12  # above it the grid of samples shows fewer of each
-KINDS = {"mistake": ("mistakes", 9), "uncertain": ("uncertain images", 12)}  # and how many are shown
-
-
 def section(run: Run, album: Album) -> dict[str, Any]:
-    """By kind (mistake, uncertain): cards in the order of gallery.csv, and how many there are."""
+    """Return, by kind (mistake, uncertain), cards in the order of gallery.csv and how many there are of how many."""
     scored = run.predictions.set_index("image") if len(run.predictions) else run.predictions
     found = {}
-    for kind, (words, most) in KINDS.items():
+    for kind, most in KINDS.items():
         table = run.gallery[(run.gallery["kind"] == kind) & run.gallery["image"].isin(scored.index)]
         cards = [_card(row, scored, run, album) for row in rows(table.head(most))]
-        found[kind] = {"cards": cards, "note": share_shown(len(cards), len(table), words)}
+        judged = scored[scored["split"].isin(table["split"])] if len(table) else scored
+        wrong = int((judged["label"] != judged["predicted"]).sum()) if len(table) else 0
+        note = share_shown(len(cards), wrong, "mistakes") if kind == "mistake" else ""
+        found[kind] = {"cards": cards, "note": note}
     return found
 
 
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
     entry = scored.loc[row["image"]]
-    truth, said = run.classes[int(entry["label"])], run.classes[int(entry["predicted"])]
-    sure = float(entry["probability"])  # of the second class where there are two, else of the predicted one
+    truth, said = run.names[int(entry["label"])], run.names[int(entry["predicted"])]
+    sure = float(entry["probability"])  # of the second of two classes, else of the predicted class
     if len(run.classes) == 2 and not int(entry["predicted"]):
         sure = 1 - sure
     drawn = [(int(row["row"]), said)]
     if row["kind"] == "mistake":
         table = run.gallery[(run.gallery["kind"] == "runner_up") & (run.gallery["image"] == row["image"])]
-        drawn += [(int(each["row"]), run.classes[int(each["shown"])]) for each in rows(table)]
+        drawn += [(int(each["row"]), run.names[int(each["shown"])]) for each in rows(table)]
     return {
         "photo": album.photo(row["image"]),
         "heated": [
@@ -131,11 +133,11 @@ def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> 
 
 
 def samples(run: Run, album: Album) -> list[dict[str, Any]]:
-    """A few images of each class, spread over those that stayed."""
+    """Return a few evenly spaced kept images of each class."""
     labels = run.labels()[run.kept()]
     many = 6 if len(run.classes) <= MANY_CLASSES else 3
     shown = []
-    for label, name in enumerate(run.classes):
+    for label, name in enumerate(run.names):
         images = labels.index[labels == label].to_numpy()
         places = np.unique(np.linspace(0, len(images) - 1, min(many, len(images))).round().astype(int))
         shown.append({"name": name, "photos": [album.photo(image) for image in images[places]], "total": len(images)})
@@ -143,7 +145,7 @@ def samples(run: Run, album: Album) -> list[dict[str, Any]]:
 
 
 def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
-    """Triples spread over the synthetic images; None where there are none. What is a copy of a parent is not shown."""
+    """Return evenly spaced synthetic images with their parents, or None without any; copies of a parent are skipped."""
     table = run.synthetic
     if table.empty:
         return None
@@ -151,19 +153,19 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
     places = np.unique(np.linspace(0, len(blended) - 1, min(TRIPLES, len(blended))).round().astype(int))
     triples = []
     for row in rows(blended.iloc[places]):
-        label = run.classes[int(row["label"])]
+        label = run.names[int(row["label"])]
         uri = data_uri(run.synthetic_images[int(row["image"])])
         parent, neighbour, weight = row["parent"], row["neighbour"], row["weight"]
-        told = f"Synthetic image {row['image']}, {label}, {weight:.0%} of the way from {parent} to {neighbour}"
+        words = f"Synthetic image {row['image']}, {label}, {weight:.0%} of the way from {parent} to {neighbour}"
         triples.append(
             {
-                "photos": [album.photo(parent), Photo(uri, told, f"{weight:.2f}", told), album.photo(neighbour)],
+                "photos": [album.photo(parent), Photo(uri, words, f"{weight:.2f}", words), album.photo(neighbour)],
                 "words": [parent, f"{weight:.2f}", neighbour],
             }
         )
     return {
         "triples": triples,
         "total": len(table),
-        "classes": [run.classes[label] for label in sorted(set(table["label"].astype(int)))],
+        "classes": [run.names[label] for label in sorted(set(table["label"].astype(int)))],
         "note": share_shown(len(triples), len(table), "synthetic images"),
     }

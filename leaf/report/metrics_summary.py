@@ -11,16 +11,11 @@ from typing import Any
 import yaml
 
 from leaf.errors import LeafError
+from leaf.evaluate import BASELINES
 from leaf.store import read_json
 
 Metrics = dict[str, Any]
 
-_BASELINES = (
-    ("tuned_color", "tuned color baseline"),
-    ("joint_histogram", "joint color histogram"),
-    ("histogram", "color histogram"),
-    ("majority", "largest class"),
-)
 _SHOWN = 6  # classes
 
 
@@ -122,7 +117,7 @@ def _training(train: Metrics) -> list[str]:
 
 
 def _scores(evaluate: Metrics) -> list[str]:
-    baselines = [(name, evaluate["baseline"].get(f"{key}_accuracy")) for key, name in _BASELINES]
+    baselines = [(name, evaluate["baseline"].get(f"{key}_accuracy")) for key, name in BASELINES.items()]
     beside = ", ".join(f"{name} {_percent(value)}" for name, value in baselines if value is not None)
     test = evaluate["test"]
     if test["accuracy"] is None:

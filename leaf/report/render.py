@@ -1,4 +1,4 @@
-"""The report of one run: tables in, one self-contained HTML page out."""
+"""Render the report of one run as a self-contained HTML page, its summary and its model card."""
 
 import base64
 import functools
@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from leaf import params as schema
 from leaf.finished_run import Run
-from leaf.report import advice, cleaning, counts, gallery, results
+from leaf.report import advice, cleaning, counts, gallery, results, summary
 from leaf.report.charts import Interval, percent, ruler
 from leaf.report.gallery import Album
 from leaf.report.svg import Figure, both, plural
@@ -22,33 +22,48 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(run: Run) -> str:
-    """The page of `run`. Equal tables give equal bytes, but for what `run.told` says of when and how long."""
-    album = Album(run.images, run.index, run.classes)
-    copies = cleaning.copies(run, album)
+    """Return the report of `run`. Equal tables and `run.facts` give equal bytes."""
+    album = Album(run)
     found = results.section(run)
     context = {
-        "classes": run.classes,
+        "classes": run.names,
         "head": head(run, found),
         "counts": counts.section(run),
         "samples": gallery.samples(run, album),
         "outliers": cleaning.outliers(run, album),
-        "copies": copies,
+        "copies": cleaning.copies(run, album),
         "near": cleaning.near(run, album),
-        "rulings": cleaning.rulings(run, album),
+        "decisions": cleaning.decisions(run, album),
         "flags": cleaning.flagged(run.index),
         "synthetic": gallery.synthetic(run, album),
         "training": results.training_section(run),
         "results": found,
         "gallery": gallery.section(run, album),
-        "advice": advice.section(run, copies["conflicting"]),
+        "advice": advice.section(run),
         "changed": changed(run.params),
         "provenance": provenance(run),
     }
     return fill("report.html.j2", context)
 
 
+def render_summary(run: Run) -> str:
+    """Return the printable one-page summary of `run` as HTML."""
+    return fill("summary.html.j2", {"card": summary.card(run)})
+
+
+def model_card(run: Run) -> str:
+    """Return the model card of `run` as Markdown."""
+    known = provenance(run)
+    return fill("model_card.md.j2", {"card": summary.card(run), "facts": known["network"] + known["hashes"][:1]})
+
+
+def markdown(words: str) -> str:
+    """Escape the characters that Markdown or HTML would interpret."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(words).split()))
+
+
 def fill(template: str, context: dict[str, Any]) -> str:
-    """Fill one of the packaged templates; every value that is not Markup is escaped."""
+    """Fill a packaged template; values other than Markup are escaped."""
     letters = base64.b64encode((TEMPLATES / "inter.woff2").read_bytes()).decode("ascii")
     face = f"@font-face{{font-family:Inter;font-weight:100 900;src:url(data:font/woff2;base64,{letters})}}\n"
     style = Markup(face + _sheet())  # noqa: S704 - our own style sheet
@@ -56,7 +71,7 @@ def fill(template: str, context: dict[str, Any]) -> str:
 
 
 def standalone(figure: Markup) -> str:
-    """A figure as an SVG file of its own: with the page's style sheet, on the page's ground."""
+    """Return a figure as an SVG file with the style sheet of the pages."""
     tag, _, rest = str(figure).partition(">")
     style = f"<style>{escape(_sheet())}svg{{background:var(--paper);font-family:sans-serif}}</style>"
     return f'{tag} xmlns="http://www.w3.org/2000/svg">\n{style}\n{rest}\n'
@@ -67,13 +82,13 @@ def _sheet() -> str:
 
 
 def unbroken(words: str) -> str:
-    """A sentence whose figures stay on one line: `p = 0.059`, `+2.7 points`, `95 %`, `-0.5 to +6.0`."""
+    """Join figures by no-break spaces: `p = 0.059`, `+2.7 points`, `-0.5 to +6.0`."""
     joined = re.sub(r"(?<=\bp) ([=<]) (?=\d)", "\xa0\\1\xa0", words)
     return re.sub(r"(?<=\d) (?=%|points?\b|to [-+]?\d)|(?<=\d to) (?=[-+]?\d)", "\xa0", joined)
 
 
 def breakable(name: str) -> Markup:
-    """A name or path that may break behind its slashes and underscores, so that it need not within a word."""
+    """Allow line breaks after the slashes and underscores of a name or path."""
     return Markup(re.sub(r"([_/]+)(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped before
 
 
@@ -81,12 +96,12 @@ def breakable(name: str) -> Markup:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"unbroken": unbroken, "breakable": breakable}
+    environment.filters |= {"unbroken": unbroken, "breakable": breakable, "markdown": markdown}
     return environment
 
 
@@ -99,12 +114,12 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
         (f"{len(run.kept()):,}", "kept after cleaning"),
         ("no", "epochs: a linear probe")
         if run.training.get("probe")
-        else (f"{len(run.history):,}", "epoch trained" if len(run.history) == 1 else "epochs trained"),
+        else (f"{len(run.history):,}", "epoch" if len(run.history) == 1 else "epochs"),
     ]
     if block.get("roc_auc") is not None:
-        tiles.append((f"{block['roc_auc']:.3f}", f"area under the ROC, {name}"))
+        tiles.append((f"{block['roc_auc']:.3f}", f"ROC AUC, {name}"))
     return {
-        "title": "No score was written"
+        "title": "No scores"
         if accuracy is None
         else f"{percent(accuracy)} accuracy on {plural(images, f'{name} image')}",
         "lede": " ".join(filter(None, [_interval(block), _lowest_recall(run, block), run.scores.get("note")])),
@@ -112,7 +127,7 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
         "tiles": tiles,
         "backbone": str(run.training.get("backbone") or run.params.get("backbone", "")),
         "dataset": str(run.params.get("dataset", "")),
-        "date": run.told.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
+        "date": run.facts.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
     }
 
 
@@ -126,7 +141,7 @@ def _interval(block: Mapping[str, Any]) -> str:
 def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
     recalls = [
         (each["recall"], name)
-        for each, name in zip(block.get("classes") or [], run.classes, strict=False)
+        for each, name in zip(block.get("classes") or [], run.names, strict=False)
         if each.get("recall") is not None
     ]
     if not recalls or block.get("balanced_accuracy") is None:
@@ -137,18 +152,18 @@ def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
 
 
 def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
-    """The accuracy with its interval on one line with the baselines."""
+    """Return the accuracy with its interval and the baselines on one axis."""
     if block.get("accuracy") is None:
         return None
     low, high = block.get("accuracy_low"), block.get("accuracy_high")
-    rows = [Interval("This network", block["accuracy"], low, high, "this network", "first")]
+    rows = [Interval("This network", block["accuracy"], low, high, "first")]
     rows += [replace(row, low=None, high=None) for row in results.baselines(run.scores)]
-    told = "; ".join(f"{row.note} {percent(row.value)}" for row in rows)
-    return both(lambda width: ruler(rows, f"Accuracy on one line: {told}.", width))
+    words = "; ".join(f"{row.name} {percent(row.value)}" for row in rows)
+    return both(lambda width: ruler(rows, f"Accuracy: {words}.", width))
 
 
 def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The parameters that differ from their defaults: key, default, value, and what the key is for."""
+    """Return the parameters that differ from their defaults: key, default, value and description."""
     table = schema.keys()
     return [
         {"key": key, "default": shown(table[key]["default"]), "value": shown(value), "why": table[key]["why"] or ""}
@@ -158,13 +173,13 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """When it ran, versions, seeds, the network and the SHA-256 of the tables that the page was made from."""
+    """Return date, versions, seeds, network and the SHA-256 of the tables."""
     facts = run.training
     network = [
-        *run.told.items(),
+        *run.facts.items(),
         ("Backbone", facts.get("backbone") or run.params.get("backbone")),
         ("Parameters", _count(facts.get("parameters"))),
-        ("of these trainable", _count(facts.get("trainable_parameters"))),
+        ("Trainable parameters", _count(facts.get("trainable_parameters"))),
         ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels"),
         ("Training seed", run.params.get("seed")),
         ("Split seed", run.params.get("split_seed")),
@@ -181,7 +196,7 @@ def provenance(run: Run) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A parameter's value as params.yaml would say it."""
+    """Format a parameter as in params.yaml."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -1,10 +1,11 @@
-"""How the network learnt and how good it is: curves, accuracy beside baselines, mistakes, honesty, by folder."""
+"""Sections of the report on training and results: curves, scores, baselines, calibration, accuracy by folder."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.params import keys
 from leaf.report.charts import (
@@ -29,41 +30,35 @@ _NAMES = {
     "precision": "Precision",
     "recall": "Recall",
     "f1": "F1",
-    "roc_auc": "Area under the ROC",
+    "roc_auc": "ROC AUC",
     "log_loss": "Log loss",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
-    "top_2_accuracy": "Right among the two likeliest",
-    "top_3_accuracy": "Right among the three likeliest",
-}
-_BASELINES = {
-    "tuned_color": ("Tuned color baseline", "tuned color baseline"),
-    "joint_histogram": ("Joint color histogram", "joint color histogram"),
-    "histogram": ("Channel histograms", "channel histograms"),
-    "majority": ("Largest class", "largest class"),
+    "top_2_accuracy": "Top-2 accuracy",
+    "top_3_accuracy": "Top-3 accuracy",
 }
 _LOWER = ("log_loss", "brier", "calibration_error")
 
 
 def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The split that the page judges by and its scores: test, or validation where there is no test split."""
+    """Return the name and scores of the test split, or of validation if there is no test split."""
     splits = scores.get("splits") or {}
     name = "test" if splits.get("test") else "validation"
     return name, splits.get(name) or {}
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
-    """Return the accuracies of the baselines in scores.json; `note` is the short name."""
+    """Return the accuracies of the baselines in scores.json."""
     found = scores.get("baseline") or {}
     return [
-        Interval(name, entry["accuracy"], entry.get("accuracy_low"), entry.get("accuracy_high"), short, "gone")
-        for key, (name, short) in _BASELINES.items()
+        _interval(name.capitalize(), entry, "gone")
+        for key, name in BASELINES.items()
         if (entry := found.get(key)) and entry.get("accuracy") is not None
     ]
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Figures and the table of scores of the scored split."""
+    """Return the figures and the table of the scored split."""
     name, block = scored_split(run.scores)
     validation = (run.scores.get("splits") or {}).get("validation") or {}
     return {
@@ -91,8 +86,8 @@ def _accuracy(run: Run, name: str, block: Mapping[str, Any], validation: Mapping
     if name == "test" and validation.get("accuracy") is not None:
         rows.append(_interval("This network, validation", validation, "ink"))
     rows += baselines(run.scores)
-    told = "Accuracy with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
-    return Figure(intervals(rows, told, 880, 0.5), intervals(rows, told, 340, 0.5))
+    words = "Accuracy with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
+    return both(lambda width: intervals(rows, words, width, 0.5))
 
 
 def _interval(words: str, block: Mapping[str, Any], kind: str) -> Interval:
@@ -126,26 +121,26 @@ def _confusion(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
         return None
     if len(run.classes) > 2:
         right = sum(matrix[label][label] for label in range(len(matrix)))
-        told = f"Confusion matrix on {name} of {len(matrix)} classes: {right:,} of {sum(map(sum, matrix)):,} right."
-        caption = "Rows: what an image is. Columns: what the network said, by the numbers of the rows."
-        return both(lambda width: confusion_grid(matrix, run.classes, told, width), caption)
-    first, second = run.classes
-    told = (
+        words = f"Confusion matrix on {name} of {len(matrix)} classes: {right:,} of {sum(map(sum, matrix)):,} correct."
+        caption = "Rows: true class. Columns: predicted class, numbered as the rows."
+        return both(lambda width: confusion_grid(matrix, run.names, words, width), caption)
+    first, second = run.names
+    words = (
         f"Confusion matrix on {name}: of the {first} images {matrix[0][0]:,} predicted {first} and {matrix[0][1]:,} "
         f"{second}; of the {second} images {matrix[1][0]:,} predicted {first} and {matrix[1][1]:,} {second}."
     )
-    return Figure(confusion(matrix, run.classes, told))
+    return Figure(confusion(matrix, run.names, words))
 
 
 def _by_class(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
-    """The share of each class that is found, for more than two classes, the weakest first."""
+    """Return the recall of each class, lowest first, for more than two classes."""
     found = [(label, each) for label, each in enumerate(block.get("classes") or []) if each.get("recall") is not None]
     if len(run.classes) == 2 or not found:
         return None
     found.sort(key=lambda entry: (entry[1]["recall"], entry[0]))
     rows = [
         Interval(
-            f"{run.classes[label]} · {each['images']:,}",
+            f"{run.names[label]} · {each['images']:,}",
             each["recall"],
             each.get("recall_low"),
             each.get("recall_high"),
@@ -153,32 +148,33 @@ def _by_class(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
         )
         for label, each in found
     ]
-    told = f"Recall of each class on {name} with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
-    return both(lambda width: intervals(rows, told, width))
+    words = f"Recall of each class on {name} with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
+    return both(lambda width: intervals(rows, words, width))
 
 
 def _worst_pairs(run: Run, block: Mapping[str, Any]) -> list[str]:
-    """The commonest mistakes in words, for more than two classes."""
+    """Return the most frequent errors in words, for more than two classes."""
     if len(run.classes) == 2:
         return []
     return [
-        f"{each['images']:,}\xa0{each['label']} called {each['predicted']}" for each in block.get("worst_pairs") or []
-    ][:5]
+        f"{each['images']:,}\xa0{run.display(each['label'])} predicted as {run.display(each['predicted'])}"
+        for each in (block.get("worst_pairs") or [])[:5]
+    ]
 
 
 def _roc(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
     series = _unit(name, block, validation, "roc", "fpr", "tpr")
     if not series:
         return None
-    first, second = run.classes
+    first, second = run.names
     area, point = block.get("roc_auc"), None
     if matrix := _matrix(block):
         point = (matrix[0][1] / sum(matrix[0]), matrix[1][1] / sum(matrix[1]))
-    told = f"ROC on {name}" + (f": area {number(area)}" if area is not None else "")
+    words = f"ROC curve on {name}" + (f": area {number(area)}" if area is not None else "")
     return Figure(
-        square(series, ("false alarms", "share found"), told + ".", chance=True, point=point),
+        square(series, ("false positive rate", "true positive rate"), words + ".", chance=True, point=point),
         None,
-        f"Share of {second} images found against the share of {first} ones called {second}. {_key(series, point)}",
+        f"Recall of {second} against the share of {first} images predicted as {second}. {_key(series, point)}",
     )
 
 
@@ -186,15 +182,15 @@ def _precision_recall(run: Run, name: str, block: Mapping[str, Any], validation:
     series = _unit(name, block, validation, "precision_recall", "recall", "precision")
     if not series:
         return None
-    told, point = f"Precision against recall of {run.classes[1]} on {name}.", None
+    words, point = f"Precision against recall of {run.names[1]} on {name}.", None
     if (matrix := _matrix(block)) and matrix[0][1] + matrix[1][1]:
         point = (matrix[1][1] / sum(matrix[1]), matrix[1][1] / (matrix[0][1] + matrix[1][1]))
-    drawn = square(series, ("recall", "precision"), told, point=point)
-    return Figure(drawn, None, f"For {run.classes[1]} images. {_key(series, point)}")
+    drawn = square(series, ("recall", "precision"), words, point=point)
+    return Figure(drawn, None, f"Of {run.names[1]} images. {_key(series, point)}")
 
 
 def _matrix(block: Mapping[str, Any]) -> list[list[int]] | None:
-    """The confusion matrix, where both classes have images."""
+    """Return the confusion matrix if both classes have images."""
     matrix = block.get("confusion")
     return matrix if matrix and all(sum(row) for row in matrix) else None
 
@@ -213,7 +209,7 @@ def _unit(
 
 def _key(series: list[Series], point: tuple[float, float] | None) -> str:
     lines = f"Solid: {series[-1].name}; dotted: {series[0].name}. " if len(series) > 1 else ""
-    return lines + ("The dot is where the threshold stands." if point else "")
+    return lines + ("The dot marks the threshold." if point else "")
 
 
 def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
@@ -223,19 +219,19 @@ def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
     if not bins:
         return None
     error = block.get("calibration_error")
-    told = f"Calibration on {name}: share right against confidence, in {len(bins)} bins"
-    told += f"; expected error {number(error)}." if error is not None else "."
-    caption = "Each dot is a bin of images, larger for more. On the dashed line the network means what it says."
+    words = f"Calibration on {name}: accuracy against confidence in {len(bins)} bins"
+    words += f"; expected calibration error {number(error)}." if error is not None else "."
+    caption = "Each dot is a bin; its size shows the number of images. A calibrated network lies on the dashed line."
     before = (block.get("before_calibration") or {}).get("calibration_error")
     if error is not None and before is not None:
-        caption += f" The temperature took the expected error from {number(before)} to {number(error)}."
-    return Figure(reliability(bins, told), None, caption)
+        caption += f" The temperature changed the calibration error from {number(before)} to {number(error)}."
+    return Figure(reliability(bins, words), None, caption)
 
 
-def _folders(run: Run) -> dict[str, Any] | None:
+def _folders(run: Run) -> Figure | None:
     folders = [entry for entry in run.scores.get("by_folder") or [] if entry.get("accuracy") is not None]
     names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
-    if len(folders) < 2 or names == set(run.classes):  # a folder a class was told by class already
+    if len(folders) < 2 or names == set(run.classes):  # folders that are classes are shown by class
         return None
     folders.sort(key=lambda entry: (entry["accuracy"], str(entry["folder"])))
     shown = folders[:FOLDERS]
@@ -249,26 +245,26 @@ def _folders(run: Run) -> dict[str, Any] | None:
         )
         for entry in shown
     ]
-    told = "Accuracy by source folder with 95% interval, weakest first. " + "; ".join(_spoken(row) for row in rows)
+    words = "Accuracy by source folder with 95% interval, lowest first. " + "; ".join(_spoken(row) for row in rows)
     note = share_shown(len(shown), len(folders), "folders")
-    return {"figure": both(lambda width: intervals(rows, told + ".", width), note), "worst": shown[0]}
+    return both(lambda width: intervals(rows, words + ".", width), note)
 
 
 _QUANTITIES = (("accuracy", "Accuracy", None), ("loss", "Loss", None))
 
 
 def training_section(run: Run) -> dict[str, Any]:
-    """The figure of all curves that history.csv holds, the epochs in words and as a table."""
+    """Return the figure of all curves in history.csv, and the epochs in words and as a table."""
     history = run.history
     panels = [panel for quantity in _QUANTITIES if (panel := _panel(history, *quantity))]
     if "learning_rate" in history and history["learning_rate"].notna().any():
         panels.append(Panel("Learning rate", [_series(history, "learning_rate", "rate", "stroke-ink")], 0.0))
     marks = _marks(run)
     epochs = len(history)
-    told = f"Curves over {plural(epochs, 'epoch')}. " + " ".join(_sentence(panel) for panel in panels)
-    told += " " + "; ".join(mark.words for mark in marks) + "." if marks else ""
+    words = f"Curves over {plural(epochs, 'epoch')}. " + " ".join(_sentence(panel) for panel in panels)
+    words += " " + "; ".join(mark.words for mark in marks) + "." if marks else ""
     return {
-        "figure": both(lambda width: curves(panels, marks, told, width), "Solid: validation; dotted: training.")
+        "figure": both(lambda width: curves(panels, marks, words, width), "Solid: validation; dotted: training.")
         if panels
         else None,
         "epochs": epochs,
@@ -282,7 +278,7 @@ def training_section(run: Run) -> dict[str, Any]:
 
 
 def _panel(history: pd.DataFrame, name: str, title: str, floor: float | None) -> Panel | None:
-    """Training dotted, validation solid, as the report draws them."""
+    """Return the curves of one quantity: training dotted, validation solid, as in the course report."""
     series = [
         _series(history, column, words, kind)
         for column, words, kind in (
@@ -319,7 +315,7 @@ def _sentence(panel: Panel) -> str:
 
 
 def _rows(history: pd.DataFrame) -> dict[str, Any]:
-    """The history as text for the table behind the figure, at most a hundred rows spread over the epochs."""
+    """Return the history as text, at most 100 evenly spaced epochs."""
     step = max(1, -(-len(history) // 100))
     table = history.iloc[::step]
     names = [name for name in table.columns if name != "phase"]

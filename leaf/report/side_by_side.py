@@ -1,4 +1,4 @@
-"""Several runs on one page: scores with intervals, what may be said of their differences, curves over one another."""
+"""Render several runs on one page: scores with intervals, tests of their differences, curves."""
 
 import io
 import json
@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from leaf.errors import LeafError
-from leaf.evaluate.model_comparison import compare_revisions
+from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
 from leaf.report.charts import Interval, Panel, Series, curves, differences, intervals, percent, square
 from leaf.report.render import fill, shown
@@ -24,7 +23,7 @@ _SCORES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "f1": "F1",
-    "roc_auc": "Area under the ROC",
+    "roc_auc": "ROC AUC",
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
 }
@@ -33,7 +32,7 @@ _LOWER = ("log_loss", "calibration_error")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the page shows of one run: its name, dotted parameters, scores.json, history.csv, run.json (`training`)."""
+    """One run: its name, dotted parameters, scores.json, history.csv and run.json (`training`)."""
 
     name: str
     params: Mapping[str, Any]
@@ -42,20 +41,8 @@ class RunSummary:
     training: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What a comparison found: run `b` against run `a`; `low` and `high` bound `difference` of accuracy, b − a."""
-
-    a: str
-    b: str
-    sentence: str
-    difference: float
-    low: float
-    high: float
-
-
-def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Difference], refusal: str = "") -> str:
-    """The page of 1 to MOST `runs`; `refusal` says why there are no `verdicts`, where there are none."""
+def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Comparison], refusal: str = "") -> str:
+    """Return the page of 1 to MOST `runs`; `refusal` is the reason for empty `verdicts`."""
     split = scored_split(runs[0].scores)[0]
     context = {
         "runs": [{"name": run.name, "kind": f"series{place}"} for place, run in enumerate(runs, start=1)],
@@ -86,17 +73,17 @@ def _accuracy(runs: Sequence[RunSummary], split: str) -> Figure | None:
     ]
     if not rows:
         return None
-    told = f"Accuracy on {split}: " + "; ".join(f"{row.name} {percent(row.value)}" for row in rows) + "."
+    words = f"Accuracy on {split}: " + "; ".join(f"{row.name} {percent(row.value)}" for row in rows) + "."
     rows += [replace(row, low=None, high=None) for row in baselines(runs[0].scores)]
-    return both(lambda width: intervals(rows, told, width, 0.5))
+    return both(lambda width: intervals(rows, words, width, 0.5))
 
 
-def _differences(verdicts: Sequence[Difference]) -> Figure | None:
+def _differences(verdicts: Sequence[Comparison]) -> Figure | None:
     if not verdicts:
         return None
     rows = [Interval(one.b, one.difference, one.low, one.high) for one in verdicts]
-    told = "Differences of accuracy with 95% interval: " + " ".join(one.sentence for one in verdicts)
-    return both(lambda width: differences(rows, told, width))
+    words = "Differences of accuracy with 95% interval: " + " ".join(one.sentence for one in verdicts)
+    return both(lambda width: differences(rows, words, width))
 
 
 def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
@@ -129,10 +116,10 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
             panels.append(Panel(title, series, floor))
     if not panels:
         return None
-    told = "Curves by epoch, one line a run: " + ", ".join(panel.title.lower() for panel in panels) + ". "
+    words = "Curves by epoch, one line per run: " + ", ".join(panel.title.lower() for panel in panels) + ". "
     epochs = [f"{run.name}: {len(run.history)} epochs, best {run.training.get('best_epoch')}" for run in runs]
-    told += "; ".join(epochs) + "."
-    return both(lambda width: curves(panels, [], told, width))
+    words += "; ".join(epochs) + "."
+    return both(lambda width: curves(panels, [], words, width))
 
 
 def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
@@ -143,13 +130,13 @@ def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
     ]
     if not series:
         return None
-    told = f"ROC on {split}, one line a run: " + ", ".join(entry.name for entry in series) + "."
-    drawn: Markup = square(series, ("false alarms", "share found"), told, chance=True, size=460)
-    return Figure(drawn, square(series, ("false alarms", "share found"), told, chance=True))
+    words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
+    axes = "false positive rate", "true positive rate"
+    return Figure(square(series, axes, words, chance=True, size=460), square(series, axes, words, chance=True))
 
 
 def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
-    """The parameters that the runs do not share."""
+    """Return the parameters that differ between runs."""
     keys = dict.fromkeys(key for run in runs for key in run.params)
     rows = []
     for key in keys:
@@ -159,13 +146,13 @@ def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
     return rows
 
 
-def _made(runs: Sequence[RunSummary], told: Collection[str]) -> list[tuple[str, list[str]]]:
-    """What came of each run, but for what is `told` among the parameters."""
+def _made(runs: Sequence[RunSummary], shown_keys: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Return facts of each run, except those in `shown_keys`."""
     facts = [("Backbone", "backbone"), ("Parameters", "parameters"), ("Epochs", "epochs"), ("Best epoch", "best_epoch")]
     rows = [
         (words, [_fact(run.training.get(key)) for run in runs])
         for words, key in [*facts, ("Seed", "seed")]
-        if key not in told
+        if key not in shown_keys
     ]
     return [*rows, ("Model, SHA-256", [str(run.training.get("model_sha256") or "–")[:12] for run in runs])]
 
@@ -175,35 +162,43 @@ def _fact(value: Any) -> str:
 
 
 def write_report(revisions: Sequence[str], to: str) -> str:
-    """Write the page of `revisions` to the file `to`; one alone stands beside the workspace. Returns what was done.
+    """Write the page of `revisions` to the file `to` and return a summary.
 
-    Revisions joined by commas are seeds of one recipe: each is shown, and compared together.
-    Raises LeafError where a revision is unknown or has not run, or where there are more than the page can show.
+    A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: each is shown,
+    and they are compared together.
+
+    Raises
+    ------
+    LeafError
+        If a revision is unknown or has no results, or there are more than MOST.
     """
     recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
     names = [name for recipe in recipes for name in recipe.split(",")]
     if len(names) > MOST:
-        raise LeafError(f"report: {len(names)} revisions; valid: at most {MOST} on one page")
+        raise LeafError(f"report: {len(names)} revisions. Give at most {MOST} for one page")
     if len(set(names)) < len(names):
-        raise LeafError(f"report: a revision is named twice: {' '.join(names)}")
+        raise LeafError(f"report: a revision is given twice: {' '.join(names)}. Give each once")
     runs = [read_summary(name) for name in names]
     split = "test" if all((run.scores.get("splits") or {}).get("test") for run in runs) else "validation"
-    found, refusal = _compare_all(recipes, split)
-    html = render_side_by_side(runs, found, refusal)
+    try:
+        verdicts, refusal = compare_revisions(recipes, split), ""
+    except LeafError as error:
+        verdicts, refusal = [], str(error)
+    html = render_side_by_side(runs, verdicts, refusal)
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")
-    return "\n".join([*(one.sentence for one in found), *filter(None, [refusal]), f"{to}: written"])
+    return "\n".join([*(one.sentence for one in verdicts), *filter(None, [refusal]), f"{to}: written"])
 
 
 def read_summary(revision: str) -> RunSummary:
-    """What the page shows of a revision, an experiment or the workspace."""
+    """Read what the page shows of a git revision, an experiment or the workspace."""
     read = reader(revision)
 
     def parsed(path: str, parse: Callable[[bytes], Any]) -> Any:
         try:
             return parse(read(path))
-        except ValueError as error:  # JSON's and pandas' errors are ValueErrors
-            raise LeafError(f"{revision}: {path}: cannot be read ({error}); run `dvc repro` there again") from None
+        except ValueError as error:  # also raised by json and pandas
+            raise LeafError(f"{revision}: {path}: damaged ({error}). Run `dvc repro` there again") from None
 
     return RunSummary(
         name=revision,
@@ -212,12 +207,3 @@ def read_summary(revision: str) -> RunSummary:
         history=parsed("models/history.csv", lambda text: pd.read_csv(io.BytesIO(text))),
         training=parsed("models/run.json", json.loads),
     )
-
-
-def _compare_all(names: Sequence[str], split: str) -> tuple[list[Difference], str]:
-    """Each further run against the first, or why that cannot be said."""
-    try:
-        found = compare_revisions(names, split)
-    except LeafError as error:
-        return [], str(error)
-    return [Difference(one.a, one.b, one.sentence, one.difference, one.low, one.high) for one in found], ""

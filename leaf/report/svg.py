@@ -1,4 +1,4 @@
-"""The few parts that every figure is drawn from: tags, ticks, a frame with axes, and the figure itself."""
+"""Parts of all figures: tags, ticks, a frame with axes, the figure itself."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDE, NARROW = 880, 340
-"""Widths in CSS pixels that a figure is drawn for: a desktop's or a sheet's column, and a phone's."""
+"""Widths in CSS pixels of a figure on a desktop or on paper, and on a phone."""
 
 LETTER = 6.6
-"""Average advance of a letter of a figure's text (12 px), in pixels; on the generous side."""
+"""Upper estimate of the average width of a letter at 12 px, in pixels."""
 
 
 def tag(element: str, *children: object, **attributes: object) -> Markup:
-    """One SVG or HTML element; children and attribute values are escaped, `class_` gives `class`, `a_b` gives `a-b`."""
+    """Return an SVG or HTML element with escaped children and attributes; `class_` gives `class`, `a_b` gives `a-b`."""
     text = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
         for name, value in attributes.items()
@@ -25,7 +25,7 @@ def tag(element: str, *children: object, **attributes: object) -> Markup:
 
 
 def figure(width: float, height: float, alternative: str, *children: object, class_: str = "") -> Markup:
-    """An SVG of `width` × `height` CSS pixels that shrinks with its column, with its `alternative` text."""
+    """Return an SVG of `width` × `height` CSS pixels that shrinks with its column, with `alternative` text."""
     return tag(
         "svg",
         *children,
@@ -39,17 +39,17 @@ def figure(width: float, height: float, alternative: str, *children: object, cla
 
 
 def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> Markup:
-    """A line of text with its baseline at `y`."""
+    """Return a line of text with its baseline at `y`."""
     return tag("text", words, x=x, y=y, class_=class_ or None, text_anchor=None if anchor == "start" else anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """A straight line."""
+    """Return a straight line."""
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def rect(x: float, y: float, width: float, height: float, class_: str, tip: str = "", radius: float = 0) -> Markup:
-    """A rectangle, with a tooltip where `tip` is given."""
+    """Return a rectangle, with a tooltip if `tip` is given."""
     children = [tag("title", tip)] if tip else []
     return tag(
         "rect", *children, x=x, y=y, width=max(width, 0), height=max(height, 0), rx=radius or None, class_=class_
@@ -57,12 +57,12 @@ def rect(x: float, y: float, width: float, height: float, class_: str, tip: str 
 
 
 def dot(x: float, y: float, radius: float, class_: str, tip: str = "") -> Markup:
-    """A round mark."""
+    """Return a circle, with a tooltip if `tip` is given."""
     return tag("circle", *([tag("title", tip)] if tip else []), cx=x, cy=y, r=radius, class_=class_)
 
 
 def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
-    """A line through points; a point that is not finite breaks it."""
+    """Return a line through points; a point that is not finite breaks it."""
     steps, pen = [], "M"
     for x, y in points:
         if not (math.isfinite(x) and math.isfinite(y)):
@@ -74,7 +74,7 @@ def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from `low` to `high`, both inside."""
+    """Return about `count` round numbers within `low` and `high`."""
     if not high > low:
         return [low]
     rough = (high - low) / max(count, 1)
@@ -86,7 +86,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for an axis or a label: thousands with commas, no needless zeros, small ones as 2e-5."""
+    """Format a number for an axis or label: commas, no trailing zeros, small numbers as 2e-5."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3:
@@ -98,7 +98,7 @@ def number(value: float, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """A plotting area in pixels and the data range that fills it; y grows upwards."""
+    """A plotting area in pixels and its data range; y points up."""
 
     left: float
     top: float
@@ -119,13 +119,13 @@ class Frame:
         return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
 
     def y_axis(self, values: Sequence[float]) -> list[Markup]:
-        """Grid lines with their numbers on the left."""
+        """Return grid lines with numbers on the left."""
         right = self.left + self.width
         lines = [line(self.left, self.y(value), right, self.y(value), "grid") for value in values]
         return lines + [text(self.left - 8, self.y(value) + 4, number(value), "tick", anchor="end") for value in values]
 
     def x_axis(self, values: Sequence[float], title: str = "") -> list[Markup]:
-        """Numbers under the area, and the axis' title at its right end."""
+        """Return numbers below the area and the title of the axis at its right end."""
         bottom = self.top + self.height
         marks = [text(self.x(value), bottom + 18, number(value), "tick", anchor="middle") for value in values]
         axis = line(self.left, bottom, self.left + self.width, bottom, "axis")
@@ -133,7 +133,7 @@ class Frame:
 
 
 def _plain(value: object) -> str:
-    """Coordinates to a hundredth of a pixel: small, and equal on every machine."""
+    """Round coordinates to a hundredth of a pixel, so that the file is small and equal on every machine."""
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return str(value)
@@ -141,7 +141,7 @@ def _plain(value: object) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing for a wide column, one for a narrow column (None where one serves both), and a caption."""
+    """A drawing for wide columns, one for narrow columns (None if the first fits both), and a caption."""
 
     wide: Markup
     narrow: Markup | None = None
@@ -149,15 +149,15 @@ class Figure:
 
 
 def both(draw: Callable[[int], Markup], caption: str = "") -> Figure:
-    """Draw once for each width; `draw` takes it in CSS pixels."""
+    """Draw at both widths; `draw` takes the width in CSS pixels."""
     return Figure(draw(WIDE), draw(NARROW), caption)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """`1 image`, `2,000 images`."""
+    """Return `1 image` or `2,000 images`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def share_shown(shown: int, total: int, what: str) -> str:
-    """`12 of 154 groups are shown`, or nothing where all are."""
+    """Return `12 of 154 sets are shown.`, or nothing if all are."""
     return f"{shown:,} of {total:,} {what} are shown." if shown < total else ""

@@ -19,7 +19,9 @@ TRAIN, VALIDATION, TEST = np.arange(0, 80, 2), np.arange(1, 80, 4), np.arange(3,
 
 
 def predict(images, train=TRAIN, validation=VALIDATION, rows=TEST, labels=LABELS):
-    return baseline_probabilities(images, (train, labels[train]), (validation, labels[validation]), rows)[0]
+    """Return the probabilities of `rows` by each baseline."""
+    found, _ = baseline_probabilities(images, (train, labels[train]), (validation, labels[validation]), rows)
+    return {name: on_rows for name, (_, on_rows) in found.items()}
 
 
 def test_channel_histograms_equal_numpy(images):
@@ -64,9 +66,15 @@ def test_tuned_baseline_finds_an_interaction_that_logistic_regression_misses():
     rows, labels = np.arange(240), first ^ second
     train, validation, test = np.split(rows, [120, 180])
     found, model = baseline_probabilities(images, (train, labels[train]), (validation, labels[validation]), test)
-    correct = {name: (each.argmax(axis=1) == labels[test]).mean() for name, each in found.items()}
+    correct = {name: (each.argmax(axis=1) == labels[test]).mean() for name, (_, each) in found.items()}
     assert model.startswith("forest")
     assert correct["tuned_color"] > 0.95
+
+
+def test_validation_images_are_predicted_by_the_selected_model(images):
+    found, _ = baseline_probabilities(images, (TRAIN, LABELS[TRAIN]), (VALIDATION, LABELS[VALIDATION]), VALIDATION)
+    for on_validation, on_rows in found.values():
+        np.testing.assert_array_equal(on_validation, on_rows)
 
 
 def test_test_labels_do_not_affect_the_selection(images):

@@ -1,4 +1,4 @@
-"""A finished run's page, and a real Chromium to open it in."""
+"""Pages of finished runs, and Chromium to open them."""
 
 import importlib.util
 from pathlib import Path
@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leaf.evaluate.model_comparison import Comparison
 from leaf.finished_run import Run
 from leaf.params import keys
 from leaf.report.audit import IN_FILE, IN_PIXELS, audit_summary
-from leaf.report.render import render
-from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
+from leaf.report.render import render, render_summary
+from leaf.report.side_by_side import RunSummary, render_side_by_side
 
 
 @pytest.fixture(scope="session")
 def builder():
-    """tests/report/builder.py as a module."""
+    """Return tests/report/builder.py as a module."""
     spec = importlib.util.spec_from_file_location("page_builder", Path(__file__).with_name("builder.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -24,13 +25,13 @@ def builder():
 
 @pytest.fixture(scope="session")
 def drawn(builder):
-    """Drawn images with planted copies, and their labels."""
+    """Return drawn images with planted copies, and their labels."""
     return builder.drawn()
 
 
 @pytest.fixture
 def tables(builder, drawn):
-    """The tables of a run; options take parts away."""
+    """Return a function that makes the tables of a run; options remove parts."""
 
     def make(**options):
         return builder.tables(*drawn, **options)
@@ -40,7 +41,7 @@ def tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def bare_tables(builder, drawn):
-    """A run with nothing special in it: no test split, copy, outlier, ruling, synthetic image; one epoch."""
+    """Return the tables of a minimal run: one epoch, no test split, copies, outliers, decisions or synthetic images."""
     images, labels = drawn
     first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1]
     return builder.tables(
@@ -60,19 +61,19 @@ def bare_tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def finished(builder, drawn):
-    """The page of a run that has everything."""
+    """Return the page of a run with every section."""
     return render(Run(**builder.tables(*drawn)))
 
 
 @pytest.fixture(scope="session")
 def bare(bare_tables):
-    """The page of the run with nothing special in it."""
+    """Return the page of the minimal run."""
     return render(Run(**bare_tables))
 
 
 @pytest.fixture(scope="session")
 def extreme(builder, drawn):
-    """A page of long names without a space, a hundred folders, and one wide conflict."""
+    """Return a page with long names without spaces and a hundred folders."""
     name = "Unhealthy_according_to_the_second_annotator_of_2019"
     sources = [f"healthy/{'IMG_' * 12}{place}.jpg" for place in range(len(drawn[0]))]
     made = builder.tables(*drawn, sources=sources, epochs=300)
@@ -85,17 +86,33 @@ def extreme(builder, drawn):
     return render(Run(**made))
 
 
+def compared(a, b, difference=0.01, error=0.02):
+    """Return the comparison of runs `a` and `b` with this difference of accuracy and its standard error."""
+    return Comparison(
+        images=99, accuracy=(0.8, 0.8 + difference), only_a=1, only_b=2, error=error, freedom=60, p=0.1, p_holm=0.1,
+        a=a, b=b, groups=50,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def one_page(builder, drawn):
+    """Return the summary of a run with long class names."""
+    made = builder.tables(*drawn)
+    name = "Tomato___Tomato_Yellow_Leaf_Curl_Virus"
+    made["training"]["classes"] = [name, f"{name}_of_the_second_annotator"]
+    return render_summary(Run(**made))
+
+
 @pytest.fixture(scope="session")
 def beside(builder, drawn):
-    """The page of four runs side by side."""
+    """Return the page of four runs side by side."""
     runs = []
     for place, name in enumerate(["workspace", "dropout_02", "feature/a-very-long-branch-name-of-a-person", "cnn"]):
         made = builder.tables(*drawn, seed=place, epochs=5 + 9 * place, params={"dropout": place / 10})
         runs.append(RunSummary(name, made["params"], made["scores"], made["history"], made["training"]))
-    bounds = [(-0.02, 0.01, 0.04), (0.02, 0.05, 0.09), (-0.2, -0.12, -0.05)]
     verdicts = [
-        Difference("workspace", run.name, f"{run.name} against workspace: a sentence.", value, low, high)
-        for run, (low, value, high) in zip(runs[1:], bounds, strict=True)
+        compared("workspace", run.name, *each)
+        for run, each in zip(runs[1:], [(0.01, 0.015), (0.05, 0.017), (-0.12, 0.04)], strict=True)
     ]
     return render_side_by_side(runs, verdicts)
 
@@ -138,6 +155,6 @@ def audited():
 
 
 @pytest.fixture(scope="session")
-def certified(audited):
-    """The audit_summary of that audit."""
+def audited_page(audited):
+    """Return the page of that audit."""
     return audit_summary(audited)[0]

@@ -1,4 +1,4 @@
-"""Advice appears where the tables show a reason, and only there."""
+"""Each entry of the advice appears only if the tables show its reason."""
 
 import dataclasses
 from pathlib import Path
@@ -14,11 +14,18 @@ from leaf.report import advice
 
 @pytest.fixture
 def run(tables):
-    return Run(**tables(quality=4.0, params={"weights": "imagenet"}))
+    """A run without a reason for advice on baselines, resolution or weights."""
+    made = tables(quality=4.0, params={"weights": "imagenet"})
+    made["index"] = made["index"].drop(columns=["width", "height"])
+    return Run(**made)
 
 
-def seen(run, conflicting=0):
-    return " ".join(entry["seen"] for entry in advice.section(run, conflicting))
+def commands(run):
+    return [entry["command"] for entry in advice.section(run)]
+
+
+def seen(run):
+    return " ".join(entry["seen"] for entry in advice.section(run))
 
 
 def scored(run, split="test", **values):
@@ -28,68 +35,106 @@ def scored(run, split="test", **values):
     )
 
 
-def test_conflicts_come_first(run):
-    assert advice.section(run, 3)[0]["seen"].startswith("3 groups")
+def with_baseline(run, **accuracies):
+    found = run.scores["baseline"]
+    changed = {name: {**found[name], "validation_accuracy": value} for name, value in accuracies.items()}
+    return dataclasses.replace(run, scores={**run.scores, "baseline": {**found, **changed}})
 
 
-def test_an_interval_that_reaches_a_baseline_is_said(run):
-    assert "not shown to be better" in seen(scored(run, accuracy_low=0.7))
-    assert "not shown to be better" not in seen(scored(run, accuracy_low=0.9))
+def test_conflicting_copies_come_first(run):
+    assert "of copies have different labels" in advice.section(run)[0]["seen"]
 
 
-def test_a_missing_test_split_is_said(run):
-    assert "No images were kept for a test" in seen(scored(run))
-    assert "No images were kept for a test" not in seen(run)
+def test_resolved_conflicts_give_no_advice(run):
+    decisions = run.decisions.assign(label=0)
+    assert "different labels" not in seen(dataclasses.replace(run, decisions=decisions))
 
 
-def test_memorising_is_said(run):
+def test_test_scores_do_not_change_the_advice(run):
+    block = run.scores["splits"]["test"]
+    worst = dict.fromkeys(("accuracy", "accuracy_low", "balanced_accuracy", "roc_auc"), 0.01)
+    worst |= {"accuracy_high": 0.99, "confusion": [[0, 9], [9, 0]], "calibration_error": 0.9, "log_loss": 9.0}
+    kept = {"images": block["images"], "groups": block["groups"]}
+    assert advice.section(scored(run, "test", **worst, **kept)) == advice.section(run)
+
+
+def test_test_scores_of_baselines_do_not_change_the_advice(run):
+    baseline = {name: {**each, "accuracy": 1.0} for name, each in run.scores["baseline"].items()}
+    better = dataclasses.replace(run, scores={**run.scores, "baseline": baseline})
+    assert advice.section(better) == advice.section(run)
+
+
+def test_a_baseline_that_wins_on_validation_leads_to_audit_and_resolution(run):
+    made = with_baseline(run, tuned_color=1.0)
+    made = dataclasses.replace(
+        made, index=run.index.assign(width=640, height=200), decisions=run.decisions.assign(label=0)
+    )
+    assert commands(made)[:2] == ["leaf audit", "dvc exp run -S image_size=192"]
+    assert "leaf audit" not in commands(run)
+
+
+def test_a_baseline_without_validation_scores_gives_no_advice(run):
+    baseline = {"majority": {"accuracy": 1.0}}
+    assert "leaf audit" not in commands(dataclasses.replace(run, scores={**run.scores, "baseline": baseline}))
+
+
+def test_a_missing_test_split_is_named(run):
+    assert "no test split" in seen(scored(run))
+    assert "no test split" not in seen(run)
+
+
+def test_overfitting_is_named(run):
     history = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
-    assert "it memorises" in seen(dataclasses.replace(run, history=history))
-    assert "it memorises" not in seen(dataclasses.replace(run, history=history.assign(accuracy=0.72)))
+    assert "overfits" in seen(dataclasses.replace(run, history=history))
+    assert "overfits" not in seen(dataclasses.replace(run, history=history.assign(accuracy=0.72)))
 
 
-def test_only_what_the_run_did_not_vary_yet_is_proposed(run):
+def test_only_unused_augmentation_is_suggested(run):
     history = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
-    turned = dataclasses.replace(run, history=history, params={**run.params, "augmentation.rotation": 30})
-    commands = " ".join(entry["command"] for entry in advice.section(turned, 0))
-    assert "augmentation.zoom=0.2" in commands
-    assert "augmentation.rotation" not in commands
-    all_of_it = {**turned.params, "augmentation.zoom": 0.2, "augmentation.cutmix": 1.0}
-    assert "it memorises" not in seen(dataclasses.replace(turned, params=all_of_it))
+    rotated = dataclasses.replace(run, history=history, params={**run.params, "augmentation.rotation": 30})
+    found = " ".join(commands(rotated))
+    assert "augmentation.zoom=0.2" in found
+    assert "augmentation.rotation" not in found
+    everything = {**rotated.params, "augmentation.zoom": 0.2, "augmentation.cutmix": 1.0}
+    assert "overfits" not in seen(dataclasses.replace(rotated, params=everything))
 
 
-def test_a_wide_interval_asks_for_folds_and_a_fold_for_all_of_them(run):
-    wide = scored(run, accuracy_low=0.8, accuracy_high=0.95)
-    folded = dataclasses.replace(wide, params={**wide.params, "folds": 5})
-    for one, command in ((wide, "leaf folds"), (folded, "leaf folds --show")):
-        assert command in [entry["command"] for entry in advice.section(one, 0)]
+def test_few_test_groups_lead_to_folds_and_a_fold_to_the_summary_of_all(run):
+    few, many = (scored(run, "test", images=count, groups=count) for count in (20, 20_000))
+    folded = dataclasses.replace(few, params={**few.params, "folds": 5})
+    assert "leaf folds" in commands(few)
+    assert "leaf folds --show" in commands(folded)
+    assert "leaf folds" not in commands(many)
 
 
-def test_of_many_classes_the_commonest_confusion_is_said(run):
+def test_the_most_frequent_confusion_of_many_classes_is_named(run):
     pair = {"label": "rust", "predicted": "scab", "images": 3, "share": 0.25}
     matrix = [[9, 0, 0], [0, 9, 3], [0, 0, 12]]
-    assert "25.0% of the rust images are called scab." in seen(
+    assert "25.0% of the rust images are predicted as scab" in seen(
         scored(run, "validation", confusion=matrix, worst_pairs=[pair])
     )
     rare = {**pair, "share": 0.02}
-    assert "are called" not in seen(scored(run, "validation", confusion=matrix, worst_pairs=[rare]))
+    assert "are predicted as" not in seen(scored(run, "validation", confusion=matrix, worst_pairs=[rare]))
 
 
-def test_training_that_ran_out_of_epochs_is_said(run):
+def test_training_that_ends_at_its_best_epoch_leads_to_more_epochs(run):
     late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
-    assert "epochs ran out" in seen(dataclasses.replace(run, training=late))
-    assert "epochs ran out" not in seen(dataclasses.replace(run, training={**late, "stopped": "early"}))
+    assert "dvc exp run -S epochs=48" in commands(dataclasses.replace(run, training=late))
+    assert "dvc exp run -S epochs=48" not in commands(dataclasses.replace(run, training={**late, "stopped": "early"}))
 
 
-def test_a_class_that_is_found_less_is_said(run):
-    assert "are found" in seen(scored(run, "validation", confusion=[[90, 10], [40, 60]]))
-    assert "are found" not in seen(scored(run, "validation", confusion=[[90, 10], [12, 88]]))
+def test_unequal_recalls_lead_to_a_threshold_from_validation(run):
+    assert "dvc exp run -S threshold=validation" in commands(scored(run, "validation", confusion=[[90, 10], [40, 60]]))
+    assert "dvc exp run -S threshold=validation" not in commands(
+        scored(run, "validation", confusion=[[90, 10], [12, 88]])
+    )
 
 
 def test_at_most_six_entries(run):
     worst = {"confusion": [[90, 10], [40, 60]], "calibration_error": 0.3, "calibration_error_limit": 0.1}
-    everything = scored(scored(run, accuracy_low=0.5), "validation", **worst)
-    assert len(advice.section(everything, 9)) == 6
+    late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
+    everything = with_baseline(scored(run, "validation", **worst), tuned_color=1.0)
+    assert len(advice.section(dataclasses.replace(everything, training=late, params={"weights": "random"}))) == 6
 
 
 def test_every_command_can_be_run(run):
@@ -97,18 +142,18 @@ def test_every_command_can_be_run(run):
     values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     rows = yaml.safe_load((root / "experiments.yaml").read_text(encoding="utf-8"))
     late = dataclasses.replace(run, training={**run.training, "best_epoch": 24, "stopped": "epochs"})
-    memorised = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
+    overfit = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
     variants = [
-        scored(run, accuracy_low=0.5, accuracy_high=0.9),
+        with_baseline(dataclasses.replace(run, index=run.index.assign(width=640, height=480)), tuned_color=1.0),
         scored(run, "validation", confusion=[[90, 10], [40, 60]]),
         scored(run, "validation", calibration_error=0.3, calibration_error_limit=0.1),
         dataclasses.replace(scored(run), params={**run.params, "weights": "random"}),
         late,
-        dataclasses.replace(run, history=memorised),
+        dataclasses.replace(run, history=overfit),
     ]
-    commands = {entry["command"] for variant in variants for entry in advice.section(variant, 1)} - {""}
-    assert len(commands) >= 8
-    for command in commands:
+    found = {command for variant in variants for command in commands(variant)} - {""}
+    assert len(found) >= 9
+    for command in found:
         program, verb, *rest = command.split()
         if (program, verb) == ("dvc", "exp"):
             settings = parse_settings(rest[2::2])

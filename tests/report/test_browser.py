@@ -1,4 +1,4 @@
-"""The page in a real Chromium: nothing logged, nothing asked, every figure drawn, no text cut."""
+"""The pages in Chromium: no log entries, no requests, all figures drawn, no text cut."""
 
 import pytest
 
@@ -69,7 +69,7 @@ CONTRAST = """() => {
 VIEWS = [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
 
 
-@pytest.fixture(scope="module", params=["finished", "bare", "extreme", "beside", "certified"])
+@pytest.fixture(scope="module", params=["finished", "bare", "extreme", "beside", "audited_page", "one_page"])
 def file(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(request.getfixturevalue(request.param), encoding="utf-8")
@@ -78,13 +78,13 @@ def file(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=VIEWS, ids=lambda view: f"{view[0]}-{view[1]}")
 def page(request, file, chromium):
-    """The page opened at one width and in one theme, everything on it loaded; what it logged and asked for."""
+    """Open the page at one width and theme with all details open; record its log entries and requests."""
     width, theme = request.param
     opened = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-    opened.logged, opened.asked = [], []
+    opened.logged, opened.requested = [], []
     opened.on("console", lambda message: opened.logged.append(message.text))
     opened.on("pageerror", lambda error: opened.logged.append(str(error)))
-    opened.on("request", lambda request: opened.asked.append(request.url))
+    opened.on("request", lambda request: opened.requested.append(request.url))
     opened.goto(file.as_uri())
     opened.evaluate("document.querySelectorAll('details').forEach(entry => entry.open = true)")
     opened.wait_for_function("[...document.images].every(image => image.complete)")
@@ -96,8 +96,8 @@ def test_nothing_is_logged(page):
     assert page.logged == []
 
 
-def test_nothing_is_asked_of_the_network(page, file):
-    assert [url for url in page.asked if not url.startswith("data:")] == [file.as_uri()]
+def test_no_network_request_is_made(page, file):
+    assert [url for url in page.requested if not url.startswith("data:")] == [file.as_uri()]
 
 
 def test_every_figure_is_drawn(page):
@@ -120,7 +120,7 @@ def test_no_text_of_a_figure_is_cut(page):
     assert page.evaluate(CUT_IN_FIGURES) == []
 
 
-def test_no_texts_of_a_figure_lie_on_one_another(page):
+def test_no_texts_of_a_figure_overlap(page):
     assert page.evaluate(OVERLAPS) == []
 
 
@@ -159,7 +159,7 @@ def test_a_printed_sheet_is_light_and_keeps_its_figures(page):
     page.emulate_media(media="print")
     try:
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+        assert page.evaluate("[...document.querySelectorAll('nav')].every(e => getComputedStyle(e).display == 'none')")
         assert page.evaluate(UNDRAWN) == []
     finally:
         page.emulate_media(media="screen")

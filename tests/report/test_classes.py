@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from leaf.finished_run import Run
-from leaf.report.charts import confusion_grid
+from leaf.report.charts import Interval, class_bars, confusion, confusion_grid, intervals
 from leaf.report.render import render
 
 
 @pytest.fixture(scope="module")
 def nine(builder, drawn):
-    """A run of nine classes: the tables of a run of two, its labels spread over nine."""
+    """Return the page of a run with nine classes."""
     tables = builder.tables(*drawn)
     names = [f"Crop___kind {number} <b>" for number in range(9)]
     for name in ("index", "decisions", "predictions", "synthetic"):
@@ -34,20 +34,20 @@ def nine(builder, drawn):
     return render(Run(**tables))
 
 
-def test_every_class_has_its_bar_its_recall_and_samples(nine):
-    assert nine.count("Crop___kind 8 &lt;b&gt;") > 3
-    assert "Crop___kind 8 <b>" not in nine
-    assert "Some of each class" in nine
-    assert "Share found of each class" in nine
+def test_every_class_has_a_bar_a_recall_and_samples(nine):
+    assert nine.count("Crop: kind 8 &lt;b&gt;") > 3
+    assert "Crop: kind 8 <b>" not in nine
+    assert "Samples of each class" in nine
+    assert "Recall of each class" in nine
 
 
-def test_the_commonest_mistakes_are_words(nine):
-    assert "12\xa0Crop___kind 7 &lt;b&gt; called Crop___kind 0 &lt;b&gt;" in nine
+def test_the_most_frequent_errors_are_in_words(nine):
+    assert "12\xa0Crop: kind 7 &lt;b&gt; predicted as Crop: kind 0 &lt;b&gt;" in nine
 
 
-def test_curves_and_a_threshold_that_only_two_classes_have_are_left_out(nine):
+def test_roc_curve_and_threshold_are_shown_for_two_classes_only(nine):
     assert "<h3>ROC</h3>" not in nine
-    assert "An image is called" not in nine
+    assert "An image is predicted as" not in nine
 
 
 @pytest.mark.parametrize("width", [340, 880])
@@ -57,3 +57,20 @@ def test_a_matrix_of_thirty_eight_classes_fits_its_width(width):
     right = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)]
     assert len(right) == 38 * 38
     assert max(right) <= width
+
+
+@pytest.mark.parametrize("width", [340, 880])
+def test_a_long_class_name_is_shown_in_full(width):
+    name = "Tomato: Tomato Yellow Leaf Curl Virus of the second field"
+    rows = [Interval(f"{name} · 1,234", 0.5, 0.4, 0.6)]
+    grid = confusion_grid([[1] * 3] * 3, [name, "a", "b"], "words", width)
+    for drawn in (intervals(rows, "words", width), class_bars([name], [3], [2], "words", width), grid):
+        shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", str(drawn)))
+        assert name in shown
+
+
+def test_a_long_name_in_the_matrix_of_two_classes_is_shown_in_full():
+    shown = " ".join(
+        re.findall(r">([^<]*)</text>", str(confusion([[1, 2], [3, 4]], ["healthy", "Leaf Curl Virus"], "")))
+    )
+    assert shown.count("Leaf Curl Virus") == 3

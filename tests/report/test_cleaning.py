@@ -1,4 +1,4 @@
-"""What the page shows of outliers, copies and rulings."""
+"""Sections on outliers, copies and manual decisions."""
 
 import pandas as pd
 import pytest
@@ -15,37 +15,55 @@ def run(tables):
 
 @pytest.fixture
 def album(run):
-    return Album(run.images, run.index, run.classes)
+    return Album(run)
 
 
-def test_conflicting_groups_come_first(run, album):
+def test_conflicting_sets_come_first(run, album):
     flags = [row["conflicting"] for row in cleaning.copies(run, album)["rows"]]
     assert flags[0]
     assert flags == sorted(flags, reverse=True)
 
 
-def test_groups_beyond_the_cap_are_counted_not_shown(run, album):
+def test_a_resolved_conflict_is_shown_with_both_labels(run):
+    before = len(run.conflicting_copies())
+    first, other = run.conflicting_copies()[0][:2]
+    final = int(run.decisions.loc[first, "label"])
+    run.decisions.loc[other, "label"] = final
+    found = cleaning.copies(run, Album(run))
+    labels = [each["label"] for row in found["rows"] for each in row["photos"] if each["photo"].name == str(other)]
+    assert found["conflicting"] == before - 1
+    assert labels == [f"{run.names[final]}, given as {run.names[1 - final]}"]
+
+
+def test_a_conflict_whose_image_was_removed_by_hand_is_resolved(run, album):
+    before = len(run.conflicting_copies())
+    other = run.conflicting_copies()[0][1]
+    run.decisions.loc[other, ["kept", "reason"]] = 0, "override"
+    assert cleaning.copies(run, album)["conflicting"] == before - 1
+
+
+def test_sets_beyond_the_limit_are_counted(run, album):
     pairs = pd.DataFrame({"image": range(0, 80, 2), "other": range(1, 80, 2), "kind": "exact", "mse": 0.0})
     run.decisions["reason"] = ""
     many = Run(**{**vars(run), "pairs": pairs})
     found = cleaning.copies(many, album)
-    assert (len(found["rows"]), found["note"]) == (12, "12 of 40 groups are shown.")
+    assert (len(found["rows"]), found["note"]) == (12, "12 of 40 sets are shown.")
 
 
-def test_a_large_group_shows_eight_and_counts_the_rest(run, album):
+def test_a_large_set_shows_eight_images_and_counts_the_rest(run, album):
     pairs = pd.DataFrame({"image": 0, "other": range(1, 31), "kind": "exact", "mse": 0.0})
     run.decisions["reason"] = ""
     row = cleaning.copies(Run(**{**vars(run), "pairs": pairs}), album)["rows"][0]
     assert (len(row["photos"]), row["more"]) == (8, 23)
 
 
-def test_outliers_are_not_shown_as_copies_again(run, album):
+def test_outliers_are_not_shown_as_copies(run, album):
     outliers = set(run.decisions.loc[run.decisions["reason"] == "outlier", "image"])
     names = {entry["photo"].name for row in cleaning.copies(run, album)["rows"] for entry in row["photos"]}
     assert not names & {str(image) for image in outliers}
 
 
-def test_each_reference_has_its_ranking_and_jump(run, album):
+def test_each_reference_has_a_ranking_and_a_jump(run, album):
     references = cleaning.outliers(run, album)["references"]
     assert [reference["cut"] for reference in references] == [9, 9]
     assert all(reference["jump"].startswith("0 to ") for reference in references)
@@ -57,9 +75,10 @@ def test_near_pairs_are_sorted_by_distance(run, album):
     assert len(distances) == 5
 
 
-def test_a_changed_label_is_told(run, album):
-    fates = {row["fate"] for row in cleaning.rulings(run, album)["rows"]}
-    assert any(fate.startswith("now ") for fate in fates)
+def test_a_changed_label_and_a_removed_image_are_decisions(run, album):
+    results = {row["result"] for row in cleaning.decisions(run, album)["rows"]}
+    assert "removed" in results
+    assert results & {"relabeled healthy", "relabeled unhealthy"}
 
 
 def test_flags_are_counted():

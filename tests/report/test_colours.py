@@ -1,7 +1,7 @@
-"""Contrast as WCAG 2.2 AA asks, for every pair of colours that the page uses, light and dark.
+"""Contrast of all color pairs of the pages by WCAG 2.2 AA, light and dark.
 
-Text keeps 4.5:1 against what it stands on and every mark of a figure 3:1 (criteria 1.4.3 and 1.4.11). The two classes
-are teal and orange, which differ for every common kind of colour blindness, and no figure parts them by colour alone.
+Text needs 4.5:1 (criterion 1.4.3), marks of figures 3:1 (1.4.11). Teal and orange, the colors of the two classes,
+differ for all common kinds of color blindness, and no figure separates the classes by color alone.
 """
 
 import re
@@ -22,13 +22,13 @@ MARKS = ["first", "second", "gone", *(f"series{number}" for number in range(1, 7
 
 
 def contrast(one, other):
-    """The contrast ratio, 1 to 21, of two colours `#rrggbb` (WCAG 2.2, relative luminance)."""
+    """The contrast ratio, 1 to 21, of two colors `#rrggbb` (WCAG 2.2, relative luminance)."""
     lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def luminance(colour):
-    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+def luminance(color):
+    channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -49,13 +49,13 @@ def test_text_is_readable(theme, words, ground):
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("mark", MARKS)
-def test_marks_of_figures_stand_out(theme, mark):
+def test_marks_of_figures_have_contrast(theme, mark):
     assert contrast(THEMES[theme][mark], THEMES[theme]["paper"]) >= 3
 
 
-def test_both_themes_define_every_colour_that_the_sheet_uses():
+def test_both_themes_define_every_color_that_the_sheet_uses():
     assert LIGHT.keys() == DARK.keys() == set(re.findall(r"var\(--(\w+)\)", SHEET))
 
 
-def test_dark_colours_hold_on_screens_that_ask_for_them_only():
+def test_dark_colors_apply_to_screens_only():
     assert re.search(r"@media screen and \(prefers-color-scheme:dark\)\{:root\{--", SHEET)

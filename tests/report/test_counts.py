@@ -1,4 +1,4 @@
-"""The flow and the class balance count every image once."""
+"""The Sankey diagram and the class balance count every image once."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ from leaf.finished_run import Run
 from leaf.report.counts import balance_rows, graph
 
 
-def test_what_flows_out_of_a_state_flowed_into_it(tables):
+def test_inflow_equals_outflow_of_each_state(tables):
     nodes, links = graph(Run(**tables()))
     into, out = Counter(), Counter()
     for link in links:
@@ -17,7 +17,7 @@ def test_what_flows_out_of_a_state_flowed_into_it(tables):
     assert all(into[place] == sum(nodes[place].counts) for place in into)
 
 
-def test_every_image_stands_at_one_end_of_the_flow(tables):
+def test_every_image_is_in_one_final_state(tables):
     made = tables(smote=False)
     nodes, links = graph(Run(**made))
     sources = {link.source for link in links}
@@ -35,7 +35,7 @@ def test_no_synthetic_step_without_synthetic_images(tables):
     assert "Train, with synthetic images" not in dict(balance_rows(Run(**tables(smote=False))))
 
 
-def test_an_unknown_reason_gets_its_own_state(tables):
+def test_an_unknown_reason_has_its_own_state(tables):
     made = tables()
     made["decisions"]["reason"] = made["decisions"]["reason"].replace("duplicate", "too_small")
     assert "Too small" in {node.name for node in graph(Run(**made))[0]}

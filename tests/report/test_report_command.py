@@ -1,4 +1,4 @@
-"""`leaf report REV…` in a real repository: two commits and the workspace."""
+"""`leaf report REV…` in a repository with two commits and a workspace."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ from leaf.report.side_by_side import read_summary, write_report
 
 @pytest.fixture(scope="module")
 def project(builder, drawn, tmp_path_factory):
-    """A repository with a run at each of two tags, and a third in the workspace."""
+    """Return a repository with a run at each of two tags and one in the workspace."""
     folder = tmp_path_factory.mktemp("repository")
 
     def say(*command):
@@ -58,7 +58,7 @@ def test_groups_of_parameters_become_dotted_keys(here):
 
 
 @pytest.mark.slow
-def test_the_page_holds_the_verdict_of_leaf_compare(here):
+def test_the_page_shows_the_result_of_leaf_compare(here):
     said = write_report(["one", "two"], "reports/both.html")
     page = (here / "reports/both.html").read_text(encoding="utf-8")
     assert "not distinguishable" in said
@@ -66,20 +66,20 @@ def test_the_page_holds_the_verdict_of_leaf_compare(here):
 
 
 @pytest.mark.slow
-def test_seeds_joined_by_commas_are_each_shown_and_judged_together(here):
+def test_seeds_joined_by_commas_are_shown_and_compared_together(here):
     said = write_report(["one,two", "workspace"], "reports/both.html")
     assert "workspace and one,two are not distinguishable" in said
     assert "one, two, workspace – leaf report" in (here / "reports/both.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_one_revision_stands_beside_the_workspace(here):
+def test_one_revision_is_compared_with_the_workspace(here):
     write_report(["one"], "reports/both.html")
     assert "workspace, one – leaf report" in (here / "reports/both.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_runs_whose_labels_differ_are_shown_with_the_refusal(here):
+def test_runs_with_different_labels_are_shown_with_the_refusal(here):
     table = here / "data/scored/predictions.csv"
     whole = table.read_text(encoding="utf-8")
     predictions = pd.read_csv(table)
@@ -90,7 +90,7 @@ def test_runs_whose_labels_differ_are_shown_with_the_refusal(here):
     finally:
         table.write_text(whole, encoding="utf-8")
     assert "images differ" in said
-    assert "They cannot be compared" in (here / "reports/both.html").read_text(encoding="utf-8")
+    assert "The runs cannot be compared" in (here / "reports/both.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -100,22 +100,22 @@ def test_an_unknown_revision_is_one_line(here):
 
 
 def test_too_many_revisions_are_refused():
-    with pytest.raises(LeafError, match="at most 6 on one page"):
+    with pytest.raises(LeafError, match=r"9 revisions.*at most 6"):
         write_report([str(number) for number in range(9)], "page.html")
 
 
 def test_a_revision_twice_is_refused():
-    with pytest.raises(LeafError, match="is named twice"):
+    with pytest.raises(LeafError, match="given twice: one one"):
         write_report(["one", "one"], "page.html")
 
 
-def test_a_run_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+def test_a_missing_run_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LeafError, match=r"workspace: no params\.yaml there"):
         read_summary("workspace")
 
 
-def test_a_table_that_is_no_json_is_one_line(builder, drawn, tmp_path, monkeypatch):
+def test_damaged_json_is_one_line(builder, drawn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     builder.write(tmp_path, builder.tables(*drawn))
     (tmp_path / "params.yaml").write_text("{}")

@@ -3,8 +3,11 @@
 import re
 
 import pytest
+from markupsafe import escape
 
-from leaf.report.side_by_side import Difference, RunSummary, render_side_by_side
+from leaf.evaluate.model_comparison import Comparison
+from leaf.report.render import unbroken
+from leaf.report.side_by_side import RunSummary, render_side_by_side
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def test_only_parameters_that_differ_are_listed(runs):
     assert keys == ["dropout"]
 
 
-def test_a_parameter_that_differs_is_told_once(runs):
+def test_a_different_parameter_is_listed_once(runs):
     runs[1].params["backbone"] = "cnn_small"
     assert len(re.findall(r"(?i)<th scope=\"row\">(?:<code>)?backbone", render_side_by_side(runs, []))) == 1
 
@@ -32,27 +35,27 @@ def test_names_are_escaped(runs):
     assert "&lt;second&gt;" in page
 
 
-def test_a_refusal_stands_where_the_verdicts_would(runs):
+def test_a_refusal_replaces_the_comparison(runs):
     assert "other images were used" in render_side_by_side(runs, [], "other images were used")
 
 
-def test_the_verdicts_stand_as_they_were_said(runs):
-    verdict = Difference("first", "<second>", "better by a lot", 0.1, 0.05, 0.15)
-    assert "<li>better by a lot</li>" in render_side_by_side(runs, [verdict])
+def test_the_sentence_of_each_comparison_is_shown(runs):
+    one = Comparison(99, (0.8, 0.9), 1, 2, 0.02, 60, 0.01, 0.01, a="first", b="<second>")
+    assert f"<li>{escape(unbroken(one.sentence))}</li>" in render_side_by_side(runs, [one])
 
 
-def test_the_best_of_a_score_is_marked(runs):
+def test_the_best_value_of_a_score_is_marked(runs):
     splits = [run.scores["splits"]["test"] for run in runs]
     splits[0]["log_loss"], splits[1]["log_loss"] = 0.3, 0.2
     row = re.search(r"Log loss.*?</tr>", render_side_by_side(runs, []), re.S).group()
     assert re.findall(r'class="strong">([^<]*)<', row) == ["0.200"]
 
 
-def test_runs_without_accuracy_or_curves_still_make_a_page(runs):
+def test_runs_without_accuracy_or_curves_have_a_page(runs):
     bare = [
         RunSummary(run.name, run.params, {"splits": {"validation": {}}}, run.history[["epoch"]], {}) for run in runs
     ]
-    assert "No curve was written" in render_side_by_side(bare, [])
+    assert "There are no curves" in render_side_by_side(bare, [])
 
 
 def test_equal_runs_give_equal_bytes(runs):

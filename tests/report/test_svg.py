@@ -1,4 +1,4 @@
-"""The parts that figures are drawn from."""
+"""Parts of figures."""
 
 import math
 from xml.etree import ElementTree
@@ -16,7 +16,7 @@ def test_children_and_attributes_are_escaped():
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 12))
-def test_ticks_lie_inside_and_are_not_many(low, span, count):
+def test_ticks_are_few_and_inside_the_range(low, span, count):
     marks = ticks(low, low + span, count)
     slack = span * 1e-6 + abs(low) * 1e-9
     assert all(low - slack <= mark <= low + span + slack for mark in marks)
@@ -35,12 +35,12 @@ def test_a_line_breaks_at_a_missing_value():
     assert 'd="M0 0M2 2"' in path([(0, 0), (1, math.nan), (2, 2)], "curve")
 
 
-def test_y_grows_upwards():
+def test_y_points_up():
     frame = Frame(0, 0, 10, 10, (0, 1), (0, 1))
     assert frame.y(1) < frame.y(0)
 
 
-def test_a_range_of_one_value_stands_in_the_middle():
+def test_a_range_of_one_value_is_centered():
     assert Frame(0, 0, 10, 10, (3, 3), (0, 1)).x(3) == 5
 
 

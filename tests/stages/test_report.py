@@ -1,4 +1,4 @@
-"""The stage report: from a project's folder to reports/report.html."""
+"""The report stage: from a project folder to reports/."""
 
 import importlib.util
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A folder in which every stage before the report has run."""
+    """Return a folder in which every stage before the report has run."""
     spec = importlib.util.spec_from_file_location("page_builder", ROOT / "tests/report/builder.py")
     builder = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(builder)
@@ -39,21 +39,30 @@ def run():
         report.main()
 
 
-def test_the_stage_writes_the_page_and_says_where(here, capsys):
+def test_the_stage_writes_report_summary_and_model_card(here, capsys):
     run()
-    assert capsys.readouterr().out.startswith("reports/report.html: one file, ")
-    assert (here / "reports/report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "reports/report.html" in capsys.readouterr().out
+    for name in ("report.html", "summary.html"):
+        assert (here / "reports" / name).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "## Limitations" in (here / "reports/model_card.md").read_text(encoding="utf-8")
 
 
-def test_a_second_run_gives_the_same_bytes_but_for_its_date(here, monkeypatch):
-    monkeypatch.setattr(report, "told", lambda _: {"Date": "1 May 2026, 09:00 UTC"})
+def test_every_output_of_dvc_yaml_is_written(here):
+    run()
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
+    assert set(stage["outs"]) == set(report.PAGES)
+    assert all((here / name).is_file() for name in report.PAGES)
+
+
+def test_a_second_run_with_the_same_date_gives_the_same_bytes(here, monkeypatch):
+    monkeypatch.setattr(report, "facts", lambda _: {"Date": "1 May 2026, 09:00 UTC"})
     run()
     before = (here / "reports/report.html").read_bytes()
     run()
     assert (here / "reports/report.html").read_bytes() == before
 
 
-def test_the_page_tells_date_commit_and_how_long_training_took(here, monkeypatch, tmp_path):
+def test_the_page_shows_date_commit_and_training_time(here, monkeypatch, tmp_path):
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -85,7 +94,7 @@ def test_every_parameter_is_a_dependency_of_the_page():
     assert stage["params"] == [{"params.yaml": None}]
 
 
-def test_every_table_that_the_page_reads_is_a_dependency(project):
+def test_every_table_of_the_page_is_a_dependency(project):
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["report"]
     written = {
         str(path.relative_to(project)) for path in project.rglob("*") if path.suffix in (".csv", ".npy", ".json")

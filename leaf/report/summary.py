@@ -1,0 +1,124 @@
+"""Contents of the one-page summary and the model card: what the model is, its data, results by class, limitations."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leaf.finished_run import Run
+from leaf.report.charts import percent
+from leaf.report.counts import REASONS, split_sizes
+from leaf.report.results import baselines, scored_split
+from leaf.report.svg import plural
+
+
+def card(run: Run) -> dict[str, Any]:
+    """Return the texts and the table of both documents."""
+    split, block = scored_split(run.scores)
+    return {
+        "title": f"Leaf image classifier: {_listed(run.names)}",
+        "split": split,
+        "date": run.facts.get("Date", "").partition(",")[0],
+        "commit": run.facts.get("Commit", "").partition(",")[0],
+        "result": _result(split, block),
+        "model": _model(run),
+        "baseline": _baseline(run, block),
+        "data": _data(run),
+        "classes": _classes(run, block),
+        "limits": _limits(run, split, block),
+    }
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    return f"{len(names)} classes" if len(names) > most else ", ".join(names[:-1]) + f" or {names[-1]}"
+
+
+def _result(split: str, block: Mapping[str, Any]) -> str:
+    if block.get("accuracy") is None:
+        return "It has no scores."
+    words = f"Accuracy {percent(block['accuracy'])} on {plural(int(block['images']), f'{split} image')}"
+    if block.get("accuracy_low") is not None:
+        words += f" (95% CI {100 * block['accuracy_low']:.1f}–{percent(block['accuracy_high'])})"
+    if block.get("balanced_accuracy") is not None:
+        words += f"; balanced accuracy {percent(block['balanced_accuracy'])}"
+    return words + "."
+
+
+def _model(run: Run) -> str:
+    facts = run.training
+    scratch = run.params.get("weights") == "random"
+    size = f"{run.images.shape[2]} × {run.images.shape[1]} pixels"
+    count = facts.get("parameters")
+    parameters = f", {int(count):,} parameters" if count else ""
+    return (
+        f"{facts.get('backbone') or run.params.get('backbone')}{parameters}, "
+        f"{'trained from scratch' if scratch else 'with pretrained weights'}. Input: one color image, resized to "
+        f"{size}. Output: a probability for each class."
+    )
+
+
+def _baseline(run: Run, block: Mapping[str, Any]) -> str:
+    best = max(baselines(run.scores), key=lambda entry: entry.value, default=None)
+    if best is None or block.get("accuracy") is None:
+        return ""
+    low = block.get("accuracy_low")
+    beaten = low is not None and low > best.value
+    return (
+        f"Best baseline on the same images: {best.name.lower()}, {percent(best.value)}."
+        f"{'' if beaten else ' The interval of the model does not exclude it.'}"
+    )
+
+
+def _data(run: Run) -> str:
+    removed = run.decisions.loc[run.decisions["kept"] != 1, "reason"].value_counts()
+    name = Path(str(run.params.get("dataset", ""))).name
+    words = f"{name}: {plural(len(run.index), 'image')}, {len(run.kept()):,} kept"
+    if len(removed):
+        parts = [f"{count:,} {REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()]
+        words += f" (removed: {', '.join(parts)})"
+    sizes = ", ".join(f"{count:,} {name}" for name, count in split_sizes(run).items())
+    made = f" SMOTE added {plural(len(run.synthetic), 'training image')}." if len(run.synthetic) else ""
+    return f"{words}. Split: {sizes}.{made}"
+
+
+def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
+    train = run.splits.loc[run.splits["split"] == "train", "image"]
+    counts = run.labels().reindex(train).value_counts()
+    found = block.get("classes") or [{} for _ in run.names]
+    return [
+        [name, f"{counts.get(label, 0):,}", f"{each.get('images', 0):,}", _recall(each), _share(each.get("precision"))]
+        for label, (name, each) in enumerate(zip(run.names, found, strict=True))
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _recall(each: Mapping[str, Any]) -> str:
+    if each.get("recall_low") is None:
+        return _share(each.get("recall"))
+    return f"{percent(each['recall'])} ({100 * each['recall_low']:.1f}–{percent(each['recall_high'])})"
+
+
+def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "It always predicts one of its classes: it does not recognize other diseases, plants or damage.",
+        "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
+        "or crop; leaf audit measures how much less.",
+    ]
+    recalls = [
+        (each["recall"], name)
+        for each, name in zip(block.get("classes") or [], run.names, strict=False)
+        if each.get("recall") is not None
+    ]
+    if recalls:
+        recall, name = min(recalls)
+        lines.append(f"Weakest class: {percent(1 - recall)} of the {name} {split} images get another class.")
+    if split == "validation":
+        lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
+    if not run.index["group"].fillna("").astype(str).ne("").any():
+        lines.append(
+            "No groups were given: if several images show the same leaf, the accuracy is optimistic unless cleaning "
+            "found them."
+        )
+    return [*lines, "A prediction is no diagnosis. Check uncertain predictions and those with consequences by eye."]
