@@ -45,6 +45,9 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
+_TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "imblearn", "cleanlab", "h5py")  # of the extra [train]
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print a user error as `error: …` on stderr and exit with status 2, without a traceback.
@@ -64,9 +67,15 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:  # as in `leaf results | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        if error.name not in _TRAIN:
+            raise
+        _fail(f"{error.name}: not installed. Run `pip install 'leaf-dvc[train]'`.")
     except OSError as error:
         if error.errno is None:
             raise
+        if error.filename in _TRAIN:
+            _fail(f"{error.filename}: not found. Run `pip install 'leaf-dvc[train]'`.")
         _fail(os_error_line(error))
     except ValueError as error:
         if "embedded null" not in str(error):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +38,17 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
         The model, as `leaf.load` gives it.
 
     Raises:
-        LeafError: if the parameters are invalid or a stage fails.
+        LeafError: if the parameters are invalid, the packages of leaf-dvc[train] are missing, or a stage fails.
 
     Example:
         >>> import leaf
         >>> model = leaf.fit("/home/me/leaves", classes="auto")
         >>> model.predict("/home/me/new_leaf.jpg")
     """
-    chosen = {**experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **settings, "dataset": str(Path(dataset).resolve())}
+    if find_spec("tensorflow") is None:
+        raise LeafError("tensorflow: not installed. Run `pip install 'leaf-dvc[train]'`.")
+    chosen = {"classes": "auto", **experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **settings}
+    chosen["dataset"] = str(Path(dataset).resolve())
     for key in chosen.keys() & {"labels", "masks", "unlabelled", "weights"}:
         if Path(chosen[key]).exists():
             chosen[key] = str(Path(chosen[key]).resolve())

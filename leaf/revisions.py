@@ -18,31 +18,40 @@ Read = Callable[[str], bytes]
 
 
 def reader(revision: str) -> Read:
-    """A function that reads a file as it is at the revision."""
+    """Return a function that reads a file of the revision. Only revisions other than the workspace need DVC."""
+    if revision == WORKSPACE:
+        return _read_workspace
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import RevError
 
     files: Any = None
     unknown = LeafError(f"{revision}: no such revision or experiment; `dvc exp show` lists them")
-    if not revision or ":" in revision or len(revision) > 1000:  # git's way to name a file, no commit
+    if not revision or ":" in revision or len(revision) > 1000:  # REV:PATH names a file in git, not a commit
         raise unknown
 
     def read(path: str) -> bytes:
         nonlocal files
         try:
-            if revision == WORKSPACE:
-                return Path(path).read_bytes()
             files = files or DVCFileSystem(rev=revision)  # opens the revision at the first read
             return files.read_bytes(path)
-        except (RevError, AttributeError):  # AttributeError: a tree, no commit
+        except (RevError, AttributeError):  # AttributeError: a tree, not a commit
             raise unknown from None
         except (FileNotFoundError, DvcException):
-            raise LeafError(
-                f"{revision}: no {path} there; run the pipeline at that revision, or `dvc pull` it"
-            ) from None
+            raise _missing(revision, path) from None
 
     return read
+
+
+def _read_workspace(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise _missing(WORKSPACE, path) from None
+
+
+def _missing(revision: str, path: str) -> LeafError:
+    return LeafError(f"{revision}: no {path} there; run the pipeline at that revision, or `dvc pull` it")
 
 
 def parameters(read: Read) -> dict[str, Any]:

@@ -8,16 +8,28 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 import zipfile
+from collections.abc import Iterable
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
+from ruamel.yaml import YAML
+
+from leaf import params
+from leaf.project.pipeline import installed_pipeline
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+IDENTITY = {"GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org"}
+IDENTITY |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in IDENTITY.items()}
 
 
 @pytest.fixture(scope="module")
@@ -77,36 +89,76 @@ def test_sdist_and_wheel_pass_twine(tmp_path: Path) -> None:
 
 
 class Installed:
-    """A virtual environment with the wheel and this environment's packages, and a project outside the checkout."""
+    """A virtual environment with the wheel and packages of this environment, and a project outside the checkout."""
 
-    def __init__(self, folder: Path, wheel: Path) -> None:
-        self.folder = folder / "project"
+    def __init__(self, folder: Path, wheel: Path, packages: Path) -> None:
+        self.project = folder / "project"
         self.venv = folder / "venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.venv], check=True)
+        self.site = next(self.venv.glob("lib/python*/site-packages"))
         # A plain path: the editable install of the checkout is not activated.
-        site = next(self.venv.glob("lib/python*/site-packages"))
-        (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        self.site = site
+        (self.site / "packages.pth").write_text(f"{packages}\n")
         self.install(wheel)
 
     def install(self, wheel: Path) -> None:
         command = [sys.executable, "-m", "pip", "-q", "--python", self.venv / "bin/python", "install", "--no-deps"]
         subprocess.run([*command, "--force-reinstall", wheel], check=True)
 
-    def run(self, *command: str, cwd: Path | None = None, status: int = 0, **variables: str) -> str:
-        path = os.pathsep.join(map(str, (self.venv / "bin", Path(sys.executable).parent, ENVIRONMENT["PATH"])))
-        environment = {**ENVIRONMENT, "PATH": path, "LEAF_STATE": str(self.folder.parent / "state"), **variables}
-        done = subprocess.run(command, cwd=cwd or self.folder, env=environment, capture_output=True, text=True)
+    def environment(self, **variables: str) -> dict[str, str]:
+        path = os.pathsep.join(map(str, (self.venv / "bin", *self.programs(), "/usr/bin", "/bin")))
+        return {**ENVIRONMENT, "PATH": path, "LEAF_STATE": str(self.project.parent / "state"), **IDENTITY, **variables}
+
+    def programs(self) -> list[Path]:
+        return [Path(sys.executable).parent]
+
+    def run(self, *command: str, cwd: Path | None = None, status: int = 0) -> str:
+        folder = cwd or self.project
+        done = subprocess.run(command, cwd=folder, env=self.environment(), capture_output=True, text=True)
         assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done.stdout + done.stderr
 
     def commit(self) -> None:
         self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-qm", "state")
+        self.run("git", "commit", "-qm", "state")
+
+    def restore(self) -> None:
+        self.run("git", "checkout", "-q", ".")
+        self.run("dvc", "checkout", "-q")
+
+
+class Base(Installed):
+    """An environment with the packages that the wheel requires without extras: no TensorFlow, no DVC."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        packages = folder / "packages"
+        packages.mkdir(parents=True)
+        for name in closure(required(wheel)):
+            files = distribution(name).files or []
+            for top in {file.parts[0] for file in files if file.parts[0] not in ("..", "__pycache__")}:
+                if not (packages / top).exists():
+                    (packages / top).symlink_to(Path(sysconfig.get_path("purelib"), top))
+        super().__init__(folder, wheel, packages)
+
+    def programs(self) -> list[Path]:
+        return []
+
+
+def closure(names: Iterable[str]) -> set[str]:
+    """Return the packages and all that they require on this platform."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in seen:
+            seen.add(name)
+            required = map(Requirement, distribution(name).requires or [])
+            waiting += [each.name for each in required if not each.marker or each.marker.evaluate({"extra": ""})]
+    return seen
 
 
 def with_changed_stage(wheel: Path, folder: Path, name: str) -> Path:
     """Copy the wheel with a comment appended to a file."""
+    folder.mkdir(exist_ok=True)
     changed = folder / wheel.name
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(changed, "w") as new:
         for entry in old.infolist():
@@ -114,46 +166,192 @@ def with_changed_stage(wheel: Path, folder: Path, name: str) -> Path:
     return changed
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_wheel_runs_init_repro_experiment_upgrade_and_predict(wheel: Path, small: dict, tmp_path: Path) -> None:
-    installed = Installed(tmp_path, wheel)
-    assert str(installed.site) in installed.run("python", "-c", "import leaf; print(leaf.__file__)", cwd=tmp_path)
-    assert metadata(wheel)["Version"] in installed.run("leaf", "--version", cwd=tmp_path)
-    installed.run("leaf", "init", "project", cwd=tmp_path)
-    path = installed.folder / "params.yaml"
-    values = yaml.safe_load(path.read_text())
-    for key, value in small.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    installed.commit()
-    assert "code.json" not in installed.run("leaf", "check")
-    assert "Running stage 'train'" in installed.run("dvc", "repro")
-    assert "Running stage" not in installed.run("dvc", "repro")
-    installed.commit()
-    experiment = installed.run("dvc", "exp", "run", "-n", "half", "-S", "threshold=0.4")
-    assert "Running stage 'evaluate'" in experiment
-    assert "Running stage 'train'" not in experiment
-    installed.run("dvc", "metrics", "diff")
-    installed.run("git", "checkout", "-q", ".")
-    installed.run("dvc", "checkout", "-q")
+def set_params(folder: Path, **values: Any) -> None:
+    path = folder / "params.yaml"
+    chosen = yaml.safe_load(path.read_text())
+    for key, value in values.items():
+        chosen[key] = {**chosen[key], **value} if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(chosen, sort_keys=False))
 
-    installed.install(with_changed_stage(wheel, tmp_path, "stages/evaluate.py"))
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, small: dict, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel in an environment with the [train] packages, and a project in which a small `dvc repro` ran."""
+    folder = tmp_path_factory.mktemp("installed")
+    made = Installed(folder, wheel, Path(sysconfig.get_path("purelib")))
+    made.run("leaf", "init", "project", cwd=folder)
+    made.run("git", "config", "user.name", "A Person")
+    made.run("git", "config", "user.email", "person@example.org")
+    set_params(made.project, **small)
+    made.commit()
+    assert "Running stage 'train'" in made.run("dvc", "repro")
+    made.commit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def base(wheel: Path, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """The wheel without extras, in a copy of the project."""
+    folder = tmp_path_factory.mktemp("base")
+    shutil.copytree(installed.project, folder / "project")
+    return Base(folder, wheel)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "new.png")
+    return tmp_path / "new.png"
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+@pytest.mark.slow
+def test_leaf_is_imported_from_the_wheel(wheel: Path, installed: Installed) -> None:
+    assert str(installed.site) in installed.run("python", "-c", "import leaf, stages; print(leaf.__file__)")
+    assert metadata(wheel)["Version"] in installed.run("leaf", "--version")
+
+
+@pytest.mark.slow
+def test_second_repro_in_an_installed_project_runs_nothing(installed: Installed) -> None:
+    assert "code.json" not in installed.run("leaf", "check")
+    assert stages_run(installed.run("dvc", "repro")) == []
+
+
+@pytest.mark.slow
+def test_experiment_in_an_installed_project_reruns_only_what_depends_on_it(installed: Installed) -> None:
+    rerun = stages_run(installed.run("dvc", "exp", "run", "-n", "half", "-S", "threshold=0.4"))
+    assert rerun == ["validate", "evaluate", "report"]
+    assert "test.balanced_accuracy" in installed.run("dvc", "metrics", "diff", "--all")
+    installed.restore()
+
+
+@pytest.mark.slow
+def test_upgrade_reruns_the_changed_stage_and_what_follows(wheel: Path, installed: Installed, tmp_path: Path) -> None:
+    installed.install(with_changed_stage(wheel, tmp_path / "evaluate", "stages/evaluate.py"))
     assert "code.json: differs from the installed leaf in evaluate" in installed.run("leaf", "check")
     assert "reruns evaluate, and report if their inputs change" in installed.run("leaf", "upgrade")
-    rerun = installed.run("dvc", "repro")
-    assert re.findall(r"Running stage '(\w+)'", rerun)[:1] == ["evaluate"]
-    assert set(re.findall(r"Running stage '(\w+)'", rerun)) <= {"evaluate", "report"}
-    installed.install(with_changed_stage(wheel, tmp_path, "leaf/serve/page/index.html"))
-    installed.run("leaf", "upgrade")
-    installed.run("git", "checkout", "-q", "code.json", "dvc.lock")
+    rerun = stages_run(installed.run("dvc", "repro"))
+    assert rerun[:1] == ["evaluate"]
+    assert set(rerun) <= {"evaluate", "report"}
+    installed.restore()
+    installed.install(with_changed_stage(wheel, tmp_path / "page", "leaf/serve/page/index.html"))
+    assert "reruns no stage" in installed.run("leaf", "upgrade")
+    installed.install(wheel)
+    installed.restore()
 
-    blocked = tmp_path / "blocked"  # an environment without TensorFlow
-    for name in ("tensorflow", "keras", "jax", "dvc"):
-        (blocked / name).mkdir(parents=True)
-        (blocked / name / "__init__.py").write_text(f"raise ImportError('{name} is not installed')")
-    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "new.png")
-    assert "healthy" in installed.run("leaf", "predict", str(tmp_path / "new.png"), PYTHONPATH=str(blocked))
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_fit_works_in_any_folder(installed: Installed, tmp_path: Path, image: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(80):
+        file = tmp_path / "flowers" / ("rose", "tulip")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 128, (32, 32, 3)) + 127 * (number % 2) * np.array([1, 0, 0])
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+    settings = ("backbone=cnn_small", "image_size=32", "epochs=1", "frozen_epochs=0")
+    words = [word for setting in settings for word in ("-S", setting)]
+    installed.run("leaf", "fit", "flowers", "--recipe", "default", *words, cwd=tmp_path)
+    model = str(tmp_path / "leaf-run/models/model.onnx")
+    assert re.search("rose|tulip", installed.run("leaf", "predict", str(image), "--model", model, cwd=tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_submit_runs_an_experiment_in_an_installed_project(installed: Installed) -> None:
+    installed.run("git", "init", "-q", "--bare", "../origin.git")
+    installed.run("git", "remote", "add", "origin", str(installed.project.parent / "origin.git"))
+    installed.run("leaf", "submit", "--name", "sent", "-S", "threshold=0.3")
+    installed.run("leaf", "fetch", "--wait", "sent")
+    assert "sent" in installed.run("dvc", "exp", "list", "--name-only").split()
+
+
+@pytest.mark.slow
+def test_base_install_has_no_training_packages(base: Base) -> None:
+    modules = ("tensorflow", "keras", "dvc", "dvclive", "imblearn", "cleanlab")
+    found = base.run("python", "-c", f"from importlib.util import find_spec; print(*map(find_spec, {modules}))")
+    assert set(found.split()) == {"None"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("predict {image}", "healthy"),
+        ("check", "params.yaml: valid"),
+        ("results", "balanced accuracy"),
+        ("why 3", "split"),
+        ("summary --list", "convnext_atto"),
+        ("run --list", "transfer"),
+    ],
+)
+def test_base_install_runs(base: Base, image: Path, command: str, printed: str) -> None:
+    assert printed in base.run("leaf", *command.format(image=image).split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["serve", "review"])
+def test_base_install_serves_pages(base: Base, command: str) -> None:
+    words = ["leaf", command, "--port", "0", "--quiet"]
+    environment = base.environment(PYTHONUNBUFFERED="1")
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(words, cwd=base.project, env=environment, **pipes) as server:
+        printed: list[str] = []
+        for line in server.stdout:  # type: ignore[union-attr]
+            printed.append(line)
+            if address := re.search(r"http://127\.0\.0\.1:\d+/\S*", line):
+                with urllib.request.urlopen(address[0]) as page:
+                    assert b"<html" in page.read()
+                break
+        else:
+            pytest.fail("".join(printed))
+        server.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", ["fit {image}", "lr-range", "export --to out --format savedmodel", "compare HEAD workspace", "init new"]
+)
+def test_base_install_names_the_extra_that_a_command_needs(base: Base, image: Path, command: str) -> None:
+    answer = base.run("leaf", *command.format(image=image.parent).split(), status=2)
+    assert "leaf-dvc[train]" in answer.splitlines()[-1]
+    assert answer.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.slow
+def test_project_of_an_earlier_wheel_is_upgraded(wheel: Path, small: dict, tmp_path: Path) -> None:
+    def git(*words: str, cwd: Path = ROOT) -> str:
+        return subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+
+    # The last commit that changed parameters or stages of an installed project, and has a parent.
+    changes = git("log", "--format=%H", "-1", "--diff-filter=M", "--", "params.yaml", "dvc.yaml")
+    if not changes or git("rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("the clone has no history")
+    git("clone", "-q", "--shared", str(ROOT), str(tmp_path / "earlier"))
+    git("checkout", "-q", f"{changes}^", cwd=tmp_path / "earlier")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, tmp_path / "earlier"]
+    subprocess.run(command, check=True)
+    (earlier,) = tmp_path.glob("*.whl")
+
+    made = Installed(tmp_path, earlier, Path(sysconfig.get_path("purelib")))
+    made.run("leaf", "init", "project", cwd=tmp_path)
+    path = made.project / "params.yaml"
+    path.write_text(path.read_text().replace("\ndropout: 0.1 ", "\ndropout: 0.25 ") + "# my own comment\n")
+    old = yaml.safe_load(path.read_text())
+    made.commit()
+    made.install(wheel)
+    printed = made.run("leaf", "upgrade")
+    assert "reruns" in printed.splitlines()[-1]
+    new = yaml.safe_load(path.read_text())
+    assert params.flatten(new).keys() == params.keys().keys()
+    assert new["dropout"] == old["dropout"] == 0.25
+    assert "# my own comment" in path.read_text()
+    assert YAML().load(made.project / "dvc.yaml") == installed_pipeline()
+    assert "params.yaml: valid" in made.run("leaf", "check")
+    assert "reruns no stage" in made.run("leaf", "upgrade")
+    assert stages_run(made.run("dvc", "repro", "validate")) == ["validate"]
 
 
 @pytest.mark.slow
