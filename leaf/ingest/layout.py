@@ -43,13 +43,14 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class _Folders:
+class Folders:
     """Class and split by a file's folders, and the folder that is its group with `group_by: folder`."""
 
     name: str
     split: str
     folder: str
     parts: tuple[str, ...]  # folders without the split
+    crop: str  # the folder above the class, or the part of a class folder before ___
 
 
 def lay_out(
@@ -83,7 +84,7 @@ def lay_out(
     made = Layout()
     tables = _tables(root, listing, labels, made.notes, columns, encoding)
     labelled = any("label" in table.roles for _, table in tables)
-    folders = _by_folders(root, listing.images, known, labelled)
+    folders = by_folders(root, listing.images, known, labelled)
     if labelled and labels is None and len({each.name for each in folders.values() if each.name}) > 1:
         labelled = any("label" in table.roles and not table.one_hot for _, table in tables)
         made.notes += [
@@ -120,7 +121,8 @@ def lay_out(
         split = _given_split(table, row)
         overruled += bool(split and said.split and split != said.split)
         group = row.cells.get("group") or (said.folder if group_by == "folder" else "")
-        more = {key: row.cells[key] for key in KEPT if key in row.cells}
+        more = {"crop": said.crop} if said.crop and not labelled else {}
+        more |= {key: row.cells[key] for key in KEPT if key in row.cells}
         made.entries.append(Entry(file, name, group, split or said.split, more))
     if overruled:
         made.notes.append(f"{overruled} images: the table and the folder give different splits; the table is used")
@@ -137,7 +139,10 @@ def lay_out(
     for several in _alike(entry.group for entry in made.entries if entry.group)[:3]:
         made.notes.append(f"{several} are separate groups, although only case, blanks or punctuation differ")
     made.notes += _merged(listing.images, {entry.name for entry in made.entries})
-    if not any(entry.group for entry in made.entries) and _one_folder_a_plant(made.entries, folders):
+    below = _folders_below(made.entries, folders)
+    if below == "classes" and not known:
+        made.notes.append("folders below the classes look like classes, as in CROP/DISEASE: `leaf start` offers both")
+    elif below == "plants" and not any(entry.group for entry in made.entries):
         made.notes.append(
             "folders below the classes look like one per plant: use -S group_by=folder to keep each in one split"
         )
@@ -182,7 +187,7 @@ def _check_label_column(
 def _refuse_containers(
     root: Path,
     files: Sequence[str],
-    folders: Mapping[str, _Folders],
+    folders: Mapping[str, Folders],
     known: Collection[str],
     ignore: Sequence[str],
     notes: list[str],
@@ -234,7 +239,7 @@ def _refuse_containers(
     )
 
 
-def _folder_of(root: Path, files: Sequence[str], folders: Mapping[str, _Folders], top: str) -> Path:
+def _folder_of(root: Path, files: Sequence[str], folders: Mapping[str, Folders], top: str) -> Path:
     """Return the path of the top-level folder `top` on disk."""
     file = next(file for file in files if folders[file].parts[:1] == (top,))
     parts = file.split("/")
@@ -296,8 +301,12 @@ def _join(
         raise LeafError(f"{table.path}: no row names an image in {root / base}: {_few(missing)}{shown}")
 
 
-def _by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, _Folders]:
-    """Return class, split and group folder of each file by its folders."""
+def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
+    """Return class, split, group and crop of each file by its folders.
+
+    The class is the first folder whose name, or whose name after that of the folder above it, is in `known`; without
+    one, it is the top folder.
+    """
     dirs = {file: [nfc(part) for part in file.split("/")[:-1]] for file in images}
     while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
         top = next(iter(tops))
@@ -309,9 +318,13 @@ def _by_folders(root: Path, images: Sequence[str], known: Collection[str], label
     for file, parts in dirs.items():
         split = split_name(parts[level]) if level is not None and len(parts) > level else ""
         rest = [part for place, part in enumerate(parts) if not (split and place == level)]
-        name = next((part for part in rest if part in known), rest[0] if rest else "")
-        inner = rest[:-1] if len(rest) > 1 and rest.index(name) == len(rest) - 1 else rest
-        told[file] = _Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest))
+        pairs = [" ".join(pair) for pair in zip(rest, rest[1:], strict=False)]
+        joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
+        place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
+        name = (rest[place] if joined is None else pairs[joined]) if rest else ""
+        inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest
+        crop = rest[place - 1] if place else name.rpartition("___")[0]
+        told[file] = Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest), crop)
     return told
 
 
@@ -361,15 +374,19 @@ def _drop_a_single_split(made: Layout) -> None:
         made.notes.append("all images are given to train: validation and test are drawn from them")
 
 
-def _one_folder_a_plant(entries: Iterable[Entry], folders: Mapping[str, _Folders]) -> bool:
-    """Whether nearly all files lie in folders below the class, several files in one and several folders in a class."""
+def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> Literal["", "plants", "classes"]:
+    """Return what folders below the classes contain, if nearly all images are in such folders, several per class.
+
+    Names of plants have digits, such as `plant_07`; names of classes mostly have none.
+    """
     sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
     below = {key: count for key, count in sizes.items() if key[1]}
-    classes: dict[str, int] = defaultdict(int)
-    for name, _ in below:
-        classes[name] += 1
+    per_class = Counter(name for name, _ in below)
     images = sum(below.values())
-    return images >= 0.8 * sizes.total() and images >= 2 * len(below) and min(classes.values(), default=0) > 1
+    if images < 0.8 * sizes.total() or images < 2 * len(below) or min(per_class.values(), default=0) < 2:
+        return ""
+    numbered = sum(any(map(str.isdigit, folder.rpartition("/")[2])) for _, folder in below)
+    return "plants" if 2 * numbered >= len(below) else "classes"
 
 
 def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:

@@ -113,6 +113,39 @@ def test_a_known_class_rules_over_the_order_of_the_folders(read, made):
     assert read(root, 8)[0].index["label"].tolist() == [0, 1, 0]
 
 
+CROPS = ("Bean/healthy/1.png", "Bean/rust/2.png", "Chilli/healthy/3.png", "Chilli/leaf curl/4.png")
+
+
+def test_listed_classes_may_join_the_names_of_two_folders(read, made):
+    names = ["Bean healthy", "Bean rust", "Chilli healthy", "Chilli leaf curl"]
+    result, _ = read(made(*CROPS), 8, names)
+    assert result.classes["name"].tolist() == names
+    assert result.index["crop"].tolist() == ["Bean", "Bean", "Chilli", "Chilli"]
+
+
+def test_the_folder_above_a_listed_class_is_its_crop(read, made):
+    result, _ = read(made(*CROPS), 8, ["healthy", "rust", "leaf curl"])
+    assert result.index[["label", "crop"]].to_numpy().tolist() == [
+        [0, "Bean"],
+        [1, "Bean"],
+        [0, "Chilli"],
+        [2, "Chilli"],
+    ]
+
+
+def test_the_crop_is_read_from_class_folders_with_three_underscores(read, made):
+    index, _ = told(read, made("Apple___rust/1.png", "Bean___rust/2.png"), "crop")
+    assert index == {"Apple___rust/1.png": ["Apple"], "Bean___rust/2.png": ["Bean"]}
+
+
+@pytest.mark.parametrize(
+    ("folders", "note"), [(("7", "8"), "group_by=folder"), (("mild", "severe"), "look like classes")]
+)
+def test_numbered_folders_below_the_class_are_plants_and_others_are_classes(read, made, folders, note):
+    files = [f"{top}/{folder}{top}/{number}.png" for top in "ab" for folder in folders for number in range(3)]
+    assert [note in line for line in read(made(*files), 8, "auto")[0].notes] == [True]
+
+
 def test_where_all_is_called_train_the_splits_are_drawn(read, made):
     index, result = told(read, made("train/a/1.png", "train/b/2.png"), "split")
     assert index == {"train/a/1.png": [""], "train/b/2.png": [""]}
