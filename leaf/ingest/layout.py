@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -318,7 +319,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
     for file, parts in dirs.items():
         split = split_name(parts[level]) if level is not None and len(parts) > level else ""
         rest = [part for place, part in enumerate(parts) if not (split and place == level)]
-        pairs = [" ".join(pair) for pair in zip(rest, rest[1:], strict=False)]
+        pairs = [" ".join(pair) for pair in pairwise(rest)]
         joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
         place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
         name = (rest[place] if joined is None else pairs[joined]) if rest else ""
