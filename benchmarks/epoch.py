@@ -25,7 +25,7 @@ from leaf.models.build import build_model
 from leaf.models.freezing import freeze_backbone
 from leaf.params import Params
 from leaf.store import new_array, read_array
-from leaf.train import Recipe, fix_seeds, train
+from leaf.train import fix_seeds, train
 from leaf.train.callbacks import dvclive_callback
 from leaf.train.checkpoint import Checkpoint, locked_checkpoint
 from leaf.train.dataset import Dataset, batches, steps_per_epoch
@@ -50,7 +50,7 @@ class Alternation:
     """Follows a training: the seconds of every second epoch, and of the bare work made after it."""
 
     def __init__(
-        self, twin: keras.Model, dataset: Dataset, passes: int, recipe: Recipe, save: Callable[[Checkpoint], None]
+        self, twin: keras.Model, dataset: Dataset, passes: int, recipe: Params, save: Callable[[Checkpoint], None]
     ) -> None:
         self.batch = next(batches(dataset, recipe.batch_size, recipe.seed, 1))
         self.steps, self.passes = steps_per_epoch(len(dataset), recipe.batch_size), passes
@@ -94,7 +94,7 @@ def main() -> None:
     options = arguments(__doc__)
     network, real, synthetic, held_out, side, counted = SIZES[options.size]
     epochs = 2 * (counted + 1)
-    recipe = Recipe.from_params(Params(epochs=epochs, patience=epochs))
+    recipe = Params(epochs=epochs, patience=epochs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = photographs(folder / "images.npy", real + held_out, side)

@@ -53,11 +53,10 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Updat
     from leaf.train import fix_seeds
     from leaf.train.dataset import Batch
     from leaf.train.optimizer import compile_model, make_schedule, train_step
-    from leaf.train.recipe import Recipe
 
     sizes = {"batch_size": len(images), "micro_batch": micro if micro < len(images) else 0}
     params = Params(backbone=name, image_size=images.shape[1], **sizes, **SETTINGS)
-    recipe = Recipe.from_params(params)
+    recipe = params
     fix_seeds(params.seed, params.deterministic)
     model = build_model_from_params(params, 2)
     compile_model(model, recipe, make_schedule(recipe, 2, 10, 10 * len(images)))
@@ -96,7 +95,7 @@ def peaks() -> dict[str, float]:
     """The most memory of the card that each side held so far, MiB."""
     import torch
 
-    from leaf.train.checkpoint import peak_memory
+    from leaf.train.reproducibility import peak_memory
 
     return {"ours": round(peak_memory() / 2**20, 1), "other": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
 

@@ -15,10 +15,9 @@ from measure import alternate, arguments, report, row
 
 from leaf.models.build import build_model
 from leaf.params import Params
-from leaf.train.checkpoint import fix_seeds
 from leaf.train.dataset import Batch
 from leaf.train.optimizer import compile_model, make_schedule, train_step
-from leaf.train.recipe import Recipe
+from leaf.train.reproducibility import fix_seeds
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
 SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}
@@ -34,7 +33,7 @@ def batch_of(count: int, side: int) -> Batch:
 
 def compiled(model: keras.Model, batch: Batch) -> Update:
     """An update of a Keras network by the default recipe, as `train` makes it."""
-    recipe = Recipe.from_params(Params(batch_size=len(batch.images)))
+    recipe = Params(batch_size=len(batch.images))
     compile_model(model, recipe, make_schedule(recipe, 2, 13, 13 * recipe.batch_size))
     return lambda: train_step(model, batch, recipe)
 

@@ -24,11 +24,10 @@ NETWORK = "models/model.onnx"
 _BLOCK = 2048  # images copied out of the memory map at once
 _OOD_IMAGES = 2048  # about so many images of each split fit the out-of-distribution detector
 LEAKY = "grouping is none: {} groups of images are shared between the splits, so the figures are too high."
-_TRAIN_METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
 
 
 def main() -> None:
-    """Read the network and the tables; write data/scored/, metrics/train.json and metrics/evaluate.json."""
+    """Read the network and the tables; write data/scored/ and metrics/evaluate.json."""
     params = read_params("evaluate")
     classes = read_classes()
     check_threshold(params.threshold, len(classes))
@@ -74,7 +73,6 @@ def main() -> None:
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")
-    write_json({key: run[key] for key in _TRAIN_METRICS}, "metrics/train.json")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
     if decision["without_onnx"]:

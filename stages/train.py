@@ -1,4 +1,4 @@
-"""Fit the network, keep the best epoch: models/model.keras, history.csv, run.json and DVCLive's curves."""
+"""Train the network and write the best epoch: models/model.keras, history.csv, run.json and DVCLive's curves."""
 
 import hashlib
 import math
@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,35 +22,36 @@ from leaf.models.freezing import freeze_backbone
 from leaf.models.pretrained import weights_record
 from leaf.models.saving import save_model
 from leaf.params import Params, read_params
-from leaf.train import Recipe, Result, fix_seeds, train, train_probe
+from leaf.train import Result, fix_seeds, train, train_probe
 from leaf.train.callbacks import dvclive_callback
-from leaf.train.checkpoint import peak_memory, training_key, versions
+from leaf.train.checkpoint import locked_checkpoint, training_key
 from leaf.train.dataset import FILES, read_datasets, read_groups
 from leaf.train.detectors import train_detector
-from leaf.train.distribution import is_first_process, run_on_all_nodes, set_up_distribution, shared_checkpoint
+from leaf.train.distribution import is_first_process, run_on_all_nodes, set_up_distribution
+from leaf.train.reproducibility import peak_memory, versions
 
 CODE = [Path(topic.__path__[0]) for topic in (models, training)]
 NETWORK = "models/model.keras"
+METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
 
 
 def main() -> None:
-    """Read parameters and data, train or resume a training that was killed, write the outputs."""
+    """Read parameters and data, train or resume, and write the outputs."""
     params = read_params("train")
     classes = store.read_classes()
-    recipe = Recipe.from_params(params)
     backbones.check(params, len(classes))
     detector = is_detector(params.backbone)
     if detector:
-        backbones.check_recipe(recipe, params.backbone)
-    status = run_on_all_nodes("stages.train", recipe.distribution)
+        backbones.check_recipe(params, params.backbone)
+    status = run_on_all_nodes("stages.train", params.distribution)
     if status is not None:
         sys.exit(status)
     dataset, validation = read_datasets(len(classes), params.augmentation.background == "swap")
     fix_seeds(params.seed, params.deterministic)
-    devices = set_up_distribution(recipe)
+    devices = set_up_distribution(params)
     model = build_model_from_params(params, len(classes))
     determined_by = {
-        "recipe": asdict(recipe),
+        "params": params.model_dump(),
         "network": model.to_json(),
         "data": {name: store.sha256(name) for name in FILES},
         "masks": None if dataset.masks is None else hashlib.sha256(dataset.masks.data).hexdigest(),
@@ -59,7 +59,7 @@ def main() -> None:
         "versions": versions(),
         "devices": devices,
     }
-    with shared_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
+    with locked_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
         with dvclive_callback("models/live") if is_first_process() else nullcontext() as on_epoch_end:
             freeze = partial(freeze_backbone, model, normalization=params.freeze_normalization)
             fit: Callable[..., Result] = train_detector if detector else partial(train, freeze=freeze)
@@ -73,16 +73,19 @@ def main() -> None:
                     on_epoch_end(row)
 
             kept = {"checkpoint_file": checkpoint_file, "quiet": None if is_first_process() else True}
-            result = fit(model, dataset, validation, recipe, on_epoch_end=epoch_ended, **kept)
+            result = fit(model, dataset, validation, params, on_epoch_end=epoch_ended, **kept)
         if not is_first_process():
             return
         save_model(model, NETWORK)
         store.write_table(pd.DataFrame(result.history), "models/history.csv")
-        store.write_json(told := summary(model, result, params, classes), "models/run.json")
-    if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # else it was trained before, and only told
+        run = summary(model, result, params, classes)
+        store.write_json(run, "models/run.json")
+        # DVC's run cache restores this file too, although git tracks it: `dvc repro` commits it to the local cache.
+        store.write_json({key: run[key] for key in METRICS}, "metrics/train.json")
+    if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # else its epochs come from a checkpoint
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
         store.save_cached_value("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
-        store.save_cached_value("trained", told["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
+        store.save_cached_value("trained", run["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
     shared = f" on {devices} devices" if devices > 1 else ""
     how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
     if result.probe:
@@ -93,7 +96,7 @@ def main() -> None:
 
 
 def summary(model: Any, result: Result, params: Params, classes: list[str]) -> dict[str, Any]:
-    """What models/run.json says of the run; it holds no time and no path, so that equal runs are equal files."""
+    """Return the contents of models/run.json, without times and paths, so that equal runs give equal files."""
     weights = weights_record(params.backbone, params.weights)
     optional = {"probe": result.probe, "weights": weights}
     return {key: value for key, value in optional.items() if value} | {

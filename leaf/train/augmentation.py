@@ -1,4 +1,4 @@
-"""Augmentation: random changes of the training images, the same for the same seed, epoch and step."""
+"""Augmentation: random changes of the training images that depend only on seed, epoch and step."""
 
 from typing import Any
 
@@ -7,20 +7,19 @@ import keras
 import numpy as np
 from keras import layers
 
+from leaf.params import Augmentation
 from leaf.train.dataset import FULL, Augmenter, Batch
 from leaf.train.distribution import undistributed
-from leaf.train.recipe import Augmentation
 
 _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of (N, H, W, 3)
 
 
 def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
-    """The function that changes a batch, or None where there is no augmentation.
+    """Return the function that augments a batch, or None without augmentation.
 
-    The order is background, flip, rotation, zoom, translation, contrast, RandAugment, then MixUp and CutMix, which mix
-    the labels (and weights) along with the images. Keras's RandAugment draws its two operations once a batch, their
-    strength for each image. Of several processes each draws and mixes within its own share of the batch; flips alone
-    are those of one process.
+    The order is background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp, CutMix; the last two also
+    mix labels and weights. Keras's RandAugment draws its two operations once per batch and their strength per image.
+    With several processes, each augments its own share of the batch; only flips are the same as with one process.
     """
     with undistributed():
         axes = _FLIP_AXES[augmentation.flip]
@@ -30,7 +29,7 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
 
 def _single_image_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
-    """The layers that change each image by itself, without flips. Pixels from outside repeat the border (`nearest`)."""
+    """Return the layers that change each image by itself, without flips. The border is repeated (`nearest`)."""
     fill: dict[str, Any] = {"fill_mode": "nearest"}
     chosen = []
     if augmentation.rotation:
@@ -56,7 +55,7 @@ def _mixing_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
 
 
 class _LayerAugmenter:
-    """Keras's layers draw from random states that change with each call; here they are set before each batch."""
+    """Applies Keras layers, whose random states it sets before each batch."""
 
     def __init__(
         self,
@@ -84,7 +83,7 @@ class _LayerAugmenter:
             images = layer(images, training=True)
         if not self.mixing:
             return batch._replace(images=keras.ops.convert_to_numpy(images) if self.single else images)
-        # The weights are multiplied into the labels: mixing is linear, so the mixed weight is the sum of the row.
+        # Labels are multiplied by the weights: mixing is linear, so the mixed weight is the sum of the row.
         data = {"images": images, "labels": batch.labels * batch.weights[:, None]}
         for layer in self.mixing:
             data = layer(data, training=True)
@@ -94,9 +93,9 @@ class _LayerAugmenter:
 
 
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
-    """Mirror about half of the images along each axis. RandomFlip does the same at ten times the cost.
+    """Mirror about half of the images along each axis, ten times faster than RandomFlip.
 
-    An image's draw goes by its place in the whole batch, whichever process holds it.
+    The draw depends on the position in the whole batch, so it does not depend on the number of processes.
     """
     if not axes:
         return images
@@ -108,30 +107,29 @@ def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions:
     return flipped
 
 
-_BACKGROUND = 1000  # parts its draws from those of the layers, which are numbered
-_RIM = np.ones((5, 5), np.uint8)  # masks are rough: so much around the leaf is taken for leaf when it is painted out
+_BACKGROUND = 1000  # seed of the background swap; layers use their index
+_RIM = np.ones((5, 5), np.uint8)  # masks are rough, so a leaf is dilated by this before inpainting
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Set about half of the leaves before the background of another image, whose own leaf is painted out.
+    """Paste about half of the leaves onto the background of another image of any class, with that leaf inpainted.
 
-    `images` (B, H, W, 3) in 0..255 and `masks` bool (B, H, W), true on the leaf. An image whose mask is all false, or
-    fills it (`FULL`), stays as it is and lends no background. Each leaf keeps its place; images of any class lend.
+    `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers
+    `FULL` of the image are not changed, and their backgrounds are not used.
     """
     share = masks.mean(axis=(1, 2))
     known = np.flatnonzero((share > 0) & (share < FULL))
     changed = images.copy()
     for place in known[random.random(len(known)) < 0.5].tolist():
-        lender = int(random.choice(known))
-        if lender != place:
-            ground = without_leaf(images[lender], masks[lender])
-            changed[place] = np.where(masks[place][..., None], images[place], ground)
+        other = int(random.choice(known))
+        if other != place:
+            background = without_leaf(images[other], masks[other])
+            changed[place] = np.where(masks[place][..., None], images[place], background)
     return changed
 
 
 def without_leaf(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) in 0..255 with its leaf, where `mask` (H, W) is true, painted over from around it, uint8
-    (Telea 2004). A leaf that fills the image (`FULL`) is not painted over: nothing is around it."""
+    """Inpaint the leaf, where `mask` (H,W) is true, in an image (H,W,3) in 0..255; returns uint8 (Telea 2004)."""
     covered = cv2.dilate(mask.astype(np.uint8), _RIM)
     return cv2.inpaint(np.rint(image).astype(np.uint8), covered, 3, cv2.INPAINT_TELEA)
 

@@ -1,4 +1,4 @@
-"""What follows a training: early stopping, the progress bar, DVCLive's curves."""
+"""Early stopping, the progress bar, and DVCLive's curves."""
 
 import math
 import os
@@ -16,12 +16,11 @@ from tqdm import tqdm
 
 @dataclass
 class EarlyStopping:
-    """Follows `monitor` over the epochs, as Keras's callback does; its state is kept in a checkpoint.
-
-    An equal value is no improvement, so the earlier epoch stays the best.
+    """Early stopping as in Keras's callback, with a state that a checkpoint saves.
 
     Args:
-        monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is).
+        monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is better). An equal value is no
+            improvement, so the earlier epoch stays the best.
         patience: epochs without improvement after which training stops; 0 and 1 both stop at the first.
     """
 
@@ -32,9 +31,9 @@ class EarlyStopping:
     wait: int = 0
 
     def improved(self, row: dict[str, float]) -> bool:
-        """Take the metrics of a finished epoch into account; whether it is the best so far.
+        """Update the state with a finished epoch and return whether it is the best so far.
 
-        A value that is not finite is no improvement, except that the first epoch always is one.
+        The first epoch always is; a later one with a non-finite value never is.
         """
         value = float(row[self.monitor])
         if self.best is None or self._is_better(value, self.best):
@@ -55,12 +54,12 @@ class EarlyStopping:
 
 
 class ProgressBar:
-    """One bar over all updates of a training; early stopping may end it before it is full.
+    """A progress bar over all updates of a training.
 
     Args:
-        epochs, steps: epochs at most, and updates in each.
-        done: epochs that were finished before.
-        quiet: show nothing; None: a bar on a terminal; in a log, a queue, a terminal without columns a line an epoch.
+        epochs, steps: maximum number of epochs, and updates in each.
+        done: epochs finished before a resume.
+        quiet: print nothing. None: print a bar on a terminal, else a line per epoch.
     """
 
     def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:
@@ -79,14 +78,14 @@ class ProgressBar:
         self.bar.close()
 
     def step(self, epoch: int, loss: float, accuracy: float) -> None:
-        """One more update is done; mean loss and accuracy of the epoch so far."""
+        """Advance by one update; loss and accuracy are the means of the epoch so far."""
         if not self.bar.disable:
             self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
             self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)
         self.bar.update()
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
-        """Write the line of a finished epoch, where there is no bar."""
+        """Print the line of a finished epoch if there is no bar."""
         if self.plain:
             epoch = row["epoch"]
             left = (time.monotonic() - self.started) / (epoch - self.done) * (self.epochs - epoch)
@@ -99,10 +98,10 @@ class ProgressBar:
 
 
 def _columns() -> int:
-    """Of the terminal that standard error is; 0 where it is none."""
+    """Return the terminal width of stderr, or 0 if stderr is not a terminal."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):  # ValueError: a stream that is no file
+    except (OSError, ValueError):  # ValueError: stderr is not a file
         return 0
 
 
@@ -111,11 +110,8 @@ CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learnin
 
 @contextmanager
 def dvclive_callback(folder: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that logs one epoch's row with DVCLive, a table per curve in `folder`; old tables are replaced.
-
-    Nothing in the files depends on the time, so equal trainings write equal files.
-    """
-    from dvclive import Live  # half a second that only a training should pay
+    """Yield a function that logs an epoch's row with DVCLive: a table per curve in `folder`, without timestamps."""
+    from dvclive import Live  # takes 0.5 s to import
 
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:
 

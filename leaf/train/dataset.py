@@ -1,8 +1,4 @@
-"""The training data set: images on disk with their labels, cut into batches.
-
-The batches of an epoch depend only on the seed and the epoch's number, so a training that is resumed in epoch 7 gets
-the same batches as an uninterrupted one.
-"""
+"""The training data set and its batches, which depend only on the seed and the epoch, so a resumed run repeats them."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -14,13 +10,14 @@ import numpy as np
 
 from leaf import store
 from leaf.errors import LeafError
+from leaf.params import Params
 
 
 class Batch(NamedTuple):
     """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,).
 
-    Images are uint8 where the data set's are, and the network casts them on its device; all else is float32. `masks`
-    are those of `Dataset`.
+    Images are uint8 if the data set's are; the network casts them on its device. Labels and weights are float32.
+    `masks` (B,H,W) are as in `Dataset`.
     """
 
     images: np.ndarray
@@ -30,9 +27,9 @@ class Batch(NamedTuple):
 
 
 class Augmenter(Protocol):
-    """Changes a batch at random; the same epoch, step and positions give the same change.
+    """Changes a batch at random; equal epoch, step and positions give an equal change.
 
-    `positions` (B,) are the places of the batch's images in the whole batch, where this is one process's share of it.
+    `positions` (B,) are the images' positions in the whole batch, if this is one process's share of it.
     """
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch: ...
@@ -40,16 +37,16 @@ class Augmenter(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images: rows of an array, followed by any number of synthetic images.
+    """Labeled images: rows of an array, followed by synthetic images.
 
     Args:
         images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
-        rows: (n,) int, the rows of `images` that belong to the data set.
+        rows: (n,) int, the rows of `images` in the data set.
         labels: (n,) int, 0 … `classes` − 1.
-        synthetic: (S,H,W,3) further images, all of which belong to the data set.
-        synthetic_labels: (S,) likewise.
-        classes: how many there are.
-        masks: (n,H,W) bool, true on the leaf, all false where it is not known; None where no background is swapped.
+        synthetic: (S,H,W,3) further images, all in the data set.
+        synthetic_labels: (S,) int.
+        classes: number of classes.
+        masks: (n,H,W) bool, true on the leaf, all false if unknown; None if backgrounds are not swapped.
     """
 
     images: np.ndarray
@@ -65,12 +62,12 @@ class Dataset:
 
     @property
     def all_labels(self) -> np.ndarray:
-        """(len,) int64: the labels of the real images, then those of the synthetic ones."""
+        """The labels of the real images, then of the synthetic ones, (len,) int64."""
         parts = [self.labels] if self.synthetic_labels is None else [self.labels, self.synthetic_labels]
         return np.concatenate(parts).astype(np.int64)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The images at `indices` (0 … len − 1), in that order: (B,H,W,3), uint8 where all are, else float32."""
+        """Return the images at `indices` (0 … len − 1): (B,H,W,3), uint8 if all images are, else float32."""
         real = indices < len(self.rows)
         kind = np.result_type(self.images, *([] if self.synthetic is None else [self.synthetic]))
         out = np.empty((len(indices), *self.images.shape[1:]), np.uint8 if kind == np.uint8 else np.float32)
@@ -81,27 +78,31 @@ class Dataset:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(C,) weights that give all classes the same total weight: n / (C · count), 0 for a class without images."""
+    """Return weights (C,) that give each class the same total: n / (C · count), 0 for a class without images."""
     counts = np.bincount(labels, minlength=classes)
     return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Updates in one epoch. The last batch is filled up, see `batch_indices`."""
+    """Return the number of updates in an epoch; `batch_indices` pads the last batch."""
     return -(-images // batch_size)
 
 
-def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Indices of the images in each batch of an epoch: int64 (steps, batch_size), shuffled.
+def accumulation_steps(params: Params) -> int:
+    """Return the number of micro-batches in an update."""
+    return params.batch_size // params.micro_batch if params.micro_batch else 1
 
-    The last batch is filled with the first images of the same order. So every batch is full: no step is compiled
-    twice, no update depends on a few images only, and micro-batches add up.
+
+def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the shuffled indices of the images in each batch of an epoch, int64 (steps, batch_size).
+
+    The first images of the same order pad the last batch, so no step is compiled twice and micro-batches are full.
     """
     shuffled = np.random.default_rng([seed, epoch]).permutation(images)
     return np.resize(shuffled, (steps_per_epoch(images, batch_size), batch_size))
 
 
-READERS = 4  # threads that read batches ahead, each one of its own
+READERS = 4  # threads, each prefetching one batch
 
 
 def batches(
@@ -113,15 +114,15 @@ def batches(
     augmenter: Augmenter | None = None,
     positions: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """The batches of an epoch; threads prepare the next ones while the network learns from this one.
+    """Yield the batches of an epoch, prefetched by threads.
 
     Args:
-        dataset: where the images come from.
+        dataset: the images.
         batch_size: images in each batch.
-        seed, epoch: what the order depends on.
-        weights: (C,) weights of the classes.
-        augmenter: changes each batch, one after the other: Keras's layers have a random state.
-        positions: (n,) the places in each batch that this process learns from; None for all. Others are not read.
+        seed, epoch: determine the order.
+        weights: (C,) class weights.
+        augmenter: runs in a single thread, because Keras layers have a random state.
+        positions: (n,) positions in each batch that this process reads; None for all.
     """
     labels = np.eye(dataset.classes, dtype=np.float32)[dataset.all_labels]
     weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)
@@ -157,12 +158,12 @@ FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 
 
 def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Dataset]:
-    """The training data set, synthetic images included, and the validation data set, from the stages' outputs.
+    """Read the training data set with its synthetic images, and the validation data set.
 
-    `with_masks`: the training images have masks, those of the ingest stage or, where it has none, estimated ones.
+    With `with_masks`, the training images have masks: those of the ingest stage, or else estimated ones.
 
     Raises:
-        LeafError: where a file is missing or damaged, or a split has no image.
+        LeafError: if a file is missing or damaged, or a split is empty.
     """
     images = store.read_array(IMAGES)
     decisions = store.read_table(DECISIONS, ["image", "label"]).set_index("image")
@@ -175,7 +176,7 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
     def rows_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
         rows = splits.loc[splits["split"] == split, "image"].to_numpy(np.int64)
         if not len(rows):
-            raise LeafError(f"{SPLITS}: no image in the {split} split; training needs some")
+            raise LeafError(f"{SPLITS}: the {split} split is empty. Change its size in params.yaml.")
         return rows, decisions.loc[rows, "label"].to_numpy(np.int64)
 
     rows, labels = rows_and_labels("train")
@@ -185,7 +186,7 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
 
 def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Where the leaf is in `rows` of `images`, bool (n,H,W): as given, else estimated. Raises LeafError for none."""
+    """Return the given or estimated masks of `rows` of `images`, bool (n,H,W). Raises LeafError for fewer than two."""
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
@@ -194,20 +195,18 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
         for place, leaf in zip(unknown, estimated, strict=True):
             masks[place] = leaf
     if masks.any(axis=(1, 2)).sum() < 2:
-        raise LeafError(
-            "augmentation.background: swap, and no leaf is found in the images; valid: masks of them, or keep"
-        )
+        raise LeafError("augmentation.background: swap: no leaf was found in the images. Add masks, or set it to keep.")
     return masks
 
 
-FULL = 0.95  # of an image: a leaf that takes so much leaves no background
-EDGE = 0.05  # of the side: so wide a border is taken for background where nothing else is known
+FULL = 0.95  # share of an image above which a leaf leaves no background
+EDGE = 0.05  # width of the border that counts as background, as a share of the side
 
 
 def estimate_mask(image: np.ndarray) -> np.ndarray:
-    """Where the leaf probably is in an image (H,W,3) 0..255, bool (H,W), by GrabCut (Rother 2004) from within `EDGE`.
+    """Estimate the mask of the leaf, bool (H,W), in an image (H,W,3) 0..255 with GrabCut (Rother 2004).
 
-    All false where it finds less than a twentieth of the image, or more than `FULL`: then nothing is known.
+    The result is all false if the leaf takes less than 5% of the image or more than `FULL`.
     """
     import cv2
 
@@ -215,14 +214,14 @@ def estimate_mask(image: np.ndarray) -> np.ndarray:
     wide = max(1, round(EDGE * len(image)))
     found = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     found[wide:-wide, wide:-wide] = cv2.GC_PR_FGD
-    cv2.setRNGSeed(0)  # of this thread: its k-means draws
+    cv2.setRNGSeed(0)  # for the k-means in this thread
     cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
     leaf = found == cv2.GC_PR_FGD
     return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)
 
 
 def read_groups() -> np.ndarray:
-    """The groups (n,) of the training images, in their order; a synthetic image is in the group of its parent."""
+    """Return the groups (n,) of the training images in order; a synthetic image has the group of its parent."""
     groups = store.read_table(DECISIONS, ["image", "group"]).set_index("image")["group"]
     splits = store.read_table(SPLITS, ["image", "split"], text=["split"])
     parents = store.read_table(SYNTHETIC_INDEX, ["image", "parent"]).sort_values("image")["parent"]

@@ -1,8 +1,7 @@
-"""Fit a detector, an auto-encoder or a GAN, to the healthy images; with epochs, checkpoint and curves as in `train`.
+"""Train an anomaly detector, an autoencoder or a GAN, on the images of the first class (healthy).
 
-Only images of the first class teach it. The two constants between score and logits are fitted, after each epoch, to
-the scores of the labelled validation images, and the best epoch is chosen with them: like a threshold or a
-temperature, they use the labels of validation images, never those of test images.
+After each epoch, two constants that turn the score into logits are fitted to the labeled validation images; early
+stopping uses the resulting metrics. Test labels are never used.
 """
 
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from leaf.errors import LeafError
 from leaf.models import gan
 from leaf.models.autoencoder import calibrate_detector
 from leaf.models.backbones import check_recipe
+from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import ProgressBar
 from leaf.train.checkpoint import CheckpointFile
-from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
+from leaf.train.dataset import Batch, Dataset, accumulation_steps, batches, steps_per_epoch
 from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
-from leaf.train.recipe import Recipe
 from leaf.train.trainer import (
     Callback,
     Result,
@@ -35,25 +34,25 @@ from leaf.train.trainer import (
     run_training,
 )
 
-_SAMPLE = 256  # training images on which an epoch's training accuracy is measured
-_SMALLEST_SCALE = 1e-3  # an image never counts as healthier because its reconstruction is worse
+_SAMPLE = 256  # training images for an epoch's training accuracy
+_SMALLEST_SCALE = 1e-3  # keeps the logit of "unhealthy" increasing with the reconstruction error
 
 
 class TrainStep(Protocol):
-    """How one kind of detector learns."""
+    """The training step of one kind of detector."""
 
     def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
-        """Learn from a batch of healthy images; the reconstruction's loss."""
+        """Train on a batch of healthy images and return the reconstruction loss."""
 
     def variables(self) -> list[Any]:
-        """All variables that change beside the model's own."""
+        """Return all variables that change besides the model's own."""
 
     def finish(self) -> None:
-        """Leave the model as one that was just built."""
+        """Restore the model's `trainable` flags."""
 
 
 class AutoencoderStep:
-    """An auto-encoder learns to lower the mean square of its reconstruction error."""
+    """Minimizes the mean squared reconstruction error."""
 
     def __init__(self, model: keras.Model, schedule: Schedule) -> None:
         self.inner = keras.Model(model.input, model.get_layer("residual").output)
@@ -61,49 +60,46 @@ class AutoencoderStep:
         self.inner.optimizer.build(self.inner.trainable_variables)
 
     def train_on_batch(self, batch: Batch, _epoch: int, _step: int) -> float:
-        """Learn from a batch; its loss."""
         return float(self.inner.train_on_batch(batch.images, np.zeros(batch.images.shape, np.float32)))
 
     def variables(self) -> list[Any]:
-        """The optimizer's."""
         return self.inner.optimizer.variables
 
     def finish(self) -> None:
-        """Nothing to put back."""
+        """Do nothing: the flags do not change."""
 
 
 def train_detector(
     model: keras.Model,
     dataset: Dataset,
     validation: Dataset,
-    recipe: Recipe,
+    params: Params,
     *,
     checkpoint_file: CheckpointFile | None = None,
     on_epoch_end: Callback | None = None,
     quiet: bool | None = None,
 ) -> Result:
-    """Fit the detector `model` to the first class of `dataset`; afterwards it holds the best epoch's weights.
+    """Train the detector `model` on the first class of `dataset` and restore the best epoch's weights.
 
-    Arguments and result are those of `trainer.train`. Of the recipe it uses seed, batch_size, epochs, patience,
-    monitor, learning_rate and augmentation; the optimizer is Adam, and what it does not use is refused. In the
-    history `loss` is the reconstruction's (mean square, image in −1..1) on healthy training images, `accuracy` that on
-    a fixed sample of 256 training images.
+    Arguments and result are those of `trainer.train`. The optimizer is Adam; used are seed, batch_size, epochs,
+    patience, monitor, learning_rate and augmentation. In the history, `loss` is the mean squared reconstruction error
+    on healthy training images in −1..1, and `accuracy` is measured on a fixed sample of 256 training images.
 
     Raises:
-        LeafError: where the recipe asks for what a detector does not do, there is no healthy image to learn from, a
-            loss is not finite, or memory does not suffice.
+        LeafError: if a parameter is not supported by detectors, there is no healthy image, a loss is not finite, or
+            memory is insufficient.
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
     """
-    check_recipe(recipe, model.name)
-    training = _DetectorTraining(model, dataset, validation, recipe)
-    return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
+    check_recipe(params, model.name)
+    training = _DetectorTraining(model, dataset, validation, params)
+    return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Fit scale and threshold of the logits scale · (score − threshold) by logistic regression.
 
     Args:
-        scores: (N,), the larger, the less healthy.
+        scores: (N,), larger for less healthy images.
         labels: (N,) 0 or 1, both present.
 
     Returns:
@@ -116,14 +112,14 @@ def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]
 
 
 class _DetectorTraining(Training):
-    def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, recipe: Recipe) -> None:
-        super().__init__(model, validation, recipe)
-        self.healthy, self.sample = _healthy(dataset), _sample(dataset, recipe.seed)
-        self.steps = steps_per_epoch(len(self.healthy), recipe.batch_size)
-        self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
-        self.schedule = make_schedule(recipe, 2, self.steps, len(self.healthy))
+    def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, params: Params) -> None:
+        super().__init__(model, validation, params)
+        self.healthy, self.sample = _healthy(dataset), _sample(dataset, params.seed)
+        self.steps = steps_per_epoch(len(self.healthy), params.batch_size)
+        self.augmenter = make_augmenter(params.augmentation, params.seed)
+        self.schedule = make_schedule(params, 2, self.steps, len(self.healthy))
         self.train_step: TrainStep = (
-            GanStep(model, self.schedule, recipe.seed)
+            GanStep(model, self.schedule, params.seed)
             if model.name.startswith("gan")
             else AutoencoderStep(model, self.schedule)
         )
@@ -132,14 +128,14 @@ class _DetectorTraining(Training):
         return {"model": self.model.variables, "train_step": self.train_step.variables()}
 
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
-        epoch, recipe, losses = self.epoch + 1, self.recipe, []
+        epoch, params, losses = self.epoch + 1, self.params, []
         for step, batch in enumerate(
-            batches(self.healthy, recipe.batch_size, recipe.seed, epoch, augmenter=self.augmenter)
+            batches(self.healthy, params.batch_size, params.seed, epoch, augmenter=self.augmenter)
         ):
             with out_of_memory_in_one_line(
                 lambda: (
-                    f"batch_size: memory does not hold a step of {recipe.batch_size} images; "
-                    f"set batch_size to less, for example {max(1, recipe.batch_size // 2)}"
+                    f"batch_size: out of memory with {params.batch_size} images. "
+                    f"Set it lower, for example to {max(1, params.batch_size // 2)}."
                 )
             ):
                 losses.append(self.train_step.train_on_batch(batch, epoch, step))
@@ -147,14 +143,14 @@ class _DetectorTraining(Training):
             bar.step(epoch, fmean(losses), float("nan"))
             after_step()
         self._calibrate()
-        validated = loss_and_accuracy(self.model, self.validation, recipe.batch_size)
+        validated = loss_and_accuracy(self.model, self.validation, params.batch_size)
         return self.finish_epoch(
             {
                 "epoch": epoch,
                 "loss": fmean(losses),
-                "accuracy": loss_and_accuracy(self.model, self.sample, recipe.batch_size)["accuracy"],
+                "accuracy": loss_and_accuracy(self.model, self.sample, params.batch_size)["accuracy"],
                 **{f"validation_{name}": value for name, value in validated.items()},
-                "learning_rate": float(self.schedule((epoch * self.steps - 1) * recipe.accumulation)),
+                "learning_rate": float(self.schedule((epoch * self.steps - 1) * accumulation_steps(params))),
                 "phase": 2,
             }
         )
@@ -166,15 +162,15 @@ class _DetectorTraining(Training):
 
     def _calibrate(self) -> None:
         calibrate_detector(self.model, 1.0, 0.0)  # with these constants, the second logit is the score
-        scores = predict_logits(self.model, self.validation, self.recipe.batch_size)[:, 1]
+        scores = predict_logits(self.model, self.validation, self.params.batch_size)[:, 1]
         calibrate_detector(self.model, *fit_constants(scores, self.validation.all_labels))
 
 
 def _healthy(dataset: Dataset) -> Dataset:
-    """The images of the first class."""
+    """Return the images of the first class."""
     real = dataset.labels == 0
     if not real.any():
-        raise LeafError("training: no image of the first class; a detector learns only from those")
+        raise LeafError("training: no image of the first class, and detectors train on no other. Check `classes`.")
     if dataset.synthetic is None or dataset.synthetic_labels is None:
         return Dataset(dataset.images, dataset.rows[real], dataset.labels[real])
     synthetic = np.flatnonzero(dataset.synthetic_labels == 0)
@@ -188,7 +184,7 @@ def _healthy(dataset: Dataset) -> Dataset:
 
 
 def _sample(dataset: Dataset, seed: int) -> Dataset:
-    """A fixed part of the real images."""
+    """Return a fixed sample of the real images."""
     chosen = np.random.default_rng(seed).permutation(len(dataset.rows))[:_SAMPLE]
     return Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
 
@@ -197,7 +193,7 @@ _FASTER = 4  # learning rate of the discriminator and the encoder, as a multiple
 
 
 class GanStep:
-    """The discriminator, the generator and the encoder of `leaf.models.gan` learn in turn."""
+    """Trains the discriminator, generator and encoder of `leaf.models.gan` in turn."""
 
     def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
         self.seed = seed
@@ -214,7 +210,7 @@ class GanStep:
         self._compile(self.encoding, self.encoder, faster, 0.9, "mse")
 
     def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
-        """Update discriminator, generator and encoder once each; the encoder's loss, NaN if a loss is not finite."""
+        """Update each part once and return the encoder's loss, or NaN if any loss is not finite."""
         random = np.random.default_rng([self.seed, epoch, step])
         codes = random.standard_normal((2, len(batch.images), gan.LATENT), np.float32)
         fake = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
@@ -231,12 +227,12 @@ class GanStep:
         return float(encoding_loss) if finite else float("nan")
 
     def variables(self) -> list[Any]:
-        """The discriminator's last layer and three optimizers: what is not among the model's own variables."""
+        """Return the variables of the discriminator and of the three optimizers."""
         optimizers = [part.optimizer.variables for part in (self.discriminator, self.adversarial, self.encoding)]
         return [*self.discriminator.weights, *(variable for variables in optimizers for variable in variables)]
 
     def finish(self) -> None:
-        """Make every part trainable again, as in a network just built."""
+        """Make every part trainable again."""
         for part in (self.encoder, self.generator, self.discriminator):
             part.trainable = True
 
@@ -248,16 +244,16 @@ class GanStep:
         whole.optimizer.build(whole.trainable_variables)
 
     def _train_only(self, learner: keras.Model) -> None:
-        """Make one part trainable and no other; Keras reads this when it compiles a step and, on JAX, at each step."""
+        """Make only `learner` trainable; Keras reads the flags when it compiles a step and, on JAX, at each step."""
         for part in (self.encoder, self.generator, self.discriminator):
             part.trainable = part is learner
 
 
 def hinge_loss(sides: Any, outputs: Any) -> Any:
-    """Hinge loss of the discriminator: `sides` is 1 for a real image and −1 for a generated one."""
+    """Return the discriminator's hinge loss; `sides` is 1 for a real image and −1 for a generated one."""
     return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(outputs, (-1,))))
 
 
 def generator_loss(_sides: Any, outputs: Any) -> Any:
-    """Loss of the generator: the lower the discriminator's outputs for its images, the larger."""
+    """Return the generator's loss: the negative mean of the discriminator's outputs."""
     return -ops.mean(outputs)

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from leaf.evaluate.linear_head import linear_head
+from leaf.params import Params
 from leaf.train.checkpoint import CheckpointFile
 from leaf.train.dataset import Dataset
-from leaf.train.recipe import Recipe
 from leaf.train.trainer import Callback, Result, Row, features_of, loss_and_accuracy_of
 
 
@@ -16,7 +16,7 @@ def train_probe(
     model: keras.Model,
     dataset: Dataset,
     validation: Dataset,
-    recipe: Recipe,
+    params: Params,
     *,
     groups: np.ndarray,
     checkpoint_file: CheckpointFile | None = None,  # noqa: ARG001
@@ -29,7 +29,7 @@ def train_probe(
         model: images (N,H,W,3) float32 0..255 to logits (N,C).
         dataset: training images; their features are cached (`leaf.models.feature_cache`).
         validation: logged only; not used for model selection.
-        recipe: only `balance` and `seed` are used.
+        params: only `balance` and `seed` are used.
         groups: (len(dataset),), kept together in the inner folds that choose the regularization strength.
         checkpoint_file, quiet: ignored; the interface of `train`.
         on_epoch_end: as in `train`.
@@ -38,7 +38,7 @@ def train_probe(
         One row of history with epoch 0 and learning rate nan.
     """
     features, labels = features_of(model, dataset), dataset.all_labels
-    scaler, regression = linear_head(features, labels, groups, recipe.balance == "class_weight", recipe.seed)
+    scaler, regression = linear_head(features, labels, groups, params.balance == "class_weight", params.seed)
     normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
     gamma = np.sqrt(scaler.var_ + normalization.epsilon) / scaler.scale_
     normalization.set_weights([gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_])

@@ -1,4 +1,4 @@
-"""Learning-rate schedule, loss, optimizer, one update of the weights, and the moving average of the weights."""
+"""Learning-rate schedule, loss, optimizer, training step, and moving average of the weights."""
 
 import math
 import sys
@@ -11,14 +11,14 @@ import numpy as np
 from keras import ops
 
 from leaf.errors import LeafError
-from leaf.train.dataset import Batch
+from leaf.params import Params
+from leaf.train.dataset import Batch, accumulation_steps
 from leaf.train.distribution import on_all_devices
-from leaf.train.recipe import Recipe
 
 
 @keras.saving.register_keras_serializable("leaf")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate as a function of the update's number, from 0.
+    """Learning rate as a function of the update, from 0.
 
     With n the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
 
@@ -27,17 +27,20 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     - exp_range: the same height times gamma^n
     - constant: max
     - exponential: max·gamma^n, never below base
-    - cosine: from base to max in a line over `warmup_updates`, then down to base along half a cosine that ends at
+    - cosine: linear warm-up from base to max over `warmup_updates`, then half a cosine down to base at
       `total_updates`
 
     Args:
-        policy: a name of this list; any other is a ValueError when the schedule is called.
+        policy: a name from this list; calling the schedule with another raises ValueError.
         base, max: the lowest and the highest rate.
         step_updates: half a cycle, in updates; above 0.
-        gamma: factor per update of exp_range and exponential.
+        gamma: decay factor per update, for exp_range and exponential.
         warmup_updates, total_updates: in updates, for cosine.
-        accumulation: micro-batches in one update. An optimizer with `gradient_accumulation_steps` calls its schedule
-            with the number of the micro-batch, so that is divided first.
+        accumulation: micro-batches in an update. An optimizer with `gradient_accumulation_steps` calls its schedule
+            with the micro-batch's number, which is divided by this first.
+
+    References:
+        Smith (2015), Cyclical Learning Rates for Training Neural Networks.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.accumulation = accumulation
 
     def __call__(self, step: Any) -> Any:
-        """The rate at micro-batch `step` (a number or an integer tensor), a float32 scalar tensor."""
+        """Return the rate at micro-batch `step`, a number or an integer tensor, as a float32 scalar tensor."""
         update = ops.cast(ops.floor_divide(step, self.accumulation), "float32")
         match self.policy:
             case "constant":
@@ -91,23 +94,23 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(update < self.warmup_updates, rise, fall)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, for a saved optimizer."""
+        """Return the arguments of the constructor, for a saved optimizer."""
         names = ("policy", "base", "max", "step_updates", "gamma", "warmup_updates", "total_updates", "accumulation")
         return {name: getattr(self, name) for name in names}
 
 
-def make_schedule(recipe: Recipe, phase: int, steps: int, images: int) -> Schedule:
-    """The schedule of one phase of a recipe.
+def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedule:
+    """Return the schedule of a phase.
 
     Args:
-        recipe: the parameters. Phase 1 (backbone frozen) has the constant `frozen_learning_rate`.
-        phase: 1 or 2, see `Recipe.phase`.
+        params: the parameters.
+        phase: 1 with the backbone frozen and the constant `frozen_learning_rate`, then 2.
         steps: updates in an epoch.
-        images: training images; `step_unit: images` takes step_epochs × images as updates, as the report did.
+        images: training images. With `step_unit: images`, half a cycle is step_epochs × images updates.
     """
     if phase == 1:
-        return Schedule("constant", 0.0, recipe.frozen_learning_rate, accumulation=recipe.accumulation)
-    rate = recipe.learning_rate
+        return Schedule("constant", 0.0, params.frozen_learning_rate, accumulation=accumulation_steps(params))
+    rate = params.learning_rate
     return Schedule(
         policy=rate.policy,
         base=rate.base,
@@ -115,56 +118,55 @@ def make_schedule(recipe: Recipe, phase: int, steps: int, images: int) -> Schedu
         step_updates=rate.step_epochs * (images if rate.step_unit == "images" else steps),
         gamma=rate.gamma,
         warmup_updates=rate.warmup_epochs * steps,
-        total_updates=(recipe.epochs - recipe.frozen_epochs) * steps,
-        accumulation=recipe.accumulation,
+        total_updates=(params.epochs - params.frozen_epochs) * steps,
+        accumulation=accumulation_steps(params),
     )
 
 
-# Not decayed, as usual: they scale or shift, and are few.
-_UNDECAYED = ("bias", "gamma", "beta", "scale")
+_NO_WEIGHT_DECAY = ("bias", "gamma", "beta", "scale")
 
 
-def make_optimizer(recipe: Recipe, schedule: Schedule) -> keras.optimizers.Optimizer:
-    """A new optimizer of the recipe with `schedule` as its learning rate; gradients of micro-batches add up."""
-    accumulation = recipe.accumulation if recipe.accumulation > 1 else None
-    if recipe.optimizer == "adam":
+def make_optimizer(params: Params, schedule: Schedule) -> keras.optimizers.Optimizer:
+    """Return a new optimizer with the learning rate `schedule`, which accumulates gradients over micro-batches."""
+    accumulation = accumulation_steps(params) if accumulation_steps(params) > 1 else None
+    if params.optimizer == "adam":
         return keras.optimizers.Adam(schedule, gradient_accumulation_steps=accumulation)
-    adamw = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, gradient_accumulation_steps=accumulation)
-    adamw.exclude_from_weight_decay(var_names=list(_UNDECAYED))
+    adamw = keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay, gradient_accumulation_steps=accumulation)
+    adamw.exclude_from_weight_decay(var_names=list(_NO_WEIGHT_DECAY))
     return adamw
 
 
-def compile_model(model: keras.Model, recipe: Recipe, schedule: Schedule) -> None:
-    """Give `model` the loss (categorical cross-entropy on logits) and a new, built optimizer."""
+def compile_model(model: keras.Model, params: Params, schedule: Schedule) -> None:
+    """Compile `model` with categorical cross-entropy on logits and a new, built optimizer."""
     model.compile(
-        make_optimizer(recipe, schedule),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+        make_optimizer(params, schedule),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=params.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     model.optimizer.build(model.trainable_variables)
 
 
-def train_step(model: keras.Model, batch: Batch, recipe: Recipe) -> tuple[float, float]:
-    """Update the weights of a compiled `model` once, in as many micro-batches as the recipe says.
+def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float, float]:
+    """Update the weights of a compiled `model` once.
 
     Returns:
-        The batch's mean loss and accuracy, as they were before the update.
+        The batch's mean loss and accuracy before the update.
 
     Raises:
-        LeafError: where memory does not suffice.
+        LeafError: if memory is insufficient.
     """
-    parts = recipe.accumulation
+    parts = accumulation_steps(params)
     micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
-    with out_of_memory_in_one_line(lambda: _advice(recipe)):
-        if parts > 1 and model.train_function is not None:  # it is made by the first update
-            model.reset_metrics()  # they average over the micro-batches
+    with out_of_memory_in_one_line(lambda: _advice(params)):
+        if parts > 1 and model.train_function is not None:  # the first update creates it
+            model.reset_metrics()  # they average over micro-batches
             return _accumulate(model, micro_batches)
         logs = model.train_on_batch(*micro_batches[0], return_dict=True)
         return _accumulate(model, micro_batches[1:]) if parts > 1 else (logs["loss"], logs["accuracy"])
 
 
 def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float]:
-    """What `train_on_batch` does with each; but it reads the loss each time, which waits for the device."""
+    """Do what `train_on_batch` does for each, but read the loss only once: each read waits for the device."""
     if keras.backend.backend() == "jax":
         groups = [model.trainable_variables, model.non_trainable_variables]
         groups += [model.optimizer.variables, model.metrics_variables]
@@ -182,11 +184,11 @@ def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ..
 
 @contextmanager
 def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
-    """Turn a backend's out-of-memory error into a LeafError; `advice` returns its text: what to change."""
+    """Turn a backend's out-of-memory error into a LeafError with the text that `advice` returns."""
     try:
         yield
     except Exception as error:
-        # TensorFlow, PyTorch and JAX each have an error of their own; JAX's says it only in its text.
+        # Each backend has its own error class; JAX's is only recognizable by its text.
         if type(error).__name__ not in ("ResourceExhaustedError", "OutOfMemoryError") and (
             "RESOURCE_EXHAUSTED" not in str(error)
         ):
@@ -194,30 +196,29 @@ def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
         raise LeafError(advice()) from None
 
 
-def _advice(recipe: Recipe) -> str:
-    images = recipe.micro_batch or recipe.batch_size
+def _advice(params: Params) -> str:
+    images = params.micro_batch or params.batch_size
     return (
-        f"micro_batch: memory does not hold a step of {images} images; set micro_batch to a smaller divisor of "
-        f"batch_size ({recipe.batch_size}), for example {_smaller(recipe.batch_size, images)}: "
-        "the update stays that of the whole batch"
+        f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
+        f"batch_size ({params.batch_size}), for example {_smaller(params.batch_size, images)}. The updates stay equal."
     )
 
 
 def _smaller(batch_size: int, images: int) -> int:
-    """The largest divisor of `batch_size` that is at most half of `images`."""
+    """Return the largest divisor of `batch_size` that is at most half of `images`."""
     return next((size for size in range(images // 2, 0, -1) if batch_size % size == 0), 1)
 
 
 class ExponentialMovingAverage:
-    """Exponential moving average (EMA) of a model's weights, BatchNormalization's statistics included.
+    """Exponential moving average (EMA) of a model's weights, including BatchNormalization statistics.
 
-    Keras's own `use_ema` takes a step per micro-batch and overwrites the weights at the end of every `fit`; this one
-    takes a step per update and changes the weights only within `applied`.
+    Keras's `use_ema` steps once per micro-batch and overwrites the weights at the end of every `fit`. This class steps
+    once per update and changes the weights only within `applied`.
 
     Args:
-        model: its weights are averaged.
-        momentum: share of the old average that is kept at each update. It starts lower, (1 + n) / (10 + n) after n
-            updates, so that the random initial weights soon stop counting.
+        model: the model whose weights are averaged.
+        momentum: share of the old average kept at each update. It starts at (1 + n) / (10 + n) after n updates, so the
+            initial weights are forgotten quickly.
     """
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
@@ -228,7 +229,7 @@ class ExponentialMovingAverage:
         self._step = _compiled(_ema_step)
 
     def update(self) -> None:
-        """Take the weights after an update into account."""
+        """Add the current weights to the average."""
         keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
         shares = np.array([keep, 1 - keep], np.float32)
         self.values = self._step(self.values, [weight.value for weight in self.weights], shares)
@@ -239,7 +240,7 @@ class ExponentialMovingAverage:
         """Use the average instead of the weights inside the `with` block."""
         before = [ops.copy(weight) for weight in self.weights]
         for weight, value in zip(self.weights, self.values, strict=True):
-            # A copy: JAX gives the memory of a weight away with the next update.
+            # Copy, because JAX donates the memory of a weight to the next update.
             weight.assign(np.array(ops.convert_to_numpy(value)))
         try:
             yield
@@ -248,11 +249,11 @@ class ExponentialMovingAverage:
                 weight.assign(value)
 
     def arrays(self) -> list[np.ndarray]:
-        """The average as numpy arrays, for a checkpoint."""
+        """Return the average as NumPy arrays, for a checkpoint."""
         return [ops.convert_to_numpy(value) for value in self.values]
 
     def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
-        """Continue from what `arrays` returned after so many updates."""
+        """Continue from the result of `arrays` after `updates` updates."""
         self.values = list(arrays)
         self.updates = updates
 
@@ -262,7 +263,7 @@ def _ema_step(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
 
 
 def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """Compile for the backend: hundreds of small calls, one a weight, took an eighth of a training of convnext_atto."""
+    """Compile for the backend: one call per weight took an eighth of the training time of convnext_atto."""
     match keras.backend.backend():
         case "tensorflow":
             return sys.modules["tensorflow"].function(function, autograph=False)

@@ -1,14 +1,13 @@
-"""Fit a network: two phases, early stopping, the best epoch's weights, and a checkpoint to resume from."""
+"""Train a classifier in two phases with early stopping, and resume from a checkpoint."""
 
 import math
-import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,15 +15,14 @@ import numpy as np
 from leaf.errors import LeafError
 from leaf.models.feature_cache import cached_features, head_on_features
 from leaf.models.prediction import predict_batches
+from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import EarlyStopping, ProgressBar
 from leaf.train.checkpoint import Checkpoint, CheckpointFile
-from leaf.train.dataset import Dataset, batches, class_weights, steps_per_epoch
-from leaf.train.distribution import predict_together, share_of_batch, shared_sigterm_flag
+from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, steps_per_epoch
+from leaf.train.distribution import predict_together, share_of_batch
 from leaf.train.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
-from leaf.train.recipe import Recipe
-
-SIGTERM_STATUS = 128 + signal.SIGTERM
+from leaf.train.preemption import exit_after_sigterm, sigterm_flag
 
 Row = dict[str, Any]
 Callback = Callable[[Row], None]
@@ -32,15 +30,15 @@ Callback = Callable[[Row], None]
 
 @dataclass
 class Result:
-    """What a training gave; the model itself holds the best epoch's weights.
+    """The result of a training; the model has the best epoch's weights.
 
     Attributes:
-        history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of
-            the epoch's last update), phase.
+        history: a row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
+            last update), phase.
         best: the best epoch's row.
-        stopped: `early`, `epochs`, or for a probe `converged` or `max_iter`.
+        stopped: `early` or `epochs`; for a linear probe `converged` or `max_iter`.
         steps_per_epoch: updates in an epoch.
-        probe: of a linear probe, its `strength` C and the `iterations` of L-BFGS.
+        probe: for a linear probe, its `strength` C and the `iterations` of L-BFGS.
     """
 
     history: list[Row]
@@ -51,7 +49,7 @@ class Result:
 
 
 class Training(ABC):
-    """A training in progress: everything that changes from epoch to epoch.
+    """The state of a training between epochs.
 
     Attributes:
         steps: updates in an epoch.
@@ -61,23 +59,23 @@ class Training(ABC):
 
     steps: int
 
-    def __init__(self, model: keras.Model, validation: Dataset, recipe: Recipe) -> None:
-        self.model, self.validation, self.recipe = model, validation, recipe
-        self.early_stopping = EarlyStopping(recipe.monitor, recipe.patience)
+    def __init__(self, model: keras.Model, validation: Dataset, params: Params) -> None:
+        self.model, self.validation, self.params = model, validation, params
+        self.early_stopping = EarlyStopping(params.monitor, params.patience)
         self.history: list[Row] = []
         self.best_weights: list[np.ndarray] = []
 
     @abstractmethod
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
-        """Train and validate one epoch, and give its row; `after_step` is called after each update."""
+        """Train and validate one epoch and return its row; call `after_step` after each update."""
 
     @abstractmethod
     def variables(self) -> dict[str, list[Any]]:
-        """The Keras variables that a checkpoint holds, in lists by name."""
+        """Return the Keras variables to save in a checkpoint, in lists by name."""
 
     @property
     def epoch(self) -> int:
-        """The last finished epoch."""
+        """The last finished epoch, from 1; 0 before."""
         return len(self.history)
 
     @property
@@ -88,23 +86,23 @@ class Training(ABC):
     @property
     def done(self) -> bool:
         """Whether the last epoch is finished."""
-        return self.epoch >= self.recipe.epochs or self.stopped_early
+        return self.epoch >= self.params.epochs or self.stopped_early
 
     def finish_epoch(self, row: Row) -> Row:
-        """Add a row to the history; keep the weights if the epoch is the best so far."""
+        """Add a row to the history, and copy the weights if the epoch is the best so far."""
         self.history.append(row)
         if self.early_stopping.improved(row):
             self.best_weights = self.model.get_weights()
         return row
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that `restore` needs, copied: it is written while the next epoch runs."""
+        """Return a copy of the state, which is written to disk while the next epoch runs."""
         arrays = {name: [_array(each) for each in variables] for name, variables in self.variables().items()}
         values: Row = {"history": list(self.history), "early_stopping": asdict(self.early_stopping)}
         return Checkpoint(values, {**arrays, "best_weights": self.best_weights})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint. The model's variables include dropout's random state, unlike a `.keras` file."""
+        """Continue from a checkpoint. Unlike a `.keras` file, it includes the random state of dropout."""
         self.history, self.best_weights = checkpoint.values["history"], checkpoint.arrays["best_weights"]
         self.early_stopping = EarlyStopping(**checkpoint.values["early_stopping"])
         for name, variables in self.variables().items():
@@ -112,7 +110,7 @@ class Training(ABC):
                 variable.assign(value)
 
     def result(self) -> Result:
-        """Restore the best epoch's weights and say how the training went."""
+        """Restore the best epoch's weights and return the result."""
         self.model.set_weights(self.best_weights)
         best = self.history[self.early_stopping.best_epoch - 1]
         return Result(self.history, best, "early" if self.stopped_early else "epochs", self.steps)
@@ -125,9 +123,9 @@ def run_training(
     on_epoch_end: Callback | None,
     quiet: bool | None,
 ) -> Result:
-    """Run `training` to its end, at most `epochs` epochs, from the checkpoint in `checkpoint_file` if there is one.
+    """Run `training`, resuming from the checkpoint in `checkpoint_file` if there is one.
 
-    A checkpoint is written while the next epoch runs: flushed to a disk, it may take a tenth of a short epoch's time.
+    A thread writes the checkpoint during the next epoch, because flushing it takes up to 10% of a short epoch.
 
     Raises:
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
@@ -141,9 +139,9 @@ def run_training(
             on_epoch_end(row)
     writing: Future[None] = Future()
     writing.set_result(None)
-    # However this block is left, the pool ends only when the checkpoint that it writes is complete.
+    # On any exit from this block, the pool waits for the checkpoint that it is writing.
     with (
-        shared_sigterm_flag() as received_sigterm,
+        sigterm_flag() as received_sigterm,
         ProgressBar(epochs, training.steps, len(training.history), quiet) as bar,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -151,12 +149,12 @@ def run_training(
         def after_step() -> None:
             if received_sigterm():
                 writing.result()
-                _exit_after_sigterm(len(training.history), checkpoint_file)
+                exit_after_sigterm(len(training.history), checkpoint_file)
 
         while not training.done:
             row = training.train_epoch(bar, after_step)
             bar.epoch_ended(row)
-            writing.result()  # raises what went wrong in it, a full disk for example
+            writing.result()  # raises its error, such as a full disk
             if checkpoint_file:
                 writing = pool.submit(checkpoint_file.save, training.checkpoint())
             if on_epoch_end:
@@ -165,44 +163,35 @@ def run_training(
     return training.result()
 
 
-def _exit_after_sigterm(epoch: int, checkpoint_file: CheckpointFile | None) -> NoReturn:
-    """End the process; write a marker file beside the checkpoint of the last finished `epoch`."""
-    if checkpoint_file and epoch:
-        checkpoint_file.mark_requeue(epoch)
-    kept = f"epoch {epoch} is kept, the same command resumes there" if checkpoint_file and epoch else "nothing is kept"
-    print(f"training: stopped by SIGTERM, requeue: {kept}", file=sys.stderr, flush=True)
-    raise SystemExit(SIGTERM_STATUS)
-
-
 def train(
     model: keras.Model,
     dataset: Dataset,
     validation: Dataset,
-    recipe: Recipe,
+    params: Params,
     *,
     freeze: Callable[[int | str], None],
     checkpoint_file: CheckpointFile | None = None,
     on_epoch_end: Callback | None = None,
     quiet: bool | None = None,
 ) -> Result:
-    """Fit `model` to `dataset` by `recipe`; afterwards it holds the weights of the best epoch.
+    """Train `model` on `dataset` and restore the weights of the best epoch.
 
     Args:
         model: images (N,H,W,3) float32 0..255 to logits (N,C).
-        dataset: what it learns from.
-        validation: decides early stopping and the best epoch; the model never learns from it.
-        recipe: how.
-        freeze: freezes the first so many operations of the backbone, or `all`.
-        checkpoint_file: where a checkpoint is written after each epoch; the training resumes from the one it holds.
-        on_epoch_end: callback, is given the row of each finished epoch, also of those before a resume.
-        quiet: no progress bar; by default there is one only on a terminal.
+        dataset: the training data.
+        validation: used for early stopping and to choose the best epoch.
+        params: the parameters of training.
+        freeze: a function that freezes the first N operations of the backbone, or `all`.
+        checkpoint_file: written after each epoch; the training resumes from it.
+        on_epoch_end: called with the row of each finished epoch, including those before a resume.
+        quiet: hide the progress bar; by default it is shown on a terminal only.
 
     Raises:
-        LeafError: where the loss is not finite, or memory does not suffice.
+        LeafError: if the loss is not finite, or memory is insufficient.
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
     """
-    training = _ClassifierTraining(model, dataset, validation, recipe, freeze)
-    return run_training(training, recipe.epochs, checkpoint_file, on_epoch_end, quiet)
+    training = _ClassifierTraining(model, dataset, validation, params, freeze)
+    return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
 def features_of(model: keras.Model, dataset: Dataset) -> np.ndarray:
@@ -224,37 +213,37 @@ class _ClassifierTraining(Training):
         model: keras.Model,
         dataset: Dataset,
         validation: Dataset,
-        recipe: Recipe,
+        params: Params,
         freeze: Callable[[int | str], None],
     ) -> None:
-        super().__init__(model, validation, recipe)
+        super().__init__(model, validation, params)
         self.dataset, self.freeze = dataset, freeze
-        self.steps = steps_per_epoch(len(dataset), recipe.batch_size)
-        self.augmenter = make_augmenter(recipe.augmentation, recipe.seed)
+        self.steps = steps_per_epoch(len(dataset), params.batch_size)
+        self.augmenter = make_augmenter(params.augmentation, params.seed)
         self.class_weights = (
-            class_weights(dataset.all_labels, dataset.classes) if recipe.balance == "class_weight" else None
+            class_weights(dataset.all_labels, dataset.classes) if params.balance == "class_weight" else None
         )
-        self.ema = ExponentialMovingAverage(model, recipe.weight_averaging) if recipe.weight_averaging else None
+        self.ema = ExponentialMovingAverage(model, params.weight_averaging) if params.weight_averaging else None
         self.phase = 0
         self.schedule: Schedule
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping ends the training; the epochs with a frozen backbone do not count."""
-        return self.epoch > self.recipe.frozen_epochs and self.early_stopping.should_stop
+        """Whether early stopping ends the training; epochs with a frozen backbone do not count."""
+        return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
 
     def variables(self) -> dict[str, list[Any]]:
         return {"model": self.model.variables, "optimizer": self.learner.optimizer.variables}
 
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
-        epoch, recipe = self.epoch + 1, self.recipe
-        if recipe.phase(epoch) != self.phase:
-            self._start_phase(recipe.phase(epoch))
+        epoch, params = self.epoch + 1, self.params
+        if _phase(params, epoch) != self.phase:
+            self._start_phase(_phase(params, epoch))
             self.early_stopping.wait = 0
         seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
-        settings = (self.class_weights, self.augmenter, share_of_batch(recipe))
-        for batch in batches(self.learnt, recipe.batch_size, recipe.seed, epoch, *settings):
-            loss, accuracy = train_step(self.learner, batch, recipe)
+        settings = (self.class_weights, self.augmenter, share_of_batch(params))
+        for batch in batches(self.train_set, params.batch_size, params.seed, epoch, *settings):
+            loss, accuracy = train_step(self.learner, batch, params)
             seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
             check_finite(loss, epoch, seen, self.steps)
             if self.ema:
@@ -262,7 +251,7 @@ class _ClassifierTraining(Training):
             bar.step(epoch, loss_sum / seen, accuracy_sum / seen)
             after_step()
         with self.ema.applied() if self.ema else nullcontext():
-            validated = loss_and_accuracy(self.learner, self.judged, recipe.micro_batch or recipe.batch_size)
+            validated = loss_and_accuracy(self.learner, self.validation_set, params.micro_batch or params.batch_size)
             return self.finish_epoch(
                 {
                     "epoch": epoch,
@@ -282,55 +271,60 @@ class _ClassifierTraining(Training):
         return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        self._start_phase(self.recipe.phase(len(checkpoint.values["history"])))
+        self._start_phase(_phase(self.params, len(checkpoint.values["history"])))
         super().restore(checkpoint)
         if self.ema:
             self.ema.restore(checkpoint.arrays["ema"], checkpoint.values["ema_updates"])
 
     def _start_phase(self, phase: int) -> None:
-        """Freeze what this phase freezes; compile the model with this phase's optimizer and schedule."""
+        """Freeze the backbone for this phase; compile the model with its optimizer and schedule."""
         self.phase = phase
-        depth = "all" if phase == 1 else self.recipe.freeze_depth
+        depth = "all" if phase == 1 else self.params.freeze_depth
         self.freeze(depth)
-        self.learner, self.learnt, self.judged = self.model, self.dataset, self.validation
+        self.learner, self.train_set, self.validation_set = self.model, self.dataset, self.validation
         if depth == "all":
-            self._learn_from_kept_features()
-        self.schedule = make_schedule(self.recipe, phase, self.steps, len(self.dataset))
-        compile_model(self.learner, self.recipe, self.schedule)
+            self._use_cached_features()
+        self.schedule = make_schedule(self.params, phase, self.steps, len(self.dataset))
+        compile_model(self.learner, self.params, self.schedule)
 
-    def _learn_from_kept_features(self) -> None:
-        """Leave the backbone out of the epochs in which all of it is frozen, and say so, or why it stays."""
+    def _use_cached_features(self) -> None:
+        """Train the head on cached features while the whole backbone is frozen, or print why that is not possible."""
         head = None if self.augmenter or keras.distribution.distribution() else head_on_features(self.model)
         if head:
             self.learner = head
-            self.learnt, self.judged = (
+            self.train_set, self.validation_set = (
                 _features_as_dataset(self.model, each) for each in (self.dataset, self.validation)
             )
-            told = "the features of each image are computed once and kept"
+            note = "the features of each image are computed once and cached"
         elif self.augmenter:
-            told = "augmentation changes the images, so all of it is computed in every epoch"
+            note = "augmentation changes the images, so it runs in every epoch"
         else:
-            told = "it drops values at random or runs on several devices, so all of it is computed in every epoch"
-        print(f"training: the backbone is frozen; {told}", file=sys.stderr, flush=True)
+            note = "it has random layers or runs on several devices, so it runs in every epoch"
+        print(f"training: the backbone is frozen; {note}", file=sys.stderr, flush=True)
 
     def _last_learning_rate(self, epoch: int) -> float:
-        """The learning rate of the epoch's last update."""
-        before = self.recipe.frozen_epochs if self.phase == 2 else 0
+        """Return the learning rate of the epoch's last update."""
+        before = self.params.frozen_epochs if self.phase == 2 else 0
         update = (epoch - before) * self.steps - 1
-        return float(self.schedule(update * self.recipe.accumulation))
+        return float(self.schedule(update * accumulation_steps(self.params)))
+
+
+def _phase(params: Params, epoch: int) -> int:
+    """Return the phase of an epoch, from 1: 1 while the whole backbone is frozen, then 2."""
+    return 1 if epoch <= params.frozen_epochs else 2
 
 
 def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
-    """Raise LeafError where the loss of step `step` (from 1) of `steps` is infinite or not a number."""
+    """Raise LeafError if the loss of step `step` (from 1) of `steps` is not finite."""
     if not math.isfinite(loss):
         raise LeafError(
-            f"training: a loss of {loss} in epoch {epoch}, step {step} of {steps}; "
-            "lower learning_rate.max, or set precision to float32"
+            f"training: loss {loss} in epoch {epoch}, step {step} of {steps}. "
+            "Lower learning_rate.max, or set precision to float32."
         )
 
 
 def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
-    """Mean cross-entropy and accuracy of `model` on `dataset`, without weights and label smoothing."""
+    """Return the unweighted mean cross-entropy and accuracy of `model` on `dataset`, without label smoothing."""
     return loss_and_accuracy_of(predict_logits(model, dataset, batch_size), dataset.all_labels)
 
 
@@ -342,7 +336,7 @@ def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, fl
 
 
 def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:
-    """The logits for each image of `dataset`, (n, C) float64."""
+    """Return the logits for each image of `dataset`, (n,C) float64."""
     if keras.distribution.distribution():
         together = predict_together(model, dataset.take, len(dataset), batch_size)
         return np.concatenate(list(together)).astype(np.float64)

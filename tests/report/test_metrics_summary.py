@@ -18,8 +18,8 @@ STAGES = {  # name: (what it reads, what it writes)
     "clean": (("data/ingested/index.csv",), ("data/cleaned/decisions.csv", "metrics/clean.json")),
     "split": (("data/cleaned/decisions.csv",), ("data/split/splits.csv", "metrics/split.json")),
     "balance": (("data/split/splits.csv",), ("data/balanced/index.csv", "metrics/balance.json")),
-    "train": (("data/split/splits.csv", "data/balanced/index.csv"), ("models/model.keras",)),
-    "evaluate": (("models/model.keras", "data/split/splits.csv"), ("metrics/train.json", "metrics/evaluate.json")),
+    "train": (("data/split/splits.csv", "data/balanced/index.csv"), ("models/model.keras", "metrics/train.json")),
+    "evaluate": (("models/model.keras", "data/split/splits.csv"), ("metrics/evaluate.json",)),
 }
 METRICS = {
     "ingest": {"images": 9, "classes": {"fresh": 5, "wilted": 4}},

@@ -119,17 +119,6 @@ def test_accuracy_counts_the_planted_mistakes(evaluate, project):
     assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # 90, 99, 108, 117
 
 
-def test_train_metrics_come_from_the_run(evaluate, project):
-    evaluate.main()
-    assert read_json("metrics/train.json") == {
-        "epochs": 3,
-        "best_epoch": 2,
-        "best_validation_accuracy": 0.9,
-        "parameters": 10,
-        "trainable_parameters": 8,
-    }
-
-
 def test_heat_maps_follow_the_gallery(evaluate, project):
     evaluate.main()
     heatmaps = read_array("data/scored/heatmaps.npy")

@@ -102,6 +102,9 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
     assert said["parameters"] == load_model("models/model.keras").count_params()
     assert set(said["versions"]) == {"python", "keras", "numpy", "backend", "device", "driver"}
     assert (said["precision"], said["deterministic"]) == ("float32", True)
+    metrics = json.loads((work / "metrics/train.json").read_text())
+    assert metrics.keys() == {"epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters"}
+    assert metrics.items() <= said.items()
     took = store.load_cached_value("epochs", f"cnn_small {SIZE} 0 8 float32 adam")
     assert took["images"] == 32
     assert took["seconds"] > 0.01

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leaf.params import Params
-from leaf.train import Dataset, Recipe
+from leaf.train import Dataset
 
 SIZE = 16
 
@@ -27,9 +27,9 @@ def dataset() -> Callable[[int, int], Dataset]:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> Callable[..., Recipe]:
+def recipe() -> Callable[..., Params]:
     """Make a recipe: the defaults of params.py, and what the arguments change."""
-    return lambda **changes: Recipe.from_params(Params(**changes))
+    return lambda **changes: Params(**changes)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from keras import layers
 
 from leaf.errors import LeafError
 from leaf.params import Params
-from leaf.train import Dataset, Recipe, fix_seeds, train
+from leaf.train import Dataset, fix_seeds, train
 from leaf.train.distribution import PROCESSES, set_up_distribution
 
 SIZE, IMAGES, VALIDATION, EPOCHS = 16, 64, 40, 3
@@ -35,10 +35,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(**choices: Any) -> Recipe:
+def recipe(**choices: Any) -> Params:
     rate = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
     fixed: dict[str, Any] = {"epochs": EPOCHS, "patience": 9, "learning_rate": rate, "distribution": "data_parallel"}
-    return Recipe.from_params(Params(**{"batch_size": 16, **fixed, **choices}))
+    return Params(**{"batch_size": 16, **fixed, **choices})
 
 
 def dataset(count: int, seed: int) -> Dataset:

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leaf.params import Augmentation
 from leaf.params import Augmentation as Defaults
 from leaf.train.augmentation import make_augmenter, swap_backgrounds, without_leaf
 from leaf.train.dataset import Batch
-from leaf.train.recipe import Augmentation
 
 
 def only(**values: Any) -> Augmentation:

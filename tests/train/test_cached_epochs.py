@@ -9,7 +9,7 @@ import pytest
 from leaf.models.build import build_model
 from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.params import Params
-from leaf.train import Dataset, Recipe, fix_seeds, train, trainer
+from leaf.train import Dataset, fix_seeds, train, trainer
 from leaf.train.checkpoint import CheckpointFile
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def fit(dropped_inside: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any
     for layer in backbone_operations(model):
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = dropped_inside
-    recipe = Recipe.from_params(Params(**{**FROZEN, **more}))
+    recipe = Params(**{**FROZEN, **more})
 
     def freeze(depth: int | str) -> None:
         freeze_backbone(model, depth)

@@ -12,15 +12,8 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.train.checkpoint import (
-    Checkpoint,
-    CheckpointFile,
-    checkpoint_folder,
-    driver,
-    locked_checkpoint,
-    training_key,
-    versions,
-)
+from leaf.train.checkpoint import Checkpoint, CheckpointFile, checkpoint_folder, locked_checkpoint, training_key
+from leaf.train.reproducibility import driver, versions
 
 CHECKPOINT = Checkpoint({"epoch": 3}, {"model": [np.arange(5.0), np.zeros((2, 2), np.uint32)], "best": []})
 
@@ -49,7 +42,7 @@ def test_a_truncated_checkpoint_is_ignored_with_a_warning(checkpoint_file: Check
     checkpoint_file.save(CHECKPOINT)
     whole = checkpoint_file.path.read_bytes()
     checkpoint_file.path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.warns(UserWarning, match="training starts anew"):
+    with pytest.warns(UserWarning, match="training starts over"):
         assert checkpoint_file.load() is None
 
 
@@ -59,7 +52,7 @@ def test_a_changed_byte_is_noticed(checkpoint_file: CheckpointFile) -> None:
     at = content.index(np.arange(5.0).tobytes())
     content[at + 9] ^= 1
     checkpoint_file.path.write_bytes(bytes(content))
-    with pytest.warns(UserWarning, match="training starts anew"):
+    with pytest.warns(UserWarning, match="training starts over"):
         assert checkpoint_file.load() is None
 
 
@@ -73,7 +66,7 @@ def test_the_checkpoint_of_another_training_is_ignored_with_a_warning(checkpoint
 
 def test_a_pickle_in_a_checkpoint_is_not_run(checkpoint_file: CheckpointFile) -> None:
     np.savez(checkpoint_file.path, header=np.array([print], dtype=object))
-    with pytest.warns(UserWarning, match="training starts anew"):
+    with pytest.warns(UserWarning, match="training starts over"):
         assert checkpoint_file.load() is None
 
 
@@ -105,7 +98,7 @@ def test_a_second_process_of_one_training_says_so_and_waits(tmp_path: Path, caps
         assert not entered.is_set()
     other.join(5)
     assert entered.is_set()
-    assert f"process {os.getpid()} is doing this same training" in capsys.readouterr().err
+    assert f"process {os.getpid()} runs the same training" in capsys.readouterr().err
 
 
 def test_a_marker_says_that_the_training_is_to_be_run_again_until_it_resumes(checkpoint_file: CheckpointFile) -> None:
@@ -130,7 +123,7 @@ def test_the_longest_unused_of_the_others_goes_where_there_is_no_room_and_that_i
         file = CheckpointFile(tmp_path / f"{name}.npz")
         file.save(CHECKPOINT)
         os.utime(file.path, (number, number))
-    monkeypatch.setattr("leaf.train.checkpoint.ROOM", 2.5 * file.path.stat().st_size)
+    monkeypatch.setattr("leaf.train.checkpoint.MAX_BYTES", 2.5 * file.path.stat().st_size)
     with filelock.FileLock(tmp_path / "at_work.lock"), locked_checkpoint("wanted", tmp_path):
         assert {path.stem for path in tmp_path.glob("*.npz")} == {"at_work", "younger", "wanted"}
     said = capsys.readouterr().err
@@ -145,7 +138,7 @@ def test_no_changed_byte_stops_a_training(checkpoint_file: CheckpointFile) -> No
         changed = bytearray(whole)
         changed[place] ^= 1 << place % 8
         checkpoint_file.path.write_bytes(bytes(changed))
-        with pytest.warns(UserWarning, match="training starts anew"):
+        with pytest.warns(UserWarning, match="training starts over"):
             assert checkpoint_file.load() is None
         assert not checkpoint_file.path.exists()
         assert checkpoint_file.path.with_suffix(".damaged").exists()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from leaf.params import Augmentation
 from leaf.params import Augmentation as Defaults
 from leaf.train.augmentation import make_augmenter
 from leaf.train.dataset import (
@@ -17,7 +18,6 @@ from leaf.train.dataset import (
     estimate_mask,
     steps_per_epoch,
 )
-from leaf.train.recipe import Augmentation
 
 
 def numbered(count: int, synthetic: int = 0) -> Dataset:

@@ -9,7 +9,7 @@ from leaf.models.build import build_model
 from leaf.models.prediction import predict_probabilities
 from leaf.models.saving import load_model, save_model
 from leaf.params import Params
-from leaf.train import Dataset, Recipe, fix_seeds
+from leaf.train import Dataset, fix_seeds
 from leaf.train.checkpoint import locked_checkpoint
 from leaf.train.detectors import fit_constants, train_detector
 
@@ -43,7 +43,7 @@ def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     dataset = Dataset(images, rows, labels[:64])
     validation = Dataset(images, np.arange(64, 96), labels[64:])
     how = {"batch_size": 16, "epochs": epochs, "patience": 99, "monitor": "validation_loss", "weight_averaging": 0}
-    recipe = Recipe.from_params(Params(seed=3, learning_rate=FAST, **how))
+    recipe = Params(seed=3, learning_rate=FAST, **how)
     options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end, "quiet": True}
     result = train_detector(model, dataset, validation, recipe, **options)
     return model, result
@@ -64,7 +64,7 @@ def test_a_score_that_points_the_wrong_way_is_given_no_weight():
 def test_without_healthy_images_training_is_refused(leaves):
     images, labels = leaves
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
-    recipe = Recipe.from_params(Params(weight_averaging=0))
+    recipe = Params(weight_averaging=0)
     with pytest.raises(LeafError, match="no image of the first class"):
         train_detector(build_model("autoencoder", 32, dropout_at="input"), spotted, spotted, recipe, quiet=True)
 
@@ -81,7 +81,7 @@ def test_without_healthy_images_training_is_refused(leaves):
     ],
 )
 def test_a_setting_that_a_detector_would_ignore_is_refused(key, value, valid):
-    recipe = Recipe.from_params(Params(**{"weight_averaging": 0, key: value}))
+    recipe = Params(**{"weight_averaging": 0, key: value})
     with pytest.raises(LeafError, match=f"^{key}: {value}; valid for gan, a detector: {valid}$"):
         check_recipe(recipe, "gan")
 

@@ -15,7 +15,7 @@ import pytest
 from keras import backend
 
 from leaf.errors import LeafError
-from leaf.train import Recipe
+from leaf.params import Params
 from leaf.train.distribution import run_on_all_nodes, set_up_distribution
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -89,7 +89,7 @@ def test_training_on_jax_imports_no_other_backend(outcomes: dict[str, Any]) -> N
     assert [outcomes[name]["imported"] for name in "0123"] == [[]] * 4
 
 
-def test_another_backend_is_one_line(recipe: Callable[..., Recipe]) -> None:
+def test_another_backend_is_one_line(recipe: Callable[..., Params]) -> None:
     if backend.backend() == "jax":
         pytest.skip("this is JAX")
     with pytest.raises(LeafError, match=r"^distribution: data_parallel needs Keras on JAX, and it runs on \w+; set "):

@@ -9,17 +9,17 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.params import Params
-from leaf.train import Recipe, train
+from leaf.train import train
 from leaf.train.dataset import batches
 from leaf.train.optimizer import compile_model, make_schedule, train_step
 from leaf.train.trainer import loss_and_accuracy
 
 RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
-RECIPE = Recipe.from_params(Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE))
+RECIPE = Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE)
 pytestmark = pytest.mark.slow
 
 
-def fit(network: Any, dataset: Any, recipe: Recipe, **options: Any) -> tuple[Any, Any]:
+def fit(network: Any, dataset: Any, recipe: Params, **options: Any) -> tuple[Any, Any]:
     model = options.pop("model", None) or network()
     freeze = options.pop("freeze", lambda depth: None)
     return model, train(model, dataset(72, 0), dataset(40, 1), recipe, freeze=freeze, quiet=True, **options)

@@ -15,7 +15,7 @@ from leaf.models.build import build_model_from_params
 from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.models.saving import save_model
 from leaf.models.summary import summarize_model
-from leaf.train import Dataset, Recipe, fix_seeds, train
+from leaf.train import Dataset, fix_seeds, train
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 8 * 2**20  # KiB: weights, their sum of gradients, Adam's two moments, the best weights, and activations of 8
@@ -43,9 +43,7 @@ def test_one_update_of_16_images_in_two_micro_batches_moves_all_but_the_first_90
     images = np.random.default_rng(0).integers(0, 256, (18, 96, 96, 3), np.uint8)
     dataset = Dataset(images, np.arange(16), np.arange(16) % 2)
     validation = Dataset(images, np.arange(16, 18), np.arange(2))
-    result = train(
-        model, dataset, validation, Recipe.from_params(params), freeze=partial(freeze_backbone, model), quiet=True
-    )
+    result = train(model, dataset, validation, params, freeze=partial(freeze_backbone, model), quiet=True)
     assert result.steps_per_epoch == 1
 
     frozen = {
