@@ -92,7 +92,7 @@ def test_running_out_of_gpu_memory_names_batch_size(leaves, monkeypatch):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # as JAX says it
 
     monkeypatch.setattr("leaf.train.detectors.AutoencoderStep.train_on_batch", exhausted)
-    with pytest.raises(LeafError, match=r"^batch_size: memory does not hold a step of 16 images; .* for example 8$"):
+    with pytest.raises(LeafError, match=r"batch_size: .* 16 images.* 8\b"):
         _fit("autoencoder", leaves, 1)
 
 

@@ -92,13 +92,13 @@ def test_training_on_jax_imports_no_other_backend(outcomes: dict[str, Any]) -> N
 def test_another_backend_is_one_line(recipe: Callable[..., Params]) -> None:
     if backend.backend() == "jax":
         pytest.skip("this is JAX")
-    with pytest.raises(LeafError, match=r"^distribution: data_parallel needs Keras on JAX, and it runs on \w+; set "):
+    with pytest.raises(LeafError, match=r"distribution: .*JAX.*KERAS_BACKEND"):
         set_up_distribution(recipe(distribution="data_parallel"))
 
 
 def test_several_nodes_for_a_training_on_one_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
-    with pytest.raises(LeafError, match=r"^distribution: none, on 2 nodes; valid: data_parallel, or one node"):
+    with pytest.raises(LeafError, match=r"distribution: none.*valid: data_parallel"):
         run_on_all_nodes("stages.train", "none")
 
 
@@ -106,5 +106,5 @@ def test_several_nodes_without_srun_are_one_line(monkeypatch: pytest.MonkeyPatch
     """As in an image, which holds no `srun`."""
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LeafError, match=r"^srun: not found, .*; valid: `path` in runner.yaml, no image$"):
+    with pytest.raises(LeafError, match=r"srun: not found.*`path`"):
         run_on_all_nodes("stages.train", "data_parallel")

@@ -1,7 +1,6 @@
-"""Fitting: what a training gives, does and says."""
+"""Training a classifier: history, reproducibility, early stopping, errors."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,10 @@ from leaf.train.trainer import loss_and_accuracy
 RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
 RECIPE = Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE)
 pytestmark = pytest.mark.slow
+
+
+def changed(params: Any, **values: Any) -> Any:
+    return params.model_copy(update=values)
 
 
 def fit(network: Any, dataset: Any, recipe: Params, **options: Any) -> tuple[Any, Any]:
@@ -37,7 +40,7 @@ def test_the_history_has_a_row_per_epoch(fitted: Any) -> None:
     assert result.steps_per_epoch == 5
 
 
-def test_the_learning_rate_is_that_of_the_epochs_last_update(fitted: Any) -> None:
+def test_the_history_has_the_learning_rate_of_the_last_update(fitted: Any) -> None:
     _, result = fitted
     wanted = [1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)]  # updates 4, 9, 14, 19 of a half cycle of 10
     assert [row["learning_rate"] for row in result.history] == pytest.approx(wanted, rel=1e-5)
@@ -51,10 +54,10 @@ def test_the_best_epochs_weights_are_restored(fitted: Any, dataset: Any) -> None
     assert again["loss"] == pytest.approx(result.best["validation_loss"], abs=1e-6)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(fitted: Any, network: Any, dataset: Any) -> None:
+def test_only_the_same_seed_gives_the_same_bits(fitted: Any, network: Any, dataset: Any) -> None:
     model, result = fitted
     again, repeated = fit(network, dataset, RECIPE)
-    other, _ = fit(network, dataset, replace(RECIPE, seed=7))
+    other, _ = fit(network, dataset, changed(RECIPE, seed=7))
     assert repeated.history == result.history
     assert equal_weights(model, again)
     assert not equal_weights(model, other)
@@ -64,32 +67,32 @@ def equal_weights(one: Any, other: Any) -> bool:
     return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
-def test_it_stops_early_where_nothing_gets_better(network: Any, dataset: Any) -> None:
-    still = replace(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
-    _, result = fit(network, dataset, replace(RECIPE, patience=2, epochs=9, learning_rate=still))
+def test_training_stops_early_without_improvement(network: Any, dataset: Any) -> None:
+    still = changed(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
+    _, result = fit(network, dataset, changed(RECIPE, patience=2, epochs=9, learning_rate=still))
     assert result.stopped == "early"
     assert len(result.history) == result.best["epoch"] + 2
 
 
-def test_the_backbone_is_frozen_first_and_patience_starts_anew(network: Any, dataset: Any) -> None:
+def test_patience_restarts_after_the_frozen_epochs(network: Any, dataset: Any) -> None:
     frozen: list[Any] = []
-    recipe = replace(RECIPE, epochs=3, frozen_epochs=2, frozen_learning_rate=0.05, freeze_depth=1, patience=1)
+    recipe = changed(RECIPE, epochs=3, frozen_epochs=2, frozen_learning_rate=0.05, freeze_depth=1, patience=1)
     _, result = fit(network, dataset, recipe, freeze=frozen.append)
     assert frozen == ["all", 1]
     assert [(row["phase"], round(row["learning_rate"], 4)) for row in result.history[:2]] == [(1, 0.05)] * 2
     assert result.history[2]["phase"] == 2
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(network: Any, dataset: Any) -> None:
+def test_a_non_finite_loss_is_one_line(network: Any, dataset: Any) -> None:
     model = network()
     model.layers[-1].bias.assign([np.nan, 0.0])
-    with pytest.raises(LeafError, match=r"^training: a loss of nan in epoch 1, step 1 of 5; lower learning_rate.max"):
+    with pytest.raises(LeafError, match=r"loss nan in epoch 1, step 1 of 5.*learning_rate\.max"):
         fit(network, dataset, RECIPE, model=model)
 
 
-def test_running_out_of_gpu_memory_ends_in_a_line_that_names_micro_batch(network: Any, dataset: Any) -> None:
+def test_out_of_memory_names_micro_batch(network: Any, dataset: Any) -> None:
     class ResourceExhaustedError(Exception):
-        """What TensorFlow raises; JAX says RESOURCE_EXHAUSTED in the text of another."""
+        """The class that TensorFlow raises."""
 
     model = network()
 
@@ -97,11 +100,11 @@ def test_running_out_of_gpu_memory_ends_in_a_line_that_names_micro_batch(network
         raise ResourceExhaustedError("OOM when allocating tensor with shape[512,24,24,192]\n")
 
     model.train_on_batch = raise_it
-    with pytest.raises(LeafError, match=r"^micro_batch: memory does not hold a step of 16 images; .* for example 8:"):
+    with pytest.raises(LeafError, match=r"micro_batch: .* 16 images.* 8\b"):
         fit(network, dataset, RECIPE, model=model)
 
 
-def test_another_fault_in_a_step_keeps_its_traceback(network: Any, dataset: Any) -> None:
+def test_another_error_in_a_step_keeps_its_traceback(network: Any, dataset: Any) -> None:
     model = network()
 
     def raise_it(*arrays: Any, **options: Any) -> None:
@@ -112,10 +115,10 @@ def test_another_fault_in_a_step_keeps_its_traceback(network: Any, dataset: Any)
         fit(network, dataset, RECIPE, model=model)
 
 
-def test_eight_micro_batches_of_64_give_the_update_of_512(network: Any, dataset: Any) -> None:
-    whole = replace(RECIPE, epochs=2, batch_size=512)
+def test_eight_micro_batches_of_64_equal_a_batch_of_512(network: Any, dataset: Any) -> None:
+    whole = changed(RECIPE, epochs=2, batch_size=512)
     ends = [flat(network(dropout=0.0, normalized=False))]
-    for recipe in (whole, replace(whole, micro_batch=64)):
+    for recipe in (whole, changed(whole, micro_batch=64)):
         model = network(dropout=0.0, normalized=False)
         train(model, dataset(1000, 0), dataset(40, 1), recipe, freeze=lambda depth: None, quiet=True)
         ends.append(flat(model))
@@ -124,8 +127,8 @@ def test_eight_micro_batches_of_64_give_the_update_of_512(network: Any, dataset:
     assert np.abs(at_once - start).max() > 1e-3
 
 
-def test_losses_of_micro_batches_are_read_once_an_update_once_the_step_is_compiled(network: Any, dataset: Any) -> None:
-    recipe = replace(RECIPE, epochs=1, batch_size=16, micro_batch=4)
+def test_a_compiled_step_reads_the_loss_once_per_update(network: Any, dataset: Any) -> None:
+    recipe = changed(RECIPE, epochs=1, batch_size=16, micro_batch=4)
     losses, calls = [], 0
     for anew in (True, False):
         model = network(dropout=0.0)
@@ -150,15 +153,16 @@ def flat(model: Any) -> np.ndarray:
     return np.concatenate([weight.ravel() for weight in model.get_weights()])
 
 
-def test_weight_averaging_keeps_and_judges_the_average(network: Any, dataset: Any) -> None:
-    plain, _ = fit(network, dataset, replace(RECIPE, epochs=1, weight_averaging=0))
-    averaged, result = fit(network, dataset, replace(RECIPE, epochs=1, weight_averaging=0.9))
+def test_weight_averaging_validates_the_average(network: Any, dataset: Any) -> None:
+    plain, _ = fit(network, dataset, changed(RECIPE, epochs=1, weight_averaging=0))
+    averaged, result = fit(network, dataset, changed(RECIPE, epochs=1, weight_averaging=0.9))
     assert not equal_weights(plain, averaged)
     assert loss_and_accuracy(averaged, dataset(40, 1), 16)["accuracy"] == result.best["validation_accuracy"]
 
 
-def test_every_optimizer_and_change_of_images_trains(network: Any, dataset: Any) -> None:
-    changes = replace(RECIPE.augmentation, rotation=20, zoom=0.1, translation=0.1, contrast=0.2, mixup=0.2, cutmix=1.0)
-    recipe = replace(RECIPE, epochs=1, optimizer="adamw", weight_decay=0.05, label_smoothing=0.1, augmentation=changes)
-    _, result = fit(network, dataset, replace(recipe, balance="class_weight"))
-    assert np.isfinite(result.best["loss"])
+def test_the_loss_falls_with_adamw_and_every_augmentation(network: Any, dataset: Any) -> None:
+    changes = changed(RECIPE.augmentation, rotation=20, zoom=0.1, translation=0.1, contrast=0.2, mixup=0.2, cutmix=1.0)
+    recipe = changed(RECIPE, optimizer="adamw", weight_decay=0.05, label_smoothing=0.1, augmentation=changes)
+    _, result = fit(network, dataset, changed(recipe, epochs=6, balance="class_weight"))
+    losses = [row["loss"] for row in result.history]
+    assert np.mean(losses[3:]) < np.mean(losses[:3])
