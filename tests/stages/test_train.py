@@ -137,7 +137,7 @@ def test_a_missing_input_is_one_line(work: Path, capsys: pytest.CaptureFixture) 
 
 def test_a_split_without_images_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
     write(work / "data/split/splits.csv", image=range(40), split=["train"] * 40)
-    assert "data/split/splits.csv: no image in the validation split" in refused(capsys)
+    assert "data/split/splits.csv: the validation split" in refused(capsys)
 
 
 def test_an_index_of_another_length_than_the_synthetic_images_is_one_line(
