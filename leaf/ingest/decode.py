@@ -83,7 +83,7 @@ def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any
         if width * height > PIXELS:
             raise UnreadableError(f"{width}×{height}, at most {PIXELS:,} pixels")
         frames = kind != "JPEG" and bool(getattr(image, "is_animated", False))
-        _reduce(image, math.ceil(DRAFT * size))
+        _reduce(image, data, math.ceil(DRAFT * size))
         whole = "progressive" in image.info  # a progressive JPEG keeps all coefficients in memory
         large(width * height if whole else image.width * image.height >> 2 * getattr(image, "_reduce", 0))
         deep = _of_more_bits(image, data)
@@ -129,14 +129,22 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
-def _reduce(image: Image.Image, least: int) -> None:
+def _reduce(image: Image.Image, data: bytes, least: int) -> None:
     """Decode at a reduced size where the format supports it, with both sides at least `least`."""
     image.draft("RGB", (least, least))  # affects only JPEG
     if image.format == "JPEG2000":
         levels = 0
-        while min(image.size) >> levels + 1 >= least and levels < 5:  # encoders' default number of levels
+        while min(image.size) >> levels + 1 >= least and levels < _jpeg2000_levels(data):
             levels += 1
         image.reduce = levels  # type: ignore[method-assign, assignment]
+
+
+def _jpeg2000_levels(data: bytes) -> int:
+    """Return the number of times that a JPEG 2000 image can be halved; decoding fails beyond it."""
+    place = data.index(b"\xff\x4f\xff\x51") + 2  # the first marker segment of the codestream
+    while data[place : place + 2] not in (b"\xff\x52", b"\xff\x90", b""):  # coding style, first tile, end of file
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return data[place + 9] if data[place : place + 2] == b"\xff\x52" else 0
 
 
 def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:

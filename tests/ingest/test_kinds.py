@@ -25,6 +25,15 @@ def test_a_lossless_image_is_read_exactly(kind):
     np.testing.assert_array_equal(read_image(saved(quarters(), kind, **LOSSLESS[kind]), 32).pixels, quarters())
 
 
+@pytest.mark.parametrize("form", [{"tile_size": (64, 64)}, {"no_jp2": True}], ids=["tiles", "codestream"])
+@pytest.mark.parametrize("levels", [1, 2, 6])
+def test_large_jpeg2000_is_read_with_any_number_of_levels(levels, form):
+    large = quarters(640, 640)
+    found = read_image(saved(large, "JPEG2000", num_resolutions=levels, **form), 32)
+    assert (found.width, found.height) == (640, 640)
+    assert np.abs(found.pixels.astype(int) - quarters()).mean() < 4
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "AVIF", "HEIF"])
 def test_a_lossy_image_is_read_closely(kind):
     if kind == "HEIF":
