@@ -100,7 +100,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
     """
     root = Path(root)
     texts = {
-        "data/ingested/index.csv": ["source", "group", "split", "hash", "flags"],
+        "data/ingested/index.csv": ["source", "group", "split", "hash", "flags", "site", "crop", "camera", "date"],
         "data/cleaned/decisions.csv": ["reason", "reference"],
         "data/cleaned/distances.csv": ["reference"],
         "data/cleaned/pairs.csv": ["kind", "transform"],

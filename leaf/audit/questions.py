@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leaf import params, store
+from leaf.audit.dates import iso_dates
 from leaf.audit.domain_shift import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
 from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, score
 from leaf.clean.groups import components
@@ -69,6 +70,7 @@ def audit(
     folder = Path(recipe.dataset) if Path(recipe.dataset).is_dir() else None
     sources = chosen["source"].astype(str).tolist()
     facts = file_facts(folder, sources, {str(key): chosen[key].tolist() for key in chosen})
+    facts["date"], dates = iso_dates(facts["date"])
     for key in ("camera", "date"):  # of the table, or of the files
         chosen = chosen.assign(**{key: facts[key]}) if any(facts[key]) else chosen.drop(columns=key, errors="ignore")
     columns = _columns(chosen) if by is None else {by: _column(by, chosen, recipe)}
@@ -100,6 +102,7 @@ def audit(
     features, found["features"] = features_of(recipe, run.images, rows)
     print("does it hold elsewhere?", file=sys.stderr)
     found["guessed"] = not columns
+    found["dates"] = dates
     found["not_said"] = [name for name in KEPT if name not in chosen]
     found["trained"] = trained is not None
     columns = columns or {"background": backgrounds(pixels["frame"])}

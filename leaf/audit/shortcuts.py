@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from leaf.audit.dates import iso_dates
 from leaf.evaluate.baselines import cross_validated, joint_histograms
 from leaf.evaluate.statistics import difference_interval, holm, proportion_interval, standard_error
 
@@ -170,8 +171,8 @@ def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, 
     and `date`; and `width` and `height` where they are known.
 
     `sources` are paths under `folder`, or numbers of images in one file where `folder` is None, which say nothing.
-    `known`: columns of the data set's table; `camera` and `date` go before the file's own EXIF, whose dates are written
-    as 2021-05-06 12:30:00. What is not said is "", bytes are nan.
+    `known`: columns of the data set's table; `camera` and `date` override the file's EXIF. A missing text is "", a
+    missing size nan.
     """
     files = [_described(folder / source) for source in sources] if folder else [{} for _ in sources]
     facts: dict[str, list[Any]] = {"bytes": [each.get("bytes", np.nan) for each in files]}
@@ -191,7 +192,7 @@ def in_files(facts: Mapping[str, Sequence[Any]], sources: Sequence[str]) -> dict
         "file_size": np.array(facts["bytes"])[:, None],
         "jpeg": _one_hot(facts["jpeg"]),
         "camera": _one_hot(facts["camera"]),
-        "date": np.array([_when(date) for date in facts["date"]]),
+        "date": np.array([_when(date) for date in iso_dates(facts["date"])[0]]),
         "order": order[:, None],
     }
     if {"width", "height"} <= facts.keys():
@@ -213,19 +214,16 @@ def _described(path: Path) -> dict[str, Any]:
                 f"{image.format} {image.mode} {quality} {image.info.get('progressive', '')} {image.info.get('dpi', '')}"
             )
             camera = " ".join(str(exif.get(key, "")) for key in (0x010F, 0x0110)).strip("\0 ")
-            date = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", str(taken).strip("\0 "))
-            return {"bytes": path.stat().st_size, "camera": camera, "date": date, "jpeg": marks}
+            return {"bytes": path.stat().st_size, "camera": camera, "date": str(taken).strip("\0 "), "jpeg": marks}
     except (OSError, ValueError, SyntaxError):  # what Pillow raises for odd files
         return {}
 
 
-def _when(text: str) -> list[float]:
-    """Day and hour of a date (2021-05-06 12:30:00, 2021-05-06); nan for others."""
-    parts = [int(part) for part in re.findall(r"\d+", text)]
+def _when(date: str) -> list[float]:
+    """Return day and hour of an ISO date; nan without a day."""
     try:
-        year, month, day, hour, minute = (*parts, 0, 0)[:5]
-        time = datetime(year, month, day, hour, minute)
-    except ValueError:  # too few numbers, or no such day
+        time = datetime.fromisoformat(date)
+    except ValueError:
         return [np.nan, np.nan]
     return [float(time.toordinal()), time.hour + time.minute / 60]
 

@@ -156,7 +156,7 @@ def _transport(found: Found) -> Answer:
         columns = ", ".join(found["transport"]) or "no column"
         said = f"Cannot be asked by {columns}: no value has two classes that occur elsewhere, too."
         do = "Give the table a column site, camera, date or crop, or ask for classes that several of them share."
-        return Answer(question, "open", said, do, [])
+        return Answer(question, "open", said, do, [], " ".join(found["dates"]))
     rows = []
     for (_, value), one in sorted(asked.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
         rows += [_row(f"{value}: inside", one["inside"]), _row(f"{value}: left out", one["outside"], "second")]
@@ -180,7 +180,9 @@ def _transport(found: Found) -> Answer:
 def _not_said(found: Found) -> str:
     """The columns by which it could not be asked; camera and date are sought in EXIF, too."""
     names = ", ".join(found["not_said"])
-    return f"Neither a table nor the photographs' EXIF says: {names}." if names else ""
+    return " ".join(
+        [*found["dates"], *([f"Neither a table nor the photographs' EXIF says: {names}."] if names else [])]
+    )
 
 
 def _leaks(found: Found) -> Answer:

@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
 from leaf.errors import LeafError, printable
-from leaf.ingest.files import list_folder
+from leaf.ingest.files import HEAD, NAMES, kind, list_folder
 from leaf.ingest.source import cores, in_order
 from leaf.models.gradcam import heatmap_png
 from leaf.serve.classifier import BATCH_SIZE, UNDECIDED, UNKNOWN, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 
+_LONGEST_PATH = 4096  # Linux accepts no longer one
 _Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
 
 
@@ -39,7 +40,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
     Returns:
         Exit status: 1 if an image could not be read, otherwise 0.
     """
-    images = expand(paths, sys.stdin)
+    images = expand(paths, sys.stdin.buffer)
     classifier = load(model)
     if heatmap is not None:
         heatmap.mkdir(parents=True, exist_ok=True)
@@ -160,26 +161,40 @@ def _shown(name: str) -> str:
     return printable(name)  # a file name may contain control characters
 
 
-def expand(arguments: Sequence[str], listed: TextIO) -> list[str]:
+def expand(arguments: Sequence[str], listed: BinaryIO) -> list[str]:
     """Expand arguments to image paths, in order, without repeats.
 
     Args:
-        arguments: files (not checked here); folders (all images below); glob patterns; `-` for one path per line of
-            `listed`.
-        listed: standard input.
+        arguments: files (not checked here); folders (all images below); glob patterns; `-` for the paths in `listed`.
+        listed: standard input, one path per line or separated by NUL as by `find -print0`, in UTF-8 or UTF-16.
 
     Raises:
-        LeafError: There is no image, or a pattern has no match.
+        LeafError: There is no image, a pattern has no match, or `listed` is not a list of paths.
     """
     images: dict[str, None] = {}
     for argument in arguments:
-        lines = (line.rstrip("\r\n") for line in listed) if argument == "-" else [argument]
-        for line in lines:
-            if line:
-                images |= dict.fromkeys(_images_of(line))
+        for name in _listed(listed.read()) if argument == "-" else [argument]:
+            if name:
+                images |= dict.fromkeys(_images_of(name))
     if not images:
         raise LeafError(f"{' '.join(arguments)}: no image found. Use image files or folders with images.")
     return list(images)
+
+
+def _listed(data: bytes) -> list[str]:
+    if name := NAMES.get(kind(data[:HEAD])):
+        raise LeafError(f"-: standard input is a {name} image, not a list of paths. Save it as a file.")
+    bom = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    without_bom = ("utf-16-be" if data[:1] == b"\0" else "utf-16-le") if b"\n\0" in data else ""
+    encoding = "utf-16" if bom else without_bom
+    try:
+        text = (data.decode(encoding) if encoding else os.fsdecode(data)).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise LeafError("-: standard input is neither UTF-8 nor complete UTF-16. Send one path per line.") from None
+    names = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
+    if longest := [name for name in names if len(name) > _LONGEST_PATH]:
+        raise LeafError(f"-: standard input: a path of {len(longest[0]):,} characters. Send one path per line.")
+    return names
 
 
 def _images_of(argument: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -60,6 +61,23 @@ def test_a_camera_that_nothing_names_is_said(audited):
     done = audited[0].run("leaf", "audit", "--by", "camera", status=2)
     line = done.stderr.splitlines()[-1]
     assert line.startswith("error: --by camera: no such column, and no photograph's EXIF says it; valid: ")
+
+
+@pytest.mark.full
+def test_dates_are_read_in_one_order_and_the_others_are_named(audited):
+    path = audited[0].folder / "data/ingested/index.csv"
+    index = pd.read_csv(path, keep_default_na=False)
+    index["date"] = [f"{1 + row % 28:02}.{3 + row % 2:02}.2024" for row in range(len(index))]
+    index.loc[0, "date"] = "in spring"
+    index.to_csv(path, index=False)
+    audited[0].run("leaf", "audit", "--by", "date")
+    assert json.loads((audited[0].folder / "metrics/audit.json").read_text())["transport"]["date"].keys() == {
+        "2024-03",
+        "2024-04",
+    }
+    page = (audited[0].folder / "reports/audit.html").read_text()
+    assert "Dates such as 02.04.2024 are read as day, month, year." in page
+    assert "dates are not used, such as &#39;in spring&#39;" in page or "such as 'in spring'" in page
 
 
 @pytest.mark.full

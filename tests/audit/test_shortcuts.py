@@ -117,7 +117,7 @@ def test_camera_and_date_are_the_tables_or_else_those_of_exif(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / name, exif=exif)
     found = file_facts(tmp_path, ["a.jpg", "b.jpg"], {"camera": ["phone", ""], "date": [np.nan, "2020-01-02"]})
     assert found["camera"] == ["phone", "Canon R5"]
-    assert found["date"] == ["2021-05-06 12:30:00", "2020-01-02"]
+    assert found["date"] == ["2021:05:06 12:30:00", "2020-01-02"]
 
 
 def test_groups_that_hang_together_widen_an_interval():

@@ -148,6 +148,7 @@ def audited():
         "labels": {"suspicious": 12, "images": 680},
         "groups_given": {"without": 680, "of": 680},
         "given_splits": {"images": 680, "photographs": 3, "crops": 1, "groups": 4, "all_crops": 9},
+        "dates": [],
         "not_said": ["site", "crop", "camera", "date"],
         "trained": False,
         "without_leaf": {"caught": score(0.5), "auroc": score(0.8), "images": 440},

@@ -28,3 +28,7 @@ def test_a_column_that_cannot_be_asked_is_said_to_be_open(audited):
     page, lines = audit_summary(audited | {"transport": {"crop": {}}})
     assert "Cannot be asked by crop" in lines[3]
     assert "Cannot be known here" in page
+
+
+def test_dates_that_are_not_used_are_named(audited):
+    assert "2 of 9 dates are not used" in audit_summary({**audited, "dates": ["2 of 9 dates are not used"]})[0]

@@ -1,6 +1,7 @@
 """What a person types, and the images it means."""
 
 import io
+import os
 
 import pytest
 
@@ -8,8 +9,8 @@ from leaf.errors import LeafError
 from leaf.serve.predict import expand
 
 
-def expanded(*arguments, listed=""):
-    return expand(arguments, io.StringIO(listed))
+def expanded(*arguments, listed=b""):
+    return expand(arguments, io.BytesIO(listed))
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,32 @@ def test_a_pattern_that_no_shell_expanded_is_expanded():
 
 
 def test_a_dash_means_a_list_on_standard_input():
-    assert expanded("-", listed="a/2.jpg\n\nodd\n") == ["a/2.jpg", "odd"]
+    assert expanded("-", listed=b"a/2.jpg\n\nodd\n") == ["a/2.jpg", "odd"]
+
+
+LISTS = {
+    "crlf": "a/2.jpg\r\nblätter.jpg\r\n".encode(),
+    "print0": "a/2.jpg\0blätter.jpg\0".encode(),
+    "bom": "a/2.jpg\nblätter.jpg".encode("utf-8-sig"),
+    "utf-16": "a/2.jpg\r\nblätter.jpg\r\n".encode("utf-16"),
+    "utf-16-le": "a/2.jpg\nblätter.jpg\n".encode("utf-16-le"),
+    "utf-16-be": "a/2.jpg\nblätter.jpg\n".encode("utf-16-be"),
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_list_on_standard_input_is_read_in_every_form(form):
+    assert expanded("-", listed=LISTS[form]) == ["a/2.jpg", "blätter.jpg"]
+
+
+def test_name_on_standard_input_need_not_be_utf_8():
+    assert expanded("-", listed=b"bl\xe4tter.jpg\n") == [os.fsdecode(b"bl\xe4tter.jpg")]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfea\0\n", b"\xff\xd8\xff\xe0\0\0", b"x" * 5000])
+def test_standard_input_that_is_no_list_is_refused(data):
+    with pytest.raises(LeafError, match="-: standard input"):
+        expanded("-", listed=data)
 
 
 def test_a_file_that_is_named_needs_no_suffix():

@@ -162,8 +162,9 @@ def test_a_broken_file_is_named_at_the_end_and_the_rest_is_done(predict, folder,
 
 def test_a_list_on_standard_input_keeps_its_order(predict, folder):
     names = [str(folder / "003.png"), str(folder / "001.png")]
-    _, out, _ = predict("-", "--csv", input="\n".join(names))
-    assert [line.split(",")[0] for line in out.splitlines()[1:]] == names
+    for listed in ("\n".join(names), "\0".join(names), "\r\n".join(names).encode("utf-16")):
+        _, out, _ = predict("-", "--csv", input=listed)
+        assert [line.split(",")[0] for line in out.splitlines()[1:]] == names
 
 
 def test_standard_error_counts_images_without_a_class_unless_quiet(predict, tmp_path):
