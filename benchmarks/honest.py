@@ -76,9 +76,10 @@ def main() -> None:
             for left in (False, True)
         }
         there = judged & ~np.isnan(means["keep", True]) & ~np.isnan(means["swap", True])
-        groups, cells = chosen["group"].to_numpy()[there], [value, str(there.sum())]
+        labels, groups = (chosen[key].to_numpy()[there] for key in ("label", "group"))
+        cells = [value, str(there.sum())]
         for way in WAYS:
-            found = compared(means[way, False][there], means[way, True][there], groups)
+            found = compared(means[way, False][there], means[way, True][there], labels, groups)
             cells += [str(found.inside), str(found.outside)]
         gain = difference(means["swap", True][there], means["keep", True][there], groups)
         points = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in (gain.accuracy, gain.low, gain.high)))

@@ -1,7 +1,7 @@
 """The tables and parameters of a finished run."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,7 @@ class Run:
     @property
     def names(self) -> list[str]:
         """Display names of the classes in label order: `Apple___Black_rot` becomes `Apple: Black rot`."""
-        names = [re.sub(r"[_\s]+", " ", re.sub(r"_{2,}", ": ", name)).strip(" :") for name in self.classes]
-        return names if all(names) and len(set(names)) == len(names) else self.classes
+        return display_names(self.classes)
 
     def display(self, name: str) -> str:
         """Return the display name of a class."""
@@ -142,6 +141,12 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
         heatmaps=array("data/scored/heatmaps.npy", (0, 1, 1)),
         files=files,
     )
+
+
+def display_names(classes: Sequence[str]) -> list[str]:
+    """Return class names without separators, or unchanged if two would become equal or one empty."""
+    names = [re.sub(r"[_\s]+", " ", re.sub(r"_{2,}", ": ", name)).strip(" :") for name in classes]
+    return names if all(names) and len(set(names)) == len(names) else list(classes)
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:

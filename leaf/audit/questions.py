@@ -1,4 +1,4 @@
-"""`leaf audit`: what else the model could be reading, and whether what it learned holds elsewhere."""
+"""`leaf audit`: does the model use anything besides the leaf, and does it work elsewhere?"""
 
 import re
 import sys
@@ -46,21 +46,26 @@ _NEEDED = (
     "models/run.json",
     "models/history.csv",
 )
-_NETWORK_IMAGES = 2000  # of the test split, at most, are shown to the network changed
+_NETWORK_IMAGES = 2000  # test images, at most, that are altered and predicted
 _HEATMAPS = 100
 
-
 TrainWithout = Callable[[str, pd.DataFrame, list[str]], pd.DataFrame]
-"""Trains without a value: from its name, the table of labels that says so and the classes; gives the predictions."""
+"""Map the name of a value, the label table that leaves it out and the classes to predictions of a new training."""
 
 
 def audit(
     root: Path, by: str | None = None, masks: Path | None = None, trained: TrainWithout | None = None
 ) -> dict[str, Any]:
-    """Ask everything of the finished run under `root`; returns what metrics/audit.json holds, see docs/honest.md.
+    """Audit the finished run in `root` and return the contents of metrics/audit.json; see docs/honest.md.
 
-    `trained` trains anew without each value of a column, in place of the linear head. Raises LeafError where there is
-    no finished run, no column `by`, or no mask in the folder `masks`.
+    Args:
+        root: project folder.
+        by: column whose values are left out in turn. By default site, crop, camera and date, if present.
+        masks: folder of masks. By default those of the run.
+        trained: retrains without each value of a column. By default a linear head is fitted.
+
+    Raises:
+        LeafError: if there is no finished run, no column `by`, or no mask in `masks`.
     """
     recipe = params.load(root / params.PARAMS_FILE)
     run = read_run(root, params.flatten(recipe.model_dump()))
@@ -71,13 +76,13 @@ def audit(
     sources = chosen["source"].astype(str).tolist()
     facts = file_facts(folder, sources, {str(key): chosen[key].tolist() for key in chosen})
     facts["date"], dates = iso_dates(facts["date"])
-    for key in ("camera", "date"):  # of the table, or of the files
+    for key in ("camera", "date"):  # from the table or the files
         chosen = chosen.assign(**{key: facts[key]}) if any(facts[key]) else chosen.drop(columns=key, errors="ignore")
     columns = _columns(chosen) if by is None else {by: _column(by, chosen, recipe)}
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
     shapes = _masks(root, masks, sources, rows, recipe)
 
-    print(f"{len(chosen)} images in {len(np.unique(groups))} groups: what tells the label?", file=sys.stderr)
+    print(f"{len(chosen)} images in {len(np.unique(groups))} groups: scoring shortcuts", file=sys.stderr)
     pixels = in_pixels(run.images, rows, shapes)
     shortcuts = find_shortcuts(pixels | in_files(facts, sources), labels, groups)
     largest = labels == np.bincount(labels).argmax()
@@ -88,6 +93,7 @@ def audit(
         | {
             name: {
                 **asdict(one.score),
+                "balanced": one.balanced,
                 "majority": one.majority.accuracy,
                 "images": one.images,
                 "p": one.p,
@@ -97,10 +103,10 @@ def audit(
         },
         "model": _model(run, groups, rows),
     }
-    print("does the network use it?", file=sys.stderr)
+    print("altering the test images", file=sys.stderr)
     found["network"] = _network(root, run, chosen, shapes)
     features, found["features"] = features_of(recipe, run.images, rows)
-    print("does it hold elsewhere?", file=sys.stderr)
+    print("leaving out values and classes", file=sys.stderr)
     found["guessed"] = not columns
     found["dates"] = dates
     found["not_said"] = [name for name in KEPT if name not in chosen]
@@ -125,12 +131,12 @@ def audit(
     found["given_splits"] = _shared(run)
     found |= _leaks_and_labels(features, labels, groups)
     found["groups_given"] = {"without": int(given.eq("").sum()), "of": len(given)}
-    found["conflicts"] = int(run.decisions.groupby("group")["label"].nunique().gt(1).sum())
+    found["conflicts"] = len(run.conflicting_copies())
     return found
 
 
 def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
-    """The columns `KEPT` that part the images; of dates the months, or the days where all are of one month."""
+    """Return the columns of `KEPT` with several values; dates as months, or as days if all are in one month."""
     found = {}
     for name in KEPT:
         if name in chosen:
@@ -143,7 +149,7 @@ def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
-    """What the column `name` says of each image: one that ingest kept, or any of the tables that name the files."""
+    """Return the values of a column, from index.csv or from any table that names the files."""
     if name in chosen:
         return _columns(chosen).get(name) or chosen[name].astype(str).tolist()
     seen = set(KEPT) & set(chosen)
@@ -155,27 +161,27 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
         files = [column for column in names if column.strip().lower() in COLUMNS["file"].split()]
         if files and name in names:
             finder = Finder(Path(recipe.dataset), chosen["source"].tolist())
-            said = {
+            given = {
                 file: value for cell, value in table[[files[0], name]].to_numpy().tolist() for file in finder.find(cell)
             }
-            return [said.get(source, "") for source in chosen["source"]]
-    missing = "no such column, and no photograph's EXIF says it" if name in ("camera", "date") else "no such column"
-    raise LeafError(f"--by {name}: {missing}; valid: {', '.join(sorted(seen)) or 'none, no table names the files'}")
+            return [given.get(source, "") for source in chosen["source"]]
+    missing = "no such column, and not in the EXIF of any image" if name in ("camera", "date") else "no such column"
+    raise LeafError(f"--by {name}: {missing}. Valid: {', '.join(sorted(seen)) or 'none, no table names the files'}")
 
 
 def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.ndarray, recipe: Params) -> Any:
-    """Where the leaf is, bool (N, S, S), by the masks in `folder`, else those of the run; None where it has none."""
+    """Return the masks in `folder`, or those of the run, as bool (N, S, S); None if there are none."""
     if folder:
         found = read_masks(folder, sources, recipe.image_size, recipe.fit)
         if not len(found):
-            raise LeafError(f"--masks {folder}: is empty; valid: a folder of masks")
+            raise LeafError(f"--masks {folder}: no mask in it. Give a folder of masks")
         return found
     of_run = store.read_array(root / "data/ingested/masks.npy")
     return np.array(of_run[rows]) if len(of_run) else None
 
 
 def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
-    """What the product's flag says, and how well the others part the new from the known."""
+    """Return the result of the product's detector, and the AUROC of the others."""
     others = {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}
     return {**asdict(flags["mahalanobis"]), "others": others}
 
@@ -183,22 +189,22 @@ def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
 def _without_leaf(
     recipe: Params, images: np.ndarray, chosen: pd.DataFrame, masks: np.ndarray, features: np.ndarray
 ) -> dict[str, Any]:
-    """What the flags say of the photographs with their leaf painted over: backgrounds alone."""
+    """Score images with the leaf painted over, so that only the background is left."""
     from leaf.train.augmentation import without_leaf
     from leaf.train.dataset import FULL
 
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
     share = masks.mean(axis=(1, 2))
-    asked = np.flatnonzero((share > 0) & (share < FULL))
-    if len(asked) < FEW:
+    usable = np.flatnonzero((share > 0) & (share < FULL))
+    if len(usable) < FEW:
         return {}
-    bare = np.stack([without_leaf(images[rows[place]], masks[place]) for place in asked])
+    bare = np.stack([without_leaf(images[rows[place]], masks[place]) for place in usable])
     new, _ = features_of(recipe, bare, np.arange(len(bare)))
-    return {**_by_flag(noticed(features, labels, groups, new, groups[asked])), "images": len(asked)}
+    return {**_by_flag(noticed(features, labels, groups, new, groups[usable])), "images": len(usable)}
 
 
 def _shared(run: Run) -> dict[str, int]:
-    """How many photographs (copies are one), crops of one and groups stand in more than one of the given splits."""
+    """Count photos (copies count once), crops of one photo, and groups in more than one of the given splits."""
     given = run.index["split"].fillna("").to_numpy(str)
     pairs, kind = run.pairs[["image", "other"]].to_numpy(int).reshape(-1, 2), run.pairs["kind"].to_numpy(str)
     splits = given[pairs]
@@ -217,27 +223,27 @@ def _shared(run: Run) -> dict[str, int]:
 
 
 def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
-    """For each value of a column, what to judge of the images `chosen`, bool (N,), and the table of labels to train by.
+    """Return, for each value of a column, the test mask of `chosen`, bool (N,), and the label table to train with.
 
-    The table splits them: the value is test, the finished run's validation images stay that.
+    Images of the value are the test split; validation images of the finished run remain validation images.
     """
     split = chosen["image"].map(run.splits.set_index("image")["split"])
     found = {}
-    for value, learn, judged in left_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
+    for value, train, test in left_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
         given = pd.DataFrame(
             {
                 "file": chosen["source"],
                 "label": [run.classes[label] for label in chosen["label"]],
                 "group": chosen["group"],
-                "split": np.where(judged, "test", np.where(split == "validation", "validation", "train")),
+                "split": np.where(test, "test", np.where(split == "validation", "validation", "train")),
             }
         )
-        found[value] = judged, given[learn | judged]
+        found[value] = test, given[train | test]
     return found
 
 
 def right_of(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
-    """Which images a run that tested them was right in: 1, 0, or nan where it did not test one, float (N,)."""
+    """Return the correctness of the test predictions: 1, 0, or nan for an image that was not tested, float (N,)."""
     tested = predictions[predictions["split"].eq("test")]
     right = tested["predicted"].eq(tested["label"]).set_axis(tested["source"].astype(str))
     return chosen["source"].astype(str).map(right).astype(float).to_numpy()
@@ -246,19 +252,20 @@ def right_of(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
 def _trained_anew(
     column: str, values: Sequence[str], run: Run, chosen: pd.DataFrame, trained: TrainWithout
 ) -> dict[str, Transport]:
-    """Train without each value and judge it; beside it the finished run, on those that it has not learned from."""
+    """Retrain without each value and compare with the finished run on its test images."""
     inside, groups, found = right_of(run.predictions, chosen), chosen["group"].to_numpy(), {}
-    for value, (judged, labels) in labels_without(run, chosen, values).items():
-        if (judged & ~np.isnan(inside)).sum() >= FEW:
+    numbers = chosen["label"].to_numpy()
+    for value, (test, labels) in labels_without(run, chosen, values).items():
+        if (test & ~np.isnan(inside)).sum() >= FEW:
             classes = [name for name in run.classes if name in set(labels["label"])]
             outside = right_of(trained(f"{column}-{value}", labels, classes), chosen)
-            known = judged & ~np.isnan(outside)  # all but what cleaning finds copied elsewhere
-            found[value] = compared(inside[known], outside[known], groups[known])
+            known = test & ~np.isnan(outside)  # cleaning can remove copies
+            found[value] = compared(inside[known], outside[known], numbers[known], groups[known])
     return found
 
 
 def _model(run: Run, groups: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-    """The finished network on the images that it was judged by."""
+    """Return the accuracy of the finished network."""
     tested = _tested(run)
     of = pd.Series(groups, rows)[tested["image"]].to_numpy()
     return asdict(score(tested["predicted"].eq(tested["label"]).to_numpy(), of))
@@ -270,7 +277,7 @@ def _tested(run: Run) -> pd.DataFrame:
 
 
 def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | None) -> dict[str, Any]:
-    """What the network says when a part of the picture is another's, and where its heat maps lie."""
+    """Return the accuracy on altered test images, and the share of the heat maps on the center and the leaf."""
     from leaf.evaluate.metrics import predict
     from leaf.models.prediction import compute_heatmaps, extract_features, predict_probabilities
     from leaf.models.saving import load_model
@@ -286,45 +293,45 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
     if len(np.unique(labels)) < 2:
         return {}
 
-    def said(pictures: np.ndarray) -> np.ndarray:
-        shares = predict_probabilities(model, pictures, views=decision["views"], temperature=decision["temperature"])
+    def predicted(altered: np.ndarray) -> np.ndarray:
+        shares = predict_probabilities(model, altered, views=decision["views"], temperature=decision["temperature"])
         return predict(shares, decision["threshold"])
 
-    found: dict[str, Any] = {"unchanged": asdict(score(said(images) == labels, groups))}
+    found: dict[str, Any] = {"unchanged": asdict(score(predicted(images) == labels, groups))}
     right = {}
-    for name, (places, pictures) in altered(images, labels, leaf).items():
-        right[name] = said(pictures) == labels[places]
+    for name, (places, altered_images) in altered(images, labels, leaf).items():
+        right[name] = predicted(altered_images) == labels[places]
         found[name] = asdict(score(right[name], groups[places]))
     found["frame_use"] = asdict(difference(right["frame_same"], right["frame"], groups))
     detector = ood.read(root / "data/scored/ood.npz", run.training["model_sha256"])
     corner = images[:, : images.shape[1] // 4, : images.shape[2] // 4]
     corners = np.array([cv2.resize(each, images.shape[2:0:-1], interpolation=cv2.INTER_CUBIC) for each in corner])
-    for name, pictures in (("flagged", images), ("corners_flagged", corners)):
-        known = detector.in_distribution(extract_features(model, pictures), pictures)
+    for name, shown in (("flagged", images), ("corners_flagged", corners)):
+        known = detector.in_distribution(extract_features(model, shown), shown)
         found[name] = asdict(score(~known, groups))
     maps = compute_heatmaps(model, images[:_HEATMAPS])
     edge = round(0.1 * maps.shape[1])
     total = np.maximum(maps.sum(axis=(1, 2)), 1e-9)
     found["evidence"] = {"centre": float((maps[:, edge:-edge, edge:-edge].sum(axis=(1, 2)) / total).mean())}
     found["evidence"]["centre_area"] = (1 - 2 * edge / maps.shape[1]) ** 2
-    if leaf is not None and (asked := leaf[:_HEATMAPS].any(axis=(1, 2))).any():
-        inside = leaf[:_HEATMAPS][asked]
-        found["evidence"]["leaf"] = float(((maps[asked] * inside).sum(axis=(1, 2)) / total[asked]).mean())
+    if leaf is not None and (masked := leaf[:_HEATMAPS].any(axis=(1, 2))).any():
+        inside = leaf[:_HEATMAPS][masked]
+        found["evidence"]["leaf"] = float(((maps[masked] * inside).sum(axis=(1, 2)) / total[masked]).mean())
         found["evidence"]["leaf_area"] = float(inside.mean())
     return found
 
 
 def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """What torn groups would be worth to a linear head, and labels that one doubts which did not learn from them."""
+    """Return the gain of a linear head from split groups, and likely label errors by its out-of-fold predictions."""
     shares = held_out("held", features, labels, groups)
     torn = cross_validated("held", features, labels, np.arange(len(labels)))
     whole = shares.argmax(axis=1) == labels
     leak = measure_leak(torn[None].astype(float), whole[None].astype(float), groups)
-    doubtful, _ = suspicious(labels, shares / shares.sum(axis=1, keepdims=True))
+    issues, _ = suspicious(labels, shares / shares.sum(axis=1, keepdims=True))
     return {
         "linear": asdict(score(whole, groups)),
         "leak": {"accuracy": leak.difference, "low": leak.low, "high": leak.high, "sentence": leak.sentence},
-        "labels": {"suspicious": len(doubtful), "images": len(labels)},
+        "labels": {"suspicious": len(issues), "images": len(labels)},
     }
 
 
@@ -348,9 +355,9 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
-            raise LeafError("--train: a table of labels goes with a folder of photographs, an .npz holds its own")
+            raise LeafError("--train: needs a folder of images; an .npz file contains its own labels")
         if len(store.read_table("data/pinned.csv")):
-            raise LeafError("--train: data/pinned.csv pins a split; valid: the table without rows")
+            raise LeafError("--train: data/pinned.csv pins a split. Remove its rows")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
         path = (folder / f"{own}.csv").resolve()
         store.write_table(labels, path)

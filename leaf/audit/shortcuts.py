@@ -1,7 +1,7 @@
-"""Shortcuts: how well the label is told by what is no leaf, such as the border, the frame, or the file itself.
+"""Shortcuts: how well the class can be predicted without the leaf, from the border, the frame or the file.
 
-Each is asked by a forest of random trees in folds that keep groups whole. Eight pixels of the border were right in 49 %
-of PlantVillage's 38 classes (arXiv 2206.04374).
+Each feature is scored by a random forest in grouped folds. Eight border pixels classify 49% of PlantVillage's images
+into its 38 classes (arXiv 2206.04374).
 """
 
 import re
@@ -20,14 +20,14 @@ from leaf.evaluate.baselines import cross_validated, joint_histograms
 from leaf.evaluate.statistics import difference_interval, holm, proportion_interval, standard_error
 
 FOLDS = 5
-LEVEL = 0.01  # at most this chance of any false alarm among all shortcuts of one audit
+LEVEL = 0.01  # chance of any false alarm in one audit
 FRAME = 0.1  # of the side
-_LETTERS = 400  # pieces of file names that are looked at
+_NGRAMS = 400  # of file names
 
 
 @dataclass(frozen=True)
 class Score:
-    """A share of images with its 95 % interval, groups drawn together."""
+    """A share of images with its 95% interval, which accounts for groups."""
 
     accuracy: float
     low: float
@@ -39,12 +39,18 @@ class Score:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How often one thing alone tells the label; `p` is corrected for the number of them (Holm), `alarm` is p < LEVEL.
+    """The accuracy of one shortcut.
 
-    `majority`: always the largest class, on the same images.
+    Attributes:
+        score: accuracy of the forest.
+        balanced: its balanced accuracy.
+        majority: accuracy of always predicting the largest class, on the same images.
+        images: number of images with this feature.
+        p: p-value against `majority`, adjusted for the number of shortcuts (Holm).
     """
 
     score: Score
+    balanced: float
     majority: Score
     images: int
     p: float
@@ -55,29 +61,32 @@ class Shortcut:
 
 
 def score(right: np.ndarray, groups: np.ndarray) -> Score:
-    """The share of `right`, 0..1 (N,), with its interval (`proportion_interval`); nothing of none."""
-    if not len(right):
-        return Score(np.nan, np.nan, np.nan)
-    return Score(float(np.mean(right)), *proportion_interval(right, groups))
+    """Return the mean of `right`, 0..1 (N,), with its interval; nan if there are no images."""
+    return Score(float(np.mean(right)) if len(right) else np.nan, *proportion_interval(right, groups))
+
+
+def balanced_accuracy(right: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean recall of the classes present in `labels`; `right` bool (N,), `labels` (N,)."""
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
 def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Score:
-    """The share that `first` has more than `second`, of the same images, 0..1 (N,) each, with its 95 % interval."""
+    """Return mean(first) − mean(second), paired values 0..1 (N,), with its interval."""
     return Score(float(np.mean(first) - np.mean(second)), *difference_interval(first, second, groups))
 
 
 def find_shortcuts(
     described: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int = 0
 ) -> dict[str, Shortcut]:
-    """Ask each of `described`, float (N, D) with nan in the rows of images that it says nothing of.
+    """Score each feature of `described`: float (N, D), nan in the rows of images without it.
 
-    `labels` int (N,), `groups` (N,). What is known of fewer than a tenth is not asked; what is the same for all images
-    tells no more than the largest class.
+    `labels` are int (N,), `groups` (N,). Features known for fewer than a tenth of the images are skipped; a constant
+    feature scores as the largest class.
     """
     from scipy.stats import norm
 
-    found: dict[str, tuple[Score, Score, int]] = {}
-    chances: dict[str, float] = {}
+    found: dict[str, tuple[Score, float, Score, int]] = {}
+    p_values: dict[str, float] = {}
     for name, values in described.items():
         known = np.isfinite(values).all(axis=1)
         chosen, classes = values[known], labels[known]
@@ -88,16 +97,17 @@ def find_shortcuts(
             right = cross_validated("forest", chosen, classes, groups[known], FOLDS, seed)
             gain = right.astype(float) - largest
             error = standard_error(gain, groups[known])
-            chances[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
-        found[name] = score(right, groups[known]), score(largest, groups[known]), int(known.sum())
-    corrected = dict(zip(chances, holm(list(chances.values())), strict=True))
-    return {name: Shortcut(*each, float(corrected.get(name, 1))) for name, each in found.items()}
+            p_values[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
+        of = groups[known]
+        found[name] = score(right, of), balanced_accuracy(right, classes), score(largest, of), int(known.sum())
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return {name: Shortcut(*each, float(adjusted.get(name, 1))) for name, each in found.items()}
 
 
 def in_pixels(images: np.ndarray, rows: np.ndarray, masks: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Describe `rows` of `images` (N, S, S, 3) in 0..255 by what is no leaf: float (len(rows), D) each.
+    """Return features of `rows` of `images` (N, S, S, 3), 0..255, without the leaf: float32 (len(rows), D) each.
 
-    `masks` bool (len(rows), S, S), true on the leaf; all false where none is given, whose rows are nan.
+    `masks` are bool (len(rows), S, S), true on the leaf. An image whose mask is all false has no background feature.
     """
     pixels = np.clip(np.asarray(images[rows]), 0, 255).astype(np.uint8)
     size = pixels.shape[1]
@@ -116,7 +126,7 @@ def in_pixels(images: np.ndarray, rows: np.ndarray, masks: np.ndarray | None = N
 
 
 def _frame(size: int) -> np.ndarray:
-    """Where the frame is, bool (size, size)."""
+    """Return the mask of the frame, bool (size, size)."""
     frame = np.ones((size, size), bool)
     wide = max(1, round(FRAME * size))
     frame[wide:-wide, wide:-wide] = False
@@ -126,11 +136,11 @@ def _frame(size: int) -> np.ndarray:
 def altered(
     images: np.ndarray, labels: np.ndarray, masks: np.ndarray | None = None, seed: int = 0
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What to show a network to learn what it reads: rows int (M,) of the images asked, and these changed.
+    """Return altered images by kind: the rows int (M,) they were made from, and the images.
 
-    `images` (N, S, S, 3) in 0..255 of `labels` int (N,), two classes or more; `masks` as of `in_pixels`. Each gets the
-    `frame` or the `centre` (all but the frame) of an image of another class, loses its `colour`, or has its
-    `background` grey. `frame_same` is the frame of another image of its own class: what the seam alone costs.
+    `images` is (N, S, S, 3), 0..255; `labels` int (N,) with two or more classes; `masks` as in `in_pixels`. `frame` and
+    `centre` (all but the frame) come from an image of another class, `colour` removes the color, `background` makes the
+    background gray. `frame_same` is the frame of another image of the same class, which shows the cost of the seam.
     """
     random = np.random.default_rng(seed)
     everything = np.arange(len(images))
@@ -155,7 +165,7 @@ def altered(
 
 
 def _sharpness(image: np.ndarray) -> float:
-    """Logarithm of the variance of the Laplacian."""
+    """Return the logarithm of the variance of the Laplacian."""
     return float(np.log1p(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var()))
 
 
@@ -167,12 +177,10 @@ def _background(image: np.ndarray, leaf: np.ndarray) -> np.ndarray:
 
 
 def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """What lies about the pixels of image files, of each: `bytes`, `jpeg` (kind and quality of compression), `camera`
-    and `date`; and `width` and `height` where they are known.
+    """Return facts about image files: `bytes`, `jpeg` (format and quality), `camera`, `date`, `width`, `height`.
 
-    `sources` are paths under `folder`, or numbers of images in one file where `folder` is None, which say nothing.
-    `known`: columns of the data set's table; `camera` and `date` override the file's EXIF. A missing text is "", a
-    missing size nan.
+    `sources` are paths in `folder`, or image numbers if `folder` is None (an .npz file has no facts). Columns of the
+    data set's table in `known` take precedence over EXIF. A missing text is "", missing bytes are nan.
     """
     files = [_described(folder / source) for source in sources] if folder else [{} for _ in sources]
     facts: dict[str, list[Any]] = {"bytes": [each.get("bytes", np.nan) for each in files]}
@@ -184,7 +192,7 @@ def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, 
 
 
 def in_files(facts: Mapping[str, Sequence[Any]], sources: Sequence[str]) -> dict[str, np.ndarray]:
-    """Describe image files by their `file_facts` and their names: float (N, D) each, nan where nothing is said."""
+    """Return features of image files from `file_facts` and names: float32 (N, D) each, nan if unknown."""
     names = [Path(source).stem for source in sources]
     order = np.empty(len(names), int)
     order[sorted(range(len(names)), key=lambda place: _natural(names[place]))] = np.arange(len(names))
@@ -197,13 +205,13 @@ def in_files(facts: Mapping[str, Sequence[Any]], sources: Sequence[str]) -> dict
     }
     if {"width", "height"} <= facts.keys():
         found["dimensions"] = np.stack([facts["width"], facts["height"]], axis=1)
-    if np.isfinite(found["file_size"]).any():  # in one file for all, a name is a number
-        found["name"] = _letters(names)
+    if np.isfinite(found["file_size"]).any():  # in an .npz file a name is a number
+        found["name"] = _ngrams(names)
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """Bytes, camera, date, and the way of compression of a file; empty where it cannot be read."""
+    """Return size, camera, date and compression of a file, or nothing if it cannot be read."""
     try:
         with Image.open(path) as image:
             tables = getattr(image, "quantization", None) or {}
@@ -215,7 +223,7 @@ def _described(path: Path) -> dict[str, Any]:
             )
             camera = " ".join(str(exif.get(key, "")) for key in (0x010F, 0x0110)).strip("\0 ")
             return {"bytes": path.stat().st_size, "camera": camera, "date": str(taken).strip("\0 "), "jpeg": marks}
-    except (OSError, ValueError, SyntaxError):  # what Pillow raises for odd files
+    except (OSError, ValueError, SyntaxError):  # raised by Pillow for damaged files
         return {}
 
 
@@ -229,23 +237,24 @@ def _when(date: str) -> list[float]:
 
 
 def _one_hot(values: Sequence[str]) -> np.ndarray:
-    """The commonest fifty values as columns of 0 and 1; a row of nan where nothing is said."""
-    said = np.array(values, object)
-    names, counts = np.unique(said[said != ""], return_counts=True)
+    """Return the 50 most frequent values as one-hot columns; nan for empty values."""
+    given = np.array(values, object)
+    names, counts = np.unique(given[given != ""], return_counts=True)
     common = names[np.argsort(-counts, kind="stable")[:50]]
-    found = (said[:, None] == common[None]).astype(np.float32) if len(common) else np.zeros((len(said), 1), np.float32)
-    found[said == ""] = np.nan
+    shape = len(given), max(len(common), 1)
+    found = (given[:, None] == common[None]).astype(np.float32) if len(common) else np.zeros(shape, np.float32)
+    found[given == ""] = np.nan
     return found
 
 
-def _letters(names: Sequence[str]) -> np.ndarray:
-    """Which pieces of one to three signs stand in each name, digits all alike: whole numbers are `order`."""
+def _ngrams(names: Sequence[str]) -> np.ndarray:
+    """Return counts of n-grams of one to three characters; digits are equal, because `order` covers numbers."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counter = CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=_LETTERS)
+    counter = CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=_NGRAMS)
     return counter.fit_transform([f"^{re.sub(r'[0-9]', '0', name)}$" for name in names]).toarray()
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    """A key by which file 9 stands before file 10."""
+    """Return a sort key that puts file 9 before file 10."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower()))

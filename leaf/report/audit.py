@@ -1,39 +1,45 @@
-"""The audit_summary of `leaf audit`: each question with its answer, a figure, what to do about it; no score of all."""
+"""Render the page of `leaf audit`: each question with its answer, a figure, a table and an action."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from leaf.finished_run import display_names
 from leaf.report.charts import Interval, intervals, percent
 from leaf.report.render import fill
 from leaf.report.svg import Figure, both, plural
 
 Found = Mapping[str, Any]
-"""What metrics/audit.json holds."""
+"""Contents of metrics/audit.json."""
 
 IN_PIXELS = {
-    "border_pixels": "eight pixels of the border",
-    "frame": "colours of a frame of a tenth",
-    "background": "colours around the leaf",
-    "colour": "mean colour",
+    "border_pixels": "eight border pixels",
+    "frame": "frame colors",
+    "background": "background colors",
+    "colour": "mean color",
     "sharpness": "sharpness",
 }
 IN_FILE = {
     "dimensions": "width and height",
     "jpeg": "compression",
-    "file_size": "size of the file",
+    "file_size": "file size",
     "camera": "camera",
     "date": "date and hour",
-    "order": "place by name",
-    "name": "letters of the name",
+    "order": "position by name",
+    "name": "file name",
 }
 _SHOWN = 14  # rows of a figure
-MATTERS = 0.02  # a loss of accuracy that is worth doing something about
+MATTERS = 0.02  # a loss of accuracy that needs an action
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One question: `state` is `found` (something to do), `clear` or `open` (cannot be known here)."""
+    """The answer to one question.
+
+    Attributes:
+        state: `found` (needs an action), `clear` or `open` (cannot be answered with this data).
+        table: rows of cells, the first of which is the header.
+    """
 
     question: str
     state: str
@@ -41,221 +47,221 @@ class Answer:
     do: str
     rows: list[Interval]
     note: str = ""
+    table: list[list[str]] = field(default_factory=list)
 
     @property
     def figure(self) -> Figure | None:
         if not self.rows:
             return None
-        told = f"{self.question} " + "; ".join(f"{row.name}: {percent(row.value)}" for row in self.rows) + "."
-        return both(lambda width: intervals(self.rows[:_SHOWN], told, width))
+        words = f"{self.question} " + "; ".join(f"{row.name}: {percent(row.value)}" for row in self.rows) + "."
+        return both(lambda width: intervals(self.rows[:_SHOWN], words, width))
 
 
 def audit_summary(found: Found) -> tuple[str, list[str]]:
-    """The page of what an audit found, and the same as a line for each question."""
-    answers = [ask(found) for ask in _QUESTIONS]
-    todo = sum(answer.state == "found" for answer in answers)
-    title = f"{todo} of {len(answers)} questions {'leaves' if todo == 1 else 'leave'} something to do"
+    """Return the page of an audit, and one line per question."""
+    answers = [answer(found) for answer in _QUESTIONS]
+    count = sum(answer.state == "found" for answer in answers)
+    title = f"{count} of {len(answers)} questions {'needs' if count == 1 else 'need'} an action"
     page = fill("audit.html.j2", {"title": title, "answers": answers, "found": found})
     return page, [f"{number}. {each.question} {each.said}" for number, each in enumerate(answers, 1)]
 
 
 def _row(name: str, score: Found, kind: str = "first") -> Interval:
-    return Interval(name, score["accuracy"], score["low"], score["high"], kind=kind)
+    return Interval(name, score["accuracy"], score["low"], score["high"], kind)
 
 
 def _span(score: Found) -> str:
-    return f"{percent(score['accuracy'])} ({100 * score['low']:.1f} to {percent(score['high'])})"
+    return f"{percent(score['accuracy'])} ({_range(score)})"
 
 
-def _beside(found: Found) -> list[Interval]:
-    rows = [_row("the finished model", found["model"], "ink"), _row("linear head on features", found["linear"], "ink")]
-    return [*rows, _row("always the largest class", found["shortcuts"]["majority"], "gone")]
+def _range(score: Found) -> str:
+    return f"{100 * score['low']:.1f}–{percent(score['high'])}"
 
 
-def _told(found: Found, names: Mapping[str, str], what: str) -> tuple[str, str, list[Interval]]:
-    """State, sentence and rows of the shortcuts `names`."""
-    asked = {words: found["shortcuts"][name] for name, words in names.items() if name in found["shortcuts"]}
-    asked = dict(sorted(asked.items(), key=lambda each: -each[1]["accuracy"]))
-    rows = [_row(words, score, "second" if score["alarm"] else "gone") for words, score in asked.items()]
-    alarms = {words: score for words, score in asked.items() if score["alarm"]}
-    if not asked:
-        return "open", f"Nothing is known of {what}.", []
+def _points(score: Found) -> str:
+    return f"{100 * score['accuracy']:.1f} points (95% CI {100 * score['low']:.1f} to {100 * score['high']:.1f})"
+
+
+def _references(found: Found) -> list[Interval]:
+    rows = [_row("finished model", found["model"], "ink"), _row("linear head on its features", found["linear"], "ink")]
+    return [*rows, _row("largest class", found["shortcuts"]["majority"], "gone")]
+
+
+def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[Interval], list[list[str]]]:
+    """Return state, answer, rows and table of the shortcuts in `names`."""
+    tested = {words: found["shortcuts"][name] for name, words in names.items() if name in found["shortcuts"]}
+    tested = dict(sorted(tested.items(), key=lambda each: -each[1]["accuracy"]))
+    if not tested:
+        return "open", "Nothing is known about them.", [], []
+    rows = [_row(words, score, "second" if score["alarm"] else "gone") for words, score in tested.items()]
+    table = [["predicted from", "images", "accuracy", "balanced accuracy", "largest class"]]
+    for words, each in tested.items():
+        cells = [f"{each['images']:,}", _span(each), percent(each["balanced"]), percent(each["majority"])]
+        table.append([words, *cells])
+    alarms = {words: score for words, score in tested.items() if score["alarm"]}
     if not alarms:
-        return "clear", f"No: {len(asked)} things were asked, none is right more often than chance allows.", rows
+        return "clear", f"No: none of {len(tested)} features is better than the largest class.", rows, table
     (best, score), *others = alarms.items()
     more = ", ".join(f"{words} {percent(score['accuracy'])}" for words, score in others)
-    said = f"Yes: by the {best} alone {_span(score)} of the labels can be told"
-    return "found", f"{said}{f'; {more}' if more else ''}. {_majority(found)}", rows
-
-
-def _majority(found: Found) -> str:
-    return f"Always the largest class is right in {percent(found['shortcuts']['majority']['accuracy'])}."
+    said = f"Yes: {best} alone: {_span(score)} of the images{f'; {more}' if more else ''}. "
+    return "found", said + f"The largest class: {percent(score['majority'])}.", rows, table
 
 
 def _pixels(found: Found) -> Answer:
-    state, said, rows = _told(found, IN_PIXELS, "the pixels")
+    state, said, rows, table = _shortcuts(found, IN_PIXELS)
     return Answer(
-        "Do pixels beside the leaf tell the label?",
+        "Do pixels beside the leaf reveal the class?",
         state,
         said,
-        "Photograph all classes before the same background and in the same light, or cut the leaves out; then judge "
-        "the model by photographs from elsewhere.",
-        rows + _beside(found),
-        "Colour and sharpness are the leaf's own, too, and so is the frame where leaves fill the picture.",
+        "Take the images of all classes with the same background and light, or cut out the leaves. Then test the model "
+        "on images from elsewhere.",
+        rows + _references(found),
+        "Color and sharpness also belong to the leaf, and so does the frame if leaves fill the image.",
+        table,
     )
 
 
 def _file(found: Found) -> Answer:
-    state, said, rows = _told(found, IN_FILE, "the files")
+    state, said, rows, table = _shortcuts(found, IN_FILE)
     return Answer(
-        "Does the file tell it?",
+        "Does the file reveal the class?",
         state,
         said,
-        "The classes were collected in different ways, and the pixels may show it. Save all photographs by one program "
-        "with one quality, and mix days and cameras within each class.",
-        rows + _beside(found)[2:],
-        "A network sees no name, date or size; they betray how the classes were collected.",
+        "The classes were collected differently, which the pixels may show. Save all images with the same program and "
+        "quality, and mix days and cameras within each class.",
+        rows + _references(found)[2:],
+        "The network does not see name, date or size, but they show how the classes were collected.",
+        table,
     )
 
 
-_CHANGED = {
-    "unchanged": "as they are",
+_ALTERED = {
+    "unchanged": "unchanged",
     "frame_same": "frame of the same class",
     "frame": "frame of another class",
-    "centre": "centre of another class",
-    "colour": "without colour",
-    "background": "background grey",
+    "centre": "center of another class",
+    "colour": "gray image",
+    "background": "gray background",
 }
 
 
 def _use(found: Found) -> Answer:
-    scores, question = found["network"], "Does the network use what is beside the leaf?"
+    scores, question = found["network"], "Does the network use the background?"
     if not scores:
-        return Answer(question, "open", "The test images are of one class.", "Judge it on more images.", [])
-    rows = [_row(words, scores[key]) for key, words in _CHANGED.items() if key in scores]
+        return Answer(question, "open", "The test images have a single class.", "Test on more images.", [])
+    rows = [_row(words, scores[key]) for key, words in _ALTERED.items() if key in scores]
     use = scores["frame_use"]
     used = use["low"] > 0 and use["accuracy"] > MATTERS
+    same, other = (percent(scores[key]["accuracy"]) for key in ("frame_same", "frame"))
     said = (
-        f"{'Yes' if used else 'Not that it shows'}: with the frame of another image of its class it is right in "
-        f"{percent(scores['frame_same']['accuracy'])}, with that of another class in "
-        f"{percent(scores['frame']['accuracy'])}: {100 * use['accuracy']:.1f} points less "
-        f"({100 * use['low']:.1f} to {100 * use['high']:.1f})."
+        f"{'Yes' if used else 'Not measurably'}: accuracy is {same} with the frame of another image of the same class "
+        f"and {other} with that of another class, a loss of {_points(use)}."
     )
     share = scores["evidence"]
-    note = f"Of its heat maps {percent(share['centre'])} lie in the centre, {percent(share['centre_area'])} of the area"
+    note = (
+        f"{percent(share['centre'])} of the heat maps lie in the center, which is {percent(share['centre_area'])} of "
+        "the area"
+    )
     if "leaf" in share:
-        note += f"; {percent(share['leaf'])} on the leaf, {percent(share['leaf_area'])} of the area"
-    do = "Change backgrounds in training (crops, other backgrounds), and look at the heat maps of the report."
+        note += f"; {percent(share['leaf'])} lie on the leaf, which is {percent(share['leaf_area'])} of the area"
+    do = "Vary backgrounds in training (crops, augmentation.background), and check the heat maps in the report."
     return Answer(question, "found" if used else "clear", said, do, rows, note + ".")
 
 
 def _transport(found: Found) -> Answer:
-    question = "Does it hold where it has not been?"
-    asked = {(column, value): one for column, each in found["transport"].items() for value, one in each.items()}
-    if not asked:
-        columns = ", ".join(found["transport"]) or "no column"
-        said = f"Cannot be asked by {columns}: no value has two classes that occur elsewhere, too."
-        do = "Give the table a column site, camera, date or crop, or ask for classes that several of them share."
+    question = "Does it work elsewhere?"
+    tested = {(column, value): one for column, each in found["transport"].items() for value, one in each.items()}
+    if not tested:
+        columns = ", ".join(found["transport"]) or "any column"
+        said = f"Cannot be tested by {columns}: no value has two classes that also occur elsewhere."
+        do = "Add a column site, camera, date or crop to the label table, or use classes that several values share."
         return Answer(question, "open", said, do, [], " ".join(found["dates"]))
     rows = []
-    for (_, value), one in sorted(asked.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
+    table = [["left out", "images", "largest class", "inside", "balanced", "left out", "balanced", "points lost"]]
+    for (_, value), one in sorted(tested.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
         rows += [_row(f"{value}: inside", one["inside"]), _row(f"{value}: left out", one["outside"], "second")]
-    (column, value), worst = max(asked.items(), key=lambda each: each[1]["drop"]["accuracy"])
-    lost = worst["drop"]
-    bad = lost["low"] > 0 and lost["accuracy"] > MATTERS
-    without = value if found["guessed"] else f"{column} {value}"
-    who = "the network, trained anew," if found["trained"] else "a linear head"
+        inside = [_span(one["inside"]), percent(one["balanced_inside"])]
+        outside = [_span(one["outside"]), percent(one["balanced_outside"])]
+        drop = one["drop"]
+        lost = f"{100 * drop['accuracy']:.1f} ({100 * drop['low']:.1f} to {100 * drop['high']:.1f})"
+        table.append([value, f"{one['images']:,}", percent(one["majority"]), *inside, *outside, lost])
+    (column, value), worst = max(tested.items(), key=lambda each: each[1]["drop"]["accuracy"])
+    bad = worst["drop"]["low"] > 0 and worst["drop"]["accuracy"] > MATTERS
+    name = value if found["guessed"] else f"{column} {value}"
+    who = "the retrained network" if found["trained"] else "a linear head"
     said = (
-        f"{'No' if bad else 'As far as was asked, yes'}: learned without {without}, {who} is right in "
-        f"{percent(worst['outside']['accuracy'])} of its images, in {percent(worst['inside']['accuracy'])} when it "
-        f"learned from others of them: {100 * lost['accuracy']:.1f} points lost "
-        f"({100 * lost['low']:.1f} to {100 * lost['high']:.1f})."
+        f"{'No' if bad else 'As far as tested, yes'}: without {name} in training, the accuracy of {who} on it is "
+        f"{percent(worst['outside']['accuracy'])} instead of {percent(worst['inside']['accuracy'])}, a loss of "
+        f"{_points(worst['drop'])}. Its largest class is {percent(worst['majority'])} of it."
     )
-    note = "The backgrounds are a guess: clusters of the frames' colours, for no column says more. "
-    note = (note if found["guessed"] else "") + _not_said(found)
-    do = "Expect the lower figure at a new place, and photograph each class at several places, on several days."
-    return Answer(question, "found" if bad else "clear", said, do, rows, note)
-
-
-def _not_said(found: Found) -> str:
-    """The columns by which it could not be asked; camera and date are sought in EXIF, too."""
-    names = ", ".join(found["not_said"])
-    return " ".join(
-        [*found["dates"], *([f"Neither a table nor the photographs' EXIF says: {names}."] if names else [])]
-    )
+    guess = "The backgrounds are a guess: clusters of frame colors, because no column is known. "
+    missing = ", ".join(found["not_said"])
+    notes = [*found["dates"], *([f"Unknown in tables and EXIF: {missing}."] if missing else [])]
+    note = (guess if found["guessed"] else "") + " ".join(notes)
+    do = "Expect the lower accuracy at a new place. Take images of each class at several places and on several days."
+    return Answer(question, "found" if bad else "clear", said, do, rows, note, table)
 
 
 def _leaks(found: Found) -> Answer:
     leak, given, splits = found["leak"], found["groups_given"], found["given_splits"]
-    alone = given["without"]
-    torn = any(splits[key] for key in ("photographs", "crops", "groups"))
+    split = any(splits[key] for key in ("photographs", "crops", "groups"))
     said = f"{leak['sentence'].replace('this recipe', 'a linear head')} "
-    said += f"{alone:,} of {given['of']:,} images came without a group. "
-    said += f"{plural(splits['all_crops'], 'pair')} of crops of one photograph found. "
+    said += f"{given['without']:,} of {given['of']:,} images have no group. "
+    said += f"{plural(splits['all_crops'], 'pair')} of crops of one photo found. "
     if splits["images"]:
         said += (
-            f"The splits that were given share {plural(splits['photographs'], 'photograph')}, "
+            f"The given splits share {plural(splits['photographs'], 'photo')}, "
             f"{plural(splits['crops'], 'pair')} of crops and {plural(splits['groups'], 'group')}."
         )
-    note = "The leak is what a random split would be worth here; the pipeline keeps groups whole"
-    note += ", and of what given splits share, test keeps it before validation, validation before train" if torn else ""
+    note = "The gain is that of a random split; the pipeline keeps groups together"
+    note += "; it keeps shared images in test before validation, and in validation before train" if split else ""
     return Answer(
-        "Do copies or groups flatter the figure?",
-        "found" if leak["low"] > 0 or torn else "open" if alone == given["of"] else "clear",
+        "Do copies or groups raise the accuracy?",
+        "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",
         said.strip(),
-        "Name the plant or field of each photograph in a column named group: what belongs together stays in one split.",
+        "Name the plant or field of each image in a column group, so that its images stay in one split.",
         [],
         note + ".",
     )
 
 
 def _labels(found: Found) -> Answer:
-    doubtful, of, conflicts = found["labels"]["suspicious"], found["labels"]["images"], found["conflicts"]
-    said = f"{doubtful:,} of {of:,} labels look wrong to a linear head; "
-    said += f"{plural(conflicts, 'group')} of copies with different labels."
+    issues, of, conflicts = found["labels"]["suspicious"], found["labels"]["images"], found["conflicts"]
+    said = f"{issues:,} of {of:,} labels look wrong to a linear head; "
+    said += f"{plural(conflicts, 'set')} of copies with different labels."
     return Answer(
-        "Are the labels right?",
-        "found" if doubtful or conflicts else "clear",
+        "Are the labels correct?",
+        "found" if issues or conflicts else "clear",
         said,
-        "Look at each and rule, with leaf review.",
+        "Check each with leaf review.",
         [],
-        f"The head itself is wrong in {percent(1 - found['linear']['accuracy'])}: not each of these labels is.",
+        f"The head has an error of {percent(1 - found['linear']['accuracy'])}, so not all of these labels are wrong.",
     )
 
 
 def _new(found: Found) -> Answer:
-    question, asked = "Does it notice a kind that it never learned?", found["new_class"]
-    if not asked:
-        return Answer(question, "open", "Too few images of each class to leave one out.", "Add images.", [])
-    order = sorted(asked.items(), key=lambda each: each[1]["caught"]["accuracy"])
+    question, tested = "Does it detect an unknown class?", found["new_class"]
+    if not tested:
+        return Answer(question, "open", "Every class has too few images to be left out.", "Add images.", [])
+    tested = dict(zip(display_names(list(tested)), tested.values(), strict=True))
+    order = sorted(tested.items(), key=lambda each: each[1]["caught"]["accuracy"])
     (worst, least), (best, most) = order[0], order[-1]
     bad = least["caught"]["accuracy"] < 0.5
     said = (
-        f"{'Seldom' if bad else 'Mostly'}: at 1% false alarms the flag catches {percent(least['caught']['accuracy'])} "
-        f"of {worst}, never learned, and {percent(most['caught']['accuracy'])} of {best}."
+        f"{'Rarely' if bad else 'Mostly'}: at 1% false alarms, the detector flags "
+        f"{percent(least['caught']['accuracy'])} of {worst} and {percent(most['caught']['accuracy'])} of {best}, each "
+        "left out of training."
     )
     rows = [_row(name, one["auroc"]) for name, one in order]
     if bare := found.get("without_leaf"):
-        said += f" Of {bare['images']:,} backgrounds, the leaf painted over, {percent(bare['caught']['accuracy'])}."
-        rows = [_row("no leaf, its background", bare["auroc"], "ink"), *rows]
-    do = "Do not show it other plants or diseases: it answers with one that it knows. Add a class for what may come."
-    return Answer(
-        question,
-        "found" if bad else "clear",
-        said,
-        do,
-        rows,
-        "Shown is the area under the ROC: 50% is chance, 100% parts every new image from every known one."
-        + _corners(found["network"]),
-    )
-
-
-def _corners(network: Found) -> str:
-    if "corners_flagged" not in network:
-        return ""
-    corners, known = network["corners_flagged"]["accuracy"], network["flagged"]["accuracy"]
-    said = f" Of the images' corners, enlarged, the model's flag catches {percent(corners)}"
-    return f"{said}, of the images themselves {percent(known)}."
+        said += f" It flags {percent(bare['caught']['accuracy'])} of {bare['images']:,} images with the leaf removed."
+        rows = [_row("background only", bare["auroc"], "ink"), *rows]
+    do = "Do not use it for other plants or diseases: it predicts a known class. Add a class for what may occur."
+    note = "The figure shows the AUROC: 50% is chance, 100% separates all unknown from all known images."
+    if "corners_flagged" in found["network"]:
+        corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))
+        note += f" The model flags {percent(corners)} of enlarged corners and {percent(known)} of the test images."
+    return Answer(question, "found" if bad else "clear", said, do, rows, note)
 
 
 _QUESTIONS: list[Callable[[Found], Answer]] = [_pixels, _file, _use, _transport, _leaks, _labels, _new]

@@ -1,4 +1,4 @@
-"""What does not hold elsewhere is planted: a site that turns the label round, classes near and far from the others."""
+"""Planted domain shifts: a site with inverted labels, classes near and far from the others."""
 
 import numpy as np
 import pytest
@@ -11,18 +11,18 @@ GROUPS = np.arange(COUNT) // 2 + 1000 * LABELS
 SITES = np.repeat(["north", "south", "east"], COUNT // 3)
 
 
-def features(turned=()):
-    """Features (N, 6) that show the site, and the label in one direction, turned round at the sites named."""
+def features(inverted=()):
+    """Return features (N, 6) of site and label; the label is inverted at the sites in `inverted`."""
     random = np.random.default_rng(0)
     found = random.normal(size=(COUNT, 6))
-    found[:, 0] = (2 * LABELS - 1) * np.where(np.isin(SITES, turned), -1, 1) * 2 + 0.5 * random.normal(size=COUNT)
+    found[:, 0] = (2 * LABELS - 1) * np.where(np.isin(SITES, inverted), -1, 1) * 2 + 0.5 * random.normal(size=COUNT)
     for place, site in enumerate(("north", "south", "east")):
         found[site == SITES, 1 + place] += 6
     found[:, 4] = found[:, 0] * np.where(SITES == "east", 3, 0)
     return found
 
 
-def test_a_site_that_turns_the_label_round_loses_its_accuracy():
+def test_a_site_with_inverted_labels_loses_accuracy():
     found = transport(features(["east"]), LABELS, GROUPS, SITES)
     east = found["east"]
     assert east.images == 60
@@ -32,35 +32,35 @@ def test_a_site_that_turns_the_label_round_loses_its_accuracy():
     assert east.drop.accuracy == pytest.approx(east.inside.accuracy - east.outside.accuracy)
 
 
-def test_where_all_sites_agree_nothing_is_lost():
+def test_equal_sites_lose_no_accuracy():
     for one in transport(features(), LABELS, GROUPS, SITES).values():
         assert one.drop.low <= 0.02
         assert one.outside.accuracy > 0.9
 
 
-def test_classes_that_stand_nowhere_else_are_not_judged():
+def test_classes_without_images_elsewhere_are_not_tested():
     labels = np.where(SITES == "east", LABELS + 2, LABELS)
     assert transport(features(), labels, GROUPS, SITES).keys() == {"north", "south"}
 
 
-def test_a_group_in_two_sites_is_not_learned_from_when_one_of_them_is_left_out(monkeypatch):
-    learned = []
+def test_a_group_in_two_sites_is_not_trained_on_if_one_is_left_out(monkeypatch):
+    trained = []
 
-    def learner(train, labels, asked):
-        learned.append(train[:, 0])
-        return np.tile([0.6, 0.4], (len(asked), 1))
+    def learner(train, labels, queries):
+        trained.append(train[:, 0])
+        return np.tile([0.6, 0.4], (len(queries), 1))
 
     monkeypatch.setitem(transport.__globals__["LEARNERS"], "held", learner)
     numbered = np.arange(COUNT, dtype=float)[:, None] + np.zeros((1, 2))
     together = GROUPS.copy()
     together[[0, 70]] = 7
     transport(numbered, LABELS, together, SITES)
-    north = next(rows for rows in learned if rows.min() >= 60)
+    north = next(rows for rows in trained if rows.min() >= 60)
     assert 70.0 not in north
     assert 71.0 in north
 
 
-def test_a_far_class_is_caught_and_one_amid_the_others_is_not():
+def test_a_distant_class_is_detected_and_one_between_others_is_not():
     random = np.random.default_rng(1)
     labels = np.repeat([0, 1, 2, 3], 60)
     centres = np.array([[0, 0], [6, 0], [3, 0], [3, 40]])
@@ -72,7 +72,7 @@ def test_a_far_class_is_caught_and_one_amid_the_others_is_not():
     assert found["far"]["neighbours"].auroc.low > 0.9
 
 
-def test_two_backgrounds_are_told_apart():
+def test_two_backgrounds_are_separated():
     random = np.random.default_rng(2)
     frames = random.normal(size=(90, 8)) + 20 * (np.arange(90) % 3 == 0)[:, None]
     guessed = backgrounds(frames)
@@ -80,7 +80,7 @@ def test_two_backgrounds_are_told_apart():
     assert guessed.count("background 1") == 60
 
 
-def test_of_two_classes_each_is_new_to_the_other():
+def test_each_of_two_classes_is_unknown_to_the_other():
     labels = np.repeat([0, 1], 60)
     points = np.random.default_rng(3).normal(size=(120, 4)) + 30 * labels[:, None]
     found = new_classes(points, labels, np.arange(120), ["healthy", "unhealthy"])
@@ -88,20 +88,26 @@ def test_of_two_classes_each_is_new_to_the_other():
     assert all(flags["mahalanobis"].caught.low > 0.9 for flags in found.values())
 
 
-def test_a_background_is_judged_where_its_own_photograph_was_not_learned_from():
+def test_an_unknown_image_is_scored_only_by_folds_without_its_group():
     random = np.random.default_rng(5)
-    of_leaf = random.normal(size=(60, 8)).repeat(3, axis=0) * 10  # three photographs of a leaf are alike
+    of_leaf = random.normal(size=(60, 8)).repeat(3, axis=0) * 10  # three similar images of each leaf
     features = of_leaf + random.normal(size=of_leaf.shape)
     groups = np.arange(60).repeat(3)
     alone = noticed(features, np.arange(180) % 2, groups, of_leaf, groups)["neighbours"]
-    learned = noticed(features, np.arange(180) % 2, groups, of_leaf, np.full(180, -1))["neighbours"]
+    leaked = noticed(features, np.arange(180) % 2, groups, of_leaf, np.full(180, -1))["neighbours"]
     assert alone.auroc.accuracy > 0.45
-    assert learned.auroc.accuracy < 0.4  # other photographs of it lay in the training images
+    assert leaked.auroc.accuracy < 0.4  # other images of the leaf were trained on
 
 
-def test_what_was_learned_from_is_not_judged_inside():
+def test_images_that_were_trained_on_are_not_tested_inside():
     inside, outside = np.array([1, np.nan, 1, 0]), np.array([0, 0, 1, 0])
-    found = compared(inside, outside, np.arange(4))
+    found = compared(inside, outside, np.array([0, 0, 0, 1]), np.arange(4))
     assert found.inside.accuracy == pytest.approx(2 / 3)
     assert found.outside.accuracy == 0.25
     assert found.drop.accuracy == pytest.approx(1 / 3)
+
+
+def test_majority_and_balanced_accuracy_are_those_of_the_tested_images():
+    found = compared(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 0]), np.array([0, 0, 0, 1]), np.arange(4))
+    assert (found.majority, found.balanced_inside) == (0.75, 0.5)
+    assert found.balanced_outside == pytest.approx(1 / 6)

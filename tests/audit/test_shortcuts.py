@@ -1,4 +1,4 @@
-"""Shortcuts planted in photographs of a striped disc are found, each by its own question; a clean set is cleared."""
+"""Each planted shortcut raises its own alarm; a clean set raises none."""
 
 import datetime
 
@@ -12,8 +12,8 @@ SIZE, COUNT = 32, 120
 GROUPS = np.arange(COUNT) // 2
 
 
-def photographs(seed):
-    """Discs on ground of any colour, uint8 (N, 32, 32, 3), and labels: the stripes lie across (0) or down (1)."""
+def discs(seed):
+    """Return striped discs on random backgrounds, uint8 (N, 32, 32, 3); stripes are horizontal (0) or vertical (1)."""
     random = np.random.default_rng(seed)
     labels = np.repeat(random.permutation(np.arange(COUNT // 2) % 2), 2)
     down, right = np.mgrid[:SIZE, :SIZE]
@@ -27,7 +27,7 @@ def photographs(seed):
 
 
 def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
-    """What the shortcuts of these photographs are, saved as JPEG with a name, a quality and a date each."""
+    """Save the images as JPEG with names, qualities and dates, and return their shortcuts."""
     names = [f"{name(place)}.jpg" for place in range(len(images))]
     for place, image in enumerate(images):
         exif = Image.Exif()
@@ -46,12 +46,12 @@ def alarms(found):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_set_without_a_shortcut_is_cleared(seed, tmp_path):
     random = np.random.default_rng(seed)
-    images, labels = photographs(seed)
+    images, labels = discs(seed)
     when = [datetime.datetime(2021, 5, day, hour) for day, hour in random.integers(1, 24, (COUNT, 2)).tolist()]
     names = [f"{letter}_{place:04}" for letter, place in zip("abc" * 40, random.permutation(COUNT), strict=True)]
     found = ask(tmp_path, images, labels, name=names.__getitem__, date=when.__getitem__)
-    asked = {"border_pixels", "frame", "colour", "sharpness", "file_size", "date", "order", "name"}
-    assert found.keys() == asked | {"dimensions", "jpeg"}  # which all share
+    tested = {"border_pixels", "frame", "colour", "sharpness", "file_size", "date", "order", "name"}
+    assert found.keys() == tested | {"dimensions", "jpeg"}  # constant
     assert found["dimensions"].score == found["jpeg"].score == found["date"].majority
     assert alarms(found) == set()
 
@@ -66,7 +66,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("what", PLANTED)
 def test_a_planted_shortcut_is_found(what, tmp_path):
-    images, labels = photographs(0)
+    images, labels = discs(0)
     if what == "frame":
         images[labels == 1, :2] = (200, 40, 40)
     by_place = {key: lambda place, each=each: each(labels[place], place) for key, each in PLANTED[what].items()}
@@ -75,8 +75,8 @@ def test_a_planted_shortcut_is_found(what, tmp_path):
     assert found[what].score.low > 0.8
 
 
-def test_the_ground_by_the_masks_is_asked_without_the_leaf():
-    images, labels = photographs(1)
+def test_the_background_excludes_the_leaf():
+    images, labels = discs(1)
     down, right = np.mgrid[:SIZE, :SIZE]
     ring = (np.hypot(down - SIZE / 2, right - SIZE / 2) > 13) & (np.hypot(down - SIZE / 2, right - SIZE / 2) < 15)
     leaf = np.repeat((np.hypot(down - SIZE / 2, right - SIZE / 2) < 10)[None], COUNT, 0)
@@ -87,8 +87,8 @@ def test_the_ground_by_the_masks_is_asked_without_the_leaf():
     assert alarms(planted) == {"background"}
 
 
-def test_an_image_without_a_mask_is_not_asked_of_its_background():
-    images, _ = photographs(2)
+def test_an_image_without_a_mask_has_no_background():
+    images, _ = discs(2)
     leaf = np.zeros((COUNT, SIZE, SIZE), bool)
     leaf[:50, 10:20, 10:20] = True
     found = in_pixels(images, np.arange(COUNT), leaf)["background"]
@@ -96,21 +96,21 @@ def test_an_image_without_a_mask_is_not_asked_of_its_background():
     assert np.isnan(found[50:]).all()
 
 
-def test_what_no_file_says_is_not_asked():
-    _images, labels = photographs(3)
+def test_unknown_features_are_skipped():
+    _images, labels = discs(3)
     names = [str(n) for n in range(COUNT)]
     found = find_shortcuts(in_files(file_facts(None, names, {}), names), labels, GROUPS)
     assert found.keys() == {"order"}
 
 
-def test_a_damaged_file_says_nothing(tmp_path):
+def test_a_damaged_file_has_no_facts(tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     found = file_facts(tmp_path, ["torn.jpg", "gone.jpg"], {})
     assert np.isnan(found["bytes"]).all()
     assert found["camera"] == found["date"] == ["", ""]
 
 
-def test_camera_and_date_are_the_tables_or_else_those_of_exif(tmp_path):
+def test_table_columns_take_precedence_over_exif(tmp_path):
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0132] = "Canon", "R5", "2021:05:06 12:30:00"
     for name in ("a.jpg", "b.jpg"):
@@ -120,18 +120,18 @@ def test_camera_and_date_are_the_tables_or_else_those_of_exif(tmp_path):
     assert found["date"] == ["2021:05:06 12:30:00", "2020-01-02"]
 
 
-def test_groups_that_hang_together_widen_an_interval():
+def test_correlated_groups_widen_the_interval():
     right = np.repeat(np.random.default_rng(0).random(60) < 0.7, 4)
     apart, whole = score(right, np.arange(240)), score(right, np.arange(240) // 4)
     assert whole.accuracy == apart.accuracy
     assert whole.high - whole.low > 1.8 * (apart.high - apart.low)
 
 
-def test_an_interval_of_images_all_right_keeps_its_width():
+def test_the_interval_of_all_correct_images_has_a_width():
     assert score(np.ones(40), np.arange(40) // 4).low == pytest.approx(0.661, abs=0.01)  # Wilson with t for ten groups
 
 
-def test_by_chance_an_alarm_is_rarer_than_the_level():
+def test_the_false_alarm_rate_is_below_the_level():
     random = np.random.default_rng(0)
     rare = [
         find_shortcuts({"chance": random.normal(size=(60, 2))}, random.integers(0, 2, 60), np.arange(60), seed)[
@@ -142,8 +142,8 @@ def test_by_chance_an_alarm_is_rarer_than_the_level():
     assert np.mean(np.array(rare) < 5 * LEVEL) <= 0.1
 
 
-def test_a_network_is_shown_another_classs_frame_or_centre():
-    images, labels = photographs(4)
+def test_altered_images_have_the_frame_or_center_of_another_class():
+    images, labels = discs(4)
     images[labels == 1] = 255 - images[labels == 1] // 4
     changed = altered(images, labels)
     for name, inside in (("frame", False), ("centre", True)):

@@ -1,4 +1,4 @@
-"""What the tables of a run say before any network is asked: splits that share, values that are left out."""
+"""Tables of an audit: shared given splits, values left out."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ def run(**tables):
     return SimpleNamespace(**{name: pd.DataFrame(columns) for name, columns in tables.items()})
 
 
-def test_what_given_splits_share_is_counted_by_photographs_crops_and_groups():
+def test_shared_photos_crops_and_groups_of_given_splits_are_counted():
     pairs = {"image": [0, 0, 4, 6], "other": [1, 2, 5, 7], "kind": ["exact", "near", "aligned", "aligned"]}
     given = ["train", "train", "test", "", "train", "validation", "test", "test", "train", "test", "", ""]
     groups = [0, 0, 0, 3, 4, 4, 6, 6, 8, 8, 10, 10]
@@ -26,10 +26,10 @@ def test_without_given_splits_nothing_is_shared():
     assert found == {"images": 0, "photographs": 0, "crops": 0, "groups": 0, "all_crops": 0}
 
 
-def test_a_value_is_the_test_split_and_no_image_of_its_groups_teaches():
+def test_a_value_is_the_test_split_and_its_groups_are_not_trained_on():
     crops = np.repeat(["apple", "bean"], 30)
     chosen = pd.DataFrame({"image": range(60), "source": [f"{n}.jpg" for n in range(60)], "label": np.arange(60) % 2})
-    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # a bean that belongs to an apple's group
+    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # a bean in the group of an apple
     split = np.where(np.arange(60) % 10 == 9, "validation", np.where(np.arange(60) % 5 == 0, "test", "train"))
     finished = SimpleNamespace(
         splits=pd.DataFrame({"image": range(60), "split": split}), classes=["healthy", "unhealthy"]
@@ -43,7 +43,7 @@ def test_a_value_is_the_test_split_and_no_image_of_its_groups_teaches():
     assert table["label"]["31.jpg"] == "unhealthy"
 
 
-def test_right_and_wrong_go_by_the_name_of_the_photograph():
+def test_predictions_are_matched_by_source():
     chosen = pd.DataFrame({"source": ["a", "b", "c"]})
     said = pd.DataFrame(
         {"source": ["c", "a", "b"], "split": ["test", "test", "train"], "label": 1, "predicted": [1, 0, 1]}
@@ -52,7 +52,7 @@ def test_right_and_wrong_go_by_the_name_of_the_photograph():
     assert np.isnan(right_of(said, chosen)[1])
 
 
-def test_dates_go_by_month_or_of_one_month_by_day():
+def test_dates_are_months_or_days_of_one_month():
     year = pd.DataFrame({"date": ["2021-05-06 12:30:00", "2021-06-01", ""]})
     month = pd.DataFrame({"date": ["2021-05-06 12:30:00", "2021-05-07"]})
     assert _columns(year) == {"date": ["2021-05", "2021-06", ""]}

@@ -1,33 +1,43 @@
-"""The audit_summary says what was found and what to do, and asks for nothing where nothing was found."""
+"""The page of an audit: an answer to each question, and an action only for what was found."""
 
 import copy
 
 from leaf.report.audit import audit_summary
 
 
-def test_every_question_has_its_answer_and_what_to_do(audited):
+def test_every_question_has_an_answer_and_an_action(audited):
     page, lines = audit_summary(audited)
     assert len(lines) == 7
-    assert "7 of 7 questions leave something to do" in page
-    assert page.count("<strong>What to do.</strong>") == 7
+    assert "7 of 7 questions need an action" in page
+    assert page.count("<strong>Action:</strong>") == 7
     assert "88.0%" in page
 
 
-def test_what_was_cleared_asks_for_nothing(audited):
+def test_cleared_questions_have_no_action(audited):
     found = copy.deepcopy(audited)
     for score in found["shortcuts"].values():
         score["alarm"] = False
     found["network"]["frame_use"] = {"accuracy": 0.03, "low": -0.01, "high": 0.07}
     page, lines = audit_summary(found)
-    assert "4 of 7 questions leave something to do" in page
-    assert "No: 5 things were asked, none is right more often than chance allows." in lines[0]
-    assert "Not that it shows" in lines[2]
+    assert "4 of 7 questions need an action" in page
+    assert "No: none of 5 features" in lines[0]
+    assert "Not measurably" in lines[2]
 
 
-def test_a_column_that_cannot_be_asked_is_said_to_be_open(audited):
+def test_tables_show_largest_class_and_balanced_accuracy(audited):
+    page, lines = audit_summary(audited)
+    rows = [row for row in page.split("<tr>") if 'scope="row">mean color<' in row or 'scope="row">frame colors<' in row]
+    assert len(rows) == 2
+    assert all("<td>12.0%</td>" in row for row in rows)
+    shift = next(row for row in page.split("<tr>")[1:] if "annotator" in row)
+    assert [cell in shift for cell in ("<td>60.0%</td>", "<td>85.0%</td>", "<td>41.0%</td>")] == [True] * 3
+    assert "largest class is 60.0%" in lines[3]
+
+
+def test_a_column_that_cannot_be_tested_is_open(audited):
     page, lines = audit_summary(audited | {"transport": {"crop": {}}})
-    assert "Cannot be asked by crop" in lines[3]
-    assert "Cannot be known here" in page
+    assert "Cannot be tested by crop" in lines[3]
+    assert "Cannot be answered with this data" in page
 
 
 def test_dates_that_are_not_used_are_named(audited):
