@@ -22,18 +22,18 @@ REPEATS = {"neighbour": 5, "logistic": 2}
 def main() -> None:
     """Print and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of the sets and of MobileNetV2's weights")
+    parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--sets", nargs="+", default=["leaves_by_plant", "leaves_by_disease", "leaves_1041.npz"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
     parser.add_argument("--learners", nargs="+", choices=REPEATS, default=list(REPEATS))
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
     data, rows = options.data.resolve(), []
-    os.chdir(ROOT)  # for the rulings of data/overrides.csv, of which there are none
+    os.chdir(ROOT)  # data/overrides.csv there is empty
     weights = [f"weights={data / WEIGHTS}", f"weights_sha256={sha256(data / WEIGHTS)}", "backbone=mobilenet_v2"]
     for name in options.sets:
         for size in options.sizes:
-            if name.endswith(".npz") and size != 96:  # its photographs have 96 pixels
+            if name.endswith(".npz") and size != 96:  # its images have 96 pixels
                 continue
             for learner in options.learners:
                 settings = [f"dataset={data / name}", "classes=auto", f"image_size={size}", *weights]
@@ -47,10 +47,10 @@ def main() -> None:
                         f"{leak.leaky:.3f}",
                         f"{leak.honest:.3f}",
                         f"{points[0]} ({points[1]} to {points[2]})",
-                        leak.sentence.partition(":")[0],
+                        leak.effect,
                     ]
                 )
-    columns = ["on", "learner", "pixels", "leaky", "honest", "difference (95 %)", "in words"]
+    columns = ["on", "learner", "pixels", "leaky", "honest", "difference (95% CI)", "leakage"]
     keep_table("leak", columns, rows, options.record)
 
 

@@ -1,4 +1,4 @@
-"""Any file of the pipeline as it is at a git revision, in a DVC experiment or in the workspace."""
+"""Read files of the pipeline at a git revision, in a DVC experiment or in the workspace."""
 
 import io
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Read = Callable[[str], bytes]
 
 
 def reader(revision: str) -> Read:
-    """Return a function that reads a file of the revision. Only revisions other than the workspace need DVC."""
+    """Return a function that reads a file at `revision`. Only revisions other than the workspace need DVC."""
     if revision == WORKSPACE:
         return _read_workspace
     from dvc.api import DVCFileSystem
@@ -26,14 +26,14 @@ def reader(revision: str) -> Read:
     from dvc.scm import RevError
 
     files: Any = None
-    unknown = LeafError(f"{revision}: no such revision or experiment; `dvc exp show` lists them")
+    unknown = LeafError(f"{revision}: no such revision or experiment. `dvc exp show` lists them")
     if not revision or ":" in revision or len(revision) > 1000:  # REV:PATH names a file in git, not a commit
         raise unknown
 
     def read(path: str) -> bytes:
         nonlocal files
         try:
-            files = files or DVCFileSystem(rev=revision)  # opens the revision at the first read
+            files = files or DVCFileSystem(rev=revision)  # opened at the first read
             return files.read_bytes(path)
         except (RevError, AttributeError):  # AttributeError: a tree, not a commit
             raise unknown from None
@@ -51,27 +51,27 @@ def _read_workspace(path: str) -> bytes:
 
 
 def _missing(revision: str, path: str) -> LeafError:
-    return LeafError(f"{revision}: no {path} there; run the pipeline at that revision, or `dvc pull` it")
+    return LeafError(f"{revision}: no {path} there. Run the pipeline at that revision, or `dvc pull` it")
 
 
 def parameters(read: Read) -> dict[str, Any]:
-    """params.yaml as `read` (from `reader`) finds it."""
+    """Return params.yaml."""
     return parse_yaml(read("params.yaml").decode(), "params.yaml") or {}
 
 
 def table(read: Read, path: str) -> pd.DataFrame:
-    """A table as `read` (from `reader`) finds it; sources and hashes are text."""
+    """Return a table; sources and hashes are text."""
     return pd.read_csv(
         io.BytesIO(read(path)), dtype={"source": str, "hash": str, "file_hash": str}, keep_default_na=False
     )
 
 
 def probabilities(read: Read) -> np.ndarray:
-    """The probability of each class, float32 (N, C), in the rows of predictions.csv, as `read` finds them."""
+    """Return the probabilities, float32 (N, C), in the order of predictions.csv."""
     return np.load(io.BytesIO(read(PROBABILITIES)), allow_pickle=False)
 
 
 def class_names(read: Read) -> list[str]:
-    """The names of the classes in label order as `read` finds them."""
+    """Return the class names in label order."""
     names = pd.read_csv(io.BytesIO(read("data/ingested/classes.csv")), dtype={"name": str}, keep_default_na=False)
     return names.sort_values("label")["name"].tolist()

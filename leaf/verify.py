@@ -1,4 +1,4 @@
-"""`leaf verify`: does a rerun from nothing give what was committed? By stage, with the reason where it does not."""
+"""`leaf verify`: rerun a revision from scratch and compare each stage with the committed lock file and metrics."""
 
 import subprocess
 import tempfile
@@ -12,12 +12,18 @@ from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
 PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # contain the date
-TOLERANCE = 0.02  # of any score between two machines; byte-equal reruns are promised on one machine only
+TOLERANCE = 0.02  # largest score difference between two machines; on one machine, reruns are byte-equal
+UNSTABLE = ("epochs", "best_epoch")  # rounding on another machine changes them at equal scores
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What became of one stage: `identical`, `within tolerance` or `different`, and why."""
+    """The outcome of one stage and its reason.
+
+    `identical`: equal bytes. `within tolerance`: other bytes, but all scores agree. `inputs differ`: other bytes and no
+    score to compare, after inputs that differ. `different`: a score beyond the tolerance, or other bytes from equal
+    inputs.
+    """
 
     stage: str
     outcome: str
@@ -25,7 +31,7 @@ class StageResult:
 
 
 def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
-    """Clone `revision` of the repository here, run its pipeline with an empty cache, compare lock and metrics."""
+    """Clone `revision`, run its pipeline with an empty cache, and compare lock file and metrics."""
     root = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="leaf-verify-") as folder:
         clone = Path(folder, "clone")
@@ -33,9 +39,9 @@ def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageRe
         _run(["git", "checkout", "--quiet", "--detach", _commit(revision, root)], clone)
         lock = clone / "dvc.lock"
         if not lock.is_file():
-            raise LeafError(f"dvc.lock: not in {revision}; commit the results of `make run` first")
+            raise LeafError(f"dvc.lock: not in {revision}. Commit the results of `make run` first")
         before, metrics_before = _lock_and_metrics(clone)
-        for tracked in sorted(clone.glob("data/raw/*.dvc")):  # what no stage makes comes out of the user's own cache
+        for tracked in sorted(clone.glob("data/raw/*.dvc")):  # data that no stage makes are read from the user's cache
             _run(["dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache")], clone)
             _run(["dvc", "pull", "--quiet", "--remote", "here", str(tracked)], clone)
         status = subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=False).returncode
@@ -52,7 +58,7 @@ def compare_reruns(
     metrics_after: Mapping[str, Any],
     tolerance: float = TOLERANCE,
 ) -> list[StageResult]:
-    """Compare the `stages` of two dvc.lock files and the metrics by file name; a result for each stage."""
+    """Compare the `stages` of two dvc.lock files and the metrics by file name."""
     results = []
     for stage, old in before.items():
         new = after.get(stage)
@@ -64,15 +70,16 @@ def compare_reruns(
         if not changed or (PAGES.issuperset(changed) and not causes):
             results.append(StageResult(stage, "identical"))
             continue
-        numbers = [name for name in changed if name in metrics_before]
+        scores = [name for name in changed if name in metrics_before]
         distance, where = _largest_difference(
-            {name: metrics_before.get(name) for name in numbers}, {name: metrics_after.get(name) for name in numbers}
+            {name: metrics_before.get(name) for name in scores}, {name: metrics_after.get(name) for name in scores}
         )
-        reason = f"{', '.join(changed)} differ" + (f"; before it {', '.join(causes)}" if causes else "")
+        reason = f"{', '.join(changed)} differ" + (f"; inputs that differ: {', '.join(causes)}" if causes else "")
         if where:
             reason += f"; largest difference {distance:.4g} in {where}"
-        # Bytes of a model may differ between machines while every score agrees.
-        results.append(StageResult(stage, "within tolerance" if distance <= tolerance else "different", reason))
+        unscored = "inputs differ" if causes else "different"
+        agree = "within tolerance" if scores else unscored
+        results.append(StageResult(stage, agree if distance <= tolerance else "different", reason))
     return results
 
 
@@ -89,7 +96,7 @@ def _largest_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     worst, where = 0.0, ""
     for name in sorted(a.keys() | b.keys()):
         x, y = a.get(name), b.get(name)
-        if x == y:
+        if x == y or name.rpartition(".")[2] in UNSTABLE:
             continue
         numeric = isinstance(x, (int, float)) and isinstance(y, (int, float))
         distance = abs(x - y) if numeric else float("inf")  # type: ignore[operator]
@@ -110,7 +117,7 @@ def _commit(revision: str, root: Path) -> str:
         cwd=root, check=False, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        raise LeafError(f"{revision}: no such revision; valid: a commit, a branch or a tag of this repository")
+        raise LeafError(f"{revision}: no such revision. Give a commit, branch or tag of this repository")
     return done.stdout.strip()
 
 

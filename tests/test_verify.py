@@ -1,4 +1,4 @@
-"""`leaf verify` tells an identical rerun from one that differs, and why."""
+"""`leaf verify` names the stages of a rerun that differ, and why."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_equal_hashes_are_identical():
 
 
 @pytest.mark.parametrize(("accuracy", "outcome"), [(0.91, "within tolerance"), (0.95, "different")])
-def test_other_bytes_are_judged_by_their_scores(accuracy, outcome):
+def test_other_bytes_are_compared_by_their_scores(accuracy, outcome):
     lock, metrics = rerun(accuracy)
     first, second = compare_reruns(LOCK, lock, METRICS, metrics)
     assert first.outcome == "identical"
@@ -41,12 +41,25 @@ def test_other_bytes_are_judged_by_their_scores(accuracy, outcome):
     assert "deps models/model.keras" in second.why
 
 
-def test_a_page_that_differs_in_its_date_alone_is_identical():
+def test_a_page_with_another_date_is_identical():
     page = {"deps": [{"path": "models/history.csv", "md5": "h"}], "outs": [{"path": "reports/report.html", "md5": "1"}]}
     dated = {**page, "outs": [{"path": "reports/report.html", "md5": "2"}]}
     assert compare_reruns({"report": page}, {"report": dated}, {}, {})[0].outcome == "identical"
     other = {**dated, "deps": [{"path": "models/history.csv", "md5": "g"}]}
-    assert "deps models/history.csv" in compare_reruns({"report": page}, {"report": other}, {}, {})[0].why
+    found = compare_reruns({"report": page}, {"report": other}, {}, {})[0]
+    assert (found.outcome, "deps models/history.csv" in found.why) == ("inputs differ", True)
+
+
+def test_other_bytes_without_scores_from_equal_inputs_are_different():
+    after = {"ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "2"}]}}
+    assert compare_reruns({"ingest": LOCK["ingest"]}, after, {}, {})[0].outcome == "different"
+
+
+def test_the_number_of_epochs_is_not_compared():
+    stage = {"outs": [{"path": "metrics/train.json", "md5": "1"}]}
+    again = {"outs": [{"path": "metrics/train.json", "md5": "2"}]}
+    metrics = [{"metrics/train.json": {"best_epoch": epoch, "best_validation_accuracy": 0.9}} for epoch in (18, 32)]
+    assert compare_reruns({"train": stage}, {"train": again}, *metrics)[0].outcome == "within tolerance"
 
 
 def test_a_changed_parameter_is_named_as_the_reason():
@@ -54,6 +67,6 @@ def test_a_changed_parameter_is_named_as_the_reason():
     assert "params threshold" in compare_reruns(LOCK, lock, METRICS, metrics)[1].why
 
 
-def test_a_score_that_is_gone_is_different():
+def test_a_missing_score_is_different():
     lock, metrics = rerun(None)
     assert compare_reruns(LOCK, lock, METRICS, metrics)[1].outcome == "different"

@@ -1,4 +1,4 @@
-"""`leaf folds`: one DVC experiment for each fold of a cross-validation, and what they say together."""
+"""`leaf folds`: cross-validation with one DVC experiment per fold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,18 @@ from leaf.experiments import parse_settings, row_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-FOLDS = 5  # where neither the command nor params.yaml says how many
+FOLDS = 5  # by default
 
 
 @dataclass(frozen=True)
 class Folds:
-    """Accuracies of the F folds, float64 (F,), on their `test` and `validation` images, and how many each tested.
+    """Results of F folds.
 
-    `right`, bool (N,), and `groups` (N,) are those of all tested images.
+    Attributes:
+        test, validation: accuracies, float64 (F,).
+        tested: number of test images of each fold.
+        right: correctness of all N tested images, bool (N,).
+        groups: their groups, (N,).
     """
 
     test: np.ndarray
@@ -32,7 +36,7 @@ class Folds:
     groups: np.ndarray
 
     def __str__(self) -> str:
-        """A table of the folds, then mean, standard deviation, both intervals and the gap, a line each."""
+        """Return a table of the folds, the mean with its standard deviation and intervals, and the validation gap."""
         low, high = mean_interval(self.test)
         all_low, all_high = proportion_interval(self.right, self.groups)
         images, groups = len(self.right), len(np.unique(self.groups))
@@ -45,26 +49,26 @@ class Folds:
             "",
             f"accuracy over {len(self.test)} folds: mean {self.test.mean():.3f}, standard deviation "
             f"{self.test.std(ddof=1):.3f}",
-            f"95 % interval of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
-            f"95 % interval of all {images} images of {groups} groups, each tested once (Wilson): "
+            f"95% CI of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
+            f"95% CI over all {images} images of {groups} groups, each tested once (Wilson): "
             f"{self.right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
-            f"validation minus test: {gap.mean():+.1f} points (95 % over folds: {gap_low:+.1f} to {gap_high:+.1f})",
-            "Folds share training images, so the interval over folds is somewhat too narrow (Bengio, Grandvalet 2004).",
+            f"validation minus test: {gap.mean():+.1f} points (95% CI over folds {gap_low:+.1f} to {gap_high:+.1f})",
+            "Folds share training images, so the interval over folds is too narrow (Bengio and Grandvalet 2004).",
         ]
         return "\n".join(lines)
 
 
 def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
-    """Sum up the predictions `image,split,label,predicted,group` of every fold.
+    """Summarize the predictions `image,split,label,predicted,group` of all folds.
 
-    Raises LeafError unless each image is tested in one fold alone and every image that a fold held out is tested.
+    Raises LeafError if an image is tested in several folds, or a validation image in none.
     """
     parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
     every = pd.concat(parts["test"])
     tested = every["image"]
     if tested.duplicated().any() or not set(pd.concat(parts["validation"])["image"]) <= set(tested):
         raise LeafError(
-            "folds: an image is tested twice or never: not folds of one data set; run them all again (--force)"
+            "folds: an image is tested twice or never, so the folds are of different data. Run all again with --force"
         )
     right = {name: [part["predicted"].eq(part["label"]) for part in each] for name, each in parts.items()}
     return Folds(
@@ -77,10 +81,10 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
-    """Run the folds of `row` of experiments.yaml (None for params.yaml as it is) as experiments STEM-fold-0, ….
+    """Run the folds of a row of experiments.yaml, or of params.yaml, as experiments STEM-fold-0, …
 
-    `settings` (`key=value`) lie over the row; `folds` among them or in params.yaml says how many, else 5. Each runs in
-    a folder of its own: the workspace stays as it is. Returns dvc's exit status, of the first fold that failed.
+    `settings` (`key=value`) override the row. `folds` in the settings or params.yaml is their number, 5 by default.
+    Each fold runs in a separate folder. Returns the exit status of dvc, that of the first failed fold.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
@@ -88,7 +92,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
 
 
 def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """What `row` and `settings` lay over params.yaml, with `folds` (5 where nothing says otherwise); and the whole."""
+    """Return what `row` and `settings` override in params.yaml, with `folds`; and all parameters."""
     values = params.load().model_dump()
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings)}
     chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS
@@ -96,7 +100,7 @@ def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, A
 
 
 def finished_folds(stem: str) -> Folds:
-    """Sum up the experiments STEM-fold-0, …; raises LeafError where one is missing or they do not fit together."""
+    """Summarize the experiments STEM-fold-0, … Raises LeafError if one is missing or their data differ."""
     number = parameters(reader(f"{stem}-fold-0"))["folds"]
     found = []
     for fold in range(number):

@@ -1,4 +1,4 @@
-"""`leaf leak`: one recipe with a leak (copies kept, random split) and without (copies removed, grouped split)."""
+"""`leaf leak`: compare a recipe with leakage (copies kept, random split) and without (no copies, grouped split)."""
 
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from leaf.evaluate.statistics import LEVEL, grouped_bootstrap
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-NEGLIGIBLE = 0.01  # an interval around 0 and within this says that the leak is worth about nothing
+NEGLIGIBLE = 0.01  # largest bound of an interval around 0 that counts as almost no effect
 
 WAYS = {
     "leaky": {"duplicates": "keep", "grouping": "none"},
@@ -26,7 +26,15 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Leak:
-    """Accuracy with the leak and without; difference = leaky − honest with its 95 % interval, as shares of images."""
+    """Accuracy with and without leakage.
+
+    Attributes:
+        leaky, honest: accuracies.
+        low, high: 95% interval of leaky − honest.
+        images: number of images in each.
+        groups: number of groups of the honest way.
+        repeats: number of repeats of all folds.
+    """
 
     leaky: float
     honest: float
@@ -41,27 +49,30 @@ class Leak:
         return self.leaky - self.honest
 
     @property
-    def sentence(self) -> str:
-        """What a person wants to know, in one plain sentence."""
-        points, low, high = (100 * value for value in (self.difference, self.low, self.high))
-        figures = f"{points:+.1f} points of accuracy (95 %: {low:+.1f} to {high:+.1f})"
+    def effect(self) -> str:
+        """The effect of leakage in a few words."""
         if self.low > 0:
-            return f"The leak flatters this recipe: {figures}."
+            return "raises the accuracy"
         if self.high < 0:
-            return f"The leak does this recipe harm: {figures}."
-        if max(-self.low, self.high) <= NEGLIGIBLE:
-            return f"The leak is worth about nothing to this recipe: {figures}."
-        return f"What the leak is worth to this recipe is not distinguishable from nothing: {figures}."
+            return "lowers the accuracy"
+        return "has almost no effect" if max(-self.low, self.high) <= NEGLIGIBLE else "has no distinguishable effect"
+
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        points, low, high = (100 * value for value in (self.difference, self.low, self.high))
+        figures = f"{points:+.1f} points of accuracy (95% CI {low:+.1f} to {high:+.1f})"
+        return f"For this recipe, leakage {self.effect}: {figures}."
 
     def __str__(self) -> str:
-        """The sentence and where it comes from."""
+        """Return the sentence and its sources."""
         lines = [
             self.sentence,
             f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, random split",
             f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies removed, "
-            f"{self.groups} groups whole",
-            f"  every image tested once in each of {self.repeats} repeats; interval from a bootstrap over groups"
-            + (" and repeats" if self.repeats > 1 else ": how much another seed would change is not in it"),
+            f"{self.groups} groups kept together",
+            f"  every image is tested once in each of {self.repeats} repeats; the interval is a bootstrap over groups"
+            + (" and repeats" if self.repeats > 1 else " and does not include the variation between seeds"),
         ]
         return "\n".join(lines)
 
@@ -69,8 +80,8 @@ class Leak:
 def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
     """Compare two ways of testing the same N images in R repeats: `leaky` and `honest`, float64 (R, N).
 
-    1 is right, 0 wrong, nan an image that this way leaves out. `groups` (N,): the images of one group are drawn
-    together for the interval (percentile bootstrap), for both ways at once, and so are repeats.
+    Values are 1 (correct), 0 (wrong) or nan (not tested). The interval is a percentile bootstrap that resamples
+    `groups` (N,) and repeats, the same for both ways.
     """
     first, second = grouped_bootstrap([leaky, honest], groups, seed)
     low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2])
@@ -86,9 +97,9 @@ def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed
 
 
 def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:
-    """Train the network in every fold, both ways, as experiments STEM-leaky-0-fold-0, …; returns dvc's exit status.
+    """Train the network in every fold, both ways, as experiments STEM-leaky-0-fold-0, …
 
-    `row` of experiments.yaml and `settings` as for `leaf run`; repeats differ in both seeds.
+    `row` and `settings` are those of `leaf run`. Each repeat has its own seeds. Returns the exit status of dvc.
     """
     chosen, recipe = _common_recipe(row, settings)
     rows = {}
@@ -101,7 +112,7 @@ def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: in
 
 
 def network_leak(stem: str, repeats: int) -> Leak:
-    """Sum up the experiments of `run_network`. Raises LeafError where one is missing."""
+    """Summarize the experiments of `run_network`. Raises LeafError if one is missing."""
     found: dict[str, list[pd.Series]] = {way: [] for way in WAYS}
     folds = parameters(reader(f"{stem}-leaky-0-fold-0"))["folds"]
     for way, rights in found.items():
@@ -109,7 +120,9 @@ def network_leak(stem: str, repeats: int) -> Leak:
             tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]
             tested = pd.concat(tables).set_index("image")
             if tested.index.has_duplicates:
-                raise LeafError(f"{stem}-{way}-{repeat}: an image is tested twice; run all of them again (--force)")
+                raise LeafError(
+                    f"{stem}-{way}-{repeat}: an image is tested twice. Run all experiments again with --force"
+                )
             rights.append(tested["predicted"].eq(tested["label"]).astype(float))
     decisions = table(reader(f"{stem}-honest-0-fold-0"), "data/cleaned/decisions.csv")
     group = decisions.set_index("image")["group"].loc[found["leaky"][0].index.sort_values()]
@@ -118,7 +131,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """The leak of a simple learner on frozen features, without DVC; and what the features are, in words."""
+    """Measure the leak with a simple learner on fixed features, without DVC; also return a description of them."""
     from leaf.evaluate.baselines import cross_validated
 
     _, recipe = _common_recipe(row, settings)
@@ -138,11 +151,11 @@ def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats:
 
 
 def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """What `fold_settings` gives, of a recipe that leaves alone what differs between the two ways."""
+    """Return `fold_settings` of a recipe that does not set what differs between the two ways."""
     chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
-            raise LeafError(f"-S {key}: `leaf leak` sets it itself; valid: any other key")
+            raise LeafError(f"-S {key}: set by `leaf leak`. Remove it")
     return chosen, recipe
 
 
@@ -152,7 +165,7 @@ def _tested(revision: str) -> pd.DataFrame:
 
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    """The data set as ingest and clean make it, its images in the file `path`: images (N,S,S,3) and decisions."""
+    """Run ingest and clean; write the images to `path` and return them, (N, S, S, 3), with the decisions."""
     from leaf.clean.clean import Settings, clean
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.ingest.folder import read_references
@@ -160,9 +173,7 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     from leaf.store import read_array, read_table
 
     if not Path(recipe.dataset).exists():
-        raise LeafError(
-            f"dataset: {recipe.dataset}: no such file or folder; `dvc repro synthesize` makes the drawn one"
-        )
+        raise LeafError(f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` makes the demo set")
     skip = recipe.unreadable == "skip"
     read = ingest(
         recipe.dataset,
@@ -185,12 +196,15 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
-    """Features of `rows`, float32 (len(rows), D): the backbone's, or colours where its weights are random."""
+    """Return features of `rows`, float32 (len(rows), D), and their description.
+
+    They are those of the backbone, or color histograms if its weights are random.
+    """
     if recipe.weights == "random":
         from leaf.evaluate.baselines import joint_histograms
 
-        return joint_histograms(images, rows), "histograms of 512 colours; -S weights=FILE takes a backbone's features"
+        return joint_histograms(images, rows), "histograms of 512 colors; use a backbone with -S weights=FILE"
     from leaf.models.feature_cache import frozen_features
 
     features = frozen_features(images, rows, recipe.backbone, recipe.weights, recipe.weights_sha256)
-    return features, f"features of {recipe.backbone} from {Path(recipe.weights).name}, which do not learn"
+    return features, f"features of {recipe.backbone} with frozen weights {Path(recipe.weights).name}"

@@ -1,11 +1,10 @@
-"""Out-of-distribution (OOD) detection: tell images like the training images from images unlike all of them.
+"""Detect out-of-distribution (OOD) images, which are unlike all training images.
 
-Three tests, any of which makes an image out-of-distribution: its pixel statistics are unlike those of the training
-images (`image_statistics`); the network's pooled features of it are; it is a copy of an image that was removed as an
-outlier. The first two are Mahalanobis distances (Lee 2018, arXiv 1807.03888), each with a limit chosen on validation
-images, so that few images like them are rejected. docs/use.md has the measured rates: the features of a small network
-trained only on leaves hardly tell a cartoon from a leaf and reject more true leaves than pixel statistics do, so the
-limit for features is the largest distance of a validation image.
+An image is out-of-distribution if its pixel statistics or the network's pooled features are far from those of the
+training images, or if it is a copy of a removed outlier. Distances are Mahalanobis distances from one Gaussian of all
+classes (Lee 2018, arXiv 1807.03888, uses one mean per class) with limits from validation images. docs/use.md has the
+measured rates: features of a small network trained on leaves hardly separate a cartoon from a leaf and reject more
+leaves than pixel statistics, so their limit is the largest distance of a validation image.
 """
 
 import io
@@ -20,20 +19,20 @@ from leaf.errors import LeafError
 from leaf.ingest.npz import read_arrays
 from leaf.store import replacing
 
-REJECTED = {"features": 0.0, "statistics": 0.005}  # share of the validation images beyond each limit
+REJECTED = {"features": 0.0, "statistics": 0.005}  # share of validation images beyond the limit
 THUMBNAIL = 16  # pixels
-COPY_MSE = 150.0  # mean squared error of thumbnails below which two images are copies (0..255 squared)
-_SMALLEST_VARIANCE = 1e-3  # a direction in which no training image varies must not decide alone
+COPY_MSE = 150.0  # mean squared error below which two thumbnails are copies
+_SMALLEST_VARIANCE = 1e-3  # bounds the weight of a direction in which training images do not vary
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A normal distribution of vectors, and the largest Mahalanobis distance that counts as in-distribution.
+    """A normal distribution of vectors.
 
     Attributes:
         mean: float32 (D,).
-        whitening: turns a difference from the mean into a vector as long as the Mahalanobis distance, float32 (D, D).
-        limit: the largest distance.
+        whitening: float32 (D, D). The norm of a whitened difference from the mean is the Mahalanobis distance.
+        limit: largest distance that is in-distribution.
     """
 
     mean: np.ndarray
@@ -41,22 +40,22 @@ class Gaussian:
     limit: float
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance of each vector, (N, D), from the mean: float32 (N,)."""
+        """Return the Mahalanobis distance of each vector, (N, D), from the mean: float32 (N,)."""
         difference = np.asarray(vectors, np.float32) - self.mean
-        # Not `@`: the threads of its BLAS fight with those of the network, and its sums depend on N.
+        # Not `@`: BLAS threads compete with those of the network, and its sums depend on N.
         return np.linalg.norm(np.einsum("nd,de->ne", difference, self.whitening), axis=1)
 
     def contains(self, vectors: np.ndarray) -> np.ndarray:
-        """Say which vectors, (N, D), are in-distribution: bool (N,)."""
+        """Return which vectors, (N, D), are in-distribution: bool (N,)."""
         return self.distance(vectors) <= self.limit
 
 
 @dataclass(frozen=True)
 class OodDetector:
-    """What is needed of the training images to tell what is unlike them; made by `fit`.
+    """The detector; see `fit`.
 
     Attributes:
-        features: distribution of their pooled features.
+        features: distribution of the pooled features of training images.
         statistics: distribution of their pixel statistics.
         references: thumbnails of the outliers, float32 (R, 16, 16, 3), 0..255.
     """
@@ -66,19 +65,16 @@ class OodDetector:
     references: np.ndarray
 
     def in_distribution(self, features: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Say which images are like the training images.
+        """Return which images are in-distribution: bool (N,).
 
         Args:
             features: their pooled features, (N, D).
-            images: (N, S, S, 3), 0..255, prepared as the training images were.
-
-        Returns:
-            bool (N,).
+            images: (N, S, S, 3), 0..255, preprocessed as the training images.
         """
         return self.features.contains(features) & self.pixels_in_distribution(images)
 
     def pixels_in_distribution(self, images: np.ndarray) -> np.ndarray:
-        """The part of `in_distribution` that needs no network: images (N, S, S, 3) to bool (N,)."""
+        """Return the part of `in_distribution` that needs no network: bool (N,) for images (N, S, S, 3)."""
         copy = reference_mse(images, self.references) < COPY_MSE
         return self.statistics.contains(image_statistics(images)) & ~copy
 
@@ -90,23 +86,22 @@ def fit(
     validation_images: np.ndarray,
     references: np.ndarray,
 ) -> OodDetector:
-    """Fit the distributions to training images, and choose the limits on validation images.
+    """Fit the distributions to training images and choose the limits on validation images.
 
     Args:
-        train_features: float (N, D), of real training images, without synthetic ones.
+        train_features: float (N, D), without synthetic images.
         train_images: (N, S, S, 3), uint8 or float, 0..255; rows as in `train_features`.
         validation_features: float (M, D).
         validation_images: (M, S, S, 3).
         references: outliers, (R, S, S, 3); R may be 0.
 
-    Returns:
-        What `write` writes and a prediction needs; nothing in it depends on chance.
-
     Raises:
-        LeafError: where there are fewer than two training images or no validation image.
+        LeafError: if there are fewer than two training images or no validation image.
     """
     if len(train_images) < 2 or not len(validation_images):
-        raise LeafError("splits.csv: too few training or validation images to tell what is unlike them; add images")
+        raise LeafError(
+            "splits.csv: too few training or validation images for out-of-distribution detection. Add images"
+        )
     return OodDetector(
         fit_gaussian(train_features, validation_features, REJECTED["features"]),
         fit_gaussian(image_statistics(train_images), image_statistics(validation_images), REJECTED["statistics"]),
@@ -115,14 +110,14 @@ def fit(
 
 
 def reference_mse(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Mean squared error of each image's thumbnail to the nearest reference, (N,); infinite where there is none."""
+    """Return the mean squared error of each image's thumbnail to the nearest reference, (N,); inf without any."""
     small = thumbnails(images)
     errors = [np.square(small - reference).mean((1, 2, 3)) for reference in references]
     return np.min(errors, axis=0) if errors else np.full(len(images), np.inf)
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Give the means of 16×16 blocks, (N, S, S, 3) to float32 (N, 16, 16, 3): copies stay at least as close."""
+    """Return the means of 16×16 blocks, float32 (N, 16, 16, 3). Copies are at least as close as their originals."""
     small = np.zeros((len(images), THUMBNAIL, THUMBNAIL, 3), np.float32)
     for place, image in enumerate(images):
         cv2.resize(np.asarray(image, np.float32), (THUMBNAIL, THUMBNAIL), small[place], interpolation=cv2.INTER_AREA)
@@ -130,7 +125,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
-    """Write `detector` as an .npz file that names its model; equal detectors give equal files."""
+    """Write `detector` as an .npz file with the hash of its model; equal detectors give equal files."""
     arrays = {"references": detector.references, "model_sha256": np.array(model_sha256)}
     for name, gaussian in (("features", detector.features), ("statistics", detector.statistics)):
         arrays |= {f"{name}_mean": gaussian.mean, f"{name}_whitening": gaussian.whitening}
@@ -142,38 +137,38 @@ def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
 
 
 def read(path: str | Path, model_sha256: str) -> OodDetector:
-    """Read what `write` wrote. Raises LeafError where the file is missing, broken, or of another model."""
+    """Read a file of `write`. Raises LeafError if it is missing, damaged or of another model."""
     path = Path(path)
     if not path.is_file():
-        raise LeafError(f"{path}: no such file; run `dvc repro` first")
+        raise LeafError(f"{path}: no such file. Run `dvc repro` first")
     try:
         arrays = read_arrays(path)
     except LeafError as error:
-        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}); run `dvc repro`") from None
+        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`") from None
     try:
         if str(arrays["model_sha256"]) != model_sha256:
-            raise LeafError(f"{path}: belongs to another model than run.json names; run `dvc repro`")
+            raise LeafError(f"{path}: not of the model in run.json. Run `dvc repro`")
         features, statistics = (
             Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_whitening"], float(arrays[f"{name}_limit"]))
             for name in ("features", "statistics")
         )
         detector = OodDetector(features, statistics, arrays["references"])
     except (KeyError, ValueError, TypeError) as error:
-        raise LeafError(f"{path}: damaged ({error}); run `dvc repro`") from None
+        raise LeafError(f"{path}: damaged ({error}). Run `dvc repro`") from None
     shapes = [each.mean.shape * 2 == each.whitening.shape and each.mean.ndim == 1 for each in (features, statistics)]
     values = [features.mean, features.whitening, statistics.mean, statistics.whitening, detector.references]
     plain = all(each.dtype.kind == "f" and np.isfinite(each).all() for each in values)
     limits = features.limit >= 0 and statistics.limit >= 0  # False for NaN
     thumbnails = detector.references.shape[1:] == (THUMBNAIL, THUMBNAIL, 3)
     if not (all(shapes) and statistics.mean.shape == (STATISTICS,) and plain and limits and thumbnails):
-        raise LeafError(f"{path}: damaged (not the shapes and numbers that evaluate writes); run `dvc repro`")
+        raise LeafError(f"{path}: damaged (unexpected shapes or values). Run `dvc repro`")
     return detector
 
 
 def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
-    """Fit a shrunk covariance (Ledoit and Wolf 2004), which few images in many dimensions need.
+    """Fit a Gaussian with shrunk covariance (Ledoit and Wolf 2004), for few images in many dimensions.
 
-    `train` (N, D), `validation` (M, D), of which the share `rejected` lies beyond the limit.
+    `train` is (N, D), `validation` (M, D); the share `rejected` of the latter is beyond the limit.
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -186,33 +181,29 @@ def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> 
 
 
 STATISTICS = 28
-_SCALES = 4  # each half as large as the one before
-_DARKEST = 1e-3  # of 1: keeps the logarithms of a plain image finite
+_SCALES = 4  # each half the size of the one before
+_DARKEST = 1e-3  # of 1: keeps logarithms of a constant image finite
 _CHANNELS = np.array([[0.299, 0.587, 0.114], [1, -1, 0], [0, -1, 1]], np.float32)  # brightness, red-green, blue-green
-_PLACES = np.array([[1024, 32, 1]], np.float32)  # of a colour of three times five bits among all, exact in float32
+_PLACES = np.array([[1024, 32, 1]], np.float32)  # index of a color with five bits per channel, exact in float32
 
 
 def image_statistics(images: np.ndarray) -> np.ndarray:
-    """Measure pixel statistics of images.
+    """Return pixel statistics of images (N, H, W, 3), uint8 or float, 0..255.
 
-    A photograph's differences between neighbouring pixels follow much the same law at every scale (Ruderman 1994);
-    those of noise, drawings, text and plain colours do not, and those of other things than leaves go with other
-    colours.
-
-    Args:
-        images: (N, H, W, 3), uint8 or float, 0..255.
+    Differences between neighboring pixels of photos follow similar laws at all scales (Ruderman 1994); those of noise,
+    drawings, text and constant images do not, and other objects have other colors.
 
     Returns:
-        float64 (N, 28): for brightness and two colour differences the mean, the logarithms of the standard deviation
-        and of the mean difference between neighbours at four scales; for brightness at each scale also how much of
-        that lies across rather than down, and how it is spread between few strong edges and many weak ones; the
-        number of distinct colours; how brightness goes with colour.
+        float64 (N, 28): for brightness and two color differences, the mean and the logarithms of the standard deviation
+        and of the mean difference between neighbors at four scales; for brightness at each scale, the ratio of
+        horizontal to vertical differences and their kurtosis; the number of colors; the correlation of brightness and
+        color.
     """
     return np.array([_measure(np.asarray(image, np.float32)) for image in images]).reshape(len(images), STATISTICS)
 
 
 def _measure(image: np.ndarray) -> list[float]:
-    # OpenCV's norms add up differences in one pass: a tenth of numpy's time on images so small.
+    # OpenCV's norms sum differences in one pass, 10× faster than NumPy for small images.
     planes = [cv2.transform(image, channel[None] / 255) for channel in _CHANNELS]
     moments = [[float(value[0, 0]) for value in cv2.meanStdDev(plane)] for plane in planes]
     statistics: list[float] = []
@@ -231,11 +222,11 @@ def _measure(image: np.ndarray) -> list[float]:
     (mean, deviation), (other_mean, other_deviation) = moments[:2]
     product = float(((planes[0] - mean) * (planes[1] - other_mean)).mean())
     together = product / (deviation * other_deviation + _DARKEST**2)
-    return [*statistics, math.log(_colours(image)), together]
+    return [*statistics, math.log(_colors(image)), together]
 
 
-def _colours(image: np.ndarray) -> int:
-    """How many of 32×32×32 colours there are."""
+def _colors(image: np.ndarray) -> int:
+    """Return the number of different colors out of 32×32×32."""
     coarse = (image.astype(np.uint8) >> 3).astype(np.float32)
     seen = np.zeros(1 << 15, bool)
     seen[cv2.transform(coarse, _PLACES).astype(np.intp)] = True
@@ -243,7 +234,7 @@ def _colours(image: np.ndarray) -> int:
 
 
 def _difference(plane: np.ndarray, axis: int, norm: int) -> float:
-    """Mean absolute, or mean squared, difference between neighbours along an axis."""
+    """Return the mean absolute or squared difference between neighbors along an axis."""
     later, earlier = (plane[:, 1:], plane[:, :-1]) if axis else (plane[1:], plane[:-1])
     return cv2.norm(later, earlier, norm) / later.size
 

@@ -1,4 +1,4 @@
-"""Folds summed up: hand-made predictions whose figures are known."""
+"""The summary of folds, on predictions with known results."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from leaf.evaluate.statistics import proportion_interval
 
 
 def fold(first, right, validation_right=10, validation=range(90, 100)):
-    """Ten test images from `first` on, of which `right` are right, and ten validation images."""
+    """Return ten test images from number `first`, of which `right` are correct, and ten validation images."""
     image = [*range(first, first + 10), *validation]
     guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]
     split = ["test"] * 10 + ["validation"] * 10
@@ -24,7 +24,7 @@ ALL = [
 ]
 
 
-def test_mean_spread_and_both_intervals():
+def test_the_summary_has_mean_standard_deviation_and_both_intervals():
     found = summarize(ALL)
     assert (found.right.sum(), len(found.right)) == (43, 50)
     lines = str(found).splitlines()
@@ -34,8 +34,8 @@ def test_mean_spread_and_both_intervals():
     assert any(line.endswith("(Wilson): 0.860, 0.738 to 0.930") for line in lines)  # statsmodels, method wilson
 
 
-def test_images_of_one_plant_that_are_right_together_count_as_one():
-    """Five folds of ten images, all right or all wrong: no more is known than of a few images."""
+def test_correlated_images_of_a_plant_widen_the_interval():
+    """In each of five folds, ten images are all correct or all wrong."""
     folds = [
         fold(10 * number, right, validation=range(10 * number - 10 if number else 40, 10 * number or 50))
         for number, right in enumerate([10, 10, 10, 0, 10])
@@ -43,18 +43,18 @@ def test_images_of_one_plant_that_are_right_together_count_as_one():
     grouped = str(summarize([each.assign(group=each["image"] // 10) for each in folds]))
     low, high = proportion_interval(np.repeat([1, 1, 1, 0, 1], 10), np.arange(50) // 10)
     assert high - low > 0.6
-    assert f"of all 50 images of 5 groups, each tested once (Wilson): 0.800, {low:.3f} to {high:.3f}" in grouped
+    assert f"over all 50 images of 5 groups, each tested once (Wilson): 0.800, {low:.3f} to {high:.3f}" in grouped
 
 
 def test_the_gap_is_validation_minus_test():
-    assert "validation minus test: +14.0 points (95 % over folds: -0.2 to +28.2)" in str(summarize(ALL))
+    assert "validation minus test: +14.0 points (95% CI over folds -0.2 to +28.2)" in str(summarize(ALL))
 
 
-def test_an_image_that_two_folds_test_is_refused():
-    with pytest.raises(LeafError, match="an image is tested twice or never"):
+def test_an_image_tested_in_two_folds_is_refused():
+    with pytest.raises(LeafError, match="folds: an image is tested twice or never"):
         summarize([*ALL, fold(40, 9)])
 
 
 def test_a_missing_fold_is_refused():
-    with pytest.raises(LeafError, match="an image is tested twice or never"):
+    with pytest.raises(LeafError, match="folds: an image is tested twice or never"):
         summarize(ALL[:-1])

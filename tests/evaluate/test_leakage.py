@@ -17,21 +17,21 @@ def test_a_planted_leak_of_ten_points_is_found_with_its_interval():
     found = measure_leak(answers(0.9, 1), answers(0.8, 2), GROUPS)
     assert found.difference == pytest.approx(0.1, abs=0.02)
     assert found.low < 0.1 < found.high
-    assert found.sentence.startswith("The leak flatters this recipe: +")
+    assert found.sentence.startswith("For this recipe, leakage raises the accuracy: +")
 
 
-def test_the_same_answers_are_worth_nothing():
+def test_equal_answers_have_almost_no_effect():
     same = answers(0.9, 1)
-    assert measure_leak(same, same, GROUPS).sentence.startswith("The leak is worth about nothing to this recipe: +0.0")
+    assert measure_leak(same, same, GROUPS).sentence.startswith("For this recipe, leakage has almost no effect: +0.0")
 
 
-def test_too_few_images_leave_it_open():
+def test_too_few_images_are_not_distinguishable():
     few = slice(0, 100)
     found = measure_leak(answers(0.9, 1)[:, few], answers(0.9, 2)[:, few], GROUPS[few])
-    assert "not distinguishable from nothing" in found.sentence
+    assert found.effect == "has no distinguishable effect"
 
 
-def test_images_that_the_honest_way_removes_do_not_count_there():
+def test_images_removed_in_the_honest_way_do_not_count_there():
     honest = answers(0.8, 2)
     honest[:, ::5] = np.nan
     found = measure_leak(answers(0.9, 1), honest, GROUPS)
@@ -39,7 +39,7 @@ def test_images_that_the_honest_way_removes_do_not_count_there():
     assert found.honest == pytest.approx(np.nanmean(honest))
 
 
-def test_groups_that_hang_together_widen_the_interval():
+def test_correlated_groups_widen_the_interval():
     by_group = np.repeat(answers(0.9, 1)[:, ::5], 5, axis=1), np.repeat(answers(0.9, 2)[:, ::5], 5, axis=1)
     whole, apart = measure_leak(*by_group, GROUPS), measure_leak(*by_group, np.arange(len(GROUPS)))
     assert whole.high - whole.low > 1.5 * (apart.high - apart.low)
@@ -47,7 +47,7 @@ def test_groups_that_hang_together_widen_the_interval():
 
 @pytest.fixture(scope="module")
 def leaves():
-    """40 leaves of 5 photographs each: the leaf shows in the features, its label does so faintly."""
+    """Return 40 leaves of 5 images: features identify the leaf clearly and its label weakly."""
     random = np.random.default_rng(3)
     labels = np.repeat(random.integers(0, 2, 40), 5)
     features = np.repeat(random.normal(size=(40, 20)), 5, axis=0) + random.normal(scale=0.2, size=(200, 20))
@@ -55,7 +55,7 @@ def leaves():
     return features, labels, np.repeat(np.arange(40), 5)
 
 
-def test_a_nearest_neighbour_gains_by_a_split_group(leaves):
+def test_a_nearest_neighbor_gains_from_split_groups(leaves):
     features, labels, groups = leaves
     split = cross_validated("neighbour", features, labels, np.arange(200), 5, 0)
     whole = cross_validated("neighbour", features, labels, groups, 5, 0)

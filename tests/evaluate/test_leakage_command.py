@@ -40,30 +40,30 @@ def inside(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
-def test_copies_make_labels_by_chance_look_learnable():
+def test_copies_make_random_labels_look_learnable():
     found, described = frozen_leak(None, [], "neighbour", 2)
     assert found.images[0] == 400
     assert found.images[1] <= 100
     assert found.leaky > 0.9
     assert found.honest < 0.7
-    assert found.sentence.startswith("The leak flatters this recipe")
-    assert described.startswith("histograms of 512 colours")
+    assert found.sentence.startswith("For this recipe, leakage raises the accuracy")
+    assert described.startswith("histograms of 512 colors")
 
 
 def test_the_command_prints_the_sentence_and_the_learner():
     done = CliRunner().invoke(app, ["leak", "--learner", "neighbour", "--repeats", "1", "-S", "folds=2"])
-    assert done.stdout.startswith("The leak flatters this recipe: +")
-    assert "  learner: neighbour, on histograms of 512 colours" in done.stdout
+    assert done.stdout.startswith("For this recipe, leakage raises the accuracy: +")
+    assert "  learner: neighbour, on histograms of 512 colors" in done.stdout
 
 
 @pytest.mark.parametrize("key", ["grouping=none", "duplicates=keep", "fold=1"])
-def test_what_the_command_sets_itself_is_refused(key):
-    with pytest.raises(LeafError, match="`leaf leak` sets it itself"):
+def test_keys_set_by_the_command_are_refused(key):
+    with pytest.raises(LeafError, match=r"-S \w+: set by `leaf leak`"):
         run_network(None, [key], "x", 1, False)
 
 
-def test_experiments_of_both_ways_are_summed_up_image_by_image(monkeypatch):
-    """Eight images in two folds; 6 and 7 are copies, which the leaky way keeps; the honest way errs on image 0."""
+def test_experiments_of_both_ways_are_compared_by_image(monkeypatch):
+    """Eight images in two folds: 6 and 7 are copies, kept in the leaky way; the honest way errs on image 0."""
 
     def read(revision):
         _, way, _, _, fold = revision.split("-")

@@ -148,7 +148,10 @@ def audited():
         | {"evidence": {"centre": 0.7, "centre_area": 0.64, "leaf": 0.6, "leaf_area": 0.4}},
         "transport": {"background": {f"{long} {place}": shares for place in range(9)}},
         "new_class": {f"{long} {place}": {"caught": score(place / 9), "auroc": score(0.7)} for place in range(9)},
-        "leak": score(0.05, sentence="The leak flatters this recipe: +5.0 points of accuracy (95 %: +1.0 to +8.0)."),
+        "leak": score(
+            0.05,
+            sentence="For this recipe, leakage raises the accuracy: +5.0 points of accuracy (95% CI +1.0 to +8.0).",
+        ),
         "labels": {"suspicious": 12, "images": 680},
         "groups_given": {"without": 680, "of": 680},
         "given_splits": {"images": 680, "photographs": 3, "crops": 1, "groups": 4, "all_crops": 9},
