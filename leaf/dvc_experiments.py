@@ -9,24 +9,30 @@ from typing import Any
 from leaf import params
 from leaf.check import check
 from leaf.errors import LeafError
-from leaf.experiments import dvc_settings, parse_settings, read_experiments, row_settings
+from leaf.experiments import dvc_settings, read_experiments, row_settings
 from leaf.store import replacing
 
 
-def run_experiments(names: Sequence[str], settings: Sequence[str], force: bool = False, temp: bool = False) -> int:
-    """Run the rows `names` in sequence with `settings` (`key=value`) on top of each.
+def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bool = False, temp: bool = False) -> int:
+    """Run the rows `names` in sequence with `settings` on top of each.
 
     `force` replaces an experiment of the same name after its run succeeded; `temp` runs each row in a temporary folder.
     Return the first non-zero exit status of dvc, which ends the sequence, or 0.
     """
-    over = parse_settings(settings)
     rows = {}
     for name in names:
         row, resets = row_settings(name)
-        rows[name] = {**row, **over}
+        rows[name] = {**row, **settings}
         for line in resets:
             print(line, file=sys.stderr)
     return run_rows(rows, force, temp)
+
+
+def require_commit() -> None:
+    """Raise LeafError if the git repository has no commit, on which experiments are based."""
+    done = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "HEAD"], check=False, capture_output=True)
+    if done.returncode:
+        raise LeafError("git: no commit yet. Run `git add -A && git commit -m 'Add the classifier'`.")
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
@@ -35,6 +41,7 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     All rows are checked before DVC deletes any output, and the check of the first is printed. A run that fails in the
     workspace restores parameters, metrics and outputs. An experiment that is being replaced is named NAME-before.
     """
+    require_commit()
     taken = _existing() & rows.keys()
     if taken and not force:
         raise LeafError(

@@ -232,7 +232,7 @@ def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
     monkeypatch.setattr("leaf.dvc_experiments._existing", set)
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(LeafError, match="no such file or folder"):
-        run_experiments(["plain"], ["dataset=nowhere"])
+        run_experiments(["plain"], {"dataset": "nowhere"})
     assert (project / "params.yaml").read_bytes() == before
 
 

@@ -298,16 +298,16 @@ def test_base_install_serves_pages(base: Base, command: str) -> None:
     environment = base.environment(PYTHONUNBUFFERED="1")
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(words, cwd=base.project, env=environment, **pipes) as server:
-        printed: list[str] = []
-        for line in server.stdout:  # type: ignore[union-attr]
-            printed.append(line)
-            if address := re.search(r"http://127\.0\.0\.1:\d+/\S*", line):
-                with urllib.request.urlopen(address[0]) as page:
-                    assert b"<html" in page.read()
-                break
-        else:
-            pytest.fail("".join(printed))
-        server.terminate()
+        try:
+            printed = ""
+            while not (address := re.search(r"http://127\.0\.0\.1:\d+\S*", printed)):
+                line = server.stdout.readline()  # type: ignore[union-attr]
+                assert line, printed
+                printed += line
+            with urllib.request.urlopen(address[0]) as page:
+                assert b"<html" in page.read()
+        finally:
+            server.terminate()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ Exit status: 0 success; 1 partial success; 2 user error, explained in one line."
 # Command to file, in the order of the help.
 FILES = {
     "init": "init",
+    "start": "start",
     "fit": "fit",
     "check": "check",
     "results": "results",

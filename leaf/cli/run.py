@@ -6,6 +6,7 @@ import typer
 
 from leaf.dvc_experiments import list_experiments, run_experiments
 from leaf.errors import LeafError
+from leaf.experiments import parse_settings
 
 app = typer.Typer()
 
@@ -26,6 +27,6 @@ def command(
     if show:
         typer.echo(list_experiments())
     elif names:
-        raise typer.Exit(run_experiments(names, settings or [], force, temp))
+        raise typer.Exit(run_experiments(names, parse_settings(settings or []), force, temp))
     else:
         raise LeafError("run: no experiment named; `leaf run --list` lists them")

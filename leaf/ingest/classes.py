@@ -46,7 +46,7 @@ def resolve(
         names = list(wanted)
         label = {name: _first_match(str(name), wanted) for name in used}
     else:
-        names = _sorted(nfc(str(name)) for name in used) if wanted == "auto" else list(wanted)
+        names = sort_names(nfc(str(name)) for name in used) if wanted == "auto" else list(wanted)
         place = {nfc(name): number for number, name in enumerate(names)}
         label = {name: place.get(nfc(str(name)), name if isinstance(name, int) else -1) for name in used}
     foreign = [name for name in used if not 0 <= label[name] < len(names)]
@@ -91,8 +91,8 @@ def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
     return next((number for number, patterns in enumerate(wanted.values()) if matches_any(name, patterns)), -1)
 
 
-def _sorted(names: Iterable[str]) -> list[str]:
-    """Sorted, numbers by their value; a name that is or ends in `healthy`, not `unhealthy`, comes first."""
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Sort class names; numbers by value, and names that end in `healthy`, except `unhealthy`, first."""
     distinct = set(names)
     number = all(name.isdecimal() for name in distinct)
     return sorted(distinct, key=lambda name: (not means_healthy(name), int(name) if number else 0, name))

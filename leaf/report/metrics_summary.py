@@ -76,7 +76,9 @@ def _old_stages(root: Path) -> set[str]:
 
     @cache
     def is_old(name: str) -> bool:
-        read = ((each["md5"], *written[each["path"]]) for each in stages[name]["deps"] if each["path"] in written)
+        read = (
+            (each["md5"], *written[each["path"]]) for each in stages[name].get("deps", ()) if each["path"] in written
+        )
         return any(found != md5 or is_old(before) for found, before, md5 in read)
 
     old = set()

@@ -1,0 +1,247 @@
+"""`leaf start`: recognize the layout of a folder of images and propose classes, groups, image size and a recipe."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leaf import params
+from leaf.check import look_like_series, sizes
+from leaf.errors import LeafError
+from leaf.experiments import DATA_KEYS, committed_params, experiment, with_settings
+from leaf.ingest.classes import means_healthy, sort_names
+from leaf.ingest.files import list_folder
+from leaf.ingest.ingest import survey
+from leaf.ingest.layout import by_folders
+from leaf.ingest.source import cores
+from leaf.project.pipeline import round_trip
+from leaf.store import replacing, span
+
+RECIPES = ("probe", "transfer", "default")
+_TABLES = (".csv", ".tsv", ".json", ".xml")
+_SIZES = (224, 192, 160, 128, 96)
+# CPU milliseconds per image at 96 pixels, forward and training step, measured on one x86-64 core. Both grow with the area.
+_COST = {"mobilenet_v2": (4.4, 16.0), "convnext_atto": (6.0, 19.0)}
+_STARTUP = 40.0  # seconds of all stages without training
+
+
+@dataclass(frozen=True)
+class Option:
+    """An answer: its text and the settings that it makes."""
+
+    text: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its options; the first is recommended."""
+
+    key: str
+    text: str
+    options: Sequence[Option]
+
+
+@dataclass
+class Proposal:
+    """What was found in a folder.
+
+    Attributes:
+        lines: description for the user.
+        settings: settings that have no alternative.
+        questions: choices; those of the recipe have the key `recipe`, and `recipe` among their settings.
+    """
+
+    lines: list[str]
+    settings: dict[str, Any]
+    questions: list[Question] = field(default_factory=list)
+
+
+def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
+    """Examine the data set; `settings` (dotted keys of params.yaml) replace what would be proposed.
+
+    Raises:
+        LeafError: if the data set does not exist or has no classes.
+    """
+    if not dataset.exists():
+        raise LeafError(f"{dataset}: no such file or folder; valid: an .npz file or a folder of images")
+    fixed = {"dataset": _relative(dataset), "group_by": "none", **settings}
+    classes = [] if "classes" in fixed else _class_options(dataset, fixed)
+    chosen = {**fixed, **(classes[0].settings if classes else {})}
+    source, names, labels = _survey(dataset, chosen)
+    fixed |= {key: chosen[key] for key in ("labels", "columns.label") if key in chosen}
+    found = Proposal([f"{dataset}: {(labels >= 0).sum():,} images, {len(names)} classes"], fixed)
+    for number, name in enumerate(names[:20]):
+        rows = np.flatnonzero(labels == number)
+        found.lines.append(
+            f"  {name}: {len(rows):,} images, such as {source.rows.source[rows[0]]}" if len(rows) else ""
+        )
+    if len(names) > 20:
+        found.lines.append(f"  and {len(names) - 20} more")
+    if splits := sorted(set(source.rows.split) - {""}):
+        found.lines.append(f"splits: {', '.join(splits)}, as given by the data set")
+    if len(classes) > 1:
+        found.questions.append(Question("classes", "What are the classes?", classes))
+    else:
+        fixed |= chosen
+    if len(set(source.rows.group)) > 1:
+        found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}; the images of one stay in one split")
+    elif series := look_like_series(source.rows.name, source.rows.source):
+        found.lines.append(
+            f"groups: none. If {' and '.join(series)} show one plant, list the groups in data/labels.csv (file,group)"
+        )
+    if chosen["group_by"] == "folder" and "group_by" not in settings:
+        options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
+        found.questions.append(Question("groups", "Does each of the innermost folders show one plant?", options))
+    opened = sizes(dataset, source.rows.source) if dataset.is_dir() else None
+    side = min(opened.usual) if opened else 96
+    if opened:
+        found.lines.append(f"sizes: mostly {opened.usual[0]}×{opened.usual[1]} pixels")
+    found.questions.append(_recipe_question((labels >= 0).sum(), len(names), side, chosen))
+    return found
+
+
+def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str, dict[str, Any]]:
+    """Ask the questions, write the answers about the data to params.yaml, and return the recipe and its settings."""
+    chosen = dict(proposal.settings)
+    for question in proposal.questions:
+        chosen |= answer(question).settings
+    recipe = chosen.pop("recipe")
+    run = {key: chosen.pop(key) for key in [*chosen] if key.partition(".")[0] not in DATA_KEYS}
+    with_settings(committed_params(), {**chosen, **experiment(recipe).set, **run}, "start")
+    write_settings(Path(params.PARAMS_FILE), chosen)
+    return recipe, run
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Set dotted keys of a params.yaml; comments and order stay."""
+    yaml = round_trip()
+    values = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in settings.items():
+        group, _, inner = key.rpartition(".")
+        (values[group] if group else values)[inner] = value
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+
+
+def _relative(dataset: Path) -> str:
+    """Return the path relative to the project if it is inside, else the absolute path."""
+    path = dataset.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
+    """Return source, class names and labels. If the folders give no classes, add a table in the folder to `settings`."""
+    options = {
+        "ignore": settings.get("ignore", ()),
+        "labels": settings.get("labels", "data/labels.csv"),
+        "group_by": settings["group_by"],
+        "columns": {"label": settings["columns.label"]} if "columns.label" in settings else None,
+    }
+    try:
+        return survey(dataset, settings.get("classes", "auto"), **options)
+    except LeafError as error:
+        guesses = [each for each in error.proposals if each.keys() == {"columns.label"} - settings.keys()]
+        if dataset.is_dir() and not settings.keys() & {"labels", "classes"}:
+            tables = [path for path in list_folder(dataset).others if path.lower().endswith(_TABLES)]
+            guesses = [{"labels": str(dataset / path)} for path in tables]
+        elif len(guesses) > 1:  # the user has to choose the column
+            raise
+        for guess in guesses:
+            with suppress(LeafError):
+                found = _survey(dataset, chosen := {**settings, **guess})
+                settings |= chosen
+                return found
+        raise
+
+
+def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
+    """Return the possible classes, the recommended ones first."""
+    if dataset.is_dir() and "labels" not in settings:
+        listing = list_folder(dataset)
+        folders = [
+            each.parts for each in by_folders(dataset, listing.images, (), labelled=False).values() if each.parts
+        ]
+        deep = [parts for parts in folders if len(parts) > 1]
+        if len(deep) > 0.8 * len(folders) and not any(path.endswith("metadata.csv") for path in listing.others):
+            return _nested_options(deep)
+    _, names, _ = _survey(dataset, settings)
+    options = [Option(_listed(names), {"classes": names})]
+    diseases: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        diseases[name.rpartition("___")[2]].append(name)
+    if (
+        all("___" in name for name in names)
+        and len(diseases) > 1
+        and len({each.partition("___")[0] for each in names}) > 1
+    ):
+        patterns = {name: [f"*___{name}"] for name in sort_names(diseases)}
+        options.append(_merging(Option(_listed([*patterns]), {"classes": patterns}), _shared(diseases)))
+    healthy = sum(map(means_healthy, names))
+    if 0 < healthy < len(names) > 2 and "unhealthy" not in map(str.casefold, names):
+        options.append(Option("healthy, unhealthy", {"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}))
+    return options
+
+
+def _nested_options(folders: Sequence[Sequence[str]]) -> list[Option]:
+    """Return the possible classes of folders in folders: CLASS/PLANT, CROP/CLASS or CROP/CLASS/PLANT."""
+    inner: dict[str, list[str]] = defaultdict(list)
+    for top, name, *_ in dict.fromkeys(tuple(parts[:2]) for parts in folders):
+        inner[name].append(top)
+    tops = sort_names({parts[0] for parts in folders})
+    if 2 * sum(any(map(str.isdigit, name)) for name in inner) >= len(inner) or any(map(means_healthy, tops)):
+        return [Option(_listed(tops), {"classes": tops, "group_by": "folder"})]
+    plants = {"group_by": "folder"} if sum(len(parts) > 2 for parts in folders) > len(folders) / 2 else {}
+    joined = sort_names(f"{top} {name}" for name, above in inner.items() for top in above)
+    merged = _merging(Option(_listed(sort_names(inner)), {"classes": sort_names(inner), **plants}), _shared(inner))
+    crops = Option(_listed(tops), {"classes": tops})
+    pairs = Option(_listed(joined), {"classes": joined, **plants})
+    if not _shared(inner):
+        return [merged, crops]
+    everywhere = all(len(above) == len(tops) for above in inner.values())
+    return [merged, pairs, crops] if everywhere else [pairs, merged, crops]
+
+
+def _shared(names: Mapping[str, Collection[str]]) -> list[str]:
+    return [name for name, above in names.items() if len(above) > 1]
+
+
+def _merging(option: Option, shared: Sequence[str]) -> Option:
+    """Warn if classes of several crops merge under one name."""
+    warning = f" (merges {', '.join(map(repr, shared[:3]))} of several crops)" if shared else ""
+    return Option(option.text + warning, option.settings)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"{len(names)}: {', '.join(names[:4])}{more}"
+
+
+def _recipe_question(images: int, classes: int, side: int, settings: Mapping[str, Any]) -> Question:
+    options = []
+    for name in RECIPES:
+        row = dict(experiment(name).set)
+        size = settings.get("image_size") or row.get("image_size")
+        if not size and name != "default":
+            size = next((size for size in _SIZES if size <= min(side, 160)), 96)
+        chosen = {**row, **({"image_size": size} if size else {})}
+        values = with_settings(committed_params(), chosen | {"classes": "auto"}, name)
+        text = f"{name}, {values.image_size} pixels, at most {span(estimate(values, images))}: {experiment(name).why}"
+        options.append(Option(text, {"recipe": name, "image_size": values.image_size}))
+    return Question("recipe", "Which recipe?", options)
+
+
+def estimate(values: params.Params, images: int) -> float:
+    """Return the estimated seconds of a run without early stopping on this machine's CPU cores."""
+    forward, step = _COST.get(values.backbone, (20.0, 70.0))
+    train = images * (1 - float(values.validation_size < 1 and values.validation_size) - float(values.test_size))
+    passes = forward * images
+    if values.optimizer != "lbfgs":
+        passes += train * (values.frozen_epochs * forward + (values.epochs - values.frozen_epochs) * step)
+    passes += values.views * forward * (images - train)
+    return _STARTUP + passes / 1000 * (values.image_size / 96) ** 2 / min(cores(), os.cpu_count() or 1)
