@@ -25,7 +25,7 @@ from leaf.store import replacing, span
 RECIPES = ("probe", "transfer", "default")
 _TABLES = (".csv", ".tsv", ".json", ".xml")
 _SIZES = (224, 192, 160, 128, 96)
-# CPU milliseconds per image at 96 pixels, forward and training step, measured on one x86-64 core. Both grow with the area.
+# CPU milliseconds per image at 96 pixels, forward and training step, on one x86-64 core. Both grow with the area.
 _COST = {"mobilenet_v2": (4.4, 16.0), "convnext_atto": (6.0, 19.0)}
 _STARTUP = 40.0  # seconds of all stages without training
 
@@ -102,7 +102,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     side = min(opened.usual) if opened else 96
     if opened:
         found.lines.append(f"sizes: mostly {opened.usual[0]}×{opened.usual[1]} pixels")
-    found.questions.append(_recipe_question((labels >= 0).sum(), len(names), side, chosen))
+    found.questions.append(_recipe_question((labels >= 0).sum(), side, chosen))
     return found
 
 
@@ -136,7 +136,7 @@ def _relative(dataset: Path) -> str:
 
 
 def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
-    """Return source, class names and labels. If the folders give no classes, add a table in the folder to `settings`."""
+    """Return source, class names and labels. Without classes, add a table to `settings`."""
     options = {
         "ignore": settings.get("ignore", ()),
         "labels": settings.get("labels", "data/labels.csv"),
@@ -222,7 +222,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{len(names)}: {', '.join(names[:4])}{more}"
 
 
-def _recipe_question(images: int, classes: int, side: int, settings: Mapping[str, Any]) -> Question:
+def _recipe_question(images: int, side: int, settings: Mapping[str, Any]) -> Question:
     options = []
     for name in RECIPES:
         row = dict(experiment(name).set)
