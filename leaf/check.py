@@ -19,7 +19,7 @@ from leaf.errors import LeafError
 from leaf.experiments import told_what_to_paste, with_settings
 from leaf.ingest.files import HEAD, kind, what_it_is
 from leaf.ingest.ingest import refuse_folders_keys, survey
-from leaf.ingest.masks import mask_files
+from leaf.ingest.masks import mask_files, read_mask
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
@@ -147,9 +147,13 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         lines.append(f"unlabelled {waiting:,} images{given}. Label them with `leaf review --unlabelled`.")
     lines += [f"note       {note}" for note in source.notes]
     if Path(choices.masks).is_dir():
-        masked = sum(path is not None for path in mask_files(Path(choices.masks), files))
+        masks = [path for path in mask_files(Path(choices.masks), files) if path]
         guessed = "; GrabCut guesses the others" if choices.augmentation.background == "swap" else ""
-        lines += [f"masks      of {masked:,} of {len(files):,} images{guessed}"] if masked or guessed else []
+        lines += [f"masks      of {len(masks):,} of {len(files):,} images{guessed}"] if masks or guessed else []
+        opened = masks[:: 1 + len(masks) // SAMPLE]
+        empty = [path for path in opened if not read_mask(path, choices.image_size, choices.fit).any()]
+        if empty:
+            lines.append(f"masks      {len(empty)} of {len(opened)} opened show no leaf, such as {str(empty[0])!r}")
     risks = _risks(choices, names, labels[taken], groups, splits)
     if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
         risks.append(

@@ -251,3 +251,17 @@ def test_it_imports_no_keras(project):
     code = "import sys; from leaf.check import check; check({'dataset': 'leaves'}); print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_masks_are_judged_by_content(project):
+    values = np.zeros((40, 40), np.uint8)
+    for number in range(30):
+        path = project / "data/masks" / ("healthy", "unhealthy")[number % 3 == 0] / f"IMG_{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values[10:30, 10:30] = number != 7
+        Image.fromarray(values).save(path)
+    lines = told()
+    assert "masks      of 30 of 30 images" in lines
+    assert "1 of 30 opened show no leaf, such as 'data/masks/healthy/IMG_0007.png'" in lines
+    path.write_bytes(b"no image")
+    assert refusal().startswith(f"masks: {path.relative_to(project)}: text, not a JPEG")

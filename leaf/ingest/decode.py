@@ -67,11 +67,14 @@ class Picture:
     frames: bool
 
 
-def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any] = bool) -> Picture:
+def decode(
+    data: bytes, size: int, fit: Fit = "crop", mask: bool = False, large: Callable[[int], Any] = bool
+) -> Picture:
     """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
-    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. `large` is called with
-    the number of decoded pixels before they are allocated. Raises UnreadableError.
+    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. A `mask` is decoded as
+    `_as_mask` describes. `large` is called with the number of decoded pixels before they are allocated. Raises
+    UnreadableError.
     """
     kind = files.kind(data[: files.HEAD])
     if not kind:
@@ -88,6 +91,7 @@ def decode(data: bytes, size: int, fit: Fit = "crop", large: Callable[[int], Any
         large(width * height if whole else image.width * image.height >> 2 * getattr(image, "_reduce", 0))
         deep = _of_more_bits(image, data)
         deep.load()  # the reduced size of JPEG 2000 is known only after decoding
+        deep = _as_mask(deep) if mask else deep
         turn = None if kind == "TIFF" else _turn(image)  # TIFF decoders apply the orientation themselves
         pixels = _square(_turned(deep, turn), size, fit)
         return Picture(pixels, *((height, width) if turn in _SIDEWAYS else (width, height)), frames)
@@ -161,6 +165,19 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
     deep = Image.fromarray(cv2.cvtColor(pixels, code))
     deep.info = {"icc_profile": image.info.get("icc_profile")}
     return deep
+
+
+def _as_mask(image: Image.Image) -> Image.Image:
+    """Composite alpha over black, and replace the colors of a palette by their indices: classes, of which 0 is none."""
+    if image.mode == "P":
+        indices, palette = np.asarray(image), np.reshape(image.getpalette("RGB"), (-1, 3))
+        used = palette[np.unique(indices)]
+        if (used != used[:, :1]).any():
+            return Image.fromarray(indices)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return image
 
 
 _TURNS = {number: Image.Transpose(turn) for number, turn in {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.items()}

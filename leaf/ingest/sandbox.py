@@ -37,16 +37,17 @@ SCANS = 100  # most scans of a JPEG; cameras and programs write 1 to 12
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
 _CHEAP_PROFILE = 4096  # bytes of an ICC profile; cameras embed 500 to 3,200, a printer profile has a million
-_ASK, _ANSWER = struct.Struct("<I7s"), struct.Struct("<cII?")
+_ASK, _ANSWER = struct.Struct("<I7s?"), struct.Struct("<cII?")
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
 
-def read_image(data: bytes, size: int, fit: Fit = "crop") -> Picture:
+def read_image(data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> Picture:
     """Decode the bytes of one image file like `leaf.ingest.decode.decode`, within the limits of this module.
 
     Thread-safe. The number of images that workers decode at once is the number of cores. Raises UnreadableError.
     """
-    return decode(data, size, fit) if _is_cheap(data) else decoders(os.getpid()).read(data, size, fit)
+    read = decode if _is_cheap(data) else decoders(os.getpid()).read
+    return read(data, size, fit, mask)
 
 
 def read_file(path: Path) -> bytes:
@@ -76,14 +77,14 @@ class Decoders:
         self._busy: set[_Decoder] = set()
         self._closed = False
 
-    def read(self, data: bytes, size: int, fit: Fit = "crop") -> Picture:
+    def read(self, data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> Picture:
         """Decode an image in a worker; see `read_image`."""
         with self._free:
             for _ in range(2):  # retry once, in case something else killed the worker
                 if self._closed:
                     raise UnreadableError("not read: this program is ending")
                 with suppress(EOFError, OSError):
-                    return self._ask(data, size, fit)
+                    return self._ask(data, size, fit, mask)
         raise UnreadableError("its decoder crashed")
 
     def close(self) -> None:
@@ -93,14 +94,14 @@ class Decoders:
             decoder.process.kill()
             decoder.process.wait()
 
-    def _ask(self, data: bytes, size: int, fit: Fit) -> Picture:
+    def _ask(self, data: bytes, size: int, fit: Fit, mask: bool) -> Picture:
         try:
             decoder = self._idle.pop()
         except IndexError:
             decoder = _Decoder(*self._limits)
         self._busy.add(decoder)
         try:
-            picture = decoder.ask(data, size, fit, self._one_large)
+            picture = decoder.ask(data, size, fit, mask, self._one_large)
         except UnreadableError:
             self._idle.append(decoder)
             raise
@@ -143,9 +144,9 @@ class _Decoder:
         )  # fmt: skip
         theirs.close()
 
-    def ask(self, data: bytes, size: int, fit: Fit, one_large: threading.Lock) -> Picture:
+    def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> Picture:
         """Decode an image. Raises UnreadableError with the reason, or EOFError or OSError if the worker ended."""
-        self._pipe.send_bytes(_ASK.pack(size, fit.encode()))
+        self._pipe.send_bytes(_ASK.pack(size, fit.encode(), mask))
         self._pipe.send_bytes(data)
         answer, *shape = self._answer()
         held = False
@@ -188,11 +189,11 @@ def serve(handle: int, seconds: float, memory: int) -> None:
 
     with suppress(EOFError, OSError):
         while True:
-            size, fit = _ASK.unpack(pipe.recv_bytes())
+            size, fit, mask = _ASK.unpack(pipe.recv_bytes())
             data = pipe.recv_bytes()
             signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process at any point
             try:
-                picture = decode(data, size, fit.rstrip(b"\0").decode(), large)
+                picture = decode(data, size, fit.rstrip(b"\0").decode(), mask, large)
                 answer = _ANSWER.pack(_DONE, picture.width, picture.height, picture.frames), picture.pixels.tobytes()
             except UnreadableError as why:
                 answer = _ANSWER.pack(_REFUSED, 0, 0, False), str(why).encode("utf-8", "replace")[:4096]

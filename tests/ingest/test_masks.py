@@ -16,6 +16,19 @@ def save(path, values, form):
     elif form == "palette":
         image = Image.fromarray(values, "P")
         image.putpalette([0, 0, 0, 0, 0, 128] + [0] * 762)
+    elif form == "palette without black":
+        image = Image.fromarray(values, "P")
+        image.putpalette([31, 119, 180, 255, 127, 14] + [0] * 762)
+    elif form == "palette, white first":
+        image = Image.fromarray(1 - values, "P")
+        image.putpalette([255, 255, 255, 0, 0, 0] + [0] * 762)
+    elif form == "transparent palette":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(values, "P")
+        image.putpalette([0, 0, 0, 255, 255, 255] + [0] * 762)
+        image.info["transparency"] = 0
+    elif form == "transparent background":
+        image = Image.fromarray(np.dstack([np.full((*values.shape, 3), 255, np.uint8), values * 255]))
     elif form == "1 bit":
         image = Image.fromarray(values > 0)
     else:
@@ -25,6 +38,7 @@ def save(path, values, form):
 
 
 FORMS = ["8 bit, 0 and 1", "8 bit, 0 and 255", "16 bit, 0 and 1", "16 bit, 0 and 65535", "palette", "1 bit"]
+FORMS += ["palette without black", "palette, white first", "transparent palette", "transparent background"]
 
 
 @pytest.mark.parametrize("form", FORMS)
