@@ -17,6 +17,7 @@ from leaf import params
 from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.errors import LeafError
 from leaf.experiments import told_what_to_paste, with_settings
+from leaf.ingest.classes import check_present
 from leaf.ingest.files import HEAD, kind, what_it_is
 from leaf.ingest.ingest import refuse_folders_keys, survey
 from leaf.ingest.masks import mask_files, read_mask
@@ -119,7 +120,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     splits = _splits(choices, source, names, labels, taken)
     lines = _table(names, labels[taken], groups, splits)
     files = [rows.source[place] for place in taken]
-    found = sizes(dataset, files) if dataset.is_dir() else None
+    found = sizes(dataset, files, labels[taken], names) if dataset.is_dir() else None
     if found:
         lines.append(
             f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
@@ -299,7 +300,7 @@ WIDE = 4 / 3  # beyond it a square crop loses more than a quarter of the picture
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a sample of the files: how many were opened, the most frequent size, the smallest and the largest side."""
+    """Sizes of a sample of images: how many were opened, the most frequent size, the shortest and the longest side."""
 
     opened: int
     usual: tuple[int, int]
@@ -310,20 +311,28 @@ class Sizes:
     others: list[str]  # those that are no images by their content, each with what it is
 
 
-def sizes(root: Path, files: Sequence[str]) -> Sizes | None:
-    """Read the headers of some files, spread evenly; None where none can be opened."""
-    found, others = [], []
-    for file in files[:: 1 + len(files) // SAMPLE]:
-        with suppress(Exception):  # a damaged file is for `ingest` to name
-            if not (root / file).is_file():
-                continue
-            with (root / file).open("rb") as opened:
-                head = opened.read(HEAD)
-            if not kind(head):
-                others.append(f"{file!r}: {what_it_is(head)}")
-                continue
-            with Image.open(root / file) as image:
-                found.append(image.size)
+def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> Sizes | None:
+    """Read the headers of about SAMPLE files, spread evenly over each class; None if none can be opened.
+
+    Raises LeafError if no file opened is an image, or none of a class of which all or FEW files are opened.
+    """
+    found: list[tuple[int, int]] = []
+    others: dict[str, str] = {}
+    left = labels.copy()  # -1 for what is no image
+    for label in range(len(names)):
+        places = np.flatnonzero(labels == label)
+        opened = places[:: 1 + len(places) * len(names) // SAMPLE]
+        for place in opened.tolist():
+            size = _size(root / files[place])
+            if isinstance(size, tuple):
+                found.append(size)
+            elif size:
+                others[files[place]] = size
+                left[place] = -1
+        if (left[opened] < 0).all() and len(opened) >= min(FEW, len(places)):
+            left[places] = -1
+    if others:
+        check_present(left if found else np.full_like(left, -1), names, root, others)
     if not found:
         return None
     shapes = [max(size) / max(min(size), 1) for size in found]
@@ -331,9 +340,23 @@ def sizes(root: Path, files: Sequence[str]) -> Sizes | None:
     lost = sum(1 - 1 / shape for shape in wide) / max(len(wide), 1)
     sides = [side for size in found for side in size]
     usual = Counter(found).most_common(1)[0][0]
+    wrong = [f"{file!r}: {what}" for file, what in others.items()]
     return Sizes(
-        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), others
+        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), wrong
     )
+
+
+def _size(path: Path) -> tuple[int, int] | str:
+    """Return width and height from an image's header, what a file is that is no image, or "" if it cannot be opened."""
+    with suppress(Exception):  # a damaged file is for `ingest` to name
+        if path.is_file():
+            with path.open("rb") as opened:
+                head = opened.read(HEAD)
+            if not kind(head):
+                return what_it_is(head)
+            with Image.open(path) as image:
+                return image.size
+    return ""
 
 
 def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:

@@ -265,3 +265,26 @@ def test_masks_are_judged_by_content(project):
     assert "1 of 30 opened show no leaf, such as 'data/masks/healthy/IMG_0007.png'" in lines
     path.write_bytes(b"no image")
     assert refusal().startswith(f"masks: {path.relative_to(project)}: text, not a JPEG")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def test_a_data_set_of_pointers_is_refused_with_the_remedy(project):
+    for path in (project / "leaves").rglob("*.jpg"):
+        path.write_bytes(POINTER)
+    assert "no image in it can be read (30 files: a pointer of Git LFS" in refusal()
+    assert "git lfs pull" in refusal()
+
+
+def test_a_class_of_pointers_is_refused_with_the_remedy(project):
+    for path in (project / "leaves/unhealthy").iterdir():
+        path.write_bytes(POINTER)
+    assert "no image of the class unhealthy (10 files: a pointer of Git LFS" in refusal()
+
+
+def test_a_data_set_of_placeholders_is_refused_with_the_remedy(project):
+    for path in (project / "leaves").rglob("*.jpg"):
+        path.unlink()
+        path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00")
+    assert "30 files: a placeholder of iCloud, not the image itself (download it" in refusal()

@@ -83,8 +83,10 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
 
 
 def nfc(text: str) -> str:
-    """Normalize a name: Unicode form NFC, no blanks at the ends, single blanks inside."""
-    return " ".join(unicodedata.normalize("NFC", text).split(" ")).strip(" ")
+    """Normalize the name of a class or group: Unicode form NFC, single blanks inside, no invisible characters."""
+    if not text.isascii():
+        text = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in "\u200c\u200d")
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:

@@ -100,7 +100,9 @@ def _scan(root: Path, folder: str, litter: Counter[str]) -> Iterator[os.DirEntry
     """Yield the entries of a folder and count system files in `litter`."""
     with os.scandir(root / folder) as items:
         for item in items:
-            if any(fnmatchcase(item.name.lower(), pattern) for pattern in _LITTER):
+            if not fnmatchcase(item.name, ICLOUD) and any(
+                fnmatchcase(item.name.lower(), pattern) for pattern in _LITTER
+            ):
                 litter["._*" if item.name.startswith("._") else item.name] += 1
                 continue
             yield item
@@ -124,6 +126,7 @@ def check_inside(root: Path, path: str) -> None:
         )
 
 
+ICLOUD = ".*.icloud"  # stands for a file that macOS keeps in iCloud; listed as an unreadable image
 HEAD = 512  # bytes that identify the type of a file
 # Image suffixes. A file with any other suffix is an image if its content is.
 SUFFIXES = frozenset(
@@ -170,6 +173,8 @@ _OTHERS = (
     (rb"(\x1f\x8b|Rar!|7z\xbc\xaf)", "an archive"),
     (rb"\0\0[\1\2]\0[^\0]", "an icon"),
     (rb"version https://git-lfs", "a pointer of Git LFS, not the image itself (git lfs pull)"),
+    (rb"(/annex/objects/|\.\./.*\.git/annex)", "a pointer of git-annex, not the image itself (git annex get)"),
+    (rb"bplist00", "a placeholder of iCloud, not the image itself (download it in the Finder)"),
     (rb"(?i)\s*(<!doctype html|<html)", "a web page"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing"),
 )
@@ -188,7 +193,7 @@ def kind(head: bytes) -> str:
 
 def is_image(path: Path) -> bool:
     """Return whether a file is an image: by its suffix, or for regular files by its content."""
-    if path.suffix.lower() in SUFFIXES:
+    if Path(path.name.removesuffix(".icloud")).suffix.lower() in SUFFIXES:
         return True
     try:
         if not path.is_file():

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from leaf.errors import LeafError
+from leaf.ingest.classes import nfc
 
 # Role of a column by its usual names: lower case, with _ for anything but letters and digits.
 COLUMNS = {
@@ -106,6 +107,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     if free:
         notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     rows = []
+    notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
     for line, cells in body:
         row = {role: _cell(cells[place], role) for role, place in places.items()}
         if hot:
@@ -275,10 +277,19 @@ def _one_hot(
     return hot
 
 
+def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
+    """Return a note for each value that is written in several ways, such as 1 and 1.0; three at most."""
+    written: dict[str, set[str]] = defaultdict(set)
+    for _, cells in body:
+        written[_cell(cells[place], role)].add(cells[place])
+    several = [(name, forms) for name, forms in written.items() if name and len(forms) > 1]
+    return [f"{path}: {', '.join(map(ascii, sorted(forms)))} are one {role}, {name!r}" for name, forms in several[:3]]
+
+
 def _cell(cell: str, role: str) -> str:
     if role == "file":
         return cell
-    cell = " ".join(cell.split())
+    cell = nfc(cell)
     if role in ("label", "group"):  # a spreadsheet writes the number 1 as 1.0
         cell = re.sub(r"^(\d+)\.0+$", r"\1", cell)
     if role == "label":  # a class may be called none

@@ -1,6 +1,7 @@
 """Assign class, group and split to each image of a folder, from its folders and label tables."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from leaf.ingest.files import HEAD, Listing, kind
 from leaf.ingest.label_tables import KEPT, Finder, Row, Table, read_labels
 
 METADATA = ("metadata.csv", "_classes.csv")  # the second is written by Roboflow
+_REMEDIES = {  # of a folder without images, by the files that it has instead
+    r"(?i)\.(zip|tar|tgz|gz|7z|rar)$": "Unpack the archives in it.",
+    r"\.dvc$": "Run `dvc pull`.",
+    r"(?i)\.(parquet|arrow|tfrecord|h5|hdf5|npz|npy)$": "Export the images as files, or set `dataset` to an .npz file.",
+}
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
     **dict.fromkeys(("validation", "valid", "validate", "val", "valset", "dev", "development"), "validation"),
@@ -138,7 +144,9 @@ def lay_out(
     for several in _alike(entry.name for entry in made.entries):
         made.notes.append(f"{several} are separate classes; a mapping of `classes` joins them")
     for several in _alike(entry.group for entry in made.entries if entry.group)[:3]:
-        made.notes.append(f"{several} are separate groups, although only case, blanks or punctuation differ")
+        made.notes.append(
+            f"{several} are separate groups, although only case, blanks, punctuation or leading zeros differ"
+        )
     made.notes += _merged(listing.images, {entry.name for entry in made.entries})
     below = _folders_below(made.entries, folders)
     if below == "classes" and not known:
@@ -151,10 +159,11 @@ def lay_out(
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Return the names that differ only by case, blanks or punctuation, each set as one text."""
+    """Return the names that differ only by case, blanks, punctuation or leading zeros, each set as one text."""
     alike = defaultdict(set)
     for name in names:
-        alike[" ".join(re.split(r"[\W_]+", name.casefold()))].add(name)
+        words = re.findall(r"[^\W\d_]+|[1-9]\d*|0(?!\d)", unicodedata.normalize("NFKC", name).casefold())
+        alike[" ".join(words) or name].add(name)
     return [", ".join(map(repr, sorted(several))) for several in alike.values() if len(several) > 1]
 
 
@@ -392,7 +401,13 @@ def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> 
 
 def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:
     if not listing.images:
-        return LeafError(f"{root}: no image files; valid: photographs in a folder per class, or a table of labels")
+        remedies = [
+            remedy for suffix, remedy in _REMEDIES.items() if any(map(re.compile(suffix).search, listing.others))
+        ]
+        return LeafError(
+            "; ".join([f"{root}: no image files", *listing.notes()])
+            + f". {' '.join(remedies) or 'Use a folder of images for each class, or a table of labels.'}"
+        )
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
     ask = "sort the photographs into a folder per class, or name a table of files and labels with the key `labels`"
     return LeafError(

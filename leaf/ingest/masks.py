@@ -32,9 +32,8 @@ def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
 def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
     """Read one mask as bool (size, size), made square as its image is.
 
-    Gray levels are cut at half of the highest value. Values up to 15 and the indices of a color palette are classes, and
-    all but 0 are leaf. Transparent pixels are background.
-    Raises LeafError if the file cannot be read.
+    Gray levels are cut at half of the highest value. Values up to 15 and the indices of a color palette are classes:
+    all but 0 are leaf. Transparent pixels are background. Raises LeafError if the file cannot be read.
     """
     try:
         values = read_image(read_file(path), size, fit, mask=True).pixels.max(axis=2)

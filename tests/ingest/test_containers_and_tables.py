@@ -143,9 +143,22 @@ def test_class_folders_that_differ_by_blanks_are_one_class_with_a_note(read, dat
     assert any("'healthy', 'healthy '" in note for note in result.notes)
 
 
-def test_groups_1_and_1_0_are_one_group(read, dataset, tmp_path):
-    root = dataset("a/1.png", "b/2.png", texts={"t.csv": "file,plant\n1.png,1\n2.png,1.0\n"})
-    assert set(read(root, 8, "auto", labels=tmp_path / "t.csv")[0].index["group"]) == {"1"}
+@pytest.mark.parametrize(
+    ("one", "other", "name"), [("1", "1.0", "1"), ("p 1", "p\u00a01 ", "p 1"), ("p", "p\u200b", "p")]
+)
+def test_groups_that_are_one_by_normalization_are_noted(read, dataset, tmp_path, one, other, name):
+    root = dataset("a/1.png", "b/2.png", texts={"t.csv": f"file,plant\n1.png,{one}\n2.png,{other}\n"})
+    result, _ = read(root, 8, "auto", labels=tmp_path / "t.csv")
+    assert set(result.index["group"]) == {name}
+    assert f"{tmp_path / 't.csv'}: {one!a}, {other!a} are one group, {name!r}" in result.notes
+
+
+@pytest.mark.parametrize(("one", "other"), [("7", "007"), ("P1", "p1"), ("p1", "p_1"), ("p1", "\uff501")])
+def test_groups_that_look_alike_are_noted(read, dataset, tmp_path, one, other):
+    root = dataset("a/1.png", "b/2.png", texts={"t.csv": f"file,plant\n1.png,{one}\n2.png,{other}\n"})
+    result, _ = read(root, 8, "auto", labels=tmp_path / "t.csv")
+    assert set(result.index["group"]) == {one, other}
+    assert any("are separate groups" in note and repr(one) in note for note in result.notes)
 
 
 def test_readable_file_is_preferred_to_a_raw_file_of_the_same_name(read, dataset, tmp_path):
@@ -214,13 +227,34 @@ def test_label_table_that_is_an_lfs_pointer_names_the_remedy(read, dataset, tmp_
         read(root, 8, "auto", labels=tmp_path / "t.csv")
 
 
-def test_lfs_pointers_are_counted_with_the_remedy(read, dataset):
+PLACEHOLDERS = [
+    ("{}.jpg", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    (".{}.HEIC.icloud", b"bplist00\xd3", "download it in the Finder"),
+    ("{}.jpg", b"/annex/objects/SHA256E-s1--0.jpg\n", "git annex get"),
+    ("{}.jpg", b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
+    ("{}.jpg", b"", "an empty file"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "remedy"), PLACEHOLDERS)
+def test_placeholders_are_counted_with_the_remedy(read, dataset, name, data, remedy):
     root = dataset()
-    for name in ("healthy", "unhealthy"):
-        (root / name).mkdir(parents=True)
-        for number in range(3):
-            (root / name / f"{number}.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(LeafError, match=r"no image in it can be read \(6 files: .*git lfs pull"):
+    for number in range(6):
+        path = root / ("healthy", "unhealthy")[number % 2] / name.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    with pytest.raises(LeafError, match=rf"no image in it can be read \(6 files: .*{remedy}"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("leaves.zip", "Unpack"), ("leaves.dvc", "dvc pull"), ("a.parquet", "Export")]
+)
+def test_folder_without_images_names_the_remedy(read, dataset, name, remedy):
+    root = dataset()
+    root.mkdir()
+    (root / name).write_bytes(b"x")
+    with pytest.raises(LeafError, match=remedy):
         read(root)
 
 
