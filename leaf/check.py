@@ -27,7 +27,7 @@ from leaf.models import backbones
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
-from leaf.store import epoch_key, load_cached_value, read_table, read_yaml, sha256, span
+from leaf.store import epoch_key, load_cached_value, read_edited_table, read_yaml, sha256, span
 
 FEW = 20  # images of a class, below which its accuracy says little
 _CLASSES = 40  # rows of the table
@@ -48,8 +48,8 @@ def check(
     for reference in choices.references if isinstance(choices.references, list) else []:
         if isinstance(reference, str) and not Path("data/references", reference).is_file():
             raise LeafError(f"references: {reference}: no such file in data/references")
-    read_table("data/overrides.csv", columns=COLUMNS)
-    read_table(PINNED, columns=PIN_COLUMNS)
+    read_edited_table("data/overrides.csv", COLUMNS)
+    read_edited_table(PINNED, PIN_COLUMNS)
     backbones.check(choices, 2 if choices.classes == "auto" else len(choices.classes))
     if backbones.is_detector(choices.backbone):
         backbones.check_recipe(choices, choices.backbone)

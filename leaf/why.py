@@ -8,7 +8,7 @@ import pandas as pd
 
 from leaf.clean.decisions import COLUMNS, NAMES, TEXT
 from leaf.errors import LeafError
-from leaf.store import read_array, read_classes, read_table
+from leaf.store import read_array, read_classes, read_edited_table, read_table
 
 MOST_NAMED = 6  # images named in one line; the rest are counted
 
@@ -79,7 +79,7 @@ def _rulings(root: Path, picture: pd.DataFrame) -> list[tuple[str, str]]:
     path = root / "data/overrides.csv"
     if not path.exists():
         return []
-    table = read_table(path, COLUMNS, text=TEXT).reindex(columns=list(TEXT)).fillna("")
+    table = read_edited_table(path, COLUMNS, TEXT).reindex(columns=list(TEXT)).fillna("")
     called = {name for column in NAMES for name in picture[column]}
     given = table["hash"].str.strip()
     mine = table[given.isin(called) | given.str.lower().isin(called)]

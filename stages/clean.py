@@ -5,7 +5,7 @@ from leaf.clean.decisions import COLUMNS, TEXT
 from leaf.errors import LeafError, one_line_errors
 from leaf.ingest.folder import read_references
 from leaf.params import read_params
-from leaf.store import read_array, read_classes, read_table, write_json, write_table
+from leaf.store import read_array, read_classes, read_edited_table, read_table, write_json, write_table
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     )
     if len(index) != len(images):
         raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
-    overrides = read_table("data/overrides.csv", COLUMNS, text=TEXT)
+    overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
     named = params.references
     references = named if named == "auto" else read_references(named, images.shape[1], params.fit)
 

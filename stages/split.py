@@ -14,18 +14,18 @@ from leaf.split import (
     shared_groups,
     split_images,
 )
-from leaf.store import read_classes, read_table, write_json, write_table
+from leaf.store import read_classes, read_edited_table, read_table, write_json, write_table
 
 
 def main() -> None:
     """Read the index and clean's decisions; write data/split/splits.csv and metrics/split.json."""
     params = read_params("split")
     classes = read_classes()
-    columns = ["image", "split", "file_hash"]
+    columns = ["image", "source", "split", "file_hash"]
     index = read_table("data/ingested/index.csv", columns, text=[*columns[1:], "chosen"])
     index = index.reindex(columns=[*columns, "chosen"], fill_value="")
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group"])
-    pins = read_table(PINNED, PIN_COLUMNS, text=PIN_COLUMNS)
+    pins = read_edited_table(PINNED, PIN_COLUMNS)
     leaky = params.grouping == "none"
     everything = decisions[["image", "label", "kept", "group"]].merge(index, on="image")
     if pinned := len(pins) > 0 and not params.folds and not leaky:

@@ -1,16 +1,21 @@
 """What can be known before the first stage runs."""
 
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from dvc.utils.hydra import apply_overrides
 from PIL import Image
+from typer.testing import CliRunner
 
 from leaf import store
 from leaf.check import check
+from leaf.cli import app
 from leaf.dvc_experiments import run_experiments
 from leaf.errors import LeafError, one_line_errors
 
@@ -288,3 +293,16 @@ def test_a_data_set_of_placeholders_is_refused_with_the_remedy(project):
         path.unlink()
         path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00")
     assert "30 files: a placeholder of iCloud, not the image itself (download it" in refusal()
+
+
+ODD_FOLDERS = ["data (1)", "a,b", "Blätter & Blüten", "it's", "[x]=1", 'say "x"', "${HOME}", "back\\slash"]
+
+
+@pytest.mark.parametrize("name", ODD_FOLDERS)
+def test_the_line_to_run_is_quoted_for_the_shell_and_for_dvc(project, name):
+    (project / "leaves").rename(project / name)
+    yaml_text = json.dumps(name, ensure_ascii=False)
+    line = CliRunner().invoke(app, ["check", "-S", f"dataset={yaml_text}"]).stdout.splitlines()[-1]
+    assert line.startswith("run        dvc exp run -S ")
+    apply_overrides("params.yaml", shlex.split(line)[-1:])
+    assert store.read_yaml("params.yaml")["dataset"] == name

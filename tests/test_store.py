@@ -15,6 +15,7 @@ from leaf.store import (
     new_array,
     parse_yaml,
     read_array,
+    read_edited_table,
     read_json,
     read_table,
     replacing,
@@ -104,6 +105,37 @@ def test_header_larger_than_the_file_is_one_line(tmp_path, shape):
 def test_missing_file_names_the_command_that_makes_it(tmp_path, read):
     with pytest.raises(LeafError, match="dvc repro"):
         read(tmp_path / "absent")
+
+
+EDITED = {
+    "semicolons and blank rows": "hash;why\n\n;;\na;b, c\n",
+    "excel": "sep=;\r\nhash;why;;\r\na;b, c;;\r\n",
+    "capitals and a short row": 'Hash, WHY\na,"b, c"\n',
+    "tabs": "hash\twhy\n a \tb, c\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("form", EDITED)
+def test_edited_table_is_read_as_a_spreadsheet_saves_it(tmp_path, form, encoding):
+    (tmp_path / "a.csv").write_bytes(EDITED[form].encode(encoding))
+    assert read_edited_table(tmp_path / "a.csv", ["hash", "why"]).to_numpy().tolist() == [["a", "b, c"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no column hash"),
+        ("hash\n", "no column why"),
+        ("hash,why,why\n", "twice"),
+        ("hash,why\na,b,c\n", "line 2: 3 fields"),
+        ('hash,why\n\na,"b\n', "line 3: not a readable CSV"),
+    ],
+)
+def test_damaged_edited_table_is_one_line(tmp_path, text, why):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(LeafError, match=why):
+        read_edited_table(tmp_path / "a.csv", ["hash", "why"])
 
 
 def test_missing_column_is_named(tmp_path):

@@ -356,7 +356,7 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
             raise LeafError("--train: needs a folder of images; an .npz file contains its own labels")
-        if len(store.read_table("data/pinned.csv")):
+        if len(store.read_edited_table("data/pinned.csv", ())):
             raise LeafError("--train: data/pinned.csv pins a split. Remove its rows")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
         path = (folder / f"{own}.csv").resolve()

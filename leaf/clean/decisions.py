@@ -62,9 +62,10 @@ def read_rulings(
     missed: list[str] = []
     table = table.reindex(columns=[*COLUMNS, "other"])
     cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
+    cells[1] = cells[1].str.lower()
     known = pictures(index, {*cells[0], *cells[3]})
-    for line, (picture, ruling, label, other) in enumerate(zip(*cells, strict=True), start=2):
-        where = f"{name}: line {line}"
+    for row, picture, ruling, label, other in zip(table.index, *cells, strict=True):
+        where = f"{name}: line {row + 2}"
         _check(ruling, label, other, where)
         try:
             picture = _known(picture, known)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from leaf.check import check
-from leaf.experiments import parse_settings, row_settings
+from leaf.experiments import command_line, parse_settings, row_settings
 
 app = typer.Typer()
 
@@ -16,4 +16,7 @@ def command(
     settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
 ) -> None:
     """Check parameters and data set before any stage runs: classes, splits, skipped files, risks, weights, run time."""
-    typer.echo(check({**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}, row or "-S")[1])
+    chosen, overview = check({**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}, row or "-S")
+    typer.echo(overview)
+    if settings and not row:
+        typer.echo(f"run        {command_line(chosen)}")

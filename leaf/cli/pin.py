@@ -6,7 +6,7 @@ import typer
 from leaf import params
 from leaf.errors import LeafError
 from leaf.split import PIN_COLUMNS, PINNED, SPLITS
-from leaf.store import read_table, write_table
+from leaf.store import read_edited_table, read_table, write_table
 
 app = typer.Typer()
 
@@ -25,7 +25,7 @@ def pin() -> str:
     index = read_table("data/ingested/index.csv", ["image", "file_hash"], text=["file_hash"])
     of_group = splits.merge(groups, on="image").drop_duplicates("group")[["group", "split"]]
     today = groups.merge(of_group, on="group").merge(index[["image", "file_hash"]], on="image")
-    before = read_table(PINNED, PIN_COLUMNS, text=PIN_COLUMNS)
+    before = read_edited_table(PINNED, PIN_COLUMNS)
     pins = pd.concat([before, today[list(PIN_COLUMNS)]]).drop_duplicates("file_hash").sort_values("file_hash")
     write_table(pins, PINNED)
     counts = ", ".join(f"{pins['split'].eq(name).sum()} {name}" for name in SPLITS)

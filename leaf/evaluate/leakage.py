@@ -170,7 +170,7 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.ingest.folder import read_references
     from leaf.ingest.ingest import ingest
-    from leaf.store import read_array, read_table
+    from leaf.store import read_array, read_edited_table
 
     if not Path(recipe.dataset).exists():
         raise LeafError(f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` makes the demo set")
@@ -190,7 +190,7 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     named = recipe.references
     images = read_array(path)
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
-    rulings = read_table("data/overrides.csv", COLUMNS, text=TEXT)
+    rulings = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
     references = named if named == "auto" else read_references(named, recipe.image_size, recipe.fit)
     return images, clean(images, read.index, references, rulings, settings).decisions
 

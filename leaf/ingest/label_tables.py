@@ -1,13 +1,11 @@
 """Label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
 
-import csv
 import difflib
-import io
 import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from xml.etree import ElementTree
 
 from leaf.errors import LeafError
 from leaf.ingest.classes import nfc
+from leaf.store import csv_rows, read_text
 
 # Role of a column by its usual names: lower case, with _ for anything but letters and digits.
 COLUMNS = {
@@ -36,7 +35,6 @@ _WEAK = {"id"}  # names that lose to any other name of the same role
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
 _ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
 _FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
-_LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,14 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     Raises:
         LeafError: for a file that is no table, with its line, and for several columns of one role.
     """
-    text, notes = _decode(path, encoding)
+    text, used = read_text(path, encoding)
+    notes = [] if encoding != "auto" or used.startswith("utf") else [f"{path}: not UTF-8, read as {used}"]
     if path.suffix.lower() == ".json":
         lines = _from_json(text, path)
     elif path.suffix.lower() == ".xml":
         lines = _from_cvat(text, path)
     else:
-        lines = list(_from_csv(text, path))
+        lines = list(csv_rows(text, path))
     names = [name.strip() for name in lines[0][1]] if lines else []
     body = lines[1:]
     for line, cells in body:
@@ -124,49 +123,6 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
 def _repeats(values: Sequence[str]) -> bool:
     distinct = {value for value in values if value.lower() not in _EMPTY}
     return 2 <= len(distinct) <= len(values) / 2
-
-
-def _decode(path: Path, encoding: str) -> tuple[str, list[str]]:
-    data = path.read_bytes()
-    if data.startswith(_LFS):
-        raise LeafError(f"{path}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise LeafError(f"{path}: a spreadsheet file. In the spreadsheet program, save it as CSV.")
-    if encoding != "auto":
-        encodings = [encoding]
-    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    elif b"\0" in data[:200]:
-        encodings = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
-    else:
-        encodings = ["utf-8-sig", "cp1252", "latin-1"]
-    for name in encodings:
-        try:
-            text = data.decode(name)
-        except UnicodeDecodeError:
-            continue
-        except LookupError:
-            raise LeafError(f"encoding: {name}: unknown. Use auto, utf-8, utf-16, cp1252, latin-1 …") from None
-        if "\0" in text:
-            break
-        notes = [] if encoding != "auto" or name.startswith("utf") else [f"{path}: not UTF-8, read as {name}"]
-        return unicodedata.normalize("NFC", text.removeprefix("\ufeff")), notes
-    valid = "UTF-8, UTF-16 or Latin-1" if encoding == "auto" else encoding
-    raise LeafError(f"{path}: no text in {valid}. Save it as a CSV table in UTF-8, or set the key `encoding`.")
-
-
-def _from_csv(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not empty, each with its last line."""
-    head = re.match(r"sep=(.)[\r\n]+", text, re.IGNORECASE)  # written by Excel
-    header = text[head.end() if head else 0 :].split("\n", 1)[0]
-    separator = head[1] if head else max(",;\t|", key=re.sub(r'"[^"]*"', "", header).count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells) and not (head and reader.line_num == 1):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise LeafError(f"{path}: line {reader.line_num}: not a readable CSV table ({error})") from None
 
 
 def _from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pictures
 from leaf.errors import LeafError
-from leaf.store import read_table, write_table
+from leaf.store import read_edited_table, write_table
 
 File = Literal["data/overrides.csv", "data/reviewed.csv"]
 OVERRIDES: File = "data/overrides.csv"
@@ -35,7 +35,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     if not path.exists():
         return []
     required = COLUMNS if tuple(columns) == TEXT else columns
-    table = read_table(path, required, text=columns).astype(object)
+    table = read_edited_table(path, required, columns)
     table = table.reindex(columns=[*columns, *table.columns.difference(list(columns), sort=False)]).fillna("")
     return [{str(name): str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
 

@@ -41,6 +41,7 @@ def split_images(
     groups = _group_table(images, len(classes))
     labels = list(range(len(classes)))  # the columns that count a group's images of each class
     counts = groups[labels].sum().to_numpy()
+    _check_given(groups, classes)
     asked = {
         "test": images_asked(test_size, len(images)),
         "validation": images_asked(validation_size, len(images)),
@@ -84,10 +85,9 @@ def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
     torn = splits.index[splits > 1]
     if len(torn):
         members = given[given["group"].eq(torn[0])].drop_duplicates("split").sort_values("image")
-        named = " and ".join(
-            f"image {image} ({split})" for image, split in zip(members["image"], members["split"], strict=True)
-        )
-        raise LeafError(f"{file}: split: group {torn[0]} holds {named}, and a group stays in one split; {remedy}")
+        names = members["source"] if "source" in members else "image " + members["image"].astype(str)
+        named = " and ".join(f"{name} ({split})" for name, split in zip(names, members["split"], strict=True))
+        raise LeafError(f"{file}: split: {named} are in one group, and a group stays in one split; {remedy}")
 
 
 def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
@@ -107,6 +107,7 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
     `images` has `image,kept,group,file_hash,split`, the removed ones too: their pins hold for the copies that stay.
     Raises LeafError where a group has two splits so.
     """
+    pins = pins.assign(split=pins["split"].str.lower())
     if unknown := set(pins["split"]) - set(SPLITS):
         raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     pinned = images.drop(columns="split").merge(pins, on="file_hash")
@@ -171,6 +172,19 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
             f"data/cleaned/decisions.csv: too few groups of images for {needed} splits: {', '.join(small)}; add "
             f"photographs, leave a class out (ignore){' or set test_size to 0' if needed == 3 else ''}"
         )
+
+
+def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Raise LeafError for a class whose images were all given to one of several splits, so that another lacks it."""
+    for label, name in enumerate(classes):
+        given = set(groups.loc[groups[label] > 0, "given"])
+        others = sorted(set(groups["given"]) - given - {""})
+        if others and len(given) == 1 and given != {""}:
+            raise LeafError(
+                f"split: all images of {name} were given to {given.pop()} and none to {' or '.join(others)}. Give some "
+                f"of them another split, leave the class out (ignore: [{name}]), or set columns.split=none to draw the "
+                "splits instead of reading them from the table"
+            )
 
 
 def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from leaf.clean import decisions
 from leaf.ingest import ingest
-from leaf.store import read_table
+from leaf.store import read_edited_table
 
 CLASSES = ("healthy", "unhealthy")
 HASHES = [f"{number:032x}" for number in range(4)]
@@ -88,7 +88,7 @@ def photographs(tmp_path_factory):
 
 
 def read_rulings(path):
-    table = read_table(path, decisions.COLUMNS, text=decisions.TEXT)
+    table = read_edited_table(path, decisions.COLUMNS, decisions.TEXT)
     decisions.read_rulings(table, pd.DataFrame({"hash": HASHES}), CLASSES)
 
 

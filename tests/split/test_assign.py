@@ -110,11 +110,21 @@ def test_a_pin_of_a_removed_copy_holds_for_the_one_that_stays(make_images):
 def test_two_pins_on_one_group_are_refused_and_so_is_a_pin_against_a_given_split(make_images):
     images = make_images(60, 40, group_size=2)
     pins = pd.DataFrame({"file_hash": ["file 0", "file 1"], "split": ["test", "train"]})
-    with pytest.raises(LeafError, match=r"^data/pinned\.csv.* group 0 holds image 0 \(test\) and image 1 \(train\)"):
+    with pytest.raises(LeafError, match=r"^data/pinned\.csv.* image 0 \(test\) and image 1 \(train\)"):
         pinned_splits(images, pins)
+    with pytest.raises(LeafError, match=r"a\.jpg \(test\) and b\.jpg \(train\)"):
+        pinned_splits(images.assign(source=["a.jpg", "b.jpg"] * 50), pins)
     images.loc[0, "split"] = "validation"
     with pytest.raises(LeafError, match=r"image 0 \(validation\) and image 0 \(test\)"):
         pinned_splits(images, pins[:1])
+
+
+@pytest.mark.parametrize(("own", "other"), [("test", "train"), ("train", "test")])
+def test_class_given_to_one_split_alone_is_refused_with_advice_that_applies(make_images, own, other):
+    images = make_images(60, 40)
+    images["split"] = np.where(images["label"] == 1, own, np.where(images["image"] % 3 == 0, "test", "train"))
+    with pytest.raises(LeafError, match=rf"unhealthy were given to {own} and none to {other}.*columns\.split=none"):
+        split(images)
 
 
 def test_new_images_leave_nearly_all_others_in_their_split(make_images):
@@ -166,7 +176,7 @@ def test_an_image_without_a_split_follows_its_group(make_images):
 def test_a_group_with_two_given_splits_is_refused_by_name(make_images):
     images = make_images(60, 40, group_size=2)
     images.loc[0, "split"], images.loc[1, "split"] = "train", "test"
-    with pytest.raises(LeafError, match=r"group 0 holds image 0 \(train\) and image 1 \(test\)"):
+    with pytest.raises(LeafError, match=r"image 0 \(train\) and image 1 \(test\)"):
         split(images)
 
 

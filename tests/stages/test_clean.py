@@ -201,3 +201,15 @@ def test_real_photographs_give_the_known_counts(
     counts = metrics()
     assert (counts["outliers"], counts["duplicates"], counts["near_duplicates"]) == (40, 31, 0)
     assert (counts["kept"], *counts["kept_classes"].values()) == (970, 612, 358)
+
+
+def test_overrides_saved_by_a_spreadsheet_are_read(ingest: Ingest, images: np.ndarray) -> None:
+    ingest(images[:30], np.arange(30) % 2)
+    text = "hash;ruling;label;who;why;;\n;;;;;;\n7;Drop;;Jörg;a hand;;\n\n;;;;\n8;nothing;;;;;\n"
+    Path("data/overrides.csv").write_text(text, encoding="cp1252")
+    with pytest.raises(LeafError, match="line 6: unknown ruling 'nothing'"):
+        clean.main()
+    Path("data/overrides.csv").write_text(text.replace("8;nothing", ";"), encoding="cp1252")
+    clean.main()
+    decisions = pd.read_csv("data/cleaned/decisions.csv")
+    assert decisions.loc[decisions["reason"].eq("override"), "image"].tolist() == [7]

@@ -22,7 +22,8 @@ def project(tmp_path, monkeypatch):
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     set_params()
     numbers = pd.Series(range(200))
-    index = pd.DataFrame({"image": numbers, "split": "", "file_hash": "file " + numbers.astype(str)})
+    names = numbers.astype(str) + ".jpg"
+    index = pd.DataFrame({"image": numbers, "source": names, "split": "", "file_hash": "file " + numbers.astype(str)})
     write_table(index, "data/ingested/index.csv")
     Path("data/pinned.csv").write_text("file_hash,split\n")
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
@@ -123,3 +124,16 @@ def test_pins_are_not_used_in_folds_and_a_fold_is_not_pinned(project, capsys):
     assert "pinned images: not used with folds" in capsys.readouterr().out
     with pytest.raises(LeafError, match=r"^pin: folds"):
         pin()
+
+
+def test_pins_saved_by_a_spreadsheet_are_read(project):
+    Path("data/pinned.csv").write_text("file_hash;split;\n;;\nfile 1;Test;\nfile 3;train;\n\n", encoding="utf-16")
+    split.main()
+    splits = read_table("data/split/splits.csv").set_index("image")["split"]
+    assert splits[[1, 3]].tolist() == ["test", "train"]
+
+
+def test_pins_in_conflict_name_their_files(project):
+    Path("data/pinned.csv").write_text("file_hash,split\nfile 2,test\nfile 3,train\n")
+    with pytest.raises(LeafError, match=r"2\.jpg \(test\) and 3\.jpg \(train\)"):
+        split.main()
