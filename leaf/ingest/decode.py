@@ -170,7 +170,7 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
 def _as_mask(image: Image.Image) -> Image.Image:
     """Composite alpha over black, and replace the colors of a palette by their indices: classes, of which 0 is none."""
     if image.mode == "P":
-        indices, palette = np.asarray(image), np.reshape(image.getpalette("RGB"), (-1, 3))
+        indices, palette = np.asarray(image), np.reshape(np.array(image.getpalette("RGB")), (-1, 3))
         used = palette[np.unique(indices)]
         if (used != used[:, :1]).any():
             return Image.fromarray(indices)

@@ -98,7 +98,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     if chosen["group_by"] == "folder" and "group_by" not in settings:
         options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
         found.questions.append(Question("groups", "Does each of the innermost folders show one plant?", options))
-    opened = sizes(dataset, source.rows.source) if dataset.is_dir() else None
+    opened = sizes(dataset, source.rows.source, labels, names) if dataset.is_dir() else None
     side = min(opened.usual) if opened else 96
     if opened:
         found.lines.append(f"sizes: mostly {opened.usual[0]}×{opened.usual[1]} pixels")
