@@ -5,17 +5,22 @@ python docs/generate.py --params   # params.yaml too, with the schema's defaults
 """
 
 import argparse
+import functools
 import itertools
 import json
 import math
+import re
 import statistics
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import yaml
 
 from leaf import params
+from leaf.evaluate.statistics import welch_test
 from leaf.experiments import Experiment, read_experiments
 
 ROOT = Path(__file__).parent.parent
@@ -60,14 +65,14 @@ MILLION = 1_000_000
 
 
 def scalar(value: Any) -> str:
-    """A value as YAML in one line."""
+    """Return a value as YAML in one line."""
     if isinstance(value, float):
         return yaml.safe_dump(value).split("\n")[0] if "e" not in repr(value) else f"{value:.10f}".rstrip("0")
     return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
 
 
 def params_yaml() -> str:
-    """params.yaml with every default, one commented line a key."""
+    """Return params.yaml with all defaults, one commented line per key."""
     lines = [
         "# All parameters of the pipeline. Edit them here, or set one for a single run: dvc exp run -S dropout=0.2"
     ]
@@ -85,7 +90,7 @@ def params_yaml() -> str:
 
 
 def parameters_md() -> str:
-    """docs/parameters.md: a table of every key with its default, its valid values and its reason."""
+    """Return docs/parameters.md: each key with its default, valid values and description."""
     lines = [
         "# Every parameter",
         "",
@@ -102,7 +107,7 @@ def parameters_md() -> str:
 
 
 def filled(page: str, **tables: str) -> str:
-    """A page with its tables, these and those of benchmarks/tables.json, anew between the comments that mark them."""
+    """Return a page with `tables` and those of benchmarks/tables.json between the comments that mark them."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     kept = {name: kept_table(table) for name, table in measured("tables").items() if f"<!-- {name} -->\n" in text}
     for name, table in {**kept, **tables}.items():
@@ -113,26 +118,42 @@ def filled(page: str, **tables: str) -> str:
 
 
 def kept_table(table: dict[str, Any]) -> str:
-    """A table that a script of benchmarks/ kept, and how it was measured."""
+    """Return a table of benchmarks/tables.json with its command and commit."""
     lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-    told = f"Measured at commit {table['commit'][:8]} by `{table['command']}`."
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", told, ""])
+    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", _source(table), ""])
 
 
 def measured(name: str) -> Any:
-    """What a script of benchmarks/ wrote."""
-    return json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
+    """Return benchmarks/NAME.json. Raises SystemExit if git does not know the commit of one of its results."""
+    found = json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
+    results = found if isinstance(found, list) else [found] if "versions" in found else found.values()
+    for result in results:
+        check_commit(result.get("commit") or result.get("recorded"), name)
+    return found
+
+
+@functools.cache
+def check_commit(commit: str | None, name: str) -> None:
+    """Raise SystemExit if the history does not contain `commit`; does nothing in a shallow clone or outside git."""
+
+    def git(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        return
+    if not commit or git("merge-base", "--is-ancestor", commit, "HEAD").returncode:
+        raise SystemExit(f"benchmarks/{name}.json: commit {commit} is not in the history. Measure again and commit")
 
 
 def experiments_md() -> str:
     """docs/experiments.md."""
-    tables = {"accuracy": accuracy_table(), "dropout": dropout_table(), "smote": told("smote") + "\n"}
+    tables = {"accuracy": accuracy_table(), "dropout": dropout_table(), "smote": results_of("smote") + "\n"}
     return filled("experiments", rows=rows_table(), **tables)
 
 
 def honest_md() -> str:
     """docs/honest.md."""
-    return filled("honest", headline=told("headline") + "\n")
+    return filled("honest", headline=results_of("headline") + "\n")
 
 
 def use_md() -> str:
@@ -145,14 +166,14 @@ def review_md() -> str:
     return filled("review")
 
 
-def told(name: str) -> str:
+def results_of(name: str) -> str:
     """Return all results of a file that benchmarks/accuracy.py wrote."""
     return "\n".join(line for result in measured(name) for line in accuracy_lines(result))
 
 
 def accuracy_table() -> str:
     """Return the results of benchmarks/accuracy.py: a table per data set and the comparison of each pair."""
-    return "\n".join([told("accuracy"), *chosen_elsewhere(measured("accuracy"))])
+    return "\n".join([results_of("accuracy"), *chosen_elsewhere(measured("accuracy"))])
 
 
 def accuracy_lines(result: dict[str, Any]) -> list[str]:
@@ -174,15 +195,39 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
         interval = " ({:.3f} to {:.3f})".format(*each["interval"]) if "interval" in each else ""
         accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
         lines.append(f"| {name} | {mean:.3f}{interval} | {accuracies} | {loss:.3f} | {validation} |")
-    sentences = [*result["verdicts"], *([result["two_seeds"]] if result["two_seeds"] else [])]
-    measured_by = [f"Measured at commit {result['commit'][:8]} by `{result['command']}`."] if "commit" in result else []
-    return [*lines, "", *(f"- {sentence}" for sentence in sentences), *([""] if measured_by else []), *measured_by, ""]
+    sentences = [difference(each, result) for each in [*result["verdicts"], result["two_seeds"]] if each]
+    return [*lines, "", *(f"- {sentence}" for sentence in sentences), "", _source(result), ""]
+
+
+_EARLIER = re.compile(  # sentences of leaf compare before it compared groups and seeds
+    r"(?P<b>\S+(?: with seed \d+)?) (?:is (?:better|worse) than|and) (?P<a>\S+(?: with seed \d+)??)"
+    r"(?: are not distinguishable on these \d+ images)?: (?P<gap>\S+) points of accuracy "
+    r"\(95 %: (?P<low>\S+) to (?P<high>\S+)\)"
+)
+
+
+def difference(sentence: str, result: dict[str, Any]) -> str:
+    """Return a comparison; earlier ones without their verdict, and with Welch's test if there are several seeds."""
+    found = _EARLIER.match(sentence)
+    if not found:
+        return sentence
+    seeds = [result["recipes"].get(found[name], {}).get("accuracy", []) for name in "ab"]
+    p = welch_test(*map(np.array, seeds))
+    test = "" if math.isnan(p) else f", Welch's t-test over seeds p = {p:.2g}"
+    return f"{found['b']} − {found['a']}: {found['gap']} points (95% CI {found['low']} to {found['high']}){test}."
+
+
+def _source(result: dict[str, Any]) -> str:
+    if "commit" in result:
+        return f"Measured at commit {result['commit'][:8]} by `{result['command']}`."
+    command = f" by `{result['command']}`" if "command" in result else ""
+    return f"Measured{command}, recorded in commit {result['recorded'][:8]}; the commit of the measurement is unknown."
 
 
 def dropout_table() -> str:
-    """Return the tables on input dropout: accuracy of three networks, shift of the features, earlier rows."""
+    """Return the tables on input dropout: accuracy of three networks, and shift of the features."""
     lines = [
-        told("dropout"),
+        results_of("dropout"),
         "| dropout in training | clean images: shift | spread | accuracy | images with dropout: shift | accuracy |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
@@ -192,12 +237,6 @@ def dropout_table() -> str:
             f"| {row['dropout']} | {clean['shift']:.2f} | {clean['spread']:.2f} | {clean['accuracy']:.3f} "
             f"| {dropped['shift']:.2f} | {dropped['accuracy']:.3f} |"
         )
-    lines += [
-        "",
-        "| with input dropout 0.1 | test set, images | accuracy (95% CI) | ROC AUC (95% CI) | validation accuracy |",
-        "| --- | --- | --- | --- | --- |",
-        *(f"| `{row['row']}` | {_figures(row)} |" for row in measured("rows_input_dropout")),
-    ]
     return "\n".join(lines) + "\n"
 
 
@@ -249,12 +288,13 @@ def rows_table() -> str:
             head = "|  |  |  "
         if name not in found:
             lines.append(f"{head}| not run: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
-    commits: dict[str, list[str]] = {}
+    sources: dict[str, list[str]] = {}
     for name, results in found.items():
-        commits.setdefault(results[0].get("commit", "")[:8], []).append(f"`{name}`")
-    for commit, names in commits.items():
-        when = f"at commit {commit}" if commit else "earlier, commit not recorded"
-        lines += ["", f"Measured {when}: {', '.join(names)}."]
+        result = results[0]
+        source = f"Measured at commit {result['commit'][:8]}" if "commit" in result else _source(result).rstrip(".")
+        sources.setdefault(source, []).append(f"`{name}`")
+    for source, names in sources.items():
+        lines += ["", f"{source}: {', '.join(names)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -274,7 +314,7 @@ def _command(name: str, result: dict[str, Any]) -> str:
 
 
 def _missing(row: Experiment) -> str:
-    if row.set.get("weights") == "imagenet":
+    if row.set.get("weights") == "imagenet" and row.set["backbone"] != "mobilenet_v2":
         return f"needs the ImageNet weights of {row.set['backbone']}"
     return "not measured yet"
 

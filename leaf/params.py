@@ -78,7 +78,7 @@ class LearningRate(Group):
     )
     base: Number = _key(1e-4, "a number {}", "lowest learning rate, on Adam's scale", ge=0, le=10)
     max: Number = _key(1e-3, "a number {}, not below base", "highest learning rate", gt=0, le=10)
-    step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 8)", gt=0, le=10000)
+    step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs", "epochs, images", "images: half a cycle is step_epochs × images updates, the report's mistake"
     )

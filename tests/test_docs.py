@@ -154,6 +154,20 @@ def test_generated_pages_are_up_to_date(generate, page):
     assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == getattr(generate, f"{page}_md")()
 
 
+def test_a_figure_of_an_unknown_commit_is_refused(generate):
+    with pytest.raises(SystemExit, match=r"benchmarks/rows\.json: commit 1{40} is not in the history"):
+        generate.check_commit("1" * 40, "rows")
+
+
+def test_an_earlier_comparison_is_tested_over_its_seeds(generate):
+    sentence = "b is better than a: +10.0 points of accuracy (95 %: +5.0 to +15.0), p = 1e-09, on 9 images."
+    result = {"recipes": {"a": {"accuracy": [0.7, 0.72]}, "b": {"accuracy": [0.8, 0.82]}}}
+    welch = ttest_ind([0.7, 0.72], [0.8, 0.82], equal_var=False).pvalue
+    expected = f"b − a: +10.0 points (95% CI +5.0 to +15.0), Welch's t-test over seeds p = {welch:.2g}."
+    assert generate.difference(sentence, result) == expected
+    assert "p =" not in generate.difference(sentence.replace("b is", "b with seed 2 is"), result)
+
+
 def test_a_claim_that_was_not_measured_is_said_to_be_not_run(generate, tmp_path):
     assert generate.performance_md(tmp_path).count("| not run |") == len(generate.CLAIMS) + 1
 

@@ -103,8 +103,8 @@ def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[I
         return "clear", f"No: none of {len(tested)} features is better than the largest class.", rows, table
     (best, score), *others = alarms.items()
     more = ", ".join(f"{words} {percent(score['accuracy'])}" for words, score in others)
-    said = f"Yes: {best} alone: {_span(score)} of the images{f'; {more}' if more else ''}. "
-    return "found", said + f"The largest class: {percent(score['majority'])}.", rows, table
+    said = f"Yes: {best} alone classifies {_span(score)} of the images correctly{f'; {more}' if more else ''}. "
+    return "found", said + f"Always predicting the largest class: {percent(score['majority'])}.", rows, table
 
 
 def _pixels(found: Found) -> Answer:
@@ -179,7 +179,7 @@ def _transport(found: Found) -> Answer:
     rows = []
     table = [["left out", "images", "largest class", "inside", "balanced", "left out", "balanced", "points lost"]]
     for (_, value), one in sorted(tested.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
-        rows += [_row(f"{value}: inside", one["inside"]), _row(f"{value}: left out", one["outside"], "second")]
+        rows += [_row(f"Inside: {value}", one["inside"]), _row(f"Left out: {value}", one["outside"], "second")]
         inside = [_span(one["inside"]), percent(one["balanced_inside"])]
         outside = [_span(one["outside"]), percent(one["balanced_outside"])]
         drop = one["drop"]
