@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from scipy.stats import ttest_ind
 
 from leaf.cli import app
 
