@@ -67,6 +67,23 @@ BACKBONES = {
 }
 
 
+# Parameters of params.yaml that `build_model` takes.
+BUILD_PARAMS = (
+    "backbone",
+    "image_size",
+    "dropout",
+    "dropout_at",
+    "weights",
+    "weights_sha256",
+    "freeze_depth",
+    "freeze_normalization",
+    "head_initializer",
+    "precision",
+    "rematerialize",
+    "seed",
+)
+
+
 def find(name: str) -> Backbone:
     """Return a backbone by name; raise LeafError with the closest name if it is unknown."""
     if name not in BACKBONES:
@@ -115,6 +132,13 @@ def convnext_variant(name: str) -> Variant:
     if name not in _TIMM:
         raise LeafError(f"weights: .safetensors files do not fit {name}; valid backbones: {', '.join(_TIMM)}")
     return _TIMM[name]
+
+
+def checkpoint_name(backbone: str, weights: str) -> str | None:
+    """Return the timm checkpoint that `weights` names for a backbone, or None."""
+    if weights == "imagenet" and backbone in VARIANTS:
+        return VARIANTS[backbone].checkpoint
+    return weights if weights.startswith(PREFIX) else None
 
 
 def is_weights_file(weights: str) -> bool:

@@ -95,25 +95,9 @@ def build_model(
     return model
 
 
-_PARAMS = (
-    "backbone",
-    "image_size",
-    "dropout",
-    "dropout_at",
-    "weights",
-    "weights_sha256",
-    "freeze_depth",
-    "freeze_normalization",
-    "head_initializer",
-    "precision",
-    "rematerialize",
-    "seed",
-)
-
-
 def build_model_from_params(params: Any, classes: int, **overrides: Any) -> keras.Model:
     """Build the model that `params` describes; `overrides` replace single arguments of `build_model`."""
-    return build_model(**{name: getattr(params, name) for name in _PARAMS} | overrides, classes=classes)
+    return build_model(**{name: getattr(params, name) for name in backbones.BUILD_PARAMS} | overrides, classes=classes)
 
 
 def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:

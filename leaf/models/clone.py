@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from leaf.models import layers as own_layers
+from leaf.models.probe_files import snake_case
 
 # Keys of a grouped Conv2D that DepthwiseConv2D does not accept.
 _GROUPED_ONLY = ("filters", "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
@@ -96,7 +97,7 @@ def _new_config(
 
 def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -> str:
     """Replace an automatic name such as `add_17` by `PREFIX_add_NUMBER`; keep any other name."""
-    kind = _snake_case(class_name)
+    kind = snake_case(class_name)
     if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
         return name
     counts[kind] = counts.get(kind, 0) + 1
@@ -134,9 +135,3 @@ def _rescaling(layer: dict[str, Any]) -> dict[str, Any]:
     offset = [-mean * factor for mean, factor in zip(config["mean"], scale, strict=True)]
     kept = {key: config[key] for key in ("name", "trainable", "dtype")}
     return {**layer, "class_name": "Rescaling", "config": {**kept, "scale": scale, "offset": offset}}
-
-
-def _snake_case(name: str) -> str:
-    """Return Keras's automatic name of a class: `global_average_pooling2d` for `GlobalAveragePooling2D`."""
-    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,4 +1,4 @@
-"""Cache of features from frozen backbones, shared by all projects on this machine.
+"""Cache of features from frozen backbones, shared by all projects on this machine. Reading it needs no Keras.
 
 Features live in `leaf.store.cache_folder`, in one folder per backbone and weights, in files of up to 512 images. The
 file name is the hash of the content: damaged files are detected, deleted and recomputed.
@@ -8,15 +8,15 @@ import json
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import xxhash
 
 from leaf import store
-from leaf.models.build import build_model
-from leaf.models.prediction import pooled, predict_padded, softmax, submodel
+
+if TYPE_CHECKING:
+    import keras
 
 LIMIT = 4 * 2**30  # bytes of the whole cache; the least recently used files are deleted above it
 _BLOCK = 512  # images per file
@@ -30,12 +30,14 @@ def frozen_features(
 
     For the arguments see `build_model` and `cached_features`.
     """
+    from leaf.models.build import build_model
+
     return cached_features(
         build_model(backbone, images.shape[1], weights=weights, weights_sha256=weights_sha256), images, rows
     )
 
 
-def cached_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the pooled features, float32 (len(rows), D), of `rows` of `images`; compute only those not in the cache.
 
     Args:
@@ -43,61 +45,81 @@ def cached_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) ->
         images: (N, H, W, 3), uint8 or float, 0..255. Rows of a memory map are read one at a time.
         rows: int64 (M,), in any order.
     """
-    inner = submodel(model, "features", lambda: pooled(model))
-    kind = np.dtype([("image", "V16"), ("features", "<f4", (inner.output_shape[-1],))])
-    found = np.empty((len(rows), inner.output_shape[-1]), np.float32)
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        places[_hash(images[row])].append(place)
-    folder = store.cache_folder("features") / backbone_key(model)
-    for path in sorted(folder.glob("*.features")):
-        if not places:
-            break
-        block = _read(path, kind)
-        hits = [number for number, name in enumerate(block["image"].tolist()) if name in places]
-        for number in hits:
-            found[places.pop(block["image"][number].tobytes(), [])] = block["features"][number]
-        if hits:
-            with suppress(OSError):
-                path.touch()
-    unknown = list(places)
+    from leaf.models import prediction
+
+    inner = prediction.submodel(model, "features", lambda: prediction.pooled(model))
+    key, width = backbone_key(model), inner.output_shape[-1]
+    found, missing = _lookup(key, width, images, rows)
+    unknown = list(missing)
     for start in range(0, len(unknown), _BLOCK):
-        block = np.empty(len(unknown[start : start + _BLOCK]), kind)
+        block = np.empty(len(unknown[start : start + _BLOCK]), _kind(width))
         block["image"] = np.array(unknown[start : start + _BLOCK], "V16")
         for first in range(0, len(block), _BATCH):
             names = unknown[start + first : start + min(first + _BATCH, len(block))]
-            batch = np.stack([images[rows[places[name][0]]] for name in names]).astype(np.float32)
-            block["features"][first : first + _BATCH] = predict_padded(inner, batch, _BATCH)
+            batch = np.stack([images[rows[missing[name][0]]] for name in names]).astype(np.float32)
+            block["features"][first : first + _BATCH] = prediction.predict_padded(inner, batch, _BATCH)
         for name, features in zip(unknown[start:], block["features"], strict=False):
-            found[places[name]] = features
-        _write(block, folder)
+            found[missing[name]] = features
+        _write(block, store.cache_folder("features") / key)
     return found
 
 
-def head_on_features(model: keras.Model) -> keras.Model | None:
+def stored_features(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+    """Return the features, float32 (len(rows), `width`), of `rows` of `images`, or None if one is not in the cache.
+
+    `key` is the `backbone_key`.
+    """
+    found, missing = _lookup(key, width, images, rows)
+    return None if missing else found
+
+
+def _kind(width: int) -> np.dtype:
+    return np.dtype([("image", "V16"), ("features", "<f4", (width,))])
+
+
+def _lookup(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[bytes, list[int]]]:
+    """Return features (len(rows), `width`) and the places of those that are missing, by the hash of the image."""
+    found = np.empty((len(rows), width), np.float32)
+    missing: dict[bytes, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        missing[_hash(images[row])].append(place)
+    for path in sorted((store.cache_folder("features") / key).glob("*.features")):
+        if not missing:
+            break
+        block = _read(path, _kind(width))
+        hits = [number for number, name in enumerate(block["image"].tolist()) if name in missing]
+        for number in hits:
+            found[missing.pop(block["image"][number].tobytes(), [])] = block["features"][number]
+        if hits:
+            with suppress(OSError):
+                path.touch()
+    return found, missing
+
+
+def head_on_features(model: "keras.Model") -> "keras.Model | None":
     """Return the head of `model`, from features (N, D) to logits, sharing its variables.
 
     Return None if the backbone has active dropout: its features differ from step to step even when it is frozen.
     """
+    import keras
+
+    from leaf.models.prediction import pooled, submodel
+
     inner = submodel(model, "features", lambda: pooled(model))
     if any(isinstance(each, keras.layers.Dropout) and each.rate for each in inner.operations):
         return None
     return keras.Model(pooled(model), model.output)
 
 
-def cached_probabilities(
-    model: keras.Model, images: np.ndarray, rows: np.ndarray, temperature: float = 1.0
-) -> np.ndarray:
-    """Return the probabilities, float64 (len(rows), C), of `rows` of `images` from cached features."""
-    normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
-    return softmax(np.asarray(dense(normalization(cached_features(model, images, rows)))), temperature)
-
-
-def backbone_key(model: keras.Model) -> str:
+def backbone_key(model: "keras.Model") -> str:
     """Return a hash (32 hex digits) of the backbone's operations and weights, the Keras version, backend and device.
 
     Settings that affect only training are ignored.
     """
+    import keras
+
+    from leaf.models.prediction import pooled, submodel
+
     inner = submodel(model, "features", lambda: pooled(model))
     made_by = (keras.__version__, keras.backend.backend(), keras.distribution.list_devices())
     layers = _without_training_keys(json.loads(inner.to_json())["config"]["layers"])

@@ -15,11 +15,11 @@ from leaf.errors import LeafError
 from leaf.models.autoencoder import SMALLEST, is_detector_model
 from leaf.models.onnx_inference import LIMIT, OUTPUTS, Network, OnnxNetwork
 from leaf.models.prediction import KerasNetwork, pool
+from leaf.models.probe_files import DIFFERENCE
 from leaf.store import replacing
 
 Metadata: TypeAlias = dict[str, Any]  # see `metadata`
 OPSET = 20
-DIFFERENCE = 1e-4  # largest accepted difference of a probability from Keras
 
 
 def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str | Path) -> str:

@@ -211,6 +211,22 @@ def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[
     return _VALUE * (written * math.prod(window) + sum(sizes[name] for name in node.input if name))
 
 
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the softmax of logits (N, C) / `temperature` as float64, without overflow.
+
+    Raises:
+        LeafError: if a logit is NaN or infinite.
+    """
+    scaled = logits.astype(np.float64) / temperature
+    if not np.isfinite(scaled).all():
+        raise LeafError(NOT_FINITE)
+    if scaled.shape[1] == 2:  # exact near 0 and 1; sums to 1
+        second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
+        return np.stack([1 - second, second], axis=1)
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 def probabilities(network: Network, images: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities (N, C) averaged over `views` views, and features (N, D), of float32 images (N, S, S, 3)."""
     total, features = network.predict(images)

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from leaf.errors import LeafError
 from leaf.models import gradcam
 from leaf.models.autoencoder import is_detector_model
 from leaf.models.freezing import backbone_operations
-from leaf.models.onnx_inference import NOT_FINITE, Head
+from leaf.models.onnx_inference import Head, softmax
+from leaf.models.probe_files import LinearHead
 from leaf.models.tta import tta_view
 
 # Keras compiles each model object once, so sub-models are cached for the lifetime of their model.
@@ -38,22 +38,6 @@ def predict_probabilities(
         logits = predict_batches(model, (tta_view(batch, number) for batch in _batches(images, batch_size)))
         total += softmax(np.concatenate([total[:0], *logits]), temperature)
     return total / views
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return the softmax of logits (N, C) / `temperature` as float64, without overflow.
-
-    Raises:
-        LeafError: if a logit is NaN or infinite.
-    """
-    scaled = logits.astype(np.float64) / temperature
-    if not np.isfinite(scaled).all():
-        raise LeafError(NOT_FINITE)
-    if scaled.shape[1] == 2:  # exact near 0 and 1; sums to 1
-        second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
-        return np.stack([1 - second, second], axis=1)
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -114,15 +98,16 @@ def head(model: keras.Model) -> Head:
     """Return the map from the pooled last feature map to the logits."""
     if is_detector_model(model):  # the map is the error itself
         return Head(np.ones((2, 1), np.float32), None, int(model.inputs[0].shape[1]))
-    normalization = model.get_layer("batch_normalization")
-    gamma, _, _, variance = (keras.ops.convert_to_numpy(weight) for weight in normalization.weights)
-    kernel = keras.ops.convert_to_numpy(model.get_layer("dense").kernel)
-    others = (kernel.sum(axis=1, keepdims=True) - kernel) / (kernel.shape[1] - 1)
-    slopes = gamma / np.sqrt(variance + normalization.epsilon) * (kernel - others).T
     side, last = int(_last_layer(model).shape[1]), backbone_operations(model)[-1]
     if isinstance(last, keras.layers.LayerNormalization):
-        return Head(slopes * keras.ops.convert_to_numpy(last.gamma), last.epsilon, side)
-    return Head(slopes, None, side)
+        return Head(linear_head(model).slopes(keras.ops.convert_to_numpy(last.gamma)), last.epsilon, side)
+    return Head(linear_head(model).slopes(), None, side)
+
+
+def linear_head(model: keras.Model) -> LinearHead:
+    """Return the head of a classifier."""
+    normalization, dense = (model.get_layer(name).get_weights() for name in ("batch_normalization", "dense"))
+    return LinearHead(tuple(normalization), *dense)
 
 
 def pool(model: keras.Model) -> keras.layers.Layer:

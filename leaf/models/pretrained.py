@@ -66,7 +66,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     Raises:
         LeafError: if the file is missing, has another SHA-256 or does not fit, or the download fails.
     """
-    if name := checkpoint_name(backbone, weights):
+    if name := backbones.checkpoint_name(backbone, weights):
         checkpoint = timm_weights.pinned(name, sha256)
         values = timm_weights.read_arrays(checkpoint.path, backbones.convnext_variant(backbone))
         layer = next(each for each in body.layers if isinstance(each, layers.Rescaling))
@@ -81,16 +81,9 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     body.set_weights([_fitting(value, own.shape, weights) for value, own in zip(values, body.weights, strict=True)])
 
 
-def checkpoint_name(backbone: str, weights: str) -> str | None:
-    """Return the timm checkpoint that `weights` names for a backbone, or None."""
-    if weights == "imagenet" and backbone in VARIANTS:
-        return VARIANTS[backbone].checkpoint
-    return weights if weights.startswith(timm_weights.PREFIX) else None
-
-
 def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
     """Return name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
-    name = checkpoint_name(backbone, weights)
+    name = backbones.checkpoint_name(backbone, weights)
     return timm_weights.download(name).record() if name else None
 
 

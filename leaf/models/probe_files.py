@@ -1,0 +1,235 @@
+"""Write a linear probe's files without Keras, from those of an earlier probe with the same frozen backbone.
+
+Only the head differs between two probes of one backbone, even with other classes. `ProbeFiles` replaces its arrays in
+copies of the earlier `.keras` and ONNX files; the results have the bytes that Keras and the exporter would write.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+
+from leaf import store
+from leaf.errors import LeafError
+from leaf.models import backbones
+from leaf.models.feature_cache import stored_features
+from leaf.models.onnx_inference import OUTPUTS, OnnxNetwork, softmax
+
+EPSILON = 1e-3  # of Keras's BatchNormalization
+DIFFERENCE = 1e-4  # largest accepted difference of a probability from Keras
+_CACHE = "features"  # its size limit covers the files of probes
+_PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "h5py", "onnx")
+_NORMALIZATION, _DENSE = "layers/batch_normalization", "layers/dense"
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """BatchNormalization and logits of a classifier.
+
+    Attributes:
+        normalization: gamma, beta, mean and variance, each float32 (D,).
+        kernel: float32 (D, C).
+        bias: float32 (C,).
+    """
+
+    normalization: tuple[np.ndarray, ...]
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return the logits, float32 (N, C), of features, float32 (N, D)."""
+        gamma, beta, mean, variance = self.normalization
+        return ((features - mean) / np.sqrt(variance + EPSILON) * gamma + beta) @ self.kernel + self.bias
+
+    def slopes(self, scale: np.ndarray | None = None) -> np.ndarray:
+        """Return the derivative of (logit of a class − mean of the other logits) by `scale` × features, (C, D)."""
+        gamma, _, _, variance = self.normalization
+        others = (self.kernel.sum(axis=1, keepdims=True) - self.kernel) / (self.kernel.shape[1] - 1)
+        slopes = gamma / np.sqrt(variance + EPSILON) * (self.kernel - others).T
+        return slopes if scale is None else slopes * scale
+
+    @classmethod
+    def read(cls, path: Path) -> "LinearHead":
+        """Read the head of a `.keras` file of a classifier."""
+        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as arrays:
+            normalization = tuple(arrays[f"{_NORMALIZATION}/vars/{number}"][()] for number in range(4))
+            return cls(normalization, *(arrays[f"{_DENSE}/vars/{number}"][()] for number in range(2)))
+
+
+def probe_key(params: Any) -> str | None:
+    """Return a hash of everything but the head that a probe's files depend on; None if the weights can change.
+
+    Raises:
+        LeafError: if the weights file is missing or has another SHA-256.
+    """
+    if backbones.is_weights_file(params.weights):
+        backbones.check_weights_file(Path(params.weights), params.weights_sha256)
+    elif backbones.checkpoint_name(params.backbone, params.weights) and not params.weights_sha256:
+        return None
+    parts = [
+        {name: getattr(params, name) for name in backbones.BUILD_PARAMS},
+        {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        [os.environ.get(name) for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")],
+        [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))],
+    ]
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> None:
+    """Keep a probe's `.keras` or ONNX file for later probes, with `facts` about it; skip this on a full disk."""
+    source = Path(source)
+    with suppress(OSError):
+        folder = store.cache_folder(_CACHE) / key
+        with store.replacing(folder / source.name) as partial:
+            partial.write_bytes(source.read_bytes())
+        store.write_json({**facts, "sha256": store.sha256(source)}, folder / f"{source.name}.json")
+
+
+class ProbeFiles:
+    """The files of an earlier probe, see `find_probe_files`.
+
+    Attributes:
+        facts: what `save_probe_file` was given with the `.keras` file.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._folder = store.cache_folder(_CACHE) / key
+        self.facts, self._keras = self._read("model.keras")
+        self._onnx_facts, self._onnx = self._read("model.onnx")
+
+    def _read(self, name: str) -> tuple[dict[str, Any], bytes]:
+        facts, content = store.read_json(self._folder / f"{name}.json"), (self._folder / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+            raise ValueError(f"{name} is damaged")
+        return facts, content
+
+    def features(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        """Return the cached features, float32 (len(rows), D), of `rows` of `images`, or None if one is missing."""
+        return stored_features(self.facts["backbone_key"], self.facts["features"], images, rows)
+
+    def write_model(self, head: LinearHead, path: str | Path) -> None:
+        """Write the `.keras` file of the probe with this head."""
+        new = {f"{_NORMALIZATION}/{number}": array for number, array in enumerate(head.normalization)}
+        new |= {f"{_DENSE}/0": head.kernel, f"{_DENSE}/1": head.bias}
+        with zipfile.ZipFile(io.BytesIO(self._keras)) as earlier:
+            config = json.loads(earlier.read("config.json"))
+            layers = config["config"]["layers"]
+            next(layer for layer in layers if layer["name"] == "dense")["config"]["units"] = len(head.bias)
+            with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+                weights = Path(folder) / "model.weights.h5"
+                _write_weights(earlier.read(weights.name), layers, new, weights)
+                changed = {"config.json": json.dumps(config, sort_keys=True).encode(), weights.name: weights.read_bytes()}
+                with zipfile.ZipFile(partial, "w") as archive:
+                    for entry in earlier.infolist():
+                        content = changed.get(entry.filename, earlier.read(entry))
+                        archive.writestr(_entry(entry), content)
+
+    def write_onnx(
+        self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
+    ) -> str:
+        """Write the ONNX file of the probe with this head and compare it with `head`.
+
+        Args:
+            head: the new head.
+            metadata: as in `leaf.models.onnx_export.write`.
+            images: (N, S, S, 3) in 0..255, for the comparison.
+            features: their cached features, (N, D).
+            path: file to write.
+
+        Returns:
+            "", or the reason why the file is empty.
+        """
+        import onnx
+        from onnx import helper, numpy_helper
+
+        model = onnx.ModelProto.FromString(self._onnx)
+        scale = self._onnx_facts["slopes_scale"]
+        arrays = [*head.normalization, head.kernel, head.bias, 1 / metadata["temperature"]]
+        arrays.append(head.slopes(None if scale is None else np.array(scale, np.float32)))
+        for tensor, array in zip(model.graph.initializer[-len(arrays) :], arrays, strict=True):
+            tensor.CopyFrom(numpy_helper.from_array(np.array(array, np.float32, order="C"), tensor.name))
+        outputs = dict(zip(OUTPUTS, model.graph.output, strict=True))
+        for name, axis in (("probabilities", 1), ("slopes", 0)):
+            outputs[name].type.tensor_type.shape.dim[axis].dim_value = len(head.bias)
+        epsilon = next(each.value for each in model.metadata_props if each.key == "epsilon")
+        del model.metadata_props[:]
+        helper.set_model_props(
+            model, {**{name: json.dumps(value) for name, value in metadata.items()}, "epsilon": epsilon}
+        )
+        with store.replacing(path) as partial:
+            partial.write_bytes(model.SerializeToString())
+            found = OnnxNetwork(partial).predict(np.asarray(images, np.float32))[0]
+            wanted = softmax(head.logits(features), metadata["temperature"])
+            if (difference := float(np.abs(found - wanted).max(initial=0))) > DIFFERENCE:
+                partial.write_bytes(b"")
+                return f"its probabilities differ from Keras by {difference:.1g}"
+        return ""
+
+
+def find_probe_files(key: str | None) -> ProbeFiles | None:
+    """Return the files of an earlier probe with this `probe_key`; None if there are none or they are damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError, LeafError):
+        return ProbeFiles(key) if key else None
+    return None
+
+
+def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """Return an entry for new content, with the name, date and attributes of `entry`."""
+    new = zipfile.ZipInfo(entry.filename, entry.date_time)
+    new.external_attr = entry.external_attr
+    return new
+
+
+def _write_weights(earlier: bytes, layers: list[dict[str, Any]], new: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write the weights of a `.keras` file with some arrays replaced, with the calls of Keras's `H5IOStore`.
+
+    HDF5 places objects by the order of the calls: the model, then its layers in the order of the configuration.
+    """
+    counts: Counter[str] = Counter()
+    with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
+        _copy_weights(source, target, "", new)
+        for layer in layers:
+            kind = snake_case(layer["class_name"])
+            name = f"layers/{kind}_{counts[kind]}" if counts[kind] else f"layers/{kind}"
+            counts[kind] += 1
+            if name in source:  # an operation that is not a layer has no group
+                _copy_weights(source, target, name, new)
+
+
+def _copy_weights(source: h5py.File, target: h5py.File, name: str, new: Mapping[str, np.ndarray]) -> None:
+    group = target.create_group(name).create_group("vars") if name else target.create_group("vars")
+    earlier = source[f"{name}/vars"]
+    for key, value in earlier.attrs.items():
+        group.attrs[key] = value
+    for key in sorted(earlier, key=int):
+        group[key] = new.get(f"{name}/{key}", earlier[key][()])
+    for part in source[name] if name else ():
+        if part != "vars":
+            _copy_weights(source, target, f"{name}/{part}", new)
+
+
+def snake_case(name: str) -> str:
+    """Return Keras's name for a class: `global_average_pooling2d` for `GlobalAveragePooling2D`."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
