@@ -1,6 +1,6 @@
 """Score the network on validation and test beside the baselines, with intervals; write it as ONNX."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,20 +8,14 @@ import pandas as pd
 from leaf.errors import one_line_errors
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.evaluation import evaluate
-from leaf.models import gradcam, onnx_inference
-from leaf.models import onnx_export as onnx
-from leaf.models.feature_cache import cached_features, cached_probabilities
-from leaf.models.prediction import KerasNetwork, extract_features, predict_probabilities
-from leaf.models.saving import load_model
+from leaf.models import gradcam
+from leaf.models.onnx_inference import metadata
+from leaf.models.scorers import Scorer, load_scorer
 from leaf.params import check_threshold, read_params
 from leaf.split import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table
 
-if TYPE_CHECKING:
-    import keras
-
-NETWORK = "models/model.onnx"
-_BLOCK = 2048  # images copied out of the memory map at once
+NETWORK = Path("models/model.onnx")
 _OOD_IMAGES = 2048  # about so many images of each split fit the out-of-distribution detector
 LEAKY = "grouping is none: {} groups of images are shared between the splits, so the figures are too high."
 
@@ -43,17 +37,9 @@ def main() -> None:
     )
 
     run = read_json("models/run.json")
-    model = load_model("models/model.keras", sha256=run["model_sha256"])
-
-    def predict_proba(rows: np.ndarray, temperature: float) -> np.ndarray:
-        if "probe" in run and params.views == 1:  # its features of these images serve the next split, too
-            return cached_probabilities(model, images, rows, temperature)
-        blocks = (images[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
-        return np.concatenate(
-            [predict_probabilities(model, block, views=params.views, temperature=temperature) for block in blocks]
-        )
-
-    result = evaluate(images, table, predict_proba, classes, params.threshold, params.calibrate, params.error_rate)
+    scorer = load_scorer(NETWORK.with_suffix(".keras"), run, images, table["image"].to_numpy(), params.views)
+    settings = (params.threshold, params.calibrate, params.error_rate)
+    result = evaluate(images, table, scorer.probabilities, classes, *settings)
     if leaky:
         result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
     rows, shown = (result.gallery[name].to_numpy() for name in ("image", "shown"))
@@ -67,35 +53,24 @@ def main() -> None:
     decision = {key: result.scores[key] for key in ("threshold", "temperature", "min_confidence", "error_rate")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
-    decision["without_onnx"] = onnx.write(model, onnx.metadata(run | decision), images[rows], NETWORK)
-    network = KerasNetwork(model) if decision["without_onnx"] else onnx_inference.OnnxNetwork(NETWORK)
-    heatmaps = gradcam.heatmaps(network, np.asarray(images[rows], np.float32), shown)
+    decision["without_onnx"] = scorer.write_onnx(metadata(run | decision), rows, NETWORK)
+    heatmaps = gradcam.heatmaps(scorer.network(NETWORK), np.asarray(images[rows], np.float32), shown)
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
-    ood.write(fit_ood(model, images, table, decisions, kept="probe" in run), run["model_sha256"], "data/scored/ood.npz")
+    ood.write(fit_ood(scorer, images, table, decisions), run["model_sha256"], "data/scored/ood.npz")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
     if decision["without_onnx"]:
         print(f"{NETWORK} is empty, predictions need Keras: {decision['without_onnx']}")
 
 
-def fit_ood(
-    model: "keras.Model", images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame, kept: bool
-) -> ood.OodDetector:
-    """Fit the detector of out-of-distribution images to training and validation images and the outliers.
-
-    `kept`: the backbone's features are kept on this machine, for it has not learned from these images.
-    """
-    features = cached_features if kept else lambda model, images, rows: extract_features(model, images[rows])
+def fit_ood(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:
+    """Fit the detector of out-of-distribution images to training and validation images and the outliers."""
     every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()
     return ood.fit(
-        features(model, images, train),
-        images[train],
-        features(model, images, validation),
-        images[validation],
-        images[outliers],
+        scorer.features(train), images[train], scorer.features(validation), images[validation], images[outliers]
     )
 
 

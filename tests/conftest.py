@@ -266,6 +266,7 @@ def trained(tmp_path_factory) -> Path:
     from leaf.evaluate import out_of_distribution as ood
     from leaf.models import onnx_export as onnx
     from leaf.models.build import build_model
+    from leaf.models.onnx_inference import metadata
     from leaf.models.prediction import extract_features
     from leaf.models.saving import save_model
     from leaf.synthesize import ImageCounts, draw_dataset
@@ -287,7 +288,7 @@ def trained(tmp_path_factory) -> Path:
     decision = {"threshold": 0.4, "temperature": 1.5, "min_confidence": 0.6, "views": 1, "model_sha256": sha256}
     decision["test_accuracy"] = 0.9
     onnx_file = folder / "models" / "model.onnx"
-    assert onnx.write(network, onnx.metadata(run | decision), images[test], onnx_file) == ""
+    assert onnx.write(network, metadata(run | decision), images[test], onnx_file) == ""
     decision["onnx_sha256"] = store.sha256(onnx_file)
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
     seen = [part for rows in (train, validation) for part in (extract_features(network, images[rows]), images[rows])]

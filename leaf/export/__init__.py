@@ -8,8 +8,7 @@ import keras
 
 from leaf.errors import LeafError
 from leaf.export import savedmodel
-from leaf.models import onnx_export as onnx
-from leaf.models.onnx_export import Metadata
+from leaf.models.onnx_inference import Metadata, metadata
 from leaf.models.saving import load_model, save_model
 from leaf.serve.classifier import read_model_files
 
@@ -70,7 +69,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     beside = read_model_files(model)
     whole = with_probabilities(load_model(model, beside.sha256), beside.temperature)
     facts = vars(beside) | {"model_sha256": beside.sha256, "image_size": whole.input_shape[1]}
-    chosen.write(whole, onnx.metadata(facts), path)
+    chosen.write(whole, metadata(facts), path)
     rule = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "predict the most likely class"
     lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {rule}"]
     if beside.views > 1 and form != "codalab":

@@ -15,7 +15,7 @@ import numpy as np
 
 from leaf.errors import LeafError, printable
 from leaf.ingest.decode import to_square
-from leaf.models.onnx_export import Metadata
+from leaf.models.onnx_inference import Metadata
 from leaf.models.tta import tta_view
 from leaf.store import replacing
 

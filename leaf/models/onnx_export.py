@@ -3,22 +3,21 @@
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.models.autoencoder import SMALLEST, is_detector_model
-from leaf.models.onnx_inference import LIMIT, OUTPUTS, Network, OnnxNetwork
+from leaf.models.onnx_inference import LIMIT, OUTPUTS, Metadata, Network, OnnxNetwork
 from leaf.models.prediction import KerasNetwork, pool
 from leaf.models.probe_files import DIFFERENCE
 from leaf.store import replacing
 
-Metadata: TypeAlias = dict[str, Any]  # see `metadata`
 OPSET = 20
 
 
@@ -47,20 +46,6 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
             partial.write_bytes(b"")
             return str(error).replace(str(partial), str(path))
     return ""
-
-
-def metadata(facts: Mapping[str, Any]) -> Metadata:
-    """Select the metadata of ONNX and LiteRT files that another program needs for the same predictions.
-
-    Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
-    `views` are not.
-    """
-    names = (
-        *("classes", "threshold", "temperature", "min_confidence", "views", "image_size", "fit"),
-        *("backbone", "test_accuracy", "model_sha256"),
-    )
-    selected = {name: facts[name] for name in names} | {"classes": list(facts["classes"])}
-    return selected if len(facts["classes"]) == 2 else selected | {"threshold": None}
 
 
 def _compare(given: Network, wanted: Network, images: np.ndarray) -> None:

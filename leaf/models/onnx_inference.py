@@ -3,14 +3,16 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.models.tta import tta_view
 
+Metadata: TypeAlias = dict[str, Any]  # see `metadata`
 OUTPUTS = ("probabilities", "features", "map", "slopes")
 # fmt: off
 OPERATORS = frozenset({
@@ -209,6 +211,20 @@ def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[
         return moved * math.prod(shapes[node.input[1]][1:])
     window = next((each.ints for each in node.attribute if each.name == "kernel_shape"), ())
     return _VALUE * (written * math.prod(window) + sum(sizes[name] for name in node.input if name))
+
+
+def metadata(facts: Mapping[str, Any]) -> Metadata:
+    """Select the metadata of ONNX and LiteRT files that another program needs for the same predictions.
+
+    Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
+    `views` are not.
+    """
+    names = (
+        *("classes", "threshold", "temperature", "min_confidence", "views", "image_size", "fit"),
+        *("backbone", "test_accuracy", "model_sha256"),
+    )
+    selected = {name: facts[name] for name in names} | {"classes": list(facts["classes"])}
+    return selected if len(facts["classes"]) == 2 else selected | {"threshold": None}
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -98,10 +98,15 @@ def head(model: keras.Model) -> Head:
     """Return the map from the pooled last feature map to the logits."""
     if is_detector_model(model):  # the map is the error itself
         return Head(np.ones((2, 1), np.float32), None, int(model.inputs[0].shape[1]))
-    side, last = int(_last_layer(model).shape[1]), backbone_operations(model)[-1]
-    if isinstance(last, keras.layers.LayerNormalization):
-        return Head(linear_head(model).slopes(keras.ops.convert_to_numpy(last.gamma)), last.epsilon, side)
-    return Head(linear_head(model).slopes(), None, side)
+    last = backbone_operations(model)[-1]
+    epsilon = last.epsilon if isinstance(last, keras.layers.LayerNormalization) else None
+    return Head(linear_head(model).slopes(slopes_scale(model)), epsilon, int(_last_layer(model).shape[1]))
+
+
+def slopes_scale(model: keras.Model) -> np.ndarray | None:
+    """Return the scale (K,) of the LayerNormalization between pooling and head, or None without one."""
+    last = backbone_operations(model)[-1]
+    return keras.ops.convert_to_numpy(last.gamma) if isinstance(last, keras.layers.LayerNormalization) else None
 
 
 def linear_head(model: keras.Model) -> LinearHead:

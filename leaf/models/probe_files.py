@@ -139,7 +139,10 @@ class ProbeFiles:
             with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
                 weights = Path(folder) / "model.weights.h5"
                 _write_weights(earlier.read(weights.name), layers, new, weights)
-                changed = {"config.json": json.dumps(config, sort_keys=True).encode(), weights.name: weights.read_bytes()}
+                changed = {
+                    "config.json": json.dumps(config, sort_keys=True).encode(),
+                    weights.name: weights.read_bytes(),
+                }
                 with zipfile.ZipFile(partial, "w") as archive:
                     for entry in earlier.infolist():
                         content = changed.get(entry.filename, earlier.read(entry))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from leaf import store
-from leaf.models import feature_cache
+from leaf.models import feature_cache, prediction
 from leaf.models.build import build_model
-from leaf.models.feature_cache import backbone_key, cached_features, cached_probabilities, frozen_features
-from leaf.models.prediction import extract_features, predict_probabilities
+from leaf.models.feature_cache import backbone_key, cached_features, frozen_features, stored_features
+from leaf.models.prediction import extract_features
 from leaf.models.saving import load_model, save_model
 
 ROWS = np.array([3, 0, 7, 3])
@@ -23,13 +23,13 @@ def folder(tmp_path, monkeypatch):
 def computed(monkeypatch):
     """Batch sizes of the model calls."""
     counts: list[int] = []
-    predict = feature_cache.predict_padded
+    predict = prediction.predict_padded
 
     def counted(model, images, size):
         counts.append(len(images))
         return predict(model, images, size)
 
-    monkeypatch.setattr(feature_cache, "predict_padded", counted)
+    monkeypatch.setattr(prediction, "predict_padded", counted)
     return counts
 
 
@@ -47,11 +47,11 @@ def test_each_image_is_computed_once_in_any_order_and_dtype(folder, small, image
     np.testing.assert_array_equal(again[9 - ROWS], first)
 
 
-def test_cached_probabilities_equal_predicted_probabilities(folder, small, images, computed):
-    expected = predict_probabilities(small, images[ROWS], temperature=2.0)
-    np.testing.assert_allclose(cached_probabilities(small, images, ROWS, 2.0), expected, atol=1e-6)
-    assert computed == [3]
-    cached_features(small, images, ROWS)
+def test_stored_features_are_found_without_computing(folder, small, images, computed):
+    first = cached_features(small, images, ROWS)
+    width = first.shape[1]
+    np.testing.assert_array_equal(stored_features(backbone_key(small), width, images, ROWS), first)
+    assert stored_features(backbone_key(small), width, images, np.arange(10)) is None
     assert computed == [3]
 
 

@@ -1,0 +1,124 @@
+"""The trained model as stage `evaluate` uses it: in Keras, or a linear probe on cached features without Keras."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from leaf import store
+from leaf.models.onnx_inference import Network, OnnxNetwork, softmax
+from leaf.models.probe_files import LinearHead, ProbeFiles, find_probe_files, save_probe_file
+
+_BLOCK = 2048  # images copied out of the memory map at once
+_KEYS = "probes"  # cached values: SHA-256 of a probe's .keras file to its `probe_key`
+
+
+class Scorer(Protocol):
+    """A trained model and the images (N, S, S, 3) that it scores; `rows` are int64 (M,)."""
+
+    def probabilities(self, rows: np.ndarray, temperature: float) -> np.ndarray:
+        """Return probabilities, float64 (M, C)."""
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """Return pooled features, float32 (M, D)."""
+
+    def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
+        """Write the ONNX file and compare it on `rows`; return "", or why the file is empty."""
+
+    def network(self, path: Path) -> Network:
+        """Return the network of the ONNX file `path`, or the Keras model if that file is empty."""
+
+
+def remember_probe(model_sha256: str, key: str | None) -> None:
+    """Save the `probe_key` of a trained probe for `load_scorer`."""
+    if key:
+        store.save_cached_value(_KEYS, model_sha256, key)
+
+
+def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> Scorer:
+    """Load the model that `train` wrote; without Keras if it is a probe and the features of `rows` are cached.
+
+    Args:
+        path: the `.keras` file.
+        run: models/run.json.
+        images: (N, S, S, 3) in 0..255.
+        rows: images to score, int64 (M,).
+        views: number of views to average.
+
+    Raises:
+        LeafError: if the model is damaged or is not the one in `run`.
+    """
+    key = store.load_cached_value(_KEYS, run["model_sha256"]) if "probe" in run and views == 1 else None
+    files = find_probe_files(key)
+    if files and path.is_file() and store.sha256(path) == run["model_sha256"]:
+        features = files.features(images, rows)
+        if features is not None:
+            return ProbeScorer(files, LinearHead.read(path), images, rows, features)
+    return KerasScorer(path, run, images, views, key)
+
+
+class ProbeScorer:
+    """A linear probe on cached features."""
+
+    def __init__(
+        self, files: ProbeFiles, head: LinearHead, images: np.ndarray, rows: np.ndarray, features: np.ndarray
+    ) -> None:
+        self._files, self._head, self._images, self._features = files, head, images, features
+        self._places = np.full(len(images), -1)
+        self._places[rows] = np.arange(len(rows))
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        return self._features[self._places[rows]]
+
+    def probabilities(self, rows: np.ndarray, temperature: float) -> np.ndarray:
+        return softmax(self._head.logits(self.features(rows)), temperature)
+
+    def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
+        return self._files.write_onnx(self._head, metadata, self._images[rows], self.features(rows), path)
+
+    def network(self, path: Path) -> Network:
+        return OnnxNetwork(path)
+
+
+class KerasScorer:
+    """A Keras model. A probe uses and fills the cache of features; `key` is its `probe_key`, if known."""
+
+    def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int, key: str | None) -> None:
+        from leaf.models.saving import load_model
+
+        self._model = load_model(path, sha256=run["model_sha256"])
+        self._images, self._views, self._key, self._is_probe = images, views, key, "probe" in run
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        from leaf.models.feature_cache import cached_features
+        from leaf.models.prediction import extract_features
+
+        if self._is_probe:
+            return cached_features(self._model, self._images, rows)
+        return extract_features(self._model, self._images[rows])
+
+    def probabilities(self, rows: np.ndarray, temperature: float) -> np.ndarray:
+        from leaf.models.prediction import linear_head, predict_probabilities
+
+        if self._is_probe and self._views == 1:
+            return softmax(linear_head(self._model).logits(self.features(rows)), temperature)
+        blocks = (self._images[rows[start : start + _BLOCK]] for start in range(0, len(rows), _BLOCK))
+        return np.concatenate(
+            [predict_probabilities(self._model, block, views=self._views, temperature=temperature) for block in blocks]
+        )
+
+    def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
+        from leaf.models import onnx_export
+        from leaf.models.prediction import slopes_scale
+
+        why = onnx_export.write(self._model, dict(metadata), self._images[rows], path)
+        if self._key and not why:
+            scale = slopes_scale(self._model)
+            save_probe_file(self._key, path, {"slopes_scale": None if scale is None else scale.tolist()})
+        return why
+
+    def network(self, path: Path) -> Network:
+        from leaf.models.prediction import KerasNetwork
+
+        return OnnxNetwork(path) if path.stat().st_size else KerasNetwork(self._model)
