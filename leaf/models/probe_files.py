@@ -13,7 +13,7 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +33,6 @@ EPSILON = 1e-3  # of Keras's BatchNormalization
 DIFFERENCE = 1e-4  # largest accepted difference of a probability from Keras
 _CACHE = "features"  # its size limit covers the files of probes
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "h5py", "onnx")
-_NORMALIZATION, _DENSE = "layers/batch_normalization", "layers/dense"
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ class LinearHead:
     def read(cls, path: Path) -> "LinearHead":
         """Read the head of a `.keras` file of a classifier."""
         with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as arrays:
-            normalization = tuple(arrays[f"{_NORMALIZATION}/vars/{number}"][()] for number in range(4))
-            return cls(normalization, *(arrays[f"{_DENSE}/vars/{number}"][()] for number in range(2)))
+            groups = _groups(json.loads(archive.read("config.json")))
+            normalization, dense = (arrays[groups[name]]["vars"] for name in ("batch_normalization", "dense"))
+            return cls(tuple(normalization[str(number)][()] for number in range(4)), dense["0"][()], dense["1"][()])
 
 
 def probe_key(params: Any) -> str | None:
@@ -130,15 +130,16 @@ class ProbeFiles:
 
     def write_model(self, head: LinearHead, path: str | Path) -> None:
         """Write the `.keras` file of the probe with this head."""
-        new = {f"{_NORMALIZATION}/{number}": array for number, array in enumerate(head.normalization)}
-        new |= {f"{_DENSE}/0": head.kernel, f"{_DENSE}/1": head.bias}
         with zipfile.ZipFile(io.BytesIO(self._keras)) as earlier:
             config = json.loads(earlier.read("config.json"))
-            layers = config["config"]["layers"]
-            next(layer for layer in layers if layer["name"] == "dense")["config"]["units"] = len(head.bias)
+            groups = _groups(config)
+            new = {f"{groups['batch_normalization']}/{number}": each for number, each in enumerate(head.normalization)}
+            new |= {f"{groups['dense']}/0": head.kernel, f"{groups['dense']}/1": head.bias}
+            dense = next(layer for layer in config["config"]["layers"] if layer["name"] == "dense")
+            dense["config"]["units"] = len(head.bias)
             with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
                 weights = Path(folder) / "model.weights.h5"
-                _write_weights(earlier.read(weights.name), layers, new, weights)
+                _write_weights(earlier.read(weights.name), groups.values(), new, weights)
                 changed = {
                     "config.json": json.dumps(config, sort_keys=True).encode(),
                     weights.name: weights.read_bytes(),
@@ -204,18 +205,25 @@ def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
     return new
 
 
-def _write_weights(earlier: bytes, layers: list[dict[str, Any]], new: Mapping[str, np.ndarray], path: Path) -> None:
+def _groups(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the group of each layer or operation in Keras's weights file, by name and in order."""
+    counts: Counter[str] = Counter()
+    groups = {}
+    for layer in config["config"]["layers"]:
+        kind = snake_case(layer["class_name"])
+        groups[layer["name"]] = f"layers/{kind}_{counts[kind]}" if counts[kind] else f"layers/{kind}"
+        counts[kind] += 1
+    return groups
+
+
+def _write_weights(earlier: bytes, groups: Iterable[str], new: Mapping[str, np.ndarray], path: Path) -> None:
     """Write the weights of a `.keras` file with some arrays replaced, with the calls of Keras's `H5IOStore`.
 
-    HDF5 places objects by the order of the calls: the model, then its layers in the order of the configuration.
+    HDF5 places objects by the order of the calls: first the model, then its layers.
     """
-    counts: Counter[str] = Counter()
     with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
         _copy_weights(source, target, "", new)
-        for layer in layers:
-            kind = snake_case(layer["class_name"])
-            name = f"layers/{kind}_{counts[kind]}" if counts[kind] else f"layers/{kind}"
-            counts[kind] += 1
+        for name in groups:
             if name in source:  # an operation that is not a layer has no group
                 _copy_weights(source, target, name, new)
 
