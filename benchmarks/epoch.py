@@ -25,11 +25,12 @@ from leaf.models.build import build_model
 from leaf.models.freezing import freeze_backbone
 from leaf.params import Params
 from leaf.store import new_array, read_array
-from leaf.train import fix_seeds, train
 from leaf.train.callbacks import dvclive_callback
 from leaf.train.checkpoint import Checkpoint, locked_checkpoint
 from leaf.train.dataset import Dataset, batches, steps_per_epoch
 from leaf.train.optimizer import compile_model, make_schedule
+from leaf.train.reproducibility import fix_seeds
+from leaf.train.trainer import train
 
 # (network, real and synthetic training images, validation images, side, epochs that count); bench is the default run's
 SIZES = {

@@ -50,9 +50,9 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Updat
     """An update of leaf's network as `train` makes it."""
     from leaf.models.build import build_model_from_params
     from leaf.params import Params
-    from leaf.train import fix_seeds
     from leaf.train.dataset import Batch
     from leaf.train.optimizer import compile_model, make_schedule, train_step
+    from leaf.train.reproducibility import fix_seeds
 
     sizes = {"batch_size": len(images), "micro_batch": micro if micro < len(images) else 0}
     params = Params(backbone=name, image_size=images.shape[1], **sizes, **SETTINGS)

@@ -64,13 +64,19 @@ def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) 
     return found
 
 
-def stored_features(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
-    """Return the features, float32 (len(rows), `width`), of `rows` of `images`, or None if one is not in the cache.
+class NotCachedError(Exception):
+    """The features of an image are not in the cache."""
 
-    `key` is the `backbone_key`.
+
+def stored_features(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the features, float32 (len(rows), `width`), of `rows` of `images`.
+
+    `key` is the `backbone_key`. Raises NotCachedError if the features of an image are not in the cache.
     """
     found, missing = _lookup(key, width, images, rows)
-    return None if missing else found
+    if missing:
+        raise NotCachedError
+    return found
 
 
 def _kind(width: int) -> np.dtype:

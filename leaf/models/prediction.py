@@ -9,9 +9,10 @@ import numpy as np
 
 from leaf.models import gradcam
 from leaf.models.autoencoder import is_detector_model
+from leaf.models.feature_cache import backbone_key
 from leaf.models.freezing import backbone_operations
 from leaf.models.onnx_inference import Head, softmax
-from leaf.models.probe_files import LinearHead
+from leaf.models.probe_files import LinearHead, head_parameters
 from leaf.models.tta import tta_view
 
 # Keras compiles each model object once, so sub-models are cached for the lifetime of their model.
@@ -113,6 +114,14 @@ def linear_head(model: keras.Model) -> LinearHead:
     """Return the head of a classifier."""
     normalization, dense = (model.get_layer(name).get_weights() for name in ("batch_normalization", "dense"))
     return LinearHead(tuple(normalization), *dense)
+
+
+def probe_facts(model: keras.Model) -> dict[str, Any]:
+    """Return what `ProbeFiles.facts` says about the backbone of a classifier."""
+    width = pooled(model).shape[-1]
+    classes = model.output_shape[-1]
+    parameters = model.count_params() - sum(head_parameters(width, classes))
+    return {"backbone_key": backbone_key(model), "features": width, "backbone_parameters": parameters}
 
 
 def pool(model: keras.Model) -> keras.layers.Layer:

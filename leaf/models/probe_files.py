@@ -106,6 +106,11 @@ def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> N
         store.write_json({**facts, "sha256": store.sha256(source)}, folder / f"{source.name}.json")
 
 
+def head_parameters(features: int, classes: int) -> tuple[int, int]:
+    """Return the numbers of trainable and non-trainable parameters of a head."""
+    return 2 * features + (features + 1) * classes, 2 * features
+
+
 class ProbeFiles:
     """The files of an earlier probe, see `find_probe_files`.
 
@@ -124,8 +129,8 @@ class ProbeFiles:
             raise ValueError(f"{name} is damaged")
         return facts, content
 
-    def features(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
-        """Return the cached features, float32 (len(rows), D), of `rows` of `images`, or None if one is missing."""
+    def features(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the cached features, float32 (len(rows), D), of `rows` of `images`; see `stored_features`."""
         return stored_features(self.facts["backbone_key"], self.facts["features"], images, rows)
 
     def write_model(self, head: LinearHead, path: str | Path) -> None:

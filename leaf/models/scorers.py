@@ -1,12 +1,14 @@
 """The trained model as stage `evaluate` uses it: in Keras, or a linear probe on cached features without Keras."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from leaf import store
+from leaf.models.feature_cache import NotCachedError
 from leaf.models.onnx_inference import Network, OnnxNetwork, softmax
 from leaf.models.probe_files import LinearHead, ProbeFiles, find_probe_files, save_probe_file
 
@@ -52,19 +54,16 @@ def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np
     key = store.load_cached_value(_KEYS, run["model_sha256"]) if "probe" in run and views == 1 else None
     files = find_probe_files(key)
     if files and path.is_file() and store.sha256(path) == run["model_sha256"]:
-        features = files.features(images, rows)
-        if features is not None:
-            return ProbeScorer(files, LinearHead.read(path), images, rows, features)
+        with suppress(NotCachedError):
+            return ProbeScorer(files, LinearHead.read(path), images, rows)
     return KerasScorer(path, run, images, views, key)
 
 
 class ProbeScorer:
     """A linear probe on cached features."""
 
-    def __init__(
-        self, files: ProbeFiles, head: LinearHead, images: np.ndarray, rows: np.ndarray, features: np.ndarray
-    ) -> None:
-        self._files, self._head, self._images, self._features = files, head, images, features
+    def __init__(self, files: ProbeFiles, head: LinearHead, images: np.ndarray, rows: np.ndarray) -> None:
+        self._files, self._head, self._images, self._features = files, head, images, files.features(images, rows)
         self._places = np.full(len(images), -1)
         self._places[rows] = np.arange(len(rows))
 

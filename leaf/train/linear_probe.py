@@ -1,58 +1,71 @@
-"""A linear probe: logistic regression on the features of a frozen backbone, stored as the head of the network."""
+"""A linear probe: logistic regression on the features of a frozen backbone, stored as the head of the network.
+
+Nothing here needs Keras.
+"""
 
 import math
+from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 
 from leaf.evaluate.linear_head import linear_head
+from leaf.models.probe_files import EPSILON, LinearHead
 from leaf.params import Params
-from leaf.train.checkpoint import CheckpointFile
 from leaf.train.dataset import Dataset
-from leaf.train.trainer import Callback, Result, Row, features_of, loss_and_accuracy_of
+from leaf.train.result import Callback, Result, Row, loss_and_accuracy_of
+
+
+def features_of(cached: Callable[[np.ndarray, np.ndarray], np.ndarray], dataset: Dataset) -> np.ndarray:
+    """Return the features, float32 (len, D), of all images of `dataset`.
+
+    Args:
+        cached: returns the features of rows of an array of images.
+        dataset: real images, followed by synthetic ones.
+    """
+    features = cached(dataset.images, dataset.rows)
+    if dataset.synthetic is None or not len(dataset.synthetic):
+        return features
+    return np.concatenate([features, cached(dataset.synthetic, np.arange(len(dataset.synthetic)))])
 
 
 def train_probe(
-    model: keras.Model,
-    dataset: Dataset,
-    validation: Dataset,
+    features: Sequence[np.ndarray],
+    datasets: Sequence[Dataset],
     params: Params,
-    *,
     groups: np.ndarray,
-    checkpoint_file: CheckpointFile | None = None,  # noqa: ARG001
     on_epoch_end: Callback | None = None,
-    quiet: bool | None = None,  # noqa: ARG001
-) -> Result:
-    """Fit the head of `model`, BatchNormalization and logits, to convergence on the features of its frozen backbone.
+) -> tuple[Result, LinearHead]:
+    """Fit BatchNormalization and logits to convergence on the features of a frozen backbone.
 
     Args:
-        model: images (N,H,W,3) float32 0..255 to logits (N,C).
-        dataset: training images; their features are cached (`leaf.models.feature_cache`).
-        validation: logged only; not used for model selection.
+        features: of the training and the validation images, each float32 (N, D).
+        datasets: training and validation images. Validation is logged only; not used for model selection.
         params: only `balance` and `seed` are used.
-        groups: (len(dataset),), kept together in the inner folds that choose the regularization strength.
-        checkpoint_file, quiet: ignored; the interface of `train`.
-        on_epoch_end: as in `train`.
+        groups: of the training images, (N,), kept together in the inner folds that choose the regularization strength.
+        on_epoch_end: called with the row of history.
 
     Returns:
-        One row of history with epoch 0 and learning rate nan.
+        The result, with one row of history with epoch 0 and learning rate nan, and the head.
     """
-    features, labels = features_of(model, dataset), dataset.all_labels
-    scaler, regression = linear_head(features, labels, groups, params.balance == "class_weight", params.seed)
-    normalization, dense = model.get_layer("batch_normalization"), model.get_layer("dense")
-    gamma = np.sqrt(scaler.var_ + normalization.epsilon) / scaler.scale_
-    normalization.set_weights([gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_])
+    labels = [dataset.all_labels for dataset in datasets]
+    balanced = params.balance == "class_weight"
+    scaler, regression = linear_head(features[0], labels[0], groups, balanced, params.seed)
+    gamma = np.sqrt(scaler.var_ + EPSILON) / scaler.scale_
     kernel, bias = regression.coef_.T, regression.intercept_
     if len(bias) == 1:  # with two classes scikit-learn fits the difference of the logits
         kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
-    dense.set_weights([kernel, bias])
+    normalization = _float32(gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_)
+    head = LinearHead(normalization, *_float32(kernel, bias))
     row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
-    validated = features_of(model, validation)
-    for name, inputs, expected in (("", features, labels), ("validation_", validated, validation.all_labels)):
-        logits = np.asarray(dense(normalization(inputs)), np.float64)
+    for name, inputs, expected in zip(("", "validation_"), features, labels, strict=True):
+        logits = head.logits(inputs).astype(np.float64)
         row |= {f"{name}{key}": value for key, value in loss_and_accuracy_of(logits, expected).items()}
     if on_epoch_end:
         on_epoch_end(row)
     probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
     converged = regression.n_iter_.max() < regression.max_iter
-    return Result([row], row, "converged" if converged else "max_iter", 1, probe)
+    return Result([row], row, "converged" if converged else "max_iter", 1, probe), head
+
+
+def _float32(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(array.astype(np.float32) for array in arrays)

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,31 +22,10 @@ from leaf.train.callbacks import EarlyStopping, ProgressBar
 from leaf.train.checkpoint import Checkpoint, CheckpointFile
 from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, steps_per_epoch
 from leaf.train.distribution import predict_together, share_of_batch
+from leaf.train.linear_probe import features_of, train_probe
 from leaf.train.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
 from leaf.train.preemption import exit_after_sigterm, sigterm_flag
-
-Row = dict[str, Any]
-Callback = Callable[[Row], None]
-
-
-@dataclass
-class Result:
-    """The result of a training; the model has the best epoch's weights.
-
-    Attributes:
-        history: a row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
-            last update), phase.
-        best: the best epoch's row.
-        stopped: `early` or `epochs`; for a linear probe `converged` or `max_iter`.
-        steps_per_epoch: updates in an epoch.
-        probe: for a linear probe, its `strength` C and the `iterations` of L-BFGS.
-    """
-
-    history: list[Row]
-    best: Row
-    stopped: str
-    steps_per_epoch: int
-    probe: dict[str, float] | None = None
+from leaf.train.result import Callback, Result, Row, loss_and_accuracy_of
 
 
 class Training(ABC):
@@ -194,16 +174,27 @@ def train(
     return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
-def features_of(model: keras.Model, dataset: Dataset) -> np.ndarray:
-    """Return the cached features of all images of `dataset`, float32 (len, D)."""
-    features = cached_features(model, dataset.images, dataset.rows)
-    if dataset.synthetic is None or not len(dataset.synthetic):
-        return features
-    return np.concatenate([features, cached_features(model, dataset.synthetic, np.arange(len(dataset.synthetic)))])
+def fit_probe(
+    model: keras.Model,
+    dataset: Dataset,
+    validation: Dataset,
+    params: Params,
+    *,
+    groups: np.ndarray,
+    on_epoch_end: Callback | None = None,
+    **_unused: Any,
+) -> Result:
+    """Fit the head of `model` by `train_probe`, with the interface of `train`."""
+    datasets = (dataset, validation)
+    features = [features_of(partial(cached_features, model), each) for each in datasets]
+    result, head = train_probe(features, datasets, params, groups, on_epoch_end)
+    model.get_layer("batch_normalization").set_weights(head.normalization)
+    model.get_layer("dense").set_weights([head.kernel, head.bias])
+    return result
 
 
 def _features_as_dataset(model: keras.Model, dataset: Dataset) -> Dataset:
-    features = features_of(model, dataset)
+    features = features_of(partial(cached_features, model), dataset)
     return Dataset(features, np.arange(len(features)), dataset.all_labels, classes=dataset.classes)
 
 
@@ -326,13 +317,6 @@ def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
 def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
     """Return the unweighted mean cross-entropy and accuracy of `model` on `dataset`, without label smoothing."""
     return loss_and_accuracy_of(predict_logits(model, dataset, batch_size), dataset.all_labels)
-
-
-def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probability[np.arange(len(labels)), labels].mean()
-    return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
 
 
 def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:

@@ -6,7 +6,13 @@ import pytest
 from leaf import store
 from leaf.models import feature_cache, prediction
 from leaf.models.build import build_model
-from leaf.models.feature_cache import backbone_key, cached_features, frozen_features, stored_features
+from leaf.models.feature_cache import (
+    NotCachedError,
+    backbone_key,
+    cached_features,
+    frozen_features,
+    stored_features,
+)
 from leaf.models.prediction import extract_features
 from leaf.models.saving import load_model, save_model
 
@@ -51,7 +57,8 @@ def test_stored_features_are_found_without_computing(folder, small, images, comp
     first = cached_features(small, images, ROWS)
     width = first.shape[1]
     np.testing.assert_array_equal(stored_features(backbone_key(small), width, images, ROWS), first)
-    assert stored_features(backbone_key(small), width, images, np.arange(10)) is None
+    with pytest.raises(NotCachedError):
+        stored_features(backbone_key(small), width, images, np.arange(10))
     assert computed == [3]
 
 

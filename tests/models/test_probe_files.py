@@ -5,8 +5,8 @@ import pytest
 
 from leaf.models import onnx_export
 from leaf.models.build import build_model
-from leaf.models.feature_cache import backbone_key, cached_features
-from leaf.models.prediction import linear_head, slopes_scale
+from leaf.models.feature_cache import NotCachedError, cached_features
+from leaf.models.prediction import linear_head, probe_facts, slopes_scale
 from leaf.models.probe_files import LinearHead, find_probe_files, probe_key, save_probe_file
 from leaf.models.saving import save_model
 from leaf.params import Params
@@ -48,13 +48,13 @@ def test_files_equal_those_of_keras(folder, images, backbone, classes):
     earlier, later = classifier(backbone, 3), classifier(backbone, classes)
     keras_file, onnx_file = write_slowly(earlier, 1.5, images, folder)
     scale = slopes_scale(earlier)
-    width = earlier.get_layer("dense").kernel.shape[0]
-    save_probe_file(KEY, keras_file, {"backbone_key": backbone_key(earlier), "features": width})
+    save_probe_file(KEY, keras_file, probe_facts(earlier))
     save_probe_file(KEY, onnx_file, {"slopes_scale": None if scale is None else scale.tolist()})
     wanted = [path.read_bytes() for path in write_slowly(later, 0.7, images, folder)]
 
     files = find_probe_files(KEY)
-    assert files.features(images, np.arange(4)) is None
+    with pytest.raises(NotCachedError):
+        files.features(images, np.arange(4))
     features = cached_features(earlier, images, np.arange(10))
     np.testing.assert_array_equal(files.features(images, np.arange(10)), features)
     files.write_model(linear_head(later), folder / "fast.keras")

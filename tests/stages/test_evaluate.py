@@ -40,30 +40,24 @@ def stand_in():
     def network(model):
         return SimpleNamespace(head=Head(np.array([[-1.0], [1.0]], np.float32), None, 8), last_map=last_map)
 
-    return {
-        "load_model": load,
-        "predict_probabilities": probabilities,
-        "extract_features": features,
-        "KerasNetwork": network,
-        "onnx": without_onnx(),
-    }
-
-
-def without_onnx():
-    """`leaf.models.onnx_export`, of a network that is too large for it."""
-
     def write(model, metadata, images, path):
         Path(path).write_bytes(b"")
         return "too large"
 
-    return SimpleNamespace(write=write, metadata=dict)
+    return {
+        "saving.load_model": load,
+        "prediction.predict_probabilities": probabilities,
+        "prediction.extract_features": features,
+        "prediction.KerasNetwork": network,
+        "onnx_export.write": write,
+    }
 
 
 @pytest.fixture
 def evaluate(monkeypatch):
     """The stage's module with a network that reads brightness."""
     for name, function in stand_in().items():
-        monkeypatch.setattr(stages.evaluate, name, function)
+        monkeypatch.setattr(f"leaf.models.{name}", function)
     return stages.evaluate
 
 
@@ -93,7 +87,8 @@ def project(tmp_path, monkeypatch):
     Path("models").mkdir()
     Path("models/model.keras").write_bytes(b"network")
     run = {"epochs": 3, "best_epoch": 2, "best_validation_accuracy": 0.9, "parameters": 10, "trainable_parameters": 8}
-    write_json(run | {"model_sha256": hashlib.sha256(b"network").hexdigest(), "seed": 1}, "models/run.json")
+    run |= {"classes": ["healthy", "unhealthy"], "image_size": 8, "fit": "crop", "backbone": "cnn_small", "seed": 1}
+    write_json(run | {"model_sha256": hashlib.sha256(b"network").hexdigest()}, "models/run.json")
     return tmp_path
 
 

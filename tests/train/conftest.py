@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leaf.params import Params
-from leaf.train import Dataset
+from leaf.train.dataset import Dataset
 
 SIZE = 16
 
@@ -40,7 +40,7 @@ def network() -> Callable[..., Any]:
         import keras
         from keras import layers
 
-        from leaf.train import fix_seeds
+        from leaf.train.reproducibility import fix_seeds
 
         fix_seeds(seed)
         parts = [keras.Input((SIZE, SIZE, 3)), layers.Dropout(dropout), layers.Rescaling(1 / 255)]

@@ -17,8 +17,10 @@ from keras import layers
 
 from leaf.errors import LeafError
 from leaf.params import Params
-from leaf.train import Dataset, fix_seeds, train
+from leaf.train.dataset import Dataset
 from leaf.train.distribution import PROCESSES, set_up_distribution
+from leaf.train.reproducibility import fix_seeds
+from leaf.train.trainer import train
 
 SIZE, IMAGES, VALIDATION, EPOCHS = 16, 64, 40, 3
 PLAIN: dict[str, Any] = {"augmentation": {"flip": "none"}}

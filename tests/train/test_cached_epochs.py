@@ -9,8 +9,11 @@ import pytest
 from leaf.models.build import build_model
 from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.params import Params
-from leaf.train import Dataset, fix_seeds, train, trainer
+from leaf.train import trainer
 from leaf.train.checkpoint import CheckpointFile
+from leaf.train.dataset import Dataset
+from leaf.train.reproducibility import fix_seeds
+from leaf.train.trainer import train
 
 pytestmark = pytest.mark.slow
 FROZEN = {"epochs": 3, "frozen_epochs": 2, "freeze_depth": 3, "batch_size": 16, "augmentation": {"flip": "none"}}

@@ -221,7 +221,7 @@ def test_the_key_depends_on_parameters_weights_and_code(tmp_path: Path) -> None:
 
 STEP = """
 import os, sys, keras, numpy as np
-from leaf.train import fix_seeds
+from leaf.train.reproducibility import fix_seeds
 for deterministic in (False, True):
     fix_seeds(0, deterministic)
     if "tensorflow" in sys.argv:

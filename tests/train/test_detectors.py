@@ -9,9 +9,10 @@ from leaf.models.build import build_model
 from leaf.models.prediction import predict_probabilities
 from leaf.models.saving import load_model, save_model
 from leaf.params import Params
-from leaf.train import Dataset, fix_seeds
 from leaf.train.checkpoint import locked_checkpoint
+from leaf.train.dataset import Dataset
 from leaf.train.detectors import fit_constants, train_detector
+from leaf.train.reproducibility import fix_seeds
 
 FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 

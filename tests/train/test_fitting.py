@@ -8,10 +8,9 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.params import Params
-from leaf.train import train
 from leaf.train.dataset import batches
 from leaf.train.optimizer import compile_model, make_schedule, train_step
-from leaf.train.trainer import loss_and_accuracy
+from leaf.train.trainer import loss_and_accuracy, train
 
 RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
 RECIPE = Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE)

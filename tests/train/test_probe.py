@@ -10,7 +10,9 @@ from leaf.evaluate.linear_head import linear_head
 from leaf.models.build import build_model
 from leaf.models.prediction import extract_features, predict_probabilities
 from leaf.params import Params, validate
-from leaf.train import Dataset, fix_seeds, train_probe
+from leaf.train.dataset import Dataset
+from leaf.train.reproducibility import fix_seeds
+from leaf.train.trainer import fit_probe
 
 PROBE = {"optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0, "augmentation": {"flip": "none"}}
 
@@ -39,7 +41,7 @@ def test_the_network_gives_the_probabilities_of_the_fit(classes: int) -> None:
     groups = np.arange(64)
     rows: list[dict[str, Any]] = []
     recipe = Params(**PROBE)
-    result = train_probe(model, dataset, validation, recipe, groups=groups, on_epoch_end=rows.append)
+    result = fit_probe(model, dataset, validation, recipe, groups=groups, on_epoch_end=rows.append)
     learnt = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
     head = linear_head(learnt, dataset.all_labels, groups, seed=recipe.seed)
     given = predict_probabilities(model, validation.images)
@@ -71,4 +73,4 @@ def test_probe_that_reaches_max_iter_is_not_reported_as_converged(monkeypatch) -
     dataset, validation = data(2, 60, 0), data(2, 30, 1)
     model = build_model("cnn_small", 32, 2, dropout=0, freeze_depth="all")
     recipe = Params(**PROBE)
-    assert train_probe(model, dataset, validation, recipe, groups=np.arange(60)).stopped == "max_iter"
+    assert fit_probe(model, dataset, validation, recipe, groups=np.arange(60)).stopped == "max_iter"

@@ -15,7 +15,9 @@ from leaf.models.build import build_model_from_params
 from leaf.models.freezing import backbone_operations, freeze_backbone
 from leaf.models.saving import save_model
 from leaf.models.summary import summarize_model
-from leaf.train import Dataset, fix_seeds, train
+from leaf.train.dataset import Dataset
+from leaf.train.reproducibility import fix_seeds
+from leaf.train.trainer import train
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 8 * 2**20  # KiB: weights, their sum of gradients, Adam's two moments, the best weights, and activations of 8

@@ -1,0 +1,61 @@
+"""A second linear probe on the same images runs without Keras and gives the bytes of a run with Keras."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leaf.params import Params
+from leaf.python_api import new_project
+from leaf.store import read_json
+from leaf.synthesize import ImageCounts, draw_dataset, write_npz
+
+ROOT = Path(__file__).parents[2]
+PROBE = {"backbone": "cnn_small", "optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0, "balance": "none"}
+
+
+def set_params(folder: Path, **changes: object) -> None:
+    settings = {"dataset": "leaves.npz", "image_size": 32, "augmentation": {"flip": "none"}, "views": 1}
+    new_project(folder, Params.model_validate({**settings, **PROBE, **changes}))
+
+
+def run(folder: Path, *names: str, path: Path = ROOT) -> None:
+    for name in names:
+        environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
+        subprocess.run([sys.executable, "-m", f"stages.{name}"], cwd=folder, env=environment, check=True)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    files = [path for part in ("models", "data/scored", "metrics") for path in (folder / part).rglob("*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"split_seed": 7}, {"classes": ["healthy", "spots", "blight"]}])
+def test_second_probe_needs_no_keras_and_has_equal_bytes(tmp_path, monkeypatch, change):
+    project, copy, without_keras = tmp_path / "project", tmp_path / "copy", tmp_path / "without"
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
+    images, labels = draw_dataset(ImageCounts(60, 50, 2, 4, 4), 32, 7)
+    set_params(project)
+    write_npz(project / "leaves.npz", images, [("healthy", "unhealthy")[label] for label in labels])
+    run(project, "ingest", "clean", "split", "balance", "train", "evaluate")
+    first = read_json(project / "models/run.json")["model_sha256"]
+
+    if "classes" in change:
+        names = [("healthy", ("spots", "blight")[number % 2])[label] for number, label in enumerate(labels)]
+        write_npz(project / "leaves.npz", images, names)
+    set_params(project, **change)
+    run(project, "ingest", "clean", "split", "balance")
+    shutil.copytree(project, copy)
+    for name in ("keras", "tensorflow"):
+        (without_keras / name).mkdir(parents=True)
+        (without_keras / name / "__init__.py").write_text("raise RuntimeError('imported')")
+    run(project, "train", "evaluate", path=without_keras)
+    assert read_json(project / "models/run.json")["model_sha256"] != first
+
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path / "another state"))
+    run(copy, "train", "evaluate")
+    assert outputs(project) == outputs(copy)
