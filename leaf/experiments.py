@@ -92,8 +92,8 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
     """Return the settings that turn the working params.yaml into the row `name`, and a line for each key they reset.
 
     A row is the committed params.yaml, the working values of `DATA_KEYS`, and the row's own settings. So a row means
-    the same after any other experiment. Two working values are kept as well: an `image_size` that no row sets, and a
-    weights file for the row's backbone, in place of `weights: imagenet`.
+    the same after any other experiment. An `image_size` of the user's own, neither the default nor set by a row,
+    takes precedence over the row's, and a weights file for the row's backbone over `weights: imagenet`.
     """
     chosen = dict(experiment(name).set)
     working, committed = params.flatten(read_yaml(params.PARAMS_FILE) or {}), params.flatten(committed_params())
@@ -101,7 +101,11 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
     if own_weights and chosen.get("weights") == "imagenet" and working.get("backbone") == chosen["backbone"]:
         chosen |= {key: working[key] for key in ("weights", "weights_sha256") if key in working}
     kept = set(DATA_KEYS)
-    if working.get("image_size") not in {row.set.get("image_size") for row in read_experiments().values()}:
+    sizes = {row.set.get("image_size") for row in read_experiments().values()}
+    sizes.add(params.Params.model_fields["image_size"].default)
+    if {working.get("image_size"), committed.get("image_size")} - sizes:  # a size of the user's own
+        chosen.pop("image_size", None)
+    if working.get("image_size") not in sizes:
         kept.add("image_size")
     reset = {
         key: committed[key]

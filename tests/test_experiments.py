@@ -50,6 +50,14 @@ def test_row_keeps_data_keys_and_reports_reset_keys(project: Path) -> None:
     assert any("epochs" in line and "32" in line and "-S epochs=5" in line for line in lines)
 
 
+def test_own_image_size_takes_precedence_over_that_of_a_row(project: Path) -> None:
+    assert apply("probe").image_size == 160
+    assert apply("default").image_size == 96
+    apply("default", image_size=224)
+    assert apply("probe").image_size == 224
+    assert apply("default").image_size == 224
+
+
 def test_row_keeps_the_committed_settings_of_the_user(project: Path) -> None:
     values = read_yaml("params.yaml") | {"dropout": 0.3}
     Path("params.yaml").write_text(yaml.safe_dump(values))
