@@ -126,6 +126,8 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
             f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
             f"({found.opened} files looked at), to {choices.image_size}×{choices.image_size}"
         )
+        if size := backbones.recommended_size(min(found.usual), choices.image_size):
+            lines.append(f"sizes      a larger size shows small symptoms: -S image_size={size}")
         if found.others:
             looked = len(found.others) + found.opened
             lines.append(f"left out   {len(found.others)} of {looked} files looked at, no images: {found.others[0]}")
@@ -164,6 +166,9 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     if found and found.wide >= 20:
         risks.append(f"{found.wide} % of the pictures are wider than 4:3, of which the crop loses {found.lost} %")
     lines += [f"risk       {risk}" for risk in risks]
+    gpu = Path("/proc/driver/nvidia/version").exists()
+    runs = " and ".join(f"`{run}`" for run in backbones.recommended_runs(len(taken), gpu))
+    lines.append(f"recipe     for {len(taken):,} images on a {'GPU' if gpu else 'CPU'}: {runs}")
     return [*lines, _time(choices, splits)]
 
 

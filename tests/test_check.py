@@ -56,6 +56,15 @@ def test_classes_and_splits_are_counted(project):
     assert ["all", "30", "0", "19", "5", "6"] in lines
 
 
+def test_recipe_and_size_are_recommended(project):
+    found = told()
+    assert "30 images on a CPU: `leaf run probe` and `leaf run transfer`" in found
+    assert "-S image_size" not in found
+    for path in (project / "leaves").rglob("*.jpg"):
+        put(path, (200, 170))
+    assert "-S image_size=160" in told()
+
+
 def test_other_names_are_refused_with_the_line_to_paste(project):
     (project / "leaves" / "unhealthy").rename(project / "leaves" / "rust brown")
     assert refusal().endswith("valid: dvc exp run -S dataset=leaves -S classes=auto")

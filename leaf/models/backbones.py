@@ -84,6 +84,24 @@ BUILD_PARAMS = (
 )
 
 
+SIZES = (128, 160)  # pixels; above 160 the gain no longer repays the time (docs/backbones.md)
+
+
+def recommended_runs(images: int, gpu: bool) -> list[str]:
+    """Return the commands to try for a number of images on a CPU or a GPU, in order."""
+    if images < 1000 or not gpu:
+        return ["leaf run probe", "leaf run transfer"]
+    if images < 10_000:
+        return ["leaf run probe_convnext", "leaf run transfer_convnext"]
+    tiny = "-S backbone=convnext_tiny -S weights=timm/convnext_tiny.in12k_ft_in1k"
+    return ["leaf run probe_convnext", f"leaf run transfer_convnext {tiny}"]
+
+
+def recommended_size(side: int, image_size: int) -> int | None:
+    """Return a larger image size in pixels for originals of `side` pixels, or None."""
+    return next((size for size in reversed(SIZES) if image_size < size <= side), None)
+
+
 def find(name: str) -> Backbone:
     """Return a backbone by name; raise LeafError with the closest name if it is unknown."""
     if name not in BACKBONES:

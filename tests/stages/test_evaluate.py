@@ -153,7 +153,7 @@ def test_the_printout_names_accuracy_interval_and_baselines(evaluate, project, c
     evaluate.main()
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("test: accuracy 86.2% (95% CI 69.4–94.5%) on 29 images")
-    assert second.startswith("baselines: majority ")
+    assert second.startswith("baselines: largest class ")
     assert third == "models/model.onnx is empty, predictions need Keras: too large"
 
 
