@@ -156,6 +156,11 @@ def honest_md() -> str:
     return filled("honest", headline=results_of("headline") + "\n")
 
 
+def backbones_md() -> str:
+    """docs/backbones.md."""
+    return filled("backbones")
+
+
 def use_md() -> str:
     """docs/use.md."""
     return filled("use")
@@ -392,7 +397,7 @@ def main() -> None:
     parser.add_argument("--params", action="store_true", help="write params.yaml anew, with the defaults")
     if parser.parse_args().params:
         (ROOT / "params.yaml").write_text(params_yaml(), encoding="utf-8")
-    for page in (parameters_md, experiments_md, honest_md, use_md, review_md, performance_md):
+    for page in (parameters_md, backbones_md, experiments_md, honest_md, use_md, review_md, performance_md):
         name = page.__name__.removesuffix("_md")
         (ROOT / f"docs/{name}.md").write_text(page(), encoding="utf-8")
 

@@ -150,7 +150,7 @@ def generate():
     return module
 
 
-@pytest.mark.parametrize("page", ["parameters", "experiments", "honest", "use", "review", "performance"])
+@pytest.mark.parametrize("page", ["parameters", "backbones", "experiments", "honest", "use", "review", "performance"])
 def test_generated_pages_are_up_to_date(generate, page):
     assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == getattr(generate, f"{page}_md")()
 
