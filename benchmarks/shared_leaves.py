@@ -1,9 +1,9 @@
-"""How many test images show a leaf that a training image shows, where a set does not name its leaves but another does.
+"""Count test images whose leaf is also in training, by another data set that names the leaves.
 
 python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
 
-RUN is a folder in which `ingest`, `clean` and `split` have run. A photograph of it is found in the other set, whose
-leaves are known, where the two differ by less than NEAR; that is told from the distances, among which there is a gap.
+RUN is a folder in which `ingest`, `clean` and `split` have run. Two images are the same photo if their mean squared error
+is below NEAR; the printed distances show a gap there.
 """
 
 import argparse

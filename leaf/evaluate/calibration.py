@@ -5,6 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
 from leaf.evaluate.statistics import standard_error
 
@@ -61,18 +62,28 @@ def calibration_null(
     """Return the mean and the 95% quantile of the calibration error of a perfectly calibrated model.
 
     The error of such a model is not 0, because the accuracy in each bin varies by chance. Outcomes are drawn from the
-    bins' confidences. The design effect of `groups` (N,) reduces the number of images in each bin, because images of
-    one group are correlated. `correct` is bool (N,), `confidence` float (N,).
+    bins' confidences. Images of one group are correlated, so the design effect of `groups` (N,) reduces the number of
+    images in each bin. The quantile uses the upper 95% bound of that effect, at most that of equal outcomes in each
+    group, because few groups often underestimate it. `correct` is bool (N,), `confidence` float (N,).
     """
     sizes, means = (np.array([row[key] for row in bins], float) for key in ("images", "confidence"))
     independent = math.sqrt(float(np.mean(confidence * (1 - confidence))) / len(confidence))
-    effect = 1.0
-    if independent > 0 and len(np.unique(groups)) < len(groups):
+    group_sizes = np.unique(groups, return_counts=True)[1]
+    effect = bound = 1.0
+    if independent > 0 and 1 < len(group_sizes) < len(groups):
         effect = max(1.0, standard_error(correct - confidence, groups) / independent)
-    effective = np.maximum(np.round(sizes / effect**2), 1)
-    drawn = np.random.default_rng(0).binomial(effective.astype(int), np.clip(means, 0, 1), (_DRAWS, len(bins)))
-    errors = (np.abs(drawn / effective - means) * sizes).sum(axis=1) / sizes.sum()
-    return float(errors.mean()), float(np.quantile(errors, 0.95))
+        freedom, largest = (
+            len(group_sizes) - 1,
+            math.sqrt(float(np.mean(group_sizes[np.unique(groups, return_inverse=True)[1]]))),
+        )
+        bound = min(effect * math.sqrt(freedom / chi2.ppf(0.05, freedom)), max(largest, effect))
+
+    def errors(design_effect: float) -> np.ndarray:
+        effective = np.maximum(np.round(sizes / design_effect**2), 1)
+        drawn = np.random.default_rng(0).binomial(effective.astype(int), np.clip(means, 0, 1), (_DRAWS, len(bins)))
+        return (np.abs(drawn / effective - means) * sizes).sum(axis=1) / sizes.sum()
+
+    return float(errors(effect).mean()), float(np.quantile(errors(bound), 0.95))
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
