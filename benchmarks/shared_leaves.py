@@ -2,8 +2,8 @@
 
 python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
 
-RUN is a folder in which `ingest`, `clean` and `split` have run. Two images are the same photo if their mean squared error
-is below NEAR; the printed distances show a gap there.
+RUN is a folder in which `ingest`, `clean` and `split` have run. Two images are the same photo if their mean squared
+error is below NEAR; the printed distances show a gap there.
 """
 
 import argparse
