@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from measure import arguments, detail, peak_memory, report, row
 
-from leaf.clean import near_duplicates as distances
+from leaf.clean import distances, near_duplicates
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS
 from leaf.ingest.source import pixel_hash
@@ -59,7 +59,7 @@ def variants(path: Path, count: int) -> None:
 def check(images: np.ndarray) -> None:
     """Compare the near copies among the first images with the mean squared errors of all their pairs."""
     rows = np.arange(min(SAMPLE, len(images)))
-    found = distances.near_pairs(images, rows, distances.block_means(images, rows), THRESHOLD)
+    found = near_duplicates.near_pairs(images, rows, distances.block_means(images, rows), THRESHOLD)
     flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)
     squares = (flat**2).sum(axis=1)
     mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]

@@ -19,13 +19,14 @@ from leaf.clean.decisions import (
     split_ranks,
     trace,
 )
+from leaf.clean.distances import block_means
 from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs, without
-from leaf.clean.near_duplicates import Pairs, block_means, near_pairs
+from leaf.clean.near_duplicates import Pairs, near_pairs
 from leaf.clean.outliers import Ranking, Reference
 from leaf.clean.same_photo import MOST_IMAGES, AlignedPairs, same_photo_pairs
 
 _TOLD = 5  # rulings without an image that are named in a warning; the rest are counted
-MOST_LOST = 0.5  # share of a class that may leave for one reason without a warning
+MOST_LOST = 0.05  # share of a class that one rule may remove without a warning
 
 
 @dataclass(frozen=True)
@@ -224,12 +225,12 @@ def _class_warnings(
                 f"references: {often} pictures of {name} stand {settings.outlier_copies} times or more: somebody "
                 "multiplied the class, so they are no outliers and each is kept once; name those that are in references"
             )
-        reasons, counts = np.unique(decisions.reason[mine & ~decisions.kept].astype(str), return_counts=True)
+        removed = pd.Series(decisions.reason[mine & ~decisions.kept]).value_counts()
         lines += [
-            f"class {name} loses {lost} of its {mine.sum()} images as {reason}, more than {MOST_LOST:.0%}; look at "
-            "some (`leaf why IMAGE`) before you believe a score"
-            for reason, lost in zip(reasons, counts, strict=True)
-            if lost > MOST_LOST * mine.sum()
+            f"class {name}: {lost:,} of {mine.sum():,} images ({lost / mine.sum():.1%}) were removed as {reason}. "
+            "Look at some with `leaf why IMAGE`; keep an image by an override."
+            for reason, lost in removed.items()
+            if reason != "override" and lost > MOST_LOST * mine.sum()
         ]
     return lines
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from leaf.clean.near_duplicates import to_references
+from leaf.clean.distances import differ_locally, fine_means, to_references, tolerance
 from leaf.errors import LeafError
 
 Reference = int | tuple[str, np.ndarray]
@@ -147,7 +147,15 @@ def rankings(
     named = [_named(images, reference) for reference in references]
     within = REACH if cut == "jump" else cut
     measured = to_references(images, distinct, small, [pixels for _, pixels, _ in named], within, RANKING_TAIL)
-    return [rank(name, distance[place], cut, own) for (name, _, own), distance in zip(named, measured, strict=True)]
+    found = []
+    for (name, pixels, own), distance in zip(named, measured, strict=True):
+        if cut == "jump":
+            near = np.flatnonzero(distance <= REACH)
+            means = fine_means(pixels[None], np.zeros(1, np.int64))
+            local = differ_locally(fine_means(images, distinct[near]), means, distance[near], tolerance(len(pixels)))
+            distance[near[local]] += REACH  # another subject on the same background
+        found.append(rank(name, distance[place], cut, own))
+    return found
 
 
 def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, int | None]:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from leaf.clean.near_duplicates import of_pairs
+from leaf.clean.distances import FINE as CELLS
+from leaf.clean.distances import differ_locally, of_pairs, tolerance
 
 NEIGHBOURS = 2
 # Squared distance of two descriptions from which they are of different photographs: planted crops lie closer in 98
@@ -262,8 +263,30 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignment | None:
     kept_form = large <= FORM * small and correlation >= FORM_CORRELATION
     if not kept_form and _detail(one, other, matrix) < DETAIL:
         return None
-    mse, overlap = _error(first, second, matrix)
-    return Alignment(matrix, correlation, mse) if overlap >= OVERLAP else None
+    laid = laid_over(second.astype(np.float32), matrix)
+    inside = laid_over(np.ones(first.shape[:2], np.float32), matrix) > 0.999
+    if inside.mean() < OVERLAP or _differ_locally(first, laid, inside):
+        return None
+    one, other = first[inside].astype(np.float64), laid[inside].astype(np.float64)
+    other = (other - other.mean(0)) * (one.std(0) / np.maximum(other.std(0), 1e-6)) + one.mean(0)
+    return Alignment(matrix, correlation, float(((one - other) ** 2).mean()))
+
+
+def _differ_locally(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> bool:
+    """Return whether two aligned images differ in one place of their overlap `inside` (S,S)."""
+    cells = (min(CELLS, len(first)),) * 2
+    share = cv2.resize(inside.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
+    covered = share > 0.5
+    means = []
+    for image in (first, laid):
+        sums = cv2.resize(np.where(inside[..., None], image, 0).astype(np.float32), cells, interpolation=cv2.INTER_AREA)
+        mean = sums[covered] / share[covered][:, None]
+        blocks = np.full(sums.shape, mean.mean(axis=0), np.float32)
+        blocks[covered] = mean
+        means.append(blocks[None])
+    mse = float(np.square(first[inside].astype(np.float32) - laid[inside]).mean())
+    # An alignment is off by a share of a pixel, which a smaller image shows more.
+    return bool(differ_locally(means[0], means[1], mse, tolerance(len(first)) ** 2)[0])
 
 
 def describe(matrix: np.ndarray, side: int) -> str:
@@ -348,15 +371,3 @@ def laid_over(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     side = image.shape[0]
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, _pixels(matrix, side), (side, side), flags=how)
-
-
-def _error(first: np.ndarray, second: np.ndarray, matrix: np.ndarray) -> tuple[float, float]:
-    """The mean squared error over the overlap, tints made equal, and the overlap's share of the first image."""
-    laid = laid_over(second.astype(np.float32), matrix)
-    inside = laid_over(np.ones(first.shape[:2], np.float32), matrix) > 0.999
-    overlap = float(inside.mean())
-    if overlap < OVERLAP:
-        return np.inf, overlap
-    one, other = first[inside].astype(np.float64), laid[inside].astype(np.float64)
-    other = (other - other.mean(0)) * (one.std(0) / np.maximum(other.std(0), 1e-6)) + one.mean(0)
-    return float(((one - other) ** 2).mean()), overlap

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from leaf.clean import near_duplicates as distances
+from leaf.clean import distances, near_duplicates
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -34,10 +36,37 @@ def test_the_wanted_distances_are_those_to_the_reference_and_no_nearer_one_is_le
     small = distances.block_means(images, rows)
     found = list(distances.to_references(images, rows, small, references, within, further))
     assert len(found) == len(references)
-    for given, reference in zip(found, references, strict=True):
+    for distance, reference in zip(found, references, strict=True):
         expected = distances.to_reference(images, rows, reference)
-        known = np.isfinite(given)
-        np.testing.assert_array_equal(given[known], expected[known])
+        known = np.isfinite(distance)
+        np.testing.assert_array_equal(distance[known], expected[known])
         assert known.sum() >= min(len(rows), (expected <= within).sum() + further)
-        assert expected[~known].min(initial=np.inf) >= given[known].max(initial=0)
+        assert expected[~known].min(initial=np.inf) >= distance[known].max(initial=0)
     assert np.isinf(found[0]).any() or within == 70000
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(3, 37), noise=st.integers(0, 60))
+@settings(max_examples=25, deadline=None)
+def test_block_means_and_their_components_bound_the_mean_squared_error_from_below(
+    seed: int, size: int, noise: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (2, size, size, 3))
+    images[1] = np.clip(images[0] + rng.integers(-noise, noise + 1, images[0].shape), 0, 255)
+    mse = ((images[0] - images[1]) ** 2).mean()
+    small = distances.block_means(images.astype(np.uint8), np.arange(2))
+    points = near_duplicates.project(small, near_duplicates.basis(small))
+    whole, leading = ((small[0] - small[1]) ** 2).sum(), ((points[0] - points[1]) ** 2).sum()
+    assert leading <= whole + 1e-3 <= mse + 2e-3
+
+
+def test_a_difference_in_one_block_is_local_and_the_same_error_spread_as_noise_is_not() -> None:
+    rng = np.random.default_rng(6)
+    image = np.full((96, 96, 3), 120.0) + rng.normal(0, 3, (96, 96, 3))
+    noisy, patched = image + rng.normal(0, 6, image.shape), image.copy()
+    patched[40:58, 40:58] += 32
+    images = np.stack([image, noisy, patched, 1.05 * image + 5]).astype(np.float32)
+    fine = distances.fine_means(images, np.arange(4))
+    mse = distances.of_pairs(images, np.array([[0, 1], [0, 2], [0, 3]]))
+    assert mse[:2] == pytest.approx([36, 36], abs=1)
+    assert distances.differ_locally(fine[[0, 0, 0]], fine[1:], mse, 1).tolist() == [False, True, False]

@@ -61,7 +61,7 @@ def test_apart_parts_a_pair_of_crops(rule: Make) -> None:
     cleaned = rule((2, "apart", 8))
     assert groups(cleaned) == [0, 1, 2, 3, 4, 5, 1, 0, 8]
     assert cleaned.pairs.query("kind == 'aligned'").empty
-    assert cleaned.warnings == []
+    assert not any("ruled apart" in line for line in cleaned.warnings)
 
 
 def test_apart_brings_a_near_copy_back(rule: Make) -> None:
@@ -79,6 +79,4 @@ def test_each_leaves_a_trace_on_both_pictures_and_their_copies(rule: Make) -> No
 def test_pictures_that_others_still_join_are_told(rule: Make) -> None:
     cleaned = rule((2, "apart", 8), (2, "group", 5), (5, "group", 8))
     assert groups(cleaned)[2] == groups(cleaned)[8]
-    assert cleaned.warnings == [
-        "data/overrides.csv: images 2 and 8 were ruled apart and are still in one group, through others"
-    ]
+    assert [line for line in cleaned.warnings if "images 2 and 8" in line and "apart" in line]

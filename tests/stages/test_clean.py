@@ -16,6 +16,8 @@ from leaf.clean import clean as cleaning
 from leaf.errors import LeafError
 from leaf.params import Params
 from stages import clean
+from stages import ingest as ingest_stage
+from tests.clean.lookalikes import jpeg, leaf_strip, paper
 
 ROOT = Path(__file__).resolve().parents[2]
 Ingest = Callable[..., None]
@@ -213,3 +215,32 @@ def test_overrides_saved_by_a_spreadsheet_are_read(ingest: Ingest, images: np.nd
     clean.main()
     decisions = pd.read_csv("data/cleaned/decisions.csv")
     assert decisions.loc[decisions["reason"].eq("override"), "image"].tolist() == [7]
+
+
+@pytest.mark.parametrize(("fit", "draw"), [("pad", leaf_strip), ("crop", paper)])
+def test_a_folder_of_different_leaves_with_equal_padding_or_paper_loses_only_the_copies(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fit: str,
+    draw: Callable[[np.random.Generator], np.ndarray],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    for name in ("healthy", "unhealthy"):
+        (tmp_path / "leaves" / name).mkdir(parents=True)
+        for number in range(20):
+            image = draw(rng)
+            Image.fromarray(image).save(tmp_path / "leaves" / name / f"{number}.png")
+            if name == "healthy" and number < 2:
+                Image.fromarray(jpeg(image, 80)).save(tmp_path / "leaves" / name / f"copy of {number}.png")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    Path("params.yaml").write_text(json.dumps({"dataset": "leaves", "fit": fit}))
+    Path("data/masks").mkdir(parents=True)
+    for name in ("labels.csv", "overrides.csv"):
+        shutil.copy(ROOT / "data" / name, "data")
+    ingest_stage.main()
+    clean.main()
+    assert (metrics()["near_duplicates"], metrics()["outliers"], metrics()["kept"]) == (2, 0, 40)
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: class ")]
+    assert [line.partition(" were ")[0] for line in warned] == ["warning: class healthy: 2 of 22 images (9.1%)"]

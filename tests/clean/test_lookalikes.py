@@ -1,0 +1,40 @@
+"""Different subjects on equal backgrounds, with padding or borders, are neither copies nor outliers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.params import Params
+from tests.clean.lookalikes import SETS, jpeg
+
+COUNT, COPIED = 50, 10
+
+
+@pytest.fixture(scope="module", params=SETS)
+def cleaned(request: Any, index: Callable[..., pd.DataFrame], no_rulings: pd.DataFrame) -> Cleaned:
+    """COUNT different images, then copies of the first COPIED as JPEG and of the next COPIED brighter by 4."""
+    rng = np.random.default_rng(5)
+    images = [SETS[request.param](rng) for _ in range(COUNT)]
+    resaved = [jpeg(image, 80) for image in images[:COPIED]]
+    brighter = [np.clip(image + 4.0, 0, 255).astype(np.uint8) for image in images[COPIED : 2 * COPIED]]
+    images = np.stack([*images, *resaved, *brighter])
+    return clean(images, index(images), "auto", no_rulings, Settings.from_params(Params()))
+
+
+def test_different_subjects_all_stay(cleaned: Cleaned) -> None:
+    assert cleaned.decisions["kept"][:COUNT].sum() >= COUNT - 1  # two drawn leaves of 24 px may look the same
+    assert cleaned.metrics["outliers"] == 0
+
+
+def test_different_subjects_share_no_group(cleaned: Cleaned) -> None:
+    assert cleaned.decisions["group"][:COUNT].nunique() >= COUNT - 2
+
+
+def test_copies_among_lookalikes_are_removed(cleaned: Cleaned) -> None:
+    copies = cleaned.decisions[COUNT:]
+    assert copies["reason"].tolist() == ["near_duplicate"] * 2 * COPIED
+    assert copies["copy_of"].tolist() == list(range(2 * COPIED))
