@@ -58,7 +58,8 @@ def check(
         lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
-        raise LeafError(f"labels: {choices.labels}: no such file; valid: a CSV table of files and labels")
+        what = "a folder" if Path(choices.labels).is_dir() else "no such file"
+        raise LeafError(f"labels: {choices.labels}: {what}; valid: a CSV table of files and labels")
     check_folder(Path(choices.unlabelled))
     if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
         mask_files(Path(choices.masks), [])

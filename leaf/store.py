@@ -158,7 +158,7 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
     if data.startswith(b"version https://git-lfs"):
         raise LeafError(f"{path}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise LeafError(f"{path}: a spreadsheet file. In the spreadsheet program, save it as CSV.")
+        raise LeafError(f"{path}: a spreadsheet or zip file. In the spreadsheet program, save it as CSV.")
     encodings = [encoding] if encoding != "auto" else ["utf-8-sig", "cp1252", "latin-1"]
     if encoding == "auto" and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
@@ -239,7 +239,7 @@ def read_classes(root: str | Path = ".") -> list[str]:
 def write_json(value: Any, path: str | Path) -> None:
     """Write JSON with sorted keys. Non-finite floats become null; NumPy scalars and arrays become JSON values."""
     with replacing(path) as partial:
-        text = json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -379,13 +379,16 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Convert NumPy values, tuples and paths to values of JSON and YAML; a non-finite float becomes None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,25 +1,23 @@
 """Label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
 
 import difflib
-import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
-from xml.etree import ElementTree
 
 from leaf.errors import LeafError
 from leaf.ingest.classes import nfc
+from leaf.ingest.files import SUFFIXES
 from leaf.store import csv_rows, read_text
 
 # Role of a column by its usual names: lower case, with _ for anything but letters and digits.
 COLUMNS = {
     "file": "file filename file_name filepath file_path image image_name image_path image_id img path id",
-    "label": "label labels label_name class class_name category target disease diagnosis dx choice ground_truth",
+    "label": "label labels label_name class class_name category target tag disease diagnosis dx choice ground_truth",
     "group": "group group_id plant plant_id leaf leaf_id lesion_id patient patient_id subject_id session session_id",
     "split": "split set subset partition is_train is_test is_val is_valid is_validation",
     "site": "site location farm",
@@ -32,6 +30,8 @@ GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `lea
 NO_COLUMN = "none"  # in the key `columns`: the table has no such column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
 _WEAK = {"id"}  # names that lose to any other name of the same role
+ROBOFLOW = "_classes.csv"  # columns of 0 and 1 for each class
+SEVERAL = "\0several"  # the cell of an image with several labels
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
 _ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
 _FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
@@ -84,10 +84,12 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     """
     text, used = read_text(path, encoding)
     notes = [] if encoding != "auto" or used.startswith("utf") else [f"{path}: not UTF-8, read as {used}"]
-    if path.suffix.lower() == ".json":
-        lines = _from_json(text, path)
-    elif path.suffix.lower() == ".xml":
-        lines = _from_cvat(text, path)
+    if path.suffix.lower() in (".json", ".xml"):
+        from leaf.ingest import label_exports  # imports pydantic, which decoding processes do without
+
+        lines = (label_exports.read_cvat if path.suffix.lower() == ".xml" else label_exports.read_label_studio)(
+            text, path
+        )
     else:
         lines = list(csv_rows(text, path))
     names = [name.strip() for name in lines[0][1]] if lines else []
@@ -100,7 +102,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         own = [place for place, name in enumerate(names) if name not in GIVEN_COLUMNS]
         body = [(line, [cells[place] for place in own]) for line, cells in body if not cells[hashed].strip()]
         names = [names[place] for place in own]
-    places = _places(names, path, columns or {})
+    places = _places(names, path, columns or {}, body, notes)
     hot = [] if "label" in places or (columns or {}).get("label") else _one_hot(names, places, body, notes, path)
     free = [place for place, name in enumerate(names) if place not in {*places.values(), *hot} and name]
     if free:
@@ -110,8 +112,14 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     for line, cells in body:
         row = {role: _cell(cells[place], role) for role, place in places.items()}
         if hot:
-            row["label"] = next(names[place] for place in hot if _ONE[cells[place].strip().lower()])
+            row["label"] = single(names[place] for place in hot if _ONE[cells[place].strip().lower()])
         rows.append(Row(line, row))
+    if several := [row for row in rows if row.cells.get("label") == SEVERAL]:
+        notes.append(
+            f"{path}: {len(several)} rows have several labels, first line {several[0].line}; they are left out"
+        )
+        for each in several:
+            each.cells["label"] = ""
     if "split" in places:
         _read_flags_and_numbers(names[places["split"]], rows, notes, path)
     repeats = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
@@ -125,53 +133,19 @@ def _repeats(values: Sequence[str]) -> bool:
     return 2 <= len(distinct) <= len(values) / 2
 
 
-def _from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """Return header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects."""
-    try:
-        tasks = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LeafError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from None
-    except RecursionError:
-        raise LeafError(f"{path}: nested too deeply.") from None
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
-        raise LeafError(f"{path}: not a list of objects. Use a JSON export of Label Studio, or a CSV table.")
-    records: list[dict[str, Any]] = []
-    for task in tasks:
-        record = {**task, **(task["data"] if isinstance(task.get("data"), dict) else {})}
-        results = [result for each in task.get("annotations") or [] for result in each.get("result") or []]
-        choices = [choice for result in results for choice in (result.get("value") or {}).get("choices") or []]
-        if len(set(choices)) > 1:
-            raise LeafError(f"{path}: task {task.get('id')}: choices {sorted(set(choices))}; one label per image.")
-        if choices:
-            record["choice"] = choices[0]
-        records.append({key: value for key, value in record.items() if not isinstance(value, (dict, list))})
-    names = list(dict.fromkeys(key for record in records for key in record))
-    cells = [["" if (value := record.get(name)) is None else str(value) for name in names] for record in records]
-    return [(1, names), *((number, row) for number, row in enumerate(cells, 1))]
-
-
-def _from_cvat(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """Return header and rows of CVAT's annotations.xml: the tag of each image."""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise LeafError(f"{path}: XML with entities. Use annotations.xml as CVAT exports it.")
-    try:
-        images = list(ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text)).iter("image"))  # noqa: S314
-    except ElementTree.ParseError as error:
-        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error})") from None
-    rows = []
-    for number, image in enumerate(images, 1):
-        labels = {tag.get("label", "") for tag in image.iter("tag")}
-        if len(labels) > 1:
-            raise LeafError(f"{path}: {image.get('name')}: tags {sorted(labels)}; one label per image.")
-        rows.append((number, [image.get("name", ""), next(iter(labels), "")]))
-    return [(1, ["file", "label"]), *rows]
-
-
-def _places(names: Sequence[str], path: Path, chosen: Mapping[str, str]) -> dict[str, int]:
+def _places(
+    names: Sequence[str],
+    path: Path,
+    chosen: Mapping[str, str],
+    body: Sequence[tuple[int, Sequence[str]]],
+    notes: list[str],
+) -> dict[str, int]:
     """Return the position of the column of each role."""
     found: dict[str, list[int]] = defaultdict(list)
-    for place, name in enumerate(names):
-        if (role := _ROLE.get(_plain(name))) and not chosen.get(role):
+    plain = [_plain(name) for name in names]
+    tasks = {"annotation_id", "lead_time"} <= set(plain)  # in Label Studio's CSV, `id` is the number of a task
+    for place, name in enumerate(plain):
+        if (role := _ROLE.get(name)) and not chosen.get(role) and not (tasks and name == "id"):
             found[role].append(place)
     for role, name in chosen.items():
         if name and name != NO_COLUMN:
@@ -183,16 +157,29 @@ def _places(names: Sequence[str], path: Path, chosen: Mapping[str, str]) -> dict
             several = [place for place in several if _plain(names[place]) not in _WEAK]
         if len(several) > 1:
             which = " and ".join(repr(names[place]) for place in several)
-            key = f" Choose one with -S columns.{role}=NAME." if role in ("file", "label", "group", "split") else ""
-            raise LeafError(f"{path}: {which} may each be the {role}.{key}")
+            choices = [{f"columns.{role}": names[place]} for place in several]
+            chosen_by_key = role in ("file", "label", "group", "split")
+            key = f" Choose one with -S columns.{role}=NAME." if chosen_by_key else ""
+            raise LeafError(f"{path}: {which} may each be the {role}.{key}", choices if chosen_by_key else ())
         found[role] = several
+    if "file" not in found and not chosen.get("file"):
+        of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
+        if len(of_files) == 1:
+            found["file"] = of_files
+            notes.append(f"{path}: column {names[of_files[0]]!r} names the files")
     if "file" not in found:
+        if any(_is_file(word) for name in names for word in name.split()):
+            raise LeafError(f"{path}: no header. Add a first line with the names of the columns, such as file,label.")
         valid = COLUMNS["file"].replace(" ", ", ")
         raise LeafError(
             f"{path}: its columns are {_shown(names)}; valid: one that names the file ({valid}). Choose one with "
             "-S columns.file=NAME."
         )
     return {role: several[0] for role, several in found.items()}
+
+
+def _is_file(cell: str) -> bool:
+    return Path(cell.partition("?")[0].strip()).suffix.lower() in SUFFIXES
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -206,7 +193,7 @@ def _plain(name: str) -> str:
 
 def _with_nearest(name: str) -> str:
     near = difflib.get_close_matches(_plain(name), _ROLE, 1, 0.75)
-    return f"{name!r} (did you mean {near[0]}?)" if near else repr(name)
+    return f"{name!r} (did you mean {near[0]}?)" if near and near[0] != _plain(name) else repr(name)
 
 
 def _one_hot(
@@ -216,21 +203,26 @@ def _one_hot(
     notes: list[str],
     path: Path,
 ) -> list[int]:
-    """Return the positions of two or more columns of 0 and 1 of which each row sets exactly one, or []."""
+    """Return the positions of two or more columns of 0 and 1 of which nearly each row sets exactly one, or []."""
     free = [place for place, name in enumerate(names) if place not in columns.values() and name]
     free = [place for place in free if not _FLAG.match(_plain(names[place]))]
     hot = [place for place in free if rows and all(row[place].strip().lower() in _ONE for _, row in rows)]
     if len(hot) < 2:
         return []
-    for line, row in rows:
+    other = [(line, row) for line, row in rows if sum(_ONE[row[place].strip().lower()] for place in hot) != 1]
+    if len(other) > len(rows) / 10 and path.name.lower() != ROBOFLOW:
+        line, row = other[0]
+        some = ", ".join(repr(names[place]) for place in hot[:4])
         ones = sum(_ONE[row[place].strip().lower()] for place in hot)
-        if ones != 1:
-            some = ", ".join(repr(names[place]) for place in hot[:4])
-            notes.append(
-                f"{path}: line {line}: {ones} of the columns of 0 and 1 ({some} …) are set, they are no classes"
-            )
-            return []
+        notes.append(f"{path}: line {line}: {ones} of the columns of 0 and 1 ({some} …) are set, they are no classes")
+        return []
     return hot
+
+
+def single(labels: Iterable[str]) -> str:
+    """Return the only label, "" for none, SEVERAL for different ones."""
+    distinct = set(labels)
+    return SEVERAL if len(distinct) > 1 else next(iter(distinct), "")
 
 
 def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
@@ -243,8 +235,10 @@ def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], pa
 
 
 def _cell(cell: str, role: str) -> str:
-    if role == "file":
+    if role == "file" or cell == SEVERAL:
         return cell
+    if role == "label" and cell.startswith('{"choices":'):  # several, in Label Studio's CSV
+        return SEVERAL
     cell = nfc(cell)
     if role in ("label", "group"):  # a spreadsheet writes the number 1 as 1.0
         cell = re.sub(r"^(\d+)\.0+$", r"\1", cell)

@@ -12,9 +12,9 @@ from typing import Literal
 from leaf.errors import LeafError
 from leaf.ingest.classes import matches_any, means_healthy, nfc
 from leaf.ingest.files import HEAD, Listing, kind
-from leaf.ingest.label_tables import KEPT, Finder, Row, Table, read_labels
+from leaf.ingest.label_tables import KEPT, ROBOFLOW, Finder, Row, Table, read_labels
 
-METADATA = ("metadata.csv", "_classes.csv")  # the second is written by Roboflow
+METADATA = ("metadata.csv", ROBOFLOW)
 _REMEDIES = {  # of a folder without images, by the files that it has instead
     r"(?i)\.(zip|tar|tgz|gz|7z|rar)$": "Unpack the archives in it.",
     r"\.dvc$": "Run `dvc pull`.",
@@ -112,7 +112,7 @@ def lay_out(
         said = folders[file]
         table, row = rows.get(file, (None, Row(0, {})))
         if labelled and table is None:
-            made.left_out[file] = f"not in {' nor in '.join(table.path.name for _, table in tables)}"
+            made.left_out[file] = f"not in {' nor in '.join(dict.fromkeys(table.path.name for _, table in tables))}"
             if said.name not in known:
                 made.unlabelled.append(file)
             continue
@@ -268,7 +268,8 @@ def _tables(
     inside = [path for path in listing.others if path.rpartition("/")[2].lower() in METADATA]
     if labels is not None:
         if not labels.is_file():
-            raise LeafError(f"labels: {labels}: no such file; valid: a CSV table of files and labels")
+            what = "a folder" if labels.is_dir() else "no such file"
+            raise LeafError(f"labels: {labels}: {what}; valid: a CSV table of files and labels")
         table = read_labels(labels, columns, encoding)
         if table.rows:
             notes += [f"{path} in the folder is not read, because `labels` is {labels}" for path in inside]

@@ -23,7 +23,7 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.ingest.decode import PIXELS, Fit, to_square
-from leaf.ingest.files import HEAD, what_it_is
+from leaf.ingest.files import HEAD, NAMES, kind, what_it_is
 from leaf.ingest.pickles import unpickle_strings
 from leaf.ingest.source import Block, FractionalError, Rows, content_hash
 
@@ -155,15 +155,19 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     with path.open("rb") as head:
         start = head.read(HEAD)
     if not start.startswith(b"PK"):
-        found = what_it_is(start)
+        found = f"a {NAMES[kind(start)]} image" if kind(start) else what_it_is(start)
+        folder = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".images")
+        unpack = f"mkdir {shlex.quote(str(folder))} && tar -xf {shlex.quote(str(path))} -C {shlex.quote(str(folder))}"
+        todo = f"Unpack it: {unpack}" if found == "an archive" else "Use an .npz with `data` and `labels`, or a folder."
         raise LeafError(
-            f"{path}: not an .npz file ({found}); valid: an .npz with `data` and `labels`, or a folder of images"
+            f"{path}: not an .npz file ({found}). {todo}", [{"dataset": str(folder)}] * (found == "an archive")
         )
     with _unbroken(path), zipfile.ZipFile(path) as file:
         if not any(name.endswith(".npy") for name in file.namelist()) and file.namelist():
             folder = shlex.quote(str(path.with_suffix("")))
+            unpack = f"python -m zipfile -e {shlex.quote(str(path))} {folder}"
             raise LeafError(
-                f"{path}: a zip archive of other files. Unpack it: unzip -q {shlex.quote(str(path))} -d {folder}",
+                f"{path}: a zip archive of other files. Unpack it: {unpack}",
                 proposals=[{"dataset": str(path.with_suffix(""))}],
             )
         yield file

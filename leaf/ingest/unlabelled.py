@@ -22,7 +22,7 @@ from leaf.ingest.folder import FileSource
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.sandbox import read_file
 from leaf.ingest.source import Block, Rows, Source, content_hash
-from leaf.store import read_table
+from leaf.store import read_edited_table
 
 LABELS = Path("data/labels.csv")
 RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`
@@ -48,7 +48,7 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
     """Return the labels by file hash, and the different labels of each file hash on which people disagree."""
     by_hash: dict[str, list[dict[str, str]]] = defaultdict(list)
     if path.is_file():
-        table = read_table(path, text=("file", "label", "group", *GIVEN_COLUMNS))
+        table = read_edited_table(path, (), ("file", "label", "group", *GIVEN_COLUMNS))
         if "file_hash" in table:
             table = table[table["file_hash"].ne("")].reindex(columns=["label", "group", *GIVEN_COLUMNS], fill_value="")
             for row in table.to_dict("records"):

@@ -205,6 +205,84 @@ def test_cvat_xml_is_read(read, dataset, tmp_path):
     assert labels_of(read, root, labels=tmp_path / "t.xml")[0] == {"1.png": "a", "2.png": "b"}
 
 
+def test_tag_attributes_and_subsets_of_cvat_are_columns(read, dataset, tmp_path):
+    tags = "".join(
+        f'<image name="{n}.png" subset="{subset}"><tag label="leaf"><attribute name="finding">{label}</attribute></tag>'
+        "</image>"
+        for n, subset, label in ((1, "Train", "a"), (2, "Test", "b"))
+    )
+    root = dataset("1.png", "2.png", texts={"t.xml": f"<annotations>{tags}</annotations>"})
+    labels, result = labels_of(read, root, labels=tmp_path / "t.xml", columns={"label": "finding"})
+    assert labels == {"1.png": "a", "2.png": "b"}
+    assert result.index["split"].tolist() == ["train", "test"]
+
+
+def test_cvat_boxes_without_tags_are_refused(read, dataset, tmp_path):
+    root = dataset("1.png", texts={"t.xml": '<annotations><image name="1.png"><box label="a"/></image></annotations>'})
+    with pytest.raises(LeafError, match="no image has a tag"):
+        read(root, 8, "auto", labels=tmp_path / "t.xml")
+
+
+def task(number, *controls, cancelled=False):
+    results = [{"from_name": name, "value": {"choices": choices}} for name, choices in controls]
+    return {
+        "id": 9,
+        "data": {"photo": f"{number}.png"},
+        "annotations": [{"was_cancelled": cancelled, "result": results}],
+    }
+
+
+def test_label_studio_tasks_without_a_single_choice_are_left_out(read, dataset, tmp_path):
+    root = dataset(*(f"{number}.png" for number in range(1, 6)))
+    several, skipped = task(3, ("d", ["a", "b"])), task(4, ("d", ["a"]), cancelled=True)
+    boxes = task(5) | {"annotations": [{"result": [{"type": "rectanglelabels", "value": {"x": 1}}]}]}
+    (tmp_path / "t.json").write_text(
+        json.dumps([task(1, ("d", ["a"])), task(2, ("d", ["b"])), several, skipped, boxes])
+    )
+    labels, result = labels_of(read, root, labels=tmp_path / "t.json")
+    assert labels == {"1.png": "a", "2.png": "b"}
+    assert result.unreadable["file"].tolist() == ["3.png", "4.png", "5.png"]
+    assert any("1 rows have several labels" in note for note in result.notes)
+    assert any("column 'photo' names the files" in note for note in result.notes)
+
+
+def test_each_choice_control_of_label_studio_is_a_column(read, dataset, tmp_path):
+    tasks = [task(n, ("finding", [label]), ("quality", ["good"])) for n, label in ((1, "a"), (2, "b"))]
+    root = dataset("1.png", "2.png", texts={"t.json": json.dumps(tasks)})
+    labels, _ = labels_of(read, root, labels=tmp_path / "t.json", columns={"label": "finding"})
+    assert set(labels.values()) == {"a", "b"}
+
+
+def test_task_number_of_label_studio_is_no_file_name(read, dataset, tmp_path):
+    text = "id,photo,choice,annotation_id,lead_time\n1,2.png,a,1,1\n2,1.png,b,1,1\n"
+    root = dataset("1.png", "2.png", texts={"t.csv": text})
+    assert labels_of(read, root, labels=tmp_path / "t.csv")[0] == {"1.png": "b", "2.png": "a"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}', "[1]", '[{"data": "x"}]', '[{"annotations": [{"result": 5}]}]', "[" * 9999]
+)
+def test_json_of_another_structure_is_refused_with_the_place(read, dataset, tmp_path, text):
+    root = dataset("1.png", "2.png", texts={"t.json": text})
+    with pytest.raises(LeafError, match=r"t\.json: ") as caught:
+        read(root, 8, "auto", labels=tmp_path / "t.json")
+    assert len(str(caught.value)) < 300
+
+
+def test_roboflow_rows_without_a_single_class_are_left_out(read, dataset):
+    root = dataset(*(f"train/{number}.png" for number in range(1, 5)))
+    (root / "train/_classes.csv").write_text("filename, healthy, rust\n1.png,1,0\n2.png,0,1\n3.png,1,1\n4.png,0,0\n")
+    labels, result = labels_of(read, root)
+    assert labels == {"train/1.png": "healthy", "train/2.png": "rust"}
+    assert result.unreadable["file"].tolist() == ["train/3.png", "train/4.png"]
+
+
+def test_table_without_header_is_refused(read, dataset, tmp_path):
+    root = dataset("1.png", "2.png", texts={"t.txt": "1.png 0\n2.png 1\n"})
+    with pytest.raises(LeafError, match="no header"):
+        read(root, 8, "auto", labels=tmp_path / "t.txt")
+
+
 def test_roboflow_classes_csv_is_read(read, dataset):
     root = dataset("train/1.png", "train/2.png", "test/3.png", "test/4.png")
     (root / "train/_classes.csv").write_text("filename, healthy, rust\n1.png, 1, 0\n2.png, 0, 1\n")
@@ -258,9 +336,15 @@ def test_folder_without_images_names_the_remedy(read, dataset, name, remedy):
         read(root)
 
 
+def test_tar_archive_as_dataset_gets_the_command(read, tmp_path):
+    (tmp_path / "leaves.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(LeafError, match=r"tar -xf .*leaves\.tar\.gz -C .*leaves\.images"):
+        read(tmp_path / "leaves.tar.gz")
+
+
 def test_zip_archive_as_dataset_gets_the_command(read, tmp_path):
     with zipfile.ZipFile(tmp_path / "my leaves.zip", "w") as file:
         file.writestr("healthy/1.jpg", b"x")
-    with pytest.raises(LeafError, match=r"unzip -q '.*my leaves\.zip' -d '.*my leaves'") as caught:
+    with pytest.raises(LeafError, match=r"zipfile -e '.*my leaves\.zip' '.*my leaves'") as caught:
         read(tmp_path / "my leaves.zip")
     assert caught.value.proposals == [{"dataset": str(tmp_path / "my leaves")}]
