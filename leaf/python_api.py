@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import EXPERIMENTS_FILE, committed_params, experiment, with_settings
-from leaf.store import read_yaml, replacing, sha256
+from leaf.store import plain, read_yaml, replacing, sha256
 
 if TYPE_CHECKING:
     from leaf.serve.classifier import Classifier
@@ -47,7 +47,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     """
     if find_spec("tensorflow") is None:
         raise LeafError("tensorflow: not installed. Run `pip install 'leaf-dvc[train]'`.")
-    chosen = {"classes": "auto", **experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **settings}
+    chosen = {"classes": "auto", **experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **plain(settings)}
     chosen["dataset"] = str(Path(dataset).resolve())
     for key in chosen.keys() & {"labels", "masks", "unlabelled", "weights"}:
         if Path(chosen[key]).exists():

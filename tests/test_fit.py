@@ -35,7 +35,7 @@ def test_fit_gives_a_model_and_its_tables(photographs, programs, tmp_path, monke
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
     settings = {"classes": "auto", "backbone": "cnn_small", "image_size": 32, "weights": photographs / "weights.keras"}
-    settings["weights"] = str(settings["weights"])
+    settings["classes"] = ("green", "spotted")
     model = leaf.fit(photographs / "leaves", folder=tmp_path / "run", **settings)
     predictions = pd.read_csv(tmp_path / "run/data/scored/predictions.csv")
     tested = predictions[predictions["split"] == "test"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, File, Request, Response, UploadFile
+from fastapi import Depends, FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -85,6 +85,10 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
     app.mount("/assets", StaticFiles(directory=PAGES), name="assets")
     _add_error_pages(app)
 
+    async def one_image(request: Request) -> None:
+        if (count := len((await request.form()).getlist("image"))) > 1:
+            raise HTTPException(422, f"image: {count} files. Send one image per request.")
+
     async def pixels(upload: UploadFile, name: str) -> np.ndarray:
         content = await upload.read()
         if len(content) > MAX_UPLOAD:
@@ -130,7 +134,7 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
             image_size=classifier.image_size,
         )
 
-    @app.post("/api/predict", responses=_PROBLEMS)
+    @app.post("/api/predict", responses=_PROBLEMS, dependencies=[Depends(one_image)])
     async def predict(image: ImageFile) -> Prediction:
         """Predict one image."""
         name = file_name(image)
@@ -140,6 +144,7 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
     @app.post(
         "/api/heatmap",
         response_class=Response,
+        dependencies=[Depends(one_image)],
         responses={
             200: {"content": {"image/png": {}}, "description": "the image with its heat map"},
             **_PROBLEMS,

@@ -109,7 +109,7 @@ def test_val_and_valid_mean_validation(read, metadata):
     [
         ("healthy/01.png,healthy,,later", "the split 'later'; valid: train, validation, test"),
         ("healthy/01.png,healthy", "not 4 fields"),
-        ("healthy/01.png,healthy,,,,", "not 4 fields"),
+        ("healthy/01.png,healthy,,,,x", "not 4 fields"),
         (",healthy,,", "no file is named"),
         ("unhealthy/00.png,unhealthy,,", "stands there twice"),
         ("./unhealthy/00.png,unhealthy,,", "stands there twice"),

@@ -88,6 +88,13 @@ def test_a_request_without_a_photograph_is_refused_in_one_line(client, form):
     assert (answer.status_code, list(answer.json())) == (422, ["error"])
 
 
+@pytest.mark.parametrize("path", ["/api/predict", "/api/heatmap"])
+def test_two_images_in_one_request_are_refused(client, picture, path):
+    answer = client.post(path, files=[("image", ("a.png", picture)), ("image", ("b.png", picture))])
+    assert answer.status_code == 422
+    assert "2 files" in answer.json()["error"]
+
+
 def test_a_form_that_cannot_be_read_is_refused_in_one_line(client):
     answer = client.post("/api/predict", content=b"x", headers={"content-type": "multipart/form-data"})
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
