@@ -33,7 +33,8 @@ _WEAK = {"id"}  # names that lose to any other name of the same role
 ROBOFLOW = "_classes.csv"  # columns of 0 and 1 for each class
 SEVERAL = "\0several"  # the cell of an image with several labels
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
-_ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "no": False, "yes": True}
+_ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_ONE |= {"no": False, "yes": True, "n": False, "y": True, "f": False, "t": True}
 _FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
 
 
@@ -107,6 +108,8 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     free = [place for place, name in enumerate(names) if place not in {*places.values(), *hot} and name]
     if free:
         notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
+    if hot:
+        notes.append(f"{path}: the classes are its columns of 0 and 1: {_shown([names[place] for place in hot])}")
     rows = []
     notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
     for line, cells in body:

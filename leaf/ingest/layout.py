@@ -374,7 +374,10 @@ def _given_split(table: Table | None, row: Row) -> str:
     given = row.cells.get("split", "")
     split = split_name(given)
     if table and given and not split:
-        raise LeafError(f"{table.path}: line {row.line}: the split {given!r}; valid: train, validation, test, or empty")
+        raise LeafError(
+            f"{table.path}: line {row.line}: the split {given!r}; valid: train, validation, test, or empty. "
+            "To ignore the column, set columns.split=none."
+        )
     return split
 
 
