@@ -86,7 +86,7 @@ def read_cvat(text: str, path: Path) -> list[tuple[int, list[str]]]:
         raise LeafError(f"{path}: line {error.position[0]}: not XML ({error})") from None
     if not any(image.find("tag") is not None for image in images):
         raise LeafError(f"{path}: no image has a tag. Label images with tags; boxes and masks are not read.")
-    records: list[dict[str, str | None]] = []
+    records = []
     for image in images:
         attributes = {each.get("name", ""): each.text or "" for each in image.iterfind("tag/attribute")}
         subset = image.get("subset", "default")

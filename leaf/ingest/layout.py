@@ -5,12 +5,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from leaf.errors import LeafError
-from leaf.ingest.classes import matches_any, means_healthy, nfc
+from leaf.ingest.class_folders import Folders, by_folders, few, refuse_containers, split_name
+from leaf.ingest.classes import nfc
 from leaf.ingest.files import HEAD, Listing, kind
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Finder, Row, Table, read_labels
 
@@ -20,12 +20,6 @@ _REMEDIES = {  # of a folder without images, by the files that it has instead
     r"\.dvc$": "Run `dvc pull`.",
     r"(?i)\.(parquet|arrow|tfrecord|h5|hdf5|npz|npy)$": "Export the images as files, or set `dataset` to an .npz file.",
 }
-_SPLITS = {
-    **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
-    **dict.fromkeys(("validation", "valid", "validate", "val", "valset", "dev", "development"), "validation"),
-    **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
-}
-_NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo", "photos", "split", "folder", "files"}
 
 
 @dataclass(frozen=True)
@@ -47,17 +41,6 @@ class Layout:
     left_out: dict[str, str] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Class and split by a file's folders, and the folder that is its group with `group_by: folder`."""
-
-    name: str
-    split: str
-    folder: str
-    parts: tuple[str, ...]  # folders without the split
-    crop: str  # the folder above the class, or the part of a class folder before ___
 
 
 def lay_out(
@@ -102,7 +85,7 @@ def lay_out(
         ]
     if not labelled:
         _check_label_column(labels, tables, known, bool((columns or {}).get("label")))
-        _refuse_containers(root, listing.images, folders, known, ignore, made.notes)
+        refuse_containers(root, listing.images, folders, known, ignore, made.notes)
     rows: dict[str, tuple[Table, Row]] = {}
     for base, each in tables:
         made.notes += each.notes
@@ -162,7 +145,8 @@ def _alike(names: Iterable[str]) -> list[str]:
     """Return the names that differ only by case, blanks, punctuation or leading zeros, each set as one text."""
     alike = defaultdict(set)
     for name in names:
-        words = re.findall(r"[^\W\d_]+|[1-9]\d*|0(?!\d)", unicodedata.normalize("NFKC", name).casefold())
+        plain = re.sub(r"[ _-]*\b(copy|kopie|copie)?( ?\(\d+\))?$", "", unicodedata.normalize("NFKC", name).casefold())
+        words = re.findall(r"[^\W\d_]+|[1-9]\d*|0(?!\d)", plain)
         alike[" ".join(words) or name].add(name)
     return [", ".join(map(repr, sorted(several))) for several in alike.values() if len(several) > 1]
 
@@ -192,68 +176,6 @@ def _check_label_column(
         + ". Choose one with columns.label, or set columns.label=none if the folders are the classes.",
         proposals=[{"columns.label": name} for name in table.unused[:3]],
     )
-
-
-def _refuse_containers(
-    root: Path,
-    files: Sequence[str],
-    folders: Mapping[str, Folders],
-    known: Collection[str],
-    ignore: Sequence[str],
-    notes: list[str],
-) -> None:
-    """Refuse folders such as `color` and `grayscale`, or sites and years, that each hold the same class folders."""
-    below: dict[str, set[str]] = defaultdict(set)
-    tops: set[str] = set()
-    names: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for file in files:
-        parts = folders[file].parts
-        if not parts or matches_any(parts[0], ignore):
-            continue
-        tops.add(parts[0])
-        if len(parts) > 1:
-            below[parts[0]].add(parts[1])
-            names[parts[0]].add((*parts[1:], Path(file).stem))
-    counts = Counter(name for inner in below.values() for name in inner)
-    shared = {name for name, count in counts.items() if count > 1 and re.sub(r"[\W\d_]", "", name)}
-    kinds = {re.sub(r"\d+", "", name) for name in shared}
-    nested = sorted(top for top, inner in below.items() if len(inner & (tops - {top})) > 1)
-    containers = sorted(top for top, inner in below.items() if inner & shared)
-    enough = len(kinds) > 1 or any(means_healthy(name) for name in kinds)
-    if not nested and (len(containers) < 2 or not enough or any(map(means_healthy, tops))):
-        return
-    if known:
-        copies = [top for top in containers[1:] if len(names[top] & names[containers[0]]) > len(names[top]) / 2]
-        if copies and not nested:
-            notes.append(
-                f"{_few(containers)} hold the same class folders and file names. If they are copies of each other, use "
-                f"one: dataset={_folder_of(root, files, folders, containers[0])}"
-            )
-        return
-    if nested:
-        raise LeafError(
-            f"{root}: the folder {nested[0]!r} holds folders named as the classes beside it: a copy of the data set in "
-            "itself?",
-            proposals=[{"ignore": nested}, {"dataset": str(_folder_of(root, files, folders, nested[0]))}],
-        )
-    inner = sorted({name for top in containers for name in below[top]})
-    several = len(containers) > 3
-    raise LeafError(
-        f"{root}: the folders {_few(containers)} each hold the same folders, {_few(sorted(shared))}: they contain the "
-        "classes and are none themselves",
-        proposals=[
-            {"classes": inner, **({"group_by": "folder"} if several else {})},
-            *({"dataset": str(_folder_of(root, files, folders, top))} for top in containers[: 0 if several else 2]),
-            {"classes": sorted(tops)},
-        ],
-    )
-
-
-def _folder_of(root: Path, files: Sequence[str], folders: Mapping[str, Folders], top: str) -> Path:
-    """Return the path of the top-level folder `top` on disk."""
-    file = next(file for file in files if folders[file].parts[:1] == (top,))
-    parts = file.split("/")
-    return root.joinpath(*parts[: next(place for place, part in enumerate(parts) if nfc(part) == top) + 1])
 
 
 def _tables(
@@ -298,7 +220,7 @@ def _join(
         if len(found) > 1:  # a raw file beside its JPEG
             found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
-            raise LeafError(f"{where}: {cell!r} fits {len(found)} files, {_few(found)}; write the path in the folder")
+            raise LeafError(f"{where}: {cell!r} fits {len(found)} files, {few(found)}; write the path in the folder")
         if not found:
             missing.append(cell)
             left_out[cell] = f"in {table.path.name}, and no such image in {root / base}"
@@ -308,52 +230,8 @@ def _join(
             raise LeafError(f"{where}: {cell!r} stands there twice, and differently (line {rows[file][1].line})")
         rows[file] = (table, row)
     if missing and len(missing) == len(table.rows):
-        shown = f"; the folder holds {_few(images)}" if images else ""
-        raise LeafError(f"{table.path}: no row names an image in {root / base}: {_few(missing)}{shown}")
-
-
-def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
-    """Return class, split, group and crop of each file by its folders.
-
-    The class is the first folder whose name, or whose name after that of the folder above it, is in `known`; without
-    one, it is the top folder.
-    """
-    dirs = {file: [nfc(part) for part in file.split("/")[:-1]] for file in images}
-    while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
-        top = next(iter(tops))
-        if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
-            break
-        dirs = {file: parts[1:] for file, parts in dirs.items()}  # a single folder contains all
-    level = _split_level(root, dirs.values(), known, labelled)
-    told = {}
-    for file, parts in dirs.items():
-        split = split_name(parts[level]) if level is not None and len(parts) > level else ""
-        rest = [part for place, part in enumerate(parts) if not (split and place == level)]
-        pairs = [" ".join(pair) for pair in pairwise(rest)]
-        joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
-        place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
-        name = (rest[place] if joined is None else pairs[joined]) if rest else ""
-        inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest
-        crop = rest[place - 1] if place else name.rpartition("___")[0]
-        told[file] = Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest), crop)
-    return told
-
-
-def _split_level(
-    root: Path, dirs: Collection[Sequence[str]], known: Collection[str], labelled: bool
-) -> Literal[0, 1] | None:
-    """Return the level of the split folders: 0 above the classes, 1 below, None if there are none."""
-    first = {parts[0] for parts in dirs if parts and parts[0] not in known}
-    splits = {name for name in first if split_name(name)}
-    if splits and (splits == first or labelled):
-        return 0
-    if splits:
-        raise LeafError(
-            f"{root}: the folders {_few(sorted(first - splits))} lie beside {_few(sorted(splits))}; valid: folders of "
-            "splits with class folders in each, or class folders alone"
-        )
-    deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
-    return 1 if deep and all(map(split_name, deep)) else None
+        shown = f"; the folder holds {few(images)}" if images else ""
+        raise LeafError(f"{table.path}: no row names an image in {root / base}: {few(missing)}{shown}")
 
 
 def _readable(path: Path) -> bool:
@@ -362,12 +240,6 @@ def _readable(path: Path) -> bool:
             return bool(kind(file.read(HEAD)))
     except OSError:
         return False
-
-
-def split_name(text: str) -> str:
-    """`train`, `validation` or `test` for what people call them (`Valid`, `test_images`), "" for anything else."""
-    words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in _NEUTRAL]
-    return _SPLITS.get(words[0], "") if len(words) == 1 else ""
 
 
 def _given_split(table: Table | None, row: Row) -> str:
@@ -415,11 +287,6 @@ def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafErr
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
     ask = "sort the photographs into a folder per class, or name a table of files and labels with the key `labels`"
     return LeafError(
-        "; ".join([f"{root}: nothing says the class of {_few(listing.images)}", *notes, ask]),
+        "; ".join([f"{root}: nothing says the class of {few(listing.images)}", *notes, ask]),
         proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more

@@ -164,8 +164,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         )
     with _unbroken(path), zipfile.ZipFile(path) as file:
         if not any(name.endswith(".npy") for name in file.namelist()) and file.namelist():
-            folder = shlex.quote(str(path.with_suffix("")))
-            unpack = f"python -m zipfile -e {shlex.quote(str(path))} {folder}"
+            unpack = f"python -m zipfile -e {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix('')))}"
             raise LeafError(
                 f"{path}: a zip archive of other files. Unpack it: {unpack}",
                 proposals=[{"dataset": str(path.with_suffix(""))}],

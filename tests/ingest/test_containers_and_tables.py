@@ -132,6 +132,37 @@ def test_sites_and_years_above_the_classes_are_containers(read, dataset, tops):
         assert set(result.index["group"]) == set(tops)
 
 
+CONTAINERS = {
+    "years with one class each": ["2023/healthy", "2024/rust"],
+    "fields and plots": ["f1/p1/healthy", "f1/p1/rust", "f2/p1/healthy"],
+    "people who write classes differently": ["alice/Healthy", "alice/Rust", "bob/healthy", "bob/rust"],
+    "days": ["day1/ok", "day1/bad", "day2/ok", "day2/bad"],
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_containers_of_any_kind_are_refused_with_their_classes(read, dataset, kind):
+    root = dataset(*(f"{folder}/{n}.png" for folder in CONTAINERS[kind] for n in (1, 2)))
+    with pytest.raises(LeafError) as caught:
+        read(root, 8, "auto")
+    inner = sorted({folder.rpartition("/")[2] for folder in CONTAINERS[kind]})
+    assert caught.value.proposals[0] == {"classes": inner}
+    assert read(root, 8, inner)[0].classes["name"].tolist() == inner
+
+
+@pytest.mark.parametrize("form", ["{split}/{split}/{name}", "{split}/images/{name}", "x/{split}/{name}"])
+def test_folders_around_classes_within_splits_are_no_classes(read, dataset, form):
+    files = [f"{form.format(split=split, name=name)}/1.png" for split in ("Train", "Test") for name in ("a", "b")]
+    labels, result = labels_of(read, dataset(*files))
+    assert set(labels.values()) == {"a", "b"}
+    assert set(result.index["split"]) == {"train", "test"}
+
+
+def test_copied_class_folders_are_noted(read, dataset):
+    _, result = labels_of(read, dataset("a/1.png", "a - Kopie/2.png", "b/3.png", "b (2)/4.png"))
+    assert sum("are separate classes" in note for note in result.notes) == 2
+
+
 def test_folders_that_are_the_classes_pass_when_named(read, dataset):
     root = dataset(*(f"{top}/{name}/1.png" for top in ("rust", "scab") for name in ("north", "south")))
     assert set(labels_of(read, root, ["rust", "scab"])[0].values()) == {"rust", "scab"}
