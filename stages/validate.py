@@ -1,23 +1,24 @@
-"""Validate params.yaml before any other stage runs: DVC deletes the outputs of a stage before it starts the stage."""
+"""Validate params.yaml and the data set before DVC deletes the outputs of any other stage."""
 
+import subprocess
 from pathlib import Path
 
-from leaf.errors import one_line_errors
-from leaf.models import backbones
-from leaf.params import read_params
+from leaf.check import check
+from leaf.errors import LeafError, one_line_errors
+from leaf.params import PARAMS_FILE
 from leaf.store import replacing
 
 VALIDATED = Path("data/validated.txt")
 
 
 def main() -> None:
-    """Check every parameter, their combinations and the weights file; write a constant file for the later stages."""
-    params = read_params("validate")
-    backbones.check(params, 2 if params.classes == "auto" else len(params.classes))
-    if backbones.is_detector(params.backbone):
-        backbones.check_recipe(params, params.backbone)
-    if backbones.is_weights_file(params.weights):
-        backbones.check_weights_file(Path(params.weights), params.weights_sha256)
+    """Check parameters, their combinations, data set and weights file; write a constant file for the later stages."""
+    try:
+        check({})
+    except LeafError as error:
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", PARAMS_FILE], check=False).returncode == 1
+        hint = f". To undo the change: git checkout {PARAMS_FILE}" if changed else ""
+        raise LeafError(f"{error}{hint}") from None
     VALIDATED.parent.mkdir(exist_ok=True)
     with replacing(VALIDATED) as partial:
         partial.write_text("valid\n", encoding="utf-8")

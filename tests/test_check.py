@@ -242,6 +242,7 @@ def test_a_data_set_that_a_stage_makes_is_not_looked_for(project):
 
 
 def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
+    monkeypatch.setattr("leaf.dvc_experiments.require_commit", lambda: None)
     monkeypatch.setattr("leaf.dvc_experiments.subprocess", None)
     monkeypatch.setattr("leaf.dvc_experiments._existing", set)
     monkeypatch.setattr("leaf.dvc_experiments.require_commit", lambda: None)
