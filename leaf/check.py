@@ -50,13 +50,15 @@ def check(
         if isinstance(reference, str) and not Path("data/references", reference).is_file():
             raise LeafError(f"references: {reference}: no such file in data/references")
     read_edited_table("data/overrides.csv", COLUMNS)
-    read_edited_table(PINNED, PIN_COLUMNS)
+    pins = read_edited_table(PINNED, PIN_COLUMNS)
     backbones.check(choices, 2 if choices.classes == "auto" else len(choices.classes))
     if backbones.is_detector(choices.backbone):
         backbones.check_recipe(choices, choices.backbone)
     lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
     if Path(CODE_FILE).exists() and (changed := changed_code(Path())):
         lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")
+    if len(pins):
+        lines.append(f"pins       {len(pins):,} images of {PINNED} keep their split; the counts below ignore them")
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         what = "a folder" if Path(choices.labels).is_dir() else "no such file"

@@ -100,6 +100,12 @@ def test_pinned_images_keep_their_split_whatever_is_added_or_deleted(make_images
     assert now.value_counts()["test"] == 30
 
 
+def test_a_class_with_one_pinned_image_less_than_its_share_is_accepted(make_images):
+    images = make_images(60, 40)
+    images.loc[images["label"].eq(1), "split"] = ["test"] * 7 + ["validation"] * 7 + ["train"] * 26
+    assert counts(split(images), images)["test"] == [12, 7]  # 20% of 40 is 8
+
+
 def test_a_pin_of_a_removed_copy_holds_for_the_one_that_stays(make_images):
     images = make_images(60, 40, group_size=2)
     images.loc[0, "kept"] = 0
