@@ -4,14 +4,14 @@
 error: DVC does not track it, so a change would leave stale results.
 """
 
+import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import PydanticUndefined
 
 from leaf.errors import LeafError
 from leaf.store import read_yaml
@@ -41,8 +41,9 @@ def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
     return Field(default, description=why, json_schema_extra={"valid": valid.replace("{}", told)}, **limits)
 
 
-def _group(kind: type[BaseModel]) -> Any:
-    return Field(default_factory=kind)
+def _choice(default: Any, why: str) -> Any:
+    """Define a key whose type lists what is accepted: a Literal of names, or bool."""
+    return Field(default, description=why)
 
 
 class Group(BaseModel):
@@ -71,16 +72,14 @@ class Columns(Group):
 class LearningRate(Group):
     """The learning rate, set before every update."""
 
-    policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
-        "triangular",
-        "triangular, triangular2, exp_range (Smith 2015), constant, exponential, cosine",
-        "learning rate schedule",
+    policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _choice(
+        "triangular", "learning rate schedule; the first three from Smith (2015)"
     )
     base: Number = _key(1e-4, "a number {}", "lowest learning rate, on Adam's scale", ge=0, le=10)
     max: Number = _key(1e-3, "a number {}, not below base", "highest learning rate", gt=0, le=10)
     step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
-    step_unit: Literal["epochs", "images"] = _key(
-        "epochs", "epochs, images", "images: half a cycle is step_epochs × images updates, the report's mistake"
+    step_unit: Literal["epochs", "images"] = _choice(
+        "epochs", "images: half a cycle is step_epochs × images updates, the report's mistake"
     )
     gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: Number = _key(0, "a number {}", "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -89,12 +88,9 @@ class LearningRate(Group):
 class Augmentation(Group):
     """Random changes of the training images; 0 or none turns a change off."""
 
-    flip: Literal["none", "horizontal", "vertical", "both"] = _key(
-        "both", "none, horizontal, vertical, both", "random flips"
-    )
-    background: Literal["keep", "swap"] = _key(
+    flip: Literal["none", "horizontal", "vertical", "both"] = _choice("both", "random flips")
+    background: Literal["keep", "swap"] = _choice(
         "keep",
-        "keep, swap",
         "swap: paste half of the leaves onto another image's background; leaves come from masks, or else from GrabCut "
         "(Rother 2004)",
     )
@@ -118,38 +114,28 @@ Count = Annotated[int, Field(ge=0)]
 class Params(Group):
     """The contents of params.yaml."""
 
-    dataset: str = _key(
-        "data/raw/leaves.npz",
-        "an .npz file, or a folder with one sub-folder per class",
-        "path of the data set",
-        min_length=1,
+    dataset: Name = _key(
+        "data/raw/leaves.npz", "an .npz file, or a folder with one sub-folder per class", "path of the data set"
     )
-    labels: str = _key(
+    labels: Name = _key(
         "data/labels.csv",
         "a CSV or TSV table with a column for the file name and any of label, group, split",
         "label table of a folder, for what its sub-folders do not give; a table without rows has no effect",
-        min_length=1,
     )
-    columns: Columns = _group(Columns)
-    encoding: str = _key(
-        "auto", "auto, or a Python encoding such as cp1252", "encoding of the label table", min_length=1
-    )
-    masks: str = _key(
+    columns: Columns = Columns()
+    encoding: Name = _key("auto", "auto, or a Python encoding such as cp1252", "encoding of the label table")
+    masks: Name = _key(
         "data/masks",
         "a folder of mask images named like the images, white on the leaf; an empty folder has no effect",
         "leaf masks for augmentation.background and leaf audit",
-        min_length=1,
     )
-    unlabelled: str = _key(
+    unlabelled: Name = _key(
         "data/unlabelled",
         "a folder of images; an empty folder has no effect",
         "images to label on the review page, besides those of the data set without a label",
-        min_length=1,
     )
-    group_by: Literal["none", "folder"] = _key(
-        "none",
-        "none, folder",
-        "folder: images in one folder below the class show one plant and stay in one split",
+    group_by: Literal["none", "folder"] = _choice(
+        "none", "folder: images in one folder below the class show one plant and stay in one split"
     )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
@@ -160,56 +146,42 @@ class Params(Group):
     ignore: list[Name] = _key([], "a list of patterns", "classes to leave out, such as ['Background*']")
     seed: int = _key(42, "a whole number {}", "seed of training only", ge=0, lt=2**31)
     split_seed: int = _key(42, "a whole number {}", "seed of the split and SMOTE", ge=0, lt=2**31)
-    drawn: Drawn = _group(Drawn)
+    drawn: Drawn = Drawn()
 
-    links: Literal["refuse", "follow"] = _key(
-        "refuse",
-        "refuse, follow",
-        "links to folders, and links out of the data set: stop with an error, or follow them",
+    links: Literal["refuse", "follow"] = _choice(
+        "refuse", "links to folders, and links out of the data set: stop with an error, or follow them"
     )
     image_size: int = _key(96, "pixels, {}", "side length of the ingested images", ge=16, le=1024)
-    fit: Literal["crop", "pad", "stretch"] = _key(
-        "crop",
-        "crop, pad, stretch",
-        "how to make images square: crop the center, pad with black, or resize each side independently",
+    fit: Literal["crop", "pad", "stretch"] = _choice(
+        "crop", "how to make images square: crop the center, pad with black, or resize each side independently"
     )
-    unreadable: Literal["skip", "refuse"] = _key(
-        "skip", "skip, refuse", "broken image files among good ones: skip and list them, or stop with an error"
+    unreadable: Literal["skip", "refuse"] = _choice(
+        "skip", "broken image files among good ones: skip and list them, or stop with an error"
     )
 
     references: Literal["auto"] | list[int | str] = _key(
-        "auto",
-        "auto, or a list of image numbers and file names in data/references",
-        "images whose copies are outliers",
+        "auto", "auto, or a list of image numbers and file names in data/references", "images whose copies are outliers"
     )
     outlier_copies: int = _key(
         8, "a whole number {}", "auto: an image that appears at least this many times is an outlier", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[Number, Field(ge=0, le=65025)] = _key(
-        "jump",
-        "jump, or a mean squared error from 0 up to 65025",
-        "cutoff in the ranking by distance to a reference",
+        "jump", "jump, or a mean squared error from 0 up to 65025", "cutoff in the ranking by distance to a reference"
     )
-    duplicates: Literal["remove", "keep"] = _key(
-        "remove", "remove, keep", "what to do with copies after the first; kept copies stay in one split"
+    duplicates: Literal["remove", "keep"] = _choice(
+        "remove", "what to do with copies after the first; kept copies stay in one split"
     )
-    near_mse: Number = _key(
+    near_mse: Annotated[Number, Field(ge=0, le=65025)] = _key(
         150,
-        "a mean squared error {}; 0 turns it off",
+        "a mean squared error from 0 up to 65025; 0 turns it off",
         "images that differ by less are copies (pixel values 0 to 255)",
-        ge=0,
-        le=65025,
     )
-    near_turns: bool = _key(False, "true, false", "also find copies rotated by multiples of 90° or mirrored")
-    same_photo: bool = _key(
-        True,
-        "true, false",
-        "keep shifted or scaled crops of one image in one split, without removing any; up to 1,000,000 images",
+    near_turns: bool = _choice(False, "also find copies rotated by multiples of 90° or mirrored")
+    same_photo: bool = _choice(
+        True, "keep shifted or scaled crops of one image in one split, without removing any; up to 1,000,000 images"
     )
-    conflicts: Literal["report", "drop", "majority"] = _key(
-        "report",
-        "report, drop, majority",
-        "copies with different labels: report them, drop them, or use the majority label",
+    conflicts: Literal["report", "drop", "majority"] = _choice(
+        "report", "copies with different labels: report them, drop them, or use the majority label"
     )
 
     validation_size: Count | Fraction = _key(0.15, _SIZE, "images held out for model selection")
@@ -221,24 +193,20 @@ class Params(Group):
     fold: Count = _key(
         0, "a whole number from 0, below folds", "the fold used as the test split; `leaf folds` runs all"
     )
-    grouping: Literal["groups", "none"] = _key(
-        "groups", "groups, none", "none: split groups on purpose, to measure leakage (`leaf leak`)"
+    grouping: Literal["groups", "none"] = _choice(
+        "groups", "none: split groups on purpose, to measure leakage (`leaf leak`)"
     )
 
-    balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
-        "smote", "smote, none, oversample, class_weight", "how to balance the training classes"
+    balance: Literal["smote", "none", "oversample", "class_weight"] = _choice(
+        "smote", "how to balance the training classes"
     )
     balance_limit_gb: Number = _key(
         20, "a number {}", "maximum size of synthetic images on disk, in GB; more is an error before any is made", gt=0
     )
     smote_neighbors: int = _key(5, "a whole number {}", "number of neighbors k in SMOTE (Chawla 2002)", ge=1, le=1000)
 
-    backbone: str = _key(
-        "convnext_atto", "a name from `leaf summary --list`", "the network without its head", min_length=1
-    )
-    weights: str = _key(
-        "random", "random, imagenet, timm/NAME, or a weights file", "initial weights of the backbone", min_length=1
-    )
+    backbone: Name = _key("convnext_atto", "a name from `leaf summary --list`", "the network without its head")
+    weights: Name = _key("random", "random, imagenet, timm/NAME, or a weights file", "initial weights of the backbone")
     weights_sha256: str = _key(
         "",
         "64 hex digits, for a weights file",
@@ -246,81 +214,64 @@ class Params(Group):
         pattern=r"^([0-9a-f]{64})?$",
     )
     dropout: Fraction = _key(0.1, "a fraction from 0, below 1", "fraction of values set to 0 in training")
-    dropout_at: Literal["input", "head"] = _key(
-        "head", "input, head", "where to apply dropout: to the image, or to the pooled features"
+    dropout_at: Literal["input", "head"] = _choice(
+        "head", "where to apply dropout: to the image, or to the pooled features"
     )
     freeze_depth: Literal["all"] | Count = _key(
         0, "all, or a whole number from 0", "number of operations at the start of the backbone that are not trained"
     )
-    freeze_normalization: bool = _key(
-        False,
-        "true, false",
-        "freeze weights and statistics of the backbone's BatchNormalization, regardless of freeze_depth",
+    freeze_normalization: bool = _choice(
+        False, "freeze weights and statistics of the backbone's BatchNormalization, regardless of freeze_depth"
     )
-    head_initializer: Literal["glorot_uniform", "zeros"] = _key(
-        "glorot_uniform",
-        "glorot_uniform, zeros",
-        "initial weights of the logits; zeros suits pretrained features",
+    head_initializer: Literal["glorot_uniform", "zeros"] = _choice(
+        "glorot_uniform", "initial weights of the logits; zeros suits pretrained features"
     )
     frozen_epochs: int = _key(
-        0,
-        "a whole number {}",
-        "epochs with the whole backbone frozen, before freeze_depth applies",
-        ge=0,
-        le=10000,
+        0, "a whole number {}", "epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000
     )
     frozen_learning_rate: Number = _key(1e-3, "a number {}", "constant learning rate of the frozen epochs", gt=0, le=10)
     batch_size: int = _key(32, "a whole number {}", "images per update", ge=1, le=65536)
-    micro_batch: int = _key(
+    micro_batch: Count = _key(
         0,
         "0 for off, or a divisor of batch_size",
-        "images in memory at once; gradients are accumulated over batch_size images",
-        ge=0,
+        "images in memory at once; accumulates gradients over batch_size images",
     )
-    distribution: Literal["none", "data_parallel"] = _key(
-        "none", "none, data_parallel", "data_parallel: split each batch over all devices and nodes; runs Keras on JAX"
+    distribution: Literal["none", "data_parallel"] = _choice(
+        "none", "data_parallel: split each batch over all devices and nodes; runs Keras on JAX"
     )
     epochs: int = _key(32, "a whole number {}", "maximum number of passes over the training images", ge=1, le=100000)
     patience: int = _key(16, "a whole number {}", "epochs without improvement of `monitor` before training stops", ge=0)
-    monitor: Literal["validation_accuracy", "validation_loss"] = _key(
-        "validation_accuracy",
-        "validation_accuracy, validation_loss",
-        "metric for early stopping and the best epoch",
+    monitor: Literal["validation_accuracy", "validation_loss"] = _choice(
+        "validation_accuracy", "metric for early stopping and the best epoch"
     )
-    optimizer: Literal["adam", "adamw", "lbfgs"] = _key(
-        "adam",
-        "adam (Kingma 2014), adamw (Loshchilov 2017), lbfgs",
-        "optimizer; lbfgs fits the head alone, to convergence (a linear probe)",
+    optimizer: Literal["adam", "adamw", "lbfgs"] = _choice(
+        "adam", "optimizer (Kingma 2014, Loshchilov 2017); lbfgs fits only the head, to convergence (a linear probe)"
     )
     weight_decay: Number = _key(0, "a number {}", "weight decay of adamw", ge=0, le=10)
     label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "label smoothing (Szegedy 2015)")
     weight_averaging: Fraction = _key(
         0.99, "a fraction from 0, below 1; 0 turns it off", "momentum of the moving average of the weights, per update"
     )
-    precision: Literal["float32", "mixed_bfloat16"] = _key(
-        "float32", "float32, mixed_bfloat16", "precision of the activations; mixed_bfloat16 is for GPUs"
+    precision: Literal["float32", "mixed_bfloat16"] = _choice(
+        "float32", "precision of the activations; mixed_bfloat16 is for GPUs"
     )
-    deterministic: bool = _key(
-        True, "true, false", "bit-identical reruns on the same kind of device; false: XLA and its fastest kernels"
+    deterministic: bool = _choice(
+        True, "bit-identical reruns on the same kind of device; false: XLA and its fastest kernels"
     )
-    rematerialize: bool = _key(False, "true, false", "recompute activations instead of storing them")
-    learning_rate: LearningRate = _group(LearningRate)
-    augmentation: Augmentation = _group(Augmentation)
+    rematerialize: bool = _choice(False, "recompute activations instead of storing them")
+    learning_rate: LearningRate = LearningRate()
+    augmentation: Augmentation = Augmentation()
 
     threshold: Literal["validation"] | Annotated[Number, Field(gt=0, lt=1)] = _key(
         0.5,
         "a number between 0 and 1, or validation",
         "probability from which to predict the second class; validation: the one with the best balanced accuracy there",
     )
-    calibrate: Literal["none", "temperature"] = _key(
-        "none", "none, temperature", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
+    calibrate: Literal["none", "temperature"] = _choice(
+        "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
     views: int = _key(
-        1,
-        "a whole number {}",
-        "test-time augmentation: number of flips, rotations and crops to average",
-        ge=1,
-        le=16,
+        1, "a whole number {}", "test-time augmentation: number of flips, rotations and crops to average", ge=1, le=16
     )
     error_rate: Fraction = _key(
         0.05,
@@ -411,9 +362,9 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
             table |= keys(annotation, f"{prefix}{name}.")
             continue
         extra = field.json_schema_extra
-        default = field.default if field.default is not PydanticUndefined else None
-        valid = extra["valid"] if isinstance(extra, dict) else ""
-        table[prefix + name] = {"default": default, "valid": valid, "why": field.description}
+        names = "true, false" if annotation is bool else ", ".join(map(str, get_args(annotation)))
+        valid = extra["valid"] if isinstance(extra, dict) else names
+        table[prefix + name] = {"default": field.default, "valid": valid, "why": field.description}
     return table
 
 
@@ -435,8 +386,8 @@ def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
     key = ".".join(parts[:depth])
     if first["type"] == "extra_forbidden":
         siblings = [name for name in table if name.startswith(f"{parts[0]}.")] if depth == 2 and len(parts) > 1 else []
-        near = _closest(key, siblings or list(table))
-        known = f"did you mean {near}?" if near else f"valid: {', '.join(siblings or table)}"
+        near = difflib.get_close_matches(key, siblings or table, 1)
+        known = f"did you mean {near[0]}?" if near else f"valid: {', '.join(siblings or table)}"
         return f"{key}: unknown key; {known}"
     value: Any = values
     for part in parts[:depth]:
@@ -445,9 +396,3 @@ def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
         table[key]["valid"] if key in table else f"a group of {', '.join(n for n in table if n.startswith(key + '.'))}"
     )
     return f"{key}: {_SHORT.repr(value)}; valid: {valid}"
-
-
-def _closest(name: str, names: list[str]) -> str | None:
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, names, 1)), None)
