@@ -317,3 +317,8 @@ def test_the_line_to_run_is_quoted_for_the_shell_and_for_dvc(project, name):
     assert line.startswith("run        dvc exp run -S ")
     apply_overrides("params.yaml", shlex.split(line)[-1:])
     assert store.read_yaml("params.yaml")["dataset"] == name
+
+
+def test_pinned_images_are_counted(project):
+    (project / "data/pinned.csv").write_text("file_hash,split\nabc,test\ndef,train\n")
+    assert "pins       2 images" in check({})[1]

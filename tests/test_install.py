@@ -270,7 +270,7 @@ def test_submit_runs_an_experiment_in_an_installed_project(installed: Installed)
 
 @pytest.mark.slow
 def test_base_install_has_no_training_packages(base: Base) -> None:
-    modules = ("tensorflow", "keras", "dvc", "dvclive", "imblearn", "cleanlab")
+    modules = ("tensorflow", "keras", "dvc", "dvclive", "imblearn")
     found = base.run("python", "-c", f"from importlib.util import find_spec; print(*map(find_spec, {modules}))")
     assert set(found.split()) == {"None"}
 
