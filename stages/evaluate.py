@@ -1,4 +1,4 @@
-"""Score the network on validation and test beside the baselines, with intervals; write it as ONNX."""
+"""Score the network and the baselines on validation and test; export the network to ONNX."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from leaf.split import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table
 
 NETWORK = Path("models/model.onnx")
-_OOD_IMAGES = 2048  # about so many images of each split fit the out-of-distribution detector
-LEAKY = "grouping is none: {} groups of images are shared between the splits, so the figures are too high."
+_OOD_IMAGES = 2048  # of each split, about, that fit the out-of-distribution detector
+LEAKY = "grouping is none: {} groups of images are in several splits, so the scores are too high."
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
     if decision["without_onnx"]:
-        print(f"{NETWORK} is empty, predictions need Keras: {decision['without_onnx']}")
+        print(f"{NETWORK} is empty and predictions need Keras: {decision['without_onnx']}")
 
 
 def fit_ood(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:

@@ -1,4 +1,4 @@
-"""A whole evaluation, with a function in the network's place."""
+"""The whole evaluation, with a function instead of a network."""
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,13 @@ def table(splits=("train", "validation", "test"), folders=("a", "b")):
 
 
 def predict_proba(rows, temperature):
-    """Right but for every seventh image, and far too sure; image 63 and 70 are the worst of test."""
+    """Return overconfident probabilities, wrong for every seventh image; 63 and 70 are the worst of test."""
     logits = np.where(LABELS[rows] == 1, 4.0, -4.0) * np.where(rows % 7 == 0, -1, 1) * (1 + rows / 500)
     return both(1 / (1 + np.exp(-logits / temperature)))
 
 
 def both(p):
-    """Probabilities (N, 2) of probabilities of the second class."""
+    """Return probabilities (N, 2) from those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 
@@ -51,13 +51,13 @@ def result():
     return evaluate(IMAGES, table(), predict_proba, 0.5, "none")
 
 
-def test_predictions_hold_validation_and_test_alone(result):
+def test_predictions_are_those_of_validation_and_test(result):
     assert result.predictions["image"].tolist() == list(range(30, 90))
     assert result.predictions.columns.tolist() == [*("image", "source", "split", "label", "predicted", "probability")]
 
 
-def test_intervals_know_groups_and_the_summary_says_how_many(result):
-    """The four mistakes of test, images 63, 70, 77 and 84, are of one plant."""
+def test_intervals_use_groups_and_the_summary_counts_them(result):
+    """The four test mistakes, images 63, 70, 77 and 84, show one plant."""
     plants = np.where(np.arange(90) % 7 == 0, 0, np.arange(90))
     grouped = evaluate(IMAGES, table().assign(group=plants), predict_proba, 0.5, "none")
     alone, block = (each.scores["splits"]["test"] for each in (result, grouped))
@@ -79,7 +79,7 @@ def test_the_metrics_have_exactly_the_fixed_keys(result):
     }
 
 
-def test_accuracy_is_of_the_split_it_is_named_after(result):
+def test_accuracy_is_that_of_its_split(result):
     assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # 63, 70, 77, 84 are wrong
     assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # 35, 42, 49, 56
 
@@ -90,19 +90,19 @@ def test_the_gallery_starts_with_the_most_confident_mistakes_of_test(result):
     assert result.gallery["row"].tolist() == list(range(len(result.gallery)))
 
 
-def test_a_mistake_stands_once_more_with_the_next_likely_class(result):
+def test_a_mistake_has_a_second_row_for_the_second_class(result):
     again = result.gallery.query("kind == 'runner_up'")
     assert again["image"].tolist() == [84, 77, 70, 63]
     assert again["shown"].tolist() == LABELS[[84, 77, 70, 63]].tolist()
 
 
-def test_the_gallery_shows_no_image_twice_and_at_most_twelve_of_a_kind(result):
+def test_the_gallery_has_at_most_twelve_different_images_of_each_kind(result):
     shown = result.gallery.query("kind != 'runner_up'")
     assert shown["image"].is_unique
     assert shown["kind"].value_counts().to_dict() == {"uncertain": 12, "mistake": 4}
 
 
-def test_the_least_certain_come_nearest_to_the_threshold_first(result):
+def test_uncertain_images_are_sorted_by_distance_to_the_threshold(result):
     assert result.gallery.query("kind == 'uncertain'")["image"].tolist()[:3] == [60, 61, 62]
 
 
@@ -112,11 +112,11 @@ def test_each_folder_has_its_own_accuracy(result):
     assert rows[0]["low"] < rows[0]["accuracy"] < rows[0]["high"]
 
 
-def test_one_folder_is_not_told_apart():
+def test_a_single_folder_has_no_accuracy_of_its_own():
     assert evaluate(IMAGES, table(folders=("a",)), predict_proba, 0.5, "none").scores["by_folder"] == []
 
 
-def test_without_a_test_split_it_says_what_the_figures_are():
+def test_without_a_test_split_validation_is_scored_with_a_note():
     alone = evaluate(IMAGES, table(splits=("train", "validation")), predict_proba, 0.5, "none")
     assert alone.scores["note"] == NO_TEST
     assert alone.scores["splits"]["test"] is None
@@ -131,7 +131,7 @@ def test_a_given_threshold_is_used(result):
     assert result.scores["threshold_source"] == "given"
 
 
-def test_the_threshold_is_chosen_on_validation_alone():
+def test_the_threshold_is_selected_on_validation_only():
     def shifted(rows, temperature):
         """Validation is parted at 0.8, test at 0.2."""
         return both(np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1))
@@ -142,7 +142,7 @@ def test_the_threshold_is_chosen_on_validation_alone():
     assert found.metrics["test"]["accuracy"] == 0.5
 
 
-def test_a_temperature_makes_an_overconfident_network_honest(result):
+def test_a_temperature_calibrates_an_overconfident_network(result):
     calibrated = evaluate(IMAGES, table(), predict_proba, 0.5, "temperature")
     assert calibrated.scores["temperature"] > 1.5
     assert calibrated.metrics["test"]["calibration_error"] < result.metrics["test"]["calibration_error"] / 2
@@ -160,7 +160,7 @@ def test_without_calibration_the_temperature_is_1(result):
     assert result.scores["temperature"] == 1
 
 
-def test_test_images_choose_nothing():
+def test_test_images_do_not_affect_any_selection():
     """Other test labels leave threshold and temperature as they were."""
     changed = table()
     changed.loc[changed["split"].eq("test"), "label"] = 0
@@ -169,7 +169,7 @@ def test_test_images_choose_nothing():
     assert (before["threshold"], before["temperature"]) == (after["threshold"], after["temperature"])
 
 
-def test_what_dvc_plots_is_of_test_alone_and_by_name(result):
+def test_dvc_plots_show_test_with_class_names(result):
     block = result.scores["splits"]["test"]
     assert result.roc.to_dict("list") == block["roc"]
     counts = result.answers.groupby(["label", "predicted"]).size().unstack(fill_value=0)
@@ -177,7 +177,7 @@ def test_what_dvc_plots_is_of_test_alone_and_by_name(result):
     assert counts.to_numpy().tolist() == block["confusion"]
 
 
-def test_the_curve_of_more_classes_has_the_area_of_their_mean():
+def test_the_curve_of_several_classes_has_their_mean_area():
     result = evaluate(IMAGES, table().assign(label=np.arange(90) % 9), nine, 0.5, "none", NINE)
     area = np.trapezoid(result.roc["tpr"], result.roc["fpr"])
     assert area == pytest.approx(result.metrics["test"]["roc_auc"], abs=0.02)
@@ -194,7 +194,7 @@ def nine(rows, temperature):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def test_nine_classes_have_a_figure_each_and_their_probabilities():
+def test_nine_classes_have_scores_and_probabilities():
     result = evaluate(IMAGES, table().assign(label=np.arange(90) % 9), nine, 0.5, "none", NINE)
     assert result.probabilities.shape == (60, 9)
     assert result.probabilities.dtype == np.float32

@@ -18,29 +18,29 @@ def test_wilson_equals_statsmodels(right, images):
     np.testing.assert_allclose(wilson_interval(right, images), expected, atol=1e-12)
 
 
-def test_wilson_of_no_image_is_not_a_number():
+def test_wilson_interval_without_images_is_nan():
     assert all(math.isnan(limit) for limit in wilson_interval(0, 0))
 
 
-def test_groups_of_one_image_change_no_interval():
+def test_groups_of_one_image_do_not_change_the_interval():
     right = np.arange(40) % 7 != 0
     assert proportion_interval(right, np.arange(40)) == wilson_interval(int(right.sum()), 40)
 
 
 @pytest.mark.parametrize("share", [0.8, 1.0])
-def test_images_that_are_right_together_count_as_one(share):
+def test_equal_outcomes_within_groups_count_once(share):
     right = np.arange(50) < share * 50
     many = proportion_interval(np.repeat(right, 6), np.repeat(np.arange(50), 6))
     np.testing.assert_allclose(many, wilson_interval(share * 50, 50), atol=0.012)
 
 
-def test_groups_that_tell_nothing_of_each_other_leave_wilsons_interval():
+def test_uncorrelated_groups_have_wilsons_interval():
     random = np.random.default_rng(0)
     right, groups = random.random(6000) < 0.8, np.repeat(np.arange(1000), 6)
     np.testing.assert_allclose(proportion_interval(right, groups), wilson_interval(right.sum(), 6000), atol=0.002)
 
 
-def test_the_interval_with_groups_covers_the_truth_as_often_as_it_says():
+def test_the_grouped_interval_has_its_nominal_coverage():
     """Sixty plants of five photographs, whose chance of being right differs from plant to plant; mean 0.8."""
     random = np.random.default_rng(0)
     inside = plain = 0
@@ -54,7 +54,7 @@ def test_the_interval_with_groups_covers_the_truth_as_often_as_it_says():
     assert plain / 400 < 0.85  # what an interval says that takes photographs for plants
 
 
-def test_the_area_is_scikit_learns_ties_included(drawn):
+def test_auc_with_ties_equals_scikit_learns(drawn):
     assert auc_interval(*drawn)[0] == pytest.approx(roc_auc_score(*drawn), abs=1e-12)
 
 
@@ -70,24 +70,24 @@ def test_auc_variance_of_independent_images_is_delongs(drawn):
     assert half * area * (1 - area) / quantile == pytest.approx(math.sqrt(variance), rel=0.02)
 
 
-def test_a_perfect_area_still_has_an_interval():
+def test_a_perfect_auc_has_an_interval():
     labels = np.repeat([0, 1], 10)
     area, low, high = auc_interval(labels, np.linspace(0, 1, 20))
     assert (area, high) == (1, 1)
     assert 0.7 < low < 0.95
 
 
-def test_an_area_of_nothing_right_has_the_mirrored_interval():
+def test_an_auc_of_zero_has_the_mirrored_interval():
     labels = np.repeat([0, 1], 10)
     _, low, _ = auc_interval(labels, np.linspace(0, 1, 20))
     assert auc_interval(labels, np.linspace(1, 0, 20)) == pytest.approx((0, 0, 1 - low))
 
 
-def test_the_area_of_one_class_is_not_a_number():
+def test_the_auc_of_one_class_is_nan():
     assert all(math.isnan(value) for value in auc_interval(np.ones(4, int), np.linspace(0, 1, 4)))
 
 
-def test_the_areas_interval_holds_the_true_area_about_95_times_in_100(make_drawn):
+def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
     """Two normals 3 apart with deviation 1.5: the true area is Φ(3 / (1.5 √2)) = 0.921."""
     true = 0.5 * (1 + math.erf(3 / (1.5 * math.sqrt(2)) / math.sqrt(2)))
     held = [low <= true <= high for seed in range(300) for _, low, high in [auc_interval(*make_drawn(200, seed))]]

@@ -36,7 +36,7 @@ def bins_of(labels, p):
     ],
 )
 @pytest.mark.parametrize("threshold", [0.3, 0.5])
-def test_figures_of_predictions_equal_scikit_learns(drawn, key, theirs, threshold):
+def test_scores_of_predictions_equal_scikit_learns(drawn, key, theirs, threshold):
     labels, p = drawn
     assert compute_metrics(labels, both(p), threshold)[key] == pytest.approx(theirs(labels, p >= threshold))
 
@@ -50,7 +50,7 @@ def test_the_confusion_matrix_equals_scikit_learns(drawn):
     ("key", "theirs"),
     [("roc_auc", metrics.roc_auc_score), ("log_loss", metrics.log_loss), ("brier", metrics.brier_score_loss)],
 )
-def test_figures_of_probabilities_equal_scikit_learns(drawn, key, theirs):
+def test_scores_of_probabilities_equal_scikit_learns(drawn, key, theirs):
     labels, p = drawn
     assert compute_metrics(labels, both(p), 0.5)[key] == pytest.approx(theirs(labels, p))
 
@@ -63,12 +63,12 @@ def test_a_probability_at_the_threshold_counts_as_the_second_class():
     assert compute_metrics(np.array([0, 1]), both(np.array([0.2, 0.5])), 0.5)["accuracy"] == 1
 
 
-def test_what_is_not_defined_is_not_a_number():
+def test_undefined_scores_are_nan():
     scores = compute_metrics(np.zeros(4, int), both(np.full(4, 0.1)), 0.5)
     assert all(math.isnan(scores[key]) for key in ("recall", "precision", "f1", "roc_auc", "balanced_accuracy"))
 
 
-def test_the_roc_curve_is_scikit_learns(drawn):
+def test_the_roc_curve_equals_scikit_learns(drawn):
     fpr, tpr, _ = roc_curve(*drawn)
     theirs = metrics.roc_curve(*drawn)
     corners = set(zip(fpr.round(12), tpr.round(12), strict=True))
@@ -83,12 +83,12 @@ def test_each_roc_threshold_gives_its_rates(drawn):
         assert (p >= threshold)[labels == 0].mean() == pytest.approx(fpr)
 
 
-def test_the_first_roc_threshold_is_finite_and_lets_nothing_pass():
+def test_the_first_roc_threshold_is_finite_and_has_no_positives():
     _, _, thresholds = roc_curve(np.array([0, 1]), np.array([0.5, 1.0]))
     assert 1 < thresholds[0] < np.inf
 
 
-def test_a_curve_of_very_many_points_keeps_its_ends_and_its_form():
+def test_a_thinned_curve_keeps_its_ends_and_shape():
     curve = np.linspace(0, 1, 12_345) ** 2
     np.testing.assert_array_equal(thinned(curve[:5000]), curve[:5000])
     short = thinned(curve)
@@ -96,24 +96,24 @@ def test_a_curve_of_very_many_points_keeps_its_ends_and_its_form():
     np.testing.assert_allclose(short, np.linspace(0, 1, 5000) ** 2, atol=1e-3)
 
 
-def test_the_precision_recall_curve_is_scikit_learns(drawn):
+def test_the_precision_recall_curve_equals_scikit_learns(drawn):
     recall, precision = precision_recall_curve(*drawn)
     their_precision, their_recall, _ = metrics.precision_recall_curve(*drawn)
     np.testing.assert_allclose(recall, their_recall[:-1][::-1])
     np.testing.assert_allclose(precision, their_precision[:-1][::-1])
 
 
-def test_confident_and_always_right_is_calibrated():
+def test_confident_and_always_correct_is_calibrated():
     bins = bins_of(np.array([0, 1]), np.array([0.0, 1.0]))
     assert expected_calibration_error(bins) == 0
 
 
-def test_confident_and_half_right_is_out_by_its_confidence():
+def test_the_calibration_error_of_confident_and_half_correct_is_the_gap():
     labels, p = np.array([0, 1, 0, 1]), np.array([0.9, 0.9, 0.9, 0.9])
     assert expected_calibration_error(bins_of(labels, p)) == pytest.approx(0.4)
 
 
-def test_no_image_is_lost_between_calibration_bins(drawn):
+def test_every_image_is_in_one_calibration_bin(drawn):
     assert sum(row["images"] for row in bins_of(*drawn)) == len(drawn[0])
 
 
@@ -128,7 +128,7 @@ def test_no_image_is_lost_between_calibration_bins(drawn):
         ("f1", lambda *two: metrics.f1_score(*two, average="macro")),
     ],
 )
-def test_figures_of_many_classes_equal_scikit_learns(make_many, classes, key, theirs):
+def test_scores_of_many_classes_equal_scikit_learns(make_many, classes, key, theirs):
     labels, p = make_many(1200, classes)
     assert compute_metrics(labels, p, 0.5)[key] == pytest.approx(theirs(labels, p.argmax(axis=1)))
 
@@ -142,13 +142,13 @@ def test_figures_of_many_classes_equal_scikit_learns(make_many, classes, key, th
         ("brier", metrics.brier_score_loss),
     ],
 )
-def test_figures_of_probabilities_of_many_classes_equal_scikit_learns(make_many, classes, key, theirs):
+def test_probability_scores_of_many_classes_equal_scikit_learns(make_many, classes, key, theirs):
     labels, p = make_many(600, classes)
     assert compute_metrics(labels, p, 0.5)[key] == pytest.approx(theirs(labels, p))
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_the_true_class_among_the_likeliest_counts_where_there_are_more_than_five(make_many, k):
+def test_top_k_accuracy_is_reported_for_more_than_five_classes(make_many, k):
     labels, p = make_many(400, 9)
     assert compute_metrics(labels, p, 0.5)[f"top_{k}_accuracy"] == metrics.top_k_accuracy_score(labels, p, k=k)
     assert f"top_{k}_accuracy" not in compute_metrics(*make_many(400, 5), 0.5)
@@ -165,7 +165,7 @@ def test_each_class_has_its_recall_and_precision_with_intervals(make_many):
             assert each[f"{name}_low"] < each[name] < each[f"{name}_high"]
 
 
-def test_the_commonest_mistakes_come_first():
+def test_the_most_frequent_errors_come_first():
     pairs = worst_pairs([[8, 1, 1], [0, 6, 4], [3, 0, 7]], ["a", "b", "c"], most=3)
     assert [(each["label"], each["predicted"], each["images"]) for each in pairs] == [
         ("b", "c", 4),
@@ -175,7 +175,7 @@ def test_the_commonest_mistakes_come_first():
     assert pairs[0]["share"] == 0.4
 
 
-def test_calibration_of_many_classes_is_of_the_likeliest_one():
+def test_calibration_of_many_classes_uses_the_most_probable_class():
     p = np.array([[0.7, 0.2, 0.1]] * 10)
     bins = calibration_bins(np.array([0] * 4 + [1] * 6), p, p.argmax(axis=1))
     assert expected_calibration_error(bins) == pytest.approx(0.3)

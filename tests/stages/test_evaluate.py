@@ -102,7 +102,7 @@ def write_synthetic(parent):
     write_table(pd.DataFrame(columns), "data/balanced/index.csv")
 
 
-def test_predictions_are_of_the_held_out_images_with_their_sources_splits(evaluate, project):
+def test_predictions_list_held_out_images_with_source_and_split(evaluate, project):
     evaluate.main()
     table = read_table("data/scored/predictions.csv")
     assert table["image"].tolist() == list(range(60, 119))
@@ -140,7 +140,7 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
     }
 
 
-def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, project, capsys):
+def test_without_a_test_split_metrics_are_null_and_noted(evaluate, project, capsys):
     write_splits("train")
     evaluate.main()
     test = read_json("metrics/evaluate.json")["test"]
@@ -149,15 +149,15 @@ def test_without_a_test_split_it_says_so_and_its_metrics_are_null(evaluate, proj
     assert "Set test_size" in capsys.readouterr().out
 
 
-def test_the_printout_names_accuracy_interval_and_baselines(evaluate, project, capsys):
+def test_the_output_has_accuracy_interval_and_baselines(evaluate, project, capsys):
     evaluate.main()
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("test: accuracy 86.2% (95% CI 69.4–94.5%) on 29 images")
     assert second.startswith("baselines: largest class ")
-    assert third == "models/model.onnx is empty, predictions need Keras: too large"
+    assert third == "models/model.onnx is empty and predictions need Keras: too large"
 
 
-def test_a_network_file_that_changed_is_refused(evaluate, project):
+def test_a_changed_model_file_is_refused(evaluate, project):
     Path("models/model.keras").write_bytes(b"another")
     with pytest.raises(LeafError, match="changed since it was trained"):
         evaluate.main()
@@ -176,7 +176,7 @@ def test_a_group_in_train_and_test_stops_the_evaluation(evaluate, project):
         evaluate.main()
 
 
-def test_an_image_that_clean_removed_stops_the_evaluation(evaluate, project):
+def test_a_removed_image_stops_the_evaluation(evaluate, project):
     decisions = read_table("data/cleaned/decisions.csv")
     write_table(
         decisions.assign(kept=decisions["kept"].where(decisions["image"] != 5, 0)), "data/cleaned/decisions.csv"
@@ -186,7 +186,7 @@ def test_an_image_that_clean_removed_stops_the_evaluation(evaluate, project):
     assert not Path("data/scored").exists()
 
 
-def test_a_threshold_is_refused_where_the_data_set_turns_out_to_have_three_classes(evaluate, project):
+def test_a_threshold_is_refused_for_three_classes(evaluate, project):
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,a,40\n1,b,40\n2,c,40\n")
     set_params(classes="auto", threshold=0.4)
     with pytest.raises(LeafError, match=r"threshold: 0.4; valid for 3 classes: 0.5"):
