@@ -178,6 +178,7 @@ def provenance(run: Run) -> dict[str, Any]:
     network = [
         *run.facts.items(),
         ("Backbone", facts.get("backbone") or run.params.get("backbone")),
+        ("Weights", summary.weights(run)),
         ("Parameters", _count(facts.get("parameters"))),
         ("Trainable parameters", _count(facts.get("trainable_parameters"))),
         ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels"),
@@ -188,6 +189,8 @@ def provenance(run: Run) -> dict[str, Any]:
     ]
     versions = [(str(name), str(value)) for name, value in sorted((facts.get("versions") or {}).items())]
     hashes = [("models/model.keras", str(facts["model_sha256"]))] if facts.get("model_sha256") else []
+    if weights_sha256 := (facts.get("weights") or {}).get("sha256") or run.params.get("weights_sha256"):
+        hashes.append(("weights", weights_sha256))
     return {
         "network": [(name, str(value)) for name, value in network if value is not None],
         "versions": versions,

@@ -43,16 +43,23 @@ def _result(split: str, block: Mapping[str, Any]) -> str:
     return words + "."
 
 
+def weights(run: Run) -> str:
+    """Describe the initial weights: a checkpoint with revision and license, a file by its name, or the parameter."""
+    if record := run.training.get("weights"):
+        return f"{record['name']}, revision {record['revision']}, license {record['license']}"
+    return Path(str(run.params.get("weights", ""))).name
+
+
 def _model(run: Run) -> str:
     facts = run.training
     scratch = run.params.get("weights") == "random"
     size = f"{run.images.shape[2]} × {run.images.shape[1]} pixels"
     count = facts.get("parameters")
     parameters = f", {int(count):,} parameters" if count else ""
+    start = "trained from scratch" if scratch else f"with pretrained weights ({weights(run)})"
     return (
-        f"{facts.get('backbone') or run.params.get('backbone')}{parameters}, "
-        f"{'trained from scratch' if scratch else 'with pretrained weights'}. Input: one color image, resized to "
-        f"{size}. Output: a probability for each class."
+        f"{facts.get('backbone') or run.params.get('backbone')}{parameters}, {start}. Input: one color image, resized "
+        f"to {size}. Output: a probability for each class."
     )
 
 

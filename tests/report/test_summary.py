@@ -1,11 +1,12 @@
 """The one-page summary and the model card."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from leaf.finished_run import Run
-from leaf.report.render import model_card, render_summary
+from leaf.report.render import model_card, provenance, render_summary
 
 
 @pytest.fixture
@@ -56,3 +57,13 @@ def test_the_summary_prints_on_one_page(one_page, chromium, tmp_path):
     page = chromium.new_page()
     page.goto(path.as_uri())
     assert page.pdf(format="A4").count(b"/Type /Page\n") == 1
+
+
+def test_checkpoint_is_named_with_revision_license_and_hash(run):
+    record = {"name": "timm/convnext_nano.in12k", "revision": "0f9c", "sha256": "ab" * 32, "license": "apache-2.0"}
+    named = replace(run, training={**run.training, "weights": record}, params={**run.params, "weights": record["name"]})
+    text = "timm/convnext_nano.in12k, revision 0f9c, license apache-2.0"
+    assert text in model_card(named).replace("\\", "")  # Markdown escapes
+    shown = provenance(named)
+    assert ("Weights", text) in shown["network"]
+    assert ("weights", "ab" * 32) in shown["hashes"]
