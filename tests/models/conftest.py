@@ -1,4 +1,4 @@
-"""Small networks that the tests of this folder share, and images for them."""
+"""Small models and images shared by the tests of this folder."""
 
 import numpy as np
 import pytest

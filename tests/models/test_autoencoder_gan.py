@@ -1,4 +1,4 @@
-"""A detector is a network like any other: image to two logits, saved, loaded, mapped and summed up alike."""
+"""Detectors: score, probabilities, saving, heatmaps and summary."""
 
 import keras
 import numpy as np
@@ -19,13 +19,13 @@ def autoencoder():
     return build_model("autoencoder", 32, dropout_at="input", seed=5)
 
 
-def test_detectors_are_known_by_name_and_by_network(autoencoder, small):
+def test_detectors_are_recognized_by_name_and_by_model(autoencoder, small):
     assert [is_detector(name) for name in ("autoencoder", "gan", "cnn_small")] == [True, True, False]
     assert is_detector_model(autoencoder)
     assert not is_detector_model(small)
 
 
-def test_probability_is_a_half_at_the_threshold_and_grows_with_the_score(autoencoder, images):
+def test_probability_is_one_half_at_the_threshold_and_increases_with_the_score(autoencoder, images):
     inner = keras.Model(autoencoder.input, autoencoder.get_layer("score").output)
     scores = np.asarray(inner.predict_on_batch(images.astype(np.float32)))[:, 0]
     calibrate_detector(autoencoder, 3.0, float(scores[4]))
@@ -34,7 +34,7 @@ def test_probability_is_a_half_at_the_threshold_and_grows_with_the_score(autoenc
     assert given[4] == pytest.approx(0.5)
 
 
-def test_constants_are_saved_with_the_network(autoencoder, images, tmp_path):
+def test_constants_are_saved_with_the_model(autoencoder, images, tmp_path):
     calibrate_detector(autoencoder, 2.5, -1.25)
     save_model(autoencoder, tmp_path / "a.keras")
     loaded = load_model(tmp_path / "a.keras")
@@ -45,7 +45,7 @@ def test_constants_are_saved_with_the_network(autoencoder, images, tmp_path):
     )
 
 
-def test_one_seed_gives_one_file(autoencoder, tmp_path):
+def test_equal_seeds_give_equal_files(autoencoder, tmp_path):
     save_model(build_model("autoencoder", 32, dropout_at="input", seed=5), tmp_path / "a.keras")
     save_model(build_model("autoencoder", 32, dropout_at="input", seed=5), tmp_path / "b.keras")
     save_model(build_model("autoencoder", 32, dropout_at="input", seed=6), tmp_path / "c.keras")
@@ -57,7 +57,7 @@ def _score(residual, **options):
     return float(ReconstructionScore(**options)(residual)[0, 0])
 
 
-def test_the_score_is_the_mean_square_of_the_error(autoencoder, images):
+def test_score_is_the_mean_squared_error(autoencoder, images):
     values = images[:1].astype(np.float32)
     residual, score = keras.Model(
         autoencoder.input, [autoencoder.get_layer(name).output for name in ("residual", "score")]
@@ -65,7 +65,7 @@ def test_the_score_is_the_mean_square_of_the_error(autoencoder, images):
     assert float(score[0, 0]) == pytest.approx(np.log(np.mean(np.square(residual))), abs=1e-5)
 
 
-def test_redness_sees_red_spots_and_averages_texture_out():
+def test_redness_detects_red_spots_and_averages_out_texture():
     random = np.random.default_rng(0)
     texture, spot = np.zeros((2, 1, 32, 32, 3), np.float32)
     texture[..., 0] = random.choice([-0.5, 0.5], (1, 32, 32))
@@ -73,7 +73,7 @@ def test_redness_sees_red_spots_and_averages_texture_out():
     assert _score(spot, block=4, redness=True) > _score(texture, block=4, redness=True) + 1
 
 
-def test_redness_passes_over_what_only_light_explains():
+def test_redness_ignores_changes_of_brightness():
     random = np.random.default_rng(0)
     light = np.repeat(random.normal(0, 0.5, (1, 32, 32, 1)), 3, axis=-1).astype(np.float32)
     green = np.zeros((1, 32, 32, 3), np.float32)
@@ -84,13 +84,13 @@ def test_redness_passes_over_what_only_light_explains():
     assert _score(light, redness=False) > nothing + 1
 
 
-def test_a_file_from_before_there_was_a_choice_keeps_its_score():
+def test_score_of_a_file_without_the_redness_key_is_unchanged():
     config = ReconstructionScore(redness=True).get_config()
     del config["redness"]
     assert ReconstructionScore.from_config(config).redness
 
 
-def test_heat_map_of_a_detector_is_its_reconstruction_error(autoencoder):
+def test_heatmap_of_a_detector_is_its_reconstruction_error(autoencoder):
     images = np.full((1, 32, 32, 3), 128, np.uint8)
     images[0, 4:12, 20:28] = (255, 0, 255)
     row, column = np.unravel_index(compute_heatmaps(autoencoder, images)[0].argmax(), (32, 32))
@@ -102,7 +102,7 @@ def test_features_of_a_detector_are_its_code(autoencoder, images):
     assert extract_features(autoencoder, images).shape == (10, 16)
 
 
-def test_summary_names_the_parts(autoencoder):
+def test_summary_lists_the_parts(autoencoder):
     table = summarize_model(autoencoder)
     assert [row.name for row in table.rows] == ["dropout", "encoder", "decoder", "logits"]
     assert sum(row.parameters for row in table.rows) == table.total
@@ -119,12 +119,12 @@ def test_summary_names_the_parts(autoencoder):
         ({"head_initializer": "zeros"}, "head_initializer: zeros; valid: glorot_uniform for autoencoder"),
     ],
 )
-def test_what_a_detector_cannot_do_is_refused(change, match):
+def test_settings_that_detectors_do_not_support_are_refused(change, match):
     with pytest.raises(LeafError, match=match):
         build_model("autoencoder", **({"image_size": 32, "dropout_at": "input"} | change))
 
 
-def test_spectral_convolution_has_norm_one_after_some_updates():
+def test_spectral_norm_is_one_after_some_updates():
     layer = SpectralConv2D(6, 3, kernel_initializer=keras.initializers.RandomNormal(stddev=2.0, seed=1))
     batch = np.zeros((1, 4, 4, 5), np.float32)
     for _ in range(60):
@@ -133,7 +133,7 @@ def test_spectral_convolution_has_norm_one_after_some_updates():
     assert np.linalg.norm(kernel, 2) == pytest.approx(1, abs=1e-3)
 
 
-def test_asking_leaves_the_spectral_convolution_as_it_was():
+def test_inference_does_not_change_the_spectral_convolution():
     layer = SpectralConv2D(6, 3)
     batch = np.ones((1, 4, 4, 5), np.float32)
     before = np.asarray(layer(batch)), np.asarray(layer.direction)
@@ -144,7 +144,7 @@ def test_asking_leaves_the_spectral_convolution_as_it_was():
 
 
 @pytest.mark.slow
-def test_gan_is_saved_and_loaded_as_it_is(images, tmp_path):
+def test_loaded_gan_gives_equal_probabilities(images, tmp_path):
     model = build_model("gan", 32, dropout_at="input")
     save_model(model, tmp_path / "a.keras")
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""What `build` gives: the same network for the same seed, preprocessing inside, logits in float32."""
+"""`build_model`: deterministic weights, preprocessing, dropout, precision."""
 
 import keras
 import numpy as np
@@ -16,22 +16,22 @@ def _equal(first, second):
     return all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
 
 
-def test_one_seed_gives_one_network(small):
+def test_equal_seeds_give_equal_weights(small):
     assert _equal(small, build_model("cnn_small", 32, seed=7))
 
 
-def test_another_seed_gives_another_network(small):
+def test_different_seeds_give_different_weights(small):
     assert not _equal(small, build_model("cnn_small", 32, seed=8))
 
 
-def test_global_random_state_changes_nothing_and_is_left_alone(small):
+def test_global_random_state_is_neither_used_nor_changed(small):
     keras.utils.set_random_seed(1)
     expected = np.random.get_state()[1].copy()  # noqa: NPY002
     assert _equal(small, build_model("cnn_small", 32, seed=7))
     assert np.array_equal(np.random.get_state()[1], expected)  # noqa: NPY002
 
 
-def test_same_layer_twice_starts_from_different_weights():
+def test_equal_layers_have_different_initial_weights():
     image = keras.Input((4,), name="image")
     model = keras.Model(image, keras.layers.Dense(4, name="second")(keras.layers.Dense(4, name="first")(image)))
     model = clone(model, "twice", 1, "float32")
@@ -39,7 +39,7 @@ def test_same_layer_twice_starts_from_different_weights():
     assert not np.array_equal(first, second)
 
 
-def test_dropout_at_the_input_acts_on_the_image_in_training_alone(images):
+def test_input_dropout_acts_on_the_image_only_in_training(images):
     model = build_model("cnn_small", 32, dropout=0.5, dropout_at="input")
     dropped = keras.Model(model.input, model.get_layer("dropout").output)
     values = images.astype(np.float32) + 1
@@ -48,7 +48,7 @@ def test_dropout_at_the_input_acts_on_the_image_in_training_alone(images):
     assert np.array_equal(np.asarray(dropped(values, training=False)), values)
 
 
-def test_dropout_at_the_head_spares_the_image_and_drops_what_the_logits_are_made_of(images):
+def test_head_dropout_acts_on_the_pooled_features(images):
     model = build_model("cnn_small", 32, dropout=0.5)
     assert [operation.name for operation in model.operations[-3:]] == ["batch_normalization", "dropout", "dense"]
     dropped = np.asarray(model.get_layer("dropout")(np.ones((64, 128), np.float32), training=True))
@@ -56,7 +56,7 @@ def test_dropout_at_the_head_spares_the_image_and_drops_what_the_logits_are_made
     assert [row.name for row in summarize_model(model).rows] == ["cnn_small", "batch_normalization", "dropout", "dense"]
 
 
-def test_the_place_of_the_dropout_changes_no_answer(small, images):
+def test_place_of_dropout_does_not_change_predictions(small, images):
     values = images.astype(np.float32)
     moved = build_model("cnn_small", 32, seed=7, dropout_at="input")
     np.testing.assert_array_equal(np.asarray(moved(values)), np.asarray(small(values)))
@@ -67,7 +67,7 @@ def test_head_is_pooling_normalization_and_dense(small):
     assert names == ["pool", "batch_normalization", "dropout", "dense"]
 
 
-def test_a_head_from_zeros_prefers_no_class_and_changes_no_other_weight(small, images):
+def test_zero_head_gives_equal_logits_and_changes_no_other_weight(small, images):
     model = build_model("cnn_small", 32, seed=7, head_initializer="zeros")
     assert not np.any(np.asarray(model(images.astype(np.float32))))
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights()[:-2], small.get_weights()[:-2], strict=True))
@@ -80,7 +80,7 @@ def test_logits_are_float32_under_mixed_precision(images):
 
 
 @pytest.mark.parametrize("backbone", [pytest.param("convnext_atto", marks=pytest.mark.slow), "autoencoder"])
-def test_rematerialized_network_takes_the_same_update(images, backbone):
+def test_rematerialization_does_not_change_the_update(images, backbone):
     changed = []
     for again in (False, True):
         model = build_model(backbone, 32, seed=7, dropout=0, dropout_at="input", rematerialize=again)
@@ -92,17 +92,17 @@ def test_rematerialized_network_takes_the_same_update(images, backbone):
         np.testing.assert_allclose(rematerialized, plain, atol=1e-5)
 
 
-def test_unknown_backbone_names_the_closest():
+def test_closest_name_is_suggested_for_an_unknown_backbone():
     with pytest.raises(LeafError, match=r"did you mean convnext_atto\?"):
         build_model("convnext_ato", 32)
 
 
-def test_image_below_the_backbones_minimum_is_refused():
+def test_image_size_below_the_minimum_is_refused():
     with pytest.raises(LeafError, match="image_size: 64; valid: at least 71 for xception"):
         build_model("xception", 64)
 
 
-def test_every_name_of_the_design_is_there():
+def test_backbones_of_the_design_exist():
     published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
     convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
     ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "autoencoder_redness", "gan", "gan_redness"]

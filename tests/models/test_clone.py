@@ -1,4 +1,4 @@
-"""keras.applications' ConvNeXt with depthwise convolutions is the same function, and its weight files fit."""
+"""ConvNeXt of keras.applications with depthwise convolutions: equal outputs and weights files."""
 
 import keras
 import numpy as np
@@ -34,20 +34,20 @@ def pair():
     return stock, cloned
 
 
-def test_same_function_within_1e_5(pair, images):
+def test_clone_gives_equal_outputs_within_1e_5(pair, images):
     first, second = (np.asarray(model(images.astype(np.float32))) for model in pair)
     assert np.abs(first).max() > 0.1
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_same_parameters_and_operations(pair):
+def test_clone_has_equal_parameters_and_operations(pair):
     stock, cloned = pair
     assert stock.count_params() == cloned.count_params()
     assert len(stock.operations) == len(cloned.operations)
     assert [type(a).__name__ for a in cloned.operations if "depthwise" in a.name] == ["DepthwiseConv2D"] * 5
 
 
-def test_names_do_not_depend_on_what_was_built_before(pair):
+def test_names_do_not_depend_on_earlier_models(pair):
     stock, cloned = pair
     keras.layers.Add()
     again = clone(stock, "tiny", 1, "float32")
@@ -55,7 +55,7 @@ def test_names_do_not_depend_on_what_was_built_before(pair):
 
 
 @pytest.mark.slow
-def test_a_published_file_of_convnext_tiny_loads_and_gives_the_same_features(tmp_path, images):
+def test_published_weights_of_convnext_tiny_give_equal_features(tmp_path, images):
     stock = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     file = tmp_path / "convnext_tiny_notop.h5"  # the published files are of this older kind, without pooling's weights
     stock.save_weights(file) if file.name.endswith(".weights.h5") else stock.save(file)

@@ -1,4 +1,4 @@
-"""Freezing counts operations, keeps BatchNormalization's statistics, and gives the report's figures."""
+"""Freezing counts operations and keeps the statistics of BatchNormalization."""
 
 import keras
 import numpy as np
@@ -15,17 +15,17 @@ def _learning(model):
     return [getattr(operation, "trainable", None) for operation in backbone_operations(model)]
 
 
-def test_first_operations_freeze_and_the_rest_learns(small):
+def test_first_operations_are_frozen(small):
     model = build_model("cnn_small", 32, freeze_depth=4)
     assert _learning(model) == [False] * 4 + [True] * (len(_learning(model)) - 4)
 
 
-def test_head_learns_whatever_is_frozen():
+def test_head_stays_trainable():
     model = build_model("cnn_small", 32, freeze_depth="all")
     assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"batch_normalization", "dense"}
 
 
-def test_freezing_anew_thaws_what_lies_deeper():
+def test_smaller_depth_unfreezes_later_operations():
     model = build_model("cnn_small", 32, freeze_depth="all")
     freeze_backbone(model, 0)
     assert all(_learning(model))
@@ -48,7 +48,7 @@ LARGE = ("convnext_large", "convnext_xlarge", "convnext_base", "convnext_small")
         if not each.detector
     ],
 )
-def test_the_table_of_networks_tells_how_many_operations_each_has(name):
+def test_backbones_have_the_listed_number_of_operations(name):
     body = _body(name, max(BACKBONES[name].minimum, 32), 0.1)
     assert len(backbone_operations(body)) == BACKBONES[name].operations
 
@@ -64,7 +64,7 @@ def test_frozen_batch_normalization_keeps_its_statistics():
     assert not np.array_equal(before, np.asarray(layer.moving_mean))
 
 
-def test_the_backbones_normalization_stays_frozen_at_any_depth():
+def test_normalization_stays_frozen_at_any_depth():
     model = build_model("cnn_medium", 16, freeze_normalization=True)
     for _ in range(2):
         learning = {weight.path for weight in model.trainable_weights}
@@ -74,20 +74,20 @@ def test_the_backbones_normalization_stays_frozen_at_any_depth():
         freeze_backbone(model, 0, normalization=True)
 
 
-def test_a_loaded_network_has_the_same_backbone(small, tmp_path):
+def test_loaded_model_has_the_same_backbone_operations(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     loaded = backbone_operations(load_model(tmp_path / "a.keras"))
     assert [operation.name for operation in loaded] == [operation.name for operation in backbone_operations(small)]
 
 
 @pytest.mark.slow
-def test_preprocessing_that_keras_applications_lacks_is_not_counted():
+def test_own_preprocessing_is_not_counted():
     stock = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     assert len(backbone_operations(build_model("mobilenet", 32))) == len(stock.operations)
 
 
 @pytest.mark.slow
-def test_convnext_large_with_90_frozen_has_the_reports_figures():
+def test_convnext_large_with_90_frozen_operations_has_the_parameters_of_the_report():
     from leaf.models.summary import summarize_model
 
     table = summarize_model(build_model("convnext_large", 96, freeze_depth=90))

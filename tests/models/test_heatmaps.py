@@ -1,4 +1,4 @@
-"""A heat map shows where the class was seen, and its closed-form gradient is the true one."""
+"""Heatmaps and their closed-form gradient."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def atto():
 
 
 @pytest.mark.slow
-def test_gradient_through_the_head_is_that_of_finite_differences(atto):
+def test_gradient_equals_finite_differences(atto):
     mean = np.random.default_rng(5).normal(size=(1, 320)).astype(np.float32)
     tail = [atto.get_layer(name) for name in ("norm", "batch_normalization", "dense")]
 
@@ -35,7 +35,7 @@ def test_gradient_through_the_head_is_that_of_finite_differences(atto):
     assert slope == pytest.approx(np.linalg.norm(found), rel=1e-2)
 
 
-def test_map_lies_on_the_spot_that_makes_the_class(small):
+def test_heatmap_covers_the_spot_that_decides_the_class(small):
     """A network whose second class is brightness: the spot lights up, wherever it stands."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.Rescaling(1 / 255)(image)
@@ -55,7 +55,7 @@ def test_map_lies_on_the_spot_that_makes_the_class(small):
     assert abs(where[1][1] - 9) <= 3
 
 
-def test_each_of_three_classes_has_a_map_of_its_own():
+def test_three_classes_have_different_heatmaps():
     """A network whose classes are the three colours: each lights up where its colour is."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(image))
@@ -73,7 +73,7 @@ def test_each_of_three_classes_has_a_map_of_its_own():
 
 
 @pytest.mark.slow
-def test_maps_have_the_images_size_and_lie_in_0_to_1(atto):
+def test_heatmaps_have_the_size_of_the_image_and_values_from_0_to_1(atto):
     images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
     maps = compute_heatmaps(atto, images)
     assert maps.shape == (3, 64, 64)

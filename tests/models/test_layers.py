@@ -1,4 +1,4 @@
-"""Our LayerNormalization and GELU learn as Keras's do, and files that hold Keras's are still of use."""
+"""Our LayerNormalization and GELU equal those of Keras."""
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ def inputs(dtype):
 @pytest.mark.parametrize("in_a_graph", [True, False], ids=["graph", "eager"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", PAIRS)
-def test_value_and_gradients_are_those_of_keras(kind, dtype, in_a_graph, monkeypatch):
+def test_values_and_gradients_equal_those_of_keras(kind, dtype, in_a_graph, monkeypatch):
     ours, plain, options = PAIRS[kind]
     expected = learn(plain(dtype=dtype, **options), *inputs(dtype))
     # What would make ours fall back on the plain computation fails.
@@ -62,7 +62,7 @@ def test_value_and_gradients_are_those_of_keras(kind, dtype, in_a_graph, monkeyp
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_gradients_have_the_same_bits_twice(kind):
+def test_gradients_are_bit_identical(kind):
     ours, _, options = PAIRS[kind]
     large = [tf.random.stateless_normal((32, 24, 24, 40), (seed, 0)) for seed in (1, 2)]
     first, second = (learn(ours(**options), *large) for _ in range(2))
@@ -70,7 +70,7 @@ def test_gradients_have_the_same_bits_twice(kind):
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_a_prediction_is_what_keras_computes(kind):
+def test_predictions_equal_those_of_keras(kind):
     ours, plain, options = PAIRS[kind]
     x, _ = inputs("float32")
     assert np.array_equal(ours(**options)(x), plain(**options)(x))
@@ -91,7 +91,7 @@ def with_keras_layers(model):
     return keras.Model(copy.input, copy.output, name=model.name)
 
 
-def test_a_file_with_keras_layers_loads_and_starts_a_network_of_ours(images, tmp_path):
+def test_file_with_keras_layers_loads_and_serves_as_weights(images, tmp_path):
     path, batch = tmp_path / "before.keras", images.astype(np.float32)
     built = build_model("convnext_atto", 32, seed=7)
     save_model(with_keras_layers(built), path)
@@ -106,7 +106,7 @@ def test_a_file_with_keras_layers_loads_and_starts_a_network_of_ours(images, tmp
     assert np.array_equal(*(model(batch) for model in features))
 
 
-def test_a_saved_network_has_ours(images, tmp_path):
+def test_saved_model_has_our_layers(images, tmp_path):
     built = build_model("convnext_atto", 32, seed=7)
     save_model(built, tmp_path / "a.keras")
     loaded = load_model(tmp_path / "a.keras")
@@ -114,7 +114,7 @@ def test_a_saved_network_has_ours(images, tmp_path):
     assert np.array_equal(loaded(images.astype(np.float32)), built(images.astype(np.float32)))
 
 
-def test_layers_within_a_nested_model_are_ours_too():
+def test_layers_of_nested_models_are_replaced():
     inner = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization(), keras.layers.Activation("gelu")])
     image = keras.Input((4,), name="image")
     cloned = clone(keras.Model(image, inner(image)), "outer", 1, "float32")

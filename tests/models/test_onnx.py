@@ -1,4 +1,4 @@
-"""model.onnx gives what Keras gives, of every family, and a file that is no such network is refused in one line."""
+"""ONNX files have the outputs of Keras; other files are refused in one line."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def written(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_gives_the_probabilities_features_views_and_heat_maps_of_keras(name, tmp_path):
+def test_outputs_of_every_family_equal_those_of_keras(name, tmp_path):
     side = SIDES.get(name, 64)
     model, images = random_network(name, side), photographs(side)
     assert onnx.write(model, METADATA, images, tmp_path / "model.onnx") == ""
@@ -81,24 +81,24 @@ def test_every_family_gives_the_probabilities_features_views_and_heat_maps_of_ke
     np.testing.assert_allclose(maps, gradcam.heatmaps(wanted, images), atol=1e-2)
 
 
-def test_equal_networks_are_equal_files(written, tmp_path):
+def test_equal_models_give_equal_files(written, tmp_path):
     onnx.write(written[0], METADATA, photographs(16), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == written[1].read_bytes()
 
 
-def test_the_file_tells_classes_and_the_rest(written):
+def test_metadata_is_stored_as_json(written):
     told = {entry.key: json.loads(entry.value) for entry in package.load(written[1]).metadata_props}
     assert told == METADATA | {"epsilon": None}
 
 
-def test_another_program_needs_nothing_but_the_probabilities(written):
+def test_probabilities_in_another_runtime_equal_those_of_keras(written):
     session = ReferenceEvaluator(str(written[1]))
     images = photographs(16).astype(np.float32)
     found = session.run(["probabilities"], {"images": images})[0]
     np.testing.assert_allclose(found, predict_probabilities(written[0], images, temperature=1.5), atol=1e-5)
 
 
-def test_what_onnx_cannot_hold_is_named_and_the_file_is_empty(tmp_path):
+def test_layer_without_conversion_is_named_and_the_file_is_empty(tmp_path):
     @keras.saving.register_keras_serializable("test")
     class Odd(keras.layers.Layer):
         def call(self, inputs):
@@ -114,13 +114,13 @@ def test_what_onnx_cannot_hold_is_named_and_the_file_is_empty(tmp_path):
     assert onnx.write(body, METADATA, photographs(16), tmp_path / "a.onnx") == ""
 
 
-def test_a_file_that_answers_otherwise_than_keras_is_not_kept(tmp_path, monkeypatch):
+def test_file_with_other_outputs_than_keras_is_emptied(tmp_path, monkeypatch):
     monkeypatch.setitem(onnx.LAYERS, "MaxPooling2D", onnx.LAYERS["AveragePooling2D"])
     why = onnx.write(random_network("cnn_small", 16), METADATA, photographs(16), tmp_path / "model.onnx")
     assert re.fullmatch(r"its (probabilities|features|map) differ from Keras by \S+", why)
 
 
-def test_no_label_comes_of_numbers_that_are_none(tmp_path):
+def test_nan_in_the_weights_is_refused(tmp_path):
     model = random_network("cnn_small", 16)
     onnx.write(model, METADATA, photographs(16), tmp_path / "model.onnx")
     file = package.load(tmp_path / "model.onnx")
@@ -241,7 +241,7 @@ def all_held(file):
         (lambda file: file.ClearField("metadata_props"), "epsilon"),
     ],
 )
-def test_a_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
+def test_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
     file = package.load(written[1])
     change(file)
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
@@ -275,18 +275,18 @@ def test_large_batch_runs_in_parts_with_equal_outputs(written, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"no network", b"PK\x03\x04" * 50, b"\xff" * 5000])
-def test_what_is_no_onnx_file_is_refused_in_one_line(tmp_path, content):
+def test_file_of_another_format_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(LeafError, match="not a model written by `dvc repro`"):
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
 
 
-def test_hundreds_of_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
+def test_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
     path = tmp_path / "model.onnx"
     read_or_refused(lambda: onnx_inference.OnnxNetwork(path), path, damaged(written[1].read_bytes(), 300))
 
 
-def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+def test_huge_file_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / "model.onnx").open("wb") as file:
         file.truncate(1 << 40)  # holes: it takes no room on the disk
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

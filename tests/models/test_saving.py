@@ -1,4 +1,4 @@
-"""Equal networks are equal files, and a saved network answers in a fresh process as it did when it was built."""
+"""Equal models give equal files; a loaded model predicts as before."""
 
 import json
 import subprocess
@@ -21,26 +21,26 @@ TRIED = sorted(set(BACKBONES) - {f"convnext_{size}" for size in ("small", "base"
 OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # and one of keras.applications'
 
 
-def test_equal_networks_are_equal_files(small, tmp_path):
+def test_equal_models_give_equal_files(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     save_model(build_model("cnn_small", 32, seed=7), tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
 
 
-def test_the_file_has_no_bytes_that_depend_on_the_python_release(small, tmp_path):
+def test_file_does_not_depend_on_the_python_release(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     with zipfile.ZipFile(tmp_path / "a.keras") as file:
         assert {member.extract_version for member in file.infolist()} == {zipfile.DEFAULT_VERSION}
 
 
-def test_saving_what_was_loaded_gives_the_same_file(small, tmp_path):
+def test_saving_a_loaded_model_gives_the_same_file(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     save_model(load_model(tmp_path / "a.keras"), tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
 
 
 @pytest.mark.slow
-def test_a_compiled_and_trained_network_is_saved_without_its_optimizer(small, images, tmp_path):
+def test_optimizer_is_not_saved(small, images, tmp_path):
     model = build_model("cnn_small", 32)
     model.compile("adam", "mse")
     model.fit(images.astype(np.float32), np.zeros((10, 2), np.float32), verbose=0)
@@ -50,25 +50,25 @@ def test_a_compiled_and_trained_network_is_saved_without_its_optimizer(small, im
     np.testing.assert_allclose(predict_probabilities(model, images), predict_probabilities(loaded, images), atol=1e-6)
 
 
-def test_a_changed_file_is_refused(small, tmp_path):
+def test_changed_file_is_refused(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     with pytest.raises(LeafError, match="changed since it was trained"):
         load_model(tmp_path / "a.keras", sha256="0" * 64)
 
 
-def test_the_right_sha256_is_accepted(small, tmp_path):
+def test_matching_sha256_is_accepted(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     assert load_model(tmp_path / "a.keras", sha256=store.sha256(tmp_path / "a.keras")).name == "cnn_small"
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(LeafError, match=r"none.keras: no such file"):
         load_model(tmp_path / "none.keras")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [OURS, pytest.param(TRIED, marks=pytest.mark.full)], ids=["ours", "all"])
-def test_each_backbone_gives_the_same_probability_from_its_file_in_a_fresh_process(names, tmp_path):
+def test_loaded_model_predicts_equally_in_a_new_process(names, tmp_path):
     images = np.random.default_rng(3).integers(0, 256, (3, 80, 80, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)
     expected = {}

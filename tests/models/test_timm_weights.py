@@ -43,11 +43,11 @@ def test_features_equal_those_recorded_from_timm(name):
     ("name", "parameters"),
     [("convnext_nano", 14_952_560), ("convnext_pico_ols", 8_548_928), ("convnextv2_tiny", 27_866_496)],
 )
-def test_parameter_counts_are_those_of_timm(name, parameters):
+def test_parameter_counts_equal_those_of_timm(name, parameters):
     assert VARIANTS[name].parameters == parameters
 
 
-def test_metas_tensor_names_are_accepted(tmp_path):
+def test_tensor_names_of_meta_are_accepted(tmp_path):
     tensors = load_file(RECORDED / "linear.safetensors")
     for stage in range(1, 4):
         for part in (0, 1):
@@ -193,5 +193,5 @@ def test_unknown_revision_is_refused_by_name(hub):
     assert "weights: timm/convnext_test.in1k: downloading model.safetensors failed" in failed.stderr
 
 
-def test_keras_variants_have_the_parameters_of_timm():
+def test_keras_variants_have_as_many_parameters_as_in_timm():
     assert KERAS_VARIANTS["convnext_tiny"].parameters == 27_820_128

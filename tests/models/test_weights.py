@@ -1,4 +1,4 @@
-"""Weights come from a file of the stated SHA-256 or from a checked download; each failure is one line."""
+"""Weights from files with a pinned SHA-256 and from downloads; each failure is one line."""
 
 import io
 import threading
@@ -46,21 +46,21 @@ def serve(monkeypatch, tmp_path):
     server.server_close()
 
 
-def test_a_file_of_another_sha256_is_refused_with_the_right_one(tmp_path):
+def test_refusal_of_a_changed_file_names_its_sha256(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
     right = store.sha256(tmp_path / "a.h5")
     with pytest.raises(LeafError, match=f"weights_sha256: .*a.h5; its SHA-256 is {right}"):
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"))
 
 
-def test_a_file_that_holds_no_weights_is_one_line(tmp_path):
+def test_file_without_weights_is_refused_in_one_line(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
     with pytest.raises(LeafError, match="not a weights file of cnn_small") as caught:
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"), weights_sha256=store.sha256(tmp_path / "a.h5"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named():
+def test_missing_file_is_named():
     with pytest.raises(LeafError, match=r"weights: none.h5: no such file"):
         build_model("cnn_small", 32, weights="none.h5")
 
@@ -73,7 +73,7 @@ def test_weights_of_another_backbone_are_refused(small, tmp_path):
         )
 
 
-def test_a_trained_network_lends_its_backbone_and_not_its_head(small, images, tmp_path):
+def test_trained_model_provides_its_backbone_without_the_head(small, images, tmp_path):
     save_model(small, tmp_path / "a.keras")
     file, sha256 = str(tmp_path / "a.keras"), store.sha256(tmp_path / "a.keras")
     model = build_model("cnn_small", 32, weights=file, weights_sha256=sha256, seed=99)
@@ -81,13 +81,13 @@ def test_a_trained_network_lends_its_backbone_and_not_its_head(small, images, tm
     assert not np.allclose(model.get_layer("dense").get_weights()[0], small.get_layer("dense").get_weights()[0])
 
 
-def test_imagenet_weights_of_our_own_network_are_refused():
+def test_imagenet_weights_are_refused_for_the_default_network():
     with pytest.raises(LeafError, match="weights: imagenet: none are published for cnn_small"):
         build_model("cnn_small", 32, weights="imagenet")
 
 
 @pytest.mark.slow
-def test_a_failed_download_is_one_line(serve):
+def test_failed_download_is_refused_in_one_line(serve):
     serve(404, b"")
     with pytest.raises(LeafError, match=r"the download for mobilenet_v2 failed .*404") as caught:
         build_model("mobilenet_v2", 32, weights="imagenet")
@@ -95,7 +95,7 @@ def test_a_failed_download_is_one_line(serve):
 
 
 @pytest.mark.slow
-def test_a_corrupt_download_is_one_line(serve):
+def test_corrupt_download_is_refused_in_one_line(serve):
     serve(200, b"not what was published")
     with pytest.raises(LeafError, match=r"the download for efficientnet_v2_b0 failed .*corrupted"):
         build_model("efficientnet_v2_b0", 32, weights="imagenet")
@@ -103,7 +103,7 @@ def test_a_corrupt_download_is_one_line(serve):
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_a_good_download_is_used(serve, shared):
+def test_downloaded_weights_are_used(serve, shared):
     body = (shared / MOBILENET).read_bytes()
     serve(200, body)
     downloaded = build_model("mobilenet_v2", 224, weights="imagenet")
@@ -116,7 +116,7 @@ def test_a_good_download_is_used(serve, shared):
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize("size", [96, 224])
-def test_mobilenet_v2_starts_from_its_published_file(shared, size):
+def test_published_weights_of_mobilenet_v2_load(shared, size):
     path = shared / MOBILENET
     model = build_model("mobilenet_v2", size, weights=str(path), weights_sha256=store.sha256(path))
     stock = keras.applications.MobileNetV2(
@@ -143,7 +143,7 @@ def _changed(data, kind):
 
 
 @pytest.mark.parametrize("kind", ["cut", "zeros", "link", "bomb"])
-def test_a_damaged_or_hostile_weights_file_is_one_line(tmp_path, kind):
+def test_damaged_or_hostile_weights_file_is_refused_in_one_line(tmp_path, kind):
     path = tmp_path / "a.weights.h5"
     image = keras.Input((16, 16, 3))
     keras.Model(image, pooled_features("cnn_small", image)).save_weights(path)
