@@ -17,7 +17,7 @@ import pandas as pd
 from leaf.errors import LeafError
 
 COLUMNS = ("hash", "ruling", "label", "who", "why")
-FURTHER = ("date", "run", "other")  # columns that a file may lack
+FURTHER = ("date", "run", "other", "file")  # columns that a file may lack
 TEXT = (*COLUMNS, *FURTHER)
 NAMES = ("source", "file_hash", "hash")  # what a ruling may call a picture; of equal ones the last holds
 _HASH = re.compile("[0-9a-f]{32}")

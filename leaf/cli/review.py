@@ -6,21 +6,32 @@ from typing import Annotated
 
 import typer
 
+from leaf.errors import LeafError
 from leaf.review.app import create_app
-from leaf.review.session import load_review
+from leaf.review.labelling_app import create_labelling_app
+from leaf.review.session import load_labelling, load_review
 from leaf.serve.server import LOOPBACK, open_port, run
 
 app = typer.Typer()
 
 
-@app.command(epilog="Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`")
+@app.command(epilog="Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`   `leaf review --unlabelled`")
 def command(
     revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one run  [workspace]")] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="label new images, the most useful first")] = False,
     port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no access log")] = False,
 ) -> None:
-    """Open a page for reviewing doubtful images by keyboard; decisions are written to data/overrides.csv."""
-    load = partial(load_review, revisions or ["workspace"])
-    token = secrets.token_urlsafe(16)
-    host = "127.0.0.1"
-    run(create_app(load(), token, LOOPBACK, load), open_port(host, port), host, f"/{token}/", quiet)
+    """Open a page for reviewing doubtful images, or labelling new ones, by keyboard.
+
+    Decisions are written to data/overrides.csv, labels to data/labels.csv.
+    """
+    if unlabelled and revisions:
+        raise LeafError("review: --unlabelled uses the model in the workspace. Name no runs.")
+    token, host = secrets.token_urlsafe(16), "127.0.0.1"
+    if unlabelled:
+        application = create_labelling_app(load_labelling(), token, LOOPBACK, load_labelling)
+    else:
+        load = partial(load_review, revisions or ["workspace"])
+        application = create_app(load(), token, LOOPBACK, load)
+    run(application, open_port(host, port), host, f"/{token}/", quiet)

@@ -1,4 +1,4 @@
-"""`leaf labels`: images whose label looks wrong to networks that did not learn from them."""
+"""Find likely label errors from held-out predictions (confident learning)."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,26 @@ from leaf.revisions import PREDICTIONS, class_names, probabilities, reader, tabl
 
 
 def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
-    """The images whose label looks wrong, the most suspicious first: `image,source,file_hash,label,likely,score`.
+    """Return likely label errors, most suspicious first: `image,source,file_hash,label,likely,score`.
 
-    Taken are the validation and test predictions of the `revisions` (as for `leaf compare`), their mean where an image
-    is in several: the folds of a cross-validation predict every image. `label` and `likely` are class names; `score`
-    is the predicted probability of `label`.
+    `label` and `likely` are class names; `score` is the predicted probability of `label`.
+
+    Args:
+        revisions: runs, as for `leaf compare`. Their validation and test predictions are used, averaged if several runs
+            predict an image. All folds of a cross-validation together predict every image.
+
+    Raises:
+        LeafError: if the runs differ in images, labels or classes, or have one class.
     """
     names = class_names(reader(revisions[0]))
     predicted = pd.concat([_predictions(revision) for revision in revisions])
     keys, columns = ["source", "file_hash", "label"], list(range(len(names)))
     if set(columns) != set(predicted.columns) - {*keys, "image"}:
-        raise LeafError("labels: the revisions differ in their classes; valid: runs of one data set")
+        raise LeafError("labels: the runs differ in their classes. Use runs of the same data set.")
     predicted = predicted.groupby(keys, as_index=False).agg({"image": "first"} | dict.fromkeys(columns, "mean"))
     if predicted["source"].duplicated().any() or predicted["label"].nunique() < 2:
         raise LeafError(
-            "labels: the revisions differ in images or labels, or hold one class; valid: runs of one data set"
+            "labels: the runs differ in images or labels, or have one class. Use runs of the same data set."
         )
     labels, shares = predicted["label"].to_numpy(), predicted[columns].to_numpy()
     places, scores = suspicious(labels, shares)
@@ -37,20 +42,19 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
-    """How many, and a line for each of the first `most`."""
+    """Return the number of likely label errors, and a line for each of the first `most`."""
     lines = [
-        f"{len(found)} of {found.attrs['predicted']} images that the network did not learn from have a label that "
-        "looks wrong"
+        f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
     ]
     if len(found):
         shown = found.head(most)[["image", "source", "label", "likely", "score"]]
         lines.append(shown.to_string(index=False, float_format="{:.3f}".format))
-        lines.append("`leaf review` shows each of them, and takes your ruling.")
+        lines.append("To decide on each: `leaf review`.")
     return "\n".join(lines)
 
 
 def _predictions(revision: str) -> pd.DataFrame:
-    """`image,source,file_hash,label` and a column of probabilities for each label."""
+    """Return `image,source,file_hash,label` and one column of probabilities per label."""
     read = reader(revision)
     index = table(read, "data/ingested/index.csv")
     rows = table(read, PREDICTIONS)[["image", "label"]]
@@ -59,10 +63,15 @@ def _predictions(revision: str) -> pd.DataFrame:
 
 
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images whose label is likely wrong, the most likely first: places int64 (K,), and scores float64 (K,).
+    """Return the positions of likely label errors, int64 (K,), most suspicious first, and their scores, float64 (K,).
 
-    `labels` int (N,), `probabilities` (N, C) by a network that did not learn from these images. A score is the
-    probability of the image's own label: low is suspicious.
+    Args:
+        labels: int (N,).
+        probabilities: float (N, C), held-out predictions. The score is the probability of the image's label.
+
+    References:
+        Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021.
+        https://arxiv.org/abs/1911.00068
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

@@ -1,1 +1,1 @@
-"""A person's look at single images: which are worth it, and the one writer of what the person says."""
+"""The pages of `leaf review`: review doubtful images, and label new ones."""

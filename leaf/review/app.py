@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import cv2
 import numpy as np
@@ -19,15 +20,31 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from leaf import params
 from leaf.clean.decisions import TEXT, read_rulings
 from leaf.clean.same_photo import align, laid_over
 from leaf.errors import LeafError
+from leaf.review.decision_files import (
+    FILES,
+    OVERRIDES,
+    REVIEWED,
+    SEEN,
+    File,
+    Row,
+    change,
+    decision_keys,
+    join_pins,
+    pin_split,
+    read_rows,
+    resolved,
+    summary,
+)
 from leaf.review.queue import QUESTIONS, LabelAssessment, answers
-from leaf.review.rulings import FILES, OVERRIDES, REVIEWED, SEEN, File, Row, change, read_rows, resolved, summary
 from leaf.serve.security import add_security
+from leaf.split import PINNED
 
 PAGES = Path(__file__).with_name("page")
-NEIGHBOURS = 6
+NEIGHBORS = 6
 REASON = "test image: a change because of the model's prediction biases the test score. Give a visible reason."
 
 
@@ -65,34 +82,54 @@ class Review:
     who: str
     run: str
 
-    def rows(self, name: File) -> list[Row]:
-        """Return the current rows of a file."""
-        return read_rows(self.folder / name, FILES[name])
-
     def answers(self) -> dict[str, Any]:
-        """Return the decision on each case and a summary."""
-        overrides = self.rows(OVERRIDES)
-        rulings = read_rulings(pd.DataFrame(overrides, columns=list(TEXT)), self.index, self.classes)
-        reviewed = resolved(self.rows(REVIEWED), self.index)
-        said = answers(self.cases, self.index["hash"].tolist(), rulings, self.classes, reviewed)
-        return {"answers": said, "summary": summary(overrides, committed(self.folder))}
+        """Return the decision on each case, a summary, and the decisions that match no image or class."""
+        overrides = read_rows(self.folder, OVERRIDES)
+        decided = read_rulings(pd.DataFrame(overrides, columns=list(TEXT)), self.index, self.classes)
+        reviewed = resolved(read_rows(self.folder, REVIEWED), self.index)
+        given = answers(self.cases, self.index["hash"].tolist(), decided, self.classes, reviewed)
+        unused = [overrides[int(line.split("line ")[1].split(":")[0]) - 2] for line in decided.missed]
+        return {
+            "answers": given,
+            "summary": summary(overrides, committed(self.folder)),
+            "unused": [row["file"] or row["hash"] for row in unused],
+        }
 
     def tested(self, images: Sequence[int]) -> bool:
         """Return whether any copy of `images` is in the test split."""
         hashes = self.index["hash"]
         return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
 
+    def pin(self, decision: "Decision") -> str:
+        """Pin the split at the first decision: a decision changes groups and counts, which would move other images.
+
+        Return the line to show, or "" if the split is pinned, missing or a fold.
+        """
+        pinned = self.folder / PINNED
+        choices = params.load(self.folder / params.PARAMS_FILE)
+        if not (self.split != "").any() or choices.folds or choices.grouping == "none":
+            return ""
+        note = ""
+        if not pinned.exists() or len(pinned.read_text(encoding="utf-8").split()) < 2:
+            note = pin_split(self.folder)
+        if decision.decision == "group":
+            groups = self.decisions["group"]
+            members = groups.isin(groups[[*decision.images, *([decision.other] if decision.other >= 0 else [])]])
+            note += join_pins(self.folder, self.index["file_hash"][members].tolist())
+        return note
+
 
 Cell = Annotated[str, StringConstraints(max_length=2000)]
-Decision = Literal["keep", "drop", "relabel", "group", "apart", "seen", "unsure"]
+Verdict = Literal["keep", "drop", "relabel", "group", "apart", "seen", "unsure"]
+Number = Annotated[int, Field(ge=0)]
 
 
-class Ruling(BaseModel):
-    """A manual decision on each of `images`; `group` and `apart` pair the first image with each of the others."""
+class Decision(BaseModel):
+    """A decision on each of `images`; `group` and `apart` pair the first image with each of the others."""
 
     model_config = ConfigDict(extra="forbid")
-    images: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=100_000)
-    ruling: Decision
+    images: list[Number] = Field(min_length=1, max_length=100_000)
+    decision: Verdict
     label: str = Field("", max_length=500)
     question: str = Field("", max_length=50)
     other: int = -1
@@ -109,11 +146,15 @@ class Changed(BaseModel):
 
     @model_validator(mode="after")
     def check_rows(self) -> "Changed":
-        column, valid = ("verdict", SEEN) if self.file == REVIEWED else ("ruling", get_args(Decision)[:5])
+        required = {
+            OVERRIDES: ("hash", "ruling", get_args(Verdict)[:5]),
+            REVIEWED: ("hash", "verdict", SEEN),
+        }
+        name, column, valid = required.get(self.file, ("file_hash", "", ()))
         for row in [*self.added, *self.replaced]:
-            missing = set(FILES[self.file]) - set(row)
-            if missing or not row["hash"] or row[column].strip() not in valid:
-                raise ValueError(f"a row needs {', '.join(FILES[self.file])}; {column} is one of {', '.join(valid)}")
+            if set(FILES[self.file]) - set(row) or not row[name] or (column and row[column].strip() not in valid):
+                values = f"; {column} is one of {', '.join(valid)}" if column else ""
+                raise ValueError(f"a row needs {', '.join(FILES[self.file])}{values}")
         return self
 
 
@@ -124,7 +165,46 @@ def committed(folder: Path) -> list[Row]:
     return [{name: row.get(name) or "" for name in FILES[OVERRIDES]} for row in csv.DictReader(lines)]
 
 
-_RUN_FILES = ("data/ingested/index.csv", "data/cleaned/decisions.csv", "data/split/splits.csv", "models/run.json")
+def decide(review: Review, decision: Decision) -> Changed:
+    """Write a decision. Raises LeafError for an unknown image or label, or a missing reason."""
+    # unlike the hash of the pixels, file_hash does not depend on image_size
+    hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
+    if max(*decision.images, decision.other) >= len(hashes):
+        raise LeafError(f"images: valid: 0 to {len(hashes) - 1}")
+    files = dict(zip(hashes[decision.images], sources[decision.images], strict=True))
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    signed = {"who": review.who, "why": " ".join(decision.why.split()), "date": now, "run": review.run}
+    if decision.decision in ("seen", "unsure"):
+        other = hashes[decision.other] if decision.other >= 0 else ""
+        fixed = {"verdict": decision.decision, "question": decision.question, "other": other}
+        rows = [{**fixed, "hash": each, "file": file} for each, file in files.items()]
+        file: File = REVIEWED
+    else:
+        if (decision.decision == "relabel") != (decision.label in review.classes):
+            valid = f"with relabel {', '.join(review.classes)}"
+            raise LeafError(f"label: {decision.label!r} with {decision.decision}; valid: {valid}")
+        if decision.decision in ("group", "apart"):
+            if decision.other >= 0:
+                files[hashes[decision.other]] = sources[decision.other]
+            first, *others = files
+            if not others:
+                raise LeafError(f"{decision.decision}: one image given. Select two or more.")
+            rows = [{"hash": first, "other": other, "file": f"{files[first]} | {files[other]}"} for other in others]
+        else:
+            if not signed["why"] and review.tested(decision.images):
+                raise LeafError(REASON)
+            rows = [{"hash": each, "other": "", "file": file} for each, file in files.items()]
+        rows = [row | {"ruling": decision.decision, "label": decision.label} for row in rows]
+        file = OVERRIDES
+    added = [{name: (row | signed)[name] for name in FILES[file]} for row in rows]
+    keys = partial(decision_keys, index=review.index)
+    return Changed(file=file, added=added, replaced=change(review.folder, file, keys, added))
+
+
+_RUN_FILES = (
+    *("data/ingested/index.csv", "data/ingested/unlabelled.csv", "data/cleaned/decisions.csv"),
+    *("data/split/splits.csv", "models/run.json"),
+)
 
 
 def run_identity(folder: Path) -> str:
@@ -137,37 +217,108 @@ def run_identity(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def rule(review: Review, said: Ruling) -> Changed:
-    """Write a decision. Raises LeafError for an unknown image or label, or a missing reason."""
-    # unlike the hash of the pixels, file_hash does not depend on image_size
-    hashes = review.index["file_hash"].to_numpy()
-    if max(*said.images, said.other) >= len(hashes):
-        raise LeafError(f"images: valid: 0 to {len(hashes) - 1}")
-    pictures = list(dict.fromkeys(hashes[image] for image in said.images))
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    signed = {"who": review.who, "why": " ".join(said.why.split()), "date": now, "run": review.run}
-    if said.ruling in ("seen", "unsure"):
-        other = hashes[said.other] if said.other >= 0 else ""
-        rows = [{"verdict": said.ruling, "question": said.question, "other": other, "hash": each} for each in pictures]
-        file: File = REVIEWED
-    else:
-        if (said.ruling == "relabel") != (said.label in review.classes):
-            raise LeafError(
-                f"label: {said.label!r} with {said.ruling}; valid: with relabel {', '.join(review.classes)}"
-            )
-        if said.ruling in ("group", "apart"):
-            first, *others = dict.fromkeys([*pictures, *([hashes[said.other]] if said.other >= 0 else [])])
-            if not others:
-                raise LeafError(f"{said.ruling}: one image given. Select two or more.")
-            rows = [{"hash": first, "other": other} for other in others]
-        else:
-            if not signed["why"] and review.tested(said.images):
-                raise LeafError(REASON)
-            rows = [{"hash": picture, "other": ""} for picture in pictures]
-        rows = [row | {"ruling": said.ruling, "label": said.label} for row in rows]
-        file = OVERRIDES
-    added = [{name: (row | signed)[name] for name in FILES[file]} for row in rows]
-    return Changed(file=file, added=added, replaced=change(review.folder / file, FILES[file], review.index, added))
+class Shown(Protocol):
+    """What a page shows: images of a project."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def images(self) -> np.ndarray: ...
+
+    @property
+    def original(self) -> Callable[[int], np.ndarray | None]: ...
+
+
+T = TypeVar("T", bound=Shown)
+
+
+class Loaded(Generic[T]):
+    """A value that is loaded again after the files of the run changed.
+
+    Args:
+        value: loaded from the current run.
+        reload: loads it again; None to keep it.
+    """
+
+    def __init__(self, value: T, reload: Callable[[], T] | None) -> None:
+        self.value = value
+        self.run = run_identity(value.folder)
+        self._reload = reload
+        self._lock = threading.Lock()
+
+    def check(self, page: Annotated[str, Query(alias="run")] = "") -> None:
+        """Reload a changed run; reject a page that shows another run."""
+        with self._lock:
+            found = run_identity(self.value.folder)
+            if found != self.run and self._reload is not None:
+                self.value, self.run = self._reload(), found
+        if page and page != found:
+            raise HTTPException(409, "A new run replaced the one on this page. The page reloads.")
+
+
+def serve_pages(
+    title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded[Any]
+) -> tuple[FastAPI, APIRouter]:
+    """Create an application with a page, its assets and its images under `/token/`. Return it and the router to add."""
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+    add_security(app, hosts)
+
+    @app.exception_handler(LeafError)
+    async def refused(_: Request, error: LeafError) -> Response:
+        return JSONResponse({"error": str(error), "reason": str(error) == REASON}, 422)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def stale(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail, "reload": error.status_code == 409}, error.status_code)
+
+    @app.exception_handler(OSError)
+    async def unwritable(_: Request, error: OSError) -> Response:
+        reason = (error.strerror or "I/O error").lower()
+        return JSONResponse({"error": f"{error.filename or 'disk'}: {reason}", "retry": True}, 507)
+
+    routes = APIRouter(prefix=f"/{token}", dependencies=[Depends(loaded.check)])
+
+    @routes.get("/")
+    async def page() -> FileResponse:
+        return FileResponse(PAGES / html)
+
+    @routes.get("/image/{image}.png")
+    def image(image: int, over: Annotated[int, Query(ge=-1)] = -1) -> Response:
+        """Return the ingested image, aligned to image `over` if both are crops of one photo."""
+        images = loaded.value.images
+        check_image(images, image)
+        pixels = np.asarray(images[image])
+        if over >= 0:
+            check_image(images, over)
+            found = align(np.asarray(images[over]), pixels)
+            pixels = laid_over(pixels, found.matrix) if found else pixels
+        encoded = cv2.imencode(".png", np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[..., ::-1])[1]
+        return Response(encoded.tobytes(), media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    @routes.get("/original/{image}.jpg")
+    def original(image: int) -> Response:
+        """Return the original file as JPEG; 404 without one."""
+        check_image(loaded.value.images, image)
+        found = loaded.value.original(image)
+        if found is None:
+            return JSONResponse({"error": "the data set has no original file"}, 404)
+        encoded = cv2.imencode(".jpg", found[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        return Response(encoded.tobytes(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    app.mount(f"/{token}/assets", StaticFiles(directory=PAGES), name="assets")
+    return app, routes
+
+
+def check_image(images: np.ndarray, image: int) -> None:
+    """Raise LeafError for an image number out of range."""
+    if not 0 <= image < len(images):
+        raise LeafError(f"image {image} does not exist. Use 0 to {len(images) - 1}.")
 
 
 def create_app(
@@ -181,56 +332,19 @@ def create_app(
         hosts: accepted Host headers.
         reload: loads the run again after its files changed.
     """
-    app = FastAPI(title="leaf review", docs_url=None, redoc_url=None, openapi_url=None)
-    add_security(app, hosts)
-
-    @app.exception_handler(LeafError)
-    async def refused(_: Request, error: LeafError) -> Response:
-        return JSONResponse({"error": str(error), "reason": str(error) == REASON}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
-
-    loaded = run_identity(review.folder)
-    lock = threading.Lock()
-
-    def check_run(page: Annotated[str, Query(alias="run")] = "") -> None:
-        """Reload a changed run; reject a page that shows another run."""
-        nonlocal review, loaded
-        with lock:
-            found = run_identity(review.folder)
-            if found != loaded and reload is not None:
-                review, loaded = reload(), found
-        if page and page != found:
-            raise HTTPException(409, "A new run replaced the one on this page. The page reloads.")
-
-    @app.exception_handler(HTTPException)
-    async def stale(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": error.detail, "reload": error.status_code == 409}, error.status_code)
-
-    @app.exception_handler(OSError)
-    async def unwritable(_: Request, error: OSError) -> Response:
-        reason = (error.strerror or "I/O error").lower()
-        return JSONResponse({"error": f"{error.filename or 'disk'}: {reason}", "retry": True}, 507)
-
-    routes = APIRouter(prefix=f"/{token}", dependencies=[Depends(check_run)])
-    _add_images(routes, lambda: review)
-
-    @routes.get("/")
-    async def page() -> FileResponse:
-        return FileResponse(PAGES / "index.html")
+    loaded = Loaded(review, reload)
+    app, routes = serve_pages("leaf review", "index.html", token, hosts, loaded)
 
     @routes.get("/api/run")
     def run() -> dict[str, Any]:
         """Return the run and the decisions so far."""
-        table = review.cases
+        review = loaded.value
         return {
-            "run": loaded,
+            "run": loaded.run,
             "classes": list(review.classes),
             "questions": QUESTIONS,
-            "cases": table[["question", "image", "other", "why"]].values.tolist(),
+            "cases": review.cases[["question", "image", "other", "why"]].values.tolist(),
+            "file": review.index["source"].astype(str).tolist(),
             "label": review.decisions["label"].tolist(),
             "kept": review.decisions["kept"].tolist(),
             "split": review.split.tolist(),
@@ -241,61 +355,33 @@ def create_app(
 
     @routes.get("/api/answers")
     def current() -> dict[str, Any]:
-        return review.answers()
+        return loaded.value.answers()
 
     @routes.get("/api/image/{image}")
     def one(image: int) -> dict[str, Any]:
         """Return the history of one image and its nearest images."""
-        _check_image(review, image)
+        review = loaded.value
+        check_image(review.images, image)
         lines = [(line[:9].strip(), line[9:]) for line in review.explain(image).splitlines()]
         gaps = np.square(review.points - review.points[image]).sum(axis=1)
         gaps[review.index["hash"].to_numpy() == review.index["hash"].iat[image]] = np.inf
-        near = np.argsort(gaps)[:NEIGHBOURS]
+        near = np.argsort(gaps)[:NEIGHBORS]
         source = str(review.index["source"].iat[image])
-        return {"source": source, "lines": lines, "neighbours": near[np.isfinite(gaps[near])].tolist()}
+        return {"source": source, "lines": lines, "neighbors": near[np.isfinite(gaps[near])].tolist()}
 
-    @routes.post("/api/rule")
-    def say(said: Ruling) -> dict[str, Any]:
-        return {"changed": rule(review, said).model_dump(), **review.answers()}
+    @routes.post("/api/decide")
+    def make(decision: Decision) -> dict[str, Any]:
+        review = loaded.value
+        changed = decide(review, decision)
+        note = review.pin(decision) if changed.file == OVERRIDES else ""
+        return {"changed": changed.model_dump(), "note": note, **review.answers()}
 
     @routes.post("/api/undo")
     def undo(done: Changed) -> dict[str, Any]:
         """Undo a decision and restore the rows that it replaced."""
-        change(review.folder / done.file, FILES[done.file], review.index, done.replaced, done.added)
+        review = loaded.value
+        change(review.folder, done.file, partial(decision_keys, index=review.index), done.replaced, done.added)
         return review.answers()
 
     app.include_router(routes)
-    app.mount(f"/{token}/assets", StaticFiles(directory=PAGES), name="assets")
     return app
-
-
-def _check_image(review: Review, image: int) -> None:
-    if not 0 <= image < len(review.images):
-        raise LeafError(f"image {image} does not exist. Use 0 to {len(review.images) - 1}")
-
-
-def _add_images(routes: APIRouter, current: Callable[[], Review]) -> None:
-    @routes.get("/picture/{image}.png")
-    def picture(image: int, over: Annotated[int, Query(ge=-1)] = -1) -> Response:
-        """Return the ingested image, aligned to image `over` if both are crops of one photo."""
-        review = current()
-        _check_image(review, image)
-        pixels = np.asarray(review.images[image])
-        if over >= 0:
-            _check_image(review, over)
-            ground = np.asarray(review.images[over])
-            found = align(ground, pixels)
-            pixels = laid_over(pixels, found.matrix) if found else pixels
-        encoded = cv2.imencode(".png", np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[..., ::-1])[1]
-        return Response(encoded.tobytes(), media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
-
-    @routes.get("/original/{image}.jpg")
-    def original(image: int) -> Response:
-        """Return the original file as JPEG; 404 without one."""
-        review = current()
-        _check_image(review, image)
-        found = review.original(image)
-        if found is None:
-            return JSONResponse({"error": "the data set has no original file"}, 404)
-        encoded = cv2.imencode(".jpg", found[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        return Response(encoded.tobytes(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})

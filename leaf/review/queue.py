@@ -1,9 +1,9 @@
-"""Which pictures are worth a person's look, and in which order: from the tables of a run alone.
+"""Select and rank the images to review, from the tables of a run.
 
-The order is by expected gain: how likely a person's word changes something, times how many images it reaches. The
-likelihood of a wrong label is what held-out predictions say of it; of the other questions it is an estimate. A picture
-reaches its kept copies and, as a parent or a neighbour, its part in the synthetic images. `benchmarks/review.py`
-measures how soon planted faults come up.
+Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
+affects. Held-out predictions give the probability of a wrong label; for the other questions it is an estimate. An image
+affects its kept copies and, as parent or neighbor, its share of synthetic images. `benchmarks/review.py` measures how
+early planted faults are found.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,20 @@ import pandas as pd
 from leaf.clean.decisions import Rulings
 from leaf.evaluate import baselines
 from leaf.evaluate.label_issues import suspicious
-from leaf.review.rulings import Row
+from leaf.review.decision_files import Row
 
-# Each question, and what it asks.
-QUESTIONS = {
+QUESTIONS = {  # names of the questions on the page
     "conflict": "Copies with different labels",
-    "label": "Label against the prediction",
+    "label": "Label and prediction differ",
     "flag": "Dark, blurred or unlike the others",
-    "outlier": "Taken out as an outlier",
-    "copy": "Taken out as a near copy",
-    "crop": "Taken for one photograph",
+    "outlier": "Removed as an outlier",
+    "copy": "Removed as a near copy",
+    "crop": "Crops of one photo?",
 }
-# How often a person's word is likely to change something. Of copies with different labels one label is wrong for
-# certain; what clean takes out is seldom wrong, and the images that leave as outliers are many at one look.
+# Estimated probability that a decision changes something. If copies have different labels, one label is wrong; removals
+# by `clean` are rarely wrong, and all copies of an outlier are one case.
 SHARE = {"conflict": 1.0, "flag": 0.5, "outlier": 0.02, "copy": 0.05, "crop": 0.1}
-CONFIDENT = 0.1  # a held-out probability of its own label below which an image is a confident mistake
+CONFIDENT = 0.1  # held-out probability of the label, below which an image is a confident mistake
 
 
 @dataclass(frozen=True)
@@ -59,23 +58,26 @@ def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.nda
 
 def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessment:
     """Compare `labels` int (N,) with held-out `probabilities` float64 (N, K), nan in rows without a prediction."""
-    asked = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
+    predicted = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
     own, likely = np.full(len(labels), np.nan), labels.astype(np.int64)
     contradicted = np.zeros(len(labels), bool)
-    own[asked] = probabilities[asked, labels[asked]]
-    likely[asked] = probabilities[asked].argmax(axis=1)
-    classes, places = np.unique(labels[asked], return_inverse=True)
+    own[predicted] = probabilities[predicted, labels[predicted]]
+    likely[predicted] = probabilities[predicted].argmax(axis=1)
+    classes, places = np.unique(labels[predicted], return_inverse=True)
     if len(classes) > 1:
-        shares = probabilities[asked][:, classes]
+        shares = probabilities[predicted][:, classes]
         shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
-        contradicted[asked[suspicious(places, shares)[0]]] = True
+        contradicted[predicted[suspicious(places, shares)[0]]] = True
     return LabelAssessment(own, likely, contradicted)
 
 
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
-    """How many images a word on each of N pictures reaches, float64 (N,): `hashes` text, `kept` bool.
+    """Return the number of images that a decision on each of N images affects, float64 (N,).
 
-    `synthetic` has the columns parent, neighbour and weight, the neighbour's part.
+    Args:
+        hashes: text (N,), equal for copies.
+        kept: bool (N,).
+        synthetic: table of synthetic images: parent, neighbour and weight, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None and len(synthetic):
@@ -96,11 +98,18 @@ def cases(
     reached: np.ndarray,
     classes: Sequence[str],
 ) -> pd.DataFrame:
-    """The cases, the most valuable first: `question,image,other,gain,why`; `other` is -1 where one picture is asked of.
+    """Return the cases, highest gain first: `question,image,other,gain,why`; `other` is -1 for a single image.
 
-    `index`, `decisions`, `pairs` are those of data/ingested and data/cleaned; `unknown` bool (N,) says which images
-    are unlike what the model knows; `reached` is from `reach`. A picture is asked of once, by the first of its copies
-    that is kept, else by the first.
+    Copies are one case, of the first kept copy or else the first copy.
+
+    Args:
+        index: data/ingested/index.csv, N rows.
+        decisions: data/cleaned/decisions.csv, N rows.
+        pairs: data/cleaned/pairs.csv.
+        held_out: see `assess_labels`.
+        unknown: bool (N,), images unlike the training images.
+        reached: float (N,), see `reach`.
+        classes: class names.
     """
     single = [
         *_labels(decisions, held_out, reached, classes),
@@ -124,16 +133,16 @@ _Case = tuple[str, int, int, float, str]
 def _labels(
     decisions: pd.DataFrame, held_out: LabelAssessment, reached: np.ndarray, classes: Sequence[str]
 ) -> list[_Case]:
-    """Kept images whose label the held-out predictions contradict, or do not believe."""
-    doubted = decisions["kept"].eq(1).to_numpy() & (held_out.contradicted | (held_out.own < 0.5))
-    found = []
+    """Return kept images whose label differs from the held-out prediction or is a likely label error."""
     labels = decisions["label"].to_numpy()
+    doubted = decisions["kept"].eq(1).to_numpy() & (held_out.contradicted | (held_out.likely != labels))
+    found = []
     for image in np.flatnonzero(doubted).tolist():
         own = float(held_out.own[image])
         label = classes[labels[image]]
-        how = "a confident mistake, or a wrong label" if own < CONFIDENT else "not what the label says"
-        why = f"held-out probability of {label} {own:.3f}, likeliest {classes[held_out.likely[image]]}: {how}"
-        # what confident learning does not take for wrong is half as likely to be
+        how = "a wrong label, or a confident mistake of the model" if own < CONFIDENT else "the label may be wrong"
+        why = f"held-out probability of {label}: {own:.3f}; most probable: {classes[held_out.likely[image]]}. {how}"
+        # half the gain if confident learning does not report a label error
         found.append(
             ("label", image, -1, (1 - own) * reached[image] * (1 if held_out.contradicted[image] else 0.5), why)
         )
@@ -141,25 +150,25 @@ def _labels(
 
 
 def _flags(index: pd.DataFrame, decisions: pd.DataFrame, unknown: np.ndarray, reached: np.ndarray) -> list[_Case]:
-    """Kept images that reading flagged, or that are unlike what the model knows."""
+    """Return kept images with a quality flag, or unlike the training images."""
     flags = index["flags"].to_numpy(object)
     there = decisions["kept"].eq(1).to_numpy() & ((flags != "") | unknown)
     found = []
     for image in np.flatnonzero(there).tolist():
-        words = [*flags[image].split(), *["unlike the photographs it learned from"] * bool(unknown[image])]
+        words = [*flags[image].split(), *["unlike the training images"] * bool(unknown[image])]
         found.append(("flag", image, -1, SHARE["flag"] * reached[image], ", ".join(words)))
     return found
 
 
 def _merged(single: pd.DataFrame, hashes: np.ndarray) -> pd.DataFrame:
-    """One case a picture: the question of the larger gain, the gains added, both reasons."""
+    """Merge the cases of one image: the question with the larger gain, the sum of the gains, all reasons."""
     if single.empty:
         return single
     single = single.sort_values("gain", ascending=False, kind="stable")
-    by_picture = single.groupby(hashes[single["image"].to_numpy(int)], sort=False)
-    first = by_picture.first()
-    first["image"] = by_picture["image"].min()
-    # copies have one reason each of a kind: the sum over kinds, not over copies
+    by_hash = single.groupby(hashes[single["image"].to_numpy(int)], sort=False)
+    first = by_hash.first()
+    first["image"] = by_hash["image"].min()
+    # each copy has the same reasons: sum over questions, not over copies
     strongest = single.assign(hash=hashes[single["image"].to_numpy(int)]).drop_duplicates(["hash", "question"])
     first["gain"] = strongest.groupby("hash", sort=False)["gain"].sum()
     first["why"] = strongest.groupby("hash", sort=False)["why"].agg("; ".join)
@@ -167,20 +176,20 @@ def _merged(single: pd.DataFrame, hashes: np.ndarray) -> pd.DataFrame:
 
 
 def _outliers(index: pd.DataFrame, decisions: pd.DataFrame) -> list[_Case]:
-    """Each picture that left as an outlier, once, with as many images as left with it."""
+    """Return one case per removed outlier, with the number of its copies."""
     out = decisions[decisions["reason"].eq("outlier")]
     found: list[_Case] = []
     for _, copies in out.groupby(index["hash"].to_numpy()[out["image"]], sort=False):
         row = copies.to_dict("records")[0]
         reference = str(row["reference"])
         other = int(reference) if reference.isdecimal() and int(reference) != row["image"] else -1
-        why = f"{len(copies)} images, {row['distance']:.4g} (mean squared error) from reference {reference}"
+        why = f"{len(copies)} images, mean squared error {row['distance']:.4g} from reference {reference}"
         found.append(("outlier", row["image"], other, SHARE["outlier"] * len(copies), why))
     return found
 
 
 def _pairs(decisions: pd.DataFrame, pairs: pd.DataFrame, classes: Sequence[str]) -> list[_Case]:
-    """One case for each group in which labels differ; else each near copy that left, and each pair of crops."""
+    """Return one case per group with different labels, and one per other near copy or pair of crops."""
     inside = decisions["reason"].ne("outlier").to_numpy()
     label, group = decisions["label"].to_numpy(), decisions["group"].to_numpy()
     pairs = pairs[inside[pairs["image"]] & inside[pairs["other"]]]
@@ -190,10 +199,10 @@ def _pairs(decisions: pd.DataFrame, pairs: pd.DataFrame, classes: Sequence[str])
     conflicts = pairs[differ].assign(group=group[pairs["image"][differ]]).drop_duplicates("group")
     for row in conflicts.to_dict("records"):
         one, other = int(row["image"]), int(row["other"])
-        why = f"{_kind(row)}: image {one} is {classes[label[one]]}, image {other} is {classes[label[other]]}"
+        why = f"{_kind(row)}; {classes[label[one]]} and {classes[label[other]]}"
         found.append(("conflict", one, other, SHARE["conflict"] * int(sizes[group[one]]), why))
     same = pairs[~differ & pairs["kind"].ne("exact")]
-    # the farther apart a pair is, the likelier it is none
+    # the larger the distance of a pair, the more likely it is a mistake
     doubt = same["aligned_mse"].fillna(same["mse"]).groupby(same["kind"]).rank(pct=True)
     for row, rank in zip(same.to_dict("records"), doubt, strict=True):
         question = "crop" if row["kind"] == "aligned" else "copy"
@@ -205,29 +214,35 @@ def _kind(row: dict) -> str:
     if row["kind"] == "exact":
         return "exact copies"
     if row["kind"] == "aligned":
-        return f"crops of one photograph, {row['aligned_mse']:.3g} (mean squared error) apart, {row['transform']}"
+        return f"crops of one photo: mean squared error {row['aligned_mse']:.3g} after alignment, {row['transform']}"
     turned = f", {row['transform']}" if row["kind"] == "turned" else ""
-    return f"near copies, {row['mse']:.3g} (mean squared error) apart{turned}"
+    return f"near copies: mean squared error {row['mse']:.3g}{turned}"
 
 
 def answers(
     table: pd.DataFrame, hashes: Sequence[str], rulings: Rulings, classes: Sequence[str], reviewed: Sequence[Row]
 ) -> list[str]:
-    """What a person said of each case of `table`: a ruling (`relabel healthy`), `seen`, `unsure`, or "" for nothing.
+    """Return the decision on each case of `table`: an override (`relabel healthy`), `seen`, `unsure`, or "" for none.
 
-    `hashes` (N,) are those of the index, of the pixels, as are those of `reviewed` (`leaf.review.rulings.resolved`); a
-    ruling on a picture answers whatever is asked of it.
+    A decision on an image answers every question about it.
+
+    Args:
+        table: see `cases`.
+        hashes: pixel hashes of the N images.
+        rulings: data/overrides.csv.
+        classes: class names.
+        reviewed: data/reviewed.csv, from `leaf.review.decision_files.resolved`.
     """
-    pictures = {
+    images = {
         **dict.fromkeys(rulings.keep, "keep"),
-        **{picture: f"relabel {classes[number]}" for picture, number in rulings.relabel.items()},
+        **{image: f"relabel {classes[number]}" for image, number in rulings.relabel.items()},
         **dict.fromkeys(rulings.drop, "drop"),
     }
     pairs = {**dict.fromkeys(rulings.group, "group"), **dict.fromkeys(rulings.apart, "apart")}
     seen = {(row["question"], row["hash"], row["other"]): row["verdict"] for row in reviewed}
-    said = []
+    given = []
     for question, image, other in zip(table["question"], table["image"], table["other"], strict=True):
         one, two = hashes[image], hashes[other] if other >= 0 else ""
-        paired = "" if question == "outlier" else pairs.get((min(one, two), max(one, two))) or pictures.get(two, "")
-        said.append(pictures.get(one) or paired or seen.get((question, one, two), ""))
-    return said
+        paired = "" if question == "outlier" else pairs.get((min(one, two), max(one, two))) or images.get(two, "")
+        given.append(images.get(one) or paired or seen.get((question, one, two), ""))
+    return given

@@ -1,4 +1,4 @@
-"""Load a run for the review page."""
+"""Load a run for the review pages."""
 
 import getpass
 import subprocess
@@ -13,17 +13,21 @@ from leaf import params
 from leaf.clean.same_photo import descriptors
 from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
-from leaf.evaluate.baselines import joint_histograms
 from leaf.ingest.decode import UnreadableError
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.review import queue
+from leaf.review.active_learning import reduce_features
 from leaf.review.app import Review
+from leaf.review.features import image_features
+from leaf.review.labelling import Labelling
 from leaf.revisions import PREDICTIONS, probabilities, reader, table
 from leaf.store import read_array, read_classes, read_json, read_table
 from leaf.why import explain
 
 LARGEST_SIDE = 2048  # pixels
+UNLABELLED = "data/ingested/unlabelled"  # .npy and .csv
 _BLOCK = 256
+_TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 
 
 def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
@@ -32,38 +36,27 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     Stages after clean are optional. Raises LeafError if clean has not run.
     """
     choices = params.load(folder / params.PARAMS_FILE)
-    images = read_array(folder / "data/ingested/images.npy")
-    index = read_table(
-        folder / "data/ingested/index.csv", text=("source", "group", "split", "hash", "file_hash", "flags")
-    )
-    decisions = read_table(folder / "data/cleaned/decisions.csv", text=("reason", "reference", "ruling"))
+    images, index, decisions = _cleaned(folder)
     pairs = read_table(folder / "data/cleaned/pairs.csv", text=("kind", "transform"))
-    if not len(images) == len(index) == len(decisions):
-        raise LeafError(f"data/cleaned: {len(decisions)} decisions for {len(images)} images. Run `dvc repro`.")
-    points = descriptors(images, np.arange(len(images)))
     names = read_classes(folder)
     kept = decisions["kept"].eq(1).to_numpy()
     held_out = queue.assess_labels(
-        decisions["label"].to_numpy(), _probabilities(images, index, decisions, points, revisions, len(names))
+        decisions["label"].to_numpy(), _probabilities(images, index, decisions, revisions, len(names), choices, folder)
     )
     synthetic = _optional(folder / "data/balanced/index.csv")
     reached = queue.reach(index["hash"].to_numpy(), kept, synthetic)
-    run_file = folder / "models/run.json"
-    run = read_json(run_file)["model_sha256"] if run_file.exists() else ""
-    splits = _optional(folder / "data/split/splits.csv")
-    split = pd.Series("", index=range(len(index)))
-    if splits is not None:
-        split[splits["image"]] = splits["split"].to_numpy()
+    run = _run(folder)
+    unknown = _unlike(folder, images, np.flatnonzero(kept), run)
     return Review(
         folder=folder,
         classes=names,
         images=images,
         index=index,
         decisions=decisions,
-        split=split.to_numpy(object),
-        cases=queue.cases(index, decisions, pairs, held_out, _unknown(folder, images, kept, run), reached, names),
+        split=_split(folder, len(index)),
+        cases=queue.cases(index, decisions, pairs, held_out, unknown, reached, names),
         held_out=held_out,
-        points=points,
+        points=descriptors(images, np.arange(len(images))),
         explain=lambda image: explain(str(image), folder),
         original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items())),
         who=_git("user.name") or getpass.getuser(),
@@ -71,13 +64,56 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     )
 
 
-def original(dataset: Path, row: Mapping[Any, Any]) -> np.ndarray | None:
+def load_labelling(folder: Path = Path()) -> Labelling:
+    """Load the unlabelled images of the project in `folder` and rank them.
+
+    Labelled images are optional. Raises LeafError if there is no unlabelled image.
+    """
+    choices = params.load(folder / params.PARAMS_FILE)
+    if not (folder / f"{UNLABELLED}.csv").exists():
+        raise LeafError(f"{UNLABELLED}.csv: no such file. Run `dvc repro ingest`.")
+    index = read_table(folder / f"{UNLABELLED}.csv", text=_TEXT)
+    images = read_array(folder / f"{UNLABELLED}.npy")
+    if not len(index) == len(images) > 0:
+        raise LeafError(
+            f"{UNLABELLED}.csv: no unlabelled images. Put some into the folder {choices.unlabelled} (the key "
+            "`unlabelled`) and run `dvc repro ingest`."
+        )
+    labelled, known, decisions = _cleaned(folder)
+    kept = np.flatnonzero(decisions["kept"].eq(1))
+    old, name = image_features(labelled, kept, known["hash"].iloc[kept].tolist(), choices, folder)
+    new, _ = image_features(images, np.arange(len(images)), index["hash"].tolist(), choices, folder)
+    features = reduce_features(np.concatenate([old, new]))
+    labels, split = decisions["label"].to_numpy()[kept], _split(folder, len(known))[kept]
+    part = features[: len(kept)]
+    validation = split == "validation"
+    train = ~validation & (split != "test")
+    run = _run(folder)
+    return Labelling(
+        folder=folder,
+        classes=read_classes(folder),
+        images=images,
+        index=index,
+        features=features[len(kept) :],
+        known=(part[train], labels[train]),
+        validation=(part[validation], labels[validation]),
+        unlike=_unlike(folder, images, np.arange(len(images)), run),
+        original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items()), folder),
+        who=_git("user.name") or getpass.getuser(),
+        run=run[:12],
+        features_from=name,
+    )
+
+
+def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np.ndarray | None:
     """Return the file of an index row, decoded in the sandbox, uint8 (H, W, 3) with sides of at most LARGEST_SIDE.
 
-    Return None if the data set is not a folder. Raises LeafError for a file that cannot be decoded.
+    The file is in `dataset`, or else in `folder`. Return None if there is no file. Raises LeafError for a file that
+    cannot be decoded.
     """
-    path = dataset / str(row["source"])
-    if not dataset.is_dir() or not path.is_file() or "width" not in row:
+    source = str(row["source"])
+    path = next((each for each in (dataset / source, folder / source) if dataset.is_dir() and each.is_file()), None)
+    if path is None or "width" not in row:
         return None
     width, height = int(row["width"]), int(row["height"])
     side = min(LARGEST_SIDE, max(width, height))
@@ -90,15 +126,39 @@ def original(dataset: Path, row: Mapping[Any, Any]) -> np.ndarray | None:
     return square[top : top + high, left : left + wide]
 
 
+def _cleaned(folder: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """Return the labelled images, data/ingested/index.csv and data/cleaned/decisions.csv."""
+    images = read_array(folder / "data/ingested/images.npy")
+    index = read_table(folder / "data/ingested/index.csv", text=_TEXT)
+    decisions = read_table(folder / "data/cleaned/decisions.csv", text=("reason", "reference", "ruling"))
+    if not len(images) == len(index) == len(decisions):
+        raise LeafError(f"data/cleaned: {len(decisions)} decisions for {len(images)} images. Run `dvc repro`.")
+    return images, index, decisions
+
+
+def _split(folder: Path, count: int) -> np.ndarray:
+    """Return the split of each image, text (N,), "" for images in no split."""
+    splits = _optional(folder / "data/split/splits.csv")
+    split = pd.Series("", index=range(count))
+    if splits is not None:
+        split[splits["image"]] = splits["split"].to_numpy()
+    return split.to_numpy(object)
+
+
 def _probabilities(
     images: np.ndarray,
     index: pd.DataFrame,
     decisions: pd.DataFrame,
-    points: np.ndarray,
     revisions: Sequence[str],
     classes: int,
+    choices: params.Params,
+    folder: Path,
 ) -> np.ndarray:
-    """Return held-out probabilities (N, classes): the mean of the models, or else a regression on color features."""
+    """Return held-out probabilities, float64 (N, classes), nan for removed images.
+
+    They are the mean of the models' predictions. Images that no model predicts get those of a logistic regression in
+    grouped folds on the features of `image_features`.
+    """
     sums, predicted_count = np.zeros((len(index), classes)), np.zeros(len(index))
     for revision in revisions:
         read = reader(revision)
@@ -121,26 +181,31 @@ def _probabilities(
     kept = np.flatnonzero(decisions["kept"].eq(1))
     rest = kept[predicted_count[kept] == 0]
     if len(rest):
-        appearance = np.concatenate([points[kept], joint_histograms(images, kept)], axis=1)
+        features, _ = image_features(images, kept, index["hash"].iloc[kept].tolist(), choices, folder)
         labels = decisions["label"].to_numpy()[kept]
-        estimated = queue.class_probabilities(appearance, labels, decisions["group"].to_numpy()[kept])
+        estimated = queue.class_probabilities(features, labels, decisions["group"].to_numpy()[kept])
         filled = np.zeros((len(kept), classes))
         filled[:, np.unique(labels)] = estimated
         result[rest] = filled[predicted_count[kept] == 0]
     return result
 
 
-def _unknown(folder: Path, images: np.ndarray, kept: np.ndarray, run: str) -> np.ndarray:
-    """Return which kept images are out-of-distribution by pixel statistics, bool (N,)."""
-    unknown = np.zeros(len(images), bool)
+def _run(folder: Path) -> str:
+    """Return the SHA-256 of the model, or ""."""
+    path = folder / "models/run.json"
+    return read_json(path)["model_sha256"] if path.exists() else ""
+
+
+def _unlike(folder: Path, images: np.ndarray, rows: np.ndarray, run: str) -> np.ndarray:
+    """Return which of the images `rows` are out-of-distribution by pixel statistics, bool (N,)."""
+    unlike = np.zeros(len(images), bool)
     path = folder / "data/scored/ood.npz"
     if path.exists():
         detector = ood.read(path, run)
-        rows = np.flatnonzero(kept)
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            unknown[block] = ~detector.pixels_in_distribution(images[block])
-    return unknown
+            unlike[block] = ~detector.pixels_in_distribution(images[block])
+    return unlike
 
 
 def _optional(path: Path) -> pd.DataFrame | None:

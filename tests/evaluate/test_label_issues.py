@@ -1,4 +1,4 @@
-"""Labels that look wrong: planted ones are found, by the probabilities of a model that did not learn from them."""
+"""Likely label errors: planted ones are found from held-out probabilities."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ FLIPPED = np.arange(0, 300, 25)
 
 @pytest.fixture(scope="module")
 def unseen():
-    """300 points with 12 labels flipped: the labels, and probabilities by a regression that learned from others."""
+    """Return the labels of 300 points, 12 of them flipped, and held-out probabilities."""
     random = np.random.default_rng(0)
     truth = random.integers(0, 2, 600)
     points = random.normal(size=(600, 3)) + 3 * truth[:, None]
@@ -34,7 +34,7 @@ def test_flipped_labels_come_first(unseen):
     assert (np.diff(scores) >= 0).all()
 
 
-def test_a_flipped_label_of_nine_is_found_with_the_class_it_looks_like():
+def test_flipped_labels_of_nine_classes_are_found_with_the_likely_class():
     random = np.random.default_rng(1)
     truth = random.integers(0, 9, 900)
     points = random.normal(size=(900, 9)) + 6 * np.eye(9)[truth]
@@ -48,7 +48,7 @@ def test_a_flipped_label_of_nine_is_found_with_the_class_it_looks_like():
 
 @pytest.fixture
 def scored(tmp_path, monkeypatch, unseen):
-    """A workspace whose predictions are those."""
+    """Write a workspace with these predictions."""
     labels, probabilities = unseen
     monkeypatch.chdir(tmp_path)
     numbers = np.arange(300)
@@ -61,9 +61,9 @@ def scored(tmp_path, monkeypatch, unseen):
     return hashes
 
 
-def test_the_command_names_image_label_and_what_it_looks_like(scored, unseen):
+def test_command_lists_image_label_and_likely_class(scored, unseen):
     lines = CliRunner().invoke(app, ["labels", "--most", "3"]).stdout.splitlines()
-    assert lines[0].startswith(f"{len(wrong_labels(['workspace']))} of 300 images that the network did not learn from")
+    assert lines[0].startswith(f"{len(wrong_labels(['workspace']))} of 300 validation and test images")
     image, _, label, likely, score = lines[2].split()
     assert int(image) in FLIPPED
     assert label == ["healthy", "unhealthy"][unseen[0][int(image)]] != likely

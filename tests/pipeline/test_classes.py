@@ -121,7 +121,7 @@ def test_the_network_learned_more_than_the_largest_class(classes):
     [
         (["results"], "recall, lowest first: "),
         (["why", TESTED], "; probability of "),
-        (["labels"], "images that the network did not learn from have a label that looks wrong"),
+        (["labels"], "validation and test images have a label that is probably wrong"),
         (["leak", "--learner", "logistic", "--repeats", "1", "-S", "folds=3"], "learner: logistic, on histograms"),
         (["lr-range", "--updates", "12"], "proposed: -S learning_rate.base="),
         (["summary"], "dense"),

@@ -1,4 +1,4 @@
-"""A project as clean leaves it, small, with a planted case of each kind, and the page on it."""
+"""A small project after `clean` with a planted case of each kind, and its review page."""
 
 import hashlib
 import os
@@ -19,13 +19,13 @@ from leaf.params import Params
 from leaf.store import write_table
 
 ROOT = Path(__file__).parents[2]
-WRONG = [3, 8, 21, 33]  # images whose label the predictions contradict; 33 is a test image
+WRONG = [3, 8, 21, 33]  # images whose label differs from the prediction; 33 is a test image
 
 
 def make_project(folder: Path, count: int = 48) -> None:
-    """A git repository with `count` distinct pictures, and after them two near copies (the first of another label).
+    """Make a git repository with `count` distinct images, and two near copies, the first with another label.
 
-    Clean ran; every third image was predicted, the ones in WRONG against their label.
+    `clean` has run, and all kept images have predictions, those in WRONG against their label.
     """
     random = np.random.default_rng(0)
     distinct = random.integers(0, 256, (count, 4, 4, 3)).repeat(6, axis=1).repeat(6, axis=2)
@@ -57,8 +57,9 @@ def make_project(folder: Path, count: int = 48) -> None:
     np.save(folder / "data/scored/probabilities.npy", np.stack([1 - second, second], axis=1))
     shutil.copy(ROOT / "params.yaml", folder)
     shutil.copy(ROOT / ".gitattributes", folder)
-    header = (ROOT / "data/overrides.csv").read_text().splitlines()[0]
-    (folder / "data/overrides.csv").write_text(header + "\n")
+    for name in ("overrides.csv", "pinned.csv", "labels.csv"):
+        header = (ROOT / "data" / name).read_text().splitlines()[0]
+        (folder / "data" / name).write_text(header + "\n")
     (folder / ".gitignore").write_text("/data/ingested/\n/data/cleaned/\n/data/split/\n/data/scored/\n.*.lock\n")
     git(folder, "init", "-q", "-b", "main")
     git(folder, "config", "user.name", "Ada")
@@ -81,13 +82,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reviewed(template: Path, tmp_path: Path) -> Path:
-    """The folder of a fresh such project."""
+    """Return the folder of a fresh copy of the project."""
     return Path(shutil.copytree(template, tmp_path / "project"))
 
 
 @pytest.fixture(scope="session")
 def loaded(template: Path) -> Any:
-    """The template as `leaf review` reads it."""
+    """Return the template as `leaf review` loads it."""
     from leaf.review.session import load_review
 
     with pytest.MonkeyPatch.context() as patch:
@@ -97,18 +98,18 @@ def loaded(template: Path) -> Any:
 
 @pytest.fixture
 def review(loaded: Any, reviewed: Path) -> Any:
-    """The same, but that its rulings go to a fresh project."""
+    """Return the same, with decisions written to a fresh copy."""
     return replace(loaded, folder=reviewed)
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Path], tuple[subprocess.Popen, str]]]:
-    """Start `leaf review` in a folder: the process, and the page's address once it answers."""
+def serve() -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
+    """Return a function that starts `leaf review` in a folder and returns the process and the address."""
     running: list[subprocess.Popen] = []
 
-    def serve(folder: Path) -> tuple[subprocess.Popen, str]:
+    def serve(folder: Path, *options: str) -> tuple[subprocess.Popen, str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", "from leaf.cli import main; main()", "review", "--quiet"]
+        command = [sys.executable, "-c", "from leaf.cli import main; main()", "review", "--quiet", *options]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
         running.append(process)
         address = process.stdout.readline().strip()

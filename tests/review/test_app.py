@@ -1,4 +1,4 @@
-"""What the page asks of the server: who may ask, what a ruling writes, when a reason is needed."""
+"""The API of the review page: access, what a decision writes, and when it needs a reason."""
 
 import errno
 import os
@@ -23,10 +23,10 @@ TEST_IMAGE = 33
 
 @pytest.fixture
 def client(review: Review) -> Iterator[TestClient]:
-    """The page of a project; `client.rule(...)` rules."""
+    """Return a client of the page; `client.decide(...)` makes a decision."""
     app = create_app(review, "token", frozenset({"127.0.0.1"}))
     with TestClient(app, base_url="http://127.0.0.1:8000") as made:
-        made.rule = lambda *images, **said: made.post("/token/api/rule", json={"images": images, **said})
+        made.decide = lambda *images, **said: made.post("/token/api/decide", json={"images": images, **said})
         yield made
 
 
@@ -40,114 +40,117 @@ def hash_of(folder: Path, image: int) -> str:
 
 
 @pytest.mark.parametrize("path", ["/", "/api/run", "/assets/page.js", "/other/api/run", "/token/../api/run"])
-def test_nothing_is_told_without_the_token(client: TestClient, path: str) -> None:
+def test_every_path_requires_the_token(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_a_foreign_host_and_a_foreign_origin_are_refused(client: TestClient, reviewed: Path) -> None:
+def test_foreign_host_and_origin_are_rejected(client: TestClient, reviewed: Path) -> None:
     assert client.get("/token/api/run", headers={"host": "evil.example:8000"}).status_code == 400
-    said = {"images": [3], "ruling": "drop"}
+    said = {"images": [3], "decision": "drop"}
     for origin in ("http://evil.example", "http://127.0.0.1:9000", "null"):
-        answer = client.post("/token/api/rule", json=said, headers={"origin": origin})
+        answer = client.post("/token/api/decide", json=said, headers={"origin": origin})
         assert answer.status_code == 403
     assert rows(reviewed).empty
-    own = client.post("/token/api/rule", json=said, headers={"origin": "http://127.0.0.1:8000"})
+    own = client.post("/token/api/decide", json=said, headers={"origin": "http://127.0.0.1:8000"})
     assert own.status_code == 200
 
 
-def test_every_kind_of_question_is_asked_the_conflict_first(client: TestClient) -> None:
+def test_each_kind_of_case_is_listed_conflict_first(client: TestClient) -> None:
     cases = client.get("/token/api/run").json()["cases"]
     assert [case[0] for case in cases] == ["conflict", *["label"] * len(WRONG), "flag", "copy"]
     assert {case[1] for case in cases if case[0] == "label"} == set(WRONG)
 
 
-def test_a_ruling_is_a_signed_row(client: TestClient, reviewed: Path) -> None:
-    client.rule(3, ruling="relabel", label="healthy", why=" two\nlines ")
+def test_decision_is_a_row_with_author_reason_file_and_date(client: TestClient, reviewed: Path) -> None:
+    client.decide(3, decision="relabel", label="healthy", why=" two\nlines ")
     (row,) = rows(reviewed).to_dict("records")
     assert (row["hash"], row["ruling"], row["label"]) == (hash_of(reviewed, 3), "relabel", "healthy")
-    assert (row["who"], row["why"]) == ("Ada", "two lines")
+    assert (row["who"], row["why"], row["file"]) == ("Ada", "two lines", "3.png")
     assert pd.Timestamp.now("UTC") - pd.Timestamp(row["date"]) < pd.Timedelta("1h")
 
 
-@pytest.mark.parametrize("ruling", [{"ruling": "drop"}, {"ruling": "relabel", "label": "healthy"}])
-def test_a_test_image_needs_a_reason(client: TestClient, reviewed: Path, ruling: dict[str, str]) -> None:
-    answer = client.rule(3, TEST_IMAGE, **ruling)
+@pytest.mark.parametrize("decision", [{"decision": "drop"}, {"decision": "relabel", "label": "healthy"}])
+def test_decision_on_a_test_image_requires_a_reason(
+    client: TestClient, reviewed: Path, decision: dict[str, str]
+) -> None:
+    answer = client.decide(3, TEST_IMAGE, **decision)
     assert (answer.status_code, answer.json()) == (422, {"error": REASON, "reason": True})
     assert rows(reviewed).empty
-    assert client.rule(TEST_IMAGE, **ruling, why="rust on the rim").status_code == 200
+    assert client.decide(TEST_IMAGE, **decision, why="rust on the rim").status_code == 200
 
 
-def test_what_was_seen_is_remembered_and_is_no_ruling(client: TestClient, review: Review, reviewed: Path) -> None:
+def test_seen_is_stored_and_is_no_override(client: TestClient, review: Review, reviewed: Path) -> None:
     place, (question, image, _, _) = case_of(client, "label")
-    answer = client.rule(image, ruling="seen", question=question)
+    answer = client.decide(image, decision="seen", question=question)
     assert answer.json()["answers"][place] == "seen"
-    assert answer.json()["summary"] == "0 rulings"
+    assert answer.json()["summary"] == "0 decisions"
     assert rows(reviewed).empty
     assert rows(reviewed, "reviewed")[["verdict", "question"]].values.tolist() == [["seen", "label"]]
     again = create_app(review, "token")
     assert TestClient(again).get("/token/api/answers").json()["answers"][place] == "seen"
 
 
-def test_a_pair_is_grouped_or_parted(client: TestClient, reviewed: Path) -> None:
+def test_pair_is_grouped_or_separated(client: TestClient, reviewed: Path) -> None:
     place, (_, image, other, _) = case_of(client, "copy")
-    assert client.rule(image, ruling="apart", other=other).json()["answers"][place] == "apart"
-    assert client.rule(image, ruling="group", other=other).json()["answers"][place] == "group"
+    assert client.decide(image, decision="apart", other=other).json()["answers"][place] == "apart"
+    assert client.decide(image, decision="group", other=other).json()["answers"][place] == "group"
     (row,) = rows(reviewed).to_dict("records")
+    assert row["file"] == "49.png | 2.png"
     assert {row["hash"], row["other"]} == {hash_of(reviewed, image), hash_of(reviewed, other)}
 
 
-def test_many_are_ruled_at_once_and_counted(client: TestClient, reviewed: Path) -> None:
-    assert client.rule(12, 13, 14, ruling="drop").json()["summary"] == "3 rulings: 3 dropped"
-    git(reviewed, "commit", "-qam", "rulings")
-    assert client.rule(15, ruling="keep").json()["summary"] == "1 ruling: 1 kept"
+def test_decision_on_several_images_is_counted(client: TestClient, reviewed: Path) -> None:
+    assert client.decide(12, 13, 14, decision="drop").json()["summary"] == "3 decisions: 3 dropped"
+    git(reviewed, "commit", "-qam", "decisions")
+    assert client.decide(15, decision="keep").json()["summary"] == "1 decision: 1 kept"
 
 
-def test_undo_takes_a_ruling_back_and_sets_back_what_it_replaced(client: TestClient, reviewed: Path) -> None:
-    client.rule(3, ruling="keep")
+def test_undo_restores_the_replaced_decision(client: TestClient, reviewed: Path) -> None:
+    client.decide(3, decision="keep")
     before = (reviewed / "data/overrides.csv").read_bytes()
-    changed = client.rule(3, ruling="drop").json()["changed"]
+    changed = client.decide(3, decision="drop").json()["changed"]
     assert client.post("/token/api/undo", json=changed).status_code == 200
     assert (reviewed / "data/overrides.csv").read_bytes() == before
     again = client.post("/token/api/undo", json=changed)
-    assert (again.status_code, "another hand" in again.json()["error"]) == (422, True)
+    assert (again.status_code, "another program" in again.json()["error"]) == (422, True)
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        {"images": [999], "ruling": "drop"},
-        {"images": [-1], "ruling": "drop"},
-        {"images": [], "ruling": "drop"},
-        {"images": [3], "ruling": "burn"},
-        {"images": [3], "ruling": "relabel", "label": "sick"},
-        {"images": [3], "ruling": "relabel"},
-        {"images": [3], "ruling": "drop", "label": "healthy"},
-        {"images": [3], "ruling": "group"},
-        {"images": [3], "ruling": "group", "other": 999},
-        {"images": [3], "ruling": "drop", "who": "Bob"},
+        {"images": [999], "decision": "drop"},
+        {"images": [-1], "decision": "drop"},
+        {"images": [], "decision": "drop"},
+        {"images": [3], "decision": "burn"},
+        {"images": [3], "decision": "relabel", "label": "sick"},
+        {"images": [3], "decision": "relabel"},
+        {"images": [3], "decision": "drop", "label": "healthy"},
+        {"images": [3], "decision": "group"},
+        {"images": [3], "decision": "group", "other": 999},
+        {"images": [3], "decision": "drop", "who": "Bob"},
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(client: TestClient, reviewed: Path, said: dict[str, Any]) -> None:
-    answer = client.post("/token/api/rule", json=said)
+def test_invalid_decision_is_one_line(client: TestClient, reviewed: Path, said: dict[str, Any]) -> None:
+    answer = client.post("/token/api/decide", json=said)
     assert answer.status_code == 422
     assert "\n" not in answer.json()["error"]
     assert rows(reviewed).empty
 
 
-def test_pictures_come_from_the_array(client: TestClient, reviewed: Path) -> None:
-    sent = client.get("/token/picture/7.png")
+def test_images_are_those_of_the_ingested_array(client: TestClient, reviewed: Path) -> None:
+    sent = client.get("/token/image/7.png")
     shown = cv2.imdecode(np.frombuffer(sent.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert (shown == np.load(reviewed / "data/ingested/images.npy")[7]).all()
-    assert client.get("/token/picture/999.png").status_code == 422
+    assert client.get("/token/image/999.png").status_code == 422
     assert client.get("/token/original/7.jpg").status_code == 404
 
 
-def test_one_image_is_told_as_leaf_why_does_with_its_neighbours(client: TestClient) -> None:
-    told = client.get("/token/api/image/5").json()
-    assert ["flags", "dark"] in told["lines"]
-    assert len(told["neighbours"]) == 6
-    assert 5 not in told["neighbours"]
-    assert client.get("/token/api/image/0").json()["neighbours"][0] == 48
+def test_image_has_the_history_of_leaf_why_and_its_nearest_images(client: TestClient) -> None:
+    found = client.get("/token/api/image/5").json()
+    assert ["flags", "dark"] in found["lines"]
+    assert len(found["neighbors"]) == 6
+    assert 5 not in found["neighbors"]
+    assert client.get("/token/api/image/0").json()["neighbors"][0] == 48
 
 
 @pytest.mark.parametrize(
@@ -167,8 +170,8 @@ def test_undo_rejects_invalid_rows(client: TestClient, reviewed: Path, body: dic
 @pytest.mark.parametrize("field", ["question", "label", "why"])
 @pytest.mark.parametrize("text", [r"\ud800", "x" * 5_000_000])
 def test_invalid_text_is_rejected(client: TestClient, reviewed: Path, field: str, text: str) -> None:
-    content = f'{{"images": [3], "ruling": "seen", "{field}": "{text}"}}'
-    answer = client.post("/token/api/rule", content=content, headers={"content-type": "application/json"})
+    content = f'{{"images": [3], "decision": "seen", "{field}": "{text}"}}'
+    answer = client.post("/token/api/decide", content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert not (reviewed / "data/reviewed.csv").exists()
 
@@ -178,8 +181,8 @@ def test_disk_error_is_reported_for_retry(client: TestClient, monkeypatch: pytes
     def fail(*_: Any) -> None:
         raise OSError(number, os.strerror(number), "data/overrides.csv")
 
-    monkeypatch.setattr("leaf.review.rulings.write_table", fail)
-    answer = client.rule(3, ruling="drop")
+    monkeypatch.setattr("leaf.review.decision_files.write_table", fail)
+    answer = client.decide(3, decision="drop")
     assert answer.status_code == 507
     assert answer.json() == {"error": f"data/overrides.csv: {os.strerror(number).lower()}", "retry": True}
 
@@ -193,15 +196,15 @@ def test_page_of_another_run_is_rejected_and_the_new_run_loaded(review: Review, 
 
     with TestClient(create_app(review, "token", reload=reload)) as client:
         run = client.get("/token/api/run").json()["run"]
-        drop = {"images": [3], "ruling": "drop"}
-        assert client.post(f"/token/api/rule?run={run}", json=drop).status_code == 200
+        drop = {"images": [3], "decision": "drop"}
+        assert client.post(f"/token/api/decide?run={run}", json=drop).status_code == 200
         index = reviewed / "data/ingested/index.csv"
         os.utime(index, ns=(1, 1))
-        answer = client.post(f"/token/api/rule?run={run}", json=drop)
+        answer = client.post(f"/token/api/decide?run={run}", json=drop)
         assert (answer.status_code, answer.json()["reload"]) == (409, True)
-        assert client.get(f"/token/picture/3.png?run={run}").status_code == 409
+        assert client.get(f"/token/image/3.png?run={run}").status_code == 409
         new = client.get("/token/api/run").json()["run"]
-        assert client.get(f"/token/picture/3.png?run={new}").status_code == 200
+        assert client.get(f"/token/image/3.png?run={new}").status_code == 200
         assert loads == [1]
 
 
@@ -215,3 +218,27 @@ def test_original_keeps_its_aspect_ratio_and_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"text")
     with pytest.raises(LeafError, match="broken"):
         original(tmp_path, {"source": "broken.png", "width": 8, "height": 8})
+
+
+def pinned(folder: Path) -> pd.Series:
+    return pd.read_csv(folder / "data/pinned.csv", dtype=str).set_index("file_hash")["split"]
+
+
+def test_first_decision_pins_the_split_so_that_no_image_moves(client: TestClient, reviewed: Path) -> None:
+    assert client.decide(3, decision="seen", question="label").json()["note"] == ""
+    assert pinned(reviewed).empty
+    assert "50 images pinned" in client.decide(3, decision="drop").json()["note"]
+    assert pinned(reviewed)[hash_of(reviewed, TEST_IMAGE)] == "test"
+    assert client.decide(8, decision="drop").json()["note"] == ""
+
+
+def test_grouped_images_are_pinned_to_one_split(client: TestClient, reviewed: Path) -> None:
+    answer = client.decide(4, decision="group", other=TEST_IMAGE)
+    assert "moved to test" in answer.json()["note"]
+    assert pinned(reviewed)[hash_of(reviewed, 4)] == "test"
+
+
+def test_decisions_that_match_no_image_are_listed_by_file(client: TestClient, reviewed: Path) -> None:
+    with (reviewed / "data/overrides.csv").open("a") as file:
+        file.write("0123456789abcdef0123456789abcdef,drop,,Ada,blurred,,,,old/leaf.png\n")
+    assert client.get("/token/api/answers").json()["unused"] == ["old/leaf.png"]

@@ -1,4 +1,4 @@
-"""The page in a real browser, by keys alone: rule, undo, reload, two tabs, a kill, 10,000 cases, a phone, the dark."""
+"""The review page in a real browser, by keyboard: also with two tabs, after a kill, on a phone, with 10,000 cases."""
 
 import re
 import signal
@@ -24,7 +24,7 @@ FEW, MANY = 1_000, 10_000
 
 
 def started(review: Review) -> tuple[uvicorn.Server, str]:
-    """A server in a thread, and the page's address."""
+    """Start a server in a thread; return it and the address."""
     listening = open_port("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(review, "token", LOOPBACK), log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
@@ -40,7 +40,7 @@ def address(review: Review) -> Iterator[str]:
 
 @pytest.fixture
 def context(chromium: Any) -> Iterator[Any]:
-    """A browser's window, whose pages must not fail, break the content policy or ask another server."""
+    """Return a browser context; page errors, policy violations and requests to other servers fail the test."""
     made = chromium.new_context(viewport={"width": 1440, "height": 900})
     made.set_default_timeout(30_000)
     problems: list[str] = []
@@ -58,7 +58,7 @@ def page(context: Any, address: str) -> Any:
 
 
 def ready(page: Any, address: str) -> Any:
-    """Go to the page and wait for its first case."""
+    """Open the page and wait for its first case."""
     page.goto(address)
     page.locator("#lines dt").first.wait_for()
     return page
@@ -69,29 +69,29 @@ def heading(page: Any) -> str:
 
 
 def press(page: Any, key: str, says: str) -> None:
-    """Press a key and wait until the page says so."""
+    """Press a key and wait for the status."""
     page.keyboard.press(key)
     page.locator("#status", has_text=re.compile(says)).wait_for()
 
 
-def test_keys_rule_and_the_next_open_case_follows(page: Any, reviewed: Path) -> None:
+def test_keys_decide_and_open_the_next_case(page: Any, reviewed: Path) -> None:
     assert heading(page).startswith("#conflict-")
     page.keyboard.press("n")
     page.wait_for_url(re.compile("#label-33"))
     page.keyboard.press("n")
     page.wait_for_url(re.compile("#label-3-"))
-    press(page, "1", "Image 3: is healthy. 1 of 7 looked at")
+    press(page, "1", "3.png: is healthy. 1 of 7 reviewed")
     page.wait_for_url(re.compile("#label-8-"))
-    press(page, "d", "Image 8: drop. 2 of 7")
-    press(page, "u", "Image 21: unsure. 3 of 7")
-    press(page, "r", "Image 5: right as it is. 4 of 7")
-    press(page, "a", "Image 49: not the same. 5 of 7")
+    press(page, "d", "8.png: drop. 2 of 7")
+    press(page, "u", "21.png: unsure. 3 of 7")
+    press(page, "r", "5.png: correct as it is. 4 of 7")
+    press(page, "a", "49.png: not the same. 5 of 7")
     assert sorted(rows(reviewed)["ruling"]) == ["apart", "drop", "relabel"]
     assert sorted(rows(reviewed, "reviewed")["verdict"]) == ["seen", "unsure"]
-    assert page.locator("#summary").inner_text() == "3 rulings: 1 dropped, 1 relabelled, 1 apart"
+    assert page.locator("#summary").inner_text() == "3 decisions: 1 dropped, 1 relabeled, 1 separated"
 
 
-def test_keys_pressed_in_a_row_are_ruled_one_after_another(page: Any, reviewed: Path) -> None:
+def test_fast_keys_are_processed_in_order(page: Any, reviewed: Path) -> None:
     page.keyboard.press("n")
     page.keyboard.press("n")
     page.keyboard.type("kkk")
@@ -99,25 +99,27 @@ def test_keys_pressed_in_a_row_are_ruled_one_after_another(page: Any, reviewed: 
     assert len(rows(reviewed)) == 3
 
 
-def test_undo_reaches_across_a_reload(page: Any, address: str, reviewed: Path) -> None:
+def test_undo_works_after_a_reload_and_returns_to_the_image(page: Any, address: str, reviewed: Path) -> None:
     page.evaluate("location.hash = '#label-3--1'")
     page.reload()
     page.locator("#question", has_text="Label").wait_for()
-    press(page, "d", "Image 3: drop")
-    press(page, "k", "Image 8: keep")
+    press(page, "d", "3.png: drop")
+    press(page, "k", "8.png: keep")
     page.reload()
     page.locator("#progress", has_text="2 of 7").wait_for()
     press(page, "z", "Undone. 1 of 7")
+    assert heading(page).startswith("#label-8-")
     press(page, "z", "Undone. 0 of 7")
+    assert heading(page).startswith("#label-3-")
     assert rows(reviewed).empty
     press(page, "z", "Nothing to undo in this tab")
 
 
-def test_a_reload_stays_at_its_case_and_shows_what_was_said(page: Any, address: str) -> None:
+def test_reload_keeps_the_case_and_shows_the_decisions(page: Any, address: str) -> None:
     page.keyboard.press("1")
     page.locator("#ask-reason").fill("seen spots")
     page.keyboard.press("Enter")
-    page.locator("#status", has_text="Image 0: is healthy").wait_for()
+    page.locator("#status", has_text="0.png: is healthy").wait_for()
     here = heading(page)
     page.reload()
     page.locator("#lines dt").first.wait_for()
@@ -126,26 +128,26 @@ def test_a_reload_stays_at_its_case_and_shows_what_was_said(page: Any, address: 
     assert "is healthy" in page.locator("#c0").inner_text()
 
 
-def test_a_test_image_asks_for_a_reason_and_escape_leaves_it(page: Any, reviewed: Path) -> None:
+def test_test_image_requires_a_reason_and_escape_cancels(page: Any, reviewed: Path) -> None:
     page.keyboard.press("n")
     page.locator("#bias").wait_for()
     page.keyboard.press("d")
     page.locator("#ask").wait_for()
     page.keyboard.press("Escape")
-    page.locator("#status", has_text="Left as it was").wait_for()
+    page.locator("#status", has_text="Cancelled").wait_for()
     assert rows(reviewed).empty
     page.keyboard.press("d")
     page.locator("#ask").wait_for()
     page.keyboard.type("a hand, no leaf")
     page.keyboard.press("Enter")
-    page.locator("#status", has_text="Image 33: drop").wait_for()
+    page.locator("#status", has_text="33.png: drop").wait_for()
     assert rows(reviewed)["why"].tolist() == ["a hand, no leaf"]
 
 
-def test_two_tabs_lose_nothing_and_see_one_another(context: Any, address: str, reviewed: Path) -> None:
+def test_two_tabs_share_their_decisions(context: Any, address: str, reviewed: Path) -> None:
     one, other = (ready(context.new_page(), f"{address}#label-{image}--1") for image in (3, 8))
-    press(one, "d", "Image 3: drop")
-    press(other, "k", "Image 8: keep. 2 of 7")
+    press(one, "d", "3.png: drop")
+    press(other, "k", "8.png: keep. 2 of 7")
     one.keyboard.press("n")
     one.wait_for_url(re.compile("#label-21"))
     press(one, "u", "3 of 7")
@@ -154,11 +156,11 @@ def test_two_tabs_lose_nothing_and_see_one_another(context: Any, address: str, r
     assert rows(reviewed)["ruling"].tolist() == ["drop"]
 
 
-def test_after_a_kill_one_goes_on_where_one_was(context: Any, reviewed: Path, serve: Callable[..., Any]) -> None:
+def test_review_continues_after_a_kill(context: Any, reviewed: Path, serve: Callable[..., Any]) -> None:
     process, address = serve(reviewed)
     page = ready(context.new_page(), f"{address}#label-3--1")
-    press(page, "d", "Image 3: drop")
-    page.wait_for_load_state("networkidle")  # the next case is there, as a person would see
+    press(page, "d", "3.png: drop")
+    page.wait_for_load_state("networkidle")  # the next case is shown
     process.send_signal(signal.SIGKILL)
     process.wait()
     press(page, "d", "The server is not responding. Run `leaf review` again")
@@ -166,26 +168,26 @@ def test_after_a_kill_one_goes_on_where_one_was(context: Any, reviewed: Path, se
     _, again = serve(reviewed)
     assert again.rpartition("/")[0] != address.rpartition("/")[0]
     page = ready(context.new_page(), f"{again}#label-8--1")
-    assert page.locator("#progress").inner_text() == "1 of 7 looked at"
+    assert page.locator("#progress").inner_text() == "1 of 7 reviewed"
     press(page, "d", "2 of 7")
     assert len(rows(reviewed)) == 2
 
 
-def test_a_neighbour_is_put_into_the_same_group(page: Any, reviewed: Path) -> None:
+def test_similar_image_joins_the_group(page: Any, reviewed: Path) -> None:
     page.keyboard.press("n")
     page.wait_for_url(re.compile("#label-33"))
-    page.locator("#neighbours button").first.wait_for()
-    press(page, "s", "Which other picture")
-    page.locator("#neighbours button").first.focus()
+    page.locator("#neighbors button").first.wait_for()
+    press(page, "s", "Which other image")
+    page.locator("#neighbors button").first.focus()
     press(page, "s", "same leaf")
     assert rows(reviewed)["ruling"].tolist() == ["group"]
 
 
-def test_many_are_chosen_in_the_grid_and_ruled_at_once(page: Any, reviewed: Path) -> None:
+def test_several_images_are_selected_in_the_grid_and_dropped(page: Any, reviewed: Path) -> None:
     page.keyboard.press("g")
     page.locator("#grid [role=option]").first.wait_for()
     first = page.locator("#grid [role=option]").nth(0).get_attribute("aria-label")
-    assert int(re.search(r"\d+", first)[0]) in WRONG  # the least probable label comes first
+    assert int(re.search(r"\d+", first)[0]) in WRONG  # least probable label first
     page.keyboard.press("End")
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Shift+ArrowLeft")
@@ -198,7 +200,7 @@ def test_many_are_chosen_in_the_grid_and_ruled_at_once(page: Any, reviewed: Path
     assert rows(reviewed)["why"].tolist() == ["all of one twig"] * 3
 
 
-def test_two_pictures_flicker_and_their_difference_is_drawn(page: Any) -> None:
+def test_pair_alternates_and_shows_its_difference(page: Any) -> None:
     page.keyboard.press("f")
     expect(page.locator("#pictures .under")).to_have_count(1)
     first = page.evaluate("[...document.querySelectorAll('#pictures figure')].findIndex(f => f.matches('.under'))")
@@ -209,18 +211,18 @@ def test_two_pictures_flicker_and_their_difference_is_drawn(page: Any) -> None:
         "() => { const c = document.querySelector('canvas');"
         " return [...c.getContext('2d').getImageData(5, 5, 1, 1).data]; }"
     )
-    assert colours == [12, 12, 12, 255]  # three grey levels apart, four times as strong
+    assert colours == [12, 12, 12, 255]  # three gray levels apart, ×4
 
 
-def test_a_screen_reader_gets_names_and_states(page: Any) -> None:
+def test_elements_have_accessible_names_and_states(page: Any) -> None:
     for name in ("healthy", "Keep", "Drop", "Unsure", "Same leaf", "Undo"):
         assert page.get_by_role("button", name=re.compile(rf"\b{name}$")).count() >= 1, name
     assert page.locator("#actions button:not([aria-keyshortcuts])").count() == 0
-    options = page.locator("#list").get_by_role("option", name=re.compile("Label against the prediction"))
+    options = page.locator("#list").get_by_role("option", name=re.compile("Label and prediction differ"))
     assert options.count() == len(WRONG)
     active = page.locator("#list").get_attribute("aria-activedescendant")
     assert page.locator(f"#{active}").get_attribute("aria-selected") == "true"
-    assert page.locator("#pictures img").first.get_attribute("alt").startswith("Image 0: healthy")
+    assert page.locator("#pictures img").first.get_attribute("alt").startswith("0.png: healthy")
     assert page.locator("#status").get_attribute("role") == "status"
     unnamed = page.evaluate(
         "[...document.querySelectorAll('button, select, input, [role=listbox]')]"
@@ -229,7 +231,7 @@ def test_a_screen_reader_gets_names_and_states(page: Any) -> None:
     assert unnamed == 0
 
 
-def test_at_390_pixels_nothing_sticks_out_and_buttons_are_large_enough(page: Any) -> None:
+def test_phone_layout_fits_and_buttons_are_large_enough(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     for key in ("", "f", "v", "g"):
         if key:
@@ -261,7 +263,7 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_the_light_and_in_the_dark(chromium: Any, address: str, scheme: str) -> None:
+def test_text_has_enough_contrast_in_light_and_dark_mode(chromium: Any, address: str, scheme: str) -> None:
     page = ready(chromium.new_page(color_scheme=scheme), address)
     ratios = page.evaluate(CONTRASTS)
     assert min(ratios) >= 4.5
@@ -271,12 +273,12 @@ def test_text_stands_out_in_the_light_and_in_the_dark(chromium: Any, address: st
 
 
 def crowded(review: Review, count: int) -> Review:
-    """So many images, each a case."""
+    """Return a run with `count` images, each a case."""
     images = np.random.default_rng(1).integers(0, 256, (count, 24, 24, 3), dtype=np.uint8)
     numbers = np.arange(count)
     hashes = [f"{number:032x}" for number in numbers]
     own, doubted = np.linspace(0, 1, count), np.ones(count, bool)
-    cases = {"question": "label", "image": numbers, "other": -1, "gain": 1.0, "why": "doubted"}
+    cases = {"question": "label", "image": numbers, "other": -1, "gain": 1.0, "why": "contradicted"}
     return replace(
         review,
         images=images,
@@ -296,7 +298,7 @@ SCROLL = """async (where) => {
     const times = [];
     let before = await frame();
     for (let step = 1; step <= 36; step += 1) {
-        list.scrollTop += 120;  // a turn of the wheel
+        list.scrollTop += 120;  // one wheel step
         const now = await frame();
         times.push(now - before);
         before = now;
@@ -305,7 +307,7 @@ SCROLL = """async (where) => {
 }"""
 
 
-def test_ten_thousand_cases_scroll_as_a_thousand_do(context: Any, review: Review) -> None:
+def test_ten_thousand_cases_scroll_as_fast_as_a_thousand(context: Any, review: Review) -> None:
     frames = {}
     for count in (FEW, MANY):
         server, address = started(crowded(review, count))
@@ -321,5 +323,5 @@ def test_ten_thousand_cases_scroll_as_a_thousand_do(context: Any, review: Review
             press(page, "d", f"1 of {MANY}")
         page.close()
         server.should_exit = True
-    for where in ("#list", "#grid"):  # milliseconds; a screen shows a frame in 17
+    for where in ("#list", "#grid"):  # milliseconds; a frame takes 17
         assert frames[where, MANY] < 2 * frames[where, FEW] + 17, where

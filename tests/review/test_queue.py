@@ -1,4 +1,4 @@
-"""Which cases are asked, in which order, and when they are answered."""
+"""The cases of the review page, their order, and which of them have a decision."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ NONE = np.zeros(6, bool)
 
 
 def decided(**columns: object) -> pd.DataFrame:
-    """Six images as clean leaves them, all kept, each in a group of its own."""
+    """Return decisions on six images, all kept, each in its own group."""
     usual = {"label": [0, 1, 0, 1, 0, 1], "kept": 1, "reason": "", "reference": "", "distance": np.nan}
     return pd.DataFrame({"image": range(6), **usual, "group": range(6), **columns})
 
@@ -30,7 +30,7 @@ def paired(*rows: tuple[object, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"image": int, "other": int, "mse": float, "aligned_mse": float})
 
 
-def asked(
+def found_cases(
     index: pd.DataFrame | None = None,
     decisions: pd.DataFrame | None = None,
     pairs: pd.DataFrame | None = None,
@@ -38,16 +38,18 @@ def asked(
     unknown: np.ndarray = NONE,
     reached: np.ndarray | None = None,
 ) -> list[tuple[str, int, int]]:
-    """The cases as question, image, other; images in `own` are contradicted, with that probability of their label."""
+    """Return the cases as question, image, other; the images in `own` have that probability of their label."""
     doubted = list(own or {})
     probability = np.full(6, np.nan)
     probability[doubted] = list((own or {}).values())
-    said = LabelAssessment(probability, np.ones(6, int), np.isin(range(6), doubted))
+    decisions = decided() if decisions is None else decisions
+    wrong = np.isin(range(6), doubted)
+    assessed = LabelAssessment(probability, np.where(wrong, 1 - decisions["label"], decisions["label"]), wrong)
     table = cases(
         indexed() if index is None else index,
-        decided() if decisions is None else decisions,
+        decisions,
         paired() if pairs is None else pairs,
-        said,
+        assessed,
         unknown,
         np.ones(6) if reached is None else reached,
         CLASSES,
@@ -55,50 +57,50 @@ def asked(
     return list(zip(table["question"], table["image"], table["other"], strict=True))
 
 
-def test_a_clean_set_asks_nothing() -> None:
-    assert asked() == []
+def test_clean_set_has_no_cases() -> None:
+    assert found_cases() == []
 
 
-def test_the_least_probable_label_comes_first() -> None:
-    assert asked(own={2: 0.3, 4: 0.1}) == [("label", 4, -1), ("label", 2, -1)]
+def test_least_probable_label_comes_first() -> None:
+    assert found_cases(own={2: 0.3, 4: 0.1}) == [("label", 4, -1), ("label", 2, -1)]
 
 
-def test_what_reaches_more_images_comes_before_what_is_likelier() -> None:
-    assert asked(own={2: 0.3, 4: 0.1}, reached=np.array([1, 1, 2, 1, 1, 1]))[0] == ("label", 2, -1)
+def test_decision_that_affects_more_images_comes_first() -> None:
+    assert found_cases(own={2: 0.3, 4: 0.1}, reached=np.array([1, 1, 2, 1, 1, 1]))[0] == ("label", 2, -1)
 
 
-def test_a_picture_that_left_is_not_asked_for_its_label() -> None:
-    assert asked(decisions=decided(kept=[1, 1, 0, 1, 1, 1]), own={2: 0.1}) == []
+def test_label_of_a_removed_image_is_no_case() -> None:
+    assert found_cases(decisions=decided(kept=[1, 1, 0, 1, 1, 1]), own={2: 0.1}) == []
 
 
-def test_a_picture_is_asked_of_once_for_all_its_copies_and_reasons() -> None:
+def test_copies_and_reasons_of_an_image_are_one_case() -> None:
     index = indexed(hash=list("aacdef"), flags=["dark", "dark", "", "", "", ""])
     unknown = np.isin(range(6), [0])
-    assert asked(index, own={0: 0.1, 1: 0.1}, unknown=unknown) == [("label", 0, -1)]
+    assert found_cases(index, own={0: 0.1, 1: 0.1}, unknown=unknown) == [("label", 0, -1)]
 
 
-def test_copies_of_different_labels_are_one_case_for_each_group() -> None:
+def test_group_with_different_labels_is_one_case() -> None:
     pairs = paired((0, 1, "near", 9, "", np.nan), (0, 3, "near", 9, "", np.nan), (4, 5, "aligned", 300, "x", 20))
-    found = asked(decisions=decided(group=[0, 0, 2, 0, 4, 4]), pairs=pairs)
+    found = found_cases(decisions=decided(group=[0, 0, 2, 0, 4, 4]), pairs=pairs)
     assert found == [("conflict", 0, 1), ("conflict", 4, 5)]
 
 
-def test_of_pairs_that_were_taken_for_one_the_farthest_apart_come_first() -> None:
+def test_pairs_with_the_largest_distance_come_first() -> None:
     near, far = (0, 2, "near", 5, "", np.nan), (1, 3, "near", 90, "", np.nan)
     pairs = paired(near, far, (0, 4, "exact", 0, "", np.nan))
-    assert asked(pairs=pairs) == [("copy", 3, 1), ("copy", 2, 0)]
+    assert found_cases(pairs=pairs) == [("copy", 3, 1), ("copy", 2, 0)]
 
 
-def test_an_outlier_is_asked_once_with_its_reference() -> None:
+def test_outlier_is_one_case_with_its_reference() -> None:
     out = decided(reason=["outlier"] * 4 + [""] * 2, reference=["0"] * 4 + [""] * 2, kept=[0] * 4 + [1] * 2)
-    assert asked(indexed(hash=list("aaabef")), out) == [("outlier", 0, -1), ("outlier", 3, 0)]
+    assert found_cases(indexed(hash=list("aaabef")), out) == [("outlier", 0, -1), ("outlier", 3, 0)]
 
 
-NOBODY: dict = {"keep": frozenset(), "drop": frozenset(), "relabel": {}}
+NONE_DECIDED: dict = {"keep": frozenset(), "drop": frozenset(), "relabel": {}}
 
 
 @pytest.mark.parametrize(
-    ("said", "ruled", "reviewed"),
+    ("expected", "overrides", "reviewed"),
     [
         ("drop", {"drop": frozenset("a")}, []),
         ("relabel unhealthy", {"relabel": {"a": 1}}, []),
@@ -109,25 +111,25 @@ NOBODY: dict = {"keep": frozenset(), "drop": frozenset(), "relabel": {}}
         ("", {"group": frozenset({("a", "c")})}, []),
     ],
 )
-def test_a_case_is_answered_by_a_word_on_it(said: str, ruled: dict, reviewed: list) -> None:
+def test_decision_on_an_image_answers_its_cases(expected: str, overrides: dict, reviewed: list) -> None:
     table = pd.DataFrame({"question": ["copy"], "image": [0], "other": [1]})
     rows = [{"question": q, "hash": one, "other": other, "verdict": "unsure"} for q, one, other in reviewed]
-    assert answers(table, list("abc"), Rulings(**{**NOBODY, **ruled}), CLASSES, rows) == [said]
+    assert answers(table, list("abc"), Rulings(**{**NONE_DECIDED, **overrides}), CLASSES, rows) == [expected]
 
 
-def test_a_word_on_the_reference_answers_no_outlier() -> None:
+def test_decision_on_the_reference_does_not_answer_an_outlier() -> None:
     table = pd.DataFrame({"question": ["outlier"], "image": [0], "other": [1]})
-    assert answers(table, list("ab"), Rulings(**{**NOBODY, "keep": frozenset("b")}), CLASSES, []) == [""]
+    assert answers(table, list("ab"), Rulings(**{**NONE_DECIDED, "keep": frozenset("b")}), CLASSES, []) == [""]
 
 
-def test_a_picture_reaches_its_kept_copies_and_its_synthetic_images() -> None:
+def test_reach_counts_kept_copies_and_synthetic_images() -> None:
     synthetic = pd.DataFrame({"parent": [0, 2], "neighbour": [1, np.nan], "weight": [0.25, np.nan]})
     reached = reach(np.array(list("aabc")), np.array([True, True, True, False]), synthetic)
     assert reached.tolist() == [2.75, 2.25, 2, 0]
 
 
-def test_held_out_labels_of_a_group_come_from_other_groups() -> None:
-    """Features that name the image: only its own group could have told its label."""
+def test_probabilities_of_a_group_come_from_other_groups() -> None:
+    """Features identify the group, so a leak would predict every label."""
     labels = np.arange(40) % 2
     features = np.eye(40).repeat(2, axis=0)
     found = class_probabilities(features, labels.repeat(2), np.arange(40).repeat(2))
@@ -138,29 +140,34 @@ def test_too_few_groups_for_two_folds_give_no_probability() -> None:
     assert np.isnan(class_probabilities(np.eye(4), np.array([0, 0, 0, 1]), np.arange(4))).all()
 
 
-def test_who_was_not_asked_is_not_doubted() -> None:
+def test_images_without_prediction_are_not_contradicted() -> None:
     probabilities = np.tile([0.9, 0.1], (40, 1))
     probabilities[20:] = [0.1, 0.9]
     probabilities[39] = np.nan
     labels = np.repeat([0, 1], 20)
     labels[[3, 39]] = [1, 0]
-    said = assess_labels(labels, probabilities)
-    assert np.flatnonzero(said.contradicted).tolist() == [3]
-    assert (said.own[3], np.isnan(said.own[39])) == (0.1, True)
+    assessed = assess_labels(labels, probabilities)
+    assert np.flatnonzero(assessed.contradicted).tolist() == [3]
+    assert (assessed.own[3], np.isnan(assessed.own[39])) == (0.1, True)
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    """benchmarks/review.py as a module, which imports others of its folder."""
+    """Import benchmarks/review.py, which imports modules of its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
         return importlib.import_module("review")
 
 
-def test_planted_faults_come_before_those_by_confidence_and_by_chance(benchmark: ModuleType) -> None:
+def test_planted_faults_are_found_earlier_than_by_confidence_and_by_chance(benchmark: ModuleType) -> None:
     planted = benchmark.plant(240, 32, 1)
     shares = benchmark.shares(planted, *benchmark.in_order(planted), len(planted.images) // 10)
     assert set(shares) == {"all", "label", "copy", "copy, other label", "outlier"}
     assert shares["all"]["queue"] > shares["all"]["confidence"] > shares["all"]["chance"]
     assert shares["copy, other label"]["queue"] == 1
     assert shares["all"]["chance"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_most_probable_label_below_one_half_is_no_case() -> None:
+    assessed = LabelAssessment(np.full(6, 0.4), decided()["label"].to_numpy(), NONE)
+    assert cases(indexed(), decided(), paired(), assessed, NONE, np.ones(6), CLASSES).empty

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from leaf.cli.pin import pin
 from leaf.errors import LeafError
+from leaf.review.decision_files import pin_split as pin
 from leaf.store import read_json, read_table, write_table
 from stages import split
 

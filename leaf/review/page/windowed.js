@@ -1,9 +1,9 @@
-// Long lists: only what is in view is on the page, and ten thousand entries scroll as ten do.
+// Lists of any length: only the visible entries are in the document.
 "use strict";
 
-// Keep in `box`, which scrolls, an entry of `height` pixels for each of many keys, several in a row where they have a
-// `width`. `make_one(key)` makes an entry, `dress(entry, key)` shows its present state.
-function windowed(box, height, width, make_one, dress) {
+// Show an entry of `height` pixels for each key in the scrolling element `box`; with a `width`, several per row.
+// `make_one(key)` creates an entry, `update(entry, key)` shows its current state.
+function windowed(box, height, width, make_one, update) {
   let keys = [];
   const room = Object.assign(document.createElement("li"), { role: "presentation", className: "room" });
   const across = () => (width ? Math.max(1, Math.floor(box.clientWidth / width)) : 1);
@@ -19,7 +19,7 @@ function windowed(box, height, width, make_one, dress) {
       entry.ariaPosInSet = String(number + 1);
       entry.style.top = `${Math.floor(number / columns) * height}px`;
       entry.style.left = `${(number % columns) * width}px`;
-      dress(entry, key);
+      update(entry, key);
       return entry;
     });
     room.style.height = `${Math.ceil(keys.length / columns) * height}px`;

@@ -1,0 +1,170 @@
+"""Read and write the files of the review pages: data/overrides.csv, data/reviewed.csv and data/labels.csv.
+
+Each change locks the file, reads it, replaces single rows and writes it whole, sorted, one line per row. So edits by
+other programs are kept, a killed process loses at most the current change, and git merges the rows of two people.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import filelock
+import pandas as pd
+
+from leaf import params
+from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pictures
+from leaf.errors import LeafError
+from leaf.ingest.label_tables import GIVEN_COLUMNS
+from leaf.ingest.unlabelled import CONFLICT
+from leaf.split import PIN_COLUMNS, PINNED, SPLITS
+from leaf.store import read_edited_table, read_table, write_table
+
+File = Literal["data/overrides.csv", "data/reviewed.csv", "data/labels.csv"]
+OVERRIDES: File = "data/overrides.csv"
+REVIEWED: File = "data/reviewed.csv"
+LABELS: File = "data/labels.csv"
+SEEN = ("seen", "unsure")  # verdicts in data/reviewed.csv: correct as it is; another person should decide
+# `question` is the kind of the case (leaf.review.queue), `other` the second image of a pair.
+FILES: dict[File, Sequence[str]] = {
+    OVERRIDES: TEXT,
+    REVIEWED: ("hash", "verdict", "question", "who", "why", "date", "run", "other", "file"),
+    LABELS: ("file", "label", "group", "split", *GIVEN_COLUMNS),
+}
+_REQUIRED: dict[File, Sequence[str]] = {OVERRIDES: COLUMNS, REVIEWED: FILES[REVIEWED][:-1], LABELS: ("file", "label")}
+_SORTED = {OVERRIDES: ["hash", "ruling", "other"], REVIEWED: ["hash", "verdict", "other"], LABELS: ["file_hash", "who"]}
+Row = dict[str, str]
+Key = tuple[str, ...]
+_LOCK_SECONDS = 10.0
+
+
+def read_rows(folder: Path, file: File) -> list[Row]:
+    """Return the rows of a file with any additional columns, [] if it is missing. Raises LeafError if it is damaged."""
+    path, columns = folder / file, FILES[file]
+    if not path.exists():
+        return []
+    table = read_edited_table(path, _REQUIRED[file], columns)
+    table = table.reindex(columns=[*columns, *table.columns.difference(list(columns), sort=False)]).fillna("")
+    return [{str(name): str(cell) for name, cell in row.items()} for row in table.to_dict("records")]
+
+
+def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
+    """Return the rows with pixel hashes in `hash` and `other`, for images in `index`; see `pictures`."""
+    known = pictures(index, {row[name].strip() for row in rows for name in ("hash", "other")})
+    named = [{name: row[name].strip() for name in ("hash", "other")} for row in rows]
+    return [
+        row | {name: known.get(called) or known.get(called.lower(), called) for name, called in names.items()}
+        for row, names in zip(rows, named, strict=True)
+    ]
+
+
+def decision_keys(rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
+    """Return the key of each row of data/overrides.csv or data/reviewed.csv; a new row replaces those with its key."""
+    keys: list[Key] = []
+    for row in resolved(rows, index):
+        image, other, ruling = row["hash"], row["other"], row.get("ruling", "").strip()
+        if "verdict" in row:
+            keys.append((image, row["question"], other))
+        elif ruling in PAIRED:
+            keys.append(("pair", min(image, other), max(image, other)))
+        else:
+            keys.append((image, "verdict" if ruling in VERDICTS else ruling))
+    return keys
+
+
+def label_keys(rows: Sequence[Row]) -> list[Key]:
+    """Return the key of each row of data/labels.csv: one label per image and person, and one that settles a conflict.
+
+    Rows of a label table without a hash are unique.
+    """
+    return [
+        (row["file_hash"], row["who"] * (row["chosen"] != CONFLICT)) if row["file_hash"] else ("", *row.values())
+        for row in rows
+    ]
+
+
+def change(
+    folder: Path,
+    file: File,
+    keys: Callable[[Sequence[Row]], list[Key]],
+    add: Sequence[Row],
+    remove: Sequence[Row] = (),
+) -> list[Row]:
+    """Add rows, replacing those with the same key, and remove rows. Return the replaced rows.
+
+    Raises:
+        LeafError: with nothing changed, if a row of `remove` is missing or has changed.
+    """
+    path, columns = folder / file, FILES[file]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
+            rows = read_rows(folder, file)
+            for row in remove:
+                if row not in rows:
+                    raise LeafError(f"{path}: another program changed the row of {row[columns[0]]}. Undo it there.")
+            order = list(rows[0]) if rows else list(columns)
+            rows = [row for row in rows if row not in remove]
+            new, old = set(keys(add)), keys(rows)
+            replaced = [row for row, key in zip(rows, old, strict=True) if key in new]
+            rest = [row for row, key in zip(rows, old, strict=True) if key not in new]
+            table = pd.DataFrame([*rest, *add], columns=order).fillna("")
+            write_table(table.sort_values(_SORTED[file], kind="stable"), path)
+    except filelock.Timeout:
+        raise LeafError(f"{path}: locked by another program for {_LOCK_SECONDS:.0f} seconds. Try again.") from None
+    return replaced
+
+
+def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
+    """Return the changes of data/overrides.csv since `before`: `12 decisions: 3 dropped, 8 relabeled, 1 grouped`."""
+    past = {"keep": "kept", "drop": "dropped", "relabel": "relabeled", "group": "grouped", "apart": "separated"}
+    now = [{name: row[name] for name in TEXT} for row in now]
+    new = [row for row in now if row not in before]
+    counts = Counter(past.get(row["ruling"].strip(), row["ruling"]) for row in new)
+    parts = [f"{counts[name]} {name}" for name in past.values() if counts[name]]
+    changed = {(row["hash"], row["other"]) for row in new}
+    if gone := sum(row not in now and (row["hash"], row["other"]) not in changed for row in before):
+        parts.append(f"{gone} undone")
+    return f"{len(new)} decision{'s' * (len(new) != 1)}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def join_pins(folder: Path, hashes: Sequence[str]) -> str:
+    """Pin images that a decision puts into one group to one split: to test, else to validation. Return a summary.
+
+    `hashes` are the file hashes of all images in these groups. Returns "" if their pins agree.
+    """
+    if not (folder / PINNED).exists():
+        return ""
+    pins = read_edited_table(folder / PINNED, PIN_COLUMNS)
+    mine = pins["file_hash"].isin(hashes)
+    best = next((name for name in reversed(SPLITS) if pins["split"][mine].eq(name).any()), "")
+    moved = mine & pins["split"].ne(best)
+    if not moved.any():
+        return ""
+    write_table(pins.assign(split=pins["split"].mask(moved, best)), folder / PINNED)
+    return f"{PINNED}: {moved.sum()} images moved to {best}, the split of the others in their group."
+
+
+def pin_split(folder: Path = Path()) -> str:
+    """Add all images of the split, and their removed copies, to data/pinned.csv. Return a summary.
+
+    Existing pins are kept, also those of images that are no longer in the data set.
+
+    Raises:
+        LeafError: if the split is a fold, or splits groups on purpose (`grouping: none`).
+    """
+    choices = params.load(folder / params.PARAMS_FILE)
+    if choices.folds or choices.grouping == "none":
+        raise LeafError(
+            "pin: folds or grouping: none made this split for a comparison. Use folds: 0, grouping: groups."
+        )
+    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
+    groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])[["image", "group"]]
+    index = read_table(folder / "data/ingested/index.csv", ["image", "file_hash"], text=["file_hash"])
+    of_group = splits.merge(groups, on="image").drop_duplicates("group")[["group", "split"]]
+    current = groups.merge(of_group, on="group").merge(index[["image", "file_hash"]], on="image")
+    before = read_edited_table(folder / PINNED, PIN_COLUMNS)
+    pins = pd.concat([before, current[list(PIN_COLUMNS)]]).drop_duplicates("file_hash").sort_values("file_hash")
+    write_table(pins, folder / PINNED)
+    counts = ", ".join(f"{pins['split'].eq(name).sum()} {name}" for name in SPLITS)
+    return f"{PINNED}: {len(pins)} images pinned, {len(pins) - len(before)} of them new: {counts}. Commit it to git."

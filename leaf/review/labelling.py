@@ -1,0 +1,282 @@
+"""Label new images: which images come next, what the labels are worth, and the rows of data/labels.csv."""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leaf.errors import LeafError
+from leaf.ingest.unlabelled import CONFLICT, RANDOM
+from leaf.review.active_learning import fit_head, learning_curve, select
+from leaf.review.decision_files import LABELS, Row, change, label_keys, read_rows
+
+MODEL, DIVERSE, CLUSTER = "model", "diverse", "cluster"  # values of `chosen`, besides RANDOM and CONFLICT
+BATCH = 200  # images that are ranked at once
+RANDOM_SHARE = 0.2
+CLUSTER_SIZE = 24
+BURST_SECONDS, BURST_SIMILARITY = 60, 0.9
+POINTS = 6  # of the learning curve
+WORTHWHILE = 0.005  # gain in accuracy of the last third of the labels, below which more labels hardly help
+
+
+@dataclass
+class Labelling:
+    """Unlabelled images and everything that ranks them.
+
+    Attributes:
+        folder: project folder.
+        classes: class names.
+        images: unlabelled images, uint8 (N, S, S, 3).
+        index: data/ingested/unlabelled.csv, N rows.
+        features: float32 (N, D), from `reduce_features`.
+        known: features (M, D) and labels (M,) of labelled training images.
+        validation: features (V, D) and labels (V,) of labelled validation images.
+        unlike: bool (N,), images unlike the training images.
+        original: maps an image number to the original file, uint8 (H, W, 3), or None.
+        who: author of the labels.
+        run: run that proposes the images.
+        features_from: source of the features, for display.
+    """
+
+    folder: Path
+    classes: Sequence[str]
+    images: np.ndarray
+    index: pd.DataFrame
+    features: np.ndarray
+    known: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    unlike: np.ndarray
+    original: Callable[[int], np.ndarray | None]
+    who: str
+    run: str
+    features_from: str
+    probabilities: np.ndarray | None = None
+    order: list[tuple[int, str]] = field(default_factory=list)
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+    version: int = 0
+    training: bool = False
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        hashes = self.index["file_hash"].tolist()
+        self._place = {file_hash: place for place, file_hash in enumerate(hashes)}
+        self._copies = self.index["hash"].duplicated().to_numpy()
+        self._times = pd.to_datetime(self.index["taken"], errors="coerce").to_numpy()
+        self.rank()
+
+    def rows(self) -> list[Row]:
+        """Return the current rows of data/labels.csv that label an image by its hash."""
+        return [row for row in read_rows(self.folder, LABELS) if row["file_hash"]]
+
+    def rank(self) -> None:
+        """Fit the head to all labels given so far, rank the images that have none, and update the learning curve."""
+        rows = self.rows()
+        given = [(self._place[row["file_hash"]], row) for row in rows if row["file_hash"] in self._place]
+        labels = {name: number for number, name in enumerate(self.classes)}
+        given = [(place, row) for place, row in given if row["label"] in labels]
+        given.sort(key=lambda item: item[1]["date"])
+        sampled = [(place, labels[row["label"]]) for place, row in given if row["chosen"] == RANDOM]
+        trained = [(place, labels[row["label"]]) for place, row in given if row["chosen"] != RANDOM]
+        x, y = self._with(self.known, trained)
+        validation = self._with(self.validation, sampled)
+        probabilities = None
+        if len(np.unique(y)) > 1:
+            head = fit_head(x, y)
+            probabilities = np.zeros((len(self.features), len(self.classes)))
+            probabilities[:, head.classes_] = head.predict_proba(self.features)
+        steps = np.unique(np.linspace(0, len(trained), POINTS).astype(int)) + len(self.known[1])
+        start = len(self.known[1])
+        curve = learning_curve(x, y, validation, steps.tolist())
+        order = self._order(rows, probabilities)
+        with self._lock:
+            self.probabilities, self.order, self.version = probabilities, order, self.version + 1
+            self.curve = [(count - start, value, low, high) for count, value, low, high in curve]
+
+    def _with(
+        self, start: tuple[np.ndarray, np.ndarray], more: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        places, labels = [place for place, _ in more], [label for _, label in more]
+        return np.concatenate([start[0], self.features[places]]), np.concatenate([start[1], labels]).astype(np.int64)
+
+    def _order(self, rows: Sequence[Row], probabilities: np.ndarray | None) -> list[tuple[int, str]]:
+        """Return the next images and how each is chosen: one in five at random, the others by `select`."""
+        done = {row["file_hash"] for row in rows}
+        waiting = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
+        rest = np.flatnonzero(waiting)
+        random = np.random.default_rng([len(done), len(rest)])
+        sampled = random.permutation(rest)[: round(min(BATCH, len(rest)) * RANDOM_SHARE)]
+        chosen = rest[select(self.features[rest], BATCH, None if probabilities is None else probabilities[rest])]
+        chosen = chosen[~np.isin(chosen, sampled)][: BATCH - len(sampled)].tolist()
+        way = DIVERSE if probabilities is None else MODEL
+        step = round(1 / RANDOM_SHARE) - 1
+        order: list[tuple[int, str]] = []
+        remaining = sampled.tolist()
+        while chosen or remaining:
+            order += [(image, way) for image in chosen[:step]] + [(image, RANDOM) for image in remaining[:1]]
+            chosen, remaining = chosen[step:], remaining[1:]
+        return order
+
+    def conflicts(self, rows: Sequence[Row]) -> list[int]:
+        """Return the images with different labels by two people and no decision."""
+        labels: dict[str, set[str]] = defaultdict(set)
+        settled = {row["file_hash"] for row in rows if row["chosen"] == CONFLICT}
+        for row in rows:
+            labels[row["file_hash"]].add(row["label"])
+        return [
+            self._place[each]
+            for each, different in labels.items()
+            if len(different) > 1 and each not in settled and each in self._place
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return what the page shows: the next images, counts, the learning curve and the agreement."""
+        rows = self.rows()
+        with self._lock:
+            order, probabilities, curve, version = self.order, self.probabilities, self.curve, self.version
+        conflicts = self.conflicts(rows)
+        done = {row["file_hash"] for row in rows}
+        open_images = [(image, chosen) for image, chosen in order if self.index["file_hash"].iat[image] not in done]
+        items = [self._item(image, CONFLICT, None, rows) for image in conflicts]
+        items += [
+            self._item(image, chosen, None if chosen == RANDOM else probabilities) for image, chosen in open_images
+        ]
+        labelled = len(done & set(self._place))
+        waiting = int((~self._copies).sum()) - labelled
+        if len(open_images) < min(waiting, BATCH // 4):
+            self.retrain()
+        return {
+            "version": version,
+            "training": self.training,
+            "error": self.error,
+            "items": items,
+            "waiting": waiting,
+            "labelled": labelled,
+            "by_class": Counter(row["label"] for row in rows if row["file_hash"] in self._place),
+            "curve": curve,
+            "advice": advice(curve),
+            "agreement": agreement(rows),
+            "conflicts": len(conflicts),
+        }
+
+    def _item(
+        self, image: int, chosen: str, probabilities: np.ndarray | None, rows: Sequence[Row] = ()
+    ) -> dict[str, Any]:
+        """Return an image of the queue: with the model's guess, or with the `rows` that contradict each other."""
+        guess = -1 if probabilities is None else int(probabilities[image].argmax())
+        file_hash = self.index["file_hash"].iat[image]
+        return {
+            "image": image,
+            "file": str(self.index["source"].iat[image]),
+            "guess": guess,
+            "confidence": None if probabilities is None else float(probabilities[image, guess]),
+            "chosen": chosen,
+            "unlike": bool(self.unlike[image]),
+            "labels": [[row["who"], row["label"]] for row in rows if row["file_hash"] == file_hash],
+        }
+
+    def similar(self, image: int) -> dict[str, list[int]]:
+        """Return unlabelled images like `image`: the `cluster` with the same predicted class, and the `burst`.
+
+        A burst is taken within a minute and probably shows the same plant.
+        """
+        done = {row["file_hash"] for row in self.rows()}
+        free = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
+        free[image] = False
+        with self._lock:
+            probabilities = self.probabilities
+        gaps = np.square(self.features - self.features[image]).sum(axis=1)
+        same = free.copy()
+        if probabilities is not None:
+            same &= probabilities.argmax(axis=1) == probabilities[image].argmax()
+        near = np.flatnonzero(same)
+        near = near[np.argsort(gaps[near], kind="stable")[: CLUSTER_SIZE - 1]]
+        burst = np.empty(0, np.int64)
+        if not np.isnat(self._times[image]):
+            seconds = np.abs((self._times - self._times[image]) / np.timedelta64(1, "s"))
+            norms = np.linalg.norm(self.features, axis=1) * np.linalg.norm(self.features[image])
+            cosine = self.features @ self.features[image] / np.maximum(norms, 1e-12)
+            burst = np.flatnonzero(free & (seconds <= BURST_SECONDS) & (cosine >= BURST_SIMILARITY))
+        return {"cluster": near.tolist(), "burst": burst.tolist()[: CLUSTER_SIZE - 1]}
+
+    def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
+        """Write a label, "" to exclude, for `images`; `same_plant` gives them a common group. Return the changed rows.
+
+        Raises:
+            LeafError: for an unknown class or image.
+        """
+        if label and label not in self.classes:
+            raise LeafError(f"label: {label!r}; valid: {', '.join(self.classes)}, or nothing to exclude the image")
+        if max(images) >= len(self.index):
+            raise LeafError(f"images: valid: 0 to {len(self.index) - 1}")
+        hashes = self.index["file_hash"].iloc[list(images)].tolist()
+        row = {
+            "label": label,
+            "group": f"plant {hashes[0][:12]}" if same_plant else "",
+            "split": "",
+            "who": self.who,
+            "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "run": self.run,
+            "chosen": chosen,
+        }
+        files = self.index["source"].iloc[list(images)].tolist()
+        added = [{"file": file, "file_hash": each, **row} for file, each in zip(files, hashes, strict=True)]
+        replaced = change(self.folder, LABELS, label_keys, added)
+        return {"file": LABELS, "added": added, "replaced": replaced}
+
+    def retrain(self) -> None:
+        """Run `rank` in the background, unless it is running."""
+        with self._lock:
+            if self.training:
+                return
+            self.training, self.error = True, ""
+
+        def work() -> None:
+            try:
+                self.rank()
+            except (LeafError, OSError, ValueError) as error:
+                self.error = str(error)
+            finally:
+                self.training = False
+
+        threading.Thread(target=work, daemon=True).start()
+
+
+def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
+    """Return whether more labels help, from a learning curve; "" if it has fewer than three points."""
+    if len(curve) < 3:
+        return ""
+    last = curve[-1]
+    before = next(point for point in reversed(curve) if point[0] <= 2 * last[0] / 3)
+    gain = last[1] - before[1]
+    labels = last[0] - before[0]
+    if gain < WORTHWHILE:
+        return f"The last {labels} labels did not raise the accuracy: more labels of this kind hardly help."
+    return f"The last {labels} labels raised the accuracy by {gain:.1%}: more labels help."
+
+
+def agreement(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return Cohen's kappa of the two people who share the most labelled images, "" if no image has two labels."""
+    from sklearn.metrics import cohen_kappa_score
+
+    by_person: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if row["chosen"] != CONFLICT:
+            by_person[row["who"]][row["file_hash"]] = row["label"]
+    people = sorted(by_person)
+    pairs = [(one, other) for number, one in enumerate(people) for other in people[number + 1 :]]
+    shared = {pair: sorted(by_person[pair[0]].keys() & by_person[pair[1]].keys()) for pair in pairs}
+    one, other = max(pairs, key=lambda pair: len(shared[pair]), default=("", ""))
+    images = shared.get((one, other), [])
+    if not images:
+        return ""
+    first, second = ([by_person[name][image] for image in images] for name in (one, other))
+    same = sum(a == b for a, b in zip(first, second, strict=True))
+    kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else 1.0
+    return f"{one} and {other} agree on {same} of {len(images)} images (Cohen's kappa {kappa:.2f})"

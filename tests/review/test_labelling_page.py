@@ -1,0 +1,206 @@
+"""The labelling page in a real browser, by keyboard, from 300 new images to `dvc repro`."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import uvicorn
+
+from leaf.review.labelling_app import create_labelling_app
+from leaf.serve.server import LOOPBACK, open_port
+from leaf.synthesize import ImageCounts, draw_dataset
+
+from .test_labelling import make_labelling, rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture
+def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
+    """Open the page on 300 new images; page errors and requests to other servers fail the test."""
+    listening = open_port("127.0.0.1", 0)
+    app = create_labelling_app(make_labelling(tmp_path), "token", LOOPBACK)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(30_000)
+    problems: list[str] = []
+    context.on("weberror", lambda error: problems.append(str(error.error)))
+    context.on("console", lambda line: problems.append(line.text) if "Content Security" in line.text else None)
+    context.on("request", lambda each: problems.append(each.url) if "//127.0.0.1" not in each.url else None)
+    made = context.new_page()
+    made.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/token/")
+    made.locator("#pictures img").wait_for()
+    made.locator("#actions button").first.wait_for()
+    yield made
+    assert problems == []
+    context.close()
+    server.should_exit = True
+
+
+def press(page: Any, key: str, status: str) -> None:
+    """Press a key and wait for the status."""
+    page.keyboard.press(key)
+    page.locator("#status", has_text=re.compile(status)).wait_for()
+
+
+def saved(page: Any) -> None:
+    """Wait until all labels are saved."""
+    for _ in range(1500):
+        if page.evaluate("pending === 0"):
+            return
+        time.sleep(0.02)
+    pytest.fail("labels are not saved after 30 s")
+
+
+def current(page: Any) -> dict[str, Any]:
+    return page.evaluate("waiting[0]")
+
+
+def test_enter_confirms_the_guess_and_a_random_sample_needs_a_class(page: Any, tmp_path: Path) -> None:
+    for _ in range(4):
+        press(page, "Enter", f"{current(page)['image']}.jpg: ")
+    assert current(page)["chosen"] == "random"
+    press(page, "Enter", "No guess for this image")
+    press(page, "2", "unhealthy")
+    saved(page)
+    assert rows(tmp_path)["chosen"].value_counts().to_dict() == {"model": 4, "random": 1}
+
+
+def test_undo_returns_to_the_image(page: Any, tmp_path: Path) -> None:
+    first = current(page)["image"]
+    press(page, "1", "healthy")
+    assert current(page)["image"] != first
+    press(page, "z", "Undone")
+    assert current(page)["image"] == first
+    assert rows(tmp_path).empty
+    assert page.locator("#progress").inner_text() == "0 labelled, 300 to go"
+
+
+def test_cluster_is_labelled_at_once_without_the_deselected_image(page: Any, tmp_path: Path) -> None:
+    page.keyboard.press("g")
+    page.locator("#tiles [role=option]").nth(3).wait_for()
+    members = page.evaluate("members")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    press(page, "Enter", f"{len(members) - 1} images: ")
+    saved(page)
+    hashes = set(rows(tmp_path)["file_hash"])
+    assert hashes == {f"{image:032x}" for image in members} - {f"{members[1]:032x}"}
+    assert set(rows(tmp_path)["chosen"]) == {"cluster"}
+
+
+# returns the milliseconds until the next image is on the page
+PRESS = """key => {
+    const start = performance.now();
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    return performance.now() - start;
+}"""
+
+
+def test_two_hundred_images_take_less_than_five_minutes(page: Any, tmp_path: Path) -> None:
+    start = time.monotonic()
+    times = []
+    for _ in range(200):
+        key = str(current(page)["image"] % 2 + 1)
+        times.append(page.evaluate(PRESS, key))
+    saved(page)
+    page.locator("#question", has_text="?").wait_for()  # more images were ranked
+    assert time.monotonic() - start < 300
+    assert np.quantile(times, 0.9) < 50
+    assert len(rows(tmp_path)) == 200
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_layout_fits_the_screen(page: Any, width: int, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 844})
+    for key in ("", "g"):
+        if key:
+            page.keyboard.press(key)
+            page.locator("#tiles [role=option]").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    low = page.evaluate(
+        "[...document.querySelectorAll('button')].filter(e => e.checkVisibility() && e.offsetHeight < 40).length"
+    )
+    assert low == 0
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", dark))) < 60) == (scheme == "dark")
+
+
+@pytest.fixture(scope="module")
+def labelled(clone: Any, chromium: Any) -> Any:
+    """Label 50 of 300 new images of a project, retrain once, commit data/labels.csv, and rename all files."""
+    made = clone("labelling")
+    images, labels = draw_dataset(ImageCounts(190, 170, 0, 0, 0), 48, 7)
+    names = ["healthy", "unhealthy"]
+    random = np.random.default_rng(0).permutation(len(images))
+    truth = {}
+    for number, image in enumerate(random.tolist()):
+        name = names[int(labels[image])]
+        path = Path("leaves", name, f"{number}.png") if number < 60 else Path("data/unlabelled", f"{number}.png")
+        (made.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(made.folder / path), images[image][..., ::-1])
+        truth[str(path)] = name
+    made.set(dataset="leaves", image_size=48)
+    made.run("dvc", "repro", "split")
+    made.commit("labelled images")
+    command = [sys.executable, "-c", "from leaf.cli import main; main()", "review", "--unlabelled", "--quiet"]
+    process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=subprocess.PIPE, text=True)
+    page = chromium.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(process.stdout.readline().strip())
+    page.locator("#actions button").first.wait_for()
+    for number in range(50):
+        item = current(page)
+        page.keyboard.press(str(names.index(truth[item["file"]]) + 1))
+        page.locator("#progress", has_text=f"{number + 1} labelled").wait_for()
+    saved(page)
+    press(page, "t", "Retrained")
+    assert page.evaluate("run.curve.at(-1)[0]") == 40
+    page.close()
+    process.terminate()
+    assert process.wait(60) == 0
+    made.commit("labels of 50 new images")
+    for file in (made.folder / "data/unlabelled").glob("*.png"):
+        file.rename(file.with_name(f"renamed-{file.name}"))
+    made.run("dvc", "repro", "split")
+    made.truth = truth
+    return made
+
+
+def test_labels_are_in_git(labelled: Any) -> None:
+    committed = labelled.run("git", "show", "HEAD:data/labels.csv").stdout.splitlines()
+    assert len(committed) == 51
+    assert committed[0] == "file,label,group,split,file_hash,who,date,run,chosen"
+
+
+def test_repro_uses_the_labels_of_renamed_files(labelled: Any) -> None:
+    index = pd.read_csv(labelled.folder / "data/ingested/index.csv", keep_default_na=False)
+    new = index[index["chosen"] != ""]
+    assert (len(index), len(new)) == (110, 50)
+    names = ["healthy", "unhealthy"]
+    for source, label in zip(new["source"], new["label"], strict=True):
+        assert names[label] == labelled.truth[source.replace("renamed-", "")]
+    assert len(pd.read_csv(labelled.folder / "data/ingested/unlabelled.csv")) == 250
+
+
+def test_images_selected_by_the_model_are_only_in_train(labelled: Any) -> None:
+    index = pd.read_csv(labelled.folder / "data/ingested/index.csv", keep_default_na=False)
+    split = pd.read_csv(labelled.folder / "data/split/splits.csv").merge(index, on="image", suffixes=("", "_given"))
+    assert set(split.loc[~split["chosen"].isin(["", "random"]), "split"]) == {"train"}
+    assert set(split["split"]) == {"train", "validation", "test"}
+
+
+def test_check_counts_the_unlabelled_images(labelled: Any) -> None:
+    assert "unlabelled 300 images, up to 50 of them labelled" in labelled.run("leaf", "check").stdout
