@@ -30,6 +30,7 @@ FORM = re.compile(r"[…|<\[]|\b[A-Z]{3,}(?<!HEAD)\b|key=value")  # `leaf run NA
 # instead.
 SSH, SLURM = "tests/runner/test_ssh.py", "tests/runner/test_slurm.py"
 S3 = "tests/runner/test_remotes.py"
+HOUR = "tests/pipeline/test_first_hour.py"
 ROWS, TABLES = "tests/benchmarks/test_rows.py", "tests/benchmarks/test_tables.py"
 ELSEWHERE = {
     "pip install": "tests/test_install.py",
@@ -37,6 +38,13 @@ ELSEWHERE = {
     "cd flowers": "tests/test_install.py",
     'git add -A && git commit -m "Add the classifier"': "tests/test_install.py",
     "leaf upgrade": "tests/project/test_upgrade.py",
+    "leaf start": HOUR,
+    "leaf run transfer": HOUR,
+    "leaf run default": HOUR,
+    "leaf compare probe transfer": HOUR,
+    "leaf pin": HOUR,
+    'git commit -am "Pin the split"': HOUR,
+    "dvc exp run -S optimizer=lbfgs": HOUR,
     "python benchmarks/rows.py": ROWS,
     "python benchmarks/accuracy.py": "tests/benchmarks/test_accuracy.py",
     "python benchmarks/headline.py report": "tests/benchmarks/test_headline.py",

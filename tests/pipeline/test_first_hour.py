@@ -75,7 +75,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     project.run("leaf", "run", "default", "-S", "epochs=1", "-S", "image_size=32")
     data = {"dataset": str(folder / "crops"), "classes": DISEASES}
     assert values() == {**committed, **data, "epochs": 1, "image_size": 32}
-    shown = project.run("dvc", "exp", "show", "--drop", ".*", "--keep", "test.accuracy$").stdout
+    shown = project.run("dvc", "exp", "show", "--drop", ".*", "--keep", "Experiment|test.accuracy$").stdout
     assert all(name in shown for name in ("probe", "transfer", "default"))
 
     # an invalid setting
