@@ -34,8 +34,9 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
     """Return class, split, group and crop of each file by its folders.
 
     The class is the first folder whose name, or whose name after that of the folder above it, is in `known`; without
-    one, it is the top folder.
+    one, it is the top folder, joined with the next one if other classes are joined.
     """
+    known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)
     level = _split_level(root, dirs.values(), known, labelled)
     splits = {
@@ -49,10 +50,13 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
         }
         dirs = _without_outer(rests, known)
     told = {}
+    joins = any(" ".join(pair) in known for rest in dirs.values() for pair in pairwise(rest))
     for file, rest in dirs.items():
         split = splits[file]
         pairs = [" ".join(pair) for pair in pairwise(rest)]
         joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
+        if joins and pairs and not known & {*pairs, *rest}:
+            joined = 0  # a new class of CROP/CLASS folders
         place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
         name = (rest[place] if joined is None else pairs[joined]) if rest else ""
         inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest

@@ -226,9 +226,9 @@ def _recipe_question(images: int, side: int, settings: Mapping[str, Any]) -> Que
     options = []
     for name in RECIPES:
         row = dict(experiment(name).set)
-        size = settings.get("image_size") or row.get("image_size")
+        size = settings.get("image_size")
         if not size and name != "default":
-            size = next((size for size in _SIZES if size <= min(side, 160)), 96)
+            size = next((size for size in _SIZES if size <= min(side, row.get("image_size", 160))), 96)
         chosen = {**row, **({"image_size": size} if size else {})}
         values = with_settings(committed_params(), chosen | {"classes": "auto"}, name)
         text = f"{name}, {values.image_size} pixels, at most {span(estimate(values, images))}: {experiment(name).why}"

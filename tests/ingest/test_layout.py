@@ -123,6 +123,11 @@ def test_listed_classes_may_join_the_names_of_two_folders(read, made):
     assert result.index["crop"].tolist() == ["Bean", "Bean", "Chilli", "Chilli"]
 
 
+def test_a_new_class_beside_joined_names_is_named_with_its_crop(read, made):
+    with pytest.raises(LeafError, match="'Bean mosaic'"):
+        read(made(*CROPS, "Bean/mosaic/5.png"), 8, ["Bean healthy", "Bean rust", "Chilli healthy", "Chilli leaf curl"])
+
+
 def test_the_folder_above_a_listed_class_is_its_crop(read, made):
     result, _ = read(made(*CROPS), 8, ["healthy", "rust", "leaf curl"])
     assert result.index[["label", "crop"]].to_numpy().tolist() == [
