@@ -1,7 +1,4 @@
-"""experiments.yaml: the named experiments, and settings laid over params.yaml.
-
-One source for `leaf run`, the table in the documentation, the runner and the tests.
-"""
+"""Read the named experiments of experiments.yaml, and apply settings to params.yaml."""
 
 import contextlib
 import re
@@ -20,13 +17,13 @@ from leaf.store import parse_yaml, read_yaml
 EXPERIMENTS_FILE = "experiments.yaml"
 _INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  # for a project without its own
 
-_COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # one that stands in no quotes
+_COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # a colon outside quotes
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
-_WORDS = {"null", "true", "false", "inf", "nan"}  # Hydra's own, if not in quotes
+_WORDS = {"null", "true", "false", "inf", "nan"}  # unquoted, they have a meaning in Hydra
 
 
 class Experiment(BaseModel):
-    """A row of experiments.yaml: why it is there, the keys it sets, and the accuracy that was claimed elsewhere."""
+    """A row of experiments.yaml: its purpose, the keys it sets, and the accuracy that a report claimed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +33,7 @@ class Experiment(BaseModel):
 
 
 def read_experiments(path: str | Path | None = None) -> dict[str, Experiment]:
-    """Every row by its name, each checked against the schema of params.yaml. Raises LeafError for a mistake."""
+    """Return all rows by name. Raises LeafError if a row does not fit the schema of params.yaml."""
     path = path or (EXPERIMENTS_FILE if Path(EXPERIMENTS_FILE).exists() else _INSTALLED)
     rows = read_yaml(path) or {}
     if not isinstance(rows, dict):
@@ -53,14 +50,14 @@ def read_experiments(path: str | Path | None = None) -> dict[str, Experiment]:
 
 
 def experiment(name: str, path: str | Path | None = None) -> Experiment:
-    """One row. Raises LeafError for an unknown name."""
+    """Return one row. Raises LeafError for an unknown name."""
     rows = read_experiments(path)
     if name not in rows:
         raise LeafError(f"{path or EXPERIMENTS_FILE}: {name}: no such experiment; valid: {', '.join(rows)}")
     return rows[name]
 
 
-# A row keeps the working values of these keys; it takes every other key from the committed params.yaml.
+# Keys that describe the data: a row keeps their working values and takes all other keys from the committed file.
 DATA_KEYS = (
     "dataset",
     "labels",
@@ -121,27 +118,27 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """`key=value` texts, as after -S, to keys and YAML values. Raises LeafError for a text without `=`."""
+    """Parse `key=value` texts, as after -S, into keys and YAML values. Raises LeafError for a text without `=`."""
     parsed = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise LeafError(f"-S {text}: no value; valid: key=value")
-        if value.startswith("{"):  # YAML wants a space where DVC does not
+        if value.startswith("{"):  # YAML needs a space after the colon, DVC does not
             value = _COLON.sub(lambda found: found[1] or ": ", value)
         parsed[key] = parse_yaml(value, f"-S {key}")
     return parsed
 
 
 def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: str = "-S") -> params.Params:
-    """The mapping `values` of a params.yaml with dotted `settings` laid over it, checked; `name` is for errors."""
+    """Apply dotted `settings` to the mapping `values` of a params.yaml and validate it; `name` is for errors."""
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for key, value in settings.items():
         group, _, leaf = key.partition(".")
         if leaf:
             inner = merged.setdefault(group, {})
             if not isinstance(inner, dict):
-                raise LeafError(f"{name}: {key}: {group} is no group of keys")
+                raise LeafError(f"{name}: {key}: {group} is not a group of keys")
             inner[leaf] = value
         else:
             merged[group] = value
@@ -149,22 +146,22 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
 
 
 def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
-    """`key=value` for each setting, quoted for the override grammar of `dvc exp run -S` (Hydra's), not for a shell."""
+    """Return `key=value` for each setting, quoted for Hydra's grammar in `dvc exp run -S`, not for a shell."""
     texts = []
     for key, value in settings.items():
-        if isinstance(value, Mapping):  # which cannot take the place of a list, nor another mapping's, at once
+        if isinstance(value, Mapping):  # Hydra would merge it into an old mapping and refuse it for a list
             texts.append(f"{key}=null")
         texts.append(f"{key}={_hydra(value)}")
     return texts
 
 
 def command_line(settings: Mapping[str, Any]) -> str:
-    """The `dvc exp run` that a person can paste into a shell for these settings."""
+    """Return the `dvc exp run` command for these settings, quoted for a shell."""
     return " ".join(["dvc exp run", *(f"-S {shlex.quote(text)}" for text in dvc_settings(settings))])
 
 
 def told_what_to_paste(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
-    """The error with a line to paste for each of its proposals, laid over `settings`."""
+    """Return the error with a command to paste for each of its proposals, applied to `settings`."""
     lines = [command_line({**settings, **proposal}) for proposal in error.proposals]
     return LeafError(f"{error}; valid: {'  or  '.join(lines)}") if lines else error
 
@@ -185,10 +182,10 @@ def _hydra(value: Any) -> str:
 
 def _hydra_key(key: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ -]*", key) or key.lower() in _WORDS:
-        raise LeafError(f"-S: DVC takes no key such as {key!r}; write it into {params.PARAMS_FILE}")
+        raise LeafError(f"-S: DVC does not accept the key {key!r}; write it into {params.PARAMS_FILE}")
     return key.replace(" ", "\\ ")
 
 
 def _escape(found: re.Match[str]) -> str:
-    """Quotes and `${` (an interpolation, which could read the environment) are escaped, and backslashes before them."""
+    """Escape quotes, `${` (an interpolation that could read the environment), and backslashes before them."""
     return found[1] * 2 + (f"\\{found[2]}" if found[2] else "")

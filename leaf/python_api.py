@@ -1,4 +1,4 @@
-"""`leaf.fit`: run the stages on a data set in a folder of its own, without DVC."""
+"""`leaf.fit`: run the stages on a data set in a separate folder, without DVC."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parent / "project" / "template"
 
 
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
-    """Run the stages of the pipeline on a data set, in a folder of its own, without DVC.
+    """Run the stages of the pipeline on a data set in a separate folder, without DVC.
 
     The parameters are those of the committed params.yaml, the row and `settings`. Nothing is inherited from earlier
     experiments: neither uncommitted parameters nor overrides, pins, labels or masks.
@@ -29,13 +29,13 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     Args:
         dataset: a folder with a subfolder per class, or an .npz file.
         recipe: a row of experiments.yaml.
-        folder: receives the tables, the model and the report under the names that they have in the project. A second
-            fit replaces them and keeps overrides and pins.
+        folder: receives the tables, the model and the report under their names in the project. A second fit replaces
+            them and keeps overrides and pins.
         settings: keys of params.yaml that override the row, `**{"learning_rate.base": 1e-5}` for a nested key. A
             weights file needs no weights_sha256.
 
     Returns:
-        The model, as `leaf.load` gives it.
+        The model, as returned by `leaf.load`.
 
     Raises:
         LeafError: if the parameters are invalid, the packages of leaf-dvc[train] are missing, or a stage fails.
@@ -59,7 +59,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     stages = read_yaml(PROJECT / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
-    import leaf  # which imports more when it loads a model
+    import leaf  # loading a model imports more
 
     return leaf.load(Path(folder, "models/model.onnx"))
 
@@ -74,14 +74,14 @@ def new_project(folder: str | Path, values: params.Params) -> None:
 
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / params.PIPELINE_FILE).is_file():
-        raise LeafError(f"{folder}: holds other files; valid: a new folder, or one of an earlier fit")
+        raise LeafError(f"{folder}: contains other files; valid: a new folder, or that of an earlier fit")
     if (folder / "leaf").is_dir() or (folder / "stages").is_dir():
-        raise LeafError(f"{folder}: is the project itself; valid: a folder of its own")
+        raise LeafError(f"{folder}: is the project itself; valid: another folder")
     for name in ("data/references", "data/masks", "data/unlabelled"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
     for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
-        if not (folder / name).exists():  # the header alone: the rows belong to the project's own images
+        if not (folder / name).exists():  # only the header; the rows are about other images
             header = (PROJECT / name).read_text(encoding="utf-8").splitlines()[0]
             (folder / name).write_text(header + "\n", encoding="utf-8")
     with replacing(folder / params.PARAMS_FILE) as partial:
@@ -89,7 +89,7 @@ def new_project(folder: str | Path, values: params.Params) -> None:
 
 
 def run_stages(folder: str | Path, names: Iterable[str]) -> None:
-    """Run stages in `folder`, one after another, and print what they say. Raises LeafError where one fails."""
+    """Run stages in `folder`, one after another, and print their output. Raises LeafError if one fails."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for name in names:
         command = [sys.executable, "-m", f"stages.{name}"]

@@ -1,4 +1,4 @@
-"""What the documentation says is so: links, commands, named tests, generated pages."""
+"""The documentation is correct: links, commands, named tests, generated pages."""
 
 import importlib.util
 import json
@@ -26,8 +26,7 @@ IDS = [page.name for page in PAGES]
 PROGRAMS = ("leaf", "dvc", "git", "make", "python", "pip", "rm", ".")
 FORM = re.compile(r"[…|<\[]|\b[A-Z]{3,}(?<!HEAD)\b|key=value")  # `leaf run NAME` is a command's form
 
-# Commands that need another machine, a cluster or a server, many trainings, or that would run this test: what runs them
-# instead.
+# Tests that run the commands which need another machine, a cluster, a server or many trainings.
 SSH, SLURM = "tests/runner/test_ssh.py", "tests/runner/test_slurm.py"
 S3 = "tests/runner/test_remotes.py"
 HOUR = "tests/pipeline/test_first_hour.py"
@@ -81,10 +80,10 @@ ELSEWHERE = {
 
 
 def commands(page):
-    """Every command of a page in its order: lines of fenced blocks, and inline code of three words or more.
+    """Yield the commands of a page in order: lines of fenced blocks, and inline code of three words or more.
 
-    Where a block has lines that start with `$ `, these are its commands and the others what they print. A block of
-    Python is a command, too.
+    If lines of a block start with `$ `, only these are commands and the others are output. A Python block is one
+    command.
     """
     for language, block, inline in re.findall(
         r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`", page.read_text(encoding="utf-8"), re.M | re.S
@@ -103,19 +102,19 @@ def commands(page):
 
 
 def elsewhere(command):
-    """What runs this command, where it is not this test."""
+    """Return the test that runs this command, if it is not this one."""
     return next((test for start, test in ELSEWHERE.items() if f"{command} ".startswith(f"{start} ")), None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_link_leads_to_a_file(page):
+def test_links_point_to_files(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_leaf_command_is_one_that_leaf_takes(page):
+def test_leaf_commands_are_valid(page):
     group = typer.main.get_command(app)
     parts = [part for typed in commands(page) for part in typed.split(" && ")]
     for command in parts:
@@ -127,7 +126,7 @@ def test_every_leaf_command_is_one_that_leaf_takes(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_make_target_exists(page):
+def test_make_targets_exist(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
@@ -135,12 +134,12 @@ def test_every_make_target_exists(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_named_test_file_exists(page):
+def test_named_test_files_exist(page):
     for file in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text(encoding="utf-8")):
         assert (ROOT / file).is_file(), file
 
 
-def test_every_guarantee_of_reliability_names_a_test_file():
+def test_guarantees_of_reliability_name_a_test_file():
     page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     tables = re.findall(r"^\| guarantee \| test \|\n\| -.*\n((?:\|.*\n)+)", page, re.M)
     rows = "".join(tables).splitlines()
@@ -151,7 +150,7 @@ def test_every_guarantee_of_reliability_names_a_test_file():
 
 @pytest.fixture
 def generate():
-    """docs/generate.py as a module."""
+    """Return docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -163,12 +162,12 @@ def test_generated_pages_are_up_to_date(generate, page):
     assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == getattr(generate, f"{page}_md")()
 
 
-def test_a_figure_of_an_unknown_commit_is_refused(generate):
+def test_figure_of_an_unknown_commit_is_refused(generate):
     with pytest.raises(SystemExit, match=r"benchmarks/rows\.json: commit 1{40} is not in the history"):
         generate.check_commit("1" * 40, "rows")
 
 
-def test_an_earlier_comparison_is_tested_over_its_seeds(generate):
+def test_earlier_comparison_is_tested_over_its_seeds(generate):
     sentence = "b is better than a: +10.0 points of accuracy (95 %: +5.0 to +15.0), p = 1e-09, on 9 images."
     result = {"recipes": {"a": {"accuracy": [0.7, 0.72]}, "b": {"accuracy": [0.8, 0.82]}}}
     welch = ttest_ind([0.7, 0.72], [0.8, 0.82], equal_var=False).pvalue
@@ -177,11 +176,11 @@ def test_an_earlier_comparison_is_tested_over_its_seeds(generate):
     assert "p =" not in generate.difference(sentence.replace("b is", "b with seed 2 is"), result)
 
 
-def test_a_claim_that_was_not_measured_is_said_to_be_not_run(generate, tmp_path):
+def test_unmeasured_claim_is_shown_as_not_run(generate, tmp_path):
     assert generate.performance_md(tmp_path).count("| not run |") == len(generate.CLAIMS) + 1
 
 
-def test_the_page_shows_what_was_measured(generate, tmp_path):
+def test_performance_page_shows_the_measurements(generate, tmp_path):
     row = {"name": "epoch", "ours": 4.2, "other": 4.0, "ratio": 1.05, "spread": [1.04, 1.06], "memory": None}
     (tmp_path / "results.json").write_text(json.dumps([row | {"target": "<= 1.1", "met": True}]))
     stage = {"seconds": 2, "seconds_per_image": 0.001, "memory": 1024, "memory_per_image": 0, "disk_per_image": 2000}
@@ -194,7 +193,7 @@ def test_the_page_shows_what_was_measured(generate, tmp_path):
     assert "| clean | 1.00 ms | 4.4 h |" in page  # √(1,000,000 / 4000) times 1000 seconds: the measured power, ½
 
 
-def test_what_is_said_to_run_a_command_elsewhere_runs_it():
+def test_commands_listed_in_elsewhere_run_there():
     documented = {command for page in PAGES for command in commands(page)}
     for start, place in ELSEWHERE.items():
         source = (ROOT / place).read_text(encoding="utf-8")
@@ -205,7 +204,7 @@ def test_what_is_said_to_run_a_command_elsewhere_runs_it():
 
 @pytest.fixture(scope="module")
 def home(once, clone, small):
-    """A person's home: photographs of their own, and the project, cloned and run once by `make run` at a small size."""
+    """Return a home folder with images and a clone in which a small `make run` ran."""
     return once("home", lambda folder: _settle(folder, clone, small))
 
 
@@ -213,7 +212,7 @@ def _settle(folder, clone, small):
     (folder / ".gitconfig").write_text("[user]\n  name = A Person\n  email = person@example.org\n")
     (folder / "mnt").mkdir()
     _photographs(folder / "me")
-    venv.create(folder / "venv")  # `python` there sees the packages of this one; nothing is installed anew
+    venv.create(folder / "venv")  # its `python` uses the packages of this environment
     packages = next(folder.glob("venv/lib/python*/site-packages"))
     (packages / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})")
     (folder / "venv/installed").touch()
@@ -227,7 +226,7 @@ def _settle(folder, clone, small):
 
 
 def _photographs(folder):
-    """`leaves/` with a sub-folder per class, the same as an .npz of the course's format, and a new leaf."""
+    """Write `leaves/` with a sub-folder per class, the same images as an .npz file, and a new leaf."""
     from leaf.synthesize import ImageCounts, draw_dataset
 
     images, labels = draw_dataset(ImageCounts(60, 60, 0, 0, 0), 48, 11)
@@ -241,9 +240,9 @@ def _photographs(folder):
 
 
 def _type(typed, home, folder, programs=None):
-    """Type commands into one shell in `folder`, as a person who has the environment active and a home of their own.
+    """Run commands in one shell in `folder`, with the environment activated and a separate home folder.
 
-    The folder `programs` stands first on PATH; `make` alone puts another before it.
+    The folder `programs` comes first on PATH; `make` puts another before it.
     """
     first = f"{programs}{os.pathsep}" if programs else ""
     folder.mkdir(exist_ok=True)
@@ -265,7 +264,7 @@ def _type(typed, home, folder, programs=None):
         "PATH": f"{first}{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "HOME": str(home),
-        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # the tests of the runner set it for all that follow them
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # tests of the runner set it for later tests
         "XDG_CACHE_HOME": str(home / ".cache"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
@@ -277,7 +276,7 @@ def _type(typed, home, folder, programs=None):
 
 
 LONGEST_FIRST = sorted(PAGES, key=lambda page: -len(list(commands(page))))
-NIGHTLY = ("comparing.md", "getting-started.md", "honest.md")  # what other pages and tests/pipeline run, at more length
+NIGHTLY = ("comparing.md", "getting-started.md", "honest.md")  # covered by other pages and tests/pipeline
 
 
 @pytest.mark.slow
@@ -287,7 +286,7 @@ NIGHTLY = ("comparing.md", "getting-started.md", "honest.md")  # what other page
     [pytest.param(page, marks=pytest.mark.full if page.name in NIGHTLY else ()) for page in LONGEST_FIRST],
     ids=lambda page: page.name,
 )
-def test_the_commands_of_a_page_run_one_after_another(page, home, programs, tmp_path):
+def test_commands_of_a_page_run_in_order(page, home, programs, tmp_path):
     typed = [command for command in commands(page) if not elsewhere(command)]
     if not typed:
         return

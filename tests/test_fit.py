@@ -1,4 +1,4 @@
-"""From Python: leaf.fit runs the pipeline's stages in a folder of its own and gives a model."""
+"""`leaf.fit` runs the stages in a separate folder and returns a model."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from leaf.synthesize import ImageCounts, draw_dataset
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
-    """A folder of 120 drawn leaves, and weights for a small network."""
+    """Return a folder of 120 drawn leaves with weights for a small network."""
     folder = tmp_path_factory.mktemp("photographs")
     images, labels = draw_dataset(ImageCounts(62, 62, 2, 0, 0), 32, 7)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -48,21 +48,21 @@ def test_fit_gives_a_model_and_its_tables(photographs, programs, tmp_path, monke
     assert list((tmp_path / "state/features").rglob("*.features"))
 
 
-def test_a_folder_of_something_else_is_not_written_to(tmp_path):
+def test_fit_refuses_a_folder_with_other_files(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(LeafError, match="holds other files"):
+    with pytest.raises(LeafError, match="other files"):
         leaf.fit(tmp_path, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_stage_that_refuses_says_so_in_its_own_words(tmp_path):
+def test_error_of_a_stage_is_raised_with_its_name(tmp_path):
     new_project(tmp_path / "run", experiments.with_settings({}, {"dataset": "nowhere"}))
     with pytest.raises(LeafError, match=r"^ingest: .*nowhere"):
         run_stages(tmp_path / "run", ["ingest"])
 
 
 @pytest.mark.slow
-def test_the_notebook_of_the_documentation_runs(programs, tmp_path, monkeypatch):
+def test_notebook_of_the_docs_runs(programs, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     startup = tmp_path / "ipython/profile_default/startup/00.py"  # stages in forks that have imported TensorFlow

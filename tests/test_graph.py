@@ -1,4 +1,4 @@
-"""dvc.yaml tells DVC all that a stage depends on, and nothing else."""
+"""dvc.yaml lists exactly what each stage depends on."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from leaf.params import keys
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# Words for a person, and keys whose values DVC follows as parameters: an edit there changes no result.
+# Messages, and keys whose values DVC tracks as parameters: an edit there changes no result.
 WORDS = {"leaf/errors.py", "leaf/params.py", "leaf/experiments.py", "leaf/models/backbones.py"}
 
 
@@ -21,7 +21,7 @@ def imports():
 
 
 def modules_of(stage, imports):
-    """The files of every module of ours that the stage imports; a package alone imports nothing of ours."""
+    """Return the files of the project's modules that the stage imports."""
     files = set()
     for module in imports.find_upstream_modules(f"stages.{stage}") | {f"stages.{stage}"}:
         path = ROOT / module.replace(".", "/")
@@ -30,24 +30,24 @@ def modules_of(stage, imports):
 
 
 def code_of(stage):
-    """The files and folders of code that dvc.yaml lists for the stage."""
+    """Return the files and folders of code that dvc.yaml lists for the stage."""
     return [dep for dep in STAGES[stage]["deps"] if dep.startswith(("leaf", "stages"))]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_module_that_a_stage_imports_lies_under_a_listed_dependency(stage, imports):
+def test_imported_modules_are_listed_as_dependencies(stage, imports):
     listed = code_of(stage)
     assert {file for file in modules_of(stage, imports) if not any(map(Path(file).is_relative_to, listed))} == set()
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_listed_code_is_spare(stage, imports):
+def test_listed_code_is_imported(stage, imports):
     files = modules_of(stage, imports)
     assert [dep for dep in code_of(stage) if not any(Path(file).is_relative_to(dep) for file in files)] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_params_name_no_key_that_the_stage_does_not_read(stage, imports):
+def test_listed_params_are_read(stage, imports):
     # The other direction, a key read but not listed, is an AttributeError: leaf.params.read_params gives no other.
     if stage in ("validate", "report"):  # they read every parameter
         assert STAGES[stage]["params"] == [{"params.yaml": None}]
@@ -61,7 +61,7 @@ def test_params_name_no_key_that_the_stage_does_not_read(stage, imports):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_parameter_reaches_a_shell(stage):
+def test_commands_contain_no_parameter(stage):
     assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
 
 

@@ -43,14 +43,14 @@ ROOT = Path(__file__).parents[1]
         ([1], "not a mapping"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_key_the_value_and_what_is_valid(values, said):
+def test_invalid_value_is_one_line_with_key_value_and_valid_values(values, said):
     with pytest.raises(LeafError, match=r"^params\.yaml: ") as caught:
         validate(values)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_number_that_dvc_wrote_with_an_exponent_is_a_number():
+def test_exponent_written_by_dvc_is_read_as_a_number():
     # DVC #5971: `-S learning_rate.base=2e-5` is written 2e-05, which YAML 1.1 reads as a string.
     assert validate(parse_yaml("learning_rate: {base: 2e-05}", "params.yaml")).learning_rate.base == 2e-5
 
@@ -74,7 +74,7 @@ WORDS = [
 ]
 
 
-def test_text_that_looks_like_something_else_survives_what_dvc_writes(tmp_path):
+def test_text_that_looks_like_another_type_survives_dvc(tmp_path):
     # DVC writes YAML 1.2 without quotes where that is enough: an unquoted yes is a boolean in YAML 1.1 only.
     path = tmp_path / "params.yaml"
     path.write_text(json.dumps({"classes": WORDS, "dropout": 0.1}))
@@ -88,13 +88,13 @@ def test_text_that_looks_like_something_else_survives_what_dvc_writes(tmp_path):
     ["seed: " + "9" * 5000, "a: " + "[" * 5000, "a: 2026-99-99", "seed: 1\nseed: 2"],
     ids=["digits", "brackets", "date", "twice"],
 )
-def test_yaml_that_no_parser_gets_through_is_one_line(text):
+def test_yaml_bomb_is_refused_in_one_line(text):
     with pytest.raises(LeafError) as caught:
         parse_yaml(text, "params.yaml")
     assert len(str(caught.value)) < 400
 
 
-def test_a_value_of_nested_aliases_is_shown_in_short():
+def test_value_of_nested_aliases_is_shortened_in_the_error():
     text = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{name}: &{name} [{','.join([f'*{last}'] * 9)}]\n" for last, name in zip("abcdefg", "bcdefgh", strict=True)
     )
@@ -103,7 +103,7 @@ def test_a_value_of_nested_aliases_is_shown_in_short():
     assert len(str(caught.value)) < 3000
 
 
-def test_a_stage_gets_the_keys_that_it_lists_and_no_other(monkeypatch):
+def test_stage_reads_only_its_listed_keys(monkeypatch):
     monkeypatch.chdir(ROOT)
     params = read_params("train")
     assert (params.dropout, params.learning_rate.base) == (0.1, 1e-4)
@@ -116,7 +116,7 @@ def test_sizes_are_counts_or_fractions(size):
     assert validate({"validation_size": size}).validation_size == float(size)
 
 
-def test_the_defaults_that_stay():
+def test_defaults_are_fixed():
     defaults = {name: entry["default"] for name, entry in keys().items()}
     fixed = {
         "dropout": 0.1,
@@ -130,7 +130,7 @@ def test_the_defaults_that_stay():
     assert {name: defaults[name] for name in fixed} == fixed
 
 
-def test_params_yaml_holds_every_key_each_with_a_comment():
+def test_params_yaml_has_every_key_with_a_comment():
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     load(ROOT / "params.yaml")
     written = yaml.safe_load(text)
@@ -144,7 +144,7 @@ def test_params_yaml_holds_every_key_each_with_a_comment():
         assert not line or line.startswith("#") or line.endswith(":") or "  # " in line, line
 
 
-def test_a_file_that_is_not_yaml_or_absent_is_one_line(tmp_path):
+def test_missing_or_invalid_file_is_one_line(tmp_path):
     path = tmp_path / "params.yaml"
     with pytest.raises(LeafError, match="no such file"):
         load(path)
@@ -153,7 +153,7 @@ def test_a_file_that_is_not_yaml_or_absent_is_one_line(tmp_path):
         load(path)
 
 
-def test_a_yaml_tag_constructs_nothing(tmp_path):
+def test_yaml_tag_is_refused(tmp_path):
     path = tmp_path / "params.yaml"
     target = tmp_path / "ran"
     path.write_text(f"dataset: !!python/object/apply:os.system ['touch {target}']", encoding="utf-8")
@@ -163,7 +163,7 @@ def test_a_yaml_tag_constructs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [0.4, "validation"])
-def test_a_threshold_is_for_two_classes(threshold):
+def test_threshold_is_refused_for_three_classes(threshold):
     three = {"classes": {"healthy": ["*healthy"], "rust": ["*rust"], "other": ["*"]}, "threshold": threshold}
     with pytest.raises(
         LeafError, match=rf"params.yaml: threshold: {threshold}; valid for 3 classes: 0.5; the most probable"
@@ -173,7 +173,7 @@ def test_a_threshold_is_for_two_classes(threshold):
 
 
 def limits(kind=Params, prefix=""):
-    """Every key that has limits, and each limit."""
+    """Yield every key with limits, and each limit."""
     for name, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from limits(field.annotation, f"{name}.")
@@ -185,7 +185,7 @@ def limits(kind=Params, prefix=""):
 
 
 @pytest.mark.parametrize(("key", "found"), limits())
-def test_the_refusal_of_a_bounded_key_tells_its_limits(key, found):
+def test_error_of_a_bounded_key_names_its_limits(key, found):
     group, _, name = key.rpartition(".")
     with pytest.raises(LeafError) as caught:
         validate({group: {name: -1e9}} if group else {name: -1e9})

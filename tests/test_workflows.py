@@ -1,4 +1,4 @@
-"""The workflows of .github are valid and give nobody more than needed; actionlint runs in the workflow `tests`."""
+"""The workflows of .github are valid and have minimal permissions; actionlint runs in the workflow `tests`."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ TOOLS = {
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_nothing_is_found_in_the_workflows(tool: str) -> None:
+def test_workflows_pass_the_linters(tool: str) -> None:
     program = shutil.which(tool, path=str(Path(sys.executable).parent))
     if program is None:
         pytest.skip(f"{tool} is not installed; requirements-dev.txt has it")

@@ -1,4 +1,4 @@
-"""Any number of classes: every stage and tool on small pictures of nine and thirty-eight kinds."""
+"""Every stage and tool works with 9 and 38 classes, on small images."""
 
 import importlib
 import json
@@ -45,7 +45,7 @@ RECIPE = {
 
 
 def write_pictures(folder, names):
-    """Twelve noisy pictures of one colour for each class, and four more of every second one."""
+    """Make twelve noisy images of one color per class, and four more for every second class."""
     random = np.random.default_rng(len(names))
     colours = random.uniform(20, 235, (len(names), 3))
     for number, name in enumerate(names):
@@ -57,7 +57,7 @@ def write_pictures(folder, names):
 
 @pytest.fixture(scope="module", params=[9, 38])
 def classes(request, tmp_path_factory):
-    """The class names of a project in which every stage ran; the working directory is there."""
+    """Return the class names of a project in which every stage ran; it is the working folder."""
     names = sorted(ODD[: request.param] + [f"class {number:02}" for number in range(9, request.param)])
     folder, before = tmp_path_factory.mktemp(f"classes-{request.param}"), Path.cwd()
     write_pictures(folder / "leaves", names)
@@ -82,7 +82,7 @@ def classes(request, tmp_path_factory):
         os.chdir(before)
 
 
-def test_every_metric_names_every_class(classes):
+def test_metrics_name_every_class(classes):
     read = {name: read_json(f"metrics/{name}.json") for name in ("ingest", "clean", "balance", "evaluate")}
     counts = [
         *(read["ingest"]["classes"], read["clean"]["kept_classes"], read["clean"]["after_outliers_classes"]),
@@ -92,14 +92,14 @@ def test_every_metric_names_every_class(classes):
     assert len(set(read["balance"]["after"].values())) == 1
 
 
-def test_every_split_holds_every_class_in_proportion(classes):
+def test_splits_keep_class_proportions(classes):
     labels = read_table("data/split/splits.csv").merge(read_table("data/cleaned/decisions.csv"), on="image")
     counts = labels.groupby(["split", "label"]).size().unstack()
     assert counts.shape == (3, len(classes))
     assert (counts.loc["test"] / counts.sum()).between(0.2, 0.3).all()
 
 
-def test_the_probabilities_are_those_of_the_predictions(classes):
+def test_probabilities_match_predictions(classes):
     table, shares = read_table("data/scored/predictions.csv"), read_array("data/scored/probabilities.npy")
     assert table.columns.tolist() == ["image", "source", "split", "label", "predicted", "probability"]
     assert shares.shape == (len(table), len(classes))
@@ -108,7 +108,7 @@ def test_the_probabilities_are_those_of_the_predictions(classes):
     np.testing.assert_allclose(table["probability"], shares.max(axis=1), atol=1e-6)
 
 
-def test_the_network_learned_more_than_the_largest_class(classes):
+def test_model_beats_the_largest_class(classes):
     evaluate = read_json("metrics/evaluate.json")
     assert evaluate["test"]["accuracy"] > 1.2 * evaluate["baseline"]["majority_accuracy"]
     scores = read_json("data/scored/scores.json")["splits"]["test"]
@@ -127,7 +127,7 @@ def test_the_network_learned_more_than_the_largest_class(classes):
         (["summary"], "dense"),
     ],
 )
-def test_every_tool_answers(classes, command, told):
+def test_command_runs_with_many_classes(classes, command, told):
     image = read_table("data/scored/predictions.csv")["image"][0]
     done = CliRunner().invoke(app, [str(image) if word == TESTED else word for word in command], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -135,7 +135,7 @@ def test_every_tool_answers(classes, command, told):
 
 
 @pytest.mark.parametrize("classes", [9], indirect=True)
-def test_command_python_server_and_onnx_file_give_the_same_probabilities(classes):
+def test_command_python_server_and_onnx_give_equal_probabilities(classes):
     files = sorted(Path("leaves").glob("*/0.png"))
     model = leaf.load("models/model.keras")
     rows = model.predict(files)
@@ -154,7 +154,7 @@ def test_command_python_server_and_onnx_file_give_the_same_probabilities(classes
 
 
 @pytest.mark.parametrize("backbone", ["autoencoder", "gan"])
-def test_a_detector_says_that_it_is_for_two_classes(classes, backbone):
+def test_detector_refuses_more_than_two_classes(classes, backbone):
     from leaf.errors import LeafError
     from leaf.models.build import build_model
 
@@ -162,7 +162,7 @@ def test_a_detector_says_that_it_is_for_two_classes(classes, backbone):
         build_model(backbone, 32, len(classes))
 
 
-def test_dvc_runs_five_drawn_kinds_to_their_page(clone, small):
+def test_dvc_runs_five_drawn_classes_to_the_report(clone, small):
     kinds = ["healthy", "spots", "blight", "mildew", "holes"]
     project = clone("kinds")
     project.set(**small, classes=kinds)

@@ -1,4 +1,4 @@
-"""The project as people use it: real DVC commands in a fresh clone, at a small size."""
+"""DVC commands in a fresh clone, at a small size."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def stages_run(output):
     return re.findall(r"Running stage '(\w+)'", output)
 
 
-def test_repro_writes_every_metric_under_its_fixed_name(project):
+def test_repro_writes_the_fixed_metric_keys(project):
     for name, keys in METRICS.items():
         assert keys <= set(metrics(project, name)), name
     evaluate = metrics(project, "evaluate")
@@ -39,7 +39,7 @@ def test_repro_writes_every_metric_under_its_fixed_name(project):
     assert {"majority_accuracy", "histogram_accuracy", "joint_histogram_accuracy"} <= set(evaluate["baseline"])
 
 
-def test_the_counts_of_the_stages_add_up(project):
+def test_counts_of_the_stages_add_up(project):
     ingest, clean, split, balance = (metrics(project, name) for name in ("ingest", "clean", "split", "balance"))
     assert ingest["images"] == 208
     assert clean["outliers"] == 8
@@ -50,11 +50,11 @@ def test_the_counts_of_the_stages_add_up(project):
     assert balance["after"]["healthy"] == balance["after"]["unhealthy"]
 
 
-def test_a_second_repro_runs_nothing(project):
+def test_second_repro_runs_nothing(project):
     assert stages_run(project.run("dvc", "repro").stdout) == []
 
 
-def test_a_changed_comment_reruns_nothing(project):
+def test_changed_comment_reruns_nothing(project):
     path = project.folder / "params.yaml"
     text = path.read_text()
     path.write_text("# another comment\n" + text)
@@ -62,14 +62,14 @@ def test_a_changed_comment_reruns_nothing(project):
     path.write_text(text)
 
 
-def test_the_summary_states_accuracy_with_its_interval_against_the_baselines(project):
+def test_results_show_accuracy_and_baselines(project):
     said = project.run("leaf", "results").stdout
     evaluate = metrics(project, "evaluate")
     assert f"accuracy {100 * evaluate['test']['accuracy']:.1f}%" in said
     assert f"color histogram {100 * evaluate['baseline']['histogram_accuracy']:.1f}%" in said
 
 
-def test_the_tables_follow_each_image_from_ingest_to_prediction(project):
+def test_tables_trace_each_image_from_ingest_to_prediction(project):
     def read(name):
         return pd.read_csv(project.folder / "data" / name, keep_default_na=False)
 
@@ -83,7 +83,7 @@ def test_the_tables_follow_each_image_from_ingest_to_prediction(project):
     assert held_out.split.iloc[0] in said
 
 
-def test_another_dropout_reruns_training_and_what_follows_alone_and_metrics_diff_shows_it(project):
+def test_changed_dropout_reruns_only_training_and_later_stages(project):
     said = project.run("dvc", "exp", "run", "-n", "more-dropout", "-S", "dropout=0.2").stdout
     assert stages_run(said) == ["validate", "train", "evaluate", "report"]
     changed = project.run("dvc", "params", "diff").stdout
@@ -93,14 +93,14 @@ def test_another_dropout_reruns_training_and_what_follows_alone_and_metrics_diff
     assert re.search(r"ingest\.json\s+images\s+208\s+208\s+0", difference)
     shown = project.run("dvc", "exp", "show", "--csv").stdout
     assert "more-dropout" in shown
-    # and back: the run cache gives the trained network again
+    # back to the old value: the run cache restores the trained network
     project.run("git", "checkout", "--quiet", "--", ".")
     back = project.run("dvc", "repro").stdout
     assert "train" not in stages_run(back)
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project):
+def test_temporary_experiment_leaves_the_workspace_unchanged(project):
     said = project.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "epochs=1").stdout
     assert "aside" in said
     assert project.run("git", "status", "--porcelain").stdout == ""
@@ -108,14 +108,14 @@ def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(project)
     assert re.search(r"train\.json\s+epochs\s+2\s+1\s+-1", difference)
 
 
-def test_a_queued_experiment_runs_when_the_queue_starts(project):
+def test_queued_experiment_runs(project):
     project.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "dropout=0.3")
     said = project.run("dvc", "exp", "run", "--run-all", "-j", "1").stdout
     assert "queued" in said
     assert "queued" in project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
 
-def test_plots_and_the_graph_are_drawn(project):
+def test_plots_and_dag_are_drawn(project):
     said = project.run("dvc", "plots", "show").stdout
     page = said.strip().splitlines()[-1].removeprefix("file://")
     text = (project.folder / page).read_text()
@@ -130,7 +130,7 @@ def test_plots_and_the_graph_are_drawn(project):
     assert all(stage in graph for stage in ("ingest", "clean", "balance", "train", "evaluate", "report"))
 
 
-def test_dvc_sees_the_data_that_is_added_under_data_raw(clone):
+def test_dvc_tracks_data_added_under_data_raw(clone):
     from dvc.repo import Repo
 
     made = clone("added")
@@ -142,13 +142,13 @@ def test_dvc_sees_the_data_that_is_added_under_data_raw(clone):
     assert "data/raw/mine.dvc" in made.run("git", "status", "--porcelain", "--untracked-files=all").stdout
 
 
-def test_the_same_seed_gives_the_same_files_byte_for_byte(project, clone):
+def test_same_seed_gives_bit_identical_files(project, clone):
     again = clone("again")
     again.set(**yaml.safe_load((project.folder / "params.yaml").read_text()))
-    again.run("dvc", "repro", COLD="1")  # `project` was made in forks of one process, this is in processes of their own
+    again.run("dvc", "repro", COLD="1")  # separate processes; `project` was made in forks
     first, second = (yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"] for made in (project, again))
     for stage, entry in first.items():
-        if stage == "report":  # its page tells the date
+        if stage == "report":  # the page contains the date
             continue
         assert entry["outs"] == second[stage]["outs"], stage
 
@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_files_byte_for_byte(project, clone):
         ("patience=many", "error: params.yaml: patience: 'many'; valid"),
     ],
 )
-def test_a_wrong_parameter_is_refused_in_one_line_and_nothing_is_lost(project, setting, said):
+def test_invalid_parameter_is_one_line_and_keeps_the_outputs(project, setting, said):
     project.run("dvc", "exp", "run", "--temp", "-S", setting, status=None)
     key, _, value = setting.partition("=")
     text = (project.folder / "params.yaml").read_text()
@@ -172,23 +172,23 @@ def test_a_wrong_parameter_is_refused_in_one_line_and_nothing_is_lost(project, s
     assert (project.folder / "models/model.keras").is_file()
 
 
-def test_a_hostile_value_reaches_no_shell(project, tmp_path):
+def test_hostile_value_does_not_reach_a_shell(project, tmp_path):
     target = tmp_path / "ran"
     values = {"backbone": f"$(touch {target})", "monitor": f"`touch {target}`"}
     values |= {"weights": f"!!python/object/apply:os.system ['touch {target}']"}
-    for together in (values, {"dataset": f"'; touch {target}; '"}):  # DVC itself refuses a data set that is not there
+    for together in (values, {"dataset": f"'; touch {target}; '"}):  # DVC refuses a missing data set
         settings = (word for key, value in together.items() for word in ("-S", f"{key}={json.dumps(value)}"))
         assert project.run("dvc", "exp", "run", "--temp", *settings, status=None).returncode
     assert not target.exists()
 
 
-def test_a_run_that_fails_leaves_the_workspace_as_it_was(project):
+def test_failed_run_restores_the_workspace(project):
     def state():
         names = ("params.yaml", "dvc.lock", "models/model.keras", "data/split/splits.csv", "metrics/evaluate.json")
         return {name: (project.folder / name).read_bytes() for name in names}
 
     before = state()
-    (project.folder / "weights.h5").write_bytes(b"no weights")  # what the check before it does not see
+    (project.folder / "weights.h5").write_bytes(b"no weights")  # `leaf check` does not read it
     done = project.run("leaf", "run", "plain", "-S", "weights=weights.h5", "-S", "split_seed=7", status=None)
     assert done.returncode
     assert "params.yaml, metrics and outputs are as before" in done.stderr
@@ -214,7 +214,7 @@ def test_invalid_combination_leaves_outputs_and_predict_intact(project, command)
     assert stages_run(project.run("dvc", "repro").stdout) in ([], ["validate"])
 
 
-def test_a_forced_run_replaces_the_experiment_of_its_name_only_where_it_succeeds(project):
+def test_forced_run_replaces_an_experiment_only_on_success(project):
     def experiments():
         refs = project.run("git", "for-each-ref", "refs/exps", "--format=%(refname:lstrip=-1) %(objectname)").stdout
         return dict(line.split() for line in refs.splitlines())

@@ -1,4 +1,4 @@
-"""`leaf folds` and `leaf leak` through DVC: real small trainings, a fold each."""
+"""`leaf folds` and `leaf leak` through DVC, with a small training per fold."""
 
 import pytest
 import yaml
@@ -12,14 +12,14 @@ def folded(project):
     return project
 
 
-def test_every_kept_image_is_tested_and_the_folds_are_summed_up(folded):
+def test_folds_test_every_kept_image_once(folded):
     kept = yaml.safe_load((folded.folder / "metrics/clean.json").read_text())["kept"]
     assert "accuracy over 2 folds: mean 0." in folded.folds.stdout
     assert f"of all {kept} images of " in folded.folds.stdout
     assert "validation minus test: " in folded.folds.stdout
 
 
-def test_the_workspace_stays_as_it_was(folded):
+def test_folds_leave_the_workspace_unchanged(folded):
     assert folded.run("git", "status", "--porcelain").stdout == ""
 
 
@@ -27,13 +27,13 @@ def test_finished_folds_are_shown_without_a_run(folded):
     assert folded.run("leaf", "folds", "--show").stdout.strip() in folded.folds.stdout
 
 
-def test_folds_of_the_same_name_are_not_replaced_unasked(folded):
+def test_folds_of_the_same_name_need_force(folded):
     refused = folded.run("leaf", "folds", "-S", "folds=2", status=2)
     assert refused.stderr.startswith("error: default-fold-0: an experiment of this name exists; --force replaces it")
 
 
 @pytest.mark.full
-def test_a_network_is_trained_both_ways_and_the_leaky_split_says_so(folded):
+def test_leak_trains_with_and_without_groups(folded):
     done = folded.run("leaf", "leak", "-S", "folds=2", "-S", "epochs=1", "-S", "backbone=cnn_small")
     assert "every image tested once in each of 1 repeats" in done.stdout
     assert done.stdout.count("are shared between splits on purpose; scores are too high") == 2

@@ -1,4 +1,4 @@
-"""The ten usual layouts of photographs, each with the line that docs/your-data.md prints for it."""
+"""Common layouts of images, each with its command from docs/your-data.md."""
 
 import json
 import re
@@ -16,13 +16,13 @@ SPLITS = ("train", "valid", "test")
 
 @pytest.fixture(scope="session")
 def lines(pytestconfig):
-    """The command of each layout, by its name in the table."""
+    """Return the command of each layout by its name in the table."""
     text = (pytestconfig.rootpath / "docs/your-data.md").read_text(encoding="utf-8")
     return dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| `(dvc exp run [^`]+)` \|$", text, re.MULTILINE))
 
 
 class Photographs:
-    """Makes small different photographs under a folder."""
+    """Writes small, different images into a folder."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -118,7 +118,7 @@ LAYOUTS = {
 
 @pytest.fixture
 def settings(lines, tmp_path):
-    """Make a layout; gives the settings of its line."""
+    """Return a function that makes a layout and returns the settings of its command."""
 
     def run(name):
         LAYOUTS[name][0](Photographs(tmp_path / "data of mine"))
@@ -128,12 +128,12 @@ def settings(lines, tmp_path):
     return run
 
 
-def test_each_layout_of_the_page_is_tried(lines):
+def test_each_documented_layout_is_tested(lines):
     assert set(lines) == set(LAYOUTS)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_leaf_check_takes_the_line(name, settings, monkeypatch, pytestconfig):
+def test_check_accepts_the_documented_command(name, settings, monkeypatch, pytestconfig):
     _, classes, images = LAYOUTS[name]
     chosen = parse_settings(settings(name))
     monkeypatch.chdir(pytestconfig.rootpath)
@@ -155,7 +155,7 @@ def small_clone(clone, small):
 @pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_dvc_trains_by_the_line(name, settings, small_clone):
+def test_dvc_trains_with_the_documented_command(name, settings, small_clone):
     _, classes, images = LAYOUTS[name]
     chosen = [f"{key}='{value}'" for key, _, value in (word.partition("=") for word in settings(name))]
     small_clone.run("dvc", "exp", "run", *(word for setting in chosen for word in ("-S", setting)), "train")

@@ -1,4 +1,4 @@
-"""The data stages on real photographs, through DVC, in a fresh clone."""
+"""The data stages on real images, through DVC, in a fresh clone."""
 
 import json
 
@@ -18,7 +18,7 @@ def run_data_stages(project, dataset):
     return {name: json.loads((project.folder / f"metrics/{name}.json").read_text()) for name in names}
 
 
-def test_the_scale_model_of_the_course_data_gives_its_known_counts(real, shared):
+def test_leaves_1041_has_its_known_counts(real, shared):
     metrics = run_data_stages(real, shared / "leaves_1041.npz")
     assert metrics["ingest"] == {"images": 1041, "classes": {"healthy": 640, "unhealthy": 401}}
     clean = metrics["clean"]
@@ -29,13 +29,13 @@ def test_the_scale_model_of_the_course_data_gives_its_known_counts(real, shared)
     assert after["healthy"] == after["unhealthy"]
 
 
-def test_a_folder_with_groups_keeps_each_leaf_in_one_split(real, shared):
+def test_groups_stay_in_one_split(real, shared):
     metrics = run_data_stages(real, shared / "leaves_by_plant")
     assert metrics["ingest"] == {"images": 1246, "classes": {"healthy": 677, "unhealthy": 569}}
     assert metrics["split"]["shared_groups"] == 0
 
 
-def test_nine_folders_of_diseases_become_two_classes_by_patterns(real, shared):
+def test_patterns_merge_nine_folders_into_two_classes(real, shared):
     patterns = 'classes={healthy:["*healthy"],unhealthy:["*"]}'
     dataset = f"dataset={shared / 'leaves_by_disease'}"
     real.run("dvc", "exp", "run", "-S", dataset, "-S", "classes=null", "-S", patterns, "ingest")

@@ -1,4 +1,4 @@
-"""The data stages give the same bytes on CPUs with and without AVX."""
+"""The data stages write the same bytes on CPUs with and without AVX."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which edits of code make DVC run which stages again: `dvc status` in a clone in which everything has run."""
+"""Which stages DVC reruns after an edit: `dvc status` in a clone in which every stage ran."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def changed(project, file):
-    """The stages whose code or data DVC sees changed after a comment was added to the file."""
+    """Return the stages that DVC would rerun after a comment is added to the file."""
     path = project.folder / file
     before = path.read_text(encoding="utf-8")
     mark = {".py": "\n# edited\n", ".html": "\n<!-- edited -->\n", ".j2": "\n{# edited #}\n"}[path.suffix]
@@ -22,13 +22,13 @@ def changed(project, file):
     "file",
     ["leaf/serve/web.py", "leaf/serve/page/index.html", "leaf/cli/check.py", "leaf/params.py", "leaf/errors.py"],
 )
-def test_an_edit_of_a_page_a_command_a_help_text_or_an_error_runs_nothing_again(project, file):
+def test_edit_of_a_page_command_or_message_reruns_nothing(project, file):
     assert changed(project, file) == set()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["leaf/report/advice.py", "leaf/report/templates/report.html.j2"])
-def test_an_edit_of_the_report_runs_the_report_again_alone(project, file):
+def test_edit_of_the_report_reruns_only_the_report(project, file):
     assert changed(project, file) == {"report"}
 
 
@@ -43,5 +43,5 @@ def test_an_edit_of_the_report_runs_the_report_again_alone(project, file):
         ("stages/split.py", "split"),
     ],
 )
-def test_an_edit_of_code_that_makes_results_runs_its_stage_again(project, file, stage):
+def test_edit_of_a_stage_reruns_it(project, file, stage):
     assert stage in changed(project, file)
