@@ -1,16 +1,15 @@
-"""Recipes beside one another on the same splits of real photographs, over seeds or over folds.
+"""Compare recipes on the same splits of real images, over seeds or folds.
 
 python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 
-From random weights: the default parameters against the row `plain`. With MobileNetV2's ImageNet weights: the row
-`transfer` against logistic regression on the frozen network's features, and against the report's recipe on the same
-backbone. Of each pair it says what `leaf compare` says: the difference over all seeds, its interval, and whether it is
-real. `--folds N` tests every image once, in N trainings a recipe and seed, where one split tests a fifth of them.
+From random weights: the default parameters and the row `plain`. With MobileNetV2's ImageNet weights: `transfer`,
+logistic regression on the frozen network's features, and the report's recipe on the same backbone. Each pair is tested
+as by `leaf compare`. `--folds N` tests every image once, in N trainings per recipe and seed.
 
-Any rows of experiments.yaml are compared with `--recipes`, each with the first of its kind (from random weights, or
-pretrained). On several data sets a recipe can be chosen on one, by the mean log loss of what was tested there, and
-reported on another. FOLDER@NAME is the part of a folder's images whose files' names begin with NAME, and
-ROW+KEY=VALUE a row with a change.
+`--recipes` compares any rows of experiments.yaml, each with the first of its kind (random or pretrained weights). With
+several data sets, a recipe is selected on one by mean log loss and reported on another. FOLDER@NAME selects the images
+of a folder whose names start with NAME; ROW+KEY=VALUE changes a row. Predictions of every image are written to
+benchmarks/predictions.
 """
 
 import argparse
@@ -24,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from runs import ROOT, figures, provenance, run_all, scored
+from runs import ROOT, figures, keep_predictions, provenance, run_all, scored
 
+from leaf.evaluate import BASELINES
 from leaf.evaluate.calibration import log_loss
 from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.metrics import predict
@@ -40,7 +40,7 @@ LOGISTIC = "logistic"
 
 
 def part(text: str, work: Path) -> Path:
-    """The data set of that name; of FOLDER@NAME the images of that name alone, linked into a folder of their own."""
+    """Return the path of a data set; for FOLDER@NAME, link the images of that name to a new folder."""
     folder, at, start = text.partition("@")
     if not at:
         return Path(folder).resolve()
@@ -59,10 +59,10 @@ def part(text: str, work: Path) -> Path:
 
 
 def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
-    """The table of `scored`, with the answers of logistic regression on the frozen network's features.
+    """Return the table of `scored` with predictions of logistic regression on the frozen network's features.
 
-    Its strength is chosen by folds of the training images that keep groups whole, and the probabilities of as many
-    `views` of a test image are averaged as the network's are.
+    C is selected in grouped folds of the training images. Probabilities are averaged over as many `views` as those of
+    the network.
     """
     from leaf.models.build import build_model
     from leaf.models.prediction import extract_features
@@ -84,7 +84,7 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
 
 
 def recipes_of(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What each recipe lays over params.yaml; a pretrained one takes the file of weights."""
+    """Return the settings of each recipe; a pretrained one uses the weights file."""
     rows = read_experiments(ROOT / "experiments.yaml")
     changes = parse_settings(options.set)
     recipes = {}
@@ -98,14 +98,14 @@ def recipes_of(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def pretrained(recipe: Mapping[str, Any]) -> bool:
-    """Whether a recipe starts from ImageNet weights."""
+    """Return whether a recipe starts from ImageNet weights."""
     return "weights" in recipe
 
 
 def run_recipes(
     dataset: Path, recipes: Mapping[str, Mapping[str, Any]], options: argparse.Namespace
 ) -> dict[str, list[list[Path]]]:
-    """Run every recipe with every seed in every fold: the finished runs of each recipe, by seed and fold."""
+    """Run every recipe with every seed in every fold; return the runs of each recipe by seed and fold."""
     parts: list[dict[str, Any]] = [{"folds": options.folds, "fold": fold} for fold in range(options.folds)] or [{}]
     jobs = [
         {**recipe, **each, "dataset": str(dataset), "seed": seed}
@@ -118,17 +118,17 @@ def run_recipes(
 
 
 def tested(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The tested images of one recipe and seed, from all folds, by image."""
+    """Return the tested images of one recipe and seed from all folds, sorted by image."""
     return pd.concat(tables).sort_values("image", ignore_index=True)
 
 
 def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
-    """Which images each seed's table gets right, bool (seeds, images)."""
+    """Return which predictions are correct, bool (seeds, images)."""
     return np.stack([table["predicted"].eq(table["label"]).to_numpy() for table in tables])
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Each recipe against the first of its kind, `peer_of` against logistic regression too, corrected by Holm."""
+    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression; adjusted by Holm."""
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))
@@ -137,12 +137,12 @@ def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Seque
 
 
 def peer_of(names: Iterable[str]) -> str | None:
-    """The recipe beside which logistic regression stands, the last of the rows `transfer…`; None where none is."""
+    """Return the recipe to compare with logistic regression: the last of the rows `transfer…`, or None."""
     return next((name for name in reversed(list(names)) if name.startswith("transfer")), None)
 
 
 def two_seeds(name: str, tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> str | None:
-    """What a recipe's first and last seed say of each other; None where there is one."""
+    """Compare the first and last seed of a recipe; None for a single seed."""
     if len(seeds) == 1:
         return None
     names = (f"{name} with seed {seeds[0]}", f"{name} with seed {seeds[-1]}")
@@ -150,7 +150,7 @@ def two_seeds(name: str, tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -
 
 
 def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run every recipe on one data set; the accuracies, log losses and comparisons."""
+    """Run every recipe on one data set and return accuracies, log losses and comparisons."""
     recipes = recipes_of(options)
     folders = run_recipes(dataset, recipes, options)
     tables = {name: [tested(scored(one) for one in seed) for seed in each] for name, each in folders.items()}
@@ -160,6 +160,12 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
     kinds = [[name for name in recipes if pretrained(recipes[name]) is kind] for kind in (False, True)]
     first = options.recipes[0]
     groups = tables[first][0]["group"].to_numpy()
+    seeds = {
+        f"{name}, seed {seed}": table
+        for name, each in tables.items()
+        for seed, table in zip(options.seeds, each, strict=False)  # logistic regression has no seed
+    }
+    kept = f"{dataset.stem} {options.folds} folds {' '.join(options.set)} {' '.join(recipes)}"
     return {
         "dataset": dataset.name,
         "set": parse_settings(options.set),
@@ -168,8 +174,7 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
         "images": len(tables[first][0]),
         "groups": len(np.unique(groups)),
         "baselines": {
-            name: _mean(figures(one)["baseline"][f"{name}_accuracy"] for one in folders[first][0])
-            for name in ("majority", "histogram", "joint_histogram")
+            name: _mean(figures(one)["baseline"][f"{name}_accuracy"] for one in folders[first][0]) for name in BASELINES
         },
         "recipes": {
             name: {
@@ -184,6 +189,7 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
             }
             for name, each in tables.items()
         },
+        "predictions": keep_predictions(kept, seeds) if options.results == RESULTS else "",
         "kinds": [names for names in kinds if names],
         "verdicts": [one.sentence for one in verdicts(tables, kinds)],
         "two_seeds": two_seeds(first, tables[first], options.seeds),
@@ -196,7 +202,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def keep(result: dict[str, Any], path: Path) -> None:
-    """Put a result into the file, in place of the last one of its data set, settings, folds and recipes."""
+    """Write a result to the file, replacing that of the same data set, settings, folds and recipes."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def what(each: dict[str, Any]) -> list[Any]:
@@ -211,7 +217,7 @@ def keep(result: dict[str, Any], path: Path) -> None:
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """Print the accuracies with their intervals and what the comparisons say."""
+    """Print the accuracies with their intervals and the comparisons."""
     print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}, folds {result['folds']}")
     for name, each in result["recipes"].items():
         accuracies = ", ".join(f"{value:.3f}" for value in each["accuracy"])
@@ -222,26 +228,26 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure on each data set, print it, and keep it in benchmarks/accuracy.json."""
+    """Measure, print and write benchmarks/accuracy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", action="append", required=True, help="an .npz, a folder, or FOLDER@NAME")
-    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for the rows that want some")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for pretrained rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
-    parser.add_argument("--folds", type=int, default=0, help="test every image once, in so many trainings a seed")
+    parser.add_argument("--folds", type=int, default=0, help="number of folds; every image is tested once")
     parser.add_argument(
         "--recipes", nargs="+", default=list(RECIPES), metavar="ROW", help="rows of experiments.yaml, or ROW+KEY=VALUE"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, on a core each")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over every recipe")
-    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where the runs are kept")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel trainings, one core each")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every recipe")
+    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
     rows = read_experiments(ROOT / "experiments.yaml")
     known = {name: rows.get(name.partition("+")[0]) for name in options.recipes}
     if unknown := [name for name, row in known.items() if not row]:
-        parser.error(f"--recipes: {', '.join(unknown)}; valid: {', '.join(rows)}")
+        parser.error(f"--recipes: {', '.join(unknown)}: unknown. Valid: {', '.join(rows)}")
     if not options.weights and (wanting := [name for name, row in known.items() if row and pretrained(row.set)]):
-        parser.error(f"--weights: {', '.join(wanting)} start from ImageNet weights; valid: their file")
+        parser.error(f"--weights: needed by {', '.join(wanting)}. Give the file of MobileNetV2's weights")
     options.work.mkdir(parents=True, exist_ok=True)
     for text in options.dataset:
         result = measure(part(text, options.work), options)

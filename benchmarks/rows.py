@@ -1,11 +1,11 @@
-"""Every row of experiments.yaml that can run here, on real photographs: the table in docs/experiments.md.
+"""Run every row of experiments.yaml whose weights are available: the table in docs/experiments.md.
 
 python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
 
-A row with `weights: imagenet` runs where a file for its backbone is given, the others are marked as not run. Detectors
-run on drawn leaves too, of another seed than the one by which they were designed, and beside each stands its score with
-no network: of the mean healthy image in the reconstruction's place. Several hours on two cores
-with every row; rows named as arguments replace theirs alone.
+A row with `weights: imagenet` needs a file for its backbone, or it is marked as not run. Detectors also run on drawn
+leaves with a seed not used in their design, next to their score without a network, which uses the mean healthy image as
+every reconstruction. All rows take several hours on two cores; rows named as arguments replace only their results.
+Test predictions are written to benchmarks/predictions.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import ROOT, draw, figures, provenance, run_all
+from runs import ROOT, draw, figures, keep_predictions, provenance, run_all, scored
 
 from leaf.evaluate.statistics import auc_interval
 from leaf.experiments import Experiment, parse_settings, read_experiments
@@ -31,7 +31,7 @@ KEPT = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc")
 def settings(
     row: Experiment, dataset: Path, weights: dict[str, Path], over: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """What a row sets, with a file of weights in place of published ones; None where there is no such file."""
+    """Return the settings of a row with a weights file instead of published weights; None without such a file."""
     values = {**row.set, "dataset": str(dataset.resolve()), **over}
     if values.get("weights") == "imagenet":
         file = weights.get(values["backbone"])
@@ -42,7 +42,7 @@ def settings(
 
 
 def without_network(folder: Path, redness: bool) -> float:
-    """The area under the ROC curve of a detector's score where the mean healthy image is every reconstruction."""
+    """Return the ROC AUC of a detector's score with the mean healthy image as every reconstruction."""
     from leaf.models.autoencoder import ReconstructionScore
 
     images = read_array(folder / "data/ingested/images.npy")
@@ -57,7 +57,7 @@ def without_network(folder: Path, redness: bool) -> float:
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """The figures of a finished run that the table shows."""
+    """Return the results of a finished run that the table shows."""
     metrics = figures(folder)
     scores = json.loads((folder / "data/scored/scores.json").read_text(encoding="utf-8"))["splits"]["test"]
     return {
@@ -73,7 +73,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
 
 def backbone(values: Mapping[str, Any]) -> str:
-    """The network of a row's settings."""
+    """Return the network of a row."""
     return str(values.get("backbone", keys()["backbone"]["default"]))
 
 
@@ -101,7 +101,7 @@ def main() -> None:
             drawn = draw(options.work, {**DRAWN, **{k: v for k, v in over.items() if k.startswith("drawn.")}})
             jobs.append((name, "drawn leaves", values | {"dataset": str(drawn)}))
     folders = run_all([values for _, _, values in jobs], options.work)
-    measured_by = provenance()
+    measured_by, recorded = provenance(), options.results == RESULTS
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else []
     new = [
         {
@@ -109,6 +109,7 @@ def main() -> None:
             "dataset": dataset,
             "weights": "weights" in values,
             **kept(folder),
+            "predictions": keep_predictions(f"{dataset} {name}", {name: scored(folder)}) if recorded else "",
             **(
                 {"without_network": without_network(folder, backbone(values).endswith("redness"))}
                 if is_detector(backbone(values))

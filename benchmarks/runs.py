@@ -37,9 +37,9 @@ _DONE = "metrics/evaluate.json"
 
 
 def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) -> list[Path]:
-    """Run params.yaml with each of `settings` (dotted keys) laid over it; the folder of each finished run.
+    """Run params.yaml with each of `settings` (dotted keys) and return the folder of each finished run.
 
-    `jobs` trainings go on at once, on a core each. Raises LeafError for a wrong setting, and where a stage fails.
+    `jobs` trainings run at once, on a core each. Raises LeafError for an invalid setting, or if a stage fails.
     """
     work = work.resolve()
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) ->
 
 
 def draw(work: Path, settings: Mapping[str, Any]) -> Path:
-    """A drawn data set (`drawn.*` in settings): its file."""
+    """Draw a data set (`drawn.*` in settings) and return its file."""
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values = with_settings(defaults, settings).model_dump(mode="json")
     folder = _folder(work.resolve(), values, "drawn", ["synthesize"])
@@ -74,14 +74,14 @@ def draw(work: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """The metrics of a finished run: test.*, validation.*, baseline.* and those of training."""
+    """Return the metrics of a finished run: test.*, validation.*, baseline.* and those of training."""
     return {**read_json(folder / _DONE), **read_json(folder / "metrics/train.json")}
 
 
 def scored(folder: Path, split: str = "test") -> pd.DataFrame:
-    """The predictions of a finished run on one split, by image: `image,label,predicted,group` and `probabilities`.
+    """Return the predictions of a finished run on one split: `image,label,predicted,group,probabilities`.
 
-    `probabilities` holds those of all classes, float64 (C,) an image.
+    `probabilities` holds those of all classes, float64 (C,) per image.
     """
     table = read_table(folder / "data/scored/predictions.csv", ["image", "split", "label", "predicted"])
     table["probabilities"] = list(read_array(folder / "data/scored/probabilities.npy").astype(np.float64))
@@ -91,7 +91,7 @@ def scored(folder: Path, split: str = "test") -> pd.DataFrame:
 
 
 def provenance() -> dict[str, Any]:
-    """What a file of figures says of itself: the commit, whether files differ from it, versions and the command."""
+    """Return the commit, files that differ from it, versions and the command of a measurement."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
@@ -105,7 +105,7 @@ def provenance() -> dict[str, Any]:
 
 
 def keep_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], record: bool) -> None:
-    """Print a table; with `record` docs/generate.py puts it, and its `provenance`, where a page names it."""
+    """Print a table; with `record`, write it with its `provenance` to tables.json for docs/generate.py."""
     for cells in (columns, ["---"] * len(columns), *rows):
         print("| " + " | ".join(cells) + " |")
     if record:
@@ -114,8 +114,23 @@ def keep_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
         TABLES.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def keep_predictions(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
+    """Write benchmarks/predictions/NAME.csv, so that any paired interval can be recomputed; returns its path.
+
+    Args:
+        name: any text; characters other than letters, digits and dots become dashes.
+        tables: tables of `scored` by recipe and seed, all of the same images.
+    """
+    first = next(iter(tables.values()))
+    wide = first[["image", "label", "group"]].assign(**{key: each["predicted"] for key, each in tables.items()})
+    path = ROOT / "benchmarks/predictions" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}.csv"
+    path.parent.mkdir(exist_ok=True)
+    wide.to_csv(path, index=False, lineterminator="\n")
+    return str(path.relative_to(ROOT))
+
+
 def _plain(word: str) -> str:
-    """A word of a command line without the folders of this machine, those beside the project too."""
+    """Return a word of a command line without the folders of this machine."""
     path = Path(word)
     if not path.is_absolute():
         return re.sub(r"(\.\./)+(.*/)?", "", word)
@@ -123,7 +138,7 @@ def _plain(word: str) -> str:
 
 
 def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[str]) -> Path:
-    """The folder that is named after the parameters of these stages."""
+    """Return the folder named after the parameters of these stages."""
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     listed = [key for stage in stages for key in pipeline[stage].get("params", [])]
     keys = set(values) if {"params.yaml": None} in listed else {key.partition(".")[0] for key in listed} | {"dataset"}
@@ -132,7 +147,7 @@ def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[s
 
 
 def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
-    """Make an empty project with these parameters; `links` says whose outputs it takes."""
+    """Make an empty project with these parameters; `links` maps output folders to their project."""
     shutil.rmtree(folder, ignore_errors=True)
     new_project(folder, validate(dict(values)))
     for path, owner in links.items():
@@ -140,7 +155,7 @@ def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -
 
 
 def _prepare(folder: Path, values: Mapping[str, Any]) -> None:
-    """Run ingest, clean, split and balance, unless that has been done."""
+    """Run ingest, clean, split and balance unless they have run."""
     if not (folder / "metrics/balance.json").exists():
         _stages(folder, values, _DATA)
 
@@ -151,7 +166,7 @@ def _stages(folder: Path, values: Mapping[str, Any], names: Iterable[str]) -> No
 
 
 def _one_core() -> None:
-    """Two trainings side by side, each on one core, finish sooner than one after the other on both."""
+    """Use one core: two trainings in parallel finish sooner than one after the other on two cores."""
     os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
     sys.path.insert(0, str(ROOT))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from leaf.report.svg import LETTER, Frame, dot, figure, line, number, path, rect, tag, text, ticks
+from leaf.report.svg import LETTER, Frame, dot, figure, label, line, number, path, rect, tag, text, ticks, wrapped
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def class_bars(
     for place, (name, came, learned) in enumerate(zip(classes, before, after, strict=True)):
         y = place * row + (4 if wide else 20)
         parts += [
-            *_label(0, y + 8 if wide else y - 6, name, left - 10 if wide else width - 10, middle=wide),
+            *label(0, y + 8 if wide else y - 6, name, left - 10 if wide else width - 10, middle=wide),
             rect(left, y, span * came, 10, "fill-first", f"{name}: {came:,} read"),
             rect(left, y + 11, span * learned, 4, "fill-second", f"{name}: {learned:,} in train"),
             text(left + span * max(came, learned) + 8, y + 12, f"{came:,} · {learned:,}", "count"),
@@ -92,7 +92,7 @@ def intervals(rows: Sequence[Interval], alternative: str, width: int, least: flo
         parts.append(text(frame.x(value), bottom + 18, f"{100 * value:.4g}%", "tick", anchor="middle"))
     for place, entry in enumerate(rows):
         y = frame.top + row * (place + 0.5) + (0 if wide else 10)
-        parts += _label(0, y if wide else y - 14, entry.name, left - 10 if wide else width, middle=wide)
+        parts += label(0, y if wide else y - 14, entry.name, left - 10 if wide else width, middle=wide)
         tip = f"{entry.name}: {percent(entry.value)}"
         if entry.low is not None and entry.high is not None:
             tip += f" ({percent(entry.low)} to {percent(entry.high)})"
@@ -121,7 +121,7 @@ def differences(rows: Sequence[Interval], alternative: str, width: int) -> Marku
             (entry.value if entry.high is None else entry.high),
         )
         kind = "first" if low > 0 else "second" if high < 0 else "gone"
-        parts += _label(0, y if wide else y - 14, entry.name, left - 20 if wide else width, middle=wide)
+        parts += label(0, y if wide else y - 14, entry.name, left - 20 if wide else width, middle=wide)
         parts.append(line(frame.x(low), y, frame.x(high), y, f"whisker stroke-{kind}"))
         parts.append(dot(frame.x(entry.value), y, 5.5, f"fill-{kind}", f"{100 * entry.value:+.1f} points"))
         parts.append(text(width, y + 5, f"{100 * entry.value:+.1f}", "count", anchor="end"))
@@ -179,7 +179,7 @@ def reliability(bins: Sequence[dict[str, float]], alternative: str, size: int = 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternative: str, size: int = 340) -> Markup:
     """Draw a 2 × 2 confusion matrix: a row per true class, cells shaded by their share of the row."""
     cell, tall = (size - 6) / 2, 118.0
-    titles = [_wrapped(f"{sum(row):,} {name}", size - 10) for row, name in zip(matrix, classes, strict=True)]
+    titles = [wrapped(f"{sum(row):,} {name}", size - 10) for row, name in zip(matrix, classes, strict=True)]
     parts: list[Markup] = []
     y = 8.0
     for row, counts in enumerate(matrix):
@@ -192,7 +192,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternati
             parts.append(tag("rect", **box, fill_opacity=round(0.07 + 0.2 * share, 3)))
             parts.append(text(x + 14, y + 42, f"{count:,}", "big"))
             parts.append(text(x + cell - 14, y + 42, percent(share), "note", anchor="end"))
-            lines = ["predicted as", *_wrapped(classes[column], cell - 28)]
+            lines = ["predicted as", *wrapped(classes[column], cell - 28)]
             parts += [text(x + 14, y + 70 + 16 * place, words, "note") for place, words in enumerate(lines)]
         y += tall + 14
     return figure(size, y - 10, alternative, *parts)
@@ -226,7 +226,7 @@ def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alte
             if count and cell >= 7 * len(str(count)) + 4:
                 parts.append(text(x + cell / 2, y + cell / 2 + 4, str(count), "on", anchor="middle"))
     below = 24 + len(classes) * cell
-    for words in itertools.chain.from_iterable(_wrapped(name, width) for name in names if listed):
+    for words in itertools.chain.from_iterable(wrapped(name, width) for name in names if listed):
         below += 17
         parts.append(text(0, below, words, "tick"))
     return figure(width, below + 4, alternative, *parts)
@@ -289,24 +289,6 @@ def ranking(
 def _ranks(count: int, marks: int) -> list[float]:
     inner = [value for value in ticks(1, count, marks) if value == int(value) and value >= 1]
     return sorted({1.0, *inner})
-
-
-def _wrapped(words: str, width: float) -> list[str]:
-    """Return `words` in at most two lines of `width` pixels, broken at a space or after a separator."""
-    most = max(int(width / (1.17 * LETTER)), 4)  # labels are larger than ticks
-    if len(words) <= most:
-        return [words]
-    breaks = [place for place in range(1, most + 1) if words[place - 1] in " _-/:·" or words[place] == " "]
-    place = breaks[-1] if breaks and breaks[-1] > most // 3 else most
-    rest = words[place:].strip()
-    return [words[:place].rstrip(), rest if len(rest) <= most else rest[: most - 1] + "…"]
-
-
-def _label(x: float, y: float, words: str, width: float, middle: bool) -> list[Markup]:
-    """Return the lines of a label, centered on `y` if `middle`, else with the last baseline at `y`."""
-    lines = _wrapped(words, width)
-    top = y + 4 - 7 * (len(lines) - 1) if middle else y - 14 * (len(lines) - 1)
-    return [text(x, top + 14 * place, each, "label halo") for place, each in enumerate(lines)]
 
 
 @dataclass(frozen=True)

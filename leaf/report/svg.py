@@ -43,6 +43,24 @@ def text(x: float, y: float, words: object, class_: str = "", anchor: str = "sta
     return tag("text", words, x=x, y=y, class_=class_ or None, text_anchor=None if anchor == "start" else anchor)
 
 
+def wrapped(words: str, width: float) -> list[str]:
+    """Return `words` in at most two lines of `width` pixels, broken at a space or after a separator."""
+    most = max(int(width / (1.17 * LETTER)), 4)  # labels are larger than ticks
+    if len(words) <= most:
+        return [words]
+    breaks = [place for place in range(1, most + 1) if words[place - 1] in " _-/:·" or words[place] == " "]
+    place = breaks[-1] if breaks and breaks[-1] > most // 3 else most
+    rest = words[place:].strip()
+    return [words[:place].rstrip(), rest if len(rest) <= most else rest[: most - 1] + "…"]
+
+
+def label(x: float, y: float, words: str, width: float, middle: bool) -> list[Markup]:
+    """Return the lines of a label, centered on `y` if `middle`, else with the last baseline at `y`."""
+    lines = wrapped(words, width)
+    top = y + 4 - 7 * (len(lines) - 1) if middle else y - 14 * (len(lines) - 1)
+    return [text(x, top + 14 * place, each, "label halo") for place, each in enumerate(lines)]
+
+
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     """Return a straight line."""
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)

@@ -1,4 +1,4 @@
-"""`python benchmarks/accuracy.py` at a tiny size: recipes over seeds and folds, on a part of a folder."""
+"""`python benchmarks/accuracy.py` at a tiny size: recipes over seeds and folds on a part of a folder."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ TINY = ("epochs=1", "frozen_epochs=0", "image_size=32", "batch_size=16", "views=
 
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
-    """100 drawn leaves in a folder with groups of two: the first 60 are named apple, the others bean."""
+    """Return a folder of 100 drawn leaves in groups of two; the first 60 are named apple, the others bean."""
     folder = tmp_path_factory.mktemp("drawn") / "leaves"
     images, labels = draw_dataset(scaled(100), 80, 1)
     rows = []
@@ -71,7 +71,7 @@ def test_a_pretrained_recipe_stands_beside_logistic_regression_on_the_same_image
     assert "logistic" in found["verdicts"][1]
 
 
-def test_recipes_that_want_weights_are_named_before_anything_runs(leaves, tmp_path):
+def test_missing_weights_are_refused_before_anything_runs(leaves, tmp_path):
     done, _ = ran(leaves, tmp_path, "--recipes", "plain", "transfer", status=2)
-    assert "--weights: transfer start from ImageNet weights" in done.stderr
+    assert "--weights: needed by transfer" in done.stderr
     assert not (tmp_path / "work").exists()

@@ -1,0 +1,24 @@
+"""Per-image predictions of published results."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import runs
+
+
+def test_predictions_of_all_recipes_are_written_by_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    first = pd.DataFrame({"image": [3, 5], "label": [0, 1], "group": [3, 3], "predicted": [0, 0], "probabilities": 0})
+    tables = {"default, seed 1": first, "plain, seed 1": first.assign(predicted=[1, 1])}
+    path = runs.keep_predictions("leaves 0 folds image_size=64", tables)
+    assert path == "benchmarks/predictions/leaves-0-folds-image-size-64.csv"
+    assert (tmp_path / path).read_text().splitlines() == [
+        'image,label,group,"default, seed 1","plain, seed 1"',
+        "3,0,3,0,1",
+        "5,1,3,0,1",
+    ]
