@@ -1,9 +1,13 @@
 """Per-image predictions of published results."""
 
+import json
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+from leaf.evaluate.statistics import proportion_interval
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -22,3 +26,12 @@ def test_predictions_of_all_recipes_are_written_by_image(tmp_path, monkeypatch):
         "3,0,3,0,1",
         "5,1,3,0,1",
     ]
+
+
+@pytest.mark.parametrize(("column", "name"), [(1, "all-classes"), (2, "healthy-or-unhealthy")])
+def test_published_audit_accuracy_is_recomputed_from_predictions(column, name):
+    table = pd.read_csv(runs.ROOT / f"benchmarks/predictions/audit-leaves-by-disease-{name}.csv")
+    right = table["probe"].eq(table["label"]).to_numpy()
+    published = json.loads(runs.TABLES.read_text(encoding="utf-8"))["audit_told"]["rows"][0][column]
+    low, high = proportion_interval(right, table["group"].to_numpy())
+    assert published == f"{right.mean():.3f} ({low:.3f} to {high:.3f})"
