@@ -64,8 +64,8 @@ def check(images: np.ndarray) -> None:
     squares = (flat**2).sum(axis=1)
     mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
     expected = np.argwhere(np.triu(mse < THRESHOLD, 1))
-    if found.rows.tolist() != expected.tolist():
-        raise SystemExit(f"clean_scale: {len(found.rows)} near pairs in a sample that has {len(expected)}")
+    if found[["image", "other"]].to_numpy().tolist() != expected.tolist():
+        raise SystemExit(f"clean_scale: {len(found)} near pairs in a sample that has {len(expected)}")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""The whole of cleaning: from images and their index to decisions, rankings, pairs and counts."""
+"""Clean a data set: images and their index in, decisions, rankings, pairs and counts out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -9,29 +9,20 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from leaf.clean import outliers
-from leaf.clean.decisions import (
-    Decisions,
-    Rulings,
-    decide,
-    leave_one_split,
-    read_rulings,
-    ruled_pairs,
-    split_ranks,
-    trace,
-)
+from leaf.clean.decisions import Decisions, Rulings, decide, leave_one_split, read_rulings, ruled_pairs, trace
 from leaf.clean.distances import block_means
-from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs, without
-from leaf.clean.near_duplicates import Pairs, near_pairs
+from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs
+from leaf.clean.near_duplicates import near_pairs
 from leaf.clean.outliers import Ranking, Reference
-from leaf.clean.same_photo import MOST_IMAGES, AlignedPairs, same_photo_pairs
+from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
 
-_TOLD = 5  # rulings without an image that are named in a warning; the rest are counted
+_NAMED = 5  # items named in a warning; the others are counted
 MOST_LOST = 0.05  # share of a class that one rule may remove without a warning
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The class names, and the parameters of the same names in params.yaml, where their valid values are."""
+    """The class names and the parameters of the same names in params.yaml."""
 
     classes: Sequence[str]
     outlier_copies: int
@@ -44,23 +35,23 @@ class Settings:
 
     @classmethod
     def from_params(cls, params: Any, classes: Sequence[str] = ("healthy", "unhealthy")) -> "Settings":
-        """Take the other fields from an object that has them as attributes; whatever else it holds is left alone."""
+        """Read the fields other than `classes` from the attributes of `params`."""
         return cls(classes, **{each.name: getattr(params, each.name) for each in fields(cls)[1:]})
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The tables and counts of data/cleaned/ and metrics/clean.json, and warnings for a person, a line each."""
+    """The tables of data/cleaned/, the counts of metrics/clean.json, and one-line warnings."""
 
     decisions: pd.DataFrame
     distances: pd.DataFrame
     pairs: pd.DataFrame
     metrics: dict[str, Any]
     rulings: Rulings
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
 
 
-@threadpool_limits.wrap(1)  # on products so small BLAS's threads wait for one another: seven times the processor time
+@threadpool_limits.wrap(1)  # the matrix products are small: BLAS threads waiting for one another take 7× the CPU time
 def clean(
     images: np.ndarray,
     index: pd.DataFrame,
@@ -68,133 +59,123 @@ def clean(
     overrides: pd.DataFrame,
     settings: Settings,
 ) -> Cleaned:
-    """Decide on every image of `images` (N,S,S,3), uint8 or float32 0..255, described by the N rows of `index`.
+    """Decide on every image.
 
-    `references` are image numbers and (name, pixels (S,S,3)) of pictures whose copies are outliers, or `auto`.
-    `index` has the columns image, label, group and hash, and perhaps the further `decisions.NAMES`; `overrides` has
-    `decisions.COLUMNS`, as text. Raises LeafError for a reference that fits no image, or a ruling that cannot hold.
+    Args:
+        images: (N,S,S,3), uint8 or float32 in 0..255.
+        index: N rows with `image,label,group,hash` and optionally `source,file_hash,split`.
+        references: image numbers, or (name, pixels (S,S,3)), whose copies are outliers, or `auto`.
+        overrides: the manual decisions, text columns `decisions.COLUMNS` and optionally `decisions.FURTHER`.
+        settings: the parameters.
+
+    Raises:
+        LeafError: for a reference that is no image, or an invalid or contradictory override.
     """
-    hashes = distinct_hashes(index["hash"].to_numpy(object), images)
-    rulings = read_rulings(overrides, index.assign(hash=hashes), settings.classes)
-    first = first_copies(hashes)
-    distinct = np.unique(first)
+    table = _identified(images, index)
+    rulings = read_rulings(overrides, index.assign(hash=table["hash"]), settings.classes)
+    joined, apart = (ruled_pairs(pairs, table["hash"], table["name"]) for pairs in (rulings.group, rulings.apart))
+
+    distinct = np.unique(table["first"])
     small = block_means(images, distinct)
-    names = index["group"].to_numpy(object)
-    given = index["split"].to_numpy(object) if "split" in index else np.full(len(index), "", object)
-    joined, parted = (ruled_pairs(pairs, hashes, names) for pairs in (rulings.group, rulings.apart))
-    near: Pairs = without(near_pairs(images, distinct, small, settings.near_mse, settings.near_turns), first, parted)
+    near = near_pairs(images, distinct, small, settings.near_mse, settings.near_turns)
+    pairs = pd.concat([_exact_pairs(table), _except(near, table["first"], apart)], ignore_index=True)
+    table["copies"] = components(len(table), _rows(pairs))
 
-    labels = index["label"].to_numpy(np.int64)
-    multiplied: list[int] = []
-    auto = references == "auto"
+    first, multiplied, auto = table["first"].to_numpy(), list[int](), references == "auto"
     if references == "auto":
-        same = near.rows[near.transform == "none"]
-        references, multiplied = outliers.frequent(first, same, labels, settings.outlier_copies)
+        plain = _rows(pairs[pairs["kind"].eq("near")])
+        references, multiplied = outliers.frequent(first, plain, table["label"].to_numpy(), settings.outlier_copies)
     rankings = outliers.rankings(images, first, small, references, settings.outlier_cut)
-    ranking, distance = outliers.nearest(rankings, len(images))
+    table["ranking"], table["distance"] = outliers.nearest(rankings, len(table))
 
-    copied = np.flatnonzero(first != np.arange(len(first)))
-    exact_pairs = np.stack([first[copied], copied], axis=1)
-    copies = components(len(images), np.concatenate([exact_pairs, near.rows]))
-    to_align = _first_of_each(copies, ranking < 0) if settings.same_photo else np.empty(0, np.int64)
-    too_many = len(to_align) > MOST_IMAGES
-    crops: AlignedPairs = without(same_photo_pairs(images, to_align[:0] if too_many else to_align), copies, parted)
-    together = [exact_pairs, near.rows, crops.rows, same_name_pairs(names), joined]
-    groups = components(len(images), np.concatenate(together))
-    decisions = decide(
-        labels,
-        hashes,
-        copies,
-        ranking >= 0,
-        rulings,
-        settings.duplicates,
-        settings.conflicts,
-        split_ranks(given),
-    )
-    shared = leave_one_split(decisions, groups, given, np.isin(hashes, list(rulings.keep)))
-    outlier = decisions.reason == "outlier"
-    references_of = np.array([*(each.reference for each in rankings), ""], object)
-    table = pd.DataFrame(
-        {
-            "image": np.arange(len(images)),
-            "label": decisions.label,
-            "kept": decisions.kept.astype(int),
-            "reason": decisions.reason,
-            "reference": np.where(outlier, references_of[ranking], ""),
-            "distance": np.where(outlier, distance, np.nan),
-            "group": groups,
-            "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
-            "ruling": trace(rulings, hashes),
-        }
-    )
+    to_align = _to_align(table) if settings.same_photo else np.empty(0, np.int64)
+    unaligned = len(to_align) if len(to_align) > MOST_IMAGES else 0
+    crops = same_photo_pairs(images, to_align[: 0 if unaligned else None], every=len(apart) > 0)
+    pairs = pd.concat([pairs, _except(crops, table["copies"], apart)], ignore_index=True)
+    table["group"] = components(len(table), np.concatenate([_rows(pairs), same_name_pairs(table["name"]), joined]))
+
+    decisions = decide(table, rulings, settings.duplicates, settings.conflicts)
+    shared = leave_one_split(decisions, table, rulings)
     return Cleaned(
-        table,
+        _decision_table(table, decisions, rankings, rulings),
         outliers.ranking_table(rankings),
-        _pair_table(exact_pairs, near, crops),
+        pairs[["image", "other", "kind", "mse", "transform", "aligned_mse"]],
         _metrics(decisions, settings.classes)
-        | ({"shared_between_splits": len(shared)} if (given != "").any() else {})
-        | ({"same_photo_not_sought": len(to_align)} if too_many else {}),
+        | ({"shared_between_splits": len(shared)} if table["split"].ne("").any() else {})
+        | ({"same_photo_not_sought": unaligned} if unaligned else {}),
         rulings,
-        _missed(rulings)
-        + _shared(shared, given, index["source" if "source" in index else "image"].astype(str).tolist())
-        + _warnings(rankings, decisions, len(rankings) if auto else 0, settings, len(to_align) if too_many else 0)
-        + _class_warnings(labels, decisions, multiplied, settings)
-        + [
-            f"data/overrides.csv: images {one} and {other} were ruled apart and are still in one group, through others"
-            for one, other in parted[groups[parted[:, 0]] == groups[parted[:, 1]]].tolist()
+        [
+            *_missed(rulings),
+            *_shared(shared, table),
+            *_outlier_warnings(rankings, settings, auto),
+            *_conflict_warnings(decisions, settings),
+            *_same_photo_warnings(unaligned),
+            *_class_warnings(table, decisions, multiplied, settings),
+            *_still_joined(table, apart),
         ],
     )
 
 
-def _shared(pairs: np.ndarray, given: np.ndarray, names: Sequence[str]) -> list[str]:
-    """The images that left because another given split holds the same."""
-    if not len(pairs):
-        return []
-    named = [
-        f"{names[gone]} ({given[gone]}) for {names[stays]} ({given[stays]})" for gone, stays in pairs[:_TOLD].tolist()
-    ]
-    more = f" and {len(pairs) - _TOLD} more (data/cleaned/decisions.csv, copy_of)" if len(pairs) > _TOLD else ""
-    return [
-        f"{len(pairs)} photographs stood in two given splits or show the same as one in another; test keeps them "
-        f"before validation, validation before train; out: {', '.join(named)}{more}"
-    ]
+def _identified(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per image: `label,name,split,source,hash` and `first`, the first image with equal pixels."""
+    hashes = distinct_hashes(index["hash"].to_numpy(object), images)
+    return pd.DataFrame(
+        {
+            "label": index["label"].to_numpy(np.int64),
+            "name": index["group"].to_numpy(object),
+            "split": index["split"].to_numpy(object) if "split" in index else "",
+            "source": index["source" if "source" in index else "image"].astype(str).to_numpy(object),
+            "hash": hashes,
+            "first": first_copies(hashes),
+        }
+    )
 
 
-def _missed(rulings: Rulings) -> list[str]:
-    more = [f"data/overrides.csv: {len(rulings.missed) - _TOLD} more such lines"]
-    return [*rulings.missed[:_TOLD], *(more if len(rulings.missed) > _TOLD else ())]
+def _exact_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    copies = np.flatnonzero(table["first"] != table.index)
+    rows = {"image": table["first"].to_numpy()[copies], "other": copies}
+    return pd.DataFrame(rows).assign(kind="exact", mse=0.0, transform="", aligned_mse=np.nan)
 
 
-def _first_of_each(copies: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The first image of each set of `copies` among the images that are `inside`, ascending."""
-    images = np.flatnonzero(inside)
-    return np.sort(images[np.unique(copies[images], return_index=True)[1]])
+def _rows(pairs: pd.DataFrame) -> np.ndarray:
+    return pairs[["image", "other"]].to_numpy(np.int64)
 
 
-def _pair_table(exact_pairs: np.ndarray, near: Pairs, crops: AlignedPairs) -> pd.DataFrame:
-    """Each exact copy beside the first one, near pairs between first copies, crops of one photograph."""
-    turned = near.transform != "none"
-    parts = [
-        pd.DataFrame({"kind": "exact", "mse": 0.0, "transform": ""}, index=range(len(exact_pairs))),
-        pd.DataFrame(
-            {
-                "kind": np.where(turned, "turned", "near"),
-                "mse": near.mse,
-                "transform": np.where(turned, near.transform, ""),
-            }
-        ),
-        pd.DataFrame({"kind": "aligned", "mse": crops.mse, "transform": crops.transform}),
-    ]
-    rows = np.concatenate([exact_pairs, near.rows, crops.rows])
-    table = pd.concat([part.astype({"mse": float}) for part in parts], ignore_index=True)
-    table.insert(0, "image", rows[:, 0])
-    table.insert(1, "other", rows[:, 1])
-    table["aligned_mse"] = np.concatenate([np.full(len(rows) - len(crops.rows), np.nan), crops.aligned_mse])
-    return table
+def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataFrame:
+    """Return `pairs` without those between the sets of two images that are `apart` (K,2). `sets` (N,) names them."""
+    names = sets.to_numpy()
+    parted = {tuple(row) for row in np.sort(names[apart], axis=1).tolist()}
+    return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]
+
+
+def _to_align(table: pd.DataFrame) -> np.ndarray:
+    """Return the first image of each set of copies among the images that are no outliers, ascending."""
+    inside = table[table["ranking"] < 0]
+    return inside.index[~inside["copies"].duplicated()].to_numpy()
+
+
+def _decision_table(
+    table: pd.DataFrame, decisions: Decisions, rankings: Sequence[Ranking], rulings: Rulings
+) -> pd.DataFrame:
+    outlier = decisions.reason == "outlier"
+    references = np.array([*(each.reference for each in rankings), ""], object)
+    return pd.DataFrame(
+        {
+            "image": np.arange(len(table)),
+            "label": decisions.label,
+            "kept": decisions.kept.astype(int),
+            "reason": decisions.reason,
+            "reference": np.where(outlier, references[table["ranking"]], ""),
+            "distance": table["distance"].where(outlier),
+            "group": table["group"],
+            "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
+            "ruling": trace(rulings, table["hash"]),
+        }
+    )
 
 
 def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
-    """Counts of images, by the final reason and label; `conflicts` counts sets of copies."""
+    """Count images by the final reason and label; `conflicts` counts sets of copies."""
     reason = decisions.reason
     inside = reason != "outlier"
 
@@ -213,51 +194,77 @@ def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _missed(rulings: Rulings) -> Iterable[str]:
+    yield from rulings.missed[:_NAMED]
+    if len(rulings.missed) > _NAMED:
+        yield f"data/overrides.csv: {len(rulings.missed) - _NAMED} more such lines"
+
+
+def _shared(shared: np.ndarray, table: pd.DataFrame) -> Iterable[str]:
+    """Name the images removed because another given split has the same photo."""
+    if len(shared):
+        named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
+        removed = ", ".join(f"{named[gone]} for {named[stays]}" for gone, stays in shared[:_NAMED].tolist())
+        more = f" and {len(shared) - _NAMED} more (data/cleaned/decisions.csv, copy_of)"
+        yield (
+            f"split: {len(shared)} images are in two given splits or show the same photo as an image of another split. "
+            "Test wins over validation, validation over train. Removed: "
+            f"{removed}{more if len(shared) > _NAMED else ''}"
+        )
+
+
+def _outlier_warnings(rankings: Sequence[Ranking], settings: Settings, auto: bool) -> Iterable[str]:
+    for ranking in rankings:
+        if not ranking.outliers and settings.outlier_cut == "jump":
+            yield (
+                f"references: {ranking.reference}: no clear jump in its ranking, so no image was removed for it. Set "
+                "outlier_cut to a distance from data/cleaned/distances.csv."
+            )
+    if auto and len(rankings) == outliers.MOST_PROPOSED:
+        yield (
+            f"references: auto proposes only the {len(rankings)} most frequent images. If the data set is augmented, "
+            "raise outlier_copies."
+        )
+
+
+def _conflict_warnings(decisions: Decisions, settings: Settings) -> Iterable[str]:
+    if decisions.conflicts:
+        yield (
+            f"conflicts: {decisions.conflicts} sets of copies have different labels (conflicts: {settings.conflicts}). "
+            "Decide on them in data/overrides.csv."
+        )
+
+
+def _same_photo_warnings(unaligned: int) -> Iterable[str]:
+    if unaligned:
+        yield (
+            f"same_photo: no search for crops of one photo among {unaligned:,} images, more than {MOST_IMAGES:,}. "
+            "Provide a group per image with the data set."
+        )
+
+
 def _class_warnings(
-    labels: np.ndarray, decisions: Decisions, multiplied: Sequence[int], settings: Settings
-) -> list[str]:
-    """Classes whose pictures somebody seems to have `multiplied`, or that lose most images to one reason."""
-    lines = []
+    table: pd.DataFrame, decisions: Decisions, multiplied: Sequence[int], settings: Settings
+) -> Iterable[str]:
+    """Name classes that seem to be oversampled, and classes of which one rule removes more than `MOST_LOST`."""
     for label, name in enumerate(settings.classes):
-        mine = labels == label
-        if often := sum(mine[image] for image in multiplied):
-            lines.append(
-                f"references: {often} pictures of {name} stand {settings.outlier_copies} times or more: somebody "
-                "multiplied the class, so they are no outliers and each is kept once; name those that are in references"
+        mine = table["label"].eq(label).to_numpy()
+        if often := int(mine[multiplied].sum()):
+            yield (
+                f"references: {often} images of {name} appear {settings.outlier_copies} times or more, so the class "
+                "seems oversampled. They are not outliers; one copy of each is kept. To remove them, list them in "
+                "references."
             )
         removed = pd.Series(decisions.reason[mine & ~decisions.kept]).value_counts()
-        lines += [
-            f"class {name}: {lost:,} of {mine.sum():,} images ({lost / mine.sum():.1%}) were removed as {reason}. "
-            "Look at some with `leaf why IMAGE`; keep an image by an override."
-            for reason, lost in removed.items()
-            if reason != "override" and lost > MOST_LOST * mine.sum()
-        ]
-    return lines
+        for reason, lost in removed.items():
+            if reason != "override" and lost > MOST_LOST * mine.sum():
+                yield (
+                    f"class {name}: {lost:,} of {mine.sum():,} images ({lost / mine.sum():.1%}) were removed as "
+                    f"{reason}. Check some with `leaf why IMAGE`; keep an image by an override."
+                )
 
 
-def _warnings(
-    rankings: Sequence[Ranking], decisions: Decisions, proposed: int, settings: Settings, unaligned: int
-) -> list[str]:
-    """What a person should look at; `proposed` references were found by `auto`, `unaligned` images were not aligned."""
-    lines = [
-        f"references: {ranking.reference}: no clear jump in its ranking, so nothing was removed for it; "
-        "give a distance as outlier_cut (data/cleaned/distances.csv has the ranking)"
-        for ranking in rankings
-        if not ranking.outliers and settings.outlier_cut == "jump"
-    ]
-    if proposed == outliers.MOST_PROPOSED:
-        lines.append(
-            f"references: auto proposed the {proposed} most frequent pictures and no more; if the set was "
-            "augmented, raise outlier_copies"
-        )
-    if decisions.conflicts:
-        lines.append(
-            f"conflicts: {decisions.conflicts} sets of copies bear different labels (conflicts: {settings.conflicts}); "
-            "rule on them in data/overrides.csv"
-        )
-    if unaligned:
-        lines.append(
-            f"same_photo: crops of one photograph were not sought among {unaligned} images, more than "
-            f"{MOST_IMAGES}; give a group for each image with the data set"
-        )
-    return lines
+def _still_joined(table: pd.DataFrame, apart: np.ndarray) -> Iterable[str]:
+    group = table["group"].to_numpy()
+    for one, other in apart[group[apart[:, 0]] == group[apart[:, 1]]].tolist():
+        yield f"data/overrides.csv: images {one} and {other} are ruled apart, but other images join them in one group"

@@ -1,9 +1,8 @@
-"""What becomes of each image: one row with the reason, nothing deleted.
+"""Decide for each image whether it stays: one row with the reason, nothing is deleted.
 
-The order of the steps: a person's labels; outliers and dropped pictures leave; conflicts between copies with different
-labels are resolved; of each set of copies the first image stays. A set of copies is a connected component over exact
-and near pairs. So copies may be chained: where a is near b and b near c, the first of the three stands for all of them,
-even if a and c are farther apart than the threshold. So the order of the images decides only which one of a set stays.
+The steps, in order: manual decisions; outliers and dropped images leave; conflicts between copies with different labels
+are resolved; of each set of copies one image stays. A set of copies is a connected component of exact and near pairs,
+so copies may form a chain: if a is near b and b near c, one of the three stays, even if a and c are not near.
 """
 
 import re
@@ -17,9 +16,9 @@ import pandas as pd
 from leaf.errors import LeafError
 
 COLUMNS = ("hash", "ruling", "label", "who", "why")
-FURTHER = ("date", "run", "other", "file")  # columns that a file may lack
+FURTHER = ("date", "run", "other", "file")  # optional columns
 TEXT = (*COLUMNS, *FURTHER)
-NAMES = ("source", "file_hash", "hash")  # what a ruling may call a picture; of equal ones the last holds
+NAMES = ("source", "file_hash", "hash")  # what may name an image; a later column wins
 _HASH = re.compile("[0-9a-f]{32}")
 VERDICTS, PAIRED = ("keep", "drop"), ("group", "apart")
 ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
@@ -27,11 +26,11 @@ ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
 
 @dataclass(frozen=True)
 class Rulings:
-    """Hashes of pictures that stay, that leave, and that have a label because a person ruled so.
+    """The manual decisions, by pixel hash: images to keep, to drop, and their new labels.
 
-    `group` and `apart` are pairs of hashes of one leaf, and of pictures that are not the same, the smaller first. The
-    second of a `group` may be a name instead: all pictures in the group of that name are of one leaf. `applied` counts
-    rulings; `missed` says of each of the others, in a line, which picture or class that it names is not there.
+    `group` and `apart` are pairs of hashes of one leaf and of different images, the smaller hash first. The second of a
+    `group` may be a name instead: all images grouped with that name are of one leaf. `applied` counts decisions,
+    `missed` has a line for each of the others, naming the unknown image or class.
     """
 
     keep: frozenset[str]
@@ -44,17 +43,23 @@ class Rulings:
 
 
 class _MissedError(Exception):
-    """A ruling names a picture or a class that is not in this data set: another one, or an earlier state of it."""
+    """A decision names an image or a class that this data set does not have, as after it changed."""
 
 
 def read_rulings(
     table: pd.DataFrame, index: pd.DataFrame, classes: Sequence[str], name: str = "data/overrides.csv"
 ) -> Rulings:
-    """Read a table of rulings (text columns `COLUMNS`, perhaps `FURTHER`) on the images of `index`.
+    """Read manual decisions on the images of `index`.
 
-    A ruling names a picture by the hash of its file, its source or the hash of its pixels: the columns `NAMES` of
-    `index`, text, of which all but `hash` may be absent. Two rows may say the same, as where two people agree. Raises
-    LeafError, naming the line in the file `name`, for a row that can never hold, or where two contradict one another.
+    Args:
+        table: text columns `COLUMNS` and optionally `FURTHER`. A row names an image by the hash of its file, its source
+            or the hash of its pixels. Two rows may agree.
+        index: `hash` and optionally the other columns of `NAMES`, text.
+        classes: the class names.
+        name: the file, for messages.
+
+    Raises:
+        LeafError: naming the line, for an invalid row or one that contradicts another.
     """
     verdicts: dict[str, str] = {}
     relabel: dict[str, int] = {}
@@ -63,20 +68,20 @@ def read_rulings(
     table = table.reindex(columns=[*COLUMNS, "other"])
     cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
     cells[1] = cells[1].str.lower()
-    known = pictures(index, {*cells[0], *cells[3]})
-    for row, picture, ruling, label, other in zip(table.index, *cells, strict=True):
+    known = pixel_hashes(index, {*cells[0], *cells[3]})
+    for row, image, ruling, label, other in zip(table.index, *cells, strict=True):
         where = f"{name}: line {row + 2}"
         _check(ruling, label, other, where)
         try:
-            picture = _known(picture, known)
+            image = _known(image, known)
             if ruling == "relabel":
-                if relabel.setdefault(picture, number := _number(label, classes)) != number:
-                    raise LeafError(f"{where}: a second relabel of {picture}; valid: one")
+                if relabel.setdefault(image, number := _number(label, classes)) != number:
+                    raise LeafError(f"{where}: a second relabel of {image}; valid: one")
             elif ruling in VERDICTS:
-                if verdicts.setdefault(picture, ruling) != ruling:
-                    raise LeafError(f"{where}: a second ruling on {picture}, {verdicts[picture]} before; valid: one")
+                if verdicts.setdefault(image, ruling) != ruling:
+                    raise LeafError(f"{where}: a second ruling on {image}, {verdicts[image]} before; valid: one")
             else:
-                pair = _pair(picture, other, known, ruling, where)
+                pair = _pair(image, other, known, ruling, where)
                 if pairs.setdefault(pair, ruling) != ruling:
                     raise LeafError(f"{where}: {ruling} of a pair that was ruled {pairs[pair]} before; valid: one")
         except _MissedError as error:
@@ -86,8 +91,8 @@ def read_rulings(
     return Rulings(keep, drop, relabel, group, apart, len(table) - len(missed), tuple(missed))
 
 
-def pictures(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
-    """The hash of the pixels of each picture of `index` that one of the names `called` names, by that name."""
+def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
+    """Map each of the names `called` that names an image of `index` to the image's pixel hash."""
     called = called | {each.lower() for each in called}
     known: dict[str, str] = {}
     for column in NAMES:
@@ -101,18 +106,17 @@ def _check(ruling: str, label: str, other: str, where: str) -> None:
     if ruling not in ALL_RULINGS:
         raise LeafError(f"{where}: unknown ruling {ruling!r}; valid: {', '.join(ALL_RULINGS)}")
     if (label == "") == (ruling == "relabel"):
-        raise LeafError(f"{where}: {ruling} with the label {label!r}; valid: a label for relabel, and for no other")
+        raise LeafError(f"{where}: {ruling} with the label {label!r}; valid: a label with relabel only")
     if (other == "") == (ruling in PAIRED):
         raise LeafError(
-            f"{where}: {ruling} with the other picture {other!r}; valid: another one for group and apart, and for no "
-            "other ruling"
+            f"{where}: {ruling} with the other image {other!r}; valid: another image with group and apart only"
         )
 
 
-def _known(picture: str, known: Mapping[str, str]) -> str:
-    found = known.get(picture) or known.get(picture.lower())
+def _known(image: str, known: Mapping[str, str]) -> str:
+    found = known.get(image) or known.get(image.lower())
     if found is None:
-        raise _MissedError(f"no image has the file_hash, the source or the hash {picture!r}")
+        raise _MissedError(f"no image has the file_hash, the source or the hash {image!r}")
     return found
 
 
@@ -122,20 +126,20 @@ def _number(label: str, classes: Sequence[str]) -> int:
     return list(classes).index(label)
 
 
-def _pair(picture: str, other: str, known: Mapping[str, str], ruling: str, where: str) -> tuple[str, str]:
+def _pair(image: str, other: str, known: Mapping[str, str], ruling: str, where: str) -> tuple[str, str]:
     if ruling == "group" and other not in known and other.lower() not in known and not _HASH.fullmatch(other.lower()):
-        return picture, other  # a name
+        return image, other  # a name
     found = _known(other, known)
-    if found == picture:
-        raise LeafError(f"{where}: {ruling} of {picture} with itself; valid: another picture")
-    return min(picture, found), max(picture, found)
+    if found == image:
+        raise LeafError(f"{where}: {ruling} of {image} with itself; valid: another image")
+    return min(image, found), max(image, found)
 
 
-def ruled_pairs(pairs: Iterable[tuple[str, str]], hashes: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Pairs of `Rulings` as image numbers int64 (K, 2): the first image of each of two hashes.
+def ruled_pairs(pairs: Iterable[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
+    """Return pairs of `Rulings` as image numbers int64 (K,2): the first image of each of two hashes.
 
-    `hashes` and `names`, the groups given with the data set, are text (N,). Pictures that were put into a group of a
-    name are paired with the first image of that group, or with the first of them.
+    `hashes` and `names`, the groups given with the data set, are text (N,). An image grouped with a name is paired with
+    the first image of that group, or else with the first image grouped with that name.
     """
     first = {f"name {name}": place for name, place in _firsts(names).items() if name} | _firsts(hashes)
     rows = [
@@ -145,17 +149,17 @@ def ruled_pairs(pairs: Iterable[tuple[str, str]], hashes: np.ndarray, names: np.
     return np.array([row for row in rows if row[0] != row[1]], np.int64).reshape(-1, 2)
 
 
-def _firsts(values: np.ndarray) -> dict[str, int]:
+def _firsts(values: Iterable[str]) -> dict[str, int]:
     return {value: place for place, value in reversed(list(enumerate(values)))}
 
 
-def trace(rulings: Rulings, hashes: np.ndarray) -> np.ndarray:
-    """What a person ruled on each picture, text (N,): `relabel, group 17, apart 40`, pictures by their first image."""
+def trace(rulings: Rulings, hashes: Iterable[str]) -> np.ndarray:
+    """Return the manual decisions on each image, text (N,): `relabel, group 17, apart 40`."""
     first = _firsts(hashes)
     said: dict[str, list[str]] = {}
-    for ruling, pictures in (("keep", rulings.keep), ("drop", rulings.drop), ("relabel", rulings.relabel)):
-        for picture in pictures:
-            said.setdefault(picture, []).append(ruling)
+    for ruling, images in (("keep", rulings.keep), ("drop", rulings.drop), ("relabel", rulings.relabel)):
+        for image in images:
+            said.setdefault(image, []).append(ruling)
     for ruling, pairs in (("group", rulings.group), ("apart", rulings.apart)):
         for one, other in sorted(pairs):
             said.setdefault(one, []).append(f"{ruling} {first.get(other, other)}")
@@ -168,7 +172,7 @@ def trace(rulings: Rulings, hashes: np.ndarray) -> np.ndarray:
 class Decisions:
     """For each of N images: final `label` int64, `kept` bool, `reason` text, `copy_of` int64 (-1 for none).
 
-    `conflicts` counts the sets of copies that bear different labels and on which no person ruled.
+    `conflicts` counts the sets of copies with different labels and no manual decision.
     """
 
     label: np.ndarray
@@ -179,25 +183,23 @@ class Decisions:
 
 
 def decide(
-    labels: np.ndarray,
-    hashes: np.ndarray,
-    copies: np.ndarray,
-    outlier: np.ndarray,
+    table: pd.DataFrame,
     rulings: Rulings,
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
-    rank: np.ndarray | None = None,
 ) -> Decisions:
-    """Decide on N images with `labels` int (N,), `hashes` text (N,), `copies` (N,) the smallest image number of each
-    image's set of copies and `outlier` bool (N,).
+    """Decide on each image; of a set of copies the one in the split that ranks first stays, else the first.
 
-    Of copies the one of lowest `rank` int (N,) stays, else the first.
+    `table` has `label`, `hash`, `copies` (the smallest image number of the set of copies), `ranking` (-1 unless the
+    image is an outlier) and `split` (given by the user, or "").
     """
+    labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
+    copies = table["copies"].to_numpy()
     ruled_keep, ruled_drop = np.isin(hashes, list(rulings.keep)), np.isin(hashes, list(rulings.drop))
     ruled_label = np.array([rulings.relabel.get(value, -1) for value in hashes], np.int64)
     label = np.where(ruled_label >= 0, ruled_label, labels)
     reason = np.full(len(labels), "", object)
-    reason[outlier] = "outlier"
+    reason[table["ranking"] >= 0] = "outlier"
     reason[ruled_drop] = "override"
     reason[ruled_keep] = ""
     standing = reason == ""
@@ -210,8 +212,7 @@ def decide(
     copy_of = np.full(len(labels), -1, np.int64)
     if duplicates == "remove":
         order = np.flatnonzero(standing)
-        if rank is not None:
-            order = order[np.argsort(rank[order], kind="stable")]
+        order = order[np.argsort(split_ranks(table["split"].to_numpy())[order], kind="stable")]
         _remove_copies(hashes, copies, order, ruled_keep, reason, copy_of)
     kept = reason == ""
     reason[kept & (label != labels)] = "relabelled"
@@ -222,20 +223,15 @@ def decide(
 def _resolve_conflicts(
     label: np.ndarray, ruled_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Resolve each set of remaining copies with different labels: new labels, the images to drop, sets found.
+    """Resolve each set of remaining copies with different labels: return labels, images to drop, the number of sets.
 
-    A person's label for one copy holds for all of them. A majority needs more than half: a tie is dropped.
+    A manual label of one copy applies to all of them. A majority needs more than half: a tie is dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
-    low, high = np.full(len(label), label.max(initial=0)), np.full(len(label), -1)
-    np.minimum.at(low, copies[standing], label[standing])
-    np.maximum.at(high, copies[standing], label[standing])
-    by_set = np.argsort(copies, kind="stable")
+    remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})
+    different = remaining[remaining.groupby("set")["label"].transform("nunique") > 1]
     found = 0
-    for group in np.flatnonzero(low < high):
-        start, end = np.searchsorted(copies, [group, group + 1], sorter=by_set)
-        members = by_set[start:end]
-        members = members[standing[members]]
+    for _, members in different.groupby("set")["image"]:
         ruled = set(ruled_label[members].tolist()) - {-1}
         if len(ruled) == 1:
             label[members] = ruled.pop()
@@ -257,9 +253,9 @@ def _remove_copies(
     reason: np.ndarray,
     copy_of: np.ndarray,
 ) -> None:
-    """Mark, in `reason` and `copy_of`, each of the images `order` beyond the first of its set of copies.
+    """Mark, in `reason` and `copy_of`, each of the images `order` after the first of its set of copies.
 
-    A picture that a person keeps stays beside the first of its set, once.
+    An image kept by a manual decision stays beside the first of its set, once.
     """
     first_of_set: dict[int, int] = {}
     first_of_hash: dict[str, int] = {}
@@ -273,17 +269,19 @@ def _remove_copies(
 
 
 def split_ranks(given: np.ndarray) -> np.ndarray:
-    """Which of two copies in different splits stays, int (N,): that in test, else in validation, else in train."""
+    """Return the rank int (N,) of given splits: of two copies the one in test stays, else in validation, else train."""
     ranks = {"test": 0, "validation": 1, "train": 2}
     return np.array([ranks.get(split, 3) for split in given], np.int64)
 
 
-def leave_one_split(decisions: Decisions, groups: np.ndarray, given: np.ndarray, ruled_keep: np.ndarray) -> np.ndarray:
-    """Remove, with the reason shared_split, what shows the same as an image of a split that ranks before its own.
+def leave_one_split(decisions: Decisions, table: pd.DataFrame, rulings: Rulings) -> np.ndarray:
+    """Remove, as `shared_split`, the images whose group has an image in a given split that ranks before their own.
 
-    `groups` int (N,), `given` the splits that the user gave, text (N,), "" for none. Returns the pairs, int64 (K, 2),
-    of each image that leaves, copies in another split among them, and the one in the other split that stays.
+    `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed for an image of another split, its
+    copies included, and the image that stays.
     """
+    given, groups = table["split"].to_numpy(object), table["group"].to_numpy()
+    ruled_keep = np.isin(table["hash"].to_numpy(object), list(rulings.keep))
     rank = split_ranks(given)
     order = np.flatnonzero(decisions.kept & (rank < 3))
     order = order[np.argsort(rank[order], kind="stable")]

@@ -13,9 +13,9 @@ All pairs are found exactly: principal components of the block means bound condi
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from leaf.clean.distances import differ_locally, fine_means, of_pairs, to_reference, tolerance
 from leaf.errors import LeafError
@@ -43,20 +43,13 @@ SYMMETRIES = (
 )
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Sorted pairs of rows: `rows` int64 (K,2), the smaller first; `mse` float64 (K,); `transform` text (K,).
-
-    `transform` is the symmetry that maps the first image to the second, "none" for plain near duplicates.
-    """
-
-    rows: np.ndarray
-    mse: np.ndarray
-    transform: np.ndarray
-
-
-def near_pairs(images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshold: float, turns: bool = False) -> Pairs:
+def near_pairs(
+    images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshold: float, turns: bool = False
+) -> pd.DataFrame:
     """Return all near duplicates among the images in ascending `rows` (K,).
+
+    The columns are `image,other,kind,mse,transform,aligned_mse`. Each pair appears once, `image` before `other`. `kind`
+    is near, or turned with the symmetry `transform` that maps `image` to `other`.
 
     Args:
         images: uint8 or float32 (N,S,S,3).
@@ -70,7 +63,7 @@ def near_pairs(images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshol
         LeafError: if a list of the pairs would fill the memory.
     """
     if threshold <= 0 or len(rows) < 2:
-        return Pairs(np.empty((0, 2), np.int64), np.empty(0), np.empty(0, object))
+        return _table(np.empty((0, 2), np.int64), np.empty(0), SYMMETRIES[0])
     # The mean color says nothing about content; condition 1 limits its difference.
     small = small - small.mean(axis=(1, 2), keepdims=True)
     limits = threshold * SHARE * tolerance(images.shape[1]) * (structure(small) + FLAT)
@@ -84,8 +77,24 @@ def near_pairs(images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshol
         mse = _errors(images, pairs, symmetry)
         pairs, mse = pairs[mse < threshold], mse[mse < threshold]
         near = ~_differ_locally(images, pairs, mse, symmetry)
-        found.append(Pairs(pairs[near], mse[near], np.full(int(near.sum()), symmetry, object)))
-    return _once(found)
+        found.append(_table(pairs[near], mse[near], symmetry))
+    # A stable sort: of equal errors the plain copy comes first.
+    table = pd.concat(found).sort_values(["image", "other", "mse"], kind="stable", ignore_index=True)
+    return table.drop_duplicates(["image", "other"], ignore_index=True)
+
+
+def _table(pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> pd.DataFrame:
+    plain = symmetry == SYMMETRIES[0]
+    return pd.DataFrame(
+        {
+            "image": pairs[:, 0],
+            "other": pairs[:, 1],
+            "kind": "near" if plain else "turned",
+            "mse": mse,
+            "transform": "" if plain else symmetry,
+            "aligned_mse": np.nan,
+        }
+    )
 
 
 def structure(small: np.ndarray) -> np.ndarray:
@@ -233,15 +242,3 @@ def _differ_locally(images: np.ndarray, pairs: np.ndarray, mse: np.ndarray, symm
         first, second = (fine_means(images, pairs[block, side]) for side in (0, 1))
         local[block] = differ_locally(transformed(first, symmetry), second, mse[block], noise)
     return local
-
-
-def _once(found: list[Pairs]) -> Pairs:
-    """Return each pair once, under the symmetry of its smallest error (the earlier one of equals)."""
-    rows = np.concatenate([part.rows for part in found])
-    mse = np.concatenate([part.mse for part in found])
-    transform = np.concatenate([part.transform for part in found])
-    order = np.lexsort((mse, rows[:, 1], rows[:, 0]))  # stable: plain copies come before turned ones
-    rows, mse, transform = rows[order], mse[order], transform[order]
-    new = np.ones(len(rows), bool)
-    new[1:] = np.any(rows[1:] != rows[:-1], axis=1)
-    return Pairs(rows[new], mse[new], transform[new])

@@ -1,7 +1,7 @@
-"""Outliers: all copies of a picture that does not belong, found by mean squared error to one reference of it.
+"""Outliers: all copies of an image that does not belong, found by mean squared error to a reference.
 
-All images are ranked by their distance to the reference. Copies of it, re-saved ones too, stand at the head of that
-ranking; then comes a jump, and then everything else. The cut falls there.
+All images are ranked by their distance to the reference. Its copies, re-saved ones included, come first in the ranking,
+then the distance jumps. The cut is at the jump.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,24 @@ from leaf.clean.distances import differ_locally, fine_means, to_references, tole
 from leaf.errors import LeafError
 
 Reference = int | tuple[str, np.ndarray]
-"""The number of an image of the set, or the name and the pixels (S,S,3) of another picture."""
+"""The number of an image, or the name and the pixels (S,S,3) of an image outside the data set."""
 
-# A re-save as JPEG moves an image by some tens of grey levels squared (quality 75: median 26, 95th percentile 78;
-# quality 50: 51 and 121), and the closest different photographs known to us stand 383 apart.
-NOISE = 25.0  # distances below it are as good as zero
-FACTOR = 4.0  # a jump is clear where the distance behind it, noise added, is so many times the one before it
-REACH = 400.0  # an image farther than this from the reference is not a copy of it, even before a jump
+# A re-save as JPEG moves an image by some tens of gray levels squared (quality 75: median 26, 95th percentile 78;
+# quality 50: 51 and 121). The closest different photos measured are 383 apart.
+NOISE = 25.0  # added to both distances at a jump: smaller distances count as zero
+FACTOR = 4.0  # a jump is clear if the distance after it is this many times the one before it
+REACH = 400.0  # an image farther from the reference is no copy, even before a jump
 MOST_PROPOSED = 50
-MOST_ALIKE = 3  # pictures of one class; where more are copied alike, a person multiplied a class
-# A ranking is kept as far as the outliers and so many images behind the cut; the rest of a huge set says nothing.
-RANKING_TAIL = 2000
+MOST_ALIKE = 3  # if more images of a class are copied equally often, the class was oversampled
+RANKING_TAIL = 2000  # images of a ranking kept after the cut
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """One reference, its distances to all images, and the cut.
+    """The images nearest to one reference, and the cut.
 
-    `reference` is an image number or a file name; `order` int64 (K,) the nearest images by distance; `distance`
-    float64 (K,) in that order; the first `outliers` of them are copies of the reference; 0 where no clear jump was
-    found.
+    `reference` is an image number or a file name, `order` int64 (K,) the nearest images by distance, `distance` float64
+    (K,) their distances. The first `outliers` of them are copies of the reference; 0 without a clear jump.
     """
 
     reference: str
@@ -44,14 +42,18 @@ class Ranking:
 
 
 def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
-    """Images that stand in the set at least `copies` times, near copies counted, the most frequent first.
+    """Return images with at least `copies` copies, near ones included, the most frequent first.
 
-    `first` int64 (N,) names each image's first exact copy, `near` int64 (K,2) the near pairs among first copies,
-    `labels` int (N,). Only direct neighbours count, no chains of them; images near a named one are not named again.
+    Args:
+        first: int64 (N,), each image's first exact copy.
+        near: int64 (K,2), the near pairs among first copies. Only direct neighbors count, not chains.
+        labels: int (N,).
+        copies: the smallest number of copies.
 
-    Returns those whose copies stand alone, at most `MOST_PROPOSED`: they are outliers as it seems. And those that do
-    not: more than `MOST_ALIKE` pictures of their class are copied more than half as often, or they are most
-    pictures of the class, so that somebody copied photographs on purpose.
+    Returns:
+        The images that seem to be outliers, at most `MOST_PROPOSED`, and those of classes that seem oversampled: more
+        than `MOST_ALIKE` images of the class are copied more than half as often, or they are most images of the class.
+        Images near a returned one are not returned.
     """
     exact = np.bincount(first, minlength=len(first))
     times = exact.copy()
@@ -62,17 +64,17 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
     both = np.concatenate([near, near[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
     taken = np.zeros(len(first), bool)
-    pictures: list[int] = []
+    often_copied: list[int] = []
     for image in often[np.argsort(-times[often], kind="stable")]:
         if taken[image]:
             continue
-        pictures.append(int(image))
+        often_copied.append(int(image))
         low, high = np.searchsorted(both[:, 0], [image, image + 1])
         taken[both[low:high, 1]] = True
     proposed: list[int] = []
     copied: list[int] = []
-    for label in np.unique(labels[pictures]):
-        own = np.array([image for image in pictures if labels[image] == label])
+    for label in np.unique(labels[often_copied]):
+        own = np.array([image for image in often_copied if labels[image] == label])
         for image in own[times[own] >= copies].tolist():
             alike = own[times[own] > times[image] / 2]
             alone = len(alike) <= MOST_ALIKE and 2 * len(alike) <= len(np.unique(first[labels == label]))
@@ -82,12 +84,11 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
 
 
 def jump(distances: np.ndarray) -> int:
-    """How many of the ascending `distances` (K,) stand before a clear jump: 0 where there is none.
+    """Return the number of the ascending `distances` (K,) before a clear jump, or 0 without one.
 
-    Of all places where the distance d is at most REACH, the one with the largest (next d + NOISE) / (d + NOISE) is
-    taken, and it is clear where that ratio is at least FACTOR. Both conditions are needed: a set of dark and of
-    bright photographs has a jump between the two, but far from any reference; and among photographs of one cloth
-    some stand near, but with no jump behind them.
+    The jump is the place with the largest (next d + NOISE) / (d + NOISE) among distances d up to REACH; it is clear if
+    that ratio is at least FACTOR. Dark and bright photos have a jump between them, but far from any reference; photos
+    of one cloth are near one another, but without a jump.
     """
     before, behind = distances[:-1], distances[1:]
     reachable = int(np.searchsorted(before, REACH, side="right"))
@@ -101,9 +102,9 @@ def jump(distances: np.ndarray) -> int:
 def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], own: int | None = None) -> Ranking:
     """Rank images by `distances` (N,) to `reference` and cut at the jump, or after the last distance <= `cut`.
 
-    An infinite distance says that the image stands behind all others and outside the ranking.
-    `own` is the reference's own number where it is an image of the set: its distance of 0 to itself is no evidence
-    of copies, so the jump is sought among the others; where there is one, the reference leaves with its copies.
+    Images at an infinite distance are left out of the ranking. `own` is the reference's number if it is an image of the
+    data set: its distance of 0 is no evidence of copies, so the jump is sought among the others, and the reference
+    leaves with its copies.
     """
     ranked = np.flatnonzero(np.isfinite(distances))
     order = ranked[np.argsort(distances[ranked], kind="stable")]
@@ -116,10 +117,9 @@ def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], ow
 
 
 def nearest(rankings: Sequence[Ranking], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` images, which ranking has it as an outlier, and at what distance.
+    """Return the ranking that has each image as an outlier, int64 (count,), -1 for none, and its distance or NaN.
 
-    Returns the ranking's place int64 (count,), -1 for none, and the distance float64 (count,), NaN for none. Of
-    several rankings the one with the smallest distance counts, the earlier one of equals.
+    Of several rankings the one with the smallest distance counts, the earlier one of equals.
     """
     place = np.full(count, -1, np.int64)
     distance = np.full(count, np.inf)
@@ -138,10 +138,11 @@ def rankings(
     references: Sequence[Reference],
     cut: float | Literal["jump"],
 ) -> list[Ranking]:
-    """Rank all images (N,S,S,3) by their distance to each reference, and cut each ranking as `rank` does.
+    """Rank all images (N,S,S,3) by their distance to each reference and cut each ranking as `rank` does.
 
-    `first` int64 (N,) names each image's first exact copy; `small` are the block means of those first copies, in order.
-    Raises LeafError for the number of an image that does not exist.
+    `first` int64 (N,) is each image's first exact copy, `small` the block means of those first copies, in order. With
+    `cut` jump, REACH is added to the distance of an image that differs in one place: it shows another subject on the
+    same background. Raises LeafError for the number of an image that does not exist.
     """
     distinct, place = np.unique(first, return_inverse=True)
     named = [_named(images, reference) for reference in references]
@@ -153,13 +154,13 @@ def rankings(
             near = np.flatnonzero(distance <= REACH)
             means = fine_means(pixels[None], np.zeros(1, np.int64))
             local = differ_locally(fine_means(images, distinct[near]), means, distance[near], tolerance(len(pixels)))
-            distance[near[local]] += REACH  # another subject on the same background
+            distance[near[local]] += REACH
         found.append(rank(name, distance[place], cut, own))
     return found
 
 
 def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, int | None]:
-    """Name and pixels of a reference, and its number where it is an image of the set."""
+    """Return the name and pixels of a reference, and its number if it is an image of the data set."""
     own = None
     if isinstance(reference, tuple):
         name, pixels = reference
@@ -171,7 +172,7 @@ def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, i
 
 
 def ranking_table(rankings: Sequence[Ranking]) -> pd.DataFrame:
-    """The nearest images of each ranking, a row each: `reference,rank,image,distance,outlier`."""
+    """Return a row per image of each ranking: `reference,rank,image,distance,outlier`."""
     parts = []
     for ranking in rankings:
         rows = min(len(ranking.order), ranking.outliers + RANKING_TAIL)

@@ -1,15 +1,14 @@
-"""Crops of one photograph: pairs that no threshold on raw pixels finds.
+"""Crops of one photo: pairs of images that no threshold on raw pixels finds.
 
-Every image gets a short description that hardly changes with a shift, a scale or a tint; images with near
-descriptions are likely pairs; each likely pair is laid over one another, and how well the two then agree decides.
+Every image gets a short descriptor that changes little with a shift, a scale or a tint. Each image is aligned with the
+images whose descriptors are nearest, and the agreement after alignment decides.
 
-The description: magnitudes of the low frequencies do not change with a shift, and divided by the contrast not with
-the light either; coarse colours in their places say what the magnitudes cannot. Among 1,370 images the true partner
-of a planted crop is the nearest neighbour in 99 of 100 cases, and among the nearest five in all.
+The descriptor holds magnitudes of low frequencies, which do not change with a shift, divided by the contrast, and
+coarse colors at their positions. Among 1,370 images the nearest neighbor of a planted crop is its partner in 99 of 100
+cases, and one of the nearest five in all.
 
-The alignment: an affine map by the enhanced correlation coefficient (Evangelidis and Psarakis 2008), OpenCV's
-findTransformECC, from coarse to fine. The coefficient does not change with brightness and contrast, so a tint is no
-difference.
+The alignment is an affine map by the enhanced correlation coefficient (Evangelidis and Psarakis 2008), OpenCV's
+findTransformECC, from coarse to fine. The coefficient does not change with brightness and contrast.
 """
 
 import os
@@ -18,28 +17,30 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from leaf.clean.distances import FINE as CELLS
 from leaf.clean.distances import differ_locally, of_pairs, tolerance
+from leaf.clean.groups import components
 
-NEIGHBOURS = 2
-# Squared distance of two descriptions from which they are of different photographs: planted crops lie closer in 98
-# of 100 cases, a quarter (photographs of one kind) to a half of all nearest neighbours lie farther apart.
+NEIGHBORS = 2  # alignments per image, at most: the cost of a data set grows with its size only
+# Squared distance of two descriptors above which the photos differ: planted crops are closer in 98 of 100 cases, and a
+# quarter (images of one kind) to a half of all nearest neighbors are farther apart.
 FARTHEST = 80.0
-MOST_IMAGES = 1_000_000  # the search is left out above, where it would take hours
-_CELL = 1024  # images that share a centre where the set is large
-_PROBES = 3  # nearest centres whose images an image is compared with
+MOST_IMAGES = 1_000_000  # above, the search would take hours and is skipped
+_CELL = 1024  # images per center in a large data set
+_PROBES = 3  # nearest centers whose images an image is compared with
 _BLOCK = 1024  # images whose distances to others are computed at once
-DIMENSIONS = 64  # of a description
-_SIDE, _LOW, _COLOURS = 32, 8, 6
-_LAYOUT = 1.6  # weight of the colours in their places against the magnitudes
+DIMENSIONS = 64  # of a descriptor
+_SIDE, _LOW, _COLORS = 32, 8, 6
+_LAYOUT = 1.6  # weight of the colors relative to the magnitudes
 _DESCRIBED = 512  # images described at once
 _SAMPLE = 1000  # images, at least half of them, that the components are computed from
-COARSE = 32  # side of the images that most pairs are refused on
-FINE = 96  # side, at most, of the images that the rest are judged on
-# Measured on likely pairs of four sets (benchmarks/copies.py, drawn ones). Of 1,444 that are of one photograph all but
-# one reached 0.91 after one round on the coarse images, and all 0.95 in the end there and 0.96 after one round on the
-# fine ones. Of others one in twelve comes beyond COARSE_CORRELATION, and one in seventy beyond FINE_CORRELATION.
+COARSE = 32  # side of the images on which most pairs are rejected
+FINE = 96  # largest side of the images on which the others are decided
+# Measured on likely pairs of four data sets (benchmarks/copies.py and drawn ones). Of 1,444 pairs of one photo all but
+# one reach 0.91 after one round on the coarse images, 0.95 at the end there, and 0.96 after one round on the fine ones.
+# Of other pairs one in twelve exceeds COARSE_CORRELATION and one in seventy FINE_CORRELATION.
 FIRST_CORRELATION = 0.88
 COARSE_CORRELATION = 0.93
 FINE_CORRELATION = 0.95
@@ -47,65 +48,62 @@ CORRELATION = 0.96
 OVERLAP = 0.5  # share of the first image that the second must cover
 SCALE = 1.45  # crops of one photograph differ by no more in scale, along any axis
 STRETCH = 1.35  # one axis against the other
-# A picture that kept its form needs no more than FORM_CORRELATION. One that did not, or that agrees less, must agree in
-# its fine detail too: two different blurred leaves can be laid over one another by a stretch of 1.04 and more and then
-# correlate up to 0.979, but in detail up to 0.61 as they are and 0.79 blurred (leaves_by_plant, whose leaves are
-# known); planted crops reach 0.89 at the 1st percentile, other photographs of one leaf 0.77 to 0.94.
+# An image with the same form needs only FORM_CORRELATION. One with another form or a lower correlation must agree in
+# its fine detail, too: a stretch of 1.04 or more can align two different blurred leaves to a correlation of 0.979, but
+# in detail they reach 0.61, or 0.79 when blurred (leaves_by_plant, whose leaves are known). Planted crops reach 0.89 in
+# detail (1st percentile), other photos of one leaf 0.77 to 0.94.
 FORM = 1.03
 FORM_CORRELATION = 0.97
 DETAIL = 0.85
-_FINEST, _COARSEST = 0.6, 2.0  # detail lies between two blurs of these standard deviations, in pixels of FINE
+_FINEST, _COARSEST = 0.6, 2.0  # standard deviations of the two blurs between which detail lies, in pixels of FINE
 
-# OpenCV's iteration may leave an optimum that it has reached: a few steps at a time, the best kept.
+# OpenCV's iteration may leave an optimum: run a few steps at a time and keep the best.
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 1e-4)
 _COARSE_ROUNDS, _FINE_ROUNDS = 2, 6
-_PART = 64  # pairs that a thread takes at once: turns cost a tenth of the time
-_GAIN = 1e-3  # another round is worth its time where the last one gained so much correlation
+_PART = 64  # pairs per task of a thread: single pairs cost a tenth of the time in overhead
+_GAIN = 1e-3  # correlation that a round must gain for another round to start
 
 
-@dataclass(frozen=True)
-class AlignedPairs:
-    """Pairs of rows int64 (K,2), the smaller first: `mse` as they are, `aligned_mse` over one another, both (K,).
+def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) -> pd.DataFrame:
+    """Return pairs among the images in ascending `rows` (K,) that are crops of one photo.
 
-    `transform` says the shift, scale and turn in words, (K,) text.
+    `images` is uint8 or float32 (N,S,S,3). The columns are `image,other,kind,mse,transform,aligned_mse`, `image` before
+    `other`, with the errors before and after the alignment, and its shift, scale and rotation as text.
+
+    Each image is aligned with its NEIGHBORS nearest ones. Unless `every` is set, a pair that earlier pairs join already
+    is skipped: of many crops of one photo not every pair is listed, but they are in one connected component.
     """
-
-    rows: np.ndarray
-    mse: np.ndarray
-    aligned_mse: np.ndarray
-    transform: np.ndarray
-
-
-def same_photo_pairs(images: np.ndarray, rows: np.ndarray) -> AlignedPairs:
-    """Pairs among the images in ascending `rows` (K,) that are crops of one photograph, uint8 or float32 (N,S,S,3).
-
-    Each image is aligned with its NEIGHBOURS most similar ones and no others: of many crops of one photograph not
-    every pair is listed, but they hang together as a group.
-    """
-    if len(rows) < 2:
-        return AlignedPairs(np.empty((0, 2), np.int64), np.empty(0), np.empty(0), np.empty(0, object))
-    plain = np.asarray(images)
-    pairs = rows[_likely(descriptors(plain, rows), FARTHEST)]
-
+    plain, joined = np.asarray(images), np.arange(len(rows))
+    first, second = (np.empty(0, np.int64),) * 2
+    found: list[Alignment] = []
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one image is too small to part; the pool parts the pairs
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV works outside Python's lock
-        parts = [pairs[start : start + _PART] for start in range(0, len(pairs), _PART)]
-        aligned = pool.map(lambda part: [align(plain[one], plain[other]) for one, other in part], parts)
-        made = [each for part in aligned for each in part]
+    cv2.setNumThreads(1)  # one image is too small to split; the pool splits the pairs
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV releases the GIL
+        for likely in _likely(descriptors(plain, rows), FARTHEST) if len(rows) > 1 else ():
+            pairs = likely if every else likely[joined[likely[:, 0]] != joined[likely[:, 1]]]
+            parts = [rows[pairs[start : start + _PART]] for start in range(0, len(pairs), _PART)]
+            aligned = pool.map(lambda part: [align(plain[one], plain[other]) for one, other in part], parts)
+            made = [each for part in aligned for each in part]
+            same = np.array([each is not None for each in made], bool)
+            found += [each for each in made if each is not None]
+            first, second = np.concatenate([first, pairs[same, 0]]), np.concatenate([second, pairs[same, 1]])
+            joined = components(len(rows), np.stack([first, second], axis=1))
     cv2.setNumThreads(threads)
-    same = np.array([each is not None for each in made], bool)
-    found = [each for each in made if each is not None]
-    return AlignedPairs(
-        pairs[same],
-        of_pairs(images, pairs[same]),
-        np.array([each.mse for each in found]),
-        np.array([describe(each.matrix, plain.shape[1]) for each in found], object),
-    )
+    images_of = rows[np.stack([first, second], axis=1)]
+    return pd.DataFrame(
+        {
+            "image": images_of[:, 0],
+            "other": images_of[:, 1],
+            "kind": "aligned",
+            "mse": of_pairs(images, images_of),
+            "transform": np.array([describe(each.matrix, plain.shape[1]) for each in found], object),
+            "aligned_mse": np.array([each.mse for each in found], np.float64),
+        }
+    ).sort_values(["image", "other"], ignore_index=True)
 
 
-def _likely(points: np.ndarray, farthest: float = np.inf) -> np.ndarray:
-    """Places of pairs int64 (P,2), each once and the smaller first, of an image and a near neighbour of it.
+def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
+    """Return positions of pairs int64 (P,2), each once and the smaller first: of nearest neighbors, second nearest, …
 
     Pairs whose squared distance is above `farthest` are left out.
     """
@@ -115,35 +113,37 @@ def _likely(points: np.ndarray, farthest: float = np.inf) -> np.ndarray:
     first, second, gap = first[close], second[close], gap[close]
     order = np.lexsort((second, gap, first))
     first, second = first[order], second[order]
-    new = np.ones(len(first), bool)  # the same neighbour may come from several cells
+    new = np.ones(len(first), bool)  # the same neighbor may come from several cells
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     first, second = first[new], second[new]
-    begin = np.searchsorted(first, first)
-    nearest = np.arange(len(first)) - begin < NEIGHBOURS
-    pairs = np.stack([first[nearest], second[nearest]], axis=1)
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+    place = np.arange(len(first)) - np.searchsorted(first, first)
+    pairs = np.sort(np.stack([first, second], axis=1), axis=1)
+    order = np.argsort(place, kind="stable")
+    pairs, once = np.unique(pairs[order], axis=0, return_index=True)
+    place = place[order][once]
+    return [pairs[place == neighbor] for neighbor in range(NEIGHBORS)]
 
 
 def _cells(points: np.ndarray) -> list[np.ndarray]:
-    """Sets of places, overlapping, such that near neighbours share one: all places where there are few.
+    """Return overlapping sets of positions such that near neighbors share a set; one set if there are few points.
 
-    The time of comparing all with all grows with the square; of each with its nearest cells, with the power 3/2.
+    Comparing all points takes quadratic time, comparing those of the nearest cells time with the power 3/2.
     """
     count = len(points)
     if count <= 8 * _CELL:
         return [np.arange(count)]
-    centres = points[:: _CELL // 2]
+    centers = points[:: _CELL // 2]
     cell = np.empty((count, _PROBES), np.int64)
     for start in range(0, count, _BLOCK):
-        gap = _gaps(points[start : start + _BLOCK], centres)
+        gap = _gaps(points[start : start + _BLOCK], centers)
         cell[start : start + _BLOCK] = np.argpartition(gap, _PROBES - 1, axis=1)[:, :_PROBES]
     order = np.argsort(cell.ravel(), kind="stable")
-    return np.split(order // _PROBES, np.searchsorted(cell.ravel()[order], np.arange(1, len(centres))))
+    return np.split(order // _PROBES, np.searchsorted(cell.ravel()[order], np.arange(1, len(centers))))
 
 
 def _nearest(points: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The nearest neighbours of each of `members` among them: places of both, and squared distances."""
-    wanted = min(NEIGHBOURS, len(members) - 1)
+    """Return the nearest neighbors of each of `members` among them: positions of both, and squared distances."""
+    wanted = min(NEIGHBORS, len(members) - 1)
     mine = points[members]
     near = np.empty((len(members), wanted), np.int64)
     gaps = np.empty((len(members), wanted), np.float32)
@@ -159,21 +159,21 @@ def _nearest(points: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Squared distances (A,B) of points (A,D) and (B,D), but for rounding."""
+    """Return squared distances (A,B) of points (A,D) and (B,D), up to rounding."""
     return (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * some @ others.T
 
 
 def _waves(frequencies: np.ndarray) -> np.ndarray:
-    """Windowed waves complex64 (len(frequencies), _SIDE): a product with them is a part of a Fourier transform."""
+    """Return windowed waves complex64 (len(frequencies), _SIDE), rows of a Fourier transform."""
     waves = np.exp(-2j * np.pi * np.outer(frequencies, np.arange(_SIDE)) / _SIDE)
     return (waves * np.hanning(_SIDE + 2)[1:-1]).astype(np.complex64)
 
 
 def _areas() -> np.ndarray:
-    """Shares of each of _SIDE pixels in each of _COLOURS equal cells: float32 (_COLOURS, _SIDE)."""
-    borders = np.arange(_COLOURS + 1)[:, None] * (_SIDE / _COLOURS)
-    covered = np.clip(borders - np.arange(_SIDE), 0, 1)  # of each pixel, what lies before each border
-    return (np.diff(covered, axis=0) * (_COLOURS / _SIDE)).astype(np.float32)
+    """Return the share of each of _SIDE pixels in each of _COLORS equal cells: float32 (_COLORS, _SIDE)."""
+    borders = np.arange(_COLORS + 1)[:, None] * (_SIDE / _COLORS)
+    covered = np.clip(borders - np.arange(_SIDE), 0, 1)  # the part of each pixel before each border
+    return (np.diff(covered, axis=0) * (_COLORS / _SIDE)).astype(np.float32)
 
 
 _DOWN = _waves(np.r_[:_LOW, -_LOW + 1 : 0])
@@ -182,9 +182,9 @@ _AREAS = _areas()
 
 
 def descriptors(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Describe the images (N,S,S,3) in `rows` (K,): float32 (K, DIMENSIONS), near where the pictures are.
+    """Return descriptors of the images (N,S,S,3) in `rows` (K,): float32 (K, DIMENSIONS), near for similar images.
 
-    The leading components of the K raw descriptions, computed from a thousand or two of them.
+    They are the leading principal components of raw descriptors, computed from a sample of one or two thousand.
     """
     sample = _raw(images, rows[:: max(1, len(rows) // _SAMPLE)])
     mean = sample.mean(axis=0)
@@ -205,18 +205,18 @@ def _raw(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _magnitudes(small: np.ndarray) -> np.ndarray:
-    """Logarithms of the low frequencies' magnitudes of grey and of two colour differences."""
+    """Return log magnitudes of the low frequencies of gray and of two color differences."""
     red, green, blue = np.moveaxis(small, -1, 0)
     planes = np.stack([(red + green + blue) / 3, red - green, green - blue], axis=1)
     planes -= planes.mean(axis=(2, 3), keepdims=True)
     planes /= planes[:, :1].std(axis=(2, 3), keepdims=True) + 4
-    # Of the windowed spectrum the low frequencies alone: two small products instead of a whole transform.
+    # Two small products give the low frequencies without a whole transform.
     spectrum = _DOWN @ planes.astype(np.complex64) @ _ACROSS
     return np.log1p(np.abs(spectrum).reshape(len(small), -1)).astype(np.float32)
 
 
 def _layout(small: np.ndarray) -> np.ndarray:
-    """Coarse colours in their places, each channel less its mean and divided by its contrast."""
+    """Return coarse colors by position, each channel minus its mean and divided by its contrast."""
     coarse = np.einsum("ai,kijc,bj->kabc", _AREAS, small, _AREAS, optimize=True)
     coarse -= coarse.mean(axis=(1, 2), keepdims=True)
     coarse /= coarse.std(axis=(1, 2), keepdims=True) + 4
@@ -225,10 +225,10 @@ def _layout(small: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the second image lies over the first: `matrix` float64 (2,3) from pixels of the first to the second.
+    """An affine map from pixels of a first image to those of a second one: `matrix` float64 (2,3).
 
-    The matrix is in shares of the side, with the origin in the centre: its last column is the shift. `mse` is the
-    mean squared error over the overlap, each channel's brightness and contrast made equal.
+    The unit is the side of the image and the origin its center; the last column is the shift. `mse` is the mean squared
+    error over the overlap after equalizing brightness and contrast of each channel.
     """
 
     matrix: np.ndarray
@@ -236,23 +236,23 @@ class Alignment:
     mse: float
 
 
-def grey(image: np.ndarray, side: int) -> np.ndarray:
-    """An image (S,S,3) as grey float32 (side, side), or as it is where it is smaller."""
+def gray(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an image (S,S,3) as gray float32 (side, side), not enlarged."""
     side = min(side, image.shape[0])
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def align(first: np.ndarray, second: np.ndarray) -> Alignment | None:
-    """Lay `second` over `first`, both (S,S,3) uint8 or float32; None where they are not of one photograph."""
-    one, other = grey(first, COARSE), grey(second, COARSE)
+    """Align `second` with `first`, both (S,S,3) uint8 or float32; return None unless they show one photo."""
+    one, other = gray(first, COARSE), gray(second, COARSE)
     found = _step(one, other, np.eye(2, 3), 1, 3)
     if found[0] < FIRST_CORRELATION:
         return None
     found = _step(one, other, found[1], _COARSE_ROUNDS, 3)
     if found[0] < COARSE_CORRELATION:
         return None
-    one, other = grey(first, FINE), grey(second, FINE)
+    one, other = gray(first, FINE), gray(second, FINE)
     found = _step(one, other, found[1], _FINE_ROUNDS, 5, FINE_CORRELATION)
     if found[0] < CORRELATION:
         return None
@@ -290,7 +290,7 @@ def _differ_locally(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> 
 
 
 def describe(matrix: np.ndarray, side: int) -> str:
-    """A matrix in words: the shift in pixels of images of `side`, the scale and the turn in degrees."""
+    """Return a matrix as text: the shift in pixels of images of `side`, the scale, and the rotation in degrees."""
     across, down = matrix[:, 2] * side
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     turn = np.degrees(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
@@ -300,9 +300,9 @@ def describe(matrix: np.ndarray, side: int) -> str:
 def _step(
     one: np.ndarray, other: np.ndarray, start: np.ndarray, rounds: int, blur: int, least: float = -1
 ) -> tuple[float, np.ndarray]:
-    """Improve the matrix `start` on two grey images: the best correlation met and its matrix.
+    """Improve the matrix `start` on two gray images; return the best correlation and its matrix.
 
-    Below the correlation `least` another round is not worth its time.
+    Stop below the correlation `least`.
     """
     warp = _pixels(start, one.shape[0]).astype(np.float32)
     best, kept = _agreement(one, other, warp), warp.copy()
@@ -321,7 +321,7 @@ def _step(
 
 
 def _agreement(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
-    """Correlation of two grey images over their overlap once `warp` lays the other over the one; -1 without overlap."""
+    """Return the correlation of two gray images over their overlap under `warp`, or -1 if the overlap is small."""
     how, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, one.shape[::-1]
     laid = cv2.warpAffine(other, warp, size, flags=how, borderValue=-1e6)
     inside = laid > -1
@@ -331,22 +331,22 @@ def _agreement(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
 
 
 def _detail(one: np.ndarray, other: np.ndarray, matrix: np.ndarray) -> float:
-    """Correlation of the fine detail of two grey images over their overlap once `matrix` lays the other over the one.
+    """Return the correlation of the fine detail of two gray images over their overlap under `matrix`.
 
-    Detail is what is left of a picture less its blurred self; the finest, noise and traces of JPEG, is left out.
+    Detail is the difference of two blurs, without the finest scale: noise and JPEG artifacts.
     """
     how, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, one.shape[::-1]
     warp = _pixels(matrix, one.shape[0])
     laid = cv2.warpAffine(other, warp, size, flags=how)
     inside = cv2.warpAffine(np.ones_like(other), warp, size, flags=how) > 0.999
-    reach = np.ones((7, 7), np.uint8)  # of the blur: what it drew from beyond the border is no detail
+    reach = np.ones((7, 7), np.uint8)  # of the blur, which mixes in pixels beyond the border
     inside = cv2.erode(inside.astype(np.uint8), reach, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     a, b = (cv2.GaussianBlur(x, (0, 0), _FINEST) - cv2.GaussianBlur(x, (0, 0), _COARSEST) for x in (one, laid))
     return _correlation(a[inside], b[inside])
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's coefficient of two flat float32 arrays; 0 where one is uniform or both are empty."""
+    """Return Pearson's coefficient of two flat float32 arrays, or 0 if one is uniform or both are empty."""
     if not len(a):
         return 0.0
     a, b = a - a.mean(), b - b.mean()
@@ -354,20 +354,20 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _pixels(matrix: np.ndarray, side: int) -> np.ndarray:
-    """A matrix in shares of the side about the centre, as OpenCV wants it: in pixels from the corner."""
-    centre = np.full(2, (side - 1) / 2)
-    shift = matrix[:, 2] * side + centre - matrix[:, :2] @ centre
+    """Convert a matrix from shares of the side about the center to OpenCV's pixels from the corner."""
+    center = np.full(2, (side - 1) / 2)
+    shift = matrix[:, 2] * side + center - matrix[:, :2] @ center
     return np.column_stack([matrix[:, :2], shift])
 
 
 def _shares(warp: np.ndarray, side: int) -> np.ndarray:
-    centre = np.full(2, (side - 1) / 2)
-    shift = (warp[:, 2] - centre + warp[:, :2] @ centre) / side
+    center = np.full(2, (side - 1) / 2)
+    shift = (warp[:, 2] - center + warp[:, :2] @ center) / side
     return np.column_stack([warp[:, :2], shift])
 
 
 def laid_over(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The second image (S,S,3) or (S,S) of an `Alignment` as it lies over the first; black, or 0, outside of it."""
+    """Warp the second image (S,S,3) or (S,S) of an `Alignment` to the first, with 0 outside of it."""
     side = image.shape[0]
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, _pixels(matrix, side), (side, side), flags=how)

@@ -13,7 +13,7 @@ import filelock
 import pandas as pd
 
 from leaf import params
-from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pictures
+from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pixel_hashes
 from leaf.errors import LeafError
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.unlabelled import CONFLICT
@@ -50,7 +50,7 @@ def read_rows(folder: Path, file: File) -> list[Row]:
 
 def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
     """Return the rows with pixel hashes in `hash` and `other`, for images in `index`; see `pictures`."""
-    known = pictures(index, {row[name].strip() for row in rows for name in ("hash", "other")})
+    known = pixel_hashes(index, {row[name].strip() for row in rows for name in ("hash", "other")})
     named = [{name: row[name].strip() for name in ("hash", "other")} for row in rows]
     return [
         row | {name: known.get(called) or known.get(called.lower(), called) for name, called in names.items()}

@@ -125,7 +125,7 @@ def test_a_conflict_is_counted_and_said(leaves: np.ndarray, run: Make) -> None:
     labels[21] = 1
     cleaned = run(leaves, labels=labels)
     assert cleaned.metrics["conflicts"] == 1
-    assert "conflicts: 1 sets of copies bear different labels" in cleaned.warnings[0]
+    assert any(line.startswith("conflicts: 1 sets of copies") for line in cleaned.warnings)
 
 
 def test_counts_name_the_classes(leaves: np.ndarray, run: Make) -> None:
@@ -141,7 +141,7 @@ def test_a_class_that_somebody_multiplied_is_kept_once_each_and_named(pictures: 
     cleaned = run(copied, labels=labels, classes=["common", "rare"])
     assert cleaned.metrics["outliers"] == 0
     assert cleaned.metrics["kept_classes"] == {"common": 50, "rare": 40}
-    assert any("40 pictures of rare stand 8 times or more" in line for line in cleaned.warnings)
+    assert any(line.startswith("references: 40 images of rare appear 8 times or more") for line in cleaned.warnings)
     assert any("class rare: 360 of 400 images (90.0%) were removed as duplicate" in line for line in cleaned.warnings)
 
 

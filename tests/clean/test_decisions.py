@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,11 @@ def decisions(
     **policies: str,
 ) -> Decisions:
     """Decide on images whose hashes are the letters of `pictures`."""
-    count = len(pictures)
-    mask = np.zeros(count, bool)
-    mask[list(outlier)] = True
-    hashes = np.array(list(pictures), object)
-    return decide(np.array(labels or [0] * count), hashes, np.array(copies), mask, ruled, **policies)  # type: ignore[arg-type]
+    ranking = [0 if image in outlier else -1 for image in range(len(pictures))]
+    table = pd.DataFrame(
+        {"label": labels or 0, "hash": list(pictures), "copies": copies, "ranking": ranking, "split": ""}
+    )
+    return decide(table, ruled, **policies)  # type: ignore[arg-type]
 
 
 def test_the_first_of_a_set_of_copies_stays_and_the_others_name_it() -> None:

@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,22 +14,26 @@ from leaf.clean import distances, near_duplicates
 from leaf.errors import LeafError
 
 
-def join(images: np.ndarray, threshold: float, turns: bool = False) -> near_duplicates.Pairs:
-    rows = np.arange(len(images))
-    return near_duplicates.near_pairs(images, rows, distances.block_means(images, rows), threshold, turns)
+def join(images: np.ndarray, threshold: float, turns: bool = False) -> pd.DataFrame:
+    numbers = np.arange(len(images))
+    return near_duplicates.near_pairs(images, numbers, distances.block_means(images, numbers), threshold, turns)
+
+
+def rows(pairs: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(pairs[["image", "other"]].itertuples(index=False, name=None))
 
 
 def brute_force(images: np.ndarray, threshold: float, symmetries: tuple[str, ...]) -> set[tuple[int, int]]:
     """Check the three conditions of a near duplicate for each pair."""
     plain, size = images.astype(np.float64), images.shape[1]
-    rows = np.arange(len(images))
-    fine = distances.fine_means(images, rows)
-    coarse = distances.block_means(images, rows) * np.sqrt(np.prod(distances.block_means(images, rows[:1]).shape))
+    numbers = np.arange(len(images))
+    fine = distances.fine_means(images, numbers)
+    coarse = distances.block_means(images, numbers) * np.sqrt(np.prod(distances.block_means(images, numbers[:1]).shape))
     coarse = coarse - coarse.mean(axis=(1, 2), keepdims=True)
     structure = near_duplicates.structure(coarse / np.sqrt(coarse[0].size)) + near_duplicates.FLAT
     limits = threshold * near_duplicates.SHARE * distances.tolerance(size) * structure
     found = set()
-    for i, j in itertools.combinations(rows.tolist(), 2):
+    for i, j in itertools.combinations(numbers.tolist(), 2):
         for symmetry in symmetries:
             turned, turned_coarse, turned_fine = (
                 near_duplicates.transformed(each[i], symmetry) for each in (plain, coarse, fine)
@@ -70,15 +75,14 @@ def test_the_near_join_equals_brute_force(
     with patch.multiple(near_duplicates, _ROWS=blocks[0], _COLUMNS=blocks[1]):
         found = join(images, threshold, turns)
     names = near_duplicates.SYMMETRIES if turns else near_duplicates.SYMMETRIES[:1]
-    assert set(map(tuple, found.rows.tolist())) == brute_force(images, threshold, names)
-    assert len(found.rows) == len({tuple(pair) for pair in found.rows.tolist()})
+    assert rows(found) == sorted(brute_force(images, threshold, names))
 
 
 def test_the_threshold_itself_is_not_below_the_threshold() -> None:
     images = np.zeros((2, 16, 16, 3), np.uint8)
     images[1] = 10
-    assert len(join(images, 100).rows) == 0
-    assert join(images, 100.001).mse.tolist() == [100]
+    assert rows(join(images, 100)) == []
+    assert join(images, 100.001)["mse"].tolist() == [100]
 
 
 def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the_threshold() -> None:
@@ -86,11 +90,11 @@ def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the
     images = np.zeros((len(greys), 16, 16, 3), np.uint8) + greys[:, None, None, None].astype(np.uint8)
     with patch.multiple(near_duplicates, _ROWS=4, _COLUMNS=4):
         found = join(images, 12**2 + 0.1)
-    assert sorted(abs(greys[found.rows[:, 0]] - greys[found.rows[:, 1]])) == [12] * (len(greys) - 1)
+    assert sorted(abs(greys[found["image"]] - greys[found["other"]])) == [12] * (len(greys) - 1)
 
 
 def test_a_threshold_of_0_finds_nothing() -> None:
-    assert len(join(np.zeros((3, 16, 16, 3), np.uint8), 0).rows) == 0
+    assert rows(join(np.zeros((3, 16, 16, 3), np.uint8), 0)) == []
 
 
 @pytest.mark.parametrize("symmetry", near_duplicates.SYMMETRIES[1:])
@@ -99,8 +103,8 @@ def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Call
     turned = np.ascontiguousarray(near_duplicates.transformed(images[2], symmetry))
     images = np.concatenate([images, turned[None]])
     found = join(images, 150, turns=True)
-    assert (found.rows.tolist(), found.transform.tolist()) == ([[2, 6]], [symmetry])
-    assert len(join(images, 150).rows) == 0
+    assert (rows(found), found["transform"].tolist()) == ([(2, 6)], [symmetry])
+    assert rows(join(images, 150)) == []
 
 
 def test_a_set_with_too_many_near_pairs_is_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +122,7 @@ def test_a_jpeg_at_quality_75_is_found_and_no_pair_of_different_photographs(shar
     found = join(np.concatenate([images, saved]), 150)
     distance = ((images.astype(float) - saved) ** 2).mean(axis=(1, 2, 3))
     expected = {(i, i + len(images)) for i in np.flatnonzero(distance < 150)}
-    assert set(map(tuple, found.rows.tolist())) == expected
+    assert set(rows(found)) == expected
     assert len(expected) > 0.97 * len(images)
 
 

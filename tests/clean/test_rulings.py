@@ -56,13 +56,13 @@ def test_a_ruling_without_its_image_or_class_is_passed_over_and_said(row: tuple[
     ("rows", "message"),
     [
         ([("aa", "remove", "")], "unknown ruling 'remove'; valid: keep, drop, relabel, group, apart"),
-        ([("aa", "relabel", "")], "relabel with the label ''; valid: a label for relabel"),
+        ([("aa", "relabel", "")], "relabel with the label ''; valid: a label"),
         ([("aa", "drop", "healthy")], "drop with the label 'healthy'"),
         ([("aa", "keep", ""), ("aa", "drop", "")], "second ruling on aa, keep before"),
         ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "second relabel of aa"),
-        ([("aa", "group", "", "")], "group with the other picture ''"),
+        ([("aa", "group", "", "")], "group with the other image ''"),
         ([("aa", "apart", "", "AA")], "apart of aa with itself"),
-        ([("aa", "drop", "", "bb")], "drop with the other picture 'bb'"),
+        ([("aa", "drop", "", "bb")], "drop with the other image 'bb'"),
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair that was ruled group before"),
     ],
 )
