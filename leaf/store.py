@@ -329,7 +329,7 @@ def epoch_key(params: Any) -> str:
 def span(seconds: float) -> str:
     """Format a duration in hours, minutes or seconds."""
     unit, size = next(((unit, size) for unit, size in (("h", 3600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
-    return f"{seconds / size:.2g} {unit}"
+    return f"{float(f'{seconds / size:.2g}'):g} {unit}"
 
 
 def parse_yaml(text: str, name: str) -> Any:

@@ -14,44 +14,18 @@ HELP = """A reproducible image-classification pipeline with honest metrics.
 
 Exit status: 0 success; 1 partial success; 2 user error, explained in one line."""
 
-# Command to file, in the order of the help.
-FILES = {
-    "init": "init",
-    "start": "start",
-    "fit": "fit",
-    "check": "check",
-    "results": "results",
-    "why": "why",
-    "run": "run",
-    "compare": "compare",
-    "report": "report",
-    "folds": "folds",
-    "leak": "leak",
-    "labels": "labels",
-    "audit": "audit",
-    "review": "review",
-    "pin": "pin",
-    "summary": "summary",
-    "lr-range": "lr_range",
-    "verify": "verify",
-    "upgrade": "upgrade",
-    "predict": "predict",
-    "serve": "serve",
-    "export": "export",
-    "submit": "runner",
-    "jobs": "runner",
-    "logs": "runner",
-    "fetch": "runner",
-    "cancel": "runner",
-    "doctor": "runner",
-}
+# In the order of the help.
+COMMANDS = """init start fit check results why run compare report folds leak labels audit review pin summary lr-range
+verify upgrade predict serve export submit jobs logs fetch cancel doctor""".split()  # noqa: SIM905
+FILES = {name: name.replace("-", "_") for name in COMMANDS}
+FILES |= dict.fromkeys(("logs", "fetch", "cancel", "doctor"), "jobs")
 
 
 class _Commands(TyperGroup):
     """List the commands from the docstrings of their files; import only the one that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        return list(FILES)
+        return COMMANDS
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
         """Return a command with its name and help only, for the list of commands."""
@@ -59,7 +33,7 @@ class _Commands(TyperGroup):
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        name = cmd_name if FILES[cmd_name] == "runner" else "command"
+        name = cmd_name if FILES[cmd_name] == "jobs" else "command"
         return TyperCommand(cmd_name, help=ast.get_docstring(functions[name]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:

@@ -26,41 +26,16 @@ _SECRET_VALUE = re.compile(
 )
 # `NAME=value` and `--name value` in a script; a value that starts with $ is read from the target.
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\s*=\s*|(?<=\w)\s*:\s+)[\"']?([^\s\"'$<`][^\s\"']*)")
-_VALID = {
-    "engine": "local, ssh, slurm, skypilot",
-    "host": "a name in your ssh configuration, or user@name",
-    "ssh_config": "a file, as for `ssh -F`",
-    "folder": "a folder on the target, absolute or from ~",
-    "python": "a program, Python from 3.8",
-    "git_remote": "a remote that `git remote` prints",
-    "origin": "the address of the git remote as seen from the target",
-    "dvc_remote": "a remote that `dvc remote list` prints",
-    "setup": "a shell script that fills $LEAF_ENVIRONMENT",
-    "path": "a list of folders, prepended to PATH",
-    "environment": "a mapping of names to texts, no secrets",
-    "gpus": "a list of GPU numbers; [] for one job at a time without a GPU",
-    "nodes": "a whole number from 1",
-    "gpus_per_job": "a whole number from 0",
-    "partition": "a name that `sinfo` prints",
-    "account": "a name of letters, digits, . _ -",
-    "time_limit": "minutes, a whole number from 1",
-    "signal_before": "seconds before the time limit, 0 to 3600",
-    "parallel": "a whole number from 1, or null for no limit",
-    "cpus": "a whole number from 1",
-    "memory": "gigabytes, a whole number from 1",
-    "requeues": "a whole number from 0 to 1000",
-    "cloud": "a cloud that `sky check` prints, or null for the cheapest",
-    "region": "a region of that cloud, or null",
-    "accelerators": "SkyPilot's notation, as L4:1",
-    "spot": "true, false",
-    "idle_minutes": "minutes, a whole number from 1",
-    "hourly_cost": "dollars an hour, a number above 0, or null",
-    "disk": "gigabytes, a whole number from 50",
-    "state_bucket": "a bucket's address, as s3://name, or null",
-}
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f]*$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Gpu = Annotated[int, Field(ge=0, le=1023)]
+
+
+def _key(default: Any, valid: str, **limits: Any) -> Any:
+    """Define a key; `valid` says in words what is accepted, for errors."""
+    return Field(default, description=valid, **limits)
 
 
 class Target(BaseModel):
@@ -69,12 +44,12 @@ class Target(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     engine: str
-    git_remote: Name = "origin"
-    dvc_remote: Name | None = None
-    setup: str | None = None
-    path: list[Text] = []
-    environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
-    hourly_cost: Annotated[float, Field(gt=0)] | None = None
+    git_remote: Name = _key("origin", "a remote that `git remote` prints")
+    dvc_remote: Name | None = _key(None, "a remote that `dvc remote list` prints")
+    setup: str | None = _key(None, "a shell script that fills $LEAF_ENVIRONMENT")
+    path: list[Text] = _key([], "a list of folders, prepended to PATH")
+    environment: dict[Variable, str] = _key({}, "a mapping of names to texts, no secrets")
+    hourly_cost: float | None = _key(None, "dollars an hour, a number above 0, or null", gt=0)
     needs_remote: ClassVar[bool] = True
 
     @field_validator("*")
@@ -88,21 +63,29 @@ class Target(BaseModel):
         return value
 
 
+_ORIGIN = "the address of the git remote as seen from the target"
+_HOST: dict[str, Any] = {
+    "valid": "a name in your ssh configuration, or user@name",
+    "pattern": r"^[A-Za-z0-9_][A-Za-z0-9._@:%-]*$",
+    "max_length": 255,
+}
+
+
 class Shell(Target):
     """An engine on this machine or one reached over ssh."""
 
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@:%-]*$", max_length=255)] | None = None
-    ssh_config: Text | None = None
-    folder: Annotated[str, Field(pattern=r"^(/|~/)[^\x00-\x1f]*$")] = "~/leaf"
-    origin: Text | None = None
-    python: Text = "python3"
+    host: str | None = _key(None, **_HOST)
+    ssh_config: Text | None = _key(None, "a file, as for `ssh -F`")
+    folder: str = _key("~/leaf", "a folder on the target, absolute or from ~", pattern=r"^(/|~/)[^\x00-\x1f]*$")
+    origin: Text | None = _key(None, _ORIGIN)
+    python: Text = _key("python3", "a program, Python from 3.8")
 
 
 class GpuTarget(Target):
     """An engine that assigns a machine's GPUs, each to one experiment at a time."""
 
-    gpus: list[Annotated[int, Field(ge=0, le=1023)]] = []
-    gpus_per_job: Annotated[int, Field(ge=1)] = 1
+    gpus: list[Gpu] = _key([], "a list of GPU numbers; [] for one job at a time without a GPU")
+    gpus_per_job: int = _key(1, "a whole number from 1", ge=1)
 
     @field_validator("gpus_per_job")
     @classmethod
@@ -123,39 +106,41 @@ class Ssh(GpuTarget, Shell):
     """A machine with GPUs, reached over ssh."""
 
     engine: Literal["ssh"]
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@:%-]*$", max_length=255)]
-    gpus: list[Annotated[int, Field(ge=0, le=1023)]] = [0]
+    host: str = _key(..., **_HOST)
+    gpus: list[Gpu] = _key([0], "a list of GPU numbers; [] for one job at a time without a GPU")
 
 
 class Slurm(Shell):
     """A Slurm cluster; `host` is its login node, or None if sbatch is on this machine."""
 
     engine: Literal["slurm"]
-    partition: Name | None = None
-    account: Name | None = None
-    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
-    gpus_per_job: Annotated[int, Field(ge=0, le=1024)] = 1
-    gpu_type: Name | None = None
-    cpus: Annotated[int, Field(ge=1)] | None = None
-    memory: Annotated[int, Field(ge=1)] | None = None
-    time_limit: Annotated[int, Field(ge=1)] = 240
-    signal_before: Annotated[int, Field(ge=0, le=3600)] = 120
-    parallel: Annotated[int, Field(ge=1)] | None = None
-    requeues: Annotated[int, Field(ge=0, le=1000)] = 20
+    partition: Name | None = _key(None, "a name that `sinfo` prints")
+    account: Name | None = _key(None, "a name of letters, digits, . _ -")
+    nodes: int = _key(1, "a whole number from 1 to 1024", ge=1, le=1024)
+    gpus_per_job: int = _key(1, "a whole number from 0 to 1024", ge=0, le=1024)
+    gpu_type: Name | None = _key(None, "a type that `sinfo -o %G` prints")
+    cpus: int | None = _key(None, "a whole number from 1", ge=1)
+    memory: int | None = _key(None, "gigabytes, a whole number from 1", ge=1)
+    time_limit: int = _key(240, "minutes, a whole number from 1", ge=1)
+    signal_before: int = _key(120, "seconds before the time limit, 0 to 3600", ge=0, le=3600)
+    parallel: int | None = _key(None, "a whole number from 1, or null for no limit", ge=1)
+    requeues: int = _key(20, "a whole number from 0 to 1000", ge=0, le=1000)
 
 
 class SkyPilot(Target):
     """A machine that SkyPilot rents for the duration of a job."""
 
     engine: Literal["skypilot"]
-    origin: Text | None = None
-    cloud: Name | None = None
-    region: Name | None = None
-    accelerators: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$")] = "L4:1"
-    spot: bool = True
-    idle_minutes: Annotated[int, Field(ge=1)] = 5
-    disk: Annotated[int, Field(ge=50)] = 100
-    state_bucket: Annotated[str, Field(pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$")] | None = None
+    origin: Text | None = _key(None, _ORIGIN)
+    cloud: Name | None = _key(None, "a cloud that `sky check` prints, or null for the cheapest")
+    region: Name | None = _key(None, "a region of that cloud, or null")
+    accelerators: str = _key("L4:1", "SkyPilot's notation, as L4:1", pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$")
+    spot: bool = _key(True, "true, false")
+    idle_minutes: int = _key(5, "minutes, a whole number from 1", ge=1)
+    disk: int = _key(100, "gigabytes, a whole number from 50", ge=50)
+    state_bucket: str | None = _key(
+        None, "a bucket's address, as s3://name, or null", pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$"
+    )
 
 
 _ENGINES: dict[str, type[Target]] = {"local": Local, "ssh": Ssh, "slurm": Slurm, "skypilot": SkyPilot}
@@ -208,7 +193,7 @@ def check_target(name: str, values: Any, path: str | Path = RUNNER_FILE) -> Targ
     engine = values.get("engine")
     kind = _ENGINES.get(engine) if isinstance(engine, str) else None
     if kind is None:
-        raise LeafError(f"{where}.engine: {reprlib.repr(engine)}; valid: {_VALID['engine']}")
+        raise LeafError(f"{where}.engine: {reprlib.repr(engine)}; valid: {', '.join(_ENGINES)}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -220,8 +205,7 @@ def _first_mistake(error: ValidationError, kind: type[Target]) -> str:
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key for engine {kind.__name__.lower()}; valid: {', '.join(kind.model_fields)}"
-    if first["type"] == "missing":
-        return f"{key}: missing; valid: {_VALID[key]}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}"
-    return f"{key}: {reprlib.repr(first['input'])}; valid: {_VALID.get(key, 'see docs/remote.md')}"
+    value = "missing" if first["type"] == "missing" else reprlib.repr(first["input"])
+    return f"{key}: {value}; valid: {kind.model_fields[key].description}"

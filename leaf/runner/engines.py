@@ -8,16 +8,17 @@ import json
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import yaml
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Ssh, Target
+from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.connection import Host
 from leaf.runner.plan import Record
 
@@ -32,51 +33,41 @@ class Status(NamedTuple):
     note: str = ""
 
 
-class Engine(Protocol):
-    """Sends a job to its target, reports its state, and cancels it. Every method may raise ConnectionLostError."""
+class Engine(ABC):
+    """Sends jobs to a target. Every method may raise ConnectionLostError."""
 
-    def submit(self, record: Record, job: dict[str, Any]) -> str:
-        """Start the job and return its location."""
-        ...
-
-    def status(self, record: Record) -> list[Status]:
-        """Return the state of each experiment, in order."""
-        ...
-
-    def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
-        """Return the log of an experiment from byte `offset`, and the offset of the next part."""
-        ...
-
-    def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop experiments with all their processes; return those that were not finished."""
-        ...
-
+    @abstractmethod
     def job(self) -> dict[str, Any]:
         """Return the engine's keys of job.json."""
-        ...
+
+    @abstractmethod
+    def submit(self, record: Record, job: dict[str, Any]) -> str:
+        """Start the job and return its location."""
+
+    @abstractmethod
+    def status(self, record: Record) -> list[Status]:
+        """Return the state of each experiment, in order."""
+
+    @abstractmethod
+    def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
+        """Return the log of an experiment from byte `offset`, and the offset of the next part."""
+
+    @abstractmethod
+    def cancel(self, record: Record, indices: list[int]) -> list[int]:
+        """Stop experiments with all their processes; return those that were not finished."""
+
+    def rehearsal(self, experiments: int) -> str:  # noqa: ARG002
+        """Return what `--dry-run` shows of the request to the scheduler, or an empty string without one."""
+        return ""
 
 
 def engine_for(target: Target) -> Engine:
     """Return the engine of a target."""
-    if isinstance(target, Slurm):
-        return SlurmEngine(target)
-    if isinstance(target, (Local, Ssh)):
-        return ProcessEngine(target)
-    if isinstance(target, SkyPilot):
-        return CloudEngine(target)
-    raise TypeError(f"no engine for {type(target)}")
+    kinds = {"slurm": SlurmEngine, "skypilot": CloudEngine}
+    return kinds.get(target.engine, ProcessEngine)(target)
 
 
-def rehearsal(target: Target, experiments: int) -> str:
-    """Return SkyPilot's task or Slurm's options for `--dry-run`; empty for processes."""
-    if isinstance(target, SkyPilot):
-        return yaml.safe_dump(task_yaml(target, "JOB", experiments, Path("JOB")), sort_keys=False)
-    if isinstance(target, Slurm):
-        return "sbatch " + " ".join(sbatch_options(target, "JOB", experiments)) + "\n"
-    return ""
-
-
-class ProcessEngine:
+class ProcessEngine(Engine):
     """The engines `local` and `ssh`."""
 
     def __init__(self, target: Local | Shell) -> None:
@@ -125,6 +116,9 @@ class SlurmEngine(ProcessEngine):
     def job(self) -> dict[str, Any]:
         return {"devices": [], "requeues": self.target.requeues}
 
+    def rehearsal(self, experiments: int) -> str:
+        return f"sbatch {' '.join(sbatch_options(self.target, 'JOB', experiments))}\n"
+
     def submit(self, record: Record, job: dict[str, Any]) -> str:
         options = sbatch_options(self.target, record.id, len(record.experiments))
         answer = self.host.call("sbatch", **self._request(record), files=job_files(job), options=options)
@@ -156,7 +150,7 @@ def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
     return options
 
 
-class CloudEngine:
+class CloudEngine(Engine):
     """The engine `skypilot`: one machine runs the experiments of a job in sequence.
 
     A spot machine is a managed job (`sky jobs launch`), which SkyPilot restarts after an interruption. Experiments at
@@ -168,6 +162,9 @@ class CloudEngine:
 
     def job(self) -> dict[str, Any]:
         return {"stream": True}
+
+    def rehearsal(self, experiments: int) -> str:
+        return yaml.safe_dump(task_yaml(self.target, "JOB", experiments, Path("JOB")), sort_keys=False)
 
     def submit(self, record: Record, job: dict[str, Any]) -> str:
         folder = CLOUD_FOLDER / record.id

@@ -1,4 +1,4 @@
-"""`leaf submit | jobs | logs | fetch | cancel | doctor`."""
+"""`leaf jobs | logs | fetch | cancel | doctor`."""
 
 from typing import Annotated
 
@@ -8,47 +8,6 @@ app = typer.Typer()
 
 Names = Annotated[list[str] | None, typer.Argument(help="jobs or experiments (default: all)", metavar="JOB…")]
 Every = Annotated[float, typer.Option(help="seconds between queries", min=0.1)]
-
-
-@app.command(
-    epilog="Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "
-    "`leaf submit --all --dry-run`"
-)
-def submit(
-    experiments: Annotated[
-        list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="EXPERIMENT…")
-    ] = None,
-    on: Annotated[str | None, typer.Option("--on", help="a target in runner.yaml (default: its default)")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("-S", "--set-param", help="key=value, or key=value,value for a sweep")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="every row of experiments.yaml")] = False,
-    name: Annotated[
-        str | None, typer.Option("--name", "-n", help="name of one experiment, or prefix of several")
-    ] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="print the experiments without starting them")] = False,
-) -> None:
-    """Run experiments on another machine."""
-    from leaf.check import check
-    from leaf.runner.config import read_target
-    from leaf.runner.engines import rehearsal
-    from leaf.runner.jobs import expected, submit
-    from leaf.runner.plan import plan
-
-    target_name, target = read_target(on)
-    seen: dict[str, list[str]] = {}
-    planned = plan(experiments or [], settings or [], every, name, lambda setting, row: check(setting, row, seen)[0])
-    if dry:
-        for one in planned:
-            typer.echo(f"{one.name}  {' '.join(one.settings)}")
-    for line in expected(target_name, target, planned):
-        typer.echo(line)
-    if dry:
-        typer.echo(rehearsal(target, len(planned)), nl=False)
-        return
-    record, place = submit(target_name, target, planned)
-    typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
-    typer.echo(f"location: {place}; `leaf fetch --wait` fetches the results")
 
 
 @app.command(epilog="Example: `leaf jobs`")
@@ -87,9 +46,7 @@ def fetch(
 
 
 @app.command(epilog="Example: `leaf cancel dropout_02`")
-def cancel(
-    names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")],
-) -> None:
+def cancel(names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")]) -> None:
     """Cancel jobs or experiments, with all their processes."""
     from leaf.runner.jobs import cancel
 
