@@ -14,18 +14,24 @@ RUNNER_FILE = "runner.yaml"
 
 # Names of variables that hold secrets: parts anywhere, and words between underscores.
 _SECRET = re.compile(
-    r"token|secret|passw|pgpass|credential|private|api_?key|access_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
+    r"token|secret|passw|pgpass|credential|private|(api|access|account)_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
     re.IGNORECASE,
 )
 # The formats of well-known services' tokens, private keys, and addresses with a password or token.
 _SECRET_VALUE = re.compile(
     r"gh[oprsu]_[A-Za-z0-9]{20}|github_pat_|glpat-|hf_[A-Za-z0-9]{20}|npm_[A-Za-z0-9]{20}|dckr_pat_|pypi-[A-Za-z0-9_-]{20}"
-    r"|\b[sr]k_(live|test)_[A-Za-z0-9]{10}|\bsk-[A-Za-z0-9_-]{20}|xox[abprse]-|hooks\.slack\.com/(services|workflows)/"
-    r"|\bA[KS]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30}|\bSG\.[A-Za-z0-9_-]{16,}\.|\beyJ[A-Za-z0-9_-]{10,}\."
+    r"|\b[sr]k_(live|test)_[A-Za-z0-9]{10}|\bsk-[A-Za-z0-9_-]{20}|xox[abprse]-|xapp-|hooks\.slack\.com/(services|workflows)/"
+    r"|\bA[KS]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30}|\bya29\.|\bSG\.[A-Za-z0-9_-]{16,}\.|\beyJ[A-Za-z0-9_-]{10,}\."
+    r"|\bdop_v1_|\bnvapi-|\bhvs\.|\bBearer\s+[A-Za-z0-9]|\bsshpass\s+-p|\bwandb login [0-9a-f]{20}|\s-u\s*\w+:[^\s$]"
     r"|-----BEGIN [A-Z ]*PRIVATE|[a-z+]+://[^/@\s]*:[^/@\s]+@|https?://[^/@\s]+@"
 )
-# `NAME=value` and `--name value` in a script; a value that starts with $ is read from the target.
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\s*=\s*|(?<=\w)\s*:\s+)[\"']?([^\s\"'$<`][^\s\"']*)")
+# `NAME=value`, `NAME: value`, `${NAME:-value}`, `--name value` and `set NAME value` in a script. A value that starts
+# with $ is read from the target.
+_VALUE = r"[\"']?([^\s\"'$<`}][^\s\"']*)"
+_ASSIGNMENTS = (
+    re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\s*=\s*|(?<=\w)\s*:\s+|:-)" + _VALUE),
+    re.compile(r"(?:\s--?|\bset\s+)([A-Za-z][A-Za-z0-9_-]*(?<!-stdin)(?<!-file))\s+(?!-)" + _VALUE),
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f]*$")]
@@ -147,10 +153,11 @@ _ENGINES: dict[str, type[Target]] = {"local": Local, "ssh": Ssh, "slurm": Slurm,
 
 
 def holds_secret(text: str) -> bool:
-    """Whether a text contains a token of a known format, a private key, a URL with a password, or `password=…`."""
+    """Return whether a text contains a known token format, a private key, a URL with a password, or `password=…`."""
     return _SECRET_VALUE.search(text) is not None or any(
         _SECRET.search(found[1].replace("-", "_")) and not found[2].startswith("/")
-        for found in _ASSIGNMENT.finditer(text)
+        for form in _ASSIGNMENTS
+        for found in form.finditer(text)
     )
 
 

@@ -79,6 +79,14 @@ SECRETS = [
     "export WANDB_API_KEY=" + "0123abcd",
     "mysql --password=" + "hunter2",
     "DB_PASSWORD: " + "hunter2",
+    "tool --token " + "abcdef012345",
+    "curl -H 'Authorization: Bearer " + "abcdef0123456789'",
+    "curl -u person:" + "hunter2 example.org",
+    "aws configure set aws_secret_access_key " + "wJalrXUtnFEMI",
+    "DB_PASSWORD=${DB_PASSWORD:-" + "hunter2}",
+    "AccountKey=" + "abcdefgh==",
+    "wandb login " + "0123456789abcdef" * 2,
+    "nvapi-" + "a" * 30,
     "-----BEGIN " + "OPENSSH PRIVATE KEY-----",
 ]
 
@@ -99,6 +107,10 @@ def test_secret_is_refused_in_any_key_and_not_printed(key: str, text: str) -> No
         "export HF_TOKEN=$TOKEN",
         "module load cuda; export KERAS_BACKEND=jax",
         "export SSH_KEY=/home/me/.ssh/id",
+        "docker login --password-stdin registry.example.org < ~/.registry",
+        "tool --token $TOKEN --token-file ~/.token --password -v",
+        "git checkout 0123456789abcdef0123456789abcdef01234567",
+        "id -u && pip install --user dvc -u",
     ],
 )
 def test_setup_that_reads_secrets_on_the_target_is_accepted(script: str) -> None:
