@@ -9,10 +9,11 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -29,6 +30,8 @@ INTEGER_COLUMNS = frozenset({"image", "label", "kept", "epoch", "parent"})
 NUMBER_COLUMNS = frozenset({"distance", "weight", "mse", "aligned_mse", "loss", "accuracy"})
 YAML_VALUES = 200_000  # values in a YAML document after expanding its aliases
 LOCK_SECONDS = 10
+
+_Read = TypeVar("_Read", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -59,6 +62,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def _naming(read: _Read) -> _Read:
+    """Add the first argument of `read`, a file, to an OSError without a file name, such as EIO."""
+
+    @wraps(read)
+    def reader(path: str | Path, *arguments: Any, **options: Any) -> Any:
+        try:
+            return read(path, *arguments, **options)
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    return cast(_Read, reader)
+
+
 @contextmanager
 def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
     """Yield a writable memory map of a new .npy file of zeros.
@@ -85,6 +103,7 @@ def write_array(array: np.ndarray, path: str | Path) -> None:
         out[...] = array
 
 
+@_naming
 def read_array(path: str | Path) -> np.ndarray:
     """Memory-map a .npy file, read-only. Raises LeafError if the file is missing or damaged."""
     try:
@@ -109,6 +128,7 @@ def write_table(table: "pd.DataFrame", path: str | Path) -> None:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
 
+@_naming
 def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a CSV table.
 
@@ -243,6 +263,7 @@ def write_json(value: Any, path: str | Path) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
+@_naming
 def read_json(path: str | Path, keys: Mapping[str, type | tuple[type, ...]] | None = None) -> Any:
     """Read JSON.
 
@@ -290,8 +311,9 @@ def cache_folder(name: str) -> Path:
         if chosen:
             raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a writable folder") from None
         folder = Path(".dvc/tmp/leaf", name)
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"{name}: cached in {folder}, because there is no writable home", file=sys.stderr)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            print(f"{name}: cached in {folder}, because there is no writable home", file=sys.stderr)
     return folder
 
 
@@ -361,6 +383,7 @@ def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
     return sizes[id(value)]
 
 
+@_naming
 def read_yaml(path: str | Path) -> Any:
     """Read a YAML file with `parse_yaml`. Raises LeafError also if the file is missing or not UTF-8."""
     try:
@@ -373,6 +396,7 @@ def read_yaml(path: str | Path) -> Any:
         raise LeafError(f"{path}: not UTF-8: {error}") from None
 
 
+@_naming
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hex."""
     with Path(path).open("rb") as file:

@@ -71,6 +71,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: str | Path) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it sends data to Microsoft since 1.32
         import onnxruntime
 
         if (size := Path(path).stat().st_size) > LIMIT:

@@ -1,6 +1,8 @@
 """A real Slurm cluster of two nodes: arrays come back whole, and neither a limit nor a dead node loses anything."""
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 from cluster import NODES, Cluster
-from servers import await_true
+from servers import await_true, children
 from tiny import Project, expected, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -86,6 +88,23 @@ def test_node_failure_loses_nothing(cluster: Cluster, project: Project) -> None:
         cluster.ask("scontrol", "update", "nodename=n1", "state=resume")
     assert set(project.experiments()) == {"seed-4", "seed-5"}
     assert json.loads(project.file("seed-4", "metrics.json")) == expected(seed=4)
+
+
+def test_killed_agent_leaves_no_process_and_no_clone_and_the_name_is_free(cluster: Cluster, project: Project) -> None:
+    on_slurm(project, {"TINY_SECONDS": "60"})
+    project.leaf("submit", "--name", "killed")
+    await_true(lambda: project.said("starts at epoch 0"), 60)
+    pid = int(next(project.target.glob("jobs/*/0/pid")).read_text())
+    started = [pid, *children(pid)]
+    assert len(started) >= 3  # the task, dvc, the stage
+    os.kill(pid, signal.SIGKILL)
+    await_true(lambda: " lost " in project.leaf("jobs"), 60)
+    await_true(lambda: not any(Path(f"/proc/{one}").exists() for one in started), 60)
+    assert not list(project.target.rglob("clone"))
+    on_slurm(project, {"TINY_SECONDS": "0"})
+    project.leaf("submit", "--name", "killed")
+    project.leaf("fetch", "--wait", "--every", "0.5", "killed")
+    assert set(project.experiments()) == {"killed"}
 
 
 SLEEPER = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from network import Network
-from servers import Sshd, await_true
+from servers import Sshd, await_true, children
 from tiny import CLI, Project, expected, run
 
 pytestmark = pytest.mark.slow
@@ -211,14 +211,27 @@ def test_killed_job_is_lost(project: Project, on_box: Callable[..., Project]) ->
     await_true(lambda: "lost" in project.leaf("jobs"))
 
 
-def test_children_of_a_killed_task_count_as_running_and_are_cancelled(
+def test_children_of_a_killed_task_end_and_leave_no_clone(project: Project, on_box: Callable[..., Project]) -> None:
+    on_box(project, TINY_SECONDS="1")
+    project.leaf("submit", "-S", "seed=3", "-S", "epochs=90")
+    await_true(lambda: project.said("starts at epoch 0"), 60)
+    group = int(next(project.target.rglob("pid")).read_text())
+    os.kill(group, 9)
+    await_true(lambda: group_of(group) == [], 60)
+    await_true(lambda: " lost " in project.leaf("jobs"), 60)
+    assert not list(project.target.rglob("clone"))
+    assert list(project.target.glob("state/*"))  # SIGTERM let the stage keep its checkpoint
+
+
+def test_children_that_outlive_the_watchdog_count_as_running_and_are_cancelled(
     project: Project, on_box: Callable[..., Project]
 ) -> None:
     on_box(project, TINY_SECONDS="60")
     project.leaf("submit", "--name", "orphaned")
     await_true(lambda: project.said("starts at epoch 0"), 60)
     group = int(next(project.target.rglob("pid")).read_text())
-    os.kill(group, 9)
+    for pid in [*(one for one in children(group) if one not in group_of(group)), group]:  # the watchdog first
+        os.kill(pid, 9)
     await_true(lambda: group not in group_of(group))
     assert " running " in project.leaf("jobs")
     assert project.leaf("cancel", "orphaned") == "orphaned: cancelled\n"

@@ -95,14 +95,13 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
     step = read(own / "step")
     if queue is not None and index in queue:
         return {"state": "queued" if queue[index] == "PENDING" else "running", "note": step or queue[index].lower()}
-    if queue is None and alive(own):
+    if alive(own):
         return {"state": "queued" if step.startswith("waiting") else "running", "note": step}
     if (own / "cancelled").exists():
         return {"state": "cancelled", "note": ""}
     if step in ("", "requeued") and 0 <= time.time() - own.stat().st_mtime < GRACE:
         return {"state": "queued", "note": step or "starting"}
-    if queue is None:
-        shutil.rmtree(own / "clone", ignore_errors=True)
+    shutil.rmtree(own / "clone", ignore_errors=True)
     return {"state": "lost", "note": f"ended unexpectedly at: {step or 'the start'}; submit it again"}
 
 

@@ -256,6 +256,7 @@ def main(argv: list[str]) -> int:
     if not hold_pid(task):
         task.say("another process is running this experiment")
         return 1
+    start_watchdog()
     if (task.own / "exit").exists():
         return 0
     if (task.own / "cancelled").exists():
@@ -268,7 +269,7 @@ def main(argv: list[str]) -> int:
     except (TaskError, OSError) as error:
         if not task.stopped:
             return task.end("failed", str(error))
-        await_group()
+        await_group(os.getpgrp())
         if task.requeue():
             return 0
         cancelled = (task.own / "cancelled").exists()
@@ -289,6 +290,27 @@ def hold_pid(task: Task) -> bool:
     replace_text(held, str(os.getpid()))
     task.stdin = held  # read at its end: children get an empty standard input
     return True
+
+
+def start_watchdog() -> None:
+    """Fork a process that stops this process group if this process is killed.
+
+    Slurm without cgroups and ssh leave the children of a killed process running. The watchdog shares the lock on `pid`
+    until they have ended, so the experiment counts as running and its devices stay locked.
+    """
+    parent_ends, alive = os.pipe()
+    group = os.getpgrp()
+    if os.fork():
+        os.close(parent_ends)
+        return  # `alive` stays open as long as this process lives; children do not inherit it
+    os.close(alive)
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.read(parent_ends, 1)
+    if group_members(group):
+        os.killpg(group, signal.SIGTERM)
+        await_group(group)
+    os._exit(0)
 
 
 def locked(path: Path) -> IO[str] | None:
@@ -324,10 +346,10 @@ def replace_text(file: IO[str], text: str) -> None:
     file.flush()
 
 
-def await_group() -> None:
-    """Wait for the other processes of the group to end; kill them after GRACE seconds."""
+def await_group(group: int) -> None:
+    """Wait for the other processes of a group to end; kill them after GRACE seconds."""
     deadline = time.monotonic() + GRACE
-    while others := group_members():
+    while others := group_members(group):
         if time.monotonic() > deadline:
             for pid in others:
                 with contextlib.suppress(ProcessLookupError):
@@ -335,16 +357,16 @@ def await_group() -> None:
         time.sleep(0.1)
 
 
-def group_members() -> list[int]:
-    """Return the other live processes of this group; empty without /proc (macOS)."""
+def group_members(group: int) -> list[int]:
+    """Return the other live processes of a group; empty without /proc (macOS)."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, group = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            state, _, number = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
         except (FileNotFoundError, ProcessLookupError):
             continue
         pid = int(path.parent.name)
-        if int(group) == os.getpgrp() and pid != os.getpid() and state != "Z":
+        if int(number) == group and pid != os.getpid() and state != "Z":
             members.append(pid)
     return members
 
