@@ -1,15 +1,13 @@
-"""How soon `leaf review` shows what is wrong: planted faults found in the first looks, beside chance and confidence.
+"""Measure how many planted faults the first cases of `leaf review` find, compared with confidence and chance.
 
-python benchmarks/review.py --data ../shared/data
+    python benchmarks/review.py --data ../shared/data
 
-On drawn leaves wrong labels, copies and other pictures are planted; with --data, 5 % of leaves_1041's labels are
-flipped too.
+The faults are wrong labels, copies and outliers among drawn leaves and, with --data, 5% flipped labels in leaves_1041.
 
-A look is one case of the queue; a fault is found by a case that names its image. Where the queue ends, the images
-follow by confidence, as the page's grid shows them. `confidence` looks at the kept images by the held-out probability
-of their label alone, least first; `chance` at all images in random order: the mean of 200 orders. Held-out
-probabilities are those of five folds of a logistic regression: on what the command itself takes where no network was
-asked (looks), and for leaves_1041 also on the features of a frozen MobileNetV2 (ImageNet weights, at 96 pixels).
+A look is one case of the queue; a case finds the faults of its images. After the queue, the images follow by
+confidence, as in the page's grid. `confidence` orders the kept images by the held-out probability of their label,
+lowest first; `chance` is the mean of 200 random orders. Held-out probabilities come from a logistic regression in five
+folds, on color and shape (looks) and for leaves_1041 also on features of a frozen MobileNetV2 (ImageNet, 96 pixels).
 """
 
 import argparse
@@ -34,13 +32,13 @@ from leaf.review import queue
 from leaf.synthesize import ImageCounts, draw_cartoon, draw_dataset
 
 CLASSES = ("healthy", "unhealthy")
-NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
-WRONG, COPIED, ODD = 0.05, 0.03, 0.02  # shares of the leaves: labels flipped, copies added, other pictures added
+NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+WRONG, COPIED, ODD = 0.05, 0.03, 0.02  # shares of the leaves: flipped labels, added copies, added outliers
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Images uint8 (N,S,S,3), the labels that they came with int (N,), and the kind of fault of each, "" for none."""
+    """Images uint8 (N, S, S, 3), their given labels int (N,), and their kinds of fault, "" for none."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -48,7 +46,7 @@ class Planted:
 
 
 def plant(leaves: int, size: int, seed: int) -> Planted:
-    """Drawn leaves, some with a wrong label, copies (through JPEG, half of them with another label), other pictures."""
+    """Draw leaves, flip some labels, and add JPEG copies, half of them with another label, and outliers."""
     random = np.random.default_rng(seed)
     images, labels = draw_dataset(ImageCounts(leaves // 2, leaves - leaves // 2, 0, 0, 0), size, seed)
     labels = labels.astype(int)
@@ -65,7 +63,7 @@ def plant(leaves: int, size: int, seed: int) -> Planted:
 
 
 def _odd(random: np.random.Generator, size: int, number: int) -> np.ndarray:
-    """A picture that is no leaf: a cartoon in other colours, a plain colour, noise."""
+    """Draw an outlier: a cartoon in other colors, a plain color, or noise."""
     kind = number % 3
     if kind == 0:
         return np.roll(draw_cartoon(number // 3 % 2, size), random.integers(3), axis=-1) ^ random.integers(
@@ -77,18 +75,18 @@ def _odd(random: np.random.Generator, size: int, number: int) -> np.ndarray:
 
 
 def looks_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What `leaf review` learns from where no network was asked."""
+    """Return the features that `leaf review` uses without a trained model."""
     return np.concatenate([descriptors(images, np.arange(len(images)))[rows], joint_histograms(images, rows)], axis=1)
 
 
 def in_order(
     planted: Planted, features: np.ndarray | None = None, known: bool = True
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """The queue of the planted set, and its images by confidence, kept ones first."""
+    """Return the queue of the planted set, and its images by confidence, kept ones first."""
     images, count = planted.images, len(planted.images)
     hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
     index = pd.DataFrame({"image": range(count), "label": planted.labels, "group": "", "hash": hashes, "flags": ""})
-    cleaned = clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params()))
+    cleaned = clean(images, index, "auto", NO_OVERRIDES, Settings.from_params(Params()))
     decisions = cleaned.decisions
     kept = np.flatnonzero(decisions["kept"])
     labels, groups = decisions["label"].to_numpy(), decisions["group"].to_numpy()
@@ -108,12 +106,12 @@ def in_order(
 
 
 def found(looks: list[set[int]], faults: set[int]) -> float:
-    """The share of the faults that the looks name."""
+    """Return the share of the faults that the looks find."""
     return len(faults.intersection(*[set().union(*looks)])) / len(faults)
 
 
 def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> dict[str, dict[str, float]]:
-    """For all faults and each kind: the share found in the first `count` looks, by the queue, confidence, chance."""
+    """Return the share found in the first `count` looks by queue, confidence and chance, for each kind of fault."""
     cases = [{one, other} - {-1} for one, other in zip(table["image"], table["other"], strict=True)]
     seen = set().union(*cases)
     by_queue = [*cases, *({image} for image in order.tolist() if image not in seen)][:count]
@@ -131,7 +129,7 @@ def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int)
 
 
 def flipped(data: Path) -> tuple[Planted, np.ndarray]:
-    """leaves_1041 with 5 % of its labels flipped, the cartoons' left alone; and frozen features of all its images."""
+    """Return leaves_1041 with 5% of its labels flipped, except the cartoons', and frozen features of all images."""
     from leaf.ingest.ingest import ingest
     from leaf.models.feature_cache import frozen_features
 
@@ -149,7 +147,7 @@ def flipped(data: Path) -> tuple[Planted, np.ndarray]:
 
 
 def found_rows(title: str, planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> list[list[str]]:
-    """Rows of the table: what the first `count` looks find."""
+    """Return the rows of the table for the first `count` looks."""
     kinds = shares(planted, table, order, count)
     numbers = [int((planted.fault == kind).sum() if kind != "all" else (planted.fault != "").sum()) for kind in kinds]
     return [
@@ -164,7 +162,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of leaves_1041.npz and MobileNetV2's weights")
     parser.add_argument("--leaves", type=int, default=1000, help="drawn leaves")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     planted = plant(options.leaves, 64, options.seed)
     rows = found_rows(f"{options.leaves:,} drawn leaves", planted, *in_order(planted), len(planted.images) // 10)

@@ -99,6 +99,12 @@ def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
         if column in index:
             rows = index[index[column].isin(called)]
             known |= dict(zip(rows[column], rows["hash"], strict=True))
+    moved = [name.partition("/") for name in called - known.keys() if "/" in name] if "source" in index else []
+    sources = index["source"].astype(str) if moved else pd.Series(dtype=str)
+    for first, _, rest in moved:  # if the top folder is gone, it was renamed: the rest of the path must be unique
+        found = ("/" + sources).str.endswith(f"/{rest}")
+        if found.sum() == 1 and not sources.str.startswith(f"{first}/").any():
+            known[f"{first}/{rest}"] = index["hash"][found].item()
     return known
 
 

@@ -8,7 +8,7 @@ import typer
 
 from leaf.errors import LeafError
 from leaf.review.app import create_app
-from leaf.review.labelling_app import create_labelling_app
+from leaf.review.labelling import create_labelling_app
 from leaf.review.session import load_labelling, load_review
 from leaf.serve.server import LOOPBACK, open_port, run
 

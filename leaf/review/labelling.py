@@ -1,8 +1,8 @@
-"""Label new images: which images come next, what the labels are worth, and the rows of data/labels.csv."""
+"""The page that labels new images: which come next, what the labels are worth, and the rows of data/labels.csv."""
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
 
 from leaf.errors import LeafError
 from leaf.ingest.unlabelled import CONFLICT, RANDOM
 from leaf.review.active_learning import fit_head, learning_curve, select
+from leaf.review.app import Changed, Loaded, Number, check_image, serve_pages
 from leaf.review.decision_files import LABELS, Row, change, label_keys, read_rows
 
 MODEL, DIVERSE, CLUSTER = "model", "diverse", "cluster"  # values of `chosen`, besides RANDOM and CONFLICT
@@ -147,7 +150,7 @@ class Labelling:
         items += [
             self._item(image, chosen, None if chosen == RANDOM else probabilities) for image, chosen in open_images
         ]
-        labelled = len(done & set(self._place))
+        labelled = len(done & self._place.keys())
         waiting = int((~self._copies).sum()) - labelled
         if len(open_images) < min(waiting, BATCH // 4):
             self.retrain()
@@ -280,3 +283,52 @@ def agreement(rows: Sequence[Mapping[str, str]]) -> str:
     same = sum(a == b for a, b in zip(first, second, strict=True))
     kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else 1.0
     return f"{one} and {other} agree on {same} of {len(images)} images (Cohen's kappa {kappa:.2f})"
+
+
+class Label(BaseModel):
+    """A label for `images`: a class name, or "" to exclude them."""
+
+    model_config = ConfigDict(extra="forbid")
+    images: list[Number] = Field(min_length=1, max_length=1000)
+    label: str = Field(max_length=500)
+    chosen: str = Field(pattern="^(random|model|diverse|cluster|conflict)$")
+    same_plant: bool = False
+
+
+def create_labelling_app(
+    labelling: Labelling, token: str, hosts: Collection[str] = ("*",), reload: Callable[[], Labelling] | None = None
+) -> FastAPI:
+    """Create the web application under `/token/`; the arguments are those of `leaf.review.app.create_app`."""
+    loaded = Loaded(labelling, reload)
+    app, routes = serve_pages("leaf review --unlabelled", "label.html", token, hosts, loaded)
+
+    @routes.get("/api/state")
+    def state() -> dict[str, Any]:
+        """Return the next images, the counts and the learning curve."""
+        current = loaded.value
+        fixed = {"run": loaded.run, "classes": list(current.classes), "who": current.who}
+        return {**fixed, "share": RANDOM_SHARE, "features": current.features_from, **current.state()}
+
+    @routes.get("/api/similar/{image}")
+    def similar(image: int) -> dict[str, list[int]]:
+        check_image(loaded.value.images, image)
+        return loaded.value.similar(image)
+
+    @routes.post("/api/label")
+    def label(given: Label) -> dict[str, Any]:
+        return {"changed": loaded.value.label(given.images, given.label, given.chosen, given.same_plant)}
+
+    @routes.post("/api/undo")
+    def undo(done: Changed) -> dict[str, Any]:
+        """Undo a label and restore the rows that it replaced."""
+        change(loaded.value.folder, done.file, label_keys, done.replaced, done.added)
+        return {}
+
+    @routes.post("/api/retrain")
+    def retrain() -> dict[str, Any]:
+        """Fit the classifier to all labels and rank the images again, in the background."""
+        loaded.value.retrain()
+        return {"version": loaded.value.version}
+
+    app.include_router(routes)
+    return app

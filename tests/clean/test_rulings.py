@@ -83,3 +83,8 @@ def test_a_pair_is_the_same_in_either_order_and_a_group_may_have_a_name() -> Non
 def test_two_people_may_say_the_same() -> None:
     rows = [("aa", "drop", ""), ("bb", "relabel", "healthy"), ("bb", "group", "", "cc")]
     assert replace(read(*rows, *rows), applied=3) == read(*rows)
+
+
+def test_override_by_name_follows_a_renamed_folder() -> None:
+    assert read(("old/healthy/2.jpg", "drop", ""), ("rust/3.jpg", "keep", "")).applied == 2
+    assert read(("sick/2.jpg", "drop", "")).missed  # the folder exists, so the image is gone

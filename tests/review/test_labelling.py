@@ -13,8 +13,7 @@ from fastapi.testclient import TestClient
 from leaf.errors import LeafError
 from leaf.ingest.unlabelled import read_given
 from leaf.review.active_learning import learning_curve, reduce_features, select
-from leaf.review.labelling import CLUSTER_SIZE, Labelling, advice, agreement
-from leaf.review.labelling_app import create_labelling_app
+from leaf.review.labelling import CLUSTER_SIZE, Labelling, advice, agreement, create_labelling_app
 
 COUNT = 300
 TRUE = np.arange(COUNT) % 2

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import uvicorn
 
-from leaf.review.labelling_app import create_labelling_app
+from leaf.review.labelling import create_labelling_app
 from leaf.serve.server import LOOPBACK, open_port
 from leaf.synthesize import ImageCounts, draw_dataset
 

@@ -1,0 +1,37 @@
+"""The features that rank the images of the review pages."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leaf.models.onnx_inference import OnnxNetwork
+from leaf.params import Params
+from leaf.review.session import image_features
+
+ROWS = np.array([1, 3])
+HASHES = ["a", "b"]
+
+
+def draw(size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.slow
+def test_features_are_those_of_the_trained_model_and_are_cached(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+    network = OnnxNetwork(trained / "models/model.onnx")
+    images = draw(network.image_size)
+    features, name = image_features(images, ROWS, HASHES, Params(), trained)
+    assert name == "the trained model"
+    expected = network.predict(images[ROWS].astype(np.float32))[1]
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    monkeypatch.setattr(OnnxNetwork, "predict", lambda *_: pytest.fail("not cached"))
+    assert (image_features(images, ROWS, HASHES, Params(), trained)[0] == features).all()
+
+
+def test_features_without_a_model_are_colors_and_shape(tmp_path: Path) -> None:
+    features, name = image_features(draw(32), ROWS, HASHES, Params(), tmp_path)
+    assert (name, len(features)) == ("colors and shape", 2)
