@@ -146,28 +146,28 @@ def check_commit(commit: str | None, name: str) -> None:
 
 
 def experiments_md() -> str:
-    """docs/experiments.md."""
+    """Return docs/experiments.md."""
     tables = {"accuracy": accuracy_table(), "dropout": dropout_table(), "smote": results_of("smote") + "\n"}
     return filled("experiments", rows=rows_table(), **tables)
 
 
 def honest_md() -> str:
-    """docs/honest.md."""
+    """Return docs/honest.md."""
     return filled("honest", headline=results_of("headline") + "\n")
 
 
 def backbones_md() -> str:
-    """docs/backbones.md."""
+    """Return docs/backbones.md."""
     return filled("backbones")
 
 
 def use_md() -> str:
-    """docs/use.md."""
+    """Return docs/use.md."""
     return filled("use")
 
 
 def review_md() -> str:
-    """docs/review.md."""
+    """Return docs/review.md."""
     return filled("review")
 
 

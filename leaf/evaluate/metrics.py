@@ -44,9 +44,9 @@ def compute_metrics(
     images, right = len(labels), int(table.trace())
     low, high = proportion_interval(predicted == labels, groups)
     classes = [_one_class(labels, predicted, groups, label) for label in range(count)]
-    likeliest = predict(probabilities, 0.5)
-    bins = calibration_bins(labels, probabilities, likeliest)
-    expected, limit = calibration_null(bins, likeliest == labels, probabilities.max(axis=1), groups)
+    most_probable = predict(probabilities, 0.5)
+    bins = calibration_bins(labels, probabilities, most_probable)
+    expected, limit = calibration_null(bins, most_probable == labels, probabilities.max(axis=1), groups)
     together = _of_two(labels, probabilities[:, 1], groups) if count == 2 else _of_many(labels, probabilities)
     chosen = classes[1:] if count == 2 else classes
     return {

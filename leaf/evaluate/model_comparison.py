@@ -101,7 +101,7 @@ class Comparison(Difference):
 
     @property
     def recipes(self) -> bool:
-        """Whether both sides have several seeds, so that recipes and not two trained models are compared."""
+        """Whether both sides have several seeds, so that recipes are compared instead of trained models."""
         return min(self.seeds) > 1
 
     @property

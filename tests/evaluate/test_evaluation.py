@@ -133,7 +133,7 @@ def test_a_given_threshold_is_used(result):
 
 def test_the_threshold_is_selected_on_validation_only():
     def shifted(rows, temperature):
-        """Validation is parted at 0.8, test at 0.2."""
+        """Return probabilities that separate validation at 0.8 and test at 0.2."""
         return both(np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1))
 
     found = evaluate(IMAGES, table(), shifted, "validation", "none")
@@ -161,7 +161,7 @@ def test_without_calibration_the_temperature_is_1(result):
 
 
 def test_test_images_do_not_affect_any_selection():
-    """Other test labels leave threshold and temperature as they were."""
+    """Threshold and temperature do not depend on test labels."""
     changed = table()
     changed.loc[changed["split"].eq("test"), "label"] = 0
     settings = {"threshold": "validation", "calibrate": "temperature"}
@@ -188,7 +188,7 @@ NINE = [f"class {number}" for number in range(9)]
 
 
 def nine(rows, temperature):
-    """Right but for every seventh image, which it takes for the next class."""
+    """Return probabilities that are wrong for every seventh image, by one class."""
     logits = np.eye(9)[(rows % 9 + (rows % 7 == 0)) % 9] * 4 + np.eye(9)[rows % 9] * 2
     powers = np.exp(logits / temperature)
     return powers / powers.sum(axis=1, keepdims=True)

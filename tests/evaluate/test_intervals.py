@@ -41,7 +41,7 @@ def test_uncorrelated_groups_have_wilsons_interval():
 
 
 def test_the_grouped_interval_has_its_nominal_coverage():
-    """Sixty plants of five photographs, whose chance of being right differs from plant to plant; mean 0.8."""
+    """Sixty plants have five images each; their accuracies differ and have a mean of 0.8."""
     random = np.random.default_rng(0)
     inside = plain = 0
     for _ in range(400):

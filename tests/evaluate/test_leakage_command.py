@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project whose 100 drawn leaves have labels by chance, with three brighter copies of each."""
+    """Return a project with 100 drawn leaves, random labels, and three brighter copies of each."""
     made = tmp_path_factory.mktemp("leak")
     images, _ = draw_dataset(ImageCounts(52, 52, 2, 0, 0), 32, 5)
     images = np.unique(images, axis=0)[:100]

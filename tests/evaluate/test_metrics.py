@@ -17,7 +17,7 @@ from leaf.evaluate.metrics import (
 
 
 def both(p):
-    """Probabilities (N, 2) of probabilities of the second class."""
+    """Return probabilities (N, 2) from those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 

@@ -11,7 +11,7 @@ ALONE = np.arange(400)
 
 
 def runs(images=400, a=0.8, b=0.8, seeds=1, seed=0):
-    """Correctness of two independent runs, bool (seeds, images) each."""
+    """Return the correctness of two independent runs, bool (seeds, images) each."""
     random = np.random.default_rng(seed)
     return random.random((seeds, images)) < a, random.random((seeds, images)) < b
 

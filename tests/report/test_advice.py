@@ -14,7 +14,7 @@ from leaf.report import advice
 
 @pytest.fixture
 def run(tables):
-    """A run without a reason for advice on baselines, resolution or weights."""
+    """Return a run without a reason for advice on baselines, resolution or weights."""
     made = tables(quality=4.0, params={"weights": "imagenet"})
     made["index"] = made["index"].drop(columns=["width", "height"])
     return Run(**made)

@@ -22,7 +22,7 @@ MARKS = ["first", "second", "gone", *(f"series{number}" for number in range(1, 7
 
 
 def contrast(one, other):
-    """The contrast ratio, 1 to 21, of two colors `#rrggbb` (WCAG 2.2, relative luminance)."""
+    """Return the contrast ratio, 1 to 21, of two colors `#rrggbb` (WCAG 2.2, relative luminance)."""
     lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,4 +1,4 @@
-"""The stage evaluate on a network that reads brightness."""
+"""The evaluate stage, with a network that classifies by brightness."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ LABELS = NUMBERS % 2
 
 
 def stand_in():
-    """Replacements for Keras functions: a network that reads brightness and misclassifies every ninth image."""
+    """Replace Keras functions by a network that classifies by brightness and misclassifies every ninth image."""
 
     def load(path, sha256=None):
         if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
@@ -55,7 +55,7 @@ def stand_in():
 
 @pytest.fixture
 def evaluate(monkeypatch):
-    """The stage's module with a network that reads brightness."""
+    """Return the stage module with that network."""
     for name, function in stand_in().items():
         monkeypatch.setattr(f"leaf.models.{name}", function)
     return stages.evaluate
@@ -68,7 +68,7 @@ def set_params(**changes):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """120 pictures of one brightness each: 60 in train, 30 in validation, 29 in test, the last removed."""
+    """Return a project with 120 images of one brightness each: 60 train, 30 validation, 29 test, one removed."""
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     set_params()
