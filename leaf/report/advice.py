@@ -121,8 +121,8 @@ def _wide(run: Run) -> Advice | None:
     images = int(block.get("images") or groups)
     in_groups = f" in {plural(groups, 'group')}" if groups < images else ""
     return _advice(
-        f"{plural(images, f'{name} image')}{in_groups} give a 95% interval about {100 * width:.0f} points wide: settings "
-        "a few points apart cannot be distinguished.",
+        f"{plural(images, f'{name} image')}{in_groups} give a 95% interval about {100 * width:.0f} points wide: "
+        "settings a few points apart cannot be distinguished.",
         "Summarize all folds." if folded else "Cross-validate: each image is tested once.",
         "leaf folds --show" if folded else "leaf folds",
     )
