@@ -75,7 +75,7 @@ def draw(work: Path, settings: Mapping[str, Any]) -> Path:
 
 def figures(folder: Path) -> dict[str, Any]:
     """Return the metrics of a finished run: test.*, validation.*, baseline.* and those of training."""
-    return {**read_json(folder / _DONE), **read_json(folder / "metrics/train.json")}
+    return {**read_json(folder / _DONE), **read_json(folder / "models/run.json")}
 
 
 def scored(folder: Path, split: str = "test") -> pd.DataFrame:
