@@ -14,7 +14,7 @@ import numpy as np
 from measure import alternate
 from runs import keep_table
 
-from leaf.export import FORMATS, export, with_probabilities
+from leaf.export.formats import FORMATS, export, with_probabilities
 from leaf.models.saving import load_model
 from leaf.serve.classifier import read_model_files
 from leaf.store import read_array, read_table

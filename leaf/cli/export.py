@@ -5,16 +5,27 @@ from typing import Annotated
 
 import typer
 
-from leaf.export import export
-
 app = typer.Typer()
 
 
-@app.command(epilog="Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`")
+@app.command(
+    epilog="Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`   "
+    "`leaf export --format web --single-file --to leaf.html`"
+)
 def command(
-    form: Annotated[str, typer.Option("--format", "-f", help="keras, savedmodel, litert or codalab")],
+    form: Annotated[str, typer.Option("--format", "-f", help="web, keras, savedmodel, litert or codalab")],
     to: Annotated[Path | None, typer.Option(help="file or folder to write  [next to the model]")] = None,
-    model: Annotated[str, typer.Option(help="a .keras file")] = "models/model.keras",
+    model: Annotated[Path, typer.Option(help="a .keras file; web also accepts .onnx")] = Path("models/model.keras"),
+    single_file: Annotated[bool, typer.Option("--single-file", help="web: one HTML file instead of a folder")] = False,
+    runtime: Annotated[Path | None, typer.Option(help="web: package of onnxruntime-web, instead of a download")] = None,
+    about: Annotated[str, typer.Option(help="web: one sentence about the training images, shown in the app")] = "",
 ) -> None:
-    """Export the model: float32 images (N, H, W, 3) in 0..255 to class probabilities."""
-    typer.echo(export(model, form, to))
+    """Export the model: float32 images (N, H, W, 3) in 0..255 to class probabilities, or a web app for phones."""
+    if form == "web":
+        from leaf.export.web import export_web  # needs neither Keras nor TensorFlow
+
+        typer.echo(export_web(model, to, single_file, runtime, about))
+    else:
+        from leaf.export.formats import export
+
+        typer.echo(export(model, form, to))

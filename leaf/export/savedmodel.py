@@ -1,11 +1,8 @@
 """Export formats that require TensorFlow: SavedModel, LiteRT and the CodaLab bundle."""
 
 import json
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,6 +11,7 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError, printable
+from leaf.export import replacing_folder
 from leaf.ingest.decode import to_square
 from leaf.models.onnx_inference import Metadata
 from leaf.models.tta import tta_view
@@ -46,29 +44,6 @@ def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> No
                 "metadata.json": json.dumps(metadata, ensure_ascii=False),
             }.items():
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
-
-
-@contextmanager
-def replacing_folder(path: str | Path, mark: str) -> Iterator[Path]:
-    """Yield a temporary folder and rename it to `path` on success.
-
-    Raises:
-        LeafError: if `path` exists and does not contain the file `mark` of an earlier export.
-    """
-    path = Path(path)
-    if path.exists() and not (path / mark).is_file():
-        raise LeafError(f"{path}: exists and is not an earlier export. Use another path or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 SIDE = 96  # pixels, side of the server's images

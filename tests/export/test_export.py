@@ -12,7 +12,8 @@ import pytest
 
 import leaf
 from leaf.errors import LeafError
-from leaf.export import FORMATS, export, savedmodel, with_probabilities
+from leaf.export import savedmodel
+from leaf.export.formats import FORMATS, export, with_probabilities
 from leaf.ingest.decode import to_square
 from leaf.models.build import build_model
 from leaf.models.prediction import predict_probabilities
@@ -170,7 +171,7 @@ def test_the_server_bundle_can_be_one_zip_file(trained, tmp_path):
         (
             "caffe",
             "x",
-            "format: 'caffe'; valid: keras, savedmodel, litert, codalab; `dvc repro` writes models/model.onnx",
+            "format: 'caffe'; valid: web, keras, savedmodel, litert, codalab; `dvc repro` writes models/model.onnx",
         ),
         ("litert", "model.onnx", "not valid for litert; valid: a .tflite"),
         ("savedmodel", "model.pb", "not valid for savedmodel; valid: a folder"),

@@ -1,0 +1,275 @@
+"""The exported web app against `leaf predict`, its size and speed, and the false alarms of its capture check.
+
+    python benchmarks/web.py --model models/model.onnx --photos FOLDER
+
+Run it with photos that the model was not trained on. Each is stored in another format, size or orientation. The app
+runs in headless Chromium with the network off. Three tables: `web` (differences by kind), `web_cost`, `web_checks`.
+"""
+
+import argparse
+import base64
+import contextlib
+import csv
+import functools
+import gzip
+import http.server
+import io
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import brotli
+import cv2
+import numpy as np
+from PIL import Image, ImageFilter
+from playwright.sync_api import Page, sync_playwright
+from runs import keep_table
+
+import leaf
+from leaf.export.web import export_web
+from leaf.serve.classifier import Classifier, prepare
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
+SETTLE = 30  # photos before memory is compared
+
+
+def oriented(image: Image.Image, number: int) -> bytes:
+    """A JPEG that the EXIF orientation `number` turns upright."""
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    turned = image.transpose(Image.Transpose(undo[number])) if number in undo else image
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return saved(turned, "JPEG", quality=92, exif=exif)
+
+
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    """An image file."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def sized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image enlarged to cover a width and height."""
+    scale = max(width / image.width, height / image.height)
+    larger = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    return larger.crop((0, 0, width, height))
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    """The image with a transparent corner."""
+    made = image.convert("RGBA")
+    made.paste((0, 0, 0, 0), (0, 0, image.width // 3, image.height // 3))
+    return made
+
+
+def deep(image: Image.Image) -> bytes:
+    """A PNG of 16 bits per channel."""
+    return cv2.imencode(".png", np.asarray(image)[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+
+
+KINDS: dict[str, tuple[str, Callable[[Image.Image, int], bytes]]] = {
+    "JPEG": (".jpg", lambda image, _: saved(image, "JPEG", quality=90)),
+    "JPEG, 640 × 480": (".jpg", lambda image, _: saved(sized(image, 640, 480), "JPEG", quality=85)),
+    "JPEG, 1001 × 1333": (".jpg", lambda image, _: saved(sized(image, 1001, 1333), "JPEG", quality=90)),
+    "JPEG, 4032 × 3024": (".jpg", lambda image, _: saved(sized(image, 4032, 3024), "JPEG", quality=90)),
+    "JPEG, EXIF orientation 1–8": (".jpg", lambda image, n: oriented(sized(image, 803, 602), n % 8 + 1)),
+    "JPEG, progressive": (".jpg", lambda image, _: saved(image, "JPEG", quality=90, progressive=True)),
+    "JPEG, gray": (".jpg", lambda image, _: saved(image.convert("L"), "JPEG", quality=90)),
+    "PNG": (".png", lambda image, _: saved(image, "PNG")),
+    "PNG, 90 × 120": (".png", lambda image, _: saved(image.resize((90, 120)), "PNG")),
+    "PNG, transparent": (".png", lambda image, _: saved(with_alpha(image), "PNG")),
+    "PNG, 16 bits": (".png", lambda image, _: deep(image)),
+    "WebP": (".webp", lambda image, _: saved(sized(image, 500, 333), "WEBP", quality=85)),
+    "AVIF": (".avif", lambda image, _: saved(image, "AVIF", quality=80)),
+}
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A static server for the folder; gives its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+def answer(page: Page, file: Path) -> float:
+    """Seconds until the app answers one photo."""
+    if page.locator("#plant").is_visible():
+        page.locator("#next").click()
+    start = time.perf_counter()
+    page.set_input_files("#camera", file)
+    page.locator("#photos li, #warnings li").first.wait_for(timeout=60_000)
+    return time.perf_counter() - start
+
+
+def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path, count: int) -> list[list[str]]:
+    """Rows by kind: photos, largest and mean difference of a probability, photos of another answer."""
+    names, files = list(KINDS), []
+    for number in range(count):
+        suffix, store = KINDS[names[number % len(names)]]
+        files.append(folder / f"{number:03}{suffix}")
+        with Image.open(photos[number % len(photos)]) as image:
+            files[-1].write_bytes(store(image.convert("RGB"), number // len(names)))
+    for file in files:
+        answer(page, file)
+    with page.expect_download() as started:
+        page.evaluate("document.getElementById('history').open = true")
+        page.locator("#csv").click()
+    text = started.value.path().read_text(encoding="utf-8")
+    given = {row["photos"]: row for row in csv.DictReader(io.StringIO(text))}
+    rows: list[list[str]] = []
+    expected = {prediction.image: prediction for prediction in classifier.predict(files)}
+    worst: list[tuple[float, bool]] = []
+    for kind, name in enumerate(names):
+        compared = []
+        for file in files[kind :: len(names)]:
+            one, other = expected[str(file)], given[file.name]
+            found = {each: float(other[f"probability of {each}"]) for each in classifier.classes}
+            differences = [abs(found[each] - one.probabilities[each]) for each in classifier.classes]
+            compared.append((max(differences), one.label != other["predicted"]))
+        worst += compared
+        rows.append([name, *summary(compared)])
+    return [*rows, ["all", *summary(worst)]]
+
+
+def summary(compared: list[tuple[float, bool]]) -> list[str]:
+    """Count, largest and mean difference, and other classes."""
+    differences = [difference for difference, _ in compared]
+    other = sum(changed for _, changed in compared)
+    return [str(len(compared)), f"{max(differences):.4f}", f"{statistics.mean(differences):.4f}", str(other)]
+
+
+def memory(page: Page) -> float:
+    """MiB of the page's JavaScript heap and WebAssembly memory, after garbage collection."""
+    page.evaluate("globalThis.gc && gc()")
+    return page.evaluate("performance.memory.usedJSHeapSize") / 2**20
+
+
+def degraded(image: Image.Image) -> dict[str, Image.Image]:
+    """The image too dark, blurred, overexposed and taken from too far."""
+    small = Image.new("RGB", image.size, (120, 118, 116))
+    side = image.width // 8
+    small.paste(image.resize((side, side)), (image.width // 2, image.height // 2))
+    return {
+        "dark": image.point(lambda value: value * 0.2),
+        "blurred": image.filter(ImageFilter.GaussianBlur(image.width / 40)),
+        "glare": image.point(lambda value: min(255, value * 3)),
+        "small": small,
+    }
+
+
+def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
+    """The capture check's measures of prepared images (S, S, 3)."""
+    script = """async ([images, size]) => {
+        const { measure } = await import("./checks.js");
+        return images.map((text) => measure(Uint8Array.from(atob(text), (each) => each.charCodeAt(0)), size));
+    }"""
+    found: list[dict[str, float]] = []
+    for start in range(0, len(images), 100):
+        part = [base64.b64encode(image.tobytes()).decode() for image in images[start : start + 100]]
+        found += page.evaluate(script, [part, images[0].shape[0]])
+    return found
+
+
+def checks(page: Page, classifier: Classifier, photos: list[Path]) -> list[list[str]]:
+    """Rows by check: its limit, the share of good photos that it questions, and of degraded photos that it finds."""
+    limits = page.evaluate("import('./checks.js').then(({ LIMITS }) => LIMITS)")
+    size, fit = classifier.image_size, classifier.fit
+
+    def fails(name: str, found: dict[str, float]) -> bool:
+        return found[name] > limits[name] if name == "glare" else found[name] < limits[name]
+
+    good = measures(page, [prepare(photo, size, photo.name, fit) for photo in photos])
+    rows = []
+    for name in limits:
+        images = []
+        for photo in photos[:: max(1, len(photos) // 200)]:
+            with Image.open(photo) as image:
+                images.append(prepare(degraded(image.convert("RGB"))[name], size, photo.name, fit))
+        found = measures(page, images)
+        values = sorted(each[name] for each in good)
+        quantile = values[int(0.995 * len(values))] if name == "glare" else values[int(0.005 * len(values))]
+        alarms, hits = (statistics.mean(fails(name, each) for each in part) for part in (good, found))
+        rows.append([name, f"{limits[name]:g}", f"{quantile:.3g}", f"{alarms:.1%}", f"{hits:.0%}"])
+    questioned = statistics.mean(any(fails(name, each) for name in limits) for each in good)
+    return [*rows, ["any", "", "", f"{questioned:.1%}", ""]]
+
+
+def main() -> None:
+    """Print and keep the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/model.onnx"))
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--count", type=int, default=200, help="photos compared with `leaf predict`")
+    parser.add_argument("--soak", type=int, default=500, help="photos after which memory is compared")
+    parser.add_argument("--runtime", type=Path, help="package of onnxruntime-web")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    options = parser.parse_args()
+    every = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    photos = [every[k] for k in np.random.default_rng(0).permutation(len(every))]
+    classifier = leaf.load(options.model)
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
+        folder = Path(name)
+        export_web(options.model, folder / "app", False, options.runtime, "")
+        export_web(options.model, folder / "leaf.html", True, options.runtime, "")
+        contents = [file.read_bytes() for file in (folder / "app").rglob("*") if file.is_file()]
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        with served(folder / "app") as address:
+            first = []
+            for _ in range(5):  # a new context has no cache
+                context = browser.new_context()
+                page = context.new_page()
+                start = time.perf_counter()
+                page.goto(address)
+                answer(page, photos[0])
+                first.append(time.perf_counter() - start)
+                context.close()
+            context = browser.new_context()
+            page = context.new_page()
+            page.goto(address)
+            page.evaluate("navigator.serviceWorker.ready.then(() => 0)")
+            context.set_offline(True)
+            page.reload()
+            compared = parity(page, classifier, photos, folder, options.count)
+            small = [answer(page, photo) for photo in photos[:SETTLE]]
+            large = folder / "large.jpg"
+            with Image.open(photos[0]) as image:
+                large.write_bytes(KINDS["JPEG, 4032 × 3024"][1](image.convert("RGB"), 0))
+            slow = [answer(page, large) for _ in range(7)]
+            before = memory(page)
+            for number in range(options.soak):
+                answer(page, photos[number % len(photos)])
+            after = memory(page)
+            checked = checks(page, classifier, photos)
+        browser.close()
+        cost = {
+            "app, uncompressed": f"{sum(map(len, contents)) / 1e6:.1f} MB",
+            "app, compressed with gzip": f"{sum(len(gzip.compress(each)) for each in contents) / 1e6:.1f} MB",
+            "app, compressed with brotli": f"{sum(len(brotli.compress(each)) for each in contents) / 1e6:.1f} MB",
+            "single file": f"{(folder / 'leaf.html').stat().st_size / 1e6:.1f} MB",
+            "first answer from a cold open": f"{statistics.median(first):.2f} s",
+            "further photo, 256 × 256": f"{1000 * statistics.median(small):.0f} ms",
+            "further photo, 4032 × 3024": f"{1000 * statistics.median(slow):.0f} ms",
+            "JavaScript heap": f"{before:.0f} MiB",
+            f"JavaScript heap, {options.soak} photos later": f"{after:.0f} MiB",
+        }
+    columns = ["photos", "count", "largest difference", "mean difference", "other class"]
+    keep_table("web", columns, compared, options.record)
+    keep_table("web_cost", ["cost", "measured"], [list(pair) for pair in cost.items()], options.record)
+    columns = ["check", "limit", "0.5% quantile of good photos", "good photos questioned", "degraded photos found"]
+    keep_table("web_checks", columns, checked, options.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+// Capture check: find photos that are too dark, blurred or overexposed, or in which the leaf is too small. It warns; the
+// user may continue. docs/use.md has the share of good photos that it questions.
+
+import { resize } from "./pixels.js";
+
+const SIDE = 96; // pixels at which photos are measured
+export const LIMITS = { dark: 60, glare: 0.2, blurred: 0.5, small: 0.05 };
+
+// Return measures of the model's input, Uint8Array (size · size · 3).
+export function measure(pixels, size) {
+  const image = size > SIDE ? resize(pixels, size, size, 3, SIDE, SIDE, "area") : pixels;
+  const side = Math.min(size, SIDE);
+  const count = side * side;
+  const gray = new Float32Array(count);
+  let [bright, plant] = [0, 0];
+  for (let place = 0; place < count; place++) {
+    const [red, green, blue] = [image[3 * place], image[3 * place + 1], image[3 * place + 2]];
+    gray[place] = 0.299 * red + 0.587 * green + 0.114 * blue;
+    bright += Math.min(red, green, blue) >= 245;
+    plant += Math.max(red, green) - blue > 0.15 * Math.max(red, green) + 8; // green, yellow, brown or red
+  }
+  const sorted = Float32Array.from(gray).sort();
+  const half = side >> 1;
+  const fine = contrast(gray, side);
+  const coarse = contrast(resize(gray, side, side, 1, half, half, "area"), half);
+  return {
+    dark: sorted[Math.floor(0.9 * count)], // brightness of the 90th percentile, 0 to 255
+    glare: bright / count, // share of overexposed pixels
+    blurred: fine / (coarse + 0.5), // fine detail relative to coarse detail
+    small: plant / count, // share of pixels in the colors of plants
+  };
+}
+
+// Return the names of the checks that a photo fails.
+export function problems(measures) {
+  return Object.keys(LIMITS).filter((name) =>
+    name === "glare" ? measures[name] > LIMITS[name] : measures[name] < LIMITS[name],
+  );
+}
+
+// Mean absolute difference between neighbors.
+function contrast(plane, side) {
+  let sum = 0;
+  for (let row = 1; row < side; row++) {
+    for (let column = 1; column < side; column++) {
+      const place = row * side + column;
+      sum += Math.abs(plane[place] - plane[place - 1]) + Math.abs(plane[place] - plane[place - side]);
+    }
+  }
+  return sum / (2 * (side - 1) ** 2);
+}

@@ -1,0 +1,218 @@
+// Decode a photo and resize it to the model's input as `leaf predict` does (leaf/ingest/decode.py), because a canvas
+// resamples differently in each browser.
+
+const STRIP = 64; // rows read from the canvas at a time, in reduced pixels: bounds memory for large photos
+const CUBIC = -0.75; // OpenCV's coefficient
+
+// Return the model's input, Uint8Array (size · size · 3), of an image file. Throws if the browser cannot decode it.
+export async function prepare(file, size, fit) {
+  const head = new Uint8Array(await file.slice(0, 262144).arrayBuffer());
+  const jpeg = head[0] === 0xff && head[1] === 0xd8;
+  const image = await decode(file);
+  try {
+    return square(image, size, fit, jpeg ? orientation(head) : 0);
+  } finally {
+    image.close?.();
+  }
+}
+
+async function decode(file) {
+  try {
+    return await createImageBitmap(file); // upright, converted to sRGB
+  } catch {
+    const image = new Image(); // Safari decodes HEIC here only
+    const address = URL.createObjectURL(file);
+    image.src = address;
+    try {
+      await image.decode();
+      return image;
+    } finally {
+      URL.revokeObjectURL(address);
+    }
+  }
+}
+
+// Return the EXIF orientation of a JPEG, 1 to 8.
+export function orientation(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let place = 2; place + 18 < view.byteLength && view.getUint8(place) === 0xff; ) {
+    const length = view.getUint16(place + 2);
+    if (view.getUint8(place + 1) === 0xe1 && view.getUint32(place + 4) === 0x45786966) return fromExif(view, place + 10);
+    place += 2 + length;
+  }
+  return 1;
+}
+
+function fromExif(view, start) {
+  const little = view.getUint16(start) === 0x4949;
+  const end = view.byteLength;
+  const folder = start + view.getUint32(start + 4, little);
+  const count = folder + 2 <= end ? view.getUint16(folder, little) : 0;
+  for (let entry = folder + 2; entry < folder + 2 + 12 * count && entry + 12 <= end; entry += 12) {
+    if (view.getUint16(entry, little) === 0x0112) {
+      const value = view.getUint16(entry + 8, little);
+      return value >= 1 && value <= 8 ? value : 1;
+    }
+  }
+  return 1;
+}
+
+// `turn` is the EXIF orientation of a JPEG, or 0 for other formats.
+function square(image, size, fit, turn) {
+  const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
+  const least = Math.ceil((4 / 3) * size);
+  const most = Math.min(Math.floor(width / least), Math.floor(height / least));
+  const scale = turn ? [8, 4, 2, 1].find((each) => each <= Math.max(1, most)) : 1; // a JPEG is decoded at reduced size
+  const [columns, rows] = [Math.ceil(width / scale), Math.ceil(height / scale)];
+  let area = { left: 0, top: 0, width: columns, height: rows };
+  if (fit === "crop") {
+    const side = Math.min(columns, rows);
+    area = { left: Math.floor((columns - side) / 2), top: Math.floor((rows - side) / 2), width: side, height: side };
+  }
+  // The 8×8 blocks of a JPEG start at the first row and column in the file, which are the last ones of a flipped image.
+  const shiftX = [2, 3, 6, 7].includes(turn) ? width - columns * scale : 0;
+  const shiftY = [3, 4, 7, 8].includes(turn) ? height - rows * scale : 0;
+  return toSquare(read(image, width, height, area, scale, shiftX, shiftY), area.width, area.height, size, fit);
+}
+
+// Read an area of reduced pixels, each the mean of scale × scale pixels, as RGB over white.
+function read(image, width, height, area, scale, shiftX, shiftY) {
+  const pixels = new Uint8Array(area.width * area.height * 3);
+  const canvas = document.createElement("canvas");
+  const left = Math.max(0, area.left * scale + shiftX);
+  canvas.width = Math.min(width, (area.left + area.width) * scale + shiftX) - left;
+  canvas.height = STRIP * scale;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  for (let first = 0; first < area.height; first += STRIP) {
+    const count = Math.min(STRIP, area.height - first);
+    const start = (area.top + first) * scale + shiftY;
+    const top = Math.max(0, start);
+    const bottom = Math.min(height, start + count * scale);
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, left, top, canvas.width, bottom - top, 0, 0, canvas.width, bottom - top);
+    const { data } = context.getImageData(0, 0, canvas.width, bottom - top);
+    const edge = { width: canvas.width, height: bottom - top };
+    for (let row = 0; row < count; row++) {
+      const out = (first + row) * area.width * 3;
+      const y = start + row * scale - top;
+      average(data, edge, scale, area.left * scale + shiftX - left, y, pixels.subarray(out, out + area.width * 3));
+    }
+  }
+  canvas.width = canvas.height = 0; // Safari frees the memory late otherwise
+  return pixels;
+}
+
+// Fill one row of reduced pixels; blocks over the edge repeat the last pixels.
+function average(data, edge, scale, x, y, out) {
+  const area = scale * scale;
+  for (let column = 0; column < out.length / 3; column++) {
+    let [red, green, blue] = [0, 0, 0];
+    for (let down = 0; down < scale; down++) {
+      const row = Math.min(Math.max(y + down, 0), edge.height - 1) * edge.width;
+      for (let right = 0; right < scale; right++) {
+        const place = 4 * (row + Math.min(Math.max(x + column * scale + right, 0), edge.width - 1));
+        red += data[place];
+        green += data[place + 1];
+        blue += data[place + 2];
+      }
+    }
+    out[3 * column] = roundEven(red / area);
+    out[3 * column + 1] = roundEven(green / area);
+    out[3 * column + 2] = roundEven(blue / area);
+  }
+}
+
+// Resize RGB pixels to a square as `to_square` in leaf/ingest/decode.py; "crop" expects a square.
+export function toSquare(pixels, width, height, size, fit) {
+  const longer = Math.max(width, height);
+  const fitted = (side) => (fit === "pad" ? Math.max(1, roundEven((size * side) / longer)) : size);
+  const [columns, rows] = [fitted(width), fitted(height)];
+  const across = method(width, columns);
+  const down = method(height, rows);
+  let resized;
+  if (across === down) {
+    resized = bytes(resize(pixels, width, height, 3, columns, rows, across), across);
+  } else {
+    const wide = bytes(resize(pixels, width, height, 3, columns, height, across), across);
+    resized = bytes(resize(wide, columns, height, 3, columns, rows, down), down);
+  }
+  if (columns === size && rows === size) return resized;
+  const out = new Uint8Array(size * size * 3);
+  const [top, left] = [Math.floor((size - rows) / 2), Math.floor((size - columns) / 2)];
+  for (let row = 0; row < rows; row++) {
+    out.set(resized.subarray(row * columns * 3, (row + 1) * columns * 3), ((top + row) * size + left) * 3);
+  }
+  return out;
+}
+
+function method(side, size) {
+  return side < size ? "cubic" : 2 * side < 3 * size ? "linear" : "area";
+}
+
+// Round half to even, as Python does.
+export function roundEven(value) {
+  const rounded = Math.round(value);
+  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+}
+
+function bytes(values, method) {
+  const half = method === "linear" ? 0.375 : 0.5; // OpenCV's linear interpolation truncates intermediate values
+  return Uint8Array.from(values, (value) => Math.min(255, Math.max(0, Math.floor(value + half))));
+}
+
+// Resize interleaved pixels as OpenCV's resize does, to float; `method` is "linear", "cubic" or "area".
+export function resize(pixels, width, height, channels, columns, rows, method) {
+  const across = taps(width, columns, method);
+  const down = taps(height, rows, method);
+  const wide = new Float32Array(height * columns * channels);
+  for (let row = 0; row < height; row++) {
+    for (let column = 0; column < columns; column++) {
+      for (let channel = 0; channel < channels; channel++) {
+        let sum = 0;
+        for (const [place, weight] of across[column]) sum += weight * pixels[(row * width + place) * channels + channel];
+        wide[(row * columns + column) * channels + channel] = sum;
+      }
+    }
+  }
+  const line = columns * channels;
+  const out = new Float32Array(rows * line);
+  for (let row = 0; row < rows; row++) {
+    for (const [place, weight] of down[row]) {
+      for (let each = 0; each < line; each++) out[row * line + each] += weight * wide[place * line + each];
+    }
+  }
+  return out;
+}
+
+// Return, for each output position along one axis, pairs of an input position and its weight.
+function taps(side, size, method) {
+  const scale = side / size;
+  const clamp = (place) => Math.min(side - 1, Math.max(0, place));
+  return Array.from({ length: size }, (_, index) => {
+    if (side === size) return [[index, 1]];
+    if (method === "area") return areaTaps(index * scale, Math.min(scale, side - index * scale), side);
+    const center = (index + 0.5) * scale - 0.5;
+    const first = Math.floor(center);
+    const part = center - first;
+    if (method === "linear") return [[clamp(first), 1 - part], [clamp(first + 1), part]];
+    return cubic(part).map((weight, tap) => [clamp(first - 1 + tap), weight]);
+  });
+}
+
+function areaTaps(start, length, side) {
+  const pairs = [];
+  for (let place = Math.floor(start); place < Math.min(side, start + length); place++) {
+    const covered = Math.min(place + 1, start + length) - Math.max(place, start);
+    if (covered > 1e-3) pairs.push([place, covered]);
+  }
+  const total = pairs.reduce((sum, [, weight]) => sum + weight, 0);
+  return pairs.map(([place, weight]) => [place, weight / total]);
+}
+
+function cubic(x) {
+  const outer = (t) => ((CUBIC * t - 5 * CUBIC) * t + 8 * CUBIC) * t - 4 * CUBIC;
+  const inner = (t) => ((CUBIC + 2) * t - (CUBIC + 3)) * t * t + 1;
+  const weights = [outer(x + 1), inner(x), inner(1 - x)];
+  return [...weights, 1 - weights[0] - weights[1] - weights[2]];
+}

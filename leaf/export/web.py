@@ -1,0 +1,287 @@
+"""Export a model as a static web app that works offline, as a folder or as a single HTML file."""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import tarfile
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leaf.errors import LeafError
+from leaf.evaluate.out_of_distribution import Gaussian
+from leaf.export import replacing_folder
+from leaf.serve.classifier import Classifier, load
+from leaf.store import cache_folder, read_json, replacing
+from leaf.synthesize import draw_leaf
+
+APP = Path(__file__).with_name("app")
+LANGUAGES = ("en", "es", "fr", "pt", "hi", "sw")
+VERSION = "1.30.0"  # of onnxruntime-web (MIT license)
+URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
+INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # SHA-512
+_RUNTIME = {  # name in the app: name in the package
+    "onnxruntime.js": "package/dist/ort.wasm.bundle.min.mjs",
+    "onnxruntime.wasm": "package/dist/ort-wasm-simd-threaded.wasm",
+}
+_SCRIPTS = ("onnxruntime", "pixels", "checks", "model", "history", "main")  # in the order of their imports
+_SINGLE_POLICY = (
+    "default-src 'none'; script-src 'sha256-{script}' 'wasm-unsafe-eval'; style-src 'sha256-{style}'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
+_LARGE = 1024  # values; smaller arrays stay float32
+
+
+def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | None, about: str) -> str:
+    """Write the web app.
+
+    Args:
+        model: a `.keras` or `.onnx` file with its run files; the ONNX file is exported.
+        to: folder or, for a single file, `.html` file to write; default: `web` or `leaf.html` next to the model.
+        single_file: write one HTML file that contains everything.
+        runtime: the package of onnxruntime-web; default: download it, or use the cached download.
+        about: one sentence about the training images, shown in the app.
+
+    Returns:
+        A message that names the path, its size and how to open it.
+
+    Raises:
+        LeafError: if the model has no ONNX file, or the package is missing or not the expected one.
+    """
+    onnx_file = model.with_suffix(".onnx")
+    classifier = load(onnx_file)
+    if not hasattr(classifier.network, "metadata"):
+        raise LeafError(f"{onnx_file}: this model has no ONNX file, which the web app needs. Use another format.")
+    path = to or model.with_name("leaf.html" if single_file else "web")
+    if single_file != (path.suffix == ".html"):
+        raise LeafError(
+            f"{path}: not valid; valid: a {'file .html' if single_file else 'folder, or add --single-file'}"
+        )
+    content = read_runtime(runtime)
+    content["model.onnx"] = web_model(onnx_file.read_bytes(), classifier.ood_detector.features)
+    content["model.json"] = json.dumps(_facts(classifier, onnx_file, about), ensure_ascii=False).encode()
+    if single_file:
+        page = _single_page(content)
+        with replacing(path) as partial:
+            partial.write_text(page, encoding="utf-8")
+        return f"{path}: {len(page.encode()) / 1e6:.1f} MB. Open it in a browser, or send it to a phone."
+    with replacing_folder(path, "service-worker.js") as partial:
+        shutil.copytree(APP, partial, dirs_exist_ok=True)
+        for name, value in content.items():
+            (partial / name).write_bytes(value)
+        _write_service_worker(partial)
+        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+    return f"{path}: {size / 1e6:.1f} MB. Try it: `python -m http.server --directory {path}`. Phones need HTTPS."
+
+
+def read_runtime(package: Path | None) -> dict[str, bytes]:
+    """Return onnxruntime-web's script and WebAssembly from the npm package, which is checked by its SHA-512."""
+    path = package or cache_folder("onnxruntime-web") / URL.rpartition("/")[2]
+    if package is None and not (path.is_file() and _integrity(path) == INTEGRITY):
+        try:
+            with urllib.request.urlopen(URL, timeout=60) as answer, replacing(path) as partial:
+                partial.write_bytes(answer.read())
+        except OSError as error:
+            raise LeafError(
+                f"{URL}: the download failed ({error}). Download it elsewhere and pass it with --runtime FILE."
+            ) from None
+    if not path.is_file():
+        raise LeafError(f"{path}: no such file. Download {URL}.")
+    if (found := _integrity(path)) != INTEGRITY:
+        raise LeafError(f"{path}: SHA-512 is {found}, expected {INTEGRITY}. Download {URL}.")
+    with tarfile.open(path) as archive:
+        members = {name: archive.extractfile(member) for name, member in _RUNTIME.items()}
+        files = {name: file.read() for name, file in members.items() if file is not None}
+    files["onnxruntime.js"] = re.sub(rb"\n//# sourceMappingURL=.*", b"", files["onnxruntime.js"])
+    return files
+
+
+def _integrity(path: Path) -> str:
+    return base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+
+
+def web_model(content: bytes, features: Gaussian) -> bytes:
+    """Return an ONNX model with smaller weights and the output `distance`.
+
+    Weights have 8, 10 or 12 bits: the fewest that change, on 64 drawn leaves, no log-odds by more than 0.05 (at most
+    0.0125 of a probability) and no distance by more than 2%, or else 12. ONNX Runtime computes in float32. `distance`
+    (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
+    """
+    log_odds, distances = _outputs(content, features)
+    for bits in (8, 10):
+        packed = _packed_model(content, features, bits)
+        found, far = _outputs(packed, features)
+        if np.abs(found - log_odds).max() <= 0.05 and np.abs(far - distances).max() <= 0.02 * distances.max():
+            return packed
+    return _packed_model(content, features, 12)
+
+
+def _outputs(model: bytes, gaussian: Gaussian) -> tuple[np.ndarray, np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    side = session.get_inputs()[0].shape[1]
+    leaves = np.stack([draw_leaf(np.random.default_rng(number), side, number % 2 == 0) for number in range(64)])
+    p, features = session.run(["probabilities", "features"], {"images": leaves.astype(np.float32)})
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p)), gaussian.distance(features)
+
+
+def _packed_model(content: bytes, features: Gaussian, bits: int) -> bytes:
+    """Store each large array as integers of 8, 10 or 12 bits with one scale per output channel."""
+    from onnx import ModelProto, helper, numpy_helper
+
+    model = ModelProto.FromString(content)
+    graph = model.graph
+    users = {name: node for node in graph.node for name in node.input}
+    arrays: dict[str, np.ndarray] = {}
+    nodes: list[Any] = []
+
+    def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(value: Any, name: str) -> str:
+        arrays[name] = np.asarray(value)
+        return name
+
+    def as_float(value: np.ndarray, name: str) -> str:
+        return node("Cast", [constant(value, name)], f"{name}_float", to=1)
+
+    for each in graph.initializer:
+        name, array = each.name, numpy_helper.to_array(each)
+        if array.dtype != np.float32 or array.ndim < 2 or array.size < _LARGE or array.size % 4 or name not in users:
+            arrays[name] = array
+            continue
+        axis = array.ndim - 1 if users[name].op_type == "MatMul" else 0
+        scale = np.abs(array).max(axis=tuple(np.delete(np.arange(array.ndim), axis)), keepdims=True)
+        scale = np.maximum(scale / (2 ** (bits - 1) - 1), np.finfo(np.float32).tiny).astype(np.float32)
+        values = np.rint(array / scale).astype(np.int16)
+        if bits == 8:
+            whole = as_float(values.astype(np.int8), f"{name}_8")
+        else:  # several numbers share the byte that holds their lower bits
+            low = (values & 2 ** (bits - 8) - 1).reshape(8 // (bits - 8), -1).astype(np.uint8)
+            units = 2 ** (np.arange(len(low))[::-1] * (bits - 8))
+            rest = as_float((low * units[:, None]).sum(axis=0).astype(np.uint8), f"{name}_low")
+            parts = []
+            for place, unit in enumerate(units):
+                step = constant(np.float32(unit), f"unit_{unit}")
+                parts.append(node("Floor", [node("Div", [rest, step], f"{name}_a{place}")], f"{name}_b{place}"))
+                product = node("Mul", [parts[-1], step], f"{name}_c{place}")
+                rest = node("Sub", [rest, product], f"{name}_d{place}")
+            joined = node("Concat", parts, f"{name}_e", axis=0)
+            lower = node("Reshape", [joined, constant(np.array(array.shape), f"{name}_shape")], f"{name}_f")
+            step = constant(np.float32(2 ** (bits - 8)), f"step_{bits}")
+            upper = as_float((values >> (bits - 8)).astype(np.int8), f"{name}_high")
+            whole = node("Add", [node("Mul", [upper, step], f"{name}_g"), lower], f"{name}_whole")
+        node("Mul", [whole, constant(scale, f"{name}_scale")], name)
+    nodes += graph.node
+    largest = np.maximum(np.abs(features.whitening).max(axis=1), np.finfo(np.float32).tiny)  # may exceed float16
+    whitening = as_float((features.whitening / largest[:, None]).astype(np.float16), "ood_whitening")
+    difference = node("Sub", ["features", constant(features.mean, "ood_mean")], "ood_difference")
+    scaled = node("Mul", [difference, constant(largest.astype(np.float32), "ood_largest")], "ood_scaled")
+    whitened = node("MatMul", [scaled, whitening], "ood_whitened")
+    node("ReduceL2", [whitened, constant(np.array([1]), "ood_axis")], "distance", keepdims=0)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    graph.node.extend(nodes)
+    graph.output.append(helper.make_tensor_value_info("distance", 1, ["N"]))
+    return bytes(model.SerializeToString())
+
+
+def _facts(classifier: Classifier, onnx_file: Path, about: str) -> dict[str, Any]:
+    """Return the contents of model.json: what the app needs besides the network."""
+    detector, head = classifier.ood_detector, classifier.network.head
+    project = onnx_file.parent.parent
+    test = (_optional(project / "data" / "scored" / "scores.json").get("splits") or {}).get("test") or {}
+    return {
+        "classes": classifier.classes,
+        "threshold": classifier.threshold if len(classifier.classes) == 2 else None,
+        "min_confidence": classifier.min_confidence,
+        "views": classifier.views,
+        "image_size": classifier.image_size,
+        "fit": classifier.fit,
+        "epsilon": head.epsilon,
+        "map_side": head.side,
+        "ood": {
+            "features_limit": detector.features.limit,
+            "statistics_limit": detector.statistics.limit,
+            "mean": detector.statistics.mean.tolist(),
+            "whitening": detector.statistics.whitening.tolist(),
+            "references": [np.round(each, 1).ravel().tolist() for each in detector.references],
+        },
+        "backbone": classifier.backbone,
+        "model_sha256": classifier.sha256,
+        "test": {key: test.get(key) for key in ("accuracy", "accuracy_low", "accuracy_high", "images")}
+        | {"accuracy": classifier.test_accuracy},
+        "train_images": _optional(project / "metrics" / "split.json").get("train"),
+        "about": about,
+    }
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    found = read_json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_service_worker(folder: Path) -> None:
+    """Name the files to cache, and a version that changes with any of them."""
+    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    files.remove("service-worker.js")
+    version = hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()[:16]
+    worker = folder / "service-worker.js"
+    text = worker.read_text(encoding="utf-8").replace('["FILES"]', json.dumps(files)).replace("VERSION", version)
+    worker.write_text(text, encoding="utf-8")
+
+
+def _single_page(content: Mapping[str, bytes]) -> str:
+    """Return index.html with its style, scripts and data inside."""
+    page = (APP / "index.html").read_text(encoding="utf-8")
+    style = (APP / "style.css").read_text(encoding="utf-8")
+    script = _one_script(content["onnxruntime.js"].decode())
+    texts = {name: (APP / "texts" / f"{name}.json").read_bytes() for name in LANGUAGES}
+    data = {"model.json": content["model.json"]}
+    data |= {name: content[name] for name in ("model.onnx", "onnxruntime.wasm")}
+    data |= {f"texts/{name}.json": value for name, value in texts.items()}
+    blocks = "".join(
+        f'<script type="text/plain" data-file="{name}">{_packed(value)}</script>\n' for name, value in data.items()
+    )
+    policy = _SINGLE_POLICY.format(script=_digest(script), style=_digest(style))
+    icon = base64.b64encode((APP / "icon.svg").read_bytes()).decode()
+    page = re.sub(r'(http-equiv="Content-Security-Policy" content=")[^"]*', lambda found: found[1] + policy, page)
+    page = re.sub(r"<link rel=\"(manifest|apple-touch-icon)\"[^>]*>\n", "", page)
+    page = page.replace('href="icon.svg"', f'href="data:image/svg+xml;base64,{icon}"')
+    page = page.replace('<link rel="stylesheet" href="style.css">', f"<style>{style}</style>")
+    page = page.replace('<script type="module" src="main.js"></script>\n', "")
+    return page.replace("</body>", f'{blocks}<script type="module">{script}</script>\n</body>')
+
+
+def _packed(value: bytes) -> str:
+    return base64.b64encode(gzip.compress(value, 9, mtime=0)).decode()
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _one_script(runtime: str) -> str:
+    """Join the modules into one script: each becomes a function that returns what the module exports."""
+    parts = ["const modules = {};"]
+    for name in _SCRIPTS:
+        source = runtime if name == "onnxruntime" else (APP / f"{name}.js").read_text(encoding="utf-8")
+        exported = {found[1]: found[1] for found in re.finditer(r"^export (?:async )?\w+ (\w+)", source, re.M)}
+        for found in re.finditer(r"export\{([^}]*)\};?", source):  # minified: export{a as b, …}
+            pairs = (each.strip().split(" as ") for each in found[1].split(","))
+            exported |= {pair[-1]: pair[0] for pair in pairs}
+        source = re.sub(r"export\{[^}]*\};?", "", re.sub(r"^export ", "", source, flags=re.M))
+        source = re.sub(r'import \* as (\w+) from "\./(\w+)\.js"', r"const \1 = modules.\2", source)
+        source = re.sub(r'import (\{[^}]*\}) from "\./(\w+)\.js"', r"const \1 = modules.\2", source)
+        returned = ", ".join(f'"{key}": {value}' for key, value in exported.items())
+        parts.append(f"modules.{name} = (() => {{\n{source}\nreturn {{ {returned} }};\n}})();")
+    return "\n".join(parts).replace("</script", "<\\/script")
