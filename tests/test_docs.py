@@ -163,7 +163,7 @@ def test_generated_pages_are_up_to_date(generate, page):
 
 
 def test_figure_of_an_unknown_commit_is_refused(generate):
-    with pytest.raises(SystemExit, match=r"benchmarks/rows\.json: commit 1{40} is not in the history"):
+    with pytest.raises(SystemExit, match=r"benchmarks/rows\.json: .*1{40}"):
         generate.check_commit("1" * 40, "rows")
 
 

@@ -165,9 +165,7 @@ def test_yaml_tag_is_refused(tmp_path):
 @pytest.mark.parametrize("threshold", [0.4, "validation"])
 def test_threshold_is_refused_for_three_classes(threshold):
     three = {"classes": {"healthy": ["*healthy"], "rust": ["*rust"], "other": ["*"]}, "threshold": threshold}
-    with pytest.raises(
-        LeafError, match=rf"params.yaml: threshold: {threshold}; valid for 3 classes: 0.5; the most probable"
-    ):
+    with pytest.raises(LeafError, match=rf"params\.yaml: threshold: {threshold}.*3 classes: 0\.5"):
         validate(three)
     validate({**three, "classes": "auto"})
 

@@ -70,12 +70,12 @@ def test_a_number_is_an_image_number_before_it_is_a_name(project: Path) -> None:
 
 @pytest.mark.parametrize("image", ["5", "z.jpg", "-1", "²"])
 def test_an_unknown_image_is_one_line(image: str, project: Path) -> None:
-    with pytest.raises(LeafError, match=f"why: there is no image {image}; valid: .*0 to 4"):
+    with pytest.raises(LeafError, match=f"why: .*{image}.*0 to 4"):
         explain(image, project)
 
 
 def test_a_name_that_two_images_bear_is_refused_with_both(project: Path) -> None:
-    with pytest.raises(LeafError, match=r"2 images are called a\.jpg; valid: one of healthy/a\.jpg, unhealthy/a\.jpg"):
+    with pytest.raises(LeafError, match=r"a\.jpg.*valid: .*healthy/a\.jpg, unhealthy/a\.jpg"):
         explain("a.jpg", project)
 
 

@@ -48,7 +48,7 @@ def test_no_other_photographs_and_no_single_split_have_a_say():
 def test_a_recipe_that_differs_is_refused_with_the_key():
     frozen = {"recipe": "transfer", "parameters": headline.parameters({"freeze_depth": 54}, None)}
     headline.check(frozen, headline.parameters({"freeze_depth": 54, "seed": 7, "classes": "auto"}, None))
-    with pytest.raises(LeafError, match="transfer: freeze_depth 55 instead of 54; valid: the recipe as"):
+    with pytest.raises(LeafError, match=r"transfer: freeze_depth 55.* 54.*valid: "):
         headline.check(frozen, headline.parameters({"freeze_depth": 55}, None))
 
 

@@ -51,10 +51,10 @@ def test_the_gap_is_validation_minus_test():
 
 
 def test_an_image_tested_in_two_folds_is_refused():
-    with pytest.raises(LeafError, match="folds: an image is tested twice or never"):
+    with pytest.raises(LeafError, match=r"^folds: "):
         summarize([*ALL, fold(40, 9)])
 
 
 def test_a_missing_fold_is_refused():
-    with pytest.raises(LeafError, match="folds: an image is tested twice or never"):
+    with pytest.raises(LeafError, match=r"^folds: "):
         summarize(ALL[:-1])

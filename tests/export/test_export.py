@@ -184,7 +184,7 @@ def test_a_mistake_is_one_line(trained, form, to, why, tmp_path):
 
 def test_the_model_itself_is_never_overwritten(trained):
     model = trained / "models" / "model.keras"
-    with pytest.raises(LeafError, match="would overwrite the model"):
+    with pytest.raises(LeafError, match="overwrite"):
         export(model, "keras", model)
 
 

@@ -233,7 +233,7 @@ def test_zlib_damage_is_one_line(refusal, tmp_path, images, labels):
 
 def test_a_small_file_that_would_become_large_images_is_refused(read, tmp_path):
     np.savez_compressed(tmp_path / "a.npz", data=np.full((60, 8, 8, 3), 9, np.uint8), labels=np.arange(60) % 2)
-    with pytest.raises(LeafError, match=r"its 60 images would take .* bytes at image_size 1024; at most"):
+    with pytest.raises(LeafError, match=r"60 images.*image_size 1024"):
         read(tmp_path / "a.npz", 1024)
 
 

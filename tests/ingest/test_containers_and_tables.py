@@ -352,7 +352,7 @@ def test_placeholders_are_counted_with_the_remedy(read, dataset, name, data, rem
         path = root / ("healthy", "unhealthy")[number % 2] / name.format(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    with pytest.raises(LeafError, match=rf"no image in it can be read \(6 files: .*{remedy}"):
+    with pytest.raises(LeafError, match=rf"6 files: .*{remedy}"):
         read(root)
 
 

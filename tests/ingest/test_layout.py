@@ -48,7 +48,7 @@ def test_splits_may_lie_below_the_classes(read, made):
 
 
 def test_a_folder_beside_the_splits_is_refused(read, made):
-    with pytest.raises(LeafError, match="the folders 'extra' lie beside 'test', 'train'"):
+    with pytest.raises(LeafError, match=r"'extra'.*'test', 'train'"):
         read(made("train/a/1.png", "test/b/2.png", "extra/a/3.png"), 8, "auto")
 
 
@@ -158,13 +158,13 @@ def test_where_all_is_called_train_the_splits_are_drawn(read, made):
 
 
 def test_photographs_without_any_label_are_refused_with_the_tables_that_lie_there(read, made):
-    with pytest.raises(LeafError, match=r"nothing says the class of '1\.png'") as caught:
+    with pytest.raises(LeafError, match=r"'1\.png'") as caught:
         read(made("1.png", "2.png", train="image_id,label\n1,a\n"), 8, "auto")
     assert caught.value.proposals == [{"labels": str(made() / "train.csv")}]
 
 
 def test_a_name_that_fits_two_files_is_refused_with_both(read, made):
-    with pytest.raises(LeafError, match=r"'1\.png' fits 2 files, 'a/1\.png', 'b/1\.png'"):
+    with pytest.raises(LeafError, match=r"'1\.png'.*'a/1\.png', 'b/1\.png'"):
         read(made("a/1.png", "b/1.png", metadata="file,group\n1.png,x\n"), 8, "auto")
 
 
@@ -223,11 +223,11 @@ def test_classes_that_differ_in_capitals_alone_are_named(read, made):
 
 def test_a_column_that_is_not_used_is_named_where_the_classes_are_refused(read, made):
     root = made("x/1.png", "x/2.png", metadata="file,lable\n1.png,a\n2.png,b\n")
-    with pytest.raises(LeafError, match=r"all images are of one class, 'x'.*'lable' \(did you mean label\?\)"):
+    with pytest.raises(LeafError, match=r"'x'.*'lable' \(did you mean label\?\)"):
         read(root, 8, "auto")
 
 
 def test_a_class_with_a_name_of_thousands_of_digits_is_refused(read, made):
     root = made("x/1.png", "x/2.png", metadata=f"file,label\n1.png,{'1' * 10_000}\n2.png,2\n")
-    with pytest.raises(LeafError, match=r"x/1\.png: its class has a name of 10000 letters; valid: up to 200"):
+    with pytest.raises(LeafError, match=r"x/1\.png: .*10000.*up to 200"):
         read(root, 8, "auto")

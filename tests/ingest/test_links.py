@@ -42,14 +42,14 @@ def test_a_circle_a_dead_link_and_a_pipe_are_named_and_left_out(root):
 @pytest.mark.parametrize("target", ["../../else/far.png", "../../else"])
 def test_a_link_that_leads_out_is_refused_unless_links_are_followed(root, target):
     (root / "a" / "link.png").symlink_to(target)
-    with pytest.raises(LeafError, match=r"leads out of the data set's folder.*links=follow"):
+    with pytest.raises(LeafError, match=r"links=follow"):
         read(root)
     assert len(read(root, links="follow").index) == 5
 
 
 def test_a_linked_folder_within_is_refused_unless_links_are_followed(root):
     (root / "c").symlink_to("b")
-    with pytest.raises(LeafError, match="'c' is a link to a folder"):
+    with pytest.raises(LeafError, match="'c'"):
         read(root)
 
 

@@ -138,7 +138,7 @@ def test_a_pickle_made_by_hand_is_refused_quickly(data):
 
 
 def test_a_memo_number_that_would_reserve_memory_is_refused_before_the_unpickler_sees_it():
-    with pytest.raises(LeafError, match="the memo number 2147483647 after 0 others"):
+    with pytest.raises(LeafError, match="2147483647"):
         unpickle_strings(BY_HAND["a memo slot of two thousand million"], 3, "f")
 
 

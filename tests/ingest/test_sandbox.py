@@ -126,7 +126,7 @@ def test_the_largest_picture_takes_less_memory_than_the_budget(decoders):
 
 def test_a_picture_that_needs_more_memory_is_refused():
     small = Decoders(1, memory=64 * 2**20)
-    with pytest.raises(UnreadableError, match="more memory than a picture may take"):
+    with pytest.raises(UnreadableError, match="memory"):
         small.read(saved(Image.new("RGB", (6000, 6000)), "PNG"), 32)
     assert small.read(saved(quarters(), "PNG"), 32).width == 32
     small.close()

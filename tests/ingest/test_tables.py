@@ -53,7 +53,7 @@ def test_columns_go_by_their_common_names(table, header, role):
 
 
 def test_several_columns_of_one_role_are_refused_with_the_choice(table):
-    with pytest.raises(LeafError, match=r"'image' and 'path' may each be the file.*columns\.file=NAME"):
+    with pytest.raises(LeafError, match=r"'image'.*'path'.*columns\.file=NAME"):
         table("image,path\na,b\n")
 
 

@@ -49,13 +49,13 @@ def serve(monkeypatch, tmp_path):
 def test_refusal_of_a_changed_file_names_its_sha256(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
     right = store.sha256(tmp_path / "a.h5")
-    with pytest.raises(LeafError, match=f"weights_sha256: .*a.h5; its SHA-256 is {right}"):
+    with pytest.raises(LeafError, match=rf"weights_sha256: .*a\.h5.*{right}"):
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"))
 
 
 def test_file_without_weights_is_refused_in_one_line(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
-    with pytest.raises(LeafError, match="not a weights file of cnn_small") as caught:
+    with pytest.raises(LeafError, match="cnn_small") as caught:
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"), weights_sha256=store.sha256(tmp_path / "a.h5"))
     assert "\n" not in str(caught.value)
 
@@ -67,7 +67,7 @@ def test_missing_file_is_named():
 
 def test_weights_of_another_backbone_are_refused(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
-    with pytest.raises(LeafError, match="contains cnn_small, but backbone is cnn_medium"):
+    with pytest.raises(LeafError, match=r"cnn_small.*cnn_medium"):
         build_model(
             "cnn_medium", 32, weights=str(tmp_path / "a.keras"), weights_sha256=store.sha256(tmp_path / "a.keras")
         )
@@ -82,7 +82,7 @@ def test_trained_model_provides_its_backbone_without_the_head(small, images, tmp
 
 
 def test_imagenet_weights_are_refused_for_the_default_network():
-    with pytest.raises(LeafError, match="weights: imagenet: none are published for cnn_small"):
+    with pytest.raises(LeafError, match=r"weights: imagenet: .*cnn_small"):
         build_model("cnn_small", 32, weights="imagenet")
 
 
@@ -97,7 +97,7 @@ def test_failed_download_is_refused_in_one_line(serve):
 @pytest.mark.slow
 def test_corrupt_download_is_refused_in_one_line(serve):
     serve(200, b"not what was published")
-    with pytest.raises(LeafError, match=r"the download for efficientnet_v2_b0 failed .*corrupted"):
+    with pytest.raises(LeafError, match=r"efficientnet_v2_b0.*corrupted"):
         build_model("efficientnet_v2_b0", 32, weights="imagenet")
 
 

@@ -158,7 +158,7 @@ def test_detector_refuses_more_than_two_classes(classes, backbone):
     from leaf.errors import LeafError
     from leaf.models.build import build_model
 
-    with pytest.raises(LeafError, match=f"{backbone} is a detector for two classes, not {len(classes)}"):
+    with pytest.raises(LeafError, match=f"{backbone}.*two classes.*{len(classes)}"):
         build_model(backbone, 32, len(classes))
 
 

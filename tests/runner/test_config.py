@@ -48,7 +48,7 @@ def test_host_that_looks_like_an_option_or_command_is_refused(host: str) -> None
     ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "api_key", "GH_PAT", "WANDB_KEY", "PGPASS", "SSH_KEY", "PW2"],
 )
 def test_variable_named_like_a_secret_is_refused(name: str) -> None:
-    with pytest.raises(LeafError, match=f"environment: {name} looks like a secret"):
+    with pytest.raises(LeafError, match=f"environment: {name} .*secret"):
         check_target("x", {**BOX, "environment": {name: "x"}})
 
 
@@ -94,7 +94,7 @@ SECRETS = [
 @pytest.mark.parametrize("text", SECRETS)
 @pytest.mark.parametrize("key", ["origin", "setup", "python"])
 def test_secret_is_refused_in_any_key_and_not_printed(key: str, text: str) -> None:
-    with pytest.raises(LeafError, match=f"{key}: its value looks like a secret") as error:
+    with pytest.raises(LeafError, match=f"{key}: .*secret") as error:
         check_target("x", {**BOX, key: text})
     assert text not in str(error.value)
 
@@ -148,7 +148,7 @@ def test_default_without_a_file_is_local(tmp_path: Path) -> None:
 
 
 def test_unknown_target_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(LeafError, match=r"targets\.gpu: no such target; valid: local"):
+    with pytest.raises(LeafError, match=r"targets\.gpu: .*valid: local"):
         read_target("gpu", tmp_path / "runner.yaml")
 
 

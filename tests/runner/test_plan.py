@@ -75,7 +75,7 @@ def test_invalid_setting_is_refused(settings: list[str], message: str) -> None:
 
 
 def test_unknown_row_lists_the_known_ones() -> None:
-    with pytest.raises(LeafError, match="nosuch: no such experiment; valid: dropout_02, turned"):
+    with pytest.raises(LeafError, match=r"nosuch: .*valid: dropout_02, turned"):
         plan(["nosuch"], [])
 
 

@@ -62,7 +62,7 @@ def test_damaged_job_record_is_one_line(tmp_path, monkeypatch, text):
 
 def test_missing_git_author_names_the_command(project: Project) -> None:
     project.git("config", "--unset", "user.name")
-    with pytest.raises(LeafError, match=r"git user\.name: .*git config --global user\.name"):
+    with pytest.raises(LeafError, match=r"git user\.name.*git config --global user\.name"):
         repository.author()
 
 

@@ -37,7 +37,7 @@ def test_separate_user_and_port_are_in_the_destination(project: Project, sshd: S
 
 def test_remote_with_an_unknown_host_key_gets_no_data(project: Project, sshd: Sshd) -> None:
     address = use_ssh_remote(project, sshd)  # ~/.ssh/known_hosts does not have the test's server
-    with pytest.raises(LeafError, match=r"DVC remote: the key of .* is unknown or has changed"):
+    with pytest.raises(LeafError, match=r"DVC remote: .*known_hosts"):
         repository.push_data("store", address)
     assert not list((project.path.parent / "store").iterdir())
 

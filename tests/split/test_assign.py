@@ -129,7 +129,7 @@ def test_two_pins_on_one_group_are_refused_and_so_is_a_pin_against_a_given_split
 def test_class_given_to_one_split_alone_is_refused_with_advice_that_applies(make_images, own, other):
     images = make_images(60, 40)
     images["split"] = np.where(images["label"] == 1, own, np.where(images["image"] % 3 == 0, "test", "train"))
-    with pytest.raises(LeafError, match=rf"unhealthy were given to {own} and none to {other}.*columns\.split=none"):
+    with pytest.raises(LeafError, match=rf"unhealthy.*{own}.*{other}.*columns\.split=none"):
         split(images)
 
 
@@ -194,26 +194,26 @@ def test_an_unknown_given_split_is_refused(make_images):
 
 
 def test_more_than_there_is_is_refused(make_images):
-    with pytest.raises(LeafError, match="60 and 40 images of 100 leave none to train on"):
+    with pytest.raises(LeafError, match=r"60.*40.*100"):
         split(make_images(60, 40), 60, 40)
 
 
 def test_a_validation_split_that_rounds_to_nothing_is_refused(make_images):
-    with pytest.raises(LeafError, match="validation_size: no image of 100"):
+    with pytest.raises(LeafError, match=r"validation_size: .*100"):
         split(make_images(60, 40), 0.001, 0)
 
 
 def test_a_class_with_fewer_groups_than_splits_is_refused(make_images):
     images = make_images(60, 40)
     images.loc[images["label"].eq(1), "group"] = 1000
-    with pytest.raises(LeafError, match=r"too few groups of images for 3 splits: unhealthy has 1; add"):
+    with pytest.raises(LeafError, match=r"3 splits.*unhealthy has 1\b"):
         split(images)
 
 
 def test_more_than_the_images_without_a_split_is_refused(make_images):
     images = make_images(60, 40)
     images.loc[images["image"] % 10 != 0, "split"] = "train"
-    with pytest.raises(LeafError, match=r"test_size: asks for \d+ more \w+ images"):
+    with pytest.raises(LeafError, match=r"test_size: .*\d+"):
         split(images, 1, 50)
 
 
@@ -246,7 +246,7 @@ def test_many_classes_keep_their_proportions_exactly(make_images, classes):
 
 def test_every_class_that_is_too_small_is_named(make_images):
     images = make_images(60, 2, 40, 1)
-    with pytest.raises(LeafError, match=r"for 3 splits: rust has 2, scab has 1; add photographs"):
+    with pytest.raises(LeafError, match=r"3 splits.*rust has 2, scab has 1\b"):
         split(images, classes=["healthy", "rust", "spots", "scab"])
 
 

@@ -17,14 +17,14 @@ def test_a_sound_split_passes():
 
 def test_a_group_in_two_splits_is_caught():
     leaking = SPLITS.assign(split=["train", "test", "validation", "test"])
-    with pytest.raises(LeafError, match="group 0 is shared between test and train"):
+    with pytest.raises(LeafError, match=r"group 0 .*test.*train"):
         check_splits(leaking, DECISIONS)
 
 
 def test_groups_shared_on_purpose_pass_and_a_lost_image_still_does_not():
     leaky = SPLITS.assign(split=["train", "test", "validation", "test"])
     check_splits(leaky, DECISIONS, leaky=True)
-    with pytest.raises(LeafError, match="image 3 was kept by clean and has no split"):
+    with pytest.raises(LeafError, match=r"image 3\b"):
         check_splits(leaky.iloc[:3], DECISIONS, leaky=True)
 
 
@@ -34,17 +34,17 @@ def test_shared_groups_are_counted_from_the_result():
 
 def test_an_image_that_clean_removed_is_caught_when_it_comes_back():
     returned = pd.concat([SPLITS, pd.DataFrame({"image": [4], "split": ["train"]})])
-    with pytest.raises(LeafError, match="image 4 was removed by clean and comes back"):
+    with pytest.raises(LeafError, match=r"image 4\b"):
         check_splits(returned, DECISIONS)
 
 
 def test_a_kept_image_that_is_lost_is_caught():
-    with pytest.raises(LeafError, match="image 3 was kept by clean and has no split"):
+    with pytest.raises(LeafError, match=r"image 3\b"):
         check_splits(SPLITS.iloc[:3], DECISIONS)
 
 
 def test_an_image_that_stands_twice_is_caught():
-    with pytest.raises(LeafError, match="image 0 stands there twice"):
+    with pytest.raises(LeafError, match=r"image 0\b"):
         check_splits(pd.concat([SPLITS, SPLITS.iloc[:1]]), DECISIONS)
 
 
@@ -55,5 +55,5 @@ def test_synthetic_images_between_training_images_pass():
 @pytest.mark.parametrize("role", ["parent", "neighbour"])
 @pytest.mark.parametrize("image", [2, 3, 4])
 def test_a_synthetic_image_made_from_outside_train_is_caught(role, image):
-    with pytest.raises(LeafError, match=f"synthetic image 1 has the {role} {image}, which is not in train"):
+    with pytest.raises(LeafError, match=rf"synthetic image 1\b.*{role} {image}\b"):
         check_synthetic(SYNTHETIC.assign(**{role: [0, image]}), SPLITS)

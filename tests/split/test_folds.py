@@ -56,10 +56,10 @@ def test_another_seed_gives_other_folds(make_images):
 
 
 def test_a_given_split_is_refused(make_images):
-    with pytest.raises(LeafError, match="folds: 5, and the data set gives images a split of their own; valid: 0"):
+    with pytest.raises(LeafError, match=r"folds: 5.*valid: 0"):
         all_folds(make_images(90, 60).assign(split="train"), 5)
 
 
 def test_more_folds_than_a_class_has_groups_are_refused(make_images):
-    with pytest.raises(LeafError, match="folds: 6, too few groups of images: unhealthy has 5; valid: at most 5"):
+    with pytest.raises(LeafError, match=r"folds: 6.*unhealthy has 5.*at most 5"):
         all_folds(make_images(90, 50, group_size=10), 6)

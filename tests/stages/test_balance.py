@@ -86,7 +86,7 @@ def test_no_balancing_writes_empty_tables(project, method):
 
 def test_more_images_than_the_limit_are_refused_before_one_is_made(project, capsys):
     set_params(balance_limit_gb=1e-6)
-    with pytest.raises(LeafError, match=r"22 synthetic images take 0\.0 GB, more than 1e-06; raise it, or set balance"):
+    with pytest.raises(LeafError, match=r"balance_limit_gb: 22 .*1e-06.*balance"):
         balance.main()
     assert "22 synthetic images in train" in capsys.readouterr().out
     assert not Path("data/balanced").exists()
@@ -119,5 +119,5 @@ def test_a_class_too_small_for_smote_leaves_nothing_behind(project):
 def test_a_parent_outside_train_fails_the_stage(project, monkeypatch):
     planted = pd.DataFrame({"image": [0], "label": [1], "parent": [75], "neighbour": [3], "weight": [0.5]})
     monkeypatch.setattr(balance, "plan_images", lambda *_: planted)
-    with pytest.raises(LeafError, match="synthetic image 0 has the parent 75, which is not in train"):
+    with pytest.raises(LeafError, match=r"synthetic image 0\b.*parent 75\b"):
         balance.main()

@@ -96,14 +96,14 @@ def test_a_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np
 @pytest.mark.parametrize("name", ["absent.png", "../ingested/index.csv", "."])
 def test_a_reference_file_that_is_not_there_is_one_line(ingest: Ingest, images: np.ndarray, name: str) -> None:
     ingest(images, np.arange(40) % 2, references=[name])
-    with pytest.raises(LeafError, match=r"^references: data/references.*no such file.*valid: none is there yet"):
+    with pytest.raises(LeafError, match=r"^references: data/references"):
         clean.main()
 
 
 def test_a_reference_file_that_is_no_image_is_one_line(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2, references=["odd.png"])
     Path("data/references/odd.png").write_text("not an image")
-    with pytest.raises(LeafError, match=r"references: data/references/odd\.png: text, not a"):
+    with pytest.raises(LeafError, match=r"references: data/references/odd\.png: text"):
         clean.main()
 
 
@@ -161,7 +161,7 @@ def test_rulings_without_their_columns_are_refused(ingest: Ingest, images: np.nd
 def test_an_index_of_another_length_is_refused(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     np.save("data/ingested/images.npy", images[:39])
-    with pytest.raises(LeafError, match="40 rows for 39 images"):
+    with pytest.raises(LeafError, match=r"40 .*39"):
         clean.main()
 
 
@@ -209,7 +209,7 @@ def test_overrides_saved_by_a_spreadsheet_are_read(ingest: Ingest, images: np.nd
     ingest(images[:30], np.arange(30) % 2)
     text = "hash;ruling;label;who;why;;\n;;;;;;\n7;Drop;;Jörg;a hand;;\n\n;;;;\n8;nothing;;;;;\n"
     Path("data/overrides.csv").write_text(text, encoding="cp1252")
-    with pytest.raises(LeafError, match="line 6: unknown ruling 'nothing'"):
+    with pytest.raises(LeafError, match=r"line 6: .*'nothing'"):
         clean.main()
     Path("data/overrides.csv").write_text(text.replace("8;nothing", ";"), encoding="cp1252")
     clean.main()

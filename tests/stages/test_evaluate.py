@@ -165,14 +165,14 @@ def test_a_changed_model_file_is_refused(evaluate, project):
 
 def test_a_synthetic_image_made_from_a_test_image_stops_the_evaluation(evaluate, project):
     write_synthetic(100)
-    with pytest.raises(LeafError, match="synthetic image 0 has the parent 100, which is not in train"):
+    with pytest.raises(LeafError, match=r"synthetic image 0\b.*parent 100\b"):
         evaluate.main()
 
 
 def test_a_group_in_train_and_test_stops_the_evaluation(evaluate, project):
     decisions = read_table("data/cleaned/decisions.csv")
     write_table(decisions.assign(group=decisions["group"].replace(100, 3)), "data/cleaned/decisions.csv")
-    with pytest.raises(LeafError, match="group 3 is shared between test and train"):
+    with pytest.raises(LeafError, match=r"group 3 .*test.*train"):
         evaluate.main()
 
 
@@ -181,7 +181,7 @@ def test_a_removed_image_stops_the_evaluation(evaluate, project):
     write_table(
         decisions.assign(kept=decisions["kept"].where(decisions["image"] != 5, 0)), "data/cleaned/decisions.csv"
     )
-    with pytest.raises(LeafError, match="image 5 was removed by clean and comes back"):
+    with pytest.raises(LeafError, match=r"image 5\b"):
         evaluate.main()
     assert not Path("data/scored").exists()
 

@@ -64,7 +64,7 @@ def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
         return table.assign(split=table["split"].where(table["image"] != 3, "test"))
 
     monkeypatch.setattr(split, "split_images", leaky)
-    with pytest.raises(LeafError, match="group 2 is shared between test and train"):
+    with pytest.raises(LeafError, match=r"group 2 .*test.*train"):
         split.main()
     assert not Path("data/split/splits.csv").exists()
 
@@ -91,7 +91,7 @@ def test_folds_test_every_kept_image_once(project):
 def test_a_removed_image_that_comes_back_fails_the_stage(project, monkeypatch):
     everything = pd.DataFrame({"image": range(200), "split": "train"})
     monkeypatch.setattr(split, "split_images", lambda *_: everything)
-    with pytest.raises(LeafError, match="image 0 was removed by clean and comes back"):
+    with pytest.raises(LeafError, match=r"image 0\b"):
         split.main()
 
 

@@ -56,7 +56,7 @@ def test_the_kinds_that_classes_names_are_drawn_each_about_as_often(project):
 
 def test_names_that_nobody_can_draw_are_refused(project):
     (project / "params.yaml").write_text(PARAMS + "classes: [healthy, spots, tired]\n")
-    with pytest.raises(LeafError, match="classes: healthy, spots, tired: no names of the drawn set; valid: healthy"):
+    with pytest.raises(LeafError, match=r"classes: healthy, spots, tired.*valid: healthy"):
         synthesize.main()
 
 
