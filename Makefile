@@ -65,7 +65,7 @@ bench-full: $(BENCH)/installed ## the same at the large sizes, hours
 	@$(BENCH)/bin/python benchmarks/every.py --size full
 	@$(BENCH)/bin/python docs/generate.py
 
-# The project and its peers, in an environment of their own.
+# The project and its peers, in a separate environment.
 $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@echo '== the project and its peers into $(BENCH) (some minutes, once)'
 	@python -m venv $(BENCH)
