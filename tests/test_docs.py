@@ -43,6 +43,7 @@ ELSEWHERE = {
     "leaf compare probe transfer": HOUR,
     "leaf pin": HOUR,
     'git commit -am "Pin the split"': HOUR,
+    'git commit -am "Data settings"': HOUR,
     "dvc exp run -S optimizer=lbfgs": HOUR,
     "python benchmarks/rows.py": ROWS,
     "python benchmarks/accuracy.py": "tests/benchmarks/test_accuracy.py",

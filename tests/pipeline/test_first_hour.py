@@ -78,6 +78,8 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     shown = project.run("dvc", "exp", "show", "--drop", ".*", "--keep", "Experiment|test.accuracy$").stdout
     assert all(name in shown for name in ("probe", "transfer", "default"))
 
+    assert "transfer" in project.run("leaf", "compare", "probe", "transfer").stdout
+
     # an invalid setting
     failed = project.run("dvc", "exp", "run", "-S", "optimizer=lbfgs", status=None)
     assert failed.returncode
