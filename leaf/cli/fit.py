@@ -8,11 +8,11 @@ import typer
 app = typer.Typer()
 
 
-@app.command(epilog="Example: `leaf fit /home/me/leaves -S classes=auto`")
+@app.command(epilog="Example: `leaf fit /home/me/leaves --recipe transfer`")
 def command(
     dataset: Annotated[Path, typer.Argument(help="a folder with a sub-folder per class, or an .npz file")],
     recipe: Annotated[str, typer.Option(help="a row of experiments.yaml")] = "probe",
-    folder: Annotated[Path, typer.Option(help="where the tables, the model and the report go")] = Path("leaf-run"),
+    folder: Annotated[Path, typer.Option(help="folder for tables, model and report")] = Path("leaf-run"),
     settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
 ) -> None:
     """Train a model on a data set in one command, without DVC."""
