@@ -123,7 +123,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
         files[name] = store.sha256(root / name)
         return value
 
-    return Run(
+    run = Run(
         params=params,
         images=store.read_array(root / "data/ingested/images.npy"),
         index=table("data/ingested/index.csv", "image", "source", "label"),
@@ -141,6 +141,10 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
         heatmaps=array("data/scored/heatmaps.npy", (0, 1, 1)),
         files=files,
     )
+    numbers = np.arange(len(run.images))
+    if not all(np.array_equal(each["image"], numbers) for each in (run.index, run.decisions)):
+        raise LeafError(f"{root}: images.npy, index.csv and decisions.csv differ in their images. Run `dvc repro`.")
+    return run
 
 
 def display_names(classes: Sequence[str]) -> list[str]:

@@ -3,13 +3,15 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from leaf.errors import LeafError
-from leaf.store import parse_yaml
+from leaf.store import parse_yaml, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/scored/predictions.csv"
@@ -27,7 +29,8 @@ def reader(revision: str) -> Read:
 
     files: Any = None
     unknown = LeafError(f"{revision}: no such revision or experiment. `dvc exp show` lists them")
-    if not revision or ":" in revision or len(revision) > 1000:  # REV:PATH names a file in git, not a commit
+    # REV:PATH names a file in git, not a commit; git and DVC raise for names that are not UTF-8.
+    if not revision.isprintable() or not revision or ":" in revision or len(revision) > 1000:
         raise unknown
 
     def read(path: str) -> bytes:
@@ -56,22 +59,34 @@ def _missing(revision: str, path: str) -> LeafError:
 
 def parameters(read: Read) -> dict[str, Any]:
     """Return params.yaml."""
-    return parse_yaml(read("params.yaml").decode(), "params.yaml") or {}
+    return parse_yaml(read("params.yaml").decode(errors="surrogateescape"), "params.yaml") or {}
 
 
-def table(read: Read, path: str) -> pd.DataFrame:
-    """Return a table; sources and hashes are text."""
-    return pd.read_csv(
-        io.BytesIO(read(path)), dtype={"source": str, "hash": str, "file_hash": str}, keep_default_na=False
-    )
+_COLUMNS = {
+    PREDICTIONS: ("image", "split", "label", "predicted"),
+    "data/ingested/index.csv": ("image", "source", "hash", "file_hash"),
+    "data/cleaned/decisions.csv": ("image", "group"),
+    "data/split/splits.csv": ("image", "split"),
+}
+
+
+def table(read: Read, path: str) -> "pd.DataFrame":
+    """Return a table; sources, splits and hashes are text. Raises LeafError if it is damaged."""
+    return read_table(path, _COLUMNS[path], ("source", "split", "hash", "file_hash"), read(path))
 
 
 def probabilities(read: Read) -> np.ndarray:
-    """Return the probabilities, float32 (N, C), in the order of predictions.csv."""
-    return np.load(io.BytesIO(read(PROBABILITIES)), allow_pickle=False)
+    """Return the probabilities, float32 (N, C), in the order of predictions.csv. Raises LeafError if damaged."""
+    try:
+        found = np.load(io.BytesIO(read(PROBABILITIES)), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise LeafError(f"{PROBABILITIES}: damaged ({error}). Run `dvc repro` or `dvc checkout`.") from None
+    if found.ndim != 2 or len(found) != len(table(read, PREDICTIONS)):
+        raise LeafError(f"{PROBABILITIES}: shape {found.shape} does not match {PREDICTIONS}. Run `dvc repro`.")
+    return found
 
 
 def class_names(read: Read) -> list[str]:
-    """Return the class names in label order."""
-    names = pd.read_csv(io.BytesIO(read("data/ingested/classes.csv")), dtype={"name": str}, keep_default_na=False)
-    return names.sort_values("label")["name"].tolist()
+    """Return the class names in label order. Raises LeafError if the table is damaged."""
+    path = "data/ingested/classes.csv"
+    return read_table(path, ("label", "name"), ("name",), read(path)).sort_values("label")["name"].tolist()

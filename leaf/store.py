@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Columns of the pipeline's tables with numbers, if a caller requires them and does not read them as text.
-INTEGER_COLUMNS = frozenset({"image", "label", "kept", "epoch", "parent"})
+INTEGER_COLUMNS = frozenset({"image", "label", "kept", "group", "epoch", "parent", "predicted"})
 NUMBER_COLUMNS = frozenset({"distance", "weight", "mse", "aligned_mse", "loss", "accuracy"})
 YAML_VALUES = 200_000  # values in a YAML document after expanding its aliases
 LOCK_SECONDS = 10
@@ -129,7 +129,9 @@ def write_table(table: "pd.DataFrame", path: str | Path) -> None:
 
 
 @_naming
-def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = ()) -> "pd.DataFrame":
+def read_table(
+    path: str | Path, columns: Sequence[str] = (), text: Sequence[str] = (), data: bytes | None = None
+) -> "pd.DataFrame":
     """Read a CSV table.
 
     Args:
@@ -137,6 +139,7 @@ def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str
         columns: required columns. Those in INTEGER_COLUMNS must hold whole numbers from 0, those in NUMBER_COLUMNS
             numbers or nothing.
         text: columns to keep as strings, "" for an empty cell, even if they look like numbers.
+        data: the content, if it is not that of the file.
 
     Raises:
         LeafError: if the file is missing, is not CSV, lacks a column, or a column has the wrong type.
@@ -144,9 +147,9 @@ def read_table(path: str | Path, columns: Sequence[str] = (), text: Sequence[str
     import pandas as pd  # takes longer to import than a command that reads no table takes to run
 
     try:
-        names = pd.read_csv(path, nrows=0, encoding="utf-8").columns
+        names = pd.read_csv(path if data is None else io.BytesIO(data), nrows=0, encoding="utf-8").columns
         table = pd.read_csv(
-            path,
+            path if data is None else io.BytesIO(data),
             dtype=dict.fromkeys(text, str),
             keep_default_na=False,  # an image may be called "NA"
             na_values={name: [""] for name in names if name not in text},
@@ -180,10 +183,9 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise LeafError(f"{path}: a spreadsheet or zip file. In the spreadsheet program, save it as CSV.")
     encodings = [encoding] if encoding != "auto" else ["utf-8-sig", "cp1252", "latin-1"]
-    if encoding == "auto" and data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    elif encoding == "auto" and b"\0" in data[:200]:
-        encodings = ["utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
+    if encoding == "auto" and b"\0" in data[:200]:
+        bom = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        encodings = ["utf-16" if bom else "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"]
     for name in encodings:
         try:
             text = data.decode(name)
@@ -252,8 +254,11 @@ def _check_column(path: str | Path, column: "pd.Series") -> None:
 
 def read_classes(root: str | Path = ".") -> list[str]:
     """Return the class names of the ingested data set in the project `root`, in label order."""
-    table = read_table(Path(root, "data/ingested/classes.csv"), ["label", "name"], text=["name"])
-    return table.sort_values("label")["name"].tolist()
+    path = Path(root, "data/ingested/classes.csv")
+    table = read_table(path, ["label", "name"], text=["name"]).sort_values("label")
+    if table["label"].tolist() != list(range(len(table))):
+        raise LeafError(f"{path}: column label: valid: 0 to {len(table) - 1}. Run `dvc repro` or `dvc checkout`.")
+    return table["name"].tolist()
 
 
 def write_json(value: Any, path: str | Path) -> None:

@@ -244,8 +244,6 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
     if predictions.empty:
         raise LeafError(f"{revision}: no predictions on {split}. Choose a scored split with --split")
     index = table(read, "data/ingested/index.csv")
-    if "file_hash" not in index:
-        raise LeafError(f"{revision}: index.csv has no column file_hash. Run `dvc repro` there again")
     names = pd.Series(class_names(read))
     index["key"] = index["file_hash"] + " " + index.groupby("file_hash").cumcount().astype(str)
     index = index[["image", "source", "key"]].set_index("key")

@@ -40,7 +40,7 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     """
     choices = params.load(folder / params.PARAMS_FILE)
     images, index, decisions = _cleaned(folder)
-    pairs = read_table(folder / "data/cleaned/pairs.csv", text=("kind", "transform"))
+    pairs = read_table(folder / "data/cleaned/pairs.csv", ("image", "other", "kind"), ("kind", "transform"))
     names = read_classes(folder)
     kept = decisions["kept"].eq(1).to_numpy()
     held_out = queue.assess_labels(

@@ -33,7 +33,7 @@ def write_tables(share_right, seed, images=200):
     write_table(pd.DataFrame(scored), TABLES[0])
     write_table(pd.DataFrame({"image": numbers, "group": numbers // 2 * 2}), TABLES[1])
     hashes = [f"{number:032d}" for number in numbers]  # as numbers they would be equal
-    write_table(pd.DataFrame({"image": numbers, "source": numbers, "file_hash": hashes}), TABLES[2])
+    write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes, "file_hash": hashes}), TABLES[2])
     write_table(pd.DataFrame({"label": [0, 1], "name": ["fresh", "wilted"], "images": 100}), TABLES[3])
     write_table(pd.DataFrame({"image": numbers, "split": "test"}), TABLES[4])
 
@@ -118,7 +118,25 @@ def test_the_workspace_is_read_as_it_is():
     assert (found.images, found.scored, found.difference) == (150, (0, 0), 0)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "HEAD:params.yaml", "HEAD:", "HEAD^{tree}", "", "x" * 5000, "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "HEAD:params.yaml", "HEAD:", "HEAD^{tree}", "", "x" * 5000, "a\0b", "bad\udcff"]
+)
 def test_what_is_no_revision_is_refused(name):
     with pytest.raises(LeafError, match="no such revision or experiment"):
         compare_revisions(["plain", name])
+
+
+DAMAGED = {TABLES[0]: "image,split\n1,test\n", TABLES[1]: "image,group\n1,x\n", TABLES[2]: "", TABLES[3]: "label\n0\n"}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_table_of_the_workspace_is_named(repository, name):
+    path = repository / name
+    content = path.read_bytes()
+    path.unlink()  # a link to DVC's cache
+    path.write_text(DAMAGED[name])
+    try:
+        with pytest.raises(LeafError, match=name):
+            compare_revisions(["other", "workspace"])
+    finally:
+        path.write_bytes(content)

@@ -53,9 +53,15 @@ def scored(tmp_path, monkeypatch, unseen):
     monkeypatch.chdir(tmp_path)
     numbers = np.arange(300)
     hashes = [f"{number:032x}" for number in numbers]
-    write_table(pd.DataFrame({"image": numbers, "source": numbers, "file_hash": hashes}), "data/ingested/index.csv")
+    write_table(
+        pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes, "file_hash": hashes}),
+        "data/ingested/index.csv",
+    )
     split = np.where(numbers % 2, "test", "validation")
-    write_table(pd.DataFrame({"image": numbers, "split": split, "label": labels}), "data/scored/predictions.csv")
+    write_table(
+        pd.DataFrame({"image": numbers, "split": split, "label": labels, "predicted": labels}),
+        "data/scored/predictions.csv",
+    )
     write_array(probabilities.astype(np.float32), "data/scored/probabilities.npy")
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     return hashes
