@@ -15,6 +15,7 @@ from PIL import Image
 
 from leaf import params
 from leaf.clean.decisions import COLUMNS, split_ranks
+from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.experiments import told_what_to_paste, with_settings
 from leaf.ingest.classes import check_present
@@ -28,7 +29,7 @@ from leaf.models.timm_weights import PREFIX
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
-from leaf.store import epoch_key, load_cached_value, read_edited_table, read_yaml, sha256, span
+from leaf.store import epoch_key, load_cached_value, read_yaml, sha256, span
 
 FEW = 20  # images of a class, below which its accuracy says little
 _CLASSES = 40  # rows of the table

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from leaf.clean.decisions import COLUMNS, NAMES, TEXT
+from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
-from leaf.store import read_array, read_classes, read_edited_table, read_table
+from leaf.store import read_array, read_classes, read_table
 
 MOST_NAMED = 6  # images named in one line; the rest are counted
 

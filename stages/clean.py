@@ -2,10 +2,11 @@
 
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS, TEXT
+from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError, one_line_errors
 from leaf.ingest.folder import read_references
 from leaf.params import read_params
-from leaf.store import read_array, read_classes, read_edited_table, read_table, write_json, write_table
+from leaf.store import read_array, read_classes, read_table, write_json, write_table
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Part the kept images into train, validation and test."""
 
+from leaf.edited_tables import read_edited_table
 from leaf.errors import one_line_errors
 from leaf.params import read_params
 from leaf.split import (
@@ -14,7 +15,7 @@ from leaf.split import (
     shared_groups,
     split_images,
 )
-from leaf.store import read_classes, read_edited_table, read_table, write_json, write_table
+from leaf.store import read_classes, read_table, write_json, write_table
 
 
 def main() -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.store import (
     load_cached_value,
     new_array,
     parse_yaml,
     read_array,
-    read_edited_table,
     read_json,
     read_table,
     replacing,

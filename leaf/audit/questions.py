@@ -17,6 +17,7 @@ from leaf.audit.domain_shift import FEW, Transport, backgrounds, compared, left_
 from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, score
 from leaf.clean.groups import components
 from leaf.dvc_experiments import run_rows
+from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.baselines import cross_validated, held_out
@@ -356,7 +357,7 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
             raise LeafError("--train: needs a folder of images; an .npz file contains its own labels")
-        if len(store.read_edited_table("data/pinned.csv", ())):
+        if len(read_edited_table("data/pinned.csv", ())):
             raise LeafError("--train: data/pinned.csv pins a split. Remove its rows")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
         path = (folder / f"{own}.csv").resolve()

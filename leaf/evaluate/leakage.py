@@ -168,9 +168,10 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """Run ingest and clean; write the images to `path` and return them, (N, S, S, 3), with the decisions."""
     from leaf.clean.clean import Settings, clean
     from leaf.clean.decisions import COLUMNS, TEXT
+    from leaf.edited_tables import read_edited_table
     from leaf.ingest.folder import read_references
     from leaf.ingest.ingest import ingest
-    from leaf.store import read_array, read_edited_table
+    from leaf.store import read_array
 
     if not Path(recipe.dataset).exists():
         raise LeafError(f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` makes the demo set")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from leaf.edited_tables import csv_rows, read_text
 from leaf.errors import LeafError
 from leaf.ingest.classes import nfc
 from leaf.ingest.files import SUFFIXES
-from leaf.store import csv_rows, read_text
 
 # Role of a column by its usual names: lower case, with _ for anything but letters and digits.
 COLUMNS = {

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.ingest.decode import Fit, UnreadableError
 from leaf.ingest.files import Links, list_folder
@@ -22,7 +23,6 @@ from leaf.ingest.folder import FileSource
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.sandbox import read_file
 from leaf.ingest.source import Block, Rows, Source, content_hash
-from leaf.store import read_edited_table
 
 LABELS = Path("data/labels.csv")
 RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from leaf.clean import decisions
+from leaf.edited_tables import read_edited_table
 from leaf.ingest import ingest
-from leaf.store import read_edited_table
 
 CLASSES = ("healthy", "unhealthy")
 HASHES = [f"{number:032x}" for number in range(4)]
