@@ -146,6 +146,13 @@ def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[s
     return work / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def prepare(work: Path, values: Mapping[str, Any]) -> Path:
+    """Run ingest, clean, split and balance with these parameters and return their folder."""
+    folder = _folder(work.resolve(), values, "data", list(_DATA))
+    _prepare(folder, values)
+    return folder
+
+
 def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
     """Make an empty project with these parameters; `links` maps output folders to their project."""
     shutil.rmtree(folder, ignore_errors=True)
