@@ -139,14 +139,10 @@ def _interval(block: Mapping[str, Any]) -> str:
 
 
 def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
-    recalls = [
-        (each["recall"], name)
-        for each, name in zip(block.get("classes") or [], run.names, strict=False)
-        if each.get("recall") is not None
-    ]
-    if not recalls or block.get("balanced_accuracy") is None:
+    lowest = results.lowest_recall(run, block)
+    if lowest is None or block.get("balanced_accuracy") is None:
         return ""
-    recall, name = min(recalls)
+    recall, name = lowest
     balanced = percent(block["balanced_accuracy"])
     return f"Balanced accuracy is {balanced}; the lowest recall is {percent(recall)} ({name})."
 

@@ -24,6 +24,7 @@ from leaf.report.charts import (
 from leaf.report.svg import Figure, both, number, plural, share_shown
 
 FOLDERS = 24
+LOWER = ("log_loss", "brier", "calibration_error")  # scores for which lower is better
 _NAMES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -37,7 +38,6 @@ _NAMES = {
     "top_2_accuracy": "Top-2 accuracy",
     "top_3_accuracy": "Top-3 accuracy",
 }
-_LOWER = ("log_loss", "brier", "calibration_error")
 
 
 def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -45,6 +45,17 @@ def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     splits = scores.get("splits") or {}
     name = "test" if splits.get("test") else "validation"
     return name, splits.get(name) or {}
+
+
+def score_name(key: str) -> str:
+    """Return the name of a score, with a note if lower is better."""
+    return _NAMES[key] + (" (lower is better)" if key in LOWER else "")
+
+
+def lowest_recall(run: Run, block: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Return the lowest recall and its class, or None without recalls."""
+    found = zip(block.get("classes") or [], run.names, strict=False)
+    return min(((each["recall"], name) for each, name in found if each.get("recall") is not None), default=None)
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
@@ -103,14 +114,14 @@ def _spoken(row: Interval) -> str:
 def _table(name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
     splits = [(name, block)] + ([("validation", validation)] if name == "test" and validation else [])
     rows = []
-    for key, words in _NAMES.items():
+    for key in _NAMES:
         cells = []
         for _, scores in splits:
             value, low, high = (scores.get(key + end) for end in ("", "_low", "_high"))
             span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
             cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
         if any(key in scores for _, scores in splits):
-            rows.append({"name": words, "better": "lower" if key in _LOWER else "higher", "cells": cells})
+            rows.append({"name": score_name(key), "cells": cells})
     images = [int(scores.get("images") or 0) for _, scores in splits]
     return {"splits": [split for split, _ in splits], "images": images, "rows": rows}
 

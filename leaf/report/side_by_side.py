@@ -13,21 +13,13 @@ from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
 from leaf.report.charts import Interval, Panel, Series, curves, differences, intervals, percent, square
 from leaf.report.render import fill, shown
-from leaf.report.results import baselines, scored_split
+from leaf.report.results import LOWER, baselines, score_name, scored_split
 from leaf.report.svg import Figure, both
 from leaf.revisions import WORKSPACE, parameters, reader
 from leaf.store import replacing
 
 MOST = 6
-_SCORES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "log_loss": "Log loss",
-    "calibration_error": "Calibration error",
-}
-_LOWER = ("log_loss", "calibration_error")
+_SCORES = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "calibration_error")
 
 
 @dataclass(frozen=True)
@@ -88,15 +80,15 @@ def _differences(verdicts: Sequence[Comparison]) -> Figure | None:
 
 def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
     rows = []
-    for key, words in _SCORES.items():
+    for key in _SCORES:
         values = [_block(run, split).get(key) for run in runs]
         known = [value for value in values if value is not None]
-        best = (min if key in _LOWER else max)(known, default=None)
+        best = (min if key in LOWER else max)(known, default=None)
         cells = [
             {"value": "–" if value is None else f"{value:.3f}", "best": value == best and len(set(known)) > 1}
             for value in values
         ]
-        rows.append({"name": words + (" (lower is better)" if key in _LOWER else ""), "cells": cells})
+        rows.append({"name": score_name(key), "cells": cells})
     return rows
 
 

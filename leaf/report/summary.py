@@ -7,7 +7,7 @@ from typing import Any
 from leaf.finished_run import Run
 from leaf.report.charts import percent
 from leaf.report.counts import REASONS, split_sizes
-from leaf.report.results import baselines, scored_split
+from leaf.report.results import baselines, lowest_recall, scored_split
 from leaf.report.svg import plural
 
 
@@ -113,13 +113,8 @@ def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
         "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
         "or crop; leaf audit measures how much less.",
     ]
-    recalls = [
-        (each["recall"], name)
-        for each, name in zip(block.get("classes") or [], run.names, strict=False)
-        if each.get("recall") is not None
-    ]
-    if recalls:
-        recall, name = min(recalls)
+    if lowest := lowest_recall(run, block):
+        recall, name = lowest
         lines.append(f"Weakest class: {percent(1 - recall)} of the {name} {split} images get another class.")
     if split == "validation":
         lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
