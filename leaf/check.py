@@ -21,6 +21,7 @@ from leaf.experiments import told_what_to_paste, with_settings
 from leaf.ingest.classes import check_present
 from leaf.ingest.files import HEAD, kind, what_it_is
 from leaf.ingest.ingest import refuse_folders_keys, survey
+from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.masks import mask_files, read_mask
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
@@ -128,17 +129,22 @@ def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
 
 
 def _overview(choices: Params, dataset: Path) -> list[str]:
-    source, names, labels = survey(
-        dataset,
-        choices.classes,
-        choices.unreadable == "skip",
-        ignore=choices.ignore,
-        labels=choices.labels,
-        group_by=choices.group_by,
-        columns=choices.columns.model_dump(),
-        encoding=choices.encoding,
-        links=choices.links,
-    )
+    try:
+        source, names, labels = survey(
+            dataset,
+            choices.classes,
+            choices.unreadable == "skip",
+            ignore=choices.ignore,
+            labels=choices.labels,
+            group_by=choices.group_by,
+            columns=choices.columns.model_dump(),
+            encoding=choices.encoding,
+            links=choices.links,
+        )
+    except UnlabelledError as error:
+        if choices.classes == "auto" or not (labels_given := len(read_given()[0])):
+            raise
+        return [f"unlabelled {len(error.files):,} images; data/labels.csv has {labels_given:,} labels, the only ones"]
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
     rows = source.rows

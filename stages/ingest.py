@@ -52,7 +52,6 @@ def main() -> None:
     write_table(result.index, INDEX)
     write_table(result.classes, CLASSES)
     write_table(result.unreadable, UNREADABLE)
-    write_table(result.unlabelled, f"{UNLABELLED}.csv")
     waiting = len(result.unlabelled)
     counts = dict(zip(result.classes["name"], result.classes["images"], strict=True))
     metrics = {"images": len(result.index), "classes": counts}

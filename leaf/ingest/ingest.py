@@ -15,11 +15,12 @@ from leaf.ingest.decode_cache import DecodeCache
 from leaf.ingest.files import Links
 from leaf.ingest.folder import FolderSource
 from leaf.ingest.label_tables import read_labels
+from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
 from leaf.ingest.source import Block, FractionalError, Source, pixel_hash
 from leaf.ingest.unlabelled import NewImages, find_unlabelled, join_labelled, read_given, time_taken
-from leaf.store import cache_folder, replacing
+from leaf.store import cache_folder, replacing, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,17 +124,23 @@ def ingest(
     for a data set that is not as it should be; then nothing is written.
     """
     dataset = Path(dataset)
-    source, names, numbers = survey(
-        dataset,
-        classes,
-        skip_unreadable,
-        ignore=ignore,
-        labels=labels,
-        group_by=group_by,
-        columns=columns,
-        encoding=encoding,
-        links=links,
-    )
+    try:
+        source, names, numbers = survey(
+            dataset,
+            classes,
+            skip_unreadable,
+            ignore=ignore,
+            labels=labels,
+            group_by=group_by,
+            columns=columns,
+            encoding=encoding,
+            links=links,
+        )
+    except UnlabelledError as error:  # data/labels.csv may have all labels
+        if unlabelled_path is None or classes == "auto" or not read_given()[0]:
+            raise
+        source, names, numbers = NewImages({}, []), list(classes), np.empty(0, np.int64)
+        source.unlabelled = list(error.files)
     earlier = DecodeCache(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
     if isinstance(source, FolderSource):
         source.earlier = earlier
@@ -156,7 +163,7 @@ def ingest(
 def write_unlabelled(
     source: NewImages, path: str | Path, size: int, fit: Fit, aside: Path | None, progress: Progress | None = None
 ) -> "pd.DataFrame":
-    """Write the images of `source` as uint8 to `path` and return their table, see `Ingested.unlabelled`."""
+    """Write the images of `source` as uint8 to `path`, and their table beside it; see `Ingested.unlabelled`."""
     source.earlier = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
     places, table = _write_images(
         source, np.arange(len(source.rows.source)), path, size, fit, np.dtype(np.uint8), source.earlier, progress
@@ -166,6 +173,7 @@ def write_unlabelled(
     table.insert(0, "image", range(len(names)))
     table.insert(1, "source", names)
     table["taken"] = [time_taken(source.path(name)) for name in names]
+    write_table(table, Path(path).with_suffix(".csv"))
     return table
 
 

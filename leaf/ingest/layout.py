@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from leaf.errors import LeafError
 from leaf.ingest.class_folders import Folders, by_folders, few, refuse_containers, split_name
@@ -20,6 +20,14 @@ _REMEDIES = {  # of a folder without images, by the files that it has instead
     r"\.dvc$": "Run `dvc pull`.",
     r"(?i)\.(parquet|arrow|tfrecord|h5|hdf5|npz|npy)$": "Export the images as files, or set `dataset` to an .npz file.",
 }
+
+
+class UnlabelledError(LeafError):
+    """No image of a folder has a label."""
+
+    def __init__(self, files: Sequence[str], text: str, proposals: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(text, proposals)
+        self.files = files
 
 
 @dataclass(frozen=True)
@@ -285,8 +293,12 @@ def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafErr
             + f". {' '.join(remedies) or 'Use a folder of images for each class, or a table of labels.'}"
         )
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
-    ask = "sort the photographs into a folder per class, or name a table of files and labels with the key `labels`"
-    return LeafError(
+    ask = (
+        "sort the images into a folder per class, name a table of files and labels with the key `labels`, or list the "
+        "classes in `classes` and label the images with `leaf review --unlabelled`"
+    )
+    return UnlabelledError(
+        listing.images,
         "; ".join([f"{root}: nothing says the class of {few(listing.images)}", *notes, ask]),
         proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
     )

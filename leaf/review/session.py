@@ -16,7 +16,10 @@ from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.baselines import joint_histograms
 from leaf.ingest.decode import UnreadableError
+from leaf.ingest.ingest import survey, write_unlabelled
+from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.sandbox import read_file, read_image
+from leaf.ingest.unlabelled import NewImages
 from leaf.models.onnx_inference import OnnxNetwork
 from leaf.review import queue
 from leaf.review.active_learning import reduce_features
@@ -74,7 +77,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
     """
     choices = params.load(folder / params.PARAMS_FILE)
     if not (folder / f"{UNLABELLED}.csv").exists():
-        raise LeafError(f"{UNLABELLED}.csv: no such file. Run `dvc repro ingest`.")
+        _ingest_unlabelled(choices, folder)
     index = read_table(folder / f"{UNLABELLED}.csv", text=_TEXT)
     images = read_array(folder / f"{UNLABELLED}.npy")
     if not len(index) == len(images) > 0:
@@ -82,19 +85,23 @@ def load_labelling(folder: Path = Path()) -> Labelling:
             f"{UNLABELLED}.csv: no unlabelled images. Put some into the folder {choices.unlabelled} (the key "
             "`unlabelled`) and run `dvc repro ingest`."
         )
-    labelled, known, decisions = _cleaned(folder)
-    kept = np.flatnonzero(decisions["kept"].eq(1))
-    old, name = image_features(labelled, kept, known["hash"].iloc[kept].tolist(), choices, folder)
-    new, _ = image_features(images, np.arange(len(images)), index["hash"].tolist(), choices, folder)
+    new, name = image_features(images, np.arange(len(images)), index["hash"].tolist(), choices, folder)
+    names, kept, old = list(choices.classes), np.empty(0, np.int64), new[:0]
+    labels, split = kept, np.empty(0, object)
+    if (folder / "data/cleaned/decisions.csv").exists():
+        names = read_classes(folder)
+        labelled, known, decisions = _cleaned(folder)
+        kept = np.flatnonzero(decisions["kept"].eq(1))
+        old, _ = image_features(labelled, kept, known["hash"].iloc[kept].tolist(), choices, folder)
+        labels, split = decisions["label"].to_numpy()[kept], _split(folder, len(known))[kept]
     features = reduce_features(np.concatenate([old, new]))
-    labels, split = decisions["label"].to_numpy()[kept], _split(folder, len(known))[kept]
     part = features[: len(kept)]
     validation = split == "validation"
     train = ~validation & (split != "test")
     run = _run(folder)
     return Labelling(
         folder=folder,
-        classes=read_classes(folder),
+        classes=names,
         images=images,
         index=index,
         features=features[len(kept) :],
@@ -106,6 +113,20 @@ def load_labelling(folder: Path = Path()) -> Labelling:
         run=run[:12],
         features_from=name,
     )
+
+
+def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
+    """Ingest the images of a data set in which none has a label: `dvc repro` refuses it."""
+    dataset = folder / choices.dataset
+    try:
+        if choices.classes != "auto" and dataset.is_dir():
+            survey(dataset, choices.classes, labels=folder / choices.labels, columns=choices.columns.model_dump())
+    except UnlabelledError as error:
+        files = {file: dataset / file for file in error.files}
+        size, fit = choices.image_size, choices.fit
+        write_unlabelled(NewImages(files, error.files), folder / f"{UNLABELLED}.npy", size, fit, None)
+        return
+    raise LeafError(f"{UNLABELLED}.csv: no such file. Run `dvc repro ingest`.")
 
 
 def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np.ndarray | None:

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from leaf.review.labelling import create_labelling_app
+from leaf.review.session import load_labelling
 from leaf.serve.server import LOOPBACK, open_port
 from leaf.synthesize import ImageCounts, draw_dataset
 
@@ -204,3 +205,23 @@ def test_images_selected_by_the_model_are_only_in_train(labelled: Any) -> None:
 
 def test_check_counts_the_unlabelled_images(labelled: Any) -> None:
     assert "unlabelled 300 images, up to 50 of them labelled" in labelled.run("leaf", "check").stdout
+
+
+def test_data_set_without_any_label_is_labelled_from_the_start(clone: Any) -> None:
+    made = clone("unlabelled")
+    images, labels = draw_dataset(ImageCounts(30, 30, 0, 0, 0), 48, 8)
+    (made.folder / "photos").mkdir()
+    for number, image in enumerate(images):
+        cv2.imwrite(str(made.folder / f"photos/{number}.png"), image[..., ::-1])
+    made.set(dataset="photos", image_size=48)
+    assert "leaf review --unlabelled" in made.run("dvc", "repro", "split", status=None).stderr
+    labelling = load_labelling(made.folder)
+    assert labelling.state()["items"][0]["chosen"] == "diverse"
+    for number, label in enumerate(labels.astype(int).tolist()):
+        image = labelling.index["source"].tolist().index(f"{number}.png")
+        labelling.label([image], labelling.classes[label], "random")
+    made.run("dvc", "repro", "split")
+    index = pd.read_csv(made.folder / "data/ingested/index.csv")
+    assert len(index) == 60
+    assert (index["label"] == labels[index["source"].str.removesuffix(".png").astype(int)]).all()
+    assert "60 labels, the only ones" in made.run("leaf", "check").stdout
