@@ -173,12 +173,17 @@ def _read(path: Path, kind: np.dtype) -> np.ndarray:
 
 
 def _write(block: np.ndarray, folder: Path) -> None:
-    """Write a block and delete the least recently used files above the limit; skip the write on a full disk."""
+    """Write a block and enforce the limit; skip the write on a full disk."""
     content = block.tobytes()
+    with suppress(OSError), store.replacing(folder / f"{xxhash.xxh3_128_hexdigest(content)}.features") as partial:
+        partial.write_bytes(content)
+    enforce_limit()
+
+
+def enforce_limit() -> None:
+    """Delete the least recently used files of the cache above `LIMIT`."""
     with suppress(OSError):
-        with store.replacing(folder / f"{xxhash.xxh3_128_hexdigest(content)}.features") as partial:
-            partial.write_bytes(content)
-        files = [(path.stat(), path) for path in folder.parent.glob("*/*.features")]
+        files = [(path.stat(), path) for path in store.cache_folder("features").glob("*/*")]
         used = sum(stat.st_size for stat, _ in files)
         for stat, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
             if used <= LIMIT:

@@ -26,7 +26,7 @@ import numpy as np
 from leaf import store
 from leaf.errors import LeafError
 from leaf.models import backbones
-from leaf.models.feature_cache import stored_features
+from leaf.models.feature_cache import enforce_limit, stored_features
 from leaf.models.onnx_inference import OUTPUTS, OnnxNetwork, softmax
 
 EPSILON = 1e-3  # of Keras's BatchNormalization
@@ -104,6 +104,7 @@ def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> N
         with store.replacing(folder / source.name) as partial:
             partial.write_bytes(source.read_bytes())
         store.write_json({**facts, "sha256": store.sha256(source)}, folder / f"{source.name}.json")
+    enforce_limit()
 
 
 def head_parameters(features: int, classes: int) -> tuple[int, int]:
@@ -125,6 +126,7 @@ class ProbeFiles:
 
     def _read(self, name: str) -> tuple[dict[str, Any], bytes]:
         facts, content = store.read_json(self._folder / f"{name}.json"), (self._folder / name).read_bytes()
+        (self._folder / name).touch()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:
             raise ValueError(f"{name} is damaged")
         return facts, content

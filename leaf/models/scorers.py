@@ -77,7 +77,7 @@ class ProbeScorer:
         return self._files.write_onnx(self._head, metadata, self._images[rows], self.features(rows), path)
 
     def network(self, path: Path) -> Network:
-        return OnnxNetwork(path)
+        return _network(path, None)
 
 
 class KerasScorer:
@@ -118,6 +118,13 @@ class KerasScorer:
         return why
 
     def network(self, path: Path) -> Network:
-        from leaf.models.prediction import KerasNetwork
+        return _network(path, self._model)
 
-        return OnnxNetwork(path) if path.stat().st_size else KerasNetwork(self._model)
+
+def _network(path: Path, model: Any) -> Network:
+    if path.stat().st_size:
+        return OnnxNetwork(path)
+    from leaf.models.prediction import KerasNetwork
+    from leaf.models.saving import load_model
+
+    return KerasNetwork(model or load_model(path.with_suffix(".keras")))

@@ -75,6 +75,15 @@ def test_damaged_files_are_not_used(folder, images):
     assert find_probe_files("b" * 32) is None
 
 
+def test_files_count_towards_the_limit_of_the_cache(folder, images, monkeypatch):
+    model = classifier("cnn_small", 2)
+    for path in write_slowly(model, 1.0, images, folder):
+        save_probe_file(KEY, path, {})
+    monkeypatch.setattr("leaf.models.feature_cache.LIMIT", 1)
+    cached_features(model, images, np.arange(3))
+    assert find_probe_files(KEY) is None
+
+
 def test_key_depends_on_the_backbone_but_not_on_the_split():
     first = Params(backbone="mobilenet_v2", weights="imagenet")
     assert probe_key(first) == probe_key(first.model_copy(update={"split_seed": 7}))
