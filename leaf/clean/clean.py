@@ -73,7 +73,8 @@ def clean(
     """
     table = _identified(images, index)
     rulings = read_rulings(overrides, index.assign(hash=table["hash"]), settings.classes)
-    joined, apart = (ruled_pairs(pairs, table["hash"], table["name"]) for pairs in (rulings.group, rulings.apart))
+    hashes, names = table["hash"].tolist(), table["name"].tolist()
+    joined, apart = (ruled_pairs(pairs, hashes, names) for pairs in (rulings.group, rulings.apart))
 
     distinct = np.unique(table["first"])
     small = block_means(images, distinct)
@@ -92,7 +93,7 @@ def clean(
     unaligned = len(to_align) if len(to_align) > MOST_IMAGES else 0
     crops = same_photo_pairs(images, to_align[: 0 if unaligned else None], every=len(apart) > 0)
     pairs = pd.concat([pairs, _except(crops, table["copies"], apart)], ignore_index=True)
-    table["group"] = components(len(table), np.concatenate([_rows(pairs), same_name_pairs(table["name"]), joined]))
+    table["group"] = components(len(table), np.concatenate([_rows(pairs), same_name_pairs(names), joined]))
 
     decisions = decide(table, rulings, settings.duplicates, settings.conflicts)
     shared = leave_one_split(decisions, table, rulings)
@@ -169,7 +170,7 @@ def _decision_table(
             "distance": table["distance"].where(outlier),
             "group": table["group"],
             "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
-            "ruling": trace(rulings, table["hash"]),
+            "ruling": trace(rulings, table["hash"].tolist()),
         }
     )
 

@@ -6,7 +6,7 @@ so copies may form a chain: if a is near b and b near c, one of the three stays,
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -141,12 +141,14 @@ def _pair(image: str, other: str, known: Mapping[str, str], ruling: str, where: 
     return min(image, found), max(image, found)
 
 
-def ruled_pairs(pairs: Iterable[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
+def ruled_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
     """Return pairs of `Rulings` as image numbers int64 (K,2): the first image of each of two hashes.
 
     `hashes` and `names`, the groups given with the data set, are text (N,). An image grouped with a name is paired with
     the first image of that group, or else with the first image grouped with that name.
     """
+    if not pairs:
+        return np.empty((0, 2), np.int64)
     first = {f"name {name}": place for name, place in _firsts(names).items() if name} | _firsts(hashes)
     rows = [
         (first[one], first[other] if other in first else first.setdefault(f"name {other}", first[one]))

@@ -13,6 +13,8 @@ All pairs are found exactly: principal components of the block means bound condi
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,7 @@ _COUNT_SAMPLE = 500  # images from which the number of pairs is estimated
 _ROWS, _COLUMNS = 256, 2048  # points compared at once: their distances fit into a core's cache
 _ROUNDING = 1e-5  # of squared distances in float32, as a share of the largest square
 _BLOCK = 1 << 12  # pairs compared at once
+_TASKS = 32  # for the threads: a task per block would cost more than the block
 SYMMETRIES = (
     "none",
     "turn_90",
@@ -41,6 +44,17 @@ SYMMETRIES = (
     "mirror_turn_180",
     "mirror_turn_270",
 )
+
+
+class Points(NamedTuple):
+    """Components of block means (K,D), the limits (K,) of their squared distances, and slabs of gray int64 (K,).
+
+    Points of near duplicates are in the same slab or in adjacent ones.
+    """
+
+    components: np.ndarray
+    limits: np.ndarray
+    slabs: np.ndarray
 
 
 def near_pairs(
@@ -65,14 +79,17 @@ def near_pairs(
     if threshold <= 0 or len(rows) < 2:
         return _table(np.empty((0, 2), np.int64), np.empty(0), SYMMETRIES[0])
     # The mean color says nothing about content; condition 1 limits its difference.
-    small = small - small.mean(axis=(1, 2), keepdims=True)
+    color = small.mean(axis=(1, 2), keepdims=True)
+    small = small - color
     limits = threshold * SHARE * tolerance(images.shape[1]) * (structure(small) + FLAT)
     axes = basis(small)
-    points = project(small, axes)
-    _refuse_too_many(points, limits, threshold)
+    # Two images whose mean gray differs by more than √threshold are not near.
+    slabs = np.floor(color.mean(axis=(1, 2, 3)) * np.sqrt(small[0].size / threshold) * 0.9999).astype(np.int64)
+    points = Points(project(small, axes), limits, slabs)
+    _refuse_too_many(points, threshold)
     found = []
     for symmetry in SYMMETRIES if turns else SYMMETRIES[:1]:
-        candidates = _candidates(points, limits, small, axes, symmetry)
+        candidates = _candidates(points, small, axes, symmetry)
         pairs = rows[candidates[_under(small, limits, candidates, symmetry)]]
         mse = _errors(images, pairs, symmetry)
         pairs, mse = pairs[mse < threshold], mse[mse < threshold]
@@ -99,13 +116,16 @@ def _table(pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> pd.DataFrame:
 
 def structure(small: np.ndarray) -> np.ndarray:
     """Return the mean variance among four neighboring block means, capped: float32 (K,) for `small` (K,h,w,3)."""
-    cells = small * np.float32(np.sqrt(np.prod(small.shape[1:])))
-
-    def windows(values: np.ndarray) -> np.ndarray:
-        return (values[:, 1:, 1:] + values[:, 1:, :-1] + values[:, :-1, 1:] + values[:, :-1, :-1]) / 4
-
-    variance = (windows(cells**2) - windows(cells) ** 2).mean(axis=-1)
-    return np.minimum(variance, MOST_STRUCTURE).mean(axis=(1, 2))
+    found = np.empty(len(small), np.float32)
+    for start in range(0, len(small), _ROWS):  # fits into a core's cache
+        cells = small[start : start + _ROWS] * np.float32(np.sqrt(small[0].size))
+        mean, square = (
+            (each[:, 1:, 1:] + each[:, 1:, :-1] + each[:, :-1, 1:] + each[:, :-1, :-1]) / 4
+            for each in (cells, cells * cells)
+        )
+        variance = (square - mean * mean).mean(axis=-1)
+        found[start : start + _ROWS] = np.minimum(variance, MOST_STRUCTURE).mean(axis=(1, 2))
+    return found
 
 
 def basis(small: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
@@ -132,12 +152,12 @@ def transformed(images: np.ndarray, symmetry: str) -> np.ndarray:
     return np.rot90(images, turns, axes=(-3, -2))
 
 
-def _refuse_too_many(points: np.ndarray, limits: np.ndarray, threshold: float) -> None:
+def _refuse_too_many(points: Points, threshold: float) -> None:
     """Estimate the number of candidate pairs from a sample before listing them."""
-    step = max(1, len(points) // _COUNT_SAMPLE)
-    sample, others = (points[::step], limits[::step]), (points, limits)
-    neighbors = sum(len(part) for part in _within(sample, others)) - len(sample[0])
-    expected = neighbors / len(sample[0]) * len(points) / 2
+    step = max(1, len(points.limits) // _COUNT_SAMPLE)
+    sample = Points(*(each[::step] for each in points))
+    neighbors = sum(len(part) for part in _within(sample, points)) - len(sample.limits)
+    expected = neighbors / len(sample.limits) * len(points.limits) / 2
     if expected > MOST_PAIRS:
         raise LeafError(
             f"near_mse: about {expected:.0f} pairs of images are near {threshold:g}, more than {MOST_PAIRS}; "
@@ -145,74 +165,71 @@ def _refuse_too_many(points: np.ndarray, limits: np.ndarray, threshold: float) -
         )
 
 
-def _candidates(
-    points: np.ndarray, limits: np.ndarray, small: np.ndarray, axes: np.ndarray, symmetry: str
-) -> np.ndarray:
+def _candidates(points: Points, small: np.ndarray, axes: np.ndarray, symmetry: str) -> np.ndarray:
     """Return positions of pairs (K,2), the smaller first, whose components are near once the first is turned."""
     if symmetry == "none":
-        pairs = np.sort(np.concatenate([np.empty((0, 2), np.int64), *_within((points, limits), None)]), axis=1)
+        pairs = np.sort(np.concatenate([np.empty((0, 2), np.int64), *_within(points)]), axis=1)
     else:
-        turned = project(small, axes, symmetry)
+        turned = points._replace(components=project(small, axes, symmetry))
         # The inverse symmetry finds pairs in the other order.
-        ordered = (part[part[:, 0] < part[:, 1]] for part in _within((turned, limits), (points, limits)))
+        ordered = (part[part[:, 0] < part[:, 1]] for part in _within(turned, points))
         pairs = np.concatenate([np.empty((0, 2), np.int64), *ordered])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _within(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray] | None) -> Iterator[np.ndarray]:
+def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]:
     """Yield positions (K,2) of points whose squared distance is at most the mean of their limits.
 
-    `first` and `second` are points (A,D), (B,D) and their limits (A,), (B,). Rounding may add pairs slightly farther
-    apart. Without `second`, yield each pair of `first` once.
+    Rounding may add pairs slightly farther apart. Without `second`, yield each pair of `first` once.
 
-    Slabs of the first component, each sorted by the second, restrict a block of points to a few stretches of others,
-    where the distances are a matrix product.
+    Points are in cells by slab and first component, and sorted by the second one. A block of points is compared only
+    with one stretch of its own and each adjacent cell, where the distances are a matrix product.
     """
-    left, left_limits = first
-    right, right_limits = second or first
-    centre = left.mean(axis=0)
-    left, right = np.asarray(left - centre, np.float32), np.asarray(right - centre, np.float32)
-    squares = [np.einsum("ij,ij->i", points, points) for points in (left, right)]
-    rounding = _ROUNDING * max(float(each.max()) for each in squares)
-    reach = float(np.sqrt((left_limits.max() + right_limits.max()) / 2 + rounding)) * 1.0001 + 1e-3
-    low = min(left[:, 0].min(), right[:, 0].min())
-    slabs = [np.floor((points[:, 0] - low) / reach).astype(np.int64) for points in (left, right)]
-    orders = [np.lexsort((points[:, 1], slab)) for points, slab in zip((left, right), slabs, strict=True)]
-    order, others = orders
+    other = second or first
+    center = first.components.mean(axis=0)
+    left, right = (np.asarray(each.components - center, np.float32) for each in (first, other))
+    squares, other_squares = (np.einsum("ij,ij->i", each, each) for each in (left, right))
+    rounding = _ROUNDING * max(float(squares.max()), float(other_squares.max()))
+    reach = 1.001 * float(np.sqrt((first.limits.max() + other.limits.max()) / 2 + rounding))
+    span = np.ptp(left[:, 0]) * np.ptp(first.slabs) * _ROWS / len(left)  # of about _ROWS points per cell
+    steps = [np.floor((each[:, 0] - left[:, 0].min()) / max(reach, span)).astype(np.int64) for each in (left, right)]
+    steps = [np.clip(each, -2, steps[0].max() + 2) + 3 for each in steps]
+    width = int(steps[0].max()) + 4  # so that the last cell of a slab and the first of the next are not adjacent
+    cells, other_cells = first.slabs * width + steps[0], other.slabs * width + steps[1]
+    offsets = [0, 1, width - 1, width, width + 1]
+    if second is not None:
+        offsets += [-each for each in offsets[1:]]
+    order, others = (np.lexsort((each[:, 1], cell)) for each, cell in ((left, cells), (right, other_cells)))
     # (-2a, a² - limit/2, 1) · (b, 1, b² - limit/2) = (a - b)² - (limit + limit)/2
-    rows = np.column_stack([-2 * left, squares[0] - left_limits / 2, np.ones_like(squares[0])])[order]
-    columns = np.column_stack([right, np.ones_like(squares[1]), squares[1] - right_limits / 2])[others].T
-    rows, columns = rows.astype(np.float32), np.ascontiguousarray(columns, np.float32)
-    edges = np.searchsorted(slabs[0][order], np.arange(slabs[0].max() + 2))
-    other_edges = np.searchsorted(slabs[1][others], np.arange(-1, max(each.max() for each in slabs) + 3))
+    ones = np.ones(max(len(left), len(right)))
+    rows = np.column_stack([-2 * left, squares - first.limits / 2, ones[: len(left)]])[order].astype(np.float32)
+    columns = (
+        np.column_stack([right, ones[: len(right)], other_squares - other.limits / 2])[others].astype(np.float32).T
+    )
+    cells, other_cells = cells[order], other_cells[others]
     heights, other_heights = left[order, 1], right[others, 1]
 
-    def part(start: int, end: int, slab: int) -> np.ndarray:
-        block = rows[start:end]
+    def pairs_of(start: int, end: int) -> np.ndarray:
+        block, ends = rows[start:end], [heights[start] - reach, heights[end - 1] + reach]
         found = [np.empty((0, 2), np.int64)]
-        for other in (slab, slab + 1) if second is None else (slab - 1, slab, slab + 1):
-            here = slice(*other_edges[other + 1 : other + 3])
-            low, high = here.start + np.searchsorted(
-                other_heights[here], [heights[start] - reach, heights[end - 1] + reach]
-            )
-            if second is None and other == slab:
-                low = start
-            for begin in range(low, high, _COLUMNS):
+        for offset in offsets:
+            bottom, top = np.searchsorted(other_cells, [cells[start] + offset, cells[start] + offset + 1])
+            low, high = bottom + np.searchsorted(other_heights[bottom:top], ends)
+            same = second is None and offset == 0
+            for begin in range(max(low, start) if same else low, high, _COLUMNS):
                 gaps = block @ columns[:, begin : min(begin + _COLUMNS, high)]
                 i, j = np.divmod(np.flatnonzero(gaps.ravel() <= rounding), gaps.shape[1])
                 i, j = i + start, j + begin
-                if second is None and other == slab:
+                if same:
                     i, j = i[i < j], j[i < j]
                 found.append(np.stack([order[i], others[j]], axis=1))
         return np.concatenate(found)
 
-    blocks = [
-        (start, min(start + _ROWS, edges[slab + 1]), slab)
-        for slab in range(len(edges) - 1)
-        for start in range(edges[slab], edges[slab + 1], _ROWS)
-    ]
+    edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
+    blocks = [(start, min(start + _ROWS, end)) for begin, end in pairwise(edges) for start in range(begin, end, _ROWS)]
+    tasks = [blocks[start::_TASKS] for start in range(min(_TASKS, len(blocks)))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(lambda block: part(*block), blocks)
+        yield from pool.map(lambda task: np.concatenate([pairs_of(*block) for block in task]), tasks)
 
 
 def _under(small: np.ndarray, limits: np.ndarray, pairs: np.ndarray, symmetry: str) -> np.ndarray:
