@@ -115,6 +115,16 @@ def test_links_point_to_files(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_anchors_point_to_headings(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        linked = page.parent / target if target else page
+        if linked.suffix == ".md":
+            text = re.sub(r"^```.*?^```", "", linked.read_text(encoding="utf-8"), flags=re.M | re.S)
+            headings = re.findall(r"^#+ (.+)$", text, re.M)
+            assert anchor in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_leaf_commands_are_valid(page):
     group = typer.main.get_command(app)
     parts = [part for typed in commands(page) for part in typed.split(" && ")]

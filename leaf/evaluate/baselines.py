@@ -69,7 +69,7 @@ def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str,
         yield f"logistic regression, C = {strength:g}", linear_head(features, labels, strength=strength)
     for leaf in (1, 3):
         trees = ExtraTreesClassifier(100, min_samples_leaf=leaf, random_state=0)
-        yield f"forest of 100 trees, at least {leaf} images per leaf", trees.fit(features, labels)
+        yield f"forest of 100 trees, min_samples_leaf = {leaf}", trees.fit(features, labels)
 
 
 def _predict(model: Any, describe: Callable, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
