@@ -4,7 +4,7 @@
 import { resize } from "./pixels.js";
 
 const SIDE = 96; // pixels at which photos are measured
-export const LIMITS = { dark: 60, glare: 0.2, blurred: 0.5, small: 0.05 };
+export const LIMITS = { dark: 80, glare: 0.1, blurred: 0.58, small: 0.1 };
 
 // Return measures of the model's input, Uint8Array (size · size · 3).
 export function measure(pixels, size) {
@@ -12,12 +12,14 @@ export function measure(pixels, size) {
   const side = Math.min(size, SIDE);
   const count = side * side;
   const gray = new Float32Array(count);
-  let [bright, plant] = [0, 0];
+  const border = borderColor(image, side);
+  let [bright, plant, other] = [0, 0, 0];
   for (let place = 0; place < count; place++) {
     const [red, green, blue] = [image[3 * place], image[3 * place + 1], image[3 * place + 2]];
     gray[place] = 0.299 * red + 0.587 * green + 0.114 * blue;
     bright += Math.min(red, green, blue) >= 245;
     plant += Math.max(red, green) - blue > 0.15 * Math.max(red, green) + 8; // green, yellow, brown or red
+    other += Math.abs(red - border[0]) + Math.abs(green - border[1]) + Math.abs(blue - border[2]) > 60;
   }
   const sorted = Float32Array.from(gray).sort();
   const half = side >> 1;
@@ -27,7 +29,7 @@ export function measure(pixels, size) {
     dark: sorted[Math.floor(0.9 * count)], // brightness of the 90th percentile, 0 to 255
     glare: bright / count, // share of overexposed pixels
     blurred: fine / (coarse + 0.5), // fine detail relative to coarse detail
-    small: plant / count, // share of pixels in the colors of plants
+    small: Math.max(plant, other) / count, // share of pixels in the colors of plants, or unlike the border
   };
 }
 
@@ -36,6 +38,12 @@ export function problems(measures) {
   return Object.keys(LIMITS).filter((name) =>
     name === "glare" ? measures[name] > LIMITS[name] : measures[name] < LIMITS[name],
   );
+}
+
+// The median color of the outermost pixels.
+function borderColor(image, side) {
+  const places = Array.from({ length: side }, (_, each) => [each, (side - 1) * side + each, each * side, each * side + side - 1]).flat();
+  return [0, 1, 2].map((channel) => places.map((place) => image[3 * place + channel]).sort((a, b) => a - b)[places.length >> 1]);
 }
 
 // Mean absolute difference between neighbors.

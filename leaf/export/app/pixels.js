@@ -10,7 +10,7 @@ export async function prepare(file, size, fit) {
   const jpeg = head[0] === 0xff && head[1] === 0xd8;
   const image = await decode(file);
   try {
-    return square(image, size, fit, jpeg ? orientation(head) : 0);
+    return square(image, size, fit, jpeg ? orientation(head) : 0, jpeg && halfChroma(head));
   } finally {
     image.close?.();
   }
@@ -43,6 +43,16 @@ export function orientation(bytes) {
   return 1;
 }
 
+// Whether a JPEG stores color at half the resolution of brightness along both axes, as most do.
+function halfChroma(bytes) {
+  for (let place = 2; place + 12 < bytes.length && bytes[place] === 0xff; ) {
+    const [marker, length] = [bytes[place + 1], 256 * bytes[place + 2] + bytes[place + 3]];
+    if (marker >= 0xc0 && marker <= 0xc2) return bytes[place + 9] === 3 && bytes[place + 11] === 0x22;
+    place += 2 + length;
+  }
+  return false;
+}
+
 function fromExif(view, start) {
   const little = view.getUint16(start) === 0x4949;
   const end = view.byteLength;
@@ -58,7 +68,7 @@ function fromExif(view, start) {
 }
 
 // `turn` is the EXIF orientation of a JPEG, or 0 for other formats.
-function square(image, size, fit, turn) {
+function square(image, size, fit, turn, chroma) {
   const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
   const least = Math.ceil((4 / 3) * size);
   const most = Math.min(Math.floor(width / least), Math.floor(height / least));
@@ -72,7 +82,9 @@ function square(image, size, fit, turn) {
   // The 8×8 blocks of a JPEG start at the first row and column in the file, which are the last ones of a flipped image.
   const shiftX = [2, 3, 6, 7].includes(turn) ? width - columns * scale : 0;
   const shiftY = [3, 4, 7, 8].includes(turn) ? height - rows * scale : 0;
-  return toSquare(read(image, width, height, area, scale, shiftX, shiftY), area.width, area.height, size, fit);
+  const pixels = read(image, width, height, area, scale, shiftX, shiftY);
+  if (chroma && scale === 2) restoreChroma(pixels, area.width, area.height);
+  return toSquare(pixels, area.width, area.height, size, fit);
 }
 
 // Read an area of reduced pixels, each the mean of scale × scale pixels, as RGB over white.
@@ -120,6 +132,42 @@ function average(data, edge, scale, x, y, out) {
     out[3 * column] = roundEven(red / area);
     out[3 * column + 1] = roundEven(green / area);
     out[3 * column + 2] = roundEven(blue / area);
+  }
+}
+
+// Undo the smoothing of color by the browser's decoder. A decoder at half size does not interpolate color. The mean of two
+// interpolated values is 1/8, 3/4 and 1/8 of a value and its neighbors, along each axis.
+function restoreChroma(pixels, width, height) {
+  const count = width * height;
+  const brightness = Float32Array.from({ length: count }, (_, each) =>
+    0.299 * pixels[3 * each] + 0.587 * pixels[3 * each + 1] + 0.114 * pixels[3 * each + 2]);
+  const [red, blue] = [0, 2].map((channel) => {
+    const plane = Float32Array.from(brightness, (value, each) => pixels[3 * each + channel] - value);
+    for (let row = 0; row < height; row++) solve(plane, row * width, 1, width);
+    for (let column = 0; column < width; column++) solve(plane, column, width, height);
+    return plane.map((value, each) => value + brightness[each]);
+  });
+  for (let each = 0; each < count; each++) {
+    const green = (brightness[each] - 0.299 * red[each] - 0.114 * blue[each]) / 0.587;
+    [red[each], green, blue[each]].forEach((value, channel) => {
+      pixels[3 * each + channel] = Math.min(255, Math.max(0, Math.round(value)));
+    });
+  }
+}
+
+// Solve the tridiagonal system in place for `count` values that are `step` apart.
+function solve(values, start, step, count) {
+  if (count < 2) return;
+  const ratios = new Float32Array(count);
+  for (let each = 0; each < count; each++) {
+    const place = start + each * step;
+    const diagonal = each === 0 || each === count - 1 ? 7 / 8 : 3 / 4;
+    const pivot = diagonal - (each ? ratios[each - 1] / 8 : 0);
+    ratios[each] = 1 / 8 / pivot;
+    values[place] = (values[place] - (each ? values[place - step] / 8 : 0)) / pivot;
+  }
+  for (let each = count - 2; each >= 0; each--) {
+    values[start + each * step] -= ratios[each] * values[start + (each + 1) * step];
   }
 }
 
