@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 VENV := .venv
 BENCH := .venv-bench
+# `compat` adds a path, not an import hook: Python finds leaf also from the parent folder of a clone named leaf.
+EDITABLE := --no-deps --config-settings editable_mode=compat --editable .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Recreate a virtual environment whose Python is missing or has another version.
@@ -71,7 +73,7 @@ $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@python -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r requirements.txt -r benchmarks/requirements.txt
-	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $(EDITABLE)
 	@touch $@
 
 # The first Python of 3.11–3.13 found; TensorFlow has no wheels for later versions.
@@ -87,7 +89,7 @@ $(VENV)/installed: $(wildcard requirements*.txt) pyproject.toml
 	echo "== $$python -m venv $(VENV), pip install -r requirements.txt (a few minutes, once)"; \
 	rm -rf $(VENV) && $$python -m venv $(VENV)
 	@python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@python -m pip install --quiet --disable-pip-version-check $(EDITABLE)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt

@@ -355,6 +355,18 @@ def test_project_of_an_earlier_wheel_is_upgraded(wheel: Path, small: dict, tmp_p
 
 
 @pytest.mark.slow
+def test_leaf_is_importable_from_the_parent_folder_of_a_clone(tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", "--shared", ROOT, tmp_path / "leaf"], check=True)
+    (options,) = re.findall(r"^EDITABLE := (.*)", (ROOT / "Makefile").read_text(), re.M)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([python, "-m", "pip", "install", *options.split()], cwd=tmp_path / "leaf", check=True)
+    lookup = [python, "-c", "import leaf; print(leaf.__file__)"]
+    done = subprocess.run(lookup, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path / "leaf/leaf/__init__.py")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     ["a dangling python", pytest.param("a dangling folder", marks=pytest.mark.full), "no packages of this version"],
