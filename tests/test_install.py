@@ -348,7 +348,7 @@ def test_project_of_an_earlier_wheel_is_upgraded(wheel: Path, small: dict, tmp_p
     assert params.flatten(new).keys() == params.keys().keys()
     assert new["dropout"] == old["dropout"] == 0.25
     assert "# my own comment" in path.read_text()
-    assert YAML().load(made.project / "dvc.yaml") == installed_pipeline()
+    assert YAML().load(made.project / "dvc.yaml")["stages"] == installed_pipeline()["stages"]
     assert "params.yaml: valid" in made.run("leaf", "check")
     assert "reruns no stage" in made.run("leaf", "upgrade")
     assert stages_run(made.run("dvc", "repro", "validate")) == ["validate"]

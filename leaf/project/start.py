@@ -15,7 +15,7 @@ from leaf.check import look_like_series, sizes
 from leaf.errors import LeafError
 from leaf.experiments import DATA_KEYS, committed_params, experiment, with_settings
 from leaf.ingest.class_folders import by_folders
-from leaf.ingest.classes import means_healthy, sort_names
+from leaf.ingest.classes import means_healthy, nfc, sort_names
 from leaf.ingest.files import list_folder
 from leaf.ingest.ingest import survey
 from leaf.ingest.source import cores
@@ -73,6 +73,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     fixed = {"dataset": _relative(dataset), "group_by": "none", **settings}
     classes = [] if "classes" in fixed else _class_options(dataset, fixed)
     chosen = {**fixed, **(classes[0].settings if classes else {})}
+    dataset = Path(chosen["dataset"])
     source, names, labels = _survey(dataset, chosen)
     fixed |= {key: chosen[key] for key in ("labels", "columns.label") if key in chosen}
     found = Proposal([f"{dataset}: {(labels >= 0).sum():,} images, {len(names)} classes"], fixed)
@@ -98,6 +99,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     if chosen["group_by"] == "folder" and "group_by" not in settings:
         options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
         found.questions.append(Question("groups", "Does each of the innermost folders show one plant?", options))
+    found.lines += [f"note: {note}" for note in source.notes]
     opened = sizes(dataset, source.rows.source, labels, names) if dataset.is_dir() else None
     side = min(opened.usual) if opened else 96
     if opened:
@@ -164,12 +166,10 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
     """Return the possible classes, the recommended ones first."""
     if dataset.is_dir() and "labels" not in settings:
         listing = list_folder(dataset)
-        folders = [
-            each.parts for each in by_folders(dataset, listing.images, (), labelled=False).values() if each.parts
-        ]
-        deep = [parts for parts in folders if len(parts) > 1]
+        folders = by_folders(dataset, listing.images, (), labelled=False)
+        deep = {file: each.parts for file, each in folders.items() if len(each.parts) > 1}
         if len(deep) > 0.8 * len(folders) and not any(path.endswith("metadata.csv") for path in listing.others):
-            return _nested_options(deep)
+            return _copies_options(dataset, deep) or _nested_options([*deep.values()])
     _, names, _ = _survey(dataset, settings)
     options = [Option(_listed(names), {"classes": names})]
     diseases: dict[str, list[str]] = defaultdict(list)
@@ -188,9 +188,30 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
     return options
 
 
+def _copies_options(dataset: Path, folders: Mapping[str, Sequence[str]]) -> list[Option]:
+    """Return an option per top folder if they contain the same files, as `color` and `grayscale`; else []."""
+    stems: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for file, parts in folders.items():
+        stems[parts[0]].add((*parts[1:], Path(file).stem))
+    first, *others = stems.values()
+    if not others or any(2 * len(each & first) <= len(each) for each in others):
+        return []
+    options = []
+    for top in stems:
+        path = next(file for file, parts in folders.items() if parts[0] == top).split("/")
+        folder = dataset.joinpath(*path[: [*map(nfc, path)].index(top) + 1])
+        names = sort_names({parts[1] for parts in folders.values() if parts[0] == top})
+        options.append(
+            Option(f"{_listed(names)}, from the folder {top}", {"dataset": _relative(folder), "classes": names})
+        )
+    return options
+
+
 def _nested_options(folders: Sequence[Sequence[str]]) -> list[Option]:
-    """Return the possible classes of folders in folders: CLASS/PLANT, CROP/CLASS or CROP/CLASS/PLANT."""
+    """Return the possible classes of CLASS/PLANT, CROP/CLASS, CROP/CLASS/PLANT or YEAR/CROP/CLASS folders."""
     inner: dict[str, list[str]] = defaultdict(list)
+    above = min((place for parts in folders for place, name in enumerate(parts[1:]) if means_healthy(name)), default=0)
+    folders = [parts[above:] for parts in folders if len(parts) > above + 1]
     for top, name, *_ in dict.fromkeys(tuple(parts[:2]) for parts in folders):
         inner[name].append(top)
     tops = sort_names({parts[0] for parts in folders})
@@ -231,7 +252,8 @@ def _recipe_question(images: int, side: int, settings: Mapping[str, Any]) -> Que
             size = next((size for size in _SIZES if size <= min(side, row.get("image_size", 160))), 96)
         chosen = {**row, **({"image_size": size} if size else {})}
         values = with_settings(committed_params(), chosen | {"classes": "auto"}, name)
-        text = f"{name}, {values.image_size} pixels, at most {span(estimate(values, images))}: {experiment(name).why}"
+        why = experiment(name).why.replace(f" at {row.get('image_size')} pixels", "")
+        text = f"{name}, {values.image_size} pixels, at most {span(estimate(values, images))}: {why}"
         options.append(Option(text, {"recipe": name, "image_size": values.image_size}))
     return Question("recipe", "Which recipe?", options)
 

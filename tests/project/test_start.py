@@ -1,5 +1,6 @@
 """`leaf start` recognizes layouts and proposes classes, groups, image size and recipes."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,24 @@ def test_crops_without_a_common_class_give_the_classes_of_the_inner_folders(imag
 def test_places_with_the_same_classes_are_merged(images: Images) -> None:
     dataset = images("north/healthy", "north/rust", "south/healthy", "south/rust")
     assert accepted(dataset)["classes"] == ["healthy", "rust"]
+
+
+def test_copies_of_the_data_set_are_alternatives(images: Images) -> None:
+    dataset = images("color/healthy", "color/rust")
+    shutil.copytree(dataset / "color", dataset / "gray")
+    options = question("classes", dataset)
+    assert [each["dataset"] for each in options] == [str(dataset / "color"), str(dataset / "gray")]
+    assert accepted(dataset)["classes"] == ["healthy", "rust"]
+
+
+def test_classes_may_be_three_folders_deep(images: Images) -> None:
+    dataset = images("2021/north/healthy", "2021/north/rust", "2022/south/healthy", "2022/south/rust")
+    assert accepted(dataset)["classes"] == ["healthy", "rust"]
+
+
+def test_notes_about_the_data_set_are_shown(images: Images) -> None:
+    lines = propose(images("Bean/Healthy", "Bean/rust", "Corn/healthy", "Corn/blight"), {}).lines
+    assert any(line.startswith("note: ") and "Healthy" in line for line in lines)
 
 
 def test_crops_before_three_underscores_may_be_merged(images: Images) -> None:
