@@ -113,7 +113,7 @@ def needed(accuracies: list[float]) -> float:
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("tmp_active_features.npz"))

@@ -1,8 +1,8 @@
-"""The balance stage against imbalanced-learn's SMOTE called plainly on the flattened float array.
+"""Compare the balance stage with imbalanced-learn's SMOTE on the flattened float array.
 
-At the course's size: about 4,350 training images of 96×96, 1,606 of them unhealthy. Both start from the uint8 images on
-disk and end with the synthetic ones on disk, the same ones: the row is void where any value differs by more than the
-rounding to uint8. Peak memory must stay under half.
+The size is the course's: about 4,350 training images of 96×96, 1,606 of them unhealthy. Both sides read uint8 images
+from disk and write the synthetic ones. The row is invalid if a value differs by more than the rounding to uint8. Peak
+memory must stay below half of the peer's.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ SEED = 42
 
 
 def photographs(path: Path, images: int, size: int) -> None:
-    """Images with a few soft patches and some noise, uint8: as far apart as photographs are."""
+    """Return uint8 images with a few soft patches and noise, about as different as real images."""
     random = np.random.default_rng(0)
     patch = size // 8
     with new_array(path, (images, size, size, 3), np.uint8) as out:
@@ -31,7 +31,7 @@ def photographs(path: Path, images: int, size: int) -> None:
 
 
 def main() -> None:
-    """Measure time and peak memory of both, check that they make the same images, report the row."""
+    """Measure time and peak memory of both, check that the images are equal, and report the row."""
     options = arguments(__doc__)
     healthy, unhealthy, size, repeats = SIZES[options.size]
     labels = np.repeat([0, 1], [healthy, unhealthy])

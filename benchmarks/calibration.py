@@ -1,4 +1,4 @@
-"""What `calibrate: temperature` does to the probabilities of two recipes, on test images and over seeds.
+"""Measure the effect of `calibrate: temperature` on the probabilities of two recipes, on test images over seeds.
 
 python benchmarks/calibration.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 """
@@ -13,7 +13,7 @@ from leaf.store import read_json, sha256
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2; without, `transfer` is left out")

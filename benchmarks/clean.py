@@ -1,15 +1,14 @@
-"""The clean stage against cleanvision, and against the loops of the course report.
+"""Compare the clean stage with cleanvision and with the loops of the course report.
 
-At 5,200 drawn images in the course's proportions, of which some are planted: JPEG re-saves at quality 75 to 95 and
-brightness shifts of 2. Each side finds exact and near copies; ours ranks all images by mean squared error to the
-references as well, decides on every image, and is timed with the hashes that ingest makes. `clean_cleanvision` and
-`clean_report` are with `same_photo` off: neither peer looks for crops of one photograph. `clean_default` is the stage
-as it comes, crops included: it shall not take longer than the peer that does not seek them. cleanvision reads image
-files, here bitmaps: decoding them costs next to nothing; the loops work on the float32 array that the course's file
-holds.
+The data are 5,200 drawn images in the course's proportions with planted copies: JPEG re-saves at quality 75 to 95, and
+brightness shifts of 2. Each side finds exact and near copies. leaf also ranks all images by mean squared error to the
+references and decides on every image; its time includes the hashes that ingest computes. `clean_cleanvision` and
+`clean_report` turn `same_photo` off, because neither peer looks for crops. `clean_default` is the stage with its
+defaults and must not take longer than the peer that does not look for crops. cleanvision reads image files, here
+bitmaps, which cost almost nothing to decode; the loops use the float32 array of the course's file.
 
-The planted copies must all be found that cleanvision finds, and nothing else, here and among the real photographs of
-leaves_1041.npz where the folder shared/data lies beside the project.
+leaf must find all planted copies that cleanvision finds, and nothing else, here and among the images of leaves_1041.npz
+if the folder shared/data is beside the project.
 """
 
 import importlib.util
@@ -35,7 +34,7 @@ NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """`images` with `count` copies behind them, half re-saved and half brighter by 2, and the pairs of numbers."""
+    """Return `images` followed by `count` copies, half re-saved and half brighter by 2, and the pairs of indices."""
     random = np.random.default_rng(1)
     _, distinct = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
     sources = random.choice(distinct, count, replace=False)
@@ -50,14 +49,14 @@ def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int,
 
 
 def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
-    """The stage, hashes included."""
+    """Run the stage, including the hashes."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [pixel_hash(image.data) for image in images]
     return clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=same_photo)))
 
 
 def by_cleanvision(folder: Path) -> list[set[int]]:
-    """cleanvision's sets of exact and near copies, as image numbers."""
+    """Return cleanvision's sets of exact and near copies, as image indices."""
     from cleanvision import Imagelab
 
     lab = Imagelab(filepaths=[str(path) for path in sorted(folder.iterdir())])
@@ -67,7 +66,7 @@ def by_cleanvision(folder: Path) -> list[set[int]]:
 
 
 def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
-    """The report's way: a loop over the images for each reference, and duplicates by comparing bytes in pairs."""
+    """Find outliers and copies as the report did: a loop over the images per reference, bytes compared in pairs."""
     for reference in references:
         sorted(float(np.mean((image - images[reference]) ** 2)) for image in images)
     pixels = [image.tobytes() for image in images]
@@ -81,12 +80,12 @@ def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
 
 
 def recall(sets: list[set[int]], pairs: list[tuple[int, int]]) -> float:
-    """Share of `pairs` that stand together in one of `sets`."""
+    """Return the share of `pairs` that are in one of `sets`."""
     return float(np.mean([any(one in each and other in each for each in sets) for one, other in pairs]))
 
 
 def check(name: str, images: np.ndarray, pairs: list[tuple[int, int]], compare: bool) -> None:
-    """Stop where ours finds fewer of the planted `pairs` than cleanvision does, or a near pair that is not planted."""
+    """Exit if leaf finds fewer of the planted `pairs` than cleanvision, or a near pair that was not planted."""
     cleaned = ours(images)
     together = cleaned.decisions.groupby("group")["image"].agg(set)
     found = recall([each for each in together if len(each) > 1], pairs)
@@ -107,18 +106,18 @@ def check(name: str, images: np.ndarray, pairs: list[tuple[int, int]], compare: 
 
 
 def write(images: np.ndarray, folder: Path) -> None:
-    """The images as bitmaps, named by their numbers."""
+    """Write the images as bitmaps named by their indices."""
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number:06}.bmp")
 
 
 def main() -> None:
-    """Check what is found, measure all sides in turn, report a row for each pair."""
+    """Check the results, measure all sides alternately, and report a row per pair."""
     options = arguments(__doc__)
     count, size, copies, repeats = SIZES[options.size]
     compare = importlib.util.find_spec("cleanvision") is not None
     if not compare:
-        print("clean: no cleanvision (benchmarks/requirements.txt), not compared")
+        print("clean: not compared with cleanvision, which is not installed (benchmarks/requirements.txt)")
     images, pairs = planted(draw_dataset(scaled(count - copies), size, seed=2023)[0], copies)
     references = [int(each) for each in sorted(set(ours(images).distances["reference"]))]
     loaded = images.astype(np.float32)

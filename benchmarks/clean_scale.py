@@ -1,8 +1,8 @@
-"""The clean stage as the set grows: time per image at the largest size against its own first size.
+"""Measure the time per image of the clean stage as the data set grows, relative to its smallest size.
 
-The images are random crops, turns and tints of drawn photographs at 32×32, 3 % of them copies of others, brighter by
-one. The near copies of a sample are checked against all its pairs. `same_photo` is off: its time is that of its pairs.
-The memory that counts is what a call adds at its peak.
+The images are random crops, rotations and tints of drawn leaves at 32×32; 3% are copies of others, brighter by one. The
+near copies of a sample are checked against all its pairs. `same_photo` is off, because its time depends on its pairs.
+Memory is the peak that a call adds.
 """
 
 import statistics
@@ -24,14 +24,14 @@ from leaf.store import new_array, read_array
 from leaf.synthesize import draw_leaf
 
 SIZES = {"tiny": (200, 400), "bench": (5_000, 20_000, 200_000), "full": (5_000, 20_000, 200_000, 500_000)}
-PHOTOGRAPHS, CROPS = 600, 24  # what the images are parts of, and different parts of each
-_BLOCK = 4096  # images drawn at once
+PHOTOGRAPHS, CROPS = 600, 24  # source images, and different crops of each
+_BLOCK = 4096  # images per block
 SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
 NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def variants(path: Path, count: int) -> None:
-    """Write `count` crops, turns and tints of photographs, uint8 (count, SIDE, SIDE, 3), copies among them."""
+    """Write `count` crops, rotations and tints with copies among them, uint8 (count, SIDE, SIDE, 3)."""
     random = np.random.default_rng(3)
     parts = []
     for number in range(PHOTOGRAPHS):
@@ -69,7 +69,7 @@ def check(images: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Time the stage at each size, check a sample, report the growth of the time per image."""
+    """Time the stage at each size, check a sample, and report the growth of the time per image."""
     options = arguments(__doc__)
     counts = SIZES[options.size]
     per_image: dict[int, list[float]] = {}
@@ -92,7 +92,7 @@ def main() -> None:
                 start = time.perf_counter()
                 run()
                 per_image[count].append((time.perf_counter() - start) / count)
-            print(f"{count} images: {1000 * min(per_image[count]):.3f} ms an image, {memory[count]} MiB")
+            print(f"{count} images: {1000 * min(per_image[count]):.3f} ms per image, {memory[count]} MiB")
     medians = [statistics.median(per_image[count]) for count in counts]
     detail("clean_scale", {"images": counts, "seconds_per_image": medians}, options.record)
     first, last = counts[0], counts[-1]

@@ -1,7 +1,7 @@
-"""ConvNeXt in plain PyTorch, the same network as leaf's: what train_step.py measures against.
+"""ConvNeXt in plain PyTorch, the same network as leaf's: the peer of train_step.py.
 
-The block is the one of the authors' reference code (facebookresearch/ConvNeXt): in channels-last memory the turn from
-(N,C,H,W) to (N,H,W,C) costs nothing, layer normalisation and the two products work on the last axis.
+The block is that of the authors' reference code (facebookresearch/ConvNeXt). In channels-last memory the permutation
+from (N,C,H,W) to (N,H,W,C) is free, and layer normalization and both products use the last axis.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# dims, depths, initial layer scale, filters of the stem's convolution before its last (0: patches), as in
+# dims, depths, initial layer scale, filters of the stem's first convolution (0: patches), as in
 # leaf/models/convnext.py and keras.applications
 KINDS = {
     "convnext_atto": ((40, 80, 160, 320), (2, 2, 6, 2), 0.1, 32),
@@ -20,14 +20,14 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Norm(nn.LayerNorm):
-    """Layer normalisation of the channels of (N,C,H,W)."""
+    """Layer normalization of the channels of (N,C,H,W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
-    """Depthwise 7×7, norm, two products with GELU between them, layer scale, residual."""
+    """Depthwise 7×7 convolution, normalization, two products with GELU between them, layer scale, residual."""
 
     def __init__(self, dim: int, scale: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Images (N,3,H,W) float32 0..255 to logits (N,2): backbone, pooling, BatchNorm, dropout, dense."""
+    """Map images (N,3,H,W) float32 0..255 to logits (N,2): backbone, pooling, BatchNorm, dropout, dense."""
 
     def __init__(self, dims: Sequence[int], depths: Sequence[int], scale: float, stem: int) -> None:
         super().__init__()
@@ -71,5 +71,5 @@ class ConvNeXt(nn.Module):
 
 
 def build(name: str) -> ConvNeXt:
-    """The network of that name, with random weights, in channels-last memory."""
+    """Return the named network with random weights in channels-last memory."""
     return ConvNeXt(*KINDS[name]).to(memory_format=torch.channels_last)

@@ -1,13 +1,13 @@
-"""Changed copies of real photographs: how many `clean` keeps together, how many cleanvision finds, on the same images.
+"""Measure how many altered copies of real images `clean` and cleanvision group with their original.
 
 python benchmarks/copies.py ../shared/data          # needs cleanvision, see benchmarks/requirements.txt
 
-To the distinct photographs of leaves_1041.npz, and to those of leaves_by_plant and leaves_by_disease at 96×96, copies
-of some are added: cropped to 85 to 100 %, shifted by up to 8 px, turned by up to 5° (mirrored at the border), tinted by
-up to a tenth, saved as JPEG of quality 60 to 95, all of it at once, and cropped so that one axis is stretched against
-the other by up to 1.3, and saved. Found is a copy that stands in one group with its photograph. A false alarm is a pair
-of a group that no truth explains: different leaves where the leaf of each photograph is known; in leaves_1041, where it
-is not, every pair that was not planted: precision is a lower bound.
+Copies are added to the distinct images of leaves_1041.npz, leaves_by_plant and leaves_by_disease at 96×96: cropped to
+85–100%, shifted by up to 8 px, rotated by up to 5° (mirrored at the border), tinted by up to 10%, saved as JPEG of
+quality 60 to 95, all of these at once, and cropped with one axis stretched by up to 1.3 and saved. A copy is found if
+it is in one group with its original. A false alarm is a pair in a group without a known reason: different leaves if the
+leaf of each image is known; in leaves_1041, where it is unknown, every pair that was not planted, so precision is a
+lower bound.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from leaf.ingest.source import pixel_hash
 from leaf.params import Params
 
 SIDE = 96
-EACH = 60  # copies of each kind
+EACH = 60  # copies per kind
 NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, turn: float = 0) -> np.ndarray:
-    """The part of `image` of the given scale about its centre, shifted (pixels) and turned (degrees)."""
+    """Return the part of `image` of the given scale about its center, shifted (pixels) and rotated (degrees)."""
     centre = (SIDE - 1) / 2
     warp = cv2.getRotationMatrix2D((centre, centre), turn, scale)
     warp[:, 2] += shift
@@ -43,24 +43,24 @@ def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, tu
 
 
 def warped(image: np.ndarray, warp: np.ndarray) -> np.ndarray:
-    """`image` at the places that `warp` (2,3) maps its pixels to, mirrored at the border."""
+    """Sample `image` at the positions that `warp` (2,3) maps its pixels to, mirrored at the border."""
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, warp, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REFLECT)
 
 
 def tinted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Each channel times 0.9 to 1.1."""
+    """Multiply each channel by 0.9 to 1.1."""
     return np.clip(image * random.uniform(0.9, 1.1, 3), 0, 255).astype(np.uint8)
 
 
 def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Through JPEG."""
+    """Save as JPEG and load again."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))]
     return cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
 
 
 def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A window of 90 to 100 % along one axis, 1.03 to 1.3 times less along the other, made square again, and saved."""
+    """Cut 90–100% of one axis and 1.03 to 1.3 times less of the other, make it square, and save it as JPEG."""
     long = random.uniform(0.9, 1)
     shares = random.permutation([long, long / random.uniform(1.03, 1.3)])
     place = (1 - shares) * random.uniform(0, 1, 2) * (SIDE - 1)
@@ -68,7 +68,7 @@ def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def everything(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """All changes at once."""
+    """Apply all changes."""
     place = moved(image, random.uniform(0.85, 1), random.uniform(-8, 8, 2), random.uniform(-5, 5))
     return saved(tinted(place, random), random)
 
@@ -85,7 +85,7 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 
 def ours(images: np.ndarray) -> list[set[int]]:
-    """The groups of `clean` with its default settings."""
+    """Return the groups of `clean` with its default settings."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [pixel_hash(image.data) for image in images]
     decisions = clean(images, index, [], NO_RULINGS, Settings.from_params(Params())).decisions
@@ -93,7 +93,7 @@ def ours(images: np.ndarray) -> list[set[int]]:
 
 
 def cleanvision(images: np.ndarray) -> list[set[int]]:
-    """cleanvision's sets of exact and near duplicates with its default settings."""
+    """Return cleanvision's sets of exact and near duplicates with its default settings."""
     from cleanvision import Imagelab
 
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def cleanvision(images: np.ndarray) -> list[set[int]]:
 
 
 def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct photographs of a data set, (N, SIDE, SIDE, 3), and the leaf that each shows, an own one if unknown."""
+    """Return the distinct images of a data set, (N, SIDE, SIDE, 3), and the leaf of each, a separate one if unknown."""
     with tempfile.TemporaryDirectory() as place:
         index = ingest(folder / name, Path(place) / "images.npy", "auto", SIDE).index
         images = np.load(Path(place) / "images.npy")
@@ -116,7 +116,7 @@ def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.ndarray], list[set[int]]]) -> list[str]:
-    """A row of the table: recall of each kind of copy and of all, precision, false alarms."""
+    """Return a row of the table: recall of each kind of copy and of all, precision, false alarms."""
     random = np.random.default_rng(2023)
     each = min(EACH, len(images) // len(CHANGES))
     sources = random.permutation(len(images))[: each * len(CHANGES)]
@@ -141,7 +141,7 @@ def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the sets")
     parser.add_argument("--sets", nargs="+", default=["leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"])

@@ -1,12 +1,12 @@
-"""Why dropout on the input harms a pretrained network: what it does to features, and what the head makes of them.
+"""Explain why dropout on the input harms a pretrained network: its effect on features and on the head.
 
 python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --results benchmarks/dropout.json \
     --set dropout_at=input --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
 python benchmarks/dropout.py
 
-The first line trains; the second looks into the networks that it left in build/accuracy, the frozen ones of one seed.
-The features of clean images and of images with dropped values are told in standard deviations of the head's
-BatchNormalization, which stand for what it saw in training; and the accuracy is told on test images of both sorts.
+The first command trains. The second analyzes the networks in build/accuracy, the frozen ones of one seed. The features
+of clean images and of images with dropped values are given in standard deviations of the head's BatchNormalization,
+which represent the training features; accuracy is measured on test images of both kinds.
 """
 
 import argparse
@@ -25,13 +25,13 @@ RESULTS = Path(__file__).with_name("dropout_features.json")
 
 
 def dropped(images: np.ndarray, share: float) -> np.ndarray:
-    """Images float32 with that share of values at 0 and the others larger, as dropout leaves them in training."""
+    """Return float32 images with a share of values set to 0 and the others scaled up, as dropout does in training."""
     kept = np.random.default_rng(0).random(images.shape) >= share
     return (images * kept / (1 - share)).astype(np.float32)
 
 
 def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
-    """How features of `images` differ from what the head's BatchNormalization takes for normal."""
+    """Return how the features of `images` differ from the statistics of the head's BatchNormalization."""
     head = model.get_layer("batch_normalization")
     mean, variance = (np.asarray(each) for each in (head.moving_mean, head.moving_variance))
     standard = (extract_features(model, images, 64) - mean) / np.sqrt(variance + head.epsilon)
@@ -42,7 +42,7 @@ def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """What one finished run shows on its test images."""
+    """Return the measurements of a finished run on its test images."""
     share = read_yaml(folder / "params.yaml")["dropout"]
     model = load_model(folder / "models/model.keras", sha256=read_json(folder / "models/run.json")["model_sha256"])
     test = scored(folder)
@@ -56,7 +56,7 @@ def look(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Look into every frozen MobileNetV2 of the seed, one a share of dropout, and keep it."""
+    """Analyze every frozen MobileNetV2 of the seed, one per share of dropout, and record the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where accuracy.py left the runs")
     parser.add_argument("--seed", type=int, default=42)

@@ -1,12 +1,11 @@
-"""A whole epoch as `train` runs it against the bare training steps on a ready batch.
+"""Compare a whole epoch of `train` with the bare training steps on a ready batch.
 
-Ours reads the memory-mapped images, flips them, updates the weights by the schedule, predicts the validation images,
-writes the checkpoint of the epoch before and logs the curves: everything from one epoch's end to the next. The other
-side makes as many updates of a twin network on one batch that lies ready, and as many validation passes on it: what the
-network itself costs. The two alternate inside one training: an epoch that does not count, one that does and has the
-checkpoint of the first to write, and, once its own is written, the bare work. The first two epochs compile.
+An epoch of leaf reads the memory-mapped images, flips them, updates the weights, predicts the validation images, writes
+the checkpoint of the previous epoch and logs the curves. The peer makes as many updates and validation passes of a twin
+network on one ready batch. The two alternate inside one training: an epoch that does not count, one that counts and
+writes the checkpoint of the first, and, after its own checkpoint is written, the bare work. The first two compile.
 
-The row counts the validation's passes on both sides. Against the updates alone the same epochs are printed as well.
+The row counts the validation passes on both sides. The ratio to the updates alone is printed as well.
 """
 
 import statistics
@@ -32,7 +31,7 @@ from leaf.train.optimizer import compile_model, make_schedule
 from leaf.train.reproducibility import fix_seeds
 from leaf.train.trainer import train
 
-# (network, real and synthetic training images, validation images, side, epochs that count); bench is the default run's
+# (network, real and synthetic training images, validation images, side, counted epochs); bench: the default run
 SIZES = {
     "tiny": ("cnn_small", 48, 16, 16, 32, 1),
     "bench": ("convnext_atto", 315, 83, 73, 96, 5),
@@ -41,14 +40,14 @@ SIZES = {
 
 
 def photographs(path: Path, count: int, side: int) -> np.ndarray:
-    """Random images (count, side, side, 3) uint8 in a file, memory-mapped as `train` reads them."""
+    """Write random images (count, side, side, 3) uint8 to a file and memory-map it, as `train` does."""
     with new_array(path, (count, side, side, 3), np.uint8) as out:
         out[:] = np.random.default_rng(0).integers(0, 256, out.shape, np.uint8)
     return read_array(path)
 
 
 class Alternation:
-    """Follows a training: the seconds of every second epoch, and of the bare work made after it."""
+    """Records the seconds of every second epoch, and of the bare work after it."""
 
     def __init__(
         self, twin: keras.Model, dataset: Dataset, passes: int, recipe: Params, save: Callable[[Checkpoint], None]
@@ -64,16 +63,16 @@ class Alternation:
         self.began = 0.0
 
     def save(self, state: Checkpoint) -> None:
-        """Keep a state, and count it."""
+        """Save a state and count it."""
         self.keep(state)
         self.kept += 1
 
     def on_epoch_end(self, epoch: int) -> None:
-        """After an even epoch note its time and do the bare work; an odd one's successor begins at once."""
+        """After an even epoch, record its time and do the bare work; after an odd one, return at once."""
         now = time.perf_counter()
         if epoch % 2 == 0:
             self.whole.append(now - self.began)
-            while self.kept < epoch:  # what still writes this epoch's state must not slow the other side
+            while self.kept < epoch:  # the writer of this epoch's checkpoint must not slow the peer
                 time.sleep(0.01)
             self._bare()
         self.began = time.perf_counter()
@@ -91,7 +90,7 @@ class Alternation:
 
 
 def main() -> None:
-    """Train with both sides in turn, report the row."""
+    """Train with both sides alternating, and report the row."""
     options = arguments(__doc__)
     network, real, synthetic, held_out, side, counted = SIZES[options.size]
     epochs = 2 * (counted + 1)
@@ -118,7 +117,7 @@ def main() -> None:
             train(model, dataset, validation, recipe, freeze=freeze, **followed)
     whole, updates, passes = sides.whole[1:], sides.updates[1:], sides.validation[1:]
     strict = statistics.median(whole) / statistics.median(updates)
-    print(f"epoch: {strict:.3f} times its updates alone, the validation's passes counted as extra")
+    print(f"epoch: {strict:.3f} times the updates alone, with validation counted as overhead")
     bare = [one + other for one, other in zip(updates, passes, strict=True)]
     detail("epoch", {"images": len(dataset), "seconds": statistics.median(whole), "to_updates": strict}, options.record)
     report(row("epoch", whole, bare, "<= 1.1"), options.record)

@@ -1,6 +1,6 @@
-"""Run every benchmark, one after the other, and print the table of results.json; `make bench` calls it.
+"""Run every benchmark in sequence and print the table of results.json; `make bench` calls it.
 
-Exit status 1 where a script failed. A target that is missed is named and is no failure: docs/performance.md says why.
+The exit status is 1 if a script failed. A missed target is named but is no failure; docs/performance.md explains it.
 """
 
 import json
@@ -24,11 +24,11 @@ SCRIPTS = (
     "gpu_step",
     "slopes",
 )
-LARGE = ("million",)  # at the size full only
+LARGE = ("million",)  # only at size full
 
 
 def main() -> None:
-    """Run the scripts with the options given, then print every row that is kept."""
+    """Run the scripts with the given options, then print every recorded row."""
     options = arguments(__doc__)
     given = ["--size", options.size, *([] if options.record else ["--no-record"])]
     failed = []

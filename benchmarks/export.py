@@ -1,7 +1,7 @@
-"""Every format in its own runtime against Keras: largest difference of a probability, and time.
+"""Compare every export format in its own runtime with Keras: largest difference of a probability, and time.
 
-Run it in a project where `dvc repro` is done. The images are the first 64 of the test split. Times are of one image and
-of all 64 at once, each as a ratio: Keras's time by the format's, medians of runs that alternate.
+Run it in a project after `dvc repro`. The images are the first 64 of the test split. Times are for one image and for
+all 64 at once, as ratios of Keras's time to the format's, medians of alternating runs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Ask = Callable[[np.ndarray], np.ndarray]
 
 
 def savedmodel(path: Path) -> Ask:
-    """TensorFlow alone."""
+    """Return a function that runs the SavedModel with TensorFlow alone."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -31,7 +31,7 @@ def savedmodel(path: Path) -> Ask:
 
 
 def onnx(path: Path) -> Ask:
-    """onnxruntime, on the processor."""
+    """Return a function that runs ONNX Runtime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -39,7 +39,7 @@ def onnx(path: Path) -> Ask:
 
 
 def litert(path: Path) -> Ask:
-    """LiteRT's interpreter on two threads."""
+    """Return a function that runs LiteRT's interpreter with two threads."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=2)
@@ -62,7 +62,7 @@ RUNTIMES: dict[str, Callable[[Path], Ask]] = {"savedmodel": savedmodel, "onnx": 
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
     parser.add_argument("--repeats", type=int, default=15)

@@ -1,9 +1,9 @@
-"""A training step in bfloat16 on a GPU, Keras on JAX, against timm with torch.compile on the same card in one run.
+"""Compare a bfloat16 training step on a GPU, Keras on JAX, with timm and torch.compile on the same GPU in one run.
 
-ConvNeXt tiny and large at 96×96, a batch of 512 in micro-batches whose gradients add up. Ours is the depthwise network
-of leaf as `leaf submit --on card` trains it: the backend that runner.yaml states, SETTINGS over params.yaml; timm's is
-channels-last, autocast to bfloat16, compiled. Where no GPU is seen, or jax or timm is missing, one line says so and
-nothing is recorded. `--size tiny` runs our step on whatever there is, a CPU too, so that the script does not rot.
+The networks are ConvNeXt tiny and large at 96×96 with batches of 512 in micro-batches. leaf's is the depthwise network
+that `leaf submit --on card` trains, with the backend of runner.yaml and SETTINGS on top of params.yaml; timm's is
+channels-last, autocast to bfloat16, compiled. Without a GPU, jax or timm, the script prints one line and records
+nothing. `--size tiny` runs leaf's step on any device.
 
     python benchmarks/gpu_step.py    # needs jax[cuda12], torch with CUDA and timm
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from leaf.runner.config import RUNNER_FILE, read_target
 
 os.environ |= read_target("card", Path(__file__).parents[1] / RUNNER_FILE)[1].environment  # before Keras is imported
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs a part of the same card
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory on the same GPU
 
 import numpy as np
 from measure import alternate, arguments, report, row
@@ -29,7 +29,7 @@ Update = Callable[[], float]
 
 
 def missing() -> str:
-    """Why nothing can be measured here; empty where it can."""
+    """Return why nothing can be measured here; empty if it can."""
     for package in ("jax", "torch", "timm"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
@@ -47,7 +47,7 @@ def missing() -> str:
 
 
 def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
-    """An update of leaf's network as `train` makes it."""
+    """Return an update of leaf's network as `train` makes it."""
     from leaf.models.build import build_model_from_params
     from leaf.params import Params
     from leaf.train.dataset import Batch
@@ -65,7 +65,7 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Updat
 
 
 def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
-    """The same update by timm; pixels travel to the card in each step, as ours do."""
+    """Return the same update by timm; images are copied to the GPU in each step, as leaf does."""
     import timm
     import torch
 
@@ -86,13 +86,13 @@ def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> 
             loss.backward()
             total.add_(loss.detach())
         optimizer.step()
-        return total.item()  # read once an update, as ours is
+        return total.item()  # read once per update, as in leaf
 
     return step
 
 
 def peaks() -> dict[str, float]:
-    """The most memory of the card that each side held so far, MiB."""
+    """Return the peak GPU memory of both sides, MiB."""
     import torch
 
     from leaf.train.reproducibility import peak_memory
@@ -101,7 +101,7 @@ def peaks() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure both networks, or say in one line why not."""
+    """Measure both networks, or print why that is not possible."""
     options = arguments(__doc__)
     chosen, batch, side, repeats = SIZES[options.size]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)

@@ -1,12 +1,12 @@
-"""The figure that the README tells: of a recipe that was frozen before its test photographs were looked at.
+"""Measure the README's figure: the test score of a recipe that was frozen before its test images were used.
 
 python benchmarks/headline.py choose
 python benchmarks/headline.py report --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5
 
-`choose` takes the recipe of the lowest log loss on the development photographs, folds by leaf, among those that
-benchmarks/accuracy.py measured there, and writes benchmarks/frozen.json: its name and every parameter. Commit that.
-`report` tests it on photographs that no choice has seen, and says nothing of any recipe whose parameters differ from
-the file as it is committed. The protocol is in docs/honest.md.
+`choose` selects the recipe with the lowest log loss on the development images, in folds by leaf, among those that
+benchmarks/accuracy.py measured, and writes its name and every parameter to benchmarks/frozen.json. Commit that file.
+`report` tests it on images that no selection has used, and refuses a recipe whose parameters differ from the committed
+file. The protocol is in docs/honest.md.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from leaf.store import sha256
 FROZEN = Path(__file__).with_name("frozen.json")
 RESULTS = Path(__file__).with_name("headline.json")
 DEVELOPMENT = ("leaves_by_plant-apple", "leaves_by_plant-strawberry")
-# What says which photographs, which classes and which of many trainings, and is no part of a recipe.
+# Keys that select images, classes or one of many trainings, and are not part of a recipe.
 _DATA = ("dataset", "classes", "labels", "seed", "folds", "fold", "weights", "drawn.images", "drawn.size", "drawn.seed")
 
 
 def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
-    """Every parameter of a recipe: params.yaml with the row laid over it, less what names the data."""
+    """Return every parameter of a recipe: params.yaml with the row on top, without those that name the data."""
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     own = {"weights": weights.name, "weights_sha256": sha256(weights)} if weights else {}
     values = flatten(with_settings(defaults, {**row, **own}).model_dump(mode="json"))
@@ -41,9 +41,9 @@ def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
 
 
 def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The recipe of the lowest log loss over all development photographs, and the log loss of each.
+    """Return the recipe with the lowest log loss over all development images, and the log loss of each.
 
-    `measured` is what benchmarks/accuracy.py kept. Logistic regression is no candidate.
+    `measured` is the file of benchmarks/accuracy.py. Logistic regression is not a candidate.
     """
     parts = [each for each in measured if each["dataset"] in DEVELOPMENT and each["folds"] and not each["set"]]
     losses: dict[str, list[tuple[int, float]]] = {}
@@ -60,8 +60,8 @@ def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise LeafError where the parameters `found` differ from the frozen ones, with each key that does."""
-    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # a key that is new may stand there
+    """Raise LeafError if the parameters `found` differ from the frozen ones, with each differing key."""
+    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # a new key may be there
     differing = [
         f"{key} {found.get(key)} instead of {frozen['parameters'].get(key)}"
         for key in sorted(frozen["parameters"].keys() | own)
@@ -75,7 +75,7 @@ def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def committed() -> dict[str, Any]:
-    """benchmarks/frozen.json as it is committed."""
+    """Return the committed benchmarks/frozen.json."""
     shown = subprocess.run(
         ["git", "show", f"HEAD:./{FROZEN.name}"], cwd=FROZEN.parent, capture_output=True, text=True, check=False
     )

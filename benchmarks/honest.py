@@ -1,9 +1,9 @@
-"""What swapped backgrounds buy where a crop was left out of training: the row `honest`, and the same that keeps them.
+"""Measure the effect of swapped backgrounds on a crop that was left out of training, with the row `honest`.
 
 python benchmarks/honest.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
-Each is trained once with every crop, and once without each, which is then judged. Nothing is chosen by these figures.
-`python docs/generate.py` puts the table into docs/honest.md.
+The row and the same row without swapped backgrounds are trained once with every crop and once without each crop, which
+is then scored. These figures select nothing. `python docs/generate.py` writes the table to docs/honest.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WAYS = ("keep", "swap")
 
 
 def arguments(doc: str | None, row: str) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The options of a script that runs `row` on photographs whose table says more, and the settings by them."""
+    """Return the options of a script that runs `row` on images with a metadata table, and the settings they imply."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True, help="a folder whose table has the column `by`")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2")
@@ -46,7 +46,7 @@ def arguments(doc: str | None, row: str) -> tuple[argparse.Namespace, dict[str, 
 
 
 def main() -> None:
-    """Train, judge, write."""
+    """Train, score and record."""
     options, common = arguments(__doc__, "honest")
     common = {"classes": CLASSES, **common}
     ways = {way: {**common, "augmentation.background": way} for way in WAYS}

@@ -1,8 +1,8 @@
-"""Ingest, quality flags aside, against a plain numpy load and cast (npz) and a plain Pillow loop (folder).
+"""Compare ingest, without quality flags, with a NumPy load and cast (.npz) and a Pillow loop (folder).
 
-A folder that grew by one file, against the same decoded anew. Each side ends with the images as one uint8 array on
-disk; ours hashes every image and reads the labels as well. Memory is what a call adds at its peak, the mapped pages of
-the array that is written included.
+A folder that grew by one file is compared with decoding all of it again. Each side writes the images as one uint8
+array; leaf also hashes every image and reads the labels. Memory is the peak that a call adds, including the mapped
+pages of the array it writes.
 """
 
 import importlib
@@ -24,13 +24,13 @@ SIDE = 96
 
 
 def write_npz(path: Path, count: int, size: int) -> None:
-    """The course's format but for labels that need no unpickling: float32 and uncompressed."""
+    """Write the course's format with labels that need no unpickling: float32 and uncompressed."""
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.float32)
     np.savez(path, data=images, labels=np.array(CLASSES)[np.arange(count) % 2])
 
 
 def write_folder(folder: Path, count: int, side: int) -> None:
-    """Photographs as JPEG files, wider than high, in a sub-folder per class."""
+    """Write JPEG images, wider than high, in one sub-folder per class."""
     leaves = [Image.fromarray(draw_leaf(np.random.default_rng(k), side, True)) for k in range(8)]
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -40,10 +40,10 @@ def write_folder(folder: Path, count: int, side: int) -> None:
 
 
 def main() -> None:
-    """Measure both kinds of data set, report a row for each."""
+    """Measure both kinds of data set and report a row for each."""
     options = arguments(__doc__)
     count, size, files, side, repeats = SIZES[options.size]
-    module = importlib.import_module("leaf.ingest.ingest")  # the package's name `ingest` is the function
+    module = importlib.import_module("leaf.ingest.ingest")  # in the package, the name `ingest` is the function
     with (
         tempfile.TemporaryDirectory() as name,
         patch.object(module, "quality_flags", lambda images: [""] * len(images)),
@@ -77,7 +77,7 @@ def main() -> None:
 
         def grown() -> None:
             file = photographs / CLASSES[0] / "000000.jpg"
-            new = np.random.default_rng().bytes(8)  # behind the image's end: a file that was not there before
+            new = np.random.default_rng().bytes(8)  # a comment after the image's end makes a new file
             (photographs / CLASSES[0] / f"new_{new.hex()}.jpg").write_bytes(file.read_bytes() + new)
             ingest(photographs, ours_at, CLASSES, SIDE, aside=folder / "aside")
 

@@ -1,12 +1,12 @@
-"""What the flag `known` catches: how many leaves it takes for no leaf, how many other pictures for leaves.
+"""Measure the flag `known`: how many leaves it rejects, and how many other images it accepts as leaves.
 
-Run it in a project where `dvc repro` is done. The limits come from training and validation images, and none of those is
-measured here: leaves are the test images, cartoons the pictures that `clean` removed as outliers (copies of them are
-always found; the columns by features and by pixel statistics say what would be seen of a cartoon that was not
-removed). The rest is made here. Whoever chose how many validation images a limit may reject knew the kinds of
-IN_VIEW. The kinds of FRESH, and the photographs of `--leaves FOLDER` (those in the data set left out), came afterwards
-and changed nothing. The table has the share flagged, by each of the three tests alone and by any, with the
-95 % interval (Wilson) of the last.
+Run it in a project after `dvc repro`. The limits come from training and validation images, which are not measured here.
+Leaves are the test images; cartoons are the images that `clean` removed as outliers. Copies of cartoons are always
+found; the columns for features and pixel statistics show what would be found of a cartoon that was not removed. The
+other images are made here. The number of validation images that a limit may reject was chosen with the kinds of IN_VIEW
+in view. The kinds of FRESH, and the images of `--leaves FOLDER` (without those in the data set), were added later and
+changed nothing. The table has the share flagged by each of the three tests and by any, with Wilson's 95% interval of
+the last.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from leaf.models.saving import load_model
 from leaf.serve.classifier import read_model_files
 from leaf.store import read_array, read_table
 
-COUNT = 100  # of each made kind
-OTHERS = 200  # photographs of another set, about
+COUNT = 100  # images per made kind
+OTHERS = 200  # images of another set, about
 
 
 def noise(size: int, rng: np.random.Generator) -> Image.Image:
@@ -41,7 +41,7 @@ def noise(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def plain(size: int, rng: np.random.Generator) -> Image.Image:
-    """One colour."""
+    """One color."""
     return Image.new("RGB", (size, size), _colour(rng))
 
 
@@ -99,14 +99,14 @@ def faces(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def temple(size: int, rng: np.random.Generator) -> Image.Image:
-    """A part of a photograph of a temple by a lake."""
+    """A part of a photo of a temple by a lake."""
     from sklearn.datasets import load_sample_image
 
     return _part(load_sample_image("china.jpg"), size, rng)
 
 
 def flower(size: int, rng: np.random.Generator) -> Image.Image:
-    """A part of a photograph of a dahlia, petals and some leaves: the nearest to a leaf of all."""
+    """A part of a photo of a dahlia, petals and some leaves: the most leaf-like kind."""
     from sklearn.datasets import load_sample_image
 
     return _part(load_sample_image("flower.jpg"), size, rng)
@@ -122,7 +122,7 @@ def digit(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def stripes(size: int, rng: np.random.Generator) -> Image.Image:
-    """Soft stripes of two colours, at any angle."""
+    """Soft stripes of two colors at any angle."""
     y, x = np.mgrid[:size, :size] / size
     angle = rng.uniform(0, np.pi)
     wave = np.sin(rng.uniform(4, 40) * (x * np.cos(angle) + y * np.sin(angle)) + rng.uniform(0, 6))[..., None] / 2 + 0.5
@@ -131,7 +131,7 @@ def stripes(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def meadow(size: int, rng: np.random.Generator) -> Image.Image:
-    """Blades of grass under a sky: the colours of a leaf, not its shape."""
+    """Blades of grass under a sky: the colors of a leaf, not its shape."""
     image = Image.new("RGB", (size, size), (150, 190, 225))
     draw = ImageDraw.Draw(image)
     for foot in rng.integers(0, size, 150):
@@ -168,7 +168,7 @@ FRESH: dict[str, Maker] = {
 
 
 def pictures(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
-    """Test leaves, cartoons and what is made here: name to uint8 (N, size, size, 3)."""
+    """Return test leaves, cartoons and the made kinds: name to uint8 (N, size, size, 3)."""
     images = read_array("data/ingested/images.npy")
     splits = read_table("data/split/splits.csv", ["image", "split"])
     decisions = read_table("data/cleaned/decisions.csv", ["image", "reason", "reference"], text=["reason", "reference"])
@@ -185,7 +185,7 @@ def pictures(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
 
 
 def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
-    """Photographs in `folder`, as ingest prepares them, without those that stand among `images`."""
+    """Return the images in `folder`, prepared as ingest does, without those among `images`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
     if not files:
         raise SystemExit(f"error: --leaves {folder}: no photograph there; valid: a folder of photographs")
@@ -196,13 +196,13 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
 
 
 def interval(flagged: int, count: int) -> str:
-    """The 95 % interval of a share, in percent."""
+    """Return the 95% interval of a share, in percent."""
     low, high = wilson_interval(flagged, count)
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
     parser.add_argument("--leaves", type=Path, help="a folder of other photographs of leaves")
@@ -223,7 +223,7 @@ def main() -> None:
         rows.append([name, str(len(images)), *shares, interval(int(flags[-1].sum()), len(images))])
     columns = ["pictures", "count", "by features", "by pixel statistics", "as a copy", "flagged", "95 % interval"]
     keep_table("known", columns, rows, options.record)
-    print("\n* not looked at when the limits were chosen")
+    print("\n* not used to choose the limits")
 
 
 if __name__ == "__main__":

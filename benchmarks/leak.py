@@ -1,8 +1,8 @@
-"""What the leak of copies is worth to simple learners on frozen features: `leaf leak` on each set of photographs.
+"""Measure the effect of leaked copies on simple learners with frozen features: `leaf leak` on each data set.
 
 python benchmarks/leak.py ../shared/data
 
-Features are those of MobileNetV2 with ImageNet weights. Five folds; five repeats for the nearest neighbour, two for the
+Features are those of MobileNetV2 with ImageNet weights. Five folds; five repeats for the nearest neighbor, two for the
 regression.
 """
 
@@ -20,7 +20,7 @@ REPEATS = {"neighbour": 5, "logistic": 2}
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--sets", nargs="+", default=["leaves_by_plant", "leaves_by_disease", "leaves_1041.npz"])
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
     options = parser.parse_args()
     data, rows = options.data.resolve(), []
-    os.chdir(ROOT)  # data/overrides.csv there is empty
+    os.chdir(ROOT)  # without overrides
     weights = [f"weights={data / WEIGHTS}", f"weights_sha256={sha256(data / WEIGHTS)}", "backbone=mobilenet_v2"]
     for name in options.sets:
         for size in options.sizes:

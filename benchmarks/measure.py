@@ -1,9 +1,9 @@
-"""Measure two things side by side and keep the row: what every script in this folder shares.
+"""Measure two functions side by side and record the row; shared by all scripts in this folder.
 
-Times on a shared machine are noise; a ratio of two things that alternate in one run is not. A row is
+Times on a shared machine are noisy; the ratio of two functions that alternate in one run is not. A row is
 `{name, ours, other, ratio, spread, target, met, memory}`: medians in seconds, the ratio of the medians, the spread as
-the quartiles of the ratios of neighbouring runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and
-peak memory of ours and of the other in MiB where it was asked for.
+the quartiles of the ratios of neighboring runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and
+the peak memory of both in MiB if it was requested.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SIZES = ("tiny", "bench", "full")
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """The options of every script: `--size tiny|bench|full`, and `--no-record` to leave results.json alone."""
+    """Return the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="bench", help="tiny: as the tests run it; full: the largest")
     parser.add_argument("--no-record", dest="record", action="store_false", help="print the row, do not keep it")
@@ -31,13 +31,13 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def alternate(ours: Callable[[], Any], other: Callable[[], Any], repeats: int = 5) -> tuple[list[float], list[float]]:
-    """Seconds of each run of `ours` and `other`, in turn, after one run of each that does not count."""
+    """Return the seconds of each run of `ours` and `other`, alternating, after one warm-up of each."""
     times = in_turn((ours, other), repeats)
     return times[0], times[1]
 
 
 def in_turn(functions: Sequence[Callable[[], Any]], repeats: int, warm: bool = True) -> list[list[float]]:
-    """Seconds of each run of each function, one after the other; if `warm`, after a run of each that does not count."""
+    """Return the seconds of each run of each function, alternating; with `warm`, after one warm-up of each."""
     for function in functions if warm else ():
         function()
     times: list[list[float]] = [[] for _ in functions]
@@ -52,7 +52,7 @@ def in_turn(functions: Sequence[Callable[[], Any]], repeats: int, warm: bool = T
 def row(
     name: str, ours: list[float], other: list[float], target: str, memory: dict[str, float] | None = None
 ) -> dict[str, Any]:
-    """The row of a measurement; `target` is `>= X` for other ÷ ours, `<= X` for ours ÷ other."""
+    """Return the row of a measurement; `target` is `>= X` for other ÷ ours, `<= X` for ours ÷ other."""
     sign, _, bound = target.partition(" ")
     a, b = (other, ours) if sign == ">=" else (ours, other)
     ratio = statistics.median(a) / statistics.median(b)
@@ -71,7 +71,7 @@ def row(
 
 
 def report(result: dict[str, Any], record: bool) -> None:
-    """Print a row; with `record` it replaces the one of its name in results.json."""
+    """Print a row; with `record`, replace the row of its name in results.json."""
     print(
         f"{result['name']}: {result['ratio']} ({result['spread'][0]} to {result['spread'][1]}), "
         f"target {result['target']}: {'met' if result['met'] else 'MISSED'}; "
@@ -85,7 +85,7 @@ def report(result: dict[str, Any], record: bool) -> None:
 
 
 def detail(name: str, values: dict[str, Any], record: bool) -> None:
-    """Keep what a row has no place for, by `name`, in details.json; docs/performance.md reads it."""
+    """Record further figures as `name` in details.json, which docs/performance.md reads."""
     if record:
         kept = json.loads(DETAILS.read_text()) if DETAILS.exists() else {}
         kept[name] = values
@@ -93,7 +93,7 @@ def detail(name: str, values: dict[str, Any], record: bool) -> None:
 
 
 def peak_memory(function: Callable[[], Any]) -> float:
-    """MiB that a call of `function` adds at its peak, in a forked process of its own (Linux)."""
+    """Return the peak MiB that a call of `function` adds, in its own forked process (Linux)."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 

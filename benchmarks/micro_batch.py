@@ -1,10 +1,10 @@
-"""What micro-batches cost and save in a step of the report's final model; no step is run, so any machine will do.
+"""Measure the cost and savings of micro-batches in a step of the report's final model; no step is run.
 
 KERAS_BACKEND=jax python benchmarks/micro_batch.py --photographs LEAVES.npz
 
-Memory: XLA's own account of the temporary memory of the loss and its gradients, compiled for a processor: ConvNeXtLarge
-with the head of `report_final` at 96x96, its first 90 operations frozen. Gradients: of convnext_atto with that head on
-512 photographs, in parts against all at once; the head's BatchNormalization takes each part's own statistics.
+Memory: XLA's own figure for the temporary memory of the loss and its gradients, compiled for a CPU: ConvNeXtLarge with
+the head of `report_final` at 96×96, its first 90 operations frozen. Gradients: those of convnext_atto with that head on
+512 images, in micro-batches and all at once; the head's BatchNormalization uses the statistics of each micro-batch.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PARTS = (128, 64, 32)
 
 
 def network(**over: Any) -> tuple[keras.Model, Any]:
-    """The network of `report_final` with random weights and `over`, frozen as the row says; and its parameters."""
+    """Return the network of `report_final` with random weights and `over`, frozen like the row, and its parameters."""
     row = experiment("report_final", ROOT / "experiments.yaml").set
     params = with_settings({}, {**row, "weights": "random", **over})
     model = build_model_from_params(params, 2)
@@ -37,7 +37,7 @@ def network(**over: Any) -> tuple[keras.Model, Any]:
 
 
 def gradients(model: keras.Model, training: bool) -> Any:
-    """A compiled function of images and labels: the gradients of the mean loss."""
+    """Return a compiled function of images and labels: the gradients of the mean loss."""
 
     def loss(weights: Any, others: Any, images: Any, labels: Any) -> Any:
         logits, _ = model.stateless_call(weights, others, images, training=training)
@@ -47,12 +47,12 @@ def gradients(model: keras.Model, training: bool) -> Any:
 
 
 def values(variables: Any) -> list[Any]:
-    """The arrays of Keras's variables."""
+    """Return the arrays of Keras variables."""
     return [variable.value for variable in variables]
 
 
 def temporary_memory(backbone: str, size: int, images: int, precision: str, rematerialize: bool) -> float:
-    """GiB that one step takes beside the weights and the gradients."""
+    """Return the GiB of a step besides the weights and the gradients."""
     keras.backend.clear_session()
     over = {"precision": precision, "rematerialize": rematerialize, "image_size": size, "backbone": backbone}
     model, _ = network(**over, freeze_depth=90 if backbone == "convnext_large" else 9)
@@ -63,7 +63,7 @@ def temporary_memory(backbone: str, size: int, images: int, precision: str, rema
 
 
 def apart(images: np.ndarray, labels: np.ndarray, part: int, training: bool) -> tuple[float, float]:
-    """How far the gradient in parts stands from that of all images, as a share of its length; and their cosine."""
+    """Return the relative distance of the accumulated gradient from that of all images, and their cosine."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(42)
     model, _ = network(backbone="convnext_atto", dropout=0.0, freeze_depth=0, image_size=images.shape[1])
@@ -81,7 +81,7 @@ def apart(images: np.ndarray, labels: np.ndarray, part: int, training: bool) -> 
 
 
 def main() -> None:
-    """Print and keep the tables."""
+    """Print and record the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, help="an .npz or a folder; without, memory alone")
     parser.add_argument("--tiny", action="store_true", help="a small network on few pixels")

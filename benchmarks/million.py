@@ -1,8 +1,8 @@
-"""A million images of 32×32, really run: time and peak memory of ingest, clean, split, balance and evaluate.
+"""Run ingest, clean, split, balance and evaluate on a million images of 32×32: time and peak memory.
 
-Each stage runs as DVC would run it, on an .npz of crops, turns and tints of drawn leaves, 3 % of them copies. Memory is
-as in slopes.py, and `same_photo` is off as there. The network is a small CNN that was never trained: what evaluate
-costs does not depend on how right it is. No target; docs/performance.md reads the figures.
+Each stage runs as under DVC, on an .npz of crops, rotations and tints of drawn leaves, 3% of them copies. Memory is
+measured as in slopes.py, and `same_photo` is off as there. The network is a small untrained CNN, because the cost of
+evaluate does not depend on its accuracy. There is no target; docs/performance.md reads the figures.
 """
 
 import tempfile
@@ -18,7 +18,7 @@ from slopes import CLASSES, disk, project, run
 COUNTS = {"tiny": 600, "bench": 20_000, "full": 1_000_000}
 SIDE = 32
 STAGES = ("ingest", "clean", "split", "balance", "evaluate")
-# Writes what `train` would: a network that nothing was taught.
+# Writes an untrained network with the files of `train`.
 UNTRAINED = """
 import numpy
 from leaf import store
@@ -36,7 +36,7 @@ store.write_json(summary(model, Result([best], best, "epochs", 1), params, class
 
 
 def write_npz(folder: Path, count: int) -> None:
-    """The images and their labels in one .npz, nothing of it in memory at once."""
+    """Write the images and their labels to one .npz in parts."""
     path = folder / "data.npy"
     variants(path, count)
     labels = folder / "labels.npy"
@@ -48,7 +48,7 @@ def write_npz(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Draw the images, run the stages, keep what each took."""
+    """Draw the images, run the stages, and record the cost of each."""
     options = arguments(__doc__)
     count = COUNTS[options.size]
     found = {}
@@ -65,7 +65,7 @@ def main() -> None:
             before = disk(folder)
             seconds, memory = run(["-m", f"stages.{stage}"], folder)
             found[stage] = {"seconds": seconds, "memory": memory, "disk": disk(folder) - before}
-            print(f"{stage}: {seconds:.1f} s, {memory:.0f} MiB of memory of its own", flush=True)
+            print(f"{stage}: {seconds:.1f} s, {memory:.0f} MiB of its own memory", flush=True)
     detail("million", {"images": count, "side": SIDE, "stages": found}, options.record and options.size == "full")
 
 

@@ -1,11 +1,11 @@
-"""`dvc repro` of the default run against the training inside it, and one with nothing to do against an empty pipeline.
+"""Compare `dvc repro` of the default run with the training inside it, and a run without changes with an empty pipeline.
 
-In a fresh clone with a cache of its own, so every stage runs. A stage's time goes from its first line to the next
-stage's, DVC's work on its outputs included.
+Every stage runs in a fresh clone with its own cache. A stage's time goes from its first line to the next stage's,
+including DVC's work on its outputs.
 
-With nothing to do, DVC reads its own files and compares every dependency. The empty pipeline has the same stages with
-as many outputs, all files empty, and commands that make empty files. A second one, of the same shape, has our modules
-and parameters as well.
+In a run without changes, DVC reads its own files and compares every dependency. The empty pipeline has the same stages
+with as many outputs, all files empty, and commands that create empty files. A second one also has leaf's modules and
+parameters.
 """
 
 import os
@@ -34,7 +34,7 @@ SIZES: dict[str, tuple[dict[str, Any], int, int]] = {"tiny": (TINY, 1, 1), "benc
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The variables of a person in `folder`, with caches of its own."""
+    """Return a user's environment variables in `folder`, with separate caches."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -46,7 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def clone(folder: Path, changes: dict[str, Any]) -> None:
-    """Clone the project with the changes of the working tree on top, and change params.yaml."""
+    """Clone the project with the uncommitted changes, and change params.yaml."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     listed = subprocess.run(
         ["git", "ls-files", "-mo", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
@@ -60,7 +60,7 @@ def clone(folder: Path, changes: dict[str, Any]) -> None:
 
 
 def empty(folder: Path, whole: bool) -> None:
-    """A project whose dvc.yaml has the same stages and data between them; if `whole`, parameters and modules too."""
+    """Make a project with the same stages and data; with `whole`, also with parameters and modules."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     kept = {}
     made: set[str] = set()
@@ -79,7 +79,7 @@ def empty(folder: Path, whole: bool) -> None:
         }
         made |= set(outs)
         for dep in {*kept[name]["deps"]} - made:
-            file = folder / dep if Path(dep).suffix else folder / dep / "empty"  # a topic is a folder
+            file = folder / dep if Path(dep).suffix else folder / dep / "empty"  # a package is a folder
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
     shutil.copy(ROOT / "params.yaml", folder)
@@ -89,7 +89,7 @@ def empty(folder: Path, whole: bool) -> None:
 
 
 def repro(folder: Path, *more: str) -> dict[str, float]:
-    """Run `dvc repro`: seconds of each stage that ran, and of `dvc` itself before the first."""
+    """Run `dvc repro` and return the seconds of each stage that ran, and of `dvc` before the first."""
     seconds: dict[str, float] = {}
     stage, began = "dvc", time.perf_counter()
     lines = []
@@ -115,7 +115,7 @@ def repro(folder: Path, *more: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Time whole runs stage by stage, then runs with nothing to do; report both rows."""
+    """Time whole runs stage by stage, then runs without changes, and report both rows."""
     options = arguments(__doc__)
     changes, runs, idle = SIZES[options.size]
     with tempfile.TemporaryDirectory() as name:

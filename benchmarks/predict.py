@@ -1,14 +1,13 @@
-"""`leaf predict` over many files, one image through the served page, and the server under load.
+"""Measure `leaf predict` on many files, one image through the served page, and the server under load.
 
-Each against the bare session of ONNX Runtime, warmed up, in the same run on the same cores. The network is
-convnext_atto at 96×96 with random weights, which are as fast as trained ones; the photographs are JPEG files of drawn
-leaves, 256×256.
+Each is compared with the bare ONNX Runtime session, warmed up, in the same run on the same cores. The network is
+convnext_atto at 96×96 with random weights; the images are JPEG files of drawn leaves, 256×256.
 
-- predict: the command over a folder, after its start-up, against the network on ready batches of the same size.
-- page: what the page asks for one photograph, alone, against the network on one ready image. The time from the start
-  of `leaf serve`, and of `leaf predict`, to the first answer and the memory of the page are printed and kept.
-- serve: 8 clients at once. Nothing may be lost, and the median answer may take 1.5 times what 8 images take the network
-  alone, one after the other (while one is answered, seven wait).
+- predict: the command on a folder, after its startup, against the network on ready batches of the same size.
+- page: the page's request for one image against the network on one ready image. The time from the start of `leaf serve`
+  and `leaf predict` to the first answer, and the memory of the page, are printed and recorded.
+- serve: 8 concurrent clients. No request may be lost, and the median answer may take 1.5 times as long as the network
+  alone takes for 8 images in sequence (while one is answered, seven wait).
 """
 
 import contextlib
@@ -45,8 +44,8 @@ SIDE = 96
 
 
 def project(folder: Path) -> Path:
-    """A model with what belongs to it, as after `dvc repro`; gives the ONNX file."""
-    with multiprocessing.get_context("spawn").Pool(1) as process:  # Keras would stay in this one's memory
+    """Write a model with its files as after `dvc repro`; return the ONNX file."""
+    with multiprocessing.get_context("spawn").Pool(1) as process:  # Keras must not stay in memory
         return process.apply(_project, (folder,))
 
 
@@ -77,7 +76,7 @@ def _project(folder: Path) -> Path:
 
 
 def photographs(count: int) -> list[bytes]:
-    """JPEG files of leaves, 256×256, a different one for each number."""
+    """Return JPEG files of leaves, 256×256, a different one for each number."""
     leaves = [draw_leaf(np.random.default_rng([7, k]), 256, k % 2 == 0) for k in range(32)]
     files = []
     for number in range(count):
@@ -89,7 +88,7 @@ def photographs(count: int) -> list[bytes]:
 
 
 def ask(address: str, number: int, content: bytes) -> tuple[float, bool]:
-    """Seconds that one answer took, and whether it was the answer to this question."""
+    """Return the seconds of one answer, and whether it was correct."""
     head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{number}"\r\n\r\n'.encode()
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     request = urllib.request.Request(f"{address}/api/predict", head + content + b"\r\n--x--\r\n", kind)
@@ -104,7 +103,7 @@ LEAF = [sys.executable, "-c", "from leaf.cli import main; main()"]
 
 @contextlib.contextmanager
 def served(model: Path) -> Iterator[tuple[str, int]]:
-    """`leaf serve` on a free port; gives its address and process number."""
+    """Start `leaf serve` on a free port; yield its address and process number."""
     program = [*LEAF, "serve", "--port", "0", "--quiet", "--model", str(model)]
     server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     try:
@@ -116,7 +115,7 @@ def served(model: Path) -> Iterator[tuple[str, int]]:
 
 
 def bare(classifier: Classifier, count: int) -> float:
-    """Seconds that the network takes for one ready batch of `count` images."""
+    """Return the seconds of the network for one ready batch of `count` images."""
     images = np.zeros((count, SIDE, SIDE, 3), np.float32)
     start = time.perf_counter()
     classifier.network.predict(images)
@@ -124,7 +123,7 @@ def bare(classifier: Classifier, count: int) -> float:
 
 
 def first_answer(model: Path, photograph: Path) -> float:
-    """Seconds that the whole command takes for one photograph, the median of five."""
+    """Return the seconds of the whole command for one image, the median of five."""
     times = []
     for _ in range(5):
         start = time.perf_counter()
@@ -134,7 +133,7 @@ def first_answer(model: Path, photograph: Path) -> float:
 
 
 def resident(process: int) -> float:
-    """MiB that a process and those that it started hold now."""
+    """Return the current MiB of a process and its children."""
     total = 0.0
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -145,7 +144,7 @@ def resident(process: int) -> float:
 
 
 def over_files(classifier: Classifier, model: Path, folder: Path, files: int, repeats: int, record: bool) -> None:
-    """The command over a folder; only loading the model is left out."""
+    """Run the command on a folder, without loading the model."""
     with patch.object(predict_command, "load", lambda _: classifier):
 
         def predict() -> None:
@@ -197,7 +196,7 @@ def main() -> None:
     if lost:
         raise SystemExit(f"predict: {lost} of {requests} answers were to another question")
     waited = [CLIENTS * seconds for seconds in [*times[1][5:], *alone]][-requests:]
-    print(f"network alone {1000 * statistics.median(waited) / CLIENTS:.1f} ms an image")
+    print(f"network alone {1000 * statistics.median(waited) / CLIENTS:.1f} ms per image")
     report(row("serve", [seconds for seconds, _ in answers], waited, "<= 1.5"), options.record)
 
 

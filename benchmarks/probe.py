@@ -1,16 +1,16 @@
-"""From a folder of photographs to a scored model by the row `probe`, and again with another split.
+"""Time the way from a folder of images to a scored model with the row `probe`, and again with another split.
 
-The peer is a plain script: it reads the files with Pillow in a loop, predicts with keras.applications' MobileNetV2,
-chooses scikit-learn's logistic regression by five folds and scores it; it looks for no copies and no groups, and writes
-no report, heat map or model. Ours is `dvc repro` of every stage, nothing known before: neither run nor features. Then
-`split_seed` changes, and only what depends on it runs, on features that are kept. The photographs are drawn leaves and
-the weights are random, for the times do not depend on them. Nothing is warmed up: a person waits for the first run.
+The peer is a plain script: it reads the files with Pillow in a loop, computes features with keras.applications'
+MobileNetV2, selects scikit-learn's logistic regression in five folds and scores it. It looks for no copies or groups
+and writes no report, heatmap or model. leaf runs `dvc repro` of every stage with empty caches. Then `split_seed`
+changes, and only the stages that depend on it run, with cached features. The images are drawn leaves and the weights are random,
+which does not change the times. Nothing is warmed up, because a user waits for the first run.
 
-Wanted on two cores that do nothing else: under 60 s for the first, under 15 s for another split; both are printed. The
-ratios, of the plain script's time, stand for them on any machine.
+The goals on two idle cores are less than 60 s for the first run and less than 15 s for another split; both are printed.
+On any machine, the ratios to the plain script's time replace them.
 
-Ultralytics' classify training to the same accuracy is no row: its pretrained weights are to be had from its own server
-alone, and from random weights it would be another contest.
+Ultralytics' classify training is no row: its pretrained weights are only on its own server, and from random weights it
+would be a different comparison.
 """
 
 import os
@@ -51,7 +51,7 @@ print(make_pipeline(StandardScaler(), head).fit(train, known).score(test, asked)
 
 
 def photographs(folder: Path, count: int, size: int) -> None:
-    """Write drawn leaves as JPEG files of twice the side, three healthy ones to two unhealthy ones."""
+    """Write drawn leaves as JPEG files of twice the side, three healthy for every two unhealthy ones."""
     images, labels = draw_dataset(ImageCounts(count * 3 // 5 + 2, count - count * 3 // 5 + 2, 2, 0, 0), 2 * size, 7)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         file = folder / ("healthy", "unhealthy")[label] / f"{number}.jpg"
@@ -60,7 +60,7 @@ def photographs(folder: Path, count: int, size: int) -> None:
 
 
 def main() -> None:
-    """Time both whole ways in turn, then ours again with another split; report two rows."""
+    """Time both sides alternately, then leaf again with another split; report two rows."""
     import keras
 
     options = arguments(__doc__)

@@ -71,7 +71,7 @@ def _out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--datasets", nargs="+", default=DATASETS)

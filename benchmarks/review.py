@@ -157,7 +157,7 @@ def found_rows(title: str, planted: Planted, table: pd.DataFrame, order: np.ndar
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of leaves_1041.npz and MobileNetV2's weights")
     parser.add_argument("--leaves", type=int, default=1000, help="drawn leaves")

@@ -1,9 +1,9 @@
-"""Run many recipes through the pipeline's own stages, two at a time: what accuracy.py and rows.py share.
+"""Run many recipes through the pipeline's stages, two at a time; shared by accuracy.py and rows.py.
 
-A run is a folder with a params.yaml of its own in which the stages have been run as DVC runs them; runs that agree on
-the parameters of the data stages, or of training, share those. Many trainings go on in one process, because starting
-TensorFlow takes longer than an epoch. A folder that holds a finished run is not run again, so a run that was cut off
-goes on; after a change of the data or the code, give another folder.
+A run is a folder with its own params.yaml in which the stages run as under DVC. Runs with equal parameters of the data
+stages, or of training, share them. Many trainings run in one process, because starting TensorFlow takes longer than an
+epoch. A finished run is not repeated, so an interrupted script continues; after a change of the data or the code, use
+another folder.
 """
 
 import hashlib

@@ -20,7 +20,7 @@ NEAR = 100.0  # mean squared error at full size, 0..255 squared
 
 
 def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of `images` (N, S, S, 3) the nearest of `others`: its row, and the mean squared error, both (N,)."""
+    """Return the row of the nearest of `others` for each of `images` (N, S, S, 3), and its mean squared error."""
     flat = others.reshape(len(others), -1).astype(np.float32)
     squares = np.square(flat).sum(axis=1)
     rows, errors = np.empty(len(images), int), np.empty(len(images))
@@ -33,7 +33,7 @@ def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path(), help="a project in which the data stages have run")
     parser.add_argument("--leaves", type=Path, required=True, help="a folder with the group of each photograph")

@@ -1,9 +1,9 @@
-"""What each further image costs at each stage: time, peak memory, disk. No target; docs/performance.md reads it.
+"""Measure the cost of each further image in each stage: time, peak memory, disk. docs/performance.md reads it.
 
-Each stage runs as DVC would run it, at two sizes; the slope is the difference by the difference in images, the rest is
-what a stage costs before its first image. Memory is the most that is the process's own at once (RssAnon, looked at
-every 20 ms): pages of mapped files, which the system takes back when it needs them, are left out. The images are JPEG
-photographs of drawn leaves in a folder, crops and tints of 200; training runs one epoch; `same_photo` is off.
+Each stage runs as under DVC at two sizes. The slope is the difference per image; the rest is the fixed cost. Memory is
+the peak of the process's own pages (RssAnon, sampled every 20 ms), without pages of mapped files, which the system can
+reclaim. The images are JPEG files of drawn leaves in a folder, crops and tints of 200; training runs one epoch;
+`same_photo` is off. There is no target.
 """
 
 import os
@@ -34,7 +34,7 @@ CLASSES = ("healthy", "unhealthy")
 
 
 def photographs(folder: Path, count: int, side: int) -> None:
-    """`count` different JPEG files, three healthy for each two unhealthy, a sub-folder per class."""
+    """Write `count` different JPEG files, three healthy for every two unhealthy ones, one sub-folder per class."""
     random = np.random.default_rng(5)
     leaves = [draw_leaf(np.random.default_rng([5, k]), side * 2, k % 5 < 3) for k in range(min(200, count))]
     for name in CLASSES:
@@ -49,7 +49,7 @@ def photographs(folder: Path, count: int, side: int) -> None:
 
 
 def project(folder: Path, side: int) -> None:
-    """What the stages read: params.yaml for one epoch on the photographs, dvc.yaml, no rulings."""
+    """Write what the stages read: params.yaml for one epoch on the images, dvc.yaml, no decisions."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params |= {"dataset": "photographs", "image_size": side, "epochs": 1, "same_photo": False}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -61,7 +61,7 @@ def project(folder: Path, side: int) -> None:
 
 
 def run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Run Python with `command`: its seconds, and the most memory of its own that it held, in MiB."""
+    """Run Python with `command`; return its seconds and its own peak memory in MiB."""
     start, most = time.perf_counter(), 0
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
     process = subprocess.Popen([sys.executable, *command], cwd=folder, env=variables, stdout=subprocess.DEVNULL)
@@ -76,7 +76,7 @@ def run(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def disk(folder: Path) -> int:
-    """Bytes that the stages have written."""
+    """Return the bytes that the stages have written."""
     return sum(
         path.stat().st_size
         for name in ("data", "models", "reports")
@@ -86,7 +86,7 @@ def disk(folder: Path) -> int:
 
 
 def main() -> None:
-    """Run the stages at both sizes and keep, for each, the fixed part and the part for each image."""
+    """Run the stages at both sizes and record the fixed part and the part per image of each."""
     options = arguments(__doc__)
     counts, side, stages = SIZES[options.size]
     measured: dict[str, list[tuple[float, float, float]]] = {stage: [] for stage in stages}
@@ -110,7 +110,7 @@ def main() -> None:
             "memory_per_image": each[1],
             "disk_per_image": each[2],
         }
-        print(f"{stage}: {1000 * each[0]:.2f} ms, {1024 * each[1]:.1f} KiB of memory, {each[2]:.0f} bytes an image")
+        print(f"{stage}: {1000 * each[0]:.2f} ms, {1024 * each[1]:.1f} KiB of memory, {each[2]:.0f} bytes per image")
     detail("slopes", {"images": counts, "side": side, "stages": slopes}, options.record)
 
 

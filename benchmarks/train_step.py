@@ -1,9 +1,9 @@
-"""A training step of ours on a processor, against keras.applications as shipped and the same network in PyTorch.
+"""Compare a training step on a CPU with keras.applications as shipped and with the same network in PyTorch.
 
-One update of convnext_atto and convnext_tiny at 96×96 as `train` does it (Adam, cyclical rate, deterministic
-operations). The first peer is keras.applications' ConvNeXtTiny on TensorFlow with the same head; the second the same
-network in plain PyTorch, channels-last, which is checked to have as many parameters. Every side is warmed up, has the
-same batch, reads its loss after each update as a training does, and may use all cores.
+A step is one update of convnext_atto and convnext_tiny at 96×96 as in `train` (Adam, cyclical rate, deterministic
+operations). The first peer is keras.applications' ConvNeXtTiny on TensorFlow with the same head; the second is the same
+network in plain PyTorch, channels-last, which must have the same number of parameters. Every side is warmed up, uses
+the same batch, reads its loss after each update, and may use all cores.
 """
 
 import importlib.util
@@ -26,20 +26,20 @@ Update = Callable[[], object]
 
 
 def batch_of(count: int, side: int) -> Batch:
-    """Random images, labels in turn."""
+    """Return random images with alternating labels."""
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.float32)
     return Batch(images, np.eye(2, dtype=np.float32)[np.arange(count) % 2], np.ones(count, np.float32))
 
 
 def compiled(model: keras.Model, batch: Batch) -> Update:
-    """An update of a Keras network by the default recipe, as `train` makes it."""
+    """Return an update of a Keras network by the default recipe, as in `train`."""
     recipe = Params(batch_size=len(batch.images))
     compile_model(model, recipe, make_schedule(recipe, 2, 13, 13 * recipe.batch_size))
     return lambda: train_step(model, batch, recipe)
 
 
 def shipped(batch: Batch) -> keras.Model:
-    """keras.applications' ConvNeXtTiny with our head."""
+    """Return keras.applications' ConvNeXtTiny with leaf's head."""
     image = keras.Input(batch.images.shape[1:])
     dropped = keras.layers.Dropout(0.1)(image)
     body = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_tensor=dropped, pooling="avg")
@@ -47,7 +47,7 @@ def shipped(batch: Batch) -> keras.Model:
 
 
 def in_torch(name: str, batch: Batch, parameters: int) -> Update:
-    """An update of the same network in PyTorch; `parameters` is how many it must have."""
+    """Return an update of the same network in PyTorch, which must have `parameters` parameters."""
     import convnext_torch
     import torch
 
@@ -58,7 +58,7 @@ def in_torch(name: str, batch: Batch, parameters: int) -> Update:
         raise SystemExit(f"train_step: {name} has {found} parameters in PyTorch, {parameters} here")
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
-    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)  # channels-last as it lies
+    images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)  # already channels-last
     labels = torch.from_numpy(batch.labels)
 
     def step() -> float:
@@ -72,7 +72,7 @@ def in_torch(name: str, batch: Batch, parameters: int) -> Update:
 
 
 def measure(name: str, ours: Update, other: Update, steps: int, repeats: int, target: str, record: bool) -> None:
-    """Warm both up, let them alternate, report the row; times are of one update."""
+    """Warm both up, alternate them, and report the row; times are per update."""
     for _ in range(2):
         ours(), other()
 
@@ -84,7 +84,7 @@ def measure(name: str, ours: Update, other: Update, steps: int, repeats: int, ta
 
 
 def main() -> None:
-    """Measure the three pairs; without PyTorch its two are left out, which is said."""
+    """Measure the three pairs; without PyTorch, print that its two are left out."""
     options = arguments(__doc__)
     atto, tiny, side, repeats = SIZES[options.size]
     steps = STEPS if options.size != "tiny" else 1
@@ -98,7 +98,7 @@ def main() -> None:
             measure("train_step_keras", ours, other, steps_each, repeats, ">= 4", options.record)
             del other
         if importlib.util.find_spec("torch") is None:
-            print(f"train_step_{name}: no torch (benchmarks/requirements.txt), not compared")
+            print(f"train_step_{name}: not compared with PyTorch, which is not installed (benchmarks/requirements.txt)")
             continue
         other = in_torch(name, batch, model.count_params())
         measure(f"train_step_{name}", ours, other, steps_each, repeats, ">= 1.1", options.record)

@@ -110,7 +110,7 @@ def read_features(data: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def main(read: Callable = read_features) -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
