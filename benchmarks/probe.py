@@ -3,8 +3,8 @@
 The peer is a plain script: it reads the files with Pillow in a loop, computes features with keras.applications'
 MobileNetV2, selects scikit-learn's logistic regression in five folds and scores it. It looks for no copies or groups
 and writes no report, heatmap or model. leaf runs `dvc repro` of every stage with empty caches. Then `split_seed`
-changes, and only the stages that depend on it run, with cached features. The images are drawn leaves and the weights are random,
-which does not change the times. Nothing is warmed up, because a user waits for the first run.
+changes, and only the stages that depend on it run, with cached features. The images are drawn leaves and the weights
+are random, which does not change the times. Nothing is warmed up, because a user waits for the first run.
 
 The goals on two idle cores are less than 60 s for the first run and less than 15 s for another split; both are printed.
 On any machine, the ratios to the plain script's time replace them.

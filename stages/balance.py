@@ -1,4 +1,4 @@
-"""Make the training classes equal with synthetic images."""
+"""Balance the training classes with synthetic images."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Clean: find outliers, duplicates and near copies, and decide for each image whether it stays."""
+"""Find outliers, duplicates and near-duplicates, and decide for each image whether it is kept."""
 
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS, TEXT
@@ -10,7 +10,7 @@ from leaf.store import read_array, read_classes, read_table, write_json, write_t
 
 
 def main() -> None:
-    """Read the ingested images and the person's rulings, decide, and write the tables of data/cleaned/."""
+    """Read the ingested images and the manual decisions; write data/cleaned/ and metrics/clean.json."""
     params = read_params("clean")
     images = read_array("data/ingested/images.npy")
     index = read_table(

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def fit_ood(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:
-    """Fit the detector of out-of-distribution images to training and validation images and the outliers."""
+    """Fit the out-of-distribution detector to training and validation images and the outliers."""
     every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()

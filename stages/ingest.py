@@ -1,4 +1,4 @@
-"""Stage ingest: read the data set once, write its images as one array and a table about them."""
+"""Read the data set and write its images as one array with a table."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -22,7 +22,7 @@ METRICS = "metrics/ingest.json"
 
 
 def main() -> None:
-    """Read the parameters and the data set, write the files of data/ingested/ and metrics/ingest.json."""
+    """Read the parameters and the data set; write data/ingested/ and metrics/ingest.json."""
     params = read_params("ingest")
     skip = params.unreadable == "skip"
     try:

@@ -1,4 +1,4 @@
-"""Part the kept images into train, validation and test."""
+"""Split the kept images into train, validation and test."""
 
 from leaf.edited_tables import read_edited_table
 from leaf.errors import one_line_errors

@@ -1,4 +1,4 @@
-"""Stage synthesize: draw the leaf data set that stands in for photographs."""
+"""Draw the demo data set."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ OUTPUT = "data/raw/leaves.npz"
 
 
 def main() -> None:
-    """Read the parameters, draw, write data/raw/leaves.npz: without an image where `dataset` is another."""
+    """Read the parameters and draw data/raw/leaves.npz; without images if `dataset` is another file."""
     params = read_params("synthesize")
-    if Path(params.dataset) != Path(OUTPUT):  # DVC wants the output nevertheless; its run cache keeps the drawn one
+    if Path(params.dataset) != Path(OUTPUT):  # DVC requires the output; its run cache keeps the drawn one
         size = params.drawn.size
         write_npz(OUTPUT, np.empty((0, size, size, 3), np.uint8), [])
         print(f"dataset is {params.dataset}: nothing is drawn")
@@ -34,9 +34,9 @@ def main() -> None:
 
 
 def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
-    """The classes' names, healthy leaves' first, and what the others have: a disease each, or any where there is one.
+    """Return the class names, healthy first, and the disease of each other class, or "" for any disease.
 
-    Raises LeafError for names that are no diseases where there are more than two.
+    Raises LeafError if there are more than two classes and one is not a disease.
     """
     sick = [name for name in classes if name != "healthy"]
     if len(sick) < len(classes) and set(sick) <= set(DISEASES):
@@ -44,8 +44,8 @@ def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
     if len(classes) == 2:
         return classes, [""]
     raise LeafError(
-        f"classes: {', '.join(classes)}: no names of the drawn set; valid: healthy with some of {', '.join(DISEASES)}, "
-        "any two names, or your own photographs (key `dataset`)"
+        f"classes: {', '.join(classes)}: not in the demo data set; valid: healthy with some of {', '.join(DISEASES)}, "
+        "any two names, or your own images (key `dataset`)"
     )
 
 

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def train_probe_without_keras(params: Params, classes: list[str]) -> None:
-    """Train a linear probe from cached features and an earlier probe's files; importing Keras takes seconds.
+    """Train a linear probe from cached features and the files of an earlier probe, without importing Keras.
 
     Raises:
         NotCachedError: if the features of an image or the files are not cached.

@@ -1,4 +1,4 @@
-"""A server that speaks S3, in an environment of its own: moto's dependencies do not resolve beside `dvc[s3]`."""
+"""A server that speaks S3, in its own environment: moto's dependencies do not resolve with `dvc[s3]`."""
 
 import os
 import subprocess
@@ -11,7 +11,10 @@ REQUIREMENTS = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")  # what 
 
 
 def moto_python() -> Path:
-    """The Python of an environment with moto, made once in the cache. Raises CalledProcessError without a registry."""
+    """Return the Python of an environment with moto, created once in the cache.
+
+    Raises CalledProcessError without a package registry.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = cache / "leaf" / "tests" / f"moto-5.2.5-{sys.version_info.major}.{sys.version_info.minor}"
     python = home / "bin" / "python"
@@ -24,7 +27,7 @@ def moto_python() -> Path:
 
 
 class Bucket:
-    """A running server with the bucket `leaf`; `address` is its end point."""
+    """A running server with the bucket `leaf` at `address`."""
 
     def __init__(self, log: Path) -> None:
         port = free_port()

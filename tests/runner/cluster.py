@@ -1,4 +1,4 @@
-"""A real Slurm cluster on one host: munged, one controller, two nodes with a GPU each that is /dev/null."""
+"""A real Slurm cluster on one host: munged, one controller, and two nodes, each with /dev/null as its GPU."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ SBIN = "/usr/sbin:/usr/local/sbin"
 
 @dataclass
 class Cluster:
-    """The daemons of the cluster; `config` is what SLURM_CONF names."""
+    """The daemons of the cluster; SLURM_CONF names `config`."""
 
     folder: Path
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Cluster:
         self.daemons[name] = subprocess.Popen([path, *arguments], stdout=log, stderr=log, env=environment)
 
     def power_off(self, name: str) -> None:
-        """Kill a node's daemon and everything it started at once, as a cut power line does."""
+        """Kill a node's daemon and all its processes at once, like a power failure."""
         daemon = self.daemons.pop(name)
         ended = [*step_processes(self.folder, name), *children(daemon.pid)]
         daemon.kill()
@@ -72,7 +72,7 @@ class Cluster:
 
 
 def step_processes(folder: Path, node: str) -> list[int]:
-    """The step daemons of a node with everything below them: they are no children of slurmd."""
+    """Return the step daemons of a node and their descendants, which are not children of slurmd."""
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -88,7 +88,7 @@ def step_processes(folder: Path, node: str) -> list[int]:
 
 
 def slurm_node(step: int) -> bytes:
-    """The name of the node that a step daemon's children run on."""
+    """Return the name of the node that a step daemon's children run on."""
     for child in children(step):
         try:
             for entry in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
@@ -107,7 +107,7 @@ def kill(pid: int) -> None:
 
 
 def start_cluster(folder: Path) -> Cluster:
-    """Write the settings and start. Raises FileNotFoundError or PermissionError where that cannot be."""
+    """Write the settings and start the cluster. Raises FileNotFoundError or PermissionError if that is impossible."""
     if os.geteuid() != 0:
         raise PermissionError("a Slurm cluster wants root")
     for program in PROGRAMS:

@@ -21,7 +21,7 @@ from leaf.clean.decisions import COLUMNS
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny project, made once; each test copies it."""
+    """Make the tiny project once; each test copies it."""
     home = tmp_path_factory.mktemp("template")
     project = home / "project"
     (project / "data" / "raw").mkdir(parents=True)
@@ -54,7 +54,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_project(template: Path) -> Callable[[Path], Project]:
-    """A function that makes a project of its own in a folder; it has no runner.yaml."""
+    """Return a function that makes a project in a folder, without runner.yaml."""
 
     def make(home: Path) -> Project:
         path = home / "project"
@@ -72,7 +72,7 @@ def new_project(template: Path) -> Callable[[Path], Project]:
 
 @pytest.fixture
 def project(new_project: Callable[[Path], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A tiny project of the test's own, which is the working directory."""
+    """Return a new tiny project, which is the working directory."""
     made = new_project(tmp_path)
     monkeypatch.chdir(made.path)
     return made
@@ -80,7 +80,7 @@ def project(new_project: Callable[[Path], Project], tmp_path: Path, monkeypatch:
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """A running OpenSSH server; the tests skip where there is none."""
+    """Start an OpenSSH server; skip if none is installed."""
     try:
         server = start_sshd(tmp_path_factory.mktemp("sshd"))
     except FileNotFoundError as missing:
@@ -91,7 +91,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running cluster, which sbatch and squeue find; the tests skip where there can be none."""
+    """Start a cluster that sbatch and squeue find; skip if that is impossible."""
     try:
         cluster = start_cluster(tmp_path_factory.mktemp("slurm"))
     except (FileNotFoundError, PermissionError) as reason:
@@ -104,7 +104,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def far_sshd(tmp_path: Path) -> Iterator[tuple[Sshd, Network]]:
-    """An OpenSSH server in a network of its own, and that network; the test skips where there can be none."""
+    """Start an OpenSSH server in its own network; return both, or skip if that is impossible."""
     try:
         network = new_network()
     except (PermissionError, FileNotFoundError) as reason:
@@ -125,7 +125,7 @@ def far_sshd(tmp_path: Path) -> Iterator[tuple[Sshd, Network]]:
 
 @pytest.fixture(scope="session")
 def on_box(sshd: Sshd) -> Callable[..., Project]:
-    """A function that gives a project a committed runner.yaml whose target `box` is the sshd, or `server`."""
+    """Return a function that commits a runner.yaml whose target `box` is `server`, by default the sshd."""
 
     def configure(project: Project, server: Sshd = sshd, **environment: str) -> Project:
         target = {
@@ -145,7 +145,7 @@ def on_box(sshd: Sshd) -> Callable[..., Project]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment() -> Iterator[None]:
-    """The programs of this Python's environment, and no git settings of this machine's user."""
+    """Use this environment's programs, and no git settings of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)

@@ -1,4 +1,4 @@
-"""A network of its own on this machine: a namespace, and a cable to it that can be pulled. Linux, as root."""
+"""A separate network on this machine: a namespace with a cable that can be pulled. Needs Linux and root."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ NEAR, FAR = "169.254.77.1", "169.254.77.2"  # link-local: no router passes them 
 
 
 class Network:
-    """A network namespace whose address is FAR; `inside` is what a command is prefixed with to run in it."""
+    """A network namespace with the address FAR; `inside` is the prefix of a command that runs in it."""
 
     def __init__(self) -> None:
         self.name = f"leaf{os.getpid()}"
@@ -33,15 +33,15 @@ class Network:
             raise
 
     def pull(self) -> None:
-        """Pull the cable: packets are lost, nobody is told."""
+        """Drop all packets without notice."""
         self.ip("link", "set", self.cable, "down")
 
     def plug(self) -> None:
-        """Put the cable back."""
+        """Deliver packets again."""
         self.ip("link", "set", self.cable, "up")
 
     def remove(self) -> None:
-        """Take everything away, the cable by name: a process that still runs inside would keep it."""
+        """Remove the network; the cable by name, because a running process inside would keep it."""
         for words in (["link", "delete", self.cable], ["netns", "delete", self.name]):
             with suppress(PermissionError):
                 self.ip(*words)
@@ -55,7 +55,7 @@ class Network:
 
 
 def new_network() -> Network:
-    """A network. Raises PermissionError or FileNotFoundError where this machine gives none."""
+    """Create a network. Raises PermissionError or FileNotFoundError if that is impossible."""
     if not Path("/proc/sys/net").exists() or os.geteuid() != 0:
         raise PermissionError("a network namespace wants Linux and root")
     return Network()

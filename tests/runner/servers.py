@@ -1,4 +1,4 @@
-"""Real servers in a temporary folder: sshd with keys of its own."""
+"""An sshd with its own keys in a temporary folder."""
 
 import contextlib
 import getpass
@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass
 class Sshd:
-    """An OpenSSH server, and the client's configuration that reaches it as `box`; `inside` prefixes its command."""
+    """An OpenSSH server and a client configuration that reaches it as `box`; `inside` prefixes its command."""
 
     folder: Path
     port: int
@@ -40,7 +40,7 @@ class Sshd:
             raise
 
     def stop(self) -> None:
-        """End the server and every connection through it, as a cut cable does; what was started detached goes on."""
+        """End the server and every connection through it; detached processes continue."""
         if self.process is None:
             return
         for pid in children(self.process.pid):
@@ -52,7 +52,7 @@ class Sshd:
 
 
 def start_sshd(folder: Path, address: str = "127.0.0.1", inside: Sequence[str] = ()) -> Sshd:
-    """Make keys and settings in `folder` and start the server. Raises FileNotFoundError where sshd is not installed."""
+    """Write keys and settings to `folder` and start the server. Raises FileNotFoundError if sshd is not installed."""
     program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise FileNotFoundError("sshd")
@@ -79,7 +79,7 @@ def start_sshd(folder: Path, address: str = "127.0.0.1", inside: Sequence[str] =
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -90,7 +90,7 @@ def await_port(port: int, seconds: float = 10, address: str = "127.0.0.1") -> No
 
 
 def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait until the condition holds; AssertionError after so many seconds."""
+    """Wait until the condition holds. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
@@ -98,7 +98,7 @@ def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def children(pid: int) -> Iterator[int]:
-    """Every descendant of a process that still has its chain of parents."""
+    """Yield every descendant of a process whose chain of parents is intact."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

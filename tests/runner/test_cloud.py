@@ -1,4 +1,4 @@
-"""SkyPilot: the task it is given and the commands it is called with. No machine was rented for these tests."""
+"""SkyPilot: the task it receives and the commands that are called. No machine was rented for these tests."""
 
 import json
 import os

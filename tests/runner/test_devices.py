@@ -13,7 +13,7 @@ from leaf.runner.agent.task import Task, TaskError
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int], int], Task]:
-    """Make an experiment of this machine that is to hold so many of these GPUs."""
+    """Return a function that makes an experiment on this machine with `each` of the GPUs `gpus`."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
     def make(gpus: list[int], each: int) -> Task:
@@ -34,7 +34,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[lis
 
 
 def refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the experiment has to wait; it is stopped at its first pause."""
+    """Return whether the experiment has to wait; it is stopped at its first pause."""
     monkeypatch.setattr("time.sleep", lambda _: setattr(task, "stopped", True))
     with pytest.raises(TaskError, match="stopped"):
         task.hold_device()

@@ -1,4 +1,4 @@
-"""What the doctor says of a target whose environment is still to be made, and what it cannot be made with."""
+"""`leaf doctor` on a target whose environment does not exist yet or cannot be created."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ CARD = "0, NVIDIA L4, 550.54.15, 23034 MiB"
 
 @pytest.fixture
 def said(project: Project, tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """What is found of this machine with programs of the test's own: link to verdict and note."""
+    """Return a function that examines this machine with fake programs: link to verdict and note."""
 
     def look(cards: str, python: str = "echo 3.12", gpus: list[int] | None = None) -> dict[str, str]:
         programs = tmp_path / "programs"
@@ -52,14 +52,14 @@ def test_missing_gpu_old_driver_and_old_python_are_named(said: Callable[..., dic
     assert found["python"].startswith("False No module named ensurepip; ")
 
 
-def test_the_pythons_are_those_of_the_package() -> None:
+def test_supported_pythons_equal_those_of_the_package() -> None:
     oldest, newest = PYTHONS
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert asked == f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
 
 
-def test_the_programs_of_an_image_are_made_by_a_setup(tmp_path: Path) -> None:
-    """The line of docs/remote.md, with an `apptainer` that prints what it is told."""
+def test_setup_creates_the_programs_of_an_image(tmp_path: Path) -> None:
+    """Run the line of docs/remote.md with an `apptainer` that prints its arguments."""
     page = (ROOT / "docs/remote.md").read_text()
     setup = next(line.strip() for line in page.splitlines() if "install -D containers/in_image" in line)
     apptainer = tmp_path / "bin" / "apptainer"
@@ -75,13 +75,13 @@ def test_the_programs_of_an_image_are_made_by_a_setup(tmp_path: Path) -> None:
         assert done.stdout.split("|") == told
 
 
-def test_no_part_of_the_containers_is_a_link_that_a_copy_could_lose() -> None:
+def test_containers_have_no_links() -> None:
     assert [path.name for path in sorted((ROOT / "containers").iterdir())] == ["Dockerfile", "in_image", "leaf.def"]
     assert (ROOT / "containers" / "in_image").read_text().startswith("#!/bin/sh\n")
 
 
 def steps(recipe: str) -> list[str]:
-    """The programs that a recipe runs, flags and comments left out, in order; RUN's lines or those of %post."""
+    """Return the programs that a recipe runs in order, without flags and comments: RUN's lines or those of %post."""
     text = (ROOT / "containers" / recipe).read_text().replace("\\\n", " ")
     if recipe == "leaf.def":
         lines = text.partition("%post\n")[2].partition("\n%")[0].splitlines()
@@ -90,7 +90,7 @@ def steps(recipe: str) -> list[str]:
     return [" ".join(word for word in line.split() if not word.startswith("--")) for line in lines if line.strip()]
 
 
-def test_both_recipes_install_the_same_and_start_on_one_backend() -> None:
+def test_both_recipes_install_the_same_packages() -> None:
     docker, apptainer = steps("Dockerfile"), steps("leaf.def")
     assert [line for line in docker if line.startswith("apt-get")] == apptainer[:2]
     installs = [line for line in docker + apptainer if line.startswith("pip install")]
@@ -100,7 +100,7 @@ def test_both_recipes_install_the_same_and_start_on_one_backend() -> None:
 @pytest.mark.slow
 @pytest.mark.full  # the wheels of CUDA are gigabytes
 @pytest.mark.timeout(1200)
-def test_the_packages_that_both_containers_install_fit_one_another(tmp_path: Path) -> None:
+def test_container_packages_resolve(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
     subprocess.run(
         [*command, "--report", tmp_path / "found.json", "-r", ROOT / "requirements-gpu.txt"], cwd=tmp_path, check=True
@@ -109,7 +109,7 @@ def test_the_packages_that_both_containers_install_fit_one_another(tmp_path: Pat
     assert {"tensorflow", "jax-cuda12-plugin", "nvidia-cudnn-cu12"} <= {each["metadata"]["name"] for each in found}
 
 
-def test_the_gpu_runs_on_one_backend_that_is_stated_wherever_it_runs() -> None:
+def test_every_gpu_setting_names_the_same_backend() -> None:
     targets = yaml.safe_load((ROOT / "runner.yaml").read_text())["targets"]
     stated = {name: target["environment"]["KERAS_BACKEND"] for name, target in targets.items()}
     assert stated.pop("local") == "tensorflow"

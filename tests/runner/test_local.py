@@ -1,4 +1,4 @@
-"""The round trip on this machine: no remote is needed, the DVC cache is shared, the workspace stays as it is."""
+"""The round trip on this machine: without a remote, with a shared DVC cache, and an unchanged workspace."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def finished(new_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A row of experiments.yaml with a setting over it, run without any remote."""
+    """Run a row of experiments.yaml with an additional setting and without any remote."""
     project = new_project(tmp_path_factory.mktemp("local"))
     project.git("remote", "remove", "origin")
     project.leaf("submit", "longer", "-S", "seed=9")

@@ -1,4 +1,4 @@
-"""The true pipeline at a small size, on every engine: the same bits everywhere; and one training over two nodes."""
+"""The real pipeline at a small size on every engine gives the same bits; one training runs on two nodes."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def engines(
     sshd: Sshd,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Project:
-    """A clone at the small size, with an origin, a DVC remote and a target for each engine; nothing has run."""
+    """Return a small clone with an origin, a DVC remote and a target for each engine."""
     made = clone("engines")
     made.set(**small)
     home = tmp_path_factory.mktemp("targets")
@@ -54,7 +54,7 @@ def engines(
 
 @pytest.fixture(scope="module")
 def everywhere(engines: Project, cluster: Cluster) -> Project:
-    """The same experiment on all engines, side by side, fetched."""
+    """Run the same experiment on all engines at once and fetch it."""
     for engine in ENGINES:
         engines.leaf("submit", "--on", engine, "--name", engine, "-S", "drawn.seed=5")
     fetched(engines, *ENGINES)

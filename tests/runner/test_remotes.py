@@ -19,7 +19,7 @@ from leaf.runner.agent.task import host_key_refused
 
 
 def use_ssh_remote(project: Project, sshd: Sshd) -> str:
-    """Give the project the sshd as its DVC remote; the answer is its address."""
+    """Make the sshd the project's DVC remote; return its address."""
     folder = project.path.parent / "store"
     folder.mkdir()
     config = project.path / ".dvc" / "config"
@@ -58,7 +58,7 @@ def test_ssh_remote_round_trip(project: Project, sshd: Sshd) -> None:
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """A running S3 server with a bucket; the tests skip where it cannot be installed."""
+    """Start an S3 server with a bucket; skip if it cannot be installed."""
     pytest.importorskip("dvc_s3")
     try:
         server = Bucket(tmp_path / "moto.log")

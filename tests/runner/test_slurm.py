@@ -1,4 +1,4 @@
-"""A real Slurm cluster of two nodes: arrays come back whole, and neither a limit nor a dead node loses anything."""
+"""A real Slurm cluster of two nodes: arrays, requeues, dead nodes and killed agents lose nothing."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 
 def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys: object) -> Project:
-    """Give the project a committed runner.yaml whose target `slurm` is the cluster."""
+    """Commit a runner.yaml whose target `slurm` is the cluster."""
     target = {
         "engine": "slurm",
         "folder": str(project.target),
@@ -34,7 +34,7 @@ def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys
 def array(
     cluster: Cluster, new_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """A sweep of two seeds over two rows: four experiments as one array, fetched."""
+    """Run a sweep of two seeds over two rows, four experiments in one array, and fetch it."""
     project = on_slurm(new_project(tmp_path_factory.mktemp("array")), {"TINY_SECONDS": "0.5"})
     project.leaf("submit", "wider", "longer", "-S", "seed=1,2")
     project.leaf("fetch", "--wait", "--every", "0.5")

@@ -1,4 +1,4 @@
-"""A GPU box over a real OpenSSH server: jobs outlive the connection, share locks, resume, end."""
+"""A GPU machine over a real OpenSSH server: jobs outlive the connection, share locks, resume, and end."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def pair(
     new_project: Callable[[Path], Project], on_box: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """Two experiments that waited for one GPU, fetched."""
+    """Run two experiments that share one GPU, and fetch them."""
     home = tmp_path_factory.mktemp("pair")
     project = on_box(new_project(home), TINY_TRACE=str(home / "trace"), TINY_SECONDS="0.3")
     project.leaf("submit", "-S", "seed=1,2")
@@ -77,7 +77,7 @@ def test_exp_apply_restores_the_model(pair: Project) -> None:
 
 
 def devices(project: Project, on_box: Callable[..., Project], *seen: str) -> None:
-    """Let the target's Keras see these devices; importing the real one would take a minute of a busy machine."""
+    """Make the target's Keras see these devices; importing the real one takes a minute on a busy machine."""
     folder = project.path.parent / "modules"
     (folder / "keras").mkdir(parents=True)
     (folder / "keras" / "__init__.py").write_text(
@@ -267,7 +267,7 @@ def test_hostile_folder_and_environment_are_data(
 
 
 def group_of(group: int) -> list[int]:
-    """The processes of a process group, zombies left out."""
+    """Return the processes of a process group without zombies."""
     listed = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

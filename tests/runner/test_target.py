@@ -18,7 +18,7 @@ from leaf.runner.plan import Planned
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """The folder of a job with one experiment that began an hour ago."""
+    """Return the folder of a job with one experiment that began an hour ago."""
     folder = tmp_path / "jobs" / "x"
     (folder / "0").mkdir(parents=True)
     (folder / "0" / "step").write_text("run")
@@ -33,7 +33,7 @@ def state(job: Path) -> tuple[str, str]:
 
 
 def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Make the job Slurm's number 7, and `squeue` a program that does `script`."""
+    """Make the job Slurm job 7, and `squeue` a program that runs `script`."""
     (job / "slurm").write_text("7")
     program = job / "squeue"
     program.write_text(f"#!/bin/sh\n{script}\n")

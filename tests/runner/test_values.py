@@ -1,4 +1,4 @@
-"""Values reach params.yaml through DVC's override grammar (Hydra's) as the texts they are."""
+"""Values reach params.yaml unchanged through DVC's override grammar (Hydra's)."""
 
 from pathlib import Path
 

@@ -80,14 +80,14 @@ EXPERIMENTS = """
 
 
 def run(*argv: str, cwd: Path, status: int = 0) -> str:
-    """Run a program, check its exit status, give what it printed on both streams."""
+    """Run a program, check its exit status, and return its output of both streams."""
     answer = subprocess.run(argv, cwd=cwd, capture_output=True, text=True)
     assert answer.returncode == status, f"{argv}: {answer.returncode}\n{answer.stdout}{answer.stderr}"
     return answer.stdout + answer.stderr
 
 
 class Project(NamedTuple):
-    """A checkout of the tiny project, with its bare origin and its DVC remote beside it."""
+    """A checkout of the tiny project, beside its bare origin and its DVC remote."""
 
     path: Path
     target: Path  # where jobs work on the target
@@ -105,23 +105,23 @@ class Project(NamedTuple):
         self.git("commit", "-q", "-m", "change")
 
     def experiments(self) -> dict[str, str]:
-        """Name and commit of each experiment of HEAD that this repository has."""
+        """Return name and commit of each experiment of HEAD in this repository."""
         revision = self.git("rev-parse", "HEAD")
         prefix = f"refs/exps/{revision[:2]}/{revision[2:]}/"
         rows = self.git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
         return {name.removeprefix(prefix): commit for name, commit in (row.split() for row in rows)}
 
     def said(self, words: str) -> bool:
-        """Whether a job on the target has written these words to its log."""
+        """Return whether the log of a job on the target contains `words`."""
         return any(words in path.read_text() for path in self.target.glob("jobs/*/*/log"))
 
     def file(self, experiment: str, name: str) -> str:
-        """A file as an experiment's commit has it."""
+        """Return a file of an experiment's commit."""
         return self.git("show", f"{self.experiments()[experiment]}:{name}")
 
 
 def expected(seed: int, epochs: int = 3, backbone: str = "convnext_atto") -> dict[str, object]:
-    """The metrics of the tiny training, computed here: what an uninterrupted run on any machine gives."""
+    """Return the metrics of an uninterrupted tiny training."""
     params = {"dataset": "ingested.txt", "seed": seed, "epochs": epochs, "backbone": backbone}
     params |= {"ignore": [], "drawn": {"images": 100}}
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode() + b"leaf\nleaf\n").hexdigest()

@@ -1,4 +1,4 @@
-"""A small network and data set that train in a moment, and a recipe made of the schema's defaults."""
+"""A small network and data set that train in a moment, and parameters with the schema's defaults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ SIZE = 16
 
 
 def _dataset(count: int, seed: int) -> Dataset:
-    """Images of noise; those of class 1 are a little redder."""
+    """Return noise images; those of class 1 are slightly redder."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
     images = random.integers(0, 200, (count, SIZE, SIZE, 3))
@@ -28,7 +28,7 @@ def dataset() -> Callable[[int, int], Dataset]:
 
 @pytest.fixture(scope="session")
 def recipe() -> Callable[..., Params]:
-    """Make a recipe: the defaults of params.py, and what the arguments change."""
+    """Return a function that makes parameters: the defaults with changes."""
     return lambda **changes: Params(**changes)
 
 

@@ -1,6 +1,6 @@
-"""Train with `distribution: data_parallel` as one of several processes, and write down what happened as JSON.
+"""Train with `distribution: data_parallel` as one of several processes, and write the results as JSON.
 
-python distributed_worker.py OUT      the other processes are named by Keras's own KERAS_DISTRIBUTION_… variables
+python distributed_worker.py OUT      Keras's KERAS_DISTRIBUTION_… variables name the other processes
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def recipe(**choices: Any) -> Params:
 
 
 def dataset(count: int, seed: int) -> Dataset:
-    """Images of noise; those of class 1 are a little redder."""
+    """Return noise images; those of class 1 are slightly redder."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
     images = random.integers(0, 200, (count, SIZE, SIZE, 3))
@@ -74,7 +74,7 @@ def counting(seen: Counter[str]) -> None:
 
 
 def counting_reads(read: Counter[int]) -> None:
-    """Count the images that this process reads, by the size of the data set that they are of."""
+    """Count the images that this process reads, by the size of their data set."""
     take = Dataset.take
 
     def counted(self: Dataset, indices: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def counting_reads(read: Counter[int]) -> None:
 
 
 def refused() -> str:
-    """What is said of a batch that two processes cannot share evenly; it joins them all the same."""
+    """Return the error for a batch that two processes cannot share evenly; the processes join nevertheless."""
     try:
         set_up_distribution(recipe(batch_size=15))
     except (LeafError, SystemExit) as error:

@@ -12,7 +12,7 @@ from leaf.train.dataset import Batch
 
 
 def only(**values: Any) -> Augmentation:
-    """Augmentation that does what `values` say and nothing else."""
+    """Return an augmentation with `values` and everything else off."""
     return Augmentation(**Defaults(**{"flip": "none", **values}).model_dump())
 
 
@@ -31,7 +31,7 @@ def changed(augmentation: Augmentation, epoch: int = 1, step: int = 0, seed: int
     return augmenter(batch(), epoch, step)
 
 
-def test_no_change_is_no_augmentation() -> None:
+def test_no_change_gives_no_augmenter() -> None:
     assert make_augmenter(only(), 0) is None
 
 
@@ -51,7 +51,7 @@ EACH = [
 
 
 @pytest.mark.parametrize("changes", EACH, ids=str)
-def test_each_change_repeats_for_the_same_step_and_differs_for_others(changes: Augmentation) -> None:
+def test_each_change_depends_only_on_seed_epoch_and_step(changes: Augmentation) -> None:
     first, again = changed(changes), changed(changes)
     assert all((a == b).all() for a, b in zip(first[:3], again[:3], strict=True))
     others = [changed(changes, epoch=2).images, changed(changes, step=1).images, changed(changes, seed=1).images]
@@ -73,7 +73,7 @@ def test_a_flip_only_moves_pixels() -> None:
     assert (np.sort(images, axis=None) == np.sort(batch().images, axis=None)).all()
 
 
-def test_a_swapped_background_is_anothers_and_the_leaf_stays():
+def test_a_swapped_background_keeps_the_leaf():
     masks = np.zeros((40, 16, 16), bool)
     masks[:, 5:11, 5:11] = True
     masks[0], masks[1] = False, True  # nothing is known of one, the leaf of the other leaves no background
@@ -89,14 +89,14 @@ def test_a_swapped_background_is_anothers_and_the_leaf_stays():
         assert image[0, 0, 0] in set(images[2:, 0, 0, 0].tolist())
 
 
-def test_a_leaf_that_is_painted_over_leaves_no_trace():
+def test_an_inpainted_leaf_leaves_no_trace():
     image = np.full((32, 32, 3), 90, np.uint8)
     mask = np.hypot(*(np.mgrid[:32, :32] - 16)) < 8
     image[np.hypot(*(np.mgrid[:32, :32] - 16)) < 9] = (20, 200, 20)  # the mask is a little small
     assert np.abs(without_leaf(image, mask).astype(int) - 90).max() <= 4
 
 
-def test_mixed_labels_add_up_to_one_and_weights_mix_with_them() -> None:
+def test_mixed_labels_sum_to_one_and_weights_are_mixed() -> None:
     augmenter = make_augmenter(only(mixup=0.5), 0)
     assert augmenter
     mixed = augmenter(batch((3.0, 1.0)), 1, 0)

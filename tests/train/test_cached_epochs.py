@@ -1,4 +1,4 @@
-"""Epochs in which the whole backbone is frozen: learnt from kept features where nothing changes the images."""
+"""Epochs with a frozen backbone: they use cached features unless the images change."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def state(tmp_path, monkeypatch):
 
 
 def data(count: int, seed: int) -> Dataset:
-    """Images of noise, each class with more of one colour, and four synthetic ones."""
+    """Return noise images, each class with more of one color, and four synthetic ones."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 150, (count, 32, 32, 3)).astype(np.uint8)
     labels = np.arange(count) % 2
@@ -50,7 +50,7 @@ def fit(dropped_inside: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any
     return model, result.history
 
 
-def test_they_learn_what_they_learn_when_all_is_computed(capsys, monkeypatch) -> None:
+def test_cached_epochs_equal_computed_ones(capsys, monkeypatch) -> None:
     model, history = fit(weight_averaging=0.5, micro_batch=8)
     assert capsys.readouterr().err.count(KEPT) == 1
     monkeypatch.setattr(trainer, "head_on_features", lambda model: None)
@@ -62,7 +62,7 @@ def test_they_learn_what_they_learn_when_all_is_computed(capsys, monkeypatch) ->
         np.testing.assert_allclose(weight, there, atol=1e-3)
 
 
-def test_one_that_was_interrupted_there_ends_with_the_same_bits(tmp_path) -> None:
+def test_a_resume_in_a_cached_epoch_is_bit_identical(tmp_path) -> None:
     def interrupt(row: dict[str, Any]) -> None:
         if row["epoch"] == 1:
             raise KeyboardInterrupt
@@ -83,14 +83,14 @@ def test_one_that_was_interrupted_there_ends_with_the_same_bits(tmp_path) -> Non
         ({"dropped_inside": 0.1}, "it drops values at random"),
     ],
 )
-def test_they_are_computed_in_full_where_images_change_and_say_why(capsys, changes, why) -> None:
+def test_augmentation_disables_the_cache_with_a_message(capsys, changes, why) -> None:
     fit(**changes, epochs=1)
     told = capsys.readouterr().err
     assert why in told
     assert KEPT not in told
 
 
-def test_a_network_that_is_frozen_for_good_keeps_them_too(capsys) -> None:
+def test_a_permanently_frozen_backbone_uses_the_cache(capsys) -> None:
     _, history = fit(frozen_epochs=0, freeze_depth="all", epochs=1)
     assert capsys.readouterr().err.count(KEPT) == 1
     assert [row["phase"] for row in history] == [2]

@@ -1,4 +1,4 @@
-"""The data set, and the batches of an epoch."""
+"""The data set and the batches of an epoch."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,25 +21,25 @@ from leaf.train.dataset import (
 
 
 def numbered(count: int, synthetic: int = 0) -> Dataset:
-    """Images whose every value is their number; synthetic ones count on from 200."""
+    """Return images whose values are all their index; synthetic ones continue from 200."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
     made = np.broadcast_to(np.arange(200, 200 + synthetic, dtype=np.uint8)[:, None, None, None], (synthetic, 2, 2, 3))
     return Dataset(images, np.arange(count), np.arange(count) % 2, made, np.ones(synthetic, int))
 
 
-def test_an_epoch_holds_every_image_and_fills_the_last_batch() -> None:
+def test_an_epoch_contains_every_image_and_pads_the_last_batch() -> None:
     indices = batch_indices(10, 4, seed=1, epoch=1)
     assert indices.shape == (3, 4) == (steps_per_epoch(10, 4), 4)
     assert set(indices.ravel()) == set(range(10))
 
 
-def test_each_epoch_has_its_own_order_and_the_same_one_again() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     assert (batch_indices(50, 5, 1, 1) == batch_indices(50, 5, 1, 1)).all()
     assert (batch_indices(50, 5, 1, 1) != batch_indices(50, 5, 1, 2)).any()
     assert (batch_indices(50, 5, 1, 1) != batch_indices(50, 5, 2, 1)).any()
 
 
-def test_real_and_synthetic_images_come_with_their_labels() -> None:
+def test_real_and_synthetic_images_have_their_labels() -> None:
     dataset = numbered(6, synthetic=3)
     seen = {}
     for batch in batches(dataset, 4, seed=0, epoch=1):
@@ -48,12 +48,12 @@ def test_real_and_synthetic_images_come_with_their_labels() -> None:
     assert seen == {0: 0, 1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 200: 1, 201: 1, 202: 1}
 
 
-def test_rows_choose_among_the_images() -> None:
+def test_rows_select_images() -> None:
     dataset = Dataset(numbered(9).images, np.array([7, 3]), np.array([0, 1]))
     assert dataset.take(np.array([1, 0, 1]))[:, 0, 0, 0].tolist() == [3, 7, 3]
 
 
-def test_class_weights_give_every_class_an_equal_say() -> None:
+def test_class_weights_give_each_class_the_same_total() -> None:
     assert (class_weights(np.repeat([0, 1], [9, 3]), 2) * [9, 3]).tolist() == [6, 6]
     assert (class_weights(np.repeat([0, 1, 2], [9, 3, 6]), 3) * [9, 3, 6]).tolist() == [6, 6, 6]
 
@@ -63,14 +63,14 @@ def test_weights_reach_the_batch() -> None:
     assert (batch.weights == np.where(batch.labels[:, 0] == 1, 2.0, 0.5)).all()
 
 
-def test_masks_go_with_their_images():
+def test_masks_match_their_images():
     masks = np.eye(4, dtype=bool).reshape(4, 2, 2)
     (batch,) = batches(replace(numbered(4), masks=masks), 4, 0, 1)
     assert (batch.masks == masks[batch.images[:, 0, 0, 0]]).all()
 
 
 def leaf(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """A green disc on grey cloth, and where it is."""
+    """Return a green disc on gray cloth, and its mask."""
     random = np.random.default_rng(seed)
     down, right = np.mgrid[:size, :size]
     there = np.hypot(down - size / 2, right - size / 2) < size * random.uniform(0.2, 0.4)
@@ -78,7 +78,7 @@ def leaf(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(colours + random.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8), there
 
 
-def test_grabcut_finds_a_leaf_and_the_same_again_in_any_thread():
+def test_grabcut_is_deterministic_in_any_thread():
     images, truth = map(np.stack, zip(*map(leaf, range(12)), strict=True))
     found = np.stack([estimate_mask(image) for image in images])
     assert ((found & truth).sum(axis=(1, 2)) / (found | truth).sum(axis=(1, 2))).min() > 0.9
@@ -87,7 +87,7 @@ def test_grabcut_finds_a_leaf_and_the_same_again_in_any_thread():
 
 
 @pytest.mark.realdata
-def test_grabcut_finds_leaves_on_a_cloth_where_their_masks_are(shared):
+def test_grabcut_agrees_with_the_given_masks(shared):
     from leaf.ingest.decode import decode
 
     masks = sorted((shared / "leaf_masks").rglob("*.png"))[::40]
@@ -99,11 +99,11 @@ def test_grabcut_finds_leaves_on_a_cloth_where_their_masks_are(shared):
         assert (found & truth).sum() / (found | truth).sum() > 0.85, path.name
 
 
-def test_where_nothing_stands_out_no_leaf_is_known():
+def test_grabcut_returns_no_mask_without_a_distinct_object():
     assert not estimate_mask(np.full((32, 32, 3), 80.0, np.float32)).any()
 
 
-def test_augmentation_is_told_epoch_and_step() -> None:
+def test_the_augmenter_receives_epoch_and_step() -> None:
     told = []
 
     def note(batch: Batch, epoch: int, step: int, positions: np.ndarray | None) -> Batch:
@@ -116,20 +116,20 @@ def test_augmentation_is_told_epoch_and_step() -> None:
 
 
 @pytest.mark.parametrize(("kinds", "given"), [("uB", "uint8"), ("fB", "float32"), ("uf", "float32")])
-def test_images_stay_bytes_until_the_device_casts_them_where_all_are(kinds: str, given: str) -> None:
+def test_batches_of_uint8_images_stay_uint8(kinds: str, given: str) -> None:
     images, made = (np.zeros((2, 1, 1, 3), np.float32 if kind == "f" else np.uint8) for kind in kinds)
     dataset = Dataset(images, np.arange(2), np.zeros(2, int), made, np.ones(2, int))
     assert dataset.take(np.array([0, 3])).dtype == given
 
 
 @pytest.mark.parametrize("count", [1, 3, 9])
-def test_batches_come_in_their_order_however_many_threads_read_them(count: int) -> None:
+def test_batches_are_in_order_with_any_number_of_threads(count: int) -> None:
     dataset = numbered(4 * count)
     read = [batch.images[:, 0, 0, 0].tolist() for batch in batches(dataset, 4, 0, 1)]
     assert read == batch_indices(4 * count, 4, 0, 1).tolist()
 
 
-def test_two_shares_of_a_batch_are_read_and_flipped_as_the_whole_is() -> None:
+def test_two_shares_of_a_batch_equal_the_whole_batch() -> None:
     augmenter = make_augmenter(Augmentation(**Defaults(flip="both").model_dump()), 0)
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 3, 3), np.uint8)
     dataset = Dataset(images, np.arange(12), np.zeros(12, int))

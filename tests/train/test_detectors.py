@@ -1,4 +1,4 @@
-"""Detectors learn from healthy images alone, resume to the same bits, and tell planted spots from none."""
+"""Anomaly detectors train on healthy images only, resume to the same bits, and detect planted spots."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 
 @pytest.fixture(scope="module")
 def leaves():
-    """Smooth green images; those of label 1 bear bright spots. uint8 (96, 32, 32, 3), labels (96,)."""
+    """Return smooth green images; those of label 1 have bright spots. uint8 (96, 32, 32, 3), labels (96,)."""
     random = np.random.default_rng(0)
     labels = np.arange(96) % 2
     slope = np.linspace(-30, 30, 32)
@@ -50,14 +50,14 @@ def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     return model, result
 
 
-def test_constants_put_the_threshold_between_two_clear_groups():
+def test_the_threshold_is_between_two_separate_groups():
     scores = np.array([1.0, 1.1, 1.2, 2.0, 2.1, 2.2])
     scale, threshold = fit_constants(scores, np.array([0, 0, 0, 1, 1, 1]))
     assert scale > 0
     assert 1.2 < threshold < 2.0
 
 
-def test_a_score_that_points_the_wrong_way_is_given_no_weight():
+def test_an_inverted_score_gets_no_weight():
     scale, _ = fit_constants(np.array([1.0, 1.1, 2.0, 2.1]), np.array([1, 1, 0, 0]))
     assert 0 < scale < 0.01
 
@@ -81,14 +81,14 @@ def test_without_healthy_images_training_is_refused(leaves):
         ("frozen_epochs", 2, "0"),
     ],
 )
-def test_a_setting_that_a_detector_would_ignore_is_refused(key, value, valid):
+def test_a_setting_that_detectors_ignore_is_refused(key, value, valid):
     recipe = Params(**{"weight_averaging": 0, key: value})
     with pytest.raises(LeafError, match=f"^{key}: {value}; valid for gan, a detector: {valid}$"):
         check_recipe(recipe, "gan")
 
 
 @pytest.mark.slow
-def test_running_out_of_gpu_memory_names_batch_size(leaves, monkeypatch):
+def test_out_of_memory_names_batch_size(leaves, monkeypatch):
     def exhausted(*arguments):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # as JAX says it
 
@@ -98,7 +98,7 @@ def test_running_out_of_gpu_memory_names_batch_size(leaves, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
+def test_an_autoencoder_detects_spots_without_training_on_them(leaves):
     images, labels = leaves
     model, result = _fit("autoencoder", leaves, 12)
     given = predict_probabilities(model, images[64:])[:, 1]
@@ -112,12 +112,12 @@ def test_an_autoencoder_tells_spots_and_never_looks_at_them(leaves):
 
 @pytest.fixture(scope="module", params=["autoencoder", pytest.param("gan", marks=pytest.mark.full)])
 def whole(request, leaves):
-    """A detector's name, the network that three uninterrupted epochs gave, and their result."""
+    """Return a detector's name, its network after three uninterrupted epochs, and the result."""
     return request.param, *_fit(request.param, leaves, 3)
 
 
 @pytest.mark.slow
-def test_a_detector_that_was_killed_ends_with_the_same_bytes(whole, leaves, tmp_path):
+def test_a_resumed_detector_is_bit_identical(whole, leaves, tmp_path):
     name, model, result = whole
 
     class KilledError(Exception):
@@ -138,7 +138,7 @@ def test_a_detector_that_was_killed_ends_with_the_same_bytes(whole, leaves, tmp_
 
 
 @pytest.mark.slow
-def test_a_detector_learns_to_give_images_back_and_saves_what_it_learnt(whole, leaves, tmp_path):
+def test_a_detector_reconstructs_images_after_saving(whole, leaves, tmp_path):
     _, model, result = whole
     save_model(model, tmp_path / "a.keras")
     given = predict_probabilities(load_model(tmp_path / "a.keras"), leaves[0])

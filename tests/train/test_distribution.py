@@ -1,4 +1,4 @@
-"""`distribution: data_parallel` on JAX: more devices and processes give what one gives; no image is lost or doubled."""
+"""`distribution: data_parallel` on JAX: the number of devices and processes does not change the result."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TOLERANCE = 1e-5  # relative; measured 2e-7: the sums over a batch are taken in 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one process alone (`0`), each of two with two devices (`1`, `2`), and one with eight (`3`) wrote down."""
+    """Return the results of a single process (`0`), two with two devices each (`1`, `2`), and one with eight (`3`)."""
     pytest.importorskip("jax")
     folder = tmp_path_factory.mktemp("together")
     with socket.socket() as probe:
@@ -47,7 +47,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "averaged"])
-def test_two_processes_and_eight_devices_give_the_curve_of_one(outcomes: dict[str, Any], name: str) -> None:
+def test_two_processes_and_eight_devices_give_the_curve_of_one_device(outcomes: dict[str, Any], name: str) -> None:
     alone, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
     assert alone.shape == (EPOCHS, 4)
     for one in others:
@@ -55,7 +55,7 @@ def test_two_processes_and_eight_devices_give_the_curve_of_one(outcomes: dict[st
 
 
 @pytest.mark.slow
-def test_each_process_turns_and_mixes_its_own_share_and_all_know_the_same_curve(outcomes: dict[str, Any]) -> None:
+def test_all_processes_report_the_same_curve_with_augmentation(outcomes: dict[str, Any]) -> None:
     alone, first, second, eight = (np.array(outcomes[process]["curves"]["changed"]) for process in "0123")
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(eight, alone, rtol=TOLERANCE)
@@ -63,14 +63,14 @@ def test_each_process_turns_and_mixes_its_own_share_and_all_know_the_same_curve(
 
 
 @pytest.mark.slow
-def test_each_process_reads_its_share_of_the_batches_and_of_the_validation_images(outcomes: dict[str, Any]) -> None:
+def test_each_process_reads_only_its_share(outcomes: dict[str, Any]) -> None:
     filled = 48  # 40 validation images in batches of 16
     assert [outcomes[name]["read"] for name in "03"] == [[IMAGES * EPOCHS, filled * EPOCHS]] * 2
     assert [outcomes[name]["read"] for name in "12"] == [[IMAGES * EPOCHS // 2, filled * EPOCHS // 2]] * 2
 
 
 @pytest.mark.slow
-def test_the_processes_share_the_images_without_dropping_or_doubling_one(outcomes: dict[str, Any]) -> None:
+def test_no_image_is_dropped_or_duplicated(outcomes: dict[str, Any]) -> None:
     first, second = (Counter(outcomes[name]["seen"]) for name in "12")
     assert sum(first.values()) == sum(second.values()) == IMAGES * EPOCHS // 2
     assert first + second == Counter(outcomes["0"]["seen"])
@@ -79,7 +79,7 @@ def test_the_processes_share_the_images_without_dropping_or_doubling_one(outcome
 
 
 @pytest.mark.slow
-def test_a_batch_that_the_devices_cannot_share_is_one_line_from_one_process(outcomes: dict[str, Any]) -> None:
+def test_an_uneven_batch_is_one_line_from_one_process(outcomes: dict[str, Any]) -> None:
     said = [outcomes[name]["refused"] for name in "012"]
     assert said == ["", "batch_size: 15; valid: a multiple of 4, the number of devices", "2"]
 
@@ -96,14 +96,14 @@ def test_another_backend_is_one_line(recipe: Callable[..., Params]) -> None:
         set_up_distribution(recipe(distribution="data_parallel"))
 
 
-def test_several_nodes_for_a_training_on_one_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_nodes_without_data_parallel_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     with pytest.raises(LeafError, match=r"distribution: none.*valid: data_parallel"):
         run_on_all_nodes("stages.train", "none")
 
 
 def test_several_nodes_without_srun_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As in an image, which holds no `srun`."""
+    """An image, for example, contains no `srun`."""
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LeafError, match=r"srun: not found.*`path`"):

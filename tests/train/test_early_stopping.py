@@ -8,7 +8,7 @@ from leaf.train.callbacks import EarlyStopping
 
 
 def run(early_stopping: EarlyStopping, values: list[float]) -> int:
-    """The epoch after which training stops, 0 for none."""
+    """Return the epoch after which training stops, 0 for none."""
     for epoch, value in enumerate(values, 1):
         early_stopping.improved({"epoch": epoch, early_stopping.monitor: value})
         if early_stopping.should_stop:
@@ -16,7 +16,7 @@ def run(early_stopping: EarlyStopping, values: list[float]) -> int:
     return 0
 
 
-def test_it_stops_after_so_many_epochs_without_a_better_value() -> None:
+def test_training_stops_after_patience_epochs_without_improvement() -> None:
     early_stopping = EarlyStopping("validation_accuracy", 3)
     assert run(early_stopping, [0.5, 0.7, 0.6, 0.65, 0.7, 0.9]) == 5
     assert early_stopping.best_epoch == 2
@@ -35,11 +35,11 @@ def test_a_lower_loss_is_better() -> None:
 
 
 @pytest.mark.parametrize("patience", [0, 1])
-def test_patience_of_none_or_one_stops_at_the_first_epoch_that_is_no_better(patience: int) -> None:
+def test_patience_0_and_1_stop_at_the_first_epoch_without_improvement(patience: int) -> None:
     assert run(EarlyStopping("validation_accuracy", patience), [0.5, 0.6, 0.6]) == 3
 
 
-def test_a_value_that_is_not_finite_is_never_better_than_one_that_is() -> None:
+def test_a_non_finite_value_is_no_improvement() -> None:
     early_stopping = EarlyStopping("validation_loss", 9)
     run(early_stopping, [math.nan, 0.9, math.nan])
     assert early_stopping.best_epoch == 2

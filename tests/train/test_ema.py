@@ -8,7 +8,7 @@ import numpy as np
 from leaf.train.optimizer import ExponentialMovingAverage
 
 
-def test_the_average_follows_the_weights_with_its_momentum(network: Callable[..., Any]) -> None:
+def test_the_average_follows_the_weights_with_momentum(network: Callable[..., Any]) -> None:
     model = network()
     ema = ExponentialMovingAverage(model, 0.5)
     kernel = model.layers[-1].kernel
@@ -22,7 +22,7 @@ def test_the_average_follows_the_weights_with_its_momentum(network: Callable[...
     np.testing.assert_allclose(ema.arrays()[position], wanted, rtol=1e-5)
 
 
-def test_the_weights_come_back_after_the_average_was_applied(network: Callable[..., Any]) -> None:
+def test_applied_restores_the_weights(network: Callable[..., Any]) -> None:
     model = network()
     ema = ExponentialMovingAverage(model, 0.9)
     before = model.get_weights()

@@ -1,4 +1,4 @@
-"""A checkpoint is written while the next epoch runs, and is complete however the training ends."""
+"""The checkpoint is written during the next epoch, and is complete on every exit."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ class Counting:
 
 
 class Slow(CheckpointFile):
-    """A disk that takes longer than an epoch."""
+    """A disk that is slower than an epoch."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         time.sleep(0.2)
@@ -54,7 +54,7 @@ class Slow(CheckpointFile):
 
 
 class Full(CheckpointFile):
-    """A disk without room."""
+    """A full disk."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         raise OSError(28, "No space left on device")
@@ -66,7 +66,7 @@ def test_an_epoch_does_not_wait_for_its_checkpoint(tmp_path: Path) -> None:
     assert there == [False, True, True, True, True]
 
 
-def test_what_is_kept_when_a_training_breaks_is_its_last_finished_epoch(tmp_path: Path) -> None:
+def test_an_error_keeps_the_last_finished_epoch(tmp_path: Path) -> None:
     def breaking(row: dict[str, Any]) -> None:
         if row["epoch"] == 3:
             raise RuntimeError

@@ -9,16 +9,16 @@ from leaf.errors import LeafError
 from leaf.train.lr_finder import propose, range_test, smooth
 
 
-def test_base_and_max_lie_where_the_fall_begins_and_has_nearly_ended() -> None:
+def test_base_and_max_are_at_10_and_90_percent_of_the_decrease() -> None:
     rates = [10.0**-exponent for exponent in (6, 5, 4, 3, 2, 1)]
     assert propose(rates, [1.0, 0.99, 0.85, 0.08, 0.0, 3.0]) == (1e-4, 1e-3)
 
 
-def test_losses_are_averaged_with_their_neighbours() -> None:
+def test_losses_are_smoothed_with_a_centered_window() -> None:
     assert smooth([0.0, 3.0, 6.0, 9.0], 3) == [1.5, 3.0, 6.0, 7.5]
 
 
-def test_a_loss_that_never_falls_is_one_line() -> None:
+def test_a_loss_that_never_decreases_is_one_line() -> None:
     with pytest.raises(LeafError, match=r"lr-range.*--lowest.*--updates"):
         propose([1e-3, 1e-2], [0.5, 0.6])
 

@@ -1,4 +1,4 @@
-"""A linear probe: the head of an ordinary network is scikit-learn's fit on the features of a backbone that stays."""
+"""The linear probe: scikit-learn's regression as the head of an ordinary network."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def state(tmp_path, monkeypatch):
 
 
 def data(classes: int, count: int, seed: int, synthetic: int = 0) -> Dataset:
-    """Images of noise, each class with more of one colour; the synthetic ones are of class 0."""
+    """Return noise images, each class with more of one color; the synthetic ones are of class 0."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = random.integers(0, 150, (count, 32, 32, 3)).astype(np.uint8)
@@ -33,7 +33,7 @@ def data(classes: int, count: int, seed: int, synthetic: int = 0) -> Dataset:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_network_gives_the_probabilities_of_the_fit(classes: int) -> None:
+def test_the_network_gives_the_probabilities_of_the_regression(classes: int) -> None:
     fix_seeds(1)
     dataset, validation = data(classes, 60, 0, 4), data(classes, 30, 1)
     model = build_model("cnn_small", 32, classes, dropout=0, freeze_depth="all")
@@ -56,7 +56,7 @@ def test_the_network_gives_the_probabilities_of_the_fit(classes: int) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"dropout": 0.1}, {"freeze_depth": 3}, {"augmentation": {"flip": "none", "zoom": 0.1}}]
 )
-def test_what_a_probe_would_not_do_is_refused(wrong: dict) -> None:
+def test_settings_that_a_probe_ignores_are_refused(wrong: dict) -> None:
     validate(PROBE)
     with pytest.raises(LeafError, match=r"optimizer: lbfgs.*freeze_depth"):
         validate({**PROBE, **wrong})

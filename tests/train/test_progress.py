@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, a line an epoch wherever there is none."""
+"""Progress: a bar on a terminal, otherwise a line per epoch."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ from leaf.train.callbacks import ProgressBar
 
 
 def told(columns, monkeypatch, quiet=None):
-    """What standard error, a terminal of so many columns, receives of two epochs."""
+    """Return what is written to stderr, a terminal of `columns` columns, during two epochs."""
     own, other = os.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with os.fdopen(other, "w") as stream, monkeypatch.context() as patch:
@@ -40,12 +40,12 @@ LINES = re.compile(
 )
 
 
-def test_a_log_gets_a_line_an_epoch(capsys):
+def test_a_log_gets_a_line_per_epoch(capsys):
     run()
     assert LINES.fullmatch(capsys.readouterr().err)
 
 
-def test_a_terminal_without_columns_gets_a_line_an_epoch(monkeypatch):
+def test_a_terminal_without_columns_gets_a_line_per_epoch(monkeypatch):
     assert LINES.fullmatch(told(0, monkeypatch))
 
 
@@ -56,11 +56,11 @@ def test_a_terminal_gets_a_bar_instead(monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [0, 100])
-def test_quiet_is_quiet(monkeypatch, columns):
+def test_quiet_prints_nothing(monkeypatch, columns):
     assert told(columns, monkeypatch, quiet=True) == ""
 
 
-def test_the_time_left_is_that_of_the_epochs_before(monkeypatch, capsys):
+def test_the_time_left_is_estimated_from_earlier_epochs(monkeypatch, capsys):
     now = iter([100.0, 160.0])
     monkeypatch.setattr("leaf.train.callbacks.time.monotonic", lambda: next(now))
     with ProgressBar(12, 1, 0, None) as bar:

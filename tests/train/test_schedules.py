@@ -12,7 +12,7 @@ from leaf.train.optimizer import Schedule, make_schedule
 
 
 def smith(policy: str, n: int, base: float, top: float, step: float, gamma: float) -> float:
-    """The formula of Smith 2015, as its author's code has it, in plain Python."""
+    """Return the rate by Smith (2015), as in the author's code, in plain Python."""
     cycle = math.floor(1 + n / (2 * step))
     x = abs(n / step - 2 * cycle + 1)
     height = (top - base) * max(0.0, 1 - x)
@@ -33,7 +33,7 @@ def test_triangular_starts_at_base_and_peaks_after_one_step() -> None:
     assert [float(rate(n)) for n in (0, 50, 100)] == pytest.approx([1e-5, 1e-4, 1e-5])
 
 
-def test_constant_is_the_highest_rate_always() -> None:
+def test_constant_is_always_the_highest_rate() -> None:
     rate = Schedule("constant", 1e-5, 1e-4)
     assert [float(rate(n)) for n in (0, 1, 999)] == pytest.approx([1e-4] * 3)
 
@@ -43,12 +43,12 @@ def test_exponential_falls_by_gamma_per_update_and_never_below_base() -> None:
     assert [float(rate(n)) for n in (0, 1, 10, 1000)] == pytest.approx([1e-3, 9e-4, 1e-3 * 0.9**10, 1e-5])
 
 
-def test_cosine_rises_in_a_line_and_ends_at_base() -> None:
+def test_cosine_warms_up_linearly_and_ends_at_base() -> None:
     rate = Schedule("cosine", 0.1, 1.1, warmup_updates=10, total_updates=110)
     assert [float(rate(n)) for n in (0, 5, 10, 60, 110, 200)] == pytest.approx([0.1, 0.6, 1.1, 0.6, 0.1, 0.1])
 
 
-def test_the_step_is_counted_in_epochs_or_as_the_report_did_in_images(recipe: Callable[..., Any]) -> None:
+def test_step_unit_counts_epochs_or_images(recipe: Callable[..., Any]) -> None:
     epochs = recipe(learning_rate={"step_epochs": 4})
     slip = recipe(learning_rate={"step_epochs": 4, "step_unit": "images"})
     assert make_schedule(epochs, 2, 10, 320).step_updates == 40
@@ -60,7 +60,7 @@ def test_the_frozen_phase_has_its_own_constant_rate(recipe: Callable[..., Any]) 
     assert float(rate(0)) == float(rate(15)) == pytest.approx(0.02)
 
 
-def test_micro_batches_of_one_update_share_its_rate() -> None:
+def test_micro_batches_of_an_update_have_the_same_rate() -> None:
     whole = Schedule("triangular", 0.0, 1.0, step_updates=5)
     parts = Schedule("triangular", 0.0, 1.0, step_updates=5, accumulation=4)
     asked = [float(parts(update * 4 + 3)) for update in range(12)]
