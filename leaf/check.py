@@ -30,7 +30,7 @@ from leaf.models.timm_weights import PREFIX
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
-from leaf.store import epoch_key, load_cached_value, read_yaml, sha256, span
+from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, sha256, span
 
 FEW = 20  # images of a class, below which its accuracy says little
 _CLASSES = 40  # rows of the table
@@ -293,7 +293,7 @@ def _time(choices: Params, splits: np.ndarray) -> str:
         return (
             f"time       a linear probe of {train:,} images: what {choices.backbone} sees in each is computed once here"
         )
-    known = load_cached_value("epochs", epoch_key(choices))
+    known = load_cached_value("epochs", epoch_key(choices), EPOCH)
     if known is None:
         return (
             f"time       {train:,} images an epoch, at most {choices.epochs} epochs; how long one takes is known here "

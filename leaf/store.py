@@ -256,18 +256,35 @@ def save_cached_value(name: str, key: str, value: Any) -> None:
             write_json({**_cached_values(path), key: value}, path)
 
 
-def load_cached_value(name: str, key: str) -> Any:
-    """Return the value that `save_cached_value` saved under `key`, or None. A damaged cache counts as empty."""
+def load_cached_value(name: str, key: str, like: Any) -> Any:
+    """Return the value that `save_cached_value` saved under `key`, or None. A damaged value or cache counts as missing.
+
+    `like` is an example with the same types: a text, a number, or a dictionary of them.
+    """
     with suppress(OSError, LeafError):
-        return _cached_values(cache_folder("known") / f"{name}.json").get(key)
+        return valid_or_none(_cached_values(cache_folder("known") / f"{name}.json").get(key), like)
     return None
+
+
+def valid_or_none(value: Any, like: Any) -> Any:
+    """Return `value` if it has the types of the example `like` and its numbers are finite and positive, else None."""
+    if isinstance(like, dict):
+        valid = isinstance(value, dict) and all(valid_or_none(value.get(key), like[key]) is not None for key in like)
+    elif isinstance(like, float):
+        valid = type(value) in (int, float) and 0 < value < math.inf
+    else:
+        valid = isinstance(value, type(like))
+    return value if valid else None
 
 
 def _cached_values(path: Path) -> dict[str, Any]:
     with suppress(OSError, LeafError):
-        values = read_json(path)
+        values = read_json(path) if path.is_file() else {}  # reading a pipe blocks
         return values if isinstance(values, dict) else {}
     return {}
+
+
+EPOCH = {"seconds": 1.0, "images": 1.0, "memory": 1.0}  # an example of the values under `epoch_key`
 
 
 def epoch_key(params: Any) -> str:

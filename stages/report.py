@@ -34,7 +34,7 @@ def facts(training: Mapping[str, Any]) -> dict[str, str]:
     if not commit.returncode:
         name = os.environ.get("DVC_EXP_NAME", "")
         found["Commit"] = commit.stdout.strip() + (f", experiment {name}" if name else "")
-    if seconds := store.load_cached_value("trained", training["model_sha256"]):
+    if seconds := store.load_cached_value("trained", training["model_sha256"], 1.0):
         found["Training took"] = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     return found
 

@@ -163,16 +163,16 @@ def test_damaged_cache_counts_as_empty_and_is_repaired(tmp_path, monkeypatch, co
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     (tmp_path / "known").mkdir()
     (tmp_path / "known/epochs.json").write_bytes(content)
-    assert load_cached_value("epochs", "a") is None
+    assert load_cached_value("epochs", "a", 1.0) is None
     save_cached_value("epochs", "a", 1)
-    assert load_cached_value("epochs", "a") == 1
+    assert load_cached_value("epochs", "a", 1.0) == 1
 
 
 def test_unreadable_cache_counts_as_empty(tmp_path, monkeypatch):
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     (tmp_path / "known/epochs.json").mkdir(parents=True)
     save_cached_value("epochs", "a", 1)
-    assert load_cached_value("epochs", "a") is None
+    assert load_cached_value("epochs", "a", 1.0) is None
 
 
 def _save_twenty(writer):
@@ -228,3 +228,12 @@ def test_yaml_bomb_is_refused():
 def test_yaml_that_contains_itself_is_refused():
     with pytest.raises(LeafError, match=r"cycle: .*aliases"):
         parse_yaml("a: &a [*a]", "cycle")
+
+
+def test_cache_that_is_a_pipe_does_not_block(monkeypatch, tmp_path):
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+    (tmp_path / "known").mkdir()
+    os.mkfifo(tmp_path / "known" / "epochs.json")
+    assert load_cached_value("epochs", "a", 1.0) is None
+    save_cached_value("epochs", "a", 2)
+    assert load_cached_value("epochs", "a", 1.0) == 2

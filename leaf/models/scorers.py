@@ -51,7 +51,7 @@ def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np
     Raises:
         LeafError: if the model is damaged or is not the one in `run`.
     """
-    key = store.load_cached_value(_KEYS, run["model_sha256"]) if "probe" in run and views == 1 else None
+    key = store.load_cached_value(_KEYS, run["model_sha256"], "key") if "probe" in run and views == 1 else None
     files = find_probe_files(key)
     if files and path.is_file() and store.sha256(path) == run["model_sha256"]:
         with suppress(NotCachedError):

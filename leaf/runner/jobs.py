@@ -15,7 +15,7 @@ from leaf.runner.config import Local, Shell, Target, check_target
 from leaf.runner.connection import ConnectionLostError
 from leaf.runner.engines import ProcessEngine, Status, engine_for
 from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
-from leaf.store import epoch_key, load_cached_value, read_yaml, span
+from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, span, valid_or_none
 
 PROTOCOL = 1  # of job.json
 Say = Callable[[str], None]
@@ -65,7 +65,8 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         texts = [text.replace("\\${", "${") for text in one.settings]  # the only escape of DVC's that YAML lacks
         choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
-        took = load_cached_value("epochs", key) if isinstance(target, Local) else there.get(key)
+        local = isinstance(target, Local)
+        took = load_cached_value("epochs", key, EPOCH) if local else valid_or_none(there.get(key), EPOCH)
         of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"
         if took is None:
             yield f"{of}: memory, time and cost are unknown until its first training there with this batch size"

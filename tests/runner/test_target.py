@@ -76,6 +76,16 @@ def test_job_unknown_to_slurm_has_the_state_of_its_files(job: Path, monkeypatch:
     assert state(job)[0] == "lost"
 
 
+def test_odd_lines_of_squeue_are_ignored(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue(job, monkeypatch, "echo; echo warning: odd; echo N/A RUNNING; echo 0 RUNNING")
+    assert state(job) == ("running", "run")
+
+
+def test_unexpected_error_on_the_target_is_named(job: Path) -> None:
+    with pytest.raises(LeafError, match="this machine: KeyError"):
+        Host().call("states", folder=str(job.parents[1]))
+
+
 def test_unreachable_controller_is_a_lost_connection(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(job, monkeypatch, "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ConnectionLostError, match="Unable to contact slurm controller"):
@@ -123,7 +133,10 @@ def test_submit_prints_memory_time_and_cost_of_the_last_training(
     ]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", "\x00", '{"state": "odd", "reason": ""}', '{"state": "done", "reason": 3}', "[" * 99999],
+)
 def test_damaged_exit_file_is_failed_with_its_path(job: Path, text: str) -> None:
     (job / "0" / "exit").write_text(text)
     assert state(job)[0] == "failed"
@@ -140,6 +153,21 @@ def test_lost_experiment_leaves_no_clone(job: Path) -> None:
     (job / "0" / "clone").mkdir()
     assert state(job)[0] == "lost"
     assert not (job / "0" / "clone").exists()
+
+
+@pytest.mark.parametrize(
+    "took", [7, {}, [1], {"seconds": "1", "images": 1, "memory": 1}, {**next(iter(TOOK.values())), "images": 0}, None]
+)
+def test_damaged_time_in_the_cache_counts_as_unknown(
+    took: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "epochs.json").write_text(json.dumps(dict.fromkeys(TOOK, took)))
+    (tmp_path / "params.yaml").write_text("epochs: 10\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEAF_STATE", str(tmp_path))
+    (line,) = expected("local", check_target("local", {"engine": "local"}), [Planned("a", ())])
+    assert "unknown" in line
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null"])

@@ -105,7 +105,7 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
     metrics = json.loads((work / "metrics/train.json").read_text())
     assert metrics.keys() == {"epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters"}
     assert metrics.items() <= said.items()
-    took = store.load_cached_value("epochs", f"cnn_small {SIZE} 0 8 float32 adam")
+    took = store.load_cached_value("epochs", f"cnn_small {SIZE} 0 8 float32 adam", store.EPOCH)
     assert took["images"] == 32
     assert took["seconds"] > 0.01
     assert took["memory"] > 50 * 2**20

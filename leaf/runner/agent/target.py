@@ -18,6 +18,7 @@ from typing import Any
 
 ANSWER = "leaf-answer:"  # a login may print a greeting first
 LOG_PART = 1 << 20  # bytes of a log in one answer
+FINAL = ("done", "failed", "cancelled", "stopped")  # states that a task writes
 GRACE = 10  # seconds from SIGTERM to SIGKILL, and for a job to start
 
 
@@ -89,8 +90,10 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
     if (own / "exit").exists():
         try:
             ended = json.loads(read(own / "exit"))
+            if ended["state"] not in FINAL or not isinstance(ended["reason"], str):
+                raise ValueError
             return {"state": ended["state"], "note": ended["reason"]}
-        except (ValueError, KeyError, TypeError):  # a full disk, or a crash of the machine
+        except (ValueError, KeyError, TypeError, RecursionError):  # a full disk, or a crash of the machine
             return {"state": "failed", "note": f"{own / 'exit'}: damaged; read the log and submit it again"}
     step = read(own / "step")
     if queue is not None and index in queue:
@@ -113,8 +116,8 @@ def slurm_queue(folder: Path) -> dict[int, str] | None:
     answer = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%K %T"], capture_output=True, check=False)
     if answer.returncode and b"Invalid job id" not in answer.stderr:  # Slurm's answer for a job that ended long ago
         raise TransientError("squeue: " + answer.stderr.decode("utf-8", "replace").strip())
-    rows = [line.split() for line in answer.stdout.decode().splitlines()]
-    return {int(index): state for index, state in rows}
+    rows = [line.split() for line in answer.stdout.decode("utf-8", "replace").splitlines()]
+    return {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}
 
 
 def log(request: dict[str, Any]) -> dict[str, Any]:
@@ -237,4 +240,6 @@ def answer_to(request: dict[str, Any]) -> None:
         answer = {"unreachable": str(error)}
     except OSError as error:
         answer = {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 (otherwise only a traceback would reach the caller)
+        answer = {"error": f"{type(error).__name__}: {error}"}
     print(ANSWER + json.dumps(answer), flush=True)

@@ -208,7 +208,8 @@ class Task:
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
             return False
-        tries = int(read(self.own / "requeues") or 0) + 1
+        before = read(self.own / "requeues")
+        tries = (int(before) if before.isdigit() else 0) + 1
         if tries > self.job["requeues"]:
             self.say(f"not requeued: already requeued {tries - 1} times")
             return False
