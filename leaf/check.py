@@ -26,7 +26,7 @@ from leaf.ingest.masks import mask_files, read_mask
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
-from leaf.models.timm_weights import PREFIX
+from leaf.models.timm_weights import restriction
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
@@ -97,21 +97,24 @@ _FILES = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0
 
 def _download(choices: Params) -> list[str]:
     """Return the line about weights that the stage `train` downloads, and from where."""
-    if choices.weights == "imagenet":
+    name, size = choices.weights, ""
+    if checkpoint := backbones.checkpoint_name(choices.backbone, choices.weights):
+        name = checkpoint
+        terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
+        where = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless Hugging Face's cache has them{terms}"
+    elif choices.weights == "imagenet":
         folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-        name = _FILES.get(choices.backbone, choices.backbone)
+        file = _FILES.get(choices.backbone, choices.backbone)
         if choices.backbone == "mobilenet_v2":  # one file for each size
-            name += f"_*_{choices.image_size if choices.image_size in (96, 128, 160, 192) else 224}"
-        if cached := sorted(folder.glob(f"{name}*_no*top.h5")):
+            file += f"_*_{choices.image_size if choices.image_size in (96, 128, 160, 192) else 224}"
+        if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
             return [f"weights    imagenet for {choices.backbone}: {cached[0]}"]
         where = f"https://storage.googleapis.com/tensorflow/keras-applications to {folder}"
-    elif choices.weights.startswith(PREFIX):
-        where = f"https://huggingface.co/{choices.weights.partition('@')[0]} unless Hugging Face's cache has them"
+        size = f"{_PUBLISHED[choices.backbone]} MB, "
     else:
         return []
-    size = f"{_PUBLISHED[choices.backbone]} MB, " if choices.weights == "imagenet" else ""
     return [
-        f"weights    {choices.weights} for {choices.backbone}: {size}downloaded once from {where}. "
+        f"weights    {name} for {choices.backbone}: {size}downloaded once from {where}. "
         "Without a network, pass a file: -S weights=FILE"
     ]
 

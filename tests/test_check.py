@@ -65,6 +65,13 @@ def test_recipe_and_size_are_recommended(project):
     assert "-S image_size=160" in told()
 
 
+def test_download_of_a_checkpoint_and_its_license_are_announced(project):
+    found = told(backbone="convnextv2_nano", weights="imagenet")
+    assert "https://huggingface.co/timm/convnextv2_nano.fcmae_ft_in1k" in found
+    assert "CC-BY-NC-4.0" in found
+    assert "CC-BY" not in told(backbone="convnext_nano", weights="timm/convnext_nano.in12k@main")
+
+
 def test_other_names_are_refused_with_the_line_to_paste(project):
     (project / "leaves" / "unhealthy").rename(project / "leaves" / "rust brown")
     assert refusal().endswith("valid: dvc exp run -S dataset=leaves -S classes=auto")

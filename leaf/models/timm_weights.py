@@ -54,9 +54,8 @@ def download(name: str) -> Checkpoint:
     if not _NAME.fullmatch(name):
         raise LeafError(f"weights: {name}: not a checkpoint name; valid: timm/NAME or timm/NAME@REVISION")
     repository, _, revision = name.partition("@")
-    for part, terms in _RESTRICTED.items():
-        if part in repository:
-            print(f"{repository}: licensed under {terms}", file=sys.stderr)
+    if terms := restriction(repository):
+        print(f"{repository}: licensed under {terms}", file=sys.stderr)
     path = _fetch(repository, "model.safetensors", revision)
     config = _fetch(repository, "config.json", revision)
     try:
@@ -70,6 +69,11 @@ def download(name: str) -> Checkpoint:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise LeafError(f"weights: {name}: config.json is damaged ({str(error)[:200]})") from None
     return Checkpoint(name, path, path.parent.name, store.sha256(path), _license(repository, revision), mean, std)
+
+
+def restriction(name: str) -> str:
+    """Return the restrictive license of a checkpoint, or an empty string."""
+    return next((terms for part, terms in _RESTRICTED.items() if part in name), "")
 
 
 def _fetch(repository: str, file: str, revision: str) -> Path:
