@@ -42,9 +42,10 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the positions of the `count` images to label next, the most useful first.
 
-    With probabilities, the score is margin uncertainty times density. Near-identical images are represented by the best
-    one, and a k-means clustering of the best candidates, weighted by score, makes the selection diverse. Without
-    probabilities, the images nearest to the centers of a k-means clustering of all images are selected (cold start).
+    With probabilities, the score is margin uncertainty times the square root of the density. Near-identical images are
+    represented by the best one, and a k-means clustering of the best candidates, weighted by score, makes the selection
+    diverse. Without probabilities, the images nearest to the centers of a k-means clustering of all images are selected
+    (cold start).
 
     Args:
         features: float (N, D), from `reduce_features`.
@@ -67,7 +68,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
     else:
         uncertainty = margin_uncertainty(probabilities)
         pool = np.argsort(-uncertainty, kind="stable")[: max(_POOL, count)]
-        score = uncertainty[pool] * density(features[pool])
+        score = uncertainty[pool] * np.sqrt(density(features[pool]))
         best = _distinct(features[pool], np.argsort(-score, kind="stable"))[: count * CANDIDATES]
         pool, score = pool[best], score[best]
     if len(pool) <= count or count == 0:
