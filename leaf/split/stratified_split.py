@@ -1,17 +1,17 @@
-"""Draw the splits: groups whole, class proportions kept, a split that the user gave untouched.
+"""Draw a stratified split that keeps groups together and leaves given splits unchanged.
 
-The position of a group in the draw is the smallest keyed hash of its images' files. It does not depend on the order or
-names of files, on the other images, or on how they are decoded. Renaming a folder keeps every image in its split.
-Adding images keeps nearly all of them, and a larger validation split leaves the test split as it was. Another image
-size moves the few images whose groups change, because `clean` finds copies and crops on the resized pixels:
-3 to 5 of 970 at 64, 128 and 224 pixels. The lowest positions are tested, the next validate, and an image that joins a
-group can only lower its position, so a tested image rarely becomes a training image when the set grows. Pinned images
-never move.
+The position of a group in the draw is the smallest keyed hash of its images' files, so it does not depend on the order
+or names of files, on other images, or on decoding. Renaming a folder changes no split, adding images changes few, and a
+larger validation split leaves the test split unchanged. Another image size moves the few images whose groups change,
+because `clean` compares resized pixels: 3 to 5 of 970 at 64, 128 and 224 pixels. The lowest positions go to test, the
+next to validation. An image that joins a group can only lower its position, so a test image rarely becomes a training
+image. Pinned images never move.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,21 +25,27 @@ PINNED, PIN_COLUMNS = "data/pinned.csv", ("file_hash", "split")
 def split_images(
     images: pd.DataFrame, validation_size: int | float, test_size: int | float, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Part images into train, validation and test.
+    """Split images into train, validation and test.
 
-    `images`: one row per kept image with `image`, `label` (a place in `classes`), `group`, `key` (of the group, from
-    `draw_keys`) and `split`, the one that was given or pinned, or "". Sizes are numbers or, below 1, fractions of them;
-    `test_size` 0 means no test split. Returns `image,split`, by image. Counts are exact where the groups' sizes allow
-    it, else as near as they come.
+    Counts are exact if the sizes of the groups allow it, else as near as possible. Given splits win: they count towards
+    the sizes, and the other images fill what is missing. If every image has a split, the sizes are ignored; a missing
+    validation split is drawn from the training images.
 
-    Given splits win: they count towards the sizes, the images without one fill what is missing, and where every image
-    has one the sizes are not used. Only where that leaves no validation split is it drawn from the training images.
+    Args:
+        images: a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
+            `split` (given or pinned, or "").
+        validation_size: a number of images, or a fraction of them below 1.
+        test_size: the same; 0 means no test split.
+        classes: the class names.
 
-    Raises LeafError where a group was given two splits, where more is asked for than there is, or where a class has
-    too few groups for the splits.
+    Returns:
+        `image,split`, ordered by image.
+
+    Raises:
+        LeafError: if a group was given two splits, there are too few images, or a class has too few groups.
     """
     groups = _group_table(images, len(classes))
-    labels = list(range(len(classes)))  # the columns that count a group's images of each class
+    labels = list(range(len(classes)))  # columns with the number of images of each class
     counts = groups[labels].sum().to_numpy()
     _check_given(groups, classes)
     asked = {
@@ -66,7 +72,7 @@ def split_images(
 
 
 def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """One row per group, in the order of the draw: images of each class (0, 1, …), the split that was given, or ""."""
+    """Return a row per group in the order of the draw: images of each class (0, 1, …), and the given split or ""."""
     given = images[images["split"].ne("")]
     _refuse_torn(given, "data/ingested/index.csv", "give its images the same split, or drop one in data/overrides.csv")
     unknown = set(given["split"]) - set(SPLITS)
@@ -82,7 +88,7 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
 
 
 def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
-    """Raise LeafError where a group of `given` (`image,group,split`) has two splits."""
+    """Raise LeafError if a group of `given` (`image,group,split`) has two splits."""
     splits = given.groupby("group")["split"].nunique()
     torn = splits.index[splits > 1]
     if len(torn):
@@ -93,21 +99,21 @@ def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
 
 
 def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
-    """The place in the draw of each image's group, text like `groups` and `file_hashes` (N,), one row an image.
+    """Return the position in the draw of each image's group, text (N,) as `groups` and `file_hashes`.
 
-    Groups that hold equal files (`grouping: none`) get places of their own.
+    Groups with equal files (`grouping: none`) get different positions.
     """
     again = groups.groupby(file_hashes).rank("dense").astype(int).astype(str)
     texts = f"{seed} " + file_hashes + " " + again
     places = texts.map(lambda text: hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
-    return groups.map(places.sort_values().groupby(groups).first())  # `min` of text is a call for each group
+    return groups.map(places.sort_values().groupby(groups).first())  # `min` of text is slow
 
 
 def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
-    """The split that each image was given or that `pins` (`file_hash,split`) keep its group in, else "": text (N,).
+    """Return the given split of each image, or that of a pin (`file_hash,split`) of its group, or "": text (N,).
 
-    `images` has `image,kept,group,file_hash,split`, the removed ones too: their pins hold for the copies that stay.
-    Raises LeafError where a group has two splits so.
+    `images` has `image,kept,group,file_hash,split`, removed images included: their pins apply to the copies that stay.
+    Raises LeafError if a group gets two splits.
     """
     pins = pins.assign(split=pins["split"].str.lower())
     if unknown := set(pins["split"]) - set(SPLITS):
@@ -121,13 +127,13 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
 
 
 def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
-    """The groups of `pool`, their counts by class in drawing order, that hold `quota` images of each class.
+    """Draw groups of `pool` (counts by class, in the order of the draw) with `quota` images of each class.
 
-    Where a class has groups enough, one at least is drawn, and one at least is left for each of the `later` splits.
+    If a class has enough groups, at least one is drawn and at least one is left for each of the `later` splits.
     """
     sizes = pool.to_numpy()
     mixed = (sizes > 0).sum(axis=1) > 1
-    # Groups of several classes first, to their share of the quota: those of one class then make up the exact rest.
+    # Draw groups of several classes first, up to their share of the quota; those of one class fill the rest exactly.
     share = quota * sizes[mixed].sum(axis=0) / sizes.sum(axis=0).clip(min=1)
     taken = np.zeros(len(quota))
     drawn: list[int] = []
@@ -138,20 +144,17 @@ def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
     for label, missing in enumerate((quota - taken).clip(min=0).astype(int).tolist()):
         pure = np.flatnonzero(~mixed & (sizes[:, label] > 0))
         of_size = sizes[pure, label]
-        # By their places as far as possible, so that a set that grows moves few; the last ones by size, to be exact.
+        # Draw in order as far as possible, so that a growing data set moves few images; choose the last by size.
         first = int(np.searchsorted(of_size.cumsum(), missing - of_size.max(initial=0), side="right"))
         drawn.extend(pure[:first].tolist())
         missing -= int(of_size[:first].sum())
         pure, of_size = pure[first:], of_size[first:]
-        available = dict(zip(*(part.tolist() for part in np.unique(of_size, return_counts=True)), strict=True))
-        numbers = groups_by_size(available, missing)
-        if missing and len(pure) and not first and not taken[label] and not any(numbers.values()):
-            numbers[min(numbers)] = 1  # the quota is far below a group's size
+        chosen = nearest_sum(of_size.tolist(), missing)
+        if missing and len(pure) and not first and not taken[label] and not chosen:
+            chosen = [int(of_size.argmin())]  # the quota is far below a group's size
         there = int((sizes[:, label] > 0).sum() - (sizes[drawn, label] > 0).sum())
-        while sum(numbers.values()) > max(there - later, 0):
-            numbers[min(size for size, number in numbers.items() if number)] -= 1
-        for size, number in numbers.items():
-            drawn.extend(pure[of_size == size][:number].tolist())
+        chosen.sort(key=lambda position: -of_size[position])
+        drawn.extend(pure[chosen[: max(there - later, 0)]].tolist())
     return pool.index[drawn]
 
 
@@ -199,7 +202,7 @@ def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: Sequenc
 
 
 def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence[str]) -> None:
-    """Every split that was asked for, of as many images as there are classes, holds images of each."""
+    """Raise LeafError unless every requested split that is large enough has images of each class."""
     found = groups.groupby("split")[list(range(len(classes)))].sum()
     everything_given = groups["given"].ne("").all()
     wanted = [name for name in SPLITS if name == "train" or (name in found.index if everything_given else asked[name])]
@@ -215,14 +218,14 @@ def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence
 
 
 def images_asked(size: int | float, images: int) -> int:
-    """A size as a number of images: a whole number as it is, a fraction of `images` rounded half up."""
+    """Return a size as a number of images; a fraction of `images` is rounded half up."""
     return size if isinstance(size, int) else math.floor(size * images + 0.5)
 
 
 def apportion(total: int, counts: np.ndarray) -> np.ndarray:
-    """Part `total` images over classes of `counts` images, int64 (C,), by largest remainder.
+    """Distribute `total` images over classes of `counts` images, int64 (C,), by largest remainder.
 
-    Each class gets its share rounded up or down, and at least one where `total` and the class allow.
+    Each class gets its share rounded up or down, and at least one image if possible.
     """
     exact = total * counts / max(counts.sum(), 1)
     quota = np.floor(exact).astype(np.int64)
@@ -236,98 +239,17 @@ def apportion(total: int, counts: np.ndarray) -> np.ndarray:
     return quota
 
 
-def groups_by_size(available: Mapping[int, int], target: int) -> dict[int, int]:
-    """How many groups of each size to take so that their sizes add up to `target`, or as near to it as they can.
-
-    `available` maps a group's size to the number of such groups. Among all ways to the same sum, each size is taken
-    as nearly as possible in proportion to how often it occurs. A bounded knapsack over the distinct sizes, which are
-    few: the reachable sums are the bits of one whole number.
-    """
-    sizes = sorted(available, reverse=True)
-    if target <= 0 or not sizes:
-        return dict.fromkeys(sizes, 0)
-    reachable = _reachable_sums([(size, available[size]) for size in sizes], target + sizes[0])
-    rest = _nearest_bit(reachable[0], target)
-    images = sum(size * number for size, number in available.items())
-    chosen = {}
-    for size, smaller in zip(sizes, reachable[1:], strict=True):
-        number = available[size]
-        ideal = number * rest / max(images, 1)
-        fitting = (n for n in _outward(ideal, min(number, rest // size)) if smaller >> (rest - n * size) & 1)
-        chosen[size] = next(fitting)
-        rest -= chosen[size] * size
-        images -= number * size
-    return chosen
-
-
-def _reachable_sums(groups: list[tuple[int, int]], limit: int) -> list[int]:
-    """For each position, the sums up to `limit` that the (size, number) pairs from there on reach, as bits."""
-    mask = (1 << limit + 1) - 1
-    sums = [1]
-    for size, number in reversed(groups):
-        bits, piece = sums[-1], 1
-        while number > 0:  # 1, 2, 4, … groups at a time: every number of groups is a sum of such pieces
-            step = min(piece, number)
-            bits |= bits << step * size & mask
-            number -= step
-            piece *= 2
-        sums.append(bits)
-    return sums[::-1]
-
-
-def _nearest_bit(bits: int, target: int) -> int:
-    """The set bit nearest to `target`, the lower of two; bit 0 is always set."""
-    below = (bits & (1 << target + 1) - 1).bit_length() - 1
-    above = bits >> target + 1
-    if not above:
-        return below
-    higher = target + (above & -above).bit_length()
-    return below if target - below <= higher - target else higher
-
-
-def _outward(ideal: float, highest: int) -> Iterator[int]:
-    """The whole numbers from 0 to `highest`, nearest to `ideal` first."""
-    low = min(math.floor(ideal), highest)
-    high = low + 1
-    while low >= 0 or high <= highest:
-        if high > highest or (low >= 0 and ideal - low <= high - ideal):
-            yield low
-            low -= 1
-        else:
-            yield high
-            high += 1
-
-
-def fold_images(
-    images: pd.DataFrame, folds: int, fold: int, validation_size: int | float, seed: int, classes: Sequence[str]
-) -> pd.DataFrame:
-    """Part images into train, validation and the test split of fold `fold` (from 0) of `folds`.
-
-    `images` as for `split_images`; `validation_size` counts images, or is a fraction of all of them, and is drawn from
-    what the fold leaves. Over the folds the test splits hold each image once, in the proportions of the classes as far
-    as the groups allow (scikit-learn's StratifiedGroupKFold). Returns `image,split`, by image.
-
-    Raises LeafError where a split was given, or a class has fewer groups than there are folds.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold  # seconds that a plain split need not pay
-
-    if images["split"].ne("").any():
-        raise LeafError(
-            f"folds: {folds}, and the data set gives images a split of their own; valid: 0 there, a given split stays"
-        )
-    images = images.sort_values("key", kind="stable", ignore_index=True)  # not by names or numbers
-    groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
-    small = [f"{name} has {there}" for name, there in zip(classes, groups, strict=True) if there < folds]
-    if small:
-        raise LeafError(
-            f"folds: {folds}, too few groups of images: {', '.join(small)}; valid: at most {groups.min()}, or leave a "
-            "class out (ignore)"
-        )
-    parted = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    rest, test = list(parted.split(images, images["label"], images["key"]))[fold]
-    splits = split_images(images.iloc[rest], images_asked(validation_size, len(images)), 0, classes)
-    tested = pd.DataFrame({"image": images["image"].iloc[test], "split": "test"})
-    return pd.concat([splits, tested]).sort_values("image", ignore_index=True)
+def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
+    """Return positions in `sizes` whose sum is as near to `target` as possible, early positions first."""
+    found: dict[int, list[int]] = {0: []}
+    used: Counter[int] = Counter()
+    for position, size in enumerate(sizes):
+        used[size] += 1
+        if target in found or used[size] * size >= target + 2 * size:
+            continue  # further groups of this size reach no new sum
+        for total in [total for total in found if total < target and total + size not in found]:
+            found[total + size] = [*found[total], position]
+    return found[min(found, key=lambda total: (abs(total - target), total))]
 
 
 def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
@@ -343,61 +265,3 @@ def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame)
     of_group = splits.merge(images[["image", "group"]], on="image").drop_duplicates("group").set_index("group")["split"]
     added = pd.DataFrame({"image": chosen["image"], "split": chosen["group"].map(of_group).fillna("train")})
     return pd.concat([splits, added]).sort_values("image", ignore_index=True)
-
-
-_SPLITS_FILE = "data/split/splits.csv"
-_SYNTHETIC_FILE = "data/balanced/index.csv"
-
-
-def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:
-    """Groups that stand in more than one split: `group,splits` (their names, joined by " and "); empty where none.
-
-    `splits` has `image,split`; `decisions` has `image,group`.
-    """
-    table = splits.merge(decisions[["image", "group"]], on="image").drop_duplicates(["group", "split"])
-    table = table[table["group"].duplicated(keep=False)]
-    shared = table.sort_values("split").groupby("group")["split"].agg(" and ".join)
-    return pd.DataFrame({"group": shared.index, "splits": shared.to_numpy()})
-
-
-def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = False) -> None:
-    """Raise LeafError unless each kept image stands in one split, no other does, and no group is shared.
-
-    `splits` has `image,split`; `decisions` has `image,kept,group`. Only a split that is
-    `leaky` on purpose may share groups.
-    """
-    kept = set(decisions.loc[decisions["kept"].eq(1), "image"])
-    twice = splits.loc[splits["image"].duplicated(), "image"]
-    if len(twice):
-        raise LeafError(f"{_SPLITS_FILE}: image {twice.iloc[0]} stands there twice; an image has one split")
-    returned = set(splits["image"]) - kept
-    if returned:
-        raise LeafError(
-            f"{_SPLITS_FILE}: image {min(returned)} was removed by clean and comes back "
-            f"({len(returned)} such images); only kept images may stand there"
-        )
-    lost = kept - set(splits["image"])
-    if lost:
-        raise LeafError(
-            f"{_SPLITS_FILE}: image {min(lost)} was kept by clean and has no split ({len(lost)} such images)"
-        )
-    shared = shared_groups(splits, decisions)
-    if len(shared) and not leaky:
-        first = shared.iloc[0]
-        raise LeafError(
-            f"{_SPLITS_FILE}: group {first['group']} is shared between {first['splits']} ({len(shared)} such groups); "
-            "a leak: a group stays whole in one split"
-        )
-
-
-def check_synthetic(synthetic: pd.DataFrame, splits: pd.DataFrame) -> None:
-    """Raise LeafError where a synthetic image's `parent` or `neighbour` stands outside the training split."""
-    train = splits.loc[splits["split"].eq("train"), "image"]
-    for role in ("parent", "neighbour"):
-        foreign = synthetic.loc[~synthetic[role].isin(train)]
-        if len(foreign):
-            image, other = int(foreign["image"].iloc[0]), int(foreign[role].iloc[0])
-            raise LeafError(
-                f"{_SYNTHETIC_FILE}: synthetic image {image} has the {role} {other}, which is not in train "
-                f"({len(foreign)} such images); a leak: only training images may be balanced"
-            )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.split.stratified_split import apportion, groups_by_size, images_asked
+from leaf.split.stratified_split import apportion, images_asked, nearest_sum
 
 
 @pytest.mark.parametrize(("size", "images", "number"), [(500, 5004, 500), (0.15, 100, 15), (0.5, 5, 3), (0, 9, 0)])
@@ -23,15 +23,18 @@ def test_a_rare_class_gets_at_least_one():
     assert apportion(5, np.array([990, 10])).tolist() == [4, 1]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.dictionaries(st.integers(1, 9), st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 40))
-def test_the_sum_is_as_near_to_the_target_as_any_choice_of_groups(available, target):
-    chosen = groups_by_size(available, target)
-    choices = itertools.product(*(range(number + 1) for number in available.values()))
-    nearest = min(abs(sum(s * n for s, n in zip(available, choice, strict=True)) - target) for choice in choices)
-    assert all(0 <= chosen[size] <= number for size, number in available.items())
-    assert abs(sum(size * number for size, number in chosen.items()) - target) == nearest
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=9), st.integers(0, 40))
+def test_the_sum_is_as_near_to_the_target_as_that_of_any_choice_of_groups(sizes, target):
+    chosen = nearest_sum(sizes, target)
+    choices = itertools.chain.from_iterable(itertools.combinations(sizes, n) for n in range(len(sizes) + 1))
+    assert len(set(chosen)) == len(chosen)
+    assert abs(sum(sizes[position] for position in chosen) - target) == min(abs(sum(c) - target) for c in choices)
 
 
-def test_every_size_is_taken_in_proportion():
-    assert groups_by_size({1: 100, 2: 100, 4: 100}, 70) == {1: 10, 2: 10, 4: 10}
+def test_a_million_groups_of_one_size_that_never_fits_take_no_time():
+    assert nearest_sum([6] * 1_000_000, 9) == [0]
+
+
+def test_early_groups_are_chosen_first():
+    assert nearest_sum([4, 1, 2, 1, 1, 3], 6) == [0, 2]
