@@ -1,4 +1,4 @@
-"""`python benchmarks/headline.py`: the recipe is chosen on development photographs, and no other one is tested."""
+"""`python benchmarks/headline.py`: the recipe is selected on development images, and only that one is tested."""
 
 import json
 import statistics
@@ -24,7 +24,7 @@ def measured(dataset, losses, images, **more):
 APPLE, STRAWBERRY = headline.DEVELOPMENT
 
 
-def test_the_recipe_of_the_lowest_loss_over_all_development_photographs_is_chosen():
+def test_the_recipe_with_the_lowest_loss_over_all_development_images_is_selected():
     found = headline.choose(
         [
             measured(APPLE, {"a": 0.1, "b": 0.3, "logistic": 0.01}, 300),
@@ -34,7 +34,7 @@ def test_the_recipe_of_the_lowest_loss_over_all_development_photographs_is_chose
     assert found == {"recipe": "a", "log_loss": {"a": 0.2, "b": 0.275}}
 
 
-def test_no_other_photographs_and_no_single_split_have_a_say():
+def test_other_images_and_single_splits_do_not_affect_the_selection():
     every = [measured(APPLE, {"a": 0.1, "b": 0.3}, 10), measured(STRAWBERRY, {"a": 0.1, "b": 0.3}, 10)]
     others = [
         measured("leaves_by_disease", {"b": 0.0}, 9999),
@@ -45,14 +45,14 @@ def test_no_other_photographs_and_no_single_split_have_a_say():
     assert headline.choose([*every, *others])["recipe"] == "a"
 
 
-def test_a_recipe_that_differs_is_refused_with_the_key():
+def test_a_different_recipe_is_refused_with_its_key():
     frozen = {"recipe": "transfer", "parameters": headline.parameters({"freeze_depth": 54}, None)}
     headline.check(frozen, headline.parameters({"freeze_depth": 54, "seed": 7, "classes": "auto"}, None))
-    with pytest.raises(LeafError, match=r"transfer: freeze_depth 55.* 54.*valid: "):
+    with pytest.raises(LeafError, match=r"transfer: freeze_depth 55.* 54.*frozen"):
         headline.check(frozen, headline.parameters({"freeze_depth": 55}, None))
 
 
-def test_the_command_tests_no_recipe_but_the_committed_one(tmp_path):
+def test_the_command_tests_only_the_committed_recipe(tmp_path):
     command = [sys.executable, ROOT / "benchmarks/headline.py", "report", "--dataset", tmp_path, "--set", "epochs=2"]
     command += ["--results", tmp_path / "found.json", "--work", tmp_path / "work"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
