@@ -69,8 +69,8 @@ def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise LeafError(
-            f"{frozen['recipe']}: {', '.join(differing)}; valid: the recipe as benchmarks/frozen.json has it, which is "
-            "chosen and committed before its test photographs are looked at"
+            f"{frozen['recipe']}: {', '.join(differing)}. Use the recipe of benchmarks/frozen.json, which is committed "
+            "before its test"
         )
 
 
@@ -80,7 +80,7 @@ def committed() -> dict[str, Any]:
         ["git", "show", f"HEAD:./{FROZEN.name}"], cwd=FROZEN.parent, capture_output=True, text=True, check=False
     )
     if shown.returncode:
-        raise LeafError("benchmarks/frozen.json: not committed; valid: choose a recipe and commit it before its test")
+        raise LeafError("benchmarks/frozen.json: not committed. Choose a recipe and commit it before its test")
     return json.loads(shown.stdout)
 
 
