@@ -329,3 +329,20 @@ def test_the_line_to_run_is_quoted_for_the_shell_and_for_dvc(project, name):
 def test_pinned_images_are_counted(project):
     (project / "data/pinned.csv").write_text("file_hash,split\nabc,test\ndef,train\n")
     assert "pins       2 images" in check({})[1]
+
+
+def test_cached_imagenet_weights_are_named_instead_of_a_download(project, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(project / "keras"))
+    chosen = {"backbone": "mobilenet_v2", "weights": "imagenet", "image_size": 160}
+    assert "9 MB, downloaded once from https://storage.googleapis.com" in check(chosen)[1]
+    (project / "keras/models").mkdir(parents=True)
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_160_no_top.h5"
+    (project / "keras/models" / name).touch()
+    line = check(chosen)[1].splitlines()[-1]
+    assert name in line
+    assert "http" not in line
+
+
+def test_timm_weights_name_their_repository(project):
+    line = check({"backbone": "convnext_nano", "weights": "timm/convnext_nano.in12k"})[1].splitlines()[-1]
+    assert "https://huggingface.co/timm/convnext_nano.in12k" in line

@@ -51,7 +51,9 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
     if subprocess.run(["dvc", "root"], cwd=folder, capture_output=True, check=False).returncode:
         _run(folder, "dvc", "init", "--quiet", *([] if (folder / ".git").exists() else ["--subdir"]))
     write_files(folder, settings)
-    return [*overview, f"{folder}: created a leaf {__version__} project. Next: cd {folder} && leaf check && dvc repro"]
+    command = "dvc repro" if dataset else "leaf start FOLDER"
+    steps = f"cd {folder}; git add -A && git commit -m 'Add the classifier'; {command}"
+    return [*overview, f"{folder}: created a leaf {__version__} project. Next: {steps}"]
 
 
 def write_files(folder: Path, settings: dict[str, object]) -> None:
