@@ -21,11 +21,11 @@ def main() -> None:
 
     missing = int(missing_images(labels, len(classes), params.balance).sum())
     size = missing * images[0].nbytes / 1e9
-    print(f"{params.balance}: {missing} synthetic images in train, {size:.2f} GB", flush=True)  # before they are made
+    print(f"{params.balance}: {missing} synthetic images in train, {size:.2f} GB", flush=True)
     if size > params.balance_limit_gb:
         raise LeafError(
             f"balance_limit_gb: {missing} synthetic images take {size:.1f} GB, more than {params.balance_limit_gb:g}; "
-            "raise it, or set balance to class_weight, which makes none"
+            "raise it, or set balance to class_weight, which creates none"
         )
     plan = plan_images(images, numbers, labels, params.balance, classes, params.smote_neighbors, params.split_seed)
     check_synthetic(plan, splits)

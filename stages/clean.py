@@ -34,7 +34,7 @@ def main() -> None:
         print(f"warning: {line}")
     rulings = cleaned.rulings
     if len(overrides):
-        print(f"{rulings.applied} rulings applied, {len(rulings.missed)} met no image or no class")
+        print(f"{rulings.applied} rulings applied, {len(rulings.missed)} name no image or no class")
     counts = cleaned.metrics
     print(
         f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "

@@ -1,4 +1,4 @@
-"""Making the training classes equal: SMOTE with its parents kept, or copies."""
+"""Balance the training classes by SMOTE or by copies."""
 
 from leaf.balance.smote import interpolate, missing_images, plan_images
 

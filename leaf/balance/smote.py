@@ -1,9 +1,8 @@
-"""SMOTE with the parents of each synthetic image kept: first a table of them, then the images.
+"""SMOTE that records the parents of each synthetic image: a table first, then the images.
 
-Its neighbours are found by pixels. Distances between whole-numbered images are sums of products that fit float32's
-24 bits as long as few enough are added: multiplied in such slices of the pixels, float32 gives the exact distances at
-float32's speed, and no float copy of the images is ever held. scikit-learn's own search casts to float64, which takes
-twice the time.
+Neighbors are found by pixels. Squared distances between uint8 images are computed as float32 matrix products over
+slices of pixels that are small enough to be exact, without a float copy of the images. scikit-learn's search casts to
+float64 and takes twice the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,15 +19,15 @@ from leaf.errors import LeafError
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # of float64 working space
-_EXACT_UP_TO = 10_000  # members; beyond, pixels are averaged to find candidates, and those alone compared in full
-_MOST = 100_000  # members of a class, compared all with all: some minutes and 4 GB; three times as many take hours
-_CANDIDATES = 8  # per neighbour asked for, when they are found on averaged pixels
-_SLICE = 1024  # pixels' channels: 1024 × 128² = 2²⁴, all partial sums of centred uint8 products are exact
-_ROWS = 2048  # images per block of the distance matrix: bounds it at 2048 × members × 8 bytes
+_EXACT_UP_TO = 10_000  # members; above, candidates are found on averaged pixels and compared in full
+_MOST = 100_000  # members of a class, all compared: minutes and 4 GB; three times as many take hours
+_CANDIDATES = 8  # per neighbor, when found on averaged pixels
+_SLICE = 1024  # channel values: 1024 × 128² = 2²⁴, so all partial sums of centered uint8 products are exact in float32
+_ROWS = 2048  # images per block of the distance matrix, which takes 2048 × members × 8 bytes
 
 
 def missing_images(labels: np.ndarray, classes: int, method: Method) -> np.ndarray:
-    """How many images of each class, int64 (classes,), bring it up to the largest: `labels` int (M,)."""
+    """Return the number of images that each class lacks to the largest: int64 (classes,). `labels` is int (M,)."""
     counts = np.bincount(labels, minlength=classes)
     return counts.max() - counts if method in ("smote", "oversample") else np.zeros_like(counts)
 
@@ -44,17 +43,24 @@ def plan_images(
 ) -> pd.DataFrame:
     """Plan the synthetic images that bring every class up to the largest.
 
-    `images`: (N, H, W, 3) uint8 or float32, a memory map as a rule; a class is read at a time, the largest never.
-    `numbers`: the training images' rows in it, int64 (M,); `labels`: theirs, places in `classes`, (M,).
-    `smote` lies between neighbours of one class, `oversample` copies whole rounds of the class so that no image is
-    copied twice before each was once, `none` and `class_weight` plan nothing. Each class is drawn by the same `seed`,
-    as imbalanced-learn does.
+    Args:
+        images: (N,H,W,3) uint8 or float32, usually a memory map; one class is read at a time, the largest never.
+        numbers: the rows of the training images, int64 (M,).
+        labels: their labels, indices into `classes`, (M,).
+        method: `smote` interpolates between neighbors of one class; `oversample` copies every image of the class before
+            it copies one again; `none` and `class_weight` plan nothing.
+        classes: the class names.
+        neighbors: SMOTE's number of neighbors.
+        seed: used for every class, as in imbalanced-learn.
 
-    Returns `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, float64 `weight` says
-    how far from one to the other (0 for a copy). Raises LeafError where a class is empty, or too small or too large for
-    SMOTE.
+    Returns:
+        `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, `weight` float64 is the
+        position between them (0 for a copy).
+
+    Raises:
+        LeafError: if a class is empty, or too small or too large for SMOTE.
     """
-    order = np.argsort(numbers)  # the plan must not depend on the order of the table's rows
+    order = np.argsort(numbers)  # so that the order of the rows does not matter
     numbers, labels = np.asarray(numbers)[order], np.asarray(labels)[order]
     missing = missing_images(labels, len(classes), method)
     members = [numbers[labels == label] for label in range(len(classes))]
@@ -63,12 +69,12 @@ def plan_images(
     for label in np.flatnonzero(missing).tolist():
         own = members[label]
         if method == "oversample":
-            parents = neighbours = _whole_rounds(own, missing[label], seed)
+            parents = others = _whole_rounds(own, missing[label], seed)
             weights = np.zeros(missing[label])
         else:
-            rows, others, weights = smote(images[own].reshape(len(own), -1), missing[label], neighbors, seed)
-            parents, neighbours = own[rows], own[others]
-        parts.append(np.stack([np.full(len(parents), label), parents, neighbours, weights], axis=1))
+            rows, near, weights = smote(images[own].reshape(len(own), -1), missing[label], neighbors, seed)
+            parents, others = own[rows], own[near]
+        parts.append(np.stack([np.full(len(parents), label), parents, others, weights], axis=1))
     table = pd.DataFrame(np.concatenate(parts), columns=COLUMNS[1:])
     table.insert(0, COLUMNS[0], np.arange(len(table)))
     return table.astype(dict.fromkeys(COLUMNS[:-1], np.int64))
@@ -80,8 +86,8 @@ def _check_members(
     largest = max(range(len(classes)), key=lambda label: len(members[label]) if missing[label] else 0)
     if method == "smote" and missing[largest] and len(members[largest]) > _MOST:
         raise LeafError(
-            f"balance: smote compares all images of a class with one another, and {classes[largest]} has "
-            f"{len(members[largest])} to train on, more than {_MOST}; set balance to class_weight, which makes none"
+            f"balance: smote compares all images of a class, and {classes[largest]} has {len(members[largest])} "
+            f"training images; valid: at most {_MOST}, or set balance to class_weight, which creates no images"
         )
     least = neighbors + 1 if method == "smote" else 1
     small = [
@@ -92,7 +98,7 @@ def _check_members(
     if small:
         needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
         raise LeafError(
-            f"balance: {needs} needs at least {least} training images of a class: {', '.join(small)}; add photographs"
+            f"balance: {needs} needs at least {least} training images of a class: {', '.join(small)}; add images"
             + (", lower smote_neighbors or set balance to oversample or class_weight" if method == "smote" else "")
         )
 
@@ -104,22 +110,22 @@ def _whole_rounds(members: np.ndarray, missing: int, seed: int) -> np.ndarray:
 
 
 class TracedSMOTE(SMOTE):
-    """SMOTE (Chawla 2002) that says which two images each synthetic one lies between, and how far along.
+    """SMOTE (Chawla et al. 2002) that returns the two parents and the weight of each synthetic image.
 
-    imbalanced-learn exposes neither (its issue 772) and stacks all images into a new float array; here its own
-    `_make_samples` draws, and what it drew is kept. The same seed gives the same synthetic images.
+    imbalanced-learn does not expose them (its issue 772) and stacks all images into a new float array. This class
+    records what its `_make_samples` draws. The same seed gives the same synthetic images.
     """
 
     def trace(self, members: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw `samples` synthetic images of a class of `members`, (N, D) uint8 or float32.
+        """Draw `samples` synthetic images of a class of `members` (N,D), uint8 or float32.
 
-        Returns parents and neighbours, int64 rows of `members`, and weights, float64 in [0, 1): a synthetic image is
-        parent + weight × (neighbour − parent).
+        Returns parents and neighbors, int64 rows of `members`, and weights, float64 in [0, 1): a synthetic image is
+        parent + weight × (neighbor − parent).
         """
         self._validate_estimator()
         self.nn_k_.fit(members)
-        neighbours = self.nn_k_.kneighbors(members, return_distance=False)[:, 1:]
-        self._make_samples(members, np.int64, 0, members, neighbours, samples)
+        nearest = self.nn_k_.kneighbors(members, return_distance=False)[:, 1:]
+        self._make_samples(members, np.int64, 0, members, nearest, samples)
         return self._drawn
 
     def _generate_samples(
@@ -137,25 +143,27 @@ class TracedSMOTE(SMOTE):
 
 
 def smote(members: np.ndarray, samples: int, neighbors: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`TracedSMOTE.trace` with the `neighbors` nearest members by pixels and the random `seed`."""
+    """Return `TracedSMOTE.trace` with the `neighbors` nearest members by pixels and the random `seed`."""
     sampler = TracedSMOTE(random_state=seed, k_neighbors=PixelNeighbors(neighbors + 1))
     return sampler.trace(members, samples)
 
 
 def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None:
-    """Write parent + weight × (neighbour − parent) for every row of `plan` into `out`.
+    """Write parent + weight × (neighbor − parent) for every row of `plan` into `out`.
 
-    `images`: (N, H, W, 3) uint8 or float32. `plan`: `parent,neighbour,weight`, rows of `images`. `out`: (len(plan), H,
-    W, 3) of the dtype of `images`; uint8 is rounded, and between two images nothing leaves 0..255. The arithmetic is
-    floating point throughout: in uint8 the difference would wrap round without a word.
+    Args:
+        images: (N,H,W,3) uint8 or float32.
+        plan: `parent,neighbour,weight`; the first two are rows of `images`.
+        out: (len(plan),H,W,3), of the same dtype. uint8 is computed in floating point, where differences do not wrap
+            around, and rounded.
     """
-    parents, neighbours = plan["parent"].to_numpy(), plan["neighbour"].to_numpy()
+    parents, others = plan["parent"].to_numpy(), plan["neighbour"].to_numpy()
     weights = plan["weight"].to_numpy(np.float64)
     block = max(1, _BLOCK_BYTES // (8 * int(np.prod(images.shape[1:]))))
     for start in range(0, len(plan), block):
         rows = slice(start, start + block)
         origin = images[parents[rows]].astype(np.float32)
-        mixed = (images[neighbours[rows]].astype(np.float32) - origin) * weights[rows, None, None, None]
+        mixed = (images[others[rows]].astype(np.float32) - origin) * weights[rows, None, None, None]
         mixed += origin
         if out.dtype == np.uint8:
             np.rint(mixed, out=mixed)
@@ -165,10 +173,8 @@ def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None
 class PixelNeighbors(BaseEstimator):
     """The `n_neighbors` nearest members of each member by Euclidean distance over pixels, itself first.
 
-    Exact up to `exact_up_to` members. Beyond, candidates come from means over runs of pixels (a mean brings points
-    closer, never further apart) and are ranked by their full distance: approximate, and the cost stays low.
-
-    `fit` takes (N, D), uint8 or float32, which may be a memory map. Equal distances are ordered by row.
+    Exact up to `exact_up_to` members. Above, approximate: candidates are found on means over runs of pixels and ranked
+    by their full distance. Members at equal distances are ordered by row.
     """
 
     def __init__(self, n_neighbors: int = 6, exact_up_to: int = _EXACT_UP_TO) -> None:
@@ -176,19 +182,19 @@ class PixelNeighbors(BaseEstimator):
         self.exact_up_to = exact_up_to
 
     def fit(self, X: np.ndarray, y: None = None) -> "PixelNeighbors":  # noqa: ARG002 (scikit-learn's interface)
-        """Keep a reference to the members, (N, D)."""
+        """Keep a reference to the members (N,D), uint8 or float32."""
         self.members_ = X
         return self
 
     def kneighbors(
         self, X: np.ndarray | None = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Rows of the nearest members, int64 (N, k), and with `return_distance` first their distances, float64 (N, k).
+        """Return the distances (N,k) of the nearest members with `return_distance`, and their rows int64 (N,k).
 
-        Only the members themselves can be asked about, which is all that SMOTE does: `X` is None or what was fitted.
+        `X` is None or the fitted members, the only points that SMOTE queries.
         """
         if X is not None and X is not self.members_:
-            raise ValueError("PixelNeighbors answers for the members it was fitted on, no others")
+            raise ValueError("X: valid: None or the members that PixelNeighbors was fitted on")
         k = n_neighbors or self.n_neighbors
         blocks = list(self._search(k))
         rows = np.concatenate([rows for rows, _ in blocks])
@@ -197,8 +203,8 @@ class PixelNeighbors(BaseEstimator):
         return np.sqrt(np.concatenate([squared for _, squared in blocks])), rows
 
     def kneighbors_graph(self, *_: object) -> None:
-        """Asked for by imbalanced-learn's interface, never called by SMOTE."""
-        raise NotImplementedError("PixelNeighbors lists neighbours, it builds no graph")
+        """Satisfy the interface that imbalanced-learn checks; SMOTE never calls it."""
+        raise NotImplementedError
 
     def _search(self, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         members = self.members_
@@ -213,14 +219,14 @@ class PixelNeighbors(BaseEstimator):
 
 
 def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Squared distances from `rows` to all members, float64 (len(rows), N); exact for uint8."""
+    """Return squared distances from `rows` to all members, float64 (len(rows),N); exact for uint8."""
     whole = members.dtype == np.uint8
     kind = np.float32 if whole else np.float64
     products = np.zeros((len(rows), len(members)))
     norms = np.zeros(len(members))
     for start in range(0, members.shape[1], _SLICE):
         part: NDArray[np.floating] = members[:, start : start + _SLICE].astype(kind)
-        part -= 128  # centred, so that twice as many products fit; distances do not change
+        part -= 128  # so that twice as many products are exact; distances do not change
         products += part[rows[0] : rows[-1] + 1] @ part.T
         norms += np.einsum("ij,ij->i", part, part)
     products *= -2
@@ -230,9 +236,9 @@ def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _nearest(squared: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of the `k` smallest values of each row and the values, ascending, ties by column; its own column first.
+    """Return the columns of the `k` smallest values of each row and the values, ascending, ties by column.
 
-    An image comes first in its own list even beside exact copies of it, since SMOTE drops the first.
+    An image comes first in its own list, before exact copies: SMOTE drops the first.
     """
     squared[np.arange(len(own)), own] = -1
     if k < squared.shape[1]:
@@ -245,7 +251,7 @@ def _nearest(squared: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, 
 
 
 def _averaged(members: np.ndarray) -> np.ndarray:
-    """Means over runs of neighbouring values, float32 (N, at most 512)."""
+    """Return means over runs of adjacent values: float32 (N, at most 512)."""
     run = -(-members.shape[1] // 512)
     edges = np.arange(0, members.shape[1], run)
     means = np.empty((len(members), len(edges)), np.float32)
@@ -258,7 +264,7 @@ def _averaged(members: np.ndarray) -> np.ndarray:
 def _ranked_in_full(
     members: np.ndarray, own: np.ndarray, candidates: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` nearest of each row's `candidates` by their full distance, itself first."""
+    """Return the `k` nearest of each row's `candidates` by full distance, itself first."""
     kept = np.empty((len(own), k), np.int64)
     squared = np.empty((len(own), k))
     for place, (row, others) in enumerate(zip(own, candidates, strict=True)):

@@ -45,9 +45,9 @@ FIRST_CORRELATION = 0.88
 COARSE_CORRELATION = 0.93
 FINE_CORRELATION = 0.95
 CORRELATION = 0.96
-OVERLAP = 0.5  # share of the first image that the second must cover
-SCALE = 1.45  # crops of one photograph differ by no more in scale, along any axis
-STRETCH = 1.35  # one axis against the other
+OVERLAP = 0.5  # smallest share of the first image that the second covers
+SCALE = 1.45  # largest scale between crops of one photo, along any axis
+STRETCH = 1.35  # largest ratio of the scales of the two axes
 # An image with the same form needs only FORM_CORRELATION. One with another form or a lower correlation must agree in
 # its fine detail, too: a stretch of 1.04 or more can align two different blurred leaves to a correlation of 0.979, but
 # in detail they reach 0.61, or 0.79 when blurred (leaves_by_plant, whose leaves are known). Planted crops reach 0.89 in

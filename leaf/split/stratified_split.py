@@ -175,7 +175,7 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
     if small:
         raise LeafError(
             f"data/cleaned/decisions.csv: too few groups of images for {needed} splits: {', '.join(small)}; add "
-            f"photographs, leave a class out (ignore){' or set test_size to 0' if needed == 3 else ''}"
+            f"images, leave a class out (ignore){' or set test_size to 0' if needed == 3 else ''}"
         )
 
 
@@ -212,7 +212,7 @@ def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence
         if absent and (name == "train" or asked[name] >= len(classes)):
             raise LeafError(
                 f"data/split/splits.csv: no image of {', '.join(absent)} in {name}; the groups of images are too few "
-                "or too large for these sizes, change validation_size or test_size, add photographs or leave "
+                "or too large for these sizes, change validation_size or test_size, add images or leave "
                 "a class out (ignore)"
             )
 

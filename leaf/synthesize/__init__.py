@@ -1,4 +1,4 @@
-"""A drawn, seeded set of leaf images in the course's file format, so that the project runs without photographs."""
+"""Draw the demo data set, in the file format of the course, so that the project runs without downloads."""
 
 from leaf.synthesize.dataset import COURSE, ImageCounts, draw_cartoon, draw_dataset, scaled, write_npz
 from leaf.synthesize.leaves import DISEASES, draw_leaf

@@ -1,4 +1,4 @@
-"""The drawn data set: how many of what, in which order, and the file in the course's format."""
+"""The demo data set: the number of images of each kind, their order, and the file."""
 
 import pickle
 import zipfile
@@ -17,17 +17,17 @@ _BLOCK = 64  # images converted to float32 and written at a time
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """How many images of each sort a data set holds."""
+    """The number of images of each kind in a data set."""
 
     healthy: int  # different drawn leaves
     unhealthy: int
-    copies: int  # of each of the two cartoon pictures; the first counts as unhealthy, the second as healthy
+    copies: int  # of each of the two cartoons; the first is labelled unhealthy, the second healthy
     healthy_duplicates: int  # further exact copies of a drawn leaf, with its label
     unhealthy_duplicates: int
 
     @property
     def images(self) -> int:
-        """Images in all."""
+        """The total number of images."""
         return self.healthy + self.unhealthy + 2 * self.copies + self.healthy_duplicates + self.unhealthy_duplicates
 
 
@@ -35,7 +35,7 @@ COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates
 
 
 def scaled(images: int) -> ImageCounts:
-    """The course's proportions for another number of images; each part is rounded, healthy leaves take the rest."""
+    """Return the course's proportions for another number of images, rounded; healthy leaves make up the rest."""
 
     def part(count: int) -> int:
         return round(count * images / COURSE.images)
@@ -54,11 +54,17 @@ def draw_dataset(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     diseases: Sequence[str] = ("",),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw every image of `counts` and scatter them.
+    """Draw every image of `counts` in random order.
 
-    Returns images, uint8 (N, size, size, 3), and labels, uint8 (N,): 0 for healthy, then the `diseases` (of `DISEASES`,
-    "" for any), which the unhealthy leaves have by turns. Each leaf depends on `seed` and its own number alone.
-    `progress` wraps the numbers of the leaves while they are drawn.
+    Args:
+        counts: the number of images of each kind.
+        size: the side in pixels.
+        seed: each leaf depends only on it and on its own number.
+        progress: wraps the iterable of leaf numbers.
+        diseases: assigned to the unhealthy leaves in turn, from `DISEASES`; "" for any.
+
+    Returns:
+        Images, uint8 (N,size,size,3), and labels, uint8 (N,): 0 for healthy, then the diseases.
     """
     rng = np.random.default_rng(seed)
     drawn = counts.healthy + counts.unhealthy
@@ -87,9 +93,9 @@ def draw_dataset(
 
 
 def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> None:
-    """Write images (N, H, W, 3) and their class names in the format of the course data set; equal input, equal bytes.
+    """Write images (N,H,W,3) and their class names in the format of the course data set; equal input gives equal bytes.
 
-    `data` is float32 and stored uncompressed, `labels` an object array of str, pickled with protocol 3.
+    `data` is uncompressed float32, `labels` an object array of str, pickled with protocol 3.
     """
     labels = np.array(list(names), dtype=object)
     with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
@@ -114,7 +120,7 @@ def _member(name: str, size: int) -> zipfile.ZipInfo:
 
 
 def draw_cartoon(number: int, size: int) -> np.ndarray:
-    """Cartoon 0 (a green frog) or 1 (a singer with a hat), uint8 (size, size, 3) RGB; the same at every call."""
+    """Draw cartoon 0 (a green frog) or 1 (a singer with a hat): uint8 (size,size,3) RGB, always the same."""
     canvas = np.zeros((384, 384, 3), np.uint8)
     (_frog, _singer)[number](canvas)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)

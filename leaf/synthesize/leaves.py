@@ -1,19 +1,19 @@
-"""One drawn photograph: a leaf, healthy or with diseases, what lies behind it, the light and the camera."""
+"""Draw one image: a leaf, healthy or diseased, its background, the light and the camera."""
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-from leaf.synthesize.shapes import KINDS, Blade, Field, Picture, cloud, colour, draw_blade, mix, noise, plane, rgb, step
+from leaf.synthesize.shapes import KINDS, Blade, Field, Image, cloud, draw_blade, hsv, mix, noise, plane, rgb, step
 
 
 def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str = "") -> np.ndarray:
-    """Draw one photograph, uint8 (size, size, 3) RGB; all that varies comes from `rng`.
+    """Draw one image, uint8 (size,size,3) RGB, that depends only on `rng` and the arguments.
 
     A leaf that is not healthy has the `disease` of that name in `DISEASES`, or one or two at random.
     """
-    under = _background(rng, size)
+    background = _background(rng, size)
     blade = draw_blade(rng, size, KINDS[rng.integers(len(KINDS))], rng.uniform(0.92, 1.05))
     body = _body(rng, blade)
     left = np.ones_like(blade.mask)
@@ -22,42 +22,42 @@ def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str =
     body = body * _relief(rng, blade)
     body = _gloss(rng, blade, body)
     mask = blade.mask * left
-    picture = _shadow(rng, np.maximum(mask, blade.stalk), under)
-    picture = mix(picture, colour(rng.uniform(20, 100), 0.5, rng.uniform(0.3, 0.65)), blade.stalk)
-    picture = mix(picture, body, mask)
-    return _camera(rng, picture * _sunlight(rng, size))
+    image = _shadow(rng, np.maximum(mask, blade.stalk), background)
+    image = mix(image, hsv(rng.uniform(20, 100), 0.5, rng.uniform(0.3, 0.65)), blade.stalk)
+    image = mix(image, body, mask)
+    return _camera(rng, image * _sunlight(rng, size))
 
 
 def _tone(rng: np.random.Generator) -> np.ndarray:
-    """The colour of a healthy blade: mostly some green, at times the yellow or purple of autumn and cultivars.
+    """Return the color of a healthy blade: mostly green, sometimes the yellow or purple of autumn and cultivars.
 
-    Diseases yellow a leaf, and what it lies on is often brown: colour alone shall not tell.
+    Diseases yellow a leaf and many backgrounds are brown, so color alone does not separate the classes.
     """
     pick = rng.random()
     if pick < 0.92:
-        return colour(rng.uniform(84, 130), rng.uniform(0.45, 0.72), rng.uniform(0.26, 0.62))
+        return hsv(rng.uniform(84, 130), rng.uniform(0.45, 0.72), rng.uniform(0.26, 0.62))
     if pick < 0.985:
-        return colour(rng.uniform(56, 80), rng.uniform(0.45, 0.8), rng.uniform(0.42, 0.75))
-    return colour(rng.uniform(330, 372) % 360, rng.uniform(0.35, 0.6), rng.uniform(0.25, 0.5))
+        return hsv(rng.uniform(56, 80), rng.uniform(0.45, 0.8), rng.uniform(0.42, 0.75))
+    return hsv(rng.uniform(330, 372) % 360, rng.uniform(0.35, 0.6), rng.uniform(0.25, 0.5))
 
 
-def _body(rng: np.random.Generator, blade: Blade) -> Picture:
+def _body(rng: np.random.Generator, blade: Blade) -> Image:
     size = len(blade.mask)
     tone = _tone(rng)
     shade = 1 + 0.10 * noise(rng, size, 5) + 0.05 * noise(rng, size, 30)
     shade = shade + rng.uniform(-0.2, 0.2) * (blade.along - 0.5)
     body = tone * shade
-    if rng.random() < 0.04:  # variegated: a pale margin or heart that follows the leaf's form, its border clean
+    if rng.random() < 0.04:  # variegated: a pale margin or center with a sharp border
         inward = rng.random() < 0.5
         border = step(blade.depth + 0.10 * noise(rng, size, 9), rng.uniform(0.25, 0.5), 0.1)
-        pale = colour(rng.uniform(50, 75), rng.uniform(0.12, 0.45), rng.uniform(0.7, 0.88))
+        pale = hsv(rng.uniform(50, 75), rng.uniform(0.12, 0.45), rng.uniform(0.7, 0.88))
         body = mix(body, pale, border if inward else 1 - border)
     rib = tone * 0.6 + rgb(0.32, 0.34, 0.2) if rng.random() < 0.8 else tone * 0.65
     return mix(body, rib, blade.vein * rng.uniform(0.25, 0.7))
 
 
-def _sicken(rng: np.random.Generator, blade: Blade, body: Picture, disease: str) -> tuple[Picture, Field]:
-    """The disease, or one or two at random, never so weak that a person would miss them."""
+def _sicken(rng: np.random.Generator, blade: Blade, body: Image, disease: str) -> tuple[Image, Field]:
+    """Draw the disease, or one or two at random, strong enough to be seen."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
     count = 1 + int(rng.random() < 0.35)
@@ -67,12 +67,12 @@ def _sicken(rng: np.random.Generator, blade: Blade, body: Picture, disease: str)
             body = _DRAWN[index](rng, blade, body, strength)
         else:
             left, rim = _holes(rng, blade, strength)
-            body = mix(body, colour(rng.uniform(20, 40), 0.5, 0.35), rim * 0.75)
+            body = mix(body, hsv(rng.uniform(20, 40), 0.5, 0.35), rim * 0.75)
     return body, left
 
 
 def _relief(rng: np.random.Generator, blade: Blade) -> Field:
-    """Light and shade on the blade: sunken veins, a fold at the midrib, a curl towards the margin."""
+    """Return light and shade on the blade: sunken veins, a fold at the midrib, a curl at the margin."""
     height = noise(rng, len(blade.mask), 8) * 0.4 - blade.vein * rng.uniform(0.3, 0.9)
     turn = rng.uniform(0, 2 * np.pi)
     slope = np.zeros_like(height)
@@ -83,8 +83,8 @@ def _relief(rng: np.random.Generator, blade: Blade) -> Field:
     return 1 + 0.30 * slope + fold - curl
 
 
-def _gloss(rng: np.random.Generator, blade: Blade, body: Picture) -> Picture:
-    """Glare, and at times drops of water or dust: bright marks that are no disease."""
+def _gloss(rng: np.random.Generator, blade: Blade, body: Image) -> Image:
+    """Add glare and sometimes drops of water or dust: bright marks that are no disease."""
     size = len(blade.mask)
     if rng.random() < 0.4:
         glare = step(noise(rng, size, 5) - blade.vein * 0.4, rng.uniform(0.3, 0.7), 0.5)
@@ -95,32 +95,32 @@ def _gloss(rng: np.random.Generator, blade: Blade, body: Picture) -> Picture:
     return body
 
 
-# Each disease takes the random generator, the leaf's geometry, its picture and a strength from 0 (hardly seen) to 1,
-# and returns the changed picture.
+# Each disease takes the random generator, the leaf's geometry, its image and a strength from 0 (hardly visible) to 1,
+# and returns the changed image.
 
 
-def _spots(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Leaf spot: round, uneven, brown patches with a dark rim and a yellow halo."""
+def _spots(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw leaf spot: round, uneven, brown patches with a dark rim and a yellow halo."""
     count = int(rng.integers(6, 10) + strength * rng.integers(6, 18))
     near = _nearest(rng, blade, count, rng.uniform(0.08, 0.11) + 0.06 * strength * rng.random())
     near = near + 0.25 * noise(rng, len(near), 24)
-    halo = colour(rng.uniform(48, 62), rng.uniform(0.5, 0.8), rng.uniform(0.55, 0.8))
-    heart = colour(rng.uniform(18, 38), rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.6))
+    halo = hsv(rng.uniform(48, 62), rng.uniform(0.5, 0.8), rng.uniform(0.55, 0.8))
+    heart = hsv(rng.uniform(18, 38), rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.6))
     body = mix(body, halo, (1 - step(near, 1.5, 0.8)) * (0.25 + 0.45 * strength))
     body = mix(body, heart * 0.45, (1 - step(near, 1.0, 0.5)) * 0.9)
     return mix(body, heart, (1 - step(near, 0.65, 0.4)) * 0.85)
 
 
-def _rust(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Rust: many small orange or dark pustules, thick in some places."""
+def _rust(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw rust: many small orange or dark pustules, dense in some places."""
     count = int(40 + 90 * strength)
     near = _nearest(rng, blade, count, rng.uniform(0.034, 0.05))
-    shade = colour(rng.uniform(14, 32), rng.uniform(0.7, 0.9), rng.uniform(0.5, 0.8))
+    shade = hsv(rng.uniform(14, 32), rng.uniform(0.7, 0.9), rng.uniform(0.5, 0.8))
     return mix(body, shade, (1 - step(near, 1.0, 0.9)) * 0.9)
 
 
-def _blight(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Blight: a dead brown area that has eaten its way in from the tip, the stalk or one margin."""
+def _blight(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw blight: a dead brown area that spreads from the tip, the stalk or one margin."""
     start = rng.integers(3)
     if start == 0:
         reach = blade.along
@@ -129,30 +129,30 @@ def _blight(rng: np.random.Generator, blade: Blade, body: Picture, strength: flo
     else:
         reach = (1 + np.sign(rng.random() - 0.5) * blade.side) / 2
     front = reach + 0.16 * cloud(rng, len(reach), 5) - (0.72 - 0.38 * strength)
-    dead = colour(rng.uniform(18, 34), rng.uniform(0.35, 0.65), rng.uniform(0.22, 0.5))
+    dead = hsv(rng.uniform(18, 34), rng.uniform(0.35, 0.65), rng.uniform(0.22, 0.5))
     texture = 1 + 0.25 * cloud(rng, len(reach), 16, 2)
-    body = mix(body, colour(rng.uniform(46, 60), 0.7, 0.65), step(front, -0.07, 0.14) * 0.55)
+    body = mix(body, hsv(rng.uniform(46, 60), 0.7, 0.65), step(front, -0.07, 0.14) * 0.55)
     return mix(body, dead * texture, step(front, 0.02, 0.07) * 0.92)
 
 
-def _scorch(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Scorch: the margin all round dries out."""
+def _scorch(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw scorch: a dry margin."""
     margin = blade.depth + 0.14 * cloud(rng, len(blade.depth), 8)
     rim = 1 - step(margin, 0.25 + 0.25 * strength, 0.10)
-    dead = colour(rng.uniform(18, 36), rng.uniform(0.4, 0.7), rng.uniform(0.25, 0.55))
+    dead = hsv(rng.uniform(18, 36), rng.uniform(0.4, 0.7), rng.uniform(0.25, 0.55))
     return mix(body, dead, rim * 0.88)
 
 
-def _chlorosis(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Chlorosis: the green fades between the veins, in patches, while the veins stay green."""
+def _chlorosis(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw chlorosis: pale patches between green veins."""
     patch = step(noise(rng, len(blade.vein), 4), rng.uniform(-0.5, 0.2) - 0.3 * strength, 0.5)
-    pale = colour(rng.uniform(50, 66), rng.uniform(0.45, 0.75), rng.uniform(0.65, 0.85))
+    pale = hsv(rng.uniform(50, 66), rng.uniform(0.45, 0.75), rng.uniform(0.65, 0.85))
     between = np.clip(1 - blade.vein * 1.4, 0, 1)
     return mix(body, pale, patch * between * (0.75 + 0.25 * strength))
 
 
-def _mosaic(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Mosaic virus: angular light and dark patches with sharp borders."""
+def _mosaic(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw mosaic virus: angular light and dark patches with sharp borders."""
     size = len(blade.mask)
     field = noise(rng, size, int(rng.integers(9, 15)))
     light = step(field, 0.12, 0.16)
@@ -165,29 +165,29 @@ def _mosaic(rng: np.random.Generator, blade: Blade, body: Picture, strength: flo
     return mix(body, body * 0.4, dark * (0.6 + 0.4 * strength))
 
 
-def _mildew(rng: np.random.Generator, blade: Blade, body: Picture, strength: float) -> Picture:
-    """Powdery mildew: whitish, dusty patches."""
+def _mildew(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
+    """Draw powdery mildew: whitish, dusty patches."""
     size = len(blade.mask)
     near = _nearest(rng, blade, int(4 + 7 * strength), rng.uniform(0.12, 0.18))
     dust = np.clip(1.25 - near + 0.35 * cloud(rng, size, 12), 0, 1)
     grain = 0.75 + 0.25 * noise(rng, size, size)
-    return mix(body, colour(rng.uniform(60, 120), 0.06, 0.88), dust * grain * (0.65 + 0.3 * strength))
+    return mix(body, hsv(rng.uniform(60, 120), 0.06, 0.88), dust * grain * (0.65 + 0.3 * strength))
 
 
 def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Field, Field]:
-    """Chewed holes and bites. Gives what is left of the leaf (0 in a hole) and the brown rim around it."""
+    """Return the leaf without chewed holes and bites (0 in a hole), and the brown rims."""
     near = _nearest(rng, blade, int(3 + 5 * strength + rng.integers(3)), rng.uniform(0.08, 0.11) + 0.05 * strength)
     near = near + 0.3 * noise(rng, len(near), 20)
     return step(near, 1.0, 0.25), 1 - step(near, 1.35, 0.4)
 
 
-_Disease = Callable[[np.random.Generator, Blade, Picture, float], Picture]
+_Disease = Callable[[np.random.Generator, Blade, Image, float], Image]
 _DRAWN: tuple[_Disease, ...] = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
 DISEASES = ("spots", "rust", "blight", "scorch", "chlorosis", "mosaic", "mildew", "holes")
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
-    """Distance from each pixel to the nearest of `count` random points on the leaf, in radii of that point."""
+    """Return the distance of each pixel to the nearest of `count` random points on the leaf, in radii of that point."""
     size = len(blade.mask)
     rows, columns = np.nonzero(blade.mask > 0.5)
     if not len(rows):
@@ -205,19 +205,19 @@ def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) 
     return nearest
 
 
-def _background(rng: np.random.Generator, size: int) -> Picture:
-    """A cloth, a table, soil, paper, or other leaves out of focus."""
+def _background(rng: np.random.Generator, size: int) -> Image:
+    """Draw a cloth, a table, soil, paper, or other leaves out of focus."""
     return _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))](rng, size)
 
 
-def _cloth(rng: np.random.Generator, size: int) -> Picture:
-    base = colour(rng.uniform(210, 290), rng.uniform(0.02, 0.14), rng.uniform(0.45, 0.75))
+def _cloth(rng: np.random.Generator, size: int) -> Image:
+    base = hsv(rng.uniform(210, 290), rng.uniform(0.02, 0.14), rng.uniform(0.45, 0.75))
     light = 1 + 0.12 * noise(rng, size, 3) + 0.05 * noise(rng, size, size)
     return base * light
 
 
-def _table(rng: np.random.Generator, size: int) -> Picture:
-    base = colour(rng.uniform(18, 38), rng.uniform(0.25, 0.6), rng.uniform(0.3, 0.7))
+def _table(rng: np.random.Generator, size: int) -> Image:
+    base = hsv(rng.uniform(18, 38), rng.uniform(0.25, 0.6), rng.uniform(0.3, 0.7))
     x, y = plane(size)
     turn = rng.uniform(0, np.pi)
     across = np.cos(turn) * x + np.sin(turn) * y
@@ -225,53 +225,53 @@ def _table(rng: np.random.Generator, size: int) -> Picture:
     return base * (1 + 0.08 * grain + 0.08 * noise(rng, size, 3))
 
 
-def _soil(rng: np.random.Generator, size: int) -> Picture:
-    base = colour(rng.uniform(12, 36), rng.uniform(0.3, 0.6), rng.uniform(0.28, 0.55))
+def _soil(rng: np.random.Generator, size: int) -> Image:
+    base = hsv(rng.uniform(12, 36), rng.uniform(0.3, 0.6), rng.uniform(0.28, 0.55))
     crumbs = cloud(rng, size, 10, 4)
     litter = step(noise(rng, size, 22), rng.uniform(0.6, 0.9), 0.15)
     earth = base * (1 + 0.38 * crumbs)
-    return mix(earth, colour(rng.uniform(30, 110), 0.5, rng.uniform(0.3, 0.7)), litter * 0.7)
+    return mix(earth, hsv(rng.uniform(30, 110), 0.5, rng.uniform(0.3, 0.7)), litter * 0.7)
 
 
-def _paper(rng: np.random.Generator, size: int) -> Picture:
-    base = colour(rng.uniform(30, 220), rng.uniform(0.0, 0.06), rng.uniform(0.78, 0.93))
+def _paper(rng: np.random.Generator, size: int) -> Image:
+    base = hsv(rng.uniform(30, 220), rng.uniform(0.0, 0.06), rng.uniform(0.78, 0.93))
     return base * (1 + 0.06 * noise(rng, size, 2) + 0.02 * noise(rng, size, size))
 
 
-def _foliage(rng: np.random.Generator, size: int) -> Picture:
+def _foliage(rng: np.random.Generator, size: int) -> Image:
     half = max(size // 2, 16)
-    base = colour(rng.uniform(40, 120), rng.uniform(0.3, 0.6), rng.uniform(0.12, 0.4))
-    picture = base * (1 + 0.4 * cloud(rng, half, 6))
+    base = hsv(rng.uniform(40, 120), rng.uniform(0.3, 0.6), rng.uniform(0.12, 0.4))
+    image = base * (1 + 0.4 * cloud(rng, half, 6))
     for _ in range(int(rng.integers(2, 5))):
         blade = draw_blade(rng, half, KINDS[rng.integers(len(KINDS))], rng.uniform(0.5, 1.1))
         shift = rng.uniform(-0.8, 0.8, 2) * half
         mask = _moved(blade.mask, shift)
-        tone = colour(rng.uniform(45, 125), rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.65))
+        tone = hsv(rng.uniform(45, 125), rng.uniform(0.35, 0.7), rng.uniform(0.25, 0.65))
         light = 0.8 + 0.25 * blade.vein + 0.15 * noise(rng, half, 4)
-        picture = mix(picture, tone * light, mask)
+        image = mix(image, tone * light, mask)
     blur = rng.uniform(0.4, 2.0)
-    planes = [cv2.GaussianBlur(channel, (0, 0), blur) for channel in picture]
+    planes = [cv2.GaussianBlur(channel, (0, 0), blur) for channel in image]
     return np.stack([cv2.resize(channel, (size, size), interpolation=cv2.INTER_LINEAR) for channel in planes])
 
 
 _BACKGROUNDS = (*(_cloth,) * 11, *(_paper,) * 3, _table, _soil, _foliage)
 
 
-def _shadow(rng: np.random.Generator, mask: Field, under: Picture) -> Picture:
-    """The shadow that a leaf casts on what it lies on, away from the light."""
+def _shadow(rng: np.random.Generator, mask: Field, background: Image) -> Image:
+    """Draw the shadow of a leaf on the background."""
     size = len(mask)
     shift = rng.normal(0, 0.035, 2) * size
     dark = cv2.GaussianBlur(_moved(mask, shift), (0, 0), rng.uniform(0.008, 0.05) * size)
-    return under * (1 - rng.uniform(0.15, 0.65) * dark)
+    return background * (1 - rng.uniform(0.15, 0.65) * dark)
 
 
 def _moved(field: Field, shift: np.ndarray) -> Field:
-    """A field moved by (x, y) pixels; what comes in at the border is 0."""
+    """Return a field shifted by (x, y) pixels and filled with 0."""
     return cv2.warpAffine(field, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), field.shape[::-1])
 
 
 def _sunlight(rng: np.random.Generator, size: int) -> Field:
-    """Light that falls unevenly, sometimes dappled by other leaves, as a factor for each pixel."""
+    """Return uneven light, sometimes dappled by other leaves, as a factor per pixel."""
     x, y = plane(size)
     turn = rng.uniform(0, 2 * np.pi)
     ramp = np.cos(turn) * x + np.sin(turn) * y
@@ -281,12 +281,12 @@ def _sunlight(rng: np.random.Generator, size: int) -> Field:
     return light
 
 
-def _camera(rng: np.random.Generator, picture: Picture) -> np.ndarray:
-    """Exposure, white balance, focus and sensor noise. Gives the photograph, uint8 (S, S, 3)."""
+def _camera(rng: np.random.Generator, image: Image) -> np.ndarray:
+    """Apply exposure, white balance, focus and sensor noise; return uint8 (S,S,3)."""
     gain = rng.uniform(0.85, 1.15) * (1 + rng.normal(0, 0.025, (3, 1, 1)))
-    photograph = np.clip(picture * gain, 0, 1).transpose(1, 2, 0)
-    photograph = cv2.pow(np.ascontiguousarray(photograph), rng.uniform(0.88, 1.13))
+    photo = np.clip(image * gain, 0, 1).transpose(1, 2, 0)
+    photo = cv2.pow(np.ascontiguousarray(photo), rng.uniform(0.88, 1.13))
     if rng.random() < 0.6:
-        photograph = cv2.GaussianBlur(photograph, (0, 0), rng.uniform(0.3, 0.9) * len(photograph) / 96)
-    grain = rng.standard_normal(photograph.shape) * rng.uniform(1, 6)
-    return np.clip(photograph * 255 + grain, 0, 255).round().astype(np.uint8)
+        photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.3, 0.9) * len(photo) / 96)
+    grain = rng.standard_normal(photo.shape) * rng.uniform(1, 6)
+    return np.clip(photo * 255 + grain, 0, 255).round().astype(np.uint8)

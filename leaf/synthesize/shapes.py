@@ -1,4 +1,4 @@
-"""The geometry of one leaf: where it lies in the image, its outline and its veins."""
+"""The geometry of one leaf: its position, outline and veins."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 
 Field = np.ndarray
-Picture = np.ndarray
+Image = np.ndarray
 
 
 def noise(rng: np.random.Generator, size: int, cells: int) -> Field:
-    """Smooth noise about -1 to 1 whose bumps are `size / cells` pixels wide."""
+    """Return smooth noise of about -1 to 1 with bumps of `size / cells` pixels."""
     grid = rng.random((cells, cells)) * 2 - 1
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def cloud(rng: np.random.Generator, size: int, cells: int, octaves: int = 3) -> Field:
-    """Noise at several scales, each octave twice as fine and half as strong, as soil and stone have it."""
+    """Return noise at several scales, each octave twice as fine and half as strong, as in soil and stone."""
     total = noise(rng, size, cells)
     for octave in range(1, octaves):
         total += noise(rng, size, min(cells * 2**octave, size)) * (0.5**octave)
@@ -24,33 +24,33 @@ def cloud(rng: np.random.Generator, size: int, cells: int, octaves: int = 3) -> 
 
 
 def step(values: Field, edge: float, width: float) -> Field:
-    """0 below `edge`, 1 above, with a ramp of `width` between: a threshold without jagged borders."""
+    """Return 0 below `edge` and 1 above, with a ramp of `width` that avoids jagged borders."""
     return np.clip((values - edge) / width + 0.5, 0, 1)
 
 
-def mix(below: Picture, above: Picture, amount: Field) -> Picture:
-    """Lay `above` (a picture or one colour) over `below`, as far as `amount` (0 to 1) says at each pixel."""
+def mix(below: Image, above: Image, amount: Field) -> Image:
+    """Blend `above` (an image or one color) over `below` with the opacity `amount`, 0 to 1 per pixel."""
     return below + (above - below) * amount
 
 
-def colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """An RGB colour, float64 (3, 1, 1), from hue in degrees, saturation and value 0 to 1."""
+def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
+    """Return the RGB color, float64 (3,1,1), of a hue in degrees and a saturation and value of 0 to 1."""
     sector = (np.array([5, 3, 1]) + (hue / 60)) % 6
     ramp = np.clip(np.minimum(sector, 4 - sector), 0, 1)
     return (value * (1 - saturation * ramp)).reshape(3, 1, 1)
 
 
 def rgb(red: float, green: float, blue: float) -> np.ndarray:
-    """An RGB colour, float64 (3, 1, 1), from its parts, 0 to 1."""
+    """Return an RGB color, float64 (3,1,1), from channels of 0 to 1."""
     return np.array([red, green, blue]).reshape(3, 1, 1)
 
 
 @dataclass(frozen=True)
 class Blade:
-    """A leaf's surface, pixel by pixel; every field is float64 (S, S).
+    """The surface of a leaf per pixel, each field float64 (S,S).
 
     mask: 1 on the leaf. along: 0 at the stalk, 1 at the tip. side: -1 to 1 across the midrib. depth: 0 at the margin,
-    1 at the middle. vein: 1 on a vein. stalk: 1 on the stalk.
+    1 in the middle. vein: 1 on a vein. stalk: 1 on the stalk.
     """
 
     mask: Field
@@ -63,7 +63,7 @@ class Blade:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plant: the form of its leaf. Pairs are ranges that a leaf is drawn from."""
+    """The leaf shape of a kind of plant. Pairs are ranges of random values."""
 
     width: tuple[float, float]  # half width over half length
     base: tuple[float, float]  # exponents of the width's profile t^base (1-t)^tip: small is blunt
@@ -88,7 +88,7 @@ _PLANES: dict[int, tuple[Field, Field]] = {}
 
 
 def plane(size: int) -> tuple[Field, Field]:
-    """The coordinates x and y of each pixel's centre, -1 to 1 from one border to the other."""
+    """Return the coordinates x and y of each pixel's center, from -1 to 1 across the image."""
     if size not in _PLANES:
         line = (np.arange(size) + 0.5) * 2 / size - 1
         _PLANES[size] = (np.broadcast_to(line, (size, size)), np.broadcast_to(line[:, None], (size, size)))
@@ -96,14 +96,14 @@ def plane(size: int) -> tuple[Field, Field]:
 
 
 def draw_blade(rng: np.random.Generator, size: int, kind: Kind, reach: float) -> Blade:
-    """Lay a leaf of one kind at a random place and angle; `reach` is its half length, 1 being half the image."""
+    """Place a leaf at a random position and angle; `reach` is its half length in halves of the image side."""
     x, y = plane(size)
     turn = rng.uniform(0, 2 * np.pi)
     cosine, sine = np.cos(turn), np.sin(turn)
     x, y = x - rng.normal(0, 0.10), y - rng.normal(0, 0.10)
     u = (cosine * x + sine * y) / reach
     v = (cosine * y - sine * x) / reach
-    v = v + rng.normal(0, 0.13) * (u * u - 0.4)  # a leaf is seldom straight
+    v = v + rng.normal(0, 0.13) * (u * u - 0.4)  # most leaves are bent
     along = (u + 1) / 2
     half = _half_width(rng, kind, np.clip(along, 0.002, 0.998), size)
     half = half * np.where(v > 0, rng.uniform(0.88, 1.08), rng.uniform(0.88, 1.08))

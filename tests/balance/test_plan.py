@@ -77,20 +77,16 @@ def test_the_order_of_rows_does_not_matter():
 def test_a_class_too_small_for_smote_is_refused_with_what_to_change():
     with pytest.raises(LeafError) as caught:
         plan(np.arange(20), [0] * 15 + [1] * 5)
-    assert str(caught.value) == (
-        "balance: SMOTE with smote_neighbors 5 needs at least 6 training images of a class: unhealthy has 5; "
-        "add photographs, lower smote_neighbors or set balance to oversample or class_weight"
-    )
+    for part in ("balance: ", "smote_neighbors 5", "at least 6", "unhealthy has 5", "class_weight"):
+        assert part in str(caught.value)
 
 
 def test_a_class_too_large_for_smote_is_refused_with_what_to_change(monkeypatch):
     monkeypatch.setattr("leaf.balance.smote._MOST", 6)
     with pytest.raises(LeafError) as caught:
         plan(np.arange(22), [0] * 15 + [1] * 7)
-    assert str(caught.value) == (
-        "balance: smote compares all images of a class with one another, and unhealthy has 7 to train on, more than 6; "
-        "set balance to class_weight, which makes none"
-    )
+    for part in ("balance: ", "unhealthy has 7", "at most 6", "class_weight"):
+        assert part in str(caught.value)
     assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9  # the largest class is never compared
 
 
