@@ -13,7 +13,7 @@ from leaf.models.freezing import backbone_operations
 
 @pytest.fixture(scope="module")
 def pair():
-    """A small ConvNeXt as keras.applications builds it, and its clone with the same weights."""
+    """Return a small ConvNeXt of keras.applications, and its clone with the same weights."""
     stock = ConvNeXt(
         (1, 1, 2, 1),
         (8, 16, 24, 32),
@@ -57,7 +57,7 @@ def test_names_do_not_depend_on_earlier_models(pair):
 @pytest.mark.slow
 def test_published_weights_of_convnext_tiny_give_equal_features(tmp_path, images):
     stock = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
-    file = tmp_path / "convnext_tiny_notop.h5"  # the published files are of this older kind, without pooling's weights
+    file = tmp_path / "convnext_tiny_notop.h5"  # the format of the published files
     stock.save_weights(file) if file.name.endswith(".weights.h5") else stock.save(file)
     model = build_model("convnext_tiny", 32, weights=str(file), weights_sha256=store.sha256(file))
     ours = keras.Model(model.input, model.get_layer("batch_normalization").input)

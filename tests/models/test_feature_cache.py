@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Batch sizes of the model calls."""
+    """Record the batch sizes of the model calls."""
     counts: list[int] = []
     predict = prediction.predict_padded
 

@@ -36,7 +36,7 @@ def test_gradient_equals_finite_differences(atto):
 
 
 def test_heatmap_covers_the_spot_that_decides_the_class(small):
-    """A network whose second class is brightness: the spot lights up, wherever it stands."""
+    """The second class is brightness, so the heatmap covers the bright spot."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.Rescaling(1 / 255)(image)
     x = keras.layers.AveragePooling2D(4)(x)
@@ -56,7 +56,7 @@ def test_heatmap_covers_the_spot_that_decides_the_class(small):
 
 
 def test_three_classes_have_different_heatmaps():
-    """A network whose classes are the three colours: each lights up where its colour is."""
+    """The classes are three colors, so each heatmap covers its color."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(image))
     x = keras.layers.BatchNormalization(name="batch_normalization")(keras.layers.GlobalAveragePooling2D()(x))

@@ -19,7 +19,7 @@ CALLED = []
 
 @keras.saving.register_keras_serializable("stranger")
 class Recorder(keras.layers.Layer):
-    """A class that another library has registered; making one is recorded."""
+    """A class registered by another library; it records its instances."""
 
     def __init__(self, *args, **kwargs):
         CALLED.append("class")

@@ -17,12 +17,12 @@ PAIRS = {
     "normalization": (LayerNormalization, keras.layers.LayerNormalization, {"epsilon": 1e-6}),
     "gelu": (GELU, lambda **options: keras.layers.Activation("gelu", **options), {}),
 }
-# Of the largest value. TensorFlow's GELU of float64 holds the root of 1/2 in float32, so it is less exact than ours.
+# Relative to the largest value. TensorFlow's float64 GELU uses a float32 constant, so it is less exact than ours.
 TOLERANCE = {"float32": 2e-5, "float64": 2e-8, "mixed_bfloat16": 0.03}
 
 
 def learn(layer, x, upstream, in_a_graph=True):
-    """The output in training, then the gradients of the input and of the weights."""
+    """Return the output in training, then the gradients of the input and the weights."""
     layer.build(x.shape)
     for number, weight in enumerate(layer.weights):
         weight.assign(np.random.default_rng(number).normal(1, 0.5, weight.shape))
@@ -40,7 +40,7 @@ def learn(layer, x, upstream, in_a_graph=True):
 
 
 def inputs(dtype):
-    """Activations far from 0, as a network has them, and a gradient: (4, 3, 5, 24)."""
+    """Return activations far from 0 and an upstream gradient, each (4, 3, 5, 24)."""
     rng = np.random.default_rng(5)
     narrow = keras.DTypePolicy(dtype).compute_dtype
     return [tf.cast(rng.normal(mean, 2, (4, 3, 5, 24)), narrow) for mean in (3, 0)]
@@ -52,7 +52,7 @@ def inputs(dtype):
 def test_values_and_gradients_equal_those_of_keras(kind, dtype, in_a_graph, monkeypatch):
     ours, plain, options = PAIRS[kind]
     expected = learn(plain(dtype=dtype, **options), *inputs(dtype))
-    # What would make ours fall back on the plain computation fails.
+    # A fallback to the computation of Keras fails.
     monkeypatch.setattr(keras.layers.LayerNormalization, "call", None)
     monkeypatch.setattr(keras.ops, "gelu", None)
     given = learn(ours(dtype=dtype, **options), *inputs(dtype), in_a_graph)
@@ -77,7 +77,7 @@ def test_predictions_equal_those_of_keras(kind):
 
 
 def with_keras_layers(model):
-    """The network as files held it before ours: the same layers and weights, by Keras's own classes."""
+    """Return the model with the same weights and layers of Keras, as in earlier files."""
     plain = {
         GELU: lambda layer: keras.layers.Activation("gelu", name=layer.name),
         LayerNormalization: lambda layer: keras.layers.LayerNormalization.from_config(layer.get_config()),

@@ -23,7 +23,7 @@ from tests.damaged import damaged, read_or_refused
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
 SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
-# Every night: what takes long to build, or is the code of another one with more layers.
+# Run every night: slow to build, or larger versions of another model.
 NIGHTLY = {"convnext_tiny", "efficientnet_v2_b0", "mobilenet", "resnet50", "xception", "cnn_medium", "cnn_large"}
 NIGHTLY |= VARIANTS.keys() - {"convnext_femto_ols", "convnext_atto_patch", "convnextv2_atto"}
 LARGE = ("small", "base", "large", "xlarge", "huge")  # convnextv2_huge exceeds the 2 GiB of an ONNX file
@@ -35,7 +35,7 @@ FAMILIES = [
 
 
 def random_network(name, side, seed=0):
-    """A network of random weights with the statistics of `photographs`, so that its answers to them differ."""
+    """Return a model with random weights and the statistics of `noise_images`, so that its outputs differ."""
     rng = np.random.default_rng(seed)
     model = build_model(name, side, classes=2 if is_detector(name) else 3, dropout_at="input")
     for weight in model.weights:
@@ -44,21 +44,21 @@ def random_network(name, side, seed=0):
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    model(photographs(side, 16).astype(np.float32), training=True)
+    model(noise_images(side, 16).astype(np.float32), training=True)
     return model
 
 
-def photographs(side, count=4):
-    """Noise around greys, uint8 (count, side, side, 3)."""
+def noise_images(side, count=4):
+    """Return noise of increasing brightness, uint8 (count, side, side, 3)."""
     noise = np.random.default_rng(1).uniform(0, 1, (count, side, side, 3))
     return (noise * np.linspace(40, 255, count)[:, None, None, None]).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A small network and its file."""
+    """Return a small model and its file."""
     model, path = random_network("cnn_small", 16), tmp_path_factory.mktemp("onnx") / "model.onnx"
-    assert onnx.write(model, METADATA, photographs(16), path) == ""
+    assert onnx.write(model, METADATA, noise_images(16), path) == ""
     return model, path
 
 
@@ -66,7 +66,7 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_outputs_of_every_family_equal_those_of_keras(name, tmp_path):
     side = SIDES.get(name, 64)
-    model, images = random_network(name, side), photographs(side)
+    model, images = random_network(name, side), noise_images(side)
     assert onnx.write(model, METADATA, images, tmp_path / "model.onnx") == ""
     found, wanted = onnx_inference.OnnxNetwork(tmp_path / "model.onnx"), KerasNetwork(model, 1.5)
     images = images.astype(np.float32)
@@ -82,18 +82,18 @@ def test_outputs_of_every_family_equal_those_of_keras(name, tmp_path):
 
 
 def test_equal_models_give_equal_files(written, tmp_path):
-    onnx.write(written[0], METADATA, photographs(16), tmp_path / "again.onnx")
+    onnx.write(written[0], METADATA, noise_images(16), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == written[1].read_bytes()
 
 
 def test_metadata_is_stored_as_json(written):
-    told = {entry.key: json.loads(entry.value) for entry in package.load(written[1]).metadata_props}
-    assert told == METADATA | {"epsilon": None}
+    found = {entry.key: json.loads(entry.value) for entry in package.load(written[1]).metadata_props}
+    assert found == METADATA | {"epsilon": None}
 
 
 def test_probabilities_in_another_runtime_equal_those_of_keras(written):
     session = ReferenceEvaluator(str(written[1]))
-    images = photographs(16).astype(np.float32)
+    images = noise_images(16).astype(np.float32)
     found = session.run(["probabilities"], {"images": images})[0]
     np.testing.assert_allclose(found, predict_probabilities(written[0], images, temperature=1.5), atol=1e-5)
 
@@ -109,26 +109,26 @@ def test_layer_without_conversion_is_named_and_the_file_is_empty(tmp_path):
     x = keras.layers.GlobalAveragePooling2D()(Odd(name="odd")(image))
     x = keras.layers.BatchNormalization(name="batch_normalization")(x)
     model = keras.Model(image, keras.layers.Dense(2, name="dense")(x))
-    assert onnx.write(model, METADATA, photographs(16), tmp_path / "a.onnx").startswith("the layer odd (Odd)")
+    assert onnx.write(model, METADATA, noise_images(16), tmp_path / "a.onnx").startswith("the layer odd (Odd)")
     assert (tmp_path / "a.onnx").read_bytes() == b""
-    assert onnx.write(body, METADATA, photographs(16), tmp_path / "a.onnx") == ""
+    assert onnx.write(body, METADATA, noise_images(16), tmp_path / "a.onnx") == ""
 
 
 def test_file_with_other_outputs_than_keras_is_emptied(tmp_path, monkeypatch):
     monkeypatch.setitem(onnx.LAYERS, "MaxPooling2D", onnx.LAYERS["AveragePooling2D"])
-    why = onnx.write(random_network("cnn_small", 16), METADATA, photographs(16), tmp_path / "model.onnx")
+    why = onnx.write(random_network("cnn_small", 16), METADATA, noise_images(16), tmp_path / "model.onnx")
     assert re.fullmatch(r"its (probabilities|features|map) differ from Keras by \S+", why)
 
 
 def test_nan_in_the_weights_is_refused(tmp_path):
     model = random_network("cnn_small", 16)
-    onnx.write(model, METADATA, photographs(16), tmp_path / "model.onnx")
+    onnx.write(model, METADATA, noise_images(16), tmp_path / "model.onnx")
     file = package.load(tmp_path / "model.onnx")
     kernel = max(file.graph.initializer, key=lambda each: len(each.raw_data))
     kernel.raw_data = np.full(len(kernel.raw_data) // 4, np.nan, np.float32).tobytes()
     package.save(file, tmp_path / "model.onnx")
     with pytest.raises(LeafError, match="NaN or infinite"):
-        onnx_inference.OnnxNetwork(tmp_path / "model.onnx").predict(photographs(16))
+        onnx_inference.OnnxNetwork(tmp_path / "model.onnx").predict(noise_images(16))
 
 
 def elsewhere(file):
@@ -260,12 +260,12 @@ def test_runtime_error_is_one_line(written, tmp_path):
     package.save(file, tmp_path / "model.onnx")
     network = onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
     with pytest.raises(LeafError, match=r"Run `dvc repro`") as caught:
-        network.predict(photographs(16, 3).astype(np.float32))
+        network.predict(noise_images(16, 3).astype(np.float32))
     assert "\n" not in str(caught.value)
 
 
 def test_large_batch_runs_in_parts_with_equal_outputs(written, monkeypatch):
-    images = photographs(16, 5).astype(np.float32)
+    images = noise_images(16, 5).astype(np.float32)
     whole = onnx_inference.OnnxNetwork(written[1]).predict(images)
     monkeypatch.setattr(onnx_inference, "_VALUES", 50_000)
     parts = onnx_inference.OnnxNetwork(written[1])
@@ -288,7 +288,7 @@ def test_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
 
 def test_huge_file_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / "model.onnx").open("wb") as file:
-        file.truncate(1 << 40)  # holes: it takes no room on the disk
+        file.truncate(1 << 40)  # sparse: uses no disk space
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(LeafError, match=r"model\.onnx: 1099511627776 bytes; valid: up to 2147483647"):
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")

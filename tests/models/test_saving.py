@@ -15,7 +15,7 @@ from leaf.models.build import build_model
 from leaf.models.prediction import predict_probabilities
 from leaf.models.saving import load_model, save_model
 
-# The larger ConvNeXts are convnext_tiny's code with more of the same blocks, and gigabytes of weights.
+# Larger ConvNeXts repeat the blocks of convnext_tiny and have gigabytes of weights.
 TRIED = sorted(set(BACKBONES) - {f"convnext_{size}" for size in ("small", "base", "large", "xlarge")})
 
 OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # and one of keras.applications'
@@ -73,9 +73,9 @@ def test_loaded_model_predicts_equally_in_a_new_process(names, tmp_path):
     np.save(tmp_path / "images.npy", images)
     expected = {}
     for name in names:
-        model = build_model(name, 80, dropout_at="input")  # a detector has no other place for it
+        model = build_model(name, 80, dropout_at="input")  # the only place that detectors support
         save_model(model, tmp_path / f"{name}.keras")
-        model.run_eagerly = True  # compiling takes far longer than three images
+        model.run_eagerly = True  # faster than compiling for three images
         expected[name] = predict_probabilities(model, images).tolist()
     script = (
         "import json, pathlib, numpy\n"

@@ -21,7 +21,7 @@ MOBILENET = "mobilenet_v2_imagenet_no_top.h5"
 
 @pytest.fixture
 def serve(monkeypatch, tmp_path):
-    """Put a local server in the place of keras.applications' own; gives a function that sets its answer."""
+    """Replace the server of keras.applications; return a function that sets its response."""
     answer = {"status": 404, "body": b""}
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ def serve(monkeypatch, tmp_path):
     origin = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr("keras.src.applications.mobilenet_v2.BASE_WEIGHT_PATH", origin)
     monkeypatch.setattr("keras.src.applications.efficientnet_v2.BASE_WEIGHTS_PATH", origin)
-    (tmp_path / "home").mkdir()  # Keras falls back to /tmp/.keras where its home is missing
+    (tmp_path / "home").mkdir()  # without a home, Keras uses /tmp/.keras
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path / "home"))
     yield lambda status, body: answer.update(status=status, body=body)
     server.shutdown()
