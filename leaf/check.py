@@ -1,28 +1,22 @@
-"""`leaf check`: what can be known before the first stage runs; DVC deletes a stage's outputs before it runs it."""
+"""`leaf check`: validate parameters and data set before the first stage runs, because DVC deletes outputs first."""
 
 import os
-import re
 import stat
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from leaf import params
 from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.experiments import told_what_to_paste, with_settings
-from leaf.ingest.classes import check_present
-from leaf.ingest.files import HEAD, kind, what_it_is
 from leaf.ingest.ingest import refuse_folders_keys, survey
 from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.masks import mask_files, read_mask
+from leaf.ingest.sample import SAMPLE, look_like_series, sizes
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
@@ -32,17 +26,25 @@ from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, sha256, span
 
-FEW = 20  # images of a class, below which its accuracy says little
+FEW = 20  # images of a class; the accuracy on fewer is uncertain
 _CLASSES = 40  # rows of the table
 
 
 def check(
     settings: Mapping[str, Any], name: str = "-S", seen: dict[str, list[str]] | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Look at params.yaml with `settings` laid over it, the data set, and the files that they name.
+    """Check params.yaml with `settings` applied, the data set, and the files that they name.
 
-    Returns the settings, with weights_sha256 filled in, and what was found, for a person. Raises LeafError for a
-    mistake, whichever stage would meet it. `seen` keeps what was found, for the next experiment of a sweep.
+    Args:
+        settings: dotted keys of params.yaml and their values.
+        name: source of the settings, for errors.
+        seen: results by settings, reused and extended; for sweeps.
+
+    Returns:
+        The settings with weights_sha256 added, and the findings as text.
+
+    Raises:
+        LeafError: for any mistake that a stage would report.
     """
     settings, seen = dict(settings), {} if seen is None else seen
     choices = with_settings(read_yaml(params.PARAMS_FILE), settings, name if settings else params.PARAMS_FILE)
@@ -69,7 +71,7 @@ def check(
     if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
         mask_files(Path(choices.masks), [])
     if not dataset.exists() and not _is_made(choices.dataset):
-        raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of photographs")
+        raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of images")
     if dataset.is_dir():
         refuse_what_dvc_cannot_hash(dataset)
     elif dataset.suffix == ".npz":
@@ -162,17 +164,17 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     if found:
         lines.append(
             f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
-            f"({found.opened} files looked at), to {choices.image_size}×{choices.image_size}"
+            f"({found.opened} files opened), to {choices.image_size}×{choices.image_size}"
         )
         if size := backbones.recommended_size(min(found.usual), choices.image_size):
             lines.append(f"sizes      a larger size shows small symptoms: -S image_size={size}")
         if found.others:
             looked = len(found.others) + found.opened
-            lines.append(f"left out   {len(found.others)} of {looked} files looked at, no images: {found.others[0]}")
+            lines.append(f"left out   {len(found.others)} of {looked} opened files are not images: {found.others[0]}")
     if shared.any():
         lines.append(
-            f"left out   {shared.sum():,}: another of the given splits holds their group, which test keeps before "
-            "validation, validation before train"
+            f"left out   {shared.sum():,}: their group is also in another given split; test takes precedence over "
+            "validation, and validation over train"
         )
     reasons: dict[str, list[str]] = {}
     for file, why in source.left_out.items():
@@ -189,7 +191,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     lines += [f"note       {note}" for note in source.notes]
     if Path(choices.masks).is_dir():
         masks = [path for path in mask_files(Path(choices.masks), files) if path]
-        guessed = "; GrabCut guesses the others" if choices.augmentation.background == "swap" else ""
+        guessed = "; GrabCut estimates the others" if choices.augmentation.background == "swap" else ""
         lines += [f"masks      of {len(masks):,} of {len(files):,} images{guessed}"] if masks or guessed else []
         opened = masks[:: 1 + len(masks) // SAMPLE]
         empty = [path for path in opened if not read_mask(path, choices.image_size, choices.fit).any()]
@@ -198,11 +200,13 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     risks = _risks(choices, names, labels[taken], groups, splits)
     if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
         risks.append(
-            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant: say which "
-            "photographs show one plant in a table (`labels`), else its photographs stand in train and test"
+            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant. List the "
+            "groups in a table (key `labels`); otherwise a plant can be in both train and test"
         )
     if found and found.wide >= 20:
-        risks.append(f"{found.wide} % of the pictures are wider than 4:3, of which the crop loses {found.lost} %")
+        risks.append(
+            f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of them on average"
+        )
     lines += [f"risk       {risk}" for risk in risks]
     gpu = Path("/proc/driver/nvidia/version").exists()
     runs = " and ".join(f"`{run}`" for run in backbones.recommended_runs(len(taken), gpu))
@@ -211,9 +215,9 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
 
 
 def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray:
-    """Which images, bool (N,), the stage clean removes since a split that ranks before theirs holds their group.
+    """Return which images, bool (N,), stage clean removes because their group is in a split with precedence.
 
-    `given` splits and `groups` are "" where nothing is given. Copies are not looked for.
+    `given` splits and `groups` are "" if not given. Copies are not detected.
     """
     ranks = split_ranks(np.array(given, object))
     best: dict[str, int] = {}
@@ -223,7 +227,7 @@ def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray
 
 
 def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
-    """The split of each image that is taken, as many as the stage draws where nothing is pinned and no copy removed."""
+    """Return the split of each image as the stage split draws it, without pins and before copies are removed."""
     import pandas as pd
 
     from leaf.split import draw_keys, fold_images, split_images
@@ -232,7 +236,7 @@ def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarra
     given = [source.rows.split[place] for place in taken]
     images = pd.DataFrame({"image": taken, "label": labels[taken], "split": given})
     images["group"] = images.groupby(group, sort=False)["image"].transform("first")
-    # The files are not read here, so their names stand for their hashes: other images are drawn, but as many.
+    # Names replace file hashes, because no file is read: the counts are right, the images are not.
     names_of = pd.Series([source.rows.source[place] for place in taken])
     images["key"] = draw_keys(images["group"], names_of, choices.split_seed)
     if choices.folds:
@@ -243,7 +247,7 @@ def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarra
 
 
 def _table(names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray) -> list[str]:
-    """Classes × images, groups and splits, before copies are removed."""
+    """Return the lines of a table: images, groups and splits of each class, before copies are removed."""
     columns = ("images", "groups", "train", "validation", "test")
     width = min(max(map(len, [*names, "class"])), 60)
     lines = [f"{'class':<{width}}" + "".join(f"{column:>12}" for column in columns)]
@@ -270,7 +274,8 @@ def _risks(
     small = [f"{names[place]} ({counts[place]})" for place in np.argsort(counts, kind="stable") if counts[place] < FEW]
     if small:
         risks.append(
-            f"classes of fewer than {FEW} images say little: {', '.join(small[:8])}{' …' if small[8:] else ''}"
+            f"classes of fewer than {FEW} images, with uncertain accuracy: "
+            f"{', '.join(small[:8])}{' …' if small[8:] else ''}"
         )
     synthetic = int((train.max() - train).sum()) if choices.balance in ("smote", "oversample") else 0
     size = synthetic * 3 * choices.image_size**2 / 1e9
@@ -310,7 +315,7 @@ def _time(choices: Params, splits: np.ndarray) -> str:
 
 
 def refuse_what_dvc_cannot_hash(folder: Path) -> None:
-    """A name that is not UTF-8 ends DVC with a traceback, and a pipe makes it wait for ever: name them first."""
+    """Raise LeafError for names that are not UTF-8, on which DVC fails, and for pipes, on which it hangs."""
     for parent, folders, files in os.walk(os.fsencode(folder)):
         for name in folders + files:
             try:
@@ -324,7 +329,7 @@ def refuse_what_dvc_cannot_hash(folder: Path) -> None:
 
 
 def _is_made(path: str) -> bool:
-    """Whether a stage makes `path`, or a .dvc file beside it tells where to pull it from."""
+    """Return whether `path` is the output of a stage or can be pulled by DVC."""
     return Path(f"{path}.dvc").is_file() or _made_by_a_stage(path)
 
 
@@ -335,85 +340,3 @@ def _made_by_a_stage(path: str) -> bool:
         for stage in stages.values()
         for out in stage.get("outs", [])
     )
-
-
-SAMPLE = 100  # files whose headers are read
-WIDE = 4 / 3  # beyond it a square crop loses more than a quarter of the picture
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of a sample of images: how many were opened, the most frequent size, the shortest and the longest side."""
-
-    opened: int
-    usual: tuple[int, int]
-    smallest: int
-    largest: int
-    wide: int  # share in percent that is wider, or taller, than 4:3
-    lost: int  # percent of the picture that the crop of these loses, on average
-    others: list[str]  # those that are no images by their content, each with what it is
-
-
-def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> Sizes | None:
-    """Read the headers of about SAMPLE files, spread evenly over each class; None if none can be opened.
-
-    Raises LeafError if no file opened is an image, or none of a class of which all or FEW files are opened.
-    """
-    found: list[tuple[int, int]] = []
-    others: dict[str, str] = {}
-    left = labels.copy()  # -1 for what is no image
-    for label in range(len(names)):
-        places = np.flatnonzero(labels == label)
-        opened = places[:: 1 + len(places) * len(names) // SAMPLE]
-        for place in opened.tolist():
-            size = _size(root / files[place])
-            if isinstance(size, tuple):
-                found.append(size)
-            elif size:
-                others[files[place]] = size
-                left[place] = -1
-        if (left[opened] < 0).all() and len(opened) >= min(FEW, len(places)):
-            left[places] = -1
-    if others:
-        check_present(left if found else np.full_like(left, -1), names, root, others)
-    if not found:
-        return None
-    shapes = [max(size) / max(min(size), 1) for size in found]
-    wide = [shape for shape in shapes if shape > WIDE + 0.01]
-    lost = sum(1 - 1 / shape for shape in wide) / max(len(wide), 1)
-    sides = [side for size in found for side in size]
-    usual = Counter(found).most_common(1)[0][0]
-    wrong = [f"{file!r}: {what}" for file, what in others.items()]
-    return Sizes(
-        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), wrong
-    )
-
-
-def _size(path: Path) -> tuple[int, int] | str:
-    """Return width and height from an image's header, what a file is that is no image, or "" if it cannot be opened."""
-    with suppress(Exception):  # a damaged file is for `ingest` to name
-        if path.is_file():
-            with path.open("rb") as opened:
-                head = opened.read(HEAD)
-            if not kind(head):
-                return what_it_is(head)
-            with Image.open(path) as image:
-                return image.size
-    return ""
-
-
-def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:
-    """Two names of files, of a class, that differ in a last number alone, where half the files stand in such series.
-
-    A series has 2 to 30 files (`plant07_1.jpg`, `plant07_2.jpg`); a camera's own counting, one long series, is none.
-    """
-    series: dict[tuple[object, str], list[str]] = defaultdict(list)
-    for name, source in zip(names, sources, strict=True):
-        path = PurePosixPath(source)
-        found = re.fullmatch(r"(.*[^\W\d_].*?|.*\d.*?[^\w]|.*\d_)[\s_.(-]*\d{1,3}\)?", path.stem)
-        if found:
-            series[name, str(path.parent / found[1])].append(source)
-    several = [files for files in series.values() if 2 <= len(files) <= 30]
-    if 2 * sum(map(len, several)) < len(sources) or len(several) < 3:
-        return []
-    return sorted(several[0])[:2]

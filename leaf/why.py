@@ -1,4 +1,4 @@
-"""`leaf why`: one image followed through every table, in a few lines a person can read."""
+"""`leaf why`: explain what each stage did with one image."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,20 +14,20 @@ from leaf.store import read_array, read_classes, read_table
 MOST_NAMED = 6  # images named in one line; the rest are counted
 
 _REASONS = {
-    "outlier": "an outlier",
-    "duplicate": "an exact copy of image {copy_of}, which stays",
-    "near_duplicate": "a near copy of image {copy_of}, which stays",
-    "shared_split": "it shows the same as image {copy_of}, which another given split holds",
-    "conflict": "copies of it have another label",
-    "override": "a person's ruling",
-    "relabelled": "with a new label, by a ruling or the majority of its copies",
+    "outlier": "outlier",
+    "duplicate": "exact copy of image {copy_of}, which is kept",
+    "near_duplicate": "near duplicate of image {copy_of}, which is kept",
+    "shared_split": "same group as image {copy_of}, which is in another given split",
+    "conflict": "its copies have another label",
+    "override": "manual decision",
+    "relabelled": "new label, from a manual decision or the majority of its copies",
 }
 
 
 def explain(image: str, folder: str | Path = ".") -> str:
-    """What happened to `image`, a number or a source name, in the project's `folder`, as lines of text.
+    """Return lines that explain what happened to `image`, a number or a source name, in the project `folder`.
 
-    Tables of stages that have not run yet are named as such. Raises LeafError for an image that does not exist.
+    Stages that have not run yet are named. Raises LeafError for an image that does not exist.
     """
     root = Path(folder)
     classes = read_classes(root)
@@ -46,17 +46,17 @@ def explain(image: str, folder: str | Path = ".") -> str:
         lines.append(("flags", row["flags"].replace(" ", ", ")))
     if row["group"]:
         lines.append(("group", f"{row['group']}, given with the data set"))
-    lines += _rulings(root, index[index["hash"].eq(row["hash"])])
-    for name, path, tell in _STAGES:
+    lines += _decisions(root, index[index["hash"].eq(row["hash"])])
+    for name, path, explain_stage in _STAGES:
         if (root / path).exists():
-            lines += tell(root / path, number, classes)
+            lines += explain_stage(root / path, number, classes)
         else:
             lines.append((name, f"this stage has not run yet ({path} is missing)"))
     return "\n".join(f"{name:<9}{text}".rstrip() for name, text in lines)
 
 
 def _find(image: str, index: pd.DataFrame) -> int:
-    """The row of `index` for a number, a source, or the end of a single source."""
+    """Return the row of `index` for a number, a source, or the end of one source."""
     if image.isdecimal():
         if int(image) < len(index):
             return int(image)
@@ -75,35 +75,33 @@ def _find(image: str, index: pd.DataFrame) -> int:
     )
 
 
-def _rulings(root: Path, picture: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was ruled on a `picture`, all rows of the index that show it."""
+def _decisions(root: Path, image_rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the manual decisions on an image, given all rows of the index with its pixels."""
     path = root / "data/overrides.csv"
     if not path.exists():
         return []
     table = read_edited_table(path, COLUMNS, TEXT).reindex(columns=list(TEXT)).fillna("")
-    called = {name for column in NAMES for name in picture[column]}
+    called = {name for column in NAMES for name in image_rows[column]}
     given = table["hash"].str.strip()
     mine = table[given.isin(called) | given.str.lower().isin(called)]
-    told = zip(mine["ruling"], mine["label"] + mine["other"], mine["who"], mine["why"], strict=True)
+    rows = zip(mine["ruling"], mine["label"] + mine["other"], mine["who"], mine["why"], strict=True)
     return [
-        ("ruling", f"{f'{ruling} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
-        for ruling, what, who, reason in told
+        ("override", f"{f'{ruling} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
+        for ruling, what, who, reason in rows
     ]
 
 
 def _cleaned(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, str]]:
     decisions = read_table(path, ("image", "label", "kept", "reason"), text=("reason", "reference"))
     row = decisions.iloc[image]
-    because = _REASONS.get(row["reason"], row["reason"]).format(copy_of=_whole(row["copy_of"]))
+    reason_text = _REASONS.get(row["reason"], row["reason"]).format(copy_of=_whole(row["copy_of"]))
     if row["reason"] == "outlier":
-        because += f", {row['distance']:.4g} (mean squared error) from reference {row['reference']}"
-    verdict = f"kept as {classes[row['label']]}" if row["kept"] else "removed"
-    lines = [("clean", f"{verdict}: {because}" if because else verdict)]
+        reason_text += f", {row['distance']:.4g} (mean squared error) from reference {row['reference']}"
+    outcome = f"kept as {classes[row['label']]}" if row["kept"] else "removed"
+    lines = [("clean", f"{outcome}: {reason_text}" if reason_text else outcome)]
     group = decisions.index[decisions["group"] == row["group"]].tolist()
     if len(group) > 1:
-        lines.append(
-            ("", f"in group {row['group']} with {len(group) - 1} others, which stay in one split: {_some(group)}")
-        )
+        lines.append(("", f"in group {row['group']} with {len(group) - 1} others, all in one split: {_some(group)}"))
     pairs = path.with_name("pairs.csv")
     return lines + (_pairs(pairs, image) if pairs.exists() else [])
 
@@ -115,30 +113,30 @@ def _pairs(path: Path, image: int) -> list[tuple[str, str]]:
     for kind, rows in mine.groupby("kind", sort=True):
         others = rows["image"].where(rows["other"] == image, rows["other"])
         if kind == "exact":
-            said = [str(other) for other in others]
+            text = [str(other) for other in others]
         else:
             errors = rows["aligned_mse"] if kind == "aligned" else rows["mse"]
-            said = [f"{other} ({error:.3g})" for other, error in zip(others, errors, strict=True)]
-        lines.append(("", f"{kind} pairs{'' if kind == 'exact' else ' (mean squared error)'}: {_some(said)}"))
+            text = [f"{other} ({error:.3g})" for other, error in zip(others, errors, strict=True)]
+        lines.append(("", f"{kind} pairs{'' if kind == 'exact' else ' (mean squared error)'}: {_some(text)}"))
     return lines
 
 
 def _split(path: Path, image: int, _classes: Sequence[str]) -> list[tuple[str, str]]:
     table = read_table(path, ("image", "split"), text=("split",))
     mine = table.loc[table["image"] == image, "split"]
-    return [("split", mine.iloc[0] if len(mine) else "none, it was not kept")]
+    return [("split", mine.iloc[0] if len(mine) else "none: the image was not kept")]
 
 
 def _balanced(path: Path, image: int, _classes: Sequence[str]) -> list[tuple[str, str]]:
     table = read_table(path, ("image", "parent", "neighbour"))
     parent = table.loc[table["parent"] == image, "image"].tolist()
     neighbour = table.loc[(table["neighbour"] == image) & (table["parent"] != image), "image"].tolist()
-    said = [
+    text = [
         f"{role} of {len(rows)} synthetic {'image: row' if len(rows) == 1 else 'images: rows'} {_some(rows)}"
         for role, rows in (("parent", parent), ("neighbour", neighbour))
         if rows
     ]
-    return [("balance", "; ".join(said) or "no synthetic image was made of it")]
+    return [("balance", "; ".join(text) or "not used for synthetic images")]
 
 
 def _scored(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, str]]:
@@ -146,7 +144,7 @@ def _scored(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, s
     table = read_table(path, columns, text=("source", "split"))
     mine = table[table["image"] == image]
     if mine.empty:
-        return [("scored", "not predicted; only validation and test images are")]
+        return [("scored", "not predicted: neither a validation nor a test image")]
     row = mine.iloc[0]
     right = "right" if row["predicted"] == row["label"] else f"wrong, it is {classes[row['label']]}"
     if len(classes) == 2:
@@ -163,7 +161,7 @@ def _whole(value: float) -> str:
 
 
 def _some(items: Sequence[object]) -> str:
-    """The first few of `items`, and how many more there are."""
+    """Return the first few items and the number of others."""
     more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
     return ", ".join(map(str, items[:MOST_NAMED])) + more
 

@@ -22,7 +22,7 @@ from leaf.errors import LeafError, one_line_errors
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, request):
-    """A project's folder, entered, with thirty photographs of two classes in leaves/."""
+    """A project's folder, entered, with thirty images of two classes in leaves/."""
     for name in ("params.yaml", "dvc.yaml", "experiments.yaml"):
         shutil.copy(request.config.rootpath / name, tmp_path)
     shutil.copytree(request.config.rootpath / "data", tmp_path / "data", ignore=lambda folder, _: ["raw"])
@@ -38,18 +38,18 @@ def put(path, size=(40, 40)):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
 
 
-def told(**settings):
+def printed(**settings):
     return check({"dataset": "leaves", **settings})[1]
 
 
 def refusal(**settings):
     with pytest.raises(LeafError) as caught:
-        told(**settings)
+        printed(**settings)
     return str(caught.value)
 
 
 def test_classes_and_splits_are_counted(project):
-    lines = [line.split() for line in told().splitlines()]
+    lines = [line.split() for line in printed().splitlines()]
     assert ["class", "images", "groups", "train", "validation", "test"] in lines
     assert ["healthy", "20", "0", "13", "3", "4"] in lines
     assert ["unhealthy", "10", "0", "6", "2", "2"] in lines
@@ -57,12 +57,12 @@ def test_classes_and_splits_are_counted(project):
 
 
 def test_recipe_and_size_are_recommended(project):
-    found = told()
+    found = printed()
     assert "30 images on a CPU: `leaf run probe` and `leaf run transfer`" in found
     assert "-S image_size" not in found
     for path in (project / "leaves").rglob("*.jpg"):
         put(path, (200, 170))
-    assert "-S image_size=160" in told()
+    assert "-S image_size=160" in printed()
 
 
 def test_download_of_a_checkpoint_and_its_license_are_announced(project):
@@ -86,32 +86,32 @@ def test_the_lines_keep_the_other_settings(project):
     )
 
 
-def test_what_is_left_out_is_told_by_reason(project):
+def test_files_left_out_are_counted_by_reason(project):
     put(project / "leaves" / "lost.jpg")
     (project / "leaves" / "Thumbs.db").touch()
-    assert "left out   1: in no class folder, such as 'lost.jpg'" in told()
-    assert "1 entries: 'Thumbs.db' (1)" in told()
+    assert "left out   1: in no class folder, such as 'lost.jpg'" in printed()
+    assert "1 system files: 'Thumbs.db' (1)" in printed()
 
 
-def test_a_table_that_says_no_class_is_refused_with_what_its_columns_may_mean(project):
+def test_table_without_a_label_column_is_refused_with_similar_names(project):
     for number in range(4):
         put(project / "flat" / f"{number}.jpg")
     (project / "t.csv").write_text("file,lable\n" + "".join(f"{number}.jpg,healthy\n" for number in range(4)))
     assert "t.csv: columns not used: 'lable' (did you mean label?)" in refusal(dataset="flat", labels="t.csv")
 
 
-def test_rows_and_photographs_without_the_other_are_counted_together(project):
+def test_rows_without_image_and_images_without_row_are_counted(project):
     names = [f"healthy/IMG_{number:04}.jpg,healthy" for number in range(60) if number % 3]
     names += [f"unhealthy/IMG_{number:04}.jpg,unhealthy" for number in range(0, 30, 3) if number != 6]
     (project / "t.csv").write_text("\n".join(["file,label", *names]))
-    lines = told(labels="t.csv")
+    lines = printed(labels="t.csv")
     assert "left out   20: in t.csv, and no such image in leaves, such as 'healthy/IMG_0031.jpg'" in lines
     assert "left out   1: not in t.csv, such as 'unhealthy/IMG_0006.jpg'" in lines
 
 
-def test_what_is_no_image_by_its_content_is_told_of_those_looked_at(project):
+def test_opened_files_that_are_not_images_are_counted(project):
     (project / "leaves/healthy/a.jpg").touch()
-    assert "left out   1 of 31 files looked at, no images: 'healthy/a.jpg': an empty file" in told()
+    assert "left out   1 of 31 opened files are not images: 'healthy/a.jpg': an empty file" in printed()
 
 
 def test_a_pipe_is_one_line_and_never_waited_for(project):
@@ -125,23 +125,23 @@ def test_a_group_in_two_given_splits_is_counted_where_cleaning_will_leave_it(pro
         split = "test" if place % 10 == 0 else "train"
         rows.append(f"{path.relative_to(project / 'leaves')},{path.parent.name},{place // 2},{split}")
     (project / "table.csv").write_text("\n".join(rows))
-    lines = told(labels="table.csv")
-    assert "left out   3: another of the given splits holds their group, which test keeps" in lines
+    lines = printed(labels="table.csv")
+    assert "left out   3: their group is also in another given split; test takes precedence" in lines
     assert ["all", "27", "15", "20", "4", "3"] in [line.split() for line in lines.splitlines()]
 
 
 def test_names_that_look_like_one_plant_are_a_risk(project):
-    assert "look like one plant" not in told()
+    assert "look like one plant" not in printed()
     for number in range(20):
         put(project / "series" / ("healthy", "unhealthy")[number > 9] / f"plant{number // 4:02}_{number % 4}.jpg")
-    assert "'healthy/plant00_0.jpg' and 'healthy/plant00_1.jpg' look like one plant" in told(dataset="series")
+    assert "'healthy/plant00_0.jpg' and 'healthy/plant00_1.jpg' look like one plant" in printed(dataset="series")
 
 
-def test_wide_pictures_are_a_risk(project):
+def test_wide_images_are_a_risk(project):
     for number in range(30):
         put(project / "wide" / ("healthy", "unhealthy")[number % 3 == 0] / f"{number}.jpg", (80, 40))
-    assert "100 % of the pictures are wider than 4:3, of which the crop loses 50 %" in told(dataset="wide")
-    assert "wider" not in told()
+    assert "100% of the images are wider than 4:3; the crop removes 50% of them" in printed(dataset="wide")
+    assert "wider" not in printed()
 
 
 def test_a_class_too_small_for_smote_is_refused_with_the_line_to_paste(project):
@@ -150,16 +150,16 @@ def test_a_class_too_small_for_smote_is_refused_with_the_line_to_paste(project):
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
 
 
-def test_what_smote_takes_is_a_risk(project):
-    assert "images are made" not in told()
+def test_memory_for_smote_is_a_risk(project):
+    assert "images are made" not in printed()
     for number in range(300):
         put(project / "leaves" / "healthy" / f"more_{number:04}.jpg")
-    assert "202 images are made, 0.6 GB; balance=class_weight makes none" in told(image_size=1024)
-    limited = told(image_size=1024, balance_limit_gb=0.5)
+    assert "202 images are made, 0.6 GB; balance=class_weight makes none" in printed(image_size=1024)
+    limited = printed(image_size=1024, balance_limit_gb=0.5)
     assert "0.6 GB, more than balance_limit_gb, 0.5: `balance` will refuse" in limited
 
 
-def test_what_evaluate_would_refuse_is_refused_here(project):
+def test_errors_of_stage_evaluate_are_found_early(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
     assert "threshold: 0.4; valid for 3 classes: 0.5" in refusal(classes="auto", threshold=0.4)
@@ -188,7 +188,7 @@ def test_what_evaluate_would_refuse_is_refused_here(project):
         ),
     ],
 )
-def test_what_train_or_dvc_would_refuse_is_refused_here(project, settings, line):
+def test_errors_of_stage_train_and_of_dvc_are_found_early(project, settings, line):
     assert refusal(**settings).startswith(line)
 
 
@@ -200,13 +200,13 @@ def test_a_detector_of_more_than_two_classes_is_refused(project):
 
 
 @pytest.mark.parametrize("setting", [{"labels": "table.csv"}, {"group_by": "folder"}])
-def test_what_belongs_to_a_folder_is_refused_beside_an_npz_that_is_not_there_yet(project, setting):
+def test_folder_keys_are_refused_for_a_missing_npz(project, setting):
     (project / "table.csv").write_text("file,label\na.jpg,healthy\n")
     with pytest.raises(LeafError, match=r"leaves\.npz: .*`labels`.*`group_by`"):
         check(setting)
 
 
-def test_what_split_would_refuse_is_refused_here(project):
+def test_errors_of_stage_split_are_found_early(project):
     assert "validation_size" in refusal(validation_size=20, test_size=20)
 
 
@@ -217,25 +217,25 @@ def test_weights_are_hashed_and_the_hash_is_filled_in(project):
     assert store.sha256("w.h5") in lines
 
 
-def test_another_hash_than_that_of_the_weights_is_refused_with_the_right_one(project):
+def test_wrong_weights_hash_is_refused_with_the_right_one(project):
     (project / "w.h5").write_bytes(b"weights")
     assert store.sha256("w.h5") in refusal(weights="w.h5", weights_sha256="0" * 64)
 
 
-def test_masks_are_counted_by_the_names_of_the_photographs(project):
-    assert "masks" not in told()
+def test_masks_are_matched_by_image_name(project):
+    assert "masks" not in printed()
     swap = {"augmentation.background": "swap", "balance": "none"}
-    assert "masks      of 0 of 30 images; GrabCut guesses the others" in told(**swap)
+    assert "masks      of 0 of 30 images; GrabCut estimates the others" in printed(**swap)
     put(project / "masks/healthy/IMG_0001.png")
-    assert "masks      of 1 of 30 images" in told(masks="masks").splitlines()
+    assert "masks      of 1 of 30 images" in printed(masks="masks").splitlines()
 
 
 def test_the_time_is_known_after_a_training_on_this_machine(project):
-    assert "is known here once convnext_atto was trained at 96 pixels" in told()
+    assert "is known here once convnext_atto was trained at 96 pixels" in printed()
     store.save_cached_value(
         "epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30}
     )
-    assert "9.5 s an epoch, at most 5.1 min for 32 epochs" in told()
+    assert "9.5 s an epoch, at most 5.1 min for 32 epochs" in printed()
 
 
 def test_imagenet_weights_name_the_backbone_and_the_download_host(project):
@@ -244,7 +244,7 @@ def test_imagenet_weights_name_the_backbone_and_the_download_host(project):
     assert "https://storage.googleapis.com/tensorflow/keras-applications" in line
 
 
-def test_a_data_set_that_a_stage_makes_is_not_looked_for(project):
+def test_data_set_made_by_a_stage_may_be_missing(project):
     assert check({})[1] == "params.yaml: valid; dataset: data/raw/leaves.npz"
 
 
@@ -283,7 +283,7 @@ def test_masks_are_judged_by_content(project):
         path.parent.mkdir(parents=True, exist_ok=True)
         values[10:30, 10:30] = number != 7
         Image.fromarray(values).save(path)
-    lines = told()
+    lines = printed()
     assert "masks      of 30 of 30 images" in lines
     assert "1 of 30 opened show no leaf, such as 'data/masks/healthy/IMG_0007.png'" in lines
     path.write_bytes(b"no image")

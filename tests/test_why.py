@@ -74,12 +74,12 @@ def test_an_unknown_image_is_one_line(image: str, project: Path) -> None:
         explain(image, project)
 
 
-def test_a_name_that_two_images_bear_is_refused_with_both(project: Path) -> None:
+def test_ambiguous_name_is_refused_with_both_images(project: Path) -> None:
     with pytest.raises(LeafError, match=r"a\.jpg.*valid: .*healthy/a\.jpg, unhealthy/a\.jpg"):
         explain("a.jpg", project)
 
 
-def test_flags_and_the_users_group_are_told(project: Path) -> None:
+def test_flags_and_given_group_are_printed(project: Path) -> None:
     told = explain("1", project)
     assert "flags    dark, blurred" in told
     assert "group    plant 7, given with the data set" in told
@@ -89,49 +89,49 @@ def test_flags_and_the_users_group_are_told(project: Path) -> None:
     ("image", "line"),
     [
         ("0", "clean    kept as healthy\n"),
-        ("1", "clean    removed: a near copy of image 0, which stays\n"),
-        ("2", "clean    removed: an exact copy of image 0, which stays\n"),
-        ("3", "clean    kept as unhealthy: with a new label"),
-        ("4", "clean    removed: an outlier, 12.5 (mean squared error) from reference toon.png\n"),
+        ("1", "clean    removed: near duplicate of image 0, which is kept\n"),
+        ("2", "clean    removed: exact copy of image 0, which is kept\n"),
+        ("3", "clean    kept as unhealthy: new label"),
+        ("4", "clean    removed: outlier, 12.5 (mean squared error) from reference toon.png\n"),
     ],
 )
-def test_the_decision_is_told_with_its_reason(image: str, line: str, project: Path) -> None:
+def test_decision_is_printed_with_its_reason(image: str, line: str, project: Path) -> None:
     assert line in explain(image, project)
 
 
-def test_the_group_and_each_kind_of_pair_are_told(project: Path) -> None:
+def test_group_and_each_kind_of_pair_are_printed(project: Path) -> None:
     told = explain("0", project)
-    assert "in group 0 with 2 others, which stay in one split: 0, 1, 2" in told
+    assert "in group 0 with 2 others, all in one split: 0, 1, 2" in told
     assert "exact pairs: 2\n" in told
     assert "near pairs (mean squared error): 1 (31.2)\n" in told
     assert "aligned pairs (mean squared error): 3 (14.5)\n" in told
 
 
-def test_a_persons_ruling_is_told_with_who_and_why(project: Path) -> None:
-    assert "ruling   relabel unhealthy, by A. Person: spots on the rim" in explain("3", project)
+def test_override_is_printed_with_author_and_reason(project: Path) -> None:
+    assert "override relabel unhealthy, by A. Person: spots on the rim" in explain("3", project)
 
 
 @pytest.mark.parametrize("name", ["F2", "unhealthy/a.jpg", "aaaa"])
-def test_a_ruling_on_a_copy_is_told_of_the_picture(project: Path, name: str) -> None:
+def test_override_of_a_copy_is_printed_for_the_image(project: Path, name: str) -> None:
     (project / "data/overrides.csv").write_text(f"hash,ruling,label,who,why\n{name},drop,,A. Person,a hand\n")
-    assert "ruling   drop, by A. Person: a hand" in explain("0", project)
+    assert "override drop, by A. Person: a hand" in explain("0", project)
 
 
-def test_stages_that_have_not_run_are_named(project: Path) -> None:
+def test_missing_stages_are_named(project: Path) -> None:
     told = explain("0", project)
     assert "split    this stage has not run yet (data/split/splits.csv is missing)" in told
     (project / "data/cleaned/decisions.csv").unlink()
     assert "clean    this stage has not run yet" in explain("0", project)
 
 
-def test_split_synthetic_images_and_prediction_are_told(project: Path) -> None:
+def test_split_synthetic_images_and_prediction_are_printed(project: Path) -> None:
     told = explain("3", finish(project))
     assert "split    test\n" in told
     assert "balance  parent of 1 synthetic image: row 2; neighbour of 1 synthetic image: row 0\n" in told
     assert "scored   predicted healthy, wrong, it is unhealthy; probability of unhealthy 0.250" in told
 
 
-def test_of_more_than_two_classes_the_three_likeliest_are_told(project: Path) -> None:
+def test_three_most_probable_classes_are_printed(project: Path) -> None:
     finish(project)
     (project / "data/ingested/classes.csv").write_text("label,name,images\n0,rust,1\n1,scab,2\n2,spot,1\n3,rot,1\n")
     np.save(project / "data/scored/probabilities.npy", np.array([[0.5, 0.25, 0.05, 0.2]], np.float32))
@@ -140,10 +140,10 @@ def test_of_more_than_two_classes_the_three_likeliest_are_told(project: Path) ->
     )
 
 
-def test_an_image_that_left_has_no_split_and_no_prediction(project: Path) -> None:
+def test_removed_image_has_no_split_and_no_prediction(project: Path) -> None:
     told = explain("4", finish(project))
-    assert "split    none, it was not kept" in told
-    assert "balance  no synthetic image was made of it" in told
+    assert "split    none: the image was not kept" in told
+    assert "balance  not used for synthetic images" in told
     assert "scored   not predicted" in told
 
 

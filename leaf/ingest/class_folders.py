@@ -85,8 +85,8 @@ def _split_level(
         return 0
     if splits:
         raise LeafError(
-            f"{root}: the folders {few(sorted(first - splits))} lie beside {few(sorted(splits))}; valid: folders of "
-            "splits with class folders in each, or class folders alone"
+            f"{root}: the folders {few(sorted(first - splits))} are beside {few(sorted(splits))}; valid: split folders "
+            "with class folders in each, or class folders only"
         )
     deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
     return 1 if deep and all(map(split_name, deep)) else None
@@ -143,8 +143,8 @@ def refuse_containers(
     inner = sorted({name for top in containers for name in below[top]})
     several = len(containers) > 3
     raise LeafError(
-        f"{root}: the folders {few(containers)} hold the folders {few(inner)}: they contain the classes and are none "
-        "themselves",
+        f"{root}: the folders {few(containers)} hold the folders {few(inner)}: they contain the classes and are not "
+        "classes themselves",
         proposals=[
             {"classes": inner, **({"group_by": "folder"} if several else {})},
             *({"dataset": str(_folder_of(root, files, folders, top))} for top in containers[: 0 if several else 2]),

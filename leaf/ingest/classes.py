@@ -19,25 +19,24 @@ _LONGEST = 200  # characters of a class name, which appears in tables, pages and
 def resolve(
     found: Sequence[str | int], sources: Sequence[str], wanted: Wanted, ignore: Sequence[str], dataset: object
 ) -> tuple[list[str], np.ndarray]:
-    """The class names in label order, and the label of each image, int64 (N,).
+    """Return the class names in label order, and the label of each image, int64 (N,).
 
     Args:
-        found: what the data set calls the class of each image; a whole number (in an .npz) is a label of a list.
-        sources: the images' names, for errors.
-        wanted: `auto` for the names as found, sorted, those of healthy leaves first; a list of all the names; or a
-            mapping of class names to patterns (as of a shell, without regard to case), of which the first match wins.
-        ignore: patterns of the names to leave out; their label is -1.
-        dataset: its name, for errors.
+        found: class name of each image; a whole number (in an .npz) is an index into a list of names.
+        sources: names of the images, for errors.
+        wanted: `auto` for the names found, sorted, healthy classes first; a list of all names; or a mapping of class
+            names to shell patterns, ignoring case; the first match wins.
+        ignore: patterns of names to leave out; their label is -1.
+        dataset: name of the data set, for errors.
 
     Raises:
-        LeafError: for a name that is in no class (its `proposals` are values of `classes` that would do), and for a
-            class without an image.
+        LeafError: for a name that is in no class, with `proposals` for `classes`, and for a class without an image.
     """
     counts = Counter(found)
     for name in counts:
         if len(str(name)) > _LONGEST:
             raise LeafError(
-                f"{dataset}: {sources[found.index(name)]}: its class has a name of {len(str(name))} letters; valid: up "
+                f"{dataset}: {sources[found.index(name)]}: its class name has {len(str(name))} characters; valid: up "
                 f"to {_LONGEST}"
             )
     ignored = {name for name in counts if matches_any(str(name), ignore)}
@@ -105,9 +104,9 @@ def means_healthy(name: str) -> bool:
 
 
 def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
-    """Settings that take these names in."""
+    """Return settings that accept these names."""
     healthy = sum(means_healthy(str(name)) for name in used)
-    unhealthy = any(matches_any(str(name), ["*unhealthy"]) for name in used)  # of which *healthy would take hold
+    unhealthy = any(matches_any(str(name), ["*unhealthy"]) for name in used)  # would match *healthy
     two = [{"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}]
     return [{"classes": "auto"}, *(two if 0 < healthy < len(used) > 2 and not unhealthy else [])]
 

@@ -51,14 +51,14 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image file.
 
     Attributes:
         pixels: uint8 (size, size, 3), RGB.
         width: width of the upright image in the file, in pixels.
         height: height of the upright image in the file, in pixels.
-        frames: whether the file has several frames, of which this is the first.
+        frames: whether the file has several frames; this is the first.
     """
 
     pixels: np.ndarray
@@ -69,7 +69,7 @@ class Picture:
 
 def decode(
     data: bytes, size: int, fit: Fit = "crop", mask: bool = False, large: Callable[[int], Any] = bool
-) -> Picture:
+) -> DecodedImage:
     """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
     Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. A `mask` is decoded as
@@ -94,7 +94,7 @@ def decode(
         deep = _as_mask(deep) if mask else deep
         turn = None if kind == "TIFF" else _turn(image)  # TIFF decoders apply the orientation themselves
         pixels = _square(_turned(deep, turn), size, fit)
-        return Picture(pixels, *((height, width) if turn in _SIDEWAYS else (width, height)), frames)
+        return DecodedImage(pixels, *((height, width) if turn in _SIDEWAYS else (width, height)), frames)
 
 
 def from_pil(image: Image.Image, size: int, fit: Fit = "crop") -> np.ndarray:
@@ -122,7 +122,7 @@ def _readable(data: bytes = b"") -> Iterator[None]:
     except Image.DecompressionBombError:
         raise UnreadableError(f"at most {PIXELS:,} pixels") from None
     except MemoryError:
-        raise UnreadableError("more memory than a picture may take") from None
+        raise UnreadableError("more memory than an image may take") from None
     except _BROKEN as error:
         raise UnreadableError(_reason(error)) from None
 
@@ -168,7 +168,7 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _as_mask(image: Image.Image) -> Image.Image:
-    """Composite alpha over black, and replace the colors of a palette by their indices: classes, of which 0 is none."""
+    """Composite alpha over black, and replace the colors of a palette by their indices: 0 is the background."""
     if image.mode == "P":
         indices, palette = np.asarray(image), np.reshape(np.array(image.getpalette("RGB")), (-1, 3))
         used = palette[np.unique(indices)]

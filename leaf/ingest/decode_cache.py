@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import PIL
 
-from leaf.ingest.decode import Picture
+from leaf.ingest.decode import DecodedImage
 from leaf.ingest.source import content_hash, pixel_hash
 from leaf.store import read_array, read_json, read_table, replacing, write_table
 
@@ -50,14 +50,14 @@ class DecodeCache:
                 rows = zip(range(len(table)), *columns, strict=True)
                 self._rows = dict(zip(table["file_hash"], rows, strict=True))
 
-    def picture(self, file_hash: str) -> Picture | None:
+    def picture(self, file_hash: str) -> DecodedImage | None:
         """Return the cached image of the file with this hash, or None if it is missing or damaged."""
         if file_hash not in self._rows:
             return None
         row, digest, _, width, height = self._rows[file_hash]
         pixels = np.array(self._images[row])
         if pixel_hash(pixels.data) == digest:
-            return Picture(pixels, width, height, frames=False)  # `described` returns the flags
+            return DecodedImage(pixels, width, height, frames=False)  # `described` returns the flags
         del self._rows[file_hash]
         return None
 

@@ -41,11 +41,11 @@ class Listing:
         lines = []
         if self.litter:
             names = ", ".join(f"{name!r} ({count})" for name, count in self.litter.most_common(6))
-            lines.append(f"passed over litter of systems and tools, {self.litter.total()} entries: {names}")
+            lines.append(f"skipped {self.litter.total()} system files: {names}")
         if self.others:
             kinds = Counter(Path(name).suffix or "no ending" for name in self.others)
             said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
-            lines.append(f"{len(self.others)} other files are no images ({said}), such as {self.others[0]!r}")
+            lines.append(f"{len(self.others)} other files are not images ({said}), such as {self.others[0]!r}")
         if self.unentered:
             lines.append(f"{len(self.unentered)} links to folders are not entered, such as {self.unentered[0]!r}")
         return lines
@@ -121,8 +121,8 @@ def check_inside(root: Path, path: str) -> None:
     """Raise LeafError if a path is, or contains, a link out of the data set's folder."""
     if not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)):  # resolve() raises on loops
         raise LeafError(
-            f"{root}: {path!r} leads out of the data set's folder; put the file itself there (DVC: cache.type copy), "
-            "or -S links=follow"
+            f"{root}: {path!r} is a link out of the data set's folder. Copy the file itself (DVC: cache.type copy), "
+            "or set -S links=follow"
         )
 
 

@@ -1,4 +1,4 @@
-"""A folder of image files as a data set: what its folders and tables say, and its files decoded on all cores."""
+"""Read a folder of image files as a data set, and decode its files on all cores."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.ingest.decode import Fit, Picture, UnreadableError
+from leaf.ingest.decode import DecodedImage, Fit, UnreadableError
 from leaf.ingest.decode_cache import DecodeCache
 from leaf.ingest.files import Links, list_folder
 from leaf.ingest.label_tables import KEPT
@@ -15,7 +15,7 @@ from leaf.ingest.layout import lay_out
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.ingest.source import Block, Rows, content_hash, cores, in_order
 
-BLOCK = 64  # images handed on at a time
+BLOCK = 64  # images per batch
 
 
 class FileSource:
@@ -30,20 +30,20 @@ class FileSource:
         self.unlabelled: list[str] = []
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
-        self.earlier = DecodeCache(None, {})  # what need not be decoded anew
+        self.earlier = DecodeCache(None, {})  # images that an earlier run decoded
 
     def path(self, file: str) -> Path:
         """Return the path of a file of `rows`."""
         return self.root / file
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Decode the files `places` on all cores; give the readable ones in order, uint8 if `as_uint8`, else float32.
+        """Decode the files `places` on all cores and yield them in order, as uint8 if `as_uint8`, else float32.
 
-        Files that cannot be read are noted in `unreadable`, or raise LeafError if they are to be refused.
+        Files that cannot be read are added to `unreadable`; they raise LeafError unless `skip_unreadable`.
         """
         dtype = np.uint8 if as_uint8 else np.float32
         files = [self.rows.source[place] for place in places]
-        ready: list[tuple[int, Picture, str]] = []
+        ready: list[tuple[int, DecodedImage, str]] = []
         for number, (picture, digest) in in_order(lambda part: self._decode(part, size, fit), files, cores()):
             if isinstance(picture, str):
                 self._refuse_or_note(files[number], picture)
@@ -55,9 +55,9 @@ class FileSource:
         if ready:
             yield _block(ready, dtype)
 
-    def _decode(self, files: Sequence[str], size: int, fit: Fit) -> list[tuple[Picture | str, str]]:
-        """Each file's picture, or why there is none, and the hash of its bytes."""
-        pictures: list[tuple[Picture | str, str]] = []
+    def _decode(self, files: Sequence[str], size: int, fit: Fit) -> list[tuple[DecodedImage | str, str]]:
+        """Return the image of each file, or why it cannot be read, and the hash of its bytes."""
+        pictures: list[tuple[DecodedImage | str, str]] = []
         for file in files:
             try:
                 data = read_file(self.path(file))
@@ -69,12 +69,12 @@ class FileSource:
 
     def _refuse_or_note(self, file: str, why: str) -> None:
         if not self.skip_unreadable:
-            raise LeafError(f"{self.path(file)}: cannot be read ({why}); mend it, or set `unreadable` to skip")
+            raise LeafError(f"{self.path(file)}: cannot be read ({why}); repair it, or set `unreadable` to skip")
         self.unreadable[file] = why
 
 
 class FolderSource(FileSource):
-    """The images of one folder, sorted by path. Raises LeafError where it is not laid out as a data set."""
+    """The images of one folder, sorted by path. Raises LeafError if the folder is not a data set."""
 
     def __init__(
         self,
@@ -107,11 +107,11 @@ class FolderSource(FileSource):
         self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
         if self.left_out and not skip_unreadable:
             file, why = next(iter(self.left_out.items()))
-            raise LeafError(f"{root}: {file!r}: {why}; mend it, or set `unreadable` to skip")
+            raise LeafError(f"{root}: {file!r}: {why}; repair it, or set `unreadable` to skip")
         self.notes = [*layout.notes, *listing.notes()]
 
 
-def _block(ready: Sequence[tuple[int, Picture, str]], dtype: type) -> Block:
+def _block(ready: Sequence[tuple[int, DecodedImage, str]], dtype: type) -> Block:
     places, pictures, hashes = zip(*ready, strict=True)
     images = np.stack([picture.pixels for picture in pictures])
     sizes = np.array([(picture.width, picture.height) for picture in pictures])
@@ -125,7 +125,7 @@ REFERENCES = Path("data/references")
 def read_references(
     named: Sequence[int | str], size: int, fit: Fit = "crop", folder: Path = REFERENCES
 ) -> list[int | tuple[str, np.ndarray]]:
-    """Image numbers as they are; file names in `folder` with their pixels (size,size,3), as ingest converts a file."""
+    """Return image numbers unchanged, and names of files in `folder` with their pixels, (size, size, 3)."""
     return [each if isinstance(each, int) else (each, _picture(each, size, fit, folder)) for each in named]
 
 

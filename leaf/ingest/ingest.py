@@ -1,4 +1,4 @@
-"""Ingest: stream a data set once, write its images as one array and give a table about them."""
+"""Stream a data set once: write its images as one array and return a table of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from leaf.store import cache_folder, replacing, write_table
 if TYPE_CHECKING:
     import pandas as pd
 
-FIRST_FRAME = "first_frame"  # the flag of an image that is the first of several in its file
+FIRST_FRAME = "first_frame"  # flag of an image whose file has several frames
 
 
 @dataclass
@@ -53,7 +53,7 @@ class ArrayFile:
 
 @contextmanager
 def growing_array(path: str | Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[ArrayFile]:
-    """Give an ArrayFile whose items have the shape `item`; `path` appears whole when the block ends, or not at all."""
+    """Yield an ArrayFile with items of shape `item`; `path` is created when the block ends without an error."""
     with replacing(path) as partial:
         try:
             with partial.open("wb") as file:
@@ -69,14 +69,18 @@ def growing_array(path: str | Path, item: tuple[int, ...], dtype: np.dtype) -> I
 
 @dataclass
 class Ingested:
-    """What was read.
+    """The result of `ingest`.
 
-    index: image, source, label, group, split, hash (of the pixels as stored), file_hash (of the file; of the array in
-    an .npz), flags, width and height (as the data set holds it, in pixels), and site, crop, camera, date where a table
-    has them, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image. classes: label, name,
-    images. unreadable: each image that was left out: file, reason. unlabelled: the images without a label: image,
-    source, hash, file_hash, flags, width, height, taken. conflicts: images on which labels disagree. notes: what else
-    to say, a line each.
+    Attributes:
+        index: image, source, label, group, split, hash (of the stored pixels), file_hash (of the file, or of the array
+            in an .npz), flags, width and height (of the original, in pixels), the columns site, crop, camera and date
+            of a table, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image.
+        classes: label, name, images.
+        unreadable: file and reason of each image that was left out.
+        notes: remarks for the user, one line each.
+        dtype: of the images.
+        unlabelled: image, source, hash, file_hash, flags, width, height and taken of the images without a label.
+        conflicts: number of images on whose label people disagree.
     """
 
     index: "pd.DataFrame"
@@ -89,7 +93,7 @@ class Ingested:
 
 
 class Progress(Protocol):
-    """What a progress bar has to do here, as tqdm does."""
+    """A progress bar such as tqdm."""
 
     def update(self, n: int) -> Any:
         """Count n more images."""
@@ -114,14 +118,31 @@ def ingest(
     unlabelled: Path | None = None,
     unlabelled_path: str | Path | None = None,
 ) -> Ingested:
-    """Read the .npz file or folder `dataset` and write its images to `images_path`, (N, size, size, 3) RGB, by `fit`.
+    """Read a data set and write its images to `images_path`, (N, size, size, 3) RGB, a batch at a time.
 
-    The images are uint8 where that loses nothing, else float32 0..255. A few at a time are in memory, however many
-    there are. `classes` and `ignore` are as `leaf.ingest.layout.resolve` takes them; `labels` and `group_by`, for a
-    folder, as `leaf.ingest.layout.lay_out`. In the folder `aside` the images are kept for the next run, which decodes
-    no file that it has met. If `unlabelled_path` is given, images without a label and those of the folder `unlabelled`
-    are written to it, and those of them that data/labels.csv labels follow the images of the data set. Raises LeafError
-    for a data set that is not as it should be; then nothing is written.
+    The images are uint8 if that is lossless, else float32 in 0..255.
+
+    Args:
+        dataset: an .npz file or a folder.
+        images_path: .npy file to write.
+        classes: see `leaf.ingest.classes.resolve`.
+        size: side of the square images in pixels.
+        skip_unreadable: skip files that cannot be read instead of raising.
+        progress: counts images.
+        ignore: patterns of classes to leave out.
+        labels: see `leaf.ingest.layout.lay_out`; folders only.
+        group_by: see `leaf.ingest.layout.lay_out`; folders only.
+        columns: see `leaf.ingest.label_tables.read_labels`.
+        encoding: see `leaf.ingest.label_tables.read_labels`.
+        aside: folder that caches decoded images between runs.
+        links: see `leaf.ingest.files.list_folder`.
+        fit: see `leaf.ingest.decode.to_square`.
+        unlabelled: a folder of images without labels.
+        unlabelled_path: .npy file for images without a label; those that data/labels.csv labels follow the images of
+            the data set.
+
+    Raises:
+        LeafError: for an invalid data set; nothing is written.
     """
     dataset = Path(dataset)
     try:
@@ -200,7 +221,7 @@ def survey(
         source = NpzSource(dataset)
     try:
         names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
-    except LeafError as error:  # what a table says in a column that is not used may be the class
+    except LeafError as error:  # an unused column may hold the classes
         said = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *said]), error.proposals) from None
     for place in np.flatnonzero(numbers < 0).tolist():
@@ -209,9 +230,9 @@ def survey(
 
 
 def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:
-    """Raise LeafError where `labels` or `group_by` say something of the .npz file `dataset`."""
+    """Raise LeafError if `labels` or `group_by` is set for the .npz file `dataset`."""
     if group_by != "none" or (labels and read_labels(Path(labels)).rows):
-        raise LeafError(f"{dataset}: `labels` and `group_by` go with a folder; an .npz holds its own labels")
+        raise LeafError(f"{dataset}: `labels` and `group_by` require a folder; an .npz file contains its labels")
 
 
 def _write(
@@ -300,7 +321,7 @@ def _write_images(
 
 
 def _described(block: Block, earlier: DecodeCache) -> list[tuple[str, str]]:
-    """The hash and the flags of each image."""
+    """Return the pixel hash and the flags of each image."""
     told = [earlier.described(file_hash) for file_hash in block.hashes]
     new = [place for place, known in enumerate(told) if known is None]
     for place, mark in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
@@ -310,12 +331,12 @@ def _described(block: Block, earlier: DecodeCache) -> list[tuple[str, str]]:
 
 
 def _cropped(width: np.ndarray, height: np.ndarray) -> list[str]:
-    """What the crop loses of photographs wider than a camera's 4:3, if they are more than a tenth."""
+    """Return a note on what the crop removes, if more than a tenth of the images are wider than 4:3."""
     lost = 1 - np.minimum(width, height) / np.maximum(width, height)
     wide = lost > 0.25
     if not wide.mean() > 0.1:
         return []
     return [
-        f"{wide.sum()} of {len(wide)} images are wider than 4:3: the crop to a square loses {lost[wide].mean():.0%} of "
-        "them on average; `fit: pad` and `fit: stretch` keep all"
+        f"{wide.sum()} of {len(wide)} images are wider than 4:3: the crop to a square removes {lost[wide].mean():.0%} "
+        "of them on average; `fit: pad` and `fit: stretch` keep the whole image"
     ]

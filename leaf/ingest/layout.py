@@ -128,7 +128,7 @@ def lay_out(
         which = ", ".join(sorted({table.path.name for _, table in tables if "label" in table.roles}))
         made.notes.append(f"{relabelled} images: the label in {which} overrides the folder")
     if not made.entries:
-        raise _nothing_says(root, listing, [note for _, table in tables for note in table.notes])
+        raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
     if not labelled and tables and len(rows) < len(made.entries):
         made.notes.append(f"{len(made.entries) - len(rows)} images are in no table: they have no group")
     _drop_a_single_split(made)
@@ -228,14 +228,16 @@ def _join(
         if len(found) > 1:  # a raw file beside its JPEG
             found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
-            raise LeafError(f"{where}: {cell!r} fits {len(found)} files, {few(found)}; write the path in the folder")
+            raise LeafError(
+                f"{where}: {cell!r} fits {len(found)} files, {few(found)}. Write the path within the folder"
+            )
         if not found:
             missing.append(cell)
             left_out[cell] = f"in {table.path.name}, and no such image in {root / base}"
             continue
         file = prefix + found[0]
         if file in rows and {**rows[file][1].cells, "file": ""} != {**row.cells, "file": ""}:
-            raise LeafError(f"{where}: {cell!r} stands there twice, and differently (line {rows[file][1].line})")
+            raise LeafError(f"{where}: {cell!r} appears twice with different values (see line {rows[file][1].line})")
         rows[file] = (table, row)
     if missing and len(missing) == len(table.rows):
         shown = f"; the folder holds {few(images)}" if images else ""
@@ -262,10 +264,10 @@ def _given_split(table: Table | None, row: Row) -> str:
 
 
 def _drop_a_single_split(made: Layout) -> None:
-    """Where all that has a label is called train, that says nothing: validation and test are to be drawn."""
+    """Remove the given splits if all images are in train, so that validation and test are drawn."""
     if {entry.split for entry in made.entries} == {"train"}:
         made.entries = [Entry(each.file, each.name, each.group, "", each.more) for each in made.entries]
-        made.notes.append("all images are given to train: validation and test are drawn from them")
+        made.notes.append("all images are in train; validation and test are drawn from them")
 
 
 def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> Literal["", "plants", "classes"]:
@@ -283,7 +285,7 @@ def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> 
     return "plants" if 2 * numbered >= len(below) else "classes"
 
 
-def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:
+def _no_classes(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:
     if not listing.images:
         remedies = [
             remedy for suffix, remedy in _REMEDIES.items() if any(map(re.compile(suffix).search, listing.others))
@@ -293,12 +295,12 @@ def _nothing_says(root: Path, listing: Listing, notes: Sequence[str]) -> LeafErr
             + f". {' '.join(remedies) or 'Use a folder of images for each class, or a table of labels.'}"
         )
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
-    ask = (
-        "sort the images into a folder per class, name a table of files and labels with the key `labels`, or list the "
+    todo = (
+        "Sort the images into a folder per class, name a table of files and labels with the key `labels`, or list the "
         "classes in `classes` and label the images with `leaf review --unlabelled`"
     )
     return UnlabelledError(
         listing.images,
-        "; ".join([f"{root}: nothing says the class of {few(listing.images)}", *notes, ask]),
+        "; ".join([f"{root}: no class is given for {few(listing.images)}", *notes, todo]),
         proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
     )

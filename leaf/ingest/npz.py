@@ -143,7 +143,9 @@ def _unbroken(path: Path) -> Iterator[None]:
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before the start of the file
             raise
-        raise LeafError(f"{path}: a broken or truncated .npz ({error or 'it ends too soon'}); fetch it anew") from None
+        raise LeafError(
+            f"{path}: a damaged or truncated .npz ({error or 'it ends too soon'}). Download it again."
+        ) from None
 
 
 @contextmanager
@@ -178,9 +180,9 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         member = file.getinfo(f"{name}.npy")
     except KeyError:
         found = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
-        raise LeafError(f"{path}: no array `{name}`; it holds {found}") from None
+        raise LeafError(f"{path}: no array `{name}`; it has {found}") from None
     if member.compress_type not in _FIXED or member.flag_bits & 1:
-        raise LeafError(f"{path}: {name} is packed in a way that numpy does not write; save it with numpy.savez")
+        raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez")
     if member.file_size > MEMBER_BYTES:
         raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; at most {MEMBER_BYTES:,}")
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
@@ -205,7 +207,7 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
     offset = stream.tell()
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - offset:
         raise LeafError(
-            f"{path}: {name} says {shape} of {dtype}, {math.prod(shape) * dtype.itemsize:,} bytes, but holds "
+            f"{path}: {name} should be {shape} of {dtype}, {math.prod(shape) * dtype.itemsize:,} bytes, but has "
             f"{member.file_size - offset:,}"
         )
     return _Array(shape, dtype, member, offset)
@@ -247,7 +249,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
     except (UnicodeDecodeError, ValueError):
-        raise LeafError(f"{path}: labels holds text that is not UTF-8") from None
+        raise LeafError(f"{path}: labels has text that is not UTF-8") from None
 
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:
@@ -258,9 +260,9 @@ def _check_range(block: np.ndarray, start: int, path: Path) -> None:
         return
     place = int(np.flatnonzero(wrong)[0])
     if not np.isfinite(block[place]).all():
-        raise LeafError(f"{path}: image {start + place} holds NaN or infinity; valid: 0 to 255")
+        raise LeafError(f"{path}: image {start + place} has NaN or infinity; valid: 0 to 255")
     raise LeafError(
-        f"{path}: image {start + place} holds {low[place]:g} to {high[place]:g}; valid: 0 to 255"
+        f"{path}: image {start + place} has values from {low[place]:g} to {high[place]:g}; valid: 0 to 255"
         + (", undo the scaling to -1 to 1 first" if low[place] >= -1 and high[place] <= 1 else "")
     )
 

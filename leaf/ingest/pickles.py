@@ -101,7 +101,7 @@ def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
         why = str(refused)
     except _BROKEN as error:
         why = f"a pickle that cannot be read ({type(error).__name__})"
-    raise LeafError(f"{name}: labels holds {printable(why)}; valid: strings, nothing else is read from a pickle")
+    raise LeafError(f"{name}: labels contains {printable(why)}; valid: strings and whole numbers")
 
 
 def printable(text: str) -> str:
@@ -129,7 +129,7 @@ def _items(array: Any, count: int) -> list[str | int]:
         raise RefusedError("an array without its items")
     _, shape, _, _, items = array.state
     if shape != (count,) or not isinstance(items, list) or len(items) != count:
-        raise RefusedError("an array whose items are not as many as its header says")
+        raise RefusedError("an array with a wrong number of items")
     return [_item(item) for item in items]
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from leaf.ingest import files
-from leaf.ingest.decode import Fit, Picture, UnreadableError, decode
+from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 from leaf.ingest.source import cores
 
 SECONDS = 10  # of CPU time per image
@@ -41,7 +41,7 @@ _ASK, _ANSWER = struct.Struct("<I7s?"), struct.Struct("<cII?")
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
 
-def read_image(data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> Picture:
+def read_image(data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> DecodedImage:
     """Decode the bytes of one image file like `leaf.ingest.decode.decode`, within the limits of this module.
 
     Thread-safe. The number of images that workers decode at once is the number of cores. Raises UnreadableError.
@@ -77,7 +77,7 @@ class Decoders:
         self._busy: set[_Decoder] = set()
         self._closed = False
 
-    def read(self, data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> Picture:
+    def read(self, data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> DecodedImage:
         """Decode an image in a worker; see `read_image`."""
         with self._free:
             for _ in range(2):  # retry once, in case something else killed the worker
@@ -94,7 +94,7 @@ class Decoders:
             decoder.process.kill()
             decoder.process.wait()
 
-    def _ask(self, data: bytes, size: int, fit: Fit, mask: bool) -> Picture:
+    def _ask(self, data: bytes, size: int, fit: Fit, mask: bool) -> DecodedImage:
         try:
             decoder = self._idle.pop()
         except IndexError:
@@ -144,7 +144,7 @@ class _Decoder:
         )  # fmt: skip
         theirs.close()
 
-    def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> Picture:
+    def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> DecodedImage:
         """Decode an image. Raises UnreadableError with the reason, or EOFError or OSError if the worker ended."""
         self._pipe.send_bytes(_ASK.pack(size, fit.encode(), mask))
         self._pipe.send_bytes(data)
@@ -162,7 +162,7 @@ class _Decoder:
         if answer == _REFUSED:
             raise UnreadableError(content.decode("utf-8", "replace"))
         width, height, frames = shape
-        return Picture(np.frombuffer(content, np.uint8).reshape(size, size, 3), width, height, frames)
+        return DecodedImage(np.frombuffer(content, np.uint8).reshape(size, size, 3), width, height, frames)
 
     def _answer(self) -> tuple:
         return _ANSWER.unpack(self._pipe.recv_bytes(_ANSWER.size))

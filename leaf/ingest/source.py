@@ -20,7 +20,7 @@ class FractionalError(Exception):
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each image before it is decoded, in the order of the data set."""
+    """Facts about each image before it is decoded, in the order of the data set."""
 
     source: list[str]
     name: Sequence[str | int]  # class name; an int is a label
@@ -38,7 +38,7 @@ class Block:
         images: uint8 or float32 (n, S, S, 3).
         hashes: hash of each image as the data set stores it.
         sizes: width and height as stored, int (n, 2).
-        frames: whether the file holds several frames, of which this is the first.
+        frames: whether the file has several frames; this is the first.
     """
 
     places: np.ndarray

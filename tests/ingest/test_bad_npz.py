@@ -53,7 +53,7 @@ def test_an_empty_file_is_not_an_npz(refusal, tmp_path):
 def test_a_truncated_file_is_broken(refusal, npz, share):
     raw = npz.read_bytes()
     npz.write_bytes(raw[: int(len(raw) * share)])
-    assert "broken or truncated" in refusal(npz)
+    assert "a damaged or truncated .npz" in refusal(npz)
 
 
 def test_a_flipped_byte_in_the_pixels_is_found_by_the_checksum(refusal, npz):
@@ -64,7 +64,7 @@ def test_a_flipped_byte_in_the_pixels_is_found_by_the_checksum(refusal, npz):
 
 
 @pytest.mark.parametrize("name", ["data", "labels"])
-def test_a_missing_array_is_named_with_what_is_there(refusal, tmp_path, images, labels, name):
+def test_missing_array_is_named_with_the_existing_ones(refusal, tmp_path, images, labels, name):
     arrays = {"data": images, "labels": labels, "other": labels}
     del arrays[name]
     line = refusal(saved(tmp_path / "a.npz", **arrays))
@@ -88,7 +88,7 @@ def test_an_object_array_of_images_is_refused_unread(refusal, tmp_path, labels):
     assert "data is object" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-@pytest.mark.parametrize(("value", "words"), [(-1, "holds -1 to"), (256, "to 256"), (1e30, "to 1e+30")])
+@pytest.mark.parametrize(("value", "words"), [(-1, "from -1 to"), (256, "to 256"), (1e30, "to 1e+30")])
 def test_a_value_out_of_range_names_the_image(refusal, tmp_path, images, labels, value, words):
     data = images.astype(np.float32)
     data[5, 2, 2, 2] = value
@@ -101,7 +101,7 @@ def test_a_value_out_of_range_names_the_image(refusal, tmp_path, images, labels,
 def test_nan_and_infinity_name_the_image(refusal, tmp_path, images, labels, value):
     data = images.astype(np.float32)
     data[9, 0, 0, 0] = value
-    assert "image 9 holds NaN or infinity" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert "image 9 has NaN or infinity" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 def test_a_bad_value_after_a_fraction_is_still_found(refusal, tmp_path, images, labels):
@@ -131,7 +131,7 @@ def test_an_unknown_label_names_the_image(refusal, tmp_path, images, labels):
     assert "healthy, unhealthy" in line
 
 
-def test_a_number_that_is_no_label_names_the_image(refusal, tmp_path, images):
+def test_label_index_out_of_range_names_the_image(refusal, tmp_path, images):
     labels = np.array([0, 1, 2] * 4)
     assert "2 (4 images, first 2): no class" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
@@ -155,10 +155,10 @@ def header_says(shape, payload=b"\0" * 64, dtype="<f4"):
     return out.getvalue() + payload
 
 
-def test_a_header_that_claims_more_than_the_member_holds_is_refused(refusal, tmp_path):
+def test_header_larger_than_the_data_is_refused(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("data.npy", header_says((10**9, 96, 96, 3)))
-    assert "but holds 64" in refusal(tmp_path / "a.npz")
+    assert "but has 64" in refusal(tmp_path / "a.npz")
 
 
 def test_a_negative_shape_is_refused(refusal, tmp_path):
@@ -172,7 +172,7 @@ def test_a_zip_bomb_is_refused_at_the_stated_limit(refusal, npz, monkeypatch):
     assert "at most 1,000" in refusal(npz)
 
 
-def test_an_array_that_inflates_too_much_is_refused_at_the_stated_limit(refusal, tmp_path, labels, monkeypatch):
+def test_zip_bomb_is_refused_at_the_limit(refusal, tmp_path, labels, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", data=np.zeros((12, 96, 96, 3), np.float32), labels=labels)
     monkeypatch.setattr(npz_module, "SMALL_BYTES", 1000)
     assert "at most 250 times" in refusal(tmp_path / "a.npz")
@@ -231,7 +231,7 @@ def test_zlib_damage_is_one_line(refusal, tmp_path, images, labels):
     assert "a.npz" in refusal(path)
 
 
-def test_a_small_file_that_would_become_large_images_is_refused(read, tmp_path):
+def test_small_file_with_huge_output_is_refused(read, tmp_path):
     np.savez_compressed(tmp_path / "a.npz", data=np.full((60, 8, 8, 3), 9, np.uint8), labels=np.arange(60) % 2)
     with pytest.raises(LeafError, match=r"60 images.*image_size 1024"):
         read(tmp_path / "a.npz", 1024)

@@ -52,7 +52,7 @@ def test_whole_numbers_are_labels_of_a_list_and_names_of_their_own():
     assert classes([1, 0, 10])[0] == ["0", "1", "10"]
 
 
-def test_other_names_are_refused_with_settings_that_take_them():
+def test_unknown_class_names_are_refused_with_settings_that_accept_them():
     error = refusal(PLANTS, ["healthy", "unhealthy"])
     assert "'Apple___scab' (1 images, first Apple___scab/1.jpg)" in str(error)
     assert error.proposals == [{"classes": "auto"}, {"classes": TWO}]
@@ -63,7 +63,7 @@ def test_the_two_classes_are_not_proposed_where_no_name_or_an_unhealthy_one_ends
     assert refusal(["a_healthy", "a_unhealthy", "c"], ["x", "y"]).proposals == [{"classes": "auto"}]
 
 
-def test_a_name_that_no_pattern_matches_is_refused():
+def test_name_without_a_matching_pattern_is_refused():
     assert "'b' (1 images, first b/1.jpg): no class" in str(refusal(["a", "b"], {"one": ["a"], "two": ["c"]}))
 
 

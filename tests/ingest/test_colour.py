@@ -25,19 +25,19 @@ def in_p3(image):
     return np.asarray(ImageCms.profileToProfile(Image.fromarray(image), srgb, to, outputMode="RGB"))
 
 
-def test_a_display_p3_photograph_and_its_srgb_twin_are_the_same():
+def test_display_p3_image_equals_its_srgb_version():
     twin = read_image(saved(PIXELS, "PNG"), 32).pixels
     assert mse(read_image(saved(in_p3(PIXELS), "PNG"), 32).pixels, twin) > 30  # without its profile
     assert mse(read_image(saved(in_p3(PIXELS), "PNG", icc_profile=display_p3()), 32).pixels, twin) < 1
     assert mse(read_image(saved(in_p3(PIXELS), "JPEG", icc_profile=display_p3(), quality=98), 32).pixels, twin) < 4
 
 
-def test_an_image_that_says_srgb_keeps_its_pixels():
+def test_srgb_profile_changes_no_pixel():
     pixels = read_image(saved(PIXELS, "PNG", icc_profile=srgb()), 64).pixels
     np.testing.assert_array_equal(pixels, PIXELS)
 
 
-def test_a_profile_that_is_broken_or_of_another_space_is_as_if_it_were_not_there():
+def test_damaged_or_mismatched_profile_is_ignored():
     grey = Image.fromarray(PIXELS).convert("L")
     for image, profile in ((PIXELS, b"no profile"), (grey, display_p3()), (PIXELS, display_p3()[:200])):
         plain = read_image(saved(image, "PNG"), 64).pixels

@@ -151,7 +151,7 @@ def test_containers_of_any_kind_are_refused_with_their_classes(read, dataset, ki
 
 
 @pytest.mark.parametrize("form", ["{split}/{split}/{name}", "{split}/images/{name}", "x/{split}/{name}"])
-def test_folders_around_classes_within_splits_are_no_classes(read, dataset, form):
+def test_folders_around_classes_within_splits_are_not_classes(read, dataset, form):
     files = [f"{form.format(split=split, name=name)}/1.png" for split in ("Train", "Test") for name in ("a", "b")]
     labels, result = labels_of(read, dataset(*files))
     assert set(labels.values()) == {"a", "b"}
@@ -284,7 +284,7 @@ def test_each_choice_control_of_label_studio_is_a_column(read, dataset, tmp_path
     assert set(labels.values()) == {"a", "b"}
 
 
-def test_task_number_of_label_studio_is_no_file_name(read, dataset, tmp_path):
+def test_task_number_of_label_studio_is_not_a_file_name(read, dataset, tmp_path):
     text = "id,photo,choice,annotation_id,lead_time\n1,2.png,a,1,1\n2,1.png,b,1,1\n"
     root = dataset("1.png", "2.png", texts={"t.csv": text})
     assert labels_of(read, root, labels=tmp_path / "t.csv")[0] == {"1.png": "b", "2.png": "a"}

@@ -57,7 +57,7 @@ def test_every_exif_orientation_is_turned_upright(save, orientation):
     np.testing.assert_array_equal(decode(save(stored, "a.png", exif=exif), 32), quarters())
 
 
-def test_what_is_transparent_becomes_white(save):
+def test_transparent_pixels_become_white(save):
     pixels = np.zeros((16, 16, 4), np.uint8)
     pixels[:8] = (200, 0, 0, 255)
     image = decode(save(Image.fromarray(pixels)), 16)

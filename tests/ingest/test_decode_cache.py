@@ -29,7 +29,7 @@ def again(folder, tmp_path, decoded):
     return run
 
 
-def test_only_what_is_new_is_decoded_and_the_result_is_the_same(again, folder):
+def test_only_new_images_are_decoded_and_the_result_is_equal(again, folder):
     assert again()[0] == 12
     Image.new("RGB", (20, 20), "green").save(folder / "healthy" / "02b.png")
     count, index, images = again()
@@ -65,7 +65,7 @@ def test_another_size_is_decoded_anew(again):
     assert again(size=8)[0] == 12
 
 
-def test_pixels_that_were_changed_aside_are_decoded_anew(again, tmp_path):
+def test_changed_cached_pixels_are_decoded_again(again, tmp_path):
     _, _, images = again()
     (kept,) = (tmp_path / "aside").glob("ingested-*/images.npy")
     raw = bytearray(kept.read_bytes())
@@ -77,7 +77,7 @@ def test_pixels_that_were_changed_aside_are_decoded_anew(again, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ingested.json", "ingested-*/index.csv", "ingested-*/images.npy"])
-def test_what_was_kept_and_is_broken_does_no_harm(again, tmp_path, name):
+def test_damaged_cache_is_ignored(again, tmp_path, name):
     again()
     (path,) = (tmp_path / "aside").glob(name)
     path.unlink()
@@ -91,6 +91,6 @@ def test_one_array_is_kept_and_no_more(again, tmp_path):
     assert len(list((tmp_path / "aside").glob("ingested-*"))) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_done_without(again, tmp_path):
+def test_unwritable_cache_folder_is_ignored(again, tmp_path):
     (tmp_path / "file").touch()
     assert again(aside=tmp_path / "file")[0] == 12

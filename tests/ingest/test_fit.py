@@ -28,7 +28,7 @@ def test_stretch_keeps_the_corners_of_a_wide_image():
     np.testing.assert_array_equal(square, quarters(16, 16))
 
 
-def test_stretch_averages_the_side_that_shrinks_and_enlarges_the_other():
+def test_stretch_averages_the_shrinking_side_and_enlarges_the_other():
     stripes = np.zeros((1, 8, 640, 3), np.uint8)
     stripes[:, :, ::2] = 200
     assert (to_square(stripes, 16, "stretch") == 100).all()
@@ -43,14 +43,14 @@ def test_fit_applies_to_files_and_arrays_alike(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy")[0], to_square(wide[None], 16, "pad")[0])
 
 
-def test_ingest_says_what_the_crop_loses_of_wide_photographs(tmp_path):
+def test_ingest_reports_what_the_crop_removes_from_wide_images(tmp_path):
     for number, width in enumerate((16, 16, 16, 32)):
         for name in ("a", "b"):
             (tmp_path / "d" / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(quarters(width, 16)).save(tmp_path / "d" / name / f"{number}.png")
     result = ingest(tmp_path / "d", tmp_path / "images.npy", "auto", 16)
     assert any(
-        note.startswith("2 of 8 images are wider than 4:3: the crop to a square loses 50%") for note in result.notes
+        note.startswith("2 of 8 images are wider than 4:3: the crop to a square removes 50%") for note in result.notes
     )
     assert result.index["width"].tolist()[:4] == [16, 16, 16, 32]
     assert not any("4:3" in note for note in ingest(tmp_path / "d", tmp_path / "i.npy", "auto", 16, fit="pad").notes)

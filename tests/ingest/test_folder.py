@@ -41,7 +41,7 @@ def test_files_are_numbered_in_the_order_of_their_names(read, folder):
     assert index["image"].tolist() == list(range(12))
 
 
-def test_each_row_s_image_is_that_file(read, folder):
+def test_each_row_matches_its_file(read, folder):
     result, stored = read(folder)
     for row in result.index.itertuples():
         np.testing.assert_array_equal(stored[row.image], np.asarray(Image.open(folder / row.source)))
@@ -52,12 +52,12 @@ def test_folders_within_a_class_are_read_too(read, folder):
     assert "healthy/2023/may/one.png" in read(folder)[0].index["source"].tolist()
 
 
-def test_suffixes_may_be_capitals(read, folder):
+def test_suffixes_ignore_case(read, folder):
     put(folder, "healthy/IMG.PNG")
     assert "healthy/IMG.PNG" in read(folder)[0].index["source"].tolist()
 
 
-def test_other_and_hidden_files_are_passed_over(read, folder):
+def test_other_and_hidden_files_are_skipped(read, folder):
     (folder / "healthy" / "Thumbs.db").write_text("x")
     (folder / "healthy" / "._00.png").write_text("x")
     (folder / "README.txt").write_text("x")
@@ -134,7 +134,7 @@ def test_an_unreadable_image_is_refused_by_name_if_asked(refusal, folder):
     assert "05b.jpg: cannot be read" in line
 
 
-def test_a_class_whose_images_are_all_unreadable_is_missing(refusal, folder):
+def test_class_with_only_unreadable_images_is_refused(refusal, folder):
     for path in (folder / "unhealthy").iterdir():
         path.write_bytes(b"x")
     assert "no image of the class unhealthy" in refusal(folder)
@@ -192,7 +192,7 @@ def test_a_carriage_return_in_a_name_is_refused_by_name(refusal, folder):
 def test_a_link_out_of_the_folder_is_refused(refusal, folder, tmp_path):
     put(tmp_path, "secret.png")
     (folder / "healthy" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert "'healthy/link.png' leads out of the data set's folder" in refusal(folder)
+    assert "'healthy/link.png' is a link out of the data set's folder" in refusal(folder)
 
 
 def test_a_link_to_a_folder_is_refused(refusal, folder):
@@ -203,7 +203,7 @@ def test_a_link_to_a_folder_is_refused(refusal, folder):
 def test_a_link_to_a_folder_outside_is_refused(refusal, folder, tmp_path):
     put(tmp_path, "other/secret.png")
     (folder / "healthy" / "more").symlink_to(tmp_path / "other")
-    assert "leads out" in refusal(folder)
+    assert "is a link out of" in refusal(folder)
 
 
 def test_a_link_within_the_folder_is_read(read, folder):
@@ -211,7 +211,7 @@ def test_a_link_within_the_folder_is_read(read, folder):
     assert "healthy/link.png" in read(folder)[0].index["source"].tolist()
 
 
-def test_the_data_set_itself_may_be_a_link(read, folder, tmp_path):
+def test_data_set_itself_can_be_a_link(read, folder, tmp_path):
     (tmp_path / "linked").symlink_to(folder)
     assert len(read(tmp_path / "linked")[0].index) == 12
 

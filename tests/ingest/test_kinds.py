@@ -49,7 +49,7 @@ def test_a_jpeg_is_an_image_under_any_ending(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.tga", "a.ppm", "a.pcx", "a.icns", "a.dds", "a.exr"])
-def test_an_image_of_a_kind_that_is_not_read_is_named_not_counted_with_others(tmp_path, name):
+def test_unsupported_image_format_is_reported_as_unreadable_image(tmp_path, name):
     (tmp_path / name).write_bytes(b"\0\0\2\0\0\0\0\0")
     assert is_image(tmp_path / name)
     with pytest.raises(UnreadableError, match="not a JPEG, PNG"):
@@ -83,12 +83,12 @@ def test_other_files_are_no_images(tmp_path, name):
         (b"\x89PNG\r\n\x1a\n", "a damaged PNG image"),
     ],
 )
-def test_what_gives_no_image_says_what_it_is(data, why):
+def test_unreadable_file_is_described(data, why):
     with pytest.raises(UnreadableError, match=why):
         read_image(data, 16)
 
 
-def test_a_folder_of_every_ending_loses_no_photograph_without_a_word(tmp_path):
+def test_every_suffix_is_read_or_reported(tmp_path):
     contents = {
         "a/one.jpeg": saved(quarters(), "JPEG"),
         "a/two.jfif": saved(255 - quarters(), "JPEG"),
@@ -109,7 +109,7 @@ def test_a_folder_of_every_ending_loses_no_photograph_without_a_word(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
-def test_of_several_frames_the_first_is_read_and_said(kind, options):
+def test_first_of_several_frames_is_read_and_flagged(kind, options):
     picture = read_image(animated(kind, **options), 16)
     assert picture.frames
     assert (picture.pixels == 40).all()
@@ -134,14 +134,14 @@ def test_floats_are_scaled_by_their_real_range(highest, expected):
 
 
 @pytest.mark.parametrize("value", [-3.0, 1e9, np.nan, np.inf])
-def test_floats_that_are_no_colours_are_refused_by_their_range(value):
+def test_floats_outside_color_ranges_are_refused_with_their_range(value):
     values = np.zeros((16, 16), np.float32)
     values[3, 3] = value
     with pytest.raises(UnreadableError, match="valid: 0 to 1 for floats, or 8, 10, 12 or 16 bits"):
         read_image(saved(Image.fromarray(values), "TIFF"), 16)
 
 
-def test_thousands_of_odd_exif_cost_no_photograph():
+def test_damaged_exif_loses_no_image():
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a camera", 72.0
     right = bytearray(exif.tobytes()[6:])

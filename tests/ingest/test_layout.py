@@ -1,4 +1,4 @@
-"""What folders and tables together say of each photograph."""
+"""What folders and tables together say of each image."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def told(read, root, *columns, **options):
 @pytest.mark.parametrize(
     "names", [("train", "val", "test"), ("Training", "VALID", "test_images"), ("trn", "dev", "Test set")]
 )
-def test_splits_lie_above_the_classes_under_any_usual_name(read, made, names):
+def test_split_folders_above_classes_are_detected_by_usual_names(read, made, names):
     files = [f"{split}/{name}/1.png" for split in names for name in "ab"]
     index, _ = told(read, made(*files), "name", "split")
     assert [index[file] for file in files] == [
@@ -42,17 +42,17 @@ def test_splits_lie_above_the_classes_under_any_usual_name(read, made, names):
     ]
 
 
-def test_splits_may_lie_below_the_classes(read, made):
+def test_split_folders_below_classes_are_detected(read, made):
     index, _ = told(read, made("a/train/1.png", "a/test/2.png", "b/train/3.png", "b/test/4.png"), "name", "split")
     assert index["b/test/4.png"] == ["b", "test"]
 
 
-def test_a_folder_beside_the_splits_is_refused(read, made):
+def test_folder_beside_split_folders_is_refused(read, made):
     with pytest.raises(LeafError, match=r"'extra'.*'test', 'train'"):
         read(made("train/a/1.png", "test/b/2.png", "extra/a/3.png"), 8, "auto")
 
 
-def test_a_table_of_groups_keeps_the_splits_of_the_folders(read, made):
+def test_table_of_groups_keeps_folder_splits(read, made):
     root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png", metadata="file,group\n1.png,p\n3,q\n")
     index, _ = told(read, root, "name", "group", "split")
     assert index == {
@@ -63,21 +63,21 @@ def test_a_table_of_groups_keeps_the_splits_of_the_folders(read, made):
     }
 
 
-def test_a_split_of_the_table_rules_over_the_folders_and_is_counted(read, made):
+def test_split_of_the_table_overrides_the_folders_and_is_counted(read, made):
     root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", metadata="file,split\n1.png,test\n2.png,train\n")
     index, result = told(read, root, "split")
     assert index["train/a/1.png"] == ["test"]
     assert "1 images: the table and the folder give different splits; the table is used" in result.notes
 
 
-def test_a_table_may_lie_beside_the_folder(read, made, tmp_path):
+def test_table_outside_the_folder_is_read(read, made, tmp_path):
     root = made("1.png", "2.png", "deep/3.png")
     (tmp_path / "known.tsv").write_text("image_id\tclass\tplant\n1\ta\tp\n2\tb\t\n3.png\ta\tNA\n")
     index, _ = told(read, root, "name", "group", labels=tmp_path / "known.tsv")
     assert index == {"1.png": ["a", "p"], "2.png": ["b", ""], "deep/3.png": ["a", ""]}
 
 
-def test_a_table_that_is_not_read_is_named(read, made, tmp_path):
+def test_unused_table_is_named(read, made, tmp_path):
     root = made("1.png", "2.png", metadata="file,label\n1.png,x\n2.png,y\n")
     (tmp_path / "known.csv").write_text("file,label\n1.png,a\n2.png,b\n")
     index, result = told(read, root, "name", labels=tmp_path / "known.csv")
@@ -85,7 +85,7 @@ def test_a_table_that_is_not_read_is_named(read, made, tmp_path):
     assert "metadata.csv in the folder is not read" in result.notes[0]
 
 
-def test_each_split_may_have_its_own_metadata(read, made):
+def test_each_split_can_have_its_own_metadata(read, made):
     root = made("train/1.png", "train/2.png", "test/1.png", "test/2.png")
     for split in ("train", "test"):
         (root / split / "metadata.csv").write_text("file_name,label\n1.png,a\n2.png,b\n")
@@ -93,7 +93,7 @@ def test_each_split_may_have_its_own_metadata(read, made):
     assert index["test/2.png"] == ["b", "test"]
 
 
-def test_the_folder_below_the_class_is_the_group_where_asked(read, made):
+def test_group_by_folder_uses_the_folder_below_the_class(read, made):
     files = [f"{name}/plant_{plant}/{shot}.png" for name in "ab" for plant in (1, 2) for shot in (1, 2)]
     index, result = told(read, made(*files), "group")
     assert set(map(tuple, index.values())) == {("",)}
@@ -103,12 +103,12 @@ def test_the_folder_below_the_class_is_the_group_where_asked(read, made):
     assert result.notes == []
 
 
-def test_a_single_folder_around_all_is_passed(read, made):
+def test_single_outer_folder_is_ignored(read, made):
     index, _ = told(read, made("PlantVillage/a/1.png", "PlantVillage/b/2.png"), "name")
     assert index == {"PlantVillage/a/1.png": ["a"], "PlantVillage/b/2.png": ["b"]}
 
 
-def test_a_known_class_rules_over_the_order_of_the_folders(read, made):
+def test_known_class_is_found_at_any_folder_level(read, made):
     root = made("Apple/healthy/1.png", "Apple/unhealthy/2.png", "Corn/healthy/3.png")
     assert read(root, 8)[0].index["label"].tolist() == [0, 1, 0]
 
@@ -116,7 +116,7 @@ def test_a_known_class_rules_over_the_order_of_the_folders(read, made):
 CROPS = ("Bean/healthy/1.png", "Bean/rust/2.png", "Chilli/healthy/3.png", "Chilli/leaf curl/4.png")
 
 
-def test_listed_classes_may_join_the_names_of_two_folders(read, made):
+def test_listed_classes_can_join_two_folder_names(read, made):
     names = ["Bean healthy", "Bean rust", "Chilli healthy", "Chilli leaf curl"]
     result, _ = read(made(*CROPS), 8, names)
     assert result.classes["name"].tolist() == names
@@ -151,24 +151,24 @@ def test_numbered_folders_below_the_class_are_plants_and_others_are_classes(read
     assert [note in line for line in read(made(*files), 8, "auto")[0].notes] == [True]
 
 
-def test_where_all_is_called_train_the_splits_are_drawn(read, made):
+def test_splits_are_drawn_if_all_images_are_in_train(read, made):
     index, result = told(read, made("train/a/1.png", "train/b/2.png"), "split")
     assert index == {"train/a/1.png": [""], "train/b/2.png": [""]}
     assert "validation and test are drawn" in result.notes[0]
 
 
-def test_photographs_without_any_label_are_refused_with_the_tables_that_lie_there(read, made):
+def test_images_without_labels_are_refused_with_the_tables_found(read, made):
     with pytest.raises(LeafError, match=r"'1\.png'") as caught:
         read(made("1.png", "2.png", train="image_id,label\n1,a\n"), 8, "auto")
     assert caught.value.proposals == [{"labels": str(made() / "train.csv")}]
 
 
-def test_a_name_that_fits_two_files_is_refused_with_both(read, made):
+def test_ambiguous_file_name_is_refused_with_both_files(read, made):
     with pytest.raises(LeafError, match=r"'1\.png'.*'a/1\.png', 'b/1\.png'"):
         read(made("a/1.png", "b/1.png", metadata="file,group\n1.png,x\n"), 8, "auto")
 
 
-def test_columns_for_the_audit_are_kept(read, made):
+def test_audit_columns_are_kept(read, made):
     root = made("a/1.png", "b/2.png", metadata="file,site,date\n1.png,north,2026-01-01\n2.png,,\n")
     index, result = told(read, root, "site", "date")
     assert index["a/1.png"] == ["north", "2026-01-01"]
@@ -180,34 +180,34 @@ LITTER += ["$RECYCLE.BIN/1.png", "a/.ipynb_checkpoints/1.png", "a/Thumbs.db"]
 
 
 @pytest.mark.parametrize("name", LITTER)
-def test_litter_is_passed_over_and_counted(read, made, name):
+def test_system_files_are_skipped_and_counted(read, made, name):
     root = made("a/1.png", "b/2.png")
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_bytes(b"x")
     index, result = told(read, root, "name")
     assert len(index) == 2
-    assert result.notes[0].startswith("passed over litter of systems and tools, 1 entries: ")
+    assert result.notes[0].startswith("skipped 1 system files: ")
 
 
-def test_other_files_are_counted_and_one_is_named(read, made):
+def test_other_files_are_counted_with_an_example(read, made):
     root = made("a/1.png", "b/2.png")
     (root / "README.roboflow.txt").write_text("x")
-    assert told(read, root, "name")[1].notes == ["1 other files are no images (1 .txt), such as 'README.roboflow.txt'"]
+    assert told(read, root, "name")[1].notes == ["1 other files are not images (1 .txt), such as 'README.roboflow.txt'"]
 
 
-def test_ignored_photographs_are_named(read, made):
+def test_ignored_images_are_listed(read, made):
     result, _ = read(made("a/1.png", "b/2.png", "Background/3.png"), 8, "auto", ignore=["back*"])
     assert result.unreadable.to_numpy().tolist() == [["Background/3.png", "the class Background, by the key `ignore`"]]
 
 
-def test_any_text_may_name_a_class(read, made):
+def test_any_text_can_name_a_class(read, made):
     names = ["~", "-dash", "<b>", 'it"s', "o'k", "🍃", "a b", "yes", "007", "2026-01-01", "NA", "1e5"]
     index, result = told(read, made(*(f"{name}/1.png" for name in names)), "name")
     assert index == {f"{name}/1.png": [name] for name in names}
     assert sorted(result.classes["name"]) == sorted(names)
 
 
-def test_one_name_in_two_forms_of_unicode_is_one_class(read, made):
+def test_unicode_forms_of_a_name_are_one_class(read, made):
     root = made("Bl\u00e4tter/1.png", "Bla\u0308tter/2.png", "b/3.png")
     index, _ = told(read, root, "name")
     assert set(map(tuple, index.values())) == {("Bl\u00e4tter",), ("b",)}
@@ -215,19 +215,19 @@ def test_one_name_in_two_forms_of_unicode_is_one_class(read, made):
     assert wanted.classes["images"].tolist() == [2, 1]
 
 
-def test_classes_that_differ_in_capitals_alone_are_named(read, made):
+def test_classes_that_differ_only_by_case_are_noted(read, made):
     _, result = told(read, made("Rust/1.png", "rust/2.png", "b_c/3.png", "b c/4.png"), "name")
     assert "'Rust', 'rust' are separate classes; a mapping of `classes` joins them" in result.notes
     assert "'b c', 'b_c' are separate classes; a mapping of `classes` joins them" in result.notes
 
 
-def test_a_column_that_is_not_used_is_named_where_the_classes_are_refused(read, made):
+def test_unused_column_is_named_when_classes_are_refused(read, made):
     root = made("x/1.png", "x/2.png", metadata="file,lable\n1.png,a\n2.png,b\n")
     with pytest.raises(LeafError, match=r"'x'.*'lable' \(did you mean label\?\)"):
         read(root, 8, "auto")
 
 
-def test_a_class_with_a_name_of_thousands_of_digits_is_refused(read, made):
+def test_class_name_of_thousands_of_characters_is_refused(read, made):
     root = made("x/1.png", "x/2.png", metadata=f"file,label\n1.png,{'1' * 10_000}\n2.png,2\n")
     with pytest.raises(LeafError, match=r"x/1\.png: .*10000.*up to 200"):
         read(root, 8, "auto")

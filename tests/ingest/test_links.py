@@ -1,4 +1,4 @@
-"""Links, pipes and other things that lie where photographs lie."""
+"""Links, pipes and other things that lie where images lie."""
 
 import os
 
@@ -40,7 +40,7 @@ def test_a_circle_a_dead_link_and_a_pipe_are_named_and_left_out(root):
 
 
 @pytest.mark.parametrize("target", ["../../else/far.png", "../../else"])
-def test_a_link_that_leads_out_is_refused_unless_links_are_followed(root, target):
+def test_link_out_of_the_folder_is_refused_unless_links_are_followed(root, target):
     (root / "a" / "link.png").symlink_to(target)
     with pytest.raises(LeafError, match=r"links=follow"):
         read(root)
@@ -53,7 +53,7 @@ def test_a_linked_folder_within_is_refused_unless_links_are_followed(root):
         read(root)
 
 
-def test_folders_that_link_in_a_circle_are_read_once_and_counted(root):
+def test_circular_folder_links_are_read_once_and_counted(root):
     (root / "a" / "up").symlink_to("..")
     result = read(root, links="follow")
     assert len(result.index) == 4

@@ -37,12 +37,12 @@ def test_labels_groups_and_splits_are_kept(read, metadata):
     ]
 
 
-def test_the_label_column_rules_over_the_folder_s_name(read, metadata):
+def test_label_column_overrides_the_folder_name(read, metadata):
     index = read(metadata("file,label\nunhealthy/00.png,healthy\nhealthy/01.png,unhealthy\n"))[0].index
     assert index["label"].tolist() == [1, 0]
 
 
-def test_without_a_label_column_the_class_folder_says_the_label(read, metadata):
+def test_class_folder_is_the_label_without_a_label_column(read, metadata):
     result, _ = read(metadata("file,group\nunhealthy/00.png,p1\nhealthy/01.png,p2\n"))
     index = result.index.set_index("source")
     assert index.loc["healthy/01.png", ["label", "group"]].tolist() == [0, "p2"]
@@ -57,12 +57,12 @@ def test_without_a_label_column_a_file_outside_the_class_folders_is_left_out_by_
     assert result.unreadable.to_numpy().tolist() == [["01.png", "in no class folder"]]
 
 
-def test_group_and_split_may_be_left_out(read, metadata):
+def test_group_and_split_are_optional(read, metadata):
     index = read(metadata("file,label\nunhealthy/00.png,unhealthy\nhealthy/01.png,healthy\n"))[0].index
     assert set(index["group"]) | set(index["split"]) == {""}
 
 
-def test_columns_may_stand_in_any_order_beside_others(read, metadata):
+def test_columns_are_read_in_any_order(read, metadata):
     text = "plant,label,file\nx,unhealthy,unhealthy/00.png\ny,healthy,healthy/01.png\n"
     assert len(read(metadata(text))[0].index) == 2
 
@@ -71,7 +71,7 @@ def test_a_byte_order_mark_does_no_harm(read, metadata):
     assert len(read(metadata("file,label,group,split\n" + TWO, "utf-8-sig"))[0].index) == 2
 
 
-def test_images_that_it_does_not_name_stay_out_by_name(read, metadata):
+def test_images_missing_from_the_table_are_left_out_and_listed(read, metadata):
     result, _ = read(metadata("file,label,group,split\n" + TWO))
     assert len(result.index) == 2
     assert len(result.unreadable) == 10
@@ -81,7 +81,7 @@ def test_images_that_it_does_not_name_stay_out_by_name(read, metadata):
 @pytest.mark.parametrize(
     "name", ["healthy/99.png", "healthy", "../outside.png", "healthy/../healthy/01.png", "/etc/passwd", "a.txt"]
 )
-def test_a_row_that_names_no_image_of_the_folder_is_left_out_by_name(read, metadata, name):
+def test_row_without_an_image_is_left_out_and_listed(read, metadata, name):
     text = f"file,label\nunhealthy/00.png,unhealthy\nhealthy/01.png,healthy\n{name},healthy\n"
     out = read(metadata(text))[0].unreadable.set_index("file")
     assert "no such image" in out.loc[name, "reason"]
@@ -111,8 +111,8 @@ def test_val_and_valid_mean_validation(read, metadata):
         ("healthy/01.png,healthy", "not 4 fields"),
         ("healthy/01.png,healthy,,,,x", "not 4 fields"),
         (",healthy,,", "no file is named"),
-        ("unhealthy/00.png,unhealthy,,", "stands there twice"),
-        ("./unhealthy/00.png,unhealthy,,", "stands there twice"),
+        ("unhealthy/00.png,unhealthy,,", "appears twice"),
+        ("./unhealthy/00.png,unhealthy,,", "appears twice"),
         ("a\0b.png,healthy,,", "metadata.csv"),
     ],
 )
@@ -136,16 +136,16 @@ def test_metadata_that_is_not_text_is_refused(refusal, folder):
     assert "no text in UTF-8, UTF-16 or Latin-1" in refusal(folder)
 
 
-def test_a_file_behind_a_link_that_leads_out_is_refused(refusal, metadata, tmp_path):
+def test_file_behind_a_link_out_of_the_folder_is_refused(refusal, metadata, tmp_path):
     root = metadata("file,label\nhealthy/01.png,healthy\nout/secret.png,unhealthy\n")
     (tmp_path / "elsewhere").mkdir()
     (root / "healthy" / "01.png").rename(tmp_path / "elsewhere" / "secret.png")
     (root / "out").symlink_to(tmp_path / "elsewhere")
     (root / "healthy" / "01.png").write_bytes(b"x")
-    assert "leads out of the data set's folder" in refusal(root)
+    assert "is a link out of the data set's folder" in refusal(root)
 
 
-def test_metadata_itself_may_not_lead_out(refusal, folder, tmp_path):
+def test_metadata_linked_from_outside_is_refused(refusal, folder, tmp_path):
     (tmp_path / "secret").write_text("root:x:0\n")
     (folder / "metadata.csv").symlink_to(tmp_path / "secret")
-    assert "leads out of the data set's folder" in refusal(folder)
+    assert "is a link out of the data set's folder" in refusal(folder)

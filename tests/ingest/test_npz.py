@@ -59,7 +59,7 @@ def test_group_and_split_are_empty(read, npz):
 @pytest.mark.parametrize(
     "form", [lambda names: names.astype("U9"), lambda names: names.astype("S9"), lambda names: names == "unhealthy"]
 )
-def test_labels_may_be_plain_strings_bytes_or_numbers(read, tmp_path, images, labels, form):
+def test_labels_can_be_strings_bytes_or_numbers(read, tmp_path, images, labels, form):
     form = form(labels)
     np.savez(tmp_path / "l.npz", data=images, labels=form.astype(np.int64) if form.dtype == bool else form)
     index = read(tmp_path / "l.npz")[0].index
@@ -113,7 +113,7 @@ def test_members_with_strange_names_are_never_unpacked(read, npz, tmp_path):
 
 
 @pytest.mark.realdata
-def test_the_real_photographs_of_leaves_1041(shared, tmp_path):
+def test_leaves_1041_is_read(shared, tmp_path):
     index = ingest(shared / "leaves_1041.npz", tmp_path / "images.npy", ("healthy", "unhealthy"), 96).index
     assert index["label"].value_counts().to_dict() == {0: 640, 1: 401}
     assert np.load(tmp_path / "images.npy", mmap_mode="r").dtype == np.uint8

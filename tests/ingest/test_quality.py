@@ -51,7 +51,7 @@ def test_a_flat_image_is_flagged_as_of_low_information():
     assert flags(np.full((1, 96, 96, 3), 120, np.uint8)) == ["low_information"]
 
 
-def test_a_picture_of_many_greys_without_an_edge_is_flagged_blurred():
+def test_gradient_without_edges_is_flagged_blurred():
     slope = np.linspace(0, 110, 96)[:, None] + np.linspace(0, 60, 96)
     image = np.repeat(slope.astype(np.uint8)[..., None], 3, axis=2)
     assert flags(image[None]) == ["blurred"]
@@ -76,7 +76,7 @@ def test_the_flags_are_cleanvision_s(leaves, change):
 
 
 @pytest.mark.realdata
-def test_the_flags_of_real_photographs_are_cleanvision_s(shared):
+def test_flags_of_real_images_equal_those_of_cleanvision(shared):
     data = np.load(shared / "leaves_1041.npz", allow_pickle=False)["data"][:300].astype(np.uint8)
     ours, theirs = flags(data), [plain_flags(image) for image in data]
     assert np.mean([mine == other for mine, other in zip(ours, theirs, strict=True)]) >= 0.98

@@ -32,7 +32,7 @@ def slow_picture():
     return many_scans(np.zeros((4000, 4000, 3), np.uint8), 4000)
 
 
-def test_a_process_gives_what_decoding_here_gives(decoders):
+def test_worker_result_equals_in_process_result(decoders):
     data = saved(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8), "PNG")
     for fit in ("crop", "pad", "stretch"):
         here, there = decode(data, 32, fit), decoders.read(data, 32, fit)
@@ -40,7 +40,7 @@ def test_a_process_gives_what_decoding_here_gives(decoders):
         assert (here.width, here.height, here.frames) == (there.width, there.height, there.frames)
 
 
-def test_a_jpeg_of_more_scans_than_any_program_writes_is_refused_at_once():
+def test_jpeg_with_too_many_scans_is_refused_at_once():
     with pytest.raises(UnreadableError, match="a JPEG of more than 100 scans"):
         read_image(many_scans(np.zeros((2000, 2000, 3), np.uint8), 150), 32)
 
@@ -49,13 +49,13 @@ def test_an_ordinary_progressive_jpeg_is_read():
     assert read_image(saved(quarters(), "JPEG", progressive=True), 32).width == 32
 
 
-def test_markers_in_what_follows_the_image_are_no_scans():
-    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # as after a telephone's photograph with a film
+def test_markers_after_the_image_are_not_counted_as_scans():
+    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # as after a telephone's image with a film
     assert read_image(film, 32).width == 32
 
 
 @pytest.mark.slow
-def test_a_picture_that_takes_too_long_is_given_up_and_the_next_one_is_read(slow_picture):
+def test_slow_image_is_stopped_and_the_next_is_read(slow_picture):
     hasty = Decoders(1, seconds=1)
     with pytest.raises(UnreadableError, match="more than 1 seconds"):
         hasty.read(slow_picture, 32)
@@ -83,14 +83,14 @@ def test_closing_ends_a_decoder_at_work_within_a_second(slow_picture):
     assert outcome == ["not read: this program is ending"]
 
 
-def test_a_process_that_somebody_killed_is_replaced(decoders):
+def test_killed_worker_is_replaced(decoders):
     decoders.read(saved(quarters(), "PNG"), 32)
     decoders._idle[0].process.kill()
     assert decoders.read(saved(quarters(), "PNG"), 32).width == 32
 
 
 @pytest.mark.slow
-def test_the_process_ends_with_the_one_that_started_it():
+def test_worker_ends_with_its_parent():
     code = (
         "import sys, time; sys.path[:] = %r\nfrom leaf.ingest.sandbox import Decoders\nmade = Decoders(1)\n"
         "made.read(sys.stdin.buffer.read(), 32)\nprint(made._idle[0].process.pid, flush=True)\ntime.sleep(60)"
@@ -115,7 +115,7 @@ def test_the_process_ends_with_the_one_that_started_it():
 
 
 @pytest.mark.slow
-def test_the_largest_picture_takes_less_memory_than_the_budget(decoders):
+def test_largest_image_stays_within_the_memory_limit(decoders):
     side = int(PIXELS**0.5)
     data = saved(Image.new("RGB", (side, side), (10, 200, 30)), "PNG", compress_level=1)
     assert decoders.read(data, 96).pixels[0, 0].tolist() == [10, 200, 30]
@@ -124,7 +124,7 @@ def test_the_largest_picture_takes_less_memory_than_the_budget(decoders):
     assert peak < sandbox.MEMORY
 
 
-def test_a_picture_that_needs_more_memory_is_refused():
+def test_image_above_the_memory_limit_is_refused():
     small = Decoders(1, memory=64 * 2**20)
     with pytest.raises(UnreadableError, match="memory"):
         small.read(saved(Image.new("RGB", (6000, 6000)), "PNG"), 32)
@@ -132,7 +132,7 @@ def test_a_picture_that_needs_more_memory_is_refused():
     small.close()
 
 
-def test_of_two_large_pictures_one_waits_for_the_other(decoders):
+def test_large_images_are_decoded_one_at_a_time(decoders):
     inside, most = [0], [0]
     lock = threading.Lock()
 
@@ -157,7 +157,7 @@ def test_of_two_large_pictures_one_waits_for_the_other(decoders):
     assert most == [1]
 
 
-def test_a_pipe_a_folder_and_a_huge_file_are_no_pictures(tmp_path):
+def test_pipe_folder_and_huge_file_are_unreadable(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UnreadableError, match="not an ordinary file"):
         read_file(tmp_path / "pipe")

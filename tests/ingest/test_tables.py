@@ -33,11 +33,11 @@ def test_separator_encoding_and_line_ends_are_found(table, encoding, separator, 
     assert cells(table(end.join(map(separator.join, lines)) + end, encoding)) == ROWS
 
 
-def test_latin_1_is_said(table):
+def test_latin_1_is_noted(table):
     assert "not UTF-8, read as cp1252" in table("file\nbäum.jpg\n", "latin-1").notes[0]
 
 
-def test_excels_hint_and_empty_lines_are_passed_over(table):
+def test_separator_hint_of_excel_and_blank_rows_are_skipped(table):
     assert cells(table("sep=;\r\n\r\nfile;label\r\n;\r\na.jpg;x\r\n")) == [{"file": "a.jpg", "label": "x"}]
 
 
@@ -47,7 +47,7 @@ HEADERS += [("set", "split"), ("Subset", "split"), ("Site", "site"), ("camera", 
 
 
 @pytest.mark.parametrize(("header", "role"), HEADERS)
-def test_columns_go_by_their_common_names(table, header, role):
+def test_columns_are_detected_by_usual_names(table, header, role):
     other = "" if role == "file" else "file,"
     assert role in table(f"{other}{header}\n{'a,' if other else ''}b\n").roles
 
@@ -66,7 +66,7 @@ def test_one_hot_columns_are_labels(table):
     assert [row["label"] for row in cells(read)] == ["rust", "healthy", "multiple_diseases"]
 
 
-def test_columns_of_0_and_1_that_do_not_sum_to_one_are_no_labels(table):
+def test_columns_of_0_and_1_without_one_set_are_not_labels(table):
     read = table("file,wet,night\na,1,1\nb,0,1\n")
     assert "label" not in read.roles
     assert "'wet', 'night'" in read.notes[0]
@@ -77,7 +77,7 @@ def test_na_and_blanks_are_no_group(table, nothing):
     assert cells(table(f"file,group\na,{nothing}\n"))[0]["group"] == ""
 
 
-def test_a_class_may_be_called_none(table):
+def test_class_can_be_called_none(table):
     assert cells(table("file,label\na,none\n"))[0]["label"] == "none"
 
 
@@ -117,11 +117,11 @@ def test_a_cell_finds_its_file(tmp_path, cell, file):
     assert Finder(tmp_path / "leaves", FILES).find(cell) == [file]
 
 
-def test_names_on_disk_may_be_decomposed(tmp_path):
+def test_decomposed_file_names_are_matched(tmp_path):
     assert Finder(tmp_path, ["ba\u0308um.jpg"]).find("bäum.jpg") == ["ba\u0308um.jpg"]
 
 
-def test_a_name_that_fits_two_files_gives_both(tmp_path):
+def test_ambiguous_name_returns_both_files(tmp_path):
     assert Finder(tmp_path, FILES).find("1.jpg") == ["c/1.jpg", "d/1.jpg"]
 
 
@@ -131,11 +131,11 @@ def test_another_folder_is_another_file(tmp_path, cell):
 
 
 @pytest.mark.parametrize("cell", [r"C:\me\a\1.jpg", "/home/me/a/1.jpg", "d:/a/1.jpg", r"\\server\share\a\1.jpg"])
-def test_a_path_of_another_machine_goes_by_its_longest_end_that_is_there(tmp_path, cell):
+def test_path_of_another_machine_is_matched_by_its_longest_suffix(tmp_path, cell):
     assert Finder(tmp_path, ["a/1.jpg", "b/1.jpg", "2.jpg"]).find(cell) == ["a/1.jpg"]
 
 
-def test_columns_of_0_and_1_that_are_no_classes_say_why(table):
+def test_columns_of_0_and_1_that_are_not_classes_are_explained(table):
     read = table("id,rust,scab\n1,1,0\n2,1,1\n")
     assert "label" not in read.roles
     assert "line 3: 2 of the columns of 0 and 1 ('rust', 'scab' …) are set, they are no classes" in read.notes[0]

@@ -21,15 +21,15 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).touch()
 
 
-def test_a_folder_means_every_image_below_it_in_order():
+def test_folder_expands_to_all_images_below_in_order():
     assert expanded("a") == ["a/1.PNG", "a/2.jpg", "a/deep/3.jpg"]
 
 
-def test_a_pattern_that_no_shell_expanded_is_expanded():
+def test_pattern_is_expanded():
     assert expanded("a/**/*.jpg") == ["a/2.jpg", "a/deep/3.jpg"]
 
 
-def test_a_dash_means_a_list_on_standard_input():
+def test_dash_reads_a_list_from_standard_input():
     assert expanded("-", listed=b"a/2.jpg\n\nodd\n") == ["a/2.jpg", "odd"]
 
 
@@ -58,23 +58,23 @@ def test_standard_input_that_is_no_list_is_refused(data):
         expanded("-", listed=data)
 
 
-def test_a_file_that_is_named_needs_no_suffix():
+def test_named_file_needs_no_suffix():
     assert expanded("odd") == ["odd"]
 
 
-def test_a_missing_file_is_left_for_the_reading_so_that_the_rest_is_done():
+def test_missing_file_is_kept_in_the_list():
     assert expanded("missing.jpg", "odd") == ["missing.jpg", "odd"]
 
 
-def test_an_image_named_twice_is_judged_once():
+def test_repeated_image_is_listed_once():
     assert expanded("a/2.jpg", "a") == ["a/2.jpg", "a/1.PNG", "a/deep/3.jpg"]
 
 
-def test_a_name_may_begin_with_a_dash():
+def test_name_can_start_with_a_dash():
     assert expanded("-dash.jpg") == ["-dash.jpg"]
 
 
-def test_a_link_that_leads_back_up_does_not_end_in_a_circle(tmp_path):
+def test_circular_link_is_not_followed(tmp_path):
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert expanded("a") == ["a/1.PNG", "a/2.jpg", "a/deep/3.jpg"]
 

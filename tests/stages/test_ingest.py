@@ -64,7 +64,7 @@ def test_the_metrics_are_named_after_the_classes(project):
     assert index["label"].tolist() == [1, 0] * 5
 
 
-def test_what_is_left_out_is_named_in_a_table_and_on_the_terminal(project, capsys):
+def test_files_left_out_are_listed_in_a_table_and_printed(project, capsys):
     for name in ("healthy", "unhealthy"):
         (project / "d" / name).mkdir(parents=True)
         Image.new("RGB", (16, 16), "green").save(project / "d" / name / "a.png")
@@ -77,7 +77,7 @@ def test_what_is_left_out_is_named_in_a_table_and_on_the_terminal(project, capsy
     assert "left out 1: 'healthy/broken.jpg'" in capsys.readouterr().out
 
 
-def test_masks_become_squares_as_their_images_do(project, capsys):
+def test_masks_are_cropped_like_their_images(project, capsys):
     for name in ("healthy", "unhealthy"):
         (project / "d" / name).mkdir(parents=True)
         Image.new("RGB", (64, 32), "green").save(project / "d" / name / "a.jpg")
@@ -93,7 +93,7 @@ def test_masks_become_squares_as_their_images_do(project, capsys):
     assert "masks of 1 images from m" in capsys.readouterr().out
 
 
-def test_without_masks_none_are_kept(project):
+def test_no_masks_are_written_without_masks(project):
     ingest.main()
     assert np.load("data/ingested/masks.npy").shape == (0, 16, 16)
 
@@ -124,7 +124,7 @@ def test_a_hostile_labels_array_is_one_line_and_nothing_runs(project, request):
     np.savez(project / "leaves.npz", data=np.full((10, 16, 16, 3), 9.0), labels=labels)
     done = run(project, request.config.rootpath)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: leaves.npz: labels holds posix.system")
+    assert done.stderr.startswith("error: leaves.npz: labels contains posix.system")
     assert not (project / "executed").exists()
 
 
