@@ -66,10 +66,10 @@ def test_recipe_and_size_are_recommended(project):
 
 
 def test_download_of_a_checkpoint_and_its_license_are_announced(project):
-    found = told(backbone="convnextv2_nano", weights="imagenet")
+    found = printed(backbone="convnextv2_nano", weights="imagenet")
     assert "https://huggingface.co/timm/convnextv2_nano.fcmae_ft_in1k" in found
     assert "CC-BY-NC-4.0" in found
-    assert "CC-BY" not in told(backbone="convnext_nano", weights="timm/convnext_nano.in12k@main")
+    assert "CC-BY" not in printed(backbone="convnext_nano", weights="timm/convnext_nano.in12k@main")
 
 
 def test_other_names_are_refused_with_the_line_to_paste(project):
