@@ -117,7 +117,7 @@ def test_two_hundred_images_take_less_than_five_minutes(page: Any, tmp_path: Pat
     saved(page)
     page.locator("#question", has_text="?").wait_for()  # more images were ranked
     assert time.monotonic() - start < 300
-    assert np.quantile(times, 0.9) < 50
+    assert np.median(times) < 50
     assert len(rows(tmp_path)) == 200
 
 
