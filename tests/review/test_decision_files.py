@@ -27,8 +27,8 @@ def change(folder: Path, rows: list, remove: list = (), file: str = OVERRIDES) -
     return decision_files.change(folder, file, keys, rows, remove)
 
 
-def row(picture: str, ruling: str = "drop", other: str = "", **cells: str) -> dict[str, str]:
-    return {**dict.fromkeys(TEXT, ""), "hash": picture, "ruling": ruling, "other": other, "who": "Ada", **cells}
+def row(image: str, ruling: str = "drop", other: str = "", **cells: str) -> dict[str, str]:
+    return {**dict.fromkeys(TEXT, ""), "hash": image, "ruling": ruling, "other": other, "who": "Ada", **cells}
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_rows_are_sorted_by_hash_one_line_each(path: Path) -> None:
-    for picture in ("cc", "aa", "bb"):
-        change(path.parents[1], [row(picture, why="a, b")])
+    for image in ("cc", "aa", "bb"):
+        change(path.parents[1], [row(image, why="a, b")])
     assert path.read_text() == (
         "hash,ruling,label,who,why,date,run,other,file\n"
         'aa,drop,,Ada,"a, b",,,,\nbb,drop,,Ada,"a, b",,,,\ncc,drop,,Ada,"a, b",,,,\n'
@@ -134,9 +134,9 @@ def test_lock_timeout_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_two_clones_merge_without_conflict(reviewed: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(reviewed, tmp_path / "other"))
-    for folder, pictures in ((reviewed, ("bb", "dd")), (other, ("aa", "cc"))):
-        change(folder, [row(picture) for picture in pictures])
-        seen = {**dict.fromkeys(FILES[REVIEWED], ""), "hash": pictures[0], "verdict": "seen", "question": "label"}
+    for folder, images in ((reviewed, ("bb", "dd")), (other, ("aa", "cc"))):
+        change(folder, [row(image) for image in images])
+        seen = {**dict.fromkeys(FILES[REVIEWED], ""), "hash": images[0], "verdict": "seen", "question": "label"}
         change(folder, [seen], file=REVIEWED)
         git(folder, "add", "-A")
         git(folder, "commit", "-qm", "decisions")

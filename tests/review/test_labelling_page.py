@@ -40,7 +40,7 @@ def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
     context.on("request", lambda each: problems.append(each.url) if "//127.0.0.1" not in each.url else None)
     made = context.new_page()
     made.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/token/")
-    made.locator("#pictures img").wait_for()
+    made.locator("#images img").wait_for()
     made.locator("#actions button").first.wait_for()
     yield made
     assert problems == []

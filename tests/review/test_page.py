@@ -202,11 +202,11 @@ def test_several_images_are_selected_in_the_grid_and_dropped(page: Any, reviewed
 
 def test_pair_alternates_and_shows_its_difference(page: Any) -> None:
     page.keyboard.press("f")
-    expect(page.locator("#pictures .under")).to_have_count(1)
-    first = page.evaluate("[...document.querySelectorAll('#pictures figure')].findIndex(f => f.matches('.under'))")
-    expect(page.locator("#pictures figure").nth(first)).not_to_have_class(re.compile("under"))
+    expect(page.locator("#images .under")).to_have_count(1)
+    first = page.evaluate("[...document.querySelectorAll('#images figure')].findIndex(f => f.matches('.under'))")
+    expect(page.locator("#images figure").nth(first)).not_to_have_class(re.compile("under"))
     page.keyboard.press("v")
-    page.locator("#pictures canvas").wait_for()
+    page.locator("#images canvas").wait_for()
     colours = page.evaluate(
         "() => { const c = document.querySelector('canvas');"
         " return [...c.getContext('2d').getImageData(5, 5, 1, 1).data]; }"
@@ -222,7 +222,7 @@ def test_elements_have_accessible_names_and_states(page: Any) -> None:
     assert options.count() == len(WRONG)
     active = page.locator("#list").get_attribute("aria-activedescendant")
     assert page.locator(f"#{active}").get_attribute("aria-selected") == "true"
-    assert page.locator("#pictures img").first.get_attribute("alt").startswith("0.png: healthy")
+    assert page.locator("#images img").first.get_attribute("alt").startswith("0.png: healthy")
     assert page.locator("#status").get_attribute("role") == "status"
     unnamed = page.evaluate(
         "[...document.querySelectorAll('button, select, input, [role=listbox]')]"

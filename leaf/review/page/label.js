@@ -53,17 +53,17 @@ function look() {
     at("question").textContent = more ? "Ranking the images …" : "All images are labelled";
     at("why").textContent = more ? "" : "Commit data/labels.csv and run `dvc repro`.";
     if (more) setTimeout(() => enqueue(() => refresh(true)), 300);
-    at("pictures").replaceChildren();
+    at("images").replaceChildren();
     return;
   }
   at("question").textContent = item.guess < 0 ? "Which class is it?" : `${run.classes[item.guess]}?`;
   at("why").textContent = item.labels.length
     ? item.labels.map(([who, label]) => `${who}: ${name_of(label)}`).join(" · ")
     : item.guess < 0 ? "" : `The model's guess, with a probability of ${(100 * item.confidence).toFixed(0)}%. Enter confirms it.`;
-  const picture = make("img", { alt: item.file, src: versioned(large ? `original/${item.image}.jpg` : `image/${item.image}.png`) });
-  picture.addEventListener("error", () => { if (large) picture.src = versioned(`image/${item.image}.png`); }, { once: true });
+  const img = make("img", { alt: item.file, src: versioned(large ? `original/${item.image}.jpg` : `image/${item.image}.png`) });
+  img.addEventListener("error", () => { if (large) img.src = versioned(`image/${item.image}.png`); }, { once: true });
   const chips = [CHOSEN[item.chosen], item.unlike ? "unlike the training images: X excludes it" : ""].filter(Boolean);
-  at("pictures").replaceChildren(make("figure", {}, picture, make("figcaption", { title: item.file }, base_name(item.file),
+  at("images").replaceChildren(make("figure", {}, img, make("figcaption", { title: item.file }, base_name(item.file),
     ...chips.map((text) => make("span", { className: "chip", textContent: text })))));
   if (item.chosen !== "conflict") request(`api/similar/${item.image}`).then(({ burst: found }) => {
     if (waiting[0] !== item) return;

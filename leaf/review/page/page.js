@@ -173,10 +173,10 @@ function caption(image) {
 }
 
 function figure(image, over = -1, whole_size = large) {
-  const picture = make("img", { alt: caption(image), src: versioned(`image/${image}.png${over < 0 ? "" : `?over=${over}`}`) });
+  const img = make("img", { alt: caption(image), src: versioned(`image/${image}.png${over < 0 ? "" : `?over=${over}`}`) });
   if (whole_size) {
     const whole = make("img", { src: versioned(`original/${image}.jpg`) });
-    whole.addEventListener("load", () => { picture.src = whole.src; picture.classList.add("whole"); });
+    whole.addEventListener("load", () => { img.src = whole.src; img.classList.add("whole"); });
     whole.addEventListener("error", () => originals(false));
   }
   const own = run.own[image];
@@ -185,7 +185,7 @@ function figure(image, over = -1, whole_size = large) {
     make("b", { textContent: file_of(image) }), ` ${run.classes[run.label[image]]} `,
     ...(own === null ? [] : [bar, ` ${own.toFixed(3)} `]),
     ...[run.split[image], run.kept[image] ? "" : "removed", `image ${image}`].filter(Boolean).map((text) => make("span", { className: "chip", textContent: text })));
-  const made = make("figure", {}, picture, name);
+  const made = make("figure", {}, img, name);
   made.dataset.image = image;
   return made;
 }
@@ -199,8 +199,8 @@ function draw(mode) {
   clearInterval(flicker);
   const pair = now.other >= 0;
   const both = mode === "side" ? [now.image, ...(pair ? [now.other] : [])].map((image) => figure(image)) : [figure(now.image, -1, false), figure(now.other, now.image, false)];
-  at("pictures").dataset.mode = mode;
-  at("pictures").replaceChildren(...both);
+  at("images").dataset.mode = mode;
+  at("images").replaceChildren(...both);
   for (const one of both) one.classList.toggle("target", pair && Number(one.dataset.image) === target);
   for (const [key, own] of [["f", "flicker"], ["v", "difference"]]) document.querySelector(`.tools [data-key=${key}]`).ariaPressed = String(mode === own);
   if (mode === "flicker") {
@@ -210,7 +210,7 @@ function draw(mode) {
   if (mode === "difference") difference(...both.map((one) => one.querySelector("img")));
 }
 
-const swap = () => { for (const one of at("pictures").children) one.classList.toggle("under"); };
+const swap = () => { for (const one of at("images").children) one.classList.toggle("under"); };
 
 async function difference(one, other) {
   const title = "Difference of the two images, ×4";
@@ -223,7 +223,7 @@ async function difference(one, other) {
   context.globalCompositeOperation = "lighter"; // doubles, twice
   context.drawImage(canvas, 0, 0);
   context.drawImage(canvas, 0, 0);
-  if (at("pictures").dataset.mode === "difference") at("pictures").replaceChildren(make("figure", {}, canvas, make("figcaption", { textContent: title })));
+  if (at("images").dataset.mode === "difference") at("images").replaceChildren(make("figure", {}, canvas, make("figcaption", { textContent: title })));
 }
 
 function visit(image) {
@@ -295,7 +295,7 @@ function view(name) {
 function press(key) {
   if (/^[1-9]$/.test(key)) return run.classes[key - 1] && enqueue(() => assign(run.classes[key - 1]));
   if (DECISIONS[key]) return enqueue(() => decide(DECISIONS[key]));
-  const mode = at("pictures").dataset.mode;
+  const mode = at("images").dataset.mode;
   const action = {
     z: () => enqueue(undo),
     n: () => enqueue(() => step(1)),
