@@ -16,11 +16,11 @@ def main() -> None:
     """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2; without, `transfer` is left out")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for the row `transfer`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over each recipe")
-    parser.add_argument("--work", type=Path, default=Path("build/rows"), help="where the runs are kept")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every recipe")
+    parser.add_argument("--work", type=Path, default=Path("build/rows"), help="folder of the runs")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     given: dict[str, dict[str, str]] = {"default": {}}
     if options.weights:

@@ -143,10 +143,10 @@ def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.
 def main() -> None:
     """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of the sets")
+    parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("--sets", nargs="+", default=["leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"])
-    parser.add_argument("--images", type=int, help="so many photographs of each set alone")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--images", type=int, help="use only this many images of each data set")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     finders = [ours] if find_spec("cleanvision") is None else [ours, cleanvision]
     rows = []

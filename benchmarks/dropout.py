@@ -58,9 +58,9 @@ def look(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Analyze every frozen MobileNetV2 of the seed, one per share of dropout, and record the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="where accuracy.py left the runs")
+    parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="folder of the runs of accuracy.py")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
     found = {}
     for folder in sorted(options.work.glob("run-*")):

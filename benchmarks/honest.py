@@ -33,9 +33,9 @@ def arguments(doc: str | None, row: str) -> tuple[argparse.Namespace, dict[str, 
     parser.add_argument("--masks", type=Path, help="a folder of masks, white on the leaf  [none]")
     parser.add_argument("--by", default="crop", help="site, crop, camera or date")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    parser.add_argument("--work", type=Path, default=Path("build/honest"), help="where the runs are kept")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over the row: smaller")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--work", type=Path, default=Path("build/honest"), help="folder of the runs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of the row")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     settings = {**read_experiments(ROOT / "experiments.yaml")[row].set, "dataset": str(options.dataset.resolve())}
     if options.weights:

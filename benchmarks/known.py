@@ -205,8 +205,8 @@ def main() -> None:
     """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
-    parser.add_argument("--leaves", type=Path, help="a folder of other photographs of leaves")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--leaves", type=Path, help="a folder of other leaf images")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     beside = read_model_files(options.model)
     network, detector = load_model(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["leaves_by_plant", "leaves_by_disease", "leaves_1041.npz"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
     parser.add_argument("--learners", nargs="+", choices=REPEATS, default=list(REPEATS))
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     data, rows = options.data.resolve(), []
     os.chdir(ROOT)  # without overrides

@@ -24,7 +24,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     """Return the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="bench", help="tiny: as the tests run it; full: the largest")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="print the row, do not keep it")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update results.json")
     options = parser.parse_args()
     options.record = options.record and options.size != "tiny"
     return options

@@ -83,9 +83,9 @@ def apart(images: np.ndarray, labels: np.ndarray, part: int, training: bool) -> 
 def main() -> None:
     """Print and record the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path, help="an .npz or a folder; without, memory alone")
+    parser.add_argument("--photographs", type=Path, help="an .npz or a folder; without it only memory is measured")
     parser.add_argument("--tiny", action="store_true", help="a small network on few pixels")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     backbone, size, divisor = ("convnext_atto", 32, 8) if options.tiny else ("convnext_large", 96, 1)
     rows = [

@@ -80,12 +80,12 @@ def backbone(values: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run the rows and write benchmarks/rows.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", help="these alone; by default all")
-    parser.add_argument("--dataset", type=Path, required=True, help="an .npz or a folder, as `dataset` takes it")
+    parser.add_argument("rows", nargs="*", help="rows to run (default: all)")
+    parser.add_argument("--dataset", type=Path, required=True, help="an .npz or a folder")
     parser.add_argument("--weights", action="append", default=[], metavar="BACKBONE=FILE", help="ImageNet weights")
-    parser.add_argument("--work", type=Path, default=Path("build/rows"), help="where the runs are kept")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over every row: smaller")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file that the figures go to")
+    parser.add_argument("--work", type=Path, default=Path("build/rows"), help="folder of the runs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every row")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
     weights = {name: Path(file) for name, _, file in (text.partition("=") for text in options.weights)}
     over = parse_settings(options.set)

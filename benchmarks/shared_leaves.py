@@ -36,8 +36,8 @@ def main() -> None:
     """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path(), help="a project in which the data stages have run")
-    parser.add_argument("--leaves", type=Path, required=True, help="a folder with the group of each photograph")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--leaves", type=Path, required=True, help="a folder with the group of each image")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     images = read_array(options.run / "data/ingested/images.npy")
     splits = read_table(options.run / "data/split/splits.csv", ["image", "split"], text=["split"])

@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="photos compared with `leaf predict`")
     parser.add_argument("--soak", type=int, default=500, help="photos after which memory is compared")
     parser.add_argument("--runtime", type=Path, help="package of onnxruntime-web")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="leave tables.json as it is")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     every = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     photos = [every[k] for k in np.random.default_rng(0).permutation(len(every))]

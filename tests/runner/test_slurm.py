@@ -147,7 +147,11 @@ def test_cancel_ends_running_and_queued_experiments(cluster: Cluster, project: P
     assert [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]] == ["running", "queued"]
     project.leaf("cancel", "seed-1", "seed-2")
     await_true(lambda: cluster.ask("squeue", "-h") == "", 30)
-    assert [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]] == ["cancelled", "cancelled"]
+
+    def states() -> list[str]:
+        return [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]]
+
+    await_true(lambda: states() == ["cancelled", "cancelled"], 120)  # running until the last process has ended
 
 
 def test_option_refused_by_slurm_is_one_line(cluster: Cluster, project: Project) -> None:

@@ -17,7 +17,7 @@ from leaf.train.trainer import train
 
 pytestmark = pytest.mark.slow
 FROZEN = {"epochs": 3, "frozen_epochs": 2, "freeze_depth": 3, "batch_size": 16, "augmentation": {"flip": "none"}}
-KEPT = "the features of each image are computed once and kept"
+CACHED = "the features of each image are computed once and cached"
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def fit(dropped_inside: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any
 
 def test_cached_epochs_equal_computed_ones(capsys, monkeypatch) -> None:
     model, history = fit(weight_averaging=0.5, micro_batch=8)
-    assert capsys.readouterr().err.count(KEPT) == 1
+    assert capsys.readouterr().err.count(CACHED) == 1
     monkeypatch.setattr(trainer, "head_on_features", lambda model: None)
     full, other = fit(weight_averaging=0.5, micro_batch=8)
     for row, there in zip(history, other, strict=True):
@@ -80,17 +80,17 @@ def test_a_resume_in_a_cached_epoch_is_bit_identical(tmp_path) -> None:
     ("changes", "why"),
     [
         ({"augmentation": {"flip": "both"}}, "augmentation changes the images"),
-        ({"dropped_inside": 0.1}, "it drops values at random"),
+        ({"dropped_inside": 0.1}, "it has random layers"),
     ],
 )
 def test_augmentation_disables_the_cache_with_a_message(capsys, changes, why) -> None:
     fit(**changes, epochs=1)
     told = capsys.readouterr().err
     assert why in told
-    assert KEPT not in told
+    assert CACHED not in told
 
 
 def test_a_permanently_frozen_backbone_uses_the_cache(capsys) -> None:
     _, history = fit(frozen_epochs=0, freeze_depth="all", epochs=1)
-    assert capsys.readouterr().err.count(KEPT) == 1
+    assert capsys.readouterr().err.count(CACHED) == 1
     assert [row["phase"] for row in history] == [2]
