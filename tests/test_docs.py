@@ -75,6 +75,7 @@ ELSEWHERE = {
     "leaf labels": "tests/evaluate/test_label_issues.py",
     "leaf audit": "tests/audit/test_audit_command.py",
     "leaf review": "tests/review/test_repro.py",
+    "leaf export": "tests/export/test_web.py",
     "leaf serve": "tests/serve/test_serve.py",
     "curl": "tests/serve/test_web.py",
 }

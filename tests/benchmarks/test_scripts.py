@@ -24,7 +24,7 @@ ROWS = {
     "gpu_step": [],
     "pipeline": ["pipeline", "pipeline_idle", "pipeline_idle_shape"],
     "probe": ["probe", "probe_again"],
-    "predict": ["page", "predict", "serve"],
+    "predict": ["page", "page_p99", "predict", "serve"],
     "slopes": [],
     "million": [],
 }

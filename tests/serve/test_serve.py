@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from leaf.serve.server import lan_address, qr_code
+from leaf.serve.server import lan_address, open_port, qr_code
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +36,13 @@ def test_on_all_addresses_it_prints_one_that_other_machines_can_open(serve, trai
     assert upload(address, picture)["image"] == "a.png"
     process.send_signal(signal.SIGTERM)
     process.wait(60)
+
+
+def test_connections_send_small_responses_without_delay():
+    with open_port("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        accepted.close()
 
 
 def test_the_qr_code_decodes_to_the_address():
