@@ -20,7 +20,6 @@ from leaf.ingest.sample import SAMPLE, look_like_series, sizes
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
-from leaf.models.timm_weights import restriction
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
@@ -86,39 +85,9 @@ def check(
             raise told_what_to_paste(error, {"dataset": choices.dataset, **settings}) from None
     if "weights_sha256" in settings:
         lines.append(f"weights    {choices.weights}, SHA-256 {settings['weights_sha256']}")
-    lines += _download(choices)
+    if where := backbones.describe_download(choices.backbone, choices.weights, choices.image_size):
+        lines.append(f"weights    {where}")
     return settings, "\n".join(lines)
-
-
-# Megabytes of the files that keras.applications publishes, and the start of their names where it differs.
-_PUBLISHED = {"mobilenet": 17, "mobilenet_v2": 9, "efficientnet_v2_b0": 24, "resnet50": 95, "xception": 84}
-_PUBLISHED |= {"convnext_tiny": 111, "convnext_small": 198, "convnext_base": 350, "convnext_large": 785}
-_PUBLISHED |= {"convnext_xlarge": 1393}
-_FILES = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0"}
-
-
-def _download(choices: Params) -> list[str]:
-    """Return the line about weights that the stage `train` downloads, and from where."""
-    name, size = choices.weights, ""
-    if checkpoint := backbones.checkpoint_name(choices.backbone, choices.weights):
-        name = checkpoint
-        terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
-        where = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless Hugging Face's cache has them{terms}"
-    elif choices.weights == "imagenet":
-        folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-        file = _FILES.get(choices.backbone, choices.backbone)
-        if choices.backbone == "mobilenet_v2":  # one file for each size
-            file += f"_*_{choices.image_size if choices.image_size in (96, 128, 160, 192) else 224}"
-        if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
-            return [f"weights    imagenet for {choices.backbone}: {cached[0]}"]
-        where = f"https://storage.googleapis.com/tensorflow/keras-applications to {folder}"
-        size = f"{_PUBLISHED[choices.backbone]} MB, "
-    else:
-        return []
-    return [
-        f"weights    {name} for {choices.backbone}: {size}downloaded once from {where}. "
-        "Without a network, pass a file: -S weights=FILE"
-    ]
 
 
 def _weights(choices: Params, settings: Mapping[str, Any]) -> str:

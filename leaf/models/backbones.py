@@ -1,6 +1,7 @@
 """Backbones by name and the settings each supports. Imports no Keras, which takes seconds."""
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from leaf import store
 from leaf.errors import LeafError
 from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS, Variant
-from leaf.models.timm_weights import PREFIX
+from leaf.models.timm_weights import PREFIX, restriction
 
 WEIGHTS_SUFFIXES = (".h5", ".keras", ".safetensors")
 
@@ -210,3 +211,31 @@ def check_recipe(recipe: Any, name: str) -> None:
     for key, value in _NEUTRAL.items():
         if getattr(recipe, key) != value:
             raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")
+
+
+# Megabytes of the files that keras.applications publishes, and the start of their names where it differs.
+_PUBLISHED = {"mobilenet": 17, "mobilenet_v2": 9, "efficientnet_v2_b0": 24, "resnet50": 95, "xception": 84}
+_PUBLISHED |= {"convnext_tiny": 111, "convnext_small": 198, "convnext_base": 350, "convnext_large": 785}
+_PUBLISHED |= {"convnext_xlarge": 1393}
+_FILES = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0"}
+
+
+def describe_download(name: str, weights: str, image_size: int) -> str:
+    """Return which pretrained weights training downloads, and from where, in one line; "" for none."""
+    size = ""
+    if checkpoint := checkpoint_name(name, weights):
+        weights = checkpoint
+        terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
+        where = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless Hugging Face's cache has them{terms}"
+    elif weights == "imagenet":
+        folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+        file = _FILES.get(name, name)
+        if name == "mobilenet_v2":  # one file for each size
+            file += f"_*_{image_size if image_size in (96, 128, 160, 192) else 224}"
+        if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
+            return f"imagenet for {name}: {cached[0]}"
+        where = f"https://storage.googleapis.com/tensorflow/keras-applications to {folder}"
+        size = f"{_PUBLISHED[name]} MB, "
+    else:
+        return ""
+    return f"{weights} for {name}: {size}downloaded once from {where}. Without a network, pass a file: -S weights=FILE"
