@@ -1,4 +1,4 @@
-"""What can be known before the first stage runs."""
+"""`leaf check`: errors and risks are found before the first stage runs."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from leaf.errors import LeafError, one_line_errors
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, request):
-    """A project's folder, entered, with thirty images of two classes in leaves/."""
+    """Enter a project folder with thirty images of two classes in leaves/."""
     for name in ("params.yaml", "dvc.yaml", "experiments.yaml"):
         shutil.copy(request.config.rootpath / name, tmp_path)
     shutil.copytree(request.config.rootpath / "data", tmp_path / "data", ignore=lambda folder, _: ["raw"])

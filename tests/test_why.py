@@ -31,7 +31,7 @@ PAIRS = """image,other,kind,mse,transform,aligned_mse
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder after ingest and clean."""
+    """Return a project folder after ingest and clean."""
     for name, text in {
         "data/ingested/classes.csv": "label,name,images\n0,healthy,3\n1,unhealthy,2\n",
         "data/overrides.csv": "hash,ruling,label,who,why\nCCCC,relabel,unhealthy,A. Person,spots on the rim\n",
@@ -45,7 +45,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def finish(project: Path) -> Path:
-    """The tables of the later stages too."""
+    """Return a project folder with the tables of all stages."""
     for name, text in {
         "data/split/splits.csv": "image,split\n0,train\n3,test\n",
         "data/balanced/index.csv": "image,label,parent,neighbour,weight\n0,1,0,3,0.5\n1,1,0,0,0.25\n2,1,3,0,0.5\n",

@@ -49,7 +49,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
             for file, parts in dirs.items()
         }
         dirs = _without_outer(rests, known)
-    told = {}
+    found = {}
     joins = any(" ".join(pair) in known for rest in dirs.values() for pair in pairwise(rest))
     for file, rest in dirs.items():
         split = splits[file]
@@ -61,8 +61,8 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
         name = (rest[place] if joined is None else pairs[joined]) if rest else ""
         inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest
         crop = rest[place - 1] if place else name.rpartition("___")[0]
-        told[file] = Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest), crop)
-    return told
+        found[file] = Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest), crop)
+    return found
 
 
 def _without_outer(dirs: Mapping[str, list[str]], known: Collection[str]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 Links: TypeAlias = Literal["refuse", "follow"]
 
 # written by macOS, Windows, network disks, notebooks and version control; includes all hidden files
-_LITTER = (
+_SYSTEM_FILES = (
     *("thumbs.db", "ehthumbs*.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "__pycache__"),
     *("@eadir", "#recycle", "$recycle.bin", "system volume information", ".*"),
 )
@@ -27,25 +27,25 @@ class Listing:
     Attributes:
         images: image files, sorted.
         others: other files, sorted.
-        litter: number of system files by name.
+        system_files: number of system files by name.
         unentered: links to folders that are already listed or are not followed.
     """
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    litter: Counter[str] = field(default_factory=Counter)
+    system_files: Counter[str] = field(default_factory=Counter)
     unentered: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """Return one line for each kind of skipped entry."""
         lines = []
-        if self.litter:
-            names = ", ".join(f"{name!r} ({count})" for name, count in self.litter.most_common(6))
-            lines.append(f"skipped {self.litter.total()} system files: {names}")
+        if self.system_files:
+            names = ", ".join(f"{name!r} ({count})" for name, count in self.system_files.most_common(6))
+            lines.append(f"skipped {self.system_files.total()} system files: {names}")
         if self.others:
             kinds = Counter(Path(name).suffix or "no ending" for name in self.others)
-            said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
-            lines.append(f"{len(self.others)} other files are not images ({said}), such as {self.others[0]!r}")
+            counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
+            lines.append(f"{len(self.others)} other files are not images ({counts}), such as {self.others[0]!r}")
         if self.unentered:
             lines.append(f"{len(self.unentered)} links to folders are not entered, such as {self.unentered[0]!r}")
         return lines
@@ -69,7 +69,7 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
     entered = {_identity(root)}
     while waiting:
         folder = waiting.pop()
-        for item in _scan(root, folder, found.litter):
+        for item in _scan(root, folder, found.system_files):
             path = f"{folder}/{item.name}" if folder else item.name
             if links != "files":
                 _check_name(root, path)
@@ -96,14 +96,14 @@ def _identity(path: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _scan(root: Path, folder: str, litter: Counter[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries of a folder and count system files in `litter`."""
+def _scan(root: Path, folder: str, system_files: Counter[str]) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder and count system files in `system_files`."""
     with os.scandir(root / folder) as items:
         for item in items:
             if not fnmatchcase(item.name, ICLOUD) and any(
-                fnmatchcase(item.name.lower(), pattern) for pattern in _LITTER
+                fnmatchcase(item.name.lower(), pattern) for pattern in _SYSTEM_FILES
             ):
-                litter["._*" if item.name.startswith("._") else item.name] += 1
+                system_files["._*" if item.name.startswith("._") else item.name] += 1
                 continue
             yield item
 

@@ -222,8 +222,8 @@ def survey(
     try:
         names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
     except LeafError as error:  # an unused column may hold the classes
-        said = [note for note in source.notes if " columns " in note]
-        raise LeafError("; ".join([str(error), *said]), error.proposals) from None
+        unused = [note for note in source.notes if " columns " in note]
+        raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(numbers < 0).tolist():
         source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, by the key `ignore`"
     return source, names, numbers
@@ -322,12 +322,12 @@ def _write_images(
 
 def _described(block: Block, earlier: DecodeCache) -> list[tuple[str, str]]:
     """Return the pixel hash and the flags of each image."""
-    told = [earlier.described(file_hash) for file_hash in block.hashes]
-    new = [place for place, known in enumerate(told) if known is None]
+    described = [earlier.described(file_hash) for file_hash in block.hashes]
+    new = [place for place, known in enumerate(described) if known is None]
     for place, mark in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
         mark = f"{mark} {FIRST_FRAME}".strip() if block.frames[place] else mark
-        told[place] = (pixel_hash(block.images[place].data), mark)
-    return [known for known in told if known is not None]
+        described[place] = (pixel_hash(block.images[place].data), mark)
+    return [known for known in described if known is not None]
 
 
 def _cropped(width: np.ndarray, height: np.ndarray) -> list[str]:

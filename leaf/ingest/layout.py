@@ -100,14 +100,14 @@ def lay_out(
         _join(root, base, each, listing.images, rows, made.left_out)
     overruled = relabelled = 0
     for file in listing.images:
-        said = folders[file]
+        by_folder = folders[file]
         table, row = rows.get(file, (None, Row(0, {})))
         if labelled and table is None:
             made.left_out[file] = f"not in {' nor in '.join(dict.fromkeys(table.path.name for _, table in tables))}"
-            if said.name not in known:
+            if by_folder.name not in known:
                 made.unlabelled.append(file)
             continue
-        name = row.cells.get("label", "") if labelled else said.name
+        name = row.cells.get("label", "") if labelled else by_folder.name
         if not name:
             if labelled and table:
                 made.left_out[file] = f"no label in {table.path.name}"
@@ -115,13 +115,13 @@ def lay_out(
                 made.left_out[file] = "in no class folder"
             made.unlabelled.append(file)
             continue
-        relabelled += bool(labelled and labels is None and said.name and nfc(name) != said.name)
+        relabelled += bool(labelled and labels is None and by_folder.name and nfc(name) != by_folder.name)
         split = _given_split(table, row)
-        overruled += bool(split and said.split and split != said.split)
-        group = row.cells.get("group") or (said.folder if group_by == "folder" else "")
-        more = {"crop": said.crop} if said.crop and not labelled else {}
+        overruled += bool(split and by_folder.split and split != by_folder.split)
+        group = row.cells.get("group") or (by_folder.folder if group_by == "folder" else "")
+        more = {"crop": by_folder.crop} if by_folder.crop and not labelled else {}
         more |= {key: row.cells[key] for key in KEPT if key in row.cells}
-        made.entries.append(Entry(file, name, group, split or said.split, more))
+        made.entries.append(Entry(file, name, group, split or by_folder.split, more))
     if overruled:
         made.notes.append(f"{overruled} images: the table and the folder give different splits; the table is used")
     if relabelled:

@@ -1,4 +1,4 @@
-"""Small data sets to read."""
+"""Small data sets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ Read = Callable[..., tuple[Ingested, np.ndarray]]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Ingest a data set; gives the result and the images as they are on disk."""
+    """Ingest a data set and return the result and the stored images."""
 
     def run(dataset: Path, size: int = 16, classes: Wanted = CLASSES, **options: Any) -> tuple[Ingested, np.ndarray]:
         images = tmp_path / "out" / "images.npy"
@@ -29,19 +29,19 @@ def read(tmp_path: Path) -> Read:
 
 @pytest.fixture
 def images() -> np.ndarray:
-    """Twelve different images, uint8 (12, 16, 16, 3)."""
+    """Return twelve different images, uint8 (12, 16, 16, 3)."""
     return np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), np.uint8)
 
 
 @pytest.fixture
 def labels() -> np.ndarray:
-    """Their labels, an object array: every third is unhealthy."""
+    """Return their labels, an object array; every third is unhealthy."""
     return np.array(["unhealthy" if number % 3 == 0 else "healthy" for number in range(12)], object)
 
 
 @pytest.fixture
 def npz(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """These images in the course's format."""
+    """Write these images in the format of the course."""
     path = tmp_path / "leaves.npz"
     np.savez(path, data=images.astype(np.float32), labels=labels)
     return path
@@ -49,7 +49,7 @@ def npz(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """These images as PNG files in a folder per class."""
+    """Write these images as PNG files in a folder per class."""
     root = tmp_path / "leaves"
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         (root / label).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Small images of every kind, made as people's cameras and programs make them."""
+"""Small images in every format, as cameras and programs write them."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 
 def quarters(width: int = 32, height: int = 32) -> np.ndarray:
-    """Red, green / blue, white quarters: shows every turn and mirror. uint8 (height, width, 3)."""
+    """Return red, green, blue and white quarters, uint8 (height, width, 3); any rotation or flip is visible."""
     pixels = np.zeros((height, width, 3), np.uint8)
     top, left = height // 2, width // 2
     pixels[:top, :left, 0] = pixels[:top, left:, 1] = pixels[top:, :left, 2] = 255
@@ -19,7 +19,7 @@ def quarters(width: int = 32, height: int = 32) -> np.ndarray:
 
 
 def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
-    """The bytes of a file of Pillow's kind `kind`."""
+    """Return the bytes of a file in Pillow's format `kind`."""
     if kind == "HEIF":
         import pillow_heif
 
@@ -31,13 +31,13 @@ def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
 
 
 def animated(kind: str, **options) -> bytes:
-    """Two frames: grey 40, then grey 200."""
+    """Return an image with two frames, gray 40 and gray 200."""
     first, second = (Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (40, 200))
     return saved(first, kind, save_all=True, append_images=[second], duration=100, **options)
 
 
 def many_scans(pixels: np.ndarray, scans: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated, so that there are so many in all."""
+    """Return a progressive JPEG with `scans` scans, by repeating the last one."""
     data = saved(pixels, "JPEG", progressive=True)
     starts = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
     end = data.rindex(b"\xff\xd9")
@@ -45,12 +45,12 @@ def many_scans(pixels: np.ndarray, scans: int) -> bytes:
 
 
 def deep_png(values: np.ndarray) -> bytes:
-    """Colours of 16 bits, uint16 (H, W, 3) RGB, as PNG."""
+    """Return a 16-bit PNG of `values`, uint16 (H, W, 3) RGB."""
     return cv2.imencode(".png", values[..., ::-1])[1].tobytes()
 
 
 def display_p3() -> bytes:
-    """The ICC profile of Display P3, the colours of telephones: sRGB's curve, other primaries."""
+    """Return the ICC profile of Display P3, which phones use: the curve of sRGB, other primaries."""
     primaries = ((0.515121, 0.241196, -0.001053), (0.291977, 0.692245, 0.041885), (0.157104, 0.066574, 0.784073))
     curve = b"para\0\0\0\0\0\3\0\0" + b"".join(_fixed(x) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags = {
@@ -78,15 +78,15 @@ def _xyz(*values: float) -> bytes:
 
 
 def srgb() -> bytes:
-    """The ICC profile of sRGB."""
+    """Return the ICC profile of sRGB."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def with_exif(jpeg: bytes, exif: bytes) -> bytes:
-    """A JPEG with these bytes as its EXIF segment."""
+    """Return the JPEG with `exif` as its EXIF segment."""
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif + jpeg[2:]
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG file."""
+    """Return one chunk of a PNG file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

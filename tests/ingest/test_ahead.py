@@ -1,4 +1,4 @@
-"""Work ahead of whoever takes the results."""
+"""Work in threads ahead of the consumer."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""A file that is not what it should be ends in one line that says why, and in no output."""
+"""Invalid .npz files: one line with the reason, and no output."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from leaf.ingest import npz as npz_module
 
 @pytest.fixture
 def refusal(tmp_path):
-    """What ingest says of a data set that it refuses."""
+    """Return the error of ingest for a data set."""
 
     def run(dataset):
         with pytest.raises(LeafError) as caught:
@@ -200,7 +200,7 @@ FUZZED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scope
 
 def _change_and_read(tmp_path, npz, data):
     raw = bytearray(npz.read_bytes())
-    head = list(range(300)) + list(range(len(raw) - 1200, len(raw)))  # headers, labels, the zip's directory
+    head = list(range(300)) + list(range(len(raw) - 1200, len(raw)))  # headers, labels, the zip directory
     for place in data.draw(st.lists(st.sampled_from(head), min_size=1, max_size=4)):
         raw[place] = data.draw(st.integers(0, 255))
     mutant = tmp_path / "mutant.npz"

@@ -1,4 +1,4 @@
-"""Which class a name belongs to: as found, by a list, by patterns."""
+"""Classes of names: as found, from a list, or by patterns."""
 
 import pytest
 

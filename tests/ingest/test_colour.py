@@ -1,4 +1,4 @@
-"""Embedded profiles."""
+"""Embedded color profiles."""
 
 import io
 
@@ -19,7 +19,7 @@ def mse(one, other):
 
 
 def in_p3(image):
-    """The same colours, with the numbers that Display P3 has for them."""
+    """Return the same colors in Display P3."""
     to = ImageCms.ImageCmsProfile(io.BytesIO(display_p3()))
     srgb = ImageCms.createProfile("sRGB")
     return np.asarray(ImageCms.profileToProfile(Image.fromarray(image), srgb, to, outputMode="RGB"))

@@ -1,4 +1,4 @@
-"""One image file into square RGB pixels."""
+"""Decode one image file to square RGB pixels."""
 
 import contextlib
 import struct
@@ -27,7 +27,7 @@ def save(tmp_path):
 
 
 def quarters(size=32):
-    """Red, green / blue, white quarters: shows every turn and mirror."""
+    """Return red, green, blue and white quarters; any rotation or flip is visible."""
     pixels = np.zeros((size, size, 3), np.uint8)
     half = size // 2
     pixels[:half, :half, 0] = pixels[:half, half:, 1] = pixels[half:, :half, 2] = 255
@@ -49,7 +49,7 @@ def test_jpeg_is_read_closely(save):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_turned_upright(save, orientation):
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition that a camera so held has made
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the inverse of each orientation
     upright = Image.fromarray(quarters())
     stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
     exif = Image.Exif()

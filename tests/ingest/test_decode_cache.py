@@ -1,4 +1,4 @@
-"""A folder that grew is not decoded anew; content decides."""
+"""Only new images are decoded when a folder grows; images are matched by content."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from leaf.ingest import ingest
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The sizes of what is decoded, as it happens."""
+    """Record the size of each decoded image."""
     count = []
     read = folder_module.read_image
     monkeypatch.setattr(folder_module, "read_image", lambda *asked: count.append(1) or read(*asked))
@@ -19,7 +19,7 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def again(folder, tmp_path, decoded):
-    """Ingest the folder; gives how many files were decoded, the index and the images."""
+    """Ingest the folder and return the number of decoded files, the index and the images."""
 
     def run(size=16, aside=tmp_path / "aside"):
         decoded.clear()

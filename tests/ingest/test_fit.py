@@ -1,4 +1,4 @@
-"""How an image becomes a square."""
+"""Crop, pad and stretch to a square."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Reading a folder of image files."""
+"""Read a folder of image files."""
 
 import os
 
@@ -221,7 +221,7 @@ def test_a_pipe_among_the_images_is_not_waited_for(read, folder):
     assert len(read(folder)[0].index) == 12
 
 
-@pytest.mark.full  # tests/faults/test_memory.py runs the stage on as many
+@pytest.mark.full  # tests/faults/test_memory.py runs the stage on the same number
 @pytest.mark.slow
 def test_twenty_thousand_files_stay_in_bounded_memory(tmp_path):
     import tracemalloc

@@ -1,4 +1,4 @@
-"""What a file is, its content says: every kind of image is read under any ending, and what is none says why."""
+"""File types are detected from content: images are read under any suffix, other files are described."""
 
 import numpy as np
 import pytest

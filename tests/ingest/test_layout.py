@@ -1,4 +1,4 @@
-"""What folders and tables together say of each image."""
+"""Class, group and split of each image from folders and tables."""
 
 import numpy as np
 import pytest
@@ -175,11 +175,11 @@ def test_audit_columns_are_kept(read, made):
     assert "crop" not in result.index
 
 
-LITTER = ["Thumbs.db", "desktop.ini", ".DS_Store", "Icon\r", "._1.png", "__MACOSX/a/1.png", "@eaDir/1.png"]
-LITTER += ["$RECYCLE.BIN/1.png", "a/.ipynb_checkpoints/1.png", "a/Thumbs.db"]
+SYSTEM_FILES = ["Thumbs.db", "desktop.ini", ".DS_Store", "Icon\r", "._1.png", "__MACOSX/a/1.png", "@eaDir/1.png"]
+SYSTEM_FILES += ["$RECYCLE.BIN/1.png", "a/.ipynb_checkpoints/1.png", "a/Thumbs.db"]
 
 
-@pytest.mark.parametrize("name", LITTER)
+@pytest.mark.parametrize("name", SYSTEM_FILES)
 def test_system_files_are_skipped_and_counted(read, made, name):
     root = made("a/1.png", "b/2.png")
     (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Links, pipes and other things that lie where images lie."""
+"""Links, pipes and other special files in a data set."""
 
 import os
 

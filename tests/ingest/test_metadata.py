@@ -1,4 +1,4 @@
-"""metadata.csv beside the images: labels, groups and splits that the user knows."""
+"""Labels, groups and splits from a metadata.csv in the folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Reading a good .npz file."""
+"""Read a valid .npz file."""
 
 import tracemalloc
 import zipfile
@@ -68,7 +68,7 @@ def test_labels_can_be_strings_bytes_or_numbers(read, tmp_path, images, labels, 
 
 def test_images_of_another_size_are_cropped_to_the_middle_and_resized(read, tmp_path, labels):
     data = np.zeros((12, 32, 64, 3), np.float32)
-    data[:, :, 16:48] = 200  # the middle square; what lies beside it must not show
+    data[:, :, 16:48] = 200  # the central square; the rest is cropped
     np.savez(tmp_path / "w.npz", data=data, labels=labels)
     _, stored = read(tmp_path / "w.npz", size=16)
     assert stored.shape == (12, 16, 16, 3)

@@ -1,4 +1,4 @@
-"""A pickled labels array is read without running it: strings pass, anything that calls is refused unexecuted."""
+"""Pickled label arrays are read without executing them; any pickle with a call is refused."""
 
 import builtins
 import codecs
@@ -57,7 +57,7 @@ def test_a_hundred_thousand_labels_stay_quick():
 
 
 class Call:
-    """Pickles as a call of `function` with `arguments`, and a state where one is given."""
+    """An object that pickles as a call of `function` with `arguments`, with a state if given."""
 
     def __init__(self, function, *arguments, state=None):
         self.parts = (function, arguments) if state is None else (function, arguments, state)

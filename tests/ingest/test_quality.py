@@ -1,4 +1,4 @@
-"""Quality flags, as cleanvision has them."""
+"""Quality flags equal those of cleanvision."""
 
 import math
 
@@ -16,7 +16,7 @@ def leaves():
 
 
 def plain_flags(pixels):
-    """Cleanvision's published rules, one image at a time, with Pillow."""
+    """Apply the published rules of cleanvision to one image, with Pillow."""
     image = Image.fromarray(pixels)
     red, green, blue = (pixels[..., channel].astype(float) for channel in range(3))
     brightness = np.sqrt(0.241 * red**2 + 0.691 * green**2 + 0.068 * blue**2) / 255

@@ -1,4 +1,4 @@
-"""Bounds on the time, the memory and the parts of one picture."""
+"""Limits on time, memory and scans of one image."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def decoders():
 
 @pytest.fixture(scope="module")
 def slow_picture():
-    """A progressive JPEG of 16 million pixels that its hundred scans make slow to decode."""
+    """Return a progressive JPEG of 16 megapixels with 100 scans, which is slow to decode."""
     return many_scans(np.zeros((4000, 4000, 3), np.uint8), 4000)
 
 
@@ -50,7 +50,7 @@ def test_an_ordinary_progressive_jpeg_is_read():
 
 
 def test_markers_after_the_image_are_not_counted_as_scans():
-    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # as after a telephone's image with a film
+    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # like the video after an image of a phone
     assert read_image(film, 32).width == 32
 
 

@@ -1,4 +1,4 @@
-"""Tables of labels as people and their spreadsheets write them."""
+"""Label tables as people and spreadsheet programs write them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from leaf.ingest.label_tables import Finder, read_labels
 
 @pytest.fixture
 def table(tmp_path):
-    """Read a table of this text, or these bytes."""
+    """Read a table with this text, or these bytes."""
 
     def run(text, encoding="utf-8"):
         path = tmp_path / "labels.csv"

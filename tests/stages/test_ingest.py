@@ -1,4 +1,4 @@
-"""Stage ingest, as `dvc repro` runs it."""
+"""The stage ingest, run like `dvc repro` does."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from stages import ingest
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, request):
-    """A folder with the project's dvc.yaml and a small data set, entered."""
+    """Enter a folder with dvc.yaml and a small data set."""
     (tmp_path / "dvc.yaml").write_text((request.config.rootpath / "dvc.yaml").read_text(encoding="utf-8"))
     images = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.float32)
     labels = np.array(["healthy", "unhealthy"] * 5, object)
@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch, request):
 
 
 def run(project, root):
-    """The stage in a process of its own, as DVC starts it."""
+    """Run the stage in its own process, like DVC."""
     return subprocess.run(
         [sys.executable, "-m", "stages.ingest"],
         cwd=project,
