@@ -141,7 +141,7 @@ def _labels(
         own = float(held_out.own[image])
         label = classes[labels[image]]
         how = "a wrong label, or a confident mistake of the model" if own < CONFIDENT else "the label may be wrong"
-        why = f"held-out probability of {label}: {own:.3f}; most probable: {classes[held_out.likely[image]]}. {how}"
+        why = f"held-out probability of {label}: {own:.3f}; most probable: {classes[held_out.likely[image]]}; {how}"
         # half the gain if confident learning does not report a label error
         found.append(
             ("label", image, -1, (1 - own) * reached[image] * (1 if held_out.contradicted[image] else 0.5), why)
