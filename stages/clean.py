@@ -2,6 +2,7 @@
 
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS, TEXT
+from leaf.clean.same_photo import NEIGHBORS
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError, one_line_errors
 from leaf.ingest.folder import read_references
@@ -35,6 +36,9 @@ def main() -> None:
     rulings = cleaned.rulings
     if len(overrides):
         print(f"{rulings.applied} rulings applied, {len(rulings.missed)} name no image or no class")
+    if params.same_photo:
+        aligned = cleaned.pairs["kind"].eq("aligned").sum()
+        print(f"same_photo: {aligned} pairs of crops of one photo; at most {NEIGHBORS} alignments per image")
     counts = cleaned.metrics
     print(
         f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "

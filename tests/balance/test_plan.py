@@ -1,4 +1,4 @@
-"""What is planned for each way of balancing."""
+"""The plan of each balancing method."""
 
 from typing import get_args
 
@@ -20,7 +20,7 @@ def plan(numbers, labels, method="smote", neighbors=5, seed=42):
 
 
 @pytest.mark.parametrize("method", ["smote", "oversample"])
-def test_both_classes_end_equal(method):
+def test_classes_are_balanced(method):
     table = plan(np.arange(50), [0] * 38 + [1] * 12, method)
     assert table["label"].tolist() == [1] * 26
 
@@ -63,7 +63,7 @@ def test_oversampled_images_are_copies():
     np.testing.assert_array_equal(made, IMAGES[table["parent"]])
 
 
-def test_no_image_is_copied_twice_before_each_was_once():
+def test_every_image_is_copied_before_one_is_copied_again():
     table = plan(np.arange(50), [0] * 38 + [1] * 12, "oversample")
     assert table["parent"].value_counts().between(2, 3).all()
 
@@ -117,8 +117,8 @@ def test_every_parent_is_a_training_image_of_the_same_class(method, train, first
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_other_images_change_nothing(seed):
-    """Validation and test images, whatever they show, leave no trace in what is made."""
+def test_synthetic_images_depend_only_on_training_images(seed):
+    """Validation and test images do not affect synthetic images."""
     numbers, labels = np.arange(0, 60, 2), np.repeat([0, 1], [20, 10])
     others = IMAGES.copy()
     others[1::2] = np.random.default_rng(seed).integers(0, 256, others[1::2].shape, np.uint8)

@@ -1,4 +1,4 @@
-"""SMOTE against imbalanced-learn's own."""
+"""SMOTE equals imbalanced-learn's."""
 
 import numpy as np
 import pytest
@@ -30,36 +30,36 @@ def make(images, labels, seed=42):
 
 
 def plain(images, labels, seed=42):
-    """What imbalanced-learn makes of the same images as floats."""
+    """Return the images that imbalanced-learn creates from floats."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     return SMOTE(random_state=seed).fit_resample(flat, labels)[0][len(images) :].reshape(-1, *images.shape[1:])
 
 
 @pytest.mark.parametrize("seed", [0, 42])
-def test_the_same_seed_makes_imbalanced_learns_images_within_rounding(images, labels, seed):
+def test_images_equal_those_of_imbalanced_learn_up_to_rounding(images, labels, seed):
     np.testing.assert_allclose(make(images, labels, seed)[1], plain(images, labels, seed), atol=0.5001)
 
 
-def test_float_images_equal_imbalanced_learns_exactly(images, labels):
+def test_float_images_equal_those_of_imbalanced_learn(images, labels):
     images = images + np.random.default_rng(1).random(images.shape, np.float32) / 2
     np.testing.assert_array_equal(make(images, labels)[1], plain(images, labels))
 
 
-def test_each_image_lies_between_its_parent_and_neighbour_as_its_row_says(images, labels):
+def test_each_image_is_the_recorded_mixture_of_its_parents(images, labels):
     plan, made = make(images, labels)
     parent, neighbour = (images[plan[name]].astype(float) for name in ("parent", "neighbour"))
     between = parent + plan["weight"].to_numpy()[:, None, None, None] * (neighbour - parent)
     np.testing.assert_allclose(made, between, atol=0.5001)
 
 
-def test_uint8_does_not_wrap_round():
-    """The difference of a dark and a bright image is negative: in uint8 arithmetic it would come out bright."""
+def test_uint8_does_not_wrap_around():
+    """The difference of a dark and a bright image is negative, which uint8 cannot hold."""
     images = np.full((20, 4, 4, 3), 250, np.uint8)
     images[12:] = np.arange(8, dtype=np.uint8)[:, None, None, None]
     assert make(images, np.repeat([0, 1], [12, 8]))[1].max() <= 7
 
 
-def test_pixel_neighbours_are_scikit_learns(images):
+def test_pixel_neighbors_equal_those_of_scikit_learn(images):
     flat = images.reshape(len(images), -1)
     distances, rows = PixelNeighbors(6).fit(flat).kneighbors()
     theirs, their_rows = NearestNeighbors(n_neighbors=6).fit(flat.astype(float)).kneighbors(flat.astype(float))
@@ -68,7 +68,7 @@ def test_pixel_neighbours_are_scikit_learns(images):
 
 
 def test_distances_of_uint8_images_are_exact():
-    """Black against white, the largest distance there is: its square is beyond float32's whole numbers."""
+    """The squared distance of black and white exceeds the integers that float32 represents exactly."""
     flat = np.zeros((3, 5000), np.uint8)
     flat[1:] = 255
     flat[2, 0] = 254
@@ -82,7 +82,7 @@ def test_an_image_is_first_in_its_own_list_beside_exact_copies():
     assert rows[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_beyond_the_exact_limit_nearly_all_neighbours_are_found():
+def test_above_the_exact_limit_most_neighbors_are_found():
     random = np.random.default_rng(0)
     smooth = random.normal(0, 40, (400, 40)) @ random.normal(0, 1, (40, 1200)) / 6 + 128
     flat = smooth.clip(0, 255).astype(np.uint8)

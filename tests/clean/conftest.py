@@ -9,7 +9,7 @@ import pytest
 
 
 def smooth(rng: np.random.Generator, count: int, size: int = 24) -> np.ndarray:
-    """Distinct pictures, smooth as photographs are: uint8 (count, size, size, 3)."""
+    """Return distinct smooth images: uint8 (count, size, size, 3)."""
     coarse = rng.integers(0, 256, (count, 4, 4, 3))
     return coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2).astype(np.uint8)
 
@@ -35,7 +35,7 @@ def index_of(images: np.ndarray, labels: np.ndarray | None = None, group: list[s
 
 @pytest.fixture(scope="session")
 def pictures() -> Callable[..., np.ndarray]:
-    """Draw distinct pictures: `pictures(rng, count, size=24)`."""
+    """Draw distinct images: `pictures(rng, count, size=24)`."""
     return smooth
 
 

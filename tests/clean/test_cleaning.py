@@ -18,14 +18,14 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def leaves(pictures: Make) -> np.ndarray:
-    """Twelve distinct pictures, then nine more copies of the third and one more of the first."""
+    """Twelve distinct images, then nine more copies of the third and one more of the first."""
     images = pictures(np.random.default_rng(7), 12)
     return np.concatenate([images, images[[2] * 9 + [0]]])
 
 
 @pytest.fixture
 def run(index: Make, no_rulings: pd.DataFrame) -> Callable[..., Cleaned]:
-    """Clean images with default settings save those named; crops of one photograph have tests of their own."""
+    """Clean images with the default settings, except those given and without same_photo."""
 
     def run(
         images: np.ndarray, references: Any = "auto", labels: Any = None, group: Any = None, **named: Any
@@ -42,7 +42,7 @@ def run(index: Make, no_rulings: pd.DataFrame) -> Callable[..., Cleaned]:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_picture_that_stands_often_leaves_with_all_its_copies(dtype: type, leaves: np.ndarray, run: Make) -> None:
+def test_a_frequent_image_is_removed_with_all_its_copies(dtype: type, leaves: np.ndarray, run: Make) -> None:
     cleaned = run(leaves.astype(dtype))
     out = cleaned.decisions.query("reason == 'outlier'")
     assert out["image"].tolist() == [2, *range(12, 21)]
@@ -52,7 +52,7 @@ def test_a_picture_that_stands_often_leaves_with_all_its_copies(dtype: type, lea
     assert cleaned.metrics["duplicates"] == 1
 
 
-def test_copies_re_saved_as_jpeg_count_as_copies_of_the_outlier(leaves: np.ndarray, run: Make) -> None:
+def test_jpeg_copies_of_an_outlier_are_outliers(leaves: np.ndarray, run: Make) -> None:
     for place in range(14, 21):
         how = [cv2.IMWRITE_JPEG_QUALITY, 96 - place, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
         encoded = cv2.imencode(".jpg", leaves[place], how)[1]
@@ -60,14 +60,14 @@ def test_copies_re_saved_as_jpeg_count_as_copies_of_the_outlier(leaves: np.ndarr
     assert run(leaves).decisions.query("reason == 'outlier'")["image"].tolist() == [2, *range(12, 21)]
 
 
-def test_a_reference_by_number_finds_the_copies_and_one_of_another_picture_warns(leaves: np.ndarray, run: Make) -> None:
+def test_a_reference_without_copies_warns(leaves: np.ndarray, run: Make) -> None:
     cleaned = run(leaves, [13, 5])
     assert cleaned.metrics["outliers"] == 10
     assert [line for line in cleaned.warnings if line.startswith("references: ")] == cleaned.warnings[:1]
     assert "references: 5: no clear jump" in cleaned.warnings[0]
 
 
-def test_a_reference_picture_that_is_no_image_of_the_set_finds_its_copies(leaves: np.ndarray, run: Make) -> None:
+def test_a_reference_outside_the_data_set_finds_its_copies(leaves: np.ndarray, run: Make) -> None:
     cleaned = run(leaves, [("cartoon.png", leaves[2].copy())])
     assert set(cleaned.decisions.query("reason == 'outlier'")["reference"]) == {"cartoon.png"}
     assert cleaned.metrics["outliers"] == 10
@@ -77,7 +77,7 @@ def test_without_references_no_image_is_an_outlier(leaves: np.ndarray, run: Make
     assert run(leaves, []).metrics["outliers"] == 0
 
 
-def test_a_number_beyond_the_images_is_refused(leaves: np.ndarray, run: Make) -> None:
+def test_a_reference_number_out_of_range_is_refused(leaves: np.ndarray, run: Make) -> None:
     with pytest.raises(LeafError, match=r"references: .*22.*valid: 0 to 21"):
         run(leaves, [22])
 
@@ -89,7 +89,7 @@ def test_the_ranking_holds_every_image_in_order_of_distance(leaves: np.ndarray, 
     assert ranking["outlier"].tolist() == [1] * 10 + [0] * 12
 
 
-def test_copies_and_the_users_groups_share_a_group(leaves: np.ndarray, run: Make) -> None:
+def test_copies_and_given_groups_share_a_group(leaves: np.ndarray, run: Make) -> None:
     names = [""] * 22
     names[0] = names[7] = "plant 3"
     group = run(leaves, group=names).decisions["group"]
@@ -97,7 +97,7 @@ def test_copies_and_the_users_groups_share_a_group(leaves: np.ndarray, run: Make
     assert group[8] == 8
 
 
-def test_the_users_groups_make_no_image_a_copy(leaves: np.ndarray, run: Make) -> None:
+def test_given_groups_do_not_make_images_copies(leaves: np.ndarray, run: Make) -> None:
     assert run(leaves, group=["one"] * 22).metrics["kept"] == 11
 
 
@@ -120,7 +120,7 @@ def test_a_turned_copy_is_removed_only_on_request(leaves: np.ndarray, run: Make)
     assert cleaned.pairs.query("kind == 'turned'")["transform"].tolist() == ["turn_90"]
 
 
-def test_a_conflict_is_counted_and_said(leaves: np.ndarray, run: Make) -> None:
+def test_a_conflict_is_counted_and_reported(leaves: np.ndarray, run: Make) -> None:
     labels = np.zeros(22, int)
     labels[21] = 1
     cleaned = run(leaves, labels=labels)
@@ -134,7 +134,7 @@ def test_counts_name_the_classes(leaves: np.ndarray, run: Make) -> None:
     assert sum(metrics["after_outliers_classes"].values()) == metrics["after_outliers"] == 12
 
 
-def test_a_class_that_somebody_multiplied_is_kept_once_each_and_named(pictures: Make, run: Make) -> None:
+def test_an_oversampled_class_keeps_one_copy_of_each_image_and_is_reported(pictures: Make, run: Make) -> None:
     images = pictures(np.random.default_rng(3), 90)
     copied = np.concatenate([images[:50], np.repeat(images[50:], 10, axis=0)])
     labels = (np.arange(len(copied)) >= 50).astype(int)
@@ -156,7 +156,7 @@ def test_a_rule_that_removes_more_than_5_percent_of_a_class_is_reported_with_the
 
 
 @pytest.mark.parametrize(("labels", "kept"), [([0, 2, 2], 2), ([0, 1, 2], None), ([2, 2, 0], 2)])
-def test_a_majority_of_copies_settles_any_of_three_labels(
+def test_the_majority_label_of_copies_wins_among_three_classes(
     pictures: Make, run: Make, labels: list[int], kept: int | None
 ) -> None:
     images = pictures(np.random.default_rng(5), 1)[[0, 0, 0]]
@@ -206,9 +206,7 @@ def test_every_image_has_one_row_and_the_counts_add_up(
     assert counts["outliers"] + counts["duplicates"] + counts["near_duplicates"] + dropped + counts["kept"] == 20
 
 
-def test_pictures_whose_hash_is_equal_by_chance_or_by_intent_are_no_copies(
-    index: Make, no_rulings: pd.DataFrame
-) -> None:
+def test_different_images_with_equal_hashes_are_no_copies(index: Make, no_rulings: pd.DataFrame) -> None:
     images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     images[4] = images[0]
     table = index(images)

@@ -1,4 +1,4 @@
-"""Cleaning does not hang on the order of the images, and loses none."""
+"""Cleaning does not depend on the order of the images and loses none."""
 
 import numpy as np
 import pandas as pd

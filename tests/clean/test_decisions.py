@@ -25,29 +25,29 @@ def decisions(
     return decide(table, ruled, **policies)  # type: ignore[arg-type]
 
 
-def test_the_first_of_a_set_of_copies_stays_and_the_others_name_it() -> None:
+def test_the_first_copy_is_kept_and_named_by_the_others() -> None:
     made = decisions("abac", [0, 1, 0, 1])
     assert made.kept.tolist() == [True, True, False, False]
     assert made.reason.tolist() == ["", "", "duplicate", "near_duplicate"]
     assert made.copy_of.tolist() == [-1, -1, 0, 1]
 
 
-def test_an_exact_copy_of_a_near_copy_is_a_duplicate_and_names_the_kept_image() -> None:
+def test_an_exact_copy_of_a_near_copy_is_a_duplicate_of_the_kept_image() -> None:
     made = decisions("abb", [0, 0, 0])
     assert made.reason.tolist() == ["", "near_duplicate", "duplicate"]
     assert made.copy_of.tolist() == [-1, 0, 0]
 
 
-def test_of_a_chain_of_near_copies_the_first_alone_stays() -> None:
+def test_only_the_first_of_a_chain_of_near_copies_is_kept() -> None:
     assert decisions("abc", [0, 0, 0]).kept.tolist() == [True, False, False]
 
 
-def test_all_copies_of_an_outlier_leave_the_first_too() -> None:
+def test_all_copies_of_an_outlier_are_removed() -> None:
     made = decisions("aab", [0, 0, 2], outlier=(0, 1))
     assert made.reason.tolist() == ["outlier", "outlier", ""]
 
 
-def test_duplicates_stay_when_they_are_kept_but_outliers_leave() -> None:
+def test_duplicates_keep_keeps_copies_but_not_outliers() -> None:
     assert decisions("aabb", [0, 0, 2, 2], outlier=(2, 3), duplicates="keep").kept.tolist() == [
         True,
         True,
@@ -56,22 +56,22 @@ def test_duplicates_stay_when_they_are_kept_but_outliers_leave() -> None:
     ]
 
 
-def test_copies_with_different_labels_are_counted_and_by_report_the_first_stays() -> None:
+def test_conflicts_report_counts_and_keeps_the_first_copy() -> None:
     made = decisions("aab", [0, 0, 2], [0, 1, 0])
     assert (made.conflicts, made.kept.tolist(), made.label.tolist()) == (1, [True, False, True], [0, 1, 0])
 
 
-def test_copies_with_different_labels_are_dropped_on_request() -> None:
+def test_conflicts_drop_removes_copies_with_different_labels() -> None:
     made = decisions("aab", [0, 0, 2], [0, 1, 0], conflicts="drop")
     assert made.reason.tolist() == ["conflict", "conflict", ""]
 
 
-def test_a_majority_settles_the_label_of_the_kept_copy() -> None:
+def test_conflicts_majority_relabels_the_kept_copy() -> None:
     made = decisions("aaa", [0, 0, 0], [0, 1, 1], conflicts="majority")
     assert (made.label[0], made.reason[0], made.kept.tolist()) == (1, "relabelled", [True, False, False])
 
 
-def test_a_tie_is_no_majority_and_is_dropped() -> None:
+def test_conflicts_majority_drops_a_tie() -> None:
     assert decisions("aa", [0, 0], [0, 1], conflicts="majority").reason.tolist() == ["conflict", "conflict"]
 
 
@@ -79,27 +79,27 @@ def test_outliers_with_different_labels_are_no_conflict() -> None:
     assert decisions("aab", [0, 0, 2], [0, 1, 0], outlier=(0, 1)).conflicts == 0
 
 
-def test_a_picture_kept_by_ruling_stays_once_though_it_is_an_outlier() -> None:
+def test_override_keep_keeps_one_copy_of_an_outlier() -> None:
     made = decisions("aab", [0, 0, 2], outlier=(0, 1), ruled=Rulings(frozenset("a"), frozenset(), {}))
     assert made.reason.tolist() == ["override", "duplicate", ""]
 
 
-def test_a_picture_kept_by_ruling_stays_beside_its_near_copy() -> None:
+def test_override_keep_keeps_a_near_copy() -> None:
     made = decisions("ab", [0, 0], ruled=Rulings(frozenset("b"), frozenset(), {}))
     assert made.kept.tolist() == [True, True]
 
 
-def test_a_picture_kept_by_ruling_stays_in_a_conflict_that_is_dropped() -> None:
+def test_override_keep_keeps_an_image_of_a_dropped_conflict() -> None:
     made = decisions("ab", [0, 0], [0, 1], ruled=Rulings(frozenset("b"), frozenset(), {}), conflicts="drop")
     assert made.reason.tolist() == ["conflict", "override"]
 
 
-def test_a_picture_dropped_by_ruling_leaves_with_all_its_exact_copies() -> None:
+def test_override_drop_removes_all_exact_copies() -> None:
     made = decisions("aab", [0, 0, 0], ruled=Rulings(frozenset(), frozenset("a"), {}))
     assert made.reason.tolist() == ["override", "override", ""]
 
 
-def test_a_relabelled_picture_settles_the_label_of_its_copies() -> None:
+def test_override_relabel_applies_to_all_copies() -> None:
     made = decisions("ab", [0, 0], [0, 1], ruled=Rulings(frozenset(), frozenset(), {"b": 1}), conflicts="drop")
     assert (made.label.tolist(), made.kept.tolist(), made.conflicts) == ([1, 1], [True, False], 0)
     assert made.reason[0] == "relabelled"
@@ -125,7 +125,7 @@ def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], 
 
 @given(cases())
 @settings(max_examples=150, deadline=None)
-def test_no_image_is_lost_or_counted_twice_and_every_removed_copy_names_a_kept_one(case: tuple) -> None:
+def test_each_image_has_one_decision_and_each_removed_copy_names_a_kept_one(case: tuple) -> None:
     pictures, copies, labels, outlier, ruled, policies = case
     made = decisions(pictures, copies, labels, outlier, ruled, **policies)
     gone = ("outlier", "duplicate", "near_duplicate", "conflict", "override")
@@ -146,7 +146,7 @@ def test_no_image_is_lost_or_counted_twice_and_every_removed_copy_names_a_kept_o
 
 
 @pytest.mark.parametrize("policy", ["report", "majority"])
-def test_the_number_of_kept_images_does_not_hang_on_their_order(policy: str) -> None:
+def test_the_number_of_kept_images_does_not_depend_on_their_order(policy: str) -> None:
     rng = np.random.default_rng(8)
     for _ in range(20):
         pictures, sets = rng.choice(list("abcdef"), 12), {letter: rng.choice(list("XYZ")) for letter in "abcdef"}

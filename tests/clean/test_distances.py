@@ -25,9 +25,7 @@ def test_the_distance_between_black_and_white_of_a_large_image_does_not_overflow
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize(("within", "further"), [(0, 1), (400, 5), (3000, 0), (70000, 3)])
-def test_the_wanted_distances_are_those_to_the_reference_and_no_nearer_one_is_left_out(
-    dtype: type, within: float, further: int
-) -> None:
+def test_no_distance_nearer_than_a_returned_one_is_missing(dtype: type, within: float, further: int) -> None:
     random = np.random.default_rng(4)
     images = random.integers(0, 256, (1, 24, 24, 3)) + random.normal(0, np.linspace(0, 120, 400)[:, None, None, None])
     images = np.clip(images + random.normal(0, 10, (400, 24, 24, 3)), 0, 255).astype(dtype)

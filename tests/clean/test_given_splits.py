@@ -1,4 +1,4 @@
-"""Photographs that the given splits share: test keeps them before validation, validation before train."""
+"""Images shared by given splits: test wins over validation, validation over train."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from leaf.params import Params
 
 @pytest.fixture
 def run(pictures, index, no_rulings):
-    """Clean six pictures, of which each further one copies the one named."""
+    """Clean six images and copies of the given ones."""
 
     def run(copies, splits, group=None, rulings=None):
         images = pictures(np.random.default_rng(3), 6)[[0, 1, 2, 3, 4, 5, *copies]]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from leaf.clean import groups
 
 
-def test_a_group_bears_its_smallest_number() -> None:
+def test_a_group_is_named_by_its_smallest_image_number() -> None:
     assert groups.components(5, np.array([[3, 1], [4, 3]])).tolist() == [0, 1, 2, 1, 1]
 
 
@@ -18,7 +18,7 @@ def test_images_without_pairs_are_groups_of_their_own() -> None:
     assert groups.components(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
 
 
-def test_names_tie_images_together_and_no_name_ties_nothing() -> None:
+def test_equal_names_join_images_and_empty_names_do_not() -> None:
     assert groups.same_name_pairs(np.array(["a", "", "b", "a", ""], object)).tolist() == [[0, 3]]
 
 

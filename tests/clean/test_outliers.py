@@ -8,12 +8,12 @@ from leaf.clean import outliers
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 
-def test_copies_at_distance_0_before_a_gap_are_cut_off() -> None:
+def test_the_cut_is_after_exact_copies() -> None:
     distances = np.concatenate([np.zeros(98), np.linspace(2500, 9000, 500)])
     assert outliers.jump(distances) == 98
 
 
-def test_re_saved_copies_at_small_distances_are_cut_off_with_the_exact_ones() -> None:
+def test_the_cut_is_after_jpeg_copies() -> None:
     distances = np.concatenate([np.zeros(5), [12, 40, 78, 121, 180], np.linspace(2500, 9000, 500)])
     assert outliers.jump(distances) == 10
 
@@ -22,7 +22,7 @@ def test_a_steady_ranking_has_no_jump() -> None:
     assert outliers.jump(np.linspace(390, 9000, 500)) == 0
 
 
-def test_a_gap_far_from_the_reference_is_no_jump() -> None:
+def test_a_gap_beyond_reach_is_no_jump() -> None:
     assert outliers.jump(np.concatenate([np.linspace(600, 2000, 300), np.linspace(15000, 20000, 200)])) == 0
 
 
@@ -30,13 +30,13 @@ def test_a_set_of_copies_alone_has_no_jump() -> None:
     assert outliers.jump(np.zeros(20)) == 0
 
 
-def test_a_reference_that_stands_alone_in_the_set_is_no_evidence_of_copies() -> None:
+def test_a_reference_without_copies_is_no_outlier() -> None:
     distances = np.concatenate([[0], np.linspace(390, 9000, 500)])
     assert outliers.rank("0", distances, "jump", own=0).outliers == 0
     assert outliers.rank("a.png", distances, "jump").outliers == 1
 
 
-def test_the_reference_leaves_with_its_copies() -> None:
+def test_the_reference_is_removed_with_its_copies() -> None:
     distances = np.array([0, 3000, 0, 5000, 4000, 60.0])
     ranking = outliers.rank("2", distances, "jump", own=2)
     assert ranking.order[: ranking.outliers].tolist() == [0, 2, 5]
@@ -48,29 +48,29 @@ def test_a_given_distance_cuts_after_the_last_image_at_it() -> None:
 
 
 def proposed(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
-    """What is proposed where ten times as many other pictures of the same class stand once each."""
+    """Return the proposals for a class with ten times as many other images."""
     everything = np.concatenate([first, np.arange(len(first), 11 * len(first))])
     return outliers.frequent(everything, near, np.zeros(len(everything), np.int64), copies)[0]
 
 
-def test_auto_proposes_a_picture_that_stands_often_enough_and_counts_near_copies() -> None:
+def test_auto_counts_near_copies() -> None:
     first = np.array([0, 1, 0, 0, 4, 5])
     assert proposed(first, NO_PAIRS, 3) == [0]
     assert proposed(first, NO_PAIRS, 4) == []
     assert proposed(first, np.array([[0, 4]]), 4) == [0]
 
 
-def test_auto_does_not_count_a_chain_of_near_pictures_as_copies_of_one() -> None:
+def test_auto_does_not_count_chains_of_near_images() -> None:
     chain = np.array([[i, i + 1] for i in range(9)])
     assert proposed(np.arange(10), chain, 4) == []
 
 
-def test_near_copies_of_a_proposed_picture_are_not_proposed_as_well() -> None:
+def test_auto_does_not_propose_near_copies_of_a_proposed_image() -> None:
     first = np.array([0, 0, 0, 3, 3, 5])
     assert proposed(first, np.array([[0, 3]]), 2) == [0]
 
 
-def test_auto_proposes_a_bounded_number_of_pictures() -> None:
+def test_auto_proposes_a_limited_number_of_images() -> None:
     first = np.concatenate([np.arange(400) // 2 * 2, np.arange(400, 2000)])
     labels = np.arange(2000) // 4 % 100  # each class has two pictures that stand twice, and sixteen that stand once
     proposed, copied = outliers.frequent(first, NO_PAIRS, labels, 2)
@@ -78,7 +78,7 @@ def test_auto_proposes_a_bounded_number_of_pictures() -> None:
     assert copied == []
 
 
-def test_pictures_of_a_class_that_was_multiplied_are_not_proposed_and_one_more_frequent_still_is() -> None:
+def test_auto_proposes_only_images_more_frequent_than_an_oversampled_class() -> None:
     rare = np.repeat(np.arange(0, 400, 10), 10)  # forty pictures, ten times each
     first = np.concatenate([rare, np.full(30, 400), np.arange(430, 1000)])
     labels = np.where(np.arange(1000) < 430, 1, 0)
@@ -87,7 +87,7 @@ def test_pictures_of_a_class_that_was_multiplied_are_not_proposed_and_one_more_f
     assert copied == list(range(0, 400, 10))
 
 
-def test_a_class_of_few_pictures_that_are_copied_alike_is_not_emptied() -> None:
+def test_auto_does_not_empty_a_class_of_few_images() -> None:
     first = np.concatenate([np.repeat([0, 10], 10), np.arange(20, 100)])
     proposed, copied = outliers.frequent(first, NO_PAIRS, (np.arange(100) >= 21).astype(int), 8)
     assert (proposed, copied) == ([], [0, 10])
@@ -101,7 +101,7 @@ def test_an_outlier_of_two_references_belongs_to_the_nearer_one() -> None:
 
 
 @pytest.mark.realdata
-def test_no_ordinary_photograph_has_a_clear_jump_behind_it(shared: Path) -> None:
+def test_rankings_of_ordinary_photos_have_no_clear_jump(shared: Path) -> None:
     with np.load(f"{shared}/leaves_1041.npz", allow_pickle=False) as file:
         images = np.unique(file["data"][:300, ::4, ::4].reshape(300, -1), axis=0).astype(np.float64)
     for image in range(0, len(images), 3):

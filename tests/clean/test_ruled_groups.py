@@ -1,4 +1,4 @@
-"""A person's word on what belongs together reaches the groups, and with them the split, and leaves a trace."""
+"""Overrides `group` and `apart` change the groups and appear in the decisions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def leaves(pictures: Make) -> np.ndarray:
-    """Six pictures; 6 is an exact copy of 1, 7 a near copy of 0, 8 a shifted crop of 2."""
+    """Six images; 6 is an exact copy of 1, 7 a near copy of 0, 8 a shifted crop of 2."""
     images = pictures(np.random.default_rng(5), 6, 48)
     near = np.clip(images[0].astype(int) + 3, 0, 255).astype(np.uint8)
     shifted = np.roll(images[2:3], (2, 3), axis=(1, 2))
@@ -25,7 +25,7 @@ def leaves(pictures: Make) -> np.ndarray:
 
 @pytest.fixture
 def rule(leaves: np.ndarray, index: Make) -> Callable[..., Cleaned]:
-    """Clean under rulings `(image, ruling, other image or a name)`; `group` are the groups given with the data."""
+    """Clean with overrides `(image, ruling, other image or name)` and the given groups `group`."""
 
     def rule(*rows: tuple[int, str, int | str], group: list[str] | None = None) -> Cleaned:
         table = index(leaves, group=group)
@@ -41,42 +41,42 @@ def groups(cleaned: Cleaned) -> list[int]:
     return cleaned.decisions["group"].tolist()
 
 
-def test_without_rulings_copies_and_crops_make_the_groups(rule: Make) -> None:
+def test_without_overrides_copies_and_crops_share_groups(rule: Make) -> None:
     cleaned = rule()
     assert groups(cleaned) == [0, 1, 2, 3, 4, 5, 1, 0, 2]
     assert set(cleaned.decisions["ruling"]) == {""}
 
 
-def test_same_leaf_joins_two_groups_with_all_their_copies(rule: Make) -> None:
+def test_group_joins_two_groups_with_all_copies(rule: Make) -> None:
     assert groups(rule((6, "group", 7))) == [0, 0, 2, 3, 4, 5, 0, 0, 2]
 
 
-def test_pictures_in_a_group_of_one_name_are_joined_to_each_other_and_to_the_given_group(rule: Make) -> None:
+def test_group_by_name_joins_the_images_and_the_given_group(rule: Make) -> None:
     assert groups(rule((3, "group", "P"), (4, "group", "P")))[3:5] == [3, 3]
     given = ["", "", "", "", "", "P", "", "", ""]
     assert groups(rule((3, "group", "P"), (4, "group", "P"), group=given))[3:6] == [3, 3, 3]
 
 
-def test_apart_parts_a_pair_of_crops(rule: Make) -> None:
+def test_apart_separates_crops(rule: Make) -> None:
     cleaned = rule((2, "apart", 8))
     assert groups(cleaned) == [0, 1, 2, 3, 4, 5, 1, 0, 8]
     assert cleaned.pairs.query("kind == 'aligned'").empty
     assert not any("ruled apart" in line for line in cleaned.warnings)
 
 
-def test_apart_brings_a_near_copy_back(rule: Make) -> None:
+def test_apart_keeps_a_near_copy(rule: Make) -> None:
     assert rule().decisions["reason"][7] == "near_duplicate"
     cleaned = rule((7, "apart", 0))
     assert cleaned.decisions["kept"][7] == 1
     assert groups(cleaned)[7] == 7
 
 
-def test_each_leaves_a_trace_on_both_pictures_and_their_copies(rule: Make) -> None:
+def test_decisions_list_the_overrides_of_both_images_and_their_copies(rule: Make) -> None:
     ruling = rule((6, "group", 3), (2, "apart", 8), (4, "group", "P")).decisions["ruling"]
     assert ruling.tolist() == ["", "group 3", "apart 8", "group 1", "group P", "", "group 3", "", "apart 2"]
 
 
-def test_pictures_that_others_still_join_are_told(rule: Make) -> None:
+def test_images_kept_apart_but_joined_by_others_are_reported(rule: Make) -> None:
     cleaned = rule((2, "apart", 8), (2, "group", 5), (5, "group", 8))
     assert groups(cleaned)[2] == groups(cleaned)[8]
     assert [line for line in cleaned.warnings if "images 2 and 8" in line and "apart" in line]

@@ -17,19 +17,19 @@ INDEX = pd.DataFrame(
 
 
 def read(*rows: tuple[str, ...]) -> decisions.Rulings:
-    """Rows of hash, ruling, label and, where they have it, other."""
+    """Read rows of hash, ruling, label and optionally other."""
     cells = [(*row[:3], "A. Person", "looked", *row[3:]) for row in rows]
     columns = [*decisions.COLUMNS, "other"]
     table = pd.DataFrame(cells, columns=columns[: max(map(len, cells))])
     return decisions.read_rulings(table, INDEX, CLASSES)
 
 
-def test_each_ruling_is_read_with_the_class_as_a_number() -> None:
+def test_overrides_are_read_with_class_indices() -> None:
     ruled = read(("aa", "keep", ""), ("BB ", " drop", ""), ("cc", "relabel", "unhealthy"), ("aa", "relabel", "healthy"))
     assert ruled == decisions.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0}, applied=4)
 
 
-def test_a_picture_is_named_by_its_file_its_source_or_its_pixels() -> None:
+def test_an_image_is_named_by_file_hash_source_or_pixel_hash() -> None:
     ruled = read(("F1", "keep", ""), ("healthy/2.jpg", "drop", ""), ("sick/copy of 3.jpg", "apart", "", "aa"))
     assert ruled == decisions.Rulings(
         frozenset({"aa"}), frozenset({"bb"}), {}, apart=frozenset({("aa", "cc")}), applied=3
@@ -45,7 +45,7 @@ def test_a_picture_is_named_by_its_file_its_source_or_its_pixels() -> None:
         (("aa", "relabel", "sick"), "no class is called 'sick'; the classes are healthy, unhealthy"),
     ],
 )
-def test_a_ruling_without_its_image_or_class_is_passed_over_and_said(row: tuple[str, ...], message: str) -> None:
+def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tuple[str, ...], message: str) -> None:
     ruled = read(("bb", "keep", ""), row)
     assert (ruled.applied, len(ruled.missed)) == (1, 1)
     assert ruled.missed[0].startswith(f"data/overrides.csv: line 3: {message}")
@@ -66,13 +66,13 @@ def test_a_ruling_without_its_image_or_class_is_passed_over_and_said(row: tuple[
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair that was ruled group before"),
     ],
 )
-def test_a_ruling_that_cannot_hold_is_one_line(rows: list[tuple[str, str, str]], message: str) -> None:
+def test_an_invalid_override_is_refused_by_line(rows: list[tuple[str, str, str]], message: str) -> None:
     with pytest.raises(LeafError, match=r"^data/overrides\.csv: line ") as caught:
         read(*rows)
     assert message in str(caught.value)
 
 
-def test_a_pair_is_the_same_in_either_order_and_a_group_may_have_a_name() -> None:
+def test_pairs_are_unordered_and_groups_may_be_named() -> None:
     ruled = read(
         ("bb", "group", "", "AA"), ("aa", "group", "", "bb"), ("cc", "apart", "", "aa"), ("cc", "group", "", "P 7")
     )
@@ -80,7 +80,7 @@ def test_a_pair_is_the_same_in_either_order_and_a_group_may_have_a_name() -> Non
     assert ruled.apart == {("aa", "cc")}
 
 
-def test_two_people_may_say_the_same() -> None:
+def test_equal_overrides_of_two_people_are_accepted() -> None:
     rows = [("aa", "drop", ""), ("bb", "relabel", "healthy"), ("bb", "group", "", "cc")]
     assert replace(read(*rows, *rows), applied=3) == read(*rows)
 

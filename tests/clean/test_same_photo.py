@@ -13,7 +13,7 @@ from leaf.params import Params
 
 
 def textured(rng: np.random.Generator, count: int, size: int = 96) -> np.ndarray:
-    """Distinct pictures, the finer their detail the fainter, as in photographs: uint8 (count, size, size, 3)."""
+    """Return distinct images whose finer detail is fainter, as in photos: uint8 (count, size, size, 3)."""
     layers = [
         np.stack([cv2.resize(rng.normal(0, 120 / n, (n, n, 3)), (size, size)) for _ in range(count)])
         for n in (2, 4, 8, 16, 24)
@@ -29,7 +29,7 @@ def crop(
     tint: float = 1.0,
     stretch: float = 1.0,
 ) -> np.ndarray:
-    """The part of `image` of the given scale about its centre, moved and turned, at the image's size.
+    """Return the part of `image` of the given scale, shifted and rotated, at the size of the image.
 
     Its height is `stretch` times its width before it is made square.
     """
@@ -48,7 +48,7 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def planted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crop of each image: 85 to 100 %, shifted by up to 8 px, turned by up to 5°, tinted, saved as JPEG."""
+    """Return a crop of each image: 85–100%, shifted by up to 8 px, turned by up to 5°, tinted, saved as JPEG."""
     return np.stack(
         [
             jpeg(
@@ -77,7 +77,7 @@ def pairs(images: np.ndarray) -> set[tuple[int, int]]:
         ({"scale": 0.92, "turn": -3}, np.float32),
     ],
 )
-def test_a_crop_is_found_and_lies_close_once_aligned(changed: dict[str, Any], dtype: type) -> None:
+def test_crops_are_found_and_close_after_alignment(changed: dict[str, Any], dtype: type) -> None:
     images = textured(np.random.default_rng(2), 12)
     images[7] = crop(images[4], **changed)
     found = crops.same_photo_pairs(images.astype(dtype), np.arange(12))
@@ -85,7 +85,7 @@ def test_a_crop_is_found_and_lies_close_once_aligned(changed: dict[str, Any], dt
     assert found["aligned_mse"][0] < 60
 
 
-def test_the_shift_scale_and_turn_are_said() -> None:
+def test_shift_scale_and_rotation_are_reported() -> None:
     images = textured(np.random.default_rng(3), 4)
     images[3] = crop(images[0], 0.9, (4, -2), 3)
     found = crops.same_photo_pairs(images, np.arange(4))
@@ -98,7 +98,7 @@ def test_the_shift_scale_and_turn_are_said() -> None:
     assert abs(float(words[6])) == pytest.approx(3, abs=0.3)
 
 
-def test_different_pictures_are_no_pairs() -> None:
+def test_different_images_are_no_pairs() -> None:
     assert pairs(textured(np.random.default_rng(5), 30)) == set()
 
 
@@ -107,13 +107,13 @@ def test_few_or_uniform_images_are_no_pairs_and_no_error(count: int) -> None:
     assert pairs(np.full((count, 32, 32, 3), 9, np.uint8)) == set()
 
 
-def test_two_images_that_hardly_overlap_are_not_aligned() -> None:
+def test_images_with_a_small_overlap_are_not_aligned() -> None:
     image = textured(np.random.default_rng(6), 1)[0]
     moved = np.roll(image, 60, axis=1)
     assert crops.align(image, moved) is None
 
 
-def test_cells_lose_few_neighbours_of_a_large_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_find_most_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.random.default_rng(7).normal(size=(1500, 6)).astype(np.float32)
     whole = set(map(tuple, np.concatenate(crops._likely(points)).tolist()))
     monkeypatch.setattr(crops, "_CELL", 64)
@@ -122,7 +122,7 @@ def test_cells_lose_few_neighbours_of_a_large_set(monkeypatch: pytest.MonkeyPatc
     assert len(parted) < 1.1 * len(whole)
 
 
-def test_crops_share_a_group_and_stay(index: Callable[..., pd.DataFrame], no_rulings: pd.DataFrame) -> None:
+def test_crops_share_a_group_and_are_kept(index: Callable[..., pd.DataFrame], no_rulings: pd.DataFrame) -> None:
     images = textured(np.random.default_rng(8), 12)
     images[9] = crop(images[1], 0.9, (3, 3))
     images[10] = images[9]
@@ -134,7 +134,7 @@ def test_crops_share_a_group_and_stay(index: Callable[..., pd.DataFrame], no_rul
     assert without.decisions["group"][9] == 9
 
 
-def test_above_its_limit_the_search_is_left_out_and_that_is_said(
+def test_above_the_limit_the_search_is_skipped_and_reported(
     index: Callable[..., pd.DataFrame], no_rulings: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = textured(np.random.default_rng(8), 12, 48)
@@ -149,7 +149,7 @@ def test_above_its_limit_the_search_is_left_out_and_that_is_said(
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_planted_crops_of_real_photographs_are_found(shared: Path) -> None:
+def test_planted_crops_of_real_photos_are_found(shared: Path) -> None:
     rng = np.random.default_rng(9)
     with np.load(shared / "leaves_1041.npz", allow_pickle=False) as file:
         images = np.unique(file["data"][:500].astype(np.uint8), axis=0)
@@ -162,7 +162,7 @@ def test_planted_crops_of_real_photographs_are_found(shared: Path) -> None:
 
 
 def photographs(folder: Path) -> tuple[np.ndarray, pd.Series]:
-    """The photographs of a folder at 96×96, and the leaf of each."""
+    """Return the photos of a folder at 96×96 and the leaf of each."""
     table = pd.read_csv(folder / "metadata.csv")
     read = (cv2.imread(str(folder / name)) for name in table["file"])
     return np.stack([cv2.resize(x, (96, 96), interpolation=cv2.INTER_AREA) for x in read]), table["group"]
@@ -171,7 +171,7 @@ def photographs(folder: Path) -> tuple[np.ndarray, pd.Series]:
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["leaves_by_plant", "leaves_by_disease"])
-def test_no_two_different_leaves_are_taken_for_one_photograph(shared: Path, name: str) -> None:
+def test_different_leaves_are_no_crops_of_one_photo(shared: Path, name: str) -> None:
     images, groups = photographs(shared / name)
     leaf = np.concatenate([groups, groups[:60]])
     found = pairs(np.concatenate([images, planted(images[:60], np.random.default_rng(10))]))
@@ -181,7 +181,7 @@ def test_no_two_different_leaves_are_taken_for_one_photograph(shared: Path, name
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_blurred_leaves_that_a_stretch_lays_over_one_another_are_no_pairs(shared: Path) -> None:
+def test_blurred_leaves_aligned_by_a_stretch_are_no_pairs(shared: Path) -> None:
     images, leaf = photographs(shared / "leaves_by_plant")
     found = pairs(np.stack([cv2.GaussianBlur(x, (0, 0), 3) for x in images]))
     assert all(leaf[i] == leaf[j] for i, j in found)

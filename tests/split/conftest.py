@@ -8,7 +8,7 @@ import pytest
 
 
 def kept_images(*counts: int, group_size: int = 1) -> pd.DataFrame:
-    """So many images of each class, class after class, in runs of `group_size` that share a group."""
+    """Return images of each class in order, in groups of `group_size`."""
     labels = np.repeat(np.arange(len(counts)), counts)
     place = np.concatenate([np.arange(count) for count in counts])
     groups = place // group_size + np.repeat(np.cumsum([0, *counts[:-1]]), counts)

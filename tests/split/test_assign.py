@@ -1,4 +1,4 @@
-"""The splits that are drawn."""
+"""Splits are stratified, keep groups together and are stable."""
 
 import numpy as np
 import pandas as pd
@@ -32,13 +32,13 @@ def test_fractions_are_of_all_kept_images(make_images):
     assert counts(split(images, 0.15, 0.2), images) == {"test": [120, 80], "train": [390, 260], "validation": [90, 60]}
 
 
-def test_sizes_are_exact_where_groups_of_several_sizes_allow_it(make_images):
+def test_sizes_are_exact_if_the_groups_allow_it(make_images):
     images = make_images(613, 402)
     images["group"] = images["image"] - images["image"] % np.tile([2, 3, 5], 400)[images["image"] // 30]
     assert split(images, 150, 200)["split"].value_counts().to_dict() == {"train": 665, "test": 200, "validation": 150}
 
 
-def test_sizes_that_no_sum_of_groups_reaches_come_as_near_as_they_can(make_images):
+def test_sizes_are_as_near_as_the_groups_allow(make_images):
     images = make_images(300, 300, group_size=10)
     assert counts(split(images, 124, 0), images)["validation"] == [60, 60]
 
@@ -62,7 +62,7 @@ def test_the_order_of_rows_does_not_matter(make_images):
     pd.testing.assert_frame_equal(split(images.sample(frac=1, random_state=0)), split(images))
 
 
-def test_other_names_and_another_order_of_the_files_change_nothing(make_images):
+def test_renamed_and_reordered_files_keep_their_split(make_images):
     images = make_images(60, 40, group_size=3)
     renamed = images.sample(frac=1, random_state=0, ignore_index=True)
     renamed["image"] = renamed.index
@@ -72,7 +72,7 @@ def test_other_names_and_another_order_of_the_files_change_nothing(make_images):
     assert before.eq(after.reindex(before.index)).all()
 
 
-def test_no_image_that_was_tested_is_trained_on_because_the_set_grew(make_images):
+def test_test_images_do_not_become_training_images_when_the_data_set_grows(make_images):
     before, after = make_images(600, 400), make_images(660, 440)
     kinds = [*range(600), *range(1000, 1060), *range(600, 1000), *range(1060, 1100)]
     after["file_hash"] = [f"file {number}" for number in kinds]  # the new images join each class
@@ -84,7 +84,7 @@ def test_no_image_that_was_tested_is_trained_on_because_the_set_grew(make_images
     assert tested.eq("test").mean() > 0.9
 
 
-def test_pinned_images_keep_their_split_whatever_is_added_or_deleted(make_images):
+def test_pinned_images_keep_their_split_when_images_are_added_or_deleted(make_images):
     images = make_images(60, 40, group_size=2)
     was = images.drop(columns="split").merge(split(images), on="image").set_index("file_hash")["split"]
     pins = was.rename("split").reset_index()
@@ -133,13 +133,13 @@ def test_class_given_to_one_split_alone_is_refused_with_advice_that_applies(make
         split(images)
 
 
-def test_new_images_leave_nearly_all_others_in_their_split(make_images):
+def test_new_images_move_few_others(make_images):
     before, after = make_images(600, 400), make_images(600, 410)
     both = split(before).merge(split(after), on="image", suffixes=("_before", "_after"))
     assert (both["split_before"] == both["split_after"]).mean() > 0.97
 
 
-def test_a_larger_validation_split_leaves_the_test_split_as_it_was(make_images):
+def test_a_larger_validation_split_keeps_the_test_split(make_images):
     images = make_images(600, 400)
     tests = [set(split(images, size, 0.2).query("split == 'test'")["image"]) for size in (0.1, 0.3)]
     assert tests[0] == tests[1]
@@ -159,13 +159,13 @@ def test_given_images_count_towards_the_sizes(make_images):
     assert split(images)["split"].value_counts()["test"] == 20
 
 
-def test_where_every_split_is_given_sizes_are_not_used(make_images):
+def test_sizes_are_ignored_if_every_split_is_given(make_images):
     images = make_images(6, 6)
     images["split"] = ["train", "train", "train", "train", "validation", "test"] * 2
     assert split(images, 500, 500)["split"].tolist() == images["split"].tolist()
 
 
-def test_validation_is_drawn_from_given_training_images_where_none_was_given(make_images):
+def test_a_missing_validation_split_is_drawn_from_given_training_images(make_images):
     images = make_images(60, 40)
     images["split"] = np.where(images["image"] % 5 == 0, "test", "train")
     result = split(images).set_index("image")["split"]
@@ -193,7 +193,7 @@ def test_an_unknown_given_split_is_refused(make_images):
         split(images)
 
 
-def test_more_than_there_is_is_refused(make_images):
+def test_sizes_above_the_number_of_images_are_refused(make_images):
     with pytest.raises(LeafError, match=r"60.*40.*100"):
         split(make_images(60, 40), 60, 40)
 
@@ -217,7 +217,7 @@ def test_more_than_the_images_without_a_split_is_refused(make_images):
         split(images, 1, 50)
 
 
-def test_a_class_of_three_groups_has_one_in_each_split_whatever_their_sizes(make_images):
+def test_a_class_of_three_groups_has_one_in_each_split(make_images):
     for sizes in ([14, 15, 1], [28, 1, 1], [10, 10, 10]):
         images = make_images(90, 30)
         images.loc[90:119, "group"] = np.repeat([1000, 1001, 1002], sizes)
@@ -226,7 +226,7 @@ def test_a_class_of_three_groups_has_one_in_each_split_whatever_their_sizes(make
         assert sorted(each[1] for each in counts(splits, images).values()) == sorted(sizes)
 
 
-def test_a_class_that_groups_of_two_classes_leave_without_a_split_is_refused_by_name(make_images):
+def test_a_class_absent_from_a_split_is_refused_by_name(make_images):
     images = make_images(90, 30)
     images.loc[90:119, "group"] = np.repeat([0, 1, 2], [10, 10, 10])
     images.loc[80:89, "group"] = 2
@@ -258,7 +258,7 @@ def test_every_class_that_is_too_small_is_named(make_images):
     test=st.one_of(st.just(0), st.floats(0.05, 0.4)),
     seed=st.integers(0, 1000),
 )
-def test_whatever_is_asked_each_image_has_one_split_and_no_group_two(labels, width, validation, test, seed):
+def test_each_image_has_one_split_and_no_group_two(labels, width, validation, test, seed):
     numbers = np.arange(len(labels))
     images = pd.DataFrame({"image": numbers, "label": labels, "kept": 1, "group": numbers // width, "split": ""})
     images["file_hash"] = numbers.astype(str)

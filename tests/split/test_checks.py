@@ -1,4 +1,4 @@
-"""Planted faults: each leak is caught."""
+"""Each planted leak is caught."""
 
 import pandas as pd
 import pytest
@@ -21,7 +21,7 @@ def test_a_group_in_two_splits_is_caught():
         check_splits(leaking, DECISIONS)
 
 
-def test_groups_shared_on_purpose_pass_and_a_lost_image_still_does_not():
+def test_leaky_splits_may_share_groups_but_not_lose_images():
     leaky = SPLITS.assign(split=["train", "test", "validation", "test"])
     check_splits(leaky, DECISIONS, leaky=True)
     with pytest.raises(LeafError, match=r"image 3\b"):
@@ -32,18 +32,18 @@ def test_shared_groups_are_counted_from_the_result():
     assert len(shared_groups(SPLITS.assign(split=["train", "test", "validation", "test"]), DECISIONS)) == 1
 
 
-def test_an_image_that_clean_removed_is_caught_when_it_comes_back():
+def test_a_removed_image_with_a_split_is_caught():
     returned = pd.concat([SPLITS, pd.DataFrame({"image": [4], "split": ["train"]})])
     with pytest.raises(LeafError, match=r"image 4\b"):
         check_splits(returned, DECISIONS)
 
 
-def test_a_kept_image_that_is_lost_is_caught():
+def test_a_kept_image_without_a_split_is_caught():
     with pytest.raises(LeafError, match=r"image 3\b"):
         check_splits(SPLITS.iloc[:3], DECISIONS)
 
 
-def test_an_image_that_stands_twice_is_caught():
+def test_an_image_in_two_rows_is_caught():
     with pytest.raises(LeafError, match=r"image 0\b"):
         check_splits(pd.concat([SPLITS, SPLITS.iloc[:1]]), DECISIONS)
 

@@ -1,4 +1,4 @@
-"""Folds of a cross-validation: each image tested once, groups whole, classes in proportion."""
+"""Folds test each image once and keep groups and class proportions."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def test_each_image_is_tested_in_exactly_one_fold(make_images, width):
     assert sorted(together) == images["image"].tolist()
 
 
-def test_groups_stay_whole_in_every_fold(make_images):
+def test_no_fold_splits_a_group(make_images):
     images = make_images(90, 60, group_size=3)
     for splits in all_folds(images, 5):
         check_splits(splits, images)

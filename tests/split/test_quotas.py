@@ -1,4 +1,4 @@
-"""The arithmetic of sizes."""
+"""Sizes, quotas and sums of groups."""
 
 import itertools
 

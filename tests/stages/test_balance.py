@@ -1,4 +1,4 @@
-"""The stage balance, on the tables of ingest, clean and split."""
+"""The balance stage on the tables of ingest, clean and split."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_only_synthetic_images_are_written_in_the_dtype_of_the_images(project):
     assert (made.shape, made.dtype) == ((22, 8, 8, 3), np.uint8)
 
 
-def test_each_row_remakes_its_image(project):
+def test_each_row_reproduces_its_image(project):
     balance.main()
     images, made = read_array("data/ingested/images.npy"), read_array("data/balanced/images.npy")
     table = read_table("data/balanced/index.csv", ["image", "label", "parent", "neighbour", "weight"])
@@ -60,7 +60,7 @@ def test_each_row_remakes_its_image(project):
     np.testing.assert_allclose(made[table["image"]], again, atol=0.5001)
 
 
-def test_every_parent_stands_in_train(project):
+def test_every_parent_is_in_train(project):
     balance.main()
     table = read_table("data/balanced/index.csv")
     assert table[["parent", "neighbour"]].to_numpy().max() < 70
@@ -84,7 +84,7 @@ def test_no_balancing_writes_empty_tables(project, method):
     assert read_json("metrics/balance.json")["after"]["unhealthy"] == 24
 
 
-def test_more_images_than_the_limit_are_refused_before_one_is_made(project, capsys):
+def test_more_images_than_the_limit_are_refused_before_any_is_created(project, capsys):
     set_params(balance_limit_gb=1e-6)
     with pytest.raises(LeafError, match=r"balance_limit_gb: 22 .*1e-06.*balance"):
         balance.main()
@@ -100,7 +100,7 @@ def test_the_same_seed_writes_the_same_bytes(project):
     assert written[0] == written[1]
 
 
-def test_split_seed_moves_what_is_made_and_seed_does_not(project):
+def test_synthetic_images_depend_on_split_seed_and_not_on_seed(project):
     made = []
     for changes in ({}, {"seed": 7}, {"split_seed": 7}):
         set_params(**changes)

@@ -1,4 +1,4 @@
-"""The stage split, on the tables of ingest and clean."""
+"""The split stage on the tables of ingest and clean."""
 
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_the_same_seed_writes_the_same_bytes(project):
 
 
 def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
-    """Planted: a split that tears group 2 (images 2 and 3) apart."""
+    """Plant a split that puts images 2 and 3 of group 2 in different splits."""
 
     def leaky(images, *_):
         table = images[["image"]].assign(split="train")
@@ -69,7 +69,7 @@ def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
     assert not Path("data/split/splits.csv").exists()
 
 
-def test_grouping_none_tears_groups_apart_and_says_so(project, capsys):
+def test_grouping_none_splits_groups_and_warns(project, capsys):
     set_params(grouping="none")
     split.main()
     shared = read_json("metrics/split.json")["shared_groups"]
@@ -88,7 +88,7 @@ def test_folds_test_every_kept_image_once(project):
     assert sorted(tested) == [number for number in range(200) if number % 10 != 0]
 
 
-def test_a_removed_image_that_comes_back_fails_the_stage(project, monkeypatch):
+def test_a_removed_image_with_a_split_fails_the_stage(project, monkeypatch):
     everything = pd.DataFrame({"image": range(200), "split": "train"})
     monkeypatch.setattr(split, "split_images", lambda *_: everything)
     with pytest.raises(LeafError, match=r"image 0\b"):
@@ -96,7 +96,7 @@ def test_a_removed_image_that_comes_back_fails_the_stage(project, monkeypatch):
 
 
 def test_split_needs_neither_keras_nor_scikit_learn():
-    """Their import would cost more than the stage."""
+    """Importing them would take longer than the stage."""
     import subprocess
 
     code = "import sys, stages.split; print([name for name in ('keras', 'sklearn', 'scipy') if name in sys.modules])"
@@ -104,7 +104,7 @@ def test_split_needs_neither_keras_nor_scikit_learn():
     assert done.stdout.strip() == "[]"
 
 
-def test_pins_are_what_the_split_was_and_then_the_seed_moves_nothing(project, capsys):
+def test_pinned_splits_do_not_depend_on_the_seed(project, capsys):
     split.main()
     before = Path("data/split/splits.csv").read_bytes()
     assert "data/pinned.csv: 200 images pinned, 200 of them new: " in pin()

@@ -1,4 +1,4 @@
-"""Stage synthesize, as `dvc repro` runs it."""
+"""The synthesize stage as `dvc repro` runs it."""
 
 from collections import Counter
 
@@ -14,14 +14,14 @@ PARAMS = "drawn: {images: 100, size: 32, seed: 5}\n"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, request):
-    """A folder with the project's dvc.yaml and a small params.yaml, entered."""
+    """Create and enter a folder with the project's dvc.yaml and a small params.yaml."""
     (tmp_path / "dvc.yaml").write_text((request.config.rootpath / "dvc.yaml").read_text(encoding="utf-8"))
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_it_writes_the_course_s_file_format(project):
+def test_the_file_has_the_course_format(project):
     synthesize.main()
     with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
         assert file["data"].shape == (100, 32, 32, 3)
@@ -45,7 +45,7 @@ def test_the_labels_are_the_names_in_classes(project):
     assert set(unpickle_strings(labels, 100, "f")) == {"well", "sick"}
 
 
-def test_the_kinds_that_classes_names_are_drawn_each_about_as_often(project):
+def test_diseases_in_classes_are_drawn_equally_often(project):
     (project / "params.yaml").write_text(PARAMS + "classes: [spots, healthy, blight, mildew, holes]\n")
     synthesize.main()
     raw = (project / "data/raw/leaves.npz").read_bytes()
@@ -54,13 +54,13 @@ def test_the_kinds_that_classes_names_are_drawn_each_about_as_often(project):
     assert max(counts[name] for name in counts if name != "healthy") - min(counts.values()) <= 5
 
 
-def test_names_that_nobody_can_draw_are_refused(project):
+def test_classes_not_in_the_demo_data_set_are_refused(project):
     (project / "params.yaml").write_text(PARAMS + "classes: [healthy, spots, tired]\n")
     with pytest.raises(LeafError, match=r"classes: healthy, spots, tired.*valid: healthy"):
         synthesize.main()
 
 
-def test_nothing_is_drawn_where_the_data_set_is_another(project, capsys):
+def test_nothing_is_drawn_for_another_data_set(project, capsys):
     (project / "params.yaml").write_text("dataset: elsewhere\n" + PARAMS)
     synthesize.main()
     with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
@@ -68,6 +68,6 @@ def test_nothing_is_drawn_where_the_data_set_is_another(project, capsys):
     assert capsys.readouterr().out == "dataset is elsewhere: nothing is drawn\n"
 
 
-def test_it_says_what_it_drew(project, capsys):
+def test_the_counts_are_printed(project, capsys):
     synthesize.main()
     assert "100 images in data/raw/leaves.npz" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The drawn data set: its counts, its plants, its file."""
+"""The demo data set: counts, copies and file format."""
 
 import zipfile
 from collections import Counter
@@ -16,14 +16,14 @@ def small():
     return draw_dataset(SMALL, 32, seed=3)
 
 
-def test_the_course_s_counts_are_5200_5004_and_4850():
+def test_course_counts_are_5200_5004_and_4850():
     assert COURSE.images == 5200
     assert COURSE.images - 2 * COURSE.copies == 5004
     assert (COURSE.healthy + COURSE.healthy_duplicates, COURSE.unhealthy + COURSE.unhealthy_duplicates) == (3101, 1903)
     assert (COURSE.healthy, COURSE.unhealthy) == (3060, 1790)
 
 
-def test_5200_images_scaled_are_the_course_s():
+def test_scaling_to_5200_images_gives_the_course_counts():
     assert scaled(5200) == COURSE
 
 
@@ -38,7 +38,7 @@ def test_520_images_hold_ten_copies_of_each_cartoon_and_15_duplicates():
     assert recipe.healthy_duplicates + recipe.unhealthy_duplicates == 15
 
 
-def test_the_classes_have_the_recipe_s_sizes(small):
+def test_classes_have_the_requested_sizes(small):
     _, labels = small
     assert np.bincount(labels).tolist() == [14 + 2 + 4, 9 + 3 + 4]
 
@@ -51,14 +51,14 @@ def test_the_first_cartoon_is_always_unhealthy_the_second_always_healthy(small):
         assert set(labels[same]) == {label}
 
 
-def test_the_cartoons_stand_at_scattered_places():
+def test_cartoons_are_scattered():
     images, _ = draw_dataset(ImageCounts(60, 40, 10, 0, 0), 32, seed=1)
     places = np.flatnonzero((images == draw_cartoon(0, 32)).all(axis=(1, 2, 3)))
     assert np.diff(places).max() > 5
     assert places[-1] - places[0] > 50
 
 
-def test_there_are_exactly_so_many_further_copies(small):
+def test_the_number_of_copies_is_exact(small):
     images, _ = small
     times = Counter(image.tobytes() for image in images)
     drawn = [count for pixels, count in times.items() if count < SMALL.copies]
@@ -66,7 +66,7 @@ def test_there_are_exactly_so_many_further_copies(small):
     assert len(drawn) == 14 + 9
 
 
-def test_copies_never_bear_different_labels(small):
+def test_copies_have_equal_labels(small):
     images, labels = small
     seen = {}
     for image, label in zip(images, labels, strict=True):

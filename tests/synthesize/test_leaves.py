@@ -1,4 +1,4 @@
-"""Drawn leaves: different from one another, at any size, and neither trivial nor hopeless to tell apart."""
+"""Drawn leaves differ, have any size, and are neither trivial nor impossible to classify."""
 
 import time
 
@@ -9,7 +9,7 @@ from leaf.synthesize import ImageCounts, draw_dataset, draw_leaf
 
 
 def histogram(images):
-    """Eight bins a channel, as the colour baseline sees an image."""
+    """Return the eight-bin histograms of the color baseline."""
     return np.stack([[np.bincount(image[..., c].ravel() >> 5, minlength=8) for c in range(3)] for image in images])
 
 
@@ -21,7 +21,7 @@ def test_a_leaf_can_be_drawn_at_any_size(size, healthy):
     assert image.dtype == np.uint8
 
 
-def test_a_leaf_depends_on_its_generator_alone():
+def test_a_leaf_depends_only_on_its_generator():
     first, second = (draw_leaf(np.random.default_rng(5), 64, False) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
@@ -42,7 +42,7 @@ def test_no_two_drawn_leaves_are_near_copies():
 
 
 @pytest.mark.slow
-def test_colour_alone_tells_little():
+def test_color_alone_predicts_little():
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
