@@ -154,7 +154,7 @@ def experiments_md() -> str:
 
 def honest_md() -> str:
     """Return docs/honest.md."""
-    return filled("honest", headline=results_of("headline") + "\n")
+    return filled("honest", headline=results_of("headline") + "\n", seeds=results_of("seeds") + "\n")
 
 
 def backbones_md() -> str:
@@ -202,6 +202,11 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
         accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
         lines.append(f"| {name} | {mean:.3f}{interval} | {accuracies} | {loss:.3f} | {validation} |")
     sentences = [difference(each, result) for each in [*result["verdicts"], result["two_seeds"]] if each]
+    sentences += [
+        f"{name}: standard deviation over {len(found)} seeds {100 * statistics.stdev(found):.1f} points."
+        for name, found in ((name, each["accuracy"]) for name, each in result["recipes"].items())
+        if len(found) >= 5
+    ]
     return [*lines, "", *(f"- {sentence}" for sentence in sentences), "", _source(result), ""]
 
 
