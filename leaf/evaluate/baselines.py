@@ -1,4 +1,4 @@
-"""Baselines for the network: the largest class, color histograms, and simple learners in cross-validation."""
+"""Baselines for the network: majority class, color histograms, and simple learners with cross-validation."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,8 +8,8 @@ import numpy as np
 
 from leaf.evaluate.linear_head import STRENGTHS, linear_head
 
-HELD = 0.01  # C for about a thousand features and some hundred images
-_MOST_IMAGES = 50_000  # training images of a baseline, and images described at once (100 MB of histograms)
+HELD = 0.01  # C for about a thousand features and a few hundred images
+_MOST_IMAGES = 50_000  # maximum training images of a baseline, and images processed at once (100 MB of histograms)
 _CHANNEL_BITS = 5  # 32 levels per channel
 _JOINT_BITS = 3  # 8 × 8 × 8 colors
 _BLOCK = 256
@@ -24,15 +24,16 @@ def baseline_probabilities(
     """Fit the baselines to the training images and predict `rows`.
 
     Args:
-        images: (N, H, W, 3), uint8 or float32, 0..255. Only the rows named here are read.
-        train: rows and labels, int (M,) each. Beyond 50,000 images an even sample with all classes is used.
-        validation: rows and labels, int (V,) each, which select the tuned baseline by Brier score.
+        images: (N, H, W, 3), uint8 or float32, 0..255. Only the rows given below are read.
+        train: rows and labels, int (M,) each. Above 50,000 images, an even sample that contains all classes is used.
+        validation: rows and labels, int (V,) each, used to select the tuned baseline by Brier score.
         rows: int (R,), the images to predict.
 
     Returns:
-        Probabilities of the validation images and of `rows`, float64 (V, C) and (R, C), by `majority` (class shares),
-        `histogram` (logistic regression on the channels' histograms), `joint_histogram` (the same on 512 joint colors)
-        and `tuned_color` (the best of logistic regression and forests on both); a description of the selected model.
+        Probabilities for the validation images, float64 (V, C), and for `rows`, float64 (R, C), from `majority` (class
+        shares), `histogram` (logistic regression on channel histograms), `joint_histogram` (the same on 512 joint
+        colors) and `tuned_color` (the best of logistic regression and forests on both); and a description of the
+        selected model.
     """
     train_rows, train_labels = train
     shares = np.bincount(train_labels) / len(train_labels)
@@ -62,7 +63,7 @@ _DEFAULT = "logistic regression, C = 1"
 
 
 def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, Any]]:
-    """Yield the description and the fitted model of each candidate for the tuned baseline."""
+    """Yield each candidate for the tuned baseline: its description and the fitted model."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     for strength in STRENGTHS:
@@ -79,9 +80,9 @@ def _predict(model: Any, describe: Callable, images: np.ndarray, rows: np.ndarra
 
 
 def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the shares of 32 levels of each channel, float32 (len(rows), 96).
+    """Return the share of each of 32 levels per channel, float32 (len(rows), 96).
 
-    `images` is (N, H, W, 3), uint8 or float32, 0..255; `rows` of it are read in blocks.
+    `images` is (N, H, W, 3), uint8 or float32, 0..255; its `rows` are read in blocks.
     """
 
     def levels(block: np.ndarray) -> np.ndarray:
@@ -119,7 +120,7 @@ def _histograms(
 def logistic_regression(
     train: np.ndarray, train_labels: np.ndarray, features: np.ndarray, strength: float = 1.0
 ) -> np.ndarray:
-    """Return class probabilities, float64 (N, C), by `linear_head`, for `features` (N, D) and `train` (M, D)."""
+    """Fit `linear_head` to `train` (M, D) and return class probabilities, float64 (N, C), for `features` (N, D)."""
     return linear_head(train, train_labels, strength=strength).predict_proba(features).astype(np.float64)
 
 
@@ -131,7 +132,7 @@ def nearest_neighbor(train: np.ndarray, train_labels: np.ndarray, features: np.n
 
 
 def forest(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return class probabilities, float64 (N, C), of 50 extremely randomized trees (Geurts 1006)."""
+    """Return class probabilities, float64 (N, C), from 50 extremely randomized trees (Geurts 2006)."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     return ExtraTreesClassifier(50, random_state=0).fit(train, train_labels).predict_proba(features)
@@ -148,13 +149,13 @@ LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] 
 def held_out(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Return out-of-fold probabilities, float64 (N, C), of a learner from `LEARNERS`.
+    """Return a learner's out-of-fold probabilities, float64 (N, C).
 
     Args:
-        learner: key of `LEARNERS`.
+        learner: a key in `LEARNERS`.
         features: float (N, D).
         labels: int (N,), 0 … C − 1.
-        groups: (N,). A group is never split between folds; folds are stratified.
+        groups: (N,). Groups are never split between folds, and folds are stratified.
         folds: number of folds.
         seed: seed of the folds.
     """
@@ -170,5 +171,5 @@ def held_out(
 def cross_validated(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Return which out-of-fold predictions are correct, bool (N,); arguments as for `held_out`."""
+    """Return which out-of-fold predictions are correct, bool (N,). See `held_out` for the arguments."""
     return held_out(learner, features, labels, groups, folds, seed).argmax(axis=1) == labels

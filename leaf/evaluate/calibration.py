@@ -16,7 +16,7 @@ _TEMPERATURES = 0.05, 20.0
 
 
 class Bin(TypedDict):
-    """Images with a confidence from `low` to `high`: their number, mean confidence and accuracy."""
+    """Images with confidence between `low` and `high`: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -28,9 +28,9 @@ class Bin(TypedDict):
 def calibration_bins(
     labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, bins: int = BINS
 ) -> list[Bin]:
-    """Return the non-empty bins of equal width from 1/C to 1, by the probability of the most probable class.
+    """Bin images by the probability of the most probable class and return the non-empty bins, of equal width in 1/C..1.
 
-    Guo 2017 starts the bins at 0; below 1/C they are always empty. `labels` and `predicted` are int (N,),
+    Guo 2017 starts the bins at 0, but bins below 1/C are always empty. `labels` and `predicted` are int (N,),
     `probabilities` float64 (N, C).
     """
     confidence = probabilities.max(axis=1)
@@ -59,12 +59,12 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 def calibration_null(
     bins: list[Bin], correct: np.ndarray, confidence: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float]:
-    """Return the mean and the 95% quantile of the calibration error of a perfectly calibrated model.
+    """Return the mean and the 95% quantile of a perfectly calibrated model's calibration error.
 
-    The error of such a model is not 0, because the accuracy in each bin varies by chance. Outcomes are drawn from the
-    bins' confidences. Images of one group are correlated, so the design effect of `groups` (N,) reduces the number of
-    images in each bin. The quantile uses the upper 95% bound of that effect, at most that of equal outcomes in each
-    group, because few groups often underestimate it. `correct` is bool (N,), `confidence` float (N,).
+    This error is not 0, because the accuracy in each bin varies by chance. Outcomes are sampled from the bins'
+    confidences. Images in one group are correlated, so the design effect of `groups` (N,) reduces the number of images
+    in each bin. With few groups the design effect is often underestimated, so the quantile uses its upper 95% bound,
+    capped at its value for identical outcomes within each group. `correct` is bool (N,), `confidence` float (N,).
     """
     sizes, means = (np.array([row[key] for row in bins], float) for key in ("images", "confidence"))
     independent = math.sqrt(float(np.mean(confidence * (1 - confidence))) / len(confidence))
@@ -87,25 +87,25 @@ def calibration_null(
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean negative log-likelihood in nats; probabilities are clipped one float step from 0 and 1.
+    """Return the mean negative log-likelihood in nats; probabilities are clipped to one float step from 0 and 1.
 
     `labels` are int (N,), 0 … C − 1, `probabilities` float64 (N, C).
     """
     p = np.clip(probabilities, EPSILON, 1 - EPSILON)
     own = np.log(p[np.arange(len(labels)), labels])
-    if p.shape[1] == 2:  # log1p keeps the first class exact if the second is near 1
+    if p.shape[1] == 2:  # log1p keeps the first class exact if the second is close to 1
         own = np.where(labels == 1, own, np.log1p(-p[:, 1]))
     return float(-np.mean(own))
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return `probabilities` (N, C) with the logits divided by `temperature`."""
+    """Return `probabilities` (N, C) after dividing their logits by `temperature`."""
     powers = np.clip(probabilities, EPSILON, 1) ** (1 / temperature)
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the temperature from 0.05 to 20 with the lowest log loss; `probabilities` are at temperature 1."""
+    """Return the temperature between 0.05 and 20 with the lowest log loss; `probabilities` are at temperature 1."""
     low, high = (math.log(limit) for limit in _TEMPERATURES)
     found = minimize_scalar(
         lambda log: log_loss(labels, with_temperature(probabilities, math.exp(log))),

@@ -15,7 +15,7 @@ from leaf.experiments import parse_settings, row_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-FOLDS = 5  # by default
+FOLDS = 5  # default number
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Folds:
     """Results of F folds.
 
     Attributes:
-        test, validation: accuracies, float64 (F,).
-        tested: number of test images of each fold.
-        right: correctness of all N tested images, bool (N,).
-        groups: their groups, (N,).
+        test, validation: accuracy in each fold, float64 (F,).
+        tested: number of test images in each fold.
+        right: whether each of the N tested images is classified correctly, bool (N,).
+        groups: group of each tested image, (N,).
     """
 
     test: np.ndarray
@@ -36,7 +36,7 @@ class Folds:
     groups: np.ndarray
 
     def __str__(self) -> str:
-        """Return a table of the folds, the mean with its standard deviation and intervals, and the validation gap."""
+        """Return a table of the folds, the mean with its standard deviation and intervals, and the test-validation gap."""
         low, high = mean_interval(self.test)
         all_low, all_high = proportion_interval(self.right, self.groups)
         images, groups = len(self.right), len(np.unique(self.groups))
@@ -61,7 +61,7 @@ class Folds:
 def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
     """Summarize the predictions `image,split,label,predicted,group` of all folds.
 
-    Raises LeafError if an image is tested in several folds, or a validation image in none.
+    Raises LeafError if an image is tested in several folds or a validation image is never tested.
     """
     parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
     every = pd.concat(parts["test"])
@@ -83,8 +83,8 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
     """Run the folds of a row of experiments.yaml, or of params.yaml, as experiments STEM-fold-0, …
 
-    `settings` (`key=value`) override the row. `folds` in the settings or params.yaml is their number, 5 by default.
-    Each fold runs in a separate folder. Returns the exit status of dvc, that of the first failed fold.
+    `settings` (`key=value`) override the row. The number of folds is `folds` in the settings or params.yaml, by
+    default 5. Each fold runs in a separate folder. Returns DVC's exit status for the first failed fold.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
@@ -92,7 +92,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
 
 
 def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return what `row` and `settings` override in params.yaml, with `folds`; and all parameters."""
+    """Return the params.yaml overrides from `row` and `settings`, including `folds`, and all parameters."""
     values = params.load().model_dump()
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings)}
     chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS
@@ -100,7 +100,7 @@ def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, A
 
 
 def finished_folds(stem: str) -> Folds:
-    """Summarize the experiments STEM-fold-0, … Raises LeafError if one is missing or their data differ."""
+    """Summarize the experiments STEM-fold-0, … Raises LeafError if one is missing or the data differ between folds."""
     number = parameters(reader(f"{stem}-fold-0"))["folds"]
     found = []
     for fold in range(number):

@@ -43,17 +43,17 @@ _TEST_METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All outputs of the stage except the heat maps; columns and keys are those of the files.
+    """All outputs of the stage except the heat maps; columns and keys match the files.
 
     Attributes:
         predictions: `image,source,split,label,predicted,probability` of the validation and test images.
         probabilities: float32 (N, C), aligned with `predictions`.
         scores: contents of scores.json.
         metrics: contents of metrics/evaluate.json.
-        roc: `fpr,tpr` of the scored split, for `dvc plots`.
-        answers: `label,predicted` of the scored split as class names, for `dvc plots`.
+        roc: `fpr,tpr` on the scored split, for `dvc plots`.
+        answers: `label,predicted` on the scored split as class names, for `dvc plots`.
         gallery: see `gallery`.
-        scored_split: test, or validation if there is no test split.
+        scored_split: `test`, or `validation` if there is no test split.
     """
 
     predictions: pd.DataFrame
@@ -101,15 +101,16 @@ def evaluate(
     """Score a model and the baselines on validation and test.
 
     Args:
-        images: (N, H, W, 3), used by the baselines only.
-        table: `image,split,label,source` of the kept images and, optionally, `group`. `image` is a row of `images`,
-            `label` an index into `classes`.
-        predict_proba: the model.
+        images: (N, H, W, 3), used only by the baselines.
+        table: `image,split,label,source` of the kept images and, optionally, `group`. `image` is a row of `images`
+            and `label` is an index into `classes`.
+        predict_proba: function that runs the model.
         classes: class names.
         threshold: decision threshold for two classes, or `validation` to select it on validation. Must be 0.5 for
-            more than two classes, which predict the most probable class.
-        calibrate: `temperature` fits a temperature on validation.
-        error_rate: share of images with a wrong class for which uncertain images are undecided; see `min_confidence`.
+            more than two classes, where the most probable class is predicted.
+        calibrate: `temperature` to fit a temperature on validation.
+        error_rate: maximum share of images given a wrong class; uncertain images are left undecided to meet it. See
+            `min_confidence`.
 
     Without a test split, the model and the baselines are scored on validation.
     """
@@ -167,7 +168,7 @@ def evaluate(
 
 
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    """Return the predictions; `probability` is that of the second of two classes, else of the predicted class."""
+    """Return the predictions. `probability` is the second class's with two classes, otherwise the predicted class's."""
     predicted = predict(probabilities, threshold)
     shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted
     table = part[["image", "source", "split", "label"]].reset_index(drop=True)
@@ -177,14 +178,14 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """Return `compute_metrics` with class names and the most frequent errors."""
+    """Return the result of `compute_metrics` with class names and the most frequent errors added."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
 
 
 def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the metrics that temperature scaling should lower, at temperature 1."""
+    """Return the metrics that temperature scaling should reduce, at temperature 1."""
     block = compute_metrics(labels, probabilities, 0.5)
     return {key: block[key] for key in ("log_loss", "calibration_error")}
 
@@ -219,7 +220,7 @@ def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return `fpr,tpr` of the second of two classes, or the mean of the one-vs-rest curves."""
+    """Return `fpr,tpr` for the second of two classes or, for more classes, the mean of the one-vs-rest curves."""
     two = probabilities.shape[1] == 2
     against = [1] if two else np.unique(labels)
     curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in against]
@@ -239,8 +240,8 @@ def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: flo
         threshold: decision threshold for two classes.
         most: maximum number of images of each kind.
 
-    `shown` is the class of the heat map: the predicted one. Each error has a second row of kind `runner_up` with the
-    next most probable class.
+    `shown` is the class whose heat map is shown: the predicted one. Each error has a second row of kind `runner_up` for
+    the next most probable class.
     """
     ascending = np.sort(probabilities, axis=1)
     two = probabilities.shape[1] == 2
@@ -261,9 +262,9 @@ def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: flo
 
 
 def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
-    """Return the accuracy with its interval per source folder, or nothing for a single folder.
+    """Return the accuracy with its interval for each source folder, or nothing if there is only one.
 
-    `predictions` has `source,label,predicted,group`; a source is a path with slashes, or a number for an .npz file.
+    `predictions` has `source,label,predicted,group`; a source is a path with slashes or, for an .npz file, a number.
     """
     folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
     if len(set(folders)) < 2:

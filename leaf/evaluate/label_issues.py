@@ -16,10 +16,10 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
     Args:
         revisions: runs, as for `leaf compare`. Their validation and test predictions are used, averaged if several runs
-            predict an image. All folds of a cross-validation together predict every image.
+            predict the same image. Together, the folds of a cross-validation predict every image.
 
     Raises:
-        LeafError: if the runs differ in images, labels or classes, or have one class.
+        LeafError: if the runs differ in images, labels or classes, or have only one class.
     """
     names = class_names(reader(revisions[0]))
     predicted = pd.concat([_predictions(revision) for revision in revisions])
@@ -42,7 +42,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
-    """Return the number of likely label errors, and a line for each of the first `most`."""
+    """Describe the number of likely label errors, with a line for each of the first `most`."""
     lines = [
         f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
     ]
@@ -54,7 +54,7 @@ def describe(found: pd.DataFrame, most: int) -> str:
 
 
 def _predictions(revision: str) -> pd.DataFrame:
-    """Return `image,source,file_hash,label` and one column of probabilities per label."""
+    """Return `image,source,file_hash,label` and a column of probabilities for each label."""
     read = reader(revision)
     index = table(read, "data/ingested/index.csv")
     rows = table(read, PREDICTIONS)[["image", "label"]]
@@ -67,7 +67,7 @@ def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
 
     Args:
         labels: int (N,).
-        probabilities: float (N, C), held-out predictions. The score is the probability of the image's label.
+        probabilities: held-out predictions, float (N, C). The score is the probability of the image's label.
 
     References:
         Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021.

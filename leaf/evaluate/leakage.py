@@ -16,7 +16,7 @@ from leaf.evaluate.statistics import LEVEL, grouped_bootstrap
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-NEGLIGIBLE = 0.01  # largest bound of an interval around 0 that counts as almost no effect
+NEGLIGIBLE = 0.01  # an interval within this distance of 0 counts as almost no effect
 
 WAYS = {
     "leaky": {"duplicates": "keep", "grouping": "none"},
@@ -31,9 +31,9 @@ class Leak:
     Attributes:
         leaky, honest: accuracies.
         low, high: 95% interval of leaky − honest.
-        images: number of images in each.
-        groups: number of groups of the honest way.
-        repeats: number of repeats of all folds.
+        images: number of images in each run.
+        groups: number of groups in the honest run.
+        repeats: number of times all folds are repeated.
     """
 
     leaky: float
@@ -50,7 +50,7 @@ class Leak:
 
     @property
     def effect(self) -> str:
-        """The effect of leakage in a few words."""
+        """Effect of leakage in a few words."""
         if self.low > 0:
             return "raises the accuracy"
         if self.high < 0:
@@ -65,7 +65,7 @@ class Leak:
         return f"For this recipe, leakage {self.effect}: {figures}."
 
     def __str__(self) -> str:
-        """Return the sentence and its sources."""
+        """Return the sentence and the figures behind it."""
         lines = [
             self.sentence,
             f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, random split",
@@ -78,10 +78,10 @@ class Leak:
 
 
 def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
-    """Compare two ways of testing the same N images in R repeats: `leaky` and `honest`, float64 (R, N).
+    """Compare `leaky` and `honest` results, float64 (R, N), on the same N images in R repeats.
 
     Values are 1 (correct), 0 (wrong) or nan (not tested). The interval is a percentile bootstrap that resamples
-    `groups` (N,) and repeats, the same for both ways.
+    `groups` (N,) and repeats identically for both.
     """
     first, second = grouped_bootstrap([leaky, honest], groups, seed)
     low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2])
@@ -97,9 +97,9 @@ def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed
 
 
 def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:
-    """Train the network in every fold, both ways, as experiments STEM-leaky-0-fold-0, …
+    """Train the network in every fold, leaky and honest, as experiments STEM-leaky-0-fold-0, …
 
-    `row` and `settings` are those of `leaf run`. Each repeat has its own seeds. Returns the exit status of dvc.
+    `row` and `settings` are as for `leaf run`. Each repeat has its own seeds. Returns DVC's exit status.
     """
     chosen, recipe = _common_recipe(row, settings)
     rows = {}
@@ -112,7 +112,7 @@ def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: in
 
 
 def network_leak(stem: str, repeats: int) -> Leak:
-    """Summarize the experiments of `run_network`. Raises LeafError if one is missing."""
+    """Summarize the experiments run by `run_network`. Raises LeafError if one is missing."""
     found: dict[str, list[pd.Series]] = {way: [] for way in WAYS}
     folds = parameters(reader(f"{stem}-leaky-0-fold-0"))["folds"]
     for way, rights in found.items():
@@ -131,7 +131,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure the leak with a simple learner on fixed features, without DVC; also return a description of them."""
+    """Measure leakage with a simple learner on fixed features, without DVC; also return a description of the features."""
     from leaf.evaluate.baselines import cross_validated
 
     _, recipe = _common_recipe(row, settings)
@@ -151,7 +151,7 @@ def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats:
 
 
 def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return `fold_settings` of a recipe that does not set what differs between the two ways."""
+    """Return the `fold_settings` of a recipe; raise LeafError if it sets a parameter that `leaf leak` sets itself."""
     chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
@@ -165,7 +165,7 @@ def _tested(revision: str) -> pd.DataFrame:
 
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    """Run ingest and clean; write the images to `path` and return them, (N, S, S, 3), with the decisions."""
+    """Run `ingest` and `clean`, write the images to `path`, and return them, (N, S, S, 3), with the decisions."""
     from leaf.clean.clean import Settings, clean
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.edited_tables import read_edited_table
@@ -197,9 +197,9 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return features of `rows`, float32 (len(rows), D), and their description.
+    """Return the features of `rows`, float32 (len(rows), D), and a description of them.
 
-    They are those of the backbone, or color histograms if its weights are random.
+    They are the backbone's features or, if its weights are random, color histograms.
     """
     if recipe.weights == "random":
         from leaf.evaluate.baselines import joint_histograms

@@ -24,13 +24,13 @@ def linear_head(
     Args:
         features: float (N, D).
         labels: int (N,), at least two classes.
-        groups: (N,). If given, C is chosen from `STRENGTHS` by log loss in grouped inner folds.
+        groups: (N,). If given, C is selected from `STRENGTHS` by log loss in grouped inner folds.
         balanced: weight all classes equally.
         seed: seed of the inner folds.
-        strength: C if `groups` is None.
+        strength: value of C if `groups` is None.
 
     Returns:
-        Pipeline of StandardScaler and LogisticRegression. The columns of `predict_proba` are the sorted labels.
+        A pipeline of StandardScaler and LogisticRegression. The columns of `predict_proba` follow the sorted labels.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -38,7 +38,7 @@ def linear_head(
     from threadpoolctl import threadpool_limits
 
     weight = "balanced" if balanced else None
-    # BLAS threads slow down products this small, by up to 40× on a busy machine.
+    # BLAS threads slow down products this small by up to 40× on a busy machine.
     with threadpool_limits(1):
         scaler = StandardScaler().fit(features)
         standard = scaler.transform(features)
@@ -50,7 +50,7 @@ def linear_head(
 def _best_strength(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, weight: str | None, seed: int
 ) -> float:
-    """Return the C with the lowest log loss in the inner folds, or 1 if a class has fewer than two groups."""
+    """Return the C with the lowest log loss over the inner folds, or 1 if a class has fewer than two groups."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedGroupKFold
@@ -61,7 +61,7 @@ def _best_strength(
         return 1.0
     losses = np.zeros(len(STRENGTHS))
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        if len(np.unique(labels[train])) < len(classes):  # groups with several classes can leave a fold without one
+        if len(np.unique(labels[train])) < len(classes):  # with mixed-class groups, a fold can lack a class
             continue
         model = LogisticRegression(max_iter=2000, class_weight=weight, warm_start=True)
         for number, strength in enumerate(STRENGTHS):

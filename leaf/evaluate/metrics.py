@@ -1,4 +1,4 @@
-"""Classification metrics of one split with 95% intervals, as written to scores.json."""
+"""Classification metrics for one split with 95% intervals, as written to scores.json."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from leaf.evaluate.calibration import (
 )
 from leaf.evaluate.statistics import auc_interval, proportion_interval
 
-_MANY = 5  # with more classes, top-2 and top-3 accuracy are reported
+_MANY = 5  # above this number of classes, top-2 and top-3 accuracy are reported
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     """Return the predicted labels, int64 (N,), for `probabilities` float64 (N, C).
 
-    With two classes, the second is predicted if its probability is at least `threshold`; with more, the most probable.
+    With two classes, the second is predicted if its probability is at least `threshold`. With more classes, the most
+    probable class is predicted.
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(np.int64)
@@ -33,9 +34,9 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Return all metrics for labels int (N,), 0 … C − 1, and `probabilities` float64 (N, C), with N ≥ 1.
 
-    `groups` (N,) marks images of one plant, which intervals do not count as independent; by default every image is its
-    own group. With two classes, precision, recall, f1 and the curves are those of the second; with more, they are macro
-    averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan.
+    `groups` (N,) identifies images of one plant, which intervals do not treat as independent; by default, each image is
+    its own group. With two classes, precision, recall, f1 and the curves refer to the second class. With more, they are
+    macro averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan.
     """
     count = probabilities.shape[1]
     predicted = predict(probabilities, threshold)
@@ -69,7 +70,7 @@ def compute_metrics(
 
 
 def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, label: int) -> dict[str, Any]:
-    """Return recall, precision and f1 of one class with intervals."""
+    """Return one class's recall, precision and f1 with intervals."""
     of, chosen = labels == label, predicted == label
     hits, true, named = int((of & chosen).sum()), int(of.sum()), int(chosen.sum())
     figures: dict[str, Any] = {"images": true, "predicted": named, "f1": _share(2 * hits, true + named)}
@@ -80,7 +81,7 @@ def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, la
 
 
 def _of_two(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return the metrics of two classes; `probabilities` (N,) are those of the second."""
+    """Return the metrics specific to two classes; `probabilities` (N,) refer to the second class."""
     area, area_low, area_high = auc_interval(labels, probabilities, groups)
     fpr, tpr, _ = roc_curve(labels, probabilities)
     recall, precision = precision_recall_curve(labels, probabilities)
@@ -102,13 +103,13 @@ def thinned(curve: np.ndarray, most: int = 5000) -> np.ndarray:
 
 
 def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Return the metrics of more than two classes: macro one-vs-rest AUC, Brier score, top-k accuracy."""
+    """Return the metrics specific to more than two classes: macro one-vs-rest AUC, Brier score and top-k accuracy."""
     count = probabilities.shape[1]
     truth = np.eye(count)[labels]
     areas = [auc_interval(truth[:, label], probabilities[:, label])[0] for label in range(count)]
     own = probabilities[np.arange(len(labels)), labels][:, None]
     higher, tied = (probabilities > own).sum(axis=1), (probabilities == own).sum(axis=1)
-    # Of tied classes, each is equally likely to be among the first k.
+    # Tied classes are equally likely to be among the first k.
     near = {f"top_{k}_accuracy": float(np.mean(np.clip((k - higher) / tied, 0, 1))) for k in (2, 3) if count > _MANY}
     return {
         "roc_auc": float(np.mean(areas)),
@@ -118,7 +119,7 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """Return the most frequent errors of a confusion matrix (C, C): `label,predicted,images,share` of the label."""
+    """Return the most frequent errors in a confusion matrix (C, C): `label,predicted,images` and the label's `share`."""
     table = np.array(confusion)
     wrong = table - np.diag(table.diagonal())
     pairs = np.argwhere(wrong)
@@ -139,10 +140,10 @@ def _share(part: int, whole: int) -> float:
 
 
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return false and true positive rates and their thresholds, float64, from (0, 0) to (1, 1).
+    """Return false and true positive rates with their thresholds, float64, from (0, 0) to (1, 1).
 
-    Points on a straight line between two others are dropped. Unlike scikit-learn's, the first threshold is finite,
-    because plotting tools do not read infinity, and a rate of an absent class is nan without a warning.
+    Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite,
+    because plotting tools cannot read infinity, and an absent class's rate is nan without a warning.
     """
     false, true, thresholds = _counts(labels, probabilities)
     false, true = np.append(0, false), np.append(0, true)
@@ -165,15 +166,15 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     gain = tpr - fpr  # balanced accuracy is (1 + tpr − fpr) / 2
     best = thresholds[gain >= gain.max() - 1e-12]
     values = np.unique(probabilities)
-    below = np.append(0.0, values)[np.searchsorted(values, best)]  # the next lower probability, or 0
+    below = np.append(0.0, values)[np.searchsorted(values, best)]  # the next-lower probability, or 0
     middles = np.clip((np.minimum(best, 1) + below) / 2, EPSILON, 1 - EPSILON)
     return float(middles[np.abs(middles - 0.5).argmin()])
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ascending recall and its precision, float64, with one point per distinct probability.
+    """Return recall in ascending order and the matching precision, float64, one point per distinct probability.
 
-    Unlike scikit-learn's, no point (0, 1) is added, and the recall of an absent class is nan, not 1.
+    Unlike scikit-learn, add no point (0, 1), and return nan recall for an absent class.
     """
     false, true, _ = _counts(labels, probabilities)
     with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Auto-encoder for anomaly detection, and the layers it shares with the GAN.
+"""Autoencoder for anomaly detection, and the layers it shares with the GAN.
 
 A detector is trained on healthy leaves only. The reconstruction error (`residual`) becomes one number, the `score`, and
 then the logits [0, scale · (score − threshold)]. Both constants are fitted on validation images after training.
@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from leaf.models.layers import register
 
-SMALLEST = 1e-8  # keeps the logarithm of a perfect reconstruction finite
+SMALLEST = 1e-8  # keeps the logarithm finite for a perfect reconstruction
 
 
 @register
@@ -35,13 +35,13 @@ class ReconstructionScore(layers.Layer):
     The score is the logarithm of the residual's mean square plus `feature_weight` (κ in f-AnoGAN, Schlegl 2019) times
     the mean square of each feature difference.
 
-    With `redness`, a hand-made color cue replaces the residual's mean square: where the image has more red relative to
-    green than its reconstruction, as spots, blight and yellowing do. The excess is averaged over `block`×`block`
-    pixels and squared; the score uses the mean of the `worst` fraction of pixels. Replacing the reconstruction by the
-    mean healthy image works about as well (docs/experiments.md).
+    With `redness`, a hand-crafted color cue replaces the residual's mean square: how much redder, relative to green,
+    the image is than its reconstruction, as with spots, blight and yellowing. The excess is averaged over
+    `block`×`block` pixels and squared; the score uses the mean of the `worst` fraction of pixels. Using the mean
+    healthy image instead of the reconstruction works about as well (docs/experiments.md).
     """
 
-    # `redness` defaults to True for files written before the key existed.
+    # `redness` defaults to True for files written before the setting existed.
     def __init__(
         self, block: int = 2, worst: float = 0.05, feature_weight: float = 1.0, redness: bool = True, **kwargs: Any
     ) -> None:
@@ -49,7 +49,7 @@ class ReconstructionScore(layers.Layer):
         self.block, self.worst, self.feature_weight, self.redness = block, worst, feature_weight, redness
 
     def errors(self, residual: Any) -> Any:
-        """Return the nonnegative error per pixel (N, H, W) of residuals (N, H, W, 3)."""
+        """Return the nonnegative error of each pixel (N, H, W) from residuals (N, H, W, 3)."""
         if not self.redness:
             return ops.mean(ops.square(residual), axis=-1)
         redder = residual[..., :1] - residual[..., 1:2]
@@ -94,14 +94,14 @@ class ScoreLogits(layers.Layer):
 
 
 def calibrate_detector(model: keras.Model, scale: float, threshold: float) -> None:
-    """Set the constants of a detector's logits in place; `threshold` is a score."""
+    """Set the constants of a detector's logits in place; `threshold` is in units of the score."""
     layer = model.get_layer("logits")
     layer.scale.assign(scale)
     layer.threshold.assign(threshold)
 
 
 def is_detector_model(model: keras.Model) -> bool:
-    """Return whether a model is a detector."""
+    """Return whether `model` is a detector."""
     return any(layer.name == "residual" for layer in model.layers)
 
 
@@ -116,16 +116,16 @@ def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any])
 
 
 _WIDTHS = (16, 32, 64, 96)
-_CODE = 16  # channels of the code, at 1/16 of the side: 2% of the image's values
+_CODE = 16  # channels of the code at 1/16 of the image side, 2% of the image's values
 
 
 def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Build a convolutional auto-encoder with score and logits.
+    """Build a convolutional autoencoder with its score and logits.
 
     Args:
         image_size: side of the images in pixels, a multiple of 16.
         dropout: dropout rate on the image during training.
-        redness: kind of score, see `ReconstructionScore`.
+        redness: use the color cue; see `ReconstructionScore`.
 
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).

@@ -1,4 +1,4 @@
-"""Backbones by name and the settings each supports. Imports no Keras, which takes seconds."""
+"""Backbones by name, with the settings each supports. Does not import Keras, which takes seconds."""
 
 import difflib
 import os
@@ -19,10 +19,10 @@ class Backbone:
     """A backbone or detector.
 
     Attributes:
-        why: description in one line.
+        why: one-line description.
         operations: number of backbone operations, the upper limit of `freeze_depth`; 0 for a detector.
         minimum: smallest image side in pixels.
-        step: the image side must be a multiple of it.
+        step: the image side must be a multiple of this.
         published: whether ImageNet weights are available.
         detector: whether it is an anomaly detector, trained on healthy leaves only.
     """
@@ -68,7 +68,7 @@ BACKBONES = {
 }
 
 
-# Parameters of params.yaml that `build_model` takes.
+# Parameters from params.yaml that `build_model` accepts.
 BUILD_PARAMS = (
     "backbone",
     "image_size",
@@ -85,11 +85,11 @@ BUILD_PARAMS = (
 )
 
 
-SIZES = (128, 160)  # pixels; above 160 the gain no longer repays the time (docs/backbones.md)
+SIZES = (128, 160)  # pixels; above 160 the gain is not worth the time (docs/backbones.md)
 
 
 def recommended_runs(images: int, gpu: bool) -> list[str]:
-    """Return the commands to try for a number of images on a CPU or a GPU, in order."""
+    """Return the commands to try, in order, for this number of images on a CPU or a GPU."""
     if images < 1000 or not gpu:
         return ["leaf run probe", "leaf run transfer"]
     if images < 10_000:
@@ -99,12 +99,12 @@ def recommended_runs(images: int, gpu: bool) -> list[str]:
 
 
 def recommended_size(side: int, image_size: int) -> int | None:
-    """Return a larger image size in pixels for originals of `side` pixels, or None."""
+    """Return a larger recommended image size for originals of `side` pixels, or None."""
     return next((size for size in reversed(SIZES) if image_size < size <= side), None)
 
 
 def find(name: str) -> Backbone:
-    """Return a backbone by name; raise LeafError with the closest name if it is unknown."""
+    """Return a backbone by name; if it is unknown, raise LeafError suggesting the closest name."""
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, 1)
         valid = f"did you mean {near[0]}?" if near else f"valid: {', '.join(BACKBONES)}"
@@ -118,7 +118,7 @@ def is_detector(name: str) -> bool:
 
 
 def check(params: Any, classes: int) -> None:
-    """Raise LeafError if settings do not fit the backbone.
+    """Raise LeafError if the settings do not fit the backbone.
 
     Args:
         params: has the attributes backbone, image_size, weights, freeze_depth, freeze_normalization, head_initializer
@@ -161,7 +161,7 @@ def checkpoint_name(backbone: str, weights: str) -> str | None:
 
 
 def is_weights_file(weights: str) -> bool:
-    """Return whether `weights` names a file, not `random`, `imagenet` or a timm checkpoint."""
+    """Return whether `weights` is a file rather than `random`, `imagenet` or a timm checkpoint."""
     return weights not in ("random", "imagenet") and not weights.startswith(PREFIX)
 
 
@@ -192,7 +192,7 @@ def _check_detector(params: Any, classes: int) -> None:
             raise LeafError(f"{key}: {str(given).lower()}; valid: {str(valid).lower()} for {name}, {why}")
 
 
-# Settings of classifiers that a detector ignores, and their neutral values.
+# Classifier settings that a detector ignores, with their neutral values.
 _NEUTRAL = {
     "optimizer": "adam",
     "weight_decay": 0,
@@ -213,7 +213,7 @@ def check_recipe(recipe: Any, name: str) -> None:
             raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")
 
 
-# Megabytes of the files that keras.applications publishes, and the start of their names where it differs.
+# Size in MB of the files published by keras.applications, and the file name prefix if it differs from the name.
 _PUBLISHED = {"mobilenet": 17, "mobilenet_v2": 9, "efficientnet_v2_b0": 24, "resnet50": 95, "xception": 84}
 _PUBLISHED |= {"convnext_tiny": 111, "convnext_small": 198, "convnext_base": 350, "convnext_large": 785}
 _PUBLISHED |= {"convnext_xlarge": 1393}
@@ -221,7 +221,7 @@ _FILES = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0
 
 
 def describe_download(name: str, weights: str, image_size: int) -> str:
-    """Return which pretrained weights training downloads, and from where, in one line; "" for none."""
+    """Describe in one line which pretrained weights training downloads and from where; "" if none."""
     size = ""
     if checkpoint := checkpoint_name(name, weights):
         weights = checkpoint
@@ -230,7 +230,7 @@ def describe_download(name: str, weights: str, image_size: int) -> str:
     elif weights == "imagenet":
         folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         file = _FILES.get(name, name)
-        if name == "mobilenet_v2":  # one file for each size
+        if name == "mobilenet_v2":  # one file per size
             file += f"_*_{image_size if image_size in (96, 128, 160, 192) else 224}"
         if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
             return f"imagenet for {name}: {cached[0]}"

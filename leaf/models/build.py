@@ -1,4 +1,4 @@
-"""Build a classifier or detector from its name, settings and seed."""
+"""Build a classifier or detector from a backbone name, settings and seed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,9 +40,9 @@ def build_model(
 ) -> keras.Model:
     """Build a classifier or a detector.
 
-    A classifier is flat: `image`, the backbone's operations with preprocessing, `batch_normalization`, `dropout`,
-    `dense`. With `dropout_at="input"`, `dropout` follows `image`. The model has the backbone's name. Set the constants
-    of a detector's logits after training with `leaf.models.autoencoder.calibrate_detector`.
+    A classifier is a flat model: `image`, the backbone's operations with preprocessing, `batch_normalization`,
+    `dropout` and `dense`. With `dropout_at="input"`, `dropout` follows `image`. The model is named after the backbone.
+    After training a detector, set the constants of its logits with `leaf.models.autoencoder.calibrate_detector`.
 
     Args:
         backbone: a name in `leaf.models.backbones.BACKBONES`.
@@ -53,7 +53,7 @@ def build_model(
         weights: initial weights of the backbone: `random`, `imagenet`, or a file.
         weights_sha256: expected SHA-256 of the weights file, in hex.
         freeze_depth: number of backbone operations to freeze, or `all`.
-        freeze_normalization: freeze every BatchNormalization of the backbone, regardless of `freeze_depth`.
+        freeze_normalization: freeze every BatchNormalization in the backbone, regardless of `freeze_depth`.
         head_initializer: `glorot_uniform`, or `zeros`, which suits pretrained features and few images.
         precision: `float32` or `mixed_bfloat16`; the logits are always float32.
         rematerialize: recompute activations in the backward pass instead of storing them.
@@ -96,7 +96,7 @@ def build_model(
 
 
 def build_model_from_params(params: Any, classes: int, **overrides: Any) -> keras.Model:
-    """Build the model that `params` describes; `overrides` replace single arguments of `build_model`."""
+    """Build the model described by `params`; `overrides` replace individual arguments of `build_model`."""
     return build_model(**{name: getattr(params, name) for name in backbones.BUILD_PARAMS} | overrides, classes=classes)
 
 

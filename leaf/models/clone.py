@@ -1,7 +1,7 @@
 """Clone a Keras model with deterministic names, seeds and precision, and faster layer classes.
 
 Keras numbers automatic layer names per process and draws missing seeds from global state. A clone depends only on its
-arguments, so equal settings give an equal file.
+arguments, so equal settings give identical files.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     Returns:
         A model with the same operations in the same order, except that a Conv2D with one group per channel becomes
         DepthwiseConv2D (several times faster in TensorFlow on a CPU), a Normalization with fixed statistics becomes
-        Rescaling (which exports without extra inputs), and LayerNormalization and GELU become those of
-        `leaf.models.layers`.
+        Rescaling (which exports without extra inputs), and LayerNormalization and GELU are replaced by
+        the layers in `leaf.models.layers`.
     """
     counts: dict[str, int] = {}
     configs = {
@@ -45,7 +45,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     remat = _rematerializable(list(configs.values())) if rematerialize else []
     clones: dict[int, keras.Operation] = {}
 
-    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls it once per use of a shared layer
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls this once per use of a shared layer
         if id(operation) not in clones:
             clones[id(operation)] = keras.saving.deserialize_keras_object(configs[id(operation)])
         return clones[id(operation)]
@@ -60,7 +60,7 @@ def _serialize(operation: keras.Operation) -> dict[str, Any]:
 
 
 def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the layers whose `call` takes no `training` argument: Keras supports only those."""
+    """Return the names of the layers whose `call` takes no `training` argument; Keras can rematerialize only these."""
     names: list[str] = []
     for layer in configs:
         if "layers" in layer["config"]:
@@ -75,7 +75,7 @@ def _new_config(
 ) -> dict[str, Any]:
     """Return the serialized layer, nested layers included, with its new name, seeds, precision and class.
 
-    `compiled` selects our XLA-compiled classes, which Keras cannot rematerialize because `call` takes `training`.
+    `compiled` selects leaf's XLA-compiled classes, which Keras cannot rematerialize because `call` takes `training`.
     """
     config = layer["config"]
     old = config["name"]

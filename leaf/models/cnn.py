@@ -8,7 +8,7 @@ from keras import layers
 
 
 def _cnn(image: Any, stages: Sequence[int], convolutions: int, normalized: bool, dense: int, rate: float) -> Any:
-    """Return pooled features (N, dense) of images (N, H, W, 3) in 0..255; each stage halves the feature map.
+    """Return pooled features (N, dense) for images (N, H, W, 3) in 0..255; each stage halves the feature map.
 
     The dense layer precedes the average pooling and acts as a 1×1 convolution, so that the head stays linear in the
     last feature map, as Grad-CAM requires.

@@ -13,16 +13,16 @@ from leaf.models.timm_weights import IMAGENET_MEAN, IMAGENET_STD
 RESCALING = "rescaling_imagenet"
 ATTO_DIMS = (40, 80, 160, 320)
 ATTO_DEPTHS = (2, 2, 6, 2)
-# The published 1e-6 suits hundreds of epochs on ImageNet. With a thousand images, blocks that start so close to the
-# identity stay there for most of the training.
+# The published 1e-6 suits hundreds of epochs on ImageNet. With a thousand images, blocks initialized that close to the
+# identity stay close to it for most of the training.
 _LAYER_SCALE = 0.1
 
 
 def convnext_atto(image: Any) -> Any:
     """Apply ConvNeXt atto with a convolutional stem (3.4 million parameters).
 
-    Widths and depths are those of timm's `convnext_atto`. The stem is two 3×3 convolutions with max pooling instead of
-    4×4 patches (Xiao 2021, arXiv 2106.14881), which learns shape better from a few hundred images.
+    Widths and depths match timm's `convnext_atto`. The stem is two 3×3 convolutions with max pooling instead of 4×4
+    patches (Xiao 2021, arXiv 2106.14881), which learns shape better from a few hundred images.
 
     Args:
         image: tensor (N, H, W, 3) in 0..255; H and W at least 32.
@@ -66,7 +66,7 @@ def _rescaling(image: Any) -> Any:
 
 
 def rescaling(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return scale and offset that normalize images in 0..255."""
+    """Return the scale and offset that normalize images in 0..255."""
     return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
 
 

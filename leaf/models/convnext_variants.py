@@ -1,4 +1,4 @@
-"""The ConvNeXt variants of timm by name: widths, depths and stems. Imports no Keras."""
+"""timm's ConvNeXt variants by name: widths, depths and stems. Does not import Keras."""
 
 import math
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ class Variant:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters of the backbone."""
+        """Number of parameters in the backbone."""
         return sum(map(math.prod, self.array_shapes().values()))
 
     @property
     def operations(self) -> int:
-        """Number of operations of the backbone, its input and rescaling included."""
+        """Number of operations in the backbone, including its input and rescaling."""
         return 12 + 7 * sum(self.depths) + (3 if self.stem == "overlap" else 0)
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each weight array by its name in timm, in Keras layout and order."""
+        """Return the shape of each weight array by timm name, in Keras layout and order."""
         shapes: dict[str, tuple[int, ...]] = {}
 
         def add(name: str, *kernel: int, bias: int | None = None) -> None:
@@ -94,7 +94,7 @@ def _variant(size: str, **settings: object) -> Variant:
 
 
 VARIANTS = {
-    # timm's convnext_atto; here `convnext_atto` is the network with a pooling stem that is trained from scratch
+    # timm's convnext_atto; in leaf, `convnext_atto` is the network with a pooling stem, trained from scratch
     "convnext_atto_patch": _variant("atto", checkpoint="timm/convnext_atto.d2_in1k"),
     "convnext_femto": _variant("femto", checkpoint="timm/convnext_femto.d1_in1k"),
     "convnext_pico": _variant("pico", checkpoint="timm/convnext_pico.d1_in1k"),
@@ -111,5 +111,5 @@ VARIANTS = {
     },
 }
 
-# Built by keras.applications, whose ImageNet weights stay available; timm checkpoints fit as well.
+# Built by keras.applications, so its ImageNet weights remain available; timm checkpoints fit as well.
 KERAS_VARIANTS = {f"convnext_{size}": _variant(size) for size in ("tiny", "small", "base", "large", "xlarge")}

@@ -1,7 +1,7 @@
 """Cache of features from frozen backbones, shared by all projects on this machine. Reading it needs no Keras.
 
-Features live in `leaf.store.cache_folder`, in one folder per backbone and weights, in files of up to 512 images. The
-file name is the hash of the content: damaged files are detected, deleted and recomputed.
+Features live in `leaf.store.cache_folder`, in one folder per backbone and weights, in files of up to 512 images. Each
+file is named after the hash of its content, so damaged files are detected, deleted and recomputed.
 """
 
 import json
@@ -18,7 +18,7 @@ from leaf import store
 if TYPE_CHECKING:
     import keras
 
-LIMIT = 4 * 2**30  # bytes of the whole cache; the least recently used files are deleted above it
+LIMIT = 4 * 2**30  # bytes in the whole cache; above this, the least recently used files are deleted
 _BLOCK = 512  # images per file
 _BATCH = 64  # constant batch size, so that features do not depend on what is cached
 
@@ -28,7 +28,7 @@ def frozen_features(
 ) -> np.ndarray:
     """Return the features, float32 (len(rows), D), of `rows` of `images` from a frozen backbone.
 
-    For the arguments see `build_model` and `cached_features`.
+    See `build_model` and `cached_features` for the arguments.
     """
     from leaf.models.build import build_model
 
@@ -38,7 +38,7 @@ def frozen_features(
 
 
 def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the pooled features, float32 (len(rows), D), of `rows` of `images`; compute only those not in the cache.
+    """Return the pooled features, float32 (len(rows), D), for `rows` of `images`; compute only those not in the cache.
 
     Args:
         model: from `build_model` or `load_model`. The cache key ignores the head (`backbone_key`).
@@ -65,13 +65,13 @@ def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) 
 
 
 class NotCachedError(Exception):
-    """The features of an image are not in the cache."""
+    """Raised if an image's features are not in the cache."""
 
 
 def stored_features(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the features, float32 (len(rows), `width`), of `rows` of `images`.
+    """Return the cached features, float32 (len(rows), `width`), for `rows` of `images`.
 
-    `key` is the `backbone_key`. Raises NotCachedError if the features of an image are not in the cache.
+    `key` is the `backbone_key`. Raises NotCachedError if an image's features are not in the cache.
     """
     found, missing = _lookup(key, width, images, rows)
     if missing:
@@ -84,7 +84,7 @@ def _kind(width: int) -> np.dtype:
 
 
 def _lookup(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[bytes, list[int]]]:
-    """Return features (len(rows), `width`) and the places of those that are missing, by the hash of the image."""
+    """Return features (len(rows), `width`) and the positions of missing ones by image hash."""
     found = np.empty((len(rows), width), np.float32)
     missing: dict[bytes, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -105,7 +105,7 @@ def _lookup(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> tuple
 def head_on_features(model: "keras.Model") -> "keras.Model | None":
     """Return the head of `model`, from features (N, D) to logits, sharing its variables.
 
-    Return None if the backbone has active dropout: its features differ from step to step even when it is frozen.
+    Return None if the backbone has active dropout, because its features then vary between steps even when frozen.
     """
     import keras
 
@@ -146,7 +146,7 @@ def _without_training_keys(config: Any) -> Any:
 
 
 def _hash(image: np.ndarray) -> bytes:
-    """Hash the pixels of an image; a float image of whole numbers has the hash of its uint8 copy."""
+    """Hash an image's pixels; a float image with integer values has the same hash as its uint8 copy."""
     whole = image.astype(np.uint8)
     pixels = whole if image.dtype == np.uint8 or np.array_equal(whole, image) else image
     return xxhash.xxh3_128(np.ascontiguousarray(pixels).data, seed=pixels.itemsize).digest()
@@ -156,7 +156,7 @@ _verified: set[tuple[str, int, int]] = set()  # name, inode and size of files wh
 
 
 def _read(path: Path, kind: np.dtype) -> np.ndarray:
-    """Map the rows of a file; return none for a missing file, and delete a damaged one. Hash each file only once."""
+    """Memory-map a file's rows; return no rows if it is missing, and delete it if damaged. Hash each file only once."""
     try:
         stat = path.stat()
         if (known := (path.name, stat.st_ino, stat.st_size)) in _verified:
@@ -173,7 +173,7 @@ def _read(path: Path, kind: np.dtype) -> np.ndarray:
 
 
 def _write(block: np.ndarray, folder: Path) -> None:
-    """Write a block and enforce the limit; skip the write on a full disk."""
+    """Write a block and enforce the limit; skip the write if the disk is full."""
     content = block.tobytes()
     with suppress(OSError), store.replacing(folder / f"{xxhash.xxh3_128_hexdigest(content)}.features") as partial:
         partial.write_bytes(content)
@@ -181,7 +181,7 @@ def _write(block: np.ndarray, folder: Path) -> None:
 
 
 def enforce_limit() -> None:
-    """Delete the least recently used files of the cache above `LIMIT`."""
+    """Delete the least recently used files until the cache fits within `LIMIT`."""
     with suppress(OSError):
         files = [(path.stat(), path) for path in store.cache_folder("features").glob("*/*")]
         used = sum(stat.st_size for stat, _ in files)

@@ -9,8 +9,8 @@ _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 def backbone_operations(model: keras.Model) -> list[keras.Operation]:
     """Return the backbone's operations in order, starting with its input, as in the keras.applications model.
 
-    Keras 3 has an operation, not a layer, where Keras 2 had a layer for the sum of two tensors. Freeze depths from
-    reports made with Keras 2 therefore count operations.
+    Where Keras 2 used a layer to add two tensors, Keras 3 uses an operation. To match freeze depths in Keras 2 reports,
+    count operations.
     """
     return [operation for operation in model.operations if operation.name not in _AROUND]
 
@@ -18,8 +18,8 @@ def backbone_operations(model: keras.Model) -> list[keras.Operation]:
 def freeze_backbone(model: keras.Model, depth: int | str, normalization: bool = False) -> None:
     """Freeze the first `depth` backbone operations, or all of them for `all`, and make the others trainable.
 
-    A frozen BatchNormalization runs in inference mode. With `normalization`, every BatchNormalization of the backbone
-    is frozen, so that its statistics do not jump when its layer is unfrozen.
+    A frozen BatchNormalization runs in inference mode. With `normalization`, every BatchNormalization in the backbone
+    stays frozen, so its statistics do not jump when the surrounding layers are unfrozen.
     """
     operations = backbone_operations(model)
     count = len(operations) if depth == "all" else int(depth)

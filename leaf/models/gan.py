@@ -1,11 +1,11 @@
-"""GAN of healthy leaves with BigGAN's blocks and f-AnoGAN's encoder and score.
+"""GAN trained on healthy leaves, with BigGAN's blocks and f-AnoGAN's encoder and score.
 
-Generator and discriminator use BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at half the image's side:
-spectral normalization in both, orthogonal initialization, hinge loss. Left out, because leaves are small images of one
-class: attention, skip-z connections, class conditioning and the generator's moving average. The generator normalizes
-over channels instead of the batch, so that an image's score does not depend on the rest of its batch. The encoder maps
-an image to the generator's code; the score adds the residuals of the image and of the discriminator's features
-(Schlegl 2019, f-AnoGAN).
+The generator and discriminator use BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at half the image's side,
+with spectral normalization, orthogonal initialization and the hinge loss. Attention, skip-z connections, class
+conditioning and the generator's moving average are omitted because the images are small and of a single class. The
+generator normalizes over channels instead of the batch, so that an image's score does not depend on the rest of its
+batch. The encoder maps an image to the generator's code; the score adds the residuals of the image and the
+discriminator's features (Schlegl 2019, f-AnoGAN).
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ class SpectralConv2D(keras.layers.Conv2D):
     """Conv2D with spectral normalization (Miyato 2018, arXiv 1802.05957): one power iteration per update.
 
     The kernel is treated as a matrix (height · width · channels, filters). The iterated vector is a non-trainable
-    weight that only training updates.
+    weight, updated only during training.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -59,17 +59,17 @@ def _unit(vector: Any) -> Any:
 
 LATENT = 128  # length of the generator's code
 _ENCODER = (16, 32, 64, 96)
-_UP = (96, 64, 32, 16)  # widths of the generator, from a sixteenth of the side to half of it
-_DOWN = (16, 32, 64)  # widths of the discriminator, from a quarter of the side to a sixteenth
+_UP = (96, 64, 32, 16)  # generator widths, from 1/16 to 1/2 of the image side
+_DOWN = (16, 32, 64)  # discriminator widths, from 1/4 to 1/16 of the image side
 
 
 def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Build encoder, generator and discriminator with score and logits.
+    """Build the encoder, generator and discriminator with the score and logits.
 
     Args:
         image_size: side of the images in pixels, a multiple of 16.
-        dropout: dropout rate on the image while the encoder is trained.
-        redness: kind of score, see `leaf.models.autoencoder.ReconstructionScore`.
+        dropout: dropout rate on the image while the encoder is training.
+        redness: use the color cue; see `leaf.models.autoencoder.ReconstructionScore`.
 
     Returns:
         A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
@@ -89,7 +89,7 @@ def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
 
 
 def discriminator(model: keras.Model, seed: int) -> keras.Model:
-    """Return a GAN's discriminator, with a new last layer: images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    """Return a GAN's discriminator with a new last layer; it maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
     features = model.get_layer("features")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
     initial = keras.initializers.Orthogonal(seed=seed)
@@ -125,7 +125,7 @@ def _up(inputs: Any, width: int, name: str) -> Any:
     x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = _conv(width, 3, f"{name}_conv_1")(x)
-    short = _conv(width, 1, f"{name}_short")(inputs)  # before upsampling: same values, a quarter of the work
+    short = _conv(width, 1, f"{name}_short")(inputs)  # before upsampling: same result for a quarter of the work
     short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
     return layers.Add(name=f"{name}_add")([x, short])
 

@@ -1,4 +1,4 @@
-"""Grad-CAM heatmaps (Selvaraju 2017, arXiv 1610.02391) and how they are drawn over an image."""
+"""Grad-CAM heatmaps (Selvaraju 2017, arXiv 1610.02391) and their overlay on an image."""
 
 import io
 
@@ -8,8 +8,8 @@ from PIL import Image
 from leaf.models.onnx_inference import Head, Network
 from leaf.models.tta import resize
 
-HEATMAP_SIDE = 288  # pixels, smallest side of a heatmap image: the model's own images are too small to view
-_STRIDE = 8  # pixels between the shifted copies whose coarse maps are averaged
+HEATMAP_SIDE = 288  # pixels, minimum side of a heatmap image; the model's inputs are too small to view
+_STRIDE = 8  # pixels between the shifted copies; their coarse maps are averaged
 
 _INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)
     [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
@@ -21,13 +21,13 @@ def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = N
 
     The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
     follow the average pooling. The last feature map is coarse (3×3 for a 96×96 image in most backbones), so the maps of
-    copies shifted by multiples of 8 pixels are shifted back and averaged. For a detector the map is its reconstruction
-    error.
+    copies shifted by multiples of 8 pixels are shifted back and averaged. For a detector, the map is the
+    reconstruction error.
 
     Args:
         network: in ONNX Runtime or Keras.
         images: float32 (N, S, S, 3) in 0..255.
-        labels: class of each image, int (N,); default: the predicted class.
+        labels: class to explain in each image, int (N,); by default the predicted class.
 
     Returns:
         float32 (N, S, S) in 0..1. The maximum of each map is 1, or 0 if there is no evidence for the class.
@@ -58,7 +58,7 @@ def gradient(head: Head, mean: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _shifts(cell: int) -> list[int]:
-    """Return offsets in pixels that cover one cell of the last feature map evenly around 0."""
+    """Return pixel offsets that evenly cover one cell of the last feature map, centered on 0."""
     steps = max(1, cell // _STRIDE)
     return [round((step - (steps - 1) / 2) * cell / steps) for step in range(steps)]
 
@@ -71,7 +71,7 @@ def _shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """Blend a heatmap (h, w) in 0..1 over (H, W, 3) uint8 pixels in gray; higher values are more opaque."""
+    """Blend a heatmap (h, w) in 0..1 over a gray version of uint8 `pixels` (H, W, 3); higher values are more opaque."""
     height, width = pixels.shape[:2]
     finite = np.nan_to_num(np.asarray(heatmap, np.float32), nan=0.0)
     smooth = Image.fromarray(finite).resize((width, height), Image.Resampling.BICUBIC)
@@ -84,7 +84,7 @@ def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def heatmap_png(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
-    """Return `overlay` as a PNG, enlarged by a whole factor; `pixels` (S, S, 3) in 0..255, `heatmap` (h, w) in 0..1."""
+    """Return `overlay` as a PNG, scaled by an integer; `pixels` are (S, S, 3) in 0..255, `heatmap` (h, w) in 0..1."""
     scale = max(1, -(-HEATMAP_SIDE // len(pixels)))
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     enlarged = Image.fromarray(np.asarray(pixels, np.uint8)).resize(size, Image.Resampling.BICUBIC)

@@ -15,7 +15,7 @@ register = keras.saving.register_keras_serializable("leaf")
 class LayerScale(keras.layers.Layer):
     """Multiply each channel by a learned factor (Touvron 2021, arXiv 2103.17239).
 
-    keras.applications has the same layer but does not register it, so models that contain it cannot be loaded.
+    keras.applications has the same layer but does not register it, so models containing it cannot be loaded.
 
     Args:
         init_values: initial value of every factor.
@@ -49,7 +49,7 @@ class LayerScale(keras.layers.Layer):
 class GlobalResponseNormalization(keras.layers.Layer):
     """Global response normalization (Woo 2023, arXiv 2301.00808): x + bias + weight · x · ‖x‖ / (mean ‖x‖ + 1e-6).
 
-    ‖x‖ is the norm over height and width; the mean is over channels.
+    ‖x‖ is the norm over height and width; the mean is taken over channels.
     """
 
     epsilon = 1e-6
@@ -62,7 +62,7 @@ class GlobalResponseNormalization(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         wide = _at_least_float32(inputs)
         square = ops.sum(ops.square(wide), axis=(1, 2), keepdims=True)
-        norm = ops.sqrt(ops.maximum(square, 1e-30))  # the gradient at zero stays finite
+        norm = ops.sqrt(ops.maximum(square, 1e-30))  # keeps the gradient finite at zero
         scaled = wide * (norm / (ops.mean(norm, axis=-1, keepdims=True) + self.epsilon))
         return ops.cast(wide + self.beta + self.gamma * scaled, inputs.dtype)
 
@@ -87,7 +87,7 @@ class CaffePreprocessing(keras.layers.Layer):
 class LayerNormalization(keras.layers.LayerNormalization):
     """Keras's LayerNormalization, compiled by XLA during training with TensorFlow on a CPU.
 
-    Inference, export and other backends use Keras's own computation.
+    Inference, export and other backends use Keras's own implementation.
     """
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -109,7 +109,7 @@ class GELU(keras.layers.Layer):
 
 
 def _uses_xla() -> bool:
-    """Return whether Keras runs on TensorFlow without a GPU, where each operation is a pass over the activations."""
+    """Return whether Keras runs on TensorFlow without a GPU, where each operation makes a pass over the activations."""
     return keras.backend.backend() == "tensorflow" and not sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 
@@ -130,7 +130,7 @@ def _normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
         y, mean, factor = _normalization(x, gamma, beta, epsilon)
         return y, lambda upstream: _normalization_gradient(x, mean, factor, gamma, upstream)
 
-    # Copies are tensors; in eager mode TensorFlow treats functions of variables differently.
+    # Copy variables to tensors: in eager mode, TensorFlow treats functions of variables differently.
     return normalize(x, ops.copy(gamma), ops.copy(beta))
 
 
@@ -144,7 +144,7 @@ def _normalization(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 
 @_xla
 def _normalization_gradient(x: Any, mean: Any, factor: Any, gamma: Any, upstream: Any) -> Any:
-    """Compute channel sums as matrix products: XLA sums the last axis one value at a time."""
+    """Return the gradients. Channel sums are matrix products, because XLA sums the last axis one value at a time."""
     channels = x.shape[-1]
     flat, g = (ops.reshape(_at_least_float32(each), (-1, channels)) for each in (x, upstream))
     mean, factor, column = (ops.reshape(each, (-1, 1)) for each in (mean, factor, gamma))

@@ -22,11 +22,11 @@ OPSET = 20
 
 
 def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str | Path) -> str:
-    """Write a model as an ONNX file and compare its outputs with Keras.
+    """Write a model as an ONNX file and check its outputs against Keras.
 
-    The input is `images`, float32 (N, S, S, 3) in 0..255. The outputs are `probabilities` (N, C), after temperature
-    scaling; pooled `features` (N, D); and, for Grad-CAM, `map` (N, h, w, K) and `slopes` (C, K). The file's metadata
-    contains each entry of `metadata` as JSON.
+    The input is `images`, float32 (N, S, S, 3) in 0..255. The outputs are `probabilities` (N, C) after temperature
+    scaling, pooled `features` (N, D) and, for Grad-CAM, `map` (N, h, w, K) and `slopes` (C, K). Each entry of
+    `metadata` is stored in the file's metadata as JSON.
 
     Args:
         model: from `build_model` or `load_model`.
@@ -35,7 +35,7 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
         path: file to write.
 
     Returns:
-        "" on success. If ONNX cannot represent the model, the reason; the file is then empty.
+        "" on success. If ONNX cannot represent the model, the reason why; the file is then empty.
     """
     network = KerasNetwork(model, metadata["temperature"])
     with replacing(path) as partial:
@@ -94,14 +94,14 @@ def _converted(model: keras.Model, metadata: Metadata, network: Network) -> byte
 
 
 class Value(NamedTuple):
-    """A tensor of the graph: its name and layout, `NHWC`, `NCHW` or `NC`."""
+    """A tensor in the graph: its name and its layout, `NHWC`, `NCHW` or `NC`."""
 
     name: str
     layout: str
 
 
 class Graph:
-    """An ONNX graph under construction; `inputs` and `outputs` are those of the Keras layers, by name."""
+    """An ONNX graph under construction; `inputs` and `outputs` map Keras layer names to their tensors."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -142,7 +142,7 @@ class Graph:
         return self._transposed[value]
 
     def each(self, operator: str, value: Value, *more: str, **attributes: Any) -> Value:
-        """Add an elementwise operator; `more` are names of constants."""
+        """Add an elementwise operator; `more` names its constants."""
         return Value(self.node(operator, value.name, *more, **attributes), value.layout)
 
     def channels(self, operator: str, value: Value, constant: Any) -> Value:
@@ -158,13 +158,13 @@ class Graph:
         return self.each(operator, left, right.name)
 
     def mean(self, value: Value, keepdims: bool = False) -> Value:
-        """Average over height and width: (N, C)."""
+        """Average over height and width; the result is (N, C)."""
         axes = self.constant([2, 3] if value.layout == "NCHW" else [1, 2], np.int64)
         mean = self.each("ReduceMean", value, axes, keepdims=int(keepdims))
         return mean if keepdims else Value(mean.name, "NC")
 
     def run(self, model: keras.Model, inputs: list[Value]) -> Value:
-        """Add the operators of a model with one output and return that output."""
+        """Add the operators of a single-output model and return its output."""
         if isinstance(model, keras.Sequential):
             for layer in model.layers:
                 inputs = [self._apply(layer, inputs)]
@@ -198,12 +198,12 @@ class Graph:
 
 
 def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
-    """Return layer and node of each input or output in a configuration, where a single one is not in a list."""
+    """Return the layer and node of each input or output in a configuration; a single one need not be in a list."""
     return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
 
 
 def _tensors(node: Any) -> Iterator[list[Any]]:
-    """Yield layer, node and tensor index of each tensor argument of a call in a configuration."""
+    """Yield the layer, node and tensor index of each tensor argument of a configured call."""
     if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
         yield node["config"]["keras_history"]
     elif isinstance(node, (dict, list, tuple)):
@@ -212,7 +212,7 @@ def _tensors(node: Any) -> Iterator[list[Any]]:
 
 
 def _activated(graph: Graph, layer: Any, value: Value) -> Value:
-    """Apply the activation of a layer."""
+    """Apply a layer's activation."""
     name = keras.activations.serialize(layer.activation)
     if name == "linear":
         return value
@@ -271,7 +271,7 @@ def _dense(graph: Graph, layer: Any, value: Value) -> Value:
 def _convolved(
     graph: Graph, layer: Any, value: Value, kernel: Any, groups: int = 1, operator: str = "Conv", bias: bool = True
 ) -> Value:
-    """Add a convolution with `kernel` in ONNX order and the other settings of `layer`."""
+    """Add a convolution with `kernel`, in ONNX order, and the remaining settings of `layer`."""
     constants = [graph.constant(kernel)] + ([graph.constant(layer.bias)] if bias and layer.use_bias else [])
     window = {"strides": list(layer.strides), "auto_pad": _PADDING[layer.padding], "group": groups}
     return graph.each(operator, graph.first(value), *constants, dilations=list(layer.dilation_rate), **window)

@@ -19,15 +19,15 @@ OPERATORS = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Flatten", "Gather",
     "Gelu", "Identity", "LayerNormalization", "LeakyRelu", "Log", "MatMul", "MaxPool", "Mul", "Pad",
     "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh", "TopK", "Transpose",
-})  # the operators that the exporter writes: none runs code, reads a file or loops
+})  # the operators that the exporter writes; none runs code, reads a file or loops
 # fmt: on
-LIMIT = 2**31 - 1  # bytes; the limit of protobuf
+LIMIT = 2**31 - 1  # bytes; protobuf's limit
 NOT_FINITE = "the model gives NaN or infinite logits: its weights or its temperature are damaged. Train it again."
-_SIDE = 1024  # pixels, largest side of the input
+_SIDE = 1024  # pixels, maximum input side
 _NODES = 5000  # ConvNeXt XLarge has 500
-_VALUES = 2**28  # largest number of values held at once for a batch: 1 GiB
-_WORK = 4e11  # largest number of multiplications for one image: ConvNeXt XLarge at 500 pixels
-_VALUE = 100  # multiplications that take as long as writing a value
+_VALUES = 2**28  # maximum number of values held at once for a batch: 1 GiB
+_WORK = 4e11  # maximum number of multiplications per image: ConvNeXt XLarge at 500 pixels
+_VALUE = 100  # number of multiplications that take as long as writing one value
 _CONSTANT = 1024  # values; larger constants cannot affect the shapes
 
 
@@ -37,8 +37,8 @@ class Head(NamedTuple):
     Attributes:
         slopes: float32 (C, K): derivative of (logit of a class − mean of the other logits) with respect to each of the
             K pooled values, after the LayerNormalization if there is one.
-        epsilon: of that LayerNormalization; None without one.
-        side: of the last feature map.
+        epsilon: epsilon of that LayerNormalization, or None without one.
+        side: side of the last feature map.
     """
 
     slopes: np.ndarray
@@ -53,7 +53,7 @@ class Network(Protocol):
     head: Head
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities (N, C) and pooled features (N, D) of images, float32 (N, S, S, 3) in 0..255."""
+        """Return probabilities (N, C) and pooled features (N, D) for images, float32 (N, S, S, 3) in 0..255."""
 
     def last_map(self, images: np.ndarray) -> np.ndarray:
         """Return the last feature map before pooling, float32 (N, h, w, K)."""
@@ -71,7 +71,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: str | Path) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it sends data to Microsoft since 1.32
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # since 1.32 it sends data to Microsoft
         import onnxruntime
 
         if (size := Path(path).stat().st_size) > LIMIT:
@@ -80,9 +80,9 @@ class OnnxNetwork:
             self.image_size, epsilon, values = _validated(Path(path).read_bytes())
             self._batch = _VALUES // values
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # errors are raised as well
+            options.log_severity_level = 4  # errors are also raised
             options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-            # Spinning threads would take CPU time from the decoding of images.
+            # Spinning threads would take CPU time away from image decoding.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             blank = np.zeros((1, self.image_size, self.image_size, 3), np.float32)
@@ -112,7 +112,7 @@ class OnnxNetwork:
         return self._run(images, "map")[0]
 
     def _run(self, images: np.ndarray, *names: str) -> list[np.ndarray]:
-        """Return the outputs for images (N, S, S, 3), computed in batches of at most `_VALUES` values in memory."""
+        """Return the outputs for images (N, S, S, 3), in batches with at most `_VALUES` values in memory."""
         starts = range(0, max(len(images), 1), self._batch)
         batches = [np.ascontiguousarray(images[start : start + self._batch], np.float32) for start in starts]
         try:
@@ -170,7 +170,7 @@ def _shapes(model: Any, side: int) -> dict[str, tuple[int, ...]]:
         if math.prod(each.dims) > _CONSTANT
     ]
     outputs = [helper.make_tensor_value_info(name, 1, None) for name in OUTPUTS]
-    # The copy has no large weights: shape inference serializes it.
+    # The copy omits large weights, because shape inference serializes it.
     small_copy = helper.make_graph(graph.node, "graph", inputs, outputs, small)
     bare = helper.make_model(small_copy, opset_imports=model.opset_import, ir_version=model.ir_version)
     inferred = shape_inference.infer_shapes(bare, strict_mode=True).graph
@@ -203,7 +203,7 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> int:
-    """Return the number of multiplications of a node; a value that it reads or writes counts as `_VALUE` of them."""
+    """Return a node's number of multiplications; each value it reads or writes counts as `_VALUE` multiplications."""
     written = sum(sizes[name] for name in node.output)
     if node.op_type == "MatMul":
         return written * shapes[node.input[0]][-1]
@@ -215,7 +215,7 @@ def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[
 
 
 def metadata(facts: Mapping[str, Any]) -> Metadata:
-    """Select the metadata of ONNX and LiteRT files that another program needs for the same predictions.
+    """Select the metadata that another program needs to get the same predictions from ONNX and LiteRT files.
 
     Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
     `views` are not.
@@ -229,7 +229,7 @@ def metadata(facts: Mapping[str, Any]) -> Metadata:
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return the softmax of logits (N, C) / `temperature` as float64, without overflow.
+    """Return the softmax of `logits` (N, C) / `temperature`, float64, without overflow.
 
     Raises:
         LeafError: if a logit is NaN or infinite.

@@ -56,7 +56,7 @@ def compute_heatmaps(
     Args:
         model: from `build_model` or `load_model`.
         images: (N, H, W, 3), uint8 or float, 0..255.
-        labels: class of each image, int (N,); default: the predicted class.
+        labels: class to explain in each image, int (N,); by default the predicted class.
         batch_size: images per batch.
 
     Returns:
@@ -105,19 +105,19 @@ def head(model: keras.Model) -> Head:
 
 
 def slopes_scale(model: keras.Model) -> np.ndarray | None:
-    """Return the scale (K,) of the LayerNormalization between pooling and head, or None without one."""
+    """Return the scale (K,) of the LayerNormalization between the pooling and the head, or None without one."""
     last = backbone_operations(model)[-1]
     return keras.ops.convert_to_numpy(last.gamma) if isinstance(last, keras.layers.LayerNormalization) else None
 
 
 def linear_head(model: keras.Model) -> LinearHead:
-    """Return the head of a classifier."""
+    """Return a classifier's head."""
     normalization, dense = (model.get_layer(name).get_weights() for name in ("batch_normalization", "dense"))
     return LinearHead(tuple(normalization), *dense)
 
 
 def probe_facts(model: keras.Model) -> dict[str, Any]:
-    """Return what `ProbeFiles.facts` says about the backbone of a classifier."""
+    """Return the facts about a classifier's backbone that `ProbeFiles.facts` holds."""
     width = pooled(model).shape[-1]
     classes = model.output_shape[-1]
     parameters = model.count_params() - sum(head_parameters(width, classes))
@@ -125,7 +125,7 @@ def probe_facts(model: keras.Model) -> dict[str, Any]:
 
 
 def pool(model: keras.Model) -> keras.layers.Layer:
-    """Return the average pooling layer of a classifier."""
+    """Return a classifier's average pooling layer."""
     operations = reversed(backbone_operations(model))
     return next(each for each in operations if isinstance(each, keras.layers.GlobalAveragePooling2D))
 
@@ -135,7 +135,7 @@ def _last_layer(model: keras.Model) -> Any:
 
 
 def pooled(model: keras.Model) -> Any:
-    """Return the symbolic pooled features (N, D) of `extract_features`."""
+    """Return the symbolic pooled features (N, D) that `extract_features` computes."""
     if not is_detector_model(model):
         return model.get_layer("batch_normalization").input
     code = model.get_layer("latent").output
@@ -143,7 +143,7 @@ def pooled(model: keras.Model) -> Any:
 
 
 def submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras.Model:
-    """Return the model from the input of `model` to `outputs()`; equal names return the same object."""
+    """Return the submodel from the input of `model` to `outputs()`, cached under `name`."""
     parts = _parts.setdefault(model, {})
     if name not in parts:
         parts[name] = keras.Model(model.input, outputs())
@@ -151,7 +151,7 @@ def submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras
 
 
 def predict_batches(model: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Predict each batch; pad a shorter last one, so that only one shape is compiled."""
+    """Predict each batch; pad a shorter last batch, so that only one shape is compiled."""
     size = 0
     for batch in batches:
         size = max(size, len(batch))

@@ -39,7 +39,7 @@ _OWN: dict[str, Callable[[Any], Any]] = {
 
 
 def preprocessed(backbone: str, image: Any) -> Any:
-    """Scale an image tensor in 0..255 as the published weights expect, unless the backbone does so itself."""
+    """Preprocess an image tensor in 0..255 as the published weights expect, unless the backbone does so itself."""
     if backbone in ("mobilenet", "mobilenet_v2", "xception"):
         return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(image)
     return CaffePreprocessing(name="preprocessing")(image) if backbone == "resnet50" else image
@@ -57,10 +57,10 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
 
     Args:
         body: model from the image to pooled features.
-        backbone: its name.
-        image_size: side of its images in pixels.
-        weights: `imagenet`; `timm/NAME[@REVISION]` or a `.safetensors` file, for a ConvNeXt; a `.h5` file without top
-            as keras.applications publishes it; a `.weights.h5` file; or a `.keras` file of the same backbone.
+        backbone: name of the backbone.
+        image_size: side of the images in pixels.
+        weights: `imagenet`; `timm/NAME[@REVISION]` or a `.safetensors` file, for a ConvNeXt; a `.h5` file without top,
+            as published by keras.applications; a `.weights.h5` file; or a `.keras` file of the same backbone.
         sha256: expected SHA-256 of the file, in hex.
 
     Raises:
@@ -82,14 +82,14 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
 
 
 def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
-    """Return name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
+    """Return the name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
     name = backbones.checkpoint_name(backbone, weights)
     return timm_weights.download(name).record() if name else None
 
 
 def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     if value.shape != shape and value.ndim == 4:
-        value = value.transpose(0, 1, 3, 2)  # kernel of a grouped Conv2D
+        value = value.transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel
     if value.shape != shape:
         raise LeafError(f"weights: {name}: found an array of shape {value.shape}, expected {tuple(shape)}")
     return value

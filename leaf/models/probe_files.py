@@ -1,7 +1,8 @@
-"""Write a linear probe's files without Keras, from those of an earlier probe with the same frozen backbone.
+"""Write a linear probe's files without Keras, from an earlier probe's files with the same frozen backbone.
 
-Only the head differs between two probes of one backbone, even with other classes. `ProbeFiles` replaces its arrays in
-copies of the earlier `.keras` and ONNX files; the results have the bytes that Keras and the exporter would write.
+Two probes of one backbone differ only in the head, even if their classes differ. `ProbeFiles` replaces the head's
+arrays in copies of the earlier `.keras` and ONNX files. The results are byte-identical to what Keras and the exporter
+write.
 """
 
 import hashlib
@@ -29,15 +30,15 @@ from leaf.models import backbones
 from leaf.models.feature_cache import enforce_limit, stored_features
 from leaf.models.onnx_inference import OUTPUTS, OnnxNetwork, softmax
 
-EPSILON = 1e-3  # of Keras's BatchNormalization
-DIFFERENCE = 1e-4  # largest accepted difference of a probability from Keras
-_CACHE = "features"  # its size limit covers the files of probes
+EPSILON = 1e-3  # epsilon of Keras's BatchNormalization
+DIFFERENCE = 1e-4  # largest accepted difference from Keras in a probability
+_CACHE = "features"  # probe files count toward this cache's size limit
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "h5py", "onnx")
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """BatchNormalization and logits of a classifier.
+    """The BatchNormalization and logits layers of a classifier.
 
     Attributes:
         normalization: gamma, beta, mean and variance, each float32 (D,).
@@ -50,12 +51,12 @@ class LinearHead:
     bias: np.ndarray
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """Return the logits, float32 (N, C), of features, float32 (N, D)."""
+        """Return the logits, float32 (N, C), for features, float32 (N, D)."""
         gamma, beta, mean, variance = self.normalization
         return ((features - mean) / np.sqrt(variance + EPSILON) * gamma + beta) @ self.kernel + self.bias
 
     def slopes(self, scale: np.ndarray | None = None) -> np.ndarray:
-        """Return the derivative of (logit of a class − mean of the other logits) by `scale` × features, (C, D)."""
+        """Return the derivative, (C, D), of (logit − mean of the other logits) with respect to `scale` × features."""
         gamma, _, _, variance = self.normalization
         others = (self.kernel.sum(axis=1, keepdims=True) - self.kernel) / (self.kernel.shape[1] - 1)
         slopes = gamma / np.sqrt(variance + EPSILON) * (self.kernel - others).T
@@ -63,7 +64,7 @@ class LinearHead:
 
     @classmethod
     def read(cls, path: Path) -> "LinearHead":
-        """Read the head of a `.keras` file of a classifier."""
+        """Read the head from a classifier's `.keras` file."""
         with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as arrays:
             groups = _groups(json.loads(archive.read("config.json")))
             normalization, dense = (arrays[groups[name]]["vars"] for name in ("batch_normalization", "dense"))
@@ -71,7 +72,7 @@ class LinearHead:
 
 
 def probe_key(params: Any) -> str | None:
-    """Return a hash of everything but the head that a probe's files depend on; None if the weights can change.
+    """Return a hash of everything except the head that determines a probe's files, or None if the weights can change.
 
     Raises:
         LeafError: if the weights file is missing or has another SHA-256.
@@ -97,7 +98,7 @@ def _version(package: str) -> str:
 
 
 def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> None:
-    """Keep a probe's `.keras` or ONNX file for later probes, with `facts` about it; skip this on a full disk."""
+    """Save a probe's `.keras` or ONNX file, with `facts` about it, for later probes; skip this if the disk is full."""
     source = Path(source)
     with suppress(OSError):
         folder = store.cache_folder(_CACHE) / key
@@ -108,15 +109,15 @@ def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> N
 
 
 def head_parameters(features: int, classes: int) -> tuple[int, int]:
-    """Return the numbers of trainable and non-trainable parameters of a head."""
+    """Return a head's number of trainable and of non-trainable parameters."""
     return 2 * features + (features + 1) * classes, 2 * features
 
 
 class ProbeFiles:
-    """The files of an earlier probe, see `find_probe_files`.
+    """The files of an earlier probe; see `find_probe_files`.
 
     Attributes:
-        facts: what `save_probe_file` was given with the `.keras` file.
+        facts: the `facts` passed to `save_probe_file` with the `.keras` file.
     """
 
     def __init__(self, key: str) -> None:
@@ -132,11 +133,11 @@ class ProbeFiles:
         return facts, content
 
     def features(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the cached features, float32 (len(rows), D), of `rows` of `images`; see `stored_features`."""
+        """Return the cached features, float32 (len(rows), D), for `rows` of `images`; see `stored_features`."""
         return stored_features(self.facts["backbone_key"], self.facts["features"], images, rows)
 
     def write_model(self, head: LinearHead, path: str | Path) -> None:
-        """Write the `.keras` file of the probe with this head."""
+        """Write the probe's `.keras` file with this head."""
         with zipfile.ZipFile(io.BytesIO(self._keras)) as earlier:
             config = json.loads(earlier.read("config.json"))
             groups = _groups(config)
@@ -159,7 +160,7 @@ class ProbeFiles:
     def write_onnx(
         self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
     ) -> str:
-        """Write the ONNX file of the probe with this head and compare it with `head`.
+        """Write the probe's ONNX file with this head and check its probabilities against `head`.
 
         Args:
             head: the new head.
@@ -199,14 +200,14 @@ class ProbeFiles:
 
 
 def find_probe_files(key: str | None) -> ProbeFiles | None:
-    """Return the files of an earlier probe with this `probe_key`; None if there are none or they are damaged."""
+    """Return the files of an earlier probe with this `probe_key`, or None if they are missing or damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError, LeafError):
         return ProbeFiles(key) if key else None
     return None
 
 
 def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """Return an entry for new content, with the name, date and attributes of `entry`."""
+    """Return a zip entry for new content with the name, date and attributes of `entry`."""
     new = zipfile.ZipInfo(entry.filename, entry.date_time)
     new.external_attr = entry.external_attr
     return new
@@ -224,9 +225,9 @@ def _groups(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _write_weights(earlier: bytes, groups: Iterable[str], new: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write the weights of a `.keras` file with some arrays replaced, with the calls of Keras's `H5IOStore`.
+    """Write a `.keras` file's weights with some arrays replaced, making the same calls as Keras's `H5IOStore`.
 
-    HDF5 places objects by the order of the calls: first the model, then its layers.
+    HDF5 places objects in call order: first the model, then its layers.
     """
     with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
         _copy_weights(source, target, "", new)
@@ -248,6 +249,6 @@ def _copy_weights(source: h5py.File, target: h5py.File, name: str, new: Mapping[
 
 
 def snake_case(name: str) -> str:
-    """Return Keras's name for a class: `global_average_pooling2d` for `GlobalAveragePooling2D`."""
+    """Return Keras's snake-case name of a class: `global_average_pooling2d` for `GlobalAveragePooling2D`."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

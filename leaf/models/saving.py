@@ -1,4 +1,4 @@
-"""Save a model deterministically; load one without executing code from the file."""
+"""Save models deterministically, and load them without executing code from the file."""
 
 import json
 import math
@@ -19,10 +19,10 @@ from leaf.errors import LeafError
 from leaf.models import autoencoder, gan, layers
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
-_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
+_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration takes a few hundred thousand
 _PARTS_LIMIT = 5000  # layers and initializers; ConvNeXt XLarge has about 1500
-_SIDE = 1024  # pixels: largest image, kernel, stride, padding or factor
-_GROWTH = 100  # largest layer output relative to the image; 22 for ConvNeXt XLarge
+_SIDE = 1024  # pixels; maximum image side, kernel, stride, padding or factor
+_GROWTH = 100  # maximum layer output relative to the image; 22 for ConvNeXt XLarge
 _SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
 
 # fmt: off
@@ -50,13 +50,13 @@ _ALLOWED = (
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
     | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
 )
-# A string under a key that ends so names a function; only these activations are allowed.
+# A string under a key with such a suffix names a function; only these activations are allowed.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
 
 def check(path: Path) -> int:
-    """Return the number of values in a `.keras` file; raise LeafError for anything `save_model` does not write."""
+    """Return the number of values in a `.keras` file; raise LeafError for content `save_model` does not write."""
     try:
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)
@@ -112,7 +112,7 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
-    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and anything but plain arrays."""
+    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and non-plain arrays."""
     numbers, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
@@ -132,7 +132,7 @@ def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) ->
 
 
 def _plain(value: Any) -> bool:
-    """Return whether a dataset is numeric and stored in full in this file: not external, virtual or compressed."""
+    """Return whether a dataset is numeric and stored entirely in this file, not external, virtual or compressed."""
     return (
         isinstance(value, h5py.Dataset)
         and not value.external
@@ -143,12 +143,12 @@ def _plain(value: Any) -> bool:
     )
 
 
-_HEADER = 4096  # bytes, upper bound of the HDF5 and JSON overhead per variable
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip file
+_HEADER = 4096  # bytes; upper bound on the HDF5 and JSON overhead per variable
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can store
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:
-    """Write a model without its optimizer as a `.keras` file; equal models give equal bytes."""
+    """Write a model without its optimizer as a `.keras` file; equal models give byte-identical files."""
     if Path(path).suffix != ".keras":
         raise LeafError(f"{path}: not a .keras file")
     bare = keras.Model(model.input, model.output, name=model.name)  # drops the arguments of compile()
@@ -169,7 +169,7 @@ def save_model(model: keras.Model, path: str | Path) -> None:
 
 
 def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
-    """Raise OSError for `path` if the disk lacks `size` bytes; HDF5 would print its own tracebacks."""
+    """Raise OSError for `path` if less than `size` bytes are free; HDF5 would print its own tracebacks."""
     with partial.open("wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -189,7 +189,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
         sha256: expected SHA-256 in hex; None to skip the check.
 
     Raises:
-        LeafError: if the file is missing, is damaged, has another SHA-256 or names a class that is not allowed.
+        LeafError: if the file is missing or damaged, has another SHA-256 or names a class that is not allowed.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -230,8 +230,9 @@ def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
 def _read(path: Path, stored: int) -> keras.Model:
     """Build a checked file's model and load its weights; raise ValueError if it configures more than `stored` values.
 
-    Weights are declared first and allocated after the check: a small file can configure more than the memory holds.
-    Keras keeps declared weights in a thread-local list, so this runs in a thread that ends with a refused model.
+    Weights are declared first and allocated only after the check, because a small file can configure more weights than
+    fit in memory. Keras keeps declared weights in a thread-local list, so this runs in a thread that ends if the model
+    is rejected.
     """
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         with keras.StatelessScope(initialize_variables=False):
@@ -239,7 +240,7 @@ def _read(path: Path, stored: int) -> keras.Model:
         if isinstance(model, keras.Model) and (configured := model.count_params()) > stored:
             raise ValueError(f"{configured:,} weights are configured, {stored:,} are stored")
         with keras.StatelessScope():
-            pass  # leaving the scope allocates the declared weights
+            pass  # the declared weights are allocated on leaving the scope
         model.load_weights(archive.extract("model.weights.h5", folder))
     return model
 

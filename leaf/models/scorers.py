@@ -1,4 +1,4 @@
-"""The trained model as stage `evaluate` uses it: in Keras, or a linear probe on cached features without Keras."""
+"""The trained model as used by the `evaluate` stage: a Keras model, or a linear probe on cached features, no Keras."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,12 +12,12 @@ from leaf.models.feature_cache import NotCachedError
 from leaf.models.onnx_inference import Network, OnnxNetwork, softmax
 from leaf.models.probe_files import LinearHead, ProbeFiles, find_probe_files, save_probe_file
 
-_BLOCK = 2048  # images copied out of the memory map at once
-_KEYS = "probes"  # cached values: SHA-256 of a probe's .keras file to its `probe_key`
+_BLOCK = 2048  # images copied from the memory map at once
+_KEYS = "probes"  # cache mapping the SHA-256 of a probe's .keras file to its `probe_key`
 
 
 class Scorer(Protocol):
-    """A trained model and the images (N, S, S, 3) that it scores; `rows` are int64 (M,)."""
+    """A trained model with the images (N, S, S, 3) it scores; `rows` are int64 (M,)."""
 
     def probabilities(self, rows: np.ndarray, temperature: float) -> np.ndarray:
         """Return probabilities, float64 (M, C)."""
@@ -26,20 +26,20 @@ class Scorer(Protocol):
         """Return pooled features, float32 (M, D)."""
 
     def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
-        """Write the ONNX file and compare it on `rows`; return "", or why the file is empty."""
+        """Write the ONNX file and check it on `rows`; return "", or the reason why the file is empty."""
 
     def network(self, path: Path) -> Network:
-        """Return the network of the ONNX file `path`, or the Keras model if that file is empty."""
+        """Return the network in the ONNX file `path`, or the Keras model if that file is empty."""
 
 
 def remember_probe(model_sha256: str, key: str | None) -> None:
-    """Save the `probe_key` of a trained probe for `load_scorer`."""
+    """Save a trained probe's `probe_key` for `load_scorer`."""
     if key:
         store.save_cached_value(_KEYS, model_sha256, key)
 
 
 def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> Scorer:
-    """Load the model that `train` wrote; without Keras if it is a probe and the features of `rows` are cached.
+    """Load the model written by `train`, without Keras if it is a probe and the features of `rows` are cached.
 
     Args:
         path: the `.keras` file.
@@ -81,7 +81,7 @@ class ProbeScorer:
 
 
 class KerasScorer:
-    """A Keras model. A probe uses and fills the cache of features; `key` is its `probe_key`, if known."""
+    """A Keras model. A probe reads from and writes to the feature cache; `key` is its `probe_key`, if known."""
 
     def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int, key: str | None) -> None:
         from leaf.models.saving import load_model

@@ -1,4 +1,4 @@
-"""Summary of a model: its parts, output shapes and parameters."""
+"""Summary of a model: its parts, their output shapes and parameters."""
 
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +13,7 @@ _DETECTOR_LAYERS = ("dropout", "logits")
 
 @dataclass(frozen=True)
 class Row:
-    """A part of a model: name, output shape for one image, number of parameters."""
+    """A part of a model: its name, output shape for one image and number of parameters."""
 
     name: str
     shape: tuple[int, ...]
@@ -22,9 +22,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A model's parts in order, its numbers of parameters, and its number of operations.
+    """A model's parts in order, with its parameter and operation counts.
 
-    `operations` counts those of the backbone, as `freeze_depth` does, or all of a detector.
+    For a classifier, `operations` counts the backbone's operations, as `freeze_depth` does; for a detector, all.
     """
 
     rows: list[Row]
@@ -48,8 +48,8 @@ class Summary:
 def summarize_model(model: keras.Model) -> Summary:
     """Summarize a classifier or detector.
 
-    A classifier has the rows backbone, batch_normalization, dropout and dense; dropout on the input comes first. A
-    detector has the rows dropout, its sub-models and logits. As in Keras, moving statistics are non-trainable.
+    The rows for a classifier are backbone, batch_normalization, dropout and dense; dropout on the input comes first.
+    The rows for a detector are dropout, its submodels and logits. As in Keras, moving statistics are non-trainable.
     """
     if is_detector_model(model):
         parts = [layer for layer in model.layers if isinstance(layer, keras.Model) or layer.name in _DETECTOR_LAYERS]

@@ -1,4 +1,4 @@
-"""Pretrained ConvNeXt weights in safetensors files, from the Hugging Face Hub or the disk."""
+"""Pretrained ConvNeXt weights in safetensors files, from the Hugging Face Hub or from disk."""
 
 import json
 import re
@@ -37,13 +37,13 @@ class Checkpoint:
     std: tuple[float, ...] = IMAGENET_STD
 
     def record(self) -> dict[str, str]:
-        """Return what models/run.json records; it contains no local path."""
+        """Return the entry for models/run.json, which contains no local path."""
         return {"name": self.name, "revision": self.revision, "sha256": self.sha256, "license": self.license}
 
 
 @cache
 def download(name: str) -> Checkpoint:
-    """Download a checkpoint with `huggingface_hub`, which caches, resumes, and reads HF_HUB_OFFLINE and HF_ENDPOINT.
+    """Download a checkpoint with `huggingface_hub`, which caches, resumes and reads HF_HUB_OFFLINE and HF_ENDPOINT.
 
     Args:
         name: `timm/NAME` or `timm/NAME@REVISION`.
@@ -90,7 +90,7 @@ def _fetch(repository: str, file: str, revision: str) -> Path:
 
 
 def _license(repository: str, revision: str) -> str:
-    """Return the license in the model card's header, or `unknown`."""
+    """Return the license from the model card's header, or `unknown`."""
     try:
         found = re.search(r"^license(?:_name)?:\s*(\S+)", _fetch(repository, "README.md", revision).read_text(), re.M)
     except (LeafError, OSError, ValueError):
@@ -99,7 +99,7 @@ def _license(repository: str, revision: str) -> str:
 
 
 def pinned(name: str, sha256: str) -> Checkpoint:
-    """Download a checkpoint and compare its SHA-256 with `sha256`; if that is empty, print the line to pin it."""
+    """Download a checkpoint and verify its SHA-256; if `sha256` is empty, print the line that pins it."""
     checkpoint = download(name)
     if not sha256:
         print(f"weights: {name}: to pin the content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
@@ -109,7 +109,7 @@ def pinned(name: str, sha256: str) -> Checkpoint:
 
 
 def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
-    """Read a ConvNeXt's tensors, named by timm or by Meta, in the order and layout of the Keras model's weights.
+    """Read a ConvNeXt's tensors, with timm or Meta names, in the order and layout of the Keras model's weights.
 
     Args:
         path: a `.safetensors` file. Tensors of the classifier head are ignored.

@@ -11,8 +11,8 @@ _CORNERS = [(0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)]
 def tta_view(images: np.ndarray, number: int) -> np.ndarray:
     """Return one view of square images.
 
-    View 0 is the image; 1 to 7 are its other flips and quarter turns; 8 to 12 are crops of 7/8 of the side (center and
-    four corners), enlarged to full size; 13 to 15 are the first three crops, mirrored.
+    View 0 is the image itself, 1 to 7 are its other flips and quarter turns, 8 to 12 are crops with 7/8 of the side
+    (center and four corners), enlarged to full size, and 13 to 15 are the first three crops, mirrored.
 
     Args:
         images: float32 (N, S, S, 3).
@@ -40,5 +40,5 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     resized = np.empty((len(images), size, size, *images.shape[3:]), np.float32)
     for target, image in zip(resized, images, strict=True):
         wide = cv2.resize(np.ascontiguousarray(image, np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
-        target[:] = wide.reshape(target.shape)  # OpenCV drops the axis of a single channel
+        target[:] = wide.reshape(target.shape)  # OpenCV drops a single-channel axis
     return resized

@@ -1,4 +1,4 @@
-"""Augmentation: random changes of the training images that depend only on seed, epoch and step."""
+"""Augmentation: random changes to the training images that depend only on the seed, epoch and step."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)} 
 
 
 def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
-    """Return the function that augments a batch, or None without augmentation.
+    """Return a function that augments a batch, or None if no augmentation is set.
 
-    The order is background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp, CutMix; the last two also
-    mix labels and weights. Keras's RandAugment draws its two operations once per batch and their strength per image.
-    With several processes, each augments its own share of the batch; only flips are the same as with one process.
+    The order is background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp and CutMix; the last two
+    also mix labels and weights. Keras's RandAugment samples its two operations once per batch and their strength per
+    image. With several processes, each augments its share of the batch; only flips match a single-process run.
     """
     with undistributed():
         axes = _FLIP_AXES[augmentation.flip]
@@ -29,7 +29,7 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
 
 def _single_image_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
-    """Return the layers that change each image by itself, without flips. The border is repeated (`nearest`)."""
+    """Return the layers that change each image independently, except flips. Borders are repeated (`nearest`)."""
     fill: dict[str, Any] = {"fill_mode": "nearest"}
     chosen = []
     if augmentation.rotation:
@@ -55,7 +55,7 @@ def _mixing_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
 
 
 class _LayerAugmenter:
-    """Applies Keras layers, whose random states it sets before each batch."""
+    """Applies Keras layers after setting their random states for each batch."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class _LayerAugmenter:
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
         positions = np.arange(len(batch.images)) if positions is None else positions
-        share = positions[:1].tolist() if positions[0] else []  # the first process draws as one alone does
+        share = positions[:1].tolist() if positions[0] else []  # the first process samples as a single process would
         for number, layer in enumerate([*self.single, *self.mixing]):
             _set_seed(layer, [self.seed, epoch, step, number, *share])
         images: Any = batch.images
@@ -83,7 +83,7 @@ class _LayerAugmenter:
             images = layer(images, training=True)
         if not self.mixing:
             return batch._replace(images=keras.ops.convert_to_numpy(images) if self.single else images)
-        # Labels are multiplied by the weights: mixing is linear, so the mixed weight is the sum of the row.
+        # Labels are multiplied by the weights. Mixing is linear, so the mixed weight is the sum of the row.
         data = {"images": images, "labels": batch.labels * batch.weights[:, None]}
         for layer in self.mixing:
             data = layer(data, training=True)
@@ -95,7 +95,7 @@ class _LayerAugmenter:
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
     """Mirror about half of the images along each axis, ten times faster than RandomFlip.
 
-    The draw depends on the position in the whole batch, so it does not depend on the number of processes.
+    The choice depends on the position in the whole batch, not on the number of processes.
     """
     if not axes:
         return images
@@ -108,14 +108,14 @@ def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions:
 
 
 _BACKGROUND = 1000  # seed of the background swap; layers use their index
-_RIM = np.ones((5, 5), np.uint8)  # masks are rough, so a leaf is dilated by this before inpainting
+_RIM = np.ones((5, 5), np.uint8)  # masks are rough, so they are dilated by this before inpainting
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Paste about half of the leaves onto the background of another image of any class, with that leaf inpainted.
+    """Paste about half of the leaves onto another image's background, from any class, with that image's leaf inpainted.
 
     `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers
-    `FULL` of the image are not changed, and their backgrounds are not used.
+    `FULL` of the image are left unchanged, and their backgrounds are not used.
     """
     share = masks.mean(axis=(1, 2))
     known = np.flatnonzero((share > 0) & (share < FULL))

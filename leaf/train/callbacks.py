@@ -19,9 +19,9 @@ class EarlyStopping:
     """Early stopping as in Keras's callback, with a state that a checkpoint saves.
 
     Args:
-        monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is better). An equal value is no
-            improvement, so the earlier epoch stays the best.
-        patience: epochs without improvement after which training stops; 0 and 1 both stop at the first.
+        monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is better). A tie is not an
+            improvement, so the earlier epoch remains the best.
+        patience: number of epochs without improvement before training stops; 0 and 1 both stop after the first.
     """
 
     monitor: str
@@ -33,7 +33,7 @@ class EarlyStopping:
     def improved(self, row: dict[str, float]) -> bool:
         """Update the state with a finished epoch and return whether it is the best so far.
 
-        The first epoch always is; a later one with a non-finite value never is.
+        The first epoch is always the best; a later epoch with a non-finite value never is.
         """
         value = float(row[self.monitor])
         if self.best is None or self._is_better(value, self.best):
@@ -57,9 +57,9 @@ class ProgressBar:
     """A progress bar over all updates of a training.
 
     Args:
-        epochs, steps: maximum number of epochs, and updates in each.
+        epochs, steps: maximum number of epochs, and number of updates in each.
         done: epochs finished before a resume.
-        quiet: print nothing. None: print a bar on a terminal, else a line per epoch.
+        quiet: if true, print nothing. If None, print a bar on a terminal, otherwise one line per epoch.
     """
 
     def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:
@@ -78,14 +78,14 @@ class ProgressBar:
         self.bar.close()
 
     def step(self, epoch: int, loss: float, accuracy: float) -> None:
-        """Advance by one update; loss and accuracy are the means of the epoch so far."""
+        """Advance by one update; loss and accuracy are means over the epoch so far."""
         if not self.bar.disable:
             self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
             self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)
         self.bar.update()
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
-        """Print the line of a finished epoch if there is no bar."""
+        """Print a line for a finished epoch if there is no bar."""
         if self.plain:
             epoch = row["epoch"]
             left = (time.monotonic() - self.started) / (epoch - self.done) * (self.epochs - epoch)
@@ -110,7 +110,7 @@ CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learnin
 
 @contextmanager
 def dvclive_callback(folder: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that logs an epoch's row with DVCLive: a table per curve in `folder`, without timestamps."""
+    """Yield a function that logs an epoch's row with DVCLive, which writes one table per curve, without timestamps."""
     from dvclive import Live  # takes 0.5 s to import
 
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:

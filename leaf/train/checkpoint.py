@@ -1,6 +1,6 @@
-"""The checkpoint of a training: after a kill, the same command resumes and ends with the same bits.
+"""Training checkpoint: after a kill, the same command resumes training with a bit-identical result.
 
-It is outside the project, because DVC deletes the outputs of a stage before it runs the stage.
+Checkpoints are stored outside the project, because DVC deletes a stage's outputs before running it.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.train.distribution import process_index_and_count
 
-MAX_BYTES = 20 * 2**30  # for the checkpoints of other trainings; above it, the least recently used are removed
-_DIGEST = 32  # bytes of SHA-256 in front of the arrays
+MAX_BYTES = 20 * 2**30  # for other trainings' checkpoints; above this, the least recently used are removed
+_DIGEST = 32  # bytes of the SHA-256 that precedes the arrays
 
 
 @dataclass
 class Checkpoint:
-    """The state of a training: lists of arrays by name, and JSON values."""
+    """The training state: lists of arrays by name, and JSON values."""
 
     values: dict[str, Any]
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 def checkpoint_folder() -> Path:
-    """Return `training` in `leaf.store.cache_folder`; it exists afterwards."""
+    """Return the folder `training` in `leaf.store.cache_folder`, creating it if necessary."""
     return store.cache_folder("training")
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
-    """Hash everything that determines a training to 32 hex digits, the name of its checkpoint.
+    """Hash everything that determines a training and return 32 hex digits, which name its checkpoint.
 
     Args:
         parts: JSON values: parameters, versions, hashes of data files.
@@ -58,7 +58,7 @@ def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), co
 
 
 class CheckpointFile:
-    """A checkpoint on disk; `locked_checkpoint` creates it. Of several processes, all read it and the first writes it.
+    """A checkpoint on disk, created by `locked_checkpoint`. All processes read it, but only the first writes it.
 
     Attributes:
         path: the checkpoint.
@@ -68,7 +68,7 @@ class CheckpointFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.requeue = path.with_suffix(".requeue")
-        # Queried here, because the thread that saves has no distribution.
+        # Queried here, because the saving thread has no distribution.
         self.process, self.processes = process_index_and_count()
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -89,7 +89,7 @@ class CheckpointFile:
             file.write(digest)
 
     def load(self) -> Checkpoint | None:
-        """Return the checkpoint, or None without one.
+        """Return the checkpoint, or None if there is none.
 
         A damaged file is renamed to `.damaged` with a warning, and training starts over.
 
@@ -104,7 +104,9 @@ class CheckpointFile:
             digest = np.frombuffer(hashlib.blake2b(history.encode(), digest_size=16).digest(), np.uint8)
             if not (multihost_utils.process_allgather(digest) == digest).all():
                 folder = self.path.parent
-                raise LeafError(f"LEAF_STATE: {folder} differs between the processes; valid: a shared folder")
+                raise LeafError(
+                    f"LEAF_STATE: the contents of {folder} differ between processes; valid: a shared folder"
+                )
         return checkpoint
 
     def _load_valid(self) -> Checkpoint | None:
@@ -115,7 +117,7 @@ class CheckpointFile:
             return self._read()
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
             aside = self.path.with_suffix(".damaged")
-            with contextlib.suppress(FileNotFoundError):  # another process renamed it
+            with contextlib.suppress(FileNotFoundError):  # another process has renamed it
                 self.path.replace(aside)
             warnings.warn(f"{aside}: damaged ({error}); training starts over", stacklevel=2)
             return None
@@ -134,7 +136,7 @@ class CheckpointFile:
         return Checkpoint(header["values"], arrays)
 
     def remove(self) -> None:
-        """Delete the checkpoint of a complete training."""
+        """Delete the checkpoint once training is complete."""
         self.path.unlink(missing_ok=True)
         self.requeue.unlink(missing_ok=True)
 
@@ -146,10 +148,10 @@ class CheckpointFile:
 
 @contextlib.contextmanager
 def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[CheckpointFile]:
-    """Lock the checkpoint of training `key` and yield it; delete it if the block ends without error.
+    """Lock the checkpoint of training `key` and yield it; delete it if the block ends without an error.
 
-    A second process with the same key prints a message and waits: the stage of a killed `dvc` may still run. Of several
-    processes of one training, the first holds the lock and the others wait until it does.
+    A second process with the same key prints a message and waits, because the stage started by a killed `dvc` may still
+    be running. If one training uses several processes, the first acquires the lock and the others wait until it has.
     """
     root = root or checkpoint_folder()
     root.mkdir(parents=True, exist_ok=True)
@@ -189,13 +191,13 @@ def _lock(root: Path, key: str) -> Iterator[None]:
 
 
 def _release(lock: filelock.FileLock) -> None:
-    """Remove the lock file and release the lock; FileLock retries if the file it locked has been removed."""
+    """Remove the lock file and release the lock; FileLock retries if its lock file has been removed."""
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
 
 def _make_room(root: Path, key: str) -> None:
-    """Remove the least recently used checkpoints of other trainings until they take at most `MAX_BYTES`."""
+    """Remove the least recently used checkpoints of other trainings until the rest take at most `MAX_BYTES`."""
     others = [path for path in root.iterdir() if path.suffix in (".npz", ".damaged") and path.stem != key]
     sizes = {path: path.stat() for path in others}
     taken = sum(stat.st_size for stat in sizes.values())
@@ -205,7 +207,7 @@ def _make_room(root: Path, key: str) -> None:
         lock = filelock.FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
-        except filelock.Timeout:  # its training is running
+        except filelock.Timeout:  # that training is still running
             continue
         path.unlink(missing_ok=True)
         _release(lock)

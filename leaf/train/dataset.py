@@ -1,4 +1,4 @@
-"""The training data set and its batches, which depend only on the seed and the epoch, so a resumed run repeats them."""
+"""The training data set and its batches, which depend only on seed and epoch, so a resumed run gets the same ones."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from leaf.params import Params
 class Batch(NamedTuple):
     """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,).
 
-    Images are uint8 if the data set's are; the network casts them on its device. Labels and weights are float32.
-    `masks` (B,H,W) are as in `Dataset`.
+    Images are uint8 if the data set's images are; the network casts them on its device. Labels and weights are float32.
+    `masks` (B,H,W) are defined as in `Dataset`.
     """
 
     images: np.ndarray
@@ -27,9 +27,9 @@ class Batch(NamedTuple):
 
 
 class Augmenter(Protocol):
-    """Changes a batch at random; equal epoch, step and positions give an equal change.
+    """Changes a batch at random; the same epoch, step and positions give the same change.
 
-    `positions` (B,) are the images' positions in the whole batch, if this is one process's share of it.
+    `positions` (B,) are the images' positions in the whole batch if `batch` is one process's share.
     """
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch: ...
@@ -37,7 +37,7 @@ class Augmenter(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labeled images: rows of an array, followed by synthetic images.
+    """Labeled images: selected rows of an array, followed by synthetic images.
 
     Args:
         images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
@@ -62,12 +62,12 @@ class Dataset:
 
     @property
     def all_labels(self) -> np.ndarray:
-        """The labels of the real images, then of the synthetic ones, (len,) int64."""
+        """Labels of the real images, followed by the synthetic images, (len,) int64."""
         parts = [self.labels] if self.synthetic_labels is None else [self.labels, self.synthetic_labels]
         return np.concatenate(parts).astype(np.int64)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images at `indices` (0 … len − 1): (B,H,W,3), uint8 if all images are, else float32."""
+        """Return the images at `indices` (0 … len − 1): (B,H,W,3), uint8 if all images are, otherwise float32."""
         real = indices < len(self.rows)
         kind = np.result_type(self.images, *([] if self.synthetic is None else [self.synthetic]))
         out = np.empty((len(indices), *self.images.shape[1:]), np.uint8 if kind == np.uint8 else np.float32)
@@ -78,7 +78,7 @@ class Dataset:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return weights (C,) that give each class the same total: n / (C · count), 0 for a class without images."""
+    """Return weights (C,) that give each class the same total weight: n / (C · count), or 0 without images."""
     counts = np.bincount(labels, minlength=classes)
     return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
 
@@ -96,7 +96,7 @@ def accumulation_steps(params: Params) -> int:
 def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled indices of the images in each batch of an epoch, int64 (steps, batch_size).
 
-    The first images of the same order pad the last batch, so no step is compiled twice and micro-batches are full.
+    The first images in the same order pad the last batch, so that no step is compiled twice and micro-batches are full.
     """
     shuffled = np.random.default_rng([seed, epoch]).permutation(images)
     return np.resize(shuffled, (steps_per_epoch(images, batch_size), batch_size))
@@ -121,8 +121,8 @@ def batches(
         batch_size: images in each batch.
         seed, epoch: determine the order.
         weights: (C,) class weights.
-        augmenter: runs in a single thread, because Keras layers have a random state.
-        positions: (n,) positions in each batch that this process reads; None for all.
+        augmenter: called from a single thread, because Keras layers have a random state.
+        positions: (n,) positions in each batch that this process reads, or None for all.
     """
     labels = np.eye(dataset.classes, dtype=np.float32)[dataset.all_labels]
     weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)
@@ -160,7 +160,7 @@ FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Dataset]:
     """Read the training data set with its synthetic images, and the validation data set.
 
-    With `with_masks`, the training images have masks: those of the ingest stage, or else estimated ones.
+    With `with_masks`, the training images have masks from the `ingest` stage or, failing that, estimated ones.
 
     Raises:
         LeafError: if a file is missing or damaged, or a split is empty.
@@ -186,7 +186,7 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
 
 def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the given or estimated masks of `rows` of `images`, bool (n,H,W). Raises LeafError for fewer than two."""
+    """Return given or estimated masks for `rows` of `images`, bool (n,H,W). Raises LeafError for fewer than two."""
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
@@ -199,14 +199,14 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return masks
 
 
-FULL = 0.95  # share of an image above which a leaf leaves no background
-EDGE = 0.05  # width of the border that counts as background, as a share of the side
+FULL = 0.95  # fraction of the image above which a leaf is assumed to leave no background
+EDGE = 0.05  # width of the border that counts as background, as a fraction of the side
 
 
 def estimate_mask(image: np.ndarray) -> np.ndarray:
-    """Estimate the mask of the leaf, bool (H,W), in an image (H,W,3) 0..255 with GrabCut (Rother 2004).
+    """Estimate the leaf's mask, bool (H,W), in an image (H,W,3) in 0..255 with GrabCut (Rother 2004).
 
-    The result is all false if the leaf takes less than 5% of the image or more than `FULL`.
+    The mask is all false if the leaf covers less than 5% of the image or more than `FULL`.
     """
     import cv2
 
@@ -214,14 +214,14 @@ def estimate_mask(image: np.ndarray) -> np.ndarray:
     wide = max(1, round(EDGE * len(image)))
     found = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     found[wide:-wide, wide:-wide] = cv2.GC_PR_FGD
-    cv2.setRNGSeed(0)  # for the k-means in this thread
+    cv2.setRNGSeed(0)  # seeds the k-means in this thread
     cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
     leaf = found == cv2.GC_PR_FGD
     return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)
 
 
 def read_groups() -> np.ndarray:
-    """Return the groups (n,) of the training images in order; a synthetic image has the group of its parent."""
+    """Return the groups (n,) of the training images in order; a synthetic image has its parent's group."""
     groups = store.read_table(DECISIONS, ["image", "group"]).set_index("image")["group"]
     splits = store.read_table(SPLITS, ["image", "split"], text=["split"])
     parents = store.read_table(SYNTHETIC_INDEX, ["image", "parent"]).sort_values("image")["parent"]

@@ -1,7 +1,7 @@
 """Train an anomaly detector, an autoencoder or a GAN, on the images of the first class (healthy).
 
-After each epoch, two constants that turn the score into logits are fitted to the labeled validation images; early
-stopping uses the resulting metrics. Test labels are never used.
+After each epoch, the two constants that convert the score to logits are fitted on the labeled validation images, and
+early stopping uses the resulting metrics. Test labels are never used.
 """
 
 from collections.abc import Callable
@@ -34,21 +34,21 @@ from leaf.train.trainer import (
     run_training,
 )
 
-_SAMPLE = 256  # training images for an epoch's training accuracy
+_SAMPLE = 256  # training images used to measure an epoch's training accuracy
 _SMALLEST_SCALE = 1e-3  # keeps the logit of "unhealthy" increasing with the reconstruction error
 
 
 class TrainStep(Protocol):
-    """The training step of one kind of detector."""
+    """Training step for one kind of detector."""
 
     def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
         """Train on a batch of healthy images and return the reconstruction loss."""
 
     def variables(self) -> list[Any]:
-        """Return all variables that change besides the model's own."""
+        """Return all variables that training updates, except the model's own."""
 
     def finish(self) -> None:
-        """Restore the model's `trainable` flags."""
+        """Restore the model's `trainable` flags after training."""
 
 
 class AutoencoderStep:
@@ -66,7 +66,7 @@ class AutoencoderStep:
         return self.inner.optimizer.variables
 
     def finish(self) -> None:
-        """Do nothing: the flags do not change."""
+        """Do nothing, because the flags do not change."""
 
 
 def train_detector(
@@ -81,9 +81,10 @@ def train_detector(
 ) -> Result:
     """Train the detector `model` on the first class of `dataset` and restore the best epoch's weights.
 
-    Arguments and result are those of `trainer.train`. The optimizer is Adam; used are seed, batch_size, epochs,
-    patience, monitor, learning_rate and augmentation. In the history, `loss` is the mean squared reconstruction error
-    on healthy training images in −1..1, and `accuracy` is measured on a fixed sample of 256 training images.
+    Takes the same arguments and returns the same result as `trainer.train`. The optimizer is Adam. Only seed,
+    batch_size, epochs, patience, monitor, learning_rate and augmentation are used. In the history, `loss` is the mean
+    squared reconstruction error on healthy training images in −1..1, and `accuracy` is measured on a fixed sample of
+    256 training images.
 
     Raises:
         LeafError: if a parameter is not supported by detectors, there is no healthy image, a loss is not finite, or
@@ -96,14 +97,14 @@ def train_detector(
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Fit scale and threshold of the logits scale · (score − threshold) by logistic regression.
+    """Fit the scale and threshold in the logit scale · (score − threshold) by logistic regression.
 
     Args:
         scores: (N,), larger for less healthy images.
         labels: (N,) 0 or 1, both present.
 
     Returns:
-        Scale (above 0) and threshold, in units of the score.
+        Scale (above 0) and threshold, the latter in units of the score.
     """
     middle, spread = float(scores.mean()), float(scores.std()) or 1.0
     fitted = LogisticRegression(C=1e4).fit(((scores - middle) / spread)[:, None], labels)
@@ -161,16 +162,16 @@ class _DetectorTraining(Training):
         return result
 
     def _calibrate(self) -> None:
-        calibrate_detector(self.model, 1.0, 0.0)  # with these constants, the second logit is the score
+        calibrate_detector(self.model, 1.0, 0.0)  # with these constants, the second logit equals the score
         scores = predict_logits(self.model, self.validation, self.params.batch_size)[:, 1]
         calibrate_detector(self.model, *fit_constants(scores, self.validation.all_labels))
 
 
 def _healthy(dataset: Dataset) -> Dataset:
-    """Return the images of the first class."""
+    """Return the subset of images in the first class."""
     real = dataset.labels == 0
     if not real.any():
-        raise LeafError("training: no image of the first class, and detectors train on no other. Check `classes`.")
+        raise LeafError("training: no image of the first class, the only class detectors train on. Check `classes`.")
     if dataset.synthetic is None or dataset.synthetic_labels is None:
         return Dataset(dataset.images, dataset.rows[real], dataset.labels[real])
     synthetic = np.flatnonzero(dataset.synthetic_labels == 0)
@@ -184,16 +185,16 @@ def _healthy(dataset: Dataset) -> Dataset:
 
 
 def _sample(dataset: Dataset, seed: int) -> Dataset:
-    """Return a fixed sample of the real images."""
+    """Return a fixed random sample of the real images."""
     chosen = np.random.default_rng(seed).permutation(len(dataset.rows))[:_SAMPLE]
     return Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
 
 
-_FASTER = 4  # learning rate of the discriminator and the encoder, as a multiple of the generator's
+_FASTER = 4  # learning rate of the discriminator and encoder, as a multiple of the generator's
 
 
 class GanStep:
-    """Trains the discriminator, generator and encoder of `leaf.models.gan` in turn."""
+    """Trains the discriminator, generator and encoder from `leaf.models.gan` in turn."""
 
     def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
         self.seed = seed
@@ -227,7 +228,7 @@ class GanStep:
         return float(encoding_loss) if finite else float("nan")
 
     def variables(self) -> list[Any]:
-        """Return the variables of the discriminator and of the three optimizers."""
+        """Return the variables of the discriminator and the three optimizers."""
         optimizers = [part.optimizer.variables for part in (self.discriminator, self.adversarial, self.encoding)]
         return [*self.discriminator.weights, *(variable for variables in optimizers for variable in variables)]
 
@@ -244,13 +245,13 @@ class GanStep:
         whole.optimizer.build(whole.trainable_variables)
 
     def _train_only(self, learner: keras.Model) -> None:
-        """Make only `learner` trainable; Keras reads the flags when it compiles a step and, on JAX, at each step."""
+        """Make only `learner` trainable. Keras checks the flags when it compiles a step and, on JAX, at each step."""
         for part in (self.encoder, self.generator, self.discriminator):
             part.trainable = part is learner
 
 
 def hinge_loss(sides: Any, outputs: Any) -> Any:
-    """Return the discriminator's hinge loss; `sides` is 1 for a real image and −1 for a generated one."""
+    """Return the discriminator's hinge loss; `sides` is 1 for real images and −1 for generated images."""
     return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(outputs, (-1,))))
 
 

@@ -1,7 +1,7 @@
 """Data-parallel training on several devices and processes with keras.distribution on JAX.
 
-Each process reads its share of every batch. Keras's JAX trainer averages the gradients over all processes, so an
-update equals one on the whole batch. Only the first process writes files.
+Each process reads its share of every batch. Keras's JAX trainer averages the gradients over all processes, so each
+update is equivalent to an update on the whole batch. Only the first process writes files.
 """
 
 import os
@@ -22,11 +22,11 @@ from leaf.errors import LeafError
 from leaf.params import Params
 from leaf.train.dataset import accumulation_steps
 
-PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # Keras's variable, set in each of several processes
+PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # Keras's variable, set in every process of a multi-process run
 
 
 def set_up_distribution(params: Params) -> int:
-    """Apply `params.distribution` and return the number of devices in all processes; call it before any computation.
+    """Apply `params.distribution` and return the number of devices in all processes. Call this before any computation.
 
     Raises:
         LeafError: if Keras does not run on JAX, or the devices cannot share a batch evenly.
@@ -52,7 +52,7 @@ def set_up_distribution(params: Params) -> int:
 
 
 def process_index_and_count() -> tuple[int, int]:
-    """Return the index of this process, from 0, and the number of processes."""
+    """Return this process's index, from 0, and the number of processes."""
     if keras.distribution.distribution() is None:
         return 0, 1
     import jax
@@ -61,12 +61,12 @@ def process_index_and_count() -> tuple[int, int]:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the files."""
+    """Return whether this is the first process, which writes the files."""
     return process_index_and_count()[0] == 0
 
 
 def share_of_batch(params: Params) -> np.ndarray | None:
-    """Return the positions in a batch that this process reads, (n,) int64; None for a single process."""
+    """Return the positions in a batch that this process reads, (n,) int64, or None for a single process."""
     index, processes = process_index_and_count()
     if processes == 1:
         return None
@@ -74,7 +74,7 @@ def share_of_batch(params: Params) -> np.ndarray | None:
 
 
 def on_all_devices(arrays: Any) -> Any:
-    """Turn this process's rows of a batch, an array or a tuple of arrays, into JAX arrays over all processes."""
+    """Convert this process's rows of a batch, an array or a tuple of arrays, to JAX arrays that span all processes."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return arrays
@@ -90,7 +90,7 @@ def on_all_devices(arrays: Any) -> Any:
 def predict_together(
     model: keras.Model, take: Callable[[np.ndarray], np.ndarray], count: int, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Yield the outputs for images 0 … `count` − 1 in batches, in every process; each reads only its share."""
+    """Yield the outputs for images 0 … `count` − 1 in batches, in every process; each process reads only its share."""
     index, processes = process_index_and_count()
     weights = [[each.value for each in group] for group in (model.trainable_variables, model.non_trainable_variables)]
     for start in range(0, count, batch_size):
@@ -123,10 +123,11 @@ def undistributed() -> Iterator[None]:
 def run_on_all_nodes(module: str, distribution: str) -> int | None:
     """Run `python -m MODULE` on every node of this Slurm job and return the exit status.
 
-    Return None if the caller should do the work itself: on one node, or as one of the started processes.
+    Return None if the caller should do the work itself, either because there is one node or because it is one of the
+    started processes.
 
     Raises:
-        LeafError: for several nodes with `distribution: none` or without srun.
+        LeafError: if there are several nodes and `distribution` is `none` or srun is missing.
     """
     nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
     if nodes == 1 or PROCESSES in os.environ:
@@ -139,16 +140,16 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
         probe.bind(("", 0))
         address = f"{socket.gethostname()}:{probe.getsockname()[1]}"
     added = {PROCESSES: str(nodes), "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
-    # By default JAX uses one GPU per process that Slurm starts.
+    # By default, JAX uses one GPU per process started by Slurm.
     added["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(int(os.environ.get("SLURM_GPUS_ON_NODE", "1")))))
     command = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--kill-on-bad-exit=1"]
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
         command.append(f"--cpus-per-task={cpus}")  # srun does not inherit it from sbatch
     command += [sys.executable, "-m", module]
     job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # in the last element of an array, SLURM_JOB_ID names the whole array
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # in an array's last element, SLURM_JOB_ID names the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    # srun answers SIGTERM by killing the processes; in its own session it gets none, and `scancel` forwards it.
+    # srun kills the processes on SIGTERM. In its own session it receives none, and `scancel` forwards it.
     with subprocess.Popen(command, env={**os.environ, **added}, start_new_session=True) as step:
         stop = ["scancel", "--signal=TERM", job]
         signal.signal(signal.SIGTERM, lambda *_: subprocess.run(stop, check=False))

@@ -1,6 +1,6 @@
-"""A linear probe: logistic regression on the features of a frozen backbone, stored as the head of the network.
+"""Linear probe: logistic regression on a frozen backbone's features, stored as the head of the network.
 
-Nothing here needs Keras.
+This module does not need Keras.
 """
 
 import math
@@ -16,10 +16,10 @@ from leaf.train.result import Callback, Result, Row, loss_and_accuracy_of
 
 
 def features_of(cached: Callable[[np.ndarray, np.ndarray], np.ndarray], dataset: Dataset) -> np.ndarray:
-    """Return the features, float32 (len, D), of all images of `dataset`.
+    """Return the features, float32 (len, D), of all images in `dataset`.
 
     Args:
-        cached: returns the features of rows of an array of images.
+        cached: function that returns the features for rows of an image array.
         dataset: real images, followed by synthetic ones.
     """
     features = cached(dataset.images, dataset.rows)
@@ -35,24 +35,24 @@ def train_probe(
     groups: np.ndarray,
     on_epoch_end: Callback | None = None,
 ) -> tuple[Result, LinearHead]:
-    """Fit BatchNormalization and logits to convergence on the features of a frozen backbone.
+    """Fit the BatchNormalization and logits layers to convergence on a frozen backbone's features.
 
     Args:
-        features: of the training and the validation images, each float32 (N, D).
-        datasets: training and validation images. Validation is logged only; not used for model selection.
+        features: features of the training and the validation images, each float32 (N, D).
+        datasets: training and validation images. Validation is only logged, not used for model selection.
         params: only `balance` and `seed` are used.
-        groups: of the training images, (N,), kept together in the inner folds that choose the regularization strength.
-        on_epoch_end: called with the row of history.
+        groups: groups of the training images, (N,), never split by the inner folds that choose C.
+        on_epoch_end: called with the history row.
 
     Returns:
-        The result, with one row of history with epoch 0 and learning rate nan, and the head.
+        The result and the head. The history has one row, with epoch 0 and learning rate nan.
     """
     labels = [dataset.all_labels for dataset in datasets]
     balanced = params.balance == "class_weight"
     scaler, regression = linear_head(features[0], labels[0], groups, balanced, params.seed)
     gamma = np.sqrt(scaler.var_ + EPSILON) / scaler.scale_
     kernel, bias = regression.coef_.T, regression.intercept_
-    if len(bias) == 1:  # with two classes scikit-learn fits the difference of the logits
+    if len(bias) == 1:  # with two classes, scikit-learn fits the difference between the logits
         kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
     normalization = _float32(gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_)
     head = LinearHead(normalization, *_float32(kernel, bias))

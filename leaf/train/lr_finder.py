@@ -18,21 +18,21 @@ from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weigh
 from leaf.train.optimizer import Schedule, compile_model, train_step
 from leaf.train.reproducibility import fix_seeds
 
-WINDOW = 0.1  # share of the updates over which the loss is averaged
-DIVERGED = 2.0  # the test ends if the averaged loss exceeds this multiple of the first window's
-BASE_AT, MAX_AT = 0.1, 0.9  # shares of the decrease in loss at which the proposed rates are
+WINDOW = 0.1  # fraction of the updates over which the loss is averaged
+DIVERGED = 2.0  # the test ends if the averaged loss exceeds this multiple of the first window's loss
+BASE_AT, MAX_AT = 0.1, 0.9  # fractions of the decrease in loss at which the rates are proposed
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The curve of a range test and the proposed rates.
+    """A range test's curve and the proposed rates.
 
     Attributes:
         rates: learning rate of each update.
         losses: loss of each update.
         smoothed: centered moving average of the losses.
-        base: the rate after 10% of the decrease in loss, where learning has begun.
-        max: the rate after 90% of it, before the loss becomes unstable.
+        base: the rate after 10% of the decrease in loss, when learning has begun.
+        max: the rate after 90% of the decrease, before the loss becomes unstable.
     """
 
     rates: list[float]
@@ -53,14 +53,14 @@ def range_test(
 ) -> RangeTest:
     """Train `model` while the learning rate grows by a constant factor from `lowest` to `highest`.
 
-    Smith (2015, section 3.3) increases the rate linearly; over five orders of magnitude a factor shows more.
+    Smith (2015, section 3.3) increases the rate linearly; a factor shows more over five orders of magnitude.
 
     Args:
         model: a new network; it is not usable afterwards.
         dataset: the training data.
-        params: the parameters of training; `learning_rate` is not used.
+        params: the training parameters; `learning_rate` is not used.
         lowest, highest: first and last rate, above 0.
-        updates: the maximum number of updates; the test ends early if the loss diverges.
+        updates: maximum number of updates; the test ends early if the loss diverges.
         quiet: hide the progress bar; by default it is shown on a terminal only.
 
     Raises:
@@ -94,7 +94,7 @@ def range_test(
 
 
 def smooth(losses: list[float], window: int) -> list[float]:
-    """Return the centered moving average over `window` losses, over fewer at both ends."""
+    """Return the centered moving average over `window` losses, or fewer at both ends."""
     half = window // 2
     return [fmean(losses[max(0, at - half) : at + half + 1]) for at in range(len(losses))]
 
@@ -112,10 +112,11 @@ def propose(rates: list[float], smoothed: list[float]) -> tuple[float, float]:
 
 
 def run_range_test(params: Params, lowest: float, highest: float, updates: int) -> RangeTest:
-    """Run the range test on the data and network of the pipeline, with the parameters of the stage `train`.
+    """Run the range test on the pipeline's data and network with the `train` stage's parameters.
 
     Raises:
-        LeafError: if the earlier stages have not run, the loss never decreases, or it is not the cross-entropy.
+        LeafError: if the earlier stages have not run, the optimizer is `lbfgs`, the backbone is a detector, or the loss
+            never decreases.
     """
     if params.optimizer == "lbfgs":
         raise LeafError("optimizer: lbfgs has no learning rate; lr-range accepts adam and adamw")

@@ -1,4 +1,4 @@
-"""Learning-rate schedule, loss, optimizer, training step, and moving average of the weights."""
+"""Learning-rate schedule, loss, optimizer, training step and moving average of the weights."""
 
 import math
 import sys
@@ -18,26 +18,26 @@ from leaf.train.distribution import on_all_devices
 
 @keras.saving.register_keras_serializable("leaf")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate as a function of the update, from 0.
+    """Learning rate as a function of the update number, from 0.
 
-    With n the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
+    Let n be the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
 
     - triangular: base + (max − base)·max(0, 1 − x)
-    - triangular2: the same height halved with each cycle, / 2^(cycle − 1)
-    - exp_range: the same height times gamma^n
+    - triangular2: as triangular, with the height halved in each cycle: / 2^(cycle − 1)
+    - exp_range: as triangular, with the height times gamma^n
     - constant: max
     - exponential: max·gamma^n, never below base
     - cosine: linear warm-up from base to max over `warmup_updates`, then half a cosine down to base at
       `total_updates`
 
     Args:
-        policy: a name from this list; calling the schedule with another raises ValueError.
-        base, max: the lowest and the highest rate.
-        step_updates: half a cycle, in updates; above 0.
+        policy: a name from this list; calling the schedule with any other name raises ValueError.
+        base, max: lowest and highest rate.
+        step_updates: length of half a cycle in updates, above 0.
         gamma: decay factor per update, for exp_range and exponential.
-        warmup_updates, total_updates: in updates, for cosine.
-        accumulation: micro-batches in an update. An optimizer with `gradient_accumulation_steps` calls its schedule
-            with the micro-batch's number, which is divided by this first.
+        warmup_updates, total_updates: number of warm-up updates and of all updates, for cosine.
+        accumulation: micro-batches per update. An optimizer with `gradient_accumulation_steps` passes its schedule the
+            micro-batch number, which is first divided by this.
 
     References:
         Smith (2015), Cyclical Learning Rates for Training Neural Networks.
@@ -94,19 +94,19 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(update < self.warmup_updates, rise, fall)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments of the constructor, for a saved optimizer."""
+        """Return the constructor arguments, for a saved optimizer."""
         names = ("policy", "base", "max", "step_updates", "gamma", "warmup_updates", "total_updates", "accumulation")
         return {name: getattr(self, name) for name in names}
 
 
 def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedule:
-    """Return the schedule of a phase.
+    """Return the learning-rate schedule for a training phase.
 
     Args:
-        params: the parameters.
-        phase: 1 with the backbone frozen and the constant `frozen_learning_rate`, then 2.
-        steps: updates in an epoch.
-        images: training images. With `step_unit: images`, half a cycle is step_epochs × images updates.
+        params: the training parameters.
+        phase: 1 while the backbone is frozen, at the constant `frozen_learning_rate`, then 2.
+        steps: number of updates in an epoch.
+        images: number of training images. With `step_unit: images`, half a cycle is step_epochs × images updates.
     """
     if phase == 1:
         return Schedule("constant", 0.0, params.frozen_learning_rate, accumulation=accumulation_steps(params))
@@ -127,7 +127,7 @@ _NO_WEIGHT_DECAY = ("bias", "gamma", "beta", "scale")
 
 
 def make_optimizer(params: Params, schedule: Schedule) -> keras.optimizers.Optimizer:
-    """Return a new optimizer with the learning rate `schedule`, which accumulates gradients over micro-batches."""
+    """Return a new optimizer with learning rate `schedule` that accumulates gradients over micro-batches."""
     accumulation = accumulation_steps(params) if accumulation_steps(params) > 1 else None
     if params.optimizer == "adam":
         return keras.optimizers.Adam(schedule, gradient_accumulation_steps=accumulation)
@@ -147,10 +147,10 @@ def compile_model(model: keras.Model, params: Params, schedule: Schedule) -> Non
 
 
 def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float, float]:
-    """Update the weights of a compiled `model` once.
+    """Update the weights of a compiled model once.
 
     Returns:
-        The batch's mean loss and accuracy before the update.
+        Mean loss and accuracy of the batch before the update.
 
     Raises:
         LeafError: if memory is insufficient.
@@ -159,14 +159,14 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
     micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
     with out_of_memory_in_one_line(lambda: _advice(params)):
         if parts > 1 and model.train_function is not None:  # the first update creates it
-            model.reset_metrics()  # they average over micro-batches
+            model.reset_metrics()  # the metrics average over micro-batches
             return _accumulate(model, micro_batches)
         logs = model.train_on_batch(*micro_batches[0], return_dict=True)
         return _accumulate(model, micro_batches[1:]) if parts > 1 else (logs["loss"], logs["accuracy"])
 
 
 def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float]:
-    """Do what `train_on_batch` does for each, but read the loss only once: each read waits for the device."""
+    """Train on each micro-batch, but read the loss only once, because each read waits for the device."""
     if keras.backend.backend() == "jax":
         groups = [model.trainable_variables, model.non_trainable_variables]
         groups += [model.optimizer.variables, model.metrics_variables]
@@ -184,11 +184,11 @@ def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ..
 
 @contextmanager
 def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
-    """Turn a backend's out-of-memory error into a LeafError with the text that `advice` returns."""
+    """Convert a backend's out-of-memory error to a LeafError with the text returned by `advice`."""
     try:
         yield
     except Exception as error:
-        # Each backend has its own error class; JAX's is only recognizable by its text.
+        # Each backend has its own error class; JAX's can be recognized only by its text.
         if type(error).__name__ not in ("ResourceExhaustedError", "OutOfMemoryError") and (
             "RESOURCE_EXHAUSTED" not in str(error)
         ):
@@ -212,13 +212,13 @@ def _smaller(batch_size: int, images: int) -> int:
 class ExponentialMovingAverage:
     """Exponential moving average (EMA) of a model's weights, including BatchNormalization statistics.
 
-    Keras's `use_ema` steps once per micro-batch and overwrites the weights at the end of every `fit`. This class steps
-    once per update and changes the weights only within `applied`.
+    Keras's `use_ema` updates the average once per micro-batch and overwrites the weights at the end of every `fit`.
+    This class updates it once per update and changes the weights only within `applied`.
 
     Args:
         model: the model whose weights are averaged.
-        momentum: share of the old average kept at each update. It starts at (1 + n) / (10 + n) after n updates, so the
-            initial weights are forgotten quickly.
+        momentum: fraction of the old average kept at each update. After n updates it is at most
+            (1 + n) / (10 + n), so that the initial weights are forgotten quickly.
     """
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
@@ -229,7 +229,7 @@ class ExponentialMovingAverage:
         self._step = _compiled(_ema_step)
 
     def update(self) -> None:
-        """Add the current weights to the average."""
+        """Update the average with the current weights."""
         keep = min(self.momentum, (1 + self.updates) / (10 + self.updates))
         shares = np.array([keep, 1 - keep], np.float32)
         self.values = self._step(self.values, [weight.value for weight in self.weights], shares)
@@ -240,7 +240,7 @@ class ExponentialMovingAverage:
         """Use the average instead of the weights inside the `with` block."""
         before = [ops.copy(weight) for weight in self.weights]
         for weight, value in zip(self.weights, self.values, strict=True):
-            # Copy, because JAX donates the memory of a weight to the next update.
+            # Copy, because JAX donates a weight's memory to the next update.
             weight.assign(np.array(ops.convert_to_numpy(value)))
         try:
             yield
@@ -253,7 +253,7 @@ class ExponentialMovingAverage:
         return [ops.convert_to_numpy(value) for value in self.values]
 
     def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
-        """Continue from the result of `arrays` after `updates` updates."""
+        """Restore the average from the result of `arrays`, taken after `updates` updates."""
         self.values = list(arrays)
         self.updates = updates
 
@@ -263,7 +263,7 @@ def _ema_step(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
 
 
 def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """Compile for the backend: one call per weight took an eighth of the training time of convnext_atto."""
+    """Compile `function` for the backend; one call per weight took an eighth of convnext_atto's training time."""
     match keras.backend.backend():
         case "tensorflow":
             return sys.modules["tensorflow"].function(function, autograph=False)

@@ -1,4 +1,4 @@
-"""SIGTERM during training: finish the step, keep the last epoch's checkpoint, exit with status 143."""
+"""Handle SIGTERM during training: finish the step, keep the last epoch's checkpoint and exit with status 143."""
 
 import signal
 import sys
@@ -19,9 +19,9 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGTERM was received; call it after each step.
 
-    The handler only sets a flag, because an exception raised in it can leave TensorFlow inside a step, and JAX
-    swallows it. A second SIGTERM ends the process at once. With several processes, all of them get True after the same
-    step: JAX's own handler, installed when the processes joined, agrees on one.
+    The handler only sets a flag, because raising an exception in it can interrupt TensorFlow in the middle of a step,
+    and JAX swallows the exception. A second SIGTERM ends the process immediately. With several processes, the function
+    returns True in all of them after the same step, chosen by JAX's handler, which was installed when they joined.
     """
     if process_index_and_count()[1] > 1:
         from jax.experimental import multihost_utils
@@ -35,7 +35,7 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
         received.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
         yield received.is_set
         return
     before = signal.signal(signal.SIGTERM, handle)
@@ -46,7 +46,7 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
 
 
 def exit_after_sigterm(epoch: int, checkpoint_file: CheckpointFile | None) -> NoReturn:
-    """Exit with status 143. If the checkpoint of `epoch` (from 1) exists, mark the training as to be requeued."""
+    """Exit with status 143. If the checkpoint of `epoch` (from 1) exists, mark the training for requeueing."""
     kept = "no epoch is kept"
     if checkpoint_file and epoch:
         checkpoint_file.mark_requeue(epoch)

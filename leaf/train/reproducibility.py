@@ -1,4 +1,4 @@
-"""Seeds, and everything that bit-identical training depends on: versions, device, driver. Also peak memory."""
+"""Seeds and everything else that bit-identical training depends on: versions, device and driver. Also peak memory."""
 
 import contextlib
 import os
@@ -17,18 +17,18 @@ _XLA_FLAG = "--xla_gpu_deterministic_ops=true"
 def fix_seeds(seed: int, deterministic: bool = True) -> None:
     """Seed Python, NumPy and the backend, and reset automatic layer names.
 
-    Call it before the network is built and before JAX computes anything.
+    Call this before building the network and before JAX computes anything.
 
     Args:
-        seed: from 0.
-        deterministic: use only deterministic operations of TensorFlow or JAX until this process ends. This disables
-            XLA in Keras on TensorFlow, and kernel autotuning on JAX. PyTorch is only seeded.
+        seed: nonnegative seed.
+        deterministic: use only deterministic TensorFlow or JAX operations for the rest of this process. This disables
+            XLA in Keras on TensorFlow and kernel autotuning on JAX. PyTorch is only seeded.
     """
     if deterministic and keras.backend.backend() == "jax" and _XLA_FLAG not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAG}".strip()
     keras.backend.clear_session()
     if keras.backend.backend() != "tensorflow":
-        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # keep Keras from importing it to seed it
+        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # prevents Keras from importing it for seeding
     keras.utils.set_random_seed(seed)
     if sys.modules.get("tensorflow", keras) is None:
         del sys.modules["tensorflow"]
@@ -37,7 +37,7 @@ def fix_seeds(seed: int, deterministic: bool = True) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, Keras, NumPy and the backend, the device, and the driver of a GPU."""
+    """Return the versions of Python, Keras, NumPy and the backend, the device, and the GPU driver if there is one."""
     backend, device = keras.backend.backend(), device_kind()
     return {
         "python": platform.python_version(),
@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
 
 
 def device_kind() -> str:
-    """Return the device of the backend: `cpu`, or the model of the GPU."""
+    """Return the backend's device: `cpu`, or the GPU model."""
     backend = sys.modules[keras.backend.backend()]
     if backend.__name__ == "jax":
         return str(backend.devices()[0].device_kind).lower()
@@ -61,7 +61,7 @@ def device_kind() -> str:
 
 
 def driver(path: str | Path = "/proc/driver/nvidia/version") -> str:
-    """Return the version of NVIDIA's kernel module, or an empty string without one."""
+    """Return the version of NVIDIA's kernel module, or "" if there is none."""
     with contextlib.suppress(OSError):
         found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text(encoding="utf-8"))
         return found[0] if found else ""
@@ -69,7 +69,7 @@ def driver(path: str | Path = "/proc/driver/nvidia/version") -> str:
 
 
 def peak_memory() -> int:
-    """Return the peak memory in bytes: of the GPU in use, or of this process on a CPU."""
+    """Return the peak memory in bytes of the GPU in use or, on a CPU, of this process."""
     backend = sys.modules[keras.backend.backend()]
     if device_kind() == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

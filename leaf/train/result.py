@@ -1,4 +1,4 @@
-"""The result of a training, and the metrics in its history."""
+"""The result of training, and the metrics in its history."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Callback = Callable[[Row], None]
 
 @dataclass
 class Result:
-    """The result of a training; the model has the best epoch's weights.
+    """The result of training; the model keeps the best epoch's weights.
 
     Attributes:
-        history: a row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
+        history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
             last update), phase.
         best: the best epoch's row.
-        stopped: `early` or `epochs`; for a linear probe `converged` or `max_iter`.
-        steps_per_epoch: updates in an epoch.
-        probe: for a linear probe, its `strength` C and the `iterations` of L-BFGS.
+        stopped: why training ended: `early` or `epochs`; for a linear probe, `converged` or `max_iter`.
+        steps_per_epoch: number of updates in an epoch.
+        probe: for a linear probe, its `strength` C and the number of L-BFGS `iterations`.
     """
 
     history: list[Row]

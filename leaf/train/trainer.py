@@ -29,11 +29,11 @@ from leaf.train.result import Callback, Result, Row, loss_and_accuracy_of
 
 
 class Training(ABC):
-    """The state of a training between epochs.
+    """The training state between epochs.
 
     Attributes:
-        steps: updates in an epoch.
-        history: the rows of the finished epochs.
+        steps: number of updates in an epoch.
+        history: rows of the finished epochs.
         best_weights: the model's weights after the best epoch.
     """
 
@@ -47,15 +47,15 @@ class Training(ABC):
 
     @abstractmethod
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
-        """Train and validate one epoch and return its row; call `after_step` after each update."""
+        """Train for one epoch, validate, and return its history row; call `after_step` after each update."""
 
     @abstractmethod
     def variables(self) -> dict[str, list[Any]]:
-        """Return the Keras variables to save in a checkpoint, in lists by name."""
+        """Return the Keras variables to save in a checkpoint, as lists by name."""
 
     @property
     def epoch(self) -> int:
-        """The last finished epoch, from 1; 0 before."""
+        """The last finished epoch, counted from 1, or 0 before the first."""
         return len(self.history)
 
     @property
@@ -69,20 +69,20 @@ class Training(ABC):
         return self.epoch >= self.params.epochs or self.stopped_early
 
     def finish_epoch(self, row: Row) -> Row:
-        """Add a row to the history, and copy the weights if the epoch is the best so far."""
+        """Add a row to the history and copy the weights if the epoch is the best so far."""
         self.history.append(row)
         if self.early_stopping.improved(row):
             self.best_weights = self.model.get_weights()
         return row
 
     def checkpoint(self) -> Checkpoint:
-        """Return a copy of the state, which is written to disk while the next epoch runs."""
+        """Return a copy of the state, to be written to disk while the next epoch runs."""
         arrays = {name: [_array(each) for each in variables] for name, variables in self.variables().items()}
         values: Row = {"history": list(self.history), "early_stopping": asdict(self.early_stopping)}
         return Checkpoint(values, {**arrays, "best_weights": self.best_weights})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint. Unlike a `.keras` file, it includes the random state of dropout."""
+        """Continue from a checkpoint. Unlike a `.keras` file, it includes dropout's random state."""
         self.history, self.best_weights = checkpoint.values["history"], checkpoint.arrays["best_weights"]
         self.early_stopping = EarlyStopping(**checkpoint.values["early_stopping"])
         for name, variables in self.variables().items():
@@ -105,7 +105,7 @@ def run_training(
 ) -> Result:
     """Run `training`, resuming from the checkpoint in `checkpoint_file` if there is one.
 
-    A thread writes the checkpoint during the next epoch, because flushing it takes up to 10% of a short epoch.
+    A thread writes the checkpoint during the next epoch, because flushing it to disk takes up to 10% of a short epoch.
 
     Raises:
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
@@ -119,7 +119,7 @@ def run_training(
             on_epoch_end(row)
     writing: Future[None] = Future()
     writing.set_result(None)
-    # On any exit from this block, the pool waits for the checkpoint that it is writing.
+    # On any exit from this block, the pool waits for the checkpoint being written.
     with (
         sigterm_flag() as received_sigterm,
         ProgressBar(epochs, training.steps, len(training.history), quiet) as bar,
@@ -134,7 +134,7 @@ def run_training(
         while not training.done:
             row = training.train_epoch(bar, after_step)
             bar.epoch_ended(row)
-            writing.result()  # raises its error, such as a full disk
+            writing.result()  # raises any write error, such as a full disk
             if checkpoint_file:
                 writing = pool.submit(checkpoint_file.save, training.checkpoint())
             if on_epoch_end:
@@ -154,15 +154,15 @@ def train(
     on_epoch_end: Callback | None = None,
     quiet: bool | None = None,
 ) -> Result:
-    """Train `model` on `dataset` and restore the weights of the best epoch.
+    """Train `model` on `dataset` and restore the best epoch's weights.
 
     Args:
-        model: images (N,H,W,3) float32 0..255 to logits (N,C).
+        model: maps images (N,H,W,3), float32 in 0..255, to logits (N,C).
         dataset: the training data.
-        validation: used for early stopping and to choose the best epoch.
-        params: the parameters of training.
+        validation: used for early stopping and for selecting the best epoch.
+        params: the training parameters.
         freeze: a function that freezes the first N operations of the backbone, or `all`.
-        checkpoint_file: written after each epoch; the training resumes from it.
+        checkpoint_file: written after each epoch; training resumes from it.
         on_epoch_end: called with the row of each finished epoch, including those before a resume.
         quiet: hide the progress bar; by default it is shown on a terminal only.
 
@@ -184,7 +184,7 @@ def fit_probe(
     on_epoch_end: Callback | None = None,
     **_unused: Any,
 ) -> Result:
-    """Fit the head of `model` by `train_probe`, with the interface of `train`."""
+    """Fit the head of `model` with `train_probe`; the interface matches `train`."""
     datasets = (dataset, validation)
     features = [features_of(partial(cached_features, model), each) for each in datasets]
     result, head = train_probe(features, datasets, params, groups, on_epoch_end)
@@ -220,7 +220,7 @@ class _ClassifierTraining(Training):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping ends the training; epochs with a frozen backbone do not count."""
+        """Whether early stopping ends the training; epochs with a frozen backbone are not counted."""
         return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
 
     def variables(self) -> dict[str, list[Any]]:
@@ -268,7 +268,7 @@ class _ClassifierTraining(Training):
             self.ema.restore(checkpoint.arrays["ema"], checkpoint.values["ema_updates"])
 
     def _start_phase(self, phase: int) -> None:
-        """Freeze the backbone for this phase; compile the model with its optimizer and schedule."""
+        """Freeze the backbone as this phase requires, and compile the model with the phase's optimizer and schedule."""
         self.phase = phase
         depth = "all" if phase == 1 else self.params.freeze_depth
         self.freeze(depth)
@@ -279,7 +279,7 @@ class _ClassifierTraining(Training):
         compile_model(self.learner, self.params, self.schedule)
 
     def _use_cached_features(self) -> None:
-        """Train the head on cached features while the whole backbone is frozen, or print why that is not possible."""
+        """Train the head on cached features while the whole backbone is frozen, or print why this is not possible."""
         head = None if self.augmenter or keras.distribution.distribution() else head_on_features(self.model)
         if head:
             self.learner = head
@@ -301,12 +301,12 @@ class _ClassifierTraining(Training):
 
 
 def _phase(params: Params, epoch: int) -> int:
-    """Return the phase of an epoch, from 1: 1 while the whole backbone is frozen, then 2."""
+    """Return the phase of `epoch` (from 1): 1 while the whole backbone is frozen, then 2."""
     return 1 if epoch <= params.frozen_epochs else 2
 
 
 def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
-    """Raise LeafError if the loss of step `step` (from 1) of `steps` is not finite."""
+    """Raise LeafError if the loss at step `step` (from 1) of `steps` is not finite."""
     if not math.isfinite(loss):
         raise LeafError(
             f"training: loss {loss} in epoch {epoch}, step {step} of {steps}. "
