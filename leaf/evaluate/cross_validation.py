@@ -36,7 +36,7 @@ class Folds:
     groups: np.ndarray
 
     def __str__(self) -> str:
-        """Return a table of the folds, the mean with its standard deviation and intervals, and the test-validation gap."""
+        """Return a table of the folds, the mean with standard deviation and intervals, and the validation gap."""
         low, high = mean_interval(self.test)
         all_low, all_high = proportion_interval(self.right, self.groups)
         images, groups = len(self.right), len(np.unique(self.groups))
@@ -84,7 +84,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
     """Run the folds of a row of experiments.yaml, or of params.yaml, as experiments STEM-fold-0, …
 
     `settings` (`key=value`) override the row. The number of folds is `folds` in the settings or params.yaml, by
-    default 5. Each fold runs in a separate folder. Returns DVC's exit status for the first failed fold.
+    default 5. Each fold runs in a separate folder. Returns DVC's exit status: the first failed fold's, or 0.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}

@@ -131,7 +131,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure leakage with a simple learner on fixed features, without DVC; also return a description of the features."""
+    """Measure leakage with a simple learner on fixed features, without DVC; also return the features' description."""
     from leaf.evaluate.baselines import cross_validated
 
     _, recipe = _common_recipe(row, settings)

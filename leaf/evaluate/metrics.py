@@ -119,7 +119,7 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """Return the most frequent errors in a confusion matrix (C, C): `label,predicted,images` and the label's `share`."""
+    """Return the most frequent errors in a confusion matrix (C, C): `label,predicted,images,share` of the label."""
     table = np.array(confusion)
     wrong = table - np.diag(table.diagonal())
     pairs = np.argwhere(wrong)

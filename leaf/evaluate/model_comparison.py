@@ -1,4 +1,4 @@
-"""Compare the accuracy of runs on the same images: trained models, or recipes over several seeds."""
+"""Compare the accuracy of runs on the same images, either trained models or recipes over several seeds."""
 
 import math
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from leaf.revisions import PREDICTIONS, class_names, reader, table
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two accuracies, b − a, on the same images.
+    """The difference between two accuracies, b − a, on the same images.
 
     Attributes
     ----------
     images : int
         Number of images.
     accuracy : tuple of float
-        Of a and of b, averaged over seeds.
+        Accuracy of a and of b, averaged over seeds.
     only_a, only_b : int
         Images that one run classifies correctly in a larger share of its seeds than the other.
     error, freedom : float
         Standard error of the difference and its degrees of freedom.
     p, p_holm : float
-        Two-sided p-value, and the same adjusted for the number of differences tested together.
+        Two-sided p-value, before and after adjusting for the number of differences tested together.
     level : float
-        Error level of `low` and `high`; `adjust` lowers it with p_holm.
+        Error level of `low` and `high`; `adjust` lowers it to match p_holm.
     """
 
     images: int
@@ -71,7 +71,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ClassDifference(Difference):
-    """The difference of the recalls of one class."""
+    """The difference between the recalls of one class."""
 
     name: str = ""
 
@@ -83,13 +83,13 @@ class Comparison(Difference):
     Attributes
     ----------
     groups : int
-        Number of groups of images.
+        Number of image groups.
     seeds : tuple of int
-        Number of trainings of a and of b.
+        Number of seeds of a and of b.
     classes : tuple of ClassDifference
-        Adjusted for the number of classes.
+        Differences in recall, adjusted for the number of classes.
     scored : tuple of int
-        Images that each run was scored on, if they differ from `images`; else (0, 0).
+        Number of images each run was scored on, if it differs from `images`; otherwise (0, 0).
     """
 
     a: str = ""
@@ -101,7 +101,7 @@ class Comparison(Difference):
 
     @property
     def recipes(self) -> bool:
-        """Whether both sides have several seeds, so that recipes are compared instead of trained models."""
+        """Whether both sides have several seeds, so that recipes rather than trained models are compared."""
         return min(self.seeds) > 1
 
     @property
@@ -135,18 +135,18 @@ def compare(
     Parameters
     ----------
     names : tuple of str
-        Of a and of b.
+        Names of a and b.
     right_a, right_b : bool arrays of shape (S, N)
-        Correctness of the same N images in each of S seeds; S may differ.
+        Whether each of the same N images is classified correctly with each of S seeds; S may differ.
     groups : array of shape (N,)
     by_class : tuple of int array (N,) and class names, optional
-        Labels, to compare the recall of each class as well.
+        Labels and class names. If given, the recall of each class is compared as well.
 
     Notes
     -----
-    The test flips the signs of the differences of whole groups. If both runs have several seeds, Welch's t-test over
-    the accuracies of the seeds must reject as well: p is the larger of the two. The standard error adds the variance
-    between groups and between seeds.
+    The test flips the signs of all differences in a group together. If both runs have several seeds, Welch's t-test
+    over the seeds' accuracies must reject as well: p is the larger of the two p-values. The standard error adds the
+    variance between groups and the variance between seeds.
     """
     classes = []
     for label, name in enumerate(by_class[1]) if by_class else ():
@@ -195,10 +195,10 @@ def adjust(differences: Sequence[Tested]) -> list[Tested]:
 
 @dataclass(frozen=True)
 class ScoredRevision:
-    """The images of a revision. Both tables are indexed by `key`: the file's hash and its number among equal files.
+    """The images of a revision. Both tables are indexed by `key`: the file's hash and its number among identical files.
 
-    `table` holds the scored images, `source,label,predicted` as class names; `everything` all ingested images,
-    `group,split`, where split is "" for removed images.
+    `table` contains the scored images, with `source` and the class names `label,predicted`. `everything` contains
+    `group,split` for all ingested images; split is "" for removed images.
     """
 
     revision: str
@@ -207,16 +207,16 @@ class ScoredRevision:
 
 
 def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels: bool = False) -> list[Comparison]:
-    """Compare every further revision with the first on the images of `split`, adjusted by Holm for their number.
+    """Compare every other revision with the first on the images of `split`, with Holm's correction for their number.
 
     A revision is `workspace`, a git commit or branch, or a DVC experiment. Revisions joined by commas are seeds of one
-    recipe. If their images differ, only images that all runs were scored on and none was trained on count;
+    recipe. If the runs' images differ, only images that all runs were scored on and none was trained on are used.
     `same_labels` drops images whose label differs between runs, as after a manual decision.
 
     Raises
     ------
     LeafError
-        If a revision is unknown, has no predictions, or shares no such image with the others.
+        If a revision is unknown, has no predictions, or has no such image in common with the others.
     """
     if len(revisions) < 2:
         raise LeafError("compare: needs two or more revisions; `workspace` is the current files")
@@ -237,7 +237,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
 
 
 def read_predictions(revision: str, split: str) -> ScoredRevision:
-    """Read the predictions on `split` of a revision, and the group and split of every image."""
+    """Read a revision's predictions on `split`, and the group and split of every image."""
     read = reader(revision)
     predictions = table(read, PREDICTIONS)
     predictions = predictions.loc[predictions["split"].eq(split), ["image", "label", "predicted"]]
@@ -259,8 +259,8 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
 def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
     """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none trained on.
 
-    Images share a group if they do in any run. A run is trained on a group if it has one of its images in another
-    split.
+    Images share a group if they share one in any run. A run counts as trained on a group if any of the group's images
+    is in another split.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:
-    """Return a few lines for each comparison, its verdict first."""
+    """Describe each comparison in a few lines, starting with the verdict."""
     lines = []
     for one in comparisons:
         lines.append(one.sentence)

@@ -1,10 +1,10 @@
-"""Detect out-of-distribution (OOD) images, which are unlike all training images.
+"""Detect out-of-distribution (OOD) images, which resemble no training images.
 
 An image is out-of-distribution if its pixel statistics or the network's pooled features are far from those of the
-training images, or if it is a copy of a removed outlier. Distances are Mahalanobis distances from one Gaussian of all
-classes (Lee 2018, arXiv 1807.03888, uses one mean per class) with limits from validation images. docs/use.md has the
-measured rates: features of a small network trained on leaves hardly separate a cartoon from a leaf and reject more
-leaves than pixel statistics, so their limit is the largest distance of a validation image.
+training images, or if it is a copy of a removed outlier. Distances are Mahalanobis distances from one Gaussian fitted
+to all classes (Lee 2018, arXiv 1807.03888, uses one mean per class), with limits from validation images. The measured
+rates are in docs/use.md. Features of a small network trained on leaves hardly separate a cartoon from a leaf and reject
+more leaves than pixel statistics do, so their limit is the largest distance of any validation image.
 """
 
 import io
@@ -19,20 +19,20 @@ from leaf.errors import LeafError
 from leaf.ingest.npz import read_arrays
 from leaf.store import replacing
 
-REJECTED = {"features": 0.0, "statistics": 0.005}  # share of validation images beyond the limit
-THUMBNAIL = 16  # pixels
+REJECTED = {"features": 0.0, "statistics": 0.005}  # share of validation images that exceed the limit
+THUMBNAIL = 16  # side in pixels
 COPY_MSE = 150.0  # mean squared error below which two thumbnails are copies
-_SMALLEST_VARIANCE = 1e-3  # bounds the weight of a direction in which training images do not vary
+_SMALLEST_VARIANCE = 1e-3  # bounds the weight of directions in which training images do not vary
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A normal distribution of vectors.
+    """A multivariate normal distribution.
 
     Attributes:
         mean: float32 (D,).
-        whitening: float32 (D, D). The norm of a whitened difference from the mean is the Mahalanobis distance.
-        limit: largest distance that is in-distribution.
+        whitening: float32 (D, D). The Mahalanobis distance is the norm of the whitened difference from the mean.
+        limit: largest distance that counts as in-distribution.
     """
 
     mean: np.ndarray
@@ -40,24 +40,24 @@ class Gaussian:
     limit: float
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the Mahalanobis distance of each vector, (N, D), from the mean: float32 (N,)."""
+        """Return each vector's Mahalanobis distance from the mean, float32 (N,), for `vectors` (N, D)."""
         difference = np.asarray(vectors, np.float32) - self.mean
-        # Not `@`: BLAS threads compete with those of the network, and its sums depend on N.
+        # Avoid `@`: BLAS threads compete with the network's threads, and the sums depend on N.
         return np.linalg.norm(np.einsum("nd,de->ne", difference, self.whitening), axis=1)
 
     def contains(self, vectors: np.ndarray) -> np.ndarray:
-        """Return which vectors, (N, D), are in-distribution: bool (N,)."""
+        """Return whether each of `vectors` (N, D) is in-distribution, bool (N,)."""
         return self.distance(vectors) <= self.limit
 
 
 @dataclass(frozen=True)
 class OodDetector:
-    """The detector; see `fit`.
+    """Out-of-distribution detector; see `fit`.
 
     Attributes:
-        features: distribution of the pooled features of training images.
-        statistics: distribution of their pixel statistics.
-        references: thumbnails of the outliers, float32 (R, 16, 16, 3), 0..255.
+        features: distribution of the training images' pooled features.
+        statistics: distribution of the training images' pixel statistics.
+        references: thumbnails of the removed outliers, float32 (R, 16, 16, 3), 0..255.
     """
 
     features: Gaussian
@@ -65,16 +65,16 @@ class OodDetector:
     references: np.ndarray
 
     def in_distribution(self, features: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Return which images are in-distribution: bool (N,).
+        """Return whether each image is in-distribution, bool (N,).
 
         Args:
-            features: their pooled features, (N, D).
-            images: (N, S, S, 3), 0..255, preprocessed as the training images.
+            features: pooled features of the images, (N, D).
+            images: (N, S, S, 3), 0..255, preprocessed like the training images.
         """
         return self.features.contains(features) & self.pixels_in_distribution(images)
 
     def pixels_in_distribution(self, images: np.ndarray) -> np.ndarray:
-        """Return the part of `in_distribution` that needs no network: bool (N,) for images (N, S, S, 3)."""
+        """Run only the checks of `in_distribution` that need no network; return bool (N,) for images (N, S, S, 3)."""
         copy = reference_mse(images, self.references) < COPY_MSE
         return self.statistics.contains(image_statistics(images)) & ~copy
 
@@ -90,10 +90,10 @@ def fit(
 
     Args:
         train_features: float (N, D), without synthetic images.
-        train_images: (N, S, S, 3), uint8 or float, 0..255; rows as in `train_features`.
+        train_images: (N, S, S, 3), uint8 or float, 0..255; in the same order as `train_features`.
         validation_features: float (M, D).
         validation_images: (M, S, S, 3).
-        references: outliers, (R, S, S, 3); R may be 0.
+        references: removed outliers, (R, S, S, 3); R may be 0.
 
     Raises:
         LeafError: if there are fewer than two training images or no validation image.
@@ -110,14 +110,14 @@ def fit(
 
 
 def reference_mse(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return the mean squared error of each image's thumbnail to the nearest reference, (N,); inf without any."""
+    """Return the mean squared error between each image's thumbnail and its nearest reference, (N,); inf without any."""
     small = thumbnails(images)
     errors = [np.square(small - reference).mean((1, 2, 3)) for reference in references]
     return np.min(errors, axis=0) if errors else np.full(len(images), np.inf)
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Return the means of 16×16 blocks, float32 (N, 16, 16, 3). Copies are at least as close as their originals."""
+    """Return 16×16 block means, float32 (N, 16, 16, 3). Two thumbnails are at least as close as their images."""
     small = np.zeros((len(images), THUMBNAIL, THUMBNAIL, 3), np.float32)
     for place, image in enumerate(images):
         cv2.resize(np.asarray(image, np.float32), (THUMBNAIL, THUMBNAIL), small[place], interpolation=cv2.INTER_AREA)
@@ -125,7 +125,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
-    """Write `detector` as an .npz file with the hash of its model; equal detectors give equal files."""
+    """Write `detector` to an .npz file with its model's hash; equal detectors give byte-identical files."""
     arrays = {"references": detector.references, "model_sha256": np.array(model_sha256)}
     for name, gaussian in (("features", detector.features), ("statistics", detector.statistics)):
         arrays |= {f"{name}_mean": gaussian.mean, f"{name}_whitening": gaussian.whitening}
@@ -137,7 +137,7 @@ def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
 
 
 def read(path: str | Path, model_sha256: str) -> OodDetector:
-    """Read a file of `write`. Raises LeafError if it is missing, damaged or of another model."""
+    """Read a file written by `write`. Raises LeafError if it is missing, damaged or belongs to another model."""
     path = Path(path)
     if not path.is_file():
         raise LeafError(f"{path}: no such file. Run `dvc repro` first")
@@ -166,9 +166,9 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
 
 
 def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
-    """Fit a Gaussian with shrunk covariance (Ledoit and Wolf 2004), for few images in many dimensions.
+    """Fit a Gaussian with shrunk covariance (Ledoit and Wolf 2004), which suits few images in many dimensions.
 
-    `train` is (N, D), `validation` (M, D); the share `rejected` of the latter is beyond the limit.
+    `train` is (N, D) and `validation` is (M, D). The share `rejected` of `validation` exceeds the limit.
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -181,8 +181,8 @@ def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> 
 
 
 STATISTICS = 28
-_SCALES = 4  # each half the size of the one before
-_DARKEST = 1e-3  # of 1: keeps logarithms of a constant image finite
+_SCALES = 4  # number of scales; each is half the size of the previous one
+_DARKEST = 1e-3  # keeps the logarithms finite for constant images (values are 0 to 1)
 _CHANNELS = np.array([[0.299, 0.587, 0.114], [1, -1, 0], [0, -1, 1]], np.float32)  # brightness, red-green, blue-green
 _PLACES = np.array([[1024, 32, 1]], np.float32)  # index of a color with five bits per channel, exact in float32
 
@@ -190,8 +190,8 @@ _PLACES = np.array([[1024, 32, 1]], np.float32)  # index of a color with five bi
 def image_statistics(images: np.ndarray) -> np.ndarray:
     """Return pixel statistics of images (N, H, W, 3), uint8 or float, 0..255.
 
-    Differences between neighboring pixels of photos follow similar laws at all scales (Ruderman 1994); those of noise,
-    drawings, text and constant images do not, and other objects have other colors.
+    In photos, differences between neighboring pixels follow similar laws at all scales (Ruderman 1994). In noise,
+    drawings, text and constant images they do not, and other objects have other colors.
 
     Returns:
         float64 (N, 28): for brightness and two color differences, the mean and the logarithms of the standard deviation
@@ -226,7 +226,7 @@ def _measure(image: np.ndarray) -> list[float]:
 
 
 def _colors(image: np.ndarray) -> int:
-    """Return the number of different colors out of 32×32×32."""
+    """Return the number of distinct colors, out of 32×32×32."""
     coarse = (image.astype(np.uint8) >> 3).astype(np.float32)
     seen = np.zeros(1 << 15, bool)
     seen[cv2.transform(coarse, _PLACES).astype(np.intp)] = True

@@ -1,6 +1,6 @@
-"""Confidence intervals and tests that respect groups: images of one plant are not independent.
+"""Confidence intervals and tests that account for groups, because images of one plant are not independent.
 
-All intervals are two-sided at 95% unless a level is given. `groups` (N,) holds any hashable group of each image.
+All intervals are two-sided at 95% unless a level is given. `groups` (N,) contains each image's group, any hashable.
 """
 
 import math
@@ -13,12 +13,12 @@ from scipy.stats import norm, rankdata, t
 LEVEL = 0.05
 Z95 = float(norm.ppf(1 - LEVEL / 2))
 _REPLICATES = 10_000
-_CHUNK = 100  # bootstrap replicates per block; bounds memory at 100 × groups × seeds × 8 bytes
+_CHUNK = 100  # bootstrap replicates per block; limits memory to 100 × groups × seeds × 8 bytes
 _EXACT_GROUPS = 13  # up to 2**13 sign flips are enumerated
 
 
 def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[float, float]:
-    """Return Wilson's score interval (1927) for `successes` of `count`, which may be fractional.
+    """Return Wilson's score interval (1927) for `successes` out of `count`; both may be fractional.
 
     Returns (nan, nan) if `count` is 0.
     """
@@ -28,16 +28,16 @@ def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[flo
     spread = z**2 / count
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    low = 0.0 if successes == 0 else middle - half  # exact at the ends despite rounding
+    low = 0.0 if successes == 0 else middle - half  # exact at 0 and 1 despite rounding
     high = 1.0 if successes == count else middle + half
     return low, high
 
 
 def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return the interval of the mean of `correct`, 0..1, of shape (N,) or (S, N) for S seeds, for grouped images.
+    """Return the interval for the mean of `correct`, 0..1, of shape (N,) or (S, N) for S seeds, with grouped images.
 
-    Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the normal
-    quantile (Korn and Graubard 1998). Its degrees of freedom come from the effective number of groups,
+    This is Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the
+    normal quantile (Korn and Graubard 1998). Its degrees of freedom come from the effective number of groups,
     (Σ size)² / Σ size², which is smaller when group sizes are skewed. Independent images give Wilson's interval.
     Several seeds add the variance of their means, with Satterthwaite's degrees of freedom.
     """
@@ -55,7 +55,7 @@ def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float,
         variances.append((float(np.var(correct.mean(axis=1), ddof=1)) / seeds, seeds - 1))
     error = math.sqrt(sum(variance for variance, _ in variances))
     z = _t_quantile(satterthwaite(variances) if error else effective_groups - 1)
-    # With no variation the data cannot show the correlation within groups; count groups instead of images.
+    # Without variation, the correlation within groups cannot be estimated; count groups instead of images.
     size = min(images, share * (1 - share) / error**2) if error else effective_groups
     size = max(size, min(effective_groups, images)) if seeds == 1 else size
     return wilson_interval(share * size, size, z)
@@ -72,7 +72,7 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def difference_interval(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return the interval of mean(first) − mean(second), paired values (N,), by Student's t over groups."""
+    """Return the interval for mean(first) − mean(second) with paired values (N,), from Student's t over groups."""
     difference = first.astype(float) - second
     half = _t_quantile(len(np.unique(groups)) - 1) * standard_error(difference, groups)
     return float(difference.mean() - half), float(difference.mean() + half)
@@ -89,7 +89,7 @@ def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, floa
 def auc_interval(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
 ) -> tuple[float, float, float]:
-    """Return the area under the ROC curve with its interval: (area, low, high), all nan if a class is absent.
+    """Return the area under the ROC curve and its interval, (area, low, high); all are nan if a class is absent.
 
     Parameters
     ----------
@@ -98,13 +98,14 @@ def auc_interval(
     scores : float array of shape (N,)
         Higher for class 1.
     groups : array of shape (N,), optional
-        Every image is its own group by default.
+        By default, each image is its own group.
 
     Notes
     -----
-    The variance is DeLong's (1988) from placement values, summed by group (Obuchowski 1997). The interval is taken on
-    the logit scale with Student's t, which keeps it inside 0..1 and its coverage near 95% for few groups. Perfectly
-    separated classes have no variance; their interval is Newcombe's (2006, method 5) for the number of groups.
+    The variance is computed as by DeLong (1988), from placement values summed by group (Obuchowski 1997). The interval
+    is computed on the logit scale with Student's t, which keeps it within 0..1 and its coverage near 95% with few
+    groups. Perfectly separated classes have no variance, so their interval is Newcombe's (2006, method 5) with the
+    number of groups.
     """
     positive, negative = labels == 1, labels != 1
     m, n = int(positive.sum()), int(negative.sum())
@@ -132,7 +133,7 @@ def auc_interval(
 
 
 def _newcombe_interval(area: float, m: int, n: int) -> tuple[float, float]:
-    """Return the areas whose Hanley–McNeil standard error places them 1.96 of it from `area`."""
+    """Return the two areas that are 1.96 of their own Hanley–McNeil standard errors from `area`."""
     size = (m + n) / 2 - 1
 
     def distance(candidate: float) -> float:
@@ -149,7 +150,7 @@ def _newcombe_interval(area: float, m: int, n: int) -> tuple[float, float]:
 
 
 def satterthwaite(variances: Sequence[tuple[float, float]]) -> float:
-    """Return the degrees of freedom of a sum of independent (variance, degrees of freedom)."""
+    """Return the degrees of freedom of a sum of independent variances, each given as (variance, degrees of freedom)."""
     total = sum(variance for variance, _ in variances)
     squares = sum(variance**2 / max(freedom, 1) for variance, freedom in variances)
     return total**2 / squares if squares else 1.0
@@ -160,10 +161,11 @@ def _t_quantile(freedom: float, level: float = LEVEL) -> float:
 
 
 def sign_flip_test(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> float:
-    """Return the two-sided p-value that `differences` (N,) are symmetric around 0, flipping the sign of whole groups.
+    """Test whether `differences` (N,) are symmetric around 0 by flipping group signs; return the two-sided p-value.
 
-    The statistic is the absolute sum. All flips are enumerated up to 13 groups that differ; more are sampled 10,000
-    times. For independent images with ±1 differences this is the sampled form of McNemar's exact test (1947).
+    The statistic is the absolute sum. With up to 13 groups whose sum is nonzero, all flips are enumerated; with more,
+    10,000 are sampled. For independent images with ±1 differences, this is the sampled form of McNemar's exact test
+    (1947).
     """
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=differences)
     sums = sums[sums != 0]
@@ -182,9 +184,9 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -
 
 
 def welch_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p-value of Welch's t-test (1947) that two sets of seeds have equal means.
+    """Return the two-sided p-value of Welch's t-test (1947) for two sets of seeds having equal means.
 
-    1 if the means are equal; nan if either set has fewer than two values.
+    The p-value is 1 if the means are equal, and nan if either set has fewer than two values.
     """
     if min(len(first), len(second)) < 2:
         return math.nan
@@ -197,7 +199,7 @@ def welch_test(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for their number (Holm 1979), which bounds the chance of any false rejection."""
+    """Return the p-values adjusted for their number (Holm 1979), bounding the probability of any false rejection."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     adjusted = np.empty(len(p_values))
@@ -206,25 +208,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """Return the error level of each interval so that intervals agree with Holm's tests: LEVEL / (m − rank)."""
+    """Return the error level LEVEL / (m − rank) for each interval, so that intervals agree with Holm's tests."""
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return (LEVEL / (len(p_values) - ranks)).tolist()
 
 
 def grouped_bootstrap(runs: Sequence[np.ndarray], groups: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    """Resample groups and seeds, the same for all runs.
+    """Resample groups and seeds, identically for all runs.
 
     Parameters
     ----------
     runs : sequence of float arrays of shape (S, N)
-        Correctness of N images in S seeds or repeats, S equal in all runs; nan where an image was not tested.
+        Whether each of N images is classified correctly with S seeds or repeats, nan if not tested. S is the same for
+        all runs.
     groups : array of shape (N,)
     seed : int
 
     Returns
     -------
     list of float64 arrays of shape (10000,)
-        Mean correctness of each run in every replicate.
+        Accuracy of each run in every replicate.
     """
     random = np.random.default_rng(seed)
     place = np.unique(groups, return_inverse=True)[1]

@@ -1,1 +1,1 @@
-"""The report: tables and images of a run in, one self-contained HTML page out; several runs side by side."""
+"""The report: render a run's tables and images as one self-contained HTML page, or several runs side by side."""

@@ -1,6 +1,6 @@
 """Advice on what to try next: each entry has an observation, an action and a command.
 
-Advice uses validation scores and counts only. Choosing settings by test scores would make the test split optimistic.
+Advice uses only validation scores and counts. Choosing settings by test scores would make test results optimistic.
 """
 
 import math
@@ -16,9 +16,9 @@ from leaf.report.svg import plural
 
 Advice = dict[str, str]
 
-GAP = 0.08  # training minus validation accuracy that counts as overfitting
-WIDE = 0.10  # width of an interval that cannot separate two settings
-UNEQUAL = 0.15  # difference of two recalls
+GAP = 0.08  # difference between training and validation accuracy that counts as overfitting
+WIDE = 0.10  # interval width above which two settings cannot be distinguished
+UNEQUAL = 0.15  # difference between two recalls
 SIZES = (128, 160, 192, 224)  # pixels
 _AUGMENTATIONS = {
     "augmentation.rotation": "augmentation.rotation=30",
@@ -28,7 +28,7 @@ _AUGMENTATIONS = {
 
 
 def section(run: Run) -> list[Advice]:
-    """Return at most six entries with different commands, those that question the result itself first."""
+    """Return at most six entries with different commands, starting with entries that question the result itself."""
     found = [entry for rule in _RULES if (entry := rule(run))]
     return list({entry["command"]: entry for entry in reversed(found)}.values())[::-1][:6]
 
@@ -63,7 +63,7 @@ def _untested(run: Run) -> Advice | None:
 
 
 def _winning_baseline(run: Run) -> tuple[str, float, float] | None:
-    """Return the name and validation accuracy of the best baseline and the network's, if the baseline wins."""
+    """Return the best baseline's name and validation accuracy and the network's accuracy, if the baseline is better."""
     found = [(each.get("validation_accuracy"), key) for key, each in (run.scores.get("baseline") or {}).items()]
     known = [(value, key) for value, key in found if value is not None]
     accuracy = _validation(run).get("accuracy")

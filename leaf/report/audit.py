@@ -1,4 +1,4 @@
-"""Render the page of `leaf audit`: each question with its answer, a figure, a table and an action."""
+"""Render the `leaf audit` page: each question with its answer, a figure, a table and an action."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,8 +28,8 @@ IN_FILE = {
     "order": "position by name",
     "name": "file name",
 }
-_SHOWN = 14  # rows of a figure
-MATTERS = 0.02  # a loss of accuracy that needs an action
+_SHOWN = 14  # maximum rows in a figure
+MATTERS = 0.02  # loss of accuracy above which an action is needed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Answer:
 
     Attributes:
         state: `found` (needs an action), `clear` or `open` (cannot be answered with this data).
-        table: rows of cells, the first of which is the header.
+        table: rows of cells, starting with the header.
     """
 
     question: str
@@ -58,7 +58,7 @@ class Answer:
 
 
 def audit_summary(found: Found) -> tuple[str, list[str]]:
-    """Return the page of an audit, and one line per question."""
+    """Return the audit page and one line per question."""
     answers = [answer(found) for answer in _QUESTIONS]
     count = sum(answer.state == "found" for answer in answers)
     title = f"{count} of {len(answers)} questions {'needs' if count == 1 else 'need'} an action"
@@ -88,7 +88,7 @@ def _references(found: Found) -> list[Interval]:
 
 
 def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[Interval], list[list[str]]]:
-    """Return state, answer, rows and table of the shortcuts in `names`."""
+    """Return the state, answer, rows and table for the shortcuts in `names`."""
     tested = {words: found["shortcuts"][name] for name, words in names.items() if name in found["shortcuts"]}
     tested = dict(sorted(tested.items(), key=lambda each: -each[1]["accuracy"]))
     if not tested:

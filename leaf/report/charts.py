@@ -1,4 +1,4 @@
-"""Figures as SVG: bars, dots with intervals, unit squares, confusion matrices, curves by epoch."""
+"""SVG figures: bars, dots with intervals, unit squares, confusion matrices and curves by epoch."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from leaf.report.svg import LETTER, Frame, dot, figure, label, line, number, pat
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its interval, or without one if `low` and `high` are None; `kind` is its CSS class."""
+    """A score with its interval (none if `low` and `high` are None); `kind` is its CSS class."""
 
     name: str
     value: float
@@ -37,7 +37,7 @@ def percent(value: float) -> str:
 
 
 def balance(rows: Sequence[tuple[str, tuple[int, int]]], alternative: str, width: int) -> Markup:
-    """Draw one bar per row, split into two classes, with the count of each at its end."""
+    """Draw one bar per row, split into two classes, with each count at its end."""
     wide = width > 500
     left = 210 if wide else 0
     height_row = 34 if wide else 52
@@ -62,7 +62,7 @@ def balance(rows: Sequence[tuple[str, tuple[int, int]]], alternative: str, width
 def class_bars(
     classes: Sequence[str], before: Sequence[int], after: Sequence[int], alternative: str, width: int
 ) -> Markup:
-    """Draw one row per class: a bar of all its images and a thin one of those trained on."""
+    """Draw one row per class: a bar for all its images and a thin bar for its training images."""
     wide = width > 500
     left, row = (280, 30) if wide else (0, 46)
     span = (width - left - 110) / max(*before, *after, 1)
@@ -79,7 +79,7 @@ def class_bars(
 
 
 def intervals(rows: Sequence[Interval], alternative: str, width: int, least: float | None = None) -> Markup:
-    """Draw a dot for each score and a line for its interval on one axis of percentages."""
+    """Draw a dot for each score and a line for its interval on a shared percentage axis."""
     wide = width > 500
     left, row = (250, 34) if wide else (12, 54)
     lows = [entry.low if entry.low is not None else entry.value for entry in rows]
@@ -103,7 +103,7 @@ def intervals(rows: Sequence[Interval], alternative: str, width: int, least: flo
 
 
 def differences(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
-    """Draw differences in points of accuracy with their intervals on one axis with zero marked."""
+    """Draw accuracy differences in percentage points, with their intervals, on a shared axis with zero marked."""
     wide = width > 500
     left, row = (330, 34) if wide else (12, 54)
     reach = max([0.02, *(abs(bound) for entry in rows for bound in (entry.low, entry.high) if bound is not None)]) * 1.1
@@ -177,7 +177,7 @@ def reliability(bins: Sequence[dict[str, float]], alternative: str, size: int = 
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternative: str, size: int = 340) -> Markup:
-    """Draw a 2 × 2 confusion matrix: a row per true class, cells shaded by their share of the row."""
+    """Draw a 2 × 2 confusion matrix: one row per true class, with cells shaded by their share of the row."""
     cell, tall = (size - 6) / 2, 118.0
     titles = [wrapped(f"{sum(row):,} {name}", size - 10) for row, name in zip(matrix, classes, strict=True)]
     parts: list[Markup] = []
@@ -199,9 +199,9 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternati
 
 
 def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alternative: str, width: int) -> Markup:
-    """Draw the confusion matrix of more than two classes: a row per true class, cells shaded by their share of the row.
+    """Draw the confusion matrix of more than two classes: one row per true class, shaded by share of the row.
 
-    Columns have the numbers of the rows. Names that do not fit beside the grid are listed below it.
+    Columns are numbered like the rows. Names that do not fit beside the grid are listed below it.
     """
     names = [f"{row + 1} {name}" for row, name in enumerate(classes)]
     longest = 1.17 * LETTER * max(map(len, names)) + 8
@@ -235,7 +235,7 @@ def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alte
 def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
     """Draw scores on one axis that ends at 100%: the first above it with its interval, the others below.
 
-    The words of the others end at their leader and move down towards the right, so that no leader crosses a word.
+    Labels below the axis end at their leader line and move down toward the right, so that no leader crosses a label.
     """
     least = min(min(entry.value, entry.low if entry.low is not None else 1.0) for entry in rows)
     frame = Frame(8, 0, width - 16, 0, (max(0.0, math.floor(least * 20) / 20 - 0.05), 1.0), (0, 1))
@@ -244,7 +244,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
     parts += [text(0, y + 22, f"{100 * frame.x_range[0]:.0f}%", "tick"), text(width, y + 22, "100%", "tick", "end")]
     if main.low is not None and main.high is not None:
         parts.append(rect(frame.x(main.low), y - 5, frame.x(main.high) - frame.x(main.low), 10, "span", radius=5))
-    ends = [(0, 40.0), (0, float(width))]  # (row, right end) of the words so far
+    ends = [(0, 40.0), (0, float(width))]  # (row, right end) of the labels so far
     for entry in sorted(rows[1:], key=lambda entry: entry.value):
         x, words = frame.x(entry.value), f"{percent(entry.value)} {entry.name.lower()}"
         long = len(words) * LETTER
@@ -266,7 +266,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
 def ranking(
     distances: Sequence[float], cut: int, jump: tuple[float, float] | None, alternative: str, width: int
 ) -> Markup:
-    """Draw ascending distances to a reference; the first `cut` were removed, and the jump after them is marked."""
+    """Draw ascending distances to a reference; the first `cut` were removed; the jump after them is marked."""
     top = max([*distances, 1.0])
     frame = Frame(58, 16, width - 74, 150, (0.5, len(distances) + 0.5), (0, top * 1.05))
     parts = [*frame.y_axis(ticks(0, top * 1.05, 4))]
@@ -276,7 +276,7 @@ def ranking(
         parts.append(line(x, frame.top, x, frame.top + frame.height, "mark"))
         words = f"jump from {number(jump[0], 0)} to {number(jump[1], 0)}"
         left = x + len(words) * LETTER + 12 < width
-        y = frame.top + frame.height - 12 if jump[1] > 0.25 * top else frame.top + 12  # where no dot follows
+        y = frame.top + frame.height - 12 if jump[1] > 0.25 * top else frame.top + 12  # where there are no further dots
         parts.append(text(x + (8 if left else -8), y, words, "label halo", anchor="start" if left else "end"))
     radius = 3.6 if len(distances) <= 80 else 2.2
     for place, distance in enumerate(distances, start=1):
@@ -293,7 +293,7 @@ def _ranks(count: int, marks: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity by epoch; its axis starts at `floor` if given."""
+    """One quantity by epoch; the axis starts at `floor`, if given."""
 
     title: str
     series: Sequence[Series]
@@ -310,7 +310,7 @@ class Mark:
 
 
 def curves(panels: Sequence[Panel], marks: Sequence[Mark], alternative: str, width: int, tall: int = 150) -> Markup:
-    """Draw `panels` on one axis of epochs with `marks` through all of them."""
+    """Draw `panels` on a shared epoch axis, with `marks` through all of them."""
     last = max([x for panel in panels for entry in panel.series for x in entry.xs], default=1)
     x_range = (0.5, 1.5) if last <= 1 else (1.0, float(last))
     parts: list[Markup] = []
@@ -343,15 +343,15 @@ def _panel_range(panel: Panel) -> tuple[float, float]:
 
 def _panel_line(entry: Series, frame: Frame) -> list[Markup]:
     points = frame.points(entry.xs, entry.ys)
-    if len(points) == 1:  # one epoch is a point, not a line
+    if len(points) == 1:  # draw a single epoch as a point, not a line
         return [dot(*points[0], 4, entry.kind.replace("stroke", "fill"), f"{entry.name}: {number(entry.ys[0])}")]
     return [path(points, f"curve {entry.kind}")]
 
 
 def _epoch_words(marks: Sequence[Mark], frame: Frame, title: str, width: int) -> list[Markup]:
-    """Return the words of the marks, each in its own row above the panels, later marks higher: no line crosses words.
+    """Return the marks' labels, each in its own row above the panels, later marks higher, so that no line crosses one.
 
-    A line leads from the words down to the first panel and stops above its title.
+    A line leads from each label down to the first panel and stops above its title.
     """
     parts: list[Markup] = []
     end, foot = float(width), 34.0 + 16 * len(marks)

@@ -1,4 +1,4 @@
-"""Sections of the report on removed images: outliers, copies, near-duplicates, manual decisions."""
+"""Report sections on removed images: outliers, copies, near-duplicates and manual decisions."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ DECISIONS = 24
 
 
 def outliers(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return each reference with the ranking of the distances to it, or None if nothing was ranked."""
+    """Return each reference with its ranking of distances, or None if nothing was ranked."""
     if run.distances.empty:
         return None
     references = sorted(set(run.distances["reference"]), key=_natural)
@@ -57,7 +57,7 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
 
 
 def copies(run: Run, album: Album) -> dict[str, Any]:
-    """Return sets of copies as rows of thumbnails, those with conflicting labels first, then the largest."""
+    """Return sets of copies as rows of thumbnails, sorted by conflicting labels first, then by size."""
     kept, sets = set(run.kept()), run.copies()
     conflicting = {each[0] for each in run.conflicting_copies()}
     sets.sort(key=lambda each: (each[0] not in conflicting, -len(each), each[0]))
@@ -84,7 +84,7 @@ def copies(run: Run, album: Album) -> dict[str, Any]:
 
 
 def near(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return near-duplicate pairs, nearest first, and pairs that match after alignment, or None without any."""
+    """Return near-duplicate pairs, nearest first, and pairs that match after alignment, or None if there are none."""
     shown = {
         "close": _pairs(run, album, ("near", "turned"), "mse"),
         "aligned": _pairs(run, album, ("aligned",), "aligned_mse"),
@@ -109,7 +109,7 @@ def _pairs(run: Run, album: Album, kinds: tuple[str, ...], by: str) -> dict[str,
 
 
 def decisions(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return the images changed by data/overrides.csv or by the majority of copies, or None without any."""
+    """Return the images changed by data/overrides.csv or by the copies' majority label, or None if there are none."""
     given = run.index.set_index("image")["label"].astype(int)
     table = run.decisions
     manual = table["reason"].isin(["override", "relabelled"])

@@ -1,4 +1,4 @@
-"""Number of images at each step: a Sankey diagram and the class balance."""
+"""Image counts at each step: a Sankey diagram and the class balance."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ REASONS = {
 }
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 
-Counts = tuple[int, int]  # of the two classes; with more classes, of all images and 0
+Counts = tuple[int, int]  # counts of the two classes; with more classes, of all images and 0
 
 _BAR = 9
 _LABEL = 34  # height of a node's two lines of text
@@ -32,7 +32,7 @@ _GAP = 14
 
 @dataclass(frozen=True)
 class Node:
-    """A state of the images: its name, number of images of each class, and column."""
+    """A state of the images: its name, number of images in each class, and column."""
 
     name: str
     counts: Counts
@@ -42,7 +42,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """The number of images of each class that go from one node to another; nodes are positions in a list."""
+    """The number of images of each class that pass from one node to another; nodes are list positions."""
 
     source: int
     target: int
@@ -50,7 +50,7 @@ class Link:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Return the Sankey diagram, the figure of the class balance, and the table of both."""
+    """Return the Sankey diagram, the class-balance figure, and a table of both."""
     nodes, links = graph(run)
     rows = balance_rows(run)
     kept, everything = len(run.kept()), len(run.index)
@@ -86,7 +86,7 @@ def section(run: Run) -> dict[str, Any]:
 
 
 def original_sizes(run: Run) -> str:
-    """Return the original image sizes in words, or nothing if the table lacks them."""
+    """Describe the original image sizes, or return "" if the table lacks them."""
     if "width" not in run.index or run.index.empty:
         return ""
     sides = run.index[["width", "height"]].astype(int)
@@ -102,7 +102,7 @@ def original_sizes(run: Run) -> str:
 
 
 def split_sizes(run: Run) -> dict[str, int]:
-    """Return the number of images in each non-empty split, in the order train, validation, test."""
+    """Return the number of images in each non-empty split, ordered train, validation, test."""
     counts = run.splits["split"].value_counts()
     return {name: int(counts[name]) for name in SPLITS if name in counts}
 
@@ -173,7 +173,7 @@ def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:
 def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:
     """Draw `nodes` in columns and `links` between them, with a band for each class."""
     columns = max(node.column for node in nodes) + 1
-    room = 122 if width >= WIDE else 104  # for the labels right of the last column
+    room = 122 if width >= WIDE else 104  # for the labels to the right of the last column
     step = (width - room - _BAR) / max(columns - 1, 1)
     most = max(sum(sum(node.counts) for node in nodes if node.column == column) for column in range(columns))
     scale = (300 if width >= WIDE else 330) / max(most, 1)
@@ -185,7 +185,7 @@ def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: 
 
 
 def _thick(count: float, scale: float) -> float:
-    """Return the thickness of a count; every non-zero count is visible."""
+    """Return the thickness that represents `count`; every nonzero count is visible."""
     return max(count * scale, 1.5) if count else 0.0
 
 
@@ -194,7 +194,7 @@ def _size(node: Node, scale: float) -> float:
 
 
 def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tuple[list[float], float]:
-    """Return the top edge of each node and the total height; `below` puts removed images under all columns."""
+    """Return each node's top edge and the total height; `below` places removed images below all columns."""
     free = [4.0] * columns
     tops = [0.0] * len(nodes)
     for gone in (False, True):
@@ -211,7 +211,9 @@ def _links(
     nodes: Sequence[Node], links: Sequence[Link], tops: Sequence[float], scale: float, step: float
 ) -> list[Markup]:
     parts: list[Markup] = []
-    left: defaultdict[tuple[int, int], float] = defaultdict(float)  # height used by (node, label) on its right side
+    left: defaultdict[tuple[int, int], float] = defaultdict(
+        float
+    )  # height already used by (node, label) on the right side
     right: defaultdict[tuple[int, int], float] = defaultdict(float)
     for link in links:
         source, target = nodes[link.source], nodes[link.target]

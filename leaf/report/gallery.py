@@ -1,4 +1,4 @@
-"""Images of the report as embedded thumbnails: errors with heat maps, samples, synthetic images."""
+"""The report's images as embedded thumbnails: errors with heat maps, samples and synthetic images."""
 
 import base64
 import io
@@ -13,15 +13,15 @@ from leaf.finished_run import Run, rows
 from leaf.models.gradcam import overlay
 from leaf.report.svg import share_shown
 
-SIDE = 96  # of a thumbnail: its longer side in pixels, at most
+SIDE = 96  # maximum length of a thumbnail's longer side in pixels
 TRIPLES = 6
-MANY_CLASSES = 12  # with more, fewer samples of each are shown
-KINDS = {"mistake": 9, "uncertain": 12}  # images shown
+MANY_CLASSES = 12  # above this, fewer samples of each class are shown
+KINDS = {"mistake": 9, "uncertain": 12}  # maximum images shown
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A thumbnail: its data URI, alternative text, short caption that starts with the image number, full name."""
+    """A thumbnail: its data URI, alternative text, short caption starting with the image number, and full name."""
 
     uri: str
     alternative: str
@@ -30,7 +30,7 @@ class Photo:
 
 
 class Album:
-    """Thumbnails of the ingested images by number, each encoded once."""
+    """Thumbnails of the ingested images by number, each encoded only once."""
 
     def __init__(self, run: Run) -> None:
         self._images = run.images
@@ -41,12 +41,12 @@ class Album:
         self._photos: dict[int, Photo] = {}
 
     def label(self, image: int) -> str:
-        """Return the display name of the class of image number `image`, with the given one if it was changed."""
+        """Return the display name of image `image`'s class, with the original one if it was changed."""
         given, final = (self._names[labels[image]] for labels in (self._given, self._final))
         return final if given == final else f"{final}, given as {given}"
 
     def photo(self, image: int) -> Photo:
-        """Return the thumbnail of image number `image`."""
+        """Return the thumbnail of image `image`."""
         image = int(image)
         if image not in self._photos:
             source = self._sources[image]
@@ -57,7 +57,7 @@ class Album:
         return self._photos[image]
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
-        """Return the thumbnail with its heat map (h, w), 0..1, for the class `shown`."""
+        """Return the thumbnail overlaid with the heat map (h, w), 0..1, for the class `shown`."""
         photo = self.photo(image)
         overlaid = overlay(thumbnail(self._images[int(image)]), heat)
         alternative = f"Heat map of image {image} for {shown}, brightest {_place(heat)}"
@@ -65,7 +65,7 @@ class Album:
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Resize (H, W, 3), 0..255, to uint8 with a longer side of at most SIDE."""
+    """Resize `pixels` (H, W, 3), 0..255, to a longer side of at most SIDE; return uint8."""
     image = Image.fromarray(np.clip(np.rint(np.asarray(pixels, np.float32)), 0, 255).astype(np.uint8), "RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)
@@ -87,7 +87,7 @@ def shortened(words: str, letters: int = 18) -> str:
 
 
 def _place(heat: np.ndarray) -> str:
-    """Return the position of the maximum in words."""
+    """Describe where the maximum is."""
     row, column = np.unravel_index(int(np.argmax(heat)), heat.shape)
     down = ("at the top", "in the middle", "at the bottom")[min(int(3 * row / heat.shape[0]), 2)]
     across = ("left", "center", "right")[min(int(3 * column / heat.shape[1]), 2)]
@@ -95,7 +95,7 @@ def _place(heat: np.ndarray) -> str:
 
 
 def section(run: Run, album: Album) -> dict[str, Any]:
-    """Return, by kind (mistake, uncertain), cards in the order of gallery.csv and how many there are of how many."""
+    """Return, for each kind (mistake, uncertain), cards in gallery.csv order and how many of the total are shown."""
     scored = run.predictions.set_index("image") if len(run.predictions) else run.predictions
     found = {}
     for kind, most in KINDS.items():
@@ -111,7 +111,7 @@ def section(run: Run, album: Album) -> dict[str, Any]:
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
     entry = scored.loc[row["image"]]
     truth, said = run.names[int(entry["label"])], run.names[int(entry["predicted"])]
-    sure = float(entry["probability"])  # of the second of two classes, else of the predicted class
+    sure = float(entry["probability"])  # the second class's with two classes, otherwise the predicted class's
     if len(run.classes) == 2 and not int(entry["predicted"]):
         sure = 1 - sure
     drawn = [(int(row["row"]), said)]
@@ -145,7 +145,7 @@ def samples(run: Run, album: Album) -> list[dict[str, Any]]:
 
 
 def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return evenly spaced synthetic images with their parents, or None without any; copies of a parent are skipped."""
+    """Return evenly spaced synthetic images, except copies of a parent, with their parents; None if there are none."""
     table = run.synthetic
     if table.empty:
         return None

@@ -1,4 +1,4 @@
-"""`leaf results`: the metrics of the last run in a few lines."""
+"""`leaf results`: summarize the last run's metrics in a few lines."""
 
 import contextlib
 import csv
@@ -16,13 +16,13 @@ from leaf.store import read_json
 
 Metrics = dict[str, Any]
 
-_SHOWN = 6  # classes
+_SHOWN = 6  # maximum classes shown
 
 
 def summarize_metrics(root: str | Path = ".") -> str:
-    """Return the summary of the last run of the project in the folder `root`.
+    """Summarize the last run of the project in the folder `root`.
 
-    Metrics older than the outputs that their stage reads, by dvc.lock, are skipped and named.
+    Metrics that dvc.lock shows to be older than their stage's inputs are skipped and listed.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
         raise LeafError("metrics: none belong to the last run. Run `dvc repro` to the end.")
     if left_out:
         lines.append(f"skipped    {', '.join(left_out)}: older than their inputs. Run `dvc repro`.")
-    # A linear probe has no dropout, so the usual example would be refused.
+    # A linear probe has no dropout, so the usual example would be rejected.
     run = Path(root, "models/run.json")
     probe = run.is_file() and "probe" in read_json(run)
     change = "leaf run transfer" if probe else "dvc exp run -S dropout=0.2"
@@ -50,7 +50,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
 
 
 def _example(root: Path) -> int:
-    """Return the number of an image worth explaining: the first one removed, else a misclassified one, else 0."""
+    """Return an image number worth explaining: the first removed image, otherwise a misclassified one, otherwise 0."""
     for name in ("data/cleaned/decisions.csv", "data/scored/predictions.csv"):
         with contextlib.suppress(OSError, KeyError), Path(root, name).open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
@@ -62,12 +62,12 @@ def _example(root: Path) -> int:
 def _old_stages(root: Path) -> set[str]:
     """Return the metrics files that are older than the last run, according to dvc.lock.
 
-    A file is old if its stage, or one before it, read an input that has been rewritten since, or if the file differs
-    from the recorded output. Without dvc.lock nothing is old.
+    A file is old if an input of its stage, or of an earlier one, has been rewritten since, or if the file differs from
+    the recorded output. Without dvc.lock, no file is old.
     """
     try:
         text = (root / "dvc.lock").read_text(encoding="utf-8")
-        stages = yaml.load(text, yaml.CBaseLoader)["stages"]  # noqa: S506 (BaseLoader gives strings only)
+        stages = yaml.load(text, yaml.CBaseLoader)["stages"]  # noqa: S506 (BaseLoader returns only strings)
     except FileNotFoundError:
         return set()
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):

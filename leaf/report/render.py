@@ -1,4 +1,4 @@
-"""Render the report of one run as a self-contained HTML page, its summary and its model card."""
+"""Render a run's report as a self-contained HTML page, and its summary and model card."""
 
 import base64
 import functools
@@ -22,7 +22,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(run: Run) -> str:
-    """Return the report of `run`. Equal tables and `run.facts` give equal bytes."""
+    """Return the report of `run`. Equal tables and `run.facts` give byte-identical pages."""
     album = Album(run)
     found = results.section(run)
     context = {
@@ -66,12 +66,12 @@ def fill(template: str, context: dict[str, Any]) -> str:
     """Fill a packaged template; values other than Markup are escaped."""
     letters = base64.b64encode((TEMPLATES / "inter.woff2").read_bytes()).decode("ascii")
     face = f"@font-face{{font-family:Inter;font-weight:100 900;src:url(data:font/woff2;base64,{letters})}}\n"
-    style = Markup(face + _sheet())  # noqa: S704 - our own style sheet
+    style = Markup(face + _sheet())  # noqa: S704 - leaf's own style sheet
     return _environment().get_template(template).render(context, style=style) + "\n"
 
 
 def standalone(figure: Markup) -> str:
-    """Return a figure as an SVG file with the style sheet of the pages."""
+    """Return a figure as a standalone SVG file with the pages' style sheet."""
     tag, _, rest = str(figure).partition(">")
     style = f"<style>{escape(_sheet())}svg{{background:var(--paper);font-family:sans-serif}}</style>"
     return f'{tag} xmlns="http://www.w3.org/2000/svg">\n{style}\n{rest}\n'
@@ -82,7 +82,7 @@ def _sheet() -> str:
 
 
 def unbroken(words: str) -> str:
-    """Join figures by no-break spaces: `p = 0.059`, `+2.7 points`, `-0.5 to +6.0`."""
+    """Join numbers and their units with no-break spaces: `p = 0.059`, `+2.7 points`, `-0.5 to +6.0`."""
     joined = re.sub(r"(?<=\bp) ([=<]) (?=\d)", "\xa0\\1\xa0", words)
     return re.sub(r"(?<=\d) (?=%|points?\b|to [-+]?\d)|(?<=\d to) (?=[-+]?\d)", "\xa0", joined)
 
@@ -106,7 +106,7 @@ def _environment() -> jinja2.Environment:
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the first screen: the result, the baselines next to it, and four figures of the run."""
+    """Return the first screen: the result, the baselines beside it, and four key figures."""
     name, block = found["split"], found["block"]
     images, accuracy = int(block.get("images") or 0), block.get("accuracy")
     tiles = [
@@ -148,7 +148,7 @@ def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
 
 
 def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
-    """Return the accuracy with its interval and the baselines on one axis."""
+    """Draw the accuracy with its interval and the baselines on one axis."""
     if block.get("accuracy") is None:
         return None
     low, high = block.get("accuracy_low"), block.get("accuracy_high")
@@ -159,7 +159,7 @@ def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
 
 
 def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the parameters that differ from their defaults: key, default, value and description."""
+    """Return the parameters that differ from their defaults, with key, default, value and description."""
     table = schema.keys()
     return [
         {"key": key, "default": shown(table[key]["default"]), "value": shown(value), "why": table[key]["why"] or ""}
@@ -169,7 +169,7 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """Return date, versions, seeds, network and the SHA-256 of the tables."""
+    """Return the date, versions, seeds, network and SHA-256 hashes of the tables."""
     facts = run.training
     network = [
         *run.facts.items(),

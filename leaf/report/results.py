@@ -1,4 +1,4 @@
-"""Sections of the report on training and results: curves, scores, baselines, calibration, accuracy by folder."""
+"""Report sections on training and results: curves, scores, baselines, calibration and accuracy by folder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ from leaf.report.charts import (
 from leaf.report.svg import Figure, both, number, plural, share_shown
 
 FOLDERS = 24
-LOWER = ("log_loss", "brier", "calibration_error")  # scores for which lower is better
+LOWER = ("log_loss", "brier", "calibration_error")  # lower is better for these scores
 _NAMES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -41,25 +41,25 @@ _NAMES = {
 
 
 def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the name and scores of the test split, or of validation if there is no test split."""
+    """Return the name and scores of the test split, or of the validation split if there is no test split."""
     splits = scores.get("splits") or {}
     name = "test" if splits.get("test") else "validation"
     return name, splits.get(name) or {}
 
 
 def score_name(key: str) -> str:
-    """Return the name of a score, with a note if lower is better."""
+    """Return a score's display name, with a note if lower is better."""
     return _NAMES[key] + (" (lower is better)" if key in LOWER else "")
 
 
 def lowest_recall(run: Run, block: Mapping[str, Any]) -> tuple[float, str] | None:
-    """Return the lowest recall and its class, or None without recalls."""
+    """Return the lowest recall and its class, or None if there are no recalls."""
     found = zip(block.get("classes") or [], run.names, strict=False)
     return min(((each["recall"], name) for each, name in found if each.get("recall") is not None), default=None)
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
-    """Return the accuracies of the baselines in scores.json."""
+    """Return the baseline accuracies in scores.json."""
     found = scores.get("baseline") or {}
     return [
         _interval(name.capitalize(), entry, "gone")
@@ -69,7 +69,7 @@ def baselines(scores: Mapping[str, Any]) -> list[Interval]:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Return the figures and the table of the scored split."""
+    """Return the figures and the table for the scored split."""
     name, block = scored_split(run.scores)
     validation = (run.scores.get("splits") or {}).get("validation") or {}
     return {
@@ -164,7 +164,7 @@ def _by_class(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
 
 
 def _worst_pairs(run: Run, block: Mapping[str, Any]) -> list[str]:
-    """Return the most frequent errors in words, for more than two classes."""
+    """Describe the most frequent errors, for more than two classes."""
     if len(run.classes) == 2:
         return []
     return [
@@ -242,7 +242,7 @@ def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
 def _folders(run: Run) -> Figure | None:
     folders = [entry for entry in run.scores.get("by_folder") or [] if entry.get("accuracy") is not None]
     names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
-    if len(folders) < 2 or names == set(run.classes):  # folders that are classes are shown by class
+    if len(folders) < 2 or names == set(run.classes):  # class folders are already shown by class
         return None
     folders.sort(key=lambda entry: (entry["accuracy"], str(entry["folder"])))
     shown = folders[:FOLDERS]
@@ -265,7 +265,7 @@ _QUANTITIES = (("accuracy", "Accuracy", None), ("loss", "Loss", None))
 
 
 def training_section(run: Run) -> dict[str, Any]:
-    """Return the figure of all curves in history.csv, and the epochs in words and as a table."""
+    """Return a figure of all curves in history.csv, and the epochs as text and as a table."""
     history = run.history
     panels = [panel for quantity in _QUANTITIES if (panel := _panel(history, *quantity))]
     if "learning_rate" in history and history["learning_rate"].notna().any():
@@ -289,7 +289,7 @@ def training_section(run: Run) -> dict[str, Any]:
 
 
 def _panel(history: pd.DataFrame, name: str, title: str, floor: float | None) -> Panel | None:
-    """Return the curves of one quantity: training dotted, validation solid, as in the course report."""
+    """Draw one quantity's curves, training dotted and validation solid, as in the course report."""
     series = [
         _series(history, column, words, kind)
         for column, words, kind in (

@@ -1,4 +1,4 @@
-"""Render several runs on one page: scores with intervals, tests of their differences, curves."""
+"""Render several runs on one page: scores with intervals, significance tests and curves."""
 
 import io
 import json
@@ -34,7 +34,7 @@ class RunSummary:
 
 
 def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Comparison], refusal: str = "") -> str:
-    """Return the page of 1 to MOST `runs`; `refusal` is the reason for empty `verdicts`."""
+    """Return the page for 1 to MOST `runs`; `refusal` is the reason why `verdicts` is empty."""
     split = scored_split(runs[0].scores)[0]
     context = {
         "runs": [{"name": run.name, "kind": f"series{place}"} for place, run in enumerate(runs, start=1)],
@@ -139,7 +139,7 @@ def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 
 
 def _made(runs: Sequence[RunSummary], shown_keys: Collection[str]) -> list[tuple[str, list[str]]]:
-    """Return facts of each run, except those in `shown_keys`."""
+    """Return facts about each run, except the keys in `shown_keys`."""
     facts = [("Backbone", "backbone"), ("Parameters", "parameters"), ("Epochs", "epochs"), ("Best epoch", "best_epoch")]
     rows = [
         (words, [_fact(run.training.get(key)) for run in runs])
@@ -154,10 +154,10 @@ def _fact(value: Any) -> str:
 
 
 def write_report(revisions: Sequence[str], to: str) -> str:
-    """Write the page of `revisions` to the file `to` and return a summary.
+    """Write a page on `revisions` to the file `to` and return a summary.
 
-    A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: each is shown,
-    and they are compared together.
+    A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: each seed is
+    shown, but they are compared together.
 
     Raises
     ------
@@ -183,13 +183,13 @@ def write_report(revisions: Sequence[str], to: str) -> str:
 
 
 def read_summary(revision: str) -> RunSummary:
-    """Read what the page shows of a git revision, an experiment or the workspace."""
+    """Read a git revision's, an experiment's or the workspace's data for the page."""
     read = reader(revision)
 
     def parsed(path: str, parse: Callable[[bytes], Any]) -> Any:
         try:
             return parse(read(path))
-        except ValueError as error:  # also raised by json and pandas
+        except ValueError as error:  # json and pandas raise it too
             raise LeafError(f"{revision}: {path}: damaged ({error}). Run `dvc repro` there again") from None
 
     return RunSummary(

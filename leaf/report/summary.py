@@ -1,4 +1,4 @@
-"""Contents of the one-page summary and the model card: what the model is, its data, results by class, limitations."""
+"""Contents of the one-page summary and the model card: the model, its data, results by class and limitations."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from leaf.report.svg import plural
 
 
 def card(run: Run) -> dict[str, Any]:
-    """Return the texts and the table of both documents."""
+    """Return the texts and the table used in both documents."""
     split, block = scored_split(run.scores)
     return {
         "title": f"Leaf image classifier: {_listed(run.names)}",
@@ -44,7 +44,7 @@ def _result(split: str, block: Mapping[str, Any]) -> str:
 
 
 def weights(run: Run) -> str:
-    """Describe the initial weights: a checkpoint with revision and license, a file by its name, or the parameter."""
+    """Describe the initial weights: a checkpoint's revision and license, a file name, or the parameter value."""
     if record := run.training.get("weights"):
         return f"{record['name']}, revision {record['revision']}, license {record['license']}"
     return Path(str(run.params.get("weights", ""))).name

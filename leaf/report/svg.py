@@ -1,4 +1,4 @@
-"""Parts of all figures: tags, ticks, a frame with axes, the figure itself."""
+"""Building blocks of all figures: tags, ticks, a frame with axes, and the figure itself."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDE, NARROW = 880, 340
-"""Widths in CSS pixels of a figure on a desktop or on paper, and on a phone."""
+"""Figure widths in CSS pixels, on a desktop or paper and on a phone."""
 
 LETTER = 6.6
-"""Upper estimate of the average width of a letter at 12 px, in pixels."""
+"""Upper estimate of the average letter width at 12 px, in pixels."""
 
 
 def tag(element: str, *children: object, **attributes: object) -> Markup:
-    """Return an SVG or HTML element with escaped children and attributes; `class_` gives `class`, `a_b` gives `a-b`."""
+    """Return an SVG or HTML element with escaped children and attributes; `class_` becomes `class`, and `a_b` `a-b`."""
     text = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
         for name, value in attributes.items()
@@ -25,7 +25,7 @@ def tag(element: str, *children: object, **attributes: object) -> Markup:
 
 
 def figure(width: float, height: float, alternative: str, *children: object, class_: str = "") -> Markup:
-    """Return an SVG of `width` × `height` CSS pixels that shrinks with its column, with `alternative` text."""
+    """Return an SVG of `width` × `height` CSS pixels, with `alternative` text, that shrinks to fit its column."""
     return tag(
         "svg",
         *children,
@@ -44,7 +44,7 @@ def text(x: float, y: float, words: object, class_: str = "", anchor: str = "sta
 
 
 def wrapped(words: str, width: float) -> list[str]:
-    """Return `words` in at most two lines of `width` pixels, broken at a space or after a separator."""
+    """Wrap `words` to at most two lines of `width` pixels, breaking at a space or after a separator."""
     most = max(int(width / (1.17 * LETTER)), 4)  # labels are larger than ticks
     if len(words) <= most:
         return [words]
@@ -55,7 +55,7 @@ def wrapped(words: str, width: float) -> list[str]:
 
 
 def label(x: float, y: float, words: str, width: float, middle: bool) -> list[Markup]:
-    """Return the lines of a label, centered on `y` if `middle`, else with the last baseline at `y`."""
+    """Return the lines of a label, centered on `y` if `middle`, otherwise with the last baseline at `y`."""
     lines = wrapped(words, width)
     top = y + 4 - 7 * (len(lines) - 1) if middle else y - 14 * (len(lines) - 1)
     return [text(x, top + 14 * place, each, "label halo") for place, each in enumerate(lines)]
@@ -80,7 +80,7 @@ def dot(x: float, y: float, radius: float, class_: str, tip: str = "") -> Markup
 
 
 def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
-    """Return a line through points; a point that is not finite breaks it."""
+    """Return a line through `points`; a non-finite point breaks it."""
     steps, pen = [], "M"
     for x, y in points:
         if not (math.isfinite(x) and math.isfinite(y)):
@@ -92,7 +92,7 @@ def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about `count` round numbers within `low` and `high`."""
+    """Return about `count` round numbers between `low` and `high`."""
     if not high > low:
         return [low]
     rough = (high - low) / max(count, 1)
@@ -104,7 +104,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format a number for an axis or label: commas, no trailing zeros, small numbers as 2e-5."""
+    """Format a number for an axis or label, with commas, no trailing zeros, and small numbers as 2e-5."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3:
@@ -137,13 +137,13 @@ class Frame:
         return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
 
     def y_axis(self, values: Sequence[float]) -> list[Markup]:
-        """Return grid lines with numbers on the left."""
+        """Return grid lines with numbers to their left."""
         right = self.left + self.width
         lines = [line(self.left, self.y(value), right, self.y(value), "grid") for value in values]
         return lines + [text(self.left - 8, self.y(value) + 4, number(value), "tick", anchor="end") for value in values]
 
     def x_axis(self, values: Sequence[float], title: str = "") -> list[Markup]:
-        """Return numbers below the area and the title of the axis at its right end."""
+        """Return the numbers below the area and the axis title at the right end."""
         bottom = self.top + self.height
         marks = [text(self.x(value), bottom + 18, number(value), "tick", anchor="middle") for value in values]
         axis = line(self.left, bottom, self.left + self.width, bottom, "axis")
@@ -151,7 +151,7 @@ class Frame:
 
 
 def _plain(value: object) -> str:
-    """Round coordinates to a hundredth of a pixel, so that the file is small and equal on every machine."""
+    """Round coordinates to a hundredth of a pixel, so that the file is small and identical on every machine."""
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return str(value)
@@ -159,7 +159,7 @@ def _plain(value: object) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing for wide columns, one for narrow columns (None if the first fits both), and a caption."""
+    """A drawing for wide columns, another for narrow columns (None if the first fits both), and a caption."""
 
     wide: Markup
     narrow: Markup | None = None
