@@ -1,4 +1,4 @@
-"""Clean a data set: images and their index in, decisions, rankings, pairs and counts out."""
+"""Clean a data set: turn images and their index into decisions, rankings, pairs and counts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -16,13 +16,13 @@ from leaf.clean.near_duplicates import near_pairs
 from leaf.clean.outliers import Ranking, Reference
 from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
 
-_NAMED = 5  # items named in a warning; the others are counted
-MOST_LOST = 0.05  # share of a class that one rule may remove without a warning
+_NAMED = 5  # maximum items named in a warning; the others are counted
+MOST_LOST = 0.05  # maximum share of a class that one rule may remove without a warning
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The class names and the parameters of the same names in params.yaml."""
+    """Class names, and the cleaning parameters under their names in params.yaml."""
 
     classes: Sequence[str]
     outlier_copies: int
@@ -41,7 +41,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The tables of data/cleaned/, the counts of metrics/clean.json, and one-line warnings."""
+    """Tables for data/cleaned/, counts for metrics/clean.json, and one-line warnings."""
 
     decisions: pd.DataFrame
     distances: pd.DataFrame
@@ -51,7 +51,7 @@ class Cleaned:
     warnings: list[str]
 
 
-@threadpool_limits.wrap(1)  # the matrix products are small: BLAS threads waiting for one another take 7× the CPU time
+@threadpool_limits.wrap(1)  # for small matrix products, BLAS threads waiting for each other use 7× the CPU time
 def clean(
     images: np.ndarray,
     index: pd.DataFrame,
@@ -59,17 +59,17 @@ def clean(
     overrides: pd.DataFrame,
     settings: Settings,
 ) -> Cleaned:
-    """Decide on every image.
+    """Decide which images to keep, and with which labels.
 
     Args:
         images: (N,S,S,3), uint8 or float32 in 0..255.
         index: N rows with `image,label,group,hash` and optionally `source,file_hash,split`.
-        references: image numbers, or (name, pixels (S,S,3)), whose copies are outliers, or `auto`.
-        overrides: the manual decisions, text columns `decisions.COLUMNS` and optionally `decisions.FURTHER`.
-        settings: the parameters.
+        references: images whose copies are outliers, as image numbers or (name, pixels (S,S,3)), or `auto`.
+        overrides: manual decisions, with text columns `decisions.COLUMNS` and optionally `decisions.FURTHER`.
+        settings: class names and parameters.
 
     Raises:
-        LeafError: for a reference that is no image, or an invalid or contradictory override.
+        LeafError: if a reference is not an image, or an override is invalid or contradicts another.
     """
     table = _identified(images, index)
     rulings = read_rulings(overrides, index.assign(hash=table["hash"]), settings.classes)
@@ -118,7 +118,7 @@ def clean(
 
 
 def _identified(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per image: `label,name,split,source,hash` and `first`, the first image with equal pixels."""
+    """Return a row per image: `label,name,split,source,hash` and `first`, the first image with identical pixels."""
     hashes = distinct_hashes(index["hash"].to_numpy(object), images)
     return pd.DataFrame(
         {
@@ -143,14 +143,14 @@ def _rows(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataFrame:
-    """Return `pairs` without those between the sets of two images that are `apart` (K,2). `sets` (N,) names them."""
+    """Remove pairs that connect the sets of two images in `apart` (K,2). `sets` (N,) is the set of each image."""
     names = sets.to_numpy()
     parted = {tuple(row) for row in np.sort(names[apart], axis=1).tolist()}
     return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]
 
 
 def _to_align(table: pd.DataFrame) -> np.ndarray:
-    """Return the first image of each set of copies among the images that are no outliers, ascending."""
+    """Return the first image of each set of copies, outliers excluded, in ascending order."""
     inside = table[table["ranking"] < 0]
     return inside.index[~inside["copies"].duplicated()].to_numpy()
 
@@ -202,7 +202,7 @@ def _missed(rulings: Rulings) -> Iterable[str]:
 
 
 def _shared(shared: np.ndarray, table: pd.DataFrame) -> Iterable[str]:
-    """Name the images removed because another given split has the same photo."""
+    """Warn about images removed because the same photo is in another given split."""
     if len(shared):
         named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
         removed = ", ".join(f"{named[gone]} for {named[stays]}" for gone, stays in shared[:_NAMED].tolist())
@@ -247,7 +247,7 @@ def _same_photo_warnings(unaligned: int) -> Iterable[str]:
 def _class_warnings(
     table: pd.DataFrame, decisions: Decisions, multiplied: Sequence[int], settings: Settings
 ) -> Iterable[str]:
-    """Name classes that seem to be oversampled, and classes of which one rule removes more than `MOST_LOST`."""
+    """Warn about classes that look oversampled, and classes that lose more than `MOST_LOST` to one rule."""
     for label, name in enumerate(settings.classes):
         mine = table["label"].eq(label).to_numpy()
         if often := int(mine[multiplied].sum()):

@@ -1,8 +1,8 @@
-"""Decide for each image whether it stays: one row with the reason, nothing is deleted.
+"""Decide which images to keep. Each image gets a row with the reason; nothing is deleted.
 
-The steps, in order: manual decisions; outliers and dropped images leave; conflicts between copies with different labels
-are resolved; of each set of copies one image stays. A set of copies is a connected component of exact and near pairs,
-so copies may form a chain: if a is near b and b near c, one of the three stays, even if a and c are not near.
+The steps, in order: apply manual decisions, remove outliers and dropped images, resolve conflicts between copies with
+different labels, and keep one image of each set of copies. A set of copies is a connected component of exact and near
+pairs, so copies can form a chain: if a is near b and b is near c, only one is kept, even if a and c are not near.
 """
 
 import re
@@ -18,7 +18,7 @@ from leaf.errors import LeafError
 COLUMNS = ("hash", "ruling", "label", "who", "why")
 FURTHER = ("date", "run", "other", "file")  # optional columns
 TEXT = (*COLUMNS, *FURTHER)
-NAMES = ("source", "file_hash", "hash")  # what may name an image; a later column wins
+NAMES = ("source", "file_hash", "hash")  # columns that can identify an image; later ones take precedence
 _HASH = re.compile("[0-9a-f]{32}")
 VERDICTS, PAIRED = ("keep", "drop"), ("group", "apart")
 ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
@@ -26,11 +26,12 @@ ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
 
 @dataclass(frozen=True)
 class Rulings:
-    """The manual decisions, by pixel hash: images to keep, to drop, and their new labels.
+    """Manual decisions by pixel hash: images to keep, images to drop, and new labels.
 
-    `group` and `apart` are pairs of hashes of one leaf and of different images, the smaller hash first. The second of a
-    `group` may be a name instead: all images grouped with that name are of one leaf. `applied` counts decisions,
-    `missed` has a line for each of the others, naming the unknown image or class.
+    `group` holds pairs of hashes of one leaf, and `apart` pairs of hashes of different images; the smaller hash comes
+    first. The second item of a `group` pair may be a name instead: all images grouped with that name show one leaf.
+    `applied` is the number of applied decisions. `missed` has a line for each skipped decision, with the unknown image
+    or class.
     """
 
     keep: frozenset[str]
@@ -43,23 +44,23 @@ class Rulings:
 
 
 class _MissedError(Exception):
-    """A decision names an image or a class that this data set does not have, as after it changed."""
+    """A decision names an image or class that is not in the data set, for example because the data set changed."""
 
 
 def read_rulings(
     table: pd.DataFrame, index: pd.DataFrame, classes: Sequence[str], name: str = "data/overrides.csv"
 ) -> Rulings:
-    """Read manual decisions on the images of `index`.
+    """Read manual decisions about the images in `index`.
 
     Args:
-        table: text columns `COLUMNS` and optionally `FURTHER`. A row names an image by the hash of its file, its source
-            or the hash of its pixels. Two rows may agree.
+        table: text columns `COLUMNS` and optionally `FURTHER`. A row identifies an image by file hash, source or pixel
+            hash. Rows may repeat a decision.
         index: `hash` and optionally the other columns of `NAMES`, text.
         classes: the class names.
         name: the file, for messages.
 
     Raises:
-        LeafError: naming the line, for an invalid row or one that contradicts another.
+        LeafError: if a row is invalid or contradicts another; the message names the line.
     """
     verdicts: dict[str, str] = {}
     relabel: dict[str, int] = {}
@@ -92,7 +93,7 @@ def read_rulings(
 
 
 def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
-    """Map each of the names `called` that names an image of `index` to the image's pixel hash."""
+    """Map each name in `called` that identifies an image in `index` to the image's pixel hash."""
     called = called | {each.lower() for each in called}
     known: dict[str, str] = {}
     for column in NAMES:
@@ -142,10 +143,10 @@ def _pair(image: str, other: str, known: Mapping[str, str], ruling: str, where: 
 
 
 def ruled_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
-    """Return pairs of `Rulings` as image numbers int64 (K,2): the first image of each of two hashes.
+    """Convert pairs from `Rulings` to image numbers, int64 (K,2): the first image with each of the two hashes.
 
-    `hashes` and `names`, the groups given with the data set, are text (N,). An image grouped with a name is paired with
-    the first image of that group, or else with the first image grouped with that name.
+    `hashes` and `names` (the group names in the data set) are text (N,). An image grouped with a name is paired with
+    the first image of that group or, if there is none, with the first image grouped with that name.
     """
     if not pairs:
         return np.empty((0, 2), np.int64)
@@ -162,7 +163,7 @@ def _firsts(values: Iterable[str]) -> dict[str, int]:
 
 
 def trace(rulings: Rulings, hashes: Iterable[str]) -> np.ndarray:
-    """Return the manual decisions on each image, text (N,): `relabel, group 17, apart 40`."""
+    """Return the manual decisions about each image, text (N,), such as `relabel, group 17, apart 40`."""
     first = _firsts(hashes)
     said: dict[str, list[str]] = {}
     for ruling, images in (("keep", rulings.keep), ("drop", rulings.drop), ("relabel", rulings.relabel)):
@@ -196,9 +197,9 @@ def decide(
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
 ) -> Decisions:
-    """Decide on each image; of a set of copies the one in the split that ranks first stays, else the first.
+    """Decide which images to keep. Of a set of copies, keep the image whose split ranks first, otherwise the first one.
 
-    `table` has `label`, `hash`, `copies` (the smallest image number of the set of copies), `ranking` (-1 unless the
+    `table` has `label`, `hash`, `copies` (the smallest image number in the set of copies), `ranking` (-1 unless the
     image is an outlier) and `split` (given by the user, or "").
     """
     labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
@@ -231,9 +232,9 @@ def decide(
 def _resolve_conflicts(
     label: np.ndarray, ruled_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Resolve each set of remaining copies with different labels: return labels, images to drop, the number of sets.
+    """Resolve sets of remaining copies with different labels. Return labels, images to drop, and the number of sets.
 
-    A manual label of one copy applies to all of them. A majority needs more than half: a tie is dropped.
+    A manual label for one copy applies to all of them. A majority is more than half of the copies; a tie is dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
     remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})
@@ -261,9 +262,9 @@ def _remove_copies(
     reason: np.ndarray,
     copy_of: np.ndarray,
 ) -> None:
-    """Mark, in `reason` and `copy_of`, each of the images `order` after the first of its set of copies.
+    """Mark all but the first image of each set of copies as removed, in `reason` and `copy_of`.
 
-    An image kept by a manual decision stays beside the first of its set, once.
+    `order` lists the images, those to keep first. An image with a manual keep decision also stays, but only once.
     """
     first_of_set: dict[int, int] = {}
     first_of_hash: dict[str, int] = {}
@@ -277,16 +278,19 @@ def _remove_copies(
 
 
 def split_ranks(given: np.ndarray) -> np.ndarray:
-    """Return the rank int (N,) of given splits: of two copies the one in test stays, else in validation, else train."""
+    """Return the rank of each given split, int (N,).
+
+    Of two copies, the one in test is kept, then validation, then train.
+    """
     ranks = {"test": 0, "validation": 1, "train": 2}
     return np.array([ranks.get(split, 3) for split in given], np.int64)
 
 
 def leave_one_split(decisions: Decisions, table: pd.DataFrame, rulings: Rulings) -> np.ndarray:
-    """Remove, as `shared_split`, the images whose group has an image in a given split that ranks before their own.
+    """Remove images whose group also has an image in a higher-ranked given split, with the reason `shared_split`.
 
-    `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed for an image of another split, its
-    copies included, and the image that stays.
+    `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed because of an image in another split
+    (copies of it included), and the image that is kept.
     """
     given, groups = table["split"].to_numpy(object), table["group"].to_numpy()
     ruled_keep = np.isin(table["hash"].to_numpy(object), list(rulings.keep))

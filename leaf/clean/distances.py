@@ -1,4 +1,4 @@
-"""Mean squared errors between images, in gray levels squared: 0 for equal images, 65025 between black and white."""
+"""Mean squared errors between images, in gray levels squared: 0 if identical, 65025 between black and white."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,20 +8,20 @@ import cv2
 import numpy as np
 
 SIDE = 8  # cells along each side of the block means
-FINE = 16  # cells along each side of the block means in which a local difference is sought
-# Another subject on the same background differs in whole blocks, a re-save everywhere by noise that a block mean
-# cancels. Measured at 96 px on near pairs: the largest squared block difference over the mean squared error is at most
-# 1.9 for JPEG copies at quality 75 (99th percentile 1.3) and 2.3 at quality 50, and at least 5 for 99% of drawn sets of
+FINE = 16  # the same, for detecting local differences
+# Another subject on the same background changes whole blocks. A re-save adds noise everywhere; block means cancel it.
+# Measured on near pairs at 96 px: the largest squared block difference divided by the mean squared error is at most 1.9
+# for JPEG copies at quality 75 (99th percentile 1.3) and 2.3 at quality 50, and at least 5 for 99% of synthetic sets of
 # different leaves on paper or one background, padded strips and slides. Smaller images have fewer pixels per block.
 PEAK, FLOOR = 2.2, 4.0
-_ROUNDING = 1e-5  # of squared distances in float32, as a share of the largest square
+_ROUNDING = 1e-5  # rounding error of squared distances in float32, as a share of the largest square
 _STACK = 32  # images whose block means are computed at once
 
 
 def to_reference(images: np.ndarray, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return the mean squared error of the images in `rows` (K,) to one `reference` (H,W,3): float64 (K,)."""
+    """Return the mean squared error between each image in `rows` (K,) and `reference` (H,W,3): float64 (K,)."""
     plain = np.asarray(images)  # indexing a memmap costs more than the distance itself
-    # OpenCV adds the squares in one pass without a float copy: a tenth of the time of numpy.
+    # OpenCV sums the squares in one pass without a float copy, in a tenth of numpy's time.
     sums = np.fromiter((cv2.norm(plain[i], reference, cv2.NORM_L2SQR) for i in rows), np.float64, len(rows))
     return _mean(sums, plain.dtype, reference.size)
 
@@ -34,7 +34,7 @@ def of_pairs(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _mean(sums: np.ndarray, dtype: np.dtype, size: int) -> np.ndarray:
-    # OpenCV squares the root of the sum; for integers, rounding restores the sum itself.
+    # OpenCV returns the root of the sum, which is squared here; for integers, rounding restores the exact sum.
     return (np.rint(sums) if dtype == np.uint8 else sums) / size
 
 
@@ -46,10 +46,10 @@ def to_references(
     within: float,
     further: int,
 ) -> Iterator[np.ndarray]:
-    """Yield `to_reference` for each of `references`, infinite for images behind all wanted ones.
+    """Yield the distances of `to_reference` for each reference, with infinity for images beyond the nearest ones.
 
-    Wanted are the distances up to `within` and the next `further` ones. `small`, the block means of `rows`, bounds the
-    distances from below, so most images of a large data set are never read.
+    Distances up to `within` and the next `further` ones are computed. The block means `small` of `rows` give a lower
+    bound on each distance, so most images of a large data set are never read.
     """
     flat = small.reshape(len(small), -1)
     one = np.zeros(1, np.int64)
@@ -74,15 +74,15 @@ def to_references(
 
 
 def block_means(images: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Return area means of the images in `rows` on side × side cells: float32 (K,h,w,3), scaled by 1/√(h·w·3).
+    """Return the means of the images in `rows` over side × side cells: float32 (K,h,w,3), scaled by 1/√(h·w·3).
 
-    The squared Euclidean distance of two of them is at most the mean squared error of their images.
+    The squared Euclidean distance between two results is at most the mean squared error between their images.
     """
     plain = np.asarray(images)
     height, width = min(side, plain.shape[1]), min(side, plain.shape[2])
     small = np.empty((len(rows), height, width, plain.shape[3]), np.float32)
 
-    def part(start: int) -> None:  # images of equal height, one under the other, share no cell
+    def part(start: int) -> None:  # images of equal height are stacked vertically, so no cell spans two of them
         stack = plain[rows[start : start + _STACK]].astype(np.float32).reshape(-1, *plain.shape[2:])
         cells = small[start : start + _STACK].reshape(-1, *small.shape[2:])
         cv2.resize(stack, cells.shape[1::-1], cells, interpolation=cv2.INTER_AREA)
@@ -94,21 +94,22 @@ def block_means(images: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.nd
 
 
 def fine_means(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return area means of the images in `rows` on FINE × FINE cells, in gray levels: float32 (K,h,w,3)."""
+    """Return the means of the images in `rows` over FINE × FINE cells, in gray levels: float32 (K,h,w,3)."""
     means = block_means(images, rows, FINE)
     return means * np.float32(np.sqrt(np.prod(means.shape[1:])))
 
 
 def tolerance(size: int) -> float:
-    """Return how many times the block noise of a 96 px image an image of side `size` has, at least 1."""
+    """Return the block noise of an image of side `size` relative to a 96 px image, at least 1."""
     return max(1.0, 96 / size)
 
 
 def differ_locally(first: np.ndarray, second: np.ndarray, mse: np.ndarray | float, noise: float) -> np.ndarray:
-    """Return whether images differ in one place instead of everywhere by a little: bool (K,).
+    """Return whether each pair of images differs in one place rather than slightly everywhere: bool (K,).
 
-    `first` and `second` (K,h,w,3) are their `fine_means`, `mse` (K,) their mean squared errors and `noise` their
-    `tolerance`. A difference in brightness or contrast does not count, even if it saturates one of the images.
+    `first` and `second` (K,h,w,3) are the `fine_means` of the images, `mse` (K,) is the mean squared error of each
+    pair, and `noise` is the `tolerance`. Differences in brightness or contrast are ignored, even if one image is
+    saturated.
     """
     means = [each.mean(axis=(1, 2), keepdims=True) for each in (first, second)]
     spreads = [each.std(axis=(1, 2), keepdims=True) + 1e-6 for each in (first, second)]

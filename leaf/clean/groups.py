@@ -1,4 +1,4 @@
-"""Group images by equal hashes, equal names, and pairs."""
+"""Group images by hash, by name and by pairs."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -15,9 +15,9 @@ def first_copies(hashes: Iterable[str]) -> np.ndarray:
 
 
 def distinct_hashes(hashes: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return `hashes`, text (N,), and give colliding but different images (N,S,S,3) their own hash.
+    """Return `hashes`, text (N,), with a new hash for each image (N,S,S,3) that collides with a different one.
 
-    The hash is not cryptographic, so equal hashes are checked byte by byte.
+    The hash is not cryptographic, so images with the same hash are compared byte by byte.
     """
     first = first_copies(hashes)
     found = hashes.copy()
@@ -28,7 +28,7 @@ def distinct_hashes(hashes: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def same_name_pairs(names: Iterable[str]) -> np.ndarray:
-    """Return pairs int64 (K,2) of each image and the first one of the same name; "" is no name."""
+    """Pair each image with the first one of the same name, int64 (K,2). An empty name matches nothing."""
     first: dict[str, int] = {}
     pairs = [(first.setdefault(name, i), i) for i, name in enumerate(names) if name != ""]
     return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
@@ -37,7 +37,7 @@ def same_name_pairs(names: Iterable[str]) -> np.ndarray:
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
     """Return the smallest image number in each image's connected component: int64 (count,).
 
-    `pairs` int64 (K,2) join the images 0 to count - 1.
+    `pairs`, int64 (K,2), connect the images 0 to count - 1.
     """
     ones = np.ones(len(pairs), np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))

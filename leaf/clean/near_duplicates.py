@@ -1,13 +1,14 @@
-"""Near duplicates: every pair of images whose contents agree up to a re-save or a change of brightness.
+"""Find near duplicates: pairs of images with the same content, except for a re-save or a change of brightness.
 
 Two images are near duplicates if
 
 1. their mean squared error is below a threshold,
-2. their block means, less the mean color, differ by little compared with the variation among neighboring blocks, so
-   that padding, paper or a low contrast do not make different images near, and
-3. they do not differ in one place only, as other leaves on the same background do (`distances.differ_locally`).
+2. their block means, minus the mean color, differ little compared with the variation between neighboring blocks, so
+   padding, paper or low contrast do not turn different images into near duplicates, and
+3. they do not differ in only one place, as different leaves on the same background do (`distances.differ_locally`).
 
-All pairs are found exactly: principal components of the block means bound condition 2 from below and propose pairs.
+The search is exact: principal components of the block means give a lower bound for condition 2, which selects the
+candidate pairs.
 """
 
 import os
@@ -24,16 +25,17 @@ from leaf.errors import LeafError
 
 COMPONENTS = 32
 MOST_PAIRS = 20_000_000
-# Condition 2: as a share of the threshold, the largest squared distance of two images per unit of structure. At 96 px
-# JPEG copies at quality 50 use up to a quarter of it; smaller images, whose blocks have fewer pixels, get more.
+# Condition 2: the largest squared distance between two images per unit of structure, as a share of the threshold. At
+# 96 px, JPEG copies at quality 50 use up to a quarter of it. The limit is higher for smaller images, whose blocks have
+# fewer pixels.
 SHARE = 0.1 / 150
-FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance beyond which an edge counts no more
-_BASIS_SAMPLE = 2000  # images that the components are computed from; any orthonormal basis keeps the bound
-_COUNT_SAMPLE = 500  # images from which the number of pairs is estimated
-_ROWS, _COLUMNS = 256, 2048  # points compared at once: their distances fit into a core's cache
-_ROUNDING = 1e-5  # of squared distances in float32, as a share of the largest square
+FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance above which edges are capped
+_BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds for any orthonormal basis
+_COUNT_SAMPLE = 500  # images used to estimate the number of pairs
+_ROWS, _COLUMNS = 256, 2048  # points compared at once: their distances fit in a core's cache
+_ROUNDING = 1e-5  # rounding error of squared distances in float32, as a share of the largest square
 _BLOCK = 1 << 12  # pairs compared at once
-_TASKS = 32  # for the threads: a task per block would cost more than the block
+_TASKS = 32  # tasks for the threads: one task per block would cost more than the block itself
 SYMMETRIES = (
     "none",
     "turn_90",
@@ -47,9 +49,9 @@ SYMMETRIES = (
 
 
 class Points(NamedTuple):
-    """Components of block means (K,D), the limits (K,) of their squared distances, and slabs of gray int64 (K,).
+    """Projected block means (K,D), squared-distance limits (K,) and mean-gray bins, int64 (K,).
 
-    Points of near duplicates are in the same slab or in adjacent ones.
+    Near duplicates fall in the same or adjacent bins.
     """
 
     components: np.ndarray
@@ -60,30 +62,30 @@ class Points(NamedTuple):
 def near_pairs(
     images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshold: float, turns: bool = False
 ) -> pd.DataFrame:
-    """Return all near duplicates among the images in ascending `rows` (K,).
+    """Return all near duplicates among the images in `rows` (K,), which are ascending.
 
     The columns are `image,other,kind,mse,transform,aligned_mse`. Each pair appears once, `image` before `other`. `kind`
-    is near, or turned with the symmetry `transform` that maps `image` to `other`.
+    is `near` or `turned`; for `turned`, `transform` is the symmetry that maps `image` to `other`.
 
     Args:
         images: uint8 or float32 (N,S,S,3).
         rows: numbers of the images to compare.
         small: the block means of `rows`.
-        threshold: mean squared error below which images are near.
-        turns: whether copies turned by 90°, 180°, 270° or mirrored are near, too; each pair has the symmetry of the
+        threshold: mean squared error below which images are near duplicates.
+        turns: whether to include copies rotated by 90°, 180° or 270° or mirrored; each pair gets the symmetry with the
             smallest error.
 
     Raises:
-        LeafError: if a list of the pairs would fill the memory.
+        LeafError: if there are too many pairs to fit in memory.
     """
     if threshold <= 0 or len(rows) < 2:
         return _table(np.empty((0, 2), np.int64), np.empty(0), SYMMETRIES[0])
-    # The mean color says nothing about content; condition 1 limits its difference.
+    # The mean color does not describe the content; condition 1 limits its difference.
     color = small.mean(axis=(1, 2), keepdims=True)
     small = small - color
     limits = threshold * SHARE * tolerance(images.shape[1]) * (structure(small) + FLAT)
     axes = basis(small)
-    # Two images whose mean gray differs by more than √threshold are not near.
+    # Two images whose mean gray levels differ by more than √threshold are not near duplicates.
     slabs = np.floor(color.mean(axis=(1, 2, 3)) * np.sqrt(small[0].size / threshold) * 0.9999).astype(np.int64)
     points = Points(project(small, axes), limits, slabs)
     _refuse_too_many(points, threshold)
@@ -95,7 +97,7 @@ def near_pairs(
         pairs, mse = pairs[mse < threshold], mse[mse < threshold]
         near = ~_differ_locally(images, pairs, mse, symmetry)
         found.append(_table(pairs[near], mse[near], symmetry))
-    # A stable sort: of equal errors the plain copy comes first.
+    # The sort is stable: for equal errors, the untransformed copy comes first.
     table = pd.concat(found).sort_values(["image", "other", "mse"], kind="stable", ignore_index=True)
     return table.drop_duplicates(["image", "other"], ignore_index=True)
 
@@ -115,9 +117,9 @@ def _table(pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> pd.DataFrame:
 
 
 def structure(small: np.ndarray) -> np.ndarray:
-    """Return the mean variance among four neighboring block means, capped: float32 (K,) for `small` (K,h,w,3)."""
+    """Return the mean of the capped variance of four neighboring block means: float32 (K,) for `small` (K,h,w,3)."""
     found = np.empty(len(small), np.float32)
-    for start in range(0, len(small), _ROWS):  # fits into a core's cache
+    for start in range(0, len(small), _ROWS):  # fits in a core's cache
         cells = small[start : start + _ROWS] * np.float32(np.sqrt(small[0].size))
         mean, square = (
             (each[:, 1:, 1:] + each[:, 1:, :-1] + each[:, :-1, 1:] + each[:, :-1, :-1]) / 4
@@ -129,7 +131,7 @@ def structure(small: np.ndarray) -> np.ndarray:
 
 
 def basis(small: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """Return leading principal components of block means (K,h,w,3), orthonormal: float64 (h·w·3, components)."""
+    """Return the leading principal components of block means (K,h,w,3): float64 (h·w·3, components), orthonormal."""
     flat = small.reshape(len(small), -1)
     step = max(1, len(flat) // _BASIS_SAMPLE)
     sample = flat[::step].astype(np.float64)
@@ -139,13 +141,13 @@ def basis(small: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
 
 
 def project(small: np.ndarray, axes: np.ndarray, symmetry: str = "none") -> np.ndarray:
-    """Project block means (K,h,w,3), turned by `symmetry`, on the basis `axes`: float32 (K, components)."""
+    """Transform block means (K,h,w,3) by `symmetry` and project them onto the basis `axes`: float32 (K, components)."""
     turned = np.ascontiguousarray(transformed(small, symmetry)).reshape(len(small), -1)
     return turned @ axes.astype(np.float32)
 
 
 def transformed(images: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return images (…,S,S,3) mirrored left to right and then turned counterclockwise by `symmetry`."""
+    """Apply `symmetry` to images (…,S,S,3): mirror left to right, then rotate counterclockwise."""
     if "mirror" in symmetry:
         images = images[..., ::-1, :]
     turns = int(symmetry.rpartition("_")[2]) // 90 if "turn" in symmetry else 0
@@ -153,7 +155,7 @@ def transformed(images: np.ndarray, symmetry: str) -> np.ndarray:
 
 
 def _refuse_too_many(points: Points, threshold: float) -> None:
-    """Estimate the number of candidate pairs from a sample before listing them."""
+    """Estimate the number of candidate pairs from a sample, and raise LeafError if it is too high."""
     step = max(1, len(points.limits) // _COUNT_SAMPLE)
     sample = Points(*(each[::step] for each in points))
     neighbors = sum(len(part) for part in _within(sample, points)) - len(sample.limits)
@@ -166,7 +168,7 @@ def _refuse_too_many(points: Points, threshold: float) -> None:
 
 
 def _candidates(points: Points, small: np.ndarray, axes: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return positions of pairs (K,2), the smaller first, whose components are near once the first is turned."""
+    """Return positions of pairs (K,2), smaller first, whose components are near after transforming the first image."""
     if symmetry == "none":
         pairs = np.sort(np.concatenate([np.empty((0, 2), np.int64), *_within(points)]), axis=1)
     else:
@@ -178,12 +180,12 @@ def _candidates(points: Points, small: np.ndarray, axes: np.ndarray, symmetry: s
 
 
 def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]:
-    """Yield positions (K,2) of points whose squared distance is at most the mean of their limits.
+    """Yield positions (K,2) of pairs of points whose squared distance is at most the mean of their limits.
 
-    Rounding may add pairs slightly farther apart. Without `second`, yield each pair of `first` once.
+    Rounding may add pairs that are slightly farther apart. Without `second`, yield each pair in `first` once.
 
-    Points are in cells by slab and first component, and sorted by the second one. A block of points is compared only
-    with one stretch of its own and each adjacent cell, where the distances are a matrix product.
+    Points are divided into cells by bin and first component, and sorted within each cell by the second component. A
+    block of points is compared only with one range of its own cell and of each adjacent cell, by matrix products.
     """
     other = second or first
     center = first.components.mean(axis=0)
@@ -191,10 +193,10 @@ def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]
     squares, other_squares = (np.einsum("ij,ij->i", each, each) for each in (left, right))
     rounding = _ROUNDING * max(float(squares.max()), float(other_squares.max()))
     reach = 1.001 * float(np.sqrt((first.limits.max() + other.limits.max()) / 2 + rounding))
-    span = np.ptp(left[:, 0]) * np.ptp(first.slabs) * _ROWS / len(left)  # of about _ROWS points per cell
+    span = np.ptp(left[:, 0]) * np.ptp(first.slabs) * _ROWS / len(left)  # about _ROWS points per cell
     steps = [np.floor((each[:, 0] - left[:, 0].min()) / max(reach, span)).astype(np.int64) for each in (left, right)]
     steps = [np.clip(each, -2, steps[0].max() + 2) + 3 for each in steps]
-    width = int(steps[0].max()) + 4  # so that the last cell of a slab and the first of the next are not adjacent
+    width = int(steps[0].max()) + 4  # keeps the last cell of a bin apart from the first cell of the next
     cells, other_cells = first.slabs * width + steps[0], other.slabs * width + steps[1]
     offsets = [0, 1, width - 1, width, width + 1]
     if second is not None:
@@ -233,7 +235,7 @@ def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]
 
 
 def _under(small: np.ndarray, limits: np.ndarray, pairs: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return which of `pairs` meet condition 2: bool (K,)."""
+    """Return whether each pair meets condition 2: bool (K,)."""
     keep = np.empty(len(pairs), bool)
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]

@@ -1,7 +1,7 @@
-"""Outliers: all copies of an image that does not belong, found by mean squared error to a reference.
+"""Find outliers: all copies of an image that does not belong, by mean squared error to that reference.
 
-All images are ranked by their distance to the reference. Its copies, re-saved ones included, come first in the ranking,
-then the distance jumps. The cut is at the jump.
+All images are ranked by their distance to the reference. Its copies come first, including re-saved ones. Then the
+distance jumps, and the ranking is cut at the jump.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,26 @@ from leaf.clean.distances import differ_locally, fine_means, to_references, tole
 from leaf.errors import LeafError
 
 Reference = int | tuple[str, np.ndarray]
-"""The number of an image, or the name and the pixels (S,S,3) of an image outside the data set."""
+"""An image number, or the name and pixels (S,S,3) of an image outside the data set."""
 
-# A re-save as JPEG moves an image by some tens of gray levels squared (quality 75: median 26, 95th percentile 78;
-# quality 50: 51 and 121). The closest different photos measured are 383 apart.
-NOISE = 25.0  # added to both distances at a jump: smaller distances count as zero
-FACTOR = 4.0  # a jump is clear if the distance after it is this many times the one before it
-REACH = 400.0  # an image farther from the reference is no copy, even before a jump
+# Saving an image as JPEG again changes it by some tens of gray levels squared (quality 75: median 26, 95th percentile
+# 78; quality 50: 51 and 121). The closest different photos measured are 383 apart.
+# NOISE is the noise floor added to both distances when testing for a jump, so that small distances cannot produce one.
+NOISE = 25.0
+FACTOR = 4.0  # a jump is clear if the distance after it is at least this many times the one before it
+REACH = 400.0  # an image farther from the reference is not a copy, even before a jump
 MOST_PROPOSED = 50
-MOST_ALIKE = 3  # if more images of a class are copied equally often, the class was oversampled
-RANKING_TAIL = 2000  # images of a ranking kept after the cut
+MOST_ALIKE = 3  # if more images of a class have equally many copies, the class was oversampled
+RANKING_TAIL = 2000  # images after the cut that a ranking keeps
 
 
 @dataclass(frozen=True)
 class Ranking:
     """The images nearest to one reference, and the cut.
 
-    `reference` is an image number or a file name, `order` int64 (K,) the nearest images by distance, `distance` float64
-    (K,) their distances. The first `outliers` of them are copies of the reference; 0 without a clear jump.
+    `reference` is an image number or a file name. `order`, int64 (K,), lists the nearest images by distance, and
+    `distance`, float64 (K,), their distances. The first `outliers` images are copies of the reference; `outliers` is 0
+    if there is no clear jump.
     """
 
     reference: str
@@ -42,17 +44,17 @@ class Ranking:
 
 
 def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
-    """Return images with at least `copies` copies, near ones included, the most frequent first.
+    """Return images with at least `copies` exact or near copies, the most frequent first.
 
     Args:
-        first: int64 (N,), each image's first exact copy.
-        near: int64 (K,2), the near pairs among first copies. Only direct neighbors count, not chains.
+        first: int64 (N,), the first exact copy of each image.
+        near: int64 (K,2), near pairs among the first copies. Only direct pairs count, not chains.
         labels: int (N,).
-        copies: the smallest number of copies.
+        copies: the minimum number of copies.
 
     Returns:
-        The images that seem to be outliers, at most `MOST_PROPOSED`, and those of classes that seem oversampled: more
-        than `MOST_ALIKE` images of the class are copied more than half as often, or they are most images of the class.
+        Up to `MOST_PROPOSED` images that look like outliers, and the images of classes that look oversampled: more than
+        `MOST_ALIKE` images of the class are copied more than half as often, or they are most images of the class.
         Images near a returned one are not returned.
     """
     exact = np.bincount(first, minlength=len(first))
@@ -84,11 +86,11 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
 
 
 def jump(distances: np.ndarray) -> int:
-    """Return the number of the ascending `distances` (K,) before a clear jump, or 0 without one.
+    """Return the number of ascending `distances` (K,) before a clear jump, or 0 if there is none.
 
-    The jump is the place with the largest (next d + NOISE) / (d + NOISE) among distances d up to REACH; it is clear if
-    that ratio is at least FACTOR. Dark and bright photos have a jump between them, but far from any reference; photos
-    of one cloth are near one another, but without a jump.
+    The jump is where (next d + NOISE) / (d + NOISE) is largest among distances d up to REACH. It is clear if that ratio
+    is at least FACTOR. There is a jump between dark and bright photos, but far from any reference. Photos of one cloth
+    are near each other, but without a jump.
     """
     before, behind = distances[:-1], distances[1:]
     reachable = int(np.searchsorted(before, REACH, side="right"))
@@ -102,9 +104,9 @@ def jump(distances: np.ndarray) -> int:
 def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], own: int | None = None) -> Ranking:
     """Rank images by `distances` (N,) to `reference` and cut at the jump, or after the last distance <= `cut`.
 
-    Images at an infinite distance are left out of the ranking. `own` is the reference's number if it is an image of the
-    data set: its distance of 0 is no evidence of copies, so the jump is sought among the others, and the reference
-    leaves with its copies.
+    Images at infinite distance are not ranked. `own` is the number of the reference if it is in the data set. Its
+    distance of 0 is not evidence of copies, so only the other images are searched for a jump; the reference is then
+    removed along with its copies.
     """
     ranked = np.flatnonzero(np.isfinite(distances))
     order = ranked[np.argsort(distances[ranked], kind="stable")]
@@ -117,9 +119,9 @@ def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], ow
 
 
 def nearest(rankings: Sequence[Ranking], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranking that has each image as an outlier, int64 (count,), -1 for none, and its distance or NaN.
+    """Return the ranking in which each image is an outlier, int64 (count,), or -1, and the image's distance or NaN.
 
-    Of several rankings the one with the smallest distance counts, the earlier one of equals.
+    If an image is an outlier in several rankings, the one with the smallest distance is used, and the first if equal.
     """
     place = np.full(count, -1, np.int64)
     distance = np.full(count, np.inf)
@@ -138,11 +140,11 @@ def rankings(
     references: Sequence[Reference],
     cut: float | Literal["jump"],
 ) -> list[Ranking]:
-    """Rank all images (N,S,S,3) by their distance to each reference and cut each ranking as `rank` does.
+    """Rank all images (N,S,S,3) by distance to each reference, and cut each ranking as `rank` does.
 
-    `first` int64 (N,) is each image's first exact copy, `small` the block means of those first copies, in order. With
-    `cut` jump, REACH is added to the distance of an image that differs in one place: it shows another subject on the
-    same background. Raises LeafError for the number of an image that does not exist.
+    `first`, int64 (N,), is the first exact copy of each image, and `small` the block means of those first copies, in
+    order. If `cut` is `jump`, REACH is added to the distance of an image that differs in only one place: it shows
+    another subject on the same background. Raises LeafError if an image number does not exist.
     """
     distinct, place = np.unique(first, return_inverse=True)
     named = [_named(images, reference) for reference in references]
@@ -160,7 +162,7 @@ def rankings(
 
 
 def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, int | None]:
-    """Return the name and pixels of a reference, and its number if it is an image of the data set."""
+    """Return the name and pixels of a reference, and its number if it is in the data set."""
     own = None
     if isinstance(reference, tuple):
         name, pixels = reference
@@ -172,7 +174,7 @@ def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, i
 
 
 def ranking_table(rankings: Sequence[Ranking]) -> pd.DataFrame:
-    """Return a row per image of each ranking: `reference,rank,image,distance,outlier`."""
+    """Return one row per ranking and image: `reference,rank,image,distance,outlier`."""
     parts = []
     for ranking in rankings:
         rows = min(len(ranking.order), ranking.outliers + RANKING_TAIL)

@@ -1,14 +1,14 @@
-"""Crops of one photo: pairs of images that no threshold on raw pixels finds.
+"""Find crops of one photo: pairs of images that no threshold on raw pixels can detect.
 
-Every image gets a short descriptor that changes little with a shift, a scale or a tint. Each image is aligned with the
-images whose descriptors are nearest, and the agreement after alignment decides.
+Each image gets a short descriptor that changes little with shift, scale or tint. Each image is aligned with the images
+that have the nearest descriptors. The correlation after alignment decides whether they show one photo.
 
-The descriptor holds magnitudes of low frequencies, which do not change with a shift, divided by the contrast, and
-coarse colors at their positions. Among 1,370 images the nearest neighbor of a planted crop is its partner in 99 of 100
-cases, and one of the nearest five in all.
+The descriptor contains the magnitudes of low frequencies divided by the contrast, which are invariant to shifts, and
+coarse colors by position. Among 1,370 images, the nearest neighbor of a planted crop is its partner in 99 of 100 cases,
+and the partner is among the nearest five in all cases.
 
-The alignment is an affine map by the enhanced correlation coefficient (Evangelidis and Psarakis 2008), OpenCV's
-findTransformECC, from coarse to fine. The coefficient does not change with brightness and contrast.
+The alignment is an affine map that maximizes the enhanced correlation coefficient (Evangelidis and Psarakis 2008) from
+coarse to fine, with OpenCV's findTransformECC. The coefficient is invariant to brightness and contrast.
 """
 
 import os
@@ -23,24 +23,25 @@ from leaf.clean.distances import FINE as CELLS
 from leaf.clean.distances import differ_locally, of_pairs, tolerance
 from leaf.clean.groups import components
 
-NEIGHBORS = 2  # alignments per image, at most: the cost of a data set grows with its size only
-# Squared distance of two descriptors above which the photos differ: planted crops are closer in 98 of 100 cases, and a
-# quarter (images of one kind) to a half of all nearest neighbors are farther apart.
+NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the number of images
+# Squared distance between descriptors above which the photos differ. Planted crops are closer in 98 of 100 cases. A
+# quarter (in data sets of similar images) to a half of all nearest neighbors are farther apart.
 FARTHEST = 80.0
-MOST_IMAGES = 1_000_000  # above, the search would take hours and is skipped
+MOST_IMAGES = 1_000_000  # above this, the search would take hours and is skipped
 _CELL = 1024  # images per center in a large data set
-_PROBES = 3  # nearest centers whose images an image is compared with
-_BLOCK = 1024  # images whose distances to others are computed at once
-DIMENSIONS = 64  # of a descriptor
+_PROBES = 3  # number of nearest centers; an image is compared with the images of these centers
+_BLOCK = 1024  # images per block of the distance computation
+DIMENSIONS = 64  # length of a descriptor
 _SIDE, _LOW, _COLORS = 32, 8, 6
 _LAYOUT = 1.6  # weight of the colors relative to the magnitudes
-_DESCRIBED = 512  # images described at once
-_SAMPLE = 1000  # images, at least half of them, that the components are computed from
-COARSE = 32  # side of the images on which most pairs are rejected
-FINE = 96  # largest side of the images on which the others are decided
-# Measured on likely pairs of four data sets (benchmarks/copies.py and drawn ones). Of 1,444 pairs of one photo all but
-# one reach 0.91 after one round on the coarse images, 0.95 at the end there, and 0.96 after one round on the fine ones.
-# Of other pairs one in twelve exceeds COARSE_CORRELATION and one in seventy FINE_CORRELATION.
+_DESCRIBED = 512  # images per batch of descriptors
+_SAMPLE = 1000  # approximate number of images used to compute the components: one to two times this
+COARSE = 32  # side of the images that reject most pairs
+FINE = 96  # largest side of the images that decide the remaining pairs
+# Measured on likely pairs from four data sets (benchmarks/copies.py and synthetic ones). Of 1,444 pairs of one photo,
+# all but one reach 0.91 after one round on the coarse images, 0.95 after the last coarse round, and 0.96 after one
+# round on the fine images. Of the other pairs, one in twelve exceeds COARSE_CORRELATION and one in seventy exceeds
+# FINE_CORRELATION.
 FIRST_CORRELATION = 0.88
 COARSE_CORRELATION = 0.93
 FINE_CORRELATION = 0.95
@@ -48,36 +49,36 @@ CORRELATION = 0.96
 OVERLAP = 0.5  # smallest share of the first image that the second covers
 SCALE = 1.45  # largest scale between crops of one photo, along any axis
 STRETCH = 1.35  # largest ratio of the scales of the two axes
-# An image with the same form needs only FORM_CORRELATION. One with another form or a lower correlation must agree in
-# its fine detail, too: a stretch of 1.04 or more can align two different blurred leaves to a correlation of 0.979, but
-# in detail they reach 0.61, or 0.79 when blurred (leaves_by_plant, whose leaves are known). Planted crops reach 0.89 in
-# detail (1st percentile), other photos of one leaf 0.77 to 0.94.
+# An image with the same form needs only FORM_CORRELATION. With another form or a lower correlation, the fine detail
+# must agree too: a stretch of 1.04 or more can align two different blurred leaves to a correlation of 0.979, but the
+# detail correlation reaches only 0.61, or 0.79 if they are blurred (leaves_by_plant, whose leaves are known). For
+# planted crops the detail correlation is 0.89 (1st percentile); for other photos of one leaf it is 0.77 to 0.94.
 FORM = 1.03
 FORM_CORRELATION = 0.97
 DETAIL = 0.85
-_FINEST, _COARSEST = 0.6, 2.0  # standard deviations of the two blurs between which detail lies, in pixels of FINE
+_FINEST, _COARSEST = 0.6, 2.0  # standard deviations of the two blurs whose difference is the detail, in FINE pixels
 
-# OpenCV's iteration may leave an optimum: run a few steps at a time and keep the best.
+# OpenCV's iteration can move away from an optimum: run a few steps at a time and keep the best.
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 1e-4)
 _COARSE_ROUNDS, _FINE_ROUNDS = 2, 6
-_PART = 64  # pairs per task of a thread: single pairs cost a tenth of the time in overhead
-_GAIN = 1e-3  # correlation that a round must gain for another round to start
+_PART = 64  # pairs per thread task: with single pairs, overhead is a tenth of the time
+_GAIN = 1e-3  # minimum gain in correlation for another round
 
 
 def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) -> pd.DataFrame:
-    """Return pairs among the images in ascending `rows` (K,) that are crops of one photo.
+    """Return pairs of crops of one photo among the images in `rows` (K,), which are ascending.
 
-    `images` is uint8 or float32 (N,S,S,3). The columns are `image,other,kind,mse,transform,aligned_mse`, `image` before
-    `other`, with the errors before and after the alignment, and its shift, scale and rotation as text.
+    `images` is uint8 or float32 (N,S,S,3). The columns are `image,other,kind,mse,transform,aligned_mse`, with `image`
+    before `other`: the errors before and after alignment, and the shift, scale and rotation as text.
 
-    Each image is aligned with its NEIGHBORS nearest ones. Unless `every` is set, a pair that earlier pairs join already
-    is skipped: of many crops of one photo not every pair is listed, but they are in one connected component.
+    Each image is aligned with its NEIGHBORS nearest ones. Unless `every` is set, a pair that earlier pairs already
+    connect is skipped: not every pair of many crops of one photo is listed, but they form one connected component.
     """
     plain, joined = np.asarray(images), np.arange(len(rows))
     first, second = (np.empty(0, np.int64),) * 2
     found: list[Alignment] = []
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one image is too small to split; the pool splits the pairs
+    cv2.setNumThreads(1)  # single images are too small for threads; the pool distributes the pairs
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV releases the GIL
         for likely in _likely(descriptors(plain, rows), FARTHEST) if len(rows) > 1 else ():
             pairs = likely if every else likely[joined[likely[:, 0]] != joined[likely[:, 1]]]
@@ -103,9 +104,9 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
 
 
 def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
-    """Return positions of pairs int64 (P,2), each once and the smaller first: of nearest neighbors, second nearest, …
+    """Return positions of pairs, int64 (P,2), for nearest neighbors, then for second nearest neighbors, and so on.
 
-    Pairs whose squared distance is above `farthest` are left out.
+    Each pair appears once, smaller position first. Pairs whose squared distance exceeds `farthest` are left out.
     """
     near = [_nearest(points, members) for members in _cells(points)]
     first, second, gap = (np.concatenate(part) for part in zip(*near, strict=True))
@@ -113,7 +114,7 @@ def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
     first, second, gap = first[close], second[close], gap[close]
     order = np.lexsort((second, gap, first))
     first, second = first[order], second[order]
-    new = np.ones(len(first), bool)  # the same neighbor may come from several cells
+    new = np.ones(len(first), bool)  # several cells may return the same neighbor
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     first, second = first[new], second[new]
     place = np.arange(len(first)) - np.searchsorted(first, first)
@@ -125,9 +126,9 @@ def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
 
 
 def _cells(points: np.ndarray) -> list[np.ndarray]:
-    """Return overlapping sets of positions such that near neighbors share a set; one set if there are few points.
+    """Divide points into overlapping sets so that near neighbors share a set; return one set if there are few points.
 
-    Comparing all points takes quadratic time, comparing those of the nearest cells time with the power 3/2.
+    Comparing all points takes O(n²) time; comparing only points in the nearest cells takes O(n^1.5).
     """
     count = len(points)
     if count <= 8 * _CELL:
@@ -142,7 +143,10 @@ def _cells(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _nearest(points: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the nearest neighbors of each of `members` among them: positions of both, and squared distances."""
+    """Return each member's nearest neighbors within `members`.
+
+    The result is the member index, the neighbor index and the squared distance, one entry per pair.
+    """
     wanted = min(NEIGHBORS, len(members) - 1)
     mine = points[members]
     near = np.empty((len(members), wanted), np.int64)
@@ -159,18 +163,18 @@ def _nearest(points: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _gaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return squared distances (A,B) of points (A,D) and (B,D), up to rounding."""
+    """Return the squared distances (A,B) between points (A,D) and (B,D), up to rounding."""
     return (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * some @ others.T
 
 
 def _waves(frequencies: np.ndarray) -> np.ndarray:
-    """Return windowed waves complex64 (len(frequencies), _SIDE), rows of a Fourier transform."""
+    """Return windowed rows of the Fourier transform matrix: complex64 (len(frequencies), _SIDE)."""
     waves = np.exp(-2j * np.pi * np.outer(frequencies, np.arange(_SIDE)) / _SIDE)
     return (waves * np.hanning(_SIDE + 2)[1:-1]).astype(np.complex64)
 
 
 def _areas() -> np.ndarray:
-    """Return the share of each of _SIDE pixels in each of _COLORS equal cells: float32 (_COLORS, _SIDE)."""
+    """Return the share of each of _SIDE pixels that is in each of _COLORS equal cells: float32 (_COLORS, _SIDE)."""
     borders = np.arange(_COLORS + 1)[:, None] * (_SIDE / _COLORS)
     covered = np.clip(borders - np.arange(_SIDE), 0, 1)  # the part of each pixel before each border
     return (np.diff(covered, axis=0) * (_COLORS / _SIDE)).astype(np.float32)
@@ -182,9 +186,10 @@ _AREAS = _areas()
 
 
 def descriptors(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return descriptors of the images (N,S,S,3) in `rows` (K,): float32 (K, DIMENSIONS), near for similar images.
+    """Return descriptors of the images in `rows` (K,) of `images` (N,S,S,3): float32 (K, DIMENSIONS).
 
-    They are the leading principal components of raw descriptors, computed from a sample of one or two thousand.
+    Similar images have near descriptors: the leading principal components of the raw descriptors, which are computed
+    from a sample of one to two thousand images.
     """
     sample = _raw(images, rows[:: max(1, len(rows) // _SAMPLE)])
     mean = sample.mean(axis=0)
@@ -205,18 +210,18 @@ def _raw(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _magnitudes(small: np.ndarray) -> np.ndarray:
-    """Return log magnitudes of the low frequencies of gray and of two color differences."""
+    """Return the log magnitudes of the low frequencies in gray and two color differences."""
     red, green, blue = np.moveaxis(small, -1, 0)
     planes = np.stack([(red + green + blue) / 3, red - green, green - blue], axis=1)
     planes -= planes.mean(axis=(2, 3), keepdims=True)
     planes /= planes[:, :1].std(axis=(2, 3), keepdims=True) + 4
-    # Two small products give the low frequencies without a whole transform.
+    # Two small matrix products give the low frequencies without a full transform.
     spectrum = _DOWN @ planes.astype(np.complex64) @ _ACROSS
     return np.log1p(np.abs(spectrum).reshape(len(small), -1)).astype(np.float32)
 
 
 def _layout(small: np.ndarray) -> np.ndarray:
-    """Return coarse colors by position, each channel minus its mean and divided by its contrast."""
+    """Return coarse colors by position. Each channel is centered and divided by its contrast."""
     coarse = np.einsum("ai,kijc,bj->kabc", _AREAS, small, _AREAS, optimize=True)
     coarse -= coarse.mean(axis=(1, 2), keepdims=True)
     coarse /= coarse.std(axis=(1, 2), keepdims=True) + 4
@@ -225,10 +230,10 @@ def _layout(small: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Alignment:
-    """An affine map from pixels of a first image to those of a second one: `matrix` float64 (2,3).
+    """An affine map from the first image to the second: `matrix`, float64 (2,3).
 
-    The unit is the side of the image and the origin its center; the last column is the shift. `mse` is the mean squared
-    error over the overlap after equalizing brightness and contrast of each channel.
+    Coordinates are relative to the image center, in units of the image side; the last column is the shift. `mse` is the
+    mean squared error over the overlap, after each channel's brightness and contrast are equalized.
     """
 
     matrix: np.ndarray
@@ -237,7 +242,7 @@ class Alignment:
 
 
 def gray(image: np.ndarray, side: int) -> np.ndarray:
-    """Return an image (S,S,3) as gray float32 (side, side), not enlarged."""
+    """Convert an image (S,S,3) to gray and resize it to float32 (side, side), without enlarging it."""
     side = min(side, image.shape[0])
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -273,7 +278,7 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignment | None:
 
 
 def _differ_locally(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> bool:
-    """Return whether two aligned images differ in one place of their overlap `inside` (S,S)."""
+    """Return whether two aligned images differ in only one place within their overlap `inside` (S,S)."""
     cells = (min(CELLS, len(first)),) * 2
     share = cv2.resize(inside.astype(np.float32), cells, interpolation=cv2.INTER_AREA)
     covered = share > 0.5
@@ -285,12 +290,12 @@ def _differ_locally(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> 
         blocks[covered] = mean
         means.append(blocks[None])
     mse = float(np.square(first[inside].astype(np.float32) - laid[inside]).mean())
-    # An alignment is off by a share of a pixel, which a smaller image shows more.
+    # An alignment is off by a fraction of a pixel, which has more effect in a smaller image.
     return bool(differ_locally(means[0], means[1], mse, tolerance(len(first)) ** 2)[0])
 
 
 def describe(matrix: np.ndarray, side: int) -> str:
-    """Return a matrix as text: the shift in pixels of images of `side`, the scale, and the rotation in degrees."""
+    """Describe a matrix as text: the shift in pixels for images of `side`, the scale, and the rotation in degrees."""
     across, down = matrix[:, 2] * side
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     turn = np.degrees(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
@@ -300,9 +305,9 @@ def describe(matrix: np.ndarray, side: int) -> str:
 def _step(
     one: np.ndarray, other: np.ndarray, start: np.ndarray, rounds: int, blur: int, least: float = -1
 ) -> tuple[float, np.ndarray]:
-    """Improve the matrix `start` on two gray images; return the best correlation and its matrix.
+    """Refine the matrix `start` on two gray images. Return the best correlation and its matrix.
 
-    Stop below the correlation `least`.
+    Stop if the correlation is below `least`.
     """
     warp = _pixels(start, one.shape[0]).astype(np.float32)
     best, kept = _agreement(one, other, warp), warp.copy()
@@ -321,7 +326,7 @@ def _step(
 
 
 def _agreement(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
-    """Return the correlation of two gray images over their overlap under `warp`, or -1 if the overlap is small."""
+    """Return the correlation of two gray images over their overlap under `warp`, or -1 if they overlap too little."""
     how, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, one.shape[::-1]
     laid = cv2.warpAffine(other, warp, size, flags=how, borderValue=-1e6)
     inside = laid > -1
@@ -331,22 +336,22 @@ def _agreement(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
 
 
 def _detail(one: np.ndarray, other: np.ndarray, matrix: np.ndarray) -> float:
-    """Return the correlation of the fine detail of two gray images over their overlap under `matrix`.
+    """Return the correlation of fine detail between two gray images over their overlap under `matrix`.
 
-    Detail is the difference of two blurs, without the finest scale: noise and JPEG artifacts.
+    Detail is the difference of two blurs. It excludes the finest scale, which contains noise and JPEG artifacts.
     """
     how, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, one.shape[::-1]
     warp = _pixels(matrix, one.shape[0])
     laid = cv2.warpAffine(other, warp, size, flags=how)
     inside = cv2.warpAffine(np.ones_like(other), warp, size, flags=how) > 0.999
-    reach = np.ones((7, 7), np.uint8)  # of the blur, which mixes in pixels beyond the border
+    reach = np.ones((7, 7), np.uint8)  # reach of the blur, which mixes in pixels beyond the border
     inside = cv2.erode(inside.astype(np.uint8), reach, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     a, b = (cv2.GaussianBlur(x, (0, 0), _FINEST) - cv2.GaussianBlur(x, (0, 0), _COARSEST) for x in (one, laid))
     return _correlation(a[inside], b[inside])
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Pearson's coefficient of two flat float32 arrays, or 0 if one is uniform or both are empty."""
+    """Return Pearson's correlation of two flat float32 arrays, or 0 if one is uniform or both are empty."""
     if not len(a):
         return 0.0
     a, b = a - a.mean(), b - b.mean()
@@ -354,7 +359,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _pixels(matrix: np.ndarray, side: int) -> np.ndarray:
-    """Convert a matrix from shares of the side about the center to OpenCV's pixels from the corner."""
+    """Convert a matrix from units of the side relative to the center to OpenCV's pixels from the corner."""
     center = np.full(2, (side - 1) / 2)
     shift = matrix[:, 2] * side + center - matrix[:, :2] @ center
     return np.column_stack([matrix[:, :2], shift])
@@ -367,7 +372,7 @@ def _shares(warp: np.ndarray, side: int) -> np.ndarray:
 
 
 def laid_over(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Warp the second image (S,S,3) or (S,S) of an `Alignment` to the first, with 0 outside of it."""
+    """Warp the second image of an `Alignment`, (S,S,3) or (S,S), onto the first; pixels outside it are 0."""
     side = image.shape[0]
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, _pixels(matrix, side), (side, side), flags=how)
