@@ -39,7 +39,7 @@ def fetch(
     models: Annotated[bool, typer.Option("--models", "-m", help="fetch the outputs too, for `dvc exp apply`")] = False,
     every: Every = 5,
 ) -> None:
-    """Fetch results as DVC experiments, for `dvc exp show`; with --models also for `dvc exp apply NAME`."""
+    """Fetch results as DVC experiments for `dvc exp show`, and with --models also for `dvc exp apply NAME`."""
     from leaf.runner.jobs import fetch
 
     raise typer.Exit(fetch(names or [], wait, models, every, typer.echo))
@@ -47,7 +47,7 @@ def fetch(
 
 @app.command(epilog="Example: `leaf cancel dropout_02`")
 def cancel(names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")]) -> None:
-    """Cancel jobs or experiments, with all their processes."""
+    """Cancel jobs or experiments and stop all their processes."""
     from leaf.runner.jobs import cancel
 
     cancel(names, typer.echo)
@@ -55,9 +55,11 @@ def cancel(names: Annotated[list[str], typer.Argument(help="jobs or experiments"
 
 @app.command(epilog="Example: `leaf doctor --on box`")
 def doctor(
-    on: Annotated[str | None, typer.Option("--on", help="a target in runner.yaml (default: its default)")] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="target in runner.yaml (default: the one under `default`)")
+    ] = None,
 ) -> None:
-    """Check each link between this machine and a target, and say what to fix."""
+    """Check each link between this machine and a target, and report what to fix."""
     from leaf.runner.config import read_target
     from leaf.runner.doctor import examine
 

@@ -15,7 +15,9 @@ def command(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="EXPERIMENT…")
     ] = None,
-    on: Annotated[str | None, typer.Option("--on", help="a target in runner.yaml (default: its default)")] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="target in runner.yaml (default: the one under `default`)")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("-S", "--set-param", help="key=value, or key=value,value for a sweep")
     ] = None,

@@ -1,4 +1,4 @@
-"""The schema of runner.yaml: the targets of `leaf submit`. It refuses secrets."""
+"""The schema of runner.yaml, which defines the targets of `leaf submit` and must not contain secrets."""
 
 import re
 import reprlib
@@ -12,12 +12,12 @@ from leaf.store import read_yaml
 
 RUNNER_FILE = "runner.yaml"
 
-# Names of variables that hold secrets: parts anywhere, and words between underscores.
+# Variable names that indicate secrets: substrings, and whole words between underscores.
 _SECRET = re.compile(
     r"token|secret|passw|pgpass|credential|private|(api|access|account)_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
     re.IGNORECASE,
 )
-# The formats of well-known services' tokens, private keys, and addresses with a password or token.
+# Token formats of well-known services, private keys, and addresses that contain a password or token.
 _SECRET_VALUE = re.compile(
     r"gh[oprsu]_[A-Za-z0-9]{20}|github_pat_|glpat-|hf_[A-Za-z0-9]{20}|npm_[A-Za-z0-9]{20}|dckr_pat_|pypi-[A-Za-z0-9_-]{20}"
     r"|\b[sr]k_(live|test)_[A-Za-z0-9]{10}|\bsk-[A-Za-z0-9_-]{20}|xox[abprse]-|xapp-|hooks\.slack\.com/(services|workflows)/"
@@ -26,7 +26,7 @@ _SECRET_VALUE = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE|[a-z+]+://[^/@\s]*:[^/@\s]+@|https?://[^/@\s]+@"
 )
 # `NAME=value`, `NAME: value`, `${NAME:-value}`, `--name value` and `set NAME value` in a script. A value that starts
-# with $ is read from the target.
+# with $ is expanded on the target.
 _VALUE = r"[\"']?([^\s\"'$<`}][^\s\"']*)"
 _ASSIGNMENTS = (
     re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\s*=\s*|(?<=\w)\s*:\s+|:-)" + _VALUE),
@@ -40,12 +40,12 @@ Gpu = Annotated[int, Field(ge=0, le=1023)]
 
 
 def _key(default: Any, valid: str, **limits: Any) -> Any:
-    """Define a key; `valid` says in words what is accepted, for errors."""
+    """Define a key; `valid` describes the accepted values in error messages."""
     return Field(default, description=valid, **limits)
 
 
 class Target(BaseModel):
-    """The keys of every engine."""
+    """The keys that all engines share."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -88,7 +88,7 @@ class Shell(Target):
 
 
 class GpuTarget(Target):
-    """An engine that assigns a machine's GPUs, each to one experiment at a time."""
+    """An engine that assigns each GPU of a machine to one experiment at a time."""
 
     gpus: list[Gpu] = _key([], "a list of GPU numbers; [] for one job at a time without a GPU")
     gpus_per_job: int = _key(1, "a whole number from 1", ge=1)
@@ -102,7 +102,7 @@ class GpuTarget(Target):
 
 
 class Local(GpuTarget):
-    """This machine, in a clean clone; it shares the DVC cache and needs no remote."""
+    """This machine. Experiments run in clean clones, share the DVC cache, and need no remote."""
 
     engine: Literal["local"]
     needs_remote: ClassVar[bool] = False
@@ -162,7 +162,7 @@ def holds_secret(text: str) -> bool:
 
 
 def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, Target]:
-    """Return the target `name` of runner.yaml, or its default; without a runner.yaml only `local` exists.
+    """Return the target `name` in runner.yaml, or the default target. Without runner.yaml, only `local` exists.
 
     Raises LeafError for the first mistake in the file.
     """
@@ -174,12 +174,12 @@ def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, 
 
 
 def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]]:
-    """Return the name of the default target and all targets of runner.yaml."""
+    """Return the name of the default target, and all targets in runner.yaml."""
     if not Path(path).exists():
         return "local", {"local": Local(engine="local")}
     values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("targets"), dict) or not values["targets"]:
-        raise LeafError(f"{path}: no targets; valid: default: NAME and targets: {{NAME: {{engine: …}}}}")
+        raise LeafError(f"{path}: no targets; valid: `default: NAME` and `targets: {{NAME: {{engine: …}}}}`")
     for key in values:
         if key not in ("default", "targets"):
             raise LeafError(f"{path}: {key}: unknown key; valid: default, targets")

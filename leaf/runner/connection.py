@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 from leaf.runner.agent.target import ANSWER
 
 TIMEOUT = 180  # seconds for one answer
-# Never prompt, refuse new or changed host keys, detect a dead connection within a minute.
+# Never prompt, refuse new or changed host keys, and detect a dead connection within a minute.
 SSH_OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -43,10 +43,10 @@ class Host:
     def call(self, verb: str, **request: Any) -> dict[str, Any]:
         """Send the request `verb` and return the answer.
 
-        Raises ConnectionLostError if the target is unreachable, LeafError if it refuses.
+        Raises ConnectionLostError if the target is unreachable, and LeafError if it refuses the request.
         """
         program = files("leaf.runner.agent").joinpath("target.py").read_text(encoding="utf-8")
-        # ASCII JSON inside a JSON string is a valid Python literal that nothing in it can end.
+        # ASCII JSON inside a JSON string is a valid Python literal, and its content cannot end it early.
         data = json.dumps(json.dumps({"verb": verb, **request}))
         program += f"\n\nanswer_to(json.loads({data}))\n"
         try:

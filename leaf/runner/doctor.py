@@ -14,9 +14,9 @@ from leaf.runner.agent.task import environment_key, host_key_refused
 from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.engines import ProcessEngine
 
-FREE = 10 * 2**30  # bytes for a clone, an environment with CUDA and the data
-PYTHONS = ((3, 11), (3, 13))  # the oldest and newest with wheels for requirements-gpu.txt
-DRIVER = 525  # the oldest NVIDIA driver for CUDA 12
+FREE = 10 * 2**30  # bytes needed for a clone, an environment with CUDA, and the data
+PYTHONS = ((3, 11), (3, 13))  # oldest and newest Python with wheels for requirements-gpu.txt
+DRIVER = 525  # oldest NVIDIA driver that supports CUDA 12
 _SETUP_PYTHON = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"  # without ensurepip: no `venv`
 _GPUS = ["nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv,noheader"]
 _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
@@ -24,7 +24,7 @@ _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.lis
 
 @dataclass(frozen=True)
 class Finding:
-    """One link: whether it works, and otherwise what to do."""
+    """The result for one link: whether it works and, if not, what to do."""
 
     link: str
     good: bool
@@ -35,7 +35,7 @@ class Finding:
 
 
 def examine(name: str, target: Target) -> Iterator[Finding]:
-    """Check the links to the target in order; skip those that depend on a broken one."""
+    """Check the links to the target in order; skip links that depend on a broken one."""
     yield Finding("target", True, f"{name}, engine {target.engine}")
     yield _try("commit", lambda: repository.committed_revision()[:12])
     yield _try("author", lambda: "{name} <{email}>".format(**repository.author()))

@@ -1,4 +1,4 @@
-"""The engines: each sends a job to its target, reports its state, and cancels it.
+"""Engines, which send a job to its target, report its state, and cancel it.
 
 `local` and `ssh` start detached processes that outlive the connection and lock one GPU each; `slurm` submits one array;
 `skypilot` rents a machine, restarts it after a spot interruption, and stops it when idle.
@@ -34,11 +34,11 @@ class Status(NamedTuple):
 
 
 class Engine(ABC):
-    """Sends jobs to a target. Every method may raise ConnectionLostError."""
+    """Send jobs to a target. Every method may raise ConnectionLostError."""
 
     @abstractmethod
     def job(self) -> dict[str, Any]:
-        """Return the engine's keys of job.json."""
+        """Return the keys of job.json that this engine adds."""
 
     @abstractmethod
     def submit(self, record: Record, job: dict[str, Any]) -> str:
@@ -54,10 +54,10 @@ class Engine(ABC):
 
     @abstractmethod
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop experiments with all their processes; return those that were not finished."""
+        """Stop experiments and all their processes; return the indices of experiments that were not finished."""
 
     def rehearsal(self, experiments: int) -> str:  # noqa: ARG002
-        """Return what `--dry-run` shows of the request to the scheduler, or an empty string without one."""
+        """Return the scheduler request that `--dry-run` shows, or an empty string if there is no scheduler."""
         return ""
 
 
@@ -80,7 +80,7 @@ class ProcessEngine(Engine):
             self.folder = target.folder
 
     def job(self) -> dict[str, Any]:
-        """Return the device locks; on this machine also its Python and DVC cache, so that nothing is copied."""
+        """Return the device locks and, on this machine, its Python and DVC cache, so that nothing is copied."""
         if not isinstance(self.target, GpuTarget):
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
@@ -126,7 +126,7 @@ class SlurmEngine(ProcessEngine):
 
 
 def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
-    """Return the arguments of sbatch. Slurm signals only the task, which forwards SIGTERM and requeues itself."""
+    """Return the arguments for sbatch. Slurm signals only the task, which forwards SIGTERM and requeues itself."""
     limit = f"%{target.parallel}" if target.parallel else ""
     options = [
         f"--array=0-{experiments - 1}{limit}",
@@ -153,8 +153,8 @@ def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
 class CloudEngine(Engine):
     """The engine `skypilot`: one machine runs the experiments of a job in sequence.
 
-    A spot machine is a managed job (`sky jobs launch`), which SkyPilot restarts after an interruption. Experiments at
-    the origin are skipped, and training resumes if `state_bucket` keeps the checkpoints.
+    A spot machine is a managed job (`sky jobs launch`), which SkyPilot restarts after an interruption. Experiments
+    already at the origin are skipped, and training resumes if `state_bucket` keeps the checkpoints.
     """
 
     def __init__(self, target: SkyPilot) -> None:
@@ -179,20 +179,20 @@ class CloudEngine(Engine):
         return f"SkyPilot as {_name(record)}"
 
     def status(self, record: Record) -> list[Status]:
-        """Return done for experiments at the origin; only SkyPilot knows the state of the others."""
+        """Return `done` for experiments at the origin; only SkyPilot knows the state of the others."""
         names = [one.name for one in record.experiments]
         there = repository.at_remote(self.target.git_remote, record.revision, names)
         look = "sky jobs queue" if self.target.spot else f"sky queue {_name(record)}"
         return [Status("done") if name in there else Status("unknown", f"`{look}` shows more") for name in names]
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
-        """Return SkyPilot's log of the whole job, for any experiment."""
+        """Return SkyPilot's log of the whole job, regardless of the experiment."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
         text = self._sky(*command, _name(record), accepted=range(100, 104))  # exit statuses of the job itself
         return text[offset:], len(text)
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop the machine; single experiments cannot be cancelled."""
+        """Stop the machine. Individual experiments cannot be cancelled."""
         if len(indices) != len(record.experiments):
             raise LeafError(f"{record.id}: a cloud job is cancelled as a whole. Name the job, not an experiment.")
         self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), _name(record))
@@ -232,7 +232,7 @@ def task_yaml(target: SkyPilot, identity: str, experiments: int, folder: Path) -
 
 
 def launch_command(target: SkyPilot, name: str, description: Path) -> list[str]:
-    """Return the arguments of `sky`; a spot machine is a managed job, because only those are restarted."""
+    """Return the arguments for `sky`. A spot machine uses a managed job, because SkyPilot restarts only those."""
     if target.spot:
         return ["jobs", "launch", "-y", "-d", "-n", name, str(description)]
     return ["launch", "-y", "-d", "-c", name, str(description)]
@@ -243,7 +243,7 @@ def _name(record: Record) -> str:
 
 
 def job_files(job: dict[str, Any]) -> dict[str, str]:
-    """Return the files of a job's folder: job.json and the program that runs it."""
+    """Return the files for the job's folder: job.json and the program that runs the job."""
     return {
         "job.json": json.dumps(job, indent=1),
         "task.py": files("leaf.runner.agent").joinpath("task.py").read_text(encoding="utf-8"),

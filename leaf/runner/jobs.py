@@ -23,9 +23,9 @@ _CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # a log mu
 
 
 def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, str]:
-    """Send the experiments to the target `name`; return the job's record and its location.
+    """Send the experiments to the target `name`. Return the job's record and its location on the target.
 
-    Raises LeafError, with nothing started, if the working tree has changes, a name is taken, or a push fails.
+    Raises LeafError and starts nothing if the working tree has changes, a name is taken, or a push fails.
     """
     revision = repository.committed_revision()
     remote = "." if isinstance(target, Local) else target.git_remote
@@ -52,7 +52,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
 
 
 def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
-    """Yield the maximum memory, time and cost of each experiment, measured in the last such training on the target."""
+    """Yield each experiment's maximum memory, time and cost, measured in the last such training on the target."""
     values = read_yaml(params.PARAMS_FILE) or {}
     there: dict[str, Any] = {}
     if isinstance(target, Shell):
@@ -62,7 +62,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
             yield f"memory, time and cost are unknown: {error}"
             return
     for one in planned:
-        texts = [text.replace("\\${", "${") for text in one.settings]  # the only escape of DVC's that YAML lacks
+        texts = [text.replace("\\${", "${") for text in one.settings]  # the only DVC escape that YAML lacks
         choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
         local = isinstance(target, Local)
@@ -113,13 +113,13 @@ def _job(target: Target, address: str, revision: str, planned: list[Planned]) ->
 
 
 def _under_way(revision: str, names: list[str]) -> list[str]:
-    """Return the names that unfinished jobs of this commit use, after asking their targets."""
+    """Query the targets and return the experiment names used by unfinished jobs of this commit."""
     busy = set()
     for record in read_records():
         if record.revision == revision and {record.experiments[index].name for index in record.open} & set(names):
-            with suppress(LeafError):  # an unreachable target's jobs count as unfinished
+            with suppress(LeafError):  # jobs on an unreachable target count as unfinished
                 for one, status in zip(record.experiments, statuses(record), strict=True):
-                    if status.state in ENDED and status.state != "done":  # done needs a fetch
+                    if status.state in ENDED and status.state != "done":  # a done experiment must still be fetched
                         record.ended[one.name] = status.state
                 record.write()
             busy |= {record.experiments[index].name for index in record.open}
@@ -137,7 +137,7 @@ def statuses(record: Record) -> list[Status]:
 
 
 def listing(names: list[str]) -> list[str]:
-    """Return a table of experiments: job, target, name, state and note. An unreachable target gives state unknown."""
+    """Return a table of jobs, targets, experiments, states and notes. Unreachable targets give the state unknown."""
     rows = []
     for record, indices in choose(names):
         try:
@@ -159,10 +159,10 @@ def listing(names: list[str]) -> list[str]:
 
 
 def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) -> int:
-    """Fetch the results of ended experiments into this repository; with `wait`, wait for all of them.
+    """Fetch the results of finished experiments into this repository; with `wait`, wait for all experiments to end.
 
-    With `models`, fetch the outputs into DVC's cache as well. A lost connection is reported once and retried. Returns 0
-    if every chosen experiment is done, else 1.
+    With `models`, also fetch the outputs into the DVC cache. A lost connection is reported once and retried. Returns 0
+    if every chosen experiment is done, otherwise 1.
     """
     chosen = choose(names)
     silent = False
@@ -200,7 +200,7 @@ def _fetch_outputs(chosen: list[tuple[Record, list[int]]]) -> None:
 
 
 def _collect(record: Record, say: Say) -> None:
-    """Record the final states of open experiments and fetch those that are done."""
+    """Record the final states of open experiments, and fetch the experiments that are done."""
     if not record.open:
         return
     before = set(record.open)
@@ -218,7 +218,7 @@ def _collect(record: Record, say: Say) -> None:
 
 
 def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
-    """Yield the log of an experiment (default: the newest) in parts; with `on`, also future parts."""
+    """Yield the log of an experiment (default: the newest) in parts; with `on`, continue until the experiment ends."""
     if name is None:
         newest = read_records()[-1:]
         chosen = [(record, [0]) for record in newest]

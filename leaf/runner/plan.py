@@ -17,12 +17,12 @@ from leaf.store import read_json, read_yaml, write_json
 
 MOST = 1000  # experiments in one job
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_FILE_KEYS = ("dataset", "labels", "masks", "unlabelled", "weights")  # parameters that may be paths
+_FILE_KEYS = ("dataset", "labels", "masks", "unlabelled", "weights")  # parameters that can be paths
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment: its name and its settings, `key=value` as for `dvc exp run -S`."""
+    """An experiment's name and settings, which are `key=value` as for `dvc exp run -S`."""
 
     name: str
     settings: tuple[str, ...]
@@ -35,17 +35,17 @@ def plan(
     name: str | None = None,
     look: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda setting, _: setting,
 ) -> list[Planned]:
-    """Return the experiments: each row (all of them with `every`) with each combination of the settings.
+    """Return the experiments: each row (every row with `every`) combined with each combination of settings.
 
     Args:
-        rows: names in experiments.yaml; without a row there is one experiment per combination.
+        rows: names in experiments.yaml; without rows, there is one experiment per combination.
         settings: `key=value`, or `key=value,value` for a sweep.
-        every: use every row.
-        name: the name of a single experiment, or the prefix of several.
-        look: receives an experiment's settings and row and returns the settings to use.
+        every: whether to use every row.
+        name: name of a single experiment, or prefix for several.
+        look: maps an experiment's settings and row to the settings to use.
 
     Raises:
-        LeafError: for settings that params.yaml's schema refuses, or duplicate or invalid names.
+        LeafError: if the schema of params.yaml refuses a setting, or names are duplicate or invalid.
     """
     if every and rows:
         raise LeafError("submit: rows and --all; valid: one of the two")
@@ -106,9 +106,9 @@ def split_commas(value: str) -> list[str]:
 
 
 def check_name(name: str) -> str:
-    """Return `name` if git, Slurm and file systems accept it, else raise LeafError."""
+    """Return `name` if git, Slurm and file systems accept it; otherwise raise LeafError."""
     if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
-        raise LeafError(f"{name!r}: not a valid name of an experiment; valid: letters, digits, . _ -, at most 100")
+        raise LeafError(f"{name!r}: not a valid experiment name; valid: at most 100 letters, digits, . _ -")
     return name
 
 
@@ -127,7 +127,7 @@ def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any],
 
 
 def _short(name: str) -> str:
-    """Shorten a long name with a hash of the whole, so that names stay distinct."""
+    """Shorten a long name and append a hash of the full name, so that names stay distinct."""
     return name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -137,11 +137,11 @@ ENDED = ("done", "failed", "cancelled", "stopped", "lost")
 
 @dataclass
 class Record:
-    """A submitted job: its target, its experiments, and the final state of those known to have ended."""
+    """A submitted job: its target, its experiments, and the final states known so far."""
 
     id: str
     target: str
-    settings: dict[str, Any]  # the target in runner.yaml at submission
+    settings: dict[str, Any]  # the target's keys in runner.yaml at submission
     revision: str
     experiments: list[Planned]
     ended: dict[str, str] = field(default_factory=dict)
@@ -171,7 +171,7 @@ def read_records() -> list[Record]:
 
 
 def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
-    """Find jobs by id or experiments by name (the newest) as records with indices; all of them for no name."""
+    """Find jobs by ID, or the newest experiment by name. Return records with indices; without names, return all."""
     records = read_records()
     if not names:
         return [(record, list(range(len(record.experiments)))) for record in records]

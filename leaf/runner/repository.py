@@ -1,4 +1,4 @@
-"""git and DVC on this machine: commit, push and fetch experiments and data."""
+"""Use git and DVC on this machine to push and fetch commits, experiments and data."""
 
 import configparser
 import os
@@ -22,7 +22,7 @@ def git(*arguments: str) -> str:
 
 
 def committed_revision() -> str:
-    """Return the commit to run. Raises LeafError if the working tree has uncommitted changes."""
+    """Return the commit that the job runs. Raises LeafError if the working tree has uncommitted changes."""
     changes = git("status", "--porcelain").splitlines()
     if changes:
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
@@ -42,7 +42,7 @@ def origin(remote: str) -> str:
 
 
 def author() -> dict[str, str]:
-    """Return the author of the experiments' commits. Raises LeafError if git has none."""
+    """Return the author for the experiments' commits. Raises LeafError if git has no user name or email."""
     values = {}
     for key, example in (("name", "NAME"), ("email", "NAME@EXAMPLE.ORG")):
         try:
@@ -53,7 +53,7 @@ def author() -> dict[str, str]:
 
 
 def publish(remote: str, revision: str) -> None:
-    """Push the commit to refs/leaf, which moves no branch."""
+    """Push the commit to refs/leaf without moving any branch."""
     git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")
 
 
@@ -63,7 +63,7 @@ def reference(revision: str, name: str) -> str:
 
 
 def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the names that experiments of this commit already have, here or at the remote."""
+    """Return the names already used by experiments of this commit, here or at the remote."""
     folder = reference(revision, "")
     here = {line.removeprefix(folder) for line in git("for-each-ref", "--format=%(refname)", folder).splitlines()}
     there = at_remote(remote, revision, names)
@@ -71,7 +71,7 @@ def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
 
 
 def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the names that experiments of this commit have at the git remote."""
+    """Return the names used by experiments of this commit at the git remote."""
     folder = reference(revision, "")
     found = {line.split()[-1].removeprefix(folder) for line in git("ls-remote", remote, f"{folder}*").splitlines()}
     return [name for name in names if name in found]
@@ -123,7 +123,7 @@ def _address(remote: dict[str, str]) -> str:
 
 
 def ssh_host(address: str) -> str:
-    """Return an ssh:// address without its path, a destination for OpenSSH; empty for other addresses."""
+    """Return an ssh:// address without its path, as OpenSSH expects; return an empty string for other addresses."""
     found = re.match(r"ssh://[^/]+", address)
     return found[0] if found else ""
 
@@ -138,10 +138,10 @@ def push_data(remote: str, address: str) -> None:
 
 
 def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
-    """Fetch the outputs of experiments into DVC's cache, where `dvc exp apply` needs them.
+    """Fetch the outputs of experiments into the DVC cache, where `dvc exp apply` needs them.
 
-    Calls DVC from Python: `dvc fetch` takes no revision, and `dvc exp pull` uses DVC's own git client. Raises LeafError
-    if that fails.
+    Use DVC's Python API, because `dvc fetch` accepts no revision and `dvc exp pull` uses DVC's own git client. Raises
+    LeafError if the fetch fails.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

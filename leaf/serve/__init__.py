@@ -1,1 +1,1 @@
-"""Use a trained model: from Python (`leaf.load`), from the command line, from a web page."""
+"""Use a trained model from Python (`leaf.load`), from the command line, or on a web page."""

@@ -1,4 +1,4 @@
-"""Predict the images of concurrent requests in small batches."""
+"""Predict images from concurrent requests in small batches."""
 
 import asyncio
 import itertools
@@ -23,11 +23,11 @@ class QueueFullError(Exception):
 class Batcher(Generic[Item, Prediction]):
     """Run a model in its own thread.
 
-    Images are queued one by one, so a single image never waits for another client's whole upload. A batch is whatever
-    is queued when the model is free, at most `MAX_BATCH` images; the model never waits to fill a batch.
+    Images are queued individually, so a single image never waits for another client's whole upload. A batch holds
+    the images queued when the model becomes free, at most `MAX_BATCH`; the model never waits to fill a batch.
 
     Args:
-        predict: maps a sequence of items to as many predictions.
+        predict: maps a sequence of items to one prediction per item.
         max_queue: number of waiting requests above which `QueueFullError` is raised.
     """
 
@@ -40,11 +40,11 @@ class Batcher(Generic[Item, Prediction]):
         self._thread.start()
 
     async def predict(self, item: Item) -> Prediction:
-        """Return the prediction for `item`. Raises QueueFullError, and any error of the model."""
+        """Return the prediction for `item`. Raises QueueFullError, or any error that the model raises."""
         return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
 
     async def run_when_idle(self, work: Callable[[], Result]) -> Result:
-        """Run `work()` in the model's thread when no image is waiting. Raises QueueFullError, and any error of it."""
+        """Run `work()` in the model's thread when no image is waiting. Raises QueueFullError or any error of `work`."""
         return await asyncio.wrap_future(self._enqueue(_WHEN_IDLE, work))
 
     def stop(self) -> None:

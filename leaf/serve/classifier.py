@@ -34,9 +34,9 @@ class Prediction:
         label: predicted class.
         answer: the label if the image is in-distribution and its confidence is high enough; otherwise `UNKNOWN` or
             `UNDECIDED`.
-        probability: with two classes, the probability of the second one (`unhealthy`); otherwise that of `label`.
-        threshold: minimum probability for predicting the second of two classes; None for more classes (argmax).
-        known: False if the image is out-of-distribution, so the label needs checking.
+        probability: with two classes, the second class's probability (`unhealthy`); otherwise the predicted class's.
+        threshold: minimum probability for predicting the second of two classes; None for more than two (argmax).
+        known: False if the image is out-of-distribution; its label should be checked.
         probabilities: class name to probability; they sum to 1.
     """
 
@@ -91,7 +91,7 @@ class Classifier:
         Args:
             images: one or many paths, PIL images or arrays (H, W, 3), uint8 or float in 0..255; or an array
                 (N, H, W, 3). Images are resized like the training images.
-            views: number of views averaged by test-time augmentation, 1 to 16.
+            views: number of views to average (test-time augmentation), 1 to 16.
 
         Returns:
             One `Prediction` per image.
@@ -160,7 +160,7 @@ def load(path: str | Path = MODEL) -> Classifier:
             `decision.json` and `ood.npz` in the same folder or in the project's `data/scored`.
 
     Raises:
-        LeafError: A file is missing, damaged or belongs to another model.
+        LeafError: A file is missing, is damaged or belongs to another model.
     """
     path = Path(path)
     beside = read_model_files(path)
@@ -269,7 +269,7 @@ def _find(model: Path, name: str) -> Path:
 
 
 def as_list(images: ImagesLike) -> Sequence[ImageLike]:
-    """Return a single image as a list of one; leave an array (N, H, W, 3) unchanged."""
+    """Wrap a single image in a list; return an array (N, H, W, 3) unchanged."""
     if isinstance(images, (str, Path, Image.Image)):
         return [images]
     if isinstance(images, np.ndarray):
@@ -278,7 +278,7 @@ def as_list(images: ImagesLike) -> Sequence[ImageLike]:
 
 
 def name_of(image: ImageLike, number: int) -> str:
-    """Return the path of an image as given, or else its position."""
+    """Return the image's path as given, or its position if it has no path."""
     return str(image) if isinstance(image, (str, Path)) else str(number)
 
 
@@ -288,7 +288,7 @@ def prepare(image: ImageLike | bytes, size: int, name: str, fit: Fit = "crop") -
     Args:
         image: a path, file content, PIL image, or array (H, W, 3) of uint8 or of float in 0..255.
         size: side in pixels.
-        name: name to use in an error.
+        name: name for error messages.
         fit: how the image is made square (`leaf.ingest.decode.to_square`).
 
     Returns:

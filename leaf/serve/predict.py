@@ -1,4 +1,4 @@
-"""`leaf predict`: rows on standard output as they come, everything else on standard error."""
+"""`leaf predict`: print each row to standard output when it is ready, and everything else to standard error."""
 
 import csv
 import glob
@@ -22,7 +22,7 @@ from leaf.models.gradcam import heatmap_png
 from leaf.serve.classifier import BATCH_SIZE, UNDECIDED, UNKNOWN, Classifier, Prediction, load, prepare
 from leaf.store import replacing
 
-_LONGEST_PATH = 4096  # Linux accepts no longer one
+_LONGEST_PATH = 4096  # the longest path that Linux accepts
 _Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
 
 
@@ -33,9 +33,9 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
         paths: files, folders, glob patterns, or `-` for a list on standard input.
         model: `.onnx` or `.keras` file.
         form: `text`, `csv` or `json`.
-        views: number of views averaged, or None for the number used in evaluation.
+        views: number of views to average, or None for the number used in evaluation.
         heatmap: folder for heat maps, named `0001-name.png`.
-        quiet: no progress bar and no notes.
+        quiet: whether to hide the progress bar and notes.
 
     Returns:
         Exit status: 1 if an image could not be read, otherwise 0.
@@ -86,9 +86,9 @@ class _Predictor:
             bar.update(count)
 
     def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Prepared]]]:
-        """Yield batches: number of files, names and images; the next batch is decoded during prediction."""
+        """Yield batches as number of files, names and images. The next batch is decoded during prediction."""
         count, names, read = 0, [], []
-        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # one core for the model
+        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # leave one core for the model
             count += 1
             if isinstance(result, LeafError):
                 self.unreadable.append(str(result))
@@ -199,13 +199,13 @@ def _listed(data: bytes) -> list[str]:
 
 def _images_of(argument: str) -> Iterator[str]:
     path = Path(argument)
-    if os.path.isdir(path):  # noqa: PTH112 - Path's own raises where a name is too long
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() raises if the name is too long
         listing = list_folder(path, "files")
         for note in listing.notes():
             print(f"{path}: {note}", file=sys.stderr)
         yield from (str(path / file) for file in listing.images)
     elif not os.path.exists(path) and glob.has_magic(argument):  # noqa: PTH110
-        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob accepts no absolute pattern
         if not matches:
             raise LeafError(f"{argument}: the pattern matches no file. Check it, or use a folder.")
         yield from (name for name in matches if not Path(name).is_dir())

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UPLOAD = 20 * 2**20  # bytes of one image
 _MAX_BODY = MAX_UPLOAD + 64 * 2**10  # with the form around it
-SMALL_UPLOAD = 2**20  # smaller uploads never wait for larger ones
-SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # bytes of all small and of all large bodies in memory
+SMALL_UPLOAD = 2**20  # uploads up to this size never wait for larger ones
+SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # total bytes of small and of large bodies in memory
 _CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # to the next chunk, and for the whole body
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
@@ -73,7 +73,7 @@ class RequestLimits:
 
 
 def _is_cross_site(headers: Headers) -> bool:
-    """Return whether a browser marks the request as sent by a page of another site."""
+    """Return whether the browser marks the request as coming from another site's page."""
     origin = headers.get("origin")
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
         origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
@@ -81,7 +81,7 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 class _Body:
-    """Count and time a request body as it arrives: a chunked body does not announce its length."""
+    """Count and time a request body as it arrives, because a chunked body does not announce its length."""
 
     def __init__(self, receive: Receive, held: dict[str, int]) -> None:
         self._receive = receive

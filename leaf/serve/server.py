@@ -28,7 +28,7 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
-        # Inherited by connections. asyncio sets it only for sockets created with the protocol number of TCP; without
+        # Connections inherit this. asyncio sets it only for sockets created with the TCP protocol number; without
         # it, each response on a reused connection waits 40 ms for a delayed acknowledgment.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
@@ -76,10 +76,10 @@ def _in_url(host: str) -> str:
 def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet: bool = False) -> None:
     """Print the URL, ending in `path`, and serve `app` until SIGINT or SIGTERM; `quiet` turns off the access log.
 
-    If `host` is 0.0.0.0 or ::, print the LAN address, and its QR code on a terminal.
+    If `host` is 0.0.0.0 or ::, print the LAN address and, on a terminal, its QR code.
     """
     _raise_open_file_limit(4 * MAX_CONNECTIONS)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # logs a line per malformed upload
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs a line per malformed upload
     config = uvicorn.Config(
         app,
         http=LimitedConnection,
@@ -133,7 +133,7 @@ class LimitedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def waits_for_client(self) -> bool:
-        """Return whether a request is incomplete or a response unread."""
+        """Return whether a request is incomplete or a response has not been read."""
         return self._idle() or bool(self.cycle.more_body)
 
     def _idle(self) -> bool:

@@ -1,4 +1,4 @@
-"""Web page and JSON API for predictions."""
+"""The web page and JSON API for predictions."""
 
 import asyncio
 import errno
@@ -79,7 +79,7 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
         end_decoders()
         batcher.stop()
 
-    # FastAPI's own docs load scripts from a CDN; page/docs.html does not.
+    # FastAPI's built-in docs load scripts from a CDN; page/docs.html does not.
     app = FastAPI(title="leaf", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
     add_security(app, hosts)
     app.mount("/assets", StaticFiles(directory=PAGES), name="assets")
@@ -110,7 +110,7 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
             return await result
         except QueueFullError:
             raise HTTPException(503, BUSY, {"Retry-After": "5"}) from None
-        except LeafError as error:  # of the model, not of the upload
+        except LeafError as error:  # caused by the model, not by the upload
             raise HTTPException(500, str(error)) from None
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ANSWER = "leaf-answer:"  # a login may print a greeting first
-LOG_PART = 1 << 20  # bytes of a log in one answer
+LOG_PART = 1 << 20  # bytes of the log per answer
 FINAL = ("done", "failed", "cancelled", "stopped")  # states that a task writes
 GRACE = 10  # seconds from SIGTERM to SIGKILL, and for a job to start
 
@@ -42,7 +42,7 @@ def put(request: dict[str, Any]) -> Path:
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Start each experiment as a process that outlives this connection; a repeated request starts nothing."""
+    """Start each experiment as a process that outlives this connection. A repeated request starts nothing."""
     folder = job_folder(request)
     if not (folder / "started").exists():
         put(request)
@@ -109,12 +109,12 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
 
 
 def slurm_queue(folder: Path) -> dict[int, str] | None:
-    """Map array indices to Slurm's states, for queued and running tasks; None if the job is not Slurm's."""
+    """Map array indices to Slurm states for queued and running tasks. Return None if this is not a Slurm job."""
     number = read(folder / "slurm")
     if not number:
         return None
     answer = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%K %T"], capture_output=True, check=False)
-    if answer.returncode and b"Invalid job id" not in answer.stderr:  # Slurm's answer for a job that ended long ago
+    if answer.returncode and b"Invalid job id" not in answer.stderr:  # what Slurm answers for a job that ended long ago
         raise TransientError("squeue: " + answer.stderr.decode("utf-8", "replace").strip())
     rows = [line.split() for line in answer.stdout.decode("utf-8", "replace").splitlines()]
     return {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}
@@ -132,7 +132,7 @@ def log(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def cancel(request: dict[str, Any]) -> dict[str, Any]:
-    """Stop experiments with every process they started; return the indices of those that were not finished."""
+    """Stop experiments and every process they started; return the indices of experiments that were not finished."""
     folder = job_folder(request)
     chosen = [index for index in request["indices"] if not (folder / str(index) / "exit").exists()]
     for index in chosen:
@@ -163,9 +163,9 @@ def send(own: Path, number: int) -> None:
 
 
 def alive(own: Path) -> bool:
-    """Whether a process of the experiment is alive.
+    """Return whether any process of the experiment is alive.
 
-    All of them hold a lock on its `pid` file, which is their standard input. A reused process number cannot mislead.
+    All of them hold a lock on its `pid` file, which is their standard input, so a reused process ID does not matter.
     """
     try:
         with (own / "pid").open("r+") as file:
@@ -178,7 +178,7 @@ def alive(own: Path) -> bool:
 
 
 def facts(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what `leaf doctor` checks: programs, free disk space, and the output of commands."""
+    """Return the facts that `leaf doctor` checks: programs, free disk space, and the output of commands."""
     folder = Path(request["folder"]).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([*(str(Path(name).expanduser()) for name in request["path"]), os.environ.get("PATH", "")])
@@ -195,7 +195,7 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(argv: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Return exit status, stdout and the last line of stderr of a program."""
+    """Run a program and return its exit status, stdout and last line of stderr."""
     try:
         answer = subprocess.run(
             argv,
@@ -220,7 +220,7 @@ def read(path: Path) -> str:
 
 
 def trainings(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the time and memory of earlier trainings on this target, cached by the stage train."""
+    """Return the time and memory of earlier trainings on this target, as cached by the `train` stage."""
     path = Path(request["folder"]).expanduser() / "state" / "known" / "epochs.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -233,7 +233,7 @@ VERBS = {verb.__name__: verb for verb in (trainings, start, sbatch, states, log,
 
 
 def answer_to(request: dict[str, Any]) -> None:
-    """Print the answer to a request, or its error, as one line of JSON."""
+    """Print the answer to a request, or the error, as one line of JSON."""
     try:
         answer = VERBS[request["verb"]](request)
     except TransientError as error:

@@ -2,7 +2,8 @@
 
     python3 task.py FOLDER [INDEX]      FOLDER holds job.json; Slurm sets INDEX as SLURM_ARRAY_TASK_ID
 
-Values reach git and dvc as separate arguments. Running it again is safe: an experiment at the origin is done.
+Values are passed to git and dvc as separate arguments. Running it again is safe: an experiment already at the
+origin is done.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 from typing import IO
 
 GRACE = 60  # seconds for a stopped stage to write its checkpoint
-LOCK_WAIT = 120  # seconds for an earlier process of the same experiment to end, as after a lost node
+LOCK_WAIT = 120  # seconds for an earlier process of this experiment to end, for example after a lost node
 
 
 class TaskError(Exception):
-    """The experiment failed; the text names the step and the reason."""
+    """The experiment failed; the message names the step and the reason."""
 
 
 class Task:
@@ -44,10 +45,10 @@ class Task:
         self.environment = self._environment()
         self.stopped = False
         self.stdin: IO[str] | int = subprocess.DEVNULL
-        self.held: list[object] = []  # open files with locks
+        self.held: list[object] = []  # open files that hold locks
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment of git, dvc and the stages: author, checkpoint folder, variables of runner.yaml."""
+        """Return the environment for git, dvc and the stages: author, checkpoint folder, variables from runner.yaml."""
         author = self.job["author"]
         added = {f"GIT_{role}_NAME": author["name"] for role in ("AUTHOR", "COMMITTER")}
         added.update({f"GIT_{role}_EMAIL": author["email"] for role in ("AUTHOR", "COMMITTER")})
@@ -69,7 +70,7 @@ class Task:
         self.say(name)
 
     def call(self, *argv: str, cwd: Path | None = None) -> None:
-        """Run a program with its output in the log. Raises TaskError if its exit status is not 0."""
+        """Run a program and write its output to the log. Raises TaskError if its exit status is not 0."""
         if self.stopped:
             raise TaskError("stopped")
         with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=self.stdin) as process:
@@ -80,7 +81,7 @@ class Task:
             raise TaskError(f"{' '.join(argv[:3])}: exit status {status}; `leaf logs` shows its output")
 
     def ask(self, *argv: str) -> str:
-        """Return the output of a program; empty if it fails."""
+        """Return the output of a program, or an empty string if it fails."""
         answer = subprocess.run(
             argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
         )
@@ -97,7 +98,7 @@ class Task:
         if self.done_before():
             return
         self.hold_device()
-        if self.done_before():  # an identical job may have run while this one waited
+        if self.done_before():  # an identical job may have finished while this one waited
             return
         try:
             self.make()
@@ -135,7 +136,7 @@ class Task:
         return bool(self.ask("git", "ls-remote", "--", self.job["origin"], self.reference))
 
     def make_clone(self) -> None:
-        """Clone the job's commit, replacing a clone that an earlier attempt left."""
+        """Clone the job's commit, replacing any clone left by an earlier attempt."""
         shutil.rmtree(self.clone, ignore_errors=True)
         self.call("git", "clone", "--quiet", "--no-checkout", "--", self.job["origin"], str(self.clone))
         revision = self.job["revision"]
@@ -143,7 +144,7 @@ class Task:
         self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
 
     def make_environment(self) -> None:
-        """Run `setup` once for each version of it and of the requirements; later jobs share the environment."""
+        """Run `setup` once for each version of the script and of the requirements; later jobs share the environment."""
         setup = self.job["setup"]
         if setup:
             home = self.root / "environments" / environment_key(setup, self.clone)
@@ -169,9 +170,9 @@ class Task:
             raise TaskError(refused)
 
     def hold_device(self) -> None:
-        """Wait for GPUs, lock them, and make only those visible. Lock all or none, so that jobs cannot deadlock.
+        """Wait for GPUs, lock them, and make only these visible. Lock all or none, so that jobs cannot deadlock.
 
-        The lock file names the experiment: after a kill, its children keep the GPU until they end.
+        The lock file names the experiment, because its children keep the GPU until they end, even after a kill.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
         if not names or self.in_slurm():  # Slurm assigns its GPUs
@@ -204,7 +205,7 @@ class Task:
         """Requeue this experiment in Slurm, unless it was cancelled or requeued too often."""
         if not self.in_slurm() or (self.own / "cancelled").exists():
             return False
-        # Not SLURM_JOB_ID, which is the number of the whole array for its last element.
+        # SLURM_JOB_ID cannot be used: in the last element, it is the number of the whole array.
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
             return False
@@ -219,11 +220,11 @@ class Task:
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
             return False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(LOCK_WAIT)  # until Slurm ends this process; ending by itself could count as completed
+        time.sleep(LOCK_WAIT)  # until Slurm ends this process; if it exited by itself, it could count as completed
         return True
 
     def end(self, state: str, reason: str) -> int:
-        """Write the final state; the last step of an experiment."""
+        """Write the final state, which is the last step of an experiment."""
         shutil.rmtree(self.clone, ignore_errors=True)
         self.say(f"{state}{': ' if reason else ''}{reason}")
         write(self.own / "exit", json.dumps({"state": state, "reason": reason}))
@@ -231,10 +232,10 @@ class Task:
 
 
 def lost_race(log: Path) -> bool:
-    """Whether DVC 3.67 failed because two jobs wrote the same entry of a shared run cache at once.
+    """Return whether DVC 3.67 failed because two jobs wrote the same entry of a shared run cache at the same time.
 
-    DVC reads the newest file of the entry and removes the other job's partial file as damaged. Without a log
-    (SkyPilot streams it) the answer is False.
+    DVC reads the newest file of the entry and removes the other job's partial file as damaged. Return False if there is
+    no log file, because SkyPilot streams the log.
     """
     if not log.exists():
         return False
@@ -282,14 +283,14 @@ def main(argv: list[str]) -> int:
 
 
 def hold_pid(task: Task) -> bool:
-    """Write the process number into `pid` and lock the file; children inherit the lock with their standard input."""
+    """Write the process ID to `pid` and lock the file; children inherit the lock through their standard input."""
     deadline = time.monotonic() + LOCK_WAIT
     while not (held := locked(task.own / "pid")):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.3)
     replace_text(held, str(os.getpid()))
-    task.stdin = held  # read at its end: children get an empty standard input
+    task.stdin = held  # at end of file, so that children get an empty standard input
     return True
 
 
@@ -315,7 +316,7 @@ def start_watchdog() -> None:
 
 
 def locked(path: Path) -> IO[str] | None:
-    """Open and lock a file; None if another process has locked it."""
+    """Open and lock a file. Return None if another process has locked it."""
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -326,7 +327,7 @@ def locked(path: Path) -> IO[str] | None:
 
 
 def free_device(path: Path, own: Path) -> IO[str] | None:
-    """Lock a device; None if an experiment or its remaining children use it."""
+    """Lock a device. Return None if an experiment or its remaining children use it."""
     lock = locked(path)
     if lock is None:
         return None
@@ -359,7 +360,7 @@ def await_group(group: int) -> None:
 
 
 def group_members(group: int) -> list[int]:
-    """Return the other live processes of a group; empty without /proc (macOS)."""
+    """Return the other live processes of a group; the result is empty without /proc (macOS)."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -373,7 +374,7 @@ def group_members(group: int) -> list[int]:
 
 
 def host_key_refused(host: str, environment: dict[str, str]) -> str:
-    """Return why OpenSSH does not trust `host`; empty if it does or the host is unreachable."""
+    """Return why OpenSSH does not trust `host`, or an empty string if it does or the host is unreachable."""
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
     answer = subprocess.run(
         ["ssh", *options, "--", host, "true"],
@@ -389,7 +390,7 @@ def host_key_refused(host: str, environment: dict[str, str]) -> str:
 
 
 def environment_key(setup: str, clone: Path) -> str:
-    """Hash `setup` and the requirements files to 16 hex digits, the name of the environment."""
+    """Return the environment's name: a hash of `setup` and the requirements files, 16 hex digits."""
     digest = hashlib.sha256(setup.encode())
     for path in sorted([*clone.glob("requirements*.txt"), *clone.glob("pyproject.toml")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -397,7 +398,7 @@ def environment_key(setup: str, clone: Path) -> str:
 
 
 def redirect(log: Path) -> None:
-    """Append the output of this process and its children to `log`."""
+    """Redirect the output of this process and its children to the end of `log`."""
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
