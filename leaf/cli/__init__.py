@@ -1,4 +1,4 @@
-"""The console command `leaf`. The file of a command is imported only when it runs."""
+"""The console command `leaf`. A command's module is imported only when the command runs."""
 
 import ast
 import importlib
@@ -14,7 +14,7 @@ HELP = """A reproducible image-classification pipeline with honest metrics.
 
 Exit status: 0 success; 1 partial success; 2 user error, explained in one line."""
 
-# In the order of the help.
+# In the order shown in the help.
 COMMANDS = """init start fit check results why run compare report folds leak labels audit review pin summary lr-range
 verify upgrade predict serve export submit jobs logs fetch cancel doctor""".split()  # noqa: SIM905
 FILES = {name: name.replace("-", "_") for name in COMMANDS}
@@ -22,13 +22,13 @@ FILES |= dict.fromkeys(("logs", "fetch", "cancel", "doctor"), "jobs")
 
 
 class _Commands(TyperGroup):
-    """List the commands from the docstrings of their files; import only the one that runs."""
+    """List commands from the docstrings of their modules; import only the command that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return COMMANDS
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
-        """Return a command with its name and help only, for the list of commands."""
+        """Return a command with only its name and help, for the list of commands."""
         if cmd_name not in FILES:
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def options(
         bool, typer.Option("--version", help="print version and commit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Handle the options before a command."""
+    """Handle the options that precede a command."""
 
 
 def main() -> None:

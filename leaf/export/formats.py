@@ -1,4 +1,4 @@
-"""Export a Keras model with temperature and softmax to Keras, SavedModel, LiteRT or CodaLab."""
+"""Export a Keras model, with temperature scaling and softmax, to Keras, SavedModel, LiteRT or CodaLab."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Format:
     Attributes:
         name: default name of the file or folder next to the model.
         suffixes: accepted suffixes of the path; "" for a folder.
-        write: called with the model that outputs probabilities, its metadata, and the path.
+        write: function called with the model that outputs probabilities, its metadata, and the path.
         tensorflow: whether the format requires the TensorFlow backend.
     """
 
@@ -43,7 +43,7 @@ FORMATS = {
 
 
 def export(model: str | Path, form: str, to: Path | None = None) -> str:
-    """Export a model from images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
+    """Export a model that maps images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
 
     Args:
         model: a `.keras` file saved by `train`.
@@ -54,7 +54,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         A message that names the file, the classes, the threshold, and any difference from evaluation.
 
     Raises:
-        LeafError: if the format is unknown, the path does not fit it, or the model is missing or was changed.
+        LeafError: if the format is unknown, the path does not match it, or the model is missing or was changed.
     """
     if form not in FORMATS:
         raise LeafError(f"format: {form!r}; valid: web, {', '.join(FORMATS)}; `dvc repro` writes models/model.onnx")
@@ -81,11 +81,11 @@ def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Mo
     """Append temperature scaling and softmax to a model.
 
     Args:
-        model: images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
+        model: maps images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
         temperature: divides the logits (Guo 2017, arXiv 1706.04599).
 
     Returns:
-        A model from the same input to probabilities, float32 (N, C), that shares its weights.
+        A model that maps the same input to probabilities, float32 (N, C), and shares the weights.
     """
     logits = model.outputs[0]
     scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)

@@ -27,12 +27,12 @@ def write(model: keras.Model, path: str | Path) -> None:
 def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> None:
     """Write `model` to `path` as a LiteRT file (`.tflite`) with float32 weights, for phones and small boards.
 
-    Resize the input tensor for more than one image. The file is also a zip archive, like TensorFlow's model metadata:
-    `labels.txt` lists the class names, `metadata.json` contains `metadata`.
+    Resize the input tensor for more than one image. The file is also a zip archive, as in TensorFlow's model metadata:
+    `labels.txt` lists the class names, and `metadata.json` contains `metadata`.
     """
     import tensorflow as tf
 
-    # Converting the Keras model directly loses constants that a layer holds as plain tensors.
+    # Converting the Keras model directly would lose constants that a layer holds as plain tensors.
     with tempfile.TemporaryDirectory() as folder:
         write(model, Path(folder) / "model")
         converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
@@ -46,9 +46,9 @@ def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> No
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
 
 
-SIDE = 96  # pixels, side of the server's images
+SIDE = 96  # side length of the server's images in pixels
 FOLDER = "SubmissionModel"
-_BATCH = 64  # images per batch, counting each view
+_BATCH = 64  # images per batch; each view counts as an image
 
 _MODEL_PY = Template('''"""Classify leaves as healthy (0) or unhealthy (1)."""
 
@@ -73,11 +73,11 @@ class model:
 
 
 def write_codalab(model: keras.Model, threshold: float, path: Path, views: int = 1) -> None:
-    """Write the CodaLab bundle of the course: `model.py` and a SavedModel, in a folder or a `.zip` file.
+    """Write the course's CodaLab bundle: `model.py` and a SavedModel, in a folder or a `.zip` file.
 
     Args:
-        model: from images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). If H is not 96, the bundle resizes
-            the server's images as ingest does.
+        model: maps images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). If H is not 96, the bundle resizes
+            the server's images as `ingest` does.
         threshold: the second class is predicted at or above this probability.
         path: folder or `.zip` file to write.
         views: number of views that the bundle averages, as evaluation does.
@@ -105,7 +105,7 @@ def _fill(folder: Path, model: keras.Model, threshold: float, views: int) -> Non
 
 
 def _from_side(model: keras.Model, views: int) -> keras.Model:
-    """Prepend ingest's resizing if the model has another size, and average over views."""
+    """Prepend the resizing of `ingest` if the model has another input size, and average over views."""
     size = model.inputs[0].shape[1]
     if size == SIDE and views == 1:
         return model
@@ -117,7 +117,7 @@ def _from_side(model: keras.Model, views: int) -> keras.Model:
 
 
 class _Resize(keras.layers.Layer):
-    """Resize images as ingest does: one linear map per axis, then round to 0..255."""
+    """Resize images as `ingest` does: apply one linear map per axis, then round to 0..255."""
 
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -134,7 +134,7 @@ class _Resize(keras.layers.Layer):
 
 
 class _Views(keras.layers.Layer):
-    """Stack the views of all images: first view of all, second view of all, and so on."""
+    """Stack the views of all images: the first view of every image, then the second view of every image, and so on."""
 
     def __init__(self, size: int, views: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -153,7 +153,7 @@ class _Views(keras.layers.Layer):
 
 
 class _Mean(keras.layers.Layer):
-    """Average over views: (views · N, C) to (N, C)."""
+    """Average over views, from (views · N, C) to (N, C)."""
 
     def __init__(self, views: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -164,7 +164,7 @@ class _Mean(keras.layers.Layer):
 
 
 def _view_map(size: int, number: int) -> tuple[bool, np.ndarray, np.ndarray]:
-    """Return whether a view transposes, and its linear maps of rows and columns, float32 (size, size)."""
+    """Return whether a view transposes the image, and its linear maps for rows and columns, float32 (size, size)."""
     rows = np.zeros((size, size, size, 1), np.float32)
     rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))

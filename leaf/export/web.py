@@ -23,19 +23,19 @@ from leaf.synthesize import draw_leaf
 
 APP = Path(__file__).with_name("app")
 LANGUAGES = ("en", "es", "fr", "pt", "hi", "sw")
-VERSION = "1.30.0"  # of onnxruntime-web (MIT license)
+VERSION = "1.30.0"  # version of onnxruntime-web (MIT license)
 URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # SHA-512
 _RUNTIME = {  # name in the app: name in the package
     "onnxruntime.js": "package/dist/ort.wasm.bundle.min.mjs",
     "onnxruntime.wasm": "package/dist/ort-wasm-simd-threaded.wasm",
 }
-_SCRIPTS = ("onnxruntime", "pixels", "checks", "model", "history", "main")  # in the order of their imports
+_SCRIPTS = ("onnxruntime", "pixels", "checks", "model", "history", "main")  # in import order
 _SINGLE_POLICY = (
     "default-src 'none'; script-src 'sha256-{script}' 'wasm-unsafe-eval'; style-src 'sha256-{style}'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
-_LARGE = 1024  # values; smaller arrays stay float32
+_LARGE = 1024  # number of values; smaller arrays stay float32
 
 
 def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | None, about: str) -> str:
@@ -43,9 +43,9 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
 
     Args:
         model: a `.keras` or `.onnx` file with its run files; the ONNX file is exported.
-        to: folder or, for a single file, `.html` file to write; default: `web` or `leaf.html` next to the model.
-        single_file: write one HTML file that contains everything.
-        runtime: the package of onnxruntime-web; default: download it, or use the cached download.
+        to: folder to write or, for a single file, the `.html` file; default: `web` or `leaf.html` next to the model.
+        single_file: whether to write one HTML file that contains everything.
+        runtime: the onnxruntime-web package; default: download it, or use the cached download.
         about: one sentence about the training images, shown in the app.
 
     Returns:
@@ -81,7 +81,7 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
 
 
 def read_runtime(package: Path | None) -> dict[str, bytes]:
-    """Return onnxruntime-web's script and WebAssembly from the npm package, which is checked by its SHA-512."""
+    """Return onnxruntime-web's script and WebAssembly from the npm package, after checking the package's SHA-512."""
     path = package or cache_folder("onnxruntime-web") / URL.rpartition("/")[2]
     if package is None and not (path.is_file() and _integrity(path) == INTEGRITY):
         try:
@@ -109,9 +109,9 @@ def _integrity(path: Path) -> str:
 def web_model(content: bytes, features: Gaussian) -> bytes:
     """Return an ONNX model with smaller weights and the output `distance`.
 
-    Weights have 8, 10 or 12 bits: the fewest that change, on 64 drawn leaves, no log-odds by more than 0.05 (at most
-    0.0125 of a probability) and no distance by more than 2%, or else 12. ONNX Runtime computes in float32. `distance`
-    (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
+    Weights have 8, 10 or 12 bits: the fewest bits that, on 64 synthetic leaves, change no log-odds by more than 0.05 (a
+    change in probability of at most 0.0125) and no distance by more than 2%, otherwise 12. ONNX Runtime computes in
+    float32. `distance` (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
     """
     log_odds, distances = _outputs(content, features)
     for bits in (8, 10):
@@ -182,7 +182,9 @@ def _packed_model(content: bytes, features: Gaussian, bits: int) -> bytes:
             whole = node("Add", [node("Mul", [upper, step], f"{name}_g"), lower], f"{name}_whole")
         node("Mul", [whole, constant(scale, f"{name}_scale")], name)
     nodes += graph.node
-    largest = np.maximum(np.abs(features.whitening).max(axis=1), np.finfo(np.float32).tiny)  # may exceed float16
+    largest = np.maximum(
+        np.abs(features.whitening).max(axis=1), np.finfo(np.float32).tiny
+    )  # may exceed the float16 range
     whitening = as_float((features.whitening / largest[:, None]).astype(np.float16), "ood_whitening")
     difference = node("Sub", ["features", constant(features.mean, "ood_mean")], "ood_difference")
     scaled = node("Mul", [difference, constant(largest.astype(np.float32), "ood_largest")], "ood_scaled")
@@ -196,7 +198,7 @@ def _packed_model(content: bytes, features: Gaussian, bits: int) -> bytes:
 
 
 def _facts(classifier: Classifier, onnx_file: Path, about: str) -> dict[str, Any]:
-    """Return the contents of model.json: what the app needs besides the network."""
+    """Return the contents of model.json, which the app needs in addition to the network."""
     detector, head = classifier.ood_detector, classifier.network.head
     project = onnx_file.parent.parent
     test = (_optional(project / "data" / "scored" / "scores.json").get("splits") or {}).get("test") or {}
@@ -231,7 +233,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _write_service_worker(folder: Path) -> None:
-    """Name the files to cache, and a version that changes with any of them."""
+    """Write the service worker with the files to cache and a version that changes when any of them changes."""
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     files.remove("service-worker.js")
     version = hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()[:16]
@@ -241,7 +243,7 @@ def _write_service_worker(folder: Path) -> None:
 
 
 def _single_page(content: Mapping[str, bytes]) -> str:
-    """Return index.html with its style, scripts and data inside."""
+    """Return index.html with its styles, scripts and data embedded."""
     page = (APP / "index.html").read_text(encoding="utf-8")
     style = (APP / "style.css").read_text(encoding="utf-8")
     script = _one_script(content["onnxruntime.js"].decode())

@@ -1,1 +1,1 @@
-"""A user's own DVC project: create it with `leaf init`, keep it up to date with `leaf upgrade`."""
+"""Create a user's own DVC project (`leaf init`) and keep it up to date (`leaf upgrade`)."""

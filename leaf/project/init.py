@@ -15,22 +15,22 @@ from leaf.project.pipeline import CODE_FILE, TEMPLATE, installed_pipeline, round
 
 DISTRIBUTION = "leaf-dvc"
 _OWN = (params.PIPELINE_FILE, params.PARAMS_FILE, "runner.yaml", CODE_FILE)  # never overwritten
-_LINES = (".gitignore", ".gitattributes", ".dvcignore")  # missing lines are appended
+_LINES = (".gitignore", ".gitattributes", ".dvcignore")  # only missing lines are appended
 _TABLES = ("data/labels.csv", "data/overrides.csv", "data/pinned.csv", "data/reviewed.csv")
 FOLDERS = ("data/masks", "data/raw", "data/references", "data/unlabelled", "metrics")
-_SHADOWS = ("leaf", "stages")  # folders that Python would import instead of the installed packages
+_SHADOWS = ("leaf", "stages")  # folder names that Python would import instead of the installed packages
 
 
 def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
     """Create a project in `folder` and return the lines to print.
 
     Args:
-        folder: a new or existing folder, in a git repository or not. Existing files are kept.
+        folder: a new or existing folder, inside a git repository or not. Existing files are kept.
         dataset: a folder of images or an .npz file; params.yaml gets its path and its classes.
 
     Raises:
-        LeafError: with nothing written, if the folder already has a project, git or DVC is missing, or `leaf check`
-            refuses the data set.
+        LeafError: if the folder already has a project, git or DVC is missing, or `leaf check` refuses the data set;
+            nothing is written.
     """
     for program, package in (("git", "git"), ("dvc", f"{DISTRIBUTION}[train]")):
         if shutil.which(program) is None:
@@ -57,7 +57,7 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
 
 
 def write_files(folder: Path, settings: dict[str, object]) -> None:
-    """Write the template's files into `folder`, with `settings` in params.yaml. Existing tables and README stay."""
+    """Write the template's files to `folder`, with `settings` in params.yaml. Existing tables and README are kept."""
     yaml = round_trip()
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def write_files(folder: Path, settings: dict[str, object]) -> None:
 
 
 def _choose_settings(folder: Path, dataset: Path) -> tuple[dict[str, object], list[str]]:
-    """Run `leaf check` on the data set in a temporary project; return its settings and output."""
+    """Run `leaf check` on the data set in a temporary project; return the resulting settings and the output."""
     dataset = dataset.resolve()
     if not dataset.exists():
         raise LeafError(f"--dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of images")

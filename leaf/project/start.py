@@ -25,14 +25,15 @@ from leaf.store import replacing, span
 RECIPES = ("probe", "transfer", "default")
 _TABLES = (".csv", ".tsv", ".json", ".xml")
 _SIZES = (224, 192, 160, 128, 96)
-# CPU milliseconds per image at 96 pixels, forward and training step, on one x86-64 core. Both grow with the area.
+# CPU milliseconds per image at 96 pixels, for a forward pass and a training step, on one x86-64 core. Both grow
+# with the image area.
 _COST = {"mobilenet_v2": (4.4, 16.0), "convnext_atto": (6.0, 19.0)}
-_STARTUP = 40.0  # seconds of all stages without training
+_STARTUP = 40.0  # seconds for all stages except training
 
 
 @dataclass(frozen=True)
 class Option:
-    """An answer: its text and the settings that it makes."""
+    """An answer: its text and the settings it selects."""
 
     text: str
     settings: Mapping[str, Any]
@@ -40,7 +41,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its options; the first is recommended."""
+    """A question and its options. The first option is recommended."""
 
     key: str
     text: str
@@ -53,8 +54,8 @@ class Proposal:
 
     Attributes:
         lines: description for the user.
-        settings: settings that have no alternative.
-        questions: choices; those of the recipe have the key `recipe`, and `recipe` among their settings.
+        settings: settings without an alternative.
+        questions: choices. The recipe question has the key `recipe`, and its options include the setting `recipe`.
     """
 
     lines: list[str]
@@ -63,7 +64,7 @@ class Proposal:
 
 
 def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
-    """Examine the data set; `settings` (dotted keys of params.yaml) replace what would be proposed.
+    """Examine the data set and return a proposal; `settings` (dotted keys of params.yaml) override it.
 
     Raises:
         LeafError: if the data set does not exist or has no classes.
@@ -109,7 +110,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
 
 
 def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str, dict[str, Any]]:
-    """Ask the questions, write the answers about the data to params.yaml, and return the recipe and its settings."""
+    """Ask the questions, write the answers about the data to params.yaml, and return the recipe with its settings."""
     chosen = dict(proposal.settings)
     for question in proposal.questions:
         chosen |= answer(question).settings
@@ -121,7 +122,7 @@ def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Set dotted keys of a params.yaml; comments and order stay."""
+    """Set dotted keys in a params.yaml file; keep comments and order."""
     yaml = round_trip()
     values = yaml.load(path.read_text(encoding="utf-8"))
     for key, value in settings.items():
@@ -132,13 +133,13 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _relative(dataset: Path) -> str:
-    """Return the path relative to the project if it is inside, else the absolute path."""
+    """Return the path relative to the project if it is inside the project, otherwise the absolute path."""
     path = dataset.resolve()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
-    """Return source, class names and labels. Without classes, add a table to `settings`."""
+    """Return the source, class names and labels. If there are no classes, add a label table to `settings`."""
     options = {
         "ignore": settings.get("ignore", ()),
         "labels": settings.get("labels", "data/labels.csv"),
@@ -152,7 +153,7 @@ def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
         if dataset.is_dir() and not settings.keys() & {"labels", "classes"}:
             tables = [path for path in list_folder(dataset).others if path.lower().endswith(_TABLES)]
             guesses = [{"labels": str(dataset / path)} for path in tables]
-        elif len(guesses) > 1:  # the user has to choose the column
+        elif len(guesses) > 1:  # the user must choose the column
             raise
         for guess in guesses:
             with suppress(LeafError):
@@ -163,7 +164,7 @@ def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
 
 
 def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
-    """Return the possible classes, the recommended ones first."""
+    """Return options for the classes, the recommended one first."""
     if dataset.is_dir() and "labels" not in settings:
         listing = list_folder(dataset)
         folders = by_folders(dataset, listing.images, (), labelled=False)
@@ -189,7 +190,7 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
 
 
 def _copies_options(dataset: Path, folders: Mapping[str, Sequence[str]]) -> list[Option]:
-    """Return an option per top folder if they contain the same files, as `color` and `grayscale`; else []."""
+    """Return an option per top folder if all contain the same files, as in `color` and `grayscale`; otherwise []."""
     stems: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for file, parts in folders.items():
         stems[parts[0]].add((*parts[1:], Path(file).stem))
@@ -208,7 +209,7 @@ def _copies_options(dataset: Path, folders: Mapping[str, Sequence[str]]) -> list
 
 
 def _nested_options(folders: Sequence[Sequence[str]]) -> list[Option]:
-    """Return the possible classes of CLASS/PLANT, CROP/CLASS, CROP/CLASS/PLANT or YEAR/CROP/CLASS folders."""
+    """Return options for the classes of CLASS/PLANT, CROP/CLASS, CROP/CLASS/PLANT or YEAR/CROP/CLASS folders."""
     inner: dict[str, list[str]] = defaultdict(list)
     above = min((place for parts in folders for place, name in enumerate(parts[1:]) if means_healthy(name)), default=0)
     folders = [parts[above:] for parts in folders if len(parts) > above + 1]
@@ -233,7 +234,7 @@ def _shared(names: Mapping[str, Collection[str]]) -> list[str]:
 
 
 def _merging(option: Option, shared: Sequence[str]) -> Option:
-    """Warn if classes of several crops merge under one name."""
+    """Add a warning to the option if classes of several crops merge under one name."""
     warning = f" (merges {', '.join(map(repr, shared[:3]))} of several crops)" if shared else ""
     return Option(option.text + warning, option.settings)
 
@@ -259,7 +260,7 @@ def _recipe_question(images: int, side: int, settings: Mapping[str, Any]) -> Que
 
 
 def estimate(values: params.Params, images: int) -> float:
-    """Return the estimated seconds of a run without early stopping on this machine's CPU cores."""
+    """Estimate the seconds that a run without early stopping takes on this machine's CPU cores."""
     forward, step = _COST.get(values.backbone, (20.0, 70.0))
     train = images * (1 - float(values.validation_size < 1 and values.validation_size) - float(values.test_size))
     passes = forward * images

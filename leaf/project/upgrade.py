@@ -1,4 +1,4 @@
-"""`leaf upgrade`: bring a project's files up to the installed version of leaf."""
+"""`leaf upgrade`: update a project's files to the installed version of leaf."""
 
 import io
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ from leaf.project.pipeline import (
 )
 from leaf.store import parse_yaml, read_yaml, replacing
 
-# Keys of params.yaml that an earlier version had under another name, as old: new; groups as GROUP.KEY.
+# Renamed keys of params.yaml, as old: new; keys in a group are GROUP.KEY.
 RENAMED: dict[str, str] = {}
 
 
 def upgrade_project(folder: Path) -> list[str]:
     """Rewrite code.json and leaf's stages in dvc.yaml, and migrate params.yaml; return the changes as lines.
 
-    Comments, order and values of params.yaml stay, as do other stages, plots and metrics of dvc.yaml. Raises LeafError,
-    with nothing written, if `folder` has no project or a file is damaged.
+    Comments, order and values in params.yaml are kept, as are other stages, plots and metrics in dvc.yaml. Raises
+    LeafError and writes nothing if `folder` has no project or a file is damaged.
     """
     if not (folder / CODE_FILE).exists():
         raise LeafError(f"{folder / CODE_FILE}: no such file. `leaf upgrade` works in a project made by `leaf init`.")
@@ -54,7 +54,7 @@ def upgrade_project(folder: Path) -> list[str]:
 
 
 def _load(path: Path) -> Any:
-    read_yaml(path)  # reports damage in one line
+    read_yaml(path)  # reports damage as a one-line error
     value = round_trip().load(path.read_text(encoding="utf-8"))
     if not isinstance(value, CommentedMap):
         raise LeafError(f"{path}: not a mapping")
@@ -70,7 +70,7 @@ def _write_yaml(path: Path, value: Any) -> None:
 
 
 def _upgraded_pipeline(path: Path) -> tuple[Any, list[str]]:
-    """Return dvc.yaml with the installed stages, and the names of those that changed."""
+    """Return dvc.yaml with the installed stages, and the names of the stages that changed."""
     pipeline, template = _load(path), installed_pipeline()
     if not isinstance(pipeline.get("stages"), CommentedMap):
         raise LeafError(f"{path}: stages: missing; valid: a mapping of stages")
@@ -83,7 +83,7 @@ def _upgraded_pipeline(path: Path) -> tuple[Any, list[str]]:
 
 
 def _upgraded_params(path: Path) -> tuple[Any, list[str]]:
-    """Return params.yaml with the keys of the installed schema, and a line per renamed, removed or added key."""
+    """Return params.yaml with the installed schema's keys, and a line per renamed, removed or added key."""
     values = _load(path)
     template = round_trip().load((TEMPLATE / params.PARAMS_FILE).read_text(encoding="utf-8"))
     lines = [f"{path.name}: {old}: renamed to {new}" for old, new in RENAMED.items() if _rename(values, old, new)]
@@ -93,14 +93,14 @@ def _upgraded_params(path: Path) -> tuple[Any, list[str]]:
 
 
 def _plain(values: Any) -> Any:
-    """Return the plain values of a round-trip document."""
+    """Return a round-trip document as plain values."""
     text = io.StringIO()
     round_trip().dump(values, text)
     return parse_yaml(text.getvalue(), params.PARAMS_FILE)
 
 
 def _rename(values: CommentedMap, old: str, new: str) -> bool:
-    """Rename a key in place, with its value and comment; False if it is absent."""
+    """Rename a key in place, keeping its value and comment. Return False if it is absent."""
     group, _, key = old.rpartition(".")
     inner = values.get(group) if group else values
     if not isinstance(inner, CommentedMap) or key not in inner:
@@ -114,7 +114,7 @@ def _rename(values: CommentedMap, old: str, new: str) -> bool:
 
 
 def _match_keys(values: CommentedMap, template: CommentedMap, prefix: str = "") -> list[tuple[str, str]]:
-    """Remove unknown keys from `values` and add missing ones with default and comment, in the template's order."""
+    """Remove unknown keys from `values`, and add missing keys with defaults and comments, in the template's order."""
     changes = []
     for key in [key for key in values if key not in template]:
         del values[key]

@@ -1,4 +1,4 @@
-"""Choose which unlabelled images to label next, and measure what the labels are worth.
+"""Choose which unlabeled images to label next, and measure what the labels are worth.
 
 `benchmarks/active.py` compares this order with random sampling, entropy and k-center.
 """
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 CANDIDATES = 5  # candidates per selected image
-NEIGHBORS = 10  # for the density
-SAME = 0.98  # cosine similarity of images that are nearly identical
-_POOL = 4096  # most uncertain images that are ranked and clustered
+NEIGHBORS = 10  # neighbors used for the density
+SAME = 0.98  # cosine similarity above which images are nearly identical
+_POOL = 4096  # number of most uncertain images to rank and cluster
 _DIMENSIONS = 128
 
 
@@ -42,16 +42,16 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the positions of the `count` images to label next, the most useful first.
 
-    With probabilities, the score is margin uncertainty times the square root of the density. Near-identical images are
-    represented by the best one, and a k-means clustering of the best candidates, weighted by score, makes the selection
-    diverse. Without probabilities, the images nearest to the centers of a k-means clustering of all images are selected
-    (cold start).
+    With probabilities, the score is margin uncertainty times the square root of the density. Each set of near-identical
+    images is represented by its best image, and a k-means clustering of the best candidates, weighted by score, makes
+    the selection diverse. Without probabilities (cold start), select the images nearest to the centers of a k-means
+    clustering of all images.
 
     Args:
         features: float (N, D), from `reduce_features`.
         count: number of images, at most N.
-        probabilities: float (N, C) of a model trained on the labelled images, or None before the first labels.
-        seed: seed of k-means.
+        probabilities: float (N, C) from a model trained on the labeled images, or None before the first labels.
+        seed: k-means seed.
 
     References:
         Zhdanov, "Diverse mini-batch Active Learning", 2019. https://arxiv.org/abs/1901.05954
@@ -77,7 +77,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
     with threadpool_limits(1):
         clusters = KMeans(count, n_init=1, random_state=seed).fit(candidates, sample_weight=np.maximum(score, 1e-9))
     nearest = np.unique(pairwise_distances_argmin(clusters.cluster_centers_, candidates))
-    if len(nearest) < count:  # two centers share an image
+    if len(nearest) < count:  # two centers can share an image
         rest = np.setdiff1d(np.arange(len(pool)), nearest)
         nearest = np.concatenate([nearest, rest[: count - len(nearest)]])
     sizes = np.bincount(clusters.labels_, minlength=count)[clusters.labels_[nearest]]
@@ -86,7 +86,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
 
 
 def _distinct(features: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return the positions of `order` without those that are nearly identical to an earlier one; those come last."""
+    """Move positions whose image is nearly identical to an earlier one in `order` to the end."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     repeated = np.zeros(len(unit), bool)
     for position in order:
@@ -123,10 +123,10 @@ def learning_curve(
     """Return (labels, accuracy, low, high) on validation after training on the first `count` images, for each count.
 
     Args:
-        features: float (N, D), in the order in which they were labelled.
+        features: float (N, D), in labeling order.
         labels: int (N,).
         validation: features (V, D) and labels (V,).
-        counts: numbers of images, each at most N. Those with a single class are skipped.
+        counts: numbers of images, each at most N. Counts whose images have a single class are skipped.
 
     Returns:
         Accuracies with 95% Wilson intervals.

@@ -45,7 +45,7 @@ from leaf.split import PINNED
 
 PAGES = Path(__file__).with_name("page")
 NEIGHBORS = 6
-REASON = "test image: a change because of the model's prediction biases the test score. Give a visible reason."
+REASON = "test image: a change based on the model's prediction biases the test score. Give a visible reason."
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Review:
         split: text (N,), "" for images in no split.
         cases: result of `leaf.review.queue.cases`.
         held_out: held-out predictions.
-        points: float32 (N, D), descriptors for the nearest images.
+        points: float32 (N, D), descriptors used to find the nearest images.
         explain: maps an image number to the output of `leaf why`.
-        original: maps an image number to the original file, uint8 (H, W, 3), or None without one.
+        original: maps an image number to the original image, uint8 (H, W, 3), or None if there is no file.
         who: author of the decisions.
         run: run that proposed the cases.
     """
@@ -83,7 +83,7 @@ class Review:
     run: str
 
     def answers(self) -> dict[str, Any]:
-        """Return the decision on each case, a summary, and the decisions that match no image or class."""
+        """Return the decision on each case, a summary, and any decisions that match no image or class."""
         overrides = read_rows(self.folder, OVERRIDES)
         decided = read_rulings(pd.DataFrame(overrides, columns=list(TEXT)), self.index, self.classes)
         reviewed = resolved(read_rows(self.folder, REVIEWED), self.index)
@@ -101,9 +101,9 @@ class Review:
         return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
 
     def pin(self, decision: "Decision") -> str:
-        """Pin the split at the first decision: a decision changes groups and counts, which would move other images.
+        """Pin the split at the first decision, whose changes to groups and counts would otherwise move other images.
 
-        Return the line to show, or "" if the split is pinned, missing or a fold.
+        Return the message to show, or "" if the split is already pinned, is missing or is a fold.
         """
         pinned = self.folder / PINNED
         choices = params.load(self.folder / params.PARAMS_FILE)
@@ -167,7 +167,7 @@ def committed(folder: Path) -> list[Row]:
 
 def decide(review: Review, decision: Decision) -> Changed:
     """Write a decision. Raises LeafError for an unknown image or label, or a missing reason."""
-    # unlike the hash of the pixels, file_hash does not depend on image_size
+    # unlike the pixel hash, file_hash does not depend on image_size
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
     if max(*decision.images, decision.other) >= len(hashes):
         raise LeafError(f"images: valid: 0 to {len(hashes) - 1}")
@@ -218,7 +218,7 @@ def run_identity(folder: Path) -> str:
 
 
 class Shown(Protocol):
-    """What a page shows: images of a project."""
+    """The project images that a page shows."""
 
     @property
     def folder(self) -> Path: ...
@@ -234,11 +234,11 @@ T = TypeVar("T", bound=Shown)
 
 
 class Loaded(Generic[T]):
-    """A value that is loaded again after the files of the run changed.
+    """A value that is reloaded when the run's files change.
 
     Args:
         value: loaded from the current run.
-        reload: loads it again; None to keep it.
+        reload: loads it again, or None to keep it.
     """
 
     def __init__(self, value: T, reload: Callable[[], T] | None) -> None:
@@ -248,7 +248,7 @@ class Loaded(Generic[T]):
         self._lock = threading.Lock()
 
     def check(self, page: Annotated[str, Query(alias="run")] = "") -> None:
-        """Reload a changed run; reject a page that shows another run."""
+        """Reload the run if it changed; reject requests from a page that shows another run."""
         with self._lock:
             found = run_identity(self.value.folder)
             if found != self.run and self._reload is not None:
@@ -260,7 +260,7 @@ class Loaded(Generic[T]):
 def serve_pages(
     title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded[Any]
 ) -> tuple[FastAPI, APIRouter]:
-    """Create an application with a page, its assets and its images under `/token/`. Return it and the router to add."""
+    """Return an application that serves a page, its assets and images under `/token/`, and a router to extend."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     add_security(app, hosts)
 
@@ -303,7 +303,7 @@ def serve_pages(
 
     @routes.get("/original/{image}.jpg")
     def original(image: int) -> Response:
-        """Return the original file as JPEG; 404 without one."""
+        """Return the original image as JPEG, or status 404 if there is no file."""
         check_image(loaded.value.images, image)
         found = loaded.value.original(image)
         if found is None:
@@ -330,7 +330,7 @@ def create_app(
         review: the run.
         token: first part of each path.
         hosts: accepted Host headers.
-        reload: loads the run again after its files changed.
+        reload: loads the run again when its files change.
     """
     loaded = Loaded(review, reload)
     app, routes = serve_pages("leaf review", "index.html", token, hosts, loaded)

@@ -1,7 +1,8 @@
 """Read and write the files of the review pages: data/overrides.csv, data/reviewed.csv and data/labels.csv.
 
-Each change locks the file, reads it, replaces single rows and writes it whole, sorted, one line per row. So edits by
-other programs are kept, a killed process loses at most the current change, and git merges the rows of two people.
+Each change locks the file, reads it, replaces individual rows, and rewrites the whole file, sorted, one line per row.
+Edits by other programs are therefore kept, a killed process loses at most the current change, and git merges rows
+written by two people.
 """
 
 from collections import Counter
@@ -25,8 +26,8 @@ File = Literal["data/overrides.csv", "data/reviewed.csv", "data/labels.csv"]
 OVERRIDES: File = "data/overrides.csv"
 REVIEWED: File = "data/reviewed.csv"
 LABELS: File = "data/labels.csv"
-SEEN = ("seen", "unsure")  # verdicts in data/reviewed.csv: correct as it is; another person should decide
-# `question` is the kind of the case (leaf.review.queue), `other` the second image of a pair.
+SEEN = ("seen", "unsure")  # verdicts in data/reviewed.csv: correct as it is, or another person should decide
+# `question` is the kind of case (leaf.review.queue), and `other` is the second image of a pair.
 FILES: dict[File, Sequence[str]] = {
     OVERRIDES: TEXT,
     REVIEWED: ("hash", "verdict", "question", "who", "why", "date", "run", "other", "file"),
@@ -40,7 +41,7 @@ _LOCK_SECONDS = 10.0
 
 
 def read_rows(folder: Path, file: File) -> list[Row]:
-    """Return the rows of a file with any additional columns, [] if it is missing. Raises LeafError if it is damaged."""
+    """Return a file's rows with any additional columns, or [] if it is missing. Raises LeafError if it is damaged."""
     path, columns = folder / file, FILES[file]
     if not path.exists():
         return []
@@ -50,7 +51,7 @@ def read_rows(folder: Path, file: File) -> list[Row]:
 
 
 def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
-    """Return the rows with pixel hashes in `hash` and `other`, for images in `index`; see `pictures`."""
+    """Return the rows with pixel hashes in `hash` and `other`, for images in `index`; see `pixel_hashes`."""
     known = pixel_hashes(index, {row[name].strip() for row in rows for name in ("hash", "other")})
     named = [{name: row[name].strip() for name in ("hash", "other")} for row in rows]
     return [
@@ -60,7 +61,7 @@ def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
 
 
 def decision_keys(rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
-    """Return the key of each row of data/overrides.csv or data/reviewed.csv; a new row replaces those with its key."""
+    """Return each row's key in data/overrides.csv or data/reviewed.csv. A new row replaces rows with the same key."""
     keys: list[Key] = []
     for row in resolved(rows, index):
         image, other, ruling = row["hash"], row["other"], row.get("ruling", "").strip()
@@ -74,9 +75,9 @@ def decision_keys(rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
 
 
 def label_keys(rows: Sequence[Row]) -> list[Key]:
-    """Return the key of each row of data/labels.csv: one label per image and person, and one that settles a conflict.
+    """Return the key of each row of data/labels.csv: one per image and person, and one that settles a conflict.
 
-    Rows of a label table without a hash are unique.
+    Rows without a hash, as in any label table, are unique.
     """
     return [
         (row["file_hash"], row["who"] * (row["chosen"] != CONFLICT)) if row["file_hash"] else ("", *row.values())
@@ -94,7 +95,7 @@ def change(
     """Add rows, replacing those with the same key, and remove rows. Return the replaced rows.
 
     Raises:
-        LeafError: with nothing changed, if a row of `remove` is missing or has changed.
+        LeafError: if a row of `remove` is missing or has changed; nothing is written.
     """
     path, columns = folder / file, FILES[file]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def change(
 
 
 def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
-    """Return the changes of data/overrides.csv since `before`: `12 decisions: 3 dropped, 8 relabeled, 1 grouped`."""
+    """Summarize the changes to data/overrides.csv since `before`: `12 decisions: 3 dropped, 8 relabeled, 1 grouped`."""
     past = {"keep": "kept", "drop": "dropped", "relabel": "relabeled", "group": "grouped", "apart": "separated"}
     now = [{name: row[name] for name in TEXT} for row in now]
     new = [row for row in now if row not in before]
@@ -130,9 +131,10 @@ def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
 
 
 def join_pins(folder: Path, hashes: Sequence[str]) -> str:
-    """Pin images that a decision puts into one group to one split: to test, else to validation. Return a summary.
+    """Pin the images of a group to one split. Return a summary.
 
-    `hashes` are the file hashes of all images in these groups. Returns "" if their pins agree.
+    The split is test if any of the images is pinned there, otherwise validation. `hashes` are the file hashes of the
+    images that decisions join in one group. Returns "" if their pins already agree.
     """
     if not (folder / PINNED).exists():
         return ""
@@ -149,10 +151,10 @@ def join_pins(folder: Path, hashes: Sequence[str]) -> str:
 def pin_split(folder: Path = Path()) -> str:
     """Add all images of the split, and their removed copies, to data/pinned.csv. Return a summary.
 
-    Existing pins are kept, also those of images that are no longer in the data set.
+    Existing pins are kept, even for images that are no longer in the data set.
 
     Raises:
-        LeafError: if the split is a fold, or splits groups on purpose (`grouping: none`).
+        LeafError: if the split is a fold, or does not keep groups together (`grouping: none`).
     """
     choices = params.load(folder / params.PARAMS_FILE)
     if choices.folds or choices.grouping == "none":

@@ -1,4 +1,4 @@
-"""The page that labels new images: which come next, what the labels are worth, and the rows of data/labels.csv."""
+"""The page for labeling new images: select images, measure what labels are worth, and write data/labels.csv."""
 
 import threading
 from collections import Counter, defaultdict
@@ -20,28 +20,28 @@ from leaf.review.app import Changed, Loaded, Number, check_image, serve_pages
 from leaf.review.decision_files import LABELS, Row, change, label_keys, read_rows
 
 MODEL, DIVERSE, CLUSTER = "model", "diverse", "cluster"  # values of `chosen`, besides RANDOM and CONFLICT
-BATCH = 200  # images that are ranked at once
+BATCH = 200  # number of images ranked at once
 RANDOM_SHARE = 0.2
 CLUSTER_SIZE = 24
 BURST_SECONDS, BURST_SIMILARITY = 60, 0.9
 POINTS = 6  # of the learning curve
-WORTHWHILE = 0.005  # gain in accuracy of the last third of the labels, below which more labels hardly help
+WORTHWHILE = 0.005  # if the last third of the labels gains less accuracy than this, more labels hardly help
 
 
 @dataclass
 class Labelling:
-    """Unlabelled images and everything that ranks them.
+    """Unlabeled images and everything needed to rank them.
 
     Attributes:
         folder: project folder.
         classes: class names.
-        images: unlabelled images, uint8 (N, S, S, 3).
+        images: unlabeled images, uint8 (N, S, S, 3).
         index: data/ingested/unlabelled.csv, N rows.
         features: float32 (N, D), from `reduce_features`.
-        known: features (M, D) and labels (M,) of labelled training images.
-        validation: features (V, D) and labels (V,) of labelled validation images.
-        unlike: bool (N,), images unlike the training images.
-        original: maps an image number to the original file, uint8 (H, W, 3), or None.
+        known: features (M, D) and labels (M,) of labeled training images.
+        validation: features (V, D) and labels (V,) of labeled validation images.
+        unlike: bool (N,), True for images that are not like the training images.
+        original: maps an image number to the original image, uint8 (H, W, 3), or None if there is no file.
         who: author of the labels.
         run: run that proposes the images.
         features_from: source of the features, for display.
@@ -75,11 +75,11 @@ class Labelling:
         self.rank()
 
     def rows(self) -> list[Row]:
-        """Return the current rows of data/labels.csv that label an image by its hash."""
+        """Return the current rows of data/labels.csv that refer to an image by its hash."""
         return [row for row in read_rows(self.folder, LABELS) if row["file_hash"]]
 
     def rank(self) -> None:
-        """Fit the head to all labels given so far, rank the images that have none, and update the learning curve."""
+        """Fit the head to all labels so far, rank the unlabeled images, and update the learning curve."""
         rows = self.rows()
         given = [(self._place[row["file_hash"]], row) for row in rows if row["file_hash"] in self._place]
         labels = {name: number for number, name in enumerate(self.classes)}
@@ -109,7 +109,7 @@ class Labelling:
         return np.concatenate([start[0], self.features[places]]), np.concatenate([start[1], labels]).astype(np.int64)
 
     def _order(self, rows: Sequence[Row], probabilities: np.ndarray | None) -> list[tuple[int, str]]:
-        """Return the next images and how each is chosen: one in five at random, the others by `select`."""
+        """Return the next images and how each was chosen: one in five at random, the others by `select`."""
         done = {row["file_hash"] for row in rows}
         waiting = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
         rest = np.flatnonzero(waiting)
@@ -127,7 +127,7 @@ class Labelling:
         return order
 
     def conflicts(self, rows: Sequence[Row]) -> list[int]:
-        """Return the images with different labels by two people and no decision."""
+        """Return the images that two people labeled differently and that have no decision."""
         labels: dict[str, set[str]] = defaultdict(set)
         settled = {row["file_hash"] for row in rows if row["chosen"] == CONFLICT}
         for row in rows:
@@ -139,7 +139,7 @@ class Labelling:
         ]
 
     def state(self) -> dict[str, Any]:
-        """Return what the page shows: the next images, counts, the learning curve and the agreement."""
+        """Return what the page shows: the next images, counts, learning curve and agreement."""
         rows = self.rows()
         with self._lock:
             order, probabilities, curve, version = self.order, self.probabilities, self.curve, self.version
@@ -171,7 +171,7 @@ class Labelling:
     def _item(
         self, image: int, chosen: str, probabilities: np.ndarray | None, rows: Sequence[Row] = ()
     ) -> dict[str, Any]:
-        """Return an image of the queue: with the model's guess, or with the `rows` that contradict each other."""
+        """Return a queued image, with the model's prediction or with the `rows` that contradict each other."""
         guess = -1 if probabilities is None else int(probabilities[image].argmax())
         file_hash = self.index["file_hash"].iat[image]
         return {
@@ -185,9 +185,9 @@ class Labelling:
         }
 
     def similar(self, image: int) -> dict[str, list[int]]:
-        """Return unlabelled images like `image`: the `cluster` with the same predicted class, and the `burst`.
+        """Return unlabeled images like `image`: a `cluster` with the same predicted class, and a `burst`.
 
-        A burst is taken within a minute and probably shows the same plant.
+        The photos of a burst were taken within a minute and probably show the same plant.
         """
         done = {row["file_hash"] for row in self.rows()}
         free = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
@@ -209,7 +209,7 @@ class Labelling:
         return {"cluster": near.tolist(), "burst": burst.tolist()[: CLUSTER_SIZE - 1]}
 
     def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
-        """Write a label, "" to exclude, for `images`; `same_plant` gives them a common group. Return the changed rows.
+        """Write a label ("" to exclude) for `images`; `same_plant` puts them in one group. Return the changed rows.
 
         Raises:
             LeafError: for an unknown class or image.
@@ -234,7 +234,7 @@ class Labelling:
         return {"file": LABELS, "added": added, "replaced": replaced}
 
     def retrain(self) -> None:
-        """Run `rank` in the background, unless it is running."""
+        """Run `rank` in the background, unless it is already running."""
         with self._lock:
             if self.training:
                 return
@@ -252,7 +252,7 @@ class Labelling:
 
 
 def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
-    """Return whether more labels help, from a learning curve; "" if it has fewer than three points."""
+    """Return advice on whether more labels help, based on a learning curve, or "" if it has fewer than three points."""
     if len(curve) < 3:
         return ""
     last = curve[-1]
@@ -265,7 +265,7 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return Cohen's kappa of the two people who share the most labelled images, "" if no image has two labels."""
+    """Return Cohen's kappa for the two people who share the most labeled images, or "" if no image has two labels."""
     from sklearn.metrics import cohen_kappa_score
 
     by_person: dict[str, dict[str, str]] = defaultdict(dict)
@@ -320,7 +320,7 @@ def create_labelling_app(
 
     @routes.post("/api/undo")
     def undo(done: Changed) -> dict[str, Any]:
-        """Undo a label and restore the rows that it replaced."""
+        """Undo a label and restore the rows it replaced."""
         change(loaded.value.folder, done.file, label_keys, done.replaced, done.added)
         return {}
 

@@ -1,9 +1,9 @@
-"""Select and rank the images to review, from the tables of a run.
+"""Select and rank the images to review from a run's tables.
 
 Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
-affects. Held-out predictions give the probability of a wrong label; for the other questions it is an estimate. An image
-affects its kept copies and, as parent or neighbor, its share of synthetic images. `benchmarks/review.py` measures how
-early planted faults are found.
+affects. Held-out predictions give the probability of a wrong label; for other questions, the probability is a fixed
+estimate. An image affects its kept copies and, as a parent or neighbor, its share of synthetic images.
+`benchmarks/review.py` measures how early planted faults are found.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ CONFIDENT = 0.1  # held-out probability of the label, below which an image is a 
 class LabelAssessment:
     """Held-out predictions of N images compared with their labels.
 
-    `own` float64 (N,) is the probability of the label, nan without a prediction; `likely` int64 (N,) the most probable
-    class; `contradicted` bool (N,) marks likely label errors (confident learning).
+    `own`, float64 (N,), is the probability of the label, or nan without a prediction. `likely`, int64 (N,), is the most
+    probable class. `contradicted`, bool (N,), marks likely label errors (confident learning).
     """
 
     own: np.ndarray
@@ -47,7 +47,8 @@ class LabelAssessment:
 def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return out-of-fold class probabilities, float64 (N, K), of a logistic regression in at most five grouped folds.
 
-    `features` (N, D), `labels` int (N,) of K classes, `groups` (N,). All nan if a class has fewer than two groups.
+    `features` are (N, D), `labels` int (N,) of K classes, `groups` (N,). Return all nan if a class has fewer than two
+    groups.
     """
     classes, places = np.unique(labels, return_inverse=True)
     folds = min([5, *(len(np.unique(groups[places == place])) for place in range(len(classes)))])
@@ -77,7 +78,7 @@ def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) 
     Args:
         hashes: text (N,), equal for copies.
         kept: bool (N,).
-        synthetic: table of synthetic images: parent, neighbour and weight, the neighbor's share.
+        synthetic: table of synthetic images: parent, neighbor, and weight, which is the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None and len(synthetic):
@@ -100,14 +101,14 @@ def cases(
 ) -> pd.DataFrame:
     """Return the cases, highest gain first: `question,image,other,gain,why`; `other` is -1 for a single image.
 
-    Copies are one case, of the first kept copy or else the first copy.
+    Copies form one case, represented by the first kept copy, or by the first copy if none is kept.
 
     Args:
         index: data/ingested/index.csv, N rows.
         decisions: data/cleaned/decisions.csv, N rows.
         pairs: data/cleaned/pairs.csv.
         held_out: see `assess_labels`.
-        unknown: bool (N,), images unlike the training images.
+        unknown: bool (N,), True for images that are not like the training images.
         reached: float (N,), see `reach`.
         classes: class names.
     """
@@ -150,7 +151,7 @@ def _labels(
 
 
 def _flags(index: pd.DataFrame, decisions: pd.DataFrame, unknown: np.ndarray, reached: np.ndarray) -> list[_Case]:
-    """Return kept images with a quality flag, or unlike the training images."""
+    """Return kept images that have a quality flag or are not like the training images."""
     flags = index["flags"].to_numpy(object)
     there = decisions["kept"].eq(1).to_numpy() & ((flags != "") | unknown)
     found = []
@@ -161,7 +162,7 @@ def _flags(index: pd.DataFrame, decisions: pd.DataFrame, unknown: np.ndarray, re
 
 
 def _merged(single: pd.DataFrame, hashes: np.ndarray) -> pd.DataFrame:
-    """Merge the cases of one image: the question with the larger gain, the sum of the gains, all reasons."""
+    """Merge the cases of each image: keep the question with the largest gain, the sum of the gains, and all reasons."""
     if single.empty:
         return single
     single = single.sort_values("gain", ascending=False, kind="stable")
@@ -189,7 +190,7 @@ def _outliers(index: pd.DataFrame, decisions: pd.DataFrame) -> list[_Case]:
 
 
 def _pairs(decisions: pd.DataFrame, pairs: pd.DataFrame, classes: Sequence[str]) -> list[_Case]:
-    """Return one case per group with different labels, and one per other near copy or pair of crops."""
+    """Return one case per group with different labels, and one per other near-duplicate pair or pair of crops."""
     inside = decisions["reason"].ne("outlier").to_numpy()
     label, group = decisions["label"].to_numpy(), decisions["group"].to_numpy()
     pairs = pairs[inside[pairs["image"]] & inside[pairs["other"]]]

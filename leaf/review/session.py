@@ -39,7 +39,7 @@ _TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     """Load the run in `folder` with the held-out predictions of `revisions`, and rank the images to review.
 
-    Stages after clean are optional. Raises LeafError if clean has not run.
+    Stages after `clean` are optional. Raises LeafError if `clean` has not run.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     images, index, decisions = _cleaned(folder)
@@ -71,9 +71,9 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
 
 
 def load_labelling(folder: Path = Path()) -> Labelling:
-    """Load the unlabelled images of the project in `folder` and rank them.
+    """Load and rank the unlabeled images of the project in `folder`.
 
-    Labelled images are optional. Raises LeafError if there is no unlabelled image.
+    Labeled images are optional. Raises LeafError if there are no unlabeled images.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     if not (folder / f"{UNLABELLED}.csv").exists():
@@ -116,7 +116,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
 
 
 def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
-    """Ingest the images of a data set in which none has a label: `dvc repro` refuses it."""
+    """Ingest a data set in which no image has a label, because `dvc repro` refuses such a data set."""
     dataset = folder / choices.dataset
     try:
         if choices.classes != "auto" and dataset.is_dir():
@@ -130,10 +130,10 @@ def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
 
 
 def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np.ndarray | None:
-    """Return the file of an index row, decoded in the sandbox, uint8 (H, W, 3) with sides of at most LARGEST_SIDE.
+    """Decode the file of an index row in the sandbox to uint8 (H, W, 3) with sides of at most LARGEST_SIDE.
 
-    The file is in `dataset`, or else in `folder`. Return None if there is no file. Raises LeafError for a file that
-    cannot be decoded.
+    The file is looked up in `dataset`, then in `folder`. Return None if there is no file. Raises LeafError if it cannot
+    be decoded.
     """
     source = str(row["source"])
     path = next((each for each in (dataset / source, folder / source) if dataset.is_dir() and each.is_file()), None)
@@ -153,12 +153,12 @@ def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np
 def image_features(
     images: np.ndarray, rows: np.ndarray, hashes: Sequence[str], choices: params.Params, folder: Path = Path()
 ) -> tuple[np.ndarray, str]:
-    """Return the features of `rows` of `images`, float32 (M, D), from the best available source, and its name.
+    """Return features of `rows` of `images`, float32 (M, D), from the best available source, and the source's name.
 
     Args:
         images: (N, S, S, 3), uint8 or float32 in 0..255.
         rows: int (M,).
-        hashes: hash of the pixels of each row; the features of the trained model are cached by it.
+        hashes: pixel hash of each row, used as the cache key for the trained model's features.
         choices: the project's parameters; pretrained weights are used if no model is trained.
         folder: project folder.
     """
@@ -179,7 +179,7 @@ def image_features(
 def _model_features(
     network: OnnxNetwork, images: np.ndarray, rows: np.ndarray, hashes: Sequence[str], cache: Path
 ) -> np.ndarray:
-    """Compute the features of images that the file `cache` lacks, and add them to it."""
+    """Compute the features of images that are missing from the file `cache`, and add them to it."""
     known: dict[str, np.ndarray] = {}
     if cache.is_file():
         try:
@@ -193,7 +193,7 @@ def _model_features(
         _, made = network.predict(np.asarray(images[rows[places]], np.float32))
         known |= {hashes[place]: each for place, each in zip(places, made, strict=True)}
     if missing:
-        for old in cache.parent.glob("*.npz"):  # of earlier models
+        for old in cache.parent.glob("*.npz"):  # caches of earlier models
             if old != cache:
                 old.unlink(missing_ok=True)
         with replacing(cache) as partial:
@@ -231,8 +231,8 @@ def _probabilities(
 ) -> np.ndarray:
     """Return held-out probabilities, float64 (N, classes), nan for removed images.
 
-    They are the mean of the models' predictions. Images that no model predicts get those of a logistic regression in
-    grouped folds on the features of `image_features`.
+    They are the mean of the models' predictions. For images that no model predicts, they come from logistic regression
+    in grouped folds on the features from `image_features`.
     """
     sums, predicted_count = np.zeros((len(index), classes)), np.zeros(len(index))
     for revision in revisions:
@@ -266,13 +266,13 @@ def _probabilities(
 
 
 def _run(folder: Path) -> str:
-    """Return the SHA-256 of the model, or ""."""
+    """Return the model's SHA-256, or "" if there is no model."""
     path = folder / "models/run.json"
     return read_json(path)["model_sha256"] if path.exists() else ""
 
 
 def _unlike(folder: Path, images: np.ndarray, rows: np.ndarray, run: str) -> np.ndarray:
-    """Return which of the images `rows` are out-of-distribution by pixel statistics, bool (N,)."""
+    """Return which of the images `rows` have out-of-distribution pixel statistics, bool (N,)."""
     unlike = np.zeros(len(images), bool)
     path = folder / "data/scored/ood.npz"
     if path.exists():

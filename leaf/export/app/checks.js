@@ -1,5 +1,5 @@
-// Capture check: find photos that are too dark, blurred or overexposed, or in which the leaf is too small. It warns; the
-// user may continue. docs/use.md has the share of good photos that it questions.
+// Capture check: find photos that are too dark, blurred or overexposed, or in which the leaf is too small. Only warn; the
+// user may continue. docs/use.md reports the share of good photos that trigger a warning.
 
 import { resize } from "./pixels.js";
 

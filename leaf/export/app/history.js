@@ -71,7 +71,7 @@ export function table(plants, classes) {
 }
 
 // Return a zip file of all photos and labels.csv, which `labels:` and `dataset:` of leaf read. `label` is the class that
-// the user gave, not the prediction; without one the photo is unlabelled.
+// the user gave, not the prediction; a photo without one is unlabeled.
 export async function archive(plants, classes) {
   const rows = [["file", "label", "group", "predicted", "answer", "date", "note", "latitude", "longitude"]];
   const files = [];

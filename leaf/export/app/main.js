@@ -14,7 +14,7 @@ let history;
 let plant = null; // the current one
 let queue = Promise.resolve(); // photos are analyzed in order
 
-// Return the bytes of a file of the app; the single-file form contains them, compressed.
+// Return the bytes of an app file; the single-file form embeds them, compressed.
 async function load(name) {
   const inside = document.querySelector(`script[data-file="${name}"]`);
   if (!inside) {
@@ -92,7 +92,7 @@ async function addOne(file) {
 
 const newId = () => `${new Date().toISOString().slice(0, 19).replaceAll(/[:T-]/g, "")}-${Math.random().toString(36).slice(2, 6)}`;
 
-// Combine the photos of a plant: the mean over those that are like the training images, or over all if none is.
+// Combine a plant's photos: average those that are like the training images, or all photos if none is.
 function combine({ photos }) {
   const known = photos.filter((photo) => photo.known);
   const used = known.length ? known : photos;
@@ -219,7 +219,7 @@ function download(content, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-// Return the language chosen earlier, or remember a choice; some browsers refuse storage.
+// Return the saved language, or save a choice; some browsers refuse storage.
 function remembered(language) {
   try {
     if (language) localStorage.setItem("leaf language", language);

@@ -1,4 +1,4 @@
-// The exported model: probabilities, the out-of-distribution test and heat maps, as leaf/serve/classifier.py gives them.
+// The exported model: probabilities, the out-of-distribution test and heat maps, as in leaf/serve/classifier.py.
 
 import * as ort from "./onnxruntime.js";
 import { resize, roundEven } from "./pixels.js";
@@ -71,7 +71,7 @@ class Model {
   }
 }
 
-// The label, confidence and answer of class probabilities (leaf/evaluate/selective.py).
+// Return the label, confidence and answer for class probabilities (leaf/evaluate/selective.py).
 export function decide(probabilities, known, { classes, threshold, min_confidence: limit }) {
   let label = probabilities.indexOf(Math.max(...probabilities));
   let confidence = probabilities[label];
@@ -159,7 +159,7 @@ function overlay(pixels, map, size) {
   return { rgba, side };
 }
 
-// Whether pixel statistics are like those of the training images and the image is no copy of an outlier.
+// Return whether the pixel statistics match the training images and the image is not a copy of an outlier.
 function inDistribution(image, size, ood) {
   const difference = statistics(image, size).map((value, each) => value - ood.mean[each]);
   const whitened = ood.mean.map((_, to) => difference.reduce((sum, value, from) => sum + value * ood.whitening[from][to], 0));

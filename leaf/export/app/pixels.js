@@ -20,7 +20,7 @@ async function decode(file) {
   try {
     return await createImageBitmap(file); // upright, converted to sRGB
   } catch {
-    const image = new Image(); // Safari decodes HEIC here only
+    const image = new Image(); // Safari decodes HEIC only this way
     const address = URL.createObjectURL(file);
     image.src = address;
     try {
@@ -111,7 +111,7 @@ function read(image, width, height, area, scale, shiftX, shiftY) {
       average(data, edge, scale, area.left * scale + shiftX - left, y, pixels.subarray(out, out + area.width * 3));
     }
   }
-  canvas.width = canvas.height = 0; // Safari frees the memory late otherwise
+  canvas.width = canvas.height = 0; // otherwise Safari frees the memory late
   return pixels;
 }
 

@@ -3,7 +3,7 @@
 
 const KEYS = {
   "1 … 9": "Assign this class", k: "Keep", d: "Drop", r: "Correct as it is", u: "Unsure", s: "Same leaf", a: "Not the same",
-  l: "Choose a class", w: "Add a reason, for the next decision", z: "Undo", n: "Next (also → or J)", p: "Previous (also ←)",
+  l: "Choose a class", w: "Add a reason for the next decision", z: "Undo", n: "Next (also → or J)", p: "Previous (also ←)",
   f: "Alternate the two images", v: "Show the difference", x: "Decide on the other image of the pair", o: "Original image",
   g: "All images, or back to the cases", "?": "Show the keys",
 };
@@ -312,7 +312,7 @@ function press(key) {
   return action && action();
 }
 
-// Assigning the label that an image already has confirms it, unless its copies have different labels.
+// Assigning an image's existing label confirms it, unless its copies have different labels.
 function assign(label) {
   const same = !picked.size && now.question === "label" && run.classes[run.label[target]] === label;
   return decide(same ? "seen" : "relabel", same ? "" : label);
