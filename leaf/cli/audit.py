@@ -21,12 +21,12 @@ def command(
     by: Annotated[
         str | None, typer.Option(help="column whose values are left out in turn  [site, crop, camera, date]")
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="folder of masks, white on the leaf  [those of the run]")] = None,
+    masks: Annotated[Path | None, typer.Option(help="folder of masks, white on the leaf  [the run's masks]")] = None,
     train: Annotated[
         bool, typer.Option("--train", help="retrain the network without each value instead of fitting a linear head")
     ] = False,
 ) -> None:
-    """Find shortcuts: does the model use border, file, camera or background, and does it hold elsewhere?"""
+    """Find shortcuts: does the model use borders, file, camera or background, and does it hold up elsewhere?"""
     name = f"audit-{row or 'default'}"
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:

@@ -14,7 +14,7 @@ app = typer.Typer()
     "`leaf compare seed-1,seed-2 wider-1,wider-2`"
 )
 def command(
-    revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; join seeds of one recipe by commas")],
+    revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; join seeds of one recipe with commas")],
     split: Annotated[str, typer.Option(help="split to compare on: test or validation")] = "test",
     same_labels: Annotated[
         bool, typer.Option("--same-labels", help="skip images whose label differs between the revisions")

@@ -17,10 +17,12 @@ def command(
     to: Annotated[Path | None, typer.Option(help="file or folder to write  [next to the model]")] = None,
     model: Annotated[Path, typer.Option(help="a .keras file; web also accepts .onnx")] = Path("models/model.keras"),
     single_file: Annotated[bool, typer.Option("--single-file", help="web: one HTML file instead of a folder")] = False,
-    runtime: Annotated[Path | None, typer.Option(help="web: package of onnxruntime-web, instead of a download")] = None,
+    runtime: Annotated[
+        Path | None, typer.Option(help="web: onnxruntime-web package to use instead of downloading it")
+    ] = None,
     about: Annotated[str, typer.Option(help="web: one sentence about the training images, shown in the app")] = "",
 ) -> None:
-    """Export the model: float32 images (N, H, W, 3) in 0..255 to class probabilities, or a web app for phones."""
+    """Export a model from float32 images (N, H, W, 3) in 0..255 to class probabilities, or a web app for phones."""
     if form == "web":
         from leaf.export.web import export_web  # needs neither Keras nor TensorFlow
 

@@ -12,7 +12,7 @@ app = typer.Typer()
 def command(
     folder: Annotated[Path, typer.Argument(help="a new or existing folder", metavar="DIR")] = Path(),
     dataset: Annotated[
-        Path | None, typer.Option(help="a folder of images or an .npz file  [the drawn demo data set]")
+        Path | None, typer.Option(help="a folder of images or an .npz file  [the synthetic demo data set]")
     ] = None,
 ) -> None:
     """Create a DVC project for your own images in a git repository."""

@@ -18,7 +18,7 @@ def command(
     ] = None,
     learner: Annotated[str, typer.Option(help="network, or logistic or neighbour on frozen features")] = "network",
     repeats: Annotated[
-        int | None, typer.Option(help="repeats of all folds  [1 for network, else 5]", min=1, max=100)
+        int | None, typer.Option(help="repeats of all folds  [1 for network, otherwise 5]", min=1, max=100)
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="prefix of the DVC experiments NAME-leaky-0-fold-0, …  [the row]")
@@ -26,7 +26,7 @@ def command(
     show: Annotated[bool, typer.Option("--show", help="summarize finished experiments without running any")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace experiments with the same name")] = False,
 ) -> None:
-    """Measure the effect of leakage: copies kept and a random split against copies removed and a grouped split."""
+    """Measure the effect of leakage: compare a random split with copies kept to a grouped split with copies removed."""
     if learner == "network":
         stem = name or experiment or "default"
         if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):

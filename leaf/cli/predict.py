@@ -24,11 +24,11 @@ def command(
     as_csv: Annotated[bool, typer.Option("--csv", help="a CSV table")] = False,
     views: Annotated[int | None, typer.Option(help="number of views to average, 1 to 16  [as evaluated]")] = None,
     heatmap: Annotated[Path | None, typer.Option(help="folder for Grad-CAM heat maps")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar and no notes")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="hide the progress bar and notes")] = False,
 ) -> None:
     """Predict images: label, probability of the second of two classes, and whether the image is in-distribution.
 
-    Exit status 1: some images could not be read; they are listed at the end.
+    Exit status 1 means that some images could not be read; they are listed at the end.
     """
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv are mutually exclusive")

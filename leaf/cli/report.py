@@ -14,9 +14,10 @@ app = typer.Typer()
 )
 def command(
     revisions: Annotated[
-        list[str], typer.Argument(help="git revisions, experiments or workspace; join seeds by commas", metavar="REV…")
+        list[str],
+        typer.Argument(help="git revisions, experiments or workspace; join seeds with commas", metavar="REV…"),
     ],
     to: Annotated[str, typer.Option(help="HTML file to write")] = "reports/side_by_side.html",
 ) -> None:
-    """Show several runs side by side on one page; a single one is compared with the workspace."""
+    """Show several runs side by side on one page; a single run is compared with the workspace."""
     typer.echo(write_report(revisions, to))

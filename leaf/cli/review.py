@@ -18,11 +18,11 @@ app = typer.Typer()
 @app.command(epilog="Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`   `leaf review --unlabelled`")
 def command(
     revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one run  [workspace]")] = None,
-    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="label new images, the most useful first")] = False,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="label new images, most useful first")] = False,
     port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no access log")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")] = False,
 ) -> None:
-    """Open a page for reviewing doubtful images, or labelling new ones, by keyboard.
+    """Open a page for reviewing doubtful images, or labeling new ones, by keyboard.
 
     Decisions are written to data/overrides.csv, labels to data/labels.csv.
     """

@@ -17,7 +17,7 @@ def command(
     model: Annotated[str, typer.Option(help=".onnx or .keras file")] = MODEL,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 accepts other machines")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 8000,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no access log")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")] = False,
 ) -> None:
     """Serve a web page and a JSON API (/docs) for predictions."""
     serve(model, host, port, quiet)

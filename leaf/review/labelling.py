@@ -298,7 +298,7 @@ class Label(BaseModel):
 def create_labelling_app(
     labelling: Labelling, token: str, hosts: Collection[str] = ("*",), reload: Callable[[], Labelling] | None = None
 ) -> FastAPI:
-    """Create the web application under `/token/`; the arguments are those of `leaf.review.app.create_app`."""
+    """Create the web application under `/token/`; for the arguments see `leaf.review.app.create_app`."""
     loaded = Loaded(labelling, reload)
     app, routes = serve_pages("leaf review --unlabelled", "label.html", token, hosts, loaded)
 

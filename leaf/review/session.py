@@ -202,7 +202,7 @@ def _model_features(
 
 
 def _cleaned(folder: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
-    """Return the labelled images, data/ingested/index.csv and data/cleaned/decisions.csv."""
+    """Return the labeled images, data/ingested/index.csv and data/cleaned/decisions.csv."""
     images = read_array(folder / "data/ingested/images.npy")
     index = read_table(folder / "data/ingested/index.csv", text=_TEXT)
     decisions = read_table(folder / "data/cleaned/decisions.csv", text=("reason", "reference", "ruling"))

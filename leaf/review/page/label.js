@@ -11,7 +11,7 @@ const CHOSEN = {
 };
 
 let waiting = []; // the next images
-let done = new Set(); // labelled in this tab; the server may not have saved them yet
+let done = new Set(); // labeled in this tab; the server may not have saved them yet
 let burst = [];
 let together = false; // label the burst with the image
 let members = []; // the open cluster
