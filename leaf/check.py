@@ -184,7 +184,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
 
 
 def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray:
-    """Return which images, bool (N,), stage clean removes because their group is in a split with precedence.
+    """Return which images the `clean` stage removes because their group is in a higher-ranked split: bool (N,).
 
     `given` splits and `groups` are "" if not given. Copies are not detected.
     """
@@ -196,7 +196,7 @@ def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray
 
 
 def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
-    """Return the split of each image as the stage split draws it, without pins and before copies are removed."""
+    """Return the split of each image as the `split` stage draws it, without pins and before copies are removed."""
     import pandas as pd
 
     from leaf.split import draw_keys, fold_images, split_images
@@ -298,7 +298,7 @@ def refuse_what_dvc_cannot_hash(folder: Path) -> None:
 
 
 def _is_made(path: str) -> bool:
-    """Return whether `path` is the output of a stage or can be pulled by DVC."""
+    """Return whether `path` is a stage output or DVC can pull it."""
     return Path(f"{path}.dvc").is_file() or _made_by_a_stage(path)
 
 

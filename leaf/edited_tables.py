@@ -69,8 +69,9 @@ def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
 def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a CSV table that people edit, as text, with any separator, encoding and blank rows of a spreadsheet.
 
-    The result has the `columns`, the `optional` ones that the file has, and the file's others. Its index is the line in
-    the file minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or lacks a column.
+    The result has the `columns`, those `optional` columns that the file has, and all its other columns. The index is
+    the line number minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or lacks a
+    column.
     """
     import pandas as pd
 

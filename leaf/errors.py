@@ -1,6 +1,6 @@
 """User errors as one line, and the exit statuses of every command.
 
-0: done. 1: done in part; the command names the rest. 2: refused, nothing was changed. 130: interrupted.
+0: done. 1: partly done; the command lists the rest. 2: rejected, nothing was changed. 130: interrupted.
 """
 
 import errno

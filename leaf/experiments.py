@@ -88,9 +88,9 @@ def committed_params(root: str | Path = ".") -> dict[str, Any]:
 def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
     """Return the settings that turn the working params.yaml into the row `name`, and a line for each key they reset.
 
-    A row is the committed params.yaml, the working values of `DATA_KEYS`, and the row's own settings. So a row means
-    the same after any other experiment. An `image_size` of the user's own, neither the default nor set by a row,
-    takes precedence over the row's, and a weights file for the row's backbone over `weights: imagenet`.
+    A row combines the committed params.yaml, the working values of `DATA_KEYS`, and the row's own settings, so it does
+    not depend on earlier experiments. A custom `image_size`, neither the default nor set by a row, takes precedence
+    over the row's value, and a weights file for the row's backbone takes precedence over `weights: imagenet`.
     """
     chosen = dict(experiment(name).set)
     working, committed = params.flatten(read_yaml(params.PARAMS_FILE) or {}), params.flatten(committed_params())
@@ -149,7 +149,9 @@ def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
     """Return `key=value` for each setting, quoted for Hydra's grammar in `dvc exp run -S`, not for a shell."""
     texts = []
     for key, value in settings.items():
-        if isinstance(value, Mapping):  # Hydra would merge it into an old mapping and refuse it for a list
+        if isinstance(value, Mapping):
+            # Reset the key first: Hydra would merge the mapping into an existing one, and rejects it if the existing
+            # value is a list.
             texts.append(f"{key}=null")
         texts.append(f"{key}={_hydra(value)}")
     return texts

@@ -27,9 +27,9 @@ _OPTIONAL = {
 class Run:
     """The tables of one run.
 
-    `params` maps dotted keys to values, `files` paths to SHA-256; `facts` holds date, commit and duration, which no
-    table has. `images` is (N, H, W, 3), 0..255; `synthetic_images` (M, H, W, 3) and `heatmaps` (K, h, w), 0..1, may be
-    empty. Optional tables may have no rows; `scores["splits"]["test"]` is None without a test split.
+    `params` maps dotted keys to values, and `files` maps paths to SHA-256. `facts` holds the date, commit and duration,
+    which are in no table. `images` is (N, H, W, 3), 0..255; `synthetic_images` (M, H, W, 3) and `heatmaps` (K, h, w),
+    0..1, may be empty. Optional tables may have no rows; `scores["splits"]["test"]` is None without a test split.
     """
 
     params: Mapping[str, Any]
@@ -148,7 +148,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
 
 
 def display_names(classes: Sequence[str]) -> list[str]:
-    """Return class names without separators, or unchanged if two would become equal or one empty."""
+    """Return class names without separators, or unchanged if two would become identical or one would become empty."""
     names = [re.sub(r"[_\s]+", " ", re.sub(r"_{2,}", ": ", name)).strip(" :") for name in classes]
     return names if all(names) and len(set(names)) == len(names) else list(classes)
 

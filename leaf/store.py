@@ -34,7 +34,7 @@ _Read = TypeVar("_Read", bound=Callable[..., Any])
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it and rename it to `path`, else remove it.
+    """Yield a temporary path beside `path`. On success, flush it and rename it to `path`; otherwise remove it.
 
     A symbolic link to a writable file is followed. DVC's links into its cache are read-only and are replaced.
 
@@ -121,7 +121,7 @@ def read_array(path: str | Path) -> np.ndarray:
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table as UTF-8 CSV with floats in their shortest exact form: equal tables give equal files."""
+    """Write a table as UTF-8 CSV with floats in their shortest exact form: equal tables give byte-identical files."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
@@ -137,7 +137,7 @@ def read_table(
         columns: required columns. Those in INTEGER_COLUMNS must hold whole numbers from 0, those in NUMBER_COLUMNS
             numbers or nothing.
         text: columns to keep as strings, "" for an empty cell, even if they look like numbers.
-        data: the content, if it is not that of the file.
+        data: the content to parse instead of reading the file.
 
     Raises:
         LeafError: if the file is missing, is not CSV, lacks a column, or a column has the wrong type.

@@ -12,7 +12,7 @@ from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
 PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # contain the date
-TOLERANCE = 0.02  # largest score difference between two machines; on one machine, reruns are byte-equal
+TOLERANCE = 0.02  # largest score difference between two machines; on one machine, reruns are byte-identical
 UNSTABLE = ("epochs", "best_epoch")  # rounding on another machine changes them at equal scores
 
 
@@ -20,9 +20,9 @@ UNSTABLE = ("epochs", "best_epoch")  # rounding on another machine changes them 
 class StageResult:
     """The outcome of one stage and its reason.
 
-    `identical`: equal bytes. `within tolerance`: other bytes, but all scores agree. `inputs differ`: other bytes and no
-    score to compare, after inputs that differ. `different`: a score beyond the tolerance, or other bytes from equal
-    inputs.
+    `identical`: byte-identical outputs. `within tolerance`: different bytes, but all scores agree. `inputs differ`:
+    different bytes from different inputs, and no score to compare. `different`: a score beyond the tolerance, or
+    different bytes from identical inputs.
     """
 
     stage: str
@@ -41,7 +41,7 @@ def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageRe
         if not lock.is_file():
             raise LeafError(f"dvc.lock: not in {revision}. Commit the results of `make run` first")
         before, metrics_before = _lock_and_metrics(clone)
-        for tracked in sorted(clone.glob("data/raw/*.dvc")):  # data that no stage makes are read from the user's cache
+        for tracked in sorted(clone.glob("data/raw/*.dvc")):  # raw data comes from the user's cache
             _run(["dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache")], clone)
             _run(["dvc", "pull", "--quiet", "--remote", "here", str(tracked)], clone)
         status = subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=False).returncode

@@ -11,7 +11,7 @@ from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.store import read_array, read_classes, read_table
 
-MOST_NAMED = 6  # images named in one line; the rest are counted
+MOST_NAMED = 6  # maximum images named in one line; the rest are counted
 
 _REASONS = {
     "outlier": "outlier",

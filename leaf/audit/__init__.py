@@ -1,1 +1,1 @@
-"""Audit: what else than the leaf could tell the label, and does it hold elsewhere?"""
+"""Audit a model: does it use anything besides the leaf, and does it generalize to other data?"""

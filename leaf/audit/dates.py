@@ -1,4 +1,4 @@
-"""Read dates as tables and cameras write them, and report those that cannot be read."""
+"""Read dates in the formats that tables and cameras use, and report dates that cannot be read."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,10 +16,11 @@ _ORDERS: dict[str, Callable[[int, int], tuple[int, int]]] = {
 
 
 def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Convert dates to ISO 8601 (2024-03-01 12:30:00), with only the parts that they have (2024-03, 2024).
+    """Convert dates to ISO 8601 (2024-03-01 12:30:00), keeping only the parts present (2024-03, 2024).
 
-    Reads ISO, compact (20240301), month names in English, serial numbers of spreadsheets, and numbers with the day or
-    the month first. The order is taken from all dates: the only one in which each is valid, or day first with dots.
+    Accept ISO, compact (20240301), English month names, spreadsheet serial numbers, and numeric dates with day or month
+    first. The day/month order is inferred from all dates together: the only order in which every date is valid, or day
+    first for dates with dots.
 
     Args:
         texts: the dates, "" if missing.

@@ -22,7 +22,7 @@ FLAG_FOLDS = 3
 
 @dataclass(frozen=True)
 class Transport:
-    """Accuracy on the images of one value of a column, with other images of the value in training and without.
+    """Accuracy on images with one value of a column, with and without images of that value in training.
 
     Attributes:
         inside, outside: accuracy with and without images of the value in training.
@@ -46,9 +46,9 @@ def left_out(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the most frequent values of a column that have two classes which also occur elsewhere, at most `MOST`.
 
-    Yields the value and two masks, bool (N,): training and test images. A group with images of the value is not
-    trained on, and only images whose class occurs in training are tested. `labels` are int (N,), `groups` and `values`
-    (N,); an image with the value "" is always trained on.
+    Yields the value and two masks, bool (N,), for training and test images. Groups that contain the value are excluded
+    from training, and only images whose class occurs in training are tested. `labels` are int (N,), `groups` and
+    `values` (N,); images with the value "" are always used for training.
     """
     given = np.array([str(value) for value in values])
     names, counts = np.unique(given[given != ""], return_counts=True)
@@ -94,7 +94,7 @@ def compared(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups
 
 
 def backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
-    """Guess which images share a background: (N,), `background 1` is the most frequent.
+    """Guess which images share a background. Return names (N,); `background 1` is the most frequent.
 
     Runs k-means on the frames' features, float (N, D), with two to five clusters, chosen by silhouette.
     """
@@ -118,7 +118,7 @@ class NewClass:
 def new_classes(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Sequence[str], seed: int = 0
 ) -> dict[str, dict[str, NewClass]]:
-    """Leave out each of the `MOST` most frequent classes and score its images: by class and detector; see `noticed`."""
+    """Leave out each of the `MOST` most frequent classes and score its images by detector; see `noticed`."""
     counts = np.bincount(labels, minlength=len(names))
     found: dict[str, dict[str, NewClass]] = {}
     for label in np.argsort(-counts, kind="stable")[:MOST].tolist():

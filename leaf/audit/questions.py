@@ -61,9 +61,9 @@ def audit(
 
     Args:
         root: project folder.
-        by: column whose values are left out in turn. By default site, crop, camera and date, if present.
-        masks: folder of masks. By default those of the run.
-        trained: retrains without each value of a column. By default a linear head is fitted.
+        by: column whose values are left out in turn. Defaults to site, crop, camera and date, if present.
+        masks: folder of masks. Defaults to the masks of the run.
+        trained: function that retrains without each value of a column. By default a linear head is fitted.
 
     Raises:
         LeafError: if there is no finished run, no column `by`, or no mask in `masks`.
@@ -171,7 +171,7 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
 
 
 def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.ndarray, recipe: Params) -> Any:
-    """Return the masks in `folder`, or those of the run, as bool (N, S, S); None if there are none."""
+    """Return the masks in `folder`, otherwise the masks of the run, as bool (N, S, S); None if there are none."""
     if folder:
         found = read_masks(folder, sources, recipe.image_size, recipe.fit)
         if not len(found):
@@ -182,7 +182,7 @@ def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.nda
 
 
 def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of the product's detector, and the AUROC of the others."""
+    """Return the result of the pipeline's own detector, and the AUROC of the other detectors."""
     others = {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}
     return {**asdict(flags["mahalanobis"]), "others": others}
 
@@ -224,9 +224,9 @@ def _shared(run: Run) -> dict[str, int]:
 
 
 def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
-    """Return, for each value of a column, the test mask of `chosen`, bool (N,), and the label table to train with.
+    """Return the test mask of `chosen`, bool (N,), and the label table to train with, for each value of a column.
 
-    Images of the value are the test split; validation images of the finished run remain validation images.
+    Images with the value form the test split; validation images of the finished run stay in validation.
     """
     split = chosen["image"].map(run.splits.set_index("image")["split"])
     found = {}

@@ -20,9 +20,9 @@ from leaf.evaluate.baselines import cross_validated, joint_histograms
 from leaf.evaluate.statistics import difference_interval, holm, proportion_interval, standard_error
 
 FOLDS = 5
-LEVEL = 0.01  # chance of any false alarm in one audit
-FRAME = 0.1  # of the side
-_NGRAMS = 400  # of file names
+LEVEL = 0.01  # probability of at least one false alarm per audit
+FRAME = 0.1  # width of the frame, as a fraction of the image side
+_NGRAMS = 400  # maximum number of n-grams of file names
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """The accuracy of one shortcut.
+    """How well one shortcut predicts the class.
 
     Attributes:
         score: accuracy of the forest.
@@ -78,7 +78,7 @@ def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Sco
 def find_shortcuts(
     described: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int = 0
 ) -> dict[str, Shortcut]:
-    """Score each feature of `described`: float (N, D), nan in the rows of images without it.
+    """Score each feature in `described`: float (N, D), with nan rows for images without it.
 
     `labels` are int (N,), `groups` (N,). Features known for fewer than a tenth of the images are skipped; a constant
     feature scores as the largest class.
@@ -139,8 +139,9 @@ def altered(
     """Return altered images by kind: the rows int (M,) they were made from, and the images.
 
     `images` is (N, S, S, 3), 0..255; `labels` int (N,) with two or more classes; `masks` as in `in_pixels`. `frame` and
-    `centre` (all but the frame) come from an image of another class, `colour` removes the color, `background` makes the
-    background gray. `frame_same` is the frame of another image of the same class, which shows the cost of the seam.
+    `centre` (all but the frame) are taken from an image of another class, `colour` removes the color, and `background`
+    makes the background gray. `frame_same` takes the frame from another image of the same class, to show the effect of
+    the seam.
     """
     random = np.random.default_rng(seed)
     everything = np.arange(len(images))
@@ -211,7 +212,7 @@ def in_files(facts: Mapping[str, Sequence[Any]], sources: Sequence[str]) -> dict
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """Return size, camera, date and compression of a file, or nothing if it cannot be read."""
+    """Return the size, camera, date and compression of a file, or an empty dictionary if it cannot be read."""
     try:
         with Image.open(path) as image:
             tables = getattr(image, "quantization", None) or {}

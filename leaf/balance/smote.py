@@ -27,7 +27,7 @@ _ROWS = 2048  # images per block of the distance matrix, which takes 2048 × mem
 
 
 def missing_images(labels: np.ndarray, classes: int, method: Method) -> np.ndarray:
-    """Return the number of images that each class lacks to the largest: int64 (classes,). `labels` is int (M,)."""
+    """Return how many fewer images each class has than the largest: int64 (classes,). `labels` is int (M,)."""
     counts = np.bincount(labels, minlength=classes)
     return counts.max() - counts if method in ("smote", "oversample") else np.zeros_like(counts)
 
@@ -44,11 +44,11 @@ def plan_images(
     """Plan the synthetic images that bring every class up to the largest.
 
     Args:
-        images: (N,H,W,3) uint8 or float32, usually a memory map; one class is read at a time, the largest never.
+        images: (N,H,W,3) uint8 or float32, usually a memory map. One class is read at a time; the largest is not read.
         numbers: the rows of the training images, int64 (M,).
         labels: their labels, indices into `classes`, (M,).
-        method: `smote` interpolates between neighbors of one class; `oversample` copies every image of the class before
-            it copies one again; `none` and `class_weight` plan nothing.
+        method: `smote` interpolates between neighbors of one class; `oversample` copies every image of a class once
+            before copying any of them again; `none` and `class_weight` plan nothing.
         classes: the class names.
         neighbors: SMOTE's number of neighbors.
         seed: used for every class, as in imbalanced-learn.

@@ -21,7 +21,7 @@ _NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo",
 
 @dataclass(frozen=True)
 class Folders:
-    """Class and split by a file's folders, and the folder that is its group with `group_by: folder`."""
+    """The class and split given by a file's folders, and the folder that is its group with `group_by: folder`."""
 
     name: str
     split: str
@@ -31,10 +31,10 @@ class Folders:
 
 
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
-    """Return class, split, group and crop of each file by its folders.
+    """Return the class, split, group and crop of each file from its folders.
 
-    The class is the first folder whose name, or whose name after that of the folder above it, is in `known`; without
-    one, it is the top folder, joined with the next one if other classes are joined.
+    The class is the first folder whose name, alone or prefixed with its parent folder's name, is in `known`. Without
+    such a folder, it is the top folder, joined with the next one if other classes are joined.
     """
     known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)
@@ -93,7 +93,7 @@ def _split_level(
 
 
 def split_name(text: str) -> str:
-    """`train`, `validation` or `test` for what people call them (`Valid`, `test_images`), "" for anything else."""
+    """Return `train`, `validation` or `test` for a usual name of it (`Valid`, `test_images`), otherwise ""."""
     words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in _NEUTRAL]
     return _SPLITS.get(words[0], "") if len(words) == 1 else ""
 
@@ -106,7 +106,7 @@ def refuse_containers(
     ignore: Sequence[str],
     notes: list[str],
 ) -> None:
-    """Refuse folders such as `color` and `grayscale`, or sites and years, that each hold the same class folders."""
+    """Reject folders such as `color` and `grayscale`, or sites and years, that contain the same class folders."""
     below: dict[str, set[str]] = defaultdict(set)
     names: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     used = [file for file in files if folders[file].parts and not matches_any(folders[file].parts[0], ignore)]

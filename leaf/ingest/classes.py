@@ -30,7 +30,7 @@ def resolve(
         dataset: name of the data set, for errors.
 
     Raises:
-        LeafError: for a name that is in no class, with `proposals` for `classes`, and for a class without an image.
+        LeafError: if a name belongs to no class (with `proposals` for `classes`), or a class has no images.
     """
     counts = Counter(found)
     for name in counts:

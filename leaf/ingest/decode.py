@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from leaf.ingest import files
 
-PIXELS = 89_478_485  # most pixels of an image; Pillow's limit against decompression bombs
+PIXELS = 89_478_485  # maximum pixels per image; Pillow's limit against decompression bombs
 # raised by decoders for damaged files
 _BROKEN = (
     OSError,
@@ -37,11 +37,11 @@ _BROKEN = (
     zlib.error,
     cv2.error,
 )
-# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this multiple of the target size. It takes less than half
-# the time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic regression was as accurate as
+# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this multiple of the target size, in less than half the
+# time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic regression was as accurate as
 # with full decoding.
 DRAFT = 4 / 3
-_ROWS = 512  # converted at a time, so that the conversion of a large image takes little extra memory
+_ROWS = 512  # rows converted at a time, so that converting a large image takes little extra memory
 
 Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 

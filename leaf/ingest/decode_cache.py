@@ -1,6 +1,6 @@
 """Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes a stage's outputs before it runs the stage. The cache keeps one array, that of the last folder. It is a hard
+DVC deletes a stage's outputs before it runs the stage. The cache keeps one array, for the last folder. It is a hard
 link if the file system supports it, so it takes no extra space while it is also the stage's output. Entries are
 matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code.
 """
@@ -33,7 +33,7 @@ class DecodeCache:
     """Images that an earlier run decoded with the same settings; empty if there are none."""
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
-        """Load the cache from `folder` if it has the same `settings`, on which decoding depends."""
+        """Load the cache from `folder` if it was written with the same decoding `settings`."""
         self._folder = folder
         self._key = _key(settings)
         self._images = np.empty((0, 1, 1, 3), np.uint8)
@@ -67,7 +67,7 @@ class DecodeCache:
         return known and known[1:3]
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Replace the cached array with that of this run; on a file system error, cache nothing."""
+        """Replace the cached array with the array of this run; on a file system error, cache nothing."""
         if self._folder is None:
             return
         name = f"ingested-{uuid.uuid4().hex}"

@@ -58,8 +58,8 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
 
     Args:
         root: the folder.
-        links: whether to refuse or follow links to folders and links out of `root`. `files` follows all links to
-            files, skips links to folders, and accepts any name.
+        links: whether to reject or follow links to folders and links out of `root`. `files` follows all links to files,
+            skips links to folders, and accepts any name.
 
     Raises:
         LeafError: for refused links, and for names that cannot be stored in a table.
@@ -77,7 +77,7 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
                 check_inside(root, path)
             if os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises for circular links
                 if item.is_symlink() and links == "refuse":
-                    raise LeafError(f"{root}: {path!r} is a link to a folder; valid: real folders, or -S links=follow")
+                    raise LeafError(f"{root}: {path!r} is a link to a folder; copy the folder, or set -S links=follow")
                 identity = _identity(item.path)
                 if identity in entered or (item.is_symlink() and links == "files"):
                     found.unentered.append(path)
@@ -181,7 +181,7 @@ _OTHERS = (
 
 
 def kind(head: bytes) -> str:
-    """Return Pillow's name of the image format that starts with `head`, "" if it is not supported."""
+    """Return Pillow's name for the image format that starts with `head`, or "" if it is not supported."""
     for start, name in _STARTS:
         if re.match(start, head, re.DOTALL):
             return "" if name == "TIFF" and head[8:10] == b"CR" else name

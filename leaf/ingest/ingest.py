@@ -120,7 +120,7 @@ def ingest(
 ) -> Ingested:
     """Read a data set and write its images to `images_path`, (N, size, size, 3) RGB, a batch at a time.
 
-    The images are uint8 if that is lossless, else float32 in 0..255.
+    The images are uint8 if that is lossless, otherwise float32 in 0..255.
 
     Args:
         dataset: an .npz file or a folder.
@@ -138,8 +138,8 @@ def ingest(
         links: see `leaf.ingest.files.list_folder`.
         fit: see `leaf.ingest.decode.to_square`.
         unlabelled: a folder of images without labels.
-        unlabelled_path: .npy file for images without a label; those that data/labels.csv labels follow the images of
-            the data set.
+        unlabelled_path: .npy file for images without a label. Images labeled in data/labels.csv are appended to the
+            data set.
 
     Raises:
         LeafError: for an invalid data set; nothing is written.
@@ -210,7 +210,7 @@ def survey(
     encoding: str = "auto",
     links: Links = "refuse",
 ) -> tuple[Source, list[str], np.ndarray]:
-    """What `ingest` knows before it reads an image: the source, the class names, and each row's label (-1: ignored)."""
+    """Return what is known before any image is read: source, class names, and each row's label (-1: ignored)."""
     source: Source
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
@@ -292,9 +292,9 @@ def _write_images(
     progress: Progress | None,
     check: Callable[[np.ndarray], None] = lambda _: None,
 ) -> tuple[np.ndarray, "pd.DataFrame"]:
-    """Write the images of the rows `wanted` to `path`; `check` receives the rows that were readable before it appears.
+    """Write the images in rows `wanted` to `path`. `check` is called with the readable rows before the file appears.
 
-    Returns these rows and a table of hash, file_hash, flags, width and height.
+    Return these rows and a table of hash, file_hash, flags, width and height.
     """
     import pandas as pd
 
@@ -331,7 +331,7 @@ def _described(block: Block, earlier: DecodeCache) -> list[tuple[str, str]]:
 
 
 def _cropped(width: np.ndarray, height: np.ndarray) -> list[str]:
-    """Return a note on what the crop removes, if more than a tenth of the images are wider than 4:3."""
+    """Return a note about how much the crop removes, if more than a tenth of the images are wider than 4:3."""
     lost = 1 - np.minimum(width, height) / np.maximum(width, height)
     wide = lost > 0.25
     if not wide.mean() > 0.1:

@@ -72,8 +72,8 @@ class Table:
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
     """Read a label table.
 
-    Without a label column, two or more columns of 0 and 1 of which each row sets exactly one are the labels (one-hot);
-    names such as `is_train` and `in_field` are no classes.
+    Without a label column, two or more columns of 0 and 1 are the labels (one-hot) if each row sets exactly one of
+    them. Names such as `is_train` and `in_field` are not classes.
 
     Args:
         path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
@@ -81,7 +81,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         encoding: of the text; `auto` detects UTF-8, UTF-16 and Latin-1.
 
     Raises:
-        LeafError: for a file that is no table, with its line, and for several columns of one role.
+        LeafError: if the file is not a table (the message gives the line), or several columns have one role.
     """
     text, used = read_text(path, encoding)
     notes = [] if encoding != "auto" or used.startswith("utf") else [f"{path}: not UTF-8, read as {used}"]
@@ -206,7 +206,7 @@ def _one_hot(
     notes: list[str],
     path: Path,
 ) -> list[int]:
-    """Return the positions of two or more columns of 0 and 1 of which nearly each row sets exactly one, or []."""
+    """Return the positions of two or more columns of 0 and 1 if nearly every row sets exactly one, otherwise []."""
     free = [place for place, name in enumerate(names) if place not in columns.values() and name]
     free = [place for place in free if not _FLAG.match(_plain(names[place]))]
     hot = [place for place in free if rows and all(row[place].strip().lower() in _ONE for _, row in rows)]
@@ -223,13 +223,13 @@ def _one_hot(
 
 
 def single(labels: Iterable[str]) -> str:
-    """Return the only label, "" for none, SEVERAL for different ones."""
+    """Return the only label, "" if there is none, or SEVERAL if they differ."""
     distinct = set(labels)
     return SEVERAL if len(distinct) > 1 else next(iter(distinct), "")
 
 
 def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
-    """Return a note for each value that is written in several ways, such as 1 and 1.0; three at most."""
+    """Return up to three notes on values that are written in several ways, such as 1 and 1.0."""
     written: dict[str, set[str]] = defaultdict(set)
     for _, cells in body:
         written[_cell(cells[place], role)].add(cells[place])

@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass
 class Layout:
-    """Entries, files left out with the reason, those of them that have no label, and notes, one line each."""
+    """Entries, files left out with the reason, which of those have no label, and one-line notes."""
 
     entries: list[Entry] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def lay_out(
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Return the names that differ only by case, blanks, punctuation or leading zeros, each set as one text."""
+    """Return names that differ only in case, blanks, punctuation or leading zeros, each set as one text."""
     alike = defaultdict(set)
     for name in names:
         plain = re.sub(r"[ _-]*\b(copy|kopie|copie)?( ?\(\d+\))?$", "", unicodedata.normalize("NFKC", name).casefold())
@@ -160,7 +160,7 @@ def _alike(names: Iterable[str]) -> list[str]:
 
 
 def _merged(files: Sequence[str], classes: Collection[str]) -> list[str]:
-    """Name the class folders that become one class by normalization."""
+    """Return a note for class folders that become one class after normalization."""
     raw: dict[str, set[str]] = defaultdict(set)
     for part in {part for file in files for part in file.split("/")[:-1]}:
         raw[nfc(part)].add(part)
@@ -174,7 +174,7 @@ def _merged(files: Sequence[str], classes: Collection[str]) -> list[str]:
 def _check_label_column(
     labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
 ) -> None:
-    """Refuse a table named by `labels` that assigns nothing, or whose label column has an unknown name."""
+    """Reject a `labels` table that assigns nothing, or whose label column has an unrecognized name."""
     table = tables[0][1] if labels is not None and tables and tables[0][1].path == labels else None
     if table is None or (table.roles - {"file"} and (known or chosen or not table.categorical)):
         return

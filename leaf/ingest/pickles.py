@@ -111,7 +111,7 @@ def printable(text: str) -> str:
 
 
 def _check_instructions(data: bytes) -> None:
-    """Refuse opcodes that are not allowed, and memo indices that would make the Unpickler allocate memory."""
+    """Reject opcodes that are not allowed, and memo indices that would make the Unpickler allocate memory."""
     memorized = 0
     for instruction, argument, _ in pickletools.genops(data):
         if instruction.name not in _INSTRUCTIONS:

@@ -1,4 +1,4 @@
-"""Quality flags of images: dark, bright, blurred, low information. Rules and thresholds are cleanvision's."""
+"""Flag dark, bright, blurred and low-information images, with the rules and thresholds of cleanvision."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Examine a sample of image files before ingest: sizes, what is not an image, and names that look like series."""
+"""Examine a sample of image files before ingest: sizes, files that are not images, and names that look like series."""
 
 import re
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from PIL import Image
 from leaf.ingest.classes import check_present
 from leaf.ingest.files import HEAD, kind, what_it_is
 
-FEW = 20  # files of a class that are enough to conclude that it has no image
+FEW = 20  # number of files of a class that are enough to conclude that it has no image
 SAMPLE = 100  # files whose headers are read
 WIDE = 4 / 3  # a square crop of a wider image loses more than a quarter of it
 

@@ -28,11 +28,11 @@ from leaf.ingest import files
 from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 from leaf.ingest.source import cores
 
-SECONDS = 10  # of CPU time per image
+SECONDS = 10  # CPU time per image
 MEMORY = 1280 * 2**20  # bytes per image in its worker
 LARGE = 2**24  # pixels in memory; larger images are decoded one at a time
-FILE_BYTES = 272 * 2**20  # of one file: the maximum number of pixels, three bytes each
-SCANS = 100  # most scans of a JPEG; cameras and programs write 1 to 12
+FILE_BYTES = 272 * 2**20  # maximum file size: the maximum number of pixels, at three bytes each
+SCANS = 100  # maximum scans per JPEG; cameras and programs write 1 to 12
 # Highest pixels × scans of a JPEG, and pixels of a PNG, to decode in this process: a few tenths of a second at most.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
@@ -191,7 +191,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
         while True:
             size, fit, mask = _ASK.unpack(pipe.recv_bytes())
             data = pipe.recv_bytes()
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process at any point
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills the process wherever it is
             try:
                 picture = decode(data, size, fit.rstrip(b"\0").decode(), mask, large)
                 answer = _ANSWER.pack(_DONE, picture.width, picture.height, picture.frames), picture.pixels.tobytes()
@@ -215,7 +215,7 @@ def _is_cheap(data: bytes) -> bool:
     """Return whether the file is cheap to decode, judging by its header. Raises UnreadableError."""
     kind = files.kind(data[: files.HEAD])
     if len(data) > _CHEAP_BYTES.get(kind, -1):
-        return not kind  # a file that is no image is described quickly
+        return not kind  # describing a file that is not an image is fast
     if kind == "PNG":
         width, height = struct.unpack(">II", data[16:24]) if len(data) >= 24 else (0, 0)
         return width * height <= _CHEAP_PNG and b"iCCP" not in data

@@ -1,4 +1,4 @@
-"""The interface that .npz files and folders share, and work in threads ahead of the consumer."""
+"""The common interface of .npz files and folders, and an ordered parallel map that works ahead of its consumer."""
 
 import os
 from collections import deque
@@ -20,7 +20,7 @@ class FractionalError(Exception):
 
 @dataclass(frozen=True)
 class Rows:
-    """Facts about each image before it is decoded, in the order of the data set."""
+    """Per-image metadata available before decoding, in data set order."""
 
     source: list[str]
     name: Sequence[str | int]  # class name; an int is a label
@@ -51,7 +51,7 @@ class Block:
 class Source(Protocol):
     """A data set that is read as a stream.
 
-    `left_out` maps files that are excluded before decoding to the reason, `unlabelled` lists those of them without a
+    `left_out` maps each file excluded before decoding to the reason, `unlabelled` lists the excluded files without a
     label, and `unreadable` is filled while decoding.
     """
 
@@ -62,7 +62,7 @@ class Source(Protocol):
     notes: list[str]
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield the images of the rows `places` in order, as uint8 if `as_uint8`, else float32.
+        """Yield the images in rows `places`, in order, as uint8 if `as_uint8`, otherwise as float32.
 
         Raises FractionalError if uint8 would lose a fraction.
         """
@@ -70,7 +70,7 @@ class Source(Protocol):
 
 
 def content_hash(data: bytes | memoryview) -> str:
-    """Return 128 bits of BLAKE2b in hex: the identity of an image file, or of an array in an .npz file."""
+    """Return 128 bits of BLAKE2b in hex, which identify an image file or an array in an .npz file."""
     return blake2b(data, digest_size=16).hexdigest()
 
 
@@ -82,8 +82,8 @@ def pixel_hash(data: memoryview) -> str:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 128  # items in progress, or done and not yet consumed
-_CHUNK = 16  # items per task: handing over a task costs as much as decoding a small file
+AHEAD = 128  # maximum items in progress, or finished but not yet consumed
+_CHUNK = 16  # items per task: submitting a task costs as much as decoding a small file
 
 
 def cores() -> int:

@@ -1,8 +1,8 @@
-"""Images without a label, and the labels that `leaf review --unlabelled` gives them.
+"""Find unlabeled images and read the labels that `leaf review --unlabelled` gives them.
 
-Unlabelled images are those of the data set's folder that neither folders nor tables label, and all images of the folder
-`unlabelled`. data/labels.csv identifies an image by the hash of its file, so a renamed file keeps its label. Several
-people may label one image; until their labels agree, or a row with `chosen: conflict` decides, it stays unlabelled.
+Unlabeled images are images in the data set folder without a label from a folder or table, and all images in the folder
+`unlabelled`. data/labels.csv identifies an image by its file hash, so a renamed file keeps its label. Several people
+may label one image. It stays unlabeled until their labels agree or a row with `chosen: conflict` decides.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Given:
     Attributes:
         label: class name; "" excludes the image from the data set.
         group: images with the same group stay in one split; "" for none.
-        chosen: how the image was selected: `random` if for all its labels, else the first other way.
+        chosen: how the image was selected: `random` if all its labels say so, otherwise the first other method.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Given:
 
 
 def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[str]]]:
-    """Return the labels by file hash, and the different labels of each file hash on which people disagree."""
+    """Return the labels by file hash, and the conflicting labels by file hash where people disagree."""
     by_hash: dict[str, list[dict[str, str]]] = defaultdict(list)
     if path.is_file():
         table = read_edited_table(path, (), ("file", "label", "group", *GIVEN_COLUMNS))
@@ -67,7 +67,7 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
 
 
 class NewImages(FileSource):
-    """Image files with names that are not relative to one folder."""
+    """Image files whose names are not relative to one folder."""
 
     def __init__(
         self, paths: dict[str, Path], files: Sequence[str], given: Sequence[Given] = (), skip_unreadable: bool = True
@@ -84,7 +84,7 @@ class NewImages(FileSource):
 
 
 class Joined:
-    """A data set followed by images that were labelled later: the numbers of its own images stay the same."""
+    """A data set followed by images that were labeled later, so existing image numbers do not change."""
 
     def __init__(self, first: Source, second: FileSource) -> None:
         a, b = first.rows, second.rows
@@ -99,7 +99,7 @@ class Joined:
         self.unlabelled: list[str] = []
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield the images of both, see `Source`."""
+        """Yield images from both parts; see `Source`."""
         count = len(self._first.rows.source)
         yield from self._first.blocks(places[places < count], size, fit, as_uint8)
         for block in self._second.blocks(places[places >= count] - count, size, fit, as_uint8):
@@ -107,9 +107,9 @@ class Joined:
 
 
 def find_unlabelled(source: Source, dataset: Path, folder: Path | None, links: Links) -> dict[str, Path]:
-    """Return the unlabelled image files by name: those of the data set, then those of `folder`, a missing one is empty.
+    """Return unlabeled image files by name: first from the data set, then from `folder`, which may be missing.
 
-    Names in `folder` include it, so that they differ from those of the data set.
+    Names in `folder` include the folder, so they differ from names in the data set.
     """
     found = {file: dataset / file for file in source.unlabelled}
     if folder is not None and folder.is_dir():
@@ -166,7 +166,7 @@ def join_labelled(
 
 
 def time_taken(path: Path) -> str:
-    """Return the time at which a photo was taken by its EXIF data, in ISO format, or ""."""
+    """Return the capture time from a photo's EXIF data in ISO format, or "" if unknown."""
     with suppress(Exception), Image.open(path) as image:
         exif = image.getexif()
         text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_OFFSET)

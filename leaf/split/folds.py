@@ -13,9 +13,9 @@ def fold_images(
 ) -> pd.DataFrame:
     """Split images into train, validation and the test split of fold `fold` (from 0) of `folds`.
 
-    Over all folds the test splits contain each image once, in the class proportions as far as the groups allow
-    (scikit-learn's StratifiedGroupKFold). Validation, a number of images or a fraction of all, is drawn from the rest.
-    `images` and the result are as for `split_images`.
+    Over all folds, each image is tested once, in class proportions as far as the groups allow (scikit-learn's
+    StratifiedGroupKFold). Validation, a number of images or a fraction of all, is drawn from the rest. `images` and the
+    result have the same columns as in `split_images`.
 
     Raises:
         LeafError: if a split was given, or a class has fewer groups than there are folds.
@@ -24,7 +24,7 @@ def fold_images(
 
     if images["split"].ne("").any():
         raise LeafError(f"folds: {folds}, but the data set gives its images a split; valid: 0, or columns.split: none")
-    images = images.sort_values("key", kind="stable", ignore_index=True)  # so that names do not matter
+    images = images.sort_values("key", kind="stable", ignore_index=True)  # so that file names do not affect the folds
     groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
     small = [f"{name} has {there}" for name, there in zip(classes, groups, strict=True) if there < folds]
     if small:

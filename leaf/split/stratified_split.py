@@ -1,11 +1,11 @@
 """Draw a stratified split that keeps groups together and leaves given splits unchanged.
 
-The position of a group in the draw is the smallest keyed hash of its images' files, so it does not depend on the order
-or names of files, on other images, or on decoding. Renaming a folder changes no split, adding images changes few, and a
+A group's position in the draw is the smallest keyed hash of its image files, so it does not depend on file order or
+names, on other images, or on decoding. Renaming a folder does not change the split, adding images changes few, and a
 larger validation split leaves the test split unchanged. Another image size moves the few images whose groups change,
-because `clean` compares resized pixels: 3 to 5 of 970 at 64, 128 and 224 pixels. The lowest positions go to test, the
-next to validation. An image that joins a group can only lower its position, so a test image rarely becomes a training
-image. Pinned images never move.
+because `clean` compares resized pixels: 3 to 5 of 970 at 64, 128 and 224 pixels. The groups with the lowest positions
+go to test, and the next ones to validation. An image that joins a group can only lower the group's position, so a test
+image rarely becomes a training image. Pinned images never move.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ def split_images(
 ) -> pd.DataFrame:
     """Split images into train, validation and test.
 
-    Counts are exact if the sizes of the groups allow it, else as near as possible. Given splits win: they count towards
-    the sizes, and the other images fill what is missing. If every image has a split, the sizes are ignored; a missing
-    validation split is drawn from the training images.
+    Counts are exact if the group sizes allow it, otherwise as close as possible. Given splits take precedence: they
+    count toward the sizes, and the other images fill the rest. If every image has a split, the sizes are ignored; a
+    missing validation split is drawn from the training images.
 
     Args:
         images: a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
@@ -72,7 +72,7 @@ def split_images(
 
 
 def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """Return a row per group in the order of the draw: images of each class (0, 1, …), and the given split or ""."""
+    """Return one row per group in draw order: image counts by class (0, 1, …), and the given split or ""."""
     given = images[images["split"].ne("")]
     _refuse_torn(given, "data/ingested/index.csv", "give its images the same split, or drop one in data/overrides.csv")
     unknown = set(given["split"]) - set(SPLITS)
@@ -99,9 +99,10 @@ def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
 
 
 def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
-    """Return the position in the draw of each image's group, text (N,) as `groups` and `file_hashes`.
+    """Return a text sort key (N,) that places each image's group in the random draw.
 
-    Groups with equal files (`grouping: none`) get different positions.
+    `groups` and `file_hashes` have one entry per image. Groups with identical files (`grouping: none`) get different
+    keys.
     """
     again = groups.groupby(file_hashes).rank("dense").astype(int).astype(str)
     texts = f"{seed} " + file_hashes + " " + again
@@ -110,9 +111,9 @@ def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series
 
 
 def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
-    """Return the given split of each image, or that of a pin (`file_hash,split`) of its group, or "": text (N,).
+    """Return each image's given split, otherwise the pinned split (`file_hash,split`) of its group, or "": text (N,).
 
-    `images` has `image,kept,group,file_hash,split`, removed images included: their pins apply to the copies that stay.
+    `images` has `image,kept,group,file_hash,split`, including removed images: their pins apply to the copies kept.
     Raises LeafError if a group gets two splits.
     """
     pins = pins.assign(split=pins["split"].str.lower())
@@ -127,13 +128,13 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
 
 
 def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
-    """Draw groups of `pool` (counts by class, in the order of the draw) with `quota` images of each class.
+    """Draw groups from `pool` (counts by class, in draw order) with `quota` images of each class.
 
     If a class has enough groups, at least one is drawn and at least one is left for each of the `later` splits.
     """
     sizes = pool.to_numpy()
     mixed = (sizes > 0).sum(axis=1) > 1
-    # Draw groups of several classes first, up to their share of the quota; those of one class fill the rest exactly.
+    # Draw groups with several classes first, up to their share of the quota; single-class groups fill the rest exactly.
     share = quota * sizes[mixed].sum(axis=0) / sizes.sum(axis=0).clip(min=1)
     taken = np.zeros(len(quota))
     drawn: list[int] = []
@@ -180,7 +181,7 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
 
 
 def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
-    """Raise LeafError for a class whose images were all given to one of several splits, so that another lacks it."""
+    """Raise LeafError if all images of a class are in one of several given splits, so that another split lacks it."""
     for label, name in enumerate(classes):
         given = set(groups.loc[groups[label] > 0, "given"])
         others = sorted(set(groups["given"]) - given - {""})
@@ -246,14 +247,14 @@ def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
     for position, size in enumerate(sizes):
         used[size] += 1
         if target in found or used[size] * size >= target + 2 * size:
-            continue  # further groups of this size reach no new sum
+            continue  # more groups of this size give no new sums
         for total in [total for total in found if total < target and total + size not in found]:
             found[total + size] = [*found[total], position]
     return found[min(found, key=lambda total: (abs(total - target), total))]
 
 
 def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Add the images that a model chose for labelling to `splits`: to the split of their group, or else to train.
+    """Add images that a model selected for labeling to `splits`: to the split of their group, otherwise to train.
 
     They are not a random sample, so they are not drawn for validation or test.
 

@@ -21,7 +21,7 @@ class ImageCounts:
 
     healthy: int  # different drawn leaves
     unhealthy: int
-    copies: int  # of each of the two cartoons; the first is labelled unhealthy, the second healthy
+    copies: int  # copies of each of the two cartoons; the first is labeled unhealthy, the second healthy
     healthy_duplicates: int  # further exact copies of a drawn leaf, with its label
     unhealthy_duplicates: int
 
@@ -112,7 +112,7 @@ def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> Non
 def _member(name: str, size: int) -> zipfile.ZipInfo:
     """Return a file inside the .npz with a fixed date; its size in bytes decides whether it needs ZIP64.
 
-    Forcing ZIP64 gives other bytes in Python 3.11.2 than in 3.11.7.
+    Forcing ZIP64 writes different bytes in Python 3.11.2 and 3.11.7.
     """
     member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
     member.file_size = size
