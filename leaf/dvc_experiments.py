@@ -36,7 +36,7 @@ def require_commit() -> None:
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
-    """Run experiments (name to settings) in sequence; other arguments and the exit status as in `run_experiments`.
+    """Run experiments (name to settings) in sequence. Other arguments and the result are as in `run_experiments`.
 
     All rows are checked before DVC deletes any output, and the check of the first is printed. A run that fails in the
     workspace restores parameters, metrics and outputs. An experiment that is being replaced is named NAME-before.

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parent / "project" / "template"
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
     """Run the stages of the pipeline on a data set in a separate folder, without DVC.
 
-    The parameters are those of the committed params.yaml, the row and `settings`. Nothing is inherited from earlier
+    The parameters come from the committed params.yaml, the row and `settings`. Nothing is inherited from earlier
     experiments: neither uncommitted parameters nor overrides, pins, labels or masks.
 
     Args:
@@ -31,7 +31,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
         recipe: a row of experiments.yaml.
         folder: receives the tables, the model and the report under their names in the project. A second fit replaces
             them and keeps overrides and pins.
-        settings: keys of params.yaml that override the row, `**{"learning_rate.base": 1e-5}` for a nested key. A
+        settings: keys of params.yaml that override the row; use `**{"learning_rate.base": 1e-5}` for a nested key. A
             weights file needs no weights_sha256.
 
     Returns:

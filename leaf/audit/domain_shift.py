@@ -109,7 +109,7 @@ def backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
 
 @dataclass(frozen=True)
 class NewClass:
-    """The share of an unknown class that is flagged at 1% false alarms, and the AUROC."""
+    """The share of images of an unknown class that is flagged at 1% false alarms, and the AUROC."""
 
     caught: Score
     auroc: Score
@@ -169,7 +169,7 @@ def noticed(
 
 
 def _mahalanobis(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    """Return the distance of the out-of-distribution detector."""
+    """Return the distances computed by the out-of-distribution detector."""
     return fit_gaussian(train, queries[:1], 0.0).distance(queries)
 
 

@@ -323,7 +323,7 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
 
 
 def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return the gain of a linear head from split groups, and likely label errors by its out-of-fold predictions."""
+    """Return the accuracy that a linear head gains from split groups, and likely label errors from its predictions."""
     shares = held_out("held", features, labels, groups)
     torn = cross_validated("held", features, labels, np.arange(len(labels)))
     whole = shares.argmax(axis=1) == labels

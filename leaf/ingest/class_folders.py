@@ -154,7 +154,7 @@ def refuse_containers(
 
 
 def _class_level(dirs: Sequence[tuple[str, ...]]) -> int:
-    """Return the level of the folders that look like classes, below the top level: where one means healthy, else 1."""
+    """Return the level below the top whose folders look like classes: where one means healthy, otherwise 1."""
     for level in range(1, max(map(len, dirs), default=0)):
         if any(means_healthy(parts[level]) for parts in dirs if len(parts) > level):
             return level

@@ -252,7 +252,7 @@ _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a profil
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale values of any shape to uint8 by their actual range: 0 to 1 for floats, else 8, 10, 12 or 16 bits.
+    """Scale values of any shape to uint8 by their actual range: 0 to 1 for floats, otherwise 8, 10, 12 or 16 bits.
 
     Raises ValueError for values outside these ranges.
     """

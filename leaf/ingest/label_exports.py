@@ -37,7 +37,7 @@ class _Task(BaseModel):
 def read_label_studio(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """Return header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects.
 
-    Each choice control is a column, the only one is named `choice`. Skipped annotations are ignored.
+    Each choice control becomes a column; a single one is named `choice`. Skipped annotations are ignored.
     """
     try:
         tasks = TypeAdapter(list[_Task]).validate_python(json.loads(text))
@@ -68,7 +68,7 @@ def _results(task: _Task) -> list[_Result]:
 
 
 def _cell(value: Any) -> str | None:
-    """Return the text of a value, None for a structure that is no choice."""
+    """Return the text of a value, or None for a structure that is not a choice."""
     if isinstance(value, dict) and set(value) == {"choices"}:
         value = value["choices"]
     if isinstance(value, list):

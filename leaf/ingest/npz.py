@@ -27,13 +27,13 @@ from leaf.ingest.files import HEAD, NAMES, kind, what_it_is
 from leaf.ingest.pickles import unpickle_strings
 from leaf.ingest.source import Block, FractionalError, Rows, content_hash
 
-BLOCK_BYTES = 8 * 2**20  # read at a time
-MEMBER_BYTES = 256 * 2**30  # longest array accepted: 2.4 million images of the course's size
+BLOCK_BYTES = 8 * 2**20  # bytes read at a time
+MEMBER_BYTES = 256 * 2**30  # maximum array size: 2.4 million images of the course's size
 INFLATION = 250  # highest compression ratio of a large array; images reach 10, a zip bomb 1000
 SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
 OUTPUT = 1000  # highest ratio of ingested bytes to file size: small images are enlarged, and images compress little
 _HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks it only after loading it
-LABEL_BYTES = 1024  # average per image
+LABEL_BYTES = 1024  # maximum average per image
 
 # raised by numpy for a malformed header
 _BAD_HEADER = (

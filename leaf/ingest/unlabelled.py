@@ -136,7 +136,7 @@ def join_labelled(
         given: see `read_given`.
 
     Returns:
-        The data set with the labelled files, its labels, and the files without a label.
+        The data set with the labeled files, its labels, and the files without a label.
     """
     taken: dict[str, Given] = {}
     rest = dict(files)

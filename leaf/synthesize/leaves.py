@@ -31,7 +31,7 @@ def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str =
 def _tone(rng: np.random.Generator) -> np.ndarray:
     """Return the color of a healthy blade: mostly green, sometimes the yellow or purple of autumn and cultivars.
 
-    Diseases yellow a leaf and many backgrounds are brown, so color alone does not separate the classes.
+    Diseases yellow a leaf and many backgrounds are brown, so color is not enough to separate the classes.
     """
     pick = rng.random()
     if pick < 0.92:
@@ -187,7 +187,7 @@ DISEASES = ("spots", "rust", "blight", "scorch", "chlorosis", "mosaic", "mildew"
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
-    """Return the distance of each pixel to the nearest of `count` random points on the leaf, in radii of that point."""
+    """Return each pixel's distance to the nearest of `count` random points on the leaf, in radii of that point."""
     size = len(blade.mask)
     rows, columns = np.nonzero(blade.mask > 0.5)
     if not len(rows):

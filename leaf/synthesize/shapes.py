@@ -69,7 +69,7 @@ class Kind:
     base: tuple[float, float]  # exponents of the width's profile t^base (1-t)^tip: small is blunt
     tip: tuple[float, float]
     teeth: tuple[int, int] = (0, 1)  # along one margin
-    tooth: float = 0.0  # their height, as a share of the width
+    tooth: float = 0.0  # height of the teeth, as a share of the width
     lobes: float = 0.0  # waves of the margin, as oak has them
     palmate: bool = False  # veins leave the base as a fan
 
