@@ -47,14 +47,7 @@ ELSEWHERE = {
     "dvc exp run -S optimizer=lbfgs": HOUR,
     "python benchmarks/rows.py": ROWS,
     "python benchmarks/accuracy.py": "tests/benchmarks/test_accuracy.py",
-    "python benchmarks/headline.py report": "tests/benchmarks/test_headline.py",
     "python benchmarks/review.py": TABLES,
-    "python benchmarks/shared_leaves.py": TABLES,
-    "python benchmarks/honest.py": TABLES,
-    "python benchmarks/audit.py": TABLES,
-    "python benchmarks/known.py": TABLES,
-    "python benchmarks/leak.py": TABLES,
-    "python benchmarks/micro_batch.py": TABLES,
     "leaf submit --on pair": "tests/runner/test_pipeline.py",
     "dvc remote add -d store s3://BUCKET/leaf": S3,
     "dvc remote modify store endpointurl": S3,
@@ -85,11 +78,10 @@ def commands(page):
     """Yield the commands of a page in order: lines of fenced blocks, and inline code of three words or more.
 
     If lines of a block start with `$ `, only these are commands and the others are output. A Python block is one
-    command.
+    command. The command with which a table was measured is no instruction.
     """
-    for language, block, inline in re.findall(
-        r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`", page.read_text(encoding="utf-8"), re.M | re.S
-    ):
+    text = re.sub(r"^Measured at commit .*$", "", page.read_text(encoding="utf-8"), flags=re.M)
+    for language, block, inline in re.findall(r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`", text, re.M | re.S):
         if inline:
             words = inline.split()
             if words[0] in PROGRAMS and len(words) > 2 and not FORM.search(inline):
