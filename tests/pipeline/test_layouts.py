@@ -112,7 +112,7 @@ LAYOUTS = {
     "TFDS folder": (tfds, 2, 40),
     "Roboflow folder export": (roboflow, 3, 60),
     "A phone's camera folder": (camera, 2, 40),
-    "A folder a plant": (folder_a_plant, 2, 60),
+    "One folder per plant": (folder_a_plant, 2, 60),
 }
 
 

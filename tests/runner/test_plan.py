@@ -90,7 +90,7 @@ def test_data_set_outside_the_project_is_refused_with_dvc_add(path: str) -> None
     ["", "a b", "-n", "a;b", "$(touch x)", "a/b", "../a", "a..b", "a.lock", "a\nb", "é", "x" * 101, "--output=x"],
 )
 def test_unsafe_name_is_refused(name: str) -> None:
-    with pytest.raises(LeafError, match="not a valid name"):
+    with pytest.raises(LeafError, match="not a valid experiment name"):
         check_name(name)
 
 
