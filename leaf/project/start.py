@@ -19,12 +19,12 @@ from leaf.ingest.files import list_folder
 from leaf.ingest.ingest import survey
 from leaf.ingest.sample import look_like_series, sizes
 from leaf.ingest.source import cores
+from leaf.models.backbones import recommended_size
 from leaf.project.pipeline import round_trip
 from leaf.store import replacing, span
 
 RECIPES = ("probe", "transfer", "default")
 _TABLES = (".csv", ".tsv", ".json", ".xml")
-_SIZES = (224, 192, 160, 128, 96)
 # CPU milliseconds per image at 96 pixels, for a forward pass and a training step, on one x86-64 core. Both grow
 # with the image area.
 _COST = {"mobilenet_v2": (4.4, 16.0), "convnext_atto": (6.0, 19.0)}
@@ -250,7 +250,7 @@ def _recipe_question(images: int, side: int, settings: Mapping[str, Any]) -> Que
         row = dict(experiment(name).set)
         size = settings.get("image_size")
         if not size and name != "default":
-            size = next((size for size in _SIZES if size <= min(side, row.get("image_size", 160))), 96)
+            size = recommended_size(min(side, row.get("image_size", side)), 96) or 96
         chosen = {**row, **({"image_size": size} if size else {})}
         values = with_settings(committed_params(), chosen | {"classes": "auto"}, name)
         why = experiment(name).why.replace(f" at {row.get('image_size')} pixels", "")
