@@ -101,6 +101,7 @@ def app(request, chromium, exported):
     context.set_offline(True)
     if not single:
         page.reload()
+    page.locator("#status", has_text="Photos stay on this device").wait_for()  # the model is loaded
     yield page
     assert problems == []
     assert [each for each in requested if not each.startswith((url, "blob:", "data:"))] == []
@@ -185,14 +186,21 @@ def test_the_history_survives_a_reload_and_is_deleted_on_demand(app, photos):
     take(app, photos[0])
     app.locator("#note").fill("row 7")
     app.locator("#truth").select_option("unhealthy")
-    app.locator("#count", has_text="(1)").wait_for()
     app.reload()
-    app.locator("#count", has_text="(1)").wait_for()
     app.locator("#history summary").click()
-    assert "row 7" in app.locator("#entries").inner_text()
+    app.locator("#entries li", has_text="row 7").wait_for()
+    assert "unhealthy" in app.locator("#entries li").inner_text()
     app.on("dialog", lambda dialog: dialog.accept())
     app.locator("#clear").click()
     app.locator("#empty").wait_for()
+
+
+def test_a_photo_taken_while_the_app_loads_is_answered(chromium, address, photos):
+    page = chromium.new_page()
+    page.route("**/model.json", lambda route: page.locator("#camera").set_input_files(photos[0]) or route.continue_())
+    page.goto(address)
+    page.locator("#photos li").wait_for(timeout=60_000)
+    page.close()
 
 
 def test_the_zip_is_a_data_set_with_the_labels_that_the_user_gave(app, photos, tmp_path):

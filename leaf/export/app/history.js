@@ -40,6 +40,7 @@ class Stored {
     return new Promise((resolve, reject) => {
       const transaction = this.database.transaction(STORE, mode);
       const request = work(transaction.objectStore(STORE));
+      transaction.commit(); // closing the page now loses nothing
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = transaction.onerror = () => reject(transaction.error);
     });

@@ -12,7 +12,8 @@ let facts; // model.json
 let model; // a promise
 let history;
 let plant = null; // the current one
-let queue = Promise.resolve(); // photos are analyzed in order
+let ready; // resolves `queue` when the facts, the texts and the history are loaded
+let queue = new Promise((resolve) => { ready = resolve; }); // photos are analyzed in order
 
 // Return the bytes of an app file; the single-file form embeds them, compressed.
 async function load(name) {
@@ -230,6 +231,14 @@ function remembered(language) {
 }
 
 async function start() {
+  for (const id of ["camera", "files"]) {
+    element(id).addEventListener("change", ({ target }) => {
+      add([...target.files]);
+      target.value = "";
+    });
+  }
+  window.addEventListener("dragover", (event) => event.preventDefault());
+  window.addEventListener("drop", (event) => { event.preventDefault(); add([...event.dataTransfer.files]); });
   facts = await json("model.json");
   history = await openHistory();
   const begun = Promise.all([load("model.onnx"), load("onnxruntime.wasm")]);
@@ -238,12 +247,6 @@ async function start() {
   const wanted = [remembered(), ...navigator.languages].map((name) => name?.split("-")[0]);
   await setLanguage(wanted.find((name) => name in LANGUAGES) ?? "en");
   element("status").textContent = text("loading");
-  for (const id of ["camera", "files"]) {
-    element(id).addEventListener("change", ({ target }) => {
-      add([...target.files]);
-      target.value = "";
-    });
-  }
   element("next").addEventListener("click", () => {
     plant = null;
     element("note").value = element("truth").value = "";
@@ -262,11 +265,11 @@ async function start() {
     download(new Blob([table(await history.all(), facts.classes)], { type: "text/csv" }), "plants.csv"));
   element("zip").addEventListener("click", async () => download(await archive(await history.all(), facts.classes), "plants.zip"));
   element("clear").addEventListener("click", () => confirm(text("confirm_delete")) && history.clear().then(showHistory));
-  window.addEventListener("dragover", (event) => event.preventDefault());
-  window.addEventListener("drop", (event) => { event.preventDefault(); add([...event.dataTransfer.files]); });
+  ready();
   if (location.protocol.startsWith("http")) navigator.serviceWorker?.register("service-worker.js");
   navigator.storage?.persist?.();
   await model;
+  await queue;
   element("status").textContent = text(history.lasting ? "ready" : "not_lasting");
 }
 
