@@ -97,7 +97,7 @@ def test_a_dvc_that_was_killed_itself_leaves_an_orphan_that_its_successor_waits_
         again = subprocess.Popen(
             ["dvc", "repro", "evaluate"], cwd=made.folder, env=made.environment(), stdout=out, stderr=out
         )
-    waiting, until = f"training: process {training} is ", time.monotonic() + MOST
+    waiting, until = f"training: process {training} ", time.monotonic() + MOST
     try:
         while waiting not in log.read_text() and again.poll() is None and time.monotonic() < until:
             time.sleep(0.1)

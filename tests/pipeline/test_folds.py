@@ -1,7 +1,9 @@
 """`leaf folds` and `leaf leak` through DVC, with a small training per fold."""
 
+import json
+import re
+
 import pytest
-import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -13,10 +15,10 @@ def folded(project):
 
 
 def test_folds_test_every_kept_image_once(folded):
-    kept = yaml.safe_load((folded.folder / "metrics/clean.json").read_text())["kept"]
-    assert "accuracy over 2 folds: mean 0." in folded.folds.stdout
-    assert f"of all {kept} images of " in folded.folds.stdout
-    assert "validation minus test: " in folded.folds.stdout
+    kept = json.loads((folded.folder / "metrics/clean.json").read_text())["kept"]
+    rows = re.findall(r"^ *(\d+) +(\d+) +0\.\d+ +0\.\d+$", folded.folds.stdout, re.M)
+    assert [fold for fold, _ in rows] == ["0", "1"]
+    assert sum(int(tested) for _, tested in rows) == kept
 
 
 def test_folds_leave_the_workspace_unchanged(folded):
@@ -29,14 +31,14 @@ def test_finished_folds_are_shown_without_a_run(folded):
 
 def test_folds_of_the_same_name_need_force(folded):
     refused = folded.run("leaf", "folds", "-S", "folds=2", status=2)
-    assert refused.stderr.startswith("error: default-fold-0: an experiment of this name exists; --force replaces it")
+    assert refused.stderr.startswith("error: default-fold-0: ")
+    assert "--force" in refused.stderr
 
 
 @pytest.mark.full
 def test_leak_trains_with_and_without_groups(folded):
     done = folded.run("leaf", "leak", "-S", "folds=2", "-S", "epochs=1", "-S", "backbone=cnn_small")
-    assert "every image tested once in each of 1 repeats" in done.stdout
-    assert done.stdout.count("are shared between splits on purpose; scores are too high") == 2
+    assert done.stdout.count("warning: grouping: none: ") == 2
 
 
 def test_one_fold_is_refused(folded):
