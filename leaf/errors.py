@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,18 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def output_of(*command: str, accepted: Collection[int] = (0,), **options: Any) -> str:
+    """Run a program and return its stdout without surrounding whitespace.
+
+    Raises LeafError with the last line of its error message if its exit status is not accepted.
+    """
+    done = subprocess.run(command, check=False, capture_output=True, text=True, **options)
+    if done.returncode not in accepted:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and line[:5] != "hint:"]
+        raise LeafError(f"{' '.join(command[:2])}: {lines[-1] if lines else 'failed'}")
+    return done.stdout.strip()
 
 
 def os_error_line(error: OSError) -> str:

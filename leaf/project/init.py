@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leaf import __version__, params
 from leaf.check import check
-from leaf.errors import LeafError
+from leaf.errors import LeafError, output_of
 from leaf.ingest.ingest import survey
 from leaf.project.pipeline import CODE_FILE, TEMPLATE, installed_pipeline, round_trip, write_code_file
 
@@ -47,9 +47,10 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
     settings, overview = _choose_settings(folder, dataset) if dataset else ({}, [])
     folder.mkdir(parents=True, exist_ok=True)
     if subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True, check=False).returncode:
-        _run(folder, "git", "init", "--quiet")
+        output_of("git", "init", "--quiet", cwd=folder)
     if subprocess.run(["dvc", "root"], cwd=folder, capture_output=True, check=False).returncode:
-        _run(folder, "dvc", "init", "--quiet", *([] if (folder / ".git").exists() else ["--subdir"]))
+        subfolder = [] if (folder / ".git").exists() else ["--subdir"]
+        output_of("dvc", "init", "--quiet", *subfolder, cwd=folder)
     write_files(folder, settings)
     command = "dvc repro" if dataset else "leaf start FOLDER"
     steps = f"cd {folder}; git add -A && git commit -m 'Add the classifier'; {command}"
@@ -104,10 +105,3 @@ def _write_new(path: Path, text: str) -> None:
     if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-
-
-def _run(folder: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["failed"]
-        raise LeafError(f"{' '.join(command[:2])}: {lines[-1]}")

@@ -1,6 +1,5 @@
 """`leaf doctor`: check each link between this machine and a target, and say what to fix."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 from leaf.errors import LeafError
 from leaf.runner import repository
-from leaf.runner.agent.task import environment_key, host_key_refused
+from leaf.runner.agent.task import environment_key
 from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.engines import ProcessEngine
 
@@ -20,6 +19,7 @@ DRIVER = 525  # oldest NVIDIA driver that supports CUDA 12
 _SETUP_PYTHON = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"  # without ensurepip: no `venv`
 _GPUS = ["nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv,noheader"]
 _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
+_LATER = "not installed yet; the first job's `setup` installs it"
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,13 @@ def examine(name: str, target: Target) -> Iterator[Finding]:
     yield _try("commit", lambda: repository.committed_revision()[:12])
     yield _try("author", lambda: "{name} <{email}>".format(**repository.author()))
     if target.needs_remote:
-        yield _try("git remote", lambda: _reachable(target))
+        yield _try("git remote", lambda: _git_remote(target))
         yield _try("DVC remote", lambda: _data_remote(target))
     if isinstance(target, SkyPilot):
-        yield _program("sky", "install SkyPilot (see docs/remote.md), then run `sky check`")
-        return
-    if isinstance(target, (Local, Shell)):
+        sky = shutil.which("sky")
+        advice = "not found; install SkyPilot (see docs/remote.md), then run `sky check`"
+        yield Finding("sky", sky is not None, sky or advice)
+    elif isinstance(target, (Local, Shell)):
         yield from _examine_host(target)
 
 
@@ -65,67 +66,57 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
         commands["origin"] = ["git", "ls-remote", "--", address, "HEAD"]
     if isinstance(target, Slurm):
         commands["slurm"] = ["sinfo", "-h", "-o", "%P %a %D %t"]
+    request = {"folder": engine.folder, "path": path, "environment": target.environment}
     try:
-        facts = engine.host.call(
-            "facts",
-            folder=engine.folder,
-            path=path,
-            environment=target.environment,
-            programs=programs,
-            commands=commands,
-        )
+        facts = engine.host.call("facts", **request, programs=programs, commands=commands)
     except LeafError as error:
         yield Finding("connection", False, str(error))
         return
     yield Finding("connection", True, f"{engine.host}, Python {facts['python']}, folder {facts['folder']}")
     room = facts["free"]
     yield Finding("disk", room >= FREE, f"{room / 2**30:.0f} GiB free" + ("" if room >= FREE else ", 10 are needed"))
-    yield from _judge(target, facts)
-
-
-def _judge(target: Target, facts: dict[str, Any]) -> Iterator[Finding]:
-    """Turn the target's answers into findings."""
     for program, place in facts["found"].items():
         if program == "dvc" and target.setup:
-            yield Finding("dvc", True, place or "not installed yet; the first job's `setup` installs it")
+            yield Finding(program, True, place or _LATER)
         else:
-            advice = "not found; add `setup` or `path` to the target" if program == "dvc" else "not found; install it"
-            yield Finding(program, place is not None, place or advice)
-    answers = facts["answers"]
+            advice = "add `setup` or `path` to the target" if program == "dvc" else "install it"
+            yield Finding(program, place is not None, place or f"not found; {advice}")
+    yield from _examine_answers(target, facts["answers"])
+
+
+def _examine_answers(target: Target, answers: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     if "origin" in answers:
         yield _answered("origin there", answers["origin"], "reached", "give the target a key with read and push access")
     if "slurm" in answers:
-        yield _answered(
-            "partitions", answers["slurm"], "; ".join(answers["slurm"]["output"].splitlines()), "see `sinfo`"
-        )
+        partitions = "; ".join(answers["slurm"]["output"].splitlines())
+        yield _answered("partitions", answers["slurm"], partitions, "see `sinfo`")
     if "python" in answers:
         yield _python(answers["python"])
     keras = answers["keras"]
     if target.setup and keras["status"]:
-        yield Finding("keras", True, "not installed yet; the first job's `setup` installs it")
+        yield Finding("keras", True, _LATER)
     else:
         yield _answered("keras", keras, keras["output"].replace("\n", " "), "install requirements-gpu.txt")
-    if isinstance(target, GpuTarget) and target.gpus:
-        if keras["status"]:  # ask the driver instead
-            yield _gpus(target.gpus, answers["gpus"])
-            return
-        seen = "gpu" in keras["output"].lower() or "cuda" in keras["output"].lower()
-        advice = "not visible to Keras; check the driver and requirements-gpu.txt"
-        yield Finding("GPU", seen, "visible to Keras" if seen else advice)
+    if "gpus" in answers and isinstance(target, GpuTarget):
+        if keras["status"]:
+            yield _driver(target.gpus, answers["gpus"])
+        else:
+            seen = re.search("gpu|cuda", keras["output"], re.IGNORECASE) is not None
+            advice = "not visible to Keras; check the driver and requirements-gpu.txt"
+            yield Finding("GPU", seen, "visible to Keras" if seen else advice)
 
 
 def _python(answer: dict[str, Any]) -> Finding:
     """Check that the Python in `setup` can install the pinned packages."""
     oldest, newest = (".".join(map(str, version)) for version in PYTHONS)
+    version = answer["output"] if answer["status"] == 0 else ""
+    if version and PYTHONS[0] <= tuple(map(int, version.split("."))) <= PYTHONS[1]:
+        return Finding("python", True, version)
     advice = f"`setup` needs Python {oldest}–{newest} with venv; see docs/remote.md for Ubuntu 22.04"
-    if answer["status"]:
-        return Finding("python", False, f"{answer['complaint']}; {advice}")
-    version = answer["output"]
-    good = PYTHONS[0] <= tuple(map(int, version.split("."))) <= PYTHONS[1]
-    return Finding("python", good, version if good else f"{version}; {advice}")
+    return Finding("python", False, f"{version or answer['complaint']}; {advice}")
 
 
-def _gpus(gpus: list[int], answer: dict[str, Any]) -> Finding:
+def _driver(gpus: list[int], answer: dict[str, Any]) -> Finding:
     """Check that the driver sees the target's GPUs and is new enough."""
     if answer["status"]:
         return Finding("driver", False, f"{answer['complaint']}; install NVIDIA's driver {DRIVER} or newer")
@@ -151,12 +142,7 @@ def _try(link: str, look: Callable[[], str]) -> Finding:
         return Finding(link, False, str(error))
 
 
-def _program(name: str, advice: str) -> Finding:
-    place = shutil.which(name)
-    return Finding(name, place is not None, place or f"not found; {advice}")
-
-
-def _reachable(target: Target) -> str:
+def _git_remote(target: Target) -> str:
     address = repository.origin(target.git_remote)
     repository.git("ls-remote", "--", address, "HEAD")
     return address
@@ -164,7 +150,5 @@ def _reachable(target: Target) -> str:
 
 def _data_remote(target: Target) -> str:
     name, address = repository.choose_data_remote(target.dvc_remote)
-    host = repository.ssh_host(address)
-    if host and (refused := host_key_refused(host, dict(os.environ))):
-        raise LeafError(refused)
+    repository.check_host_key(address)
     return f"{name}, {address}"

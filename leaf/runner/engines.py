@@ -6,9 +6,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, output_of
 from leaf.runner import repository
 from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
 from leaf.runner.connection import Host
@@ -33,41 +31,13 @@ class Status(NamedTuple):
     note: str = ""
 
 
-class Engine(ABC):
-    """Send jobs to a target. Every method may raise ConnectionLostError."""
-
-    @abstractmethod
-    def job(self) -> dict[str, Any]:
-        """Return the keys of job.json that this engine adds."""
-
-    @abstractmethod
-    def submit(self, record: Record, job: dict[str, Any]) -> str:
-        """Start the job and return its location."""
-
-    @abstractmethod
-    def status(self, record: Record) -> list[Status]:
-        """Return the state of each experiment, in order."""
-
-    @abstractmethod
-    def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
-        """Return the log of an experiment from byte `offset`, and the offset of the next part."""
-
-    @abstractmethod
-    def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop experiments and all their processes; return the indices of experiments that were not finished."""
-
-    def rehearsal(self, experiments: int) -> str:  # noqa: ARG002
-        """Return the scheduler request that `--dry-run` shows, or an empty string if there is no scheduler."""
-        return ""
-
-
-def engine_for(target: Target) -> Engine:
-    """Return the engine of a target."""
-    kinds = {"slurm": SlurmEngine, "skypilot": CloudEngine}
+def engine_for(target: Target) -> "ProcessEngine | CloudEngine":
+    """Return the engine of a target. Its methods raise ConnectionLostError if the target is unreachable."""
+    kinds: dict[str, Any] = {"slurm": SlurmEngine, "skypilot": CloudEngine}
     return kinds.get(target.engine, ProcessEngine)(target)
 
 
-class ProcessEngine(Engine):
+class ProcessEngine:
     """The engines `local` and `ssh`."""
 
     def __init__(self, target: Local | Shell) -> None:
@@ -80,28 +50,37 @@ class ProcessEngine(Engine):
             self.folder = target.folder
 
     def job(self) -> dict[str, Any]:
-        """Return the device locks and, on this machine, its Python and DVC cache, so that nothing is copied."""
+        """Return keys of job.json: the devices and, on this machine, its Python and DVC cache, so nothing is copied."""
         if not isinstance(self.target, GpuTarget):
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
         held = {"devices": devices, "devices_each": self.target.gpus_per_job}
         if isinstance(self.target, Local):
             path = [*self.target.path, str(Path(sys.executable).parent)]
-            return {**held, "path": path, "cache": str(_cache()), "state": False}
+            cache = Path(output_of("dvc", "cache", "dir")).absolute()
+            return {**held, "path": path, "cache": str(cache), "state": False}
         return held
 
+    def rehearsal(self, experiments: int) -> str:  # noqa: ARG002
+        """Return the scheduler request that `--dry-run` shows, or an empty string if there is no scheduler."""
+        return ""
+
     def submit(self, record: Record, job: dict[str, Any]) -> str:
+        """Start the job and return its location."""
         return str(self.host.call("start", **self._request(record), files=job_files(job))["folder"])
 
     def status(self, record: Record) -> list[Status]:
+        """Return the state of each experiment, in order."""
         answer = self.host.call("states", **self._request(record))
         return [Status(**status) for status in answer["states"]]
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
+        """Return the log of an experiment from byte `offset`, and the offset of the next part."""
         answer = self.host.call("log", **self._request(record), index=index, offset=offset)
         return answer["text"], answer["next"]
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
+        """Stop experiments and all their processes; return the indices of experiments that were not finished."""
         return list(self.host.call("cancel", **self._request(record), indices=indices)["cancelled"])
 
     def _request(self, record: Record) -> dict[str, Any]:
@@ -127,30 +106,25 @@ class SlurmEngine(ProcessEngine):
 
 def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
     """Return the arguments for sbatch. Slurm signals only the task, which forwards SIGTERM and requeues itself."""
-    limit = f"%{target.parallel}" if target.parallel else ""
-    options = [
-        f"--array=0-{experiments - 1}{limit}",
-        f"--job-name=leaf-{identity}",
-        f"--time={target.time_limit}",
-        "--requeue",
-        "--open-mode=append",
-        f"--nodes={target.nodes}",
-        "--ntasks-per-node=1",
-    ]
-    if target.signal_before:
-        options.append(f"--signal=B:TERM@{target.signal_before}")
-    if target.gpus_per_job:
-        kind = f"{target.gpu_type}:" if target.gpu_type else ""
-        options.append(f"--gres=gpu:{kind}{target.gpus_per_job}")
-    for name, value in (("partition", target.partition), ("account", target.account), ("cpus-per-task", target.cpus)):
-        if value is not None:
-            options.append(f"--{name}={value}")
-    if target.memory is not None:
-        options.append(f"--mem={target.memory}G")
-    return options
+    kind = f"{target.gpu_type}:" if target.gpu_type else ""
+    options = {
+        "array": f"0-{experiments - 1}" + (f"%{target.parallel}" if target.parallel else ""),
+        "job-name": f"leaf-{identity}",
+        "time": target.time_limit,
+        "open-mode": "append",
+        "nodes": target.nodes,
+        "ntasks-per-node": 1,
+        "signal": target.signal_before and f"B:TERM@{target.signal_before}",
+        "gres": target.gpus_per_job and f"gpu:{kind}{target.gpus_per_job}",
+        "partition": target.partition,
+        "account": target.account,
+        "cpus-per-task": target.cpus,
+        "mem": target.memory and f"{target.memory}G",
+    }
+    return ["--requeue", *(f"--{name}={value}" for name, value in options.items() if value)]
 
 
-class CloudEngine(Engine):
+class CloudEngine:
     """The engine `skypilot`: one machine runs the experiments of a job in sequence.
 
     A spot machine is a managed job (`sky jobs launch`), which SkyPilot restarts after an interruption. Experiments
@@ -188,7 +162,7 @@ class CloudEngine(Engine):
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
         """Return SkyPilot's log of the whole job, regardless of the experiment."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
-        text = self._sky(*command, _name(record), accepted=range(100, 104))  # exit statuses of the job itself
+        text = self._sky(*command, _name(record), accepted=(0, *range(100, 104)))  # exit statuses of the job itself
         return text[offset:], len(text)
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
@@ -199,14 +173,10 @@ class CloudEngine(Engine):
         return indices
 
     @staticmethod
-    def _sky(*arguments: str, accepted: Collection[int] = ()) -> str:
+    def _sky(*arguments: str, accepted: Collection[int] = (0,)) -> str:
         if shutil.which("sky") is None:
             raise LeafError("sky: not found. Install SkyPilot in a separate environment; see docs/remote.md.")
-        answer = subprocess.run(["sky", *arguments], capture_output=True, text=True, check=False)
-        if answer.returncode and answer.returncode not in accepted:
-            lines = [line for line in (answer.stderr or answer.stdout).splitlines() if line.strip()]
-            raise LeafError(f"sky {arguments[0]}: {lines[-1] if lines else 'failed'}")
-        return answer.stdout
+        return output_of("sky", *arguments, accepted=accepted)
 
 
 def task_yaml(target: SkyPilot, identity: str, experiments: int, folder: Path) -> dict[str, Any]:
@@ -248,11 +218,3 @@ def job_files(job: dict[str, Any]) -> dict[str, str]:
         "job.json": json.dumps(job, indent=1),
         "task.py": files("leaf.runner.agent").joinpath("task.py").read_text(encoding="utf-8"),
     }
-
-
-def _cache() -> Path:
-    """Return this project's DVC cache."""
-    answer = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise LeafError(f"{Path.cwd()}: not a DVC project. Run in the project's folder.")
-    return Path(answer.stdout.strip()).absolute()

@@ -17,7 +17,6 @@ from leaf.runner.engines import ProcessEngine, Status, engine_for
 from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, span, valid_or_none
 
-PROTOCOL = 1  # of job.json
 Say = Callable[[str], None]
 _CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # a log must not control the terminal
 
@@ -28,15 +27,17 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     Raises LeafError and starts nothing if the working tree has changes, a name is taken, or a push fails.
     """
     revision = repository.committed_revision()
-    remote = "." if isinstance(target, Local) else target.git_remote
-    address = _origin(target)
+    remote, data = "." if isinstance(target, Local) else target.git_remote, None
+    own = repository.git("rev-parse", "--show-toplevel") if isinstance(target, Local) else repository.origin(remote)
     names = [one.name for one in planned]
     if used := repository.taken(remote, revision, names) or _under_way(revision, names):
         raise LeafError(f"{used[0]}: an experiment of this commit already has this name. Choose another with --name.")
     engine = engine_for(target)
-    job = _job(target, address, revision, planned) | engine.job()
     if target.needs_remote:
-        repository.push_data(job["remote"], repository.data_remotes()[1][job["remote"]])
+        data = repository.choose_data_remote(target.dvc_remote)
+    job = _job(target, getattr(target, "origin", None) or own, revision, planned, data) | engine.job()
+    if data:
+        repository.push_data(*data)
     repository.publish(remote, revision)
     identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     record = Record(identity, name, target.model_dump(exclude_unset=True), revision, planned)
@@ -79,25 +80,15 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         )
 
 
-def _origin(target: Target) -> str:
-    if isinstance(target, Local):
-        return repository.git("rev-parse", "--show-toplevel")
-    own = repository.origin(target.git_remote)
-    return getattr(target, "origin", None) or own
-
-
-def _job(target: Target, address: str, revision: str, planned: list[Planned]) -> dict[str, Any]:
-    """Return the keys of job.json that all engines share."""
-    remote, host = None, ""
-    if target.needs_remote:
-        remote, data = repository.choose_data_remote(target.dvc_remote)
-        host = repository.ssh_host(data)
+def _job(
+    target: Target, origin: str, revision: str, planned: list[Planned], data: tuple[str, str] | None
+) -> dict[str, Any]:
+    """Return the keys of job.json that all engines share; `data` is the DVC remote's name and address."""
     return {
-        "protocol": PROTOCOL,
-        "origin": address,
+        "origin": origin,
         "revision": revision,
-        "remote": remote,
-        "remote_host": host,
+        "remote": data and data[0],
+        "remote_host": data and repository.ssh_host(data[1]),
         "author": repository.author(),
         "setup": target.setup,
         "path": target.path,
@@ -138,24 +129,19 @@ def statuses(record: Record) -> list[Status]:
 
 def listing(names: list[str]) -> list[str]:
     """Return a table of jobs, targets, experiments, states and notes. Unreachable targets give the state unknown."""
-    rows = []
+    rows = [["JOB", "TARGET", "EXPERIMENT", "STATE", "NOTE"]]
     for record, indices in choose(names):
         try:
             now = statuses(record)
         except LeafError as error:
             now = [Status("unknown", str(error))] * len(record.experiments)
         for index in indices:
-            rows.append(
-                [printable(cell) for cell in (record.id, record.target, record.experiments[index].name, *now[index])]
-            )
-    if not rows:
+            cells = (record.id, record.target, record.experiments[index].name, *now[index])
+            rows.append([printable(cell) for cell in cells])
+    if len(rows) == 1:
         return ["no jobs; `leaf submit` starts one"]
-    rows.insert(0, ["JOB", "TARGET", "EXPERIMENT", "STATE", "NOTE"])
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + row[4:]).rstrip()
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) -> int:
@@ -182,49 +168,38 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
         if not missing or not wait:
             break
         time.sleep(every)
-    if models:
-        _fetch_outputs(chosen)
+    for record, indices in chosen if models else []:
+        target = check_target(record.target, record.settings)
+        names = [record.experiments[index].name for index in indices]
+        done = [repository.reference(record.revision, name) for name in names if record.ended.get(name) == "done"]
+        if done and target.needs_remote:
+            repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
         say(f"{missing} not finished. `leaf fetch --wait` waits for them.")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
 
-def _fetch_outputs(chosen: list[tuple[Record, list[int]]]) -> None:
-    for record, indices in chosen:
-        target = check_target(record.target, record.settings)
-        names = [record.experiments[index].name for index in indices]
-        done = [repository.reference(record.revision, name) for name in names if record.ended.get(name) == "done"]
-        if done and target.needs_remote:
-            repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
-
-
 def _collect(record: Record, say: Say) -> None:
     """Record the final states of open experiments, and fetch the experiments that are done."""
     if not record.open:
         return
-    before = set(record.open)
     now = statuses(record)
-    done = [record.experiments[index].name for index in before if now[index].state == "done"]
+    ended = [index for index in record.open if now[index].state in ENDED]
+    done = [record.experiments[index].name for index in ended if now[index].state == "done"]
     target = check_target(record.target, record.settings)
     if done and target.needs_remote:
         repository.fetch_experiments(target.git_remote, record.revision, done)
-    for index in sorted(before):
-        if now[index].state in ENDED:
-            name = record.experiments[index].name
-            record.ended[name] = now[index].state
-            say(printable(f"{name}: {now[index].state}{': ' if now[index].note else ''}{now[index].note}"))
+    for index in ended:
+        name = record.experiments[index].name
+        record.ended[name] = now[index].state
+        say(printable(f"{name}: {now[index].state}{': ' if now[index].note else ''}{now[index].note}"))
     record.write()
 
 
 def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
     """Yield the log of an experiment (default: the newest) in parts; with `on`, continue until the experiment ends."""
-    if name is None:
-        newest = read_records()[-1:]
-        chosen = [(record, [0]) for record in newest]
-    else:
-        chosen = choose([name])
-    for record, indices in chosen:
+    for record, indices in [(record, [0]) for record in read_records()[-1:]] if name is None else choose([name]):
         engine = engine_for(check_target(record.target, record.settings))
         for index in indices:
             if len(indices) > 1:

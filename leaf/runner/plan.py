@@ -42,20 +42,14 @@ def plan(
         settings: `key=value`, or `key=value,value` for a sweep.
         every: whether to use every row.
         name: name of a single experiment, or prefix for several.
-        look: maps an experiment's settings and row to the settings to use.
+        look: checks an experiment's settings and returns those to use; its second argument is the row, for errors.
 
     Raises:
-        LeafError: if the schema of params.yaml refuses a setting, or names are duplicate or invalid.
+        LeafError: if a row is unknown, a setting is invalid, or a name is invalid or used twice.
     """
     if every and rows:
         raise LeafError("submit: rows and --all; valid: one of the two")
-    table: dict[str, Mapping[str, Any]] = {}
-    if every or rows:
-        known = read_experiments()
-        for row in rows or known:
-            if row not in known:
-                raise LeafError(f"experiments.yaml: {row}: no such experiment; valid: {', '.join(known)}")
-            table[row] = row_settings(row)[0]
+    table = {row: row_settings(row)[0] for row in (read_experiments() if every else rows)}
     values = read_yaml(params.PARAMS_FILE) or {}
     planned = []
     for row, chosen in (table or {"": {}}).items():
@@ -88,20 +82,13 @@ def sweep(settings: Iterable[str]) -> list[tuple[str, ...]]:
 
 def split_commas(value: str) -> list[str]:
     """Split at commas outside brackets and quotes."""
-    parts, depth, quote = [""], 0, ""
-    for letter in value:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "[{(":
-            depth += 1
-        elif letter in "]})":
-            depth -= 1
-        elif letter == "," and depth == 0:
+    parts, depth = [""], 0
+    for part in re.findall(r"\"[^\"]*\"|'[^']*'|.", value, re.DOTALL):
+        depth += (part in "[{(") - (part in "]})")
+        if part == "," and depth == 0:
             parts.append("")
-            continue
-        parts[-1] += letter
+        else:
+            parts[-1] += part
     return parts
 
 

@@ -7,18 +7,17 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, output_of
 from leaf.runner.agent.task import host_key_refused
 from leaf.runner.config import holds_secret
 
 
 def git(*arguments: str) -> str:
-    """Return the output of git. Raises LeafError with the last line of stderr if it fails."""
-    answer = subprocess.run(["git", *arguments], capture_output=True, text=True, env=_environment(), check=False)
-    if answer.returncode:
-        lines = [line for line in answer.stderr.splitlines() if line.strip() and not line.startswith("hint:")]
-        raise LeafError(f"git {arguments[0]}: {lines[-1] if lines else 'failed'}")
-    return answer.stdout.strip()
+    """Return the output of git, which never prompts and refuses new host keys. Raises LeafError if it fails."""
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    if subprocess.run(["git", "config", "core.sshCommand"], capture_output=True, check=False).returncode:
+        environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes")
+    return output_of("git", *arguments, env=environment)
 
 
 def committed_revision() -> str:
@@ -64,17 +63,15 @@ def reference(revision: str, name: str) -> str:
 
 def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
     """Return the names already used by experiments of this commit, here or at the remote."""
-    folder = reference(revision, "")
-    here = {line.removeprefix(folder) for line in git("for-each-ref", "--format=%(refname)", folder).splitlines()}
     there = at_remote(remote, revision, names)
-    return [name for name in names if name in here or name in there]
+    here = set(git("for-each-ref", "--format=%(refname)", reference(revision, "")).splitlines())
+    return [name for name in names if name in there or reference(revision, name) in here]
 
 
 def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
     """Return the names used by experiments of this commit at the git remote."""
-    folder = reference(revision, "")
-    found = {line.split()[-1].removeprefix(folder) for line in git("ls-remote", remote, f"{folder}*").splitlines()}
-    return [name for name in names if name in found]
+    found = {line.split()[-1] for line in git("ls-remote", remote, f"{reference(revision, '')}*").splitlines()}
+    return [name for name in names if reference(revision, name) in found]
 
 
 def fetch_experiments(remote: str, revision: str, names: Sequence[str]) -> None:
@@ -130,7 +127,7 @@ def ssh_host(address: str) -> str:
 
 def push_data(remote: str, address: str) -> None:
     """Push the commit's data to the DVC remote. Raises LeafError if that fails."""
-    _check_host_key(address)
+    check_host_key(address)
     answer = subprocess.run(["dvc", "push", "--quiet", "-r", remote], capture_output=True, text=True, check=False)
     if answer.returncode:
         lines = [line for line in answer.stderr.splitlines() if line.strip()]
@@ -146,7 +143,7 @@ def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    _check_host_key(address)
+    check_host_key(address)
     try:
         with Repo() as repo:
             repo.fetch(revs=[git("rev-parse", name) for name in references], workspace=False, remote=remote)
@@ -154,16 +151,8 @@ def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
         raise LeafError(f"DVC remote {remote}: {str(error).splitlines()[0]}") from None
 
 
-def _check_host_key(address: str) -> None:
+def check_host_key(address: str) -> None:
+    """Raise LeafError if OpenSSH does not trust the host of an ssh:// address."""
     host = ssh_host(address)
     if host and (refused := host_key_refused(host, dict(os.environ))):
         raise LeafError(refused)
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment in which git never prompts and refuses new host keys."""
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    configured = subprocess.run(["git", "config", "core.sshCommand"], capture_output=True, check=False).returncode == 0
-    if not configured:
-        environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes")
-    return environment

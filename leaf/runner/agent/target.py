@@ -47,13 +47,9 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     if not (folder / "started").exists():
         put(request)
         for index in range(request["experiments"]):
-            subprocess.Popen(
-                [sys.executable, str(folder / "task.py"), str(folder), str(index)],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            command = [sys.executable, str(folder / "task.py"), str(folder), str(index)]
+            none = subprocess.DEVNULL
+            subprocess.Popen(command, start_new_session=True, stdin=none, stdout=none, stderr=none)
         (folder / "started").touch()
     return {"folder": str(folder)}
 
@@ -198,12 +194,7 @@ def run(argv: list[str], environment: dict[str, str]) -> dict[str, Any]:
     """Run a program and return its exit status, stdout and last line of stderr."""
     try:
         answer = subprocess.run(
-            argv,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=120,
-            check=False,
+            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
         )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return {"status": 127, "output": "", "complaint": str(error)}
@@ -238,8 +229,6 @@ def answer_to(request: dict[str, Any]) -> None:
         answer = VERBS[request["verb"]](request)
     except TransientError as error:
         answer = {"unreachable": str(error)}
-    except OSError as error:
-        answer = {"error": str(error)}
     except Exception as error:  # noqa: BLE001 (otherwise only a traceback would reach the caller)
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(ANSWER + json.dumps(answer), flush=True)

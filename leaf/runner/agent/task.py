@@ -49,16 +49,15 @@ class Task:
 
     def _environment(self) -> dict[str, str]:
         """Return the environment for git, dvc and the stages: author, checkpoint folder, variables from runner.yaml."""
-        author = self.job["author"]
-        added = {f"GIT_{role}_NAME": author["name"] for role in ("AUTHOR", "COMMITTER")}
-        added.update({f"GIT_{role}_EMAIL": author["email"] for role in ("AUTHOR", "COMMITTER")})
-        added.update({"GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"})
-        if "GIT_SSH_COMMAND" not in os.environ:
-            added["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes"
+        environment = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes", **os.environ}
+        for role in ("AUTHOR", "COMMITTER"):
+            for key, value in self.job["author"].items():
+                environment[f"GIT_{role}_{key.upper()}"] = value
+        environment.update({"GIT_TERMINAL_PROMPT": "0", "PYTHONUNBUFFERED": "1"})
         if self.job["state"]:
-            added["LEAF_STATE"] = str(self.root / "state")
+            environment["LEAF_STATE"] = str(self.root / "state")
+        environment.update(self.job["environment"])
         path = [str(Path(folder).expanduser()) for folder in self.job["path"]]
-        environment = {**os.environ, **added, **self.job["environment"]}
         environment["PATH"] = os.pathsep.join([*path, environment.get("PATH", os.defpath)])
         return environment
 
@@ -98,7 +97,7 @@ class Task:
         if self.done_before():
             return
         self.hold_device()
-        if self.done_before():  # an identical job may have finished while this one waited
+        if self.done_before():  # another job finished while this one waited
             return
         try:
             self.make()
@@ -121,13 +120,16 @@ class Task:
         self.step("environment")
         self.make_environment()
         self.step("run")
-        self.check_remote_host()
+        host = self.job["remote_host"]
+        if host and (refused := host_key_refused(host, self.environment)):
+            raise TaskError(refused)  # DVC's own ssh client (asyncssh) accepts any host key
         pull = ["--pull"] if self.job["remote"] else []
         settings = [part for setting in self.experiment["set"] for part in ("-S", setting)]
         name = self.experiment["name"]
         self.call("dvc", "exp", "run", *pull, "--allow-missing", *settings, "-n", name, cwd=self.clone)
 
     def done_before(self) -> bool:
+        """Return whether an earlier or identical job has pushed the results."""
         if found := self.at_origin():
             self.say("the results are already at the origin")
         return found
@@ -162,12 +164,6 @@ class Task:
         # One copy of the data on the target; clones link to it if the file system supports it.
         for key, value in (("cache.dir", cache), ("cache.type", "reflink,hardlink,copy")):
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
-
-    def check_remote_host(self) -> None:
-        """Check the DVC remote's host key with OpenSSH; DVC's own client (asyncssh) accepts any key."""
-        host = self.job["remote_host"]
-        if host and (refused := host_key_refused(host, self.environment)):
-            raise TaskError(refused)
 
     def hold_device(self) -> None:
         """Wait for GPUs, lock them, and make only these visible. Lock all or none, so that jobs cannot deadlock.
@@ -209,12 +205,12 @@ class Task:
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
             return False
-        before = read(self.own / "requeues")
-        tries = (int(before) if before.isdigit() else 0) + 1
+        counter = self.own / "requeues"
+        tries = int(counter.read_text()) + 1 if counter.exists() else 1
         if tries > self.job["requeues"]:
             self.say(f"not requeued: already requeued {tries - 1} times")
             return False
-        write(self.own / "requeues", str(tries))
+        write(counter, str(tries))
         write(self.own / "step", "requeued")
         self.say(f"requeued, {tries}")
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
@@ -234,15 +230,11 @@ class Task:
 def lost_race(log: Path) -> bool:
     """Return whether DVC 3.67 failed because two jobs wrote the same entry of a shared run cache at the same time.
 
-    DVC reads the newest file of the entry and removes the other job's partial file as damaged. Return False if there is
-    no log file, because SkyPilot streams the log.
+    DVC reads the newest file of the entry and removes the other job's partial file as damaged. SkyPilot keeps the log,
+    so there may be no file.
     """
-    if not log.exists():
-        return False
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 2000))
-        end = file.read().decode("utf-8", "replace")
-    return re.search(r"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
+    end = log.read_bytes()[-2000:] if log.exists() else b""
+    return re.search(rb"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
 
 
 def main(argv: list[str]) -> int:
@@ -251,7 +243,9 @@ def main(argv: list[str]) -> int:
     task = Task(folder, int(argv[1] if len(argv) > 1 else os.environ["SLURM_ARRAY_TASK_ID"]))
     task.own.mkdir(exist_ok=True)
     if not task.job["stream"]:
-        redirect(task.own / "log")
+        with (task.own / "log").open("ab") as log:  # also for child processes
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
     if os.getpgrp() != os.getpid():
         os.setsid()  # one process group for the whole experiment
     signal.signal(signal.SIGTERM, task.stop)
@@ -274,11 +268,9 @@ def main(argv: list[str]) -> int:
         await_group(os.getpgrp())
         if task.requeue():
             return 0
-        cancelled = (task.own / "cancelled").exists()
-        again = (
-            "" if cancelled else "stopped by SIGTERM; submit it again, training resumes after its last finished epoch"
-        )
-        return task.end("cancelled" if cancelled else "stopped", again)
+        if (task.own / "cancelled").exists():
+            return task.end("cancelled", "")
+        return task.end("stopped", "stopped by SIGTERM; submit it again to resume after the last finished epoch")
     return task.end("done", "")
 
 
@@ -376,14 +368,8 @@ def group_members(group: int) -> list[int]:
 def host_key_refused(host: str, environment: dict[str, str]) -> str:
     """Return why OpenSSH does not trust `host`, or an empty string if it does or the host is unreachable."""
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
-    answer = subprocess.run(
-        ["ssh", *options, "--", host, "true"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    command = ["ssh", *options, "--", host, "true"]
+    answer = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if b"Host key verification failed" not in answer.stderr:
         return ""
     return f"DVC remote: the key of {host} is unknown or has changed; add the correct one to ~/.ssh/known_hosts"
@@ -395,20 +381,6 @@ def environment_key(setup: str, clone: Path) -> str:
     for path in sorted([*clone.glob("requirements*.txt"), *clone.glob("pyproject.toml")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def redirect(log: Path) -> None:
-    """Redirect the output of this process and its children to the end of `log`."""
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-
-
-def read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
 
 
 def write(path: Path, text: str) -> None:
