@@ -1,7 +1,7 @@
-"""Run the stage train in processes of its own, kill them at random moments, and write down what came of it.
+"""Run the `train` stage in forked processes, kill them at random moments, and record the results as JSON.
 
-Run by test_resume.py as `python killed_trainings.py PROJECT_FOLDER SEED`. TensorFlow takes long to import, so it is
-imported once, before any of its threads exist, and each training is a fork.
+test_resume.py runs it as `python killed_trainings.py FOLDER SEED DVC_YAML`. TensorFlow is slow to import, so it is
+imported once, before it starts any thread, and each training is a fork.
 """
 
 import json
@@ -23,7 +23,7 @@ STEPS = TRAIN // BATCH
 
 
 def make_project(folder: Path, pipeline: Path) -> None:
-    """The outputs of the stages before train, tiny, and parameters that use every kind of randomness and state."""
+    """Write tiny outputs of the stages before `train`, and parameters that use every kind of randomness and state."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 2, 48)
     images = draw.integers(0, 200, (48, 16, 16, 3)).astype(np.uint8)
@@ -40,7 +40,7 @@ def make_project(folder: Path, pipeline: Path) -> None:
     pd.DataFrame({"image": [], "label": []}).to_csv(folder / "data/balanced/index.csv", index=False)
     rate = {"base": 1e-4, "max": 1e-2, "step_epochs": 3}
     masks = np.zeros((48, 16, 16), bool)
-    masks[:24, 4:12, 4:12] = True  # of the others GrabCut makes a guess
+    masks[:24, 4:12, 4:12] = True  # GrabCut estimates the other masks
     np.save(folder / "data/ingested/masks.npy", masks)
     changes = {"flip": "both", "background": "swap", "mixup": 0.2}
     values = {"image_size": 16, "backbone": "cnn_small", "epochs": EPOCHS, "patience": 99, "batch_size": BATCH}
@@ -51,18 +51,18 @@ def make_project(folder: Path, pipeline: Path) -> None:
 
 
 class Training:
-    """The stage train in a forked process that tells of each update by one byte."""
+    """The `train` stage in a forked process, which writes one byte to a pipe at each update."""
 
     def __init__(self, project: Path, state: Path) -> None:
         shutil.rmtree(project / "models", ignore_errors=True)  # as DVC does before it runs a stage
         self.log = state.parent / f"{state.name}.log"
-        self.told, tell = os.pipe()
+        self.updates, report = os.pipe()
         self.process = os.fork()
         if self.process == 0:
-            self._train(project, state, tell)
-        os.close(tell)
+            self._train(project, state, report)
+        os.close(report)
 
-    def _train(self, project: Path, state: Path, tell: int) -> None:
+    def _train(self, project: Path, state: Path, report: int) -> None:
         from leaf.train import trainer
         from stages import train
 
@@ -73,11 +73,11 @@ class Training:
         os.environ["LEAF_STATE"] = str(state)
         step = trainer.train_step
 
-        def telling(*arguments):
-            os.write(tell, b".")
+        def reported_step(*arguments):
+            os.write(report, b".")
             return step(*arguments)
 
-        trainer.train_step = telling
+        trainer.train_step = reported_step
         status = 70
         try:
             train.main()
@@ -92,27 +92,27 @@ class Training:
             os._exit(status)
 
     def wait_for(self, updates: int) -> None:
-        """Return when so many updates have begun, or the training has ended."""
-        while updates > 0 and (told := os.read(self.told, updates)):
-            updates -= len(told)
+        """Wait until this number of updates has started or the training has ended."""
+        while updates > 0 and (started := os.read(self.updates, updates)):
+            updates -= len(started)
 
     def end(self, number: int | None = None) -> int:
-        """Send signal `number`, wait for the end: exit status, or minus the signal that ended it."""
+        """Send signal `number`, wait for the process, and return its exit status, or minus the signal's number."""
         if number is not None:
             os.kill(self.process, number)
         status = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-        os.close(self.told)
+        os.close(self.updates)
         return status
 
 
 def outputs(project: Path) -> dict[str, str]:
-    """Every output file by its name, in hex (model.keras is small here)."""
+    """Return the content of each output file, in hex, by name."""
     files = sorted(path for path in (project / "models").rglob("*") if path.is_file())
     return {path.relative_to(project).as_posix(): path.read_bytes().hex() for path in files}
 
 
-def kept(state: Path) -> list[str]:
-    """Kinds of files in the state folder."""
+def suffixes(state: Path) -> list[str]:
+    """Return the suffixes of the files in the checkpoint folder."""
     return sorted(path.suffix for path in (state / "training").iterdir())
 
 
@@ -123,33 +123,33 @@ def main(folder: Path, seed: int, pipeline: Path) -> None:
 
     project, draw = folder / "project", random.Random(seed)
     make_project(project, pipeline)
-    found: dict = {"seed": seed}
-    assert Training(project, folder / "whole").end() == 0, (folder / "whole.log").read_text()
-    found["whole"] = outputs(project)
+    results: dict = {"seed": seed}
+    assert Training(project, folder / "undisturbed").end() == 0, (folder / "undisturbed.log").read_text()
+    results["undisturbed"] = outputs(project)
 
     state = folder / "killed"
-    found["statuses"] = []
+    results["statuses"] = []
     for number in range(KILLS):
         training = Training(project, state)
-        # The first dies in its first epoch; all others at any moment of the next two, the second not before a state is
-        # there: it is written while the next epoch runs, and these epochs are shorter than a busy disk's answer.
+        # The first training is killed in its first epoch, the others within two epochs. The second is killed after a
+        # checkpoint exists: a busy disk may take longer to write it than these short epochs last.
         training.wait_for(draw.randrange(0, STEPS) if number == 0 else draw.randrange(1, 2 * STEPS + 1))
-        while number == 1 and not list(state.glob("training/[!.]*.npz")):  # a dot: half-written
+        while number == 1 and not list(state.glob("training/[!.]*.npz")):  # partial files start with a dot
             training.wait_for(1)
         time.sleep(draw.uniform(0, 0.1))
-        found["statuses"].append(training.end(signal.SIGKILL))
+        results["statuses"].append(training.end(signal.SIGKILL))
 
     training = Training(project, state)
     training.wait_for(1)
-    asked = time.monotonic()
-    found["stopped_status"] = training.end(signal.SIGTERM)
-    found["stopped_seconds"] = time.monotonic() - asked
-    found["stopped_state"] = kept(state)
-    found["last_status"] = Training(project, state).end()
-    found["killed"] = outputs(project)
-    found["last_state"] = kept(state)
-    found["log"] = (folder / "killed.log").read_text()
-    (folder / "found.json").write_text(json.dumps(found))
+    start = time.monotonic()
+    results["stopped_status"] = training.end(signal.SIGTERM)
+    results["stopped_seconds"] = time.monotonic() - start
+    results["stopped_state"] = suffixes(state)
+    results["last_status"] = Training(project, state).end()
+    results["killed"] = outputs(project)
+    results["last_state"] = suffixes(state)
+    results["log"] = (folder / "killed.log").read_text()
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Failing disks, a full temporary folder, caches on another file system, and a user without rights or a home."""
+"""I/O errors, a full temporary folder, caches on another file system, and a user without permissions or a home."""
 
 import os
 import shutil
@@ -15,8 +15,8 @@ FILES = {"train": "models/.model.partial.keras", "balance": "data/balanced/.imag
 NOBODY = 65534
 
 
-def failing(project, calls, file, *command, **variables):
-    """Run a command whose system calls on `file` fail with EIO; return its only line that starts with `error:`."""
+def run_with_eio(project, calls, file, *command, **variables):
+    """Run a command while its system calls on `file` fail with EIO; return its only `error:` line."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO", *(["-P", str(file)] if file else [])]
@@ -44,30 +44,30 @@ def tmpfs(folder, size):
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("stage", FILES)
-def test_io_error_on_an_output_is_one_line_with_its_name(project, stage, call):
+def test_io_error_on_an_output_names_the_file_in_one_line(project, stage, call):
     file = project.folder / FILES[stage]
-    line = failing(project, CALLS[call], file if call == "write" else None, f"stages.{stage}")
+    line = run_with_eio(project, CALLS[call], file if call == "write" else None, f"stages.{stage}")
     assert "input/output error" in line
     assert project.run("git", "status", "--porcelain", "metrics").stdout == ""
     assert not file.exists()
 
 
-def test_io_error_on_the_checkpoint_keeps_the_one_before(project, tmp_path):
+def test_io_error_on_the_checkpoint_leaves_no_checkpoint(project, tmp_path):
     project.set(epochs=3)
-    failing(project, "fsync", None, "stages.train", LEAF_STATE=str(tmp_path))
+    run_with_eio(project, "fsync", None, "stages.train", LEAF_STATE=str(tmp_path))
     assert not list(tmp_path.rglob("*.npz"))
     project.run("python", "-m", "stages.train", LEAF_STATE=str(tmp_path))
     project.set(epochs=2)
 
 
 def test_io_error_on_a_read_names_the_file(project):
-    line = failing(project, "read,pread64", project.folder / "data/split/splits.csv", "stages.train")
+    line = run_with_eio(project, "read,pread64", project.folder / "data/split/splits.csv", "stages.train")
     assert "data/split/splits.csv: input/output error" in line
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("stage", ["ingest", "train", "evaluate", "report"])
-def test_a_stage_needs_no_room_in_the_temporary_folder(project, tmp_path, stage):
+def test_stages_run_with_a_full_temporary_folder(project, tmp_path, stage):
     with tmpfs(tmp_path / "full", 4096) as full:
         (full / "filler").write_bytes(bytes(4096))
         project.run(sys.executable, "-m", f"stages.{stage}", TMPDIR=str(full))
@@ -89,10 +89,10 @@ def test_caches_on_another_file_system_give_the_same_model(project, tmp_path):
 
 
 @pytest.mark.root
-def test_a_user_without_a_home_trains_and_missing_rights_are_one_line(project):
+def test_training_runs_without_a_home_and_missing_permissions_are_one_line(project):
     as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable]
     if os.geteuid() or subprocess.run([*as_nobody, "-c", "import keras"], capture_output=True).returncode:
-        pytest.skip("needs root, and an interpreter that the user nobody can start")
+        pytest.skip("needs root, and a Python that the user nobody can run")
     for path in (project.folder, *project.folder.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     for parent in project.folder.parents:

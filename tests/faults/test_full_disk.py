@@ -1,4 +1,4 @@
-"""A full disk ends a stage in one clear line, and the next run succeeds once there is room."""
+"""A full disk stops a stage with a one-line error, and the next run succeeds once there is space."""
 
 import os
 import subprocess
@@ -18,17 +18,17 @@ FOLDERS = {
     "evaluate": "data/scored",
     "report": "reports",
 }
-LARGE = ["synthesize", "ingest", "balance", "train", "evaluate"]  # their outputs are longer than a page of memory
-MEASURED = ["ingest", "clean", "split", "balance", "evaluate"]  # they write into metrics/, too
+LARGE = ["synthesize", "ingest", "balance", "train", "evaluate"]  # stages with outputs larger than a memory page
+MEASURED = ["ingest", "clean", "split", "balance", "evaluate"]  # stages that also write to metrics/
 PAGE = 4096
 
 
 @contextmanager
-def small_disk(folder, room=0):
-    """Mount a file system with `room` free bytes on `folder`."""
+def small_disk(folder, free=0):
+    """Mount a file system with `free` bytes of space on `folder`."""
     if os.geteuid():
         pytest.skip("a small tmpfs needs root")
-    options = f"size={PAGE + room // PAGE * PAGE}"
+    options = f"size={PAGE + free // PAGE * PAGE}"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode()}")
@@ -40,49 +40,49 @@ def small_disk(folder, room=0):
 
 
 def files(folder):
-    """Return every file below `folder` by name, partial files included."""
+    """Return the content of every file below `folder` by name, including partial files."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def fails_in_one_line(project, stage, **variables):
+def assert_one_line_error(project, stage, **variables):
     failed = project.run("python", "-m", f"stages.{stage}", status=2, **variables)
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "no space left on the disk" in errors[0]
+    assert "no space remaining on the disk" in errors[0]
     assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_full_disk_is_one_line_and_the_next_run_succeeds(project, stage):
+def test_full_disk_is_a_one_line_error_and_the_next_run_succeeds(project, stage):
     folder = project.folder / FOLDERS[stage]
-    whole = files(folder)
+    before = files(folder)
     with small_disk(folder):
-        fails_in_one_line(project, stage)
-        assert [name for name in files(folder) if not name.startswith("live/")] == ["filler"]  # DVCLive's are its own
+        assert_one_line_error(project, stage)
+        assert [name for name in files(folder) if not name.startswith("live/")] == ["filler"]  # DVCLive writes live/
     project.run("python", "-m", f"stages.{stage}")
-    assert {name for name in files(folder) if "live" not in name} >= {name for name in whole if "live" not in name}
+    assert {name for name in files(folder) if "live" not in name} >= {name for name in before if "live" not in name}
 
 
 @pytest.mark.parametrize("stage", LARGE)
-def test_disk_full_during_a_write_leaves_complete_files(project, stage):
+def test_disk_that_fills_during_a_write_contains_only_complete_files(project, stage):
     folder = project.folder / FOLDERS[stage]
-    whole = files(folder)
-    with small_disk(folder, max(map(len, whole.values())) // 2):
-        fails_in_one_line(project, stage)
-        left = {name: content for name, content in files(folder).items() if not name.startswith("live/")}
-    del left["filler"]
-    assert left == {name: whole[name] for name in left}
+    before = files(folder)
+    with small_disk(folder, max(map(len, before.values())) // 2):
+        assert_one_line_error(project, stage)
+        remaining = {name: content for name, content in files(folder).items() if not name.startswith("live/")}
+    del remaining["filler"]
+    assert remaining == {name: before[name] for name in remaining}
 
 
 @pytest.mark.parametrize("stage", MEASURED)
-def test_full_disk_under_metrics_is_one_line(project, stage):
+def test_full_disk_for_metrics_is_a_one_line_error(project, stage):
     with small_disk(project.folder / "metrics"):
-        fails_in_one_line(project, stage)
+        assert_one_line_error(project, stage)
         assert list(files(project.folder / "metrics")) == ["filler"]
 
 
-def test_full_disk_under_the_checkpoint_is_one_line(project, tmp_path):
-    with small_disk(tmp_path, 20 * PAGE):  # room for the lock, not for the weights
-        fails_in_one_line(project, "train", LEAF_STATE=str(tmp_path))
+def test_full_disk_for_the_checkpoint_is_a_one_line_error(project, tmp_path):
+    with small_disk(tmp_path, 20 * PAGE):  # enough for the lock but not for the weights
+        assert_one_line_error(project, "train", LEAF_STATE=str(tmp_path))
         assert not [name for name in files(tmp_path) if name.endswith(".npz")]
     project.run("python", "-m", "stages.train", LEAF_STATE=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Thousands of changed `.keras` files: each is loaded or refused in one line, in a process of bounded memory."""
+"""Fuzz `.keras` files: each loads or raises a one-line error, in a process of bounded memory."""
 
 import copy
 import io
@@ -17,8 +17,8 @@ import pytest
 
 from tests.damaged import damaged
 
-MEMORY = 12 << 30  # bytes of addresses; TensorFlow takes some gigabytes of them before it does anything
-SECONDS = 30  # for one file
+MEMORY = 12 << 30  # bytes of address space; TensorFlow reserves some gigabytes at import
+SECONDS = 30  # per file
 # fmt: off
 ABSURD = (
     0, -1, 7, 2**31, 2**63, 10**30, 1e400, -1e400, float("nan"), 1e-300, 0.5, True, None, "", "x", "same", "\u202e",
@@ -28,33 +28,33 @@ ABSURD = (
 # fmt: on
 
 
-def places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value in a configuration."""
+def value_paths(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value in a configuration."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         yield (*above, key)
-        yield from places(value, (*above, key))
+        yield from value_paths(value, (*above, key))
 
 
-def configurations(whole: dict[str, Any], count: int) -> Iterator[bytes]:
-    """`whole` with one to three values taken out or replaced by absurd ones, `count` times."""
-    choice, known = random.Random(0), list(places(whole))
+def configurations(valid: dict[str, Any], count: int) -> Iterator[bytes]:
+    """Yield `count` copies of a configuration with one to three values deleted or replaced by absurd ones."""
+    choice, paths = random.Random(0), list(value_paths(valid))
     for _ in range(count):
-        changed = copy.deepcopy(whole)
-        for place in choice.sample(known, choice.randint(1, 3)):
+        changed = copy.deepcopy(valid)
+        for path in choice.sample(paths, choice.randint(1, 3)):
             node = changed
             try:
-                for key in place[:-1]:
+                for key in path[:-1]:
                     node = node[key]
-                node[place[-1]] = choice.choice(ABSURD)
+                node[path[-1]] = choice.choice(ABSURD)
                 if choice.random() < 0.2:
-                    del node[place[-1]]
-            except (KeyError, IndexError, TypeError):  # an earlier change took the place away
+                    del node[path[-1]]
+            except (KeyError, IndexError, TypeError):  # removed by an earlier change
                 continue
         yield json.dumps(changed).encode()
 
 
 def archive(entries: dict[str, bytes]) -> bytes:
-    """A `.keras` file."""
+    """Return the bytes of a `.keras` file."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as file:
         for name, content in entries.items():
@@ -62,12 +62,12 @@ def archive(entries: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def changed_files(part: str, whole: bytes, count: int) -> Iterator[bytes]:
-    """`count` files with changes in the configuration, in the arrays, or anywhere."""
-    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+def changed_files(part: str, valid: bytes, count: int) -> Iterator[bytes]:
+    """Yield `count` files changed in the configuration, in the arrays, or anywhere (`file`)."""
+    with zipfile.ZipFile(io.BytesIO(valid)) as file:
         entries = {name: file.read(name) for name in file.namelist()}
     if part == "file":
-        yield from damaged(whole, count)
+        yield from damaged(valid, count)
     elif part == "arrays":
         for content in damaged(entries["model.weights.h5"], count):
             yield archive(entries | {"model.weights.h5": content})
@@ -77,7 +77,7 @@ def changed_files(part: str, whole: bytes, count: int) -> Iterator[bytes]:
 
 
 def main(part: str, count: int, folder: Path) -> None:
-    """Load each in turn from `folder`; the first that is neither loaded nor refused by its name ends this and stays."""
+    """Load the changed files one by one. Stop at the first unexpected error, and keep that file in `folder`."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     import keras
 
@@ -107,7 +107,7 @@ def main(part: str, count: int, folder: Path) -> None:
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", ["configuration", "arrays", "file"])
-def test_fuzzed_models_load_or_are_refused_in_one_line(part, tmp_path):
+def test_fuzzed_models_load_or_raise_a_one_line_error(part, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.test_fuzz_networks", part, "1000", tmp_path],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
@@ -115,7 +115,7 @@ def test_fuzzed_models_load_or_are_refused_in_one_line(part, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes = json.loads(done.stdout.splitlines()[-1])
     assert sum(outcomes.values()) == 1000
-    assert outcomes["refused"] > 10  # of whole files all: the archive has checksums
+    assert outcomes["refused"] > 10  # all of part `file`: the archive has checksums
 
 
 if __name__ == "__main__":

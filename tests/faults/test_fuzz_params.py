@@ -1,4 +1,4 @@
-"""Whatever stands in params.yaml, or after -S: it is accepted, or refused in one line."""
+"""Fuzz params.yaml and `-S` settings: each is accepted or refused in one line."""
 
 import pytest
 import yaml
@@ -22,30 +22,30 @@ KEYS = st.one_of(st.sampled_from([*keys(), "learning_rate", "augmentation", "dra
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=5))
-def test_any_mapping_is_valid_or_refused_in_one_line(refused_in_one_line, values):
-    refused_in_one_line(validate, values)
+def test_random_parameters_are_valid_or_refused_in_one_line(accept_or_refuse, values):
+    accept_or_refuse(validate, values)
 
 
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(values=st.dictionaries(KEYS, VALUES, max_size=4))
-def test_any_setting_is_valid_or_refused_in_one_line(refused_in_one_line, values):
-    refused_in_one_line(with_settings, {}, values)
+def test_random_settings_are_valid_or_refused_in_one_line(accept_or_refuse, values):
+    accept_or_refuse(with_settings, {}, values)
 
 
 @settings(max_examples=150, deadline=None)
 @given(texts=st.lists(st.text(max_size=40), max_size=3))
-def test_any_text_after_S_is_parsed_or_refused_in_one_line(refused_in_one_line, texts):  # noqa: N802
-    refused_in_one_line(parse_settings, texts)
+def test_random_text_after_S_is_parsed_or_refused_in_one_line(accept_or_refuse, texts):  # noqa: N802
+    accept_or_refuse(parse_settings, texts)
 
 
 @settings(max_examples=150, deadline=None)
 @given(content=st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
-def test_any_bytes_as_params_yaml_are_read_or_refused_in_one_line(refused_in_one_line, tmp_path_factory, content):
+def test_random_bytes_as_params_yaml_are_read_or_refused_in_one_line(accept_or_refuse, tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "params.yaml"
     path.write_bytes(content)
-    refused_in_one_line(load, path)
+    accept_or_refuse(load, path)
 
 
-def test_the_schema_accepts_its_own_defaults():
+def test_schema_accepts_its_defaults():
     assert validate(yaml.safe_load("{}"))

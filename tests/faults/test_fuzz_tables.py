@@ -1,4 +1,4 @@
-"""Whatever stands in overrides.csv or metadata.csv: it is read, or refused in one line, in bounded memory."""
+"""Fuzz overrides.csv and metadata.csv: each is read or refused in one line, in limit_memory memory."""
 
 import resource
 from pathlib import Path
@@ -16,8 +16,8 @@ from leaf.ingest import ingest
 
 CLASSES = ("healthy", "unhealthy")
 HASHES = [f"{number:032x}" for number in range(4)]
-MEMORY = 512 * 2**20  # bytes that reading may take on top of the process; beyond it a MemoryError fails the test
-SLOWLY = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+MEMORY = 512 * 2**20  # bytes that reading may allocate; more raises MemoryError and fails the test
+SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 
 CELLS = st.one_of(
     st.sampled_from(
@@ -58,7 +58,7 @@ TABLES = st.builds(
 
 @st.composite
 def contents(draw):
-    """A table, some bytes of it changed or cut off; now and then any bytes at all."""
+    """Draw a table with some bytes changed or cut off, or, in one case of ten, random bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=300))
     raw = bytearray(draw(TABLES))
@@ -68,8 +68,8 @@ def contents(draw):
 
 
 @pytest.fixture(autouse=True)
-def bounded():
-    """The address space may grow by MEMORY alone."""
+def limit_memory():
+    """Limit the growth of the address space to MEMORY."""
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, before[1]))
@@ -78,8 +78,8 @@ def bounded():
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("photographs")
+def image_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("image_folder")
     for label in CLASSES:
         (root / label).mkdir()
         for number in range(2):
@@ -93,26 +93,24 @@ def read_rulings(path):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, **SLOWLY)
+@settings(max_examples=2000, **SLOW)
 @given(content=contents())
-def test_thousands_of_changed_rulings_are_read_or_refused_in_one_line(refused_in_one_line, tmp_path, content):
+def test_fuzzed_overrides_are_read_or_refused_in_one_line(accept_or_refuse, tmp_path, content):
     path = tmp_path / "overrides.csv"
     path.write_bytes(content)
-    refused_in_one_line(read_rulings, path)
+    accept_or_refuse(read_rulings, path)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, **SLOWLY)
+@settings(max_examples=1000, **SLOW)
 @given(content=contents())
-def test_thousands_of_changed_metadata_are_read_or_refused_in_one_line(
-    refused_in_one_line, photographs, tmp_path, content
-):
-    (photographs / "metadata.csv").write_bytes(content)
-    refused_in_one_line(ingest, photographs, tmp_path / "images.npy", CLASSES, 8)
+def test_fuzzed_metadata_is_read_or_refused_in_one_line(accept_or_refuse, image_folder, tmp_path, content):
+    (image_folder / "metadata.csv").write_bytes(content)
+    accept_or_refuse(ingest, image_folder, tmp_path / "images.npy", CLASSES, 8)
 
 
-def test_a_sound_table_is_read(photographs, tmp_path):
+def test_valid_tables_are_read(image_folder, tmp_path):
     (tmp_path / "overrides.csv").write_text(f"hash,ruling,label,who,why\n{HASHES[1]},relabel,unhealthy,me,seen\n")
     read_rulings(tmp_path / "overrides.csv")
-    (photographs / "metadata.csv").write_text("file,label\nhealthy/0.png,healthy\nunhealthy/1.png,unhealthy\n")
-    assert len(ingest(photographs, tmp_path / "images.npy", CLASSES, 8).index) == 2
+    (image_folder / "metadata.csv").write_text("file,label\nhealthy/0.png,healthy\nunhealthy/1.png,unhealthy\n")
+    assert len(ingest(image_folder, tmp_path / "images.npy", CLASSES, 8).index) == 2

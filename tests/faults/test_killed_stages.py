@@ -1,4 +1,4 @@
-"""A data stage that is killed at any moment leaves whole files or none, and the next `dvc repro` mends it."""
+"""A killed data stage leaves complete files or none, and the next `dvc repro` restores its outputs."""
 
 import random
 import signal
@@ -31,30 +31,30 @@ def start(project, stage):
 
 
 @pytest.mark.parametrize("stage", OUTPUTS)
-def test_a_killed_stage_leaves_whole_files_or_none(project, stage):
+def test_killed_stage_leaves_complete_files_or_none(project, stage):
     outputs = [project.folder / name for name in OUTPUTS[stage]]
-    whole = {path: path.read_bytes() for path in outputs}
-    begun = time.monotonic()
+    undisturbed = {path: path.read_bytes() for path in outputs}
+    begin = time.monotonic()
     assert start(project, stage).wait() == 0
-    lasts = time.monotonic() - begun
+    duration = time.monotonic() - begin
     moments = random.Random(0)
     for _ in range(5):
         for path in outputs:
             path.unlink(missing_ok=True)
         process = start(project, stage)
-        time.sleep(moments.uniform(0.5, 1) * lasts)
+        time.sleep(moments.uniform(0.5, 1) * duration)
         process.send_signal(signal.SIGKILL)
         process.wait()
         for path in outputs:
             if path.exists():
-                assert path.read_bytes() == whole[path], path.name
+                assert path.read_bytes() == undisturbed[path], path.name
     project.run("dvc", "repro", "--quiet", stage)
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
     committed = yaml.safe_load(project.run("git", "show", "HEAD:dvc.lock").stdout)
     assert lock["stages"][stage]["outs"] == committed["stages"][stage]["outs"]
 
 
-def test_the_files_that_the_next_stage_reads_belong_together(project):
+def test_restored_images_and_index_have_the_same_length(project):
     images = np.load(project.folder / "data/ingested/images.npy", mmap_mode="r")
     index = pd.read_csv(project.folder / "data/ingested/index.csv")
     assert len(images) == len(index)

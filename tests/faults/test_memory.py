@@ -1,4 +1,4 @@
-"""Memory stays bounded while the data set grows. The bounds are stated in docs/reliability.md."""
+"""Peak memory of the stages on large data sets stays below the limits stated in docs/reliability.md."""
 
 import os
 import shutil
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 MIB = 2**20
 
 
-def project(folder, **values):
-    """The pipeline's files with `values` over params.yaml, without git or DVC."""
+def make_project(folder, **values):
+    """Write the pipeline's files without git or DVC, with `values` in params.yaml."""
     folder.mkdir(exist_ok=True)
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder / name)
@@ -42,9 +42,9 @@ sys.exit(done.returncode)
 
 
 def peak_mib(folder, stage):
-    """Run a stage as DVC does and give its peak memory, in MiB; memory-mapped pages of files count, too.
+    """Run a stage like DVC and return its peak memory in MiB, including memory-mapped pages.
 
-    A small process stands between: Linux counts the peak of whoever starts a process as that process's own.
+    A small process in between starts the stage, because on Linux a new process inherits its parent's peak.
     """
     done = subprocess.run(
         [sys.executable, "-c", RUN, f"stages.{stage}"],
@@ -57,8 +57,8 @@ def peak_mib(folder, stage):
     return float(done.stdout)
 
 
-def many_images(folder, count, side=32, seed=0):
-    """Random smooth images, 3 % of them exact copies, as ingest would have written them."""
+def write_images(folder, count, side=32, seed=0):
+    """Write the outputs of `ingest` for random smooth images, of which 3% are exact copies."""
     rng = np.random.default_rng(seed)
     ingested = folder / "data/ingested"
     ingested.mkdir(parents=True)
@@ -88,30 +88,30 @@ def many_images(folder, count, side=32, seed=0):
 
 @pytest.mark.full
 def test_clean_on_200_000_images_stays_under_2_gib(tmp_path):
-    folder = project(tmp_path)
-    many_images(folder, 200_000)
+    folder = make_project(tmp_path)
+    write_images(folder, 200_000)
     assert peak_mib(folder, "clean") < 2048
     metrics = yaml.safe_load((folder / "metrics/clean.json").read_text())
     assert metrics["duplicates"] >= 5_900
 
 
 def test_ingest_of_a_folder_of_20_000_files_stays_under_600_mib(tmp_path):
-    photographs = tmp_path / "photographs"
+    images = tmp_path / "images"
     rng = np.random.default_rng(0)
     for label in ("healthy", "unhealthy"):
-        (photographs / label).mkdir(parents=True)
+        (images / label).mkdir(parents=True)
         for number in range(10_000):
             pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
-            Image.fromarray(pixels).resize((64, 64)).save(photographs / label / f"{number}.jpg", quality=60)
-    folder = project(tmp_path / "project", dataset=str(photographs), image_size=96)
-    assert peak_mib(folder, "ingest") < 600 + 20_000 * 96 * 96 * 3 / MIB  # the mapped output counts as memory in use
+            Image.fromarray(pixels).resize((64, 64)).save(images / label / f"{number}.jpg", quality=60)
+    folder = make_project(tmp_path / "project", dataset=str(images), image_size=96)
+    assert peak_mib(folder, "ingest") < 600 + 20_000 * 96 * 96 * 3 / MIB  # the peak includes the memory-mapped output
     metrics = yaml.safe_load((folder / "metrics/ingest.json").read_text())
     assert metrics["images"] == 20_000
 
 
 def test_balance_on_20_000_images_stays_under_2_gib(tmp_path):
-    folder = project(tmp_path)
-    many_images(folder, 20_000)
+    folder = make_project(tmp_path)
+    write_images(folder, 20_000)
     label = (np.arange(20_000) % 3 == 0).astype(int)
     (folder / "data/cleaned").mkdir()
     (folder / "data/split").mkdir()

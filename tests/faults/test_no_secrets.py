@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\bAKIA[0-9A-Z]{16}\b"  # an access key of AWS
+    r"|\bAKIA[0-9A-Z]{16}\b"  # AWS access key
     r"|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_\w{22,}"
     r"|\bhf_[A-Za-z0-9]{34}\b"
     r"|\bxox[abpr]-[A-Za-z0-9-]{10,}"

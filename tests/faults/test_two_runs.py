@@ -10,19 +10,18 @@ pytestmark = pytest.mark.slow
 
 def test_concurrent_repro_refuses_or_waits(project):
     project.set(dropout=0.25)
-    environment = project.environment()
     first = subprocess.Popen(
         ["dvc", "repro"],
         cwd=project.folder,
-        env=environment,
+        env=project.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     time.sleep(4)
     second = project.run("dvc", "repro", status=None)
-    said = first.communicate()[0]
-    assert first.returncode == 0, said
+    output = first.communicate()[0]
+    assert first.returncode == 0, output
     assert second.returncode == 0 or "lock" in second.stderr.lower()
     assert "Traceback" not in second.stderr
     project.run("git", "checkout", "--quiet", "--", ".")

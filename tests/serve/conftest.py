@@ -1,4 +1,4 @@
-"""A stand-in for the network where importing Keras would cost more than the test."""
+"""A stub classifier, a running server and uploads."""
 
 import io
 import json
@@ -16,21 +16,21 @@ from leaf.serve.classifier import Prediction
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """The bytes of a PNG file."""
+    """Return the bytes of a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
 @pytest.fixture
-def picture() -> bytes:
-    """A PNG file of 40×30 pixels, mean brightness 100."""
+def png_file() -> bytes:
+    """Return a PNG file of 40×30 pixels with gray level 100."""
     return png(np.full((30, 40, 3), 100, np.uint8))
 
 
 @pytest.fixture
-def stand_in() -> SimpleNamespace:
-    """What the server asks of a classifier: bright images are unhealthy, black ones out-of-distribution."""
+def stub_classifier() -> SimpleNamespace:
+    """Return a classifier without a network: bright images are unhealthy, black ones out of distribution."""
 
     def predict_prepared(names, images, views=None):
         means = np.asarray(images, float).mean((1, 2, 3)) / 255
@@ -56,7 +56,7 @@ def stand_in() -> SimpleNamespace:
 
 
 def start(model, *options):
-    """Start `leaf serve` on a free port; gives the process and its address once it answers."""
+    """Start `leaf serve` on a free port, wait until it is ready, and return the process and its address."""
     command = [sys.executable, "-c", "from leaf.cli import main; main()", "serve", "--model", str(model)]
     process = subprocess.Popen([*command, "--port", "0", *options], stdout=subprocess.PIPE, text=True)
     address = process.stdout.readline().strip()
@@ -67,7 +67,7 @@ def start(model, *options):
 
 @pytest.fixture(scope="session")
 def address(trained):
-    """The address of a running `leaf serve` with the small trained network."""
+    """Return the address of a running `leaf serve` with the small trained network."""
     process, address = start(trained / "models" / "model.onnx", "--quiet")
     yield address
     process.send_signal(signal.SIGTERM)
@@ -76,21 +76,21 @@ def address(trained):
 
 @pytest.fixture(scope="session")
 def serve():
-    """`start`, for a test that stops the server itself."""
+    """Return `start`, for tests that stop the server themselves."""
     return start
 
 
 def post(address, content):
-    """Upload a photograph; gives the answer."""
+    """Upload an image and return the prediction."""
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
     request = urllib.request.Request(
         f"{address}/api/predict", body, {"Content-Type": "multipart/form-data; boundary=x"}
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
 
 
 @pytest.fixture(scope="session")
 def upload():
-    """`post`, for whoever asks a running server."""
+    """Return `post`."""
     return post

@@ -1,4 +1,4 @@
-"""One network, many requests."""
+"""Batches, order and errors of concurrent requests to one network."""
 
 import asyncio
 import threading
@@ -10,99 +10,99 @@ from leaf.serve.batcher import MAX_BATCH, Batcher, QueueFullError
 
 
 @pytest.fixture
-def order():
-    """Run a coroutine with `Batcher` whose first image is held, so that the rest queues up; give the passes."""
+def run_queued():
+    """Return a function that queues requests behind a blocked first image and returns the batches predicted."""
 
-    def run(ask, max_queue=64):
-        gate, passes = threading.Event(), []
+    def run(request, max_queue=64):
+        gate, batches = threading.Event(), []
 
         def predict(items):
             if items == ["held"]:
                 gate.wait()
             else:
-                passes.append(list(items))
+                batches.append(list(items))
             return [1 / item if isinstance(item, int) else item.upper() for item in items]
 
         batcher = Batcher(predict, max_queue)
 
-        async def all_of_it():
+        async def unblock():
             first = asyncio.create_task(batcher.predict("held"))
             await asyncio.sleep(0.05)
-            asked = asyncio.create_task(ask(batcher, passes))
+            requests = asyncio.create_task(request(batcher, batches))
             await asyncio.sleep(0.05)
             gate.set()
             await first
-            await asked
+            await requests
 
         try:
-            with ThreadPoolExecutor(1) as other:  # playwright keeps a loop running in the tests' own thread
-                other.submit(asyncio.run, all_of_it()).result()
+            with ThreadPoolExecutor(1) as thread:  # playwright keeps an event loop running in the main thread
+                thread.submit(asyncio.run, unblock()).result()
         finally:
             gate.set()
             batcher.stop()
-        return passes
+        return batches
 
     return run
 
 
-def test_an_image_that_comes_between_has_its_turn_between(order):
-    async def ask(batcher, passes):
+def test_single_request_does_not_wait_for_a_series(run_queued):
+    async def request(batcher, batches):
         async def many():
             for number in range(3):
                 await batcher.predict(f"many {number}")
 
         await asyncio.gather(many(), batcher.predict("one"))
 
-    assert order(ask) == [["many 0", "one"], ["many 1"], ["many 2"]]
+    assert run_queued(request) == [["many 0", "one"], ["many 1"], ["many 2"]]
 
 
-def test_what_waits_is_taken_together_but_never_more_than_a_few(order):
-    async def ask(batcher, passes):
+def test_waiting_images_are_batched_up_to_max_batch(run_queued):
+    async def request(batcher, batches):
         await asyncio.gather(*(batcher.predict(str(number)) for number in range(MAX_BATCH + 1)))
 
-    assert [len(taken) for taken in order(ask)] == [MAX_BATCH, 1]
+    assert [len(batch) for batch in run_queued(request)] == [MAX_BATCH, 1]
 
 
-def test_everyone_gets_the_prediction_of_their_own_image(order):
-    async def ask(batcher, passes):
+def test_each_request_gets_its_own_prediction(run_queued):
+    async def request(batcher, batches):
         answers = await asyncio.gather(*(batcher.predict(letter) for letter in "abcdef"))
         assert answers == list("ABCDEF")
 
-    order(ask)
+    run_queued(request)
 
 
-def test_predictions_come_before_heat_maps(order):
-    async def ask(batcher, passes):
-        await asyncio.gather(batcher.run_when_idle(lambda: passes.append("heat map")), batcher.predict("answer"))
+def test_predictions_run_before_heatmaps(run_queued):
+    async def request(batcher, batches):
+        await asyncio.gather(batcher.run_when_idle(lambda: batches.append("heatmap")), batcher.predict("image"))
 
-    assert order(ask) == [["answer"], "heat map"]
+    assert run_queued(request) == [["image"], "heatmap"]
 
 
-def test_a_full_queue_refuses_at_once(order):
-    async def ask(batcher, passes):
+def test_full_queue_raises_immediately(run_queued):
+    async def request(batcher, batches):
         waiting = asyncio.create_task(batcher.predict("waits"))
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError):
             await batcher.predict("too many")
         await waiting
 
-    assert order(ask, max_queue=1) == [["waits"]]
+    assert run_queued(request, max_queue=1) == [["waits"]]
 
 
-def test_a_failure_is_raised_where_it_was_asked_and_the_next_still_has_its_turn(order):
-    async def ask(batcher, passes):
+def test_error_is_raised_in_its_request_and_the_next_one_succeeds(run_queued):
+    async def request(batcher, batches):
         with pytest.raises(ZeroDivisionError):
             await batcher.predict(0)
         assert await batcher.predict("next") == "NEXT"
 
-    order(ask)
+    run_queued(request)
 
 
-def test_a_cancelled_request_is_not_predicted(order):
-    async def ask(batcher, passes):
-        gone = asyncio.create_task(batcher.predict("gone"))
+def test_cancelled_request_is_not_predicted(run_queued):
+    async def request(batcher, batches):
+        cancelled = asyncio.create_task(batcher.predict("cancelled"))
         await asyncio.sleep(0)
-        gone.cancel()
-        await batcher.predict("stayed")
+        cancelled.cancel()
+        await batcher.predict("pending")
 
-    assert order(ask) == [["stayed"]]
+    assert run_queued(request) == [["pending"]]

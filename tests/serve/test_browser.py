@@ -1,4 +1,4 @@
-"""The page in a real browser: drop photographs, see answers."""
+"""The prediction page in a real browser."""
 
 import base64
 import csv
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 @pytest.fixture
 def page(chromium, address):
-    """The page, with its errors and every request that it made."""
+    """Open the page; afterwards, check that it had no error and contacted no other server."""
     opened = chromium.new_page()
     opened.set_default_timeout(60_000)
     opened.problems, opened.requested = [], []
@@ -30,25 +30,25 @@ def page(chromium, address):
 
 @pytest.fixture(scope="module")
 def files(trained, tmp_path_factory):
-    """Paths: two leaves, a red square, a text that calls itself a photograph."""
+    """Return the paths of two leaves, a red square and a text file named broken.jpg."""
     folder = tmp_path_factory.mktemp("files")
     leaves = np.load(trained / "images.npz")["test"]
     for name, pixels in (("leaf.png", leaves[0]), ("other.png", leaves[1]), ("red.png", np.full_like(leaves[0], 9))):
         Image.fromarray(pixels).resize((300, 200)).save(folder / name)
     Image.new("RGB", (64, 64), "red").save(folder / "red.png")
-    (folder / "broken.jpg").write_text("no photograph")
+    (folder / "broken.jpg").write_text("not an image")
     return {path.stem: str(path) for path in folder.iterdir()}
 
 
 def cards(page, count):
-    """The cards, once `count` of them have an answer."""
+    """Wait until `count` cards have an answer, and return the cards."""
     page.wait_for_function(
         "count => document.querySelectorAll('.card:not([data-state=waiting])').length === count", arg=count
     )
     return page.locator(".card")
 
 
-def test_a_dropped_photograph_is_predicted(page, files):
+def test_dropped_file_is_predicted(page, files):
     with open(files["leaf"], "rb") as file:  # noqa: PTH123
         content = base64.b64encode(file.read()).decode()
     page.evaluate(
@@ -66,7 +66,7 @@ def test_a_dropped_photograph_is_predicted(page, files):
     assert card.get_attribute("data-state") in ("first", "second", "unknown")
 
 
-def test_the_answer_on_the_page_is_that_of_python(page, files, trained):
+def test_page_shows_the_prediction_of_python(page, files, trained):
     import leaf
 
     page.set_input_files("#files", files["leaf"])
@@ -79,14 +79,14 @@ def test_the_answer_on_the_page_is_that_of_python(page, files, trained):
         assert f"{100 * row.probability:.1f}%" in card.locator(".figures").inner_text()
 
 
-def test_an_out_of_distribution_image_is_not_given_a_class(page, files):
+def test_out_of_distribution_image_is_labeled_as_such(page, files):
     page.set_input_files("#files", files["red"])
     card = cards(page, 1)
     assert card.locator(".label").inner_text().lower() == "not like the training images"
     assert re.search("Most likely class: (un)?healthy", card.locator(".figures").inner_text())
 
 
-def test_an_undecided_image_shows_its_most_likely_class(page, files):
+def test_undecided_image_shows_its_most_likely_class(page, files):
     answer = {"label": "healthy", "answer": "undecided", "probability": 0.45, "threshold": 0.5, "known": True}
     answer["probabilities"] = {"healthy": 0.55, "unhealthy": 0.45}
     page.route("**/api/predict", lambda route: route.fulfill(json=answer))
@@ -98,7 +98,7 @@ def test_an_undecided_image_shows_its_most_likely_class(page, files):
     assert page.locator("#summary").inner_text() == "1 predicted: 1 undecided"
 
 
-def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
+def test_predictions_are_counted_sorted_and_saved(page, files, tmp_path):
     page.set_input_files("#files", [files["leaf"], files["broken"], files["other"]])
     cards(page, 3)
     summary = page.locator("#summary").inner_text()
@@ -106,21 +106,21 @@ def test_answers_are_counted_sorted_and_saved(page, files, tmp_path):
     assert "1 unreadable" in summary
     page.select_option("#sort", "label")
     assert page.locator(".card").last.get_attribute("data-state") == "broken"
-    with page.expect_download() as started:
+    with page.expect_download() as download:
         page.locator("#csv").click()
-    saved = started.value.path().read_text(encoding="utf-8").splitlines()
+    saved = download.value.path().read_text(encoding="utf-8").splitlines()
     assert saved[0].startswith('"image","label","answer","probability"')
     assert len(saved) == 3
 
 
-def test_the_page_says_which_model_this_is(page):
+def test_page_describes_the_model(page):
     page.locator("#model", has_text="2 classes").wait_for()
 
 
 @pytest.mark.parametrize(
     ("names", "state"), [(["rust", "Bean_Healthy", "scab"], "first"), (["oak", "beech", "lime"], "other")]
 )
-def test_of_many_classes_the_likeliest_are_told_and_what_is_no_illness_is_not_red(page, files, address, names, state):
+def test_several_classes_are_listed_by_probability_and_only_diseases_are_red(page, files, address, names, state):
     model = {"backbone": "mobilenet_v2", "classes": names, "test_accuracy": 0.927}
     answer = {"label": names[1], "answer": names[1], "probability": 0.7, "threshold": None, "known": True}
     answer["probabilities"] = dict(zip(names, (0.2, 0.7, 0.1), strict=True))
@@ -132,12 +132,15 @@ def test_of_many_classes_the_likeliest_are_told_and_what_is_no_illness_is_not_re
     page.set_input_files("#files", files["leaf"])
     card = cards(page, 1)
     assert card.get_attribute("data-state") == state
-    told = card.locator(".figures").inner_text().splitlines()
-    assert told == [f"70.0% {names[1]}", f"20.0% {names[0]}", f"10.0% {names[2]}"]
+    assert card.locator(".figures").inner_text().splitlines() == [
+        f"70.0% {names[1]}",
+        f"20.0% {names[0]}",
+        f"10.0% {names[2]}",
+    ]
 
 
-def test_odd_names_are_shown_as_they_are_and_become_no_part_of_the_page(page, files, address):
-    """Of files and of classes: markup, a formula, right to left, an escape, longer than any card is wide."""
+def test_file_and_class_names_are_shown_as_text(page, files, address):
+    """The names contain markup, a formula, right-to-left text, and more characters than fit on a card."""
     names = ["<img src=x onerror=alert(1)>", "=1+1", "\u202eevil\u202c", "a" * 300, "\u05e2\u05dc\u05d4 \U0001f342"]
     answer = {
         "image": "=cmd.png",
@@ -161,14 +164,14 @@ def test_odd_names_are_shown_as_they_are_and_become_no_part_of_the_page(page, fi
     assert names[0] in shown.first.locator(".figures").inner_text()
     assert page.locator("main b, main img[src=x]").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    with page.expect_download() as started:
+    with page.expect_download() as download:
         page.locator("#csv").click()
-    with started.value.path().open(encoding="utf-8", newline="") as file:
+    with download.value.path().open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert [row[:2] for row in rows[1:]] == [["'=cmd.png", "'=1+1"]] * len(odd)
 
 
-def test_a_broken_file_is_named_and_the_next_one_is_predicted(page, files):
+def test_broken_file_is_named_and_the_next_one_is_predicted(page, files):
     page.set_input_files("#files", [files["broken"], files["leaf"]])
     broken = cards(page, 2).filter(has_text="broken.jpg")
     assert broken.get_attribute("data-state") == "broken"
@@ -176,13 +179,13 @@ def test_a_broken_file_is_named_and_the_next_one_is_predicted(page, files):
     assert page.locator(".card[data-state=broken]").count() == 1
 
 
-def test_two_at_once_each_get_their_answer(page, files):
+def test_two_files_at_once_are_both_predicted(page, files):
     page.set_input_files("#files", [files["leaf"], files["other"]])
     assert sorted(cards(page, 2).locator(".name").all_inner_texts()) == ["leaf.png", "other.png"]
     assert page.locator("#summary").inner_text().startswith("2 predicted: ")
 
 
-def test_a_heat_map_is_shown_and_hidden_again(page, files):
+def test_heatmap_is_shown_and_hidden(page, files):
     page.set_input_files("#files", files["leaf"])
     card = cards(page, 1)
     card.locator(".toggle").click()
@@ -192,7 +195,7 @@ def test_a_heat_map_is_shown_and_hidden_again(page, files):
     card.locator(".heat").wait_for(state="hidden")
 
 
-def test_at_390_pixels_nothing_sticks_out_and_buttons_are_large_enough(page, files):
+def test_at_390_pixels_nothing_overflows_and_buttons_are_large_enough(page, files):
     page.set_viewport_size({"width": 390, "height": 844})
     page.set_input_files("#files", [files["leaf"], files["broken"], files["red"]])
     cards(page, 3)
@@ -202,12 +205,12 @@ def test_at_390_pixels_nothing_sticks_out_and_buttons_are_large_enough(page, fil
     )
 
 
-def test_the_keyboard_reaches_the_choice_of_files(page):
+def test_file_chooser_is_reached_by_keyboard(page):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "files"
 
 
-def test_the_documentation_is_written_without_another_server(page, address):
+def test_api_documentation_needs_no_other_server(page, address):
     page.goto(f"{address}/docs")
     page.get_by_role("heading", name="POST /api/predict").wait_for()
     assert "probability: number" in page.locator("main").inner_text()

@@ -1,4 +1,4 @@
-"""What lies beside a model: read whole, or refused in one line."""
+"""The files next to a model: run.json, decision.json and ood.npz."""
 
 import json
 
@@ -23,14 +23,14 @@ def model(tmp_path):
     return tmp_path / "model.keras"
 
 
-def test_they_are_read_with_the_fit_of_the_training_images(model):
+def test_files_give_classes_decision_and_fit(model):
     read = read_model_files(model)
     assert (read.classes, read.threshold, read.temperature, read.views, read.fit) == (
         ("healthy", "unhealthy"), 0.4, 1.5, 2, "pad",
     )  # fmt: skip
 
 
-def test_a_run_of_before_fit_was_there_cropped(model):
+def test_fit_of_an_older_run_is_crop(model):
     model.with_name("run.json").write_text(json.dumps({key: RUN[key] for key in ("model_sha256", "classes")}))
     assert read_model_files(model).fit == "crop"
 
@@ -47,44 +47,44 @@ def test_a_run_of_before_fit_was_there_cropped(model):
         ("run.json", "fit", '"squeeze"'),
     ],
 )
-def test_an_absurd_value_is_refused_with_its_file_and_key(model, file, key, value):
-    whole = json.loads(model.with_name(file).read_text()) | {key: "HERE"}
-    model.with_name(file).write_text(json.dumps(whole).replace('"HERE"', value))
+def test_invalid_value_is_refused_with_its_file_and_key(model, file, key, value):
+    valid = json.loads(model.with_name(file).read_text()) | {key: "HERE"}
+    model.with_name(file).write_text(json.dumps(valid).replace('"HERE"', value))
     with pytest.raises(LeafError, match=rf"{file}: {key}: "):
         read_model_files(model)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "{", "[" * 100_000, "9" * 5000, "null"])
-def test_what_is_no_mapping_is_refused_in_one_line(model, text):
+def test_file_without_a_mapping_is_refused_in_one_line(model, text):
     model.with_name("decision.json").write_text(text)
     with pytest.raises(LeafError, match=r"decision\.json: "):
         read_model_files(model)
 
 
-def test_thousands_of_changed_files_are_read_or_refused_in_one_line(model):
+def test_fuzzed_files_are_read_or_refused_in_one_line(model):
     for file in (model.with_name("run.json"), model.with_name("decision.json")):
-        whole = file.read_bytes()
-        read_or_refused(lambda: read_model_files(model), file, damaged(whole, 1500, 2))
-        file.write_bytes(whole)
+        valid = file.read_bytes()
+        read_or_refused(lambda: read_model_files(model), file, damaged(valid, 1500, 2))
+        file.write_bytes(valid)
 
 
-def test_thousands_of_changed_detectors_are_read_or_refused_in_one_line(tmp_path):
+def test_fuzzed_detectors_are_read_or_refused_in_one_line(tmp_path):
     small, wide = (ood.Gaussian(np.zeros(n, np.float32), np.eye(n, dtype=np.float32), 3.0) for n in (4, ood.STATISTICS))
     path = tmp_path / "ood.npz"
     ood.write(ood.OodDetector(small, wide, np.zeros((1, 16, 16, 3), np.float32)), "0" * 64, path)
-    whole = path.read_bytes()
+    valid = path.read_bytes()
     assert ood.read(path, "0" * 64).features.limit == 3
-    read_or_refused(lambda: ood.read(path, "0" * 64), path, damaged(whole, 2000))
+    read_or_refused(lambda: ood.read(path, "0" * 64), path, damaged(valid, 2000))
 
 
-def test_a_detector_with_no_numbers_in_it_is_refused(tmp_path):
+def test_detector_without_images_or_limits_is_refused(tmp_path):
     small, wide = (ood.Gaussian(np.zeros(n, np.float32), np.eye(n, dtype=np.float32), np.nan) for n in (4, 28))
     ood.write(ood.OodDetector(small, wide, np.zeros((0, 16, 16, 3), np.float32)), "0" * 64, tmp_path / "ood.npz")
     with pytest.raises(LeafError, match=r"ood\.npz: damaged"):
         ood.read(tmp_path / "ood.npz", "0" * 64)
 
 
-def test_a_decision_of_another_run_is_refused(model):
+def test_decision_of_another_run_is_refused(model):
     model.with_name("decision.json").write_text(json.dumps(DECISION | {"model_sha256": "1" * 64}))
     with pytest.raises(LeafError, match=r"run\.json.*decision\.json"):
         read_model_files(model)

@@ -1,4 +1,4 @@
-"""Whatever is given becomes the pixels that ingest would have made."""
+"""Inputs of `predict` are prepared like ingested images."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from leaf.serve.classifier import as_list, name_of, prepare
 
 
 @pytest.fixture
-def photograph(tmp_path):
-    """A JPEG of 60×40 that its EXIF turns."""
+def jpeg(tmp_path):
+    """Return the path of a JPEG of 60×40 pixels with an EXIF rotation."""
     path = tmp_path / "leaf.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -20,20 +20,20 @@ def photograph(tmp_path):
     return path
 
 
-def test_a_path_an_upload_and_an_opened_image_give_what_ingest_stores(photograph):
-    stored = decode(photograph.read_bytes(), 32).pixels
-    with Image.open(photograph) as opened:
-        for given in (photograph, str(photograph), photograph.read_bytes(), opened):
+def test_path_bytes_and_opened_image_give_the_ingested_pixels(jpeg):
+    stored = decode(jpeg.read_bytes(), 32).pixels
+    with Image.open(jpeg) as opened:
+        for given in (jpeg, str(jpeg), jpeg.read_bytes(), opened):
             assert np.array_equal(prepare(given, 32, "leaf"), stored)
 
 
-def test_an_array_is_cropped_and_resized_as_a_file_is(tmp_path):
+def test_array_is_cropped_and_resized_like_a_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "leaf.png")
     assert np.array_equal(prepare(pixels, 32, "0"), prepare(tmp_path / "leaf.png", 32, "leaf"))
 
 
-def test_an_array_of_the_right_size_is_left_alone():
+def test_array_of_the_right_size_is_unchanged():
     pixels = np.random.default_rng(0).uniform(2, 255, (32, 32, 3)).astype(np.float32)
     assert np.array_equal(prepare(pixels, 32, "0"), pixels)
 
@@ -50,20 +50,20 @@ def test_an_array_of_the_right_size_is_left_alone():
         (np.full((8, 8, 3), "x"), "dtype <U1"),
     ],
 )
-def test_an_array_that_is_no_image_is_refused(array, why):
+def test_array_that_is_not_an_image_is_refused(array, why):
     with pytest.raises(LeafError, match=f"image 3: .*{why}"):
         prepare(array, 32, "3")
 
 
-def test_a_broken_file_is_refused_by_name(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
+def test_broken_file_is_refused_by_name(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
     with pytest.raises(LeafError, match="broken: text, not a JPEG"):
         prepare(tmp_path / "broken.jpg", 32, "broken")
 
 
-def test_a_single_image_is_a_list_of_one():
+def test_single_image_is_a_list_of_one():
     assert [len(as_list(one)) for one in ("leaf.jpg", np.zeros((8, 8, 3)), np.zeros((5, 8, 8, 3)))] == [1, 1, 5]
 
 
-def test_an_array_is_called_by_its_place():
+def test_array_is_named_by_its_index():
     assert (name_of(np.zeros((8, 8, 3)), 7), name_of("a/b.jpg", 7)) == ("7", "a/b.jpg")

@@ -1,4 +1,4 @@
-"""How predictions are written."""
+"""Formats of `leaf predict`: text, CSV and JSON."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-def test_csv_reads_back_to_the_same_figures():
+def test_csv_round_trips():
     table = list(csv.DictReader(io.StringIO("\n".join(as_csv(ROWS, CLASSES)))))
     assert [(row["image"], row["answer"], float(row["probability"]), row["known"]) for row in table] == [
         ('a, "b".jpg', "undecided", 1 / 3, "1"),
@@ -24,7 +24,7 @@ def test_csv_reads_back_to_the_same_figures():
     ]
 
 
-def test_json_is_one_array_of_all_fields():
+def test_json_is_an_array_with_all_fields():
     assert json.loads("\n".join(as_json(ROWS)))[1] == {
         "image": "c.jpg",
         "label": "unhealthy",
@@ -36,19 +36,19 @@ def test_json_is_one_array_of_all_fields():
     }
 
 
-def test_csv_has_a_column_of_probabilities_for_each_class():
+def test_csv_has_a_probability_column_per_class():
     row = Prediction("d.jpg", "rust", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
     (read,) = csv.DictReader(io.StringIO("\n".join(as_csv([row], list(row.probabilities)))))
     assert (read["threshold"], read["probability of scab"]) == ("", "0.3")
 
 
 @pytest.mark.parametrize("name", ["=cmd|calc.jpg", "+1.jpg", "-1.jpg", "@a.jpg"])
-def test_no_name_is_a_formula_in_a_spreadsheet(name):
+def test_file_name_is_not_a_formula_in_a_spreadsheet(name):
     row = Prediction(name, "healthy", "healthy", 0.1, 0.4, True, {"healthy": 0.9, "unhealthy": 0.1})
     assert list(as_csv([row], CLASSES))[1].startswith(f"'{name}")
 
 
-def test_of_more_than_two_classes_the_table_shows_argmax():
+def test_text_shows_argmax_for_more_than_two_classes():
     row = Prediction("d.jpg", "rust", "rust", 0.5, None, True, {"healthy": 0.2, "rust": 0.5, "scab": 0.3})
     assert list(as_text([row], ["d.jpg"], ["healthy", "rust", "scab"]))[1].split()[1:4] == [
         "rust",
@@ -57,25 +57,25 @@ def test_of_more_than_two_classes_the_table_shows_argmax():
     ]
 
 
-def test_json_of_nothing_is_an_empty_array():
+def test_json_without_predictions_is_an_empty_array():
     assert json.loads("".join(as_json([]))) == []
 
 
-def test_the_text_table_shows_the_answer_beside_the_label():
+def test_text_shows_the_answer_next_to_the_label():
     line = list(as_text(ROWS, ["c.jpg"], ["healthy", "unhealthy"]))[2]
     assert line.split(maxsplit=4) == ["c.jpg", "unhealthy", "0.9000", "0.4000", UNKNOWN]
 
 
-def test_columns_stand_below_one_another():
+def test_text_columns_are_aligned():
     header, *lines = as_text(ROWS, [row.image for row in ROWS], ["healthy", "unhealthy"])
     assert {line.index(row.label) for line, row in zip(lines, ROWS, strict=True)} == {header.index("label")}
 
 
-def test_a_name_cannot_move_the_cursor():
+def test_control_characters_in_a_name_are_removed():
     row = Prediction("\x1b[2J\n.jpg", "healthy", "healthy", 0.1, 0.4, True)
     assert "\x1b" not in list(as_text([row], [row.image], ["healthy"]))[1]
 
 
-def test_a_prediction_cannot_be_changed():
+def test_prediction_is_immutable():
     with pytest.raises(AttributeError):
         ROWS[0].label = "unhealthy"  # type: ignore[misc]

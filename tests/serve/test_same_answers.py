@@ -1,4 +1,4 @@
-"""After a run of the pipeline: command, Python, API, page and ONNX file agree on the same twenty photographs."""
+"""After a pipeline run, the command, Python, API, page and ONNX file give equal predictions for twenty images."""
 
 import json
 import signal
@@ -18,9 +18,9 @@ COUNT = 20
 
 
 @pytest.fixture(scope="module", params=["drawn", pytest.param("real", marks=pytest.mark.realdata)])
-def photographs(request, tmp_path_factory):
-    """Twenty files; real ones are JPEG photographs of 256×256."""
-    folder = tmp_path_factory.mktemp("photographs")
+def image_files(request, tmp_path_factory):
+    """Return twenty JPEG files; the real ones have 256×256 pixels."""
+    folder = tmp_path_factory.mktemp("images")
     if request.param == "real":
         files = sorted((request.getfixturevalue("shared") / "leaves_by_plant").glob("*/*.jp*g"))
         for file in files[:: len(files) // COUNT][:COUNT]:
@@ -33,47 +33,47 @@ def photographs(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(project, photographs):
-    """What Python says of them."""
-    found = leaf.load(project.folder / "models" / "model.onnx").predict(photographs)
-    assert [row.image for row in found] == [str(file) for file in photographs]
-    assert np.ptp([row.probability for row in found]) > 1e-3  # not the same answer to everything
-    return found
+def rows(project, image_files):
+    """Return the predictions of the Python API."""
+    predictions = leaf.load(project.folder / "models" / "model.onnx").predict(image_files)
+    assert [row.image for row in predictions] == [str(file) for file in image_files]
+    assert np.ptp([row.probability for row in predictions]) > 1e-3  # the predictions differ
+    return predictions
 
 
 @pytest.fixture(scope="module")
 def server(project, serve):
-    """The address of `leaf serve` in the project."""
+    """Return the address of `leaf serve` in the project."""
     process, address = serve(project.folder / "models" / "model.onnx", "--quiet")
     yield address
     process.send_signal(signal.SIGTERM)
     process.wait(30)
 
 
-def agree(answers, rows):
+def assert_equal_predictions(answers, rows):
     for answer, row in zip(answers, rows, strict=True):
         for key in ("label", "answer", "known", "threshold"):
             assert answer[key] == getattr(row, key)
         assert answer["probabilities"] == pytest.approx(row.probabilities, abs=1e-6)
 
 
-def test_the_command_agrees_with_python(project, photographs, rows):
-    said = project.run("leaf", "predict", *map(str, photographs), "--json").stdout
-    agree(json.loads(said), rows)
+def test_command_agrees_with_python(project, image_files, rows):
+    output = project.run("leaf", "predict", *map(str, image_files), "--json").stdout
+    assert_equal_predictions(json.loads(output), rows)
 
 
-def test_the_api_agrees_with_python(server, photographs, rows):
-    agree([_post(server, file.read_bytes()) for file in photographs], rows)
+def test_api_agrees_with_python(server, image_files, rows):
+    assert_equal_predictions([_post(server, file.read_bytes()) for file in image_files], rows)
 
 
 @pytest.mark.browser
-def test_the_page_agrees_with_python(server, photographs, rows, chromium):
+def test_page_agrees_with_python(server, image_files, rows, chromium):
     page = chromium.new_page()
     page.goto(server)
-    page.set_input_files("#files", [str(file) for file in photographs])
+    page.set_input_files("#files", [str(file) for file in image_files])
     page.locator(f'.card:not([data-state="waiting"]) >> nth={COUNT - 1}').wait_for(timeout=120_000)
     shown = {card.locator(".name").inner_text(): card for card in page.locator(".card").all()}
-    for file, row in zip(photographs, rows, strict=True):
+    for file, row in zip(image_files, rows, strict=True):
         state = {"healthy": "first", "unhealthy": "second"}.get(row.answer, "unknown")
         assert shown[file.name].get_attribute("data-state") == state
         if row.answer == row.label:
@@ -81,19 +81,19 @@ def test_the_page_agrees_with_python(server, photographs, rows, chromium):
     page.close()
 
 
-def test_another_program_that_runs_the_onnx_file_agrees_with_python(project, photographs, rows):
+def test_onnx_file_in_another_program_agrees_with_python(project, image_files, rows):
     session = onnxruntime.InferenceSession(project.folder / "models" / "model.onnx")
     side = session.get_inputs()[0].shape[1]
-    pixels = np.stack([prepare(file, side, file.name) for file in photographs]).astype(np.float32)
-    given = session.run(["probabilities"], {session.get_inputs()[0].name: pixels})[0]
-    np.testing.assert_allclose(given, [list(row.probabilities.values()) for row in rows], atol=1e-5)
-    told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
-    assert told["classes"] == list(rows[0].probabilities)
-    assert (told["threshold"], told["image_size"], told["fit"]) == (rows[0].threshold, side, "crop")
+    pixels = np.stack([prepare(file, side, file.name) for file in image_files]).astype(np.float32)
+    probabilities = session.run(["probabilities"], {session.get_inputs()[0].name: pixels})[0]
+    np.testing.assert_allclose(probabilities, [list(row.probabilities.values()) for row in rows], atol=1e-5)
+    metadata = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata["classes"] == list(rows[0].probabilities)
+    assert (metadata["threshold"], metadata["image_size"], metadata["fit"]) == (rows[0].threshold, side, "crop")
 
 
 def _post(address, content):
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + content + b"\r\n--x--\r\n"
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/api/predict", body, kind), timeout=60) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/api/predict", body, kind), timeout=60) as response:
+        return json.load(response)

@@ -1,7 +1,4 @@
-"""`leaf serve` for ten minutes: eight honest clients among slow, large, broken and hostile ones.
-
-LEAF_SOAK_SECONDS shortens it.
-"""
+"""Run `leaf serve` for ten minutes, or LEAF_SOAK_SECONDS, with eight regular clients and several hostile ones."""
 
 import contextlib
 import os
@@ -25,12 +22,12 @@ from tests.ingest.kinds_of_images import many_scans
 from tests.serve.conftest import png
 
 SECONDS = float(os.environ.get("LEAF_SOAK_SECONDS", "600"))
-HONEST = 8
+CLIENTS = 8
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(SECONDS + 300)]
 
 
 def resident(process):
-    """MiB of memory that a process and its children hold."""
+    """Return the resident memory of a process and its children, in MiB."""
     total, waiting = 0, [process]
     while waiting:
         number = waiting.pop()
@@ -40,13 +37,13 @@ def resident(process):
     return total * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-class Visitors:
-    """Those who are no honest clients; each method is one visit."""
+class BadClients:
+    """Slow, large, broken and hostile clients, one method each."""
 
     def __init__(self, address):
         self.address = address
         self.where = urllib.parse.urlsplit(address)
-        self.scans = many_scans(np.zeros((4000, 4000, 3), np.uint8), 90)  # seconds to decode
+        self.scans = many_scans(np.zeros((4000, 4000, 3), np.uint8), 90)  # takes seconds to decode
         self.random = np.random.default_rng(1)
 
     def connect(self):
@@ -62,11 +59,11 @@ class Visitors:
         body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\x1b[2J"\r\n\r\n' + content
         headers = {"Content-Type": "multipart/form-data; boundary=x", **headers}
         request = urllib.request.Request(f"{self.address}/api/predict", body + b"\r\n--x--\r\n", headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.read()
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.read()
 
     def slow(self):
-        """Send a head and then a byte at a time."""
+        """Send the headers and then one byte at a time."""
         with self.connect() as one:
             one.sendall(self.head(5000))
             for _ in range(10):
@@ -74,7 +71,7 @@ class Visitors:
                 time.sleep(0.5)
 
     def silent(self):
-        """Hold connections that say nothing, or half a head."""
+        """Keep connections open that send nothing or half of the headers."""
         held = [self.connect() for _ in range(20)]
         for one in held[::2]:
             one.sendall(self.head(9)[:30])
@@ -83,18 +80,18 @@ class Visitors:
             one.close()
 
     def large(self):
-        """Upload as much as may be."""
+        """Upload the largest accepted size."""
         self.post(bytes(MAX_UPLOAD - 1000))
 
     def broken(self):
-        """Upload what begins like a picture, and cut a body short."""
+        """Upload a file that only starts like a PNG, and a truncated body."""
         with contextlib.suppress(OSError):
             self.post(b"\x89PNG\r\n\x1a\n" + self.random.bytes(5000))
         with self.connect() as one:
             one.sendall(self.head(5000) + b"--x\r\n")
 
     def hostile(self):
-        """A picture that takes seconds, a page of another site, another host's name, no request at all."""
+        """Send an image that is slow to decode, a cross-site request, a wrong host name, and random bytes."""
         with contextlib.suppress(OSError):
             self.post(self.scans)
         with contextlib.suppress(OSError):
@@ -107,62 +104,62 @@ class Visitors:
             one.recv(100)
 
 
-def test_honest_clients_are_answered_well_among_all_others_and_memory_stays(serve, trained, upload, request):
+def test_regular_clients_get_correct_responses_and_memory_stays_bounded(serve, trained, upload, request):
     arrays = [np.random.default_rng(number).integers(0, 256, (60, 80, 3), np.uint8) for number in range(16)]
-    pictures = list(map(png, arrays))
+    files = list(map(png, arrays))
     process, address = serve(trained / "models" / "model.keras", "--quiet")
     request.addfinalizer(process.kill)
-    right = [upload(address, picture) for picture in pictures]
+    expected = [upload(address, file) for file in files]
     model = load(trained / "models" / "model.keras")
-    assert [answer["label"] for answer in right] == [each.label for each in model.predict(arrays)]
+    assert [answer["label"] for answer in expected] == [each.label for each in model.predict(arrays)]
     end, waits, wrong, memory = time.monotonic() + SECONDS, [], [], []
-    visitors, over = Visitors(address), threading.Event()
+    bad_clients, stopped_event = BadClients(address), threading.Event()
 
-    def honest(number):
+    def send_requests(number):
         while time.monotonic() < end:
-            number = (number + 1) % len(pictures)
+            number = (number + 1) % len(files)
             start = time.monotonic()
-            while True:  # told to come again, it comes again
+            while True:  # retry after 503
                 try:
-                    answer = upload(address, pictures[number])
+                    answer = upload(address, files[number])
                     break
                 except urllib.error.HTTPError as error:
                     if error.code != 503:
                         raise
                     time.sleep(0.2)
             waits.append(time.monotonic() - start)
-            if answer != right[number]:
+            if answer != expected[number]:
                 wrong.append((number, answer))
             time.sleep(0.1)
 
     def visit(kind):
-        while not over.is_set():
+        while not stopped_event.is_set():
             with contextlib.suppress(OSError):
                 kind()
             time.sleep(0.2)
 
-    kinds = [visitors.slow, visitors.silent, visitors.large, visitors.broken, visitors.hostile]
-    with ThreadPoolExecutor(HONEST + len(kinds)) as pool:
-        honest_ones = [pool.submit(honest, 2 * number) for number in range(HONEST)]
-        others = [pool.submit(visit, kind) for kind in kinds]
+    kinds = [bad_clients.slow, bad_clients.silent, bad_clients.large, bad_clients.broken, bad_clients.hostile]
+    with ThreadPoolExecutor(CLIENTS + len(kinds)) as pool:
+        clients = [pool.submit(send_requests, 2 * number) for number in range(CLIENTS)]
+        bad = [pool.submit(visit, kind) for kind in kinds]
         while time.monotonic() < end:
             time.sleep(min(2, SECONDS / 20))
             memory.append(resident(process.pid))
-        for one in honest_ones:
+        for one in clients:
             one.result()
         process.send_signal(signal.SIGTERM)
         start = time.monotonic()
         assert process.wait(20) == 0
         stopped = time.monotonic() - start
-        over.set()
-        for one in others:
+        stopped_event.set()
+        for one in bad:
             one.result()
     quarter = len(memory) // 4
     before, after = statistics.median(memory[quarter : 2 * quarter]), statistics.median(memory[-quarter:])
-    told = f"{len(waits)} answers, median {statistics.median(waits):.2f} s, longest {max(waits):.1f} s, memory "
-    told += f"{before:.0f} to {after:.0f} MiB, stopped in {stopped:.1f} s"
-    print(told)
+    summary = f"{len(waits)} answers, median {statistics.median(waits):.2f} s, longest {max(waits):.1f} s, memory "
+    summary += f"{before:.0f} to {after:.0f} MiB, stopped in {stopped:.1f} s"
+    print(summary)
     assert wrong == []
-    assert statistics.median(waits) < 2, told
-    assert after < 1.1 * before, told
-    assert stopped < 5, told
+    assert statistics.median(waits) < 2, summary
+    assert after < 1.1 * before, summary
+    assert stopped < 5, summary

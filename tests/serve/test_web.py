@@ -1,4 +1,4 @@
-"""The page and the API, with a stand-in for the network."""
+"""The page and the API, with a stub classifier."""
 
 import errno
 import io
@@ -17,18 +17,18 @@ from leaf.serve.web import PAGES, create_app
 
 
 @pytest.fixture
-def client(stand_in):
-    app = create_app(stand_in, frozenset({"127.0.0.1"}))
-    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as made:
-        yield made
+def client(stub_classifier):
+    app = create_app(stub_classifier, frozenset({"127.0.0.1"}))
+    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
+        yield client
 
 
 def post(client, content, name="leaf.png", path="/api/predict", **headers):
     return client.post(path, files={"image": (name, content)}, headers=headers)
 
 
-def test_an_answer_has_the_fields_of_a_prediction(client, picture):
-    assert post(client, picture, "a b ü.png").json() == {
+def test_response_has_the_fields_of_a_prediction(client, png_file):
+    assert post(client, png_file, "a b ü.png").json() == {
         "image": "a b ü.png",
         "label": "healthy",
         "answer": "healthy",
@@ -39,75 +39,77 @@ def test_an_answer_has_the_fields_of_a_prediction(client, picture):
     }
 
 
-def test_a_heat_map_is_a_picture(client, picture):
-    answer = post(client, picture, path="/api/heatmap")
-    assert answer.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(answer.content)).size == (288, 288)
+def test_heatmap_is_a_png_image(client, png_file):
+    response = post(client, png_file, path="/api/heatmap")
+    assert response.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(response.content)).size == (288, 288)
 
 
 @pytest.mark.parametrize("path", ["/api/predict", "/api/heatmap"])
-def test_a_file_that_is_no_image_is_named_in_one_line(client, path):
-    answer = post(client, b"no image", "notes.txt", path)
-    assert (answer.status_code, answer.json()) == (
+def test_file_that_is_not_an_image_is_named_in_one_line(client, path):
+    response = post(client, b"not an image", "notes.txt", path)
+    assert (response.status_code, response.json()) == (
         422,
         {"error": "notes.txt: text, not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC image"},
     )
 
 
-def test_a_cut_off_file_is_refused(client, picture):
-    assert post(client, picture[: len(picture) // 2]).status_code == 422
+def test_truncated_file_is_refused(client, png_file):
+    assert post(client, png_file[: len(png_file) // 2]).status_code == 422
 
 
-def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client):
+def test_decompression_bomb_is_refused_before_decoding(client):
     file = io.BytesIO()
     Image.new("1", (12000, 12000)).save(file, "PNG")
-    answer = post(client, file.getvalue())
-    assert (answer.status_code, "pixels" in answer.json()["error"]) == (422, True)
+    response = post(client, file.getvalue())
+    assert (response.status_code, "pixels" in response.json()["error"]) == (422, True)
 
 
-def test_an_upload_above_the_limit_is_refused_by_its_length(client):
-    answer = post(client, bytes(server.MAX_UPLOAD + 100_000))
-    assert (answer.status_code, answer.json()) == (413, {"error": server.TOO_LARGE})
+def test_upload_above_the_limit_is_refused_by_content_length(client):
+    response = post(client, bytes(server.MAX_UPLOAD + 100_000))
+    assert (response.status_code, response.json()) == (413, {"error": server.TOO_LARGE})
 
 
-def test_an_upload_above_the_limit_that_hides_its_length_is_refused_while_it_comes(client):
+def test_chunked_upload_above_the_limit_is_refused_while_streaming(client):
     def chunks():
         yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         for _ in range(24):
             yield bytes(2**20)
 
-    answer = client.post("/api/predict", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
-    assert (answer.status_code, answer.json()) == (413, {"error": server.TOO_LARGE})
+    response = client.post(
+        "/api/predict", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert (response.status_code, response.json()) == (413, {"error": server.TOO_LARGE})
 
 
 @pytest.mark.parametrize(
     "form", [{}, {"data": {"image": "text"}}, {"files": {"other": b"x"}}, {"json": {"image": "x"}}]
 )
-def test_a_request_without_a_photograph_is_refused_in_one_line(client, form):
-    answer = client.post("/api/predict", **form)
-    assert (answer.status_code, list(answer.json())) == (422, ["error"])
+def test_request_without_an_image_is_refused_in_one_line(client, form):
+    response = client.post("/api/predict", **form)
+    assert (response.status_code, list(response.json())) == (422, ["error"])
 
 
 @pytest.mark.parametrize("path", ["/api/predict", "/api/heatmap"])
-def test_two_images_in_one_request_are_refused(client, picture, path):
-    answer = client.post(path, files=[("image", ("a.png", picture)), ("image", ("b.png", picture))])
-    assert answer.status_code == 422
-    assert "2 files" in answer.json()["error"]
+def test_two_images_in_one_request_are_refused(client, png_file, path):
+    response = client.post(path, files=[("image", ("a.png", png_file)), ("image", ("b.png", png_file))])
+    assert response.status_code == 422
+    assert "2 files" in response.json()["error"]
 
 
-def test_a_form_that_cannot_be_read_is_refused_in_one_line(client):
-    answer = client.post("/api/predict", content=b"x", headers={"content-type": "multipart/form-data"})
-    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+def test_malformed_form_is_refused_in_one_line(client):
+    response = client.post("/api/predict", content=b"x", headers={"content-type": "multipart/form-data"})
+    assert (response.status_code, list(response.json())) == (400, ["error"])
 
 
-def test_a_foreign_host_name_is_refused(client, picture):
-    assert post(client, picture, host="evil.example:8000").status_code == 400
+def test_unknown_host_name_is_refused(client, png_file):
+    assert post(client, png_file, host="evil.example:8000").status_code == 400
 
 
 @pytest.mark.parametrize("host", ["LOCALHOST:8000", "localhost.:8000", "127.0.0.1"])
-def test_a_host_name_is_known_in_any_case_and_with_a_final_dot(stand_in, host):
-    with TestClient(create_app(stand_in, frozenset({"127.0.0.1", "localhost"}))) as made:
-        assert made.get("/health", headers={"host": host}).status_code == 200
+def test_host_name_is_accepted_in_any_case_and_with_a_trailing_dot(stub_classifier, host):
+    with TestClient(create_app(stub_classifier, frozenset({"127.0.0.1", "localhost"}))) as other:
+        assert other.get("/health", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -120,73 +122,73 @@ def test_a_host_name_is_known_in_any_case_and_with_a_final_dot(stand_in, host):
         {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8000"},
     ],
 )
-def test_a_page_of_another_site_may_not_ask(client, picture, headers):
-    assert post(client, picture, **headers).status_code == 403
+def test_cross_site_request_is_refused(client, png_file, headers):
+    assert post(client, png_file, **headers).status_code == 403
 
 
-def test_its_own_page_may_ask(client, picture):
+def test_same_origin_request_is_accepted(client, png_file):
     own = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
-    assert post(client, picture, **own).status_code == 200
+    assert post(client, png_file, **own).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/health"])
-def test_head_is_answered(client, path):
-    answer = client.head(path)
-    assert (answer.status_code, answer.content) == (200, b"")
+def test_head_request_has_an_empty_body(client, path):
+    response = client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
 
 
-def test_uploads_beyond_the_room_for_them_are_told_to_come_again_and_a_small_one_is_not(client, picture, monkeypatch):
+def test_large_upload_above_the_memory_budget_gets_retry_after_and_a_small_one_succeeds(client, png_file, monkeypatch):
     monkeypatch.setattr(server, "LARGE_BUDGET", 2 * 2**20)
     large = post(client, bytes(3 * 2**20))
     assert (large.status_code, large.headers["retry-after"]) == (503, "5")
-    assert post(client, picture).status_code == 200
+    assert post(client, png_file).status_code == 200
 
 
-def test_the_room_of_an_upload_is_given_back(client, monkeypatch):
+def test_memory_budget_of_an_upload_is_released(client, monkeypatch):
     monkeypatch.setattr(server, "LARGE_BUDGET", 4 * 2**20)
     assert [post(client, bytes(3 * 2**20)).status_code for _ in range(5)] == [422] * 5
 
 
-def test_a_full_disk_of_the_server_is_its_own_fault_and_said(client, picture, monkeypatch):
+def test_full_disk_of_the_server_is_a_507_response(client, png_file, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("starlette.datastructures.UploadFile.write", full)
-    answer = post(client, picture)
-    assert (answer.status_code, answer.json()) == (
+    response = post(client, png_file)
+    assert (response.status_code, response.json()) == (
         507,
         {"error": "the server cannot store the upload: no space left on device"},
     )
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "no-such-charset", "utf-16"])
-def test_an_odd_charset_is_an_answer_and_no_fault(client, picture, charset):
-    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + picture + b"\r\n--x--\r\n"
+def test_unusual_charset_is_no_server_error(client, png_file, charset):
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + png_file + b"\r\n--x--\r\n"
     kind = f"multipart/form-data; boundary=x; charset={charset}"
-    answer = client.post("/api/predict", content=body, headers={"content-type": kind})
-    assert answer.status_code in (200, 400, 422)
+    response = client.post("/api/predict", content=body, headers={"content-type": kind})
+    assert response.status_code in (200, 400, 422)
 
 
-def test_a_file_name_that_is_no_text_is_an_answer_and_no_fault(client, picture):
-    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xed\xa0\x80\xff"\r\n\r\n' + picture
+def test_undecodable_file_name_is_no_server_error(client, png_file):
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xed\xa0\x80\xff"\r\n\r\n' + png_file
     headers = {"content-type": "multipart/form-data; boundary=x"}
-    answer = client.post("/api/predict", content=body + b"\r\n--x--\r\n", headers=headers)
-    assert answer.status_code in (200, 400)
+    response = client.post("/api/predict", content=body + b"\r\n--x--\r\n", headers=headers)
+    assert response.status_code in (200, 400)
 
 
-def test_a_server_that_is_open_to_others_answers_to_any_name(stand_in):
-    with TestClient(create_app(stand_in), base_url="http://leaf.example") as made:
-        assert made.get("/health").status_code == 200
+def test_server_on_all_addresses_accepts_any_host_name(stub_classifier):
+    with TestClient(create_app(stub_classifier), base_url="http://leaf.example") as other:
+        assert other.get("/health").status_code == 200
 
 
-def test_too_many_waiting_images_are_told_to_come_again(stand_in, picture, monkeypatch):
+def test_full_queue_gets_retry_after(stub_classifier, png_file, monkeypatch):
     monkeypatch.setattr("leaf.serve.web.Batcher", lambda predict: Batcher(predict, max_queue=0))
-    with TestClient(create_app(stand_in)) as made:
-        answer = post(made, picture)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    with TestClient(create_app(stub_classifier)) as other:
+        response = post(other, png_file)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 
 
-def test_health_names_the_model(client):
+def test_health_describes_the_model(client):
     assert client.get("/health").json() == {
         "status": "ok",
         "model_sha256": "0" * 64,
@@ -197,53 +199,55 @@ def test_health_names_the_model(client):
     }
 
 
-def test_a_browser_that_asks_for_nothing_there_gets_a_page_and_a_program_one_line(client):
+def test_unknown_path_is_a_page_for_browsers_and_json_otherwise(client):
     page = client.get("/nothing", headers={"accept": "text/html"})
     assert (page.status_code, "Page not found (404)" in page.text) == (404, True)
     assert client.get("/nothing").json() == {"error": "Not Found"}
 
 
-def test_a_fault_of_ours_shows_no_traceback(stand_in, picture):
-    stand_in.predict_prepared = lambda *_: 1 / 0
-    with TestClient(create_app(stand_in), raise_server_exceptions=False) as made:
-        answer = post(made, picture)
-    assert (answer.status_code, "Zero" in answer.text) == (500, False)
+def test_internal_error_shows_no_traceback(stub_classifier, png_file):
+    stub_classifier.predict_prepared = lambda *_: 1 / 0
+    with TestClient(create_app(stub_classifier), raise_server_exceptions=False) as other:
+        response = post(other, png_file)
+    assert (response.status_code, "Zero" in response.text) == (500, False)
 
 
-def test_a_fault_of_the_network_is_no_answer_and_no_fault_of_the_photograph(stand_in, picture):
+def test_error_of_the_network_is_a_500_response(stub_classifier, png_file):
     def damaged(*_):
         raise LeafError("the network gives NaN")
 
-    stand_in.predict_prepared = damaged
-    with TestClient(create_app(stand_in), raise_server_exceptions=False) as made:
-        answer = post(made, picture)
-    assert (answer.status_code, answer.json()) == (500, {"error": "the network gives NaN"})
+    stub_classifier.predict_prepared = damaged
+    with TestClient(create_app(stub_classifier), raise_server_exceptions=False) as other:
+        response = post(other, png_file)
+    assert (response.status_code, response.json()) == (500, {"error": "the network gives NaN"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_a_page_loads_nothing_from_elsewhere(client, path):
-    answer = client.get(path)
-    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
-    assert all(client.get(address).status_code == 200 for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text))
+def test_page_loads_only_its_own_files(client, path):
+    response = client.get(path)
+    assert response.headers["content-security-policy"].startswith("default-src 'self'")
+    assert all(
+        client.get(address).status_code == 200 for address in re.findall(r'(?:src|href)="([^"]+)"', response.text)
+    )
 
 
-def test_no_page_names_another_server():
-    named = {
+def test_pages_contain_no_external_url():
+    urls = {
         address
         for file in PAGES.iterdir()
         for address in re.findall(r"https?://[^\s\"'`)]+", file.read_text(encoding="utf-8"))
     }
-    assert named == {"http://www.w3.org/2000/svg"}
+    assert urls == {"http://www.w3.org/2000/svg"}
 
 
-def test_answers_of_many_at_once_do_not_mix(client):
-    def ask(grey):
+def test_concurrent_responses_are_not_mixed_up(client):
+    def predict_gray(grey):
         file = io.BytesIO()
         Image.fromarray(np.full((20, 20, 3), grey, np.uint8)).save(file, "PNG")
         return post(client, file.getvalue(), f"{grey}.png").json()
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(ask, range(1, 41)))
+        answers = list(pool.map(predict_gray, range(1, 41)))
     assert [(row["image"], round(row["probability"] * 255)) for row in answers] == [
         (f"{grey}.png", grey) for grey in range(1, 41)
     ]
