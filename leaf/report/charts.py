@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -18,7 +18,16 @@ class Interval:
     value: float
     low: float | None = None
     high: float | None = None
-    kind: str = "ink"
+    kind: str = "first"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval, or the value twice."""
+        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
+
+    def __str__(self) -> str:
+        span = "" if self.low is None else f", {percent(self.bounds[0])} to {percent(self.bounds[1])}"
+        return f"{self.name}: {percent(self.value)}{span}"
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,15 @@ class Series:
     kind: str
 
 
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
+
+
 def percent(value: float) -> str:
     """Format a fraction as a percentage with one decimal."""
     return f"{100 * value:.1f}%"
 
 
-def balance(rows: Sequence[tuple[str, tuple[int, int]]], alternative: str, width: int) -> Markup:
+def balance(rows: Sequence[tuple[str, Sequence[int]]], alternative: str, width: int) -> Markup:
     """Draw one bar per row, split into two classes, with each count at its end."""
     wide = width > 500
     left = 210 if wide else 0
@@ -78,54 +90,48 @@ def class_bars(
     return figure(width, len(classes) * row + 4, alternative, *parts)
 
 
-def intervals(rows: Sequence[Interval], alternative: str, width: int, least: float | None = None) -> Markup:
+def intervals(rows: Sequence[Interval], alternative: str, width: int, least: float = 1.0) -> Markup:
     """Draw a dot for each score and a line for its interval on a shared percentage axis."""
-    wide = width > 500
-    left, row = (250, 34) if wide else (12, 54)
-    lows = [entry.low if entry.low is not None else entry.value for entry in rows]
-    low = max(0.0, min([*lows, least if least is not None else 1.0]) - 0.03)
-    frame = Frame(left, 6, width - left - 70, row * len(rows), (low, 1.0), (0, 1))
-    bottom = frame.top + frame.height
-    parts: list[Markup] = []
-    for value in ticks(low, 1.0, 6 if wide else 4):
-        parts.append(line(frame.x(value), frame.top, frame.x(value), bottom, "grid"))
-        parts.append(text(frame.x(value), bottom + 18, f"{100 * value:.4g}%", "tick", anchor="middle"))
-    for place, entry in enumerate(rows):
-        y = frame.top + row * (place + 0.5) + (0 if wide else 10)
-        parts += label(0, y if wide else y - 14, entry.name, left - 10 if wide else width, middle=wide)
-        tip = f"{entry.name}: {percent(entry.value)}"
-        if entry.low is not None and entry.high is not None:
-            tip += f" ({percent(entry.low)} to {percent(entry.high)})"
-            parts.append(line(frame.x(entry.low), y, frame.x(entry.high), y, f"whisker stroke-{entry.kind}"))
-        parts.append(dot(frame.x(entry.value), y, 5.5, f"fill-{entry.kind}", tip))
-        parts.append(text(width, y + 5, percent(entry.value), "count", anchor="end"))
-    return figure(width, bottom + 26, alternative, *parts)
+    low = max(0.0, min([*(entry.bounds[0] for entry in rows), least]) - 0.03)
+    return _dots(rows, alternative, width, (low, 1.0))
 
 
 def differences(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
     """Draw accuracy differences in percentage points, with their intervals, on a shared axis with zero marked."""
-    wide = width > 500
-    left, row = (330, 34) if wide else (12, 54)
-    reach = max([0.02, *(abs(bound) for entry in rows for bound in (entry.low, entry.high) if bound is not None)]) * 1.1
-    frame = Frame(left, 6, width - left - 76, row * len(rows), (-reach, reach), (0, 1))
+    reach = max([0.02, *(abs(bound) for entry in rows for bound in entry.bounds)]) * 1.1
+    kinds = ["first" if entry.bounds[0] > 0 else "second" if entry.bounds[1] < 0 else "gone" for entry in rows]
+    shown = [replace(entry, kind=kind) for entry, kind in zip(rows, kinds, strict=True)]
+    return _dots(shown, alternative, width, (-reach, reach))
+
+
+def _dots(rows: Sequence[Interval], alternative: str, width: int, x_range: tuple[float, float]) -> Markup:
+    """Draw values with their intervals, as percentages or, if the axis starts below 0, as differences in points."""
+    wide, signed = width > 500, x_range[0] < 0
+    room, gap, right = (330, 20, 76) if signed else (250, 10, 70)
+    left, row = (room, 34) if wide else (12, 54)
+    frame = Frame(left, 6, width - left - right, row * len(rows), x_range, (0, 1))
     bottom = frame.top + frame.height
     parts: list[Markup] = []
-    for value in ticks(-reach, reach, 6 if wide else 4):
-        x = frame.x(value)
-        parts.append(line(x, frame.top, x, bottom, "axis strong" if value == 0 else "grid"))
-        parts.append(text(x, bottom + 18, f"{100 * value:+.3g}" if value else "0", "tick", anchor="middle"))
+    for value in ticks(*x_range, 6 if wide else 4):
+        x, words = frame.x(value), f"{100 * value:+.3g}" if signed and value else f"{100 * value:.4g}"
+        parts.append(line(x, frame.top, x, bottom, "axis strong" if signed and not value else "grid"))
+        parts.append(text(x, bottom + 18, words + ("" if signed else "%"), "tick", anchor="middle"))
     for place, entry in enumerate(rows):
         y = frame.top + row * (place + 0.5) + (0 if wide else 10)
-        low, high = (
-            entry.low if entry.low is not None else entry.value,
-            (entry.value if entry.high is None else entry.high),
-        )
-        kind = "first" if low > 0 else "second" if high < 0 else "gone"
-        parts += label(0, y if wide else y - 14, entry.name, left - 20 if wide else width, middle=wide)
-        parts.append(line(frame.x(low), y, frame.x(high), y, f"whisker stroke-{kind}"))
-        parts.append(dot(frame.x(entry.value), y, 5.5, f"fill-{kind}", f"{100 * entry.value:+.1f} points"))
-        parts.append(text(width, y + 5, f"{100 * entry.value:+.1f}", "count", anchor="end"))
+        parts += label(0, y if wide else y - 14, entry.name, left - gap if wide else width, middle=wide)
+        words, low, high = (f"{100 * x:+.1f}" if signed else percent(x) for x in (entry.value, *entry.bounds))
+        tip = f"{entry.name}: {words}"
+        if entry.low is not None:
+            tip += f" ({low} to {high})"
+            start, end = (frame.x(bound) for bound in entry.bounds)
+            parts.append(line(start, y, end, y, f"whisker stroke-{entry.kind}"))
+        parts.append(dot(frame.x(entry.value), y, 5.5, f"fill-{entry.kind}", tip))
+        parts.append(text(width, y + 5, words, "count", anchor="end"))
     return figure(width, bottom + 26, alternative, *parts)
+
+
+def _unit_frame(size: int, low: float = 0.0) -> Frame:
+    return Frame(44, 30, size - 58, size - 58, (low, 1), (0, 1))
 
 
 def square(
@@ -137,9 +143,8 @@ def square(
     size: int = 340,
 ) -> Markup:
     """Draw lines in the unit square, such as an ROC curve, with `point` marked; `chance` draws the diagonal."""
-    frame = Frame(44, 30, size - 58, size - 58, (0, 1), (0, 1))
-    marks = [0, 0.25, 0.5, 0.75, 1]
-    parts = [*frame.y_axis(marks), *frame.x_axis(marks, axes[0]), text(0, 14, axes[1], "tick")]
+    frame = _unit_frame(size)
+    parts = [*frame.y_axis(QUARTERS), *frame.x_axis(QUARTERS, axes[0]), text(0, 14, axes[1], "tick")]
     if chance:
         parts.append(line(frame.x(0), frame.y(0), frame.x(1), frame.y(1), "chance"))
     parts += [path(frame.points(entry.xs, entry.ys), f"curve {entry.kind}") for entry in series]
@@ -151,28 +156,16 @@ def square(
 def reliability(bins: Sequence[dict[str, float]], alternative: str, size: int = 340) -> Markup:
     """Draw accuracy against confidence; a calibrated network lies on the diagonal."""
     low = 0.5 if all(entry["confidence"] >= 0.5 for entry in bins) else 0.0
-    frame = Frame(44, 30, size - 58, size - 58, (low, 1), (0, 1))
-    parts = [
-        *frame.y_axis([0, 0.25, 0.5, 0.75, 1]),
-        *frame.x_axis(ticks(low, 1, 5), "confidence"),
-        text(0, 14, "accuracy", "tick"),
-        line(frame.x(low), frame.y(low), frame.x(1), frame.y(1), "chance"),
-    ]
-    most = max([entry["images"] for entry in bins], default=1)
+    frame = _unit_frame(size, low)
+    parts = [*frame.y_axis(QUARTERS), *frame.x_axis(ticks(low, 1, 5), "confidence"), text(0, 14, "accuracy", "tick")]
+    parts.append(line(frame.x(low), frame.y(low), frame.x(1), frame.y(1), "chance"))
+    most = max(entry["images"] for entry in bins)
     for entry in bins:
         x, y = frame.x(entry["confidence"]), frame.y(entry["accuracy"])
-        radius = 3 + 8 * (entry["images"] / most) ** 0.5
+        tip = f"{entry['images']:,.0f} images with {percent(entry['confidence'])} confidence on average, "
+        tip += f"{percent(entry['accuracy'])} correct"
         parts.append(line(x, frame.y(entry["confidence"]), x, y, "gap"))
-        parts.append(
-            dot(
-                x,
-                y,
-                radius,
-                "fill-first ring",
-                f"{entry['images']:,.0f} images with {percent(entry['confidence'])} confidence on average, "
-                f"{percent(entry['accuracy'])} correct",
-            )
-        )
+        parts.append(dot(x, y, 3 + 8 * (entry["images"] / most) ** 0.5, "fill-first ring", tip))
     return figure(size, frame.top + frame.height + 44, alternative, *parts)
 
 
@@ -237,7 +230,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
 
     Labels below the axis end at their leader line and move down toward the right, so that no leader crosses a label.
     """
-    least = min(min(entry.value, entry.low if entry.low is not None else 1.0) for entry in rows)
+    least = min(min(entry.value, entry.bounds[0]) for entry in rows)
     frame = Frame(8, 0, width - 16, 0, (max(0.0, math.floor(least * 20) / 20 - 0.05), 1.0), (0, 1))
     y, main = 40.0, rows[0]
     parts = [line(0, y, width, y, "axis strong")]
@@ -270,7 +263,7 @@ def ranking(
     top = max([*distances, 1.0])
     frame = Frame(58, 16, width - 74, 150, (0.5, len(distances) + 0.5), (0, top * 1.05))
     parts = [*frame.y_axis(ticks(0, top * 1.05, 4))]
-    parts += frame.x_axis(_ranks(len(distances), 8 if width > 500 else 4), "rank by distance to the reference")
+    parts += frame.x_axis(_whole_ticks(len(distances), 8 if width > 500 else 4), "rank by distance to the reference")
     if jump is not None and 0 < cut < len(distances):
         x = frame.x(cut + 0.5)
         parts.append(line(x, frame.top, x, frame.top + frame.height, "mark"))
@@ -286,9 +279,8 @@ def ranking(
     return figure(width, frame.top + frame.height + 42, alternative, *parts)
 
 
-def _ranks(count: int, marks: int) -> list[float]:
-    inner = [value for value in ticks(1, count, marks) if value == int(value) and value >= 1]
-    return sorted({1.0, *inner})
+def _whole_ticks(count: float, marks: int) -> list[float]:
+    return sorted({1.0, *(value for value in ticks(1, count, marks) if value == int(value) and value >= 1)})
 
 
 @dataclass(frozen=True)
@@ -320,15 +312,17 @@ def curves(panels: Sequence[Panel], marks: Sequence[Mark], alternative: str, wid
         frame = Frame(58, top, width - 74, tall, x_range, _panel_range(panel))
         parts += [*frame.y_axis(ticks(*frame.y_range, count=5)), text(0, top - 9, panel.title, "label")]
         parts.append(line(frame.left, top + tall, frame.left + frame.width, top + tall, "axis"))
-        parts += [
-            line(frame.x(mark.epoch), top, frame.x(mark.epoch), top + tall, f"mark {mark.kind}") for mark in marks
-        ]
+        for mark in marks:
+            parts.append(line(frame.x(mark.epoch), top, frame.x(mark.epoch), top + tall, f"mark {mark.kind}"))
         for entry in panel.series:
-            parts += _panel_line(entry, frame)
+            points = frame.points(entry.xs, entry.ys)
+            if len(points) == 1:  # draw a single epoch as a point, not a line
+                tip = f"{entry.name}: {number(entry.ys[0])}"
+                parts.append(dot(*points[0], 4, entry.kind.replace("stroke", "fill"), tip))
+            else:
+                parts.append(path(points, f"curve {entry.kind}"))
         top += tall + 40
-    epochs = [value for value in ticks(*x_range, count=10 if width > 500 else 5) if value == int(value)]
-    shown = sorted({1.0, *epochs}) if last > 1 else [1.0]
-    parts += frame.x_axis(shown, "epoch")
+    parts += frame.x_axis(_whole_ticks(last, 10 if width > 500 else 5), "epoch")
     parts += _epoch_words(marks, frame, panels[0].title if panels else "", width)
     return figure(width, top + 2, alternative, *parts)
 
@@ -339,13 +333,6 @@ def _panel_range(panel: Panel) -> tuple[float, float]:
     high = max(values)
     pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return (low - pad if panel.floor is None else low, high + pad)
-
-
-def _panel_line(entry: Series, frame: Frame) -> list[Markup]:
-    points = frame.points(entry.xs, entry.ys)
-    if len(points) == 1:  # draw a single epoch as a point, not a line
-        return [dot(*points[0], 4, entry.kind.replace("stroke", "fill"), f"{entry.name}: {number(entry.ys[0])}")]
-    return [path(points, f"curve {entry.kind}")]
 
 
 def _epoch_words(marks: Sequence[Mark], frame: Frame, title: str, width: int) -> list[Markup]:

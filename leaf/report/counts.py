@@ -23,8 +23,6 @@ REASONS = {
 }
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 
-Counts = tuple[int, int]  # counts of the two classes; with more classes, of all images and 0
-
 _BAR = 9
 _LABEL = 34  # height of a node's two lines of text
 _GAP = 14
@@ -32,10 +30,10 @@ _GAP = 14
 
 @dataclass(frozen=True)
 class Node:
-    """A state of the images: its name, number of images in each class, and column."""
+    """A state of the images: its name, number of images in each of two classes (or in total and 0), and column."""
 
     name: str
-    counts: Counts
+    counts: tuple[int, int]
     column: int
     kind: str = ""  # "gone" for removed images
 
@@ -46,41 +44,36 @@ class Link:
 
     source: int
     target: int
-    counts: Counts
+    counts: tuple[int, int]
 
 
 def section(run: Run) -> dict[str, Any]:
     """Return the Sankey diagram, the class-balance figure, and a table of both."""
     nodes, links = graph(run)
-    rows = balance_rows(run)
-    kept, everything = len(run.kept()), len(run.index)
-    sizes = [f"{SPLITS[name].lower()} {count:,}" for name, count in split_sizes(run).items()]
+    rows = dict(balance_rows(run))
+    kept, everything, made, sizes = len(run.kept()), len(run.index), len(run.synthetic), split_sizes(run)
     words = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then "
-    words += ", ".join(sizes)
-    made = len(run.synthetic)
-    if made:
-        words += f"; {plural(made, 'synthetic image')} added to train"
-    balance_words = "Class balance. " + "; ".join(
-        f"{name}: " + ", ".join(f"{count:,} {label}" for count, label in zip(each, run.names, strict=True))
-        for name, each in rows
-    )
+    words += ", ".join(f"{SPLITS[name].lower()} {count:,}" for name, count in sizes.items())
+    words += f"; {plural(made, 'synthetic image')} added to train." if made else "."
+    steps = {
+        name: ", ".join(f"{count:,} {label}" for count, label in zip(each, run.names, strict=True))
+        for name, each in rows.items()
+    }
+    said = "Class balance. " + "; ".join(f"{name}: {listed}" for name, listed in steps.items()) + "."
     if len(run.classes) == 2:
-        pairs = [(name, (each[0], each[1])) for name, each in rows]
-        drawn = both(lambda width: balance(pairs, balance_words + ".", width))
+        drawn = both(lambda width: balance(list(rows.items()), said, width))
     else:
-        train = dict(rows).get("Train, with synthetic images") or dict(rows)["Train"]
+        train = rows.get("Train, with synthetic images", rows["Train"])
         drawn = both(
-            lambda width: class_bars(run.names, dict(rows)["All images"], train, balance_words + ".", width),
+            lambda width: class_bars(run.names, rows["All images"], train, said, width),
             "Thick: all images. Thin: training images, including synthetic ones.",
         )
     return {
-        "flow": both(lambda width: flow(nodes, links, words + ".", width)),
+        "flow": both(lambda width: flow(nodes, links, words, width)),
         "balance": drawn,
-        "rows": rows,
+        "rows": list(rows.items()),
         "kept": kept,
         "all": everything,
-        "sizes": split_sizes(run),
-        "made": made,
         "sizes_in": original_sizes(run),
     }
 
@@ -91,14 +84,10 @@ def original_sizes(run: Run) -> str:
         return ""
     sides = run.index[["width", "height"]].astype(int)
     (width, height), most = Counter(sides.itertuples(index=False, name=None)).most_common(1)[0]
-    resized = f"The network sees {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."
-    if most == len(sides):
-        return f"The originals have {width:,}\xa0×\xa0{height:,} pixels. {resized}"
-    least, largest = int(sides.to_numpy().min()), int(sides.to_numpy().max())
-    return (
-        f"Most originals have {width:,}\xa0×\xa0{height:,} pixels; their sides range from {least:,} to {largest:,}. "
-        f"{resized}"
-    )
+    words = f"{'The' if most == len(sides) else 'Most'} originals have {width:,}\xa0×\xa0{height:,} pixels"
+    if most < len(sides):
+        words += f"; their sides range from {sides.to_numpy().min():,} to {sides.to_numpy().max():,}"
+    return f"{words}. The network sees {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."
 
 
 def split_sizes(run: Run) -> dict[str, int]:
@@ -109,61 +98,54 @@ def split_sizes(run: Run) -> dict[str, int]:
 
 def graph(run: Run) -> tuple[list[Node], list[Link]]:
     """Return the nodes and links of the Sankey diagram."""
-    table = run.decisions
-    labels = run.labels()
+    table, labels = run.decisions, run.labels()
 
-    def bands(labels: "pd.Series[Any]") -> Counts:
+    def bands(labels: "pd.Series[Any]") -> tuple[int, int]:
         each = _counts(labels, len(run.classes))
         return (each[0], each[1]) if len(each) == 2 else (sum(each), 0)
 
     nodes = [Node("All images", bands(table["label"]), 0)]
     links: list[Link] = []
 
-    def grow(source: int, name: str, counts: Counts, column: int, kind: str = "") -> int:
+    def grow(source: int, name: str, counts: tuple[int, int], column: int, kind: str = "") -> int:
         nodes.append(Node(name, counts, column, kind))
         links.append(Link(source, len(nodes) - 1, counts))
         return len(nodes) - 1
 
     kept = grow(0, "Kept", bands(table.loc[table["kept"] == 1, "label"]), 1)
     gone = table[table["kept"] != 1]
-    known = [reason for reason in REASONS if (gone["reason"] == reason).any()]
-    for reason in known + sorted(set(gone["reason"]) - set(known)):
+    found = set(gone["reason"])
+    for reason in [each for each in REASONS if each in found] + sorted(found - REASONS.keys()):
         name = REASONS.get(reason, reason.replace("_", " ").capitalize() or "Removed")
         grow(0, name, bands(gone.loc[gone["reason"] == reason, "label"]), 1, "gone")
-    train = None
-    for split, name in SPLITS.items():
-        members = run.splits.loc[run.splits["split"] == split, "image"]
-        if len(members):
-            place = grow(kept, name, bands(labels.reindex(members)), 2)
-            train = place if split == "train" else train
-    if train is not None and len(run.synthetic):
-        made = bands(run.synthetic["label"])
-        before = nodes[train].counts
-        after = (before[0] + made[0], before[1] + made[1])
-        nodes.append(Node("Trained on", after, 3))
-        links.append(Link(train, len(nodes) - 1, before))
+    places = {split: grow(kept, SPLITS[split], bands(labels[_members(run, split)]), 2) for split in split_sizes(run)}
+    if "train" in places and len(run.synthetic):
+        made, before = bands(run.synthetic["label"]), nodes[places["train"]].counts
+        total = grow(places["train"], "Trained on", (before[0] + made[0], before[1] + made[1]), 3)
+        links[-1] = Link(places["train"], total, before)
         nodes.append(Node("Synthetic", made, 2))
-        links.append(Link(len(nodes) - 1, len(nodes) - 2, made))
+        links.append(Link(len(nodes) - 1, total, made))
     return nodes, links
 
 
 def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
     """Return (name, images of each class) for each step that can change the balance."""
     labels, classes = run.labels(), len(run.classes)
+    train = _counts(labels[_members(run, "train")], classes)
     rows = [
         ("All images", _counts(run.index["label"], classes)),
         ("After cleaning", _counts(labels[run.kept()], classes)),
+        ("Train", train),
     ]
-    train = _counts(labels.reindex(run.splits.loc[run.splits["split"] == "train", "image"]), classes)
-    rows.append(("Train", train))
     if len(run.synthetic):
         made = _counts(run.synthetic["label"], classes)
         rows.append(("Train, with synthetic images", [sum(each) for each in zip(train, made, strict=True)]))
-    for split in ("validation", "test"):
-        members = run.splits.loc[run.splits["split"] == split, "image"]
-        if len(members):
-            rows.append((SPLITS[split], _counts(labels.reindex(members), classes)))
-    return rows
+    others = [split for split in split_sizes(run) if split != "train"]
+    return rows + [(SPLITS[split], _counts(labels[_members(run, split)], classes)) for split in others]
+
+
+def _members(run: Run, split: str) -> "pd.Series[Any]":
+    return run.splits.loc[run.splits["split"] == split, "image"]
 
 
 def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:
@@ -189,10 +171,6 @@ def _thick(count: float, scale: float) -> float:
     return max(count * scale, 1.5) if count else 0.0
 
 
-def _size(node: Node, scale: float) -> float:
-    return _thick(node.counts[0], scale) + _thick(node.counts[1], scale)
-
-
 def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tuple[list[float], float]:
     """Return each node's top edge and the total height; `below` places removed images below all columns."""
     free = [4.0] * columns
@@ -203,7 +181,7 @@ def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tu
         for place, node in enumerate(nodes):
             if (node.kind == "gone") == gone:
                 tops[place] = free[node.column]
-                free[node.column] += max(_size(node, scale), _LABEL) + _GAP
+                free[node.column] += max(sum(_thick(count, scale) for count in node.counts), _LABEL) + _GAP
     return tops, max(free) - _GAP + 4
 
 
@@ -211,20 +189,17 @@ def _links(
     nodes: Sequence[Node], links: Sequence[Link], tops: Sequence[float], scale: float, step: float
 ) -> list[Markup]:
     parts: list[Markup] = []
-    left: defaultdict[tuple[int, int], float] = defaultdict(
-        float
-    )  # height already used by (node, label) on the right side
-    right: defaultdict[tuple[int, int], float] = defaultdict(float)
+    used: defaultdict[tuple[int, int, str], float] = defaultdict(float)  # height already used by (node, label, side)
     for link in links:
         source, target = nodes[link.source], nodes[link.target]
         x1, x2 = source.column * step + _BAR, target.column * step
         for label, count in enumerate(link.counts):
             if not count:
                 continue
-            y1 = tops[link.source] + left[link.source, label] + label * _thick(source.counts[0], scale)
-            y2 = tops[link.target] + right[link.target, label] + label * _thick(target.counts[0], scale)
-            left[link.source, label] += count * scale
-            right[link.target, label] += count * scale
+            ends = (link.source, label, "right"), (link.target, label, "left")
+            y1, y2 = (tops[end[0]] + used[end] + label * _thick(nodes[end[0]].counts[0], scale) for end in ends)
+            for end in ends:
+                used[end] += count * scale
             kind = "band-gone" if target.kind == "gone" else ("band-first", "band-second")[label]
             tip = tag("title", f"{source.name} to {target.name}: {count:,}")
             parts.append(tag("path", tip, d=_band(x1, y1, x2, y2, _thick(count, scale)), class_=kind))

@@ -1,9 +1,10 @@
-"""The report's images as embedded thumbnails: errors with heat maps, samples and synthetic images."""
+"""The report's images as embedded thumbnails: samples, removed and synthetic images, and errors with heat maps."""
 
 import base64
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ from PIL import Image
 
 from leaf.finished_run import Run, rows
 from leaf.models.gradcam import overlay
-from leaf.report.svg import share_shown
+from leaf.report.charts import ranking
+from leaf.report.svg import both, number, plural, share_shown
 
 SIDE = 96  # maximum length of a thumbnail's longer side in pixels
-TRIPLES = 6
 MANY_CLASSES = 12  # above this, fewer samples of each class are shown
 KINDS = {"mistake": 9, "uncertain": 12}  # maximum images shown
+REFERENCES, RANKS, SETS, COPIES, PAIRS, DECISIONS, BLENDS = 6, 200, 12, 8, 12, 24, 6  # maximum entries shown
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Album:
 
     def __init__(self, run: Run) -> None:
         self._images = run.images
-        self._sources = dict(zip(run.index["image"], run.index["source"].astype(str), strict=True))
-        self._given = dict(zip(run.index["image"], run.index["label"].astype(int), strict=True))
+        self._sources = run.index.set_index("image")["source"].astype(str).to_dict()
+        self._given = run.index.set_index("image")["label"].astype(int).to_dict()
         self._final = run.labels().to_dict()
         self._names = run.names
         self._photos: dict[int, Photo] = {}
@@ -50,17 +53,20 @@ class Album:
         image = int(image)
         if image not in self._photos:
             source = self._sources[image]
-            caption = f"image\xa0{image}"
-            caption += "" if source == str(image) else f" · {shortened(source.rpartition('/')[2])}"
-            alternative = f"Image {image}, labelled {self.label(image)}"
-            self._photos[image] = Photo(data_uri(self._images[image]), alternative, caption, source)
+            file = "" if source == str(image) else f" · {shortened(source.rpartition('/')[2])}"
+            alternative = f"Image {image}, labeled {self.label(image)}"
+            self._photos[image] = Photo(data_uri(self._images[image]), alternative, f"image\xa0{image}{file}", source)
         return self._photos[image]
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
         """Return the thumbnail overlaid with the heat map (h, w), 0..1, for the class `shown`."""
         photo = self.photo(image)
+        row, column = (
+            3 * np.unravel_index(int(heat.argmax()), heat.shape)[axis] // heat.shape[axis] for axis in (0, 1)
+        )
+        down, across = ("at the top", "in the middle", "at the bottom")[row], ("left", "center", "right")[column]
+        alternative = f"Heat map of image {image} for {shown}, brightest {down}, {across}"
         overlaid = overlay(thumbnail(self._images[int(image)]), heat)
-        alternative = f"Heat map of image {image} for {shown}, brightest {_place(heat)}"
         return Photo(data_uri(overlaid), alternative, photo.caption, photo.name)
 
 
@@ -80,18 +86,144 @@ def data_uri(pixels: np.ndarray) -> str:
 
 def shortened(words: str, letters: int = 18) -> str:
     """Shorten a long name by replacing its middle."""
-    if len(words) <= letters:
-        return words
     tail = letters // 2 - 1
-    return f"{words[: letters - tail - 1]}…{words[-tail:]}"
+    return words if len(words) <= letters else f"{words[: letters - tail - 1]}…{words[-tail:]}"
 
 
-def _place(heat: np.ndarray) -> str:
-    """Describe where the maximum is."""
-    row, column = np.unravel_index(int(np.argmax(heat)), heat.shape)
-    down = ("at the top", "in the middle", "at the bottom")[min(int(3 * row / heat.shape[0]), 2)]
-    across = ("left", "center", "right")[min(int(3 * column / heat.shape[1]), 2)]
-    return f"{down}, {across}"
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return at most `most` evenly spaced positions, 0 … count − 1."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+
+
+def _first(entries: Sequence[Entry], most: int, what: str, describe: Callable[[Entry], Any]) -> dict[str, Any]:
+    """Return the first entries, described, with the total and a note if some are left out."""
+    shown = [describe(each) for each in entries[:most]]
+    return {"rows": shown, "total": len(entries), "note": share_shown(len(shown), len(entries), what)}
+
+
+def samples(run: Run, album: Album) -> list[dict[str, Any]]:
+    """Return a few evenly spaced kept images of each class."""
+    labels = run.labels()[run.kept()]
+    shown = []
+    for label, name in enumerate(run.names):
+        images = labels.index[labels == label].to_numpy()
+        places = _spread(len(images), 6 if len(run.classes) <= MANY_CLASSES else 3)
+        shown.append({"name": name, "photos": [album.photo(image) for image in images[places]], "total": len(images)})
+    return shown
+
+
+def flagged(index: pd.DataFrame) -> dict[str, int]:
+    """Return the number of images with each quality flag, such as dark or blurred."""
+    if "flags" not in index:
+        return {}
+    counts = index["flags"].fillna("").astype(str).str.split().explode().dropna().value_counts()
+    return {str(flag).replace("_", " "): int(count) for flag, count in sorted(counts.items())}
+
+
+def outliers(run: Run, album: Album) -> dict[str, Any] | None:
+    """Return each reference with its ranking of distances, or None if nothing was ranked."""
+    if run.distances.empty:
+        return None
+    names = sorted(set(run.distances["reference"]), key=lambda name: (int(name) if name.isdigit() else np.inf, name))
+    found = _first(names, REFERENCES, "references", lambda name: _reference(name, run, album))
+    return found | {"removed": int((run.decisions["reason"] == "outlier").sum())}
+
+
+def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
+    table = run.distances[run.distances["reference"] == name].sort_values(["rank", "image"])
+    distances = table["distance"].astype(float).tolist()
+    cut = int(table["outlier"].astype(int).sum())
+    jump = (distances[cut - 1], distances[cut]) if 0 < cut < len(distances) else None
+    jump_words = jump and f"{number(jump[0], 0)} to {number(jump[1], 0)}"
+    shown = min(len(distances), RANKS, max(3 * cut, 40))
+    labels = run.index.set_index("image")["label"].astype(int).reindex(table["image"].iloc[:cut])
+    counts = [int((labels == label).sum()) for label in range(len(run.classes))]
+    removed = [f"{count:,} labeled {label}" for label, count in zip(run.names, counts, strict=True) if count]
+    words = f"{plural(cut, 'image')} removed: " + ", ".join(removed) if cut else "no image removed"
+    alternative = f"Ranking of {shown:,} images by distance to reference {name}: {words}."
+    if jump:
+        alternative += f" The distance jumps from {jump_words} after rank {cut}."
+    return {
+        "name": f"Image {name}" if name.isdigit() else name,
+        "photo": album.photo(table["image"].iloc[0]),
+        "nearest": not name.isdigit(),
+        "words": words,
+        "jump": jump_words,
+        "cut": cut,
+        "figure": both(
+            lambda width: ranking(distances[:shown], cut, jump, alternative, min(width, 700)),
+            share_shown(shown, len(distances), "ranks"),
+        ),
+    }
+
+
+def copies(run: Run, album: Album) -> dict[str, Any]:
+    """Return sets of copies as rows of thumbnails, sorted by conflicting labels first, then by size."""
+    kept, conflicting = set(run.kept()), {each[0] for each in run.conflicting_copies()}
+    sets = sorted(run.copies(), key=lambda each: (each[0] not in conflicting, -len(each), each[0]))
+
+    def row(each: list[int]) -> dict[str, Any]:
+        shown = [
+            {"photo": album.photo(image), "label": album.label(image), "kept": image in kept} for image in each[:COPIES]
+        ]
+        more = len(each) - len(shown)
+        return {"photos": shown, "more": more, "images": len(each), "conflicting": each[0] in conflicting}
+
+    removed = int(run.decisions["reason"].isin(["duplicate", "near_duplicate"]).sum())
+    return _first(sets, SETS, "sets", row) | {"conflicting": len(conflicting), "removed": removed}
+
+
+def near(run: Run, album: Album) -> dict[str, Any] | None:
+    """Return near-duplicate pairs, nearest first, and pairs that match after alignment, or None if there are none."""
+
+    def pairs(kinds: tuple[str, ...], by: str) -> dict[str, Any]:
+        found = run.pairs[run.pairs["kind"].isin(kinds)]
+        found = found.assign(order=found[by].fillna(found["mse"])).sort_values(["order", "image", "other"])
+        return _first(rows(found), PAIRS, "pairs", pair)
+
+    def pair(each: dict[str, Any]) -> dict[str, Any]:
+        kind = "rotated or mirrored" if each["kind"] == "turned" else ""
+        photos = [album.photo(each["image"]), album.photo(each["other"])]
+        return {"photos": photos, "distance": number(float(each["order"]), 1), "kind": kind}
+
+    shown = {"close": pairs(("near", "turned"), "mse"), "aligned": pairs(("aligned",), "aligned_mse")}
+    return shown if any(entry["total"] for entry in shown.values()) else None
+
+
+def decisions(run: Run, album: Album) -> dict[str, Any] | None:
+    """Return the images changed by data/overrides.csv or by the copies' majority label, or None if there are none."""
+    given, table = run.index.set_index("image")["label"].astype(int), run.decisions
+    manual = table["reason"].isin(["override", "relabelled"])
+    chosen = table[manual | (table["label"].astype(int).values != given.values)]
+
+    def decision(row: dict[str, Any]) -> dict[str, Any]:
+        before, after = run.names[given[row["image"]]], run.names[int(row["label"])]
+        result = "removed" if not row["kept"] else f"relabeled {after}" if before != after else "kept"
+        return {"photo": album.photo(row["image"]), "before": before, "result": result}
+
+    return _first(rows(chosen), DECISIONS, "images", decision) if len(chosen) else None
+
+
+def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
+    """Return evenly spaced synthetic images, except copies of a parent, with their parents; None if there are none."""
+    table = run.synthetic
+    if table.empty:
+        return None
+    blended = table[table["weight"].astype(float).round(2).between(0.05, 0.95)]
+    triples = []
+    for row in rows(blended.iloc[_spread(len(blended), BLENDS)]):
+        image, parent, neighbour, weight = (row[key] for key in ("image", "parent", "neighbour", "weight"))
+        label = run.names[int(row["label"])]
+        words = f"Synthetic image {image}, {label}, {weight:.0%} of the way from {parent} to {neighbour}"
+        photo = Photo(data_uri(run.synthetic_images[int(image)]), words, f"{weight:.2f}", words)
+        photos = [album.photo(parent), photo, album.photo(neighbour)]
+        triples.append({"photos": photos, "words": [parent, f"{weight:.2f}", neighbour]})
+    return {
+        "triples": triples,
+        "total": len(table),
+        "classes": [run.names[label] for label in sorted(set(table["label"].astype(int)))],
+        "note": share_shown(len(triples), len(table), "synthetic images"),
+    }
 
 
 def section(run: Run, album: Album) -> dict[str, Any]:
@@ -103,69 +235,26 @@ def section(run: Run, album: Album) -> dict[str, Any]:
         cards = [_card(row, scored, run, album) for row in rows(table.head(most))]
         judged = scored[scored["split"].isin(table["split"])] if len(table) else scored
         wrong = int((judged["label"] != judged["predicted"]).sum()) if len(table) else 0
-        note = share_shown(len(cards), wrong, "mistakes") if kind == "mistake" else ""
-        found[kind] = {"cards": cards, "note": note}
+        found[kind] = {"cards": cards, "note": share_shown(len(cards), wrong, "mistakes") if kind == "mistake" else ""}
     return found
 
 
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
-    entry = scored.loc[row["image"]]
+    image, entry = row["image"], scored.loc[row["image"]]
     truth, said = run.names[int(entry["label"])], run.names[int(entry["predicted"])]
     sure = float(entry["probability"])  # the second class's with two classes, otherwise the predicted class's
     if len(run.classes) == 2 and not int(entry["predicted"]):
         sure = 1 - sure
-    drawn = [(int(row["row"]), said)]
+    maps = [(int(row["row"]), said)]
     if row["kind"] == "mistake":
-        table = run.gallery[(run.gallery["kind"] == "runner_up") & (run.gallery["image"] == row["image"])]
-        drawn += [(int(each["row"]), run.names[int(each["shown"])]) for each in rows(table)]
+        table = run.gallery[(run.gallery["kind"] == "runner_up") & (run.gallery["image"] == image)]
+        maps += [(int(each["row"]), run.names[int(each["shown"])]) for each in rows(table)]
     return {
-        "photo": album.photo(row["image"]),
-        "heated": [
-            album.heated(row["image"], run.heatmaps[place], name) for place, name in drawn if place < len(run.heatmaps)
-        ],
-        "next": drawn[1][1] if len(drawn) > 1 else "",
+        "photo": album.photo(image),
+        "heated": [album.heated(image, run.heatmaps[at], name) for at, name in maps if at < len(run.heatmaps)],
+        "next": maps[1][1] if len(maps) > 1 else "",
         "truth": truth,
         "said": said,
         "probability": f"{sure:.0%}",
         "right": truth == said,
-        "split": str(row["split"]),
-    }
-
-
-def samples(run: Run, album: Album) -> list[dict[str, Any]]:
-    """Return a few evenly spaced kept images of each class."""
-    labels = run.labels()[run.kept()]
-    many = 6 if len(run.classes) <= MANY_CLASSES else 3
-    shown = []
-    for label, name in enumerate(run.names):
-        images = labels.index[labels == label].to_numpy()
-        places = np.unique(np.linspace(0, len(images) - 1, min(many, len(images))).round().astype(int))
-        shown.append({"name": name, "photos": [album.photo(image) for image in images[places]], "total": len(images)})
-    return shown
-
-
-def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return evenly spaced synthetic images, except copies of a parent, with their parents; None if there are none."""
-    table = run.synthetic
-    if table.empty:
-        return None
-    blended = table[table["weight"].astype(float).round(2).between(0.05, 0.95)]
-    places = np.unique(np.linspace(0, len(blended) - 1, min(TRIPLES, len(blended))).round().astype(int))
-    triples = []
-    for row in rows(blended.iloc[places]):
-        label = run.names[int(row["label"])]
-        uri = data_uri(run.synthetic_images[int(row["image"])])
-        parent, neighbour, weight = row["parent"], row["neighbour"], row["weight"]
-        words = f"Synthetic image {row['image']}, {label}, {weight:.0%} of the way from {parent} to {neighbour}"
-        triples.append(
-            {
-                "photos": [album.photo(parent), Photo(uri, words, f"{weight:.2f}", words), album.photo(neighbour)],
-                "words": [parent, f"{weight:.2f}", neighbour],
-            }
-        )
-    return {
-        "triples": triples,
-        "total": len(table),
-        "classes": [run.names[label] for label in sorted(set(table["label"].astype(int)))],
-        "note": share_shown(len(triples), len(table), "synthetic images"),
     }

@@ -13,8 +13,8 @@ from markupsafe import Markup, escape
 
 from leaf import params as schema
 from leaf.finished_run import Run
-from leaf.report import advice, cleaning, counts, gallery, results, summary
-from leaf.report.charts import Interval, percent, ruler
+from leaf.report import advice, counts, gallery, results, summary
+from leaf.report.charts import percent, ruler
 from leaf.report.gallery import Album
 from leaf.report.svg import Figure, both, plural
 
@@ -30,11 +30,11 @@ def render(run: Run) -> str:
         "head": head(run, found),
         "counts": counts.section(run),
         "samples": gallery.samples(run, album),
-        "outliers": cleaning.outliers(run, album),
-        "copies": cleaning.copies(run, album),
-        "near": cleaning.near(run, album),
-        "decisions": cleaning.decisions(run, album),
-        "flags": cleaning.flagged(run.index),
+        "outliers": gallery.outliers(run, album),
+        "copies": gallery.copies(run, album),
+        "near": gallery.near(run, album),
+        "decisions": gallery.decisions(run, album),
+        "flags": gallery.flagged(run.index),
         "synthetic": gallery.synthetic(run, album),
         "training": results.training_section(run),
         "results": found,
@@ -108,22 +108,21 @@ def _environment() -> jinja2.Environment:
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     """Return the first screen: the result, the baselines beside it, and four key figures."""
     name, block = found["split"], found["block"]
-    images, accuracy = int(block.get("images") or 0), block.get("accuracy")
+    accuracy, epochs = block.get("accuracy"), len(run.history)
     tiles = [
         (f"{len(run.index):,}", "images read"),
         (f"{len(run.kept()):,}", "kept after cleaning"),
         ("no", "epochs: a linear probe")
         if run.training.get("probe")
-        else (f"{len(run.history):,}", "epoch" if len(run.history) == 1 else "epochs"),
+        else (f"{epochs:,}", "epoch" if epochs == 1 else "epochs"),
     ]
     if block.get("roc_auc") is not None:
         tiles.append((f"{block['roc_auc']:.3f}", f"ROC AUC, {name}"))
+    images = plural(int(block.get("images") or 0), f"{name} image")
     return {
-        "title": "No scores"
-        if accuracy is None
-        else f"{percent(accuracy)} accuracy on {plural(images, f'{name} image')}",
-        "lede": " ".join(filter(None, [_interval(block), _lowest_recall(run, block), run.scores.get("note")])),
-        "ruler": _ruler(run, block),
+        "title": "No scores" if accuracy is None else f"{percent(accuracy)} accuracy on {images}",
+        "lede": _lede(run, block),
+        "ruler": None if accuracy is None else _ruler(run, block),
         "tiles": tiles,
         "backbone": str(run.training.get("backbone") or run.params.get("backbone", "")),
         "dataset": str(run.params.get("dataset", "")),
@@ -131,28 +130,22 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _interval(block: Mapping[str, Any]) -> str:
-    low, high = block.get("accuracy_low"), block.get("accuracy_high")
-    if low is None or high is None:
-        return ""
-    return f"The 95% confidence interval of the accuracy is {percent(low)} to {percent(high)}."
-
-
-def _lowest_recall(run: Run, block: Mapping[str, Any]) -> str:
+def _lede(run: Run, block: Mapping[str, Any]) -> str:
+    words = []
+    if block.get("accuracy_low") is not None:
+        low, high = (percent(block[f"accuracy_{end}"]) for end in ("low", "high"))
+        words.append(f"The 95% confidence interval of the accuracy is {low} to {high}.")
     lowest = results.lowest_recall(run, block)
-    if lowest is None or block.get("balanced_accuracy") is None:
-        return ""
-    recall, name = lowest
-    balanced = percent(block["balanced_accuracy"])
-    return f"Balanced accuracy is {balanced}; the lowest recall is {percent(recall)} ({name})."
+    if lowest and block.get("balanced_accuracy") is not None:
+        recall, name = percent(lowest[0]), lowest[1]
+        balanced = percent(block["balanced_accuracy"])
+        words.append(f"Balanced accuracy is {balanced}; the lowest recall is {recall} ({name}).")
+    return " ".join([*words, *filter(None, [run.scores.get("note")])])
 
 
-def _ruler(run: Run, block: Mapping[str, Any]) -> Figure | None:
+def _ruler(run: Run, block: Mapping[str, Any]) -> Figure:
     """Draw the accuracy with its interval and the baselines on one axis."""
-    if block.get("accuracy") is None:
-        return None
-    low, high = block.get("accuracy_low"), block.get("accuracy_high")
-    rows = [Interval("This network", block["accuracy"], low, high, "first")]
+    rows = [results.interval("This network", block)]
     rows += [replace(row, low=None, high=None) for row in results.baselines(run.scores)]
     words = "; ".join(f"{row.name} {percent(row.value)}" for row in rows)
     return both(lambda width: ruler(rows, f"Accuracy: {words}.", width))
@@ -170,27 +163,25 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def provenance(run: Run) -> dict[str, Any]:
     """Return the date, versions, seeds, network and SHA-256 hashes of the tables."""
-    facts = run.training
-    network = [
-        *run.facts.items(),
-        ("Backbone", facts.get("backbone") or run.params.get("backbone")),
-        ("Weights", summary.weights(run)),
-        ("Parameters", _count(facts.get("parameters"))),
-        ("Trainable parameters", _count(facts.get("trainable_parameters"))),
-        ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels"),
-        ("Training seed", run.params.get("seed")),
-        ("Split seed", run.params.get("split_seed")),
-        ("Temperature", _rounded(run.scores.get("temperature"))),
-        ("Threshold", _rounded(run.scores.get("threshold")) if len(run.classes) == 2 else None),
-    ]
-    versions = [(str(name), str(value)) for name, value in sorted((facts.get("versions") or {}).items())]
-    hashes = [("models/model.keras", str(facts["model_sha256"]))] if facts.get("model_sha256") else []
-    if weights_sha256 := (facts.get("weights") or {}).get("sha256") or run.params.get("weights_sha256"):
-        hashes.append(("weights", weights_sha256))
+    facts, scores = run.training, run.scores
+    network = {
+        **run.facts,
+        "Backbone": facts.get("backbone") or run.params.get("backbone"),
+        "Weights": summary.weights(run),
+        "Parameters": _formatted(facts.get("parameters"), ","),
+        "Trainable parameters": _formatted(facts.get("trainable_parameters"), ","),
+        "Image size": f"{run.images.shape[2]} × {run.images.shape[1]} pixels",
+        "Training seed": run.params.get("seed"),
+        "Split seed": run.params.get("split_seed"),
+        "Temperature": _formatted(scores.get("temperature"), ".3g"),
+        "Threshold": _formatted(scores.get("threshold"), ".3g") if len(run.classes) == 2 else None,
+    }
+    weights = (facts.get("weights") or {}).get("sha256") or run.params.get("weights_sha256")
+    models = [("models/model.keras", facts.get("model_sha256")), ("weights", weights)]
     return {
-        "network": [(name, str(value)) for name, value in network if value is not None],
-        "versions": versions,
-        "hashes": hashes + sorted(run.files.items()),
+        "network": [(name, str(value)) for name, value in network.items() if value is not None],
+        "versions": sorted((facts.get("versions") or {}).items()),
+        "hashes": [(name, value) for name, value in models if value] + sorted(run.files.items()),
     }
 
 
@@ -205,9 +196,5 @@ def shown(value: Any) -> str:
     return str(value) if value != "" else "(empty)"
 
 
-def _count(value: Any) -> str | None:
-    return f"{int(value):,}" if isinstance(value, (int, float)) else None
-
-
-def _rounded(value: Any) -> str | None:
-    return f"{value:.3g}" if isinstance(value, (int, float)) else None
+def _formatted(value: float | None, how: str) -> str | None:
+    return None if value is None else format(value, how)

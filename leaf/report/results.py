@@ -1,6 +1,6 @@
 """Report sections on training and results: curves, scores, baselines, calibration and accuracy by folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,6 @@ from leaf.report.charts import (
     confusion_grid,
     curves,
     intervals,
-    percent,
     reliability,
     square,
 )
@@ -38,9 +37,11 @@ _NAMES = {
     "top_2_accuracy": "Top-2 accuracy",
     "top_3_accuracy": "Top-3 accuracy",
 }
+Block = Mapping[str, Any]
+"""The scores of one split in scores.json."""
 
 
-def scored_split(scores: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def scored_split(scores: Mapping[str, Any]) -> tuple[str, Block]:
     """Return the name and scores of the test split, or of the validation split if there is no test split."""
     splits = scores.get("splits") or {}
     name = "test" if splits.get("test") else "validation"
@@ -52,36 +53,39 @@ def score_name(key: str) -> str:
     return _NAMES[key] + (" (lower is better)" if key in LOWER else "")
 
 
-def lowest_recall(run: Run, block: Mapping[str, Any]) -> tuple[float, str] | None:
+def lowest_recall(run: Run, block: Block) -> tuple[float, str] | None:
     """Return the lowest recall and its class, or None if there are no recalls."""
     found = zip(block.get("classes") or [], run.names, strict=False)
     return min(((each["recall"], name) for each, name in found if each.get("recall") is not None), default=None)
 
 
+def interval(name: str, block: Block, kind: str = "first", key: str = "accuracy") -> Interval:
+    """Return the score `key` with its interval."""
+    return Interval(name, block[key], block.get(f"{key}_low"), block.get(f"{key}_high"), kind)
+
+
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
     """Return the baseline accuracies in scores.json."""
     found = scores.get("baseline") or {}
-    return [
-        _interval(name.capitalize(), entry, "gone")
-        for key, name in BASELINES.items()
-        if (entry := found.get(key)) and entry.get("accuracy") is not None
-    ]
+    known = {key: found[key] for key in BASELINES if (found.get(key) or {}).get("accuracy") is not None}
+    return [interval(BASELINES[key].capitalize(), each, "gone") for key, each in known.items()]
 
 
 def section(run: Run) -> dict[str, Any]:
     """Return the figures and the table for the scored split."""
     name, block = scored_split(run.scores)
     validation = (run.scores.get("splits") or {}).get("validation") or {}
+    splits = [(name, block), *([("validation", validation)] if name == "test" and validation else [])]
     return {
         "split": name,
         "block": block,
-        "accuracy": _accuracy(run, name, block, validation),
-        "table": _table(name, block, validation),
+        "accuracy": _accuracy(run, splits),
+        "table": _table(splits),
         "confusion": _confusion(run, name, block),
         "by_class": _by_class(run, name, block),
         "worst_pairs": _worst_pairs(run, block),
-        "roc": _roc(run, name, block, validation),
-        "precision_recall": _precision_recall(run, name, block, validation),
+        "roc": _roc(run, splits),
+        "precision_recall": _precision_recall(run, splits),
         "calibration": _calibration(name, block),
         "folders": _folders(run),
         "ungrouped": not run.index["group"].ne("").any() and run.params.get("dataset") != keys()["dataset"]["default"],
@@ -90,29 +94,23 @@ def section(run: Run) -> dict[str, Any]:
     }
 
 
-def _accuracy(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
-    if block.get("accuracy") is None:
-        return None
-    rows = [_interval(f"This network, {name}", block, "first")]
-    if name == "test" and validation.get("accuracy") is not None:
-        rows.append(_interval("This network, validation", validation, "ink"))
-    rows += baselines(run.scores)
-    words = "Accuracy with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
-    return both(lambda width: intervals(rows, words, width, 0.5))
+Splits = Sequence[tuple[str, Block]]
+"""Name and scores of the scored split and, if that is the test split, of the validation split."""
 
 
-def _interval(words: str, block: Mapping[str, Any], kind: str) -> Interval:
-    return Interval(words, block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), kind=kind)
+def _dots(words: str, rows: Sequence[Interval], note: str = "", least: float = 1.0) -> Figure:
+    said = f"{words} with 95% interval. {'; '.join(map(str, rows))}."
+    return both(lambda width: intervals(rows, said, width, least), note)
 
 
-def _spoken(row: Interval) -> str:
-    if row.low is None or row.high is None:
-        return f"{row.name}: {percent(row.value)}"
-    return f"{row.name}: {percent(row.value)}, {percent(row.low)} to {percent(row.high)}"
+def _accuracy(run: Run, splits: Splits) -> Figure | None:
+    kinds = zip(splits, ("first", "ink"), strict=False)
+    known = [(name, block, kind) for (name, block), kind in kinds if block.get("accuracy") is not None]
+    rows = [interval(f"This network, {name}", block, kind) for name, block, kind in known]
+    return _dots("Accuracy", rows + baselines(run.scores), least=0.5) if rows else None
 
 
-def _table(name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
-    splits = [(name, block)] + ([("validation", validation)] if name == "test" and validation else [])
+def _table(splits: Splits) -> dict[str, Any]:
     rows = []
     for key in _NAMES:
         cells = []
@@ -122,11 +120,10 @@ def _table(name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -
             cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
         if any(key in scores for _, scores in splits):
             rows.append({"name": score_name(key), "cells": cells})
-    images = [int(scores.get("images") or 0) for _, scores in splits]
-    return {"splits": [split for split, _ in splits], "images": images, "rows": rows}
+    return {"splits": [(name, int(scores.get("images") or 0)) for name, scores in splits], "rows": rows}
 
 
-def _confusion(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
+def _confusion(run: Run, name: str, block: Block) -> Figure | None:
     matrix = block.get("confusion")
     if not matrix:
         return None
@@ -136,150 +133,131 @@ def _confusion(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
         caption = "Rows: true class. Columns: predicted class, numbered as the rows."
         return both(lambda width: confusion_grid(matrix, run.names, words, width), caption)
     first, second = run.names
-    words = (
-        f"Confusion matrix on {name}: of the {first} images {matrix[0][0]:,} predicted {first} and {matrix[0][1]:,} "
-        f"{second}; of the {second} images {matrix[1][0]:,} predicted {first} and {matrix[1][1]:,} {second}."
+    rows = (
+        f"of the {label} images {row[0]:,} predicted {first} and {row[1]:,} {second}"
+        for label, row in zip(run.names, matrix, strict=True)
     )
-    return Figure(confusion(matrix, run.names, words))
+    return Figure(confusion(matrix, run.names, f"Confusion matrix on {name}: {'; '.join(rows)}."))
 
 
-def _by_class(run: Run, name: str, block: Mapping[str, Any]) -> Figure | None:
+def _by_class(run: Run, name: str, block: Block) -> Figure | None:
     """Return the recall of each class, lowest first, for more than two classes."""
-    found = [(label, each) for label, each in enumerate(block.get("classes") or []) if each.get("recall") is not None]
-    if len(run.classes) == 2 or not found:
+    found = zip(block.get("classes") or [], run.names, strict=False)
+    known = [(each, label) for each, label in found if each.get("recall") is not None]
+    if len(run.classes) == 2 or not known:
         return None
-    found.sort(key=lambda entry: (entry[1]["recall"], entry[0]))
-    rows = [
-        Interval(
-            f"{run.names[label]} · {each['images']:,}",
-            each["recall"],
-            each.get("recall_low"),
-            each.get("recall_high"),
-            kind="first",
-        )
-        for label, each in found
-    ]
-    words = f"Recall of each class on {name} with 95% interval. " + "; ".join(_spoken(row) for row in rows) + "."
-    return both(lambda width: intervals(rows, words, width))
+    known.sort(key=lambda entry: entry[0]["recall"])
+    rows = [interval(f"{label} · {each['images']:,}", each, key="recall") for each, label in known]
+    return _dots(f"Recall of each class on {name}", rows)
 
 
-def _worst_pairs(run: Run, block: Mapping[str, Any]) -> list[str]:
+def _worst_pairs(run: Run, block: Block) -> list[str]:
     """Describe the most frequent errors, for more than two classes."""
-    if len(run.classes) == 2:
-        return []
     return [
         f"{each['images']:,}\xa0{run.display(each['label'])} predicted as {run.display(each['predicted'])}"
-        for each in (block.get("worst_pairs") or [])[:5]
+        for each in (block.get("worst_pairs") or [])[: 0 if len(run.classes) == 2 else 5]
     ]
 
 
-def _roc(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
-    series = _unit(name, block, validation, "roc", "fpr", "tpr")
+def _roc(run: Run, splits: Splits) -> Figure | None:
+    series = _lines(splits, "roc", "fpr", "tpr")
     if not series:
         return None
-    first, second = run.names
-    area, point = block.get("roc_auc"), None
-    if matrix := _matrix(block):
-        point = (matrix[0][1] / sum(matrix[0]), matrix[1][1] / sum(matrix[1]))
-    words = f"ROC curve on {name}" + (f": area {number(area)}" if area is not None else "")
-    return Figure(
-        square(series, ("false positive rate", "true positive rate"), words + ".", chance=True, point=point),
-        None,
-        f"Recall of {second} against the share of {first} images predicted as {second}. {_key(series, point)}",
-    )
+    (name, block), (first, second) = splits[0], run.names
+    matrix, area = _matrix(block), block.get("roc_auc")
+    point = (matrix[0][1] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])) if matrix else None
+    words = f"ROC curve on {name}" + (f": area {number(area)}." if area is not None else ".")
+    drawn = square(series, ("false positive rate", "true positive rate"), words, chance=True, point=point)
+    caption = f"Recall of {second} against the share of {first} images predicted as {second}."
+    return Figure(drawn, None, f"{caption} {_legend(series, point)}")
 
 
-def _precision_recall(run: Run, name: str, block: Mapping[str, Any], validation: Mapping[str, Any]) -> Figure | None:
-    series = _unit(name, block, validation, "precision_recall", "recall", "precision")
+def _precision_recall(run: Run, splits: Splits) -> Figure | None:
+    series = _lines(splits, "precision_recall", "recall", "precision")
     if not series:
         return None
-    words, point = f"Precision against recall of {run.names[1]} on {name}.", None
-    if (matrix := _matrix(block)) and matrix[0][1] + matrix[1][1]:
+    (name, block), second = splits[0], run.names[1]
+    matrix, point = _matrix(block), None
+    if matrix and matrix[0][1] + matrix[1][1]:
         point = (matrix[1][1] / sum(matrix[1]), matrix[1][1] / (matrix[0][1] + matrix[1][1]))
-    drawn = square(series, ("recall", "precision"), words, point=point)
-    return Figure(drawn, None, f"Of {run.names[1]} images. {_key(series, point)}")
+    drawn = square(series, ("recall", "precision"), f"Precision against recall of {second} on {name}.", point=point)
+    return Figure(drawn, None, f"Of {second} images. {_legend(series, point)}")
 
 
-def _matrix(block: Mapping[str, Any]) -> list[list[int]] | None:
+def _matrix(block: Block) -> list[list[int]] | None:
     """Return the confusion matrix if both classes have images."""
     matrix = block.get("confusion")
     return matrix if matrix and all(sum(row) for row in matrix) else None
 
 
-def _unit(
-    name: str, block: Mapping[str, Any], validation: Mapping[str, Any], key: str, across: str, up: str
-) -> list[Series]:
-    found = []
-    both_splits = [(validation, "validation", "stroke-muted dotted")] if name == "test" else []
-    for scores, words, kind in [*both_splits, (block, name, "stroke-first")]:
-        lines = scores.get(key) or {}
-        if lines.get(across) and lines.get(up):
-            found.append(Series(words, lines[across], lines[up], kind))
-    return found
+def _lines(splits: Splits, key: str, across: str, up: str) -> list[Series]:
+    kinds = zip(splits, ("stroke-first", "stroke-muted dotted"), strict=False)
+    found = [(name, block.get(key) or {}, kind) for (name, block), kind in kinds]
+    return [Series(name, line[across], line[up], kind) for name, line, kind in reversed(found) if line.get(across)]
 
 
-def _key(series: list[Series], point: tuple[float, float] | None) -> str:
+def _legend(series: list[Series], point: tuple[float, float] | None) -> str:
     lines = f"Solid: {series[-1].name}; dotted: {series[0].name}. " if len(series) > 1 else ""
     return lines + ("The dot marks the threshold." if point else "")
 
 
-def _calibration(name: str, block: Mapping[str, Any]) -> Figure | None:
-    bins = [
-        entry for entry in block.get("calibration") or [] if entry.get("images") and entry.get("confidence") is not None
-    ]
+def _calibration(name: str, block: Block) -> Figure | None:
+    bins = [each for each in block.get("calibration") or [] if each["images"]]
     if not bins:
         return None
-    error = block.get("calibration_error")
-    words = f"Calibration on {name}: accuracy against confidence in {len(bins)} bins"
-    words += f"; expected calibration error {number(error)}." if error is not None else "."
+    error, before = block["calibration_error"], block.get("before_calibration")
+    words = f"Calibration on {name}: accuracy against confidence in {len(bins)} bins; expected calibration error "
     caption = "Each dot is a bin; its size shows the number of images. A calibrated network lies on the dashed line."
-    before = (block.get("before_calibration") or {}).get("calibration_error")
-    if error is not None and before is not None:
-        caption += f" The temperature changed the calibration error from {number(before)} to {number(error)}."
-    return Figure(reliability(bins, words), None, caption)
+    if before:
+        change = f"from {number(before['calibration_error'])} to {number(error)}"
+        caption += f" The temperature changed the calibration error {change}."
+    return Figure(reliability(bins, f"{words}{number(error)}."), None, caption)
 
 
 def _folders(run: Run) -> Figure | None:
-    folders = [entry for entry in run.scores.get("by_folder") or [] if entry.get("accuracy") is not None]
+    folders = run.scores.get("by_folder") or []
     names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
     if len(folders) < 2 or names == set(run.classes):  # class folders are already shown by class
         return None
-    folders.sort(key=lambda entry: (entry["accuracy"], str(entry["folder"])))
-    shown = folders[:FOLDERS]
+    folders = sorted(folders, key=lambda entry: (entry["accuracy"], str(entry["folder"])))
     rows = [
-        Interval(
-            f"{str(entry['folder']) or '(top)'} · {int(entry['images']):,}",
-            entry["accuracy"],
-            entry.get("low"),
-            entry.get("high"),
-            kind="first",
-        )
-        for entry in shown
+        Interval(f"{each['folder'] or '(top)'} · {each['images']:,}", each["accuracy"], each["low"], each["high"])
+        for each in folders[:FOLDERS]
     ]
-    words = "Accuracy by source folder with 95% interval, lowest first. " + "; ".join(_spoken(row) for row in rows)
-    note = share_shown(len(shown), len(folders), "folders")
-    return both(lambda width: intervals(rows, words + ".", width), note)
+    return _dots("Accuracy by source folder, lowest first,", rows, share_shown(len(rows), len(folders), "folders"))
 
 
-_QUANTITIES = (("accuracy", "Accuracy", None), ("loss", "Loss", None))
+_TRAINING, _VALIDATION = ("training", "stroke-muted dotted"), ("validation", "stroke-first")
+_CURVES = (  # title, start of the axis, columns of history.csv
+    ("Accuracy", None, {"accuracy": _TRAINING, "validation_accuracy": _VALIDATION}),
+    ("Loss", None, {"loss": _TRAINING, "validation_loss": _VALIDATION}),
+    ("Learning rate", 0.0, {"learning_rate": ("rate", "stroke-ink")}),
+)
+
+
+def column_series(history: pd.DataFrame, column: str, name: str, kind: str) -> list[Series]:
+    """Return a column of history.csv as a line in a list, or an empty list if it has no values."""
+    if column not in history or history[column].isna().all():
+        return []
+    return [Series(name, history["epoch"].tolist(), history[column].astype(float).tolist(), kind)]
 
 
 def training_section(run: Run) -> dict[str, Any]:
     """Return a figure of all curves in history.csv, and the epochs as text and as a table."""
     history = run.history
-    panels = [panel for quantity in _QUANTITIES if (panel := _panel(history, *quantity))]
-    if "learning_rate" in history and history["learning_rate"].notna().any():
-        panels.append(Panel("Learning rate", [_series(history, "learning_rate", "rate", "stroke-ink")], 0.0))
+    panels = [
+        Panel(title, lines, floor)
+        for title, floor, columns in _CURVES
+        if (lines := [each for column, line in columns.items() for each in column_series(history, column, *line)])
+    ]
     marks = _marks(run)
-    epochs = len(history)
-    words = f"Curves over {plural(epochs, 'epoch')}. " + " ".join(_sentence(panel) for panel in panels)
+    words = " ".join([f"Curves over {plural(len(history), 'epoch')}.", *map(_sentence, panels)])
     words += " " + "; ".join(mark.words for mark in marks) + "." if marks else ""
+    key = "Solid: validation; dotted: training."
     return {
-        "figure": both(lambda width: curves(panels, marks, words, width), "Solid: validation; dotted: training.")
-        if panels
-        else None,
-        "epochs": epochs,
-        "best": _integer(run.training.get("best_epoch")),
+        "figure": both(lambda width: curves(panels, marks, words, width), key) if panels else None,
+        "epochs": len(history),
+        "best": run.training.get("best_epoch"),
         "stopped": run.training.get("stopped"),
         "probe": run.training.get("probe"),
         "patience": run.params.get("patience"),
@@ -288,35 +266,17 @@ def training_section(run: Run) -> dict[str, Any]:
     }
 
 
-def _panel(history: pd.DataFrame, name: str, title: str, floor: float | None) -> Panel | None:
-    """Draw one quantity's curves, training dotted and validation solid, as in the course report."""
-    series = [
-        _series(history, column, words, kind)
-        for column, words, kind in (
-            (name, "training", "stroke-muted dotted"),
-            (f"validation_{name}", "validation", "stroke-first"),
-        )
-        if column in history and history[column].notna().any()
-    ]
-    return Panel(title, series, floor) if series else None
-
-
-def _series(history: pd.DataFrame, column: str, words: str, kind: str) -> Series:
-    return Series(words, history["epoch"].astype(float).tolist(), history[column].astype(float).tolist(), kind)
-
-
 def _marks(run: Run) -> list[Mark]:
     marks = []
-    phases = run.history["phase"] if "phase" in run.history else pd.Series(dtype=object)
-    started = run.history.loc[phases.ne(phases.shift()).to_numpy(), "epoch"].tolist() if len(phases) else []
-    marks += [Mark(int(epoch), f"phase 2 from epoch {epoch}", "phase") for epoch in started[1:2]]
-    best = _integer(run.training.get("best_epoch"))
-    last = int(run.history["epoch"].iloc[-1]) if len(run.history) else best
+    epochs, best = run.history["epoch"].tolist(), run.training.get("best_epoch")
+    if "phase" in run.history:
+        phases = run.history.drop_duplicates("phase")["epoch"].tolist()
+        marks += [Mark(epoch, f"phase 2 from epoch {epoch}", "phase") for epoch in phases[1:2]]
     if best is not None:
-        marks.append(Mark(best, f"best epoch {best}" + (", the last" if best == last else ""), "best"))
-    if last is not None and last != best:
+        marks.append(Mark(best, f"best epoch {best}" + (", the last" if [best] == epochs[-1:] else ""), "best"))
+    if epochs and epochs[-1] != best:
         words = "stopped early" if run.training.get("stopped") == "early" else "last epoch"
-        marks.append(Mark(last, f"{words}, {last}", "stop"))
+        marks.append(Mark(epochs[-1], f"{words}, {epochs[-1]}", "stop"))
     return marks
 
 
@@ -327,18 +287,6 @@ def _sentence(panel: Panel) -> str:
 
 def _rows(history: pd.DataFrame) -> dict[str, Any]:
     """Return the history as text, at most 100 evenly spaced epochs."""
-    step = max(1, -(-len(history) // 100))
-    table = history.iloc[::step]
-    names = [name for name in table.columns if name != "phase"]
-    cells = [
-        [f"{int(row[name])}" if name == "epoch" else _cell(row[name]) for name in names] for _, row in table.iterrows()
-    ]
-    return {"names": [name.replace("_", " ") for name in names], "cells": cells}
-
-
-def _cell(value: Any) -> str:
-    return "" if pd.isna(value) else number(float(value), 4)
-
-
-def _integer(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) else None
+    table = history.iloc[:: max(1, -(-len(history) // 100))].drop(columns="phase", errors="ignore")
+    cells = [["" if pd.isna(value) else number(float(value), 4) for value in row] for row in table.to_numpy()]
+    return {"names": [str(name).replace("_", " ") for name in table], "cells": cells}

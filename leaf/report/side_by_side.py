@@ -13,7 +13,7 @@ from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
 from leaf.report.charts import Interval, Panel, Series, curves, differences, intervals, percent, square
 from leaf.report.render import fill, shown
-from leaf.report.results import LOWER, baselines, score_name, scored_split
+from leaf.report.results import LOWER, baselines, column_series, interval, score_name, scored_split
 from leaf.report.svg import Figure, both
 from leaf.revisions import WORKSPACE, parameters, reader
 from leaf.store import replacing
@@ -58,11 +58,8 @@ def _block(run: RunSummary, split: str) -> Mapping[str, Any]:
 
 
 def _accuracy(runs: Sequence[RunSummary], split: str) -> Figure | None:
-    rows = [
-        Interval(run.name, block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), kind=f"series{n}")
-        for n, run in enumerate(runs, start=1)
-        if (block := _block(run, split)).get("accuracy") is not None
-    ]
+    blocks = [(run.name, _block(run, split), f"series{place}") for place, run in enumerate(runs, start=1)]
+    rows = [interval(*each) for each in blocks if each[1].get("accuracy") is not None]
     if not rows:
         return None
     words = f"Accuracy on {split}: " + "; ".join(f"{row.name} {percent(row.value)}" for row in rows) + "."
@@ -82,10 +79,10 @@ def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
     rows = []
     for key in _SCORES:
         values = [_block(run, split).get(key) for run in runs]
-        known = [value for value in values if value is not None]
-        best = (min if key in LOWER else max)(known, default=None)
+        known = {value for value in values if value is not None}
+        best = (min if key in LOWER else max)(known) if len(known) > 1 else None
         cells = [
-            {"value": "–" if value is None else f"{value:.3f}", "best": value == best and len(set(known)) > 1}
+            {"value": "–" if value is None else f"{value:.3f}", "best": value is not None and value == best}
             for value in values
         ]
         rows.append({"name": score_name(key), "cells": cells})
@@ -93,19 +90,12 @@ def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
 
 
 def _curves(runs: Sequence[RunSummary]) -> Figure | None:
-    panels = []
-    for column, title, floor in (
-        ("validation_accuracy", "Validation accuracy", None),
-        ("validation_loss", "Validation loss", None),
-        ("learning_rate", "Learning rate", 0.0),
-    ):
-        series = [
-            Series(run.name, run.history["epoch"].tolist(), run.history[column].astype(float).tolist(), f"series{n}")
-            for n, run in enumerate(runs, start=1)
-            if column in run.history and run.history[column].notna().any() and "probe" not in run.training
-        ]
-        if series:
-            panels.append(Panel(title, series, floor))
+    trained = [(run, f"series{place}") for place, run in enumerate(runs, start=1) if "probe" not in run.training]
+    panels = [
+        Panel(column.replace("_", " ").capitalize(), lines, floor)
+        for column, floor in (("validation_accuracy", None), ("validation_loss", None), ("learning_rate", 0.0))
+        if (lines := [one for run, kind in trained for one in column_series(run.history, column, run.name, kind)])
+    ]
     if not panels:
         return None
     words = "Curves by epoch, one line per run: " + ", ".join(panel.title.lower() for panel in panels) + ". "
@@ -115,11 +105,8 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
 
 
 def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
-    series = [
-        Series(run.name, lines["fpr"], lines["tpr"], f"series{n}")
-        for n, run in enumerate(runs, start=1)
-        if (lines := _block(run, split).get("roc") or {}).get("fpr")
-    ]
+    found = [(run.name, _block(run, split).get("roc") or {}, f"series{place}") for place, run in enumerate(runs, 1)]
+    series = [Series(name, lines["fpr"], lines["tpr"], kind) for name, lines, kind in found if lines.get("fpr")]
     if not series:
         return None
     words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
@@ -129,23 +116,18 @@ def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
 
 def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
     """Return the parameters that differ between runs."""
-    keys = dict.fromkeys(key for run in runs for key in run.params)
     rows = []
-    for key in keys:
+    for key in dict.fromkeys(key for run in runs for key in run.params):
         values = [run.params.get(key) for run in runs]
-        if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
+        if any(value != values[0] for value in values):
             rows.append({"key": key, "values": ["–" if value is None else shown(value) for value in values]})
     return rows
 
 
 def _made(runs: Sequence[RunSummary], shown_keys: Collection[str]) -> list[tuple[str, list[str]]]:
     """Return facts about each run, except the keys in `shown_keys`."""
-    facts = [("Backbone", "backbone"), ("Parameters", "parameters"), ("Epochs", "epochs"), ("Best epoch", "best_epoch")]
-    rows = [
-        (words, [_fact(run.training.get(key)) for run in runs])
-        for words, key in [*facts, ("Seed", "seed")]
-        if key not in shown_keys
-    ]
+    keys = [key for key in ("backbone", "parameters", "epochs", "best_epoch", "seed") if key not in shown_keys]
+    rows = [(key.replace("_", " ").capitalize(), [_fact(run.training.get(key)) for run in runs]) for key in keys]
     return [*rows, ("Model, SHA-256", [str(run.training.get("model_sha256") or "–")[:12] for run in runs])]
 
 

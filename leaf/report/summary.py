@@ -14,8 +14,10 @@ from leaf.report.svg import plural
 def card(run: Run) -> dict[str, Any]:
     """Return the texts and the table used in both documents."""
     split, block = scored_split(run.scores)
+    names = run.names
+    listed = f"{len(names)} classes" if len(names) > 4 else ", ".join(names[:-1]) + f" or {names[-1]}"
     return {
-        "title": f"Leaf image classifier: {_listed(run.names)}",
+        "title": f"Leaf image classifier: {listed}",
         "split": split,
         "date": run.facts.get("Date", "").partition(",")[0],
         "commit": run.facts.get("Commit", "").partition(",")[0],
@@ -28,19 +30,22 @@ def card(run: Run) -> dict[str, Any]:
     }
 
 
-def _listed(names: list[str], most: int = 4) -> str:
-    return f"{len(names)} classes" if len(names) > most else ", ".join(names[:-1]) + f" or {names[-1]}"
-
-
 def _result(split: str, block: Mapping[str, Any]) -> str:
     if block.get("accuracy") is None:
         return "It has no scores."
-    words = f"Accuracy {percent(block['accuracy'])} on {plural(int(block['images']), f'{split} image')}"
-    if block.get("accuracy_low") is not None:
-        words += f" (95% CI {100 * block['accuracy_low']:.1f}–{percent(block['accuracy_high'])})"
+    words = (
+        f"Accuracy {_with_interval(block, 'accuracy', '95% CI ')} on {plural(int(block['images']), f'{split} image')}"
+    )
     if block.get("balanced_accuracy") is not None:
         words += f"; balanced accuracy {percent(block['balanced_accuracy'])}"
     return words + "."
+
+
+def _with_interval(block: Mapping[str, Any], key: str, before: str = "") -> str:
+    if block.get(key) is None:
+        return "–"
+    low, high = block.get(f"{key}_low"), block.get(f"{key}_high")
+    return percent(block[key]) + ("" if low is None or high is None else f" ({before}{100 * low:.1f}–{percent(high)})")
 
 
 def weights(run: Run) -> str:
@@ -51,15 +56,13 @@ def weights(run: Run) -> str:
 
 
 def _model(run: Run) -> str:
-    facts = run.training
-    scratch = run.params.get("weights") == "random"
-    size = f"{run.images.shape[2]} × {run.images.shape[1]} pixels"
-    count = facts.get("parameters")
-    parameters = f", {int(count):,} parameters" if count else ""
-    start = "trained from scratch" if scratch else f"with pretrained weights ({weights(run)})"
+    count, height, width = run.training.get("parameters"), *run.images.shape[1:3]
+    start = f"with pretrained weights ({weights(run)})"
+    if run.params.get("weights") == "random":
+        start = "trained from scratch"
     return (
-        f"{facts.get('backbone') or run.params.get('backbone')}{parameters}, {start}. Input: one color image, resized "
-        f"to {size}. Output: a probability for each class."
+        f"{run.training.get('backbone') or run.params.get('backbone')}{f', {count:,} parameters' if count else ''}, "
+        f"{start}. Input: one color image, resized to {width} × {height} pixels. Output: a probability for each class."
     )
 
 
@@ -67,12 +70,9 @@ def _baseline(run: Run, block: Mapping[str, Any]) -> str:
     best = max(baselines(run.scores), key=lambda entry: entry.value, default=None)
     if best is None or block.get("accuracy") is None:
         return ""
-    low = block.get("accuracy_low")
-    beaten = low is not None and low > best.value
-    return (
-        f"Best baseline on the same images: {best.name.lower()}, {percent(best.value)}."
-        f"{'' if beaten else ' The interval of the model does not exclude it.'}"
-    )
+    beaten = (block.get("accuracy_low") or 0) > best.value
+    words = f"Best baseline on the same images: {best.name.lower()}, {percent(best.value)}."
+    return words if beaten else f"{words} The interval of the model does not exclude it."
 
 
 def _data(run: Run) -> str:
@@ -90,21 +90,12 @@ def _data(run: Run) -> str:
 def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
     train = run.splits.loc[run.splits["split"] == "train", "image"]
     counts = run.labels().reindex(train).value_counts()
-    found = block.get("classes") or [{} for _ in run.names]
-    return [
-        [name, f"{counts.get(label, 0):,}", f"{each.get('images', 0):,}", _recall(each), _share(each.get("precision"))]
-        for label, (name, each) in enumerate(zip(run.names, found, strict=True))
-    ]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else percent(value)
-
-
-def _recall(each: Mapping[str, Any]) -> str:
-    if each.get("recall_low") is None:
-        return _share(each.get("recall"))
-    return f"{percent(each['recall'])} ({100 * each['recall_low']:.1f}–{percent(each['recall_high'])})"
+    rows = []
+    for label, (name, each) in enumerate(zip(run.names, block.get("classes") or [{}] * len(run.names), strict=True)):
+        recall, precision = _with_interval(each, "recall"), each.get("precision")
+        cells = [recall, "–" if precision is None else percent(precision)]
+        rows.append([name, f"{counts.get(label, 0):,}", f"{each.get('images', 0):,}", *cells])
+    return rows
 
 
 def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:

@@ -15,27 +15,16 @@ LETTER = 6.6
 
 def tag(element: str, *children: object, **attributes: object) -> Markup:
     """Return an SVG or HTML element with escaped children and attributes; `class_` becomes `class`, and `a_b` `a-b`."""
-    text = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
-        for name, value in attributes.items()
-        if value is not None
-    )
+    given = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
+    text = "".join(f' {name}="{escape(_plain(value))}"' for name, value in given.items())
     inner = "".join(escape(child) for child in children)
     return Markup(f"<{element}{text}>{inner}</{element}>")  # noqa: S704 - every part was escaped above
 
 
 def figure(width: float, height: float, alternative: str, *children: object, class_: str = "") -> Markup:
     """Return an SVG of `width` × `height` CSS pixels, with `alternative` text, that shrinks to fit its column."""
-    return tag(
-        "svg",
-        *children,
-        class_=f"figure {class_}".strip(),
-        viewBox=f"0 0 {_plain(width)} {_plain(height)}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label=alternative,
-    )
+    box = {"viewBox": f"0 0 {_plain(width)} {_plain(height)}", "width": width, "height": height}
+    return tag("svg", *children, class_=f"figure {class_}".strip(), **box, role="img", aria_label=alternative)
 
 
 def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> Markup:
@@ -68,15 +57,17 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
 
 def rect(x: float, y: float, width: float, height: float, class_: str, tip: str = "", radius: float = 0) -> Markup:
     """Return a rectangle, with a tooltip if `tip` is given."""
-    children = [tag("title", tip)] if tip else []
-    return tag(
-        "rect", *children, x=x, y=y, width=max(width, 0), height=max(height, 0), rx=radius or None, class_=class_
-    )
+    box = {"x": x, "y": y, "width": max(width, 0), "height": max(height, 0), "rx": radius or None, "class_": class_}
+    return tag("rect", *_title(tip), **box)
 
 
 def dot(x: float, y: float, radius: float, class_: str, tip: str = "") -> Markup:
     """Return a circle, with a tooltip if `tip` is given."""
-    return tag("circle", *([tag("title", tip)] if tip else []), cx=x, cy=y, r=radius, class_=class_)
+    return tag("circle", *_title(tip), cx=x, cy=y, r=radius, class_=class_)
+
+
+def _title(tip: str) -> list[Markup]:
+    return [tag("title", tip)] if tip else []
 
 
 def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
@@ -126,12 +117,10 @@ class Frame:
     y_range: tuple[float, float]
 
     def x(self, value: float) -> float:
-        low, high = self.x_range
-        return self.left + self.width * ((value - low) / (high - low) if high > low else 0.5)
+        return self.left + self.width * _share(value, *self.x_range)
 
     def y(self, value: float) -> float:
-        low, high = self.y_range
-        return self.top + self.height * (1 - ((value - low) / (high - low) if high > low else 0.5))
+        return self.top + self.height * (1 - _share(value, *self.y_range))
 
     def points(self, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
         return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
@@ -148,6 +137,10 @@ class Frame:
         marks = [text(self.x(value), bottom + 18, number(value), "tick", anchor="middle") for value in values]
         axis = line(self.left, bottom, self.left + self.width, bottom, "axis")
         return [axis, *marks, text(self.left + self.width, bottom + 36, title, "tick", anchor="end")]
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def _plain(value: object) -> str:

@@ -21,11 +21,11 @@ def run(tables):
 
 
 def commands(run):
-    return [entry["command"] for entry in advice.section(run)]
+    return [entry.command for entry in advice.section(run)]
 
 
 def seen(run):
-    return " ".join(entry["seen"] for entry in advice.section(run))
+    return " ".join(entry.seen for entry in advice.section(run))
 
 
 def scored(run, split="test", **values):
@@ -42,7 +42,7 @@ def with_baseline(run, **accuracies):
 
 
 def test_conflicting_copies_come_first(run):
-    assert "of copies have different labels" in advice.section(run)[0]["seen"]
+    assert "of copies have different labels" in advice.section(run)[0].seen
 
 
 def test_resolved_conflicts_give_no_advice(run):
@@ -69,7 +69,7 @@ def test_a_baseline_that_wins_on_validation_leads_to_audit_and_resolution(run):
     made = dataclasses.replace(
         made, index=run.index.assign(width=640, height=200), decisions=run.decisions.assign(label=0)
     )
-    assert commands(made)[:2] == ["leaf audit", "dvc exp run -S image_size=192"]
+    assert commands(made)[:2] == ["leaf audit", "dvc exp run -S image_size=160"]
     assert "leaf audit" not in commands(run)
 
 

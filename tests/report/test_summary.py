@@ -18,7 +18,7 @@ def run(tables):
 def test_both_documents_have_result_classes_and_limitations(run, rendered):
     text = rendered(run)
     accuracy = run.scores["splits"]["test"]["accuracy"]
-    assert f"Accuracy {accuracy:.1%} on" in text.replace("\xa0", " ")
+    assert f"Accuracy {accuracy:.1%} (95% CI" in text.replace("\xa0", " ")
     for words in ("healthy", "unhealthy", "other diseases", "uned color baseline"[1:]):
         assert words in text
 

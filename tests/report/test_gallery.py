@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from leaf.finished_run import Run
-from leaf.report import cleaning
+from leaf.report import gallery
 from leaf.report.gallery import Album
 
 
@@ -19,7 +19,7 @@ def album(run):
 
 
 def test_conflicting_sets_come_first(run, album):
-    flags = [row["conflicting"] for row in cleaning.copies(run, album)["rows"]]
+    flags = [row["conflicting"] for row in gallery.copies(run, album)["rows"]]
     assert flags[0]
     assert flags == sorted(flags, reverse=True)
 
@@ -29,7 +29,7 @@ def test_a_resolved_conflict_is_shown_with_both_labels(run):
     first, other = run.conflicting_copies()[0][:2]
     final = int(run.decisions.loc[first, "label"])
     run.decisions.loc[other, "label"] = final
-    found = cleaning.copies(run, Album(run))
+    found = gallery.copies(run, Album(run))
     labels = [each["label"] for row in found["rows"] for each in row["photos"] if each["photo"].name == str(other)]
     assert found["conflicting"] == before - 1
     assert labels == [f"{run.names[final]}, given as {run.names[1 - final]}"]
@@ -39,48 +39,48 @@ def test_a_conflict_whose_image_was_removed_by_hand_is_resolved(run, album):
     before = len(run.conflicting_copies())
     other = run.conflicting_copies()[0][1]
     run.decisions.loc[other, ["kept", "reason"]] = 0, "override"
-    assert cleaning.copies(run, album)["conflicting"] == before - 1
+    assert gallery.copies(run, album)["conflicting"] == before - 1
 
 
 def test_sets_beyond_the_limit_are_counted(run, album):
     pairs = pd.DataFrame({"image": range(0, 80, 2), "other": range(1, 80, 2), "kind": "exact", "mse": 0.0})
     run.decisions["reason"] = ""
     many = Run(**{**vars(run), "pairs": pairs})
-    found = cleaning.copies(many, album)
+    found = gallery.copies(many, album)
     assert (len(found["rows"]), found["note"]) == (12, "12 of 40 sets are shown.")
 
 
 def test_a_large_set_shows_eight_images_and_counts_the_rest(run, album):
     pairs = pd.DataFrame({"image": 0, "other": range(1, 31), "kind": "exact", "mse": 0.0})
     run.decisions["reason"] = ""
-    row = cleaning.copies(Run(**{**vars(run), "pairs": pairs}), album)["rows"][0]
+    row = gallery.copies(Run(**{**vars(run), "pairs": pairs}), album)["rows"][0]
     assert (len(row["photos"]), row["more"]) == (8, 23)
 
 
 def test_outliers_are_not_shown_as_copies(run, album):
     outliers = set(run.decisions.loc[run.decisions["reason"] == "outlier", "image"])
-    names = {entry["photo"].name for row in cleaning.copies(run, album)["rows"] for entry in row["photos"]}
+    names = {entry["photo"].name for row in gallery.copies(run, album)["rows"] for entry in row["photos"]}
     assert not names & {str(image) for image in outliers}
 
 
 def test_each_reference_has_a_ranking_and_a_jump(run, album):
-    references = cleaning.outliers(run, album)["references"]
+    references = gallery.outliers(run, album)["rows"]
     assert [reference["cut"] for reference in references] == [9, 9]
     assert all(reference["jump"].startswith("0 to ") for reference in references)
 
 
 def test_near_pairs_are_sorted_by_distance(run, album):
-    distances = [float(row["distance"]) for row in cleaning.near(run, album)["close"]["rows"]]
+    distances = [float(row["distance"]) for row in gallery.near(run, album)["close"]["rows"]]
     assert distances == sorted(distances)
     assert len(distances) == 5
 
 
 def test_a_changed_label_and_a_removed_image_are_decisions(run, album):
-    results = {row["result"] for row in cleaning.decisions(run, album)["rows"]}
+    results = {row["result"] for row in gallery.decisions(run, album)["rows"]}
     assert "removed" in results
     assert results & {"relabeled healthy", "relabeled unhealthy"}
 
 
 def test_flags_are_counted():
     index = pd.DataFrame({"flags": ["", "dark blurred", "dark", None]})
-    assert cleaning.flagged(index) == {"blurred": 1, "dark": 2}
+    assert gallery.flagged(index) == {"blurred": 1, "dark": 2}
