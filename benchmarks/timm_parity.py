@@ -67,7 +67,7 @@ def compare(name: str, timm_python: str, folder: Path) -> list[str]:
 
 def main() -> None:
     """Print and record the table."""
-    from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS
+    from leaf.models.backbones import KERAS_VARIANTS, VARIANTS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timm-python", default=sys.executable)

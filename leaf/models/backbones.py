@@ -1,6 +1,7 @@
 """Backbones by name, with the settings each supports. Does not import Keras, which takes seconds."""
 
 import difflib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,111 @@ from typing import Any
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS, Variant
-from leaf.models.timm_weights import PREFIX, restriction
 
+TIMM = "timm/"  # prefix of checkpoint names
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS_SUFFIXES = (".h5", ".keras", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A ConvNeXt (Liu 2022, arXiv 2201.03545) or ConvNeXt V2 (Woo 2023, arXiv 2301.00808) as in timm.
+
+    Attributes:
+        dims: channels of each stage.
+        depths: blocks of each stage.
+        stem_width: channels of the first of two 3×3 convolutions with stride 2; 0 for a stem of 4×4 patches.
+        v2: use global response normalization instead of layer scale.
+        checkpoint: recommended timm checkpoint, used for `weights: imagenet`.
+    """
+
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    stem_width: int = 0
+    v2: bool = False
+    checkpoint: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters in the backbone."""
+        return sum(map(math.prod, self.array_shapes().values()))
+
+    @property
+    def operations(self) -> int:
+        """Number of operations in the backbone, including its input and rescaling."""
+        return 12 + 7 * sum(self.depths) + (3 if self.stem_width else 0)
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each weight array by timm name, in Keras layout and order."""
+        shapes: dict[str, tuple[int, ...]] = {}
+
+        def add(name: str, *kernel: int) -> None:
+            shapes[f"{name}.weight"] = kernel
+            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # depthwise kernels end with 1
+
+        dims = self.dims
+        if self.stem_width:
+            add("stem.0", 3, 3, 3, self.stem_width)
+            add("stem.1", 3, 3, self.stem_width, dims[0])
+            add("stem.2", dims[0])
+        else:
+            add("stem.0", 4, 4, 3, dims[0])
+            add("stem.1", dims[0])
+        for stage, (dim, depth) in enumerate(zip(dims, self.depths, strict=True)):
+            if stage:
+                add(f"stages.{stage}.downsample.0", dims[stage - 1])
+                add(f"stages.{stage}.downsample.1", 2, 2, dims[stage - 1], dim)
+            for block in range(depth):
+                name = f"stages.{stage}.blocks.{block}"
+                add(f"{name}.conv_dw", 7, 7, dim, 1)
+                add(f"{name}.norm", dim)
+                add(f"{name}.mlp.fc1", dim, 4 * dim)
+                if self.v2:
+                    add(f"{name}.mlp.grn", 4 * dim)
+                add(f"{name}.mlp.fc2", 4 * dim, dim)
+                if not self.v2:
+                    shapes[f"{name}.gamma"] = (dim,)
+        add("head.norm", dims[-1])
+        return shapes
+
+
+_SIZES = {  # channels of the first stage, and depths
+    "atto": (40, (2, 2, 6, 2)),
+    "femto": (48, (2, 2, 6, 2)),
+    "pico": (64, (2, 2, 6, 2)),
+    "nano": (80, (2, 2, 8, 2)),
+    "tiny": (96, (3, 3, 9, 3)),
+    "small": (96, (3, 3, 27, 3)),
+    "base": (128, (3, 3, 27, 3)),
+    "large": (192, (3, 3, 27, 3)),
+    "xlarge": (256, (3, 3, 27, 3)),
+    "huge": (352, (3, 3, 27, 3)),
+}
+
+
+def _variant(size: str, checkpoint: str = "", stem_width: int = 0, v2: bool = False) -> Variant:
+    width, depths = _SIZES[size]
+    return Variant((width, 2 * width, 4 * width, 8 * width), depths, stem_width, v2, checkpoint)
+
+
+VARIANTS = {
+    # timm's convnext_atto; in leaf, `convnext_atto` is the network with a pooling stem, trained from scratch
+    "convnext_atto_patch": _variant("atto", "timm/convnext_atto.d2_in1k"),
+    "convnext_femto": _variant("femto", "timm/convnext_femto.d1_in1k"),
+    "convnext_pico": _variant("pico", "timm/convnext_pico.d1_in1k"),
+    "convnext_nano": _variant("nano", "timm/convnext_nano.in12k_ft_in1k"),
+    "convnext_atto_ols": _variant("atto", "timm/convnext_atto_ols.a2_in1k", 24),
+    "convnext_femto_ols": _variant("femto", "timm/convnext_femto_ols.d1_in1k", 24),
+    "convnext_pico_ols": _variant("pico", "timm/convnext_pico_ols.d1_in1k", 32),
+    "convnext_nano_ols": _variant("nano", "timm/convnext_nano_ols.d1h_in1k", 80),
+    **{
+        f"convnextv2_{size}": _variant(size, f"timm/convnextv2_{size}.fcmae_ft_in1k", v2=True)
+        for size in ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")
+    },
+}
+
+# Built by keras.applications, so its ImageNet weights remain available; timm checkpoints fit as well.
+KERAS_VARIANTS = {f"convnext_{size}": _variant(size) for size in ("tiny", "small", "base", "large", "xlarge")}
 
 
 @dataclass(frozen=True)
@@ -23,7 +125,7 @@ class Backbone:
         operations: number of backbone operations, the upper limit of `freeze_depth`; 0 for a detector.
         minimum: smallest image side in pixels.
         step: the image side must be a multiple of this.
-        published: whether ImageNet weights are available.
+        megabytes: size of the ImageNet weights published by keras.applications, or 0.
         detector: whether it is an anomaly detector, trained on healthy leaves only.
     """
 
@@ -31,57 +133,46 @@ class Backbone:
     operations: int = 0
     minimum: int = 32
     step: int = 1
-    published: bool = True
+    megabytes: int = 0
     detector: bool = False
 
 
-def _detector(why: str) -> Backbone:
-    return Backbone(why, 0, 16, 16, published=False, detector=True)
-
-
 def _timm_backbone(variant: Variant) -> Backbone:
-    stem = ", overlapping stem" if variant.stem == "overlap" else ""
+    stem = ", overlapping stem" if variant.stem_width else ""
     kind = "ConvNeXt V2" if variant.v2 else "ConvNeXt"
     return Backbone(f"{kind} as in timm{stem}, {variant.parameters / 1e6:.1f} million parameters", variant.operations)
 
 
-BACKBONES = {
-    "convnext_atto": Backbone("ConvNeXt with a pooling stem, 3.4 million, trained from scratch", 99, published=False),
-    **{name: _timm_backbone(each) for name, each in VARIANTS.items()},
-    "convnext_tiny": Backbone("ConvNeXt, 28 million parameters", 152),
-    "convnext_small": Backbone("ConvNeXt, 49 million parameters", 296),
-    "convnext_base": Backbone("ConvNeXt, 88 million parameters", 296),
-    "convnext_large": Backbone("ConvNeXt, 196 million parameters, the report's best", 296),
-    "convnext_xlarge": Backbone("ConvNeXt, 349 million parameters", 296),
-    "efficientnet_v2_b0": Backbone("EfficientNetV2B0, 6 million parameters", 271),
-    "mobilenet": Backbone("MobileNet, 3 million parameters", 87),
-    "mobilenet_v2": Backbone("MobileNetV2, 2 million parameters", 155),
-    "resnet50": Backbone("ResNet50, 24 million parameters", 176),
-    "cnn_small": Backbone("three convolutions, 110,000 parameters, trained from scratch", 14, 16, published=False),
-    "cnn_medium": Backbone("four convolutions, 460,000 parameters, trained from scratch", 21, 16, published=False),
-    "cnn_large": Backbone("ten convolutions, 5 million parameters, trained from scratch", 40, published=False),
-    "xception": Backbone("Xception, 21 million parameters", 132, 71),
-    "autoencoder": _detector("anomaly detector: convolutional auto-encoder, scored by reconstruction error"),
-    "autoencoder_redness": _detector("anomaly detector: convolutional auto-encoder, scored by a color cue"),
-    "gan": _detector("anomaly detector: GAN with BigGAN's blocks and f-AnoGAN's encoder and score"),
-    "gan_redness": _detector("anomaly detector: GAN, scored by a color cue and features"),
-}
+def _detector(why: str) -> Backbone:
+    return Backbone(f"anomaly detector: {why}", 0, 16, 16, detector=True)
 
+
+BACKBONES = {
+    "convnext_atto": Backbone("ConvNeXt with a pooling stem, 3.4 million, trained from scratch", 99),
+    **{name: _timm_backbone(each) for name, each in VARIANTS.items()},
+    "convnext_tiny": Backbone("ConvNeXt, 28 million parameters", 152, megabytes=111),
+    "convnext_small": Backbone("ConvNeXt, 49 million parameters", 296, megabytes=198),
+    "convnext_base": Backbone("ConvNeXt, 88 million parameters", 296, megabytes=350),
+    "convnext_large": Backbone("ConvNeXt, 196 million parameters, the report's best", 296, megabytes=785),
+    "convnext_xlarge": Backbone("ConvNeXt, 349 million parameters", 296, megabytes=1393),
+    "efficientnet_v2_b0": Backbone("EfficientNetV2B0, 6 million parameters", 271, megabytes=24),
+    "mobilenet": Backbone("MobileNet, 3 million parameters", 87, megabytes=17),
+    "mobilenet_v2": Backbone("MobileNetV2, 2 million parameters", 155, megabytes=9),
+    "resnet50": Backbone("ResNet50, 24 million parameters", 176, megabytes=95),
+    "cnn_small": Backbone("three convolutions, 110,000 parameters, trained from scratch", 14, 16),
+    "cnn_medium": Backbone("four convolutions, 460,000 parameters, trained from scratch", 21, 16),
+    "cnn_large": Backbone("ten convolutions, 5 million parameters, trained from scratch", 40),
+    "xception": Backbone("Xception, 21 million parameters", 132, 71, megabytes=84),
+    "autoencoder": _detector("convolutional autoencoder, scored by reconstruction error"),
+    "autoencoder_redness": _detector("convolutional autoencoder, scored by a color cue"),
+    "gan": _detector("GAN with BigGAN's blocks and f-AnoGAN's encoder and score"),
+    "gan_redness": _detector("GAN, scored by a color cue and features"),
+}
 
 # Parameters from params.yaml that `build_model` accepts.
 BUILD_PARAMS = (
-    "backbone",
-    "image_size",
-    "dropout",
-    "dropout_at",
-    "weights",
-    "weights_sha256",
-    "freeze_depth",
-    "freeze_normalization",
-    "head_initializer",
-    "precision",
-    "rematerialize",
-    "seed",
+    *("backbone", "image_size", "dropout", "dropout_at", "weights", "weights_sha256", "freeze_depth"),
+    *("freeze_normalization", "head_initializer", "precision", "rematerialize", "seed"),
 )
 
 
@@ -92,10 +183,8 @@ def recommended_runs(images: int, gpu: bool) -> list[str]:
     """Return the commands to try, in order, for this number of images on a CPU or a GPU."""
     if images < 1000 or not gpu:
         return ["leaf run probe", "leaf run transfer"]
-    if images < 10_000:
-        return ["leaf run probe_convnext", "leaf run transfer_convnext"]
-    tiny = "-S backbone=convnext_tiny -S weights=timm/convnext_tiny.in12k_ft_in1k"
-    return ["leaf run probe_convnext", f"leaf run transfer_convnext {tiny}"]
+    tiny = " -S backbone=convnext_tiny -S weights=timm/convnext_tiny.in12k_ft_in1k" if images >= 10_000 else ""
+    return ["leaf run probe_convnext", f"leaf run transfer_convnext{tiny}"]
 
 
 def recommended_size(side: int, image_size: int) -> int | None:
@@ -117,6 +206,16 @@ def is_detector(name: str) -> bool:
     return find(name).detector
 
 
+# The only value that detectors support, and why.
+_DETECTOR_SETTINGS = {
+    "weights": ("random", "which has no pretrained weights"),
+    "freeze_depth": (0, "which has no backbone"),
+    "freeze_normalization": (False, "which has no backbone"),
+    "head_initializer": ("glorot_uniform", "which has no head"),
+    "dropout_at": ("input", "which has no head"),
+}
+
+
 def check(params: Any, classes: int) -> None:
     """Raise LeafError if the settings do not fit the backbone.
 
@@ -125,44 +224,46 @@ def check(params: Any, classes: int) -> None:
             and dropout_at.
         classes: number of classes.
     """
-    name, kind, size = params.backbone, find(params.backbone), params.image_size
+    name, kind, size, weights = params.backbone, find(params.backbone), params.image_size, params.weights
     if size < kind.minimum:
         raise LeafError(f"image_size: {size}; valid: at least {kind.minimum} for {name}")
     if size % kind.step:
         raise LeafError(f"image_size: {size}; valid: a multiple of {kind.step} for {name}")
     if kind.detector:
-        _check_detector(params, classes)
+        if classes != 2:
+            raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}; valid: a classifier")
+        for key, (valid, why) in _DETECTOR_SETTINGS.items():
+            given = getattr(params, key)
+            if given != valid:
+                raise LeafError(f"{key}: {str(given).lower()}; valid: {str(valid).lower()} for {name}, {why}")
     elif params.freeze_depth != "all" and params.freeze_depth > kind.operations:
         raise LeafError(f"freeze_depth: {params.freeze_depth}; valid: 0 to {kind.operations} for {name}, or all")
-    if params.weights == "imagenet" and not kind.published:
+    if weights == "imagenet" and not kind.megabytes and name not in VARIANTS:
         raise LeafError(f"weights: imagenet: none are published for {name}; valid: random, or a weights file")
-    safetensors = params.weights.startswith(PREFIX) or Path(params.weights).suffix == ".safetensors"
-    if safetensors:
+    if weights.startswith(TIMM) or Path(weights).suffix == ".safetensors":
         convnext_variant(name)
-    if is_weights_file(params.weights) and Path(params.weights).suffix not in WEIGHTS_SUFFIXES:
-        raise LeafError(f"weights: {params.weights}: unknown kind of file; valid: {', '.join(WEIGHTS_SUFFIXES)}")
-
-
-_TIMM = VARIANTS | KERAS_VARIANTS
+    if is_weights_file(weights) and Path(weights).suffix not in WEIGHTS_SUFFIXES:
+        raise LeafError(f"weights: {weights}: unknown kind of file; valid: {', '.join(WEIGHTS_SUFFIXES)}")
 
 
 def convnext_variant(name: str) -> Variant:
     """Return the variant of a ConvNeXt for which timm publishes checkpoints; raise LeafError for other backbones."""
-    if name not in _TIMM:
-        raise LeafError(f"weights: .safetensors files do not fit {name}; valid backbones: {', '.join(_TIMM)}")
-    return _TIMM[name]
+    variants = VARIANTS | KERAS_VARIANTS
+    if name not in variants:
+        raise LeafError(f"weights: .safetensors files do not fit {name}; valid backbones: {', '.join(variants)}")
+    return variants[name]
 
 
 def checkpoint_name(backbone: str, weights: str) -> str | None:
     """Return the timm checkpoint that `weights` names for a backbone, or None."""
     if weights == "imagenet" and backbone in VARIANTS:
         return VARIANTS[backbone].checkpoint
-    return weights if weights.startswith(PREFIX) else None
+    return weights if weights.startswith(TIMM) else None
 
 
 def is_weights_file(weights: str) -> bool:
     """Return whether `weights` is a file rather than `random`, `imagenet` or a timm checkpoint."""
-    return weights not in ("random", "imagenet") and not weights.startswith(PREFIX)
+    return weights not in ("random", "imagenet") and not weights.startswith(TIMM)
 
 
 def check_weights_file(path: Path, sha256: str) -> None:
@@ -175,24 +276,7 @@ def check_weights_file(path: Path, sha256: str) -> None:
         raise LeafError(f"weights_sha256: {problem}; its SHA-256 is {found}")
 
 
-def _check_detector(params: Any, classes: int) -> None:
-    name = params.backbone
-    if classes != 2:
-        raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}; valid: a classifier")
-    only = {
-        "weights": ("random", "which has no pretrained weights"),
-        "freeze_depth": (0, "which has no backbone"),
-        "freeze_normalization": (False, "which has no backbone"),
-        "head_initializer": ("glorot_uniform", "which has no head"),
-        "dropout_at": ("input", "which has no head"),
-    }
-    for key, (valid, why) in only.items():
-        given = getattr(params, key)
-        if given != valid:
-            raise LeafError(f"{key}: {str(given).lower()}; valid: {str(valid).lower()} for {name}, {why}")
-
-
-# Classifier settings that a detector ignores, with their neutral values.
+# Classifier settings that detectors ignore, with their neutral values.
 _NEUTRAL = {
     "optimizer": "adam",
     "weight_decay": 0,
@@ -204,38 +288,40 @@ _NEUTRAL = {
 }
 
 
-def check_recipe(recipe: Any, name: str) -> None:
-    """Raise LeafError if an attribute of `recipe` differs from the value that the detector `name` supports."""
-    if recipe.augmentation.background != "keep":
+def check_recipe(params: Any, name: str) -> None:
+    """Raise LeafError if a training parameter differs from the value that the detector `name` supports."""
+    if params.augmentation.background != "keep":
         raise LeafError(f"augmentation.background: swap; valid for {name}, a detector: keep")
     for key, value in _NEUTRAL.items():
-        if getattr(recipe, key) != value:
-            raise LeafError(f"{key}: {getattr(recipe, key)}; valid for {name}, a detector: {value}")
+        if getattr(params, key) != value:
+            raise LeafError(f"{key}: {getattr(params, key)}; valid for {name}, a detector: {value}")
 
 
-# Size in MB of the files published by keras.applications, and the file name prefix if it differs from the name.
-_PUBLISHED = {"mobilenet": 17, "mobilenet_v2": 9, "efficientnet_v2_b0": 24, "resnet50": 95, "xception": 84}
-_PUBLISHED |= {"convnext_tiny": 111, "convnext_small": 198, "convnext_base": 350, "convnext_large": 785}
-_PUBLISHED |= {"convnext_xlarge": 1393}
-_FILES = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0"}
+_RESTRICTED = {
+    "fcmae": "CC-BY-NC-4.0, which forbids commercial use",
+    "dinov3": "the DINOv3 license, which restricts use and redistribution",
+}
+
+
+def restriction(checkpoint: str) -> str:
+    """Return the restrictive license of a timm checkpoint, or an empty string."""
+    return next((terms for part, terms in _RESTRICTED.items() if part in checkpoint), "")
 
 
 def describe_download(name: str, weights: str, image_size: int) -> str:
     """Describe in one line which pretrained weights training downloads and from where; "" if none."""
-    size = ""
+    offline = "Without a network, pass a file: -S weights=FILE"
     if checkpoint := checkpoint_name(name, weights):
-        weights = checkpoint
         terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
-        where = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless Hugging Face's cache has them{terms}"
-    elif weights == "imagenet":
-        folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-        file = _FILES.get(name, name)
-        if name == "mobilenet_v2":  # one file per size
-            file += f"_*_{image_size if image_size in (96, 128, 160, 192) else 224}"
-        if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
-            return f"imagenet for {name}: {cached[0]}"
-        where = f"https://storage.googleapis.com/tensorflow/keras-applications to {folder}"
-        size = f"{_PUBLISHED[name]} MB, "
-    else:
+        source = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless Hugging Face's cache has them{terms}"
+        return f"{checkpoint} for {name}: downloaded once from {source}. {offline}"
+    if weights != "imagenet":
         return ""
-    return f"{weights} for {name}: {size}downloaded once from {where}. Without a network, pass a file: -S weights=FILE"
+    folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    file = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0"}.get(name, name)
+    if name == "mobilenet_v2":  # one file per size
+        file += f"_*_{image_size if image_size in (96, 128, 160, 192) else 224}"
+    if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
+        return f"imagenet for {name}: {cached[0]}"
+    source = f"https://storage.googleapis.com/tensorflow/keras-applications to {folder}"
+    return f"imagenet for {name}: {find(name).megabytes} MB, downloaded once from {source}. {offline}"

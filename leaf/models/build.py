@@ -1,6 +1,13 @@
-"""Build a classifier or detector from a backbone name, settings and seed."""
+"""Build a classifier or detector from a backbone name, settings and seed.
 
-from collections.abc import Callable
+Keras numbers automatic layer names per process and takes missing seeds from global state. `clone` makes names, seeds
+and precision depend only on its arguments, so that equal settings give identical files.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +17,14 @@ from keras import layers
 
 from leaf.errors import LeafError
 from leaf.models import backbones, gan
+from leaf.models import layers as own_layers
 from leaf.models.autoencoder import autoencoder
-from leaf.models.clone import clone
+from leaf.models.backbones import VARIANTS
+from leaf.models.convnext import convnext, convnext_atto
 from leaf.models.freezing import freeze_backbone
-from leaf.models.pretrained import load_pretrained, pooled_features, preprocessed
+from leaf.models.layers import CaffePreprocessing
+from leaf.models.pretrained import APPLICATIONS, load_pretrained
+from leaf.models.probe_files import snake_case
 
 _DETECTORS: dict[str, Callable[[int, float], keras.Model]] = {
     "autoencoder": autoencoder,
@@ -69,13 +80,9 @@ def build_model(
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
     backbones.check(
         SimpleNamespace(
-            backbone=backbone,
-            image_size=image_size,
-            weights=weights,
-            freeze_depth=freeze_depth,
-            freeze_normalization=freeze_normalization,
+            **{"backbone": backbone, "image_size": image_size, "weights": weights, "dropout_at": dropout_at},
+            **{"freeze_depth": freeze_depth, "freeze_normalization": freeze_normalization},
             head_initializer=head_initializer,
-            dropout_at=dropout_at,
         ),
         classes,
     )
@@ -102,6 +109,169 @@ def build_model_from_params(params: Any, classes: int, **overrides: Any) -> kera
 
 def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
     """Return the model from the image to pooled features, with dropout on the image unless `dropout` is None."""
-    image = keras.Input((image_size, image_size, 3), name="image")
-    dropped = image if dropout is None else layers.Dropout(dropout, name="dropout")(image)
-    return keras.Model(image, pooled_features(backbone, preprocessed(backbone, dropped)))
+    x = image = keras.Input((image_size, image_size, 3), name="image")
+    if dropout is not None:
+        x = layers.Dropout(dropout, name="dropout")(image)
+    if backbone in ("mobilenet", "mobilenet_v2", "xception"):
+        x = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x)
+    if backbone == "resnet50":
+        x = CaffePreprocessing(name="preprocessing")(x)
+    if backbone in _NETWORKS:
+        return keras.Model(image, _NETWORKS[backbone](x))
+    stock = APPLICATIONS[backbone](include_top=False, weights=None, input_tensor=x, pooling="avg")
+    return keras.Model(image, stock.output)
+
+
+def _cnn(image: Any, filters: Sequence[int], convolutions: int, normalized: bool, dropout: float) -> Any:
+    """Return pooled features (N, filters[-1]) for images (N, H, W, 3) in 0..255; each stage halves the feature map.
+
+    The dense layer precedes the average pooling and acts as a 1×1 convolution, so that the head stays linear in the
+    last feature map, as Grad-CAM requires.
+    """
+    x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
+    for stage, width in enumerate(filters):
+        for number in range(convolutions):
+            name = f"stage_{stage}_conv_{number}"
+            conv = layers.Conv2D(
+                width, 3, padding="same", use_bias=not normalized, kernel_initializer="he_normal", name=name
+            )
+            x = conv(x)
+            if normalized:
+                x = layers.BatchNormalization(name=f"{name}_norm")(x)
+            x = layers.Activation("relu", name=f"{name}_relu")(x)
+        x = layers.MaxPooling2D(2, name=f"stage_{stage}_pool")(x)
+    x = layers.Dense(filters[-1], activation="relu", kernel_initializer="he_normal", name="features")(x)
+    x = layers.Dropout(dropout, name="features_dropout")(x)
+    return layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+_NETWORKS: dict[str, Callable[[Any], Any]] = {
+    "convnext_atto": convnext_atto,
+    **{name: partial(convnext, variant=variant) for name, variant in VARIANTS.items()},
+    "cnn_small": partial(_cnn, filters=(32, 64, 128), convolutions=1, normalized=False, dropout=0.3),
+    "cnn_medium": partial(_cnn, filters=(32, 64, 128, 256), convolutions=1, normalized=True, dropout=0.3),
+    "cnn_large": partial(_cnn, filters=(32, 64, 128, 256, 512), convolutions=2, normalized=True, dropout=0.4),
+}
+
+
+# Keys of a grouped Conv2D that DepthwiseConv2D does not accept.
+_GROUPED_ONLY = ("filters", "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_KEPT_NAMES = ("image", "dropout", "preprocessing", "residual")
+_WITH_TRAINING_ARGUMENT = ("BatchNormalization", "Dense", "Dropout", "SpectralConv2D")
+_FLOAT32 = ("dropout", "residual", "score", "logits")
+
+
+def clone(model: keras.Model, name: str, seed: int, precision: str, rematerialize: bool = False) -> keras.Model:
+    """Clone a functional model with new layer names and new random weights.
+
+    Args:
+        model: left unchanged.
+        name: name of the clone and prefix of its automatic layer names.
+        seed: determines every initial weight and dropout mask.
+        precision: dtype policy of all layers, `float32` or `mixed_bfloat16`.
+        rematerialize: recompute activations in the backward pass instead of storing them.
+
+    Returns:
+        A model with the same operations in the same order, except that a Conv2D with one group per channel becomes
+        DepthwiseConv2D (several times faster in TensorFlow on a CPU), a Normalization with fixed statistics becomes
+        Rescaling (which exports without extra inputs), and LayerNormalization and GELU are replaced by
+        the layers in `leaf.models.layers`.
+    """
+    counts: dict[str, int] = {}
+    configs = {
+        id(operation): _new_config(_serialize(operation), name, counts, seed, precision, compiled=not rematerialize)
+        for operation in model.operations
+    }
+    remat = _rematerializable(list(configs.values())) if rematerialize else []
+    clones: dict[int, keras.Operation] = {}
+
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls this once per use of a shared layer
+        if id(operation) not in clones:
+            clones[id(operation)] = keras.saving.deserialize_keras_object(configs[id(operation)])
+        return clones[id(operation)]
+
+    with keras.RematScope(mode="list_of_layers" if rematerialize else None, layer_names=remat):
+        cloned = keras.models.clone_model(model, clone_function=clone_once)
+    return keras.Model(cloned.input, cloned.output, name=name)
+
+
+def _serialize(operation: keras.Operation) -> dict[str, Any]:
+    return json.loads(json.dumps(keras.saving.serialize_keras_object(operation)))
+
+
+def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the layers whose `call` takes no `training` argument; Keras can rematerialize only these."""
+    names: list[str] = []
+    for layer in configs:
+        if "layers" in layer["config"]:
+            names += _rematerializable(layer["config"]["layers"])
+        elif layer["class_name"] not in _WITH_TRAINING_ARGUMENT:
+            names.append(layer["config"]["name"])
+    return names
+
+
+def _new_config(
+    layer: dict[str, Any], prefix: str, counts: dict[str, int], seed: int, precision: str, compiled: bool
+) -> dict[str, Any]:
+    """Return the serialized layer, nested layers included, with its new name, seeds, precision and class.
+
+    `compiled` selects leaf's XLA-compiled classes, which Keras cannot rematerialize because `call` takes `training`.
+    """
+    config = layer["config"]
+    old = config["name"]
+    config["name"] = _new_name(old, layer["class_name"], prefix, counts)
+    if "layers" in config:
+        config["layers"] = [_new_config(each, prefix, counts, seed, precision, compiled) for each in config["layers"]]
+    if isinstance(config.get("dtype"), dict) and old not in _FLOAT32:
+        config["dtype"]["config"]["name"] = precision
+    layer = _rescaling(_depthwise(layer))
+    if layer["class_name"] == "LayerScale" or (compiled and layer["class_name"] == "LayerNormalization"):
+        layer = _own(layer, layer["class_name"], config)
+    if compiled and layer["class_name"] == "Activation" and config["activation"] == "gelu":
+        layer = _own(layer, "GELU", {key: config[key] for key in ("name", "trainable", "dtype")})
+    _set_seeds(layer["config"], config["name"], seed)
+    if "name" in layer:
+        layer["name"] = config["name"]
+    return layer
+
+
+def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -> str:
+    """Replace an automatic name such as `add_17` by `PREFIX_add_NUMBER`; keep any other name."""
+    kind = snake_case(class_name)
+    if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
+        return name
+    counts[kind] = counts.get(kind, 0) + 1
+    return f"{prefix}_{kind}_{counts[kind]}"
+
+
+def _own(layer: dict[str, Any], name: str, config: dict[str, Any]) -> dict[str, Any]:
+    own = {"module": own_layers.__name__, "class_name": name, "registered_name": f"leaf>{name}"}
+    return {**layer, **own, "config": config}
+
+
+def _set_seeds(config: dict[str, Any], name: str, seed: int) -> None:
+    for key, value in config.items():
+        if key == "seed" and value is None:
+            digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()
+            config[key] = int.from_bytes(digest) >> 1
+        elif isinstance(value, dict):
+            _set_seeds(value, f"{name} {key}", seed)
+
+
+def _depthwise(layer: dict[str, Any]) -> dict[str, Any]:
+    config = layer["config"]
+    if layer["class_name"] != "Conv2D" or config["groups"] == 1 or config["groups"] != config["filters"]:
+        return layer
+    kept = {key: value for key, value in config.items() if key not in _GROUPED_ONLY}
+    depthwise = {"depthwise_initializer": config["kernel_initializer"], "depth_multiplier": 1}
+    return {**layer, "class_name": "DepthwiseConv2D", "config": kept | depthwise}
+
+
+def _rescaling(layer: dict[str, Any]) -> dict[str, Any]:
+    config = layer["config"]
+    if layer["class_name"] != "Normalization" or config["mean"] is None:
+        return layer
+    scale = [variance**-0.5 for variance in config["variance"]]
+    offset = [-mean * factor for mean, factor in zip(config["mean"], scale, strict=True)]
+    kept = {key: config[key] for key in ("name", "trainable", "dtype")}
+    return {**layer, "class_name": "Rescaling", "config": {**kept, "scale": scale, "offset": offset}}

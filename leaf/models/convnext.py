@@ -6,13 +6,10 @@ from typing import Any
 import keras
 from keras import layers
 
-from leaf.models.convnext_variants import Variant
+from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant
 from leaf.models.layers import GlobalResponseNormalization, LayerScale
-from leaf.models.timm_weights import IMAGENET_MEAN, IMAGENET_STD
 
-RESCALING = "rescaling_imagenet"
-ATTO_DIMS = (40, 80, 160, 320)
-ATTO_DEPTHS = (2, 2, 6, 2)
+ATTO_DIMS, ATTO_DEPTHS = (40, 80, 160, 320), (2, 2, 6, 2)
 # The published 1e-6 suits hundreds of epochs on ImageNet. With a thousand images, blocks initialized that close to the
 # identity stay close to it for most of the training.
 _LAYER_SCALE = 0.1
@@ -40,7 +37,7 @@ def convnext_atto(image: Any) -> Any:
 
 
 def convnext(image: Any, variant: Variant) -> Any:
-    """Apply a ConvNeXt as timm builds it, ending in average pooling and LayerNormalization.
+    """Apply a ConvNeXt as built by timm, ending in average pooling and LayerNormalization.
 
     Args:
         image: tensor (N, H, W, 3) in 0..255; H and W at least 32.
@@ -50,19 +47,19 @@ def convnext(image: Any, variant: Variant) -> Any:
         Pooled features (N, `variant.dims[-1]`).
     """
     x = _rescaling(image)
-    if variant.stem == "patch":
-        x = layers.Conv2D(variant.dims[0], 4, strides=4, kernel_initializer=_initial(), name="stem_conv")(x)
-    else:
+    if variant.stem_width:
         for number, width in enumerate((variant.stem_width, variant.dims[0])):
             x = layers.ZeroPadding2D(1, name=f"stem_pad_{number}")(x)  # Keras's "same" pads only one side
             name = f"stem_conv_{number}"
             x = layers.Conv2D(width, 3, strides=2, kernel_initializer=_initial(), name=name)(x)
+    else:
+        x = layers.Conv2D(variant.dims[0], 4, strides=4, kernel_initializer=_initial(), name="stem_conv")(x)
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
     return _stages(x, variant.dims, variant.depths, layer_scale=not variant.v2)
 
 
 def _rescaling(image: Any) -> Any:
-    return layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD), name=RESCALING)(image)
+    return layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD), name="rescaling_imagenet")(image)
 
 
 def rescaling(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:

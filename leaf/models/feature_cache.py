@@ -1,7 +1,7 @@
 """Cache of features from frozen backbones, shared by all projects on this machine. Reading it needs no Keras.
 
-Features live in `leaf.store.cache_folder`, in one folder per backbone and weights, in files of up to 512 images. Each
-file is named after the hash of its content, so damaged files are detected, deleted and recomputed.
+`leaf.store.cache_folder` has one folder per backbone and weights, with files of up to 512 images. Each file is named
+after the hash of its content, so damaged files are detected, deleted and recomputed.
 """
 
 import json
@@ -26,15 +26,11 @@ _BATCH = 64  # constant batch size, so that features do not depend on what is ca
 def frozen_features(
     images: np.ndarray, rows: np.ndarray, backbone: str, weights: str, weights_sha256: str
 ) -> np.ndarray:
-    """Return the features, float32 (len(rows), D), of `rows` of `images` from a frozen backbone.
-
-    See `build_model` and `cached_features` for the arguments.
-    """
+    """Return the features of `rows` of `images` from a frozen backbone; see `build_model` and `cached_features`."""
     from leaf.models.build import build_model
 
-    return cached_features(
-        build_model(backbone, images.shape[1], weights=weights, weights_sha256=weights_sha256), images, rows
-    )
+    model = build_model(backbone, images.shape[1], weights=weights, weights_sha256=weights_sha256)
+    return cached_features(model, images, rows)
 
 
 def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -11,8 +11,15 @@ from keras import ops
 register = keras.saving.register_keras_serializable("leaf")
 
 
+class SameShapeLayer(keras.layers.Layer):
+    """A layer whose output has the shape of its input."""
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
 @register
-class LayerScale(keras.layers.Layer):
+class LayerScale(SameShapeLayer):
     """Multiply each channel by a learned factor (Touvron 2021, arXiv 2103.17239).
 
     keras.applications has the same layer but does not register it, so models containing it cannot be loaded.
@@ -24,29 +31,22 @@ class LayerScale(keras.layers.Layer):
 
     def __init__(self, init_values: float, projection_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.init_values = init_values
-        self.projection_dim = projection_dim
+        self.init_values, self.projection_dim = init_values, projection_dim
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.gamma = self.add_weight(
-            name="gamma",
-            shape=(self.projection_dim,),
-            initializer=keras.initializers.Constant(self.init_values),
-        )
+        initial = keras.initializers.Constant(self.init_values)
+        self.gamma = self.add_weight(name="gamma", shape=(self.projection_dim,), initializer=initial)
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
         return inputs * self.gamma
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "init_values": self.init_values, "projection_dim": self.projection_dim}
 
 
 @register
-class GlobalResponseNormalization(keras.layers.Layer):
+class GlobalResponseNormalization(SameShapeLayer):
     """Global response normalization (Woo 2023, arXiv 2301.00808): x + bias + weight · x · ‖x‖ / (mean ‖x‖ + 1e-6).
 
     ‖x‖ is the norm over height and width; the mean is taken over channels.
@@ -66,21 +66,15 @@ class GlobalResponseNormalization(keras.layers.Layer):
         scaled = wide * (norm / (ops.mean(norm, axis=-1, keepdims=True) + self.epsilon))
         return ops.cast(wide + self.beta + self.gamma * scaled, inputs.dtype)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
-
 
 @register
-class CaffePreprocessing(keras.layers.Layer):
+class CaffePreprocessing(SameShapeLayer):
     """Convert RGB in 0..255 to BGR and subtract the ImageNet channel means, as ResNet50's published weights expect."""
 
     mean = (103.939, 116.779, 123.68)  # blue, green, red; keras.applications.imagenet_utils
 
     def call(self, inputs: Any) -> Any:
         return ops.flip(inputs, axis=-1) - ops.convert_to_tensor(self.mean, dtype=inputs.dtype)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
 
 
 @register
@@ -98,14 +92,11 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 @register
-class GELU(keras.layers.Layer):
+class GELU(SameShapeLayer):
     """The exact GELU (Hendrycks 2016, arXiv 1606.08415), compiled like `LayerNormalization`."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return _gelu(inputs) if training and _uses_xla() else ops.gelu(inputs, approximate=False)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
 
 
 def _uses_xla() -> bool:

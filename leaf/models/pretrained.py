@@ -1,9 +1,6 @@
-"""Backbones by name, and pretrained weights for them."""
+"""Load pretrained weights into a backbone."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py  # type: ignore[import-untyped]
 import keras
@@ -11,13 +8,11 @@ import numpy as np
 from keras import applications, layers
 
 from leaf.errors import LeafError
-from leaf.models import backbones, cnn, convnext, timm_weights
-from leaf.models.convnext_variants import VARIANTS
+from leaf.models import backbones, convnext, timm_weights
 from leaf.models.freezing import backbone_operations
-from leaf.models.layers import CaffePreprocessing
 from leaf.models.saving import check_arrays, load_model
 
-_APPLICATIONS = {
+APPLICATIONS = {
     "convnext_tiny": applications.ConvNeXtTiny,
     "convnext_small": applications.ConvNeXtSmall,
     "convnext_base": applications.ConvNeXtBase,
@@ -29,27 +24,6 @@ _APPLICATIONS = {
     "resnet50": applications.ResNet50,
     "xception": applications.Xception,
 }
-_OWN: dict[str, Callable[[Any], Any]] = {
-    "convnext_atto": convnext.convnext_atto,
-    **{name: partial(convnext.convnext, variant=variant) for name, variant in VARIANTS.items()},
-    "cnn_small": cnn.cnn_small,
-    "cnn_medium": cnn.cnn_medium,
-    "cnn_large": cnn.cnn_large,
-}
-
-
-def preprocessed(backbone: str, image: Any) -> Any:
-    """Preprocess an image tensor in 0..255 as the published weights expect, unless the backbone does so itself."""
-    if backbone in ("mobilenet", "mobilenet_v2", "xception"):
-        return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(image)
-    return CaffePreprocessing(name="preprocessing")(image) if backbone == "resnet50" else image
-
-
-def pooled_features(backbone: str, image: Any) -> Any:
-    """Apply a backbone to a preprocessed tensor (N, H, W, 3) and return its pooled features (N, D)."""
-    if backbone in _OWN:
-        return _OWN[backbone](image)
-    return _APPLICATIONS[backbone](include_top=False, weights=None, input_tensor=image, pooling="avg").output
 
 
 def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
@@ -75,7 +49,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
         values = _imagenet(backbone, image_size)
     else:
         backbones.check_weights_file(Path(weights), sha256)
-        values = _from_file(Path(weights), backbone, image_size)
+        values = _from_file(Path(weights), body, backbone, image_size)
     if len(values) != len(body.weights):
         raise LeafError(f"weights: {weights}: {len(values)} arrays, but {backbone} has {len(body.weights)}")
     body.set_weights([_fitting(value, own.shape, weights) for value, own in zip(values, body.weights, strict=True)])
@@ -97,14 +71,14 @@ def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
 
 def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
     try:
-        return _arrays(_APPLICATIONS[backbone](**_stock(image_size), weights="imagenet"))
+        return _stock(backbone, image_size, "imagenet").get_weights()
     except Exception as error:
         raise LeafError(
             f"weights: imagenet: the download for {backbone} failed ({error}); try again or use a weights file"
         ) from error
 
 
-def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
+def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) -> list[np.ndarray]:
     if path.suffix == ".safetensors":
         return timm_weights.read_arrays(path, backbones.convnext_variant(backbone))
     if path.suffix == ".keras":
@@ -113,26 +87,20 @@ def _from_file(path: Path, backbone: str, image_size: int) -> list[np.ndarray]:
             raise LeafError(f"weights: {path}: contains {model.name}, but backbone is {backbone}")
         kept = {id(weight) for operation in backbone_operations(model) for weight in getattr(operation, "weights", ())}
         return [np.asarray(weight) for weight in model.weights if id(weight) in kept]
-    if backbone in _APPLICATIONS:
-        stock = _APPLICATIONS[backbone](**_stock(image_size), weights=None)
-    else:
-        image = keras.Input((image_size, image_size, 3))
-        stock = keras.Model(image, pooled_features(backbone, image))
+    model = _stock(backbone, image_size, None) if backbone in APPLICATIONS else body
     try:
         with h5py.File(path) as arrays:
             check_arrays(path, arrays)
-        stock.load_weights(path)
+        model.load_weights(path)
     except LeafError:
         raise
     except Exception as error:  # noqa: BLE001 - h5py and Keras raise many types
         reason = " ".join(str(error).split())[:200]
         raise LeafError(f"weights: {path}: not a weights file of {backbone} without top ({reason})") from None
-    return _arrays(stock)
+    return model.get_weights()
 
 
-def _stock(image_size: int) -> dict[str, object]:
-    return {"include_top": False, "pooling": "avg", "input_shape": (image_size, image_size, 3)}
-
-
-def _arrays(model: keras.Model) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+def _stock(backbone: str, image_size: int, weights: str | None) -> keras.Model:
+    """Return the model of keras.applications, whose layers the published weights files fit."""
+    shape = (image_size, image_size, 3)
+    return APPLICATIONS[backbone](include_top=False, pooling="avg", input_shape=shape, weights=weights)

@@ -12,16 +12,9 @@ import numpy as np
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.models.convnext_variants import Variant
+from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant, restriction
 
-PREFIX = "timm/"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _NAME = re.compile(r"timm/[A-Za-z0-9][\w.-]{0,90}(@[\w.-]{1,90})?")
-_RESTRICTED = {
-    "fcmae": "CC-BY-NC-4.0, which forbids commercial use",
-    "dinov3": "the DINOv3 license, which restricts use and redistribution",
-}
 
 
 @dataclass(frozen=True)
@@ -60,20 +53,13 @@ def download(name: str) -> Checkpoint:
     config = _fetch(repository, "config.json", revision)
     try:
         settings = json.loads(config.read_bytes()).get("pretrained_cfg", {})
-        mean, std = (
-            tuple(float(value) for value in settings.get(key, default))
-            for key, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
-        )
+        mean = tuple(map(float, settings.get("mean", IMAGENET_MEAN)))
+        std = tuple(map(float, settings.get("std", IMAGENET_STD)))
         if len(mean) != 3 or len(std) != 3 or not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
             raise ValueError("mean and std must be three numbers in 0..1")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise LeafError(f"weights: {name}: config.json is damaged ({str(error)[:200]})") from None
     return Checkpoint(name, path, path.parent.name, store.sha256(path), _license(repository, revision), mean, std)
-
-
-def restriction(name: str) -> str:
-    """Return the restrictive license of a checkpoint, or an empty string."""
-    return next((terms for part, terms in _RESTRICTED.items() if part in name), "")
 
 
 def _fetch(repository: str, file: str, revision: str) -> Path:
@@ -90,7 +76,7 @@ def _fetch(repository: str, file: str, revision: str) -> Path:
 
 
 def _license(repository: str, revision: str) -> str:
-    """Return the license from the model card's header, or `unknown`."""
+    """Return the license in the model card's header, or `unknown`."""
     try:
         found = re.search(r"^license(?:_name)?:\s*(\S+)", _fetch(repository, "README.md", revision).read_text(), re.M)
     except (LeafError, OSError, ValueError):
@@ -130,10 +116,10 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
         raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, among them {missing[0]}")
     if extra := sorted(set(tensors) - set(expected)):
         raise LeafError(f"weights: {path}: {len(extra)} unexpected tensors, among them {extra[0]}")
-    return [_convert(path, name, tensors, shape) for name, shape in expected.items()]
+    return [_keras_array(path, name, tensors, shape) for name, shape in expected.items()]
 
 
-def _convert(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def _keras_array(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     value = tensors[name]
     if value.dtype.kind != "f":
         raise LeafError(f"weights: {path}: {name} has dtype {value.dtype}; valid: float16 or float32")
@@ -144,9 +130,10 @@ def _convert(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape: tu
         value = value.reshape(-1)  # Meta stores (1, 1, 1, C)
     if value.ndim == 4 and len(shape) == 2 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]  # 1×1 convolution
-    value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-    if name.endswith("conv_dw.weight") and value.ndim == 4:
-        value = value.transpose(0, 1, 3, 2)
+    if value.ndim == 4:
+        value = value.transpose((2, 3, 0, 1) if name.endswith("conv_dw.weight") else (2, 3, 1, 0))
+    elif value.ndim == 2:
+        value = value.T
     if value.shape != shape:
         raise LeafError(f"weights: {path}: {name} has shape {original}, which does not fit {shape} (Keras layout)")
     return np.ascontiguousarray(value, np.float32)

@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.models.backbones import BACKBONES
-from leaf.models.build import build_model
-from leaf.models.clone import clone
-from leaf.models.convnext_variants import VARIANTS
+from leaf.models.backbones import BACKBONES, VARIANTS
+from leaf.models.build import build_model, clone
 from leaf.models.summary import summarize_model
 
 

@@ -6,8 +6,7 @@ import pytest
 from keras.src.applications.convnext import ConvNeXt  # the constructor behind the five published sizes
 
 from leaf import store
-from leaf.models.build import build_model
-from leaf.models.clone import clone
+from leaf.models.build import build_model, clone
 from leaf.models.freezing import backbone_operations
 
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from leaf import store
-from leaf.models.build import build_model
-from leaf.models.clone import clone
+from leaf.models.build import build_model, clone
 from leaf.models.layers import GELU, LayerNormalization
 from leaf.models.saving import load_model, save_model
 

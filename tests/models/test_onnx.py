@@ -15,9 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from leaf.errors import LeafError
 from leaf.models import gradcam, onnx_inference
 from leaf.models import onnx_export as onnx
-from leaf.models.backbones import BACKBONES, is_detector
+from leaf.models.backbones import BACKBONES, VARIANTS, is_detector
 from leaf.models.build import build_model
-from leaf.models.convnext_variants import VARIANTS
 from leaf.models.prediction import KerasNetwork, predict_probabilities
 from tests.damaged import damaged, read_or_refused
 

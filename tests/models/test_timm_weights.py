@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from leaf.errors import LeafError
 from leaf.models import timm_weights
+from leaf.models.backbones import KERAS_VARIANTS, VARIANTS, Variant
 from leaf.models.convnext import convnext
-from leaf.models.convnext_variants import KERAS_VARIANTS, VARIANTS, Variant
 from leaf.models.timm_weights import Checkpoint, pinned, read_arrays
 
 RECORDED = Path(__file__).parent / "timm"
@@ -24,7 +24,7 @@ PATCH = Variant((8, 16, 24, 32), (1, 1, 2, 1))
 SMALL = {
     "patch": PATCH,
     "linear": PATCH,
-    "overlap": replace(PATCH, stem="overlap", stem_width=8),
+    "overlap": replace(PATCH, stem_width=8),
     "v2": replace(PATCH, v2=True),
 }
 

@@ -11,9 +11,8 @@ import pytest
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.models.build import build_model
+from leaf.models.build import _NETWORKS, build_model
 from leaf.models.prediction import extract_features, predict_probabilities
-from leaf.models.pretrained import pooled_features
 from leaf.models.saving import save_model
 
 MOBILENET = "mobilenet_v2_imagenet_no_top.h5"
@@ -146,7 +145,7 @@ def _changed(data, kind):
 def test_damaged_or_hostile_weights_file_is_refused_in_one_line(tmp_path, kind):
     path = tmp_path / "a.weights.h5"
     image = keras.Input((16, 16, 3))
-    keras.Model(image, pooled_features("cnn_small", image)).save_weights(path)
+    keras.Model(image, _NETWORKS["cnn_small"](image)).save_weights(path)
     path.write_bytes(_changed(path.read_bytes(), kind))
     with pytest.raises(LeafError, match=r"a\.weights\.h5: ") as caught:
         build_model("cnn_small", 16, weights=str(path), weights_sha256=store.sha256(path))
