@@ -1,4 +1,4 @@
-"""Files with changed bytes, for readers that must take or refuse each of them."""
+"""Damaged files, each of which a reader must read or refuse in one line."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,23 +9,22 @@ import numpy as np
 from leaf.errors import LeafError
 
 
-def damaged(whole: bytes, files: int, places: int = 4) -> Iterator[bytes]:
-    """`whole` with `places` bytes changed, `files` times; every third is cut off somewhere, too."""
+def damaged(valid: bytes, files: int, places: int = 4) -> Iterator[bytes]:
+    """Yield `files` copies of `valid` with `places` random bytes changed; every third copy is also truncated."""
     rng = np.random.default_rng(0)
     for number in range(files):
-        changed = bytearray(whole[: rng.integers(1, len(whole) + 1)]) if number % 3 == 0 else bytearray(whole)
+        changed = bytearray(valid[: rng.integers(1, len(valid) + 1)]) if number % 3 == 0 else bytearray(valid)
         for place in rng.integers(0, len(changed), places):
             changed[place] = rng.integers(0, 256)
         yield bytes(changed)
 
 
-def read_or_refused(read: Callable[[], Any], path: Path, contents: Iterable[bytes]) -> None:
-    """Call `read` with each of `contents` as the file at `path`: it gives something or refuses it in one line."""
+def assert_read_or_refused(read: Callable[[], Any], path: Path, contents: Iterable[bytes]) -> None:
+    """Write each of `contents` to `path` and check that `read` returns or raises a one-line LeafError."""
     for content in contents:
         path.write_bytes(content)
-        line = ""
         try:
             read()
         except LeafError as error:
-            line = str(error)
-        assert "\n" not in line
+            message = str(error)
+            assert "\n" not in message

@@ -23,7 +23,7 @@ from leaf.store import (
     write_json,
     write_table,
 )
-from tests.damaged import read_or_refused
+from tests.damaged import assert_read_or_refused
 
 
 def test_failed_write_keeps_the_old_file_and_removes_the_partial(tmp_path):
@@ -78,7 +78,7 @@ def test_damaged_file_is_one_line(tmp_path, read, text):
 
 def test_fuzzed_arrays_load_or_raise_leaf_error(tmp_path):
     path = tmp_path / "a.npy"
-    read_or_refused(lambda: read_array(path), path, _changed_arrays(2000))
+    assert_read_or_refused(lambda: read_array(path), path, _changed_arrays(2000))
 
 
 def _changed_arrays(count):

@@ -1,9 +1,9 @@
-"""Stages and commands in forks of one process that has imported TensorFlow and DVC: that takes longer than a small run.
+"""Run stages and commands in forks of one process, because importing TensorFlow and DVC takes longer than a small run.
 
-`Warm` starts that process and writes the programs `python`, `leaf` and `dvc` into a folder. Where that stands first on
-PATH, a stage or a command of leaf or DVC runs in a fork, with its own folder, environment, streams, signals and exit
-status, and with the leaf of its PYTHONPATH. Everything else runs in the real Python, and so does what has COLD in its
-environment.
+`Warm` starts this process and writes the programs `python`, `leaf` and `dvc` to a folder. If the folder is first in
+PATH, stages and the commands leaf and dvc run in a fork with their own working directory, environment, streams, signals
+and exit status, and import leaf from their PYTHONPATH. All other programs, and any with COLD in the environment, run in
+a new Python process.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pathlib import Path
 
 IMPORTED = ("keras", "pandas", "scipy.stats", "sklearn.linear_model", "sklearn.decomposition", "imblearn.over_sampling")
 IMPORTED += ("cv2", "PIL.Image", "dvclive", "filelock", "jinja2", "pydantic", "tqdm", "typer", "yaml")
-# Of DVC all but pygit2, which asks for HOME as it is imported.
+# All of DVC except pygit2, which reads HOME on import.
 IMPORTED += ("dvc.cli.parser", "dvc.repo", "dvc.repo.experiments.queue.celery", "dvc.repo.experiments.queue.tempdir")
 IMPORTED += ("dvc.repo.experiments.show", "dvc.repo.plots", "dvc.render.convert", "dvc.repo.metrics.diff")
 PROGRAM = f"""#!{sys.executable} -IS
@@ -33,13 +33,13 @@ command = sys.argv[1:] if name == "python" else ["{Path(sys.executable).parent}/
 warm = name != "python" or command[:1] == ["-m"] and command[1].startswith("stages.")
 if not warm or "COLD" in os.environ or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.execv("{sys.executable}", ["{sys.executable}", *command])
-asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-asked.connect(folder + "/socket")
-socket.send_fds(asked, [json.dumps([os.getcwd(), dict(os.environ), command]).encode()], [0, 1, 2])
-process = int(asked.recv(9) or sys.exit("no fork"))
+server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server.connect(folder + "/socket")
+socket.send_fds(server, [json.dumps([os.getcwd(), dict(os.environ), command]).encode()], [0, 1, 2])
+process = int(server.recv(9) or sys.exit("no fork"))
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: os.kill(process, number))
-status = int(asked.recv(9))
+status = int(server.recv(9))
 if status < 0:
     signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
@@ -48,7 +48,7 @@ sys.exit(status)
 
 
 class Warm:
-    """The running process; `folder` holds the programs."""
+    """The running process; `folder` contains the programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Warm:
             (folder / name).write_text(PROGRAM, encoding="utf-8")
             (folder / name).chmod(0o755)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment["OPENBLAS_NUM_THREADS"] = "1"  # no thread but the one that forks
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # no other thread, which a fork would lose
         self.process = subprocess.Popen([sys.executable, __file__, folder], env=environment, stdin=subprocess.PIPE)
         while not (folder / "socket").exists():
             assert self.process.poll() is None
@@ -67,49 +67,49 @@ class Warm:
 
 
 def serve(folder: Path) -> None:
-    """Import, then fork for each that asks, until standard input ends: so does who started it."""
+    """Import the modules, then fork for each request until stdin is closed, which happens when the parent exits."""
     for name in IMPORTED:
         importlib.import_module(name)
-    assert len(list(Path("/proc/self/task").iterdir())) == 1  # a fork keeps none but the one that forks
+    assert len(list(Path("/proc/self/task").iterdir())) == 1  # a fork would lose other threads
     gc.collect()
-    gc.freeze()  # collected by a fork, the memory would be copied
+    gc.freeze()  # a collection in a fork would copy the memory
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(str(folder / "new"))
         listening.listen()
         (folder / "new").rename(folder / "socket")
         while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
-            asked, _ = listening.accept()
+            client, _ = listening.accept()
             with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # those that have ended since
+                while os.waitpid(-1, os.WNOHANG)[0]:  # reap finished forks
                     pass
-            with asked:
+            with client:
                 if os.fork() == 0:
                     listening.close()
-                    attend(asked)
+                    handle(client)
                     return
 
 
-def attend(asked: socket.socket) -> None:
-    """Run what is asked for in a fork, where this returns in the end; tell the fork's process number and status."""
-    message, streams, *_ = socket.recv_fds(asked, 2**20, 3)
-    running = os.fork()
-    if running == 0:
-        asked.close()
+def handle(client: socket.socket) -> None:
+    """Run the requested command in a fork and send its process ID and exit status. Return only in the fork."""
+    message, streams, *_ = socket.recv_fds(client, 2**20, 3)
+    pid = os.fork()
+    if pid == 0:
+        client.close()
         run(streams, *json.loads(message))
         return
     for stream in streams:
         os.close(stream)
-    asked.send(str(running).encode())
-    ended = os.pidfd_open(running)
-    if ended not in select.select([ended, asked], [], [])[0]:
-        os.kill(running, signal.SIGKILL)  # who asked was killed
-    status = os.waitstatus_to_exitcode(os.waitpid(running, 0)[1])
-    asked.send(str(status).encode(), socket.MSG_NOSIGNAL)
+    client.send(str(pid).encode())
+    exited = os.pidfd_open(pid)
+    if exited not in select.select([exited, client], [], [])[0]:
+        os.kill(pid, signal.SIGKILL)  # the client was killed
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    client.send(str(status).encode(), socket.MSG_NOSIGNAL)
     os._exit(0)
 
 
 def run(streams: list[int], folder: str, environment: dict[str, str], command: list[str]) -> None:
-    """What `python COMMAND` does."""
+    """Do what `python COMMAND` does."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

@@ -18,7 +18,7 @@ from leaf.models import onnx_export as onnx
 from leaf.models.backbones import BACKBONES, VARIANTS, is_detector
 from leaf.models.build import build_model
 from leaf.models.prediction import KerasNetwork, predict_probabilities
-from tests.damaged import damaged, read_or_refused
+from tests.damaged import assert_read_or_refused, damaged
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
 SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
@@ -282,7 +282,7 @@ def test_file_of_another_format_is_refused_in_one_line(tmp_path, content):
 
 def test_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
     path = tmp_path / "model.onnx"
-    read_or_refused(lambda: onnx_inference.OnnxNetwork(path), path, damaged(written[1].read_bytes(), 300))
+    assert_read_or_refused(lambda: onnx_inference.OnnxNetwork(path), path, damaged(written[1].read_bytes(), 300))
 
 
 def test_huge_file_is_refused_before_it_is_read(tmp_path):

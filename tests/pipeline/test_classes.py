@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 STAGES = ("ingest", "clean", "split", "balance", "train", "evaluate", "report")
 ODD = ["healthy", "007", "yes", "leaf rust", "<b>bold", "-dash", "a, b", "🍂", "null"]
 SIDE = 24
-TESTED = "the number of an image that was tested"
+TEST_IMAGE = "the number of a test image"
 RECIPE = {
     "dataset": "leaves",
     "classes": "auto",
@@ -44,23 +44,23 @@ RECIPE = {
 }
 
 
-def write_pictures(folder, names):
-    """Make twelve noisy images of one color per class, and four more for every second class."""
+def write_images(folder, names):
+    """Write twelve noisy images of one color per class, and four more for every second class."""
     random = np.random.default_rng(len(names))
-    colours = random.uniform(20, 235, (len(names), 3))
+    colors = random.uniform(20, 235, (len(names), 3))
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)
         for image in range(12 + 4 * (number % 2)):
             noise = random.normal(0, 25, (SIDE, SIDE, 3))
-            cv2.imwrite(str(folder / name / f"{image}.png"), np.clip(colours[number] + noise, 0, 255).astype(np.uint8))
+            cv2.imwrite(str(folder / name / f"{image}.png"), np.clip(colors[number] + noise, 0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="module", params=[9, 38])
 def classes(request, tmp_path_factory):
-    """Return the class names of a project in which every stage ran; it is the working folder."""
+    """Run every stage in a new working directory and return the class names."""
     names = sorted(ODD[: request.param] + [f"class {number:02}" for number in range(9, request.param)])
     folder, before = tmp_path_factory.mktemp(f"classes-{request.param}"), Path.cwd()
-    write_pictures(folder / "leaves", names)
+    write_images(folder / "leaves", names)
     os.chdir(folder)
     patch = pytest.MonkeyPatch()
     patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -117,21 +117,23 @@ def test_model_beats_the_largest_class(classes):
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "expected"),
     [
         (["results"], "recall, lowest first: "),
-        (["why", TESTED], "; probability of "),
+        (["why", TEST_IMAGE], "; probability of "),
         (["labels"], "validation and test images have a label that is probably wrong"),
         (["leak", "--learner", "logistic", "--repeats", "1", "-S", "folds=3"], "learner: logistic, on histograms"),
         (["lr-range", "--updates", "12"], "proposed: -S learning_rate.base="),
         (["summary"], "dense"),
     ],
 )
-def test_command_runs_with_many_classes(classes, command, told):
+def test_command_runs_with_many_classes(classes, command, expected):
     image = read_table("data/scored/predictions.csv")["image"][0]
-    done = CliRunner().invoke(app, [str(image) if word == TESTED else word for word in command], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, [str(image) if word == TEST_IMAGE else word for word in command], catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
-    assert told in done.output
+    assert expected in done.output
 
 
 @pytest.mark.parametrize("classes", [9], indirect=True)
@@ -143,14 +145,14 @@ def test_command_python_server_and_onnx_give_equal_probabilities(classes):
     expected = [list(row.probabilities.values()) for row in rows]
     done = CliRunner().invoke(app, ["predict", "--json", *map(str, files)], catch_exceptions=False)
     with TestClient(create_app(model)) as client:
-        asked = [client.post("/api/predict", files={"image": file.read_bytes()}).json() for file in files]
-    for answers in (json.loads(done.stdout), asked):
+        responses = [client.post("/api/predict", files={"image": file.read_bytes()}).json() for file in files]
+    for answers in (json.loads(done.stdout), responses):
         assert [answer["label"] for answer in answers] == [row.label for row in rows]
         np.testing.assert_allclose([list(answer["probabilities"].values()) for answer in answers], expected, atol=1e-6)
     session = onnxruntime.InferenceSession("models/model.onnx")
     pixels = np.stack([cv2.imread(str(file))[..., ::-1] for file in files]).astype(np.float32)
-    given = session.run(None, {session.get_inputs()[0].name: pixels})[0]
-    np.testing.assert_allclose(given, expected, atol=1e-5)
+    probabilities = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", ["autoencoder", "gan"])

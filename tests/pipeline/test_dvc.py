@@ -81,13 +81,13 @@ def test_tables_trace_each_image_from_ingest_to_prediction(project):
     assert set(splits.image) == set(decisions.image[decisions.kept == 1])
     held_out = splits[splits.split != "train"]
     assert set(predictions.image) == set(held_out.image)
-    said = project.run("leaf", "why", str(held_out.image.iloc[0])).stdout
-    assert held_out.split.iloc[0] in said
+    output = project.run("leaf", "why", str(held_out.image.iloc[0])).stdout
+    assert held_out.split.iloc[0] in output
 
 
 def test_changed_dropout_reruns_only_training_and_later_stages(project):
-    said = project.run("dvc", "exp", "run", "-n", "more-dropout", "-S", "dropout=0.2").stdout
-    assert stages_run(said) == ["validate", "train", "evaluate", "report"]
+    output = project.run("dvc", "exp", "run", "-n", "more-dropout", "-S", "dropout=0.2").stdout
+    assert stages_run(output) == ["validate", "train", "evaluate", "report"]
     changed = project.run("dvc", "params", "diff").stdout
     assert re.search(r"params\.yaml\s+dropout\s+0\.1\s+0\.2", changed)
     difference = project.run("dvc", "metrics", "diff", "--all").stdout
@@ -95,7 +95,7 @@ def test_changed_dropout_reruns_only_training_and_later_stages(project):
     assert re.search(r"ingest\.json\s+images\s+208\s+208\s+0", difference)
     shown = project.run("dvc", "exp", "show", "--csv").stdout
     assert "more-dropout" in shown
-    # back to the old value: the run cache restores the trained network
+    # The old value restores the trained network from the run cache.
     project.run("git", "checkout", "--quiet", "--", ".")
     back = project.run("dvc", "repro").stdout
     assert "train" not in stages_run(back)
@@ -103,8 +103,8 @@ def test_changed_dropout_reruns_only_training_and_later_stages(project):
 
 
 def test_temporary_experiment_leaves_the_workspace_unchanged(project):
-    said = project.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "epochs=1").stdout
-    assert "aside" in said
+    output = project.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "epochs=1").stdout
+    assert "aside" in output
     assert project.run("git", "status", "--porcelain").stdout == ""
     difference = project.run("dvc", "metrics", "diff", "main", "aside").stdout
     assert re.search(r"train\.json\s+epochs\s+2\s+1\s+-1", difference)
@@ -112,14 +112,14 @@ def test_temporary_experiment_leaves_the_workspace_unchanged(project):
 
 def test_queued_experiment_runs(project):
     project.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "dropout=0.3")
-    said = project.run("dvc", "exp", "run", "--run-all", "-j", "1").stdout
-    assert "queued" in said
+    output = project.run("dvc", "exp", "run", "--run-all", "-j", "1").stdout
+    assert "queued" in output
     assert "queued" in project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
 
 def test_plots_and_dag_are_drawn(project):
-    said = project.run("dvc", "plots", "show").stdout
-    page = said.strip().splitlines()[-1].removeprefix("file://")
+    output = project.run("dvc", "plots", "show").stdout
+    page = output.strip().splitlines()[-1].removeprefix("file://")
     text = (project.folder / page).read_text()
     assert "learning_rate" in text
     assert "confusion" in text.lower()
@@ -135,20 +135,20 @@ def test_plots_and_dag_are_drawn(project):
 def test_dvc_tracks_data_added_under_data_raw(clone):
     from dvc.repo import Repo
 
-    made = clone("added")
-    (made.folder / "data/raw/mine").mkdir(parents=True)
-    (made.folder / "data/raw/mine/photo").write_text("x")
-    made.run("dvc", "add", "--quiet", "data/raw/mine")
-    with Repo(str(made.folder)) as repo:
+    project = clone("added")
+    (project.folder / "data/raw/mine").mkdir(parents=True)
+    (project.folder / "data/raw/mine/photo").write_text("x")
+    project.run("dvc", "add", "--quiet", "data/raw/mine")
+    with Repo(str(project.folder)) as repo:
         assert any(stage.addressing.endswith("data/raw/mine.dvc") for stage in repo.index.stages)
-    assert "data/raw/mine.dvc" in made.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+    assert "data/raw/mine.dvc" in project.run("git", "status", "--porcelain", "--untracked-files=all").stdout
 
 
 def test_same_seed_gives_bit_identical_files(project, clone):
     again = clone("again")
     again.set(**yaml.safe_load((project.folder / "params.yaml").read_text()))
-    again.run("dvc", "repro", COLD="1")  # separate processes; `project` was made in forks
-    first, second = (yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"] for made in (project, again))
+    again.run("dvc", "repro", COLD="1")  # new processes; `project` ran in forks
+    first, second = (yaml.safe_load((run.folder / "dvc.lock").read_text())["stages"] for run in (project, again))
     for stage, entry in first.items():
         if stage == "report":  # the page contains the date
             continue
@@ -156,19 +156,19 @@ def test_same_seed_gives_bit_identical_files(project, clone):
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "output"),
     [
         ("dropout=2", "error: params.yaml: dropout: 2; valid: a fraction from 0, below 1"),
         ("patience=many", "error: params.yaml: patience: 'many'; valid"),
     ],
 )
-def test_invalid_parameter_is_one_line_and_keeps_the_outputs(project, setting, said):
+def test_invalid_parameter_is_one_line_and_keeps_the_outputs(project, setting, output):
     project.run("dvc", "exp", "run", "--temp", "-S", setting, status=None)
     key, _, value = setting.partition("=")
     text = (project.folder / "params.yaml").read_text()
     project.set(**{key: yaml.safe_load(value)})
     refused = project.run("leaf", "check", status=2)
-    assert said in refused.stderr
+    assert output in refused.stderr
     assert refused.stderr.count("\n") == 1
     (project.folder / "params.yaml").write_text(text)
     assert (project.folder / "models/model.keras").is_file()
@@ -178,8 +178,8 @@ def test_hostile_value_does_not_reach_a_shell(project, tmp_path):
     target = tmp_path / "ran"
     values = {"backbone": f"$(touch {target})", "monitor": f"`touch {target}`"}
     values |= {"weights": f"!!python/object/apply:os.system ['touch {target}']"}
-    for together in (values, {"dataset": f"'; touch {target}; '"}):  # DVC refuses a missing data set
-        settings = (word for key, value in together.items() for word in ("-S", f"{key}={json.dumps(value)}"))
+    for group in (values, {"dataset": f"'; touch {target}; '"}):  # alone: DVC refuses a missing data set
+        settings = (word for key, value in group.items() for word in ("-S", f"{key}={json.dumps(value)}"))
         assert project.run("dvc", "exp", "run", "--temp", *settings, status=None).returncode
     assert not target.exists()
 
@@ -190,7 +190,7 @@ def test_failed_run_restores_the_workspace(project):
         return {name: (project.folder / name).read_bytes() for name in names}
 
     before = state()
-    (project.folder / "weights.h5").write_bytes(b"no weights")  # `leaf check` does not read it
+    (project.folder / "weights.h5").write_bytes(b"not weights")  # `leaf check` does not read the file
     done = project.run("leaf", "run", "plain", "-S", "weights=weights.h5", "-S", "split_seed=7", status=None)
     assert done.returncode
     assert "params.yaml, metrics and outputs are as before" in done.stderr
@@ -203,7 +203,7 @@ def test_invalid_combination_leaves_outputs_and_predict_intact(project, command)
     before = params.read_text(encoding="utf-8")
     outputs = [project.folder / name for name in ("models/model.keras", "models/run.json", "data/scored/scores.json")]
     contents = [path.read_bytes() for path in outputs]
-    project.set(optimizer="lbfgs", validation_size=40)  # lbfgs with dropout and flips; and another split
+    project.set(optimizer="lbfgs", validation_size=40)  # lbfgs does not accept dropout and flips; also change the split
     try:
         done = project.run("dvc", *command, status=None)
         assert done.returncode

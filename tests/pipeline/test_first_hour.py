@@ -1,4 +1,4 @@
-"""docs/getting-started.md as a script: the first hour with images of three crops."""
+"""The steps of docs/getting-started.md on real images."""
 
 import json
 import re
@@ -19,14 +19,14 @@ DISEASES = ["Apple healthy", "Bean healthy", "Apple Apple_scab", "Bean rust"]
 
 
 def copy_images(shared: Path, folder: Path, source: str, target: str, first: int, last: int) -> None:
-    """Copy some images of a class of leaves_by_disease; they have no label table."""
+    """Copy images `first` to `last` of a leaves_by_disease class, without the label table."""
     (folder / target).mkdir(parents=True, exist_ok=True)
     for path in sorted((shared / "leaves_by_disease" / source).iterdir())[first:last]:
         shutil.copy(path, folder / target)
 
 
-def answers(project: Any) -> str:
-    """Return the prediction for an image; an unusable model fails."""
+def predict(project: Any) -> str:
+    """Return the output of `leaf predict` for one image."""
     image = next((project.folder.parent / "crops").rglob("*.jpg"))
     return project.run("leaf", "predict", str(image)).stdout
 
@@ -68,9 +68,9 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     assert values()["classes"] == DISEASES
     assert set(pd.read_csv(project.folder / "data/ingested/index.csv")["crop"]) == {"Apple", "Bean"}
     assert metrics("evaluate")["test"]["accuracy"] > 0.5  # chance is 0.25
-    assert answers(project)
+    assert predict(project)
 
-    # the same data with other rows; a row does not inherit the settings of the last one
+    # other rows on the same data; a row does not inherit the settings of the previous one
     short = ("-S", "frozen_epochs=1", "-S", "epochs=2", "-S", "views=1")
     project.run("leaf", "run", "transfer", *short, *weights)
     assert (values()["optimizer"], values()["balance"]) == ("adamw", committed["balance"])
@@ -86,10 +86,10 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     failed = project.run("dvc", "exp", "run", "-S", "optimizer=lbfgs", status=None)
     assert failed.returncode
     assert "git checkout params.yaml" in failed.stderr
-    assert answers(project)
+    assert predict(project)
     project.run("git", "checkout", "params.yaml")
 
-    # more images and a new class, with pins; then a renamed folder
+    # pins, then new images and a new class, then a renamed folder
     project.run("leaf", "start", str(folder / "crops"), "--yes", *weights)
     project.run("leaf", "pin")
     pinned = splits(project)

@@ -1,4 +1,4 @@
-"""The data stages on real images, through DVC, in a fresh clone."""
+"""The data stages on real images, through DVC, in a new clone."""
 
 import json
 
@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 
 
 @pytest.fixture(scope="module")
-def real(clone):
+def project(clone):
     return clone("real")
 
 
@@ -18,8 +18,8 @@ def run_data_stages(project, dataset):
     return {name: json.loads((project.folder / f"metrics/{name}.json").read_text()) for name in names}
 
 
-def test_leaves_1041_has_its_known_counts(real, shared):
-    metrics = run_data_stages(real, shared / "leaves_1041.npz")
+def test_leaves_1041_gives_its_known_counts(project, shared):
+    metrics = run_data_stages(project, shared / "leaves_1041.npz")
     assert metrics["ingest"] == {"images": 1041, "classes": {"healthy": 640, "unhealthy": 401}}
     clean = metrics["clean"]
     assert (clean["outliers"], clean["duplicates"], clean["near_duplicates"]) == (40, 31, 0)
@@ -29,15 +29,15 @@ def test_leaves_1041_has_its_known_counts(real, shared):
     assert after["healthy"] == after["unhealthy"]
 
 
-def test_groups_stay_in_one_split(real, shared):
-    metrics = run_data_stages(real, shared / "leaves_by_plant")
+def test_groups_stay_in_one_split(project, shared):
+    metrics = run_data_stages(project, shared / "leaves_by_plant")
     assert metrics["ingest"] == {"images": 1246, "classes": {"healthy": 677, "unhealthy": 569}}
     assert metrics["split"]["shared_groups"] == 0
 
 
-def test_patterns_merge_nine_folders_into_two_classes(real, shared):
+def test_patterns_merge_nine_folders_into_two_classes(project, shared):
     patterns = 'classes={healthy:["*healthy"],unhealthy:["*"]}'
     dataset = f"dataset={shared / 'leaves_by_disease'}"
-    real.run("dvc", "exp", "run", "-S", dataset, "-S", "classes=null", "-S", patterns, "ingest")
-    ingest = json.loads((real.folder / "metrics/ingest.json").read_text())
+    project.run("dvc", "exp", "run", "-S", dataset, "-S", "classes=null", "-S", patterns, "ingest")
+    ingest = json.loads((project.folder / "metrics/ingest.json").read_text())
     assert ingest == {"images": 680, "classes": {"healthy": 241, "unhealthy": 439}}

@@ -1,4 +1,4 @@
-"""The data stages write the same bytes on CPUs with and without AVX."""
+"""The outputs of the data stages are byte-identical with and without AVX."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ OUTPUTS = (
 
 
 @pytest.mark.slow
-def test_bytes_up_to_smote_are_equal_without_avx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+def test_outputs_up_to_smote_are_byte_identical_without_avx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = []
     for name in ("default", "baseline"):
         if name == "baseline":
             monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", "X86_V3")
             monkeypatch.setenv("OPENCV_CPU_DISABLE", "AVX2,FMA3,AVX")
         new_project(tmp_path / name, with_settings({}, {"drawn.images": 208, "outlier_copies": 4}))
         run_stages(tmp_path / name, ["synthesize", "ingest", "clean", "split", "balance"])
-        found.append({output: sha256(tmp_path / name / output) for output in OUTPUTS})
-    assert found[0] == found[1]
+        hashes.append({output: sha256(tmp_path / name / output) for output in OUTPUTS})
+    assert hashes[0] == hashes[1]

@@ -1,12 +1,12 @@
-"""Which stages DVC reruns after an edit: `dvc status` in a clone in which every stage ran."""
+"""Which stages DVC reruns after an edit, by `dvc status` in a finished clone."""
 
 import json
 
 import pytest
 
 
-def changed(project, file):
-    """Return the stages that DVC would rerun after a comment is added to the file."""
+def stages_to_rerun(project, file):
+    """Return the stages that DVC reruns after a comment is added to the file."""
     path = project.folder / file
     before = path.read_text(encoding="utf-8")
     mark = {".py": "\n# edited\n", ".html": "\n<!-- edited -->\n", ".j2": "\n{# edited #}\n"}[path.suffix]
@@ -23,13 +23,13 @@ def changed(project, file):
     ["leaf/serve/web.py", "leaf/serve/page/index.html", "leaf/cli/check.py", "leaf/params.py", "leaf/errors.py"],
 )
 def test_edit_of_a_page_command_or_message_reruns_nothing(project, file):
-    assert changed(project, file) == set()
+    assert stages_to_rerun(project, file) == set()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["leaf/report/advice.py", "leaf/report/templates/report.html.j2"])
 def test_edit_of_the_report_reruns_only_the_report(project, file):
-    assert changed(project, file) == {"report"}
+    assert stages_to_rerun(project, file) == {"report"}
 
 
 @pytest.mark.slow
@@ -44,4 +44,4 @@ def test_edit_of_the_report_reruns_only_the_report(project, file):
     ],
 )
 def test_edit_of_a_stage_reruns_it(project, file, stage):
-    assert stage in changed(project, file)
+    assert stage in stages_to_rerun(project, file)

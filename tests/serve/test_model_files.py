@@ -8,7 +8,7 @@ import pytest
 from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
 from leaf.serve.classifier import _check_metadata, read_model_files
-from tests.damaged import damaged, read_or_refused
+from tests.damaged import assert_read_or_refused, damaged
 
 RUN = {"model_sha256": "0" * 64, "classes": ["healthy", "unhealthy"], "fit": "pad", "backbone": "cnn_small"}
 DECISION = {"model_sha256": "0" * 64, "threshold": 0.4, "temperature": 1.5, "min_confidence": 0.7, "views": 2}
@@ -64,7 +64,7 @@ def test_file_without_a_mapping_is_refused_in_one_line(model, text):
 def test_fuzzed_files_are_read_or_refused_in_one_line(model):
     for file in (model.with_name("run.json"), model.with_name("decision.json")):
         valid = file.read_bytes()
-        read_or_refused(lambda: read_model_files(model), file, damaged(valid, 1500, 2))
+        assert_read_or_refused(lambda: read_model_files(model), file, damaged(valid, 1500, 2))
         file.write_bytes(valid)
 
 
@@ -74,7 +74,7 @@ def test_fuzzed_detectors_are_read_or_refused_in_one_line(tmp_path):
     ood.write(ood.OodDetector(small, wide, np.zeros((1, 16, 16, 3), np.float32)), "0" * 64, path)
     valid = path.read_bytes()
     assert ood.read(path, "0" * 64).features.limit == 3
-    read_or_refused(lambda: ood.read(path, "0" * 64), path, damaged(valid, 2000))
+    assert_read_or_refused(lambda: ood.read(path, "0" * 64), path, damaged(valid, 2000))
 
 
 def test_detector_without_images_or_limits_is_refused(tmp_path):

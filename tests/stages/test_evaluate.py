@@ -1,4 +1,4 @@
-"""The evaluate stage, with a network that classifies by brightness."""
+"""The `evaluate` stage, with a stub network that classifies by brightness."""
 
 import hashlib
 from pathlib import Path
@@ -19,8 +19,8 @@ NUMBERS = np.arange(120)
 LABELS = NUMBERS % 2
 
 
-def stand_in():
-    """Replace Keras functions by a network that classifies by brightness and misclassifies every ninth image."""
+def stub_functions():
+    """Return replacements of the Keras functions: classify by brightness, with every ninth image wrong."""
 
     def load(path, sha256=None):
         if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
@@ -55,8 +55,8 @@ def stand_in():
 
 @pytest.fixture
 def evaluate(monkeypatch):
-    """Return the stage module with that network."""
-    for name, function in stand_in().items():
+    """Return the stage module with the stub network."""
+    for name, function in stub_functions().items():
         monkeypatch.setattr(f"leaf.models.{name}", function)
     return stages.evaluate
 
@@ -68,7 +68,7 @@ def set_params(**changes):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Return a project with 120 images of one brightness each: 60 train, 30 validation, 29 test, one removed."""
+    """Return a project with 120 uniform images: 60 train, 30 validation, 29 test, one removed."""
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     set_params()
@@ -114,20 +114,20 @@ def test_accuracy_counts_the_planted_mistakes(evaluate, project):
     assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # 90, 99, 108, 117
 
 
-def test_heat_maps_follow_the_gallery(evaluate, project):
+def test_each_gallery_image_has_a_heatmap(evaluate, project):
     evaluate.main()
     heatmaps = read_array("data/scored/heatmaps.npy")
     assert heatmaps.dtype == np.float32
     assert heatmaps.shape == (len(read_table("data/scored/gallery.csv")), 8, 8)
 
 
-def test_the_decision_for_predicting_is_written(evaluate, project):
+def test_decision_json_is_written_for_predictions(evaluate, project):
     set_params(threshold=0.25)
     evaluate.main()
-    written = read_json("data/scored/decision.json")
+    decision = read_json("data/scored/decision.json")
     accuracy = read_json("metrics/evaluate.json")["test"]["accuracy"]
     sha256 = read_json("models/run.json")["model_sha256"]
-    assert written == {
+    assert decision == {
         "threshold": 0.25,
         "temperature": 1.0,
         "min_confidence": read_json("data/scored/scores.json")["min_confidence"],
@@ -140,7 +140,7 @@ def test_the_decision_for_predicting_is_written(evaluate, project):
     }
 
 
-def test_without_a_test_split_metrics_are_null_and_noted(evaluate, project, capsys):
+def test_without_a_test_split_metrics_are_null(evaluate, project, capsys):
     write_splits("train")
     evaluate.main()
     test = read_json("metrics/evaluate.json")["test"]
@@ -149,7 +149,7 @@ def test_without_a_test_split_metrics_are_null_and_noted(evaluate, project, caps
     assert "Set test_size" in capsys.readouterr().out
 
 
-def test_the_output_has_accuracy_interval_and_baselines(evaluate, project, capsys):
+def test_output_has_accuracy_interval_and_baselines(evaluate, project, capsys):
     evaluate.main()
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("test: accuracy 86.2% (95% CI 69.4–94.5%) on 29 images")
@@ -157,26 +157,26 @@ def test_the_output_has_accuracy_interval_and_baselines(evaluate, project, capsy
     assert third == "models/model.onnx is empty and predictions need Keras: too large"
 
 
-def test_a_changed_model_file_is_refused(evaluate, project):
+def test_changed_model_file_is_refused(evaluate, project):
     Path("models/model.keras").write_bytes(b"another")
     with pytest.raises(LeafError, match="changed since it was trained"):
         evaluate.main()
 
 
-def test_a_synthetic_image_made_from_a_test_image_stops_the_evaluation(evaluate, project):
+def test_synthetic_image_with_a_test_parent_is_refused(evaluate, project):
     write_synthetic(100)
     with pytest.raises(LeafError, match=r"synthetic image 0\b.*parent 100\b"):
         evaluate.main()
 
 
-def test_a_group_in_train_and_test_stops_the_evaluation(evaluate, project):
+def test_group_in_train_and_test_is_refused(evaluate, project):
     decisions = read_table("data/cleaned/decisions.csv")
     write_table(decisions.assign(group=decisions["group"].replace(100, 3)), "data/cleaned/decisions.csv")
     with pytest.raises(LeafError, match=r"group 3 .*test.*train"):
         evaluate.main()
 
 
-def test_a_removed_image_stops_the_evaluation(evaluate, project):
+def test_removed_image_in_a_split_is_refused(evaluate, project):
     decisions = read_table("data/cleaned/decisions.csv")
     write_table(
         decisions.assign(kept=decisions["kept"].where(decisions["image"] != 5, 0)), "data/cleaned/decisions.csv"
@@ -186,7 +186,7 @@ def test_a_removed_image_stops_the_evaluation(evaluate, project):
     assert not Path("data/scored").exists()
 
 
-def test_a_threshold_is_refused_for_three_classes(evaluate, project):
+def test_threshold_is_refused_for_three_classes(evaluate, project):
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,a,40\n1,b,40\n2,c,40\n")
     set_params(classes="auto", threshold=0.4)
     with pytest.raises(LeafError, match=r"threshold: 0.4; valid for 3 classes: 0.5"):

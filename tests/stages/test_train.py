@@ -1,4 +1,4 @@
-"""The stage train: what it writes, and what it says of inputs that it cannot use."""
+"""The `train` stage: outputs, errors and distributed training."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SIZE = 16
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny outputs of the stages before train: 24 training images, 8 synthetic ones, 16 for validation."""
+    """Write tiny outputs of the stages before `train`: 24 training, 8 synthetic and 16 validation images."""
     folder = tmp_path_factory.mktemp("project")
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 2, 40)
@@ -47,7 +47,7 @@ def write(path: Path, **columns: Any) -> None:
 
 @pytest.fixture
 def work(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project to spoil, with a state folder of its own; the working directory."""
+    """Copy the project and enter the copy, which has its own checkpoint folder."""
     shutil.copytree(project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
@@ -62,19 +62,19 @@ def run() -> None:
         main()
 
 
-def refused(capsys: pytest.CaptureFixture) -> str:
-    """Run the stage, which must end with status 2 and one line; that line."""
-    with pytest.raises(SystemExit) as ended:
+def error_of(capsys: pytest.CaptureFixture) -> str:
+    """Run the stage, check that it exits with status 2 and one line, and return the line."""
+    with pytest.raises(SystemExit) as exit_info:
         run()
-    assert ended.value.code == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("error: ")
-    assert "\n" not in said
-    return said
+    assert exit_info.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    return line
 
 
 @pytest.mark.slow
-def test_two_runs_write_the_same_bytes(work: Path) -> None:
+def test_two_runs_are_byte_identical(work: Path) -> None:
     written = []
     for _ in range(2):
         run()
@@ -86,25 +86,25 @@ def test_two_runs_write_the_same_bytes(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
+def test_run_json_describes_the_network_and_the_training(work: Path) -> None:
     from leaf import store
     from leaf.models.saving import load_model
 
     run()
-    said = json.loads((work / "models/run.json").read_text())
+    info = json.loads((work / "models/run.json").read_text())
     history = pd.read_csv(work / "models/history.csv")
     best = history["validation_accuracy"].idxmax()
-    assert said["best_epoch"] == history["epoch"][best]
-    assert said["best_validation_accuracy"] == history["validation_accuracy"][best]
-    assert (said["epochs"], said["stopped"], said["steps_per_epoch"]) == (2, "epochs", 4)
-    assert (said["backbone"], said["image_size"], said["classes"]) == ("cnn_small", SIZE, ["healthy", "unhealthy"])
-    assert said["model_sha256"] == store.sha256("models/model.keras")
-    assert said["parameters"] == load_model("models/model.keras").count_params()
-    assert set(said["versions"]) == {"python", "keras", "numpy", "backend", "device", "driver"}
-    assert (said["precision"], said["deterministic"]) == ("float32", True)
+    assert info["best_epoch"] == history["epoch"][best]
+    assert info["best_validation_accuracy"] == history["validation_accuracy"][best]
+    assert (info["epochs"], info["stopped"], info["steps_per_epoch"]) == (2, "epochs", 4)
+    assert (info["backbone"], info["image_size"], info["classes"]) == ("cnn_small", SIZE, ["healthy", "unhealthy"])
+    assert info["model_sha256"] == store.sha256("models/model.keras")
+    assert info["parameters"] == load_model("models/model.keras").count_params()
+    assert set(info["versions"]) == {"python", "keras", "numpy", "backend", "device", "driver"}
+    assert (info["precision"], info["deterministic"]) == ("float32", True)
     metrics = json.loads((work / "metrics/train.json").read_text())
     assert metrics.keys() == {"epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters"}
-    assert metrics.items() <= said.items()
+    assert metrics.items() <= info.items()
     took = store.load_cached_value("epochs", f"cnn_small {SIZE} 0 8 float32 adam", store.EPOCH)
     assert took["images"] == 32
     assert took["seconds"] > 0.01
@@ -112,7 +112,7 @@ def test_run_json_says_what_was_trained_and_how_it_went(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_normalization_that_is_frozen_stays_so_when_the_backbone_thaws(work: Path) -> None:
+def test_frozen_normalization_stays_frozen_after_the_frozen_epochs(work: Path) -> None:
     from leaf import store
     from leaf.models.build import build_model
     from leaf.models.saving import load_model
@@ -124,53 +124,53 @@ def test_normalization_that_is_frozen_stays_so_when_the_backbone_thaws(work: Pat
     model = load_model("models/model.keras", store.sha256("models/model.keras"))
     assert not np.any(model.get_layer("stage_0_conv_0_norm").moving_mean)
     assert np.any(model.get_layer("batch_normalization").moving_mean)
-    said = json.loads((work / "models/run.json").read_text())
-    assert said["epochs"] == 2
+    info = json.loads((work / "models/run.json").read_text())
+    assert info["epochs"] == 2
     built = summarize_model(build_model("cnn_medium", SIZE, freeze_normalization=True))
-    assert said["trainable_parameters"] == built.trainable
+    assert info["trainable_parameters"] == built.trainable
 
 
-def test_a_missing_input_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_missing_input_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     (work / "data/split/splits.csv").unlink()
-    assert "data/split/splits.csv: no such file" in refused(capsys)
+    assert "data/split/splits.csv: no such file" in error_of(capsys)
 
 
-def test_a_split_without_images_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_empty_validation_split_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     write(work / "data/split/splits.csv", image=range(40), split=["train"] * 40)
-    assert "data/split/splits.csv: the validation split" in refused(capsys)
+    assert "data/split/splits.csv: the validation split" in error_of(capsys)
 
 
-def test_an_index_of_another_length_than_the_synthetic_images_is_one_line(
+def test_index_and_synthetic_images_of_different_lengths_are_a_one_line_error(
     work: Path, capsys: pytest.CaptureFixture
 ) -> None:
     write(work / "data/balanced/index.csv", image=range(7), label=[0] * 7)
-    assert "data/balanced/index.csv: 7 rows for 8 images" in refused(capsys)
+    assert "data/balanced/index.csv: 7 rows for 8 images" in error_of(capsys)
 
 
-def test_an_unknown_backbone_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_unknown_backbone_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     (work / "params.yaml").write_text("backbone: convnext_ato\n")
-    assert "backbone: 'convnext_ato'" in refused(capsys)
+    assert "backbone: 'convnext_ato'" in error_of(capsys)
 
 
-def test_a_detector_that_is_to_be_distributed_is_one_line(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_distributed_detector_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     detector = "backbone: autoencoder\nweight_averaging: 0\ndropout_at: input\n"
     (work / "params.yaml").write_text(f"{detector}distribution: data_parallel\n")
-    assert "distribution: data_parallel; valid for autoencoder, a detector: none" in refused(capsys)
+    assert "distribution: data_parallel; valid for autoencoder, a detector: none" in error_of(capsys)
 
 
 def start_pair(folders: list[Path], state: Path) -> list[subprocess.Popen[str]]:
-    """Start the stage as two processes of one training, each in a folder of its own."""
+    """Start the stage as two processes of one training, each in its own folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    together = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
-    together |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "LEAF_STATE": str(state)}
-    together["PYTHONPATH"] = str(PIPELINE.parent)
+    variables = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
+    variables |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "LEAF_STATE": str(state)}
+    variables["PYTHONPATH"] = str(PIPELINE.parent)
     return [
         subprocess.Popen(
             [sys.executable, "-m", "stages.train"],
             cwd=folder,
-            env={**os.environ, **together, "KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
+            env={**os.environ, **variables, "KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -178,41 +178,39 @@ def start_pair(folders: list[Path], state: Path) -> list[subprocess.Popen[str]]:
     ]
 
 
-def ended(pair: list[subprocess.Popen[str]], status: int) -> str:
-    """Wait for both processes, which must end with that status; what the first one said."""
-    said = [process.communicate()[1] for process in pair]
-    assert [process.returncode for process in pair] == [status, status], said[0][-2000:] + said[1][-2000:]
-    return said[0]
+def wait_for(pair: list[subprocess.Popen[str]], status: int) -> str:
+    """Wait for both processes, check their exit status, and return the first one's stderr."""
+    errors = [process.communicate()[1] for process in pair]
+    assert [process.returncode for process in pair] == [status, status], errors[0][-2000:] + errors[1][-2000:]
+    return errors[0]
 
 
 @pytest.mark.full
 @pytest.mark.slow
-def test_two_processes_stop_together_and_resume_to_the_same_bits_and_only_the_first_writes(
-    work: Path, tmp_path: Path
-) -> None:
+def test_two_processes_stop_together_and_resume_bit_identically(work: Path, tmp_path: Path) -> None:
     pytest.importorskip("jax")
     values = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 8, "patience": 1000}
     (work / "params.yaml").write_text(yaml.safe_dump({**values, "distribution": "data_parallel"}))
     second = tmp_path / "second"
     shutil.copytree(work, second)
-    shutil.copytree(work, tmp_path / "whole")
+    shutil.copytree(work, tmp_path / "undisturbed")
     pair = start_pair([work, second], tmp_path / "state")
     while not list((tmp_path / "state").rglob("*.npz")):
         assert pair[0].poll() is None, pair[0].communicate()[1][-2000:]
         time.sleep(0.05)
     pair[1].send_signal(signal.SIGTERM)
-    ended(pair, 128 + signal.SIGTERM)
+    wait_for(pair, 128 + signal.SIGTERM)
     assert not (work / "models/model.keras").exists()
-    assert "resuming after epoch" in ended(start_pair([work, second], tmp_path / "state"), 0)
-    ended(start_pair([tmp_path / "whole", second], tmp_path / "other"), 0)
+    assert "resuming after epoch" in wait_for(start_pair([work, second], tmp_path / "state"), 0)
+    wait_for(start_pair([tmp_path / "undisturbed", second], tmp_path / "other"), 0)
     for name in ("model.keras", "history.csv"):
-        assert (work / "models" / name).read_bytes() == (tmp_path / "whole" / "models" / name).read_bytes()
+        assert (work / "models" / name).read_bytes() == (tmp_path / "undisturbed" / "models" / name).read_bytes()
     assert (work / "models/live").is_dir()
     assert not (second / "models").exists()
 
 
 @pytest.mark.slow
-def test_the_range_test_proposes_rates_within_its_limits(work: Path) -> None:
+def test_range_test_proposes_rates_within_its_limits(work: Path) -> None:
     from leaf.params import read_params
     from leaf.train.lr_finder import run_range_test
 
@@ -222,7 +220,7 @@ def test_the_range_test_proposes_rates_within_its_limits(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_linear_probe_is_written_as_any_network_and_its_figures_are_those_of_no_epoch(work: Path) -> None:
+def test_linear_probe_is_saved_as_a_network_with_zero_epochs(work: Path) -> None:
     from leaf.models.prediction import predict_probabilities
     from leaf.models.saving import load_model
 
@@ -232,9 +230,9 @@ def test_a_linear_probe_is_written_as_any_network_and_its_figures_are_those_of_n
     values = {"image_size": SIZE, "backbone": "cnn_small", "optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0}
     (work / "params.yaml").write_text(yaml.safe_dump({**values, "augmentation": {"flip": "none"}}))
     run()
-    said = json.loads((work / "models/run.json").read_text())
-    assert (said["epochs"], said["best_epoch"], said["stopped"]) == (0, 0, "converged")
-    assert said["probe"]["iterations"] > 0
+    info = json.loads((work / "models/run.json").read_text())
+    assert (info["epochs"], info["best_epoch"], info["stopped"]) == (0, 0, "converged")
+    assert info["probe"]["iterations"] > 0
     history = pd.read_csv(work / "models/history.csv")
     assert history["learning_rate"].isna().all()
     validation = np.load(work / "data/ingested/images.npy")[24:]
