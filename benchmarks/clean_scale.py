@@ -57,16 +57,19 @@ def variants(path: Path, count: int) -> None:
 
 
 def check(images: np.ndarray) -> None:
-    """Stop unless the near duplicates of a sample include its copies, brighter by 1, and are all below THRESHOLD."""
+    """Exit if `near_pairs` misses a copy in a sample of the images, or returns a pair that is not below THRESHOLD."""
     rows = np.arange(min(SAMPLE, len(images)))
     found = near_duplicates.near_pairs(images, rows, distances.block_means(images, rows), THRESHOLD)
-    flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)
+    flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)  # exact: whole numbers
     squares = (flat**2).sum(axis=1)
-    mse = np.triu((squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1] + 1e9 * np.tri(len(rows)))
+    mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
+    upper = np.triu(np.ones_like(mse, bool), 1)
     pairs = set(found[["image", "other"]].itertuples(index=False, name=None))
-    copies, near = (set(map(tuple, np.argwhere((mse > 0) & (mse < most)).tolist())) for most in (1.001, THRESHOLD))
-    if not copies <= pairs <= near:
-        raise SystemExit(f"clean_scale: {len(pairs)} near pairs, {len(copies - pairs)} copies not found")
+    copies, near = (set(map(tuple, np.argwhere(upper & (mse < most)).tolist())) for most in (1.001, THRESHOLD))
+    if missed := copies - pairs:
+        raise SystemExit(f"clean_scale: {len(missed)} of {len(copies)} copies are not found")
+    if wrong := pairs - near:
+        raise SystemExit(f"clean_scale: {len(wrong)} of {len(pairs)} near pairs are not below the threshold")
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import brotli
 import cv2
 import numpy as np
 from PIL import Image, ImageFilter
@@ -253,6 +252,8 @@ def main() -> None:
             after = memory(page)
             checked = checks(page, classifier, photos)
         browser.close()
+        import brotli  # imported here so that `--help` runs without it
+
         cost = {
             "app, uncompressed": f"{sum(map(len, contents)) / 1e6:.1f} MB",
             "app, compressed with gzip": f"{sum(len(gzip.compress(each)) for each in contents) / 1e6:.1f} MB",
