@@ -30,7 +30,7 @@ from leaf.synthesize import draw_dataset, scaled
 # (images, height and width, planted copies, repeats)
 SIZES = {"tiny": (100, 32, 10, 1), "bench": (5200, 96, 200, 3), "full": (5200, 96, 200, 7)}
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "leaves_1041.npz"
-NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -52,7 +52,7 @@ def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
     """Run the stage, including the hashes."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [pixel_hash(image.data) for image in images]
-    return clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=same_photo)))
+    return clean(images, index, "auto", NO_OVERRIDES, Settings.from_params(Params(same_photo=same_photo)))
 
 
 def by_cleanvision(folder: Path) -> list[set[int]]:

@@ -27,7 +27,7 @@ SIZES = {"tiny": (200, 400), "bench": (5_000, 20_000, 200_000), "full": (5_000, 
 PHOTOGRAPHS, CROPS = 600, 24  # source images, and different crops of each
 _BLOCK = 4096  # images per block
 SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
-NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def variants(path: Path, count: int) -> None:
@@ -88,7 +88,7 @@ def main() -> None:
             def run(images: np.ndarray = images) -> None:
                 index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
                 index["hash"] = [pixel_hash(image.data) for image in images]
-                clean(images, index, "auto", NO_RULINGS, Settings.from_params(Params(same_photo=False)))
+                clean(images, index, "auto", NO_OVERRIDES, Settings.from_params(Params(same_photo=False)))
 
             memory[count] = peak_memory(run)
             per_image[count] = []

@@ -31,7 +31,7 @@ from leaf.params import Params
 
 SIDE = 96
 EACH = 60  # copies per kind
-NO_RULINGS = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
+NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, turn: float = 0) -> np.ndarray:
@@ -88,7 +88,7 @@ def ours(images: np.ndarray) -> list[set[int]]:
     """Return the groups of `clean` with its default settings."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [pixel_hash(image.data) for image in images]
-    decisions = clean(images, index, [], NO_RULINGS, Settings.from_params(Params())).decisions
+    decisions = clean(images, index, [], NO_OVERRIDES, Settings.from_params(Params())).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
 
 

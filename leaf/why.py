@@ -86,8 +86,8 @@ def _decisions(root: Path, image_rows: pd.DataFrame) -> list[tuple[str, str]]:
     mine = table[given.isin(called) | given.str.lower().isin(called)]
     rows = zip(mine["ruling"], mine["label"] + mine["other"], mine["who"], mine["why"], strict=True)
     return [
-        ("override", f"{f'{ruling} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
-        for ruling, what, who, reason in rows
+        ("override", f"{f'{kind} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
+        for kind, what, who, reason in rows
     ]
 
 

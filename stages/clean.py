@@ -33,9 +33,9 @@ def main() -> None:
     write_json(cleaned.metrics, "metrics/clean.json")
     for line in cleaned.warnings:
         print(f"warning: {line}")
-    rulings = cleaned.rulings
     if len(overrides):
-        print(f"{rulings.applied} rulings applied, {len(rulings.missed)} name no image or no class")
+        applied, missed = cleaned.overrides.applied, len(cleaned.overrides.missed)
+        print(f"{applied} overrides applied, {missed} skipped: they name no image or no class of the data set")
     if params.same_photo:
         aligned = cleaned.pairs["kind"].eq("aligned").sum()
         print(f"same_photo: {aligned} pairs of crops of one photo; at most {NEIGHBORS} alignments per image")

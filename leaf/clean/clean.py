@@ -9,7 +9,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from leaf.clean import outliers
-from leaf.clean.decisions import Decisions, Rulings, decide, leave_one_split, read_rulings, ruled_pairs, trace
+from leaf.clean.decisions import Decisions, Overrides, decide, leave_one_split, override_pairs, read_overrides, trace
 from leaf.clean.distances import block_means
 from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs
 from leaf.clean.near_duplicates import near_pairs
@@ -47,7 +47,7 @@ class Cleaned:
     distances: pd.DataFrame
     pairs: pd.DataFrame
     metrics: dict[str, Any]
-    rulings: Rulings
+    overrides: Overrides
     warnings: list[str]
 
 
@@ -72,9 +72,9 @@ def clean(
         LeafError: if a reference is not an image, or an override is invalid or contradicts another.
     """
     table = _identified(images, index)
-    rulings = read_rulings(overrides, index.assign(hash=table["hash"]), settings.classes)
+    manual = read_overrides(overrides, index.assign(hash=table["hash"]), settings.classes)
     hashes, names = table["hash"].tolist(), table["name"].tolist()
-    joined, apart = (ruled_pairs(pairs, hashes, names) for pairs in (rulings.group, rulings.apart))
+    joined, apart = (override_pairs(pairs, hashes, names) for pairs in (manual.group, manual.apart))
 
     distinct = np.unique(table["first"])
     small = block_means(images, distinct)
@@ -95,18 +95,18 @@ def clean(
     pairs = pd.concat([pairs, _except(crops, table["copies"], apart)], ignore_index=True)
     table["group"] = components(len(table), np.concatenate([_rows(pairs), same_name_pairs(names), joined]))
 
-    decisions = decide(table, rulings, settings.duplicates, settings.conflicts)
-    shared = leave_one_split(decisions, table, rulings)
+    decisions = decide(table, manual, settings.duplicates, settings.conflicts)
+    shared = leave_one_split(decisions, table, manual)
     return Cleaned(
-        _decision_table(table, decisions, rankings, rulings),
+        _decision_table(table, decisions, rankings, manual),
         outliers.ranking_table(rankings),
         pairs[["image", "other", "kind", "mse", "transform", "aligned_mse"]],
         _metrics(decisions, settings.classes)
         | ({"shared_between_splits": len(shared)} if table["split"].ne("").any() else {})
         | ({"same_photo_not_sought": unaligned} if unaligned else {}),
-        rulings,
+        manual,
         [
-            *_missed(rulings),
+            *_missed(manual),
             *_shared(shared, table),
             *_outlier_warnings(rankings, settings, auto),
             *_conflict_warnings(decisions, settings),
@@ -156,7 +156,7 @@ def _to_align(table: pd.DataFrame) -> np.ndarray:
 
 
 def _decision_table(
-    table: pd.DataFrame, decisions: Decisions, rankings: Sequence[Ranking], rulings: Rulings
+    table: pd.DataFrame, decisions: Decisions, rankings: Sequence[Ranking], manual: Overrides
 ) -> pd.DataFrame:
     outlier = decisions.reason == "outlier"
     references = np.array([*(each.reference for each in rankings), ""], object)
@@ -170,7 +170,7 @@ def _decision_table(
             "distance": table["distance"].where(outlier),
             "group": table["group"],
             "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
-            "ruling": trace(rulings, table["hash"].tolist()),
+            "ruling": trace(manual, table["hash"].tolist()),
         }
     )
 
@@ -195,10 +195,10 @@ def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _missed(rulings: Rulings) -> Iterable[str]:
-    yield from rulings.missed[:_NAMED]
-    if len(rulings.missed) > _NAMED:
-        yield f"data/overrides.csv: {len(rulings.missed) - _NAMED} more such lines"
+def _missed(manual: Overrides) -> Iterable[str]:
+    yield from manual.missed[:_NAMED]
+    if len(manual.missed) > _NAMED:
+        yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more such lines"
 
 
 def _shared(shared: np.ndarray, table: pd.DataFrame) -> Iterable[str]:
@@ -268,4 +268,4 @@ def _class_warnings(
 def _still_joined(table: pd.DataFrame, apart: np.ndarray) -> Iterable[str]:
     group = table["group"].to_numpy()
     for one, other in apart[group[apart[:, 0]] == group[apart[:, 1]]].tolist():
-        yield f"data/overrides.csv: images {one} and {other} are ruled apart, but other images join them in one group"
+        yield f"data/overrides.csv: images {one} and {other} are marked apart, but other images join them in one group"

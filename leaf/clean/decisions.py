@@ -21,11 +21,11 @@ TEXT = (*COLUMNS, *FURTHER)
 NAMES = ("source", "file_hash", "hash")  # columns that can identify an image; later ones take precedence
 _HASH = re.compile("[0-9a-f]{32}")
 VERDICTS, PAIRED = ("keep", "drop"), ("group", "apart")
-ALL_RULINGS = (*VERDICTS, "relabel", *PAIRED)
+KINDS = (*VERDICTS, "relabel", *PAIRED)
 
 
 @dataclass(frozen=True)
-class Rulings:
+class Overrides:
     """Manual decisions by pixel hash: images to keep, images to drop, and new labels.
 
     `group` holds pairs of hashes of one leaf, and `apart` pairs of hashes of different images; the smaller hash comes
@@ -47,9 +47,9 @@ class _MissedError(Exception):
     """A decision names an image or class that is not in the data set, for example because the data set changed."""
 
 
-def read_rulings(
+def read_overrides(
     table: pd.DataFrame, index: pd.DataFrame, classes: Sequence[str], name: str = "data/overrides.csv"
-) -> Rulings:
+) -> Overrides:
     """Read manual decisions about the images in `index`.
 
     Args:
@@ -70,26 +70,26 @@ def read_rulings(
     cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
     cells[1] = cells[1].str.lower()
     known = pixel_hashes(index, {*cells[0], *cells[3]})
-    for row, image, ruling, label, other in zip(table.index, *cells, strict=True):
+    for row, image, kind, label, other in zip(table.index, *cells, strict=True):
         where = f"{name}: line {row + 2}"
-        _check(ruling, label, other, where)
+        _check(kind, label, other, where)
         try:
             image = _known(image, known)
-            if ruling == "relabel":
+            if kind == "relabel":
                 if relabel.setdefault(image, number := _number(label, classes)) != number:
                     raise LeafError(f"{where}: a second relabel of {image}; valid: one")
-            elif ruling in VERDICTS:
-                if verdicts.setdefault(image, ruling) != ruling:
-                    raise LeafError(f"{where}: a second ruling on {image}, {verdicts[image]} before; valid: one")
+            elif kind in VERDICTS:
+                if verdicts.setdefault(image, kind) != kind:
+                    raise LeafError(f"{where}: {kind} of {image} after {verdicts[image]}; valid: one")
             else:
-                pair = _pair(image, other, known, ruling, where)
-                if pairs.setdefault(pair, ruling) != ruling:
-                    raise LeafError(f"{where}: {ruling} of a pair that was ruled {pairs[pair]} before; valid: one")
+                pair = _pair(image, other, known, kind, where)
+                if pairs.setdefault(pair, kind) != kind:
+                    raise LeafError(f"{where}: {kind} of a pair after {pairs[pair]}; valid: one")
         except _MissedError as error:
             missed.append(f"{where}: {error}")
-    keep, drop = (frozenset(each for each, given in verdicts.items() if given == ruling) for ruling in VERDICTS)
-    group, apart = (frozenset(each for each, given in pairs.items() if given == ruling) for ruling in PAIRED)
-    return Rulings(keep, drop, relabel, group, apart, len(table) - len(missed), tuple(missed))
+    keep, drop = (frozenset(each for each, given in verdicts.items() if given == kind) for kind in VERDICTS)
+    group, apart = (frozenset(each for each, given in pairs.items() if given == kind) for kind in PAIRED)
+    return Overrides(keep, drop, relabel, group, apart, len(table) - len(missed), tuple(missed))
 
 
 def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
@@ -109,14 +109,14 @@ def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
     return known
 
 
-def _check(ruling: str, label: str, other: str, where: str) -> None:
-    if ruling not in ALL_RULINGS:
-        raise LeafError(f"{where}: unknown ruling {ruling!r}; valid: {', '.join(ALL_RULINGS)}")
-    if (label == "") == (ruling == "relabel"):
-        raise LeafError(f"{where}: {ruling} with the label {label!r}; valid: a label with relabel only")
-    if (other == "") == (ruling in PAIRED):
+def _check(kind: str, label: str, other: str, where: str) -> None:
+    if kind not in KINDS:
+        raise LeafError(f"{where}: ruling: {kind!r}; valid: {', '.join(KINDS)}")
+    if (label == "") == (kind == "relabel"):
+        raise LeafError(f"{where}: {kind} with the label {label!r}; valid: a label with relabel only")
+    if (other == "") == (kind in PAIRED):
         raise LeafError(
-            f"{where}: {ruling} with the other image {other!r}; valid: another image with group and apart only"
+            f"{where}: {kind} with the other image {other!r}; valid: another image with group and apart only"
         )
 
 
@@ -133,17 +133,17 @@ def _number(label: str, classes: Sequence[str]) -> int:
     return list(classes).index(label)
 
 
-def _pair(image: str, other: str, known: Mapping[str, str], ruling: str, where: str) -> tuple[str, str]:
-    if ruling == "group" and other not in known and other.lower() not in known and not _HASH.fullmatch(other.lower()):
+def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: str) -> tuple[str, str]:
+    if kind == "group" and other not in known and other.lower() not in known and not _HASH.fullmatch(other.lower()):
         return image, other  # a name
     found = _known(other, known)
     if found == image:
-        raise LeafError(f"{where}: {ruling} of {image} with itself; valid: another image")
+        raise LeafError(f"{where}: {kind} of {image} with itself; valid: another image")
     return min(image, found), max(image, found)
 
 
-def ruled_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
-    """Convert pairs from `Rulings` to image numbers, int64 (K,2): the first image with each of the two hashes.
+def override_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
+    """Convert pairs from `Overrides` to image numbers, int64 (K,2): the first image with each of the two hashes.
 
     `hashes` and `names` (the group names in the data set) are text (N,). An image grouped with a name is paired with
     the first image of that group or, if there is none, with the first image grouped with that name.
@@ -162,18 +162,18 @@ def _firsts(values: Iterable[str]) -> dict[str, int]:
     return {value: place for place, value in reversed(list(enumerate(values)))}
 
 
-def trace(rulings: Rulings, hashes: Iterable[str]) -> np.ndarray:
+def trace(overrides: Overrides, hashes: Iterable[str]) -> np.ndarray:
     """Return the manual decisions about each image, text (N,), such as `relabel, group 17, apart 40`."""
     first = _firsts(hashes)
     said: dict[str, list[str]] = {}
-    for ruling, images in (("keep", rulings.keep), ("drop", rulings.drop), ("relabel", rulings.relabel)):
+    for kind, images in (("keep", overrides.keep), ("drop", overrides.drop), ("relabel", overrides.relabel)):
         for image in images:
-            said.setdefault(image, []).append(ruling)
-    for ruling, pairs in (("group", rulings.group), ("apart", rulings.apart)):
+            said.setdefault(image, []).append(kind)
+    for kind, pairs in (("group", overrides.group), ("apart", overrides.apart)):
         for one, other in sorted(pairs):
-            said.setdefault(one, []).append(f"{ruling} {first.get(other, other)}")
+            said.setdefault(one, []).append(f"{kind} {first.get(other, other)}")
             if other in first:
-                said.setdefault(other, []).append(f"{ruling} {first[one]}")
+                said.setdefault(other, []).append(f"{kind} {first[one]}")
     return np.array([", ".join(said.get(value, ())) for value in hashes], object)
 
 
@@ -193,7 +193,7 @@ class Decisions:
 
 def decide(
     table: pd.DataFrame,
-    rulings: Rulings,
+    overrides: Overrides,
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
 ) -> Decisions:
@@ -204,17 +204,17 @@ def decide(
     """
     labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
     copies = table["copies"].to_numpy()
-    ruled_keep, ruled_drop = np.isin(hashes, list(rulings.keep)), np.isin(hashes, list(rulings.drop))
-    ruled_label = np.array([rulings.relabel.get(value, -1) for value in hashes], np.int64)
-    label = np.where(ruled_label >= 0, ruled_label, labels)
+    manual_keep, manual_drop = np.isin(hashes, list(overrides.keep)), np.isin(hashes, list(overrides.drop))
+    manual_label = np.array([overrides.relabel.get(value, -1) for value in hashes], np.int64)
+    label = np.where(manual_label >= 0, manual_label, labels)
     reason = np.full(len(labels), "", object)
     reason[table["ranking"] >= 0] = "outlier"
-    reason[ruled_drop] = "override"
-    reason[ruled_keep] = ""
+    reason[manual_drop] = "override"
+    reason[manual_keep] = ""
     standing = reason == ""
 
-    label, dropped, found = _resolve_conflicts(label, ruled_label, copies, standing, conflicts)
-    dropped &= ~ruled_keep
+    label, dropped, found = _resolve_conflicts(label, manual_label, copies, standing, conflicts)
+    dropped &= ~manual_keep
     reason[dropped] = "conflict"
     standing &= ~dropped
 
@@ -222,15 +222,15 @@ def decide(
     if duplicates == "remove":
         order = np.flatnonzero(standing)
         order = order[np.argsort(split_ranks(table["split"].to_numpy())[order], kind="stable")]
-        _remove_copies(hashes, copies, order, ruled_keep, reason, copy_of)
+        _remove_copies(hashes, copies, order, manual_keep, reason, copy_of)
     kept = reason == ""
     reason[kept & (label != labels)] = "relabelled"
-    reason[kept & ruled_keep] = "override"
+    reason[kept & manual_keep] = "override"
     return Decisions(label, kept, reason, copy_of, found)
 
 
 def _resolve_conflicts(
-    label: np.ndarray, ruled_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
+    label: np.ndarray, manual_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Resolve sets of remaining copies with different labels. Return labels, images to drop, and the number of sets.
 
@@ -241,9 +241,9 @@ def _resolve_conflicts(
     different = remaining[remaining.groupby("set")["label"].transform("nunique") > 1]
     found = 0
     for _, members in different.groupby("set")["image"]:
-        ruled = set(ruled_label[members].tolist()) - {-1}
-        if len(ruled) == 1:
-            label[members] = ruled.pop()
+        manual = set(manual_label[members].tolist()) - {-1}
+        if len(manual) == 1:
+            label[members] = manual.pop()
             continue
         found += 1
         counts = np.bincount(label[members])
@@ -258,7 +258,7 @@ def _remove_copies(
     hashes: np.ndarray,
     copies: np.ndarray,
     order: np.ndarray,
-    ruled_keep: np.ndarray,
+    manual_keep: np.ndarray,
     reason: np.ndarray,
     copy_of: np.ndarray,
 ) -> None:
@@ -271,7 +271,7 @@ def _remove_copies(
     for image in order.tolist():
         first = first_of_set.setdefault(int(copies[image]), image)
         same = first_of_hash.setdefault(hashes[image], image)
-        if first == image or (ruled_keep[image] and same == image):
+        if first == image or (manual_keep[image] and same == image):
             continue
         reason[image] = "duplicate" if same != image else "near_duplicate"
         copy_of[image] = same if reason[same] == "" else first
@@ -286,21 +286,21 @@ def split_ranks(given: np.ndarray) -> np.ndarray:
     return np.array([ranks.get(split, 3) for split in given], np.int64)
 
 
-def leave_one_split(decisions: Decisions, table: pd.DataFrame, rulings: Rulings) -> np.ndarray:
+def leave_one_split(decisions: Decisions, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
     """Remove images whose group also has an image in a higher-ranked given split, with the reason `shared_split`.
 
     `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed because of an image in another split
     (copies of it included), and the image that is kept.
     """
     given, groups = table["split"].to_numpy(object), table["group"].to_numpy()
-    ruled_keep = np.isin(table["hash"].to_numpy(object), list(rulings.keep))
+    manual_keep = np.isin(table["hash"].to_numpy(object), list(overrides.keep))
     rank = split_ranks(given)
     order = np.flatnonzero(decisions.kept & (rank < 3))
     order = order[np.argsort(rank[order], kind="stable")]
     best: dict[int, int] = {}
     for image in order.tolist():
         first = best.setdefault(int(groups[image]), image)
-        if given[first] != given[image] and not ruled_keep[image]:
+        if given[first] != given[image] and not manual_keep[image]:
             decisions.kept[image], decisions.reason[image], decisions.copy_of[image] = False, "shared_split", first
     gone = np.flatnonzero((decisions.copy_of >= 0) & (given != ""))
     pairs = np.stack([gone, decisions.copy_of[gone]], axis=1)

@@ -191,9 +191,9 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     named = recipe.references
     images = read_array(path)
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
-    rulings = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
+    overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
     references = named if named == "auto" else read_references(named, recipe.image_size, recipe.fit)
-    return images, clean(images, read.index, references, rulings, settings).decisions
+    return images, clean(images, read.index, references, overrides, settings).decisions
 
 
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:

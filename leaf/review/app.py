@@ -21,7 +21,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from leaf import params
-from leaf.clean.decisions import TEXT, read_rulings
+from leaf.clean.decisions import TEXT, read_overrides
 from leaf.clean.same_photo import align, laid_over
 from leaf.errors import LeafError
 from leaf.review.decision_files import (
@@ -85,7 +85,7 @@ class Review:
     def answers(self) -> dict[str, Any]:
         """Return the decision on each case, a summary, and any decisions that match no image or class."""
         overrides = read_rows(self.folder, OVERRIDES)
-        decided = read_rulings(pd.DataFrame(overrides, columns=list(TEXT)), self.index, self.classes)
+        decided = read_overrides(pd.DataFrame(overrides, columns=list(TEXT)), self.index, self.classes)
         reviewed = resolved(read_rows(self.folder, REVIEWED), self.index)
         given = answers(self.cases, self.index["hash"].tolist(), decided, self.classes, reviewed)
         unused = [overrides[int(line.split("line ")[1].split(":")[0]) - 2] for line in decided.missed]

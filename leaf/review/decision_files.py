@@ -64,13 +64,13 @@ def decision_keys(rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
     """Return each row's key in data/overrides.csv or data/reviewed.csv. A new row replaces rows with the same key."""
     keys: list[Key] = []
     for row in resolved(rows, index):
-        image, other, ruling = row["hash"], row["other"], row.get("ruling", "").strip()
+        image, other, kind = row["hash"], row["other"], row.get("ruling", "").strip()
         if "verdict" in row:
             keys.append((image, row["question"], other))
-        elif ruling in PAIRED:
+        elif kind in PAIRED:
             keys.append(("pair", min(image, other), max(image, other)))
         else:
-            keys.append((image, "verdict" if ruling in VERDICTS else ruling))
+            keys.append((image, "verdict" if kind in VERDICTS else kind))
     return keys
 
 

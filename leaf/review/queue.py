@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from leaf.clean.decisions import Rulings
+from leaf.clean.decisions import Overrides
 from leaf.evaluate import baselines
 from leaf.evaluate.label_issues import suspicious
 from leaf.review.decision_files import Row
@@ -221,7 +221,7 @@ def _kind(row: dict) -> str:
 
 
 def answers(
-    table: pd.DataFrame, hashes: Sequence[str], rulings: Rulings, classes: Sequence[str], reviewed: Sequence[Row]
+    table: pd.DataFrame, hashes: Sequence[str], overrides: Overrides, classes: Sequence[str], reviewed: Sequence[Row]
 ) -> list[str]:
     """Return the decision on each case of `table`: an override (`relabel healthy`), `seen`, `unsure`, or "" for none.
 
@@ -230,16 +230,16 @@ def answers(
     Args:
         table: see `cases`.
         hashes: pixel hashes of the N images.
-        rulings: data/overrides.csv.
+        overrides: data/overrides.csv.
         classes: class names.
         reviewed: data/reviewed.csv, from `leaf.review.decision_files.resolved`.
     """
     images = {
-        **dict.fromkeys(rulings.keep, "keep"),
-        **{image: f"relabel {classes[number]}" for image, number in rulings.relabel.items()},
-        **dict.fromkeys(rulings.drop, "drop"),
+        **dict.fromkeys(overrides.keep, "keep"),
+        **{image: f"relabel {classes[number]}" for image, number in overrides.relabel.items()},
+        **dict.fromkeys(overrides.drop, "drop"),
     }
-    pairs = {**dict.fromkeys(rulings.group, "group"), **dict.fromkeys(rulings.apart, "apart")}
+    pairs = {**dict.fromkeys(overrides.group, "group"), **dict.fromkeys(overrides.apart, "apart")}
     seen = {(row["question"], row["hash"], row["other"]): row["verdict"] for row in reviewed}
     given = []
     for question, image, other in zip(table["question"], table["image"], table["other"], strict=True):

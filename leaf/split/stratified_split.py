@@ -121,7 +121,7 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
         raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     pinned = images.drop(columns="split").merge(pins, on="file_hash")
     given = images[images["kept"].eq(1) & images["split"].ne("")]
-    remedy = "rule its images apart or drop one in data/overrides.csv, or change the split or the pin of one"
+    remedy = "mark its images apart or drop one in data/overrides.csv, or change the split or the pin of one"
     _refuse_torn(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
     of_group = pinned.drop_duplicates("group").set_index("group")["split"]
     return images["split"].where(images["split"].ne(""), images["group"].map(of_group).fillna(""))

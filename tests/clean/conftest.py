@@ -46,5 +46,5 @@ def index() -> Callable[..., pd.DataFrame]:
 
 
 @pytest.fixture(scope="session")
-def no_rulings() -> pd.DataFrame:
+def no_overrides() -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype=str) for name in ("hash", "ruling", "label", "who", "why")})

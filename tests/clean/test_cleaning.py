@@ -24,7 +24,7 @@ def leaves(pictures: Make) -> np.ndarray:
 
 
 @pytest.fixture
-def run(index: Make, no_rulings: pd.DataFrame) -> Callable[..., Cleaned]:
+def run(index: Make, no_overrides: pd.DataFrame) -> Callable[..., Cleaned]:
     """Clean images with the default settings, except those given and without same_photo."""
 
     def run(
@@ -34,7 +34,7 @@ def run(index: Make, no_rulings: pd.DataFrame) -> Callable[..., Cleaned]:
             images,
             index(images, labels, group),
             references,
-            no_rulings,
+            no_overrides,
             replace(Settings.from_params(Params(same_photo=False)), **named),
         )
 
@@ -172,7 +172,7 @@ def test_one_image_alone_is_kept(leaves: np.ndarray, run: Make) -> None:
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 def test_rows_in_any_order_give_the_same_counts_and_groups(
-    seed: int, duplicates: Any, pictures: Make, index: Make, no_rulings: pd.DataFrame
+    seed: int, duplicates: Any, pictures: Make, index: Make, no_overrides: pd.DataFrame
 ) -> None:
     rng = np.random.default_rng(seed)
     images = pictures(rng, 10, 16)
@@ -180,8 +180,8 @@ def test_rows_in_any_order_give_the_same_counts_and_groups(
     images = np.clip(images + rng.integers(0, 3, (24, 1, 1, 1)) * 4, 0, 255).astype(np.uint8)
     order = rng.permutation(24)
     chosen = Settings.from_params(Params(outlier_copies=5, duplicates=duplicates, same_photo=False))
-    plain = clean(images, index(images), "auto", no_rulings, chosen)
-    moved = clean(images[order], index(images[order]), "auto", no_rulings, chosen)
+    plain = clean(images, index(images), "auto", no_overrides, chosen)
+    moved = clean(images[order], index(images[order]), "auto", no_overrides, chosen)
     assert plain.metrics == moved.metrics
     same = plain.decisions["group"].to_numpy()[order]
     other = moved.decisions["group"].to_numpy()
@@ -192,24 +192,24 @@ def test_rows_in_any_order_give_the_same_counts_and_groups(
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 def test_every_image_has_one_row_and_the_counts_add_up(
-    seed: int, pictures: Make, index: Make, no_rulings: pd.DataFrame
+    seed: int, pictures: Make, index: Make, no_overrides: pd.DataFrame
 ) -> None:
     rng = np.random.default_rng(seed)
     images = pictures(rng, 6, 16)[rng.integers(0, 6, 20)]
     images = np.clip(images + rng.integers(0, 9, (20, 1, 1, 1)), 0, 255).astype(np.uint8)
     labels = rng.integers(0, 2, 20)
     chosen = Settings.from_params(Params(outlier_copies=4, conflicts="drop", same_photo=False))
-    cleaned = clean(images, index(images, labels), "auto", no_rulings, chosen)
+    cleaned = clean(images, index(images, labels), "auto", no_overrides, chosen)
     counts = cleaned.metrics
     dropped = (cleaned.decisions["reason"] == "conflict").sum()
     assert cleaned.decisions["image"].tolist() == list(range(20))
     assert counts["outliers"] + counts["duplicates"] + counts["near_duplicates"] + dropped + counts["kept"] == 20
 
 
-def test_different_images_with_equal_hashes_are_no_copies(index: Make, no_rulings: pd.DataFrame) -> None:
+def test_different_images_with_equal_hashes_are_no_copies(index: Make, no_overrides: pd.DataFrame) -> None:
     images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     images[4] = images[0]
     table = index(images)
     table["hash"] = "one for all"
-    cleaned = clean(images, table, "auto", no_rulings, Settings.from_params(Params(same_photo=False)))
+    cleaned = clean(images, table, "auto", no_overrides, Settings.from_params(Params(same_photo=False)))
     assert cleaned.decisions["reason"].tolist() == ["", "", "", "", "duplicate"]

@@ -15,7 +15,7 @@ GONE = {"outliers": "outlier", "duplicates": "duplicate", "near_duplicates": "ne
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31 - 1), copies=st.lists(st.integers(0, 7), min_size=4, max_size=16), data=st.data())
-def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no_rulings, seed, copies, data):
+def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no_overrides, seed, copies, data):
     rng = np.random.default_rng(seed)
     distinct = pictures(rng, 8)
     images = distinct[copies].copy()
@@ -29,7 +29,7 @@ def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no
             images[rows],
             index(images[rows], labels[rows], list(names[rows])),
             "auto",
-            no_rulings,
+            no_overrides,
             Settings.from_params(Params()),
         )
         for rows in (np.arange(len(images)), order)

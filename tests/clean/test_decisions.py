@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.clean.decisions import Decisions, Rulings, decide
+from leaf.clean.decisions import Decisions, Overrides, decide
 
-NONE = Rulings(frozenset(), frozenset(), {})
+NONE = Overrides(frozenset(), frozenset(), {})
 
 
 def decisions(
@@ -14,7 +14,7 @@ def decisions(
     copies: list[int],
     labels: list[int] | None = None,
     outlier: tuple[int, ...] = (),
-    ruled: Rulings = NONE,
+    overrides: Overrides = NONE,
     **policies: str,
 ) -> Decisions:
     """Decide on images whose hashes are the letters of `pictures`."""
@@ -22,7 +22,7 @@ def decisions(
     table = pd.DataFrame(
         {"label": labels or 0, "hash": list(pictures), "copies": copies, "ranking": ranking, "split": ""}
     )
-    return decide(table, ruled, **policies)  # type: ignore[arg-type]
+    return decide(table, overrides, **policies)  # type: ignore[arg-type]
 
 
 def test_the_first_copy_is_kept_and_named_by_the_others() -> None:
@@ -80,33 +80,33 @@ def test_outliers_with_different_labels_are_no_conflict() -> None:
 
 
 def test_override_keep_keeps_one_copy_of_an_outlier() -> None:
-    made = decisions("aab", [0, 0, 2], outlier=(0, 1), ruled=Rulings(frozenset("a"), frozenset(), {}))
+    made = decisions("aab", [0, 0, 2], outlier=(0, 1), overrides=Overrides(frozenset("a"), frozenset(), {}))
     assert made.reason.tolist() == ["override", "duplicate", ""]
 
 
 def test_override_keep_keeps_a_near_copy() -> None:
-    made = decisions("ab", [0, 0], ruled=Rulings(frozenset("b"), frozenset(), {}))
+    made = decisions("ab", [0, 0], overrides=Overrides(frozenset("b"), frozenset(), {}))
     assert made.kept.tolist() == [True, True]
 
 
 def test_override_keep_keeps_an_image_of_a_dropped_conflict() -> None:
-    made = decisions("ab", [0, 0], [0, 1], ruled=Rulings(frozenset("b"), frozenset(), {}), conflicts="drop")
+    made = decisions("ab", [0, 0], [0, 1], overrides=Overrides(frozenset("b"), frozenset(), {}), conflicts="drop")
     assert made.reason.tolist() == ["conflict", "override"]
 
 
 def test_override_drop_removes_all_exact_copies() -> None:
-    made = decisions("aab", [0, 0, 0], ruled=Rulings(frozenset(), frozenset("a"), {}))
+    made = decisions("aab", [0, 0, 0], overrides=Overrides(frozenset(), frozenset("a"), {}))
     assert made.reason.tolist() == ["override", "override", ""]
 
 
 def test_override_relabel_applies_to_all_copies() -> None:
-    made = decisions("ab", [0, 0], [0, 1], ruled=Rulings(frozenset(), frozenset(), {"b": 1}), conflicts="drop")
+    made = decisions("ab", [0, 0], [0, 1], overrides=Overrides(frozenset(), frozenset(), {"b": 1}), conflicts="drop")
     assert (made.label.tolist(), made.kept.tolist(), made.conflicts) == ([1, 1], [True, False], 0)
     assert made.reason[0] == "relabelled"
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], Rulings, dict[str, str]]:
+def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], Overrides, dict[str, str]]:
     count = draw(st.integers(1, 14))
     pictures = "".join(draw(st.lists(st.sampled_from("abcdefg"), min_size=count, max_size=count)))
     # Sets of copies are unions of pictures: near copies join two of them.
@@ -115,19 +115,21 @@ def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], 
     labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
     outlier = tuple(i for i in range(count) if draw(st.integers(0, 4)) == 0)
     keep, drop, relabel = (set(draw(st.lists(st.sampled_from("abcdefg"), max_size=2))) for _ in range(3))
-    ruled = Rulings(frozenset(keep), frozenset(drop - keep), {letter: draw(st.integers(0, 1)) for letter in relabel})
+    overrides = Overrides(
+        frozenset(keep), frozenset(drop - keep), {letter: draw(st.integers(0, 1)) for letter in relabel}
+    )
     policies = {
         "duplicates": draw(st.sampled_from(["remove", "keep"])),
         "conflicts": draw(st.sampled_from(["report", "drop", "majority"])),
     }
-    return pictures, [sets.index(name) for name in sets], labels, outlier, ruled, policies
+    return pictures, [sets.index(name) for name in sets], labels, outlier, overrides, policies
 
 
 @given(cases())
 @settings(max_examples=150, deadline=None)
 def test_each_image_has_one_decision_and_each_removed_copy_names_a_kept_one(case: tuple) -> None:
-    pictures, copies, labels, outlier, ruled, policies = case
-    made = decisions(pictures, copies, labels, outlier, ruled, **policies)
+    pictures, copies, labels, outlier, overrides, policies = case
+    made = decisions(pictures, copies, labels, outlier, overrides, **policies)
     gone = ("outlier", "duplicate", "near_duplicate", "conflict", "override")
     for image in range(len(pictures)):
         if made.kept[image]:
@@ -139,9 +141,9 @@ def test_each_image_has_one_decision_and_each_removed_copy_names_a_kept_one(case
         if named >= 0:
             assert made.kept[named]
             assert copies[named] == copies[image]
-        if pictures[image] in ruled.drop:
+        if pictures[image] in overrides.drop:
             assert not made.kept[image]
-    for picture in ruled.keep & set(pictures):
+    for picture in overrides.keep & set(pictures):
         assert any(made.kept[i] for i in range(len(pictures)) if pictures[i] == picture)
 
 

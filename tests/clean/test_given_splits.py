@@ -8,14 +8,14 @@ from leaf.params import Params
 
 
 @pytest.fixture
-def run(pictures, index, no_rulings):
+def run(pictures, index, no_overrides):
     """Clean six images and copies of the given ones."""
 
-    def run(copies, splits, group=None, rulings=None):
+    def run(copies, splits, group=None, overrides=None):
         images = pictures(np.random.default_rng(3), 6)[[0, 1, 2, 3, 4, 5, *copies]]
         table = index(images, np.arange(len(images)) % 2 * 0, group).assign(split=splits)
         settings = Settings.from_params(Params(same_photo=False))
-        return clean(images, table, [], no_rulings if rulings is None else rulings(table), settings)
+        return clean(images, table, [], no_overrides if overrides is None else overrides(table), settings)
 
     return run
 

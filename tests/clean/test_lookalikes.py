@@ -15,14 +15,14 @@ COUNT, COPIED = 50, 10
 
 
 @pytest.fixture(scope="module", params=SETS)
-def cleaned(request: Any, index: Callable[..., pd.DataFrame], no_rulings: pd.DataFrame) -> Cleaned:
+def cleaned(request: Any, index: Callable[..., pd.DataFrame], no_overrides: pd.DataFrame) -> Cleaned:
     """COUNT different images, then copies of the first COPIED as JPEG and of the next COPIED brighter by 4."""
     rng = np.random.default_rng(5)
     images = [SETS[request.param](rng) for _ in range(COUNT)]
     resaved = [jpeg(image, 80) for image in images[:COPIED]]
     brighter = [np.clip(image + 4.0, 0, 255).astype(np.uint8) for image in images[COPIED : 2 * COPIED]]
     images = np.stack([*images, *resaved, *brighter])
-    return clean(images, index(images), "auto", no_rulings, Settings.from_params(Params()))
+    return clean(images, index(images), "auto", no_overrides, Settings.from_params(Params()))
 
 
 def test_different_subjects_all_stay(cleaned: Cleaned) -> None:

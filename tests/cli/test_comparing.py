@@ -52,7 +52,7 @@ def test_other_labels_are_refused():
         shared_images([run(), run("b", label="1001")], "test")
 
 
-def test_what_a_ruling_relabelled_is_left_out_on_demand():
+def test_images_relabelled_by_an_override_are_left_out_on_demand():
     keys, _ = shared_images([run(), run("b", label="1001")], "test", same_labels=True)
     assert len(keys) == 2
 

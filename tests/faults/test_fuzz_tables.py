@@ -87,9 +87,9 @@ def image_folder(tmp_path_factory):
     return root
 
 
-def read_rulings(path):
+def read_overrides(path):
     table = read_edited_table(path, decisions.COLUMNS, decisions.TEXT)
-    decisions.read_rulings(table, pd.DataFrame({"hash": HASHES}), CLASSES)
+    decisions.read_overrides(table, pd.DataFrame({"hash": HASHES}), CLASSES)
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def read_rulings(path):
 def test_fuzzed_overrides_are_read_or_refused_in_one_line(accept_or_refuse, tmp_path, content):
     path = tmp_path / "overrides.csv"
     path.write_bytes(content)
-    accept_or_refuse(read_rulings, path)
+    accept_or_refuse(read_overrides, path)
 
 
 @pytest.mark.slow
@@ -111,6 +111,6 @@ def test_fuzzed_metadata_is_read_or_refused_in_one_line(accept_or_refuse, image_
 
 def test_valid_tables_are_read(image_folder, tmp_path):
     (tmp_path / "overrides.csv").write_text(f"hash,ruling,label,who,why\n{HASHES[1]},relabel,unhealthy,me,seen\n")
-    read_rulings(tmp_path / "overrides.csv")
+    read_overrides(tmp_path / "overrides.csv")
     (image_folder / "metadata.csv").write_text("file,label\nhealthy/0.png,healthy\nunhealthy/1.png,unhealthy\n")
     assert len(ingest(image_folder, tmp_path / "images.npy", CLASSES, 8).index) == 2

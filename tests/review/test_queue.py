@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.clean.decisions import Rulings
+from leaf.clean.decisions import Overrides
 from leaf.review.queue import LabelAssessment, answers, assess_labels, cases, class_probabilities, reach
 
 CLASSES = ("healthy", "unhealthy")
@@ -114,12 +114,12 @@ NONE_DECIDED: dict = {"keep": frozenset(), "drop": frozenset(), "relabel": {}}
 def test_decision_on_an_image_answers_its_cases(expected: str, overrides: dict, reviewed: list) -> None:
     table = pd.DataFrame({"question": ["copy"], "image": [0], "other": [1]})
     rows = [{"question": q, "hash": one, "other": other, "verdict": "unsure"} for q, one, other in reviewed]
-    assert answers(table, list("abc"), Rulings(**{**NONE_DECIDED, **overrides}), CLASSES, rows) == [expected]
+    assert answers(table, list("abc"), Overrides(**{**NONE_DECIDED, **overrides}), CLASSES, rows) == [expected]
 
 
 def test_decision_on_the_reference_does_not_answer_an_outlier() -> None:
     table = pd.DataFrame({"question": ["outlier"], "image": [0], "other": [1]})
-    assert answers(table, list("ab"), Rulings(**{**NONE_DECIDED, "keep": frozenset("b")}), CLASSES, []) == [""]
+    assert answers(table, list("ab"), Overrides(**{**NONE_DECIDED, "keep": frozenset("b")}), CLASSES, []) == [""]
 
 
 def test_reach_counts_kept_copies_and_synthetic_images() -> None:

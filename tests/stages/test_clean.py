@@ -127,7 +127,7 @@ def test_an_override_of_a_missing_image_is_counted_and_skipped(
     clean.main()
     said = capsys.readouterr().out
     assert "warning: data/overrides.csv: line 2: no image has the file_hash, the source or the hash '000" in said
-    assert "1 rulings applied, 1 " in said
+    assert "1 overrides applied, 1 " in said
     assert metrics()["kept"] == 28
 
 
@@ -143,11 +143,11 @@ def test_an_override_by_file_hash_survives_other_sizes_classes_and_names(
     for size, classes in ((32, "auto"), (48, {"sick": ["* rust"], "well": ["healthy"]})):
         index = reading.ingest(folder, tmp_path / "images.npy", classes, size).index
         if not found:
-            rulings = pd.DataFrame([{"hash": index["file_hash"][1], "ruling": "drop"}])
+            overrides = pd.DataFrame([{"hash": index["file_hash"][1], "ruling": "drop"}])
             (folder / "apple rust/1.png").rename(folder / "apple rust/another name.png")
         images = np.load(tmp_path / "images.npy")
-        cleaned = cleaning.clean(images, index, [], rulings, cleaning.Settings.from_params(Params()))
-        found.append((index["source"][np.flatnonzero(cleaned.decisions["kept"] == 0)[0]], cleaned.rulings.applied))
+        cleaned = cleaning.clean(images, index, [], overrides, cleaning.Settings.from_params(Params()))
+        found.append((index["source"][np.flatnonzero(cleaned.decisions["kept"] == 0)[0]], cleaned.overrides.applied))
     assert found == [("apple rust/1.png", 1), ("apple rust/another name.png", 1)]
 
 

@@ -61,7 +61,7 @@ def test_apart_separates_crops(rule: Make) -> None:
     cleaned = rule((2, "apart", 8))
     assert groups(cleaned) == [0, 1, 2, 3, 4, 5, 1, 0, 8]
     assert cleaned.pairs.query("kind == 'aligned'").empty
-    assert not any("ruled apart" in line for line in cleaned.warnings)
+    assert not any("marked apart" in line for line in cleaned.warnings)
 
 
 def test_apart_keeps_a_near_copy(rule: Make) -> None:

@@ -16,22 +16,24 @@ INDEX = pd.DataFrame(
 )
 
 
-def read(*rows: tuple[str, ...]) -> decisions.Rulings:
+def read(*rows: tuple[str, ...]) -> decisions.Overrides:
     """Read rows of hash, ruling, label and optionally other."""
     cells = [(*row[:3], "A. Person", "looked", *row[3:]) for row in rows]
     columns = [*decisions.COLUMNS, "other"]
     table = pd.DataFrame(cells, columns=columns[: max(map(len, cells))])
-    return decisions.read_rulings(table, INDEX, CLASSES)
+    return decisions.read_overrides(table, INDEX, CLASSES)
 
 
 def test_overrides_are_read_with_class_indices() -> None:
-    ruled = read(("aa", "keep", ""), ("BB ", " drop", ""), ("cc", "relabel", "unhealthy"), ("aa", "relabel", "healthy"))
-    assert ruled == decisions.Rulings(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0}, applied=4)
+    overrides = read(
+        ("aa", "keep", ""), ("BB ", " drop", ""), ("cc", "relabel", "unhealthy"), ("aa", "relabel", "healthy")
+    )
+    assert overrides == decisions.Overrides(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0}, applied=4)
 
 
 def test_an_image_is_named_by_file_hash_source_or_pixel_hash() -> None:
-    ruled = read(("F1", "keep", ""), ("healthy/2.jpg", "drop", ""), ("sick/copy of 3.jpg", "apart", "", "aa"))
-    assert ruled == decisions.Rulings(
+    overrides = read(("F1", "keep", ""), ("healthy/2.jpg", "drop", ""), ("sick/copy of 3.jpg", "apart", "", "aa"))
+    assert overrides == decisions.Overrides(
         frozenset({"aa"}), frozenset({"bb"}), {}, apart=frozenset({("aa", "cc")}), applied=3
     )
 
@@ -46,24 +48,24 @@ def test_an_image_is_named_by_file_hash_source_or_pixel_hash() -> None:
     ],
 )
 def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tuple[str, ...], message: str) -> None:
-    ruled = read(("bb", "keep", ""), row)
-    assert (ruled.applied, len(ruled.missed)) == (1, 1)
-    assert ruled.missed[0].startswith(f"data/overrides.csv: line 3: {message}")
-    assert replace(ruled, applied=0, missed=()) == decisions.Rulings(frozenset({"bb"}), frozenset(), {})
+    overrides = read(("bb", "keep", ""), row)
+    assert (overrides.applied, len(overrides.missed)) == (1, 1)
+    assert overrides.missed[0].startswith(f"data/overrides.csv: line 3: {message}")
+    assert replace(overrides, applied=0, missed=()) == decisions.Overrides(frozenset({"bb"}), frozenset(), {})
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("aa", "remove", "")], "unknown ruling 'remove'; valid: keep, drop, relabel, group, apart"),
+        ([("aa", "remove", "")], "'remove'; valid: keep, drop, relabel, group, apart"),
         ([("aa", "relabel", "")], "relabel with the label ''; valid: a label"),
         ([("aa", "drop", "healthy")], "drop with the label 'healthy'"),
-        ([("aa", "keep", ""), ("aa", "drop", "")], "second ruling on aa, keep before"),
+        ([("aa", "keep", ""), ("aa", "drop", "")], "drop of aa after keep"),
         ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "second relabel of aa"),
         ([("aa", "group", "", "")], "group with the other image ''"),
         ([("aa", "apart", "", "AA")], "apart of aa with itself"),
         ([("aa", "drop", "", "bb")], "drop with the other image 'bb'"),
-        ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair that was ruled group before"),
+        ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair after group"),
     ],
 )
 def test_an_invalid_override_is_refused_by_line(rows: list[tuple[str, str, str]], message: str) -> None:
@@ -73,11 +75,11 @@ def test_an_invalid_override_is_refused_by_line(rows: list[tuple[str, str, str]]
 
 
 def test_pairs_are_unordered_and_groups_may_be_named() -> None:
-    ruled = read(
+    overrides = read(
         ("bb", "group", "", "AA"), ("aa", "group", "", "bb"), ("cc", "apart", "", "aa"), ("cc", "group", "", "P 7")
     )
-    assert ruled.group == {("aa", "bb"), ("cc", "P 7")}
-    assert ruled.apart == {("aa", "cc")}
+    assert overrides.group == {("aa", "bb"), ("cc", "P 7")}
+    assert overrides.apart == {("aa", "cc")}
 
 
 def test_equal_overrides_of_two_people_are_accepted() -> None:
