@@ -25,13 +25,14 @@ from leaf import store
 from leaf.models.build import build_model_from_params
 from leaf.models.saving import save_model
 from leaf.params import read_params
-from stages.train import summary
-from leaf.train.trainer import Result
+from leaf.train.callbacks import Result
+from leaf.train.run import write_run
 params, classes = read_params("train"), store.read_classes()
 model = build_model_from_params(params, len(classes))
 save_model(model, "models/model.keras")
 best = {"epoch": 1, "validation_accuracy": 0.5}
-store.write_json(summary(model, Result([best], best, "epochs", 1), params, classes), "models/run.json")
+counts = {"parameters": model.count_params(), "trainable_parameters": model.count_params()}
+write_run(Result([best], best, "epochs", 1), params, classes, counts, None, {})
 """
 
 

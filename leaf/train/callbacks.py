@@ -1,4 +1,4 @@
-"""Early stopping, the progress bar, and DVCLive's curves."""
+"""The result of training, early stopping, the progress bar, and DVCLive's curves. Does not need Keras."""
 
 import math
 import os
@@ -11,7 +11,39 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
+
+Row = dict[str, Any]
+Callback = Callable[[Row], None]
+
+
+@dataclass
+class Result:
+    """The result of training; the model keeps the best epoch's weights.
+
+    Attributes:
+        history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
+            last update), phase.
+        best: the best epoch's row.
+        stopped: why training ended: `early` or `epochs`; for a linear probe, `converged` or `max_iter`.
+        steps_per_epoch: number of updates in an epoch.
+        probe: for a linear probe, its `strength` C and the number of L-BFGS `iterations`.
+    """
+
+    history: list[Row]
+    best: Row
+    stopped: str
+    steps_per_epoch: int
+    probe: dict[str, float] | None = None
+
+
+def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the mean cross-entropy and the accuracy."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -log_probability[np.arange(len(labels)), labels].mean()
+    return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
 
 
 @dataclass
@@ -30,7 +62,7 @@ class EarlyStopping:
     best_epoch: int = 0
     wait: int = 0
 
-    def improved(self, row: dict[str, float]) -> bool:
+    def improved(self, row: Row) -> bool:
         """Update the state with a finished epoch and return whether it is the best so far.
 
         The first epoch is always the best; a later epoch with a non-finite value never is.
@@ -84,7 +116,7 @@ class ProgressBar:
             self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)
         self.bar.update()
 
-    def epoch_ended(self, row: dict[str, Any]) -> None:
+    def epoch_ended(self, row: Row) -> None:
         """Print a line for a finished epoch if there is no bar."""
         if self.plain:
             epoch = row["epoch"]
@@ -109,13 +141,13 @@ CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learnin
 
 
 @contextmanager
-def dvclive_callback(folder: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+def dvclive_callback(folder: str | Path) -> Iterator[Callback]:
     """Yield a function that logs an epoch's row with DVCLive, which writes one table per curve, without timestamps."""
     from dvclive import Live  # takes 0.5 s to import
 
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:
 
-        def on_epoch_end(row: dict[str, Any]) -> None:
+        def on_epoch_end(row: Row) -> None:
             live.step = row["epoch"]
             for name in CURVES:
                 if not math.isnan(row[name]):

@@ -19,20 +19,11 @@ from leaf.models.autoencoder import calibrate_detector
 from leaf.models.backbones import check_recipe
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
-from leaf.train.callbacks import ProgressBar
+from leaf.train.callbacks import Callback, ProgressBar, Result, Row
 from leaf.train.checkpoint import CheckpointFile
 from leaf.train.dataset import Batch, Dataset, accumulation_steps, batches, steps_per_epoch
 from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
-from leaf.train.trainer import (
-    Callback,
-    Result,
-    Row,
-    Training,
-    check_finite,
-    loss_and_accuracy,
-    predict_logits,
-    run_training,
-)
+from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits, run_training
 
 _SAMPLE = 256  # training images used to measure an epoch's training accuracy
 _SMALLEST_SCALE = 1e-3  # keeps the logit of "unhealthy" increasing with the reconstruction error

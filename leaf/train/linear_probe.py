@@ -5,14 +5,20 @@ This module does not need Keras.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leaf.evaluate.linear_head import linear_head
+from leaf.models.feature_cache import cached_features
 from leaf.models.probe_files import EPSILON, LinearHead
 from leaf.params import Params
+from leaf.train.callbacks import Callback, Result, Row, loss_and_accuracy_of
 from leaf.train.dataset import Dataset
-from leaf.train.result import Callback, Result, Row, loss_and_accuracy_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 def features_of(cached: Callable[[np.ndarray, np.ndarray], np.ndarray], dataset: Dataset) -> np.ndarray:
@@ -65,6 +71,25 @@ def train_probe(
     probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
     converged = regression.n_iter_.max() < regression.max_iter
     return Result([row], row, "converged" if converged else "max_iter", 1, probe), head
+
+
+def fit_probe(
+    model: "keras.Model",
+    dataset: Dataset,
+    validation: Dataset,
+    params: Params,
+    *,
+    groups: np.ndarray,
+    on_epoch_end: Callback | None = None,
+    **_unused: Any,
+) -> Result:
+    """Fit the head of `model` with `train_probe`; the interface matches `leaf.train.trainer.train`."""
+    datasets = (dataset, validation)
+    features = [features_of(partial(cached_features, model), each) for each in datasets]
+    result, head = train_probe(features, datasets, params, groups, on_epoch_end)
+    model.get_layer("batch_normalization").set_weights(head.normalization)
+    model.get_layer("dense").set_weights([head.kernel, head.bias])
+    return result
 
 
 def _float32(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:

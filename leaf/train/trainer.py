@@ -18,14 +18,12 @@ from leaf.models.feature_cache import cached_features, head_on_features
 from leaf.models.prediction import predict_batches
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
-from leaf.train.callbacks import EarlyStopping, ProgressBar
-from leaf.train.checkpoint import Checkpoint, CheckpointFile
+from leaf.train.callbacks import Callback, EarlyStopping, ProgressBar, Result, Row, loss_and_accuracy_of
+from leaf.train.checkpoint import Checkpoint, CheckpointFile, exit_after_sigterm, sigterm_flag
 from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, steps_per_epoch
 from leaf.train.distribution import predict_together, share_of_batch
-from leaf.train.linear_probe import features_of, train_probe
+from leaf.train.linear_probe import features_of
 from leaf.train.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
-from leaf.train.preemption import exit_after_sigterm, sigterm_flag
-from leaf.train.result import Callback, Result, Row, loss_and_accuracy_of
 
 
 class Training(ABC):
@@ -172,25 +170,6 @@ def train(
     """
     training = _ClassifierTraining(model, dataset, validation, params, freeze)
     return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
-
-
-def fit_probe(
-    model: keras.Model,
-    dataset: Dataset,
-    validation: Dataset,
-    params: Params,
-    *,
-    groups: np.ndarray,
-    on_epoch_end: Callback | None = None,
-    **_unused: Any,
-) -> Result:
-    """Fit the head of `model` with `train_probe`; the interface matches `train`."""
-    datasets = (dataset, validation)
-    features = [features_of(partial(cached_features, model), each) for each in datasets]
-    result, head = train_probe(features, datasets, params, groups, on_epoch_end)
-    model.get_layer("batch_normalization").set_weights(head.normalization)
-    model.get_layer("dense").set_weights([head.kernel, head.bias])
-    return result
 
 
 def _features_as_dataset(model: keras.Model, dataset: Dataset) -> Dataset:

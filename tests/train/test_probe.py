@@ -11,8 +11,8 @@ from leaf.models.build import build_model
 from leaf.models.prediction import extract_features, predict_probabilities
 from leaf.params import Params, validate
 from leaf.train.dataset import Dataset
+from leaf.train.linear_probe import fit_probe
 from leaf.train.reproducibility import fix_seeds
-from leaf.train.trainer import fit_probe
 
 PROBE = {"optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0, "augmentation": {"flip": "none"}}
 

@@ -1,0 +1,156 @@
+"""Train the network of params.yaml and write models/model.keras, history.csv, run.json and metrics/train.json."""
+
+import hashlib
+import math
+import sys
+import time
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leaf import store
+from leaf.models.backbones import is_detector
+from leaf.models.feature_cache import NotCachedError
+from leaf.models.probe_files import find_probe_files, head_parameters, probe_key, save_probe_file
+from leaf.models.scorers import remember_probe
+from leaf.params import Params
+from leaf.train.callbacks import Result, dvclive_callback
+from leaf.train.dataset import FILES, read_datasets, read_groups
+from leaf.train.linear_probe import features_of, fit_probe, train_probe
+
+CODE = [Path(__file__).parent, Path(__file__).parents[1] / "models"]
+NETWORK, CURVES = "models/model.keras", "models/live"
+METRICS = ("epochs", "best_epoch", "best_validation_accuracy", "parameters", "trainable_parameters")
+
+
+def train_cached_probe(params: Params, classes: list[str]) -> None:
+    """Train a linear probe from cached features and the files of an earlier probe, without importing Keras.
+
+    Raises:
+        NotCachedError: if the features of an image or the files are not cached.
+    """
+    key = probe_key(params)
+    files = find_probe_files(key)
+    if files is None:
+        raise NotCachedError
+    datasets = read_datasets(len(classes))
+    features = [features_of(files.features, dataset) for dataset in datasets]
+    with dvclive_callback(CURVES) as on_epoch_end:
+        result, head = train_probe(features, datasets, params, read_groups(), on_epoch_end)
+    files.write_model(head, NETWORK)
+    trainable, fixed = head_parameters(files.facts["features"], len(classes))
+    parameters = files.facts["backbone_parameters"] + trainable + fixed
+    counts = {"parameters": parameters, "trainable_parameters": trainable}
+    run = write_run(result, params, classes, counts, files.facts["weights"], files.facts["versions"])
+    remember_probe(run["model_sha256"], key)
+    print_result(result, params.backbone, len(datasets[0]))
+
+
+def train_network(params: Params, classes: list[str]) -> None:
+    """Train any network, or resume its training."""
+    from leaf.models.build import build_model_from_params
+    from leaf.models.freezing import freeze_backbone
+    from leaf.models.prediction import probe_facts
+    from leaf.models.pretrained import weights_record
+    from leaf.models.saving import save_model
+    from leaf.train.checkpoint import locked_checkpoint, training_key
+    from leaf.train.detectors import train_detector
+    from leaf.train.distribution import is_first_process, run_on_all_nodes, set_up_distribution
+    from leaf.train.reproducibility import fix_seeds, peak_memory, versions
+    from leaf.train.trainer import train
+
+    status = run_on_all_nodes("stages.train", params.distribution)
+    if status is not None:
+        sys.exit(status)
+    dataset, validation = read_datasets(len(classes), params.augmentation.background == "swap")
+    fix_seeds(params.seed, params.deterministic)
+    devices = set_up_distribution(params)
+    model = build_model_from_params(params, len(classes))
+    determined_by = {
+        "params": params.model_dump(),
+        "network": model.to_json(),
+        "data": {name: store.sha256(name) for name in FILES},
+        "masks": None if dataset.masks is None else hashlib.sha256(dataset.masks.data).hexdigest(),
+        "precision": params.precision,
+        "versions": versions(),
+        "devices": devices,
+    }
+    fit: Any = partial(train, freeze=partial(freeze_backbone, model, normalization=params.freeze_normalization))
+    if is_detector(params.backbone):
+        fit = train_detector
+    elif params.optimizer == "lbfgs":
+        fit = partial(fit_probe, groups=read_groups())
+    ends = [time.perf_counter()]
+    with locked_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
+        with dvclive_callback(CURVES) if is_first_process() else nullcontext() as log_curves:
+
+            def on_epoch_end(row: dict[str, Any]) -> None:
+                ends.append(time.perf_counter())
+                if log_curves:
+                    log_curves(row)
+
+            kept = {"checkpoint_file": checkpoint_file, "quiet": None if is_first_process() else True}
+            result = fit(model, dataset, validation, params, on_epoch_end=on_epoch_end, **kept)
+        if not is_first_process():
+            return
+        save_model(model, NETWORK)
+        trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+        counts = {"parameters": model.count_params(), "trainable_parameters": trainable}
+        weights = weights_record(params.backbone, params.weights)
+        run = write_run(result, params, classes, counts, weights, versions())
+        if result.probe and (key := probe_key(params)):
+            save_probe_file(key, NETWORK, {**probe_facts(model), "weights": weights, "versions": versions()})
+            remember_probe(run["model_sha256"], key)
+    if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs come from a checkpoint
+        took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
+        store.save_cached_value("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
+        store.save_cached_value("trained", run["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
+    print_result(result, params.backbone, len(dataset), devices)
+
+
+def print_result(result: Result, backbone: str, images: int, devices: int = 1) -> None:
+    """Print how training ended."""
+    shared = f" on {devices} devices" if devices > 1 else ""
+    how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
+    if result.probe:
+        end = "converged" if result.stopped == "converged" else "not converged"
+        how = f"a linear probe, C {result.probe['strength']:g}, {end} in {result.probe['iterations']} iterations"
+    print(f"{backbone}: {images} images, {how}")
+    print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
+
+
+def write_run(
+    result: Result,
+    params: Params,
+    classes: list[str],
+    counts: dict[str, int],
+    weights: dict[str, str] | None,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    """Write models/history.csv, models/run.json and metrics/train.json; return the contents of run.json.
+
+    The files contain no times or paths, so identical runs give byte-identical files.
+    """
+    store.write_table(pd.DataFrame(result.history), "models/history.csv")
+    optional = {"probe": result.probe, "weights": weights}
+    run = {key: value for key, value in optional.items() if value} | {
+        "backbone": params.backbone,
+        **counts,
+        "epochs": 0 if result.probe else len(result.history),
+        "best_epoch": result.best["epoch"],
+        "best_validation_accuracy": result.best["validation_accuracy"],
+        "best": result.best,
+        "stopped": result.stopped,
+        "model_sha256": store.sha256(NETWORK),
+        **{key: getattr(params, key) for key in ("seed", "precision", "deterministic", "image_size", "fit")},
+        "classes": classes,
+        "steps_per_epoch": result.steps_per_epoch,
+        "versions": versions,
+    }
+    store.write_json(run, "models/run.json")
+    # DVC's run cache restores this file too, although git tracks it: `dvc repro` commits it to the local cache.
+    store.write_json({key: run[key] for key in METRICS}, "metrics/train.json")
+    return run
