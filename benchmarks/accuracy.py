@@ -2,13 +2,13 @@
 
 python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 
-From random weights: the default parameters and the row `plain`. With MobileNetV2's ImageNet weights: `transfer`,
-logistic regression on the frozen network's features, and the report's recipe on the same backbone. Each pair is tested
-as by `leaf compare`. `--folds N` tests every image once, in N trainings per recipe and seed.
+Recipes with random weights are the default parameters and the row `plain`. Recipes with MobileNetV2's ImageNet weights
+are `transfer`, logistic regression on the frozen network's features, and the report's recipe on the same backbone.
+Pairs are tested like in `leaf compare`. `--folds N` tests every image once, with N trainings per recipe and seed.
 
-`--recipes` compares any rows of experiments.yaml, each with the first of its kind (random or pretrained weights). With
-several data sets, a recipe is selected on one by mean log loss and reported on another. FOLDER@NAME selects the images
-of a folder whose names start with NAME; ROW+KEY=VALUE changes a row. Predictions of every image are written to
+`--recipes` compares any rows of experiments.yaml, each with the first one that also has random, or pretrained, weights.
+With several data sets, a recipe is selected on one by mean log loss and reported on another. FOLDER@NAME selects the
+images of a folder whose names start with NAME. ROW+KEY=VALUE changes a row. Predictions of every image are written to
 benchmarks/predictions.
 """
 
@@ -40,7 +40,7 @@ LOGISTIC = "logistic"
 
 
 def part(text: str, work: Path) -> Path:
-    """Return the path of a data set; for FOLDER@NAME, link the images of that name to a new folder."""
+    """Return the path of a data set; for FOLDER@NAME, a new folder with links to the selected images."""
     folder, at, start = text.partition("@")
     if not at:
         return Path(folder).resolve()
@@ -84,7 +84,7 @@ def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
 
 
 def recipes_of(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return the settings of each recipe; a pretrained one uses the weights file."""
+    """Return the settings of each recipe. Pretrained recipes use the weights file."""
     rows = read_experiments(ROOT / "experiments.yaml")
     changes = parse_settings(options.set)
     recipes = {}
@@ -118,7 +118,7 @@ def run_recipes(
 
 
 def tested(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Return the tested images of one recipe and seed from all folds, sorted by image."""
+    """Return the test images of one recipe and seed from all folds, sorted by image."""
     return pd.concat(tables).sort_values("image", ignore_index=True)
 
 
@@ -128,7 +128,7 @@ def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression; adjusted by Holm."""
+    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression, adjusted by Holm."""
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))
@@ -142,7 +142,7 @@ def peer_of(names: Iterable[str]) -> str | None:
 
 
 def two_seeds(name: str, tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> str | None:
-    """Compare the first and last seed of a recipe; None for a single seed."""
+    """Compare the first and last seed of a recipe, or return None for a single seed."""
     if len(seeds) == 1:
         return None
     names = (f"{name} with seed {seeds[0]}", f"{name} with seed {seeds[-1]}")
@@ -202,7 +202,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def keep(result: dict[str, Any], path: Path) -> None:
-    """Write a result to the file, replacing that of the same data set, settings, folds and recipes."""
+    """Write a result to the file and replace the one with the same data set, settings, folds and recipes."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def what(each: dict[str, Any]) -> list[Any]:

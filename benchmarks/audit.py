@@ -42,21 +42,21 @@ def points(score: Found) -> str:
     return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * score[key] for key in ("accuracy", "low", "high")))
 
 
-def shortcuts_table(found: list[Found]) -> list[list[str]]:
+def shortcuts_table(result: list[Found]) -> list[list[str]]:
     """Return a row for each shortcut and for the model, and a column for each audit."""
-    rows = [["the model, on its test images", *(formatted(one["model"]) for one in found)]]
-    rows += [["a linear head on its features, in folds", *(formatted(one["linear"]) for one in found)]]
+    rows = [["the model, on its test images", *(formatted(one["model"]) for one in result)]]
+    rows += [["a linear head on its features, in folds", *(formatted(one["linear"]) for one in result)]]
     for name, words in (IN_PIXELS | IN_FILE).items():
-        if name in found[0]["shortcuts"]:
-            scores = [one["shortcuts"][name] for one in found]
-            known = f", of {scores[0]['images']}" if scores[0]["images"] < found[0]["images"] else ""
+        if name in result[0]["shortcuts"]:
+            scores = [one["shortcuts"][name] for one in result]
+            known = f", of {scores[0]['images']}" if scores[0]["images"] < result[0]["images"] else ""
             rows.append([words + known, *(formatted(one) + ("" if one["alarm"] else ", no alarm") for one in scores)])
-    return [*rows, ["largest class", *(f"{one['shortcuts']['majority']['accuracy']:.3f}" for one in found)]]
+    return [*rows, ["largest class", *(f"{one['shortcuts']['majority']['accuracy']:.3f}" for one in result)]]
 
 
-def network(found: list[Found]) -> list[list[str]]:
-    """Return the accuracy on altered images, a column for each audit."""
-    networks = [one["network"] for one in found]
+def network(result: list[Found]) -> list[list[str]]:
+    """Return a row for each alteration of the images: the accuracy, with a column for each audit."""
+    networks = [one["network"] for one in result]
     rows = [[words, *(formatted(one[key]) for one in networks)] for key, words in NETWORK.items() if key in networks[0]]
     rows.insert(3, ["points lost by the frame of another class", *(points(one["frame_use"]) for one in networks)])
     if "leaf" in networks[0]["evidence"]:
@@ -66,20 +66,20 @@ def network(found: list[Found]) -> list[list[str]]:
 
 
 def flagged(flags: Found) -> list[float]:
-    """Return the AUROC of the three detectors, and the share that the product flags."""
+    """Return the AUROC of the three detectors, and the share that `leaf predict` flags."""
     each = [flags["auroc"], flags["others"]["neighbours"], flags["others"]["energy"], flags["caught"]]
     return [one["accuracy"] for one in each]
 
 
-def new_class(found: Found, folder: Path, by: str) -> list[list[str]]:
-    """Return the mean over the classes of each value of the column `by`, and a row for backgrounds."""
+def new_class(result: Found, folder: Path, by: str) -> list[list[str]]:
+    """Return the mean over the classes for each value of the column `by`, and a row for backgrounds."""
     of = read_table(folder / "data/ingested/index.csv", ["label", by], text=[by]).groupby("label")[by].first()
     parts = defaultdict(list)
     for label, name in enumerate(read_classes(folder)):
-        if name in found["new_class"]:
-            parts[f"{by} {of[label]}"].append(flagged(found["new_class"][name]))
-    if found.get("without_leaf"):
-        parts["background without the leaf"].append(flagged(found["without_leaf"]))
+        if name in result["new_class"]:
+            parts[f"{by} {of[label]}"].append(flagged(result["new_class"][name]))
+    if result.get("without_leaf"):
+        parts["background without the leaf"].append(flagged(result["without_leaf"]))
     return [
         [value, str(len(each)), *(f"{mean(column):.3f}" for column in zip(*each, strict=True))]
         for value, each in parts.items()
@@ -90,10 +90,10 @@ def main() -> None:
     """Run, audit and write the tables."""
     options, common = arguments(__doc__, "probe")
     folders = run_all([common | {"classes": classes} for classes in ("auto", CLASSES)], options.work)
-    found = [audit(folder) for folder in folders]
+    result = [audit(folder) for folder in folders]
     heads = ["all classes", "healthy or unhealthy"]
-    keep_table("audit_told", ["predicted from", *heads], shortcuts_table(found), options.record)
-    keep_table("audit_network", ["test images", *heads], network(found), options.record)
+    keep_table("audit_told", ["predicted from", *heads], shortcuts_table(result), options.record)
+    keep_table("audit_network", ["test images", *heads], network(result), options.record)
     left_out = [
         [
             f"{options.by} {value}",
@@ -102,12 +102,12 @@ def main() -> None:
             formatted(one["outside"]),
             points(one["drop"]),
         ]
-        for value, one in found[1]["transport"][options.by].items()
+        for value, one in result[1]["transport"][options.by].items()
     ]
     columns = ["left out", "images", "inside, in folds", "outside", "points lost"]
     keep_table("audit_left_out", columns, left_out, options.record)
     columns = ["left out", "classes", "Mahalanobis", "fifth neighbor", "energy", "flagged"]
-    keep_table("audit_new_class", columns, new_class(found[0], folders[0], options.by), options.record)
+    keep_table("audit_new_class", columns, new_class(result[0], folders[0], options.by), options.record)
 
 
 if __name__ == "__main__":

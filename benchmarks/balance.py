@@ -1,8 +1,8 @@
 """Compare the balance stage with imbalanced-learn's SMOTE on the flattened float array.
 
-The size is the course's: about 4,350 training images of 96×96, 1,606 of them unhealthy. Both sides read uint8 images
-from disk and write the synthetic ones. The row is invalid if a value differs by more than the rounding to uint8. Peak
-memory must stay below half of the peer's.
+The data set has the size of the course's: about 4,350 training images of 96×96, 1,606 of them unhealthy. Both sides
+read uint8 images from disk and write the synthetic ones. The script fails if a value differs by more than the rounding
+to uint8. Peak memory must be below half of imbalanced-learn's.
 """
 
 import tempfile
@@ -20,8 +20,8 @@ SIZES = {"tiny": (60, 30, 24, 1), "bench": (2744, 1606, 96, 3), "full": (2744, 1
 SEED = 42
 
 
-def photographs(path: Path, images: int, size: int) -> None:
-    """Return uint8 images with a few soft patches and noise, about as different as real images."""
+def write_images(path: Path, images: int, size: int) -> None:
+    """Write uint8 images of soft patches and noise, about as different from each other as real images."""
     random = np.random.default_rng(0)
     patch = size // 8
     with new_array(path, (images, size, size, 3), np.uint8) as out:
@@ -31,13 +31,13 @@ def photographs(path: Path, images: int, size: int) -> None:
 
 
 def main() -> None:
-    """Measure time and peak memory of both, check that the images are equal, and report the row."""
+    """Measure time and peak memory of both sides, check that the images are equal, and report the row."""
     options = arguments(__doc__)
     healthy, unhealthy, size, repeats = SIZES[options.size]
     labels = np.repeat([0, 1], [healthy, unhealthy])
     with tempfile.TemporaryDirectory() as folder:
         source, made, made_plainly = (Path(folder) / name for name in ("images.npy", "ours.npy", "other.npy"))
-        photographs(source, len(labels), size)
+        write_images(source, len(labels), size)
 
         def ours() -> None:
             images = read_array(source)
@@ -45,20 +45,22 @@ def main() -> None:
             with new_array(made, (len(plan), *images.shape[1:]), images.dtype) as out:
                 interpolate(images, plan, out)
 
-        def plain() -> None:
+        def peer() -> None:
             images = read_array(source)
             flat = images.reshape(len(images), -1).astype(np.float32)
             balanced, _ = SMOTE(random_state=SEED).fit_resample(flat, labels)
             np.save(made_plainly, balanced[len(images) :].round().astype(np.uint8))
 
-        memory = {"ours": peak_memory(ours), "other": peak_memory(plain)}
-        times = alternate(ours, plain, repeats)
+        memory = {"ours": peak_memory(ours), "other": peak_memory(peer)}
+        times = alternate(ours, peer, repeats)
         furthest = max(
             int(np.abs(one.ravel().astype(int) - other.ravel()).max())
             for one, other in zip(read_array(made), read_array(made_plainly), strict=True)
         )
     if furthest > 1:
-        raise SystemExit(f"balance: the synthetic images differ by up to {furthest}; both must make the same")
+        raise SystemExit(
+            f"balance: the synthetic images differ by up to {furthest}; both sides must create equal images"
+        )
     result = row("balance", *times, ">= 2", memory)
     result["met"] = result["met"] and (options.size == "tiny" or memory["ours"] <= memory["other"] / 2)
     report(result, options.record)

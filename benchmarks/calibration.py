@@ -1,4 +1,4 @@
-"""Measure the effect of `calibrate: temperature` on the probabilities of two recipes, on test images over seeds.
+"""Measure the effect of `calibrate: temperature` on the test probabilities of two recipes over several seeds.
 
 python benchmarks/calibration.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 """

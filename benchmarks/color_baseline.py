@@ -71,7 +71,9 @@ def main() -> None:
         for name, (dataset, folds, settings) in CASES.items()
         if (options.data / dataset).exists()
     ]
-    keep_table("color_baseline", ["images of", "tested", *BASELINES.values(), "selected models"], rows, options.record)
+    keep_table(
+        "color_baseline", ["data set", "test images", *BASELINES.values(), "selected models"], rows, options.record
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""ConvNeXt in plain PyTorch, the same network as leaf's: the peer of train_step.py.
+"""leaf's ConvNeXt in plain PyTorch, for train_step.py.
 
-The block is that of the authors' reference code (facebookresearch/ConvNeXt). In channels-last memory the permutation
-from (N,C,H,W) to (N,H,W,C) is free, and layer normalization and both products use the last axis.
+The block follows the authors' reference code (facebookresearch/ConvNeXt). In channels-last memory, the permutation from
+(N,C,H,W) to (N,H,W,C) is free, and layer normalization and both linear layers use the last axis.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Norm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """Depthwise 7×7 convolution, normalization, two products with GELU between them, layer scale, residual."""
+    """Depthwise 7×7 convolution, normalization, two linear layers with GELU between them, layer scale, residual."""
 
     def __init__(self, dim: int, scale: float) -> None:
         super().__init__()

@@ -76,7 +76,7 @@ def everything(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "crop": lambda image, random: moved(image, random.uniform(0.85, 1)),
     "shift": lambda image, random: moved(image, shift=random.uniform(-8, 8, 2)),
-    "turn": lambda image, random: moved(image, turn=random.uniform(-5, 5)),
+    "rotation": lambda image, random: moved(image, turn=random.uniform(-5, 5)),
     "tint": tinted,
     "JPEG": saved,
     "all at once": everything,
@@ -154,7 +154,7 @@ def main() -> None:
         images, leaf = read(options.data, name)
         images, leaf = images[: options.images], leaf[: options.images]
         rows += [measure(f"{Path(name).stem}, {find.__name__}", images, leaf, find) for find in finders]
-    columns = ["images, found by", *CHANGES, "all copies", "precision", "false pairs"]
+    columns = ["data set, method", *CHANGES, "all copies", "precision", "false pairs"]
     keep_table("copies", columns, rows, options.record)
 
 

@@ -4,9 +4,9 @@ python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --result
     --set dropout_at=input --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
 python benchmarks/dropout.py
 
-The first command trains. The second analyzes the networks in build/accuracy, the frozen ones of one seed. The features
-of clean images and of images with dropped values are given in standard deviations of the head's BatchNormalization,
-which represent the training features; accuracy is measured on test images of both kinds.
+The first command trains. The second analyzes the frozen networks of one seed in build/accuracy. It compares the
+features of clean images and of images with dropout with the mean and standard deviation stored in the head's
+BatchNormalization, which describe the training features. Accuracy is measured on test images with and without dropout.
 """
 
 import argparse
@@ -25,7 +25,7 @@ RESULTS = Path(__file__).with_name("dropout_features.json")
 
 
 def dropped(images: np.ndarray, share: float) -> np.ndarray:
-    """Return float32 images with a share of values set to 0 and the others scaled up, as dropout does in training."""
+    """Apply dropout as in training: set a share of the values to 0 and scale up the others. Return float32 images."""
     kept = np.random.default_rng(0).random(images.shape) >= share
     return (images * kept / (1 - share)).astype(np.float32)
 

@@ -1,11 +1,12 @@
-"""Compare a whole epoch of `train` with the bare training steps on a ready batch.
+"""Compare an epoch of `train` with the same training steps on one batch in memory.
 
-An epoch of leaf reads the memory-mapped images, flips them, updates the weights, predicts the validation images, writes
-the checkpoint of the previous epoch and logs the curves. The peer makes as many updates and validation passes of a twin
-network on one ready batch. The two alternate inside one training: an epoch that does not count, one that counts and
-writes the checkpoint of the first, and, after its own checkpoint is written, the bare work. The first two compile.
+An epoch reads the memory-mapped images, flips them, updates the weights, predicts the validation images, writes the
+checkpoint of the previous epoch and logs the curves. The peer runs the same number of updates and validation passes of
+an identical network on one batch in memory. The two sides alternate within one training: an epoch that is not timed, a
+timed epoch that writes the first one's checkpoint, and the peer's steps after the timed epoch's checkpoint is written.
+The first round compiles and is not counted.
 
-The row counts the validation passes on both sides. The ratio to the updates alone is printed as well.
+The row includes the validation passes on both sides. The script also prints the ratio to the updates only.
 """
 
 import statistics
@@ -39,7 +40,7 @@ SIZES = {
 }
 
 
-def photographs(path: Path, count: int, side: int) -> np.ndarray:
+def write_images(path: Path, count: int, side: int) -> np.ndarray:
     """Write random images (count, side, side, 3) uint8 to a file and memory-map it, as `train` does."""
     with new_array(path, (count, side, side, 3), np.uint8) as out:
         out[:] = np.random.default_rng(0).integers(0, 256, out.shape, np.uint8)
@@ -47,15 +48,15 @@ def photographs(path: Path, count: int, side: int) -> np.ndarray:
 
 
 class Alternation:
-    """Records the seconds of every second epoch, and of the bare work after it."""
+    """Record the seconds of every second epoch and of the peer's steps after it."""
 
     def __init__(
-        self, twin: keras.Model, dataset: Dataset, passes: int, recipe: Params, save: Callable[[Checkpoint], None]
+        self, copy: keras.Model, dataset: Dataset, passes: int, recipe: Params, save: Callable[[Checkpoint], None]
     ) -> None:
         self.batch = next(batches(dataset, recipe.batch_size, recipe.seed, 1))
         self.steps, self.passes = steps_per_epoch(len(dataset), recipe.batch_size), passes
-        self.twin = twin
-        compile_model(self.twin, recipe, make_schedule(recipe, 2, self.steps, len(dataset)))
+        self.copy = copy
+        compile_model(self.copy, recipe, make_schedule(recipe, 2, self.steps, len(dataset)))
         self.keep, self.kept = save, 0
         self.whole: list[float] = []
         self.updates: list[float] = []
@@ -68,11 +69,11 @@ class Alternation:
         self.kept += 1
 
     def on_epoch_end(self, epoch: int) -> None:
-        """After an even epoch, record its time and do the bare work; after an odd one, return at once."""
+        """After an even epoch, record its time and run the peer's steps; after an odd one, do nothing."""
         now = time.perf_counter()
         if epoch % 2 == 0:
             self.whole.append(now - self.began)
-            while self.kept < epoch:  # the writer of this epoch's checkpoint must not slow the peer
+            while self.kept < epoch:  # writing this epoch's checkpoint must not slow down the peer
                 time.sleep(0.01)
             self._bare()
         self.began = time.perf_counter()
@@ -80,10 +81,10 @@ class Alternation:
     def _bare(self) -> None:
         moments = [time.perf_counter()]
         for _ in range(self.steps):
-            self.twin.train_on_batch(*self.batch, return_dict=True)
+            self.copy.train_on_batch(*self.batch, return_dict=True)
         moments.append(time.perf_counter())
         for _ in range(self.passes):
-            self.twin.predict_on_batch(self.batch.images)
+            self.copy.predict_on_batch(self.batch.images)
         moments.append(time.perf_counter())
         self.updates.append(moments[1] - moments[0])
         self.validation.append(moments[2] - moments[1])
@@ -97,15 +98,15 @@ def main() -> None:
     recipe = Params(epochs=epochs, patience=epochs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = photographs(folder / "images.npy", real + held_out, side)
-        made = photographs(folder / "synthetic.npy", synthetic, side)
+        images = write_images(folder / "images.npy", real + held_out, side)
+        made = write_images(folder / "synthetic.npy", synthetic, side)
         labels = np.arange(real + held_out) % 2
         dataset = Dataset(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
         validation = Dataset(images, np.arange(real, real + held_out), labels[real:])
         fix_seeds(recipe.seed)
-        model, twin = build_model(network, side), build_model(network, side)
+        model, copy = build_model(network, side), build_model(network, side)
         with locked_checkpoint("epoch", folder / "state") as checkpoint_file, dvclive_callback(folder / "live") as log:
-            sides = Alternation(twin, dataset, -(-held_out // recipe.batch_size), recipe, checkpoint_file.save)
+            sides = Alternation(copy, dataset, -(-held_out // recipe.batch_size), recipe, checkpoint_file.save)
             checkpoint_file.save = sides.save
 
             def on_epoch_end(finished: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ def main() -> None:
                     lambda batch=batch: keras_model.predict_on_batch(batch),
                     options.repeats,
                 )
-                speeds.append(f"{statistics.median(other) / statistics.median(ours):.2f} ×")
+                speeds.append(f"{statistics.median(other) / statistics.median(ours):.2f}×")
             difference = np.abs(ask(images) - expected).max()
             rows.append([form, f"`models/{path.name}`", f"{difference:.1e}" if difference else "0", *speeds])
     rows.append(["codalab", "`models/codalab/`, or a `.zip`", "same labels", "", ""])

@@ -1,12 +1,12 @@
-"""Measure the README's figure: the test score of a recipe that was frozen before its test images were used.
+"""Measure the accuracy in the README: the test score of a recipe that was fixed before the test images were used.
 
 python benchmarks/headline.py choose
 python benchmarks/headline.py report --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5
 
-`choose` selects the recipe with the lowest log loss on the development images, in folds by leaf, among those that
-benchmarks/accuracy.py measured, and writes its name and every parameter to benchmarks/frozen.json. Commit that file.
-`report` tests it on images that no selection has used, and refuses a recipe whose parameters differ from the committed
-file. The protocol is in docs/honest.md.
+`choose` selects, from the results of benchmarks/accuracy.py in folds grouped by leaf, the recipe with the lowest log
+loss on the development images, and writes its name and all parameters to benchmarks/frozen.json. Commit that file.
+`report` tests the recipe on images that were never used for selection, and refuses parameters that differ from the
+committed file. docs/honest.md describes the protocol.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from leaf.store import sha256
 FROZEN = Path(__file__).with_name("frozen.json")
 RESULTS = Path(__file__).with_name("headline.json")
 DEVELOPMENT = ("leaves_by_plant-apple", "leaves_by_plant-strawberry")
-# Keys that select images, classes or one of many trainings, and are not part of a recipe.
+# Keys that select the images, the classes or one of many trainings; they are not part of a recipe.
 _DATA = ("dataset", "classes", "labels", "seed", "folds", "fold", "weights", "drawn.images", "drawn.size", "drawn.seed")
 
 
 def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
-    """Return every parameter of a recipe: params.yaml with the row on top, without those that name the data."""
+    """Return every parameter of a recipe: params.yaml changed by the row, without the keys that select the data."""
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     own = {"weights": weights.name, "weights_sha256": sha256(weights)} if weights else {}
     values = flatten(with_settings(defaults, {**row, **own}).model_dump(mode="json"))
@@ -41,7 +41,7 @@ def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
 
 
 def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the recipe with the lowest log loss over all development images, and the log loss of each.
+    """Return the recipe with the lowest log loss on all development images, and the log loss of each recipe.
 
     `measured` is the file of benchmarks/accuracy.py. Logistic regression is not a candidate.
     """
@@ -61,7 +61,7 @@ def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise LeafError if the parameters `found` differ from the frozen ones, with each differing key."""
-    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # a new key may be there
+    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # `found` may have new keys
     differing = [
         f"{key} {found.get(key)} instead of {frozen['parameters'].get(key)}"
         for key in sorted(frozen["parameters"].keys() | own)
@@ -103,7 +103,7 @@ def main() -> None:
         values = parameters(rows[chosen["recipe"]].set, options.weights)
         frozen = {**chosen, "parameters": values, **provenance()}
         FROZEN.write_text(json.dumps(frozen, indent=1) + "\n", encoding="utf-8")
-        print(f"{chosen['recipe']}, of log losses {chosen['log_loss']}; now commit benchmarks/frozen.json")
+        print(f"{chosen['recipe']}, of log losses {chosen['log_loss']}. Commit benchmarks/frozen.json.")
         return
     frozen = committed()
     check(frozen, parameters({**rows[frozen["recipe"]].set, **parse_settings(options.set)}, options.weights))

@@ -1,9 +1,9 @@
-"""Measure the effect of swapped backgrounds on a crop that was left out of training, with the row `honest`.
+"""Measure the effect of swapped backgrounds (row `honest`) on a crop that is left out of training.
 
 python benchmarks/honest.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
-The row and the same row without swapped backgrounds are trained once with every crop and once without each crop, which
-is then scored. These figures select nothing. `python docs/generate.py` writes the table to docs/honest.md.
+The row is trained with and without swapped backgrounds: once on all crops, and once without each crop, which is then
+scored. Nothing is selected by these results. `python docs/generate.py` writes the table to docs/honest.md.
 """
 
 import argparse
@@ -84,8 +84,9 @@ def main() -> None:
         gain = difference(means["swap", True][there], means["keep", True][there], groups)
         points = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in (gain.accuracy, gain.low, gain.high)))
         rows.append([*cells, points])
-    columns = [options.by, "images", "kept: inside", "kept: left out", "swapped: inside", "swapped: left out"]
-    keep_table("backgrounds", [*columns, "points that the swap adds, left out"], rows, options.record)
+    cases = [f"{way}: {options.by} {place}" for way in ("kept", "swapped") for place in ("in training", "left out")]
+    columns = [options.by, "images", *cases, "points gained by swapping, left out"]
+    keep_table("backgrounds", columns, rows, options.record)
 
 
 if __name__ == "__main__":

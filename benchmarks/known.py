@@ -1,12 +1,12 @@
 """Measure the flag `known`: how many leaves it rejects, and how many other images it accepts as leaves.
 
-Run it in a project after `dvc repro`. The limits come from training and validation images, which are not measured here.
-Leaves are the test images; cartoons are the images that `clean` removed as outliers. Copies of cartoons are always
-found; the columns for features and pixel statistics show what would be found of a cartoon that was not removed. The
-other images are made here. The number of validation images that a limit may reject was chosen with the kinds of IN_VIEW
-in view. The kinds of FRESH, and the images of `--leaves FOLDER` (without those in the data set), were added later and
-changed nothing. The table has the share flagged by each of the three tests and by any, with Wilson's 95% interval of
-the last.
+Run it in a project after `dvc repro`. The limits come from training and validation images, which are not used here.
+Leaves are the test images. Cartoons are the images that `clean` removed as outliers: their copies are always found, and
+the columns for features and pixel statistics show the result for a cartoon that was not removed. The script generates
+the other images. The kinds in IN_VIEW were used to choose how many validation images a limit may reject. The kinds in
+FRESH and the images of `--leaves FOLDER` (without those in the data set) were added later and did not affect the
+choice. The table has the share flagged by each of the three tests and by any of them, the latter with Wilson's 95%
+interval.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from leaf.models.saving import load_model
 from leaf.serve.classifier import read_model_files
 from leaf.store import read_array, read_table
 
-COUNT = 100  # images per made kind
-OTHERS = 200  # images of another set, about
+COUNT = 100  # images per generated kind
+OTHERS = 200  # approximate number of images from another data set
 
 
 def noise(size: int, rng: np.random.Generator) -> Image.Image:
-    """Uniform noise, half of it blurred to patches."""
+    """Return uniform noise, half of it blurred to patches."""
     pixels = Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
     if rng.random() < 0.5:
         return pixels
@@ -41,12 +41,12 @@ def noise(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def plain(size: int, rng: np.random.Generator) -> Image.Image:
-    """One color."""
-    return Image.new("RGB", (size, size), _colour(rng))
+    """Return images of one color."""
+    return Image.new("RGB", (size, size), _color(rng))
 
 
 def shapes(size: int, rng: np.random.Generator) -> Image.Image:
-    """Rectangles, ellipses, triangles and lines."""
+    """Draw rectangles, ellipses, triangles and lines."""
     image = plain(size, rng)
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(3, 9)):
@@ -54,18 +54,18 @@ def shapes(size: int, rng: np.random.Generator) -> Image.Image:
         box = [*map(int, low), *map(int, high + 3)]
         match rng.integers(4):
             case 0:
-                draw.rectangle(box, fill=_colour(rng))
+                draw.rectangle(box, fill=_color(rng))
             case 1:
-                draw.ellipse(box, fill=_colour(rng))
+                draw.ellipse(box, fill=_color(rng))
             case 2:
-                draw.polygon([(int(x), int(y)) for x, y in rng.integers(0, size, (3, 2))], fill=_colour(rng))
+                draw.polygon([(int(x), int(y)) for x, y in rng.integers(0, size, (3, 2))], fill=_color(rng))
             case _:
-                draw.line(box, fill=_colour(rng), width=int(rng.integers(1, 8)))
+                draw.line(box, fill=_color(rng), width=int(rng.integers(1, 8)))
     return image
 
 
 def text(size: int, rng: np.random.Generator) -> Image.Image:
-    """Lines of letters, dark on light or light on dark."""
+    """Draw lines of letters, dark on light or light on dark."""
     ground, ink = ((20, 20, 24), (230, 230, 230)) if rng.random() < 0.5 else ((245, 243, 238), (20, 20, 20))
     image = Image.new("RGB", (size, size), ground)
     draw, height = ImageDraw.Draw(image), int(rng.integers(9, 20))
@@ -76,7 +76,7 @@ def text(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def faces(size: int, rng: np.random.Generator) -> Image.Image:
-    """A drawn face with hair, eyes, nose and mouth."""
+    """Draw a face with hair, eyes, nose and mouth."""
     side = 4 * size
     image = plain(side, rng)
     draw = ImageDraw.Draw(image)
@@ -99,21 +99,21 @@ def faces(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def temple(size: int, rng: np.random.Generator) -> Image.Image:
-    """A part of a photo of a temple by a lake."""
+    """Crop a photo of a temple by a lake."""
     from sklearn.datasets import load_sample_image
 
     return _part(load_sample_image("china.jpg"), size, rng)
 
 
 def flower(size: int, rng: np.random.Generator) -> Image.Image:
-    """A part of a photo of a dahlia, petals and some leaves: the most leaf-like kind."""
+    """Crop a photo of a dahlia with petals and some leaves, the most leaf-like kind."""
     from sklearn.datasets import load_sample_image
 
     return _part(load_sample_image("flower.jpg"), size, rng)
 
 
 def digit(size: int, rng: np.random.Generator) -> Image.Image:
-    """A handwritten digit."""
+    """Return a handwritten digit."""
     from sklearn.datasets import load_digits
 
     drawn = load_digits().images[rng.integers(1797)]
@@ -122,16 +122,16 @@ def digit(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def stripes(size: int, rng: np.random.Generator) -> Image.Image:
-    """Soft stripes of two colors at any angle."""
+    """Draw soft stripes of two colors at a random angle."""
     y, x = np.mgrid[:size, :size] / size
     angle = rng.uniform(0, np.pi)
     wave = np.sin(rng.uniform(4, 40) * (x * np.cos(angle) + y * np.sin(angle)) + rng.uniform(0, 6))[..., None] / 2 + 0.5
-    pixels = np.array(_colour(rng)) * wave + np.array(_colour(rng)) * (1 - wave)
+    pixels = np.array(_color(rng)) * wave + np.array(_color(rng)) * (1 - wave)
     return Image.fromarray(pixels.astype(np.uint8))
 
 
 def meadow(size: int, rng: np.random.Generator) -> Image.Image:
-    """Blades of grass under a sky: the colors of a leaf, not its shape."""
+    """Draw blades of grass under a sky: the colors of a leaf without its shape."""
     image = Image.new("RGB", (size, size), (150, 190, 225))
     draw = ImageDraw.Draw(image)
     for foot in rng.integers(0, size, 150):
@@ -140,35 +140,35 @@ def meadow(size: int, rng: np.random.Generator) -> Image.Image:
     return image
 
 
-def _part(whole: np.ndarray, size: int, rng: np.random.Generator) -> Image.Image:
+def _part(photo: np.ndarray, size: int, rng: np.random.Generator) -> Image.Image:
     side = int(rng.integers(96, 400))
-    top, left = (int(rng.integers(0, length - side)) for length in whole.shape[:2])
-    return Image.fromarray(whole[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BOX)
+    top, left = (int(rng.integers(0, length - side)) for length in photo.shape[:2])
+    return Image.fromarray(photo[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BOX)
 
 
-def _colour(rng: np.random.Generator) -> tuple[int, ...]:
+def _color(rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(int(value) for value in rng.integers(0, 256, 3))
 
 
 Maker = Callable[[int, np.random.Generator], Image.Image]
 IN_VIEW: dict[str, Maker] = {
     "noise": noise,
-    "plain colours": plain,
+    "plain colors": plain,
     "drawn shapes": shapes,
     "text": text,
     "drawn faces": faces,
-    "photograph of a temple": temple,
+    "photo of a temple": temple,
 }
 FRESH: dict[str, Maker] = {
-    "photograph of a flower": flower,
+    "photo of a flower": flower,
     "handwritten digits": digit,
     "soft stripes": stripes,
     "drawn meadow": meadow,
 }
 
 
-def pictures(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
-    """Return test leaves, cartoons and the made kinds: name to uint8 (N, size, size, 3)."""
+def images_by_kind(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
+    """Return test leaves, cartoons and the generated kinds: name to uint8 (N, size, size, 3)."""
     images = read_array("data/ingested/images.npy")
     splits = read_table("data/split/splits.csv", ["image", "split"])
     decisions = read_table("data/cleaned/decisions.csv", ["image", "reason", "reference"], text=["reason", "reference"])
@@ -188,7 +188,7 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
     """Return the images in `folder`, prepared as ingest does, without those among `images`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
     if not files:
-        raise SystemExit(f"error: --leaves {folder}: no photograph there; valid: a folder of photographs")
+        raise SystemExit(f"error: --leaves {folder}: no images; valid: a folder of images")
     some = files[:: max(1, len(files) // OTHERS)]
     given = np.stack([read_image(path.read_bytes(), size).pixels for path in some])
     nearest = ood.reference_mse(given, ood.thumbnails(images))
@@ -198,7 +198,7 @@ def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
 def interval(flagged: int, count: int) -> str:
     """Return the 95% interval of a share, in percent."""
     low, high = wilson_interval(flagged, count)
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
+    return f"{100 * low:.1f}–{100 * high:.1f}%"
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def main() -> None:
     beside = read_model_files(options.model)
     network, detector = load_model(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)
     rows = []
-    for name, images in pictures(int(network.inputs[0].shape[1]), options.leaves).items():
+    for name, images in images_by_kind(int(network.inputs[0].shape[1]), options.leaves).items():
         features = extract_features(network, images)
         flags = [
             ~detector.features.contains(features),
@@ -219,9 +219,9 @@ def main() -> None:
             ood.reference_mse(images, detector.references) < ood.COPY_MSE,
             ~detector.in_distribution(features, images),
         ]
-        shares = [f"{100 * flag.mean():.1f} %" for flag in flags]
+        shares = [f"{100 * flag.mean():.1f}%" for flag in flags]
         rows.append([name, str(len(images)), *shares, interval(int(flags[-1].sum()), len(images))])
-    columns = ["pictures", "count", "by features", "by pixel statistics", "as a copy", "flagged", "95 % interval"]
+    columns = ["images", "count", "by features", "by pixel statistics", "as a copy", "flagged", "95% CI"]
     keep_table("known", columns, rows, options.record)
     print("\n* not used to choose the limits")
 

@@ -2,8 +2,8 @@
 
 python benchmarks/leak.py ../shared/data
 
-Features are those of MobileNetV2 with ImageNet weights. Five folds; five repeats for the nearest neighbor, two for the
-regression.
+The features come from MobileNetV2 with ImageNet weights. There are five folds, with five repeats for the nearest
+neighbor and two for logistic regression.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     weights = [f"weights={data / WEIGHTS}", f"weights_sha256={sha256(data / WEIGHTS)}", "backbone=mobilenet_v2"]
     for name in options.sets:
         for size in options.sizes:
-            if name.endswith(".npz") and size != 96:  # its images have 96 pixels
+            if name.endswith(".npz") and size != 96:  # its images are 96×96
                 continue
             for learner in options.learners:
                 settings = [f"dataset={data / name}", "classes=auto", f"image_size={size}", *weights]
@@ -50,7 +50,7 @@ def main() -> None:
                         leak.effect,
                     ]
                 )
-    columns = ["on", "learner", "pixels", "leaky", "honest", "difference (95% CI)", "leakage"]
+    columns = ["data set", "learner", "pixels", "leaky", "honest", "difference (95% CI)", "leakage"]
     keep_table("leak", columns, rows, options.record)
 
 

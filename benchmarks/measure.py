@@ -1,9 +1,9 @@
 """Measure two functions side by side and record the row; shared by all scripts in this folder.
 
-Times on a shared machine are noisy; the ratio of two functions that alternate in one run is not. A row is
-`{name, ours, other, ratio, spread, target, met, memory}`: medians in seconds, the ratio of the medians, the spread as
-the quartiles of the ratios of neighboring runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and
-the peak memory of both in MiB if it was requested.
+Times on a shared machine are noisy, but the ratio of two functions that alternate in one run is stable. A row is
+`{name, ours, other, ratio, spread, target, met, memory}`: median seconds, the ratio of the medians, the quartiles of
+the ratios of neighboring runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and, if requested, the
+peak memory of both sides in MiB.
 """
 
 import argparse
@@ -21,9 +21,9 @@ SIZES = ("tiny", "bench", "full")
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """Return the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json."""
+    """Parse the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json unchanged."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="bench", help="tiny: as the tests run it; full: the largest")
+    parser.add_argument("--size", choices=SIZES, default="bench", help="tiny: for tests; full: the largest")
     parser.add_argument("--no-record", dest="record", action="store_false", help="do not update results.json")
     options = parser.parse_args()
     options.record = options.record and options.size != "tiny"
@@ -71,7 +71,7 @@ def row(
 
 
 def report(result: dict[str, Any], record: bool) -> None:
-    """Print a row; with `record`, replace the row of its name in results.json."""
+    """Print a row and, with `record`, replace the row of the same name in results.json."""
     print(
         f"{result['name']}: {result['ratio']} ({result['spread'][0]} to {result['spread'][1]}), "
         f"target {result['target']}: {'met' if result['met'] else 'MISSED'}; "
@@ -85,7 +85,7 @@ def report(result: dict[str, Any], record: bool) -> None:
 
 
 def detail(name: str, values: dict[str, Any], record: bool) -> None:
-    """Record further figures as `name` in details.json, which docs/performance.md reads."""
+    """Record additional values as `name` in details.json for docs/performance.md."""
     if record:
         kept = json.loads(DETAILS.read_text()) if DETAILS.exists() else {}
         kept[name] = values
@@ -93,12 +93,12 @@ def detail(name: str, values: dict[str, Any], record: bool) -> None:
 
 
 def peak_memory(function: Callable[[], Any]) -> float:
-    """Return the peak MiB that a call of `function` adds, in its own forked process (Linux)."""
+    """Return the additional peak memory of a call of `function`, in MiB, in a forked process (Linux)."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
     def child() -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         function()
         sender.send((_status("VmHWM") - before) / 1024)

@@ -93,7 +93,7 @@ def main() -> None:
         for images, precision, again in MEMORY
         for memory in [temporary_memory(backbone, size, images // divisor, precision, again)]
     ]
-    keep_table("memory", ["images at once", "precision", "`rematerialize`", "temporary memory"], rows, options.record)
+    keep_table("memory", ["micro-batch", "precision", "`rematerialize`", "temporary memory"], rows, options.record)
     if options.photographs:
         with tempfile.TemporaryDirectory() as folder:
             index = ingest(options.photographs, Path(folder) / "images.npy", "auto", size).index
@@ -106,7 +106,7 @@ def main() -> None:
                 share, cosine = apart(images, labels, part // divisor, training)
                 parts = f"{len(images) * divisor // part} × {part // divisor}"
                 rows.append([parts, mode, f"{share:.1e}", f"{cosine:.4f}"])
-        columns = ["parts", "BatchNormalization in", "distance, share of the gradient's length", "cosine"]
+        columns = ["micro-batches", "BatchNormalization in", "relative distance", "cosine"]
         keep_table("gradients", columns, rows, options.record)
 
 

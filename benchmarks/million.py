@@ -1,8 +1,9 @@
 """Run ingest, clean, split, balance and evaluate on a million images of 32×32: time and peak memory.
 
-Each stage runs as under DVC, on an .npz of crops, rotations and tints of drawn leaves, 3% of them copies. Memory is
-measured as in slopes.py, and `same_photo` is off as there. The network is a small untrained CNN, because the cost of
-evaluate does not depend on its accuracy. There is no target; docs/performance.md reads the figures.
+Each stage runs as under DVC, on an .npz file of crops, rotations and tints of synthetic leaves, 3% of them copies. As
+in slopes.py, memory is the peak of the process's own pages and `same_photo` is off. The network is a small untrained
+CNN, because the cost of `evaluate` does not depend on its accuracy. The results are in docs/performance.md; there is no
+target.
 """
 
 import tempfile
@@ -18,7 +19,7 @@ from slopes import CLASSES, disk, project, run
 COUNTS = {"tiny": 600, "bench": 20_000, "full": 1_000_000}
 SIDE = 32
 STAGES = ("ingest", "clean", "split", "balance", "evaluate")
-# Writes an untrained network with the files of `train`.
+# Writes an untrained network and the other outputs of `train`.
 UNTRAINED = """
 import numpy
 from leaf import store
@@ -37,7 +38,7 @@ write_run(Result([best], best, "epochs", 1), params, classes, counts, None, {})
 
 
 def write_npz(folder: Path, count: int) -> None:
-    """Write the images and their labels to one .npz in parts."""
+    """Write the images and labels to one .npz file in parts."""
     path = folder / "data.npy"
     variants(path, count)
     labels = folder / "labels.npy"
@@ -49,7 +50,7 @@ def write_npz(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Draw the images, run the stages, and record the cost of each."""
+    """Generate the images, run the stages, and record the cost of each stage."""
     options = arguments(__doc__)
     count = COUNTS[options.size]
     found = {}

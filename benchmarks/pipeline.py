@@ -1,11 +1,10 @@
-"""Compare `dvc repro` of the default run with the training inside it, and a run without changes with an empty pipeline.
+"""Compare `dvc repro` of the default run with its training, and a run without changes with an empty pipeline.
 
-Every stage runs in a fresh clone with its own cache. A stage's time goes from its first line to the next stage's,
-including DVC's work on its outputs.
+Every stage runs in a new clone with its own cache. The time of a stage lasts from its first line of output to that of
+the next stage, including DVC's work on its outputs.
 
 In a run without changes, DVC reads its own files and compares every dependency. The empty pipeline has the same stages
-with as many outputs, all files empty, and commands that create empty files. A second one also has leaf's modules and
-parameters.
+and the same number of outputs, but all files are empty. A second one also has leaf's modules and parameters.
 """
 
 import os
@@ -29,7 +28,7 @@ TINY = {
     "batch_size": 64,
     "backbone": "cnn_small",
 }
-# (changes of params.yaml, whole runs, runs with nothing to do)
+# (changes of params.yaml, full runs, runs without changes)
 SIZES: dict[str, tuple[dict[str, Any], int, int]] = {"tiny": (TINY, 1, 1), "bench": ({}, 1, 7), "full": ({}, 5, 15)}
 
 
@@ -59,8 +58,8 @@ def clone(folder: Path, changes: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params | changes, sort_keys=False), encoding="utf-8")
 
 
-def empty(folder: Path, whole: bool) -> None:
-    """Make a project with the same stages and data; with `whole`, also with parameters and modules."""
+def empty(folder: Path, dependencies: bool) -> None:
+    """Make a project with the same stages and data, and with `dependencies` also leaf's parameters and modules."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     kept = {}
     made: set[str] = set()
@@ -73,13 +72,13 @@ def empty(folder: Path, whole: bool) -> None:
         folders = sorted({str(Path(out).parent) for out in outs})
         kept[name] = {
             "cmd": f"mkdir -p {' '.join(folders)} && touch {' '.join(outs)}",
-            "deps": [dep for dep in needed if whole or dep in made],
-            "params": stage["params"] if whole else [],
+            "deps": [dep for dep in needed if dependencies or dep in made],
+            "params": stage["params"] if dependencies else [],
             "outs": outs,
         }
         made |= set(outs)
         for dep in {*kept[name]["deps"]} - made:
-            file = folder / dep if Path(dep).suffix else folder / dep / "empty"  # a package is a folder
+            file = folder / dep if Path(dep).suffix else folder / dep / "empty"  # a package
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
     shutil.copy(ROOT / "params.yaml", folder)
@@ -115,22 +114,22 @@ def repro(folder: Path, *more: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Time whole runs stage by stage, then runs without changes, and report both rows."""
+    """Time full runs stage by stage, then runs without changes, and report both rows."""
     options = arguments(__doc__)
     changes, runs, idle = SIZES[options.size]
     with tempfile.TemporaryDirectory() as name:
         project, bare, bones = (Path(name) / each for each in ("project", "empty", "bones"))
         clone(project, changes)
-        beside, whole = [], []
+        beside, total = [], []
         for _ in range(runs):
             seconds = repro(project, "--force", "--no-run-cache")
-            whole.append(sum(seconds.values()))
-            beside.append(whole[-1] - seconds["train"])
+            total.append(sum(seconds.values()))
+            beside.append(total[-1] - seconds["train"])
             print("pipeline: " + ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items()), flush=True)
         detail("pipeline", {"seconds": seconds}, options.record)
-        report(row("pipeline", beside, whole, "<= 0.25"), options.record)
-        empty(bare, whole=True)
-        empty(bones, whole=False)
+        report(row("pipeline", beside, total, "<= 0.25"), options.record)
+        empty(bare, dependencies=True)
+        empty(bones, dependencies=False)
         ours, other, least = in_turn([lambda each=each: repro(each) for each in (project, bare, bones)], idle)
         report(row("pipeline_idle", ours, least, "<= 1.3"), options.record)
         report(row("pipeline_idle_shape", ours, other, "<= 1.3"), options.record)

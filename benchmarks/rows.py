@@ -1,11 +1,11 @@
-"""Run every row of experiments.yaml whose weights are available: the table in docs/experiments.md.
+"""Run every row of experiments.yaml whose weights are available, for the table in docs/experiments.md.
 
 python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
 
-A row with `weights: imagenet` needs a file for its backbone, or it is marked as not run. Detectors also run on drawn
-leaves with a seed not used in their design, next to their score without a network, which uses the mean healthy image as
-every reconstruction. All rows take several hours on two cores; rows named as arguments replace only their results.
-Test predictions are written to benchmarks/predictions.
+A row with `weights: imagenet` needs a weights file for its backbone; without one, the table lists it as not run.
+Detectors also run on synthetic leaves with a seed that was not used to design them. Their score without a network, with
+the mean healthy image as every reconstruction, is measured too. All rows take several hours on two cores. Arguments
+select rows and replace only their results. Test predictions are written to benchmarks/predictions.
 """
 
 import argparse
@@ -31,7 +31,7 @@ KEPT = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc")
 def settings(
     row: Experiment, dataset: Path, weights: dict[str, Path], over: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return the settings of a row with a weights file instead of published weights; None without such a file."""
+    """Return the settings of a row with its weights file, or None if it needs published weights and has no file."""
     values = {**row.set, "dataset": str(dataset.resolve()), **over}
     if values.get("weights") == "imagenet":
         file = weights.get(values["backbone"])

@@ -1,9 +1,9 @@
 """Run many recipes through the pipeline's stages, two at a time; shared by accuracy.py and rows.py.
 
-A run is a folder with its own params.yaml in which the stages run as under DVC. Runs with equal parameters of the data
-stages, or of training, share them. Many trainings run in one process, because starting TensorFlow takes longer than an
-epoch. A finished run is not repeated, so an interrupted script continues; after a change of the data or the code, use
-another folder.
+A run is a folder with its own params.yaml, in which the stages run as under DVC. Runs with equal parameters share the
+outputs of the data stages and of training. Many trainings run in one process, because starting TensorFlow takes longer
+than an epoch. Finished runs are not repeated, so an interrupted script continues where it stopped. After a change of
+the data or the code, use another folder.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) ->
 
 
 def draw(work: Path, settings: Mapping[str, Any]) -> Path:
-    """Draw a data set (`drawn.*` in settings) and return its file."""
+    """Generate a synthetic data set (`drawn.*` in settings) and return its file."""
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values = with_settings(defaults, settings).model_dump(mode="json")
     folder = _folder(work.resolve(), values, "drawn", ["synthesize"])
@@ -74,7 +74,7 @@ def draw(work: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """Return the metrics of a finished run: test.*, validation.*, baseline.* and those of training."""
+    """Return the metrics of a finished run: test.*, validation.*, baseline.* and the training metrics."""
     return {**read_json(folder / _DONE), **read_json(folder / "models/run.json")}
 
 
@@ -91,7 +91,7 @@ def scored(folder: Path, split: str = "test") -> pd.DataFrame:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the commit, files that differ from it, versions and the command of a measurement."""
+    """Return the commit, the uncommitted files, the versions and the command of a measurement."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
@@ -130,7 +130,7 @@ def keep_predictions(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _plain(word: str) -> str:
-    """Return a word of a command line without the folders of this machine."""
+    """Return a command-line word without this machine's folders."""
     path = Path(word)
     if not path.is_absolute():
         return re.sub(r"(\.\./)+(.*/)?", "", word)
@@ -173,7 +173,7 @@ def _stages(folder: Path, values: Mapping[str, Any], names: Iterable[str]) -> No
 
 
 def _one_core() -> None:
-    """Use one core: two trainings in parallel finish sooner than one after the other on two cores."""
+    """Use one core: two parallel trainings finish sooner than two sequential ones on both cores."""
     os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
     sys.path.insert(0, str(ROOT))
 

@@ -1,4 +1,4 @@
-"""Count test images whose leaf is also in training, by another data set that names the leaves.
+"""Count test images whose leaf is also in training, using another data set that identifies the leaves.
 
 python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
 
@@ -20,7 +20,7 @@ NEAR = 100.0  # mean squared error at full size, 0..255 squared
 
 
 def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row of the nearest of `others` for each of `images` (N, S, S, 3), and its mean squared error."""
+    """Return, for each of `images` (N, S, S, 3), the row of the nearest of `others` and the mean squared error."""
     flat = others.reshape(len(others), -1).astype(np.float32)
     squares = np.square(flat).sum(axis=1)
     rows, errors = np.empty(len(images), int), np.empty(len(images))
@@ -48,7 +48,7 @@ def main() -> None:
     test, trained = found[found["split"] == "test"], found[found["split"] == "train"]
     again = test["leaf"].isin(trained["leaf"])
     gap = f"{found['error'].max():.0f} to {errors[errors >= NEAR].min():.0f}"
-    columns = ["test images", "found among known leaves", "whose leaf is in training too", "no distance from"]
+    columns = ["test images", "matched to a known leaf", "leaf also in training", "gap in the distances"]
     counts = [str((splits["split"] == "test").sum()), str(len(test)), str(again.sum()), gap]
     keep_table("shared_leaves", columns, [counts], options.record)
 

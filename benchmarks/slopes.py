@@ -1,9 +1,9 @@
-"""Measure the cost of each further image in each stage: time, peak memory, disk. docs/performance.md reads it.
+"""Measure the cost of each additional image in each stage: time, peak memory and disk space.
 
-Each stage runs as under DVC at two sizes. The slope is the difference per image; the rest is the fixed cost. Memory is
-the peak of the process's own pages (RssAnon, sampled every 20 ms), without pages of mapped files, which the system can
-reclaim. The images are JPEG files of drawn leaves in a folder, crops and tints of 200; training runs one epoch;
-`same_photo` is off. There is no target.
+Each stage runs as under DVC with two numbers of images. The slope is the difference per image; the rest is the fixed
+cost. Memory is the peak of the process's own pages (RssAnon, sampled every 20 ms), without pages of mapped files, which
+the system can reclaim. The images are a folder of JPEG files: crops and tints of 200 synthetic leaves. Training runs
+one epoch; `same_photo` is off. The results are in docs/performance.md; there is no target.
 """
 
 import os
@@ -33,7 +33,7 @@ SIZES = {
 CLASSES = ("healthy", "unhealthy")
 
 
-def photographs(folder: Path, count: int, side: int) -> None:
+def write_images(folder: Path, count: int, side: int) -> None:
     """Write `count` different JPEG files, three healthy for every two unhealthy ones, one sub-folder per class."""
     random = np.random.default_rng(5)
     leaves = [draw_leaf(np.random.default_rng([5, k]), side * 2, k % 5 < 3) for k in range(min(200, count))]
@@ -49,9 +49,9 @@ def photographs(folder: Path, count: int, side: int) -> None:
 
 
 def project(folder: Path, side: int) -> None:
-    """Write what the stages read: params.yaml for one epoch on the images, dvc.yaml, no decisions."""
+    """Write the inputs of the stages: params.yaml with one epoch, dvc.yaml, and no manual decisions."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"dataset": "photographs", "image_size": side, "epochs": 1, "same_photo": False}
+    params |= {"dataset": "write_images", "image_size": side, "epochs": 1, "same_photo": False}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     shutil.copy(ROOT / "dvc.yaml", folder)
     for name in ("references", "masks", "unlabelled"):
@@ -61,7 +61,7 @@ def project(folder: Path, side: int) -> None:
 
 
 def run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Run Python with `command`; return its seconds and its own peak memory in MiB."""
+    """Run Python with `command` and return its seconds and peak memory in MiB."""
     start, most = time.perf_counter(), 0
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
     process = subprocess.Popen([sys.executable, *command], cwd=folder, env=variables, stdout=subprocess.DEVNULL)
@@ -93,7 +93,7 @@ def main() -> None:
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            photographs(folder / "photographs", count, side)
+            write_images(folder / "write_images", count, side)
             project(folder, side)
             for stage in stages:
                 before = disk(folder)

@@ -1,9 +1,9 @@
 """Compare a training step on a CPU with keras.applications as shipped and with the same network in PyTorch.
 
-A step is one update of convnext_atto and convnext_tiny at 96×96 as in `train` (Adam, cyclical rate, deterministic
-operations). The first peer is keras.applications' ConvNeXtTiny on TensorFlow with the same head; the second is the same
-network in plain PyTorch, channels-last, which must have the same number of parameters. Every side is warmed up, uses
-the same batch, reads its loss after each update, and may use all cores.
+A step is one update of convnext_atto and convnext_tiny at 96×96 as in `train` (Adam, cyclical learning rate,
+deterministic operations). The first peer is keras.applications' ConvNeXtTiny on TensorFlow with the same head. The
+second is the same network in plain PyTorch, channels-last, with the same number of parameters. Each side is warmed up,
+uses the same batch, reads its loss after each update, and may use all cores.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from leaf.train.reproducibility import fix_seeds
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
 SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}
-STEPS = 4  # updates of convnext_atto in one measurement; of convnext_tiny a quarter
+STEPS = 4  # updates of convnext_atto per measurement; a quarter of them for convnext_tiny
 Update = Callable[[], object]
 
 
@@ -72,7 +72,7 @@ def in_torch(name: str, batch: Batch, parameters: int) -> Update:
 
 
 def measure(name: str, ours: Update, other: Update, steps: int, repeats: int, target: str, record: bool) -> None:
-    """Warm both up, alternate them, and report the row; times are per update."""
+    """Warm up both sides, alternate them, and report the row; times are per update."""
     for _ in range(2):
         ours(), other()
 
@@ -84,7 +84,7 @@ def measure(name: str, ours: Update, other: Update, steps: int, repeats: int, ta
 
 
 def main() -> None:
-    """Measure the three pairs; without PyTorch, print that its two are left out."""
+    """Measure the three pairs; without PyTorch, skip its two pairs with a message."""
     options = arguments(__doc__)
     atto, tiny, side, repeats = SIZES[options.size]
     steps = STEPS if options.size != "tiny" else 1

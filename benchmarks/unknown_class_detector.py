@@ -12,8 +12,8 @@ import numpy as np
 from leaf.evaluate.baselines import HELD
 from leaf.evaluate.linear_head import linear_head
 
-DIMENSIONS = 64  # of the principal subspace
-REJECTED = 0.05  # share of validation images above the limit
+DIMENSIONS = 64  # dimensions of the principal subspace
+REJECTED = 0.05  # share of validation images above the threshold
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def fit_unknown_classes(
     mean, scale = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
     standard = (np.asarray(features, np.float32) - mean) / scale
     weights, bias = logistic.coef_.T, logistic.intercept_
-    if weights.shape[1] == 1:  # two classes: one logit, split into two
+    if weights.shape[1] == 1:  # two classes have one logit: split it into two
         weights, bias = np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     _, _, directions = np.linalg.svd(standard, full_matrices=False)
     basis = directions[: min(DIMENSIONS, len(directions) // 2)].T.astype(np.float32)

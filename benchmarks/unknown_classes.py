@@ -1,11 +1,11 @@
-"""Compare detectors of unknown classes: leave each class out of training and score its images against known ones.
+"""Compare unknown-class detectors: leave each class out of training and score its images against known ones.
 
 python benchmarks/unknown_classes.py ../shared/data
 
-Features are those of MobileNetV2 with ImageNet weights at 96 and 224 pixels. Each of the nine classes of
+The features come from MobileNetV2 with ImageNet weights at 96 and 224 pixels. Each of the nine classes of
 leaves_by_disease is left out in turn; known images are scored in three grouped folds. The detector is selected on apple
-and strawberry leaves; bean leaves are reported only. The table has the mean AUROC over the crop's classes and FPR@95,
-the share of known images that are rejected when 95% of the unknown ones are.
+and strawberry leaves; bean leaves are only reported. The table has the mean AUROC over the crop's classes and FPR@95,
+the share of known images that are rejected when 95% of the unknown ones are rejected.
 """
 
 import argparse
@@ -37,7 +37,7 @@ Scores = dict[str, np.ndarray]
 
 
 def all_scores(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> Scores:
-    """Return each detector's score of `queries` (N, D), higher for unknown, float (N,)."""
+    """Return each detector's scores of `queries` (N, D), float (N,); higher means more likely unknown."""
     scaler = StandardScaler().fit(train)
     standard, query = scaler.transform(train), scaler.transform(queries)
     centers = np.stack([standard[labels == label].mean(axis=0) for label in np.unique(labels)])

@@ -1,8 +1,11 @@
-"""Take the README's pictures: `python docs/images/picture.py` of the report, after a run of the pipeline.
+"""Take the screenshots of the documentation.
 
-With `reports/audit.html --to docs/images/audit.png`, of the audit_summary of `leaf audit`.
-With the address that `leaf review` prints and `--to docs/images/review.png`, of its page; `#QUESTION-IMAGE-OTHER`
-behind the address chooses the case. Needs playwright and a Chromium on PATH (Debian: `apt-get install chromium`).
+python docs/images/picture.py                                               # the report, after `dvc repro`
+python docs/images/picture.py reports/audit.html --to docs/images/audit.png
+python docs/images/picture.py ADDRESS#QUESTION-IMAGE-OTHER --to docs/images/review.png
+
+ADDRESS is printed by `leaf review`, and the fragment selects a case. Needs playwright and a Chromium on PATH (Debian:
+`apt-get install chromium`).
 """
 
 import argparse
@@ -14,12 +17,12 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 WIDTH, SCALE = 1240, 1.5
-END = "#images figure, #q1 p:last-child"  # the picture ends with the first of these
-COLOURS = 80  # the pages have few; a palette keeps each file under 300 kB
+END = "#images figure, #q1 p:last-child"  # the screenshot ends below the first match
+COLOURS = 80  # a palette keeps each file below 300 kB
 
 
 def main() -> None:
-    """Open the page, take its first screen, write it with a palette."""
+    """Open the page and write a screenshot of its top with a palette."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("page", nargs="?", default="reports/report.html")
     parser.add_argument("--to", default="docs/images/report.png", type=Path)

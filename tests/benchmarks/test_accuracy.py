@@ -1,4 +1,4 @@
-"""`python benchmarks/accuracy.py` at a tiny size: recipes over seeds and folds on a part of a folder."""
+"""`python benchmarks/accuracy.py` at a tiny size: recipes over seeds and folds on part of a folder."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ TINY = ("epochs=1", "frozen_epochs=0", "image_size=32", "batch_size=16", "views=
 
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
-    """Return a folder of 100 drawn leaves in groups of two; the first 60 are named apple, the others bean."""
+    """Return a folder of 100 synthetic leaves in groups of two, of which 60 are named apple and the others bean."""
     folder = tmp_path_factory.mktemp("drawn") / "leaves"
     images, labels = draw_dataset(scaled(100), 80, 1)
     rows = []
@@ -34,10 +34,10 @@ def leaves(tmp_path_factory):
     return folder
 
 
-def ran(leaves, folder, *options, status=0):
-    """What the script prints of the apple leaves, and what it keeps."""
-    where = ("--dataset", f"{leaves}@apple", "--work", folder / "work", "--results", folder / "results.json")
-    command = [sys.executable, SCRIPT, *options, *where, *(part for key in TINY for part in ("--set", key))]
+def run(leaves, folder, *options, status=0):
+    """Run the script on the apple leaves and return the process and its results."""
+    paths = ("--dataset", f"{leaves}@apple", "--work", folder / "work", "--results", folder / "results.json")
+    command = [sys.executable, SCRIPT, *options, *paths, *(part for key in TINY for part in ("--set", key))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500)
     assert done.returncode == status, done.stderr[-3000:]
     return done, json.loads((folder / "results.json").read_text()) if status == 0 else None
@@ -45,10 +45,10 @@ def ran(leaves, folder, *options, status=0):
 
 @pytest.mark.full
 @pytest.mark.slow
-def test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_first(leaves, tmp_path):
+def test_folds_test_every_image_once_and_a_second_run_replaces_the_first(leaves, tmp_path):
     options = ("--folds", "2", "--seeds", "42", "--recipes", "plain", "default", "--set", "backbone=cnn_small")
-    done, [first] = ran(leaves, tmp_path, *options)
-    _, again = ran(leaves, tmp_path, *options)
+    done, [first] = run(leaves, tmp_path, *options)
+    _, again = run(leaves, tmp_path, *options)
     assert again == [first]
     kept = sum(1 for line in next(tmp_path.glob("work/data-*")).joinpath("data/split/splits.csv").open()) - 1
     assert 0 < first["images"] == kept <= 60
@@ -61,17 +61,17 @@ def test_folds_test_every_image_of_the_part_once_and_a_second_run_replaces_the_f
 @pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_a_pretrained_recipe_stands_beside_logistic_regression_on_the_same_images(leaves, shared, tmp_path):
+def test_pretrained_recipe_is_compared_with_logistic_regression(leaves, shared, tmp_path):
     weights = shared / "mobilenet_v2_imagenet_no_top.h5"
     options = ("--seeds", "42", "--recipes", "report_mobilenet_v2", "transfer", "--weights", weights)
-    _, [found] = ran(leaves, tmp_path, *options, "--set", "freeze_depth=all")
-    assert list(found["recipes"]) == ["report_mobilenet_v2", "transfer", "logistic"]
-    assert len(found["verdicts"]) == 2
-    assert "transfer" in found["verdicts"][1]
-    assert "logistic" in found["verdicts"][1]
+    _, [result] = run(leaves, tmp_path, *options, "--set", "freeze_depth=all")
+    assert list(result["recipes"]) == ["report_mobilenet_v2", "transfer", "logistic"]
+    assert len(result["verdicts"]) == 2
+    assert "transfer" in result["verdicts"][1]
+    assert "logistic" in result["verdicts"][1]
 
 
-def test_missing_weights_are_refused_before_anything_runs(leaves, tmp_path):
-    done, _ = ran(leaves, tmp_path, "--recipes", "plain", "transfer", status=2)
+def test_missing_weights_are_refused_before_the_first_run(leaves, tmp_path):
+    done, _ = run(leaves, tmp_path, "--recipes", "plain", "transfer", status=2)
     assert "--weights: needed by transfer" in done.stderr
     assert not (tmp_path / "work").exists()

@@ -1,4 +1,4 @@
-"""Every named experiment runs, and the table of the documentation is made of what ran."""
+"""Every row of experiments.yaml trains and is scored by `python benchmarks/rows.py`."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from leaf.models.backbones import find
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ROWS = read_experiments(ROOT / "experiments.yaml")
-# Published weights are not to be had in a test.
+# Tests cannot download published weights.
 TINY = {
     "epochs": 1,
     "frozen_epochs": 0,
@@ -26,18 +26,18 @@ TINY = {
     "drawn.images": 100,
     "drawn.size": 32,
     "validation_size": 0.2,
-    "test_size": 0.2,  # the report's rows have none
+    "test_size": 0.2,  # the report's rows have no test split
 }
 
 
 def backbones() -> dict[str, str]:
-    """The network of each row."""
+    """Return the backbone of each row."""
     return {name: row.set.get("backbone", "convnext_atto") for name, row in ROWS.items()}
 
 
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
-    """100 drawn leaves."""
+    """Write 100 synthetic leaves to an .npz file."""
     from leaf.synthesize import draw_dataset, scaled, write_npz
 
     file = tmp_path_factory.mktemp("leaves") / "leaves.npz"
@@ -46,8 +46,8 @@ def leaves(tmp_path_factory):
     return file
 
 
-def ran(rows, leaves, folder, **settings):
-    """The results of `python benchmarks/rows.py` for these rows at a tiny size."""
+def run(rows, leaves, folder, **settings):
+    """Return the results of `python benchmarks/rows.py` for these rows at a tiny size."""
     command = [sys.executable, ROOT / "benchmarks/rows.py", *rows, "--dataset", leaves, "--work", folder / "work"]
     for key, value in {**TINY, **settings}.items():
         command += ["--set", f"{key}={value}"]
@@ -57,8 +57,8 @@ def ran(rows, leaves, folder, **settings):
     return json.loads((folder / "rows.json").read_text(encoding="utf-8"))
 
 
-def choices(row: str) -> set[tuple]:
-    """What a row says beside its network: each key, with the value where that is a name, a switch or nothing at all."""
+def settings_of(row: str) -> set[tuple]:
+    """Return the keys of a row except its network, with values; all numbers other than 0 count as equal."""
     values = {key: value for key, value in ROWS[row].set.items() if key not in ("backbone", "weights_sha256")}
     return {
         (key, value if isinstance(value, str | bool | None) or not value else "a number")
@@ -66,8 +66,8 @@ def choices(row: str) -> set[tuple]:
     }
 
 
-# Trained every night: each takes as long to build as all the others together, or is the code of another one with more
-# layers or another score. tests/models/ builds and saves them in every run.
+# Trained every night only: each takes as long to build as all others together, or differs from another network only in
+# the number of layers or in its score. tests/models/ builds and saves them in every run.
 NIGHTLY = {"convnext_large": {"backbone": "convnext_tiny"}, "xception": {"image_size": 80}}
 NIGHTLY |= {name: {} for name in ("resnet50", "efficientnet_v2_b0", "mobilenet", "cnn_medium", "cnn_large")}
 NIGHTLY |= {name: {} for name in ("autoencoder_redness", "gan", "gan_redness")}
@@ -76,32 +76,32 @@ FIRSTS = {name: row for row, name in reversed(backbones().items()) if name not i
 
 
 @pytest.mark.timeout(1800)
-def test_a_row_of_each_kind_of_network_trains_and_is_scored(leaves, tmp_path):
-    """The first row that has the network; a detector's on drawn leaves, too."""
-    results = ran(FIRSTS.values(), leaves, tmp_path)
+def test_one_row_per_network_trains_and_is_scored(leaves, tmp_path):
+    """Run the first row of each network; the detector's also runs on synthetic leaves."""
+    results = run(FIRSTS.values(), leaves, tmp_path)
     assert {result["row"] for result in results} == set(FIRSTS.values())
     assert all(0 <= result["accuracy_low"] <= result["accuracy"] <= result["accuracy_high"] <= 1 for result in results)
     assert {result["row"] for result in results if result["dataset"] == "drawn leaves"} == {"autoencoder"}
 
 
 def trainings() -> list[dict[str, object]]:
-    """What the other rows say, in few trainings: a row joins the first in which nobody set these keys."""
-    said = set().union(*map(choices, FIRSTS.values()))
-    found: list[tuple[set[str], dict[str, object]]] = []
+    """Merge the settings of the other rows into few trainings, none of which sets a key twice."""
+    seen = set().union(*map(settings_of, FIRSTS.values()))
+    merged: list[tuple[set[str], dict[str, object]]] = []
     for row in (row for row in ROWS if row not in FIRSTS.values()):
-        new = {key for key, _ in choices(row) - said}
-        said |= choices(row)
+        new = {key for key, _ in settings_of(row) - seen}
+        seen |= settings_of(row)
         if new:
-            free = [each for each in found if not new & each[0]] or [(set(), {})]
-            found += free if free[0] not in found else []
+            free = [each for each in merged if not new & each[0]] or [(set(), {})]
+            merged += free if free[0] not in merged else []
             free[0][0].update(new)
             free[0][1].update({key: ROWS[row].set[key] for key in new})
-    return [values for _, values in found]
+    return [values for _, values in merged]
 
 
 @pytest.mark.full
-def test_each_choice_of_the_rows_trains_and_is_scored(leaves, tmp_path, monkeypatch):
-    """With the smallest network."""
+def test_each_setting_of_the_rows_trains_and_is_scored(leaves, tmp_path, monkeypatch):
+    """Train the smallest network."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from runs import figures, run_all
 
@@ -116,21 +116,21 @@ def test_each_choice_of_the_rows_trains_and_is_scored(leaves, tmp_path, monkeypa
 
 @pytest.mark.full
 @pytest.mark.parametrize("backbone", NIGHTLY)
-def test_a_row_of_each_other_network_trains_it(leaves, tmp_path, backbone):
-    """In ConvNeXtLarge's place stands the smallest published size of its family."""
+def test_one_row_per_nightly_network_trains(leaves, tmp_path, backbone):
+    """Replace ConvNeXtLarge by the smallest published size of its family."""
     row = next(row for row, each in backbones().items() if each == backbone)
-    for result in ran([row], leaves, tmp_path, **NIGHTLY[backbone]):
+    for result in run([row], leaves, tmp_path, **NIGHTLY[backbone]):
         assert 0 <= result["accuracy"] <= 1
 
 
-def test_no_row_freezes_more_than_there_is():
+def test_freeze_depth_of_each_row_is_within_its_backbone():
     for row, backbone in backbones().items():
         depth = ROWS[row].set.get("freeze_depth", 0)
         assert depth == "all" or depth <= find(backbone).operations
 
 
 @pytest.mark.parametrize("row", ["plain", pytest.param("autoencoder", marks=pytest.mark.full)])
-def test_a_row_of_each_kind_of_network_runs_through_dvc(project, row):
+def test_row_runs_through_dvc(project, row):
     settings = ["-S", "epochs=1", "-S", f"backbone={backbones()[row]}"]
     project.run("leaf", "run", row, "--temp", *settings)
     changed = project.run("dvc", "metrics", "diff", "--all", "main", row).stdout

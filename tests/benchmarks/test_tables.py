@@ -1,4 +1,4 @@
-"""Each script that writes a table of the docs runs at its smallest size; what it measures there is not kept."""
+"""Each script that writes a table of the documentation runs at its smallest size, without recording the result."""
 
 import os
 import re
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 drawn leaves in an .npz."""
-    file = tmp_path_factory.mktemp("drawn") / "leaves.npz"
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 100 synthetic leaves to an .npz file."""
+    file = tmp_path_factory.mktemp("synthetic") / "leaves.npz"
     images, labels = draw_dataset(scaled(100), 80, 1)
     write_npz(file, images, ["unhealthy" if label else "healthy" for label in labels])
     return file
@@ -26,7 +26,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 drawn leaves in folders CROP___healthy and CROP___spots, and a table of their crops."""
+    """Write 200 synthetic leaves to folders CROP___healthy and CROP___spots, with a table of their crops."""
     folder = tmp_path_factory.mktemp("crops")
     images, labels = draw_dataset(scaled(200), 48, 1)
     lines = ["file,crop"]
@@ -41,7 +41,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(script: str, *options: object, cwd: Path = ROOT, **variables: str) -> list[list[str]]:
-    """The cells of the table that `python benchmarks/SCRIPT.py --no-record` prints, without its head."""
+    """Return the cells of the table that `python benchmarks/SCRIPT.py --no-record` prints, without the header."""
     kept = (ROOT / "benchmarks/tables.json").read_bytes()
     command = [sys.executable, ROOT / f"benchmarks/{script}.py", *map(str, options), "--no-record"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
@@ -52,21 +52,20 @@ def rows(script: str, *options: object, cwd: Path = ROOT, **variables: str) -> l
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][1:]
 
 
-def test_planted_faults_are_found_before_chance_finds_them() -> None:
+def test_review_finds_planted_faults_sooner_than_chance() -> None:
     everything = rows("review", "--leaves", 120)[0]
     assert int(everything[3].rstrip("%")) > 2 * int(everything[5].rstrip("%"))
 
 
 @pytest.mark.realdata
-def test_changed_copies_are_found_among_photographs(shared: Path) -> None:
+def test_clean_finds_altered_copies_of_real_images(shared: Path) -> None:
     found = rows("copies", shared, "--sets", "leaves_by_plant", "--images", 70)[0]
     assert found[0] == "leaves_by_plant, ours"
     assert float(found[-3]) > 0.8
 
 
 @pytest.mark.realdata
-def test_leaves_that_stand_in_test_and_train_are_counted(project, shared: Path) -> None:
-    """Drawn leaves stand in no set of photographs."""
+def test_synthetic_leaves_match_no_real_leaf(project, shared: Path) -> None:
     [row] = rows("shared_leaves", "--run", project.folder, "--leaves", shared / "leaves_by_plant")
     assert int(row[0]) > 20
     assert row[1:3] == ["0", "0"]
@@ -74,22 +73,22 @@ def test_leaves_that_stand_in_test_and_train_are_counted(project, shared: Path) 
 
 @pytest.mark.full
 @pytest.mark.realdata
-def test_the_leak_is_measured_by_a_learner(shared: Path) -> None:
+def test_leak_raises_the_accuracy(shared: Path) -> None:
     [row] = rows("leak", shared, "--sets", "leaves_by_disease", "--sizes", 96, "--learners", "neighbour")
     assert float(row[3]) > float(row[4])
 
 
 @pytest.mark.full
-def test_the_temperature_is_measured_before_and_after(drawn: Path, tmp_path: Path) -> None:
+def test_calibration_is_measured_before_and_after(synthetic: Path, tmp_path: Path) -> None:
     small = ("--set", "image_size=32", "--set", "epochs=1", "--set", "backbone=cnn_small", "--seeds", 1, 2)
-    [row] = rows("calibration", "--dataset", drawn, *small, "--work", tmp_path)
+    [row] = rows("calibration", "--dataset", synthetic, *small, "--work", tmp_path)
     assert [len(row[place].split(", ")) for place in (2, 3, 4, 5)] == [2, 2, 2, 2]
 
 
 @pytest.mark.full
-def test_memory_and_gradients_of_micro_batches_are_measured(drawn: Path) -> None:
+def test_micro_batches_need_less_memory_and_change_gradients_only_through_normalization(synthetic: Path) -> None:
     pytest.importorskip("jax")
-    table = rows("micro_batch", "--tiny", "--photographs", drawn, KERAS_BACKEND="jax")
+    table = rows("micro_batch", "--tiny", "--photographs", synthetic, KERAS_BACKEND="jax")
     memory = [float(row[3].split()[0]) for row in table[:5]]
     assert memory[0] > memory[1] >= memory[2]
     distances = {(row[0], row[1]): float(row[2]) for row in table[6:]}
@@ -98,16 +97,16 @@ def test_memory_and_gradients_of_micro_batches_are_measured(drawn: Path) -> None
 
 
 @pytest.mark.full
-def test_formats_and_other_pictures_are_measured_in_a_finished_run(project) -> None:
+def test_exports_and_out_of_distribution_images_are_measured_in_a_finished_run(project) -> None:
     exported = rows("export", "--repeats", 2, cwd=project.folder)
     assert [row[0] for row in exported] == ["keras", "savedmodel", "onnx", "litert", "codalab"]
     assert max(float(row[2]) for row in exported[:4]) < 1e-4
     flagged = {row[0]: row[5] for row in rows("known", cwd=project.folder)}
-    assert re.fullmatch(r"\d+\.\d %", flagged["noise"])
+    assert re.fullmatch(r"\d+\.\d%", flagged["noise"])
 
 
 @pytest.mark.full
-def test_what_swapped_backgrounds_add_is_measured_on_each_crop(crops: Path, tmp_path: Path) -> None:
+def test_swapped_backgrounds_are_measured_on_each_crop(crops: Path, tmp_path: Path) -> None:
     small = ("image_size=32", "epochs=2", "frozen_epochs=1", "backbone=cnn_small", "weights=random", "freeze_depth=2")
     options = [word for text in small for word in ("--set", text)]
     found = rows("honest", "--dataset", crops, "--work", tmp_path, *options)
@@ -116,8 +115,8 @@ def test_what_swapped_backgrounds_add_is_measured_on_each_crop(crops: Path, tmp_
 
 
 @pytest.mark.full
-def test_an_audit_is_told_in_four_tables(crops: Path, tmp_path: Path) -> None:
-    """A white mask in the middle of each leaf; colours in place of features, as the weights are random."""
+def test_audit_fills_four_tables(crops: Path, tmp_path: Path) -> None:
+    """Each leaf has a circular mask. The network has random weights."""
     disc = Image.new("1", (48, 48))
     ImageDraw.Draw(disc).ellipse((12, 12, 36, 36), fill=1)
     for file in crops.glob("*/*.png"):
@@ -127,9 +126,9 @@ def test_an_audit_is_told_in_four_tables(crops: Path, tmp_path: Path) -> None:
     small = ("--set", "image_size=32", "--set", "backbone=cnn_small", "--set", "weights=random")
     table = rows("audit", "--dataset", crops, "--masks", tmp_path / "masks", "--work", tmp_path, *small)
     found = {row[0]: row[1:] for row in table}
-    assert 0 <= float(found["colours around the leaf"][0].split()[0]) <= 1
-    assert float(found["always the largest class"][0]) < float(found["always the largest class"][1])
-    assert found["the leaf's share of the area"][0] == "0.21"
+    assert 0 <= float(found["background colors"][0].split()[0]) <= 1
+    assert float(found["largest class"][0]) < float(found["largest class"][1])
+    assert found["share of the area of the leaf"][0] == "0.21"
     left_out, new = (
         [row for row in table if row[0] in ("crop apple", "crop bean")][part] for part in (slice(2), slice(2, 4))
     )
