@@ -1,9 +1,10 @@
-"""The exported web app against `leaf predict`, its size and speed, and the false alarms of its capture check.
+"""Compare the exported web app with `leaf predict`; measure its size, speed, memory and capture check.
 
     python benchmarks/web.py --model models/model.onnx --photos FOLDER
 
-Run it with photos that the model was not trained on. Each is stored in another format, size or orientation. The app
-runs in headless Chromium with the network off. Three tables: `web` (differences by kind), `web_cost`, `web_checks`.
+Use photos that the model was not trained on. 200 photos of the first folder are stored in other formats, sizes and
+orientations; all photos of all folders go through the capture check. The app runs in headless Chromium with the network
+off. Three tables: `web` (differences by kind), `web_cost` and `web_checks`.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import functools
 import gzip
 import http.server
 import io
+import itertools
+import os
 import shutil
 import statistics
 import tempfile
@@ -26,7 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, ImageFilter
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from runs import keep_table
 
 import leaf
@@ -38,7 +41,7 @@ SETTLE = 30  # photos before memory is compared
 
 
 def oriented(image: Image.Image, number: int) -> bytes:
-    """A JPEG that the EXIF orientation `number` turns upright."""
+    """Return a JPEG file with the EXIF orientation `number`."""
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     turned = image.transpose(Image.Transpose(undo[number])) if number in undo else image
     exif = Image.Exif()
@@ -47,28 +50,28 @@ def oriented(image: Image.Image, number: int) -> bytes:
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    """An image file."""
+    """Return the content of an image file."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
 def sized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image enlarged to cover a width and height."""
+    """Enlarge the image to cover a width and height."""
     scale = max(width / image.width, height / image.height)
     larger = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     return larger.crop((0, 0, width, height))
 
 
 def with_alpha(image: Image.Image) -> Image.Image:
-    """The image with a transparent corner."""
+    """Make one corner transparent."""
     made = image.convert("RGBA")
     made.paste((0, 0, 0, 0), (0, 0, image.width // 3, image.height // 3))
     return made
 
 
 def deep(image: Image.Image) -> bytes:
-    """A PNG of 16 bits per channel."""
+    """Return a PNG file with 16 bits per channel."""
     return cv2.imencode(".png", np.asarray(image)[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
 
 
@@ -91,7 +94,7 @@ KINDS: dict[str, tuple[str, Callable[[Image.Image, int], bytes]]] = {
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A static server for the folder; gives its address."""
+    """Serve a folder and yield its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
@@ -103,7 +106,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def answer(page: Page, file: Path) -> float:
-    """Seconds until the app answers one photo."""
+    """Return the time in seconds until the app answers one photo."""
     if page.locator("#plant").is_visible():
         page.locator("#next").click()
     start = time.perf_counter()
@@ -113,7 +116,7 @@ def answer(page: Page, file: Path) -> float:
 
 
 def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path, count: int) -> list[list[str]]:
-    """Rows by kind: photos, largest and mean difference of a probability, photos of another answer."""
+    """Return rows by kind: number of photos, largest and mean difference, and number of photos with another class."""
     names, files = list(KINDS), []
     for number in range(count):
         suffix, store = KINDS[names[number % len(names)]]
@@ -125,6 +128,7 @@ def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path,
     with page.expect_download() as started:
         page.evaluate("document.getElementById('history').open = true")
         page.locator("#csv").click()
+    page.evaluate("document.getElementById('history').open = false")
     text = started.value.path().read_text(encoding="utf-8")
     given = {row["photos"]: row for row in csv.DictReader(io.StringIO(text))}
     rows: list[list[str]] = []
@@ -143,20 +147,24 @@ def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path,
 
 
 def summary(compared: list[tuple[float, bool]]) -> list[str]:
-    """Count, largest and mean difference, and other classes."""
+    """Return the count, the largest and mean difference, and the number of other classes."""
     differences = [difference for difference, _ in compared]
     other = sum(changed for _, changed in compared)
     return [str(len(compared)), f"{max(differences):.4f}", f"{statistics.mean(differences):.4f}", str(other)]
 
 
-def memory(page: Page) -> float:
-    """MiB of the page's JavaScript heap and WebAssembly memory, after garbage collection."""
-    page.evaluate("globalThis.gc && gc()")
-    return page.evaluate("performance.memory.usedJSHeapSize") / 2**20
+def memory(browser: Browser, page: Page) -> tuple[float, float]:
+    """Return MiB of the page's JavaScript heap and of its process, WebAssembly included, after garbage collection."""
+    page.evaluate("gc()")
+    heap = page.evaluate("performance.memory.usedJSHeapSize")
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    renderers = [Path(f"/proc/{each['id']}/statm") for each in processes if each["type"] == "renderer"]
+    pages = max(int(path.read_text().split()[1]) for path in renderers)
+    return heap / 2**20, pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def degraded(image: Image.Image) -> dict[str, Image.Image]:
-    """The image too dark, blurred, overexposed and taken from too far."""
+    """Return the image too dark, blurred, overexposed, and too far away."""
     small = Image.new("RGB", image.size, (120, 118, 116))
     side = image.width // 8
     small.paste(image.resize((side, side)), (image.width // 2, image.height // 2))
@@ -169,7 +177,7 @@ def degraded(image: Image.Image) -> dict[str, Image.Image]:
 
 
 def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
-    """The capture check's measures of prepared images (S, S, 3)."""
+    """Return the capture check's measures of prepared images (S, S, 3)."""
     script = """async ([images, size]) => {
         const { measure } = await import("./checks.js");
         return images.map((text) => measure(Uint8Array.from(atob(text), (each) => each.charCodeAt(0)), size));
@@ -182,7 +190,7 @@ def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
 
 
 def checks(page: Page, classifier: Classifier, photos: list[Path]) -> list[list[str]]:
-    """Rows by check: its limit, the share of good photos that it questions, and of degraded photos that it finds."""
+    """Return rows by check: its limit, and the shares of good and of degraded photos that trigger it."""
     limits = page.evaluate("import('./checks.js').then(({ LIMITS }) => LIMITS)")
     size, fit = classifier.image_size, classifier.fit
 
@@ -205,18 +213,23 @@ def checks(page: Page, classifier: Classifier, photos: list[Path]) -> list[list[
     return [*rows, ["any", "", "", f"{questioned:.1%}", ""]]
 
 
+def list_photos(folder: Path) -> list[Path]:
+    """Return the photos below a folder, sorted."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
 def main() -> None:
-    """Print and keep the tables."""
+    """Print and record the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/model.onnx"))
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photos")
     parser.add_argument("--count", type=int, default=200, help="photos compared with `leaf predict`")
     parser.add_argument("--soak", type=int, default=500, help="photos after which memory is compared")
     parser.add_argument("--runtime", type=Path, help="package of onnxruntime-web")
     parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
-    every = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    photos = [every[k] for k in np.random.default_rng(0).permutation(len(every))]
+    every = [list_photos(folder) for folder in options.photos]
+    photos = [every[0][k] for k in np.random.default_rng(0).permutation(len(every[0]))]
     classifier = leaf.load(options.model)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         folder = Path(name)
@@ -246,11 +259,11 @@ def main() -> None:
             with Image.open(photos[0]) as image:
                 large.write_bytes(KINDS["JPEG, 4032 × 3024"][1](image.convert("RGB"), 0))
             slow = [answer(page, large) for _ in range(7)]
-            before = memory(page)
+            heap, process = memory(browser, page)
             for number in range(options.soak):
                 answer(page, photos[number % len(photos)])
-            after = memory(page)
-            checked = checks(page, classifier, photos)
+            later_heap, later_process = memory(browser, page)
+            checked = checks(page, classifier, list(itertools.chain(*every)))
         browser.close()
         import brotli  # imported here so that `--help` runs without it
 
@@ -262,8 +275,10 @@ def main() -> None:
             "first answer from a cold open": f"{statistics.median(first):.2f} s",
             "further photo, 256 × 256": f"{1000 * statistics.median(small):.0f} ms",
             "further photo, 4032 × 3024": f"{1000 * statistics.median(slow):.0f} ms",
-            "JavaScript heap": f"{before:.0f} MiB",
-            f"JavaScript heap, {options.soak} photos later": f"{after:.0f} MiB",
+            "JavaScript heap": f"{heap:.0f} MiB",
+            f"JavaScript heap, {options.soak} photos later": f"{later_heap:.0f} MiB",
+            "memory of the page's process": f"{process:.0f} MiB",
+            f"memory of the page's process, {options.soak} photos later": f"{later_process:.0f} MiB",
         }
     columns = ["photos", "count", "largest difference", "mean difference", "other class"]
     keep_table("web", columns, compared, options.record)

@@ -31,6 +31,7 @@ class Stored {
   put(plant) { return this.run("readwrite", (store) => store.put(plant)); }
   delete(id) { return this.run("readwrite", (store) => store.delete(id)); }
   clear() { return this.run("readwrite", (store) => store.clear()); }
+  count() { return this.run("readonly", (store) => store.count()); }
 
   async all() {
     return (await this.run("readonly", (store) => store.getAll())).sort((one, other) => other.time - one.time);
@@ -54,6 +55,7 @@ class Unstored {
   async put(plant) { this.plants.set(plant.id, plant); }
   async delete(id) { this.plants.delete(id); }
   async clear() { this.plants.clear(); }
+  async count() { return this.plants.size; }
   async all() { return [...this.plants.values()].sort((one, other) => other.time - one.time); }
 }
 

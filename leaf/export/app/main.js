@@ -195,23 +195,33 @@ async function locate(current) {
   }
 }
 
+// Show the number of plants and, if the history is open, the list. Unchanged entries keep their element, because loading
+// every photo again takes seconds.
 async function showHistory() {
-  const plants = await history.all();
-  element("count").textContent = plants.length ? `(${plants.length})` : "";
-  element("empty").hidden = plants.length > 0;
-  for (const id of ["csv", "zip", "clear"]) element(id).hidden = !plants.length;
+  const count = await history.count();
+  element("count").textContent = count ? `(${count})` : "";
+  element("empty").hidden = count > 0;
+  for (const id of ["csv", "zip", "clear"]) element(id).hidden = !count;
   if (!element("history").open) return;
-  const answers = { undecided: text("undecided"), "not like the training images": text("unknown") };
+  const plants = await history.all();
+  const old = new Map([...element("entries").children].map((item) => [item.dataset.key, item]));
   element("entries").replaceChildren(...plants.map((each) => {
-    const item = make("li");
-    const words = make("div");
-    const date = new Date(each.time).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
-    const remove = make("button", text("delete"), { type: "button", onclick: () => history.delete(each.id).then(showHistory) });
-    remove.setAttribute("aria-label", `${text("delete")}: ${date}`);
-    words.append(make("b", each.truth || answers[each.answer] || each.answer), make("span", date), make("span", each.note), remove);
-    item.append(picture(each.photos[0].file, ""), words);
-    return item;
+    const key = JSON.stringify([document.documentElement.lang, each.id, each.truth, each.answer, each.note]);
+    return old.get(key) ?? entry(each, key);
   }));
+}
+
+function entry({ id, time, truth, answer, note, photos }, key) {
+  const item = make("li");
+  item.dataset.key = key;
+  const words = make("div");
+  const answers = { undecided: text("undecided"), "not like the training images": text("unknown") };
+  const date = new Date(time).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+  const remove = make("button", text("delete"), { type: "button", onclick: () => history.delete(id).then(showHistory) });
+  remove.setAttribute("aria-label", `${text("delete")}: ${date}`);
+  words.append(make("b", truth || answers[answer] || answer), make("span", date), make("span", note), remove);
+  item.append(picture(photos[0].file, ""), words);
+  return item;
 }
 
 function download(content, name) {

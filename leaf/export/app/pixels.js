@@ -103,7 +103,7 @@ function read(image, width, height, area, scale, shiftX, shiftY) {
     const bottom = Math.min(height, start + count * scale);
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(image, left, top, canvas.width, bottom - top, 0, 0, canvas.width, bottom - top);
-    const { data } = context.getImageData(0, 0, canvas.width, bottom - top);
+    const data = new Int32Array(context.getImageData(0, 0, canvas.width, bottom - top).data.buffer);
     const edge = { width: canvas.width, height: bottom - top };
     for (let row = 0; row < count; row++) {
       const out = (first + row) * area.width * 3;
@@ -115,23 +115,27 @@ function read(image, width, height, area, scale, shiftX, shiftY) {
   return pixels;
 }
 
-// Fill one row of reduced pixels; blocks over the edge repeat the last pixels.
+// Fill one row of reduced pixels; blocks over the edge repeat the last pixels. `data` is an Int32Array of ABGR. Red and
+// blue are summed in one number, in which 64 values of up to 255 fit into 16 bits each.
 function average(data, edge, scale, x, y, out) {
   const area = scale * scale;
-  for (let column = 0; column < out.length / 3; column++) {
-    let [red, green, blue] = [0, 0, 0];
+  const clamp = (place, count) => Math.min(Math.max(place, 0), count - 1);
+  const starts = Array.from({ length: scale }, (_, down) => clamp(y + down, edge.height) * edge.width);
+  for (let column = 0, first = x; column < out.length / 3; column++, first += scale) {
+    const over = first < 0 || first + scale > edge.width;
+    let redBlue = 0;
+    let green = 0;
     for (let down = 0; down < scale; down++) {
-      const row = Math.min(Math.max(y + down, 0), edge.height - 1) * edge.width;
-      for (let right = 0; right < scale; right++) {
-        const place = 4 * (row + Math.min(Math.max(x + column * scale + right, 0), edge.width - 1));
-        red += data[place];
-        green += data[place + 1];
-        blue += data[place + 2];
+      const start = starts[down];
+      for (let place = first; place < first + scale; place++) {
+        const pixel = data[start + (over ? clamp(place, edge.width) : place)];
+        redBlue += pixel & 0xff00ff;
+        green += (pixel >> 8) & 0xff;
       }
     }
-    out[3 * column] = roundEven(red / area);
+    out[3 * column] = roundEven((redBlue & 0xffff) / area);
     out[3 * column + 1] = roundEven(green / area);
-    out[3 * column + 2] = roundEven(blue / area);
+    out[3 * column + 2] = roundEven((redBlue >> 16) / area);
   }
 }
 
