@@ -122,11 +122,11 @@ def web_model(content: bytes, features: Gaussian) -> bytes:
     """
     exact = _outputs(content, features)
     sample = exact[0][:_SAMPLE]
-    noise = {}
+    noise: dict[str, float] = {}
     for name, array in _large_arrays(content).items():
         found, _ = _outputs(_packed_model(content, features, {name: _FEWEST}), features, _SAMPLE)
-        noise[name] = max(float(np.sqrt(np.square(found - sample).mean() / array.size)), np.finfo(np.float32).tiny)
-    order = np.rint(np.log2(list(noise.values())) - np.log2(max(noise.values(), default=1)))
+        noise[name] = max(1e-30, float(np.sqrt(np.square(found - sample).mean() / array.size)))
+    order = np.rint(np.log2(list(noise.values())) - np.log2(max(noise.values(), default=1.0)))
     for most in range(8, _MOST + 1 - int(order.min(initial=0))):
         bits = dict(zip(noise, np.clip(most + order, _FEWEST, _MOST).astype(int).tolist(), strict=True))
         packed = _packed_model(content, features, bits)
