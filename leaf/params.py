@@ -33,16 +33,16 @@ def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
 
     Args:
         default: the default value.
-        valid: what is accepted, in words, for errors and docs; `{}` is replaced with the limits.
+        valid: the valid values in words, for errors and docs; `{}` is replaced by the limits.
         why: what the key does.
         **limits: `ge`, `gt`, `le` and `lt`, as in pydantic.
     """
-    told = "".join(_LIMITS[name].format(limits[name]) for name in _LIMITS if name in limits)
-    return Field(default, description=why, json_schema_extra={"valid": valid.replace("{}", told)}, **limits)
+    limits_in_words = "".join(_LIMITS[name].format(limits[name]) for name in _LIMITS if name in limits)
+    return Field(default, description=why, json_schema_extra={"valid": valid.replace("{}", limits_in_words)}, **limits)
 
 
 def _choice(default: Any, why: str) -> Any:
-    """Define a key whose type lists what is accepted: a Literal of names, or bool."""
+    """Define a key whose type, Literal or bool, lists the valid values."""
     return Field(default, description=why)
 
 
@@ -56,8 +56,8 @@ class Drawn(Group):
     """The synthetic data set (stage synthesize)."""
 
     images: int = _key(520, "a whole number {}", "number of images, including copies", ge=100, le=100000)
-    size: int = _key(96, "pixels, {}", "height and width of a drawn image", ge=32, le=512)
-    seed: int = _key(2023, "a whole number {}", "seed of the drawn images", ge=0)
+    size: int = _key(96, "pixels, {}", "height and width of a synthetic image", ge=32, le=512)
+    seed: int = _key(2023, "a whole number {}", "seed of the synthetic images", ge=0)
 
 
 class Columns(Group):
@@ -79,7 +79,7 @@ class LearningRate(Group):
     max: Number = _key(1e-3, "a number {}, not below base", "highest learning rate", gt=0, le=10)
     step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _choice(
-        "epochs", "images: half a cycle is step_epochs × images updates, the report's mistake"
+        "epochs", "images: half a cycle is step_epochs × the number of images, in updates, as in the report by mistake"
     )
     gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: Number = _key(0, "a number {}", "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -91,8 +91,8 @@ class Augmentation(Group):
     flip: Literal["none", "horizontal", "vertical", "both"] = _choice("both", "random flips")
     background: Literal["keep", "swap"] = _choice(
         "keep",
-        "swap: paste half of the leaves onto another image's background; leaves come from masks, or else from GrabCut "
-        "(Rother 2004)",
+        "swap: paste half of the leaves onto another image's background; masks, or GrabCut (Rother 2004) without them, "
+        "locate the leaves",
     )
     rotation: Number = _key(0, "degrees, {}", "random rotation by up to this angle, in either direction", ge=0, le=180)
     zoom: Fraction = _key(0, "a fraction from 0, below 1", "random zoom in or out by up to this fraction")
@@ -120,7 +120,7 @@ class Params(Group):
     labels: Name = _key(
         "data/labels.csv",
         "a CSV or TSV table with a column for the file name and any of label, group, split",
-        "label table of a folder, for what its sub-folders do not give; a table without rows has no effect",
+        "label table of a folder, for values that its sub-folders do not define; a table without rows has no effect",
     )
     columns: Columns = Columns()
     encoding: Name = _key("auto", "auto, or a Python encoding such as cp1252", "encoding of the label table")
@@ -132,16 +132,16 @@ class Params(Group):
     unlabelled: Name = _key(
         "data/unlabelled",
         "a folder of images; an empty folder has no effect",
-        "images to label on the review page, besides those of the data set without a label",
+        "images to label on the review page, in addition to unlabeled images of the data set",
     )
     group_by: Literal["none", "folder"] = _choice(
-        "none", "folder: images in one folder below the class show one plant and stay in one split"
+        "none", "folder: each folder below a class is one plant, whose images stay in one split"
     )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
         "auto, a list of at least two names, or a mapping of names to patterns such as {healthy: ['*healthy'], "
         "unhealthy: ['*']}; quote names that look like numbers",
-        "classes, where the first is label 0; auto: taken from the folders or labels",
+        "classes, the first of which is label 0; auto: taken from the folders or labels",
     )
     ignore: list[Name] = _key([], "a list of patterns", "classes to leave out, such as ['Background*']")
     seed: int = _key(42, "a whole number {}", "seed of training only", ge=0, lt=2**31)
@@ -149,7 +149,7 @@ class Params(Group):
     drawn: Drawn = Drawn()
 
     links: Literal["refuse", "follow"] = _choice(
-        "refuse", "links to folders, and links out of the data set: stop with an error, or follow them"
+        "refuse", "links to folders and to files outside the data set: stop with an error, or follow them"
     )
     image_size: int = _key(96, "pixels, {}", "side length of the ingested images", ge=16, le=1024)
     fit: Literal["crop", "pad", "stretch"] = _choice(
@@ -163,7 +163,7 @@ class Params(Group):
         "auto", "auto, or a list of image numbers and file names in data/references", "images whose copies are outliers"
     )
     outlier_copies: int = _key(
-        8, "a whole number {}", "auto: an image that appears at least this many times is an outlier", ge=2
+        8, "a whole number {}", "references: auto: an image that appears at least this many times is an outlier", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[Number, Field(ge=0, le=65025)] = _key(
         "jump", "jump, or a mean squared error from 0 up to 65025", "cutoff in the ranking by distance to a reference"
@@ -201,7 +201,7 @@ class Params(Group):
         "smote", "how to balance the training classes"
     )
     balance_limit_gb: Number = _key(
-        20, "a number {}", "maximum size of synthetic images on disk, in GB; more is an error before any is made", gt=0
+        20, "a number {}", "maximum size of all synthetic images on disk, in GB; exceeding it is an error", gt=0
     )
     smote_neighbors: int = _key(5, "a whole number {}", "number of neighbors k in SMOTE (Chawla 2002)", ge=1, le=1000)
 
@@ -234,7 +234,7 @@ class Params(Group):
     micro_batch: Count = _key(
         0,
         "0 for off, or a divisor of batch_size",
-        "images in memory at once; accumulates gradients over batch_size images",
+        "images in memory at once; gradients are accumulated over batch_size images",
     )
     distribution: Literal["none", "data_parallel"] = _choice(
         "none", "data_parallel: split each batch over all devices and nodes; runs Keras on JAX"
@@ -265,7 +265,8 @@ class Params(Group):
     threshold: Literal["validation"] | Annotated[Number, Field(gt=0, lt=1)] = _key(
         0.5,
         "a number between 0 and 1, or validation",
-        "probability from which to predict the second class; validation: the one with the best balanced accuracy there",
+        "minimum probability to predict the second class; validation: the threshold with the best balanced accuracy on "
+        "validation images",
     )
     calibrate: Literal["none", "temperature"] = _choice(
         "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
@@ -276,7 +277,7 @@ class Params(Group):
     error_rate: Fraction = _key(
         0.05,
         "a fraction from 0, below 1; 0 turns it off",
-        "largest share of images with a wrong class, ensured on validation by leaving uncertain images undecided",
+        "maximum share of misclassified images; uncertain images are left undecided to meet it on validation",
     )
 
 
@@ -300,13 +301,13 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
     probe = {"freeze_depth": "all", "dropout": 0, "distribution": "none", "augmentation": Augmentation(flip="none")}
     if params.optimizer == "lbfgs" and any(getattr(params, key) != value for key, value in probe.items()):
         raise LeafError(
-            f"{name}: optimizer: lbfgs fits the head alone, on features of unchanged images; set freeze_depth: all, "
-            "dropout: 0, distribution: none, augmentation.flip: none and no other augmentation"
+            f"{name}: optimizer: lbfgs fits only the head, on features of unaugmented images. Set freeze_depth: all, "
+            "dropout: 0, distribution: none, augmentation.flip: none and no other augmentation."
         )
     if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
         raise LeafError(
-            f"{name}: augmentation.background: swap needs the position of the leaf, which is unknown in images made by "
-            f"balance: {params.balance}; set balance: none or class_weight"
+            f"{name}: augmentation.background: swap needs the position of the leaf, which is unknown in images from "
+            f"balance: {params.balance}. Set balance: none or class_weight."
         )
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}; early stopping needs at least one")

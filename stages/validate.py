@@ -17,8 +17,9 @@ def main() -> None:
         check({})
     except LeafError as error:
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", PARAMS_FILE], check=False).returncode == 1
-        hint = f". To undo the change: git checkout {PARAMS_FILE}" if changed else ""
-        raise LeafError(f"{error}{hint}") from None
+        if not changed:
+            raise
+        raise LeafError(f"{str(error).rstrip('.')}. To undo the change: git checkout {PARAMS_FILE}") from None
     VALIDATED.parent.mkdir(exist_ok=True)
     with replacing(VALIDATED) as partial:
         partial.write_text("valid\n", encoding="utf-8")

@@ -179,7 +179,7 @@ def test_errors_of_stage_evaluate_are_found_early(project):
         ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no file matches an image"),
         (
             {"augmentation.background": "swap"},
-            "-S: augmentation.background: swap needs the position of the leaf, which is unknown in images made",
+            "-S: augmentation.background: swap needs the position of the leaf",
         ),
         (
             {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "dropout_at": "input"}
