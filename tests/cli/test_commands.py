@@ -1,4 +1,4 @@
-"""The console command as a whole: help with examples, exit statuses, colours, completion."""
+"""The `leaf` command: help with valid examples, exit statuses, colors and completion."""
 
 import re
 import shlex
@@ -14,27 +14,27 @@ from leaf.cli import FILES, app, load, main
 GROUP = typer.main.get_command(app)
 # Click names its variables after the program.
 LEAF = [sys.executable, "-c", "import sys; sys.argv[0] = 'leaf'; from leaf.cli import main; main()"]
-COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
 
 
 def leaf(*arguments, **variables):
-    """Run `leaf` in a process of its own; the variables are all that it finds in its environment."""
+    """Run `leaf` in a new process whose environment has only these variables."""
     return subprocess.run([*LEAF, *arguments], env=variables, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_help_says_what_the_command_does_and_shows_examples_that_it_takes(name):
-    shown = CliRunner().invoke(app, [name, "--help"])
-    assert shown.exit_code == 0
+def test_help_of_each_command_has_valid_examples(name):
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
     command = load(name)
     assert command.help
     assert command.epilog.startswith("Example")
-    assert "Example" in shown.stdout
+    assert "Example" in result.stdout
     for example in re.findall(r"`([^`]+)`", command.epilog):
         words = shlex.split(example.split("| ")[-1].split(" > ")[0])
         if words[0] == "leaf":
-            found, context, arguments = GROUP.resolve_command(typer.Context(GROUP, info_name="leaf"), words[1:])
-            context.make_context(found, list(arguments))
+            subcommand, context, arguments = GROUP.resolve_command(typer.Context(GROUP, info_name="leaf"), words[1:])
+            context.make_context(subcommand, list(arguments))
     assert f"`leaf {name}" in command.epilog
 
 
@@ -66,34 +66,32 @@ def test_help_names_the_exit_statuses():
     ids=" ".join,
 )
 @pytest.mark.slow
-def test_in_an_empty_folder_every_command_is_refused_in_one_line_with_status_2(
-    arguments, tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "leaf.jpg").write_bytes(b"no image")
+def test_command_in_an_empty_folder_exits_with_one_line_and_status_2(arguments, tmp_path, monkeypatch, capsys):
+    (tmp_path / "leaf.jpg").write_bytes(b"not an image")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["leaf", *arguments])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main()
-    said = capsys.readouterr()
-    assert left.value.code == 2
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert said.out == ""
+    output = capsys.readouterr()
+    assert exit_info.value.code == 2
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert output.out == ""
 
 
 @pytest.mark.parametrize("arguments", [["predict"], ["why", "1", "--loud"], ["nonsense"], ["serve", "--port", "x"]])
-def test_a_wrong_use_of_a_command_has_status_2(arguments):
+def test_usage_error_has_status_2(arguments):
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
-def test_no_color_is_kept_to():
-    plain, coloured = (leaf("why", "--help", FORCE_COLOR="1", **extra) for extra in ({"NO_COLOR": "1"}, {}))
-    assert COLOUR.search(coloured.stdout)
-    assert not COLOUR.search(plain.stdout)
+def test_no_color_is_respected():
+    plain, colored = (leaf("why", "--help", FORCE_COLOR="1", **extra) for extra in ({"NO_COLOR": "1"}, {}))
+    assert COLOR.search(colored.stdout)
+    assert not COLOR.search(plain.stdout)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_completes_commands(shell):
+def test_shell_completes_commands(shell):
     variables = {"_LEAF_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "leaf pre", "COMP_WORDS": "leaf pre"}
     variables |= {"COMP_CWORD": "1", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     assert "predict" in leaf(**variables).stdout

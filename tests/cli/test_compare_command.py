@@ -1,4 +1,4 @@
-"""`leaf compare` on real revisions: a repository whose three commits hold predictions that DVC tracks."""
+"""`leaf compare` on revisions of a repository whose predictions are tracked by DVC."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def write_tables(share_right, seed, images=200):
     scored = {"image": numbers, "source": numbers, "split": "test", "label": LABELS[:images], "predicted": predicted}
     write_table(pd.DataFrame(scored), TABLES[0])
     write_table(pd.DataFrame({"image": numbers, "group": numbers // 2 * 2}), TABLES[1])
-    hashes = [f"{number:032d}" for number in numbers]  # as numbers they would be equal
+    hashes = [f"{number:032d}" for number in numbers]  # equal if parsed as numbers
     write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes, "file_hash": hashes}), TABLES[2])
     write_table(pd.DataFrame({"label": [0, 1], "name": ["fresh", "wilted"], "images": 100}), TABLES[3])
     write_table(pd.DataFrame({"image": numbers, "split": "test"}), TABLES[4])
@@ -44,7 +44,7 @@ def call(*command):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Commits `plain`, `again`, `good` and `other` (fewer images); the workspace is as `other`."""
+    """Create the commits `plain`, `again`, `good` and `other` (fewer images); the workspace equals `other`."""
     folder = tmp_path_factory.mktemp("repository")
     before = Path.cwd()
     os.chdir(folder)
@@ -75,7 +75,7 @@ def inside(repository, monkeypatch):
     monkeypatch.chdir(repository)
 
 
-def test_a_better_revision_is_called_better():
+def test_clearly_better_revision_is_reported_as_better():
     assert "good is better than the trained model plain" in describe(compare_revisions(["plain", "good"]))
 
 
@@ -87,7 +87,7 @@ def test_groups_come_from_the_revision():
     assert compare_revisions(["plain", "again"])[0].groups == 100
 
 
-def test_each_class_is_compared_too():
+def test_recall_of_each_class_is_compared():
     lines = describe(compare_revisions(["plain", "good"])).splitlines()
     assert [line.split(":")[0] for line in lines if "recall" in line] == [
         "  fresh (100 images)",
@@ -96,32 +96,32 @@ def test_each_class_is_compared_too():
 
 
 def test_revisions_joined_by_commas_are_seeds_of_one_recipe():
-    (found,) = compare_revisions(["plain,again", "good"])
-    assert found.seeds == (2, 1)
-    assert found.verdict == "better"
+    (result,) = compare_revisions(["plain,again", "good"])
+    assert result.seeds == (2, 1)
+    assert result.verdict == "better"
 
 
-def test_every_further_revision_is_compared_with_the_first():
-    found = compare_revisions(["plain", "again", "good"])
-    assert [(one.a, one.b) for one in found] == [("plain", "again"), ("plain", "good")]
-    assert found[1].p_holm == pytest.approx(2 * found[1].p)
+def test_each_other_revision_is_compared_with_the_first():
+    result = compare_revisions(["plain", "again", "good"])
+    assert [(one.a, one.b) for one in result] == [("plain", "again"), ("plain", "good")]
+    assert result[1].p_holm == pytest.approx(2 * result[1].p)
 
 
-def test_revisions_with_other_test_images_are_compared_on_those_of_both():
-    (found,) = compare_revisions(["plain", "other"])
-    assert (found.images, found.scored) == (150, (200, 150))
-    assert "plain was scored on 200, other on 150" in describe([found])
+def test_revisions_are_compared_on_their_common_test_images():
+    (result,) = compare_revisions(["plain", "other"])
+    assert (result.images, result.scored) == (150, (200, 150))
+    assert "plain was scored on 200, other on 150" in describe([result])
 
 
-def test_the_workspace_is_read_as_it_is():
-    (found,) = compare_revisions(["other", "workspace"])
-    assert (found.images, found.scored, found.difference) == (150, (0, 0), 0)
+def test_workspace_can_be_compared():
+    (result,) = compare_revisions(["other", "workspace"])
+    assert (result.images, result.scored, result.difference) == (150, (0, 0), 0)
 
 
 @pytest.mark.parametrize(
     "name", ["nowhere", "HEAD:params.yaml", "HEAD:", "HEAD^{tree}", "", "x" * 5000, "a\0b", "bad\udcff"]
 )
-def test_what_is_no_revision_is_refused(name):
+def test_unknown_revision_is_refused(name):
     with pytest.raises(LeafError, match="no such revision or experiment"):
         compare_revisions(["plain", name])
 

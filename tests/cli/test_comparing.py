@@ -1,4 +1,4 @@
-"""Runs side by side: from revisions' tables to a sentence. (`leaf compare` on real revisions: test_compare_command.)"""
+"""Select the test images on which runs are compared. test_compare_command.py runs `leaf compare` on revisions."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from leaf.store import write_table
 
 
 def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test test test train train"):
-    """Six photographs A to F, of which those in the test split were scored; labels as digits."""
+    """Return a run with six images A to F whose test images are scored; `label` has a digit for each of those."""
     keys = pd.Index([*"ABCDEF"])
     everything = pd.DataFrame({"group": groups, "split": splits.replace("-", "").split(" ")}, keys)
     scored = keys[everything["split"].eq("test")]
@@ -19,23 +19,23 @@ def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test tes
     return ScoredRevision(name, table, everything)
 
 
-def test_runs_with_the_same_test_images_are_compared_on_all_of_them():
+def test_equal_test_images_are_all_compared():
     keys, groups = shared_images([run(), run("b")], "test")
     assert keys.tolist() == [*"ABCD"]
     assert len(set(groups)) == 4
 
 
-def test_of_other_test_images_those_count_that_both_were_scored_on():
+def test_only_common_test_images_are_compared():
     other = run("b", label="0011", splits="train train test test test test")
     assert shared_images([run(label="0100"), other], "test")[0].tolist() == ["C", "D"]
 
 
-def test_an_image_counts_for_nobody_where_one_run_learned_from_its_group():
-    torn = run("b", groups=(0, 1, 2, 3, 3, 5))  # D is tested and E, of the same leaf, was trained on
-    assert shared_images([run(), torn], "test")[0].tolist() == [*"ABC"]
+def test_image_is_excluded_if_one_run_trained_on_its_group():
+    split_group = run("b", groups=(0, 1, 2, 3, 3, 5))  # D is a test image and E, of the same leaf, a training image
+    assert shared_images([run(), split_group], "test")[0].tolist() == [*"ABC"]
 
 
-def test_a_removed_copy_joins_the_groups_of_two_runs():
+def test_removed_copy_joins_the_groups_of_two_runs():
     one = run(groups=(0, 1, 2, 3, 4, 4), splits="test test test test - train")
     other = run("b", groups=(0, 0, 2, 3, 0, 5), splits="test test test test - train")
     assert shared_images([one, other], "test")[0].tolist() == ["C", "D"]
@@ -47,12 +47,12 @@ def test_runs_without_a_common_test_image_are_refused():
         shared_images([run(), other], "test")
 
 
-def test_other_labels_are_refused():
+def test_different_labels_are_refused():
     with pytest.raises(LeafError, match="2 of 4 test images"):
         shared_images([run(), run("b", label="1001")], "test")
 
 
-def test_images_relabelled_by_an_override_are_left_out_on_demand():
+def test_same_labels_excludes_relabeled_images():
     keys, _ = shared_images([run(), run("b", label="1001")], "test", same_labels=True)
     assert len(keys) == 2
 
@@ -67,18 +67,18 @@ def test_one_revision_is_refused():
         compare_revisions(["workspace"])
 
 
-def test_the_same_revision_twice_is_refused():
+def test_repeated_revision_is_refused():
     with pytest.raises(LeafError, match=r"compare: .*workspace workspace"):
         compare_revisions(["workspace", "workspace"])
 
 
-def test_a_workspace_without_predictions_is_refused(tmp_path, monkeypatch):
+def test_workspace_without_predictions_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LeafError, match=r"workspace: .*data/scored/predictions\.csv"):
         compare_revisions(["workspace", "HEAD"])
 
 
-def test_a_run_without_a_test_split_says_what_to_ask_for(tmp_path, monkeypatch):
+def test_error_for_a_run_without_a_test_split_names_the_split_option(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = pd.DataFrame({"image": [0], "split": ["validation"], "label": [0], "probability": [0.1], "predicted": [0]})
     write_table(table, Path("data/scored/predictions.csv"))

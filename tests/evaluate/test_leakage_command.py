@@ -62,7 +62,7 @@ def test_keys_set_by_the_command_are_refused(key):
         run_network(None, [key], "x", 1, False)
 
 
-def test_experiments_of_both_ways_are_compared_by_image(monkeypatch):
+def test_leaky_and_honest_experiments_are_compared_by_image(monkeypatch):
     """Eight images in two folds: 6 and 7 are copies, kept in the leaky way; the honest way errs on image 0."""
 
     def read(revision):

@@ -76,7 +76,7 @@ def test_a_flip_only_moves_pixels() -> None:
 def test_a_swapped_background_keeps_the_leaf():
     masks = np.zeros((40, 16, 16), bool)
     masks[:, 5:11, 5:11] = True
-    masks[0], masks[1] = False, True  # nothing is known of one, the leaf of the other leaves no background
+    masks[0], masks[1] = False, True  # one image has no mask, and one has no background
     images = np.repeat(np.arange(40), 16 * 16 * 3).reshape(40, 16, 16, 3).astype(np.uint8) * 3
     images[masks] = 250
     made = swap_backgrounds(images, masks, np.random.default_rng(0))
@@ -85,7 +85,7 @@ def test_a_swapped_background_keeps_the_leaf():
     changed = (made != images).any(axis=(1, 2, 3))
     assert 10 < changed.sum() < 28
     for image in made[2:]:
-        assert np.ptp(image[image < 250]) <= 4  # one ground, painted in behind the lender's leaf
+        assert np.ptp(image[image < 250]) <= 4  # the background of one image, inpainted behind its leaf
         assert image[0, 0, 0] in set(images[2:, 0, 0, 0].tolist())
 
 

@@ -85,9 +85,9 @@ def test_a_resume_in_a_cached_epoch_is_bit_identical(tmp_path) -> None:
 )
 def test_augmentation_disables_the_cache_with_a_message(capsys, changes, why) -> None:
     fit(**changes, epochs=1)
-    told = capsys.readouterr().err
-    assert why in told
-    assert CACHED not in told
+    stderr = capsys.readouterr().err
+    assert why in stderr
+    assert CACHED not in stderr
 
 
 def test_a_permanently_frozen_backbone_uses_the_cache(capsys) -> None:

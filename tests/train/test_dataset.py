@@ -104,15 +104,15 @@ def test_grabcut_returns_no_mask_without_a_distinct_object():
 
 
 def test_the_augmenter_receives_epoch_and_step() -> None:
-    told = []
+    calls = []
 
     def note(batch: Batch, epoch: int, step: int, positions: np.ndarray | None) -> Batch:
         assert positions is None
-        told.append((epoch, step))
+        calls.append((epoch, step))
         return batch
 
     list(batches(numbered(8), 4, 0, 3, augmenter=note))
-    assert told == [(3, 0), (3, 1)]
+    assert calls == [(3, 0), (3, 1)]
 
 
 @pytest.mark.parametrize(("kinds", "given"), [("uB", "uint8"), ("fB", "float32"), ("uf", "float32")])
@@ -129,7 +129,7 @@ def test_batches_are_in_order_with_any_number_of_threads(count: int) -> None:
     assert read == batch_indices(4 * count, 4, 0, 1).tolist()
 
 
-def test_two_shares_of_a_batch_equal_the_whole_batch() -> None:
+def test_two_parts_of_a_batch_equal_the_full_batch() -> None:
     augmenter = make_augmenter(Augmentation(**Defaults(flip="both").model_dump()), 0)
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 3, 3), np.uint8)
     dataset = Dataset(images, np.arange(12), np.zeros(12, int))

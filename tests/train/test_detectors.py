@@ -1,4 +1,4 @@
-"""Anomaly detectors train on healthy images only, resume to the same bits, and detect planted spots."""
+"""Anomaly detectors train on healthy images only, resume bit-identically, and detect planted spots."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_a_setting_that_detectors_ignore_is_refused(key, value, valid):
 @pytest.mark.slow
 def test_out_of_memory_names_batch_size(leaves, monkeypatch):
     def exhausted(*arguments):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # as JAX says it
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # the message of JAX
 
     monkeypatch.setattr("leaf.train.detectors.AutoencoderStep.train_on_batch", exhausted)
     with pytest.raises(LeafError, match=r"batch_size: .* 16 images.* 8\b"):

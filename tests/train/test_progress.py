@@ -11,8 +11,8 @@ import pytest
 from leaf.train.callbacks import ProgressBar
 
 
-def told(columns, monkeypatch, quiet=None):
-    """Return what is written to stderr, a terminal of `columns` columns, during two epochs."""
+def run_on_terminal(columns, monkeypatch, quiet=None):
+    """Run two epochs on a terminal of `columns` columns and return their stderr."""
     own, other = os.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with os.fdopen(other, "w") as stream, monkeypatch.context() as patch:
@@ -46,18 +46,18 @@ def test_a_log_gets_a_line_per_epoch(capsys):
 
 
 def test_a_terminal_without_columns_gets_a_line_per_epoch(monkeypatch):
-    assert LINES.fullmatch(told(0, monkeypatch))
+    assert LINES.fullmatch(run_on_terminal(0, monkeypatch))
 
 
 def test_a_terminal_gets_a_bar_instead(monkeypatch):
-    text = told(100, monkeypatch)
+    text = run_on_terminal(100, monkeypatch)
     assert "\r" in text
     assert "validation" not in text
 
 
 @pytest.mark.parametrize("columns", [0, 100])
 def test_quiet_prints_nothing(monkeypatch, columns):
-    assert told(columns, monkeypatch, quiet=True) == ""
+    assert run_on_terminal(columns, monkeypatch, quiet=True) == ""
 
 
 def test_the_time_left_is_estimated_from_earlier_epochs(monkeypatch, capsys):
