@@ -1,11 +1,12 @@
 """Compare a bfloat16 training step on a GPU, Keras on JAX, with timm and torch.compile on the same GPU in one run.
 
-The networks are ConvNeXt tiny and large at 96×96 with batches of 512 in micro-batches. leaf's is the depthwise network
-that `leaf submit --on card` trains, with the backend of runner.yaml and SETTINGS on top of params.yaml; timm's is
-channels-last, autocast to bfloat16, compiled. Without a GPU, jax or timm, the script prints one line and records
-nothing. `--size tiny` runs leaf's step on any device.
+python benchmarks/gpu_step.py [--depthwise shifted]    # needs jax[cuda12], torch with CUDA and timm
 
-    python benchmarks/gpu_step.py    # needs jax[cuda12], torch with CUDA and timm
+The networks are ConvNeXt tiny and large at 96×96 with batches of 512 in micro-batches. leaf's is the network that
+`leaf submit --on card` trains, with the backend of runner.yaml and SETTINGS on top of params.yaml; timm's is
+channels-last, autocast to bfloat16, compiled. `--depthwise` selects an alternative 7×7 convolution of depthwise.py,
+whose results are printed but not recorded. Without a GPU, jax or timm, the script prints one line and records nothing.
+`--size tiny` runs leaf's step with each alternative on any device.
 """
 
 import importlib.util
@@ -21,6 +22,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs
 import numpy as np
 from measure import alternate, arguments, report, row
 
+KINDS = ("nhwc", "shifted", "nchw")  # of depthwise.py, which imports Keras
 SETTINGS = {"deterministic": False, "precision": "mixed_bfloat16"}  # recommended for GPUs
 # Networks with their micro-batches; batch, side, repeats.
 BOTH = {"convnext_tiny": 256, "convnext_large": 64}
@@ -29,7 +31,7 @@ Update = Callable[[], float]
 
 
 def missing() -> str:
-    """Return why nothing can be measured here; empty if it can."""
+    """Return why nothing can be measured here, or an empty string."""
     for package in ("jax", "torch", "timm"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
@@ -46,8 +48,10 @@ def missing() -> str:
     return "" if keras.backend.backend() == "jax" else f"Keras runs on {keras.backend.backend()}, not on jax"
 
 
-def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
-    """Return an update of leaf's network as `train` makes it."""
+def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int, depthwise: str) -> Update:
+    """Return an update of leaf's network by the training step of the `train` stage."""
+    from depthwise import with_depthwise
+
     from leaf.models.build import build_model_from_params
     from leaf.params import Params
     from leaf.train.dataset import Batch
@@ -56,16 +60,15 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Updat
 
     sizes = {"batch_size": len(images), "micro_batch": micro if micro < len(images) else 0}
     params = Params(backbone=name, image_size=images.shape[1], **sizes, **SETTINGS)
-    recipe = params
     fix_seeds(params.seed, params.deterministic)
-    model = build_model_from_params(params, 2)
-    compile_model(model, recipe, make_schedule(recipe, 2, 10, 10 * len(images)))
+    model = with_depthwise(build_model_from_params(params, 2), depthwise)
+    compile_model(model, params, make_schedule(params, 2, 10, 10 * len(images)))
     batch = Batch(images, labels, np.ones(len(images), np.float32))
-    return lambda: train_step(model, batch, recipe)[0]
+    return lambda: train_step(model, batch, params)[0]
 
 
 def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
-    """Return the same update by timm; images are copied to the GPU in each step, as leaf does."""
+    """Return the same update by timm; like leaf, it copies the images to the GPU in each step."""
     import timm
     import torch
 
@@ -102,24 +105,26 @@ def peaks() -> dict[str, float]:
 
 def main() -> None:
     """Measure both networks, or print why that is not possible."""
-    options = arguments(__doc__)
+    options = arguments(__doc__, depthwise=KINDS)
     chosen, batch, side, repeats = SIZES[options.size]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     labels = np.eye(2, dtype=np.float32)[np.arange(batch) % 2]
     if why := missing():
         print(f"gpu_step: not run: {why}")
         for name, micro in chosen.items() if options.size == "tiny" else ():
-            step = ours(name, images, labels, micro)
-            print(f"gpu_step: ours alone, {name}: losses", *(round(step(), 4) for _ in range(1 + repeats)))
+            for kind in KINDS:
+                step = ours(name, images, labels, micro, kind)
+                print(f"gpu_step: ours alone, {name}, {kind}: losses", *(round(step(), 4) for _ in range(1 + repeats)))
         return
     import torch
 
     for name, micro in chosen.items():
         torch.cuda.reset_peak_memory_stats()
-        step, other = ours(name, images, labels, micro), with_timm(name, images, labels, micro)
+        step, other = ours(name, images, labels, micro, options.depthwise), with_timm(name, images, labels, micro)
         for _ in range(2):
             step(), other()
-        report(row(f"gpu_{name}", *alternate(step, other, repeats), ">= 1", peaks()), options.record)
+        measured = row(f"gpu_{name}", *alternate(step, other, repeats), ">= 1", peaks())
+        report(measured, options.record and options.depthwise == KINDS[0])
 
 
 if __name__ == "__main__":

@@ -20,11 +20,16 @@ DETAILS = RESULTS.with_name("details.json")
 SIZES = ("tiny", "bench", "full")
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Parse the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json unchanged."""
+def arguments(description: str | None, **choices: Sequence[str]) -> argparse.Namespace:
+    """Parse the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json unchanged.
+
+    Each of `choices` becomes an option whose default is its first value.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="bench", help="tiny: for tests; full: the largest")
     parser.add_argument("--no-record", dest="record", action="store_false", help="do not update results.json")
+    for name, values in choices.items():
+        parser.add_argument(f"--{name}", choices=values, default=values[0])
     options = parser.parse_args()
     options.record = options.record and options.size != "tiny"
     return options
