@@ -1,0 +1,157 @@
+"""Compare networks and settings for training from scratch on development images.
+
+python benchmarks/scratch.py ../shared/data --recipes default default+backbone=atto_pool cnn_small --seeds 1 2 3
+
+The development images are those of leaves_1041.npz outside its published test split, and leaves_by_plant. A recipe is a
+row of experiments.yaml, with changes as in benchmarks/accuracy.py; `backbone` also accepts the ARCHITECTURES below.
+Finished runs are not repeated.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from accuracy import keep, measure, print_result, recipes_of, run_recipes
+from keras import initializers, layers
+from runs import ROOT, prepare
+
+from leaf.experiments import with_settings
+from leaf.models import backbones, pretrained
+from leaf.models.convnext import ATTO_DEPTHS, ATTO_DIMS, RESCALING, rescaling
+from leaf.models.layers import LayerScale
+from leaf.models.timm_weights import IMAGENET_MEAN, IMAGENET_STD
+from leaf.store import load_cached_value, read_array, read_json, read_table
+
+RESULTS = Path(__file__).with_name("scratch.json")
+# `leaves_by_plant` has twice as many images: train on as many as in leaves_1041, test on half of them.
+DATASETS: dict[str, list[str]] = {"leaves_1041": [], "leaves_by_plant": ["test_size=0.5"]}
+
+
+def network(
+    image: Any,
+    stem_norm: bool = True,
+    block_norm: bool = False,
+    multi_scale: bool = False,
+    stochastic_depth: float = 0.0,
+) -> Any:
+    """Apply ConvNeXt atto with a pooling stem.
+
+    Args:
+        image: tensor (N, H, W, 3) in 0..255.
+        stem_norm: normalize each convolution of the stem with BatchNormalization.
+        block_norm: use BatchNormalization instead of LayerNormalization, except at the end.
+        multi_scale: pool the stem and every stage, not only the last one.
+        stochastic_depth: drop rate of the last block; it rises linearly from 0 at the first (Huang 2016).
+
+    Returns:
+        Pooled features (N, D).
+    """
+    x = layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD), name=RESCALING)(image)
+    for number, filters in enumerate((32, ATTO_DIMS[0])):
+        conv = {"use_bias": not stem_norm, "kernel_initializer": "he_normal", "name": f"stem_conv_{number}"}
+        x = layers.Conv2D(filters, 3, padding="same", **conv)(x)
+        if stem_norm:
+            x = layers.BatchNormalization(momentum=0.9, name=f"stem_batch_norm_{number}")(x)
+        x = layers.Activation("relu", name=f"stem_relu_{number}")(x)
+        x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(x)
+    x = _norm(block_norm, "stem_norm")(x)
+    maps = [x]
+    rates = iter(np.linspace(0, stochastic_depth, sum(ATTO_DEPTHS)))
+    for stage, (dim, depth) in enumerate(zip(ATTO_DIMS, ATTO_DEPTHS, strict=True)):
+        if stage:
+            x = _norm(block_norm, f"stage_{stage}_down_norm")(x)
+            x = layers.Conv2D(dim, 2, strides=2, kernel_initializer=_initial(), name=f"stage_{stage}_down_conv")(x)
+        for block in range(depth):
+            x = _block(x, dim, block_norm, next(rates), f"stage_{stage}_block_{block}")
+        maps.append(x)
+    if not multi_scale:
+        return _norm(False, "norm")(layers.GlobalAveragePooling2D(name="pool")(x))
+    pooled = [layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(maps)]
+    normed = [_norm(False, f"pool_norm_{number}")(each) for number, each in enumerate(pooled)]
+    return layers.Concatenate(name="pools")(normed)
+
+
+def _block(inputs: Any, dim: int, block_norm: bool, rate: float, name: str) -> Any:
+    x = layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=_initial(), name=f"{name}_depthwise")(inputs)
+    x = _norm(block_norm, f"{name}_norm")(x)
+    x = layers.Dense(4 * dim, kernel_initializer=_initial(), name=f"{name}_expand")(x)
+    x = layers.Activation("gelu", name=f"{name}_gelu")(x)
+    x = layers.Dense(dim, kernel_initializer=_initial(), name=f"{name}_project")(x)
+    x = LayerScale(0.1, dim, name=f"{name}_scale")(x)
+    if rate:
+        x = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
+    return layers.Add(name=f"{name}_add")([inputs, x])
+
+
+def _norm(batch: bool, name: str) -> layers.Layer:
+    if batch:
+        return layers.BatchNormalization(momentum=0.9, name=name)
+    return layers.LayerNormalization(epsilon=1e-6, name=name)
+
+
+def _initial() -> initializers.Initializer:
+    return initializers.TruncatedNormal(stddev=0.02)
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "atto_pool": {"stem_norm": False},
+    "atto_bn_stem": {},
+    "atto_bn": {"block_norm": True},
+    "atto_multi_scale": {"multi_scale": True},
+    "atto_stochastic_depth": {"stochastic_depth": 0.1},
+}
+for name, settings in ARCHITECTURES.items():  # at import, because training processes import this file
+    backbones.BACKBONES[name] = backbones.BACKBONES["convnext_atto"]
+    pretrained._OWN[name] = partial(network, **settings)
+
+
+def development(data: Path, name: str, work: Path) -> Path:
+    """Return the data set; for leaves_1041, write the images outside the published test split to a new file."""
+    if name != "leaves_1041":
+        return data / name
+    defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    published = {"dataset": str(data / "leaves_1041.npz")}
+    folder = prepare(work, with_settings(defaults, published).model_dump(mode="json"))
+    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
+    kept = splits.loc[splits["split"] != "test", "image"].to_numpy()
+    labels = read_table(folder / "data/cleaned/decisions.csv", ["image", "label"]).set_index("image")["label"]
+    out = work / "leaves_1041.npz"
+    names = np.array(defaults["classes"])[labels.loc[kept].to_numpy()]
+    np.savez(out, data=read_array(folder / "data/ingested/images.npy")[kept], labels=names)
+    return out
+
+
+def seconds(folder: Path) -> float | None:
+    """Return the wall time of the training in `folder`, or None if it was resumed."""
+    took: float | None = load_cached_value("trained", read_json(folder / "models/run.json")["model_sha256"], 1.0)
+    return took
+
+
+def main() -> None:
+    """Measure the recipes on both development sets and record accuracy, log loss and training time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the data sets")
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
+    parser.add_argument("--recipes", nargs="+", default=["default"], metavar="ROW", help="ROW or ROW+KEY=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=1, help="parallel trainings, one core each")
+    parser.add_argument("--work", type=Path, default=Path("build/scratch"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
+    options = parser.parse_args()
+    options.folds, options.weights = 0, None
+    options.work.mkdir(parents=True, exist_ok=True)
+    for name in options.datasets:
+        options.set = DATASETS[name]
+        dataset = development(options.data.resolve(), name, options.work.resolve())
+        result = measure(dataset, options)
+        for recipe, runs in run_recipes(dataset, recipes_of(options), options).items():
+            result["recipes"][recipe]["seconds"] = [seconds(folder) for (folder,) in runs]
+        keep(result, options.results)
+        print_result(result)
+
+
+if __name__ == "__main__":
+    main()
