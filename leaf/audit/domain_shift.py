@@ -73,7 +73,7 @@ def transport(
     found: dict[str, Transport] = {}
     for name, train, test in left_out(labels, groups, values):
         classes = np.unique(labels[train])
-        shares = LEARNERS["held"](features[train], labels[train], features[test])
+        shares = LEARNERS["held"](features[train], labels[train]).predict_proba(features[test])
         outside = classes[shares.argmax(axis=1)] == labels[test]
         found[name] = compared(inside[test], outside, labels[test], groups[test])
     return found

@@ -10,9 +10,9 @@ from leaf.evaluate.linear_head import STRENGTHS, linear_head
 
 HELD = 0.01  # C for about a thousand features and a few hundred images
 _MOST_IMAGES = 50_000  # maximum training images of a baseline, and images processed at once (100 MB of histograms)
-_CHANNEL_BITS = 5  # 32 levels per channel
-_JOINT_BITS = 3  # 8 × 8 × 8 colors
 _BLOCK = 256
+_COLORS = {"histogram": "channel histograms", "joint_histogram": "512 joint colors"}
+_DEFAULT = "logistic regression, C = 1"
 
 
 def baseline_probabilities(
@@ -41,25 +41,20 @@ def baseline_probabilities(
     by_label = np.argsort(train_labels, kind="stable")
     sample = by_label[:: -(-len(by_label) // _MOST_IMAGES)]
     sample = np.union1d(sample, np.unique(train_labels, return_index=True)[1])
-    labels, best, selected = train_labels[sample], np.inf, ""
+    best, selected, tuned = np.inf, "", found["majority"]
     truth = np.eye(len(shares))[validation[1]]
     for name, describe in (("histogram", channel_histograms), ("joint_histogram", joint_histograms)):
-        features = describe(images, train_rows[sample])
-        for learner, fitted in _candidates(features, labels):
+        for learner, fitted in _candidates(describe(images, train_rows[sample]), train_labels[sample]):
             on_validation = _predict(fitted, describe, images, validation[0])
             score = np.square(on_validation - truth).mean()
-            if score < best or learner == _DEFAULT:
-                predicted = on_validation, _predict(fitted, describe, images, rows)
+            if score >= best and learner != _DEFAULT:
+                continue
+            predicted = on_validation, _predict(fitted, describe, images, rows)
             if learner == _DEFAULT:
                 found[name] = predicted
             if score < best:
-                best, selected, found["tuned_color"] = score, f"{learner} on {_COLORS[name]}", predicted
-    found["tuned_color"] = found.pop("tuned_color")  # fixes the order of the keys
-    return found, selected
-
-
-_COLORS = {"histogram": "channel histograms", "joint_histogram": "512 joint colors"}
-_DEFAULT = "logistic regression, C = 1"
+                best, selected, tuned = score, f"{learner} on {_COLORS[name]}", predicted
+    return {**found, "tuned_color": tuned}, selected
 
 
 def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, Any]]:
@@ -84,24 +79,15 @@ def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     `images` is (N, H, W, 3), uint8 or float32, 0..255; its `rows` are read in blocks.
     """
-
-    def levels(block: np.ndarray) -> np.ndarray:
-        return (block >> 8 - _CHANNEL_BITS).astype(np.int64) + (np.arange(3) << _CHANNEL_BITS)
-
-    return _histograms(images, rows, levels, 3 << _CHANNEL_BITS)
+    return _histograms(images, rows, lambda block: (block >> 3) + np.arange(0, 96, 32), 96)
 
 
 def joint_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the square roots of the shares of 512 colors, float32 (len(rows), 512).
+    """Return the square roots of the shares of 8 × 8 × 8 colors, float32 (len(rows), 512).
 
     Euclidean distance between square roots is proportional to the Hellinger distance between the histograms.
     """
-
-    def colors(block: np.ndarray) -> np.ndarray:
-        red, green, blue = np.moveaxis((block >> 8 - _JOINT_BITS).astype(np.int64), -1, 0)
-        return red << 2 * _JOINT_BITS | green << _JOINT_BITS | blue
-
-    return np.sqrt(_histograms(images, rows, colors, 1 << 3 * _JOINT_BITS))
+    return np.sqrt(_histograms(images, rows, lambda block: (block >> 5) @ np.array([64, 8, 1]), 512))
 
 
 def _histograms(
@@ -110,39 +96,31 @@ def _histograms(
     histograms = np.empty((len(rows), bins), np.float32)
     for start in range(0, len(rows), _BLOCK):
         block = np.clip(images[rows[start : start + _BLOCK]], 0, 255).astype(np.uint8)
-        found = bins_of(block).reshape(len(block), -1)
-        found += np.arange(len(block))[:, None] * bins
+        found = bins_of(block).reshape(len(block), -1) + np.arange(len(block))[:, None] * bins
         counts = np.bincount(found.ravel(), minlength=len(block) * bins).reshape(len(block), bins)
         histograms[start : start + _BLOCK] = counts / (block.shape[1] * block.shape[2])
     return histograms
 
 
-def logistic_regression(
-    train: np.ndarray, train_labels: np.ndarray, features: np.ndarray, strength: float = 1.0
-) -> np.ndarray:
-    """Fit `linear_head` to `train` (M, D) and return class probabilities, float64 (N, C), for `features` (N, D)."""
-    return linear_head(train, train_labels, strength=strength).predict_proba(features).astype(np.float64)
-
-
-def nearest_neighbor(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the class of the nearest training image by Euclidean distance, one-hot float64 (N, C)."""
+def _nearest_neighbor(features: np.ndarray, labels: np.ndarray) -> Any:
     from sklearn.neighbors import KNeighborsClassifier
 
-    return KNeighborsClassifier(n_neighbors=1).fit(train, train_labels).predict_proba(features)
+    return KNeighborsClassifier(n_neighbors=1).fit(features, labels)
 
 
-def forest(train: np.ndarray, train_labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return class probabilities, float64 (N, C), from 50 extremely randomized trees (Geurts 2006)."""
+def _forest(features: np.ndarray, labels: np.ndarray) -> Any:
+    """Fit 50 extremely randomized trees (Geurts 2006)."""
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(50, random_state=0).fit(train, train_labels).predict_proba(features)
+    return ExtraTreesClassifier(50, random_state=0).fit(features, labels)
 
 
-LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "logistic": logistic_regression,
-    "neighbour": nearest_neighbor,
-    "forest": forest,
-    "held": partial(logistic_regression, strength=HELD),
+# Each maps features (N, D) and labels (N,) to a fitted model with `predict_proba`.
+LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+    "logistic": linear_head,
+    "neighbour": _nearest_neighbor,
+    "forest": _forest,
+    "held": partial(linear_head, strength=HELD),
 }
 
 
@@ -163,8 +141,8 @@ def held_out(
 
     found = np.zeros((len(labels), labels.max() + 1))
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        classes = np.unique(labels[train])
-        found[test[:, None], classes] = LEARNERS[learner](features[train], labels[train], features[test])
+        model = LEARNERS[learner](features[train], labels[train])
+        found[test[:, None], np.unique(labels[train])] = model.predict_proba(features[test])
     return found
 
 

@@ -43,12 +43,13 @@ class Folds:
         gap = 100 * (self.validation - self.test)
         gap_low, gap_high = mean_interval(gap)
         rows = zip(self.tested, self.test, self.validation, strict=True)
+        table = (f"{number:4}  {n:11}  {test:13.3f}  {shown:19.3f}" for number, (n, test, shown) in enumerate(rows))
+        mean, deviation = self.test.mean(), self.test.std(ddof=1)
         lines = [
             "fold  test images  test accuracy  validation accuracy",
-            *(f"{number:4}  {n:11}  {test:13.3f}  {shown:19.3f}" for number, (n, test, shown) in enumerate(rows)),
+            *table,
             "",
-            f"accuracy over {len(self.test)} folds: mean {self.test.mean():.3f}, standard deviation "
-            f"{self.test.std(ddof=1):.3f}",
+            f"accuracy over {len(self.test)} folds: mean {mean:.3f}, standard deviation {deviation:.3f}",
             f"95% CI of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
             f"95% CI over all {images} images of {groups} groups, each tested once (Wilson): "
             f"{self.right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
@@ -63,21 +64,14 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
 
     Raises LeafError if an image is tested in several folds or a validation image is never tested.
     """
-    parts = {name: [fold[fold["split"].eq(name)] for fold in predictions] for name in ("test", "validation")}
-    every = pd.concat(parts["test"])
-    tested = every["image"]
-    if tested.duplicated().any() or not set(pd.concat(parts["validation"])["image"]) <= set(tested):
-        raise LeafError(
-            "folds: an image is tested twice or never, so the folds are of different data. Run all again with --force"
-        )
-    right = {name: [part["predicted"].eq(part["label"]) for part in each] for name, each in parts.items()}
-    return Folds(
-        np.array([part.mean() for part in right["test"]]),
-        np.array([part.mean() for part in right["validation"]]),
-        [len(part) for part in right["test"]],
-        np.concatenate([part.to_numpy() for part in right["test"]]),
-        every["group"].to_numpy(),
-    )
+    every = pd.concat([fold.assign(fold=number) for number, fold in enumerate(predictions)])
+    every["right"] = every["predicted"].eq(every["label"])
+    test, validation = (every[every["split"].eq(name)] for name in ("test", "validation"))
+    if test["image"].duplicated().any() or not set(validation["image"]) <= set(test["image"]):
+        raise LeafError("folds: an image is tested twice or never: the data differ. Run all folds again with --force.")
+    accuracy, optimistic = (part.groupby("fold")["right"].mean().to_numpy() for part in (test, validation))
+    tested = test.groupby("fold").size().tolist()
+    return Folds(accuracy, optimistic, tested, test["right"].to_numpy(), test["group"].to_numpy())
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:

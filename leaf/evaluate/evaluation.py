@@ -9,8 +9,8 @@ import pandas as pd
 
 from leaf.evaluate import BASELINES
 from leaf.evaluate.baselines import baseline_probabilities
-from leaf.evaluate.calibration import best_temperature
 from leaf.evaluate.metrics import (
+    best_temperature,
     best_threshold,
     compute_metrics,
     predict,
@@ -29,15 +29,8 @@ NO_TEST = (
     "these metrics are optimistic. Set test_size for an unbiased estimate."
 )
 _TEST_METRICS = (
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "balanced_accuracy",
-    "macro_recall",
-    "f1",
-    "roc_auc",
-    "log_loss",
-    "calibration_error",
+    *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_recall"),
+    *("f1", "roc_auc", "log_loss", "calibration_error"),
 )
 
 
@@ -68,25 +61,25 @@ class Evaluation:
     @property
     def summary(self) -> str:
         """Summarize accuracy, its interval and the baselines in a few lines."""
-        block, baseline = self.scores["splits"][self.scored_split], self.scores["baseline"]
-        before = block["before_calibration"]
+        block, note = self.scores["splits"][self.scored_split], self.scores["note"]
+        beside = (f"{BASELINES[key]} {each['accuracy']:.1%}" for key, each in self.scores["baseline"].items())
         lines = [
             f"{self.scored_split}: accuracy {block['accuracy']:.1%} (95% CI {100 * block['accuracy_low']:.1f}–"
             f"{block['accuracy_high']:.1%}) on {block['images']} images"
             + (f" in {block['groups']} groups" if block["groups"] < block["images"] else "")
             + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
-            "baselines: " + ", ".join(f"{BASELINES[key]} {scores['accuracy']:.1%}" for key, scores in baseline.items()),
+            f"baselines: {', '.join(beside)}",
         ]
         if len(block["classes"]) > 2 and block["worst_pairs"]:
             pairs = (f"{each['images']} {each['label']} as {each['predicted']}" for each in block["worst_pairs"][:3])
             lines.append(f"most frequent errors: {', '.join(pairs)}")
-        if before:
+        if before := block["before_calibration"]:
             lines.append(
                 f"temperature {self.scores['temperature']:.2f}: expected calibration error "
                 f"{before['calibration_error']:.3f} before, {block['calibration_error']:.3f} after; a perfectly "
                 f"calibrated model has {block['calibration_error_null']:.3f} on these images"
             )
-        return "\n".join([*lines, self.scores["note"]] if self.scores["note"] else lines)
+        return "\n".join([*lines, note] if note else lines)
 
 
 def evaluate(
@@ -116,8 +109,8 @@ def evaluate(
     """
     table = table.sort_values("image")
     table = table.assign(group=table.get("group", table["image"]))
-    present = [name for name in ("test", "validation") if table["split"].eq(name).any()]
-    held_out = {name: table[table["split"].eq(name)] for name in present}
+    parts = {name: table[table["split"].eq(name)] for name in ("train", "validation", "test")}
+    held_out = {name: parts[name] for name in ("test", "validation") if len(parts[name])}
     labels = {name: part["label"].to_numpy() for name, part in held_out.items()}
     probabilities = {name: predict_proba(part["image"].to_numpy(), 1.0) for name, part in held_out.items()}
     temperature, before = 1.0, None
@@ -129,17 +122,17 @@ def evaluate(
     cut = best_threshold(labels["validation"], probabilities["validation"][:, 1]) if chosen else float(threshold)
 
     scored_split: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
-    predictions = {name: _predictions(held_out[name], probabilities[name], cut) for name in present}
+    predictions = {name: _predictions(part, probabilities[name], cut) for name, part in held_out.items()}
     groups = {name: part["group"].to_numpy() for name, part in held_out.items()}
-    blocks = {name: _block(labels[name], probabilities[name], cut, classes, groups[name]) for name in present}
-    for name, block in blocks.items():
-        block["before_calibration"] = _before(labels[name], before[name]) if before else None
     correct = {name: part["predicted"].eq(part["label"]).to_numpy() for name, part in predictions.items()}
     certain = {name: confidence(part, cut) for name, part in probabilities.items()}
     limit = min_confidence(correct["validation"], certain["validation"], error_rate)
-    for name, block in blocks.items():
+    blocks = {}
+    for name in held_out:
+        block = _block(labels[name], probabilities[name], cut, classes, groups[name])
+        block["before_calibration"] = _before(labels[name], before[name]) if before else None
         block["selective"] = selective_metrics(correct[name], certain[name] >= limit, groups[name])
-    scored = held_out[scored_split]
+        blocks[name] = block
     scores = {
         "classes": list(classes),
         "threshold": cut,
@@ -148,7 +141,7 @@ def evaluate(
         "error_rate": error_rate,
         "min_confidence": limit,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
-        "baseline": _baselines(images, table, scored, classes),
+        "baseline": _baselines(images, parts, held_out[scored_split], classes),
         "by_folder": by_folder(predictions[scored_split].assign(group=groups[scored_split])),
         "note": "" if scored_split == "test" else NO_TEST,
     }
@@ -178,7 +171,7 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """Return the result of `compute_metrics` with class names and the most frequent errors added."""
+    """Add class names and the most frequent errors to the result of `compute_metrics`."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
@@ -191,11 +184,10 @@ def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def _baselines(
-    images: np.ndarray, table: pd.DataFrame, scored: pd.DataFrame, classes: Sequence[str]
+    images: np.ndarray, parts: dict[str, pd.DataFrame], scored: pd.DataFrame, classes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     train, validation = (
-        (part["image"].to_numpy(), part["label"].to_numpy())
-        for part in (table[table["split"].eq(name)] for name in ("train", "validation"))
+        (parts[key]["image"].to_numpy(), parts[key]["label"].to_numpy()) for key in ("train", "validation")
     )
     found, selected = baseline_probabilities(images, train, validation, scored["image"].to_numpy())
     labels, groups = scored["label"].to_numpy(), scored["group"].to_numpy()

@@ -28,29 +28,23 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
         raise LeafError("labels: the runs differ in their classes. Use runs of the same data set.")
     predicted = predicted.groupby(keys, as_index=False).agg({"image": "first"} | dict.fromkeys(columns, "mean"))
     if predicted["source"].duplicated().any() or predicted["label"].nunique() < 2:
-        raise LeafError(
-            "labels: the runs differ in images or labels, or have one class. Use runs of the same data set."
-        )
+        raise LeafError("labels: the runs differ in images or labels, or have one class. Use runs of one data set.")
     labels, shares = predicted["label"].to_numpy(), predicted[columns].to_numpy()
     places, scores = suspicious(labels, shares)
-    others = np.where(np.eye(len(names))[labels] == 1, -1, shares)
-    found = predicted.iloc[places].assign(score=scores)
-    found["likely"] = [names[label] for label in others[places].argmax(axis=1)]
-    found["label"] = [names[label] for label in found["label"]]
+    likely = np.where(np.eye(len(names))[labels] == 1, -1, shares).argmax(axis=1)
+    named = {"label": np.array(names, object)[labels[places]], "likely": np.array(names, object)[likely[places]]}
+    found = predicted.iloc[places].assign(**named, score=scores).reset_index(drop=True)
     found.attrs["predicted"] = len(predicted)
-    return found[["image", "source", "file_hash", "label", "likely", "score"]].reset_index(drop=True)
+    return found[["image", "source", "file_hash", "label", "likely", "score"]]
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
     """Describe the number of likely label errors, with a line for each of the first `most`."""
-    lines = [
-        f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
-    ]
-    if len(found):
-        shown = found.head(most)[["image", "source", "label", "likely", "score"]]
-        lines.append(shown.to_string(index=False, float_format="{:.3f}".format))
-        lines.append("To decide on each: `leaf review`.")
-    return "\n".join(lines)
+    said = f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
+    if found.empty:
+        return said
+    shown = found.head(most)[["image", "source", "label", "likely", "score"]]
+    return f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nTo decide on each: `leaf review`."
 
 
 def _predictions(revision: str) -> pd.DataFrame:
@@ -65,13 +59,8 @@ def _predictions(revision: str) -> pd.DataFrame:
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of likely label errors, int64 (K,), most suspicious first, and their scores, float64 (K,).
 
-    Args:
-        labels: int (N,).
-        probabilities: held-out predictions, float (N, C). The score is the probability of the image's label.
-
-    References:
-        Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021.
-        https://arxiv.org/abs/1911.00068
+    `labels` are int (N,), `probabilities` held-out predictions, float (N, C). The score is the probability of the
+    image's label. The method is confident learning (Northcutt 2021, arXiv 1911.00068).
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

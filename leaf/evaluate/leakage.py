@@ -1,5 +1,6 @@
 """`leaf leak`: compare a recipe with leakage (copies kept, random split) and without (no copies, grouped split)."""
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -66,15 +67,15 @@ class Leak:
 
     def __str__(self) -> str:
         """Return the sentence and the figures behind it."""
+        seeds = " and repeats" if self.repeats > 1 else " and does not include the variation between seeds"
         lines = [
             self.sentence,
             f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, random split",
             f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies removed, "
             f"{self.groups} groups kept together",
-            f"  every image is tested once in each of {self.repeats} repeats; the interval is a bootstrap over groups"
-            + (" and repeats" if self.repeats > 1 else " and does not include the variation between seeds"),
+            f"  every image is tested once in each of {self.repeats} repeats; the interval is a bootstrap over groups",
         ]
-        return "\n".join(lines)
+        return "\n".join(lines) + seeds
 
 
 def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
@@ -84,16 +85,11 @@ def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed
     `groups` (N,) and repeats identically for both.
     """
     first, second = grouped_bootstrap([leaky, honest], groups, seed)
-    low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2])
-    return Leak(
-        float(np.nanmean(leaky)),
-        float(np.nanmean(honest)),
-        float(low),
-        float(high),
-        (int((~np.isnan(leaky[0])).sum()), int((~np.isnan(honest[0])).sum())),
-        len(np.unique(groups[~np.isnan(honest[0])])),
-        len(leaky),
-    )
+    low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2]).tolist()
+    tested = [~np.isnan(results[0]) for results in (leaky, honest)]
+    means = float(np.nanmean(leaky)), float(np.nanmean(honest))
+    images = int(tested[0].sum()), int(tested[1].sum())
+    return Leak(*means, low, high, images, len(np.unique(groups[tested[1]])), len(leaky))
 
 
 def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:
@@ -103,11 +99,9 @@ def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: in
     """
     chosen, recipe = _common_recipe(row, settings)
     rows = {}
-    for repeat in range(repeats):
+    for repeat, (way, differing), fold in itertools.product(range(repeats), WAYS.items(), range(recipe.folds)):
         seeds = {"seed": recipe.seed + repeat, "split_seed": recipe.split_seed + repeat}
-        for way, differing in WAYS.items():
-            for fold in range(recipe.folds):
-                rows[f"{stem}-{way}-{repeat}-fold-{fold}"] = {**chosen, **differing, **seeds, "fold": fold}
+        rows[f"{stem}-{way}-{repeat}-fold-{fold}"] = {**chosen, **differing, **seeds, "fold": fold}
     return run_rows(rows, force, temp=True)
 
 
@@ -120,9 +114,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
             tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]
             tested = pd.concat(tables).set_index("image")
             if tested.index.has_duplicates:
-                raise LeafError(
-                    f"{stem}-{way}-{repeat}: an image is tested twice. Run all experiments again with --force"
-                )
+                raise LeafError(f"{stem}-{way}-{repeat}: an image is tested twice. Run all again with --force.")
             rights.append(tested["predicted"].eq(tested["label"]).astype(float))
     decisions = table(reader(f"{stem}-honest-0-fold-0"), "data/cleaned/decisions.csv")
     group = decisions.set_index("image")["group"].loc[found["leaky"][0].index.sort_values()]
@@ -176,23 +168,13 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     if not Path(recipe.dataset).exists():
         raise LeafError(f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` makes the demo set")
     skip = recipe.unreadable == "skip"
-    read = ingest(
-        recipe.dataset,
-        path,
-        recipe.classes,
-        recipe.image_size,
-        skip,
-        ignore=recipe.ignore,
-        labels=recipe.labels,
-        group_by=recipe.group_by,
-        links=recipe.links,
-        fit=recipe.fit,
-    )
-    named = recipe.references
-    images = read_array(path)
+    options = {key: getattr(recipe, key) for key in ("ignore", "labels", "group_by", "links", "fit")}
+    read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, **options)
+    images, references = read_array(path), recipe.references
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
     overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
-    references = named if named == "auto" else read_references(named, recipe.image_size, recipe.fit)
+    if references != "auto":
+        references = read_references(references, recipe.image_size, recipe.fit)
     return images, clean(images, read.index, references, overrides, settings).decisions
 
 

@@ -1,20 +1,19 @@
-"""Classification metrics for one split with 95% intervals, as written to scores.json."""
+"""Classification metrics for one split with 95% intervals, as written to scores.json, and temperature scaling."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
-from leaf.evaluate.calibration import (
-    EPSILON,
-    calibration_bins,
-    calibration_null,
-    expected_calibration_error,
-    log_loss,
-)
-from leaf.evaluate.statistics import auc_interval, proportion_interval
+from leaf.evaluate.statistics import auc_interval, proportion_interval, standard_error
 
+EPSILON = float(np.finfo(np.float64).eps)
+BINS = 10
+_DRAWS = 2000
+_TEMPERATURES = 0.05, 20.0
 _MANY = 5  # above this number of classes, top-2 and top-3 accuracy are reported
 
 
@@ -39,21 +38,18 @@ def compute_metrics(
     macro averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan.
     """
     count = probabilities.shape[1]
-    predicted = predict(probabilities, threshold)
+    predicted, most_probable = predict(probabilities, threshold), predict(probabilities, 0.5)
     table = np.bincount(count * labels + predicted, minlength=count**2).reshape(count, count)
     groups = np.arange(len(labels)) if groups is None else groups
-    images, right = len(labels), int(table.trace())
     low, high = proportion_interval(predicted == labels, groups)
     classes = [_one_class(labels, predicted, groups, label) for label in range(count)]
-    most_probable = predict(probabilities, 0.5)
     bins = calibration_bins(labels, probabilities, most_probable)
     expected, limit = calibration_null(bins, most_probable == labels, probabilities.max(axis=1), groups)
-    together = _of_two(labels, probabilities[:, 1], groups) if count == 2 else _of_many(labels, probabilities)
     chosen = classes[1:] if count == 2 else classes
     return {
-        "images": images,
+        "images": len(labels),
         "groups": len(np.unique(groups)),
-        "accuracy": right / images,
+        "accuracy": int(table.trace()) / len(labels),
         "accuracy_low": low,
         "accuracy_high": high,
         **dict.fromkeys(("balanced_accuracy", "macro_recall"), float(np.mean([each["recall"] for each in classes]))),
@@ -65,7 +61,7 @@ def compute_metrics(
         "confusion": table.tolist(),
         "classes": classes,
         "calibration": bins,
-        **together,
+        **(_of_two(labels, probabilities[:, 1], groups) if count == 2 else _of_many(labels, probabilities)),
     }
 
 
@@ -82,13 +78,11 @@ def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, la
 
 def _of_two(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """Return the metrics specific to two classes; `probabilities` (N,) refer to the second class."""
-    area, area_low, area_high = auc_interval(labels, probabilities, groups)
+    area = auc_interval(labels, probabilities, groups)
     fpr, tpr, _ = roc_curve(labels, probabilities)
     recall, precision = precision_recall_curve(labels, probabilities)
     return {
-        "roc_auc": area,
-        "roc_auc_low": area_low,
-        "roc_auc_high": area_high,
+        **dict(zip(("roc_auc", "roc_auc_low", "roc_auc_high"), area, strict=True)),
         "brier": float(np.mean(np.square(probabilities - labels))),
         "roc": {"fpr": thinned(fpr).tolist(), "tpr": thinned(tpr).tolist()},
         "precision_recall": {"recall": thinned(recall).tolist(), "precision": thinned(precision).tolist()},
@@ -97,9 +91,7 @@ def _of_two(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -
 
 def thinned(curve: np.ndarray, most: int = 5000) -> np.ndarray:
     """Return at most `most` evenly spaced points of a curve (N,), including both ends."""
-    if len(curve) <= most:
-        return curve
-    return curve[np.linspace(0, len(curve) - 1, most).astype(np.int64)]
+    return curve[np.linspace(0, len(curve) - 1, min(most, len(curve))).astype(np.int64)]
 
 
 def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
@@ -123,16 +115,12 @@ def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most
     table = np.array(confusion)
     wrong = table - np.diag(table.diagonal())
     pairs = np.argwhere(wrong)
-    order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:most]
-    return [
-        {
-            "label": classes[label],
-            "predicted": classes[predicted],
-            "images": int(wrong[label, predicted]),
-            "share": _share(int(wrong[label, predicted]), int(table[label].sum())),
-        }
-        for label, predicted in pairs[order].tolist()
-    ]
+    found = []
+    for label, predicted in pairs[np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:most]].tolist():
+        images = int(wrong[label, predicted])
+        share = _share(images, int(table[label].sum()))
+        found.append({"label": classes[label], "predicted": classes[predicted], "images": images, "share": share})
+    return found
 
 
 def _share(part: int, whole: int) -> float:
@@ -187,3 +175,101 @@ def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 
     _, false, _, true, thresholds = confusion_matrix_at_thresholds(labels, probabilities, pos_label=1)
     return false, true, thresholds
+
+
+class Bin(TypedDict):
+    """Images with confidence between `low` and `high`: their number, mean confidence and accuracy."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(
+    labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, bins: int = BINS
+) -> list[Bin]:
+    """Bin images by the probability of the most probable class and return the non-empty bins, of equal width in 1/C..1.
+
+    Guo 2017 starts the bins at 0, but bins below 1/C are always empty. `labels` and `predicted` are int (N,),
+    `probabilities` float64 (N, C).
+    """
+    confidence, correct = probabilities.max(axis=1), predicted == labels
+    edges = np.linspace(1 / probabilities.shape[1], 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    return [
+        Bin(
+            low=float(edges[index]),
+            high=float(edges[index + 1]),
+            images=int(inside.sum()),
+            confidence=float(confidence[inside].mean()),
+            accuracy=float(correct[inside].mean()),
+        )
+        for index in range(bins)
+        if (inside := place == index).any()
+    ]
+
+
+def expected_calibration_error(bins: list[Bin]) -> float:
+    """Return the mean gap between confidence and accuracy, weighted by the number of images."""
+    images = sum(row["images"] for row in bins)
+    return sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / images
+
+
+def calibration_null(
+    bins: list[Bin], correct: np.ndarray, confidence: np.ndarray, groups: np.ndarray
+) -> tuple[float, float]:
+    """Return the mean and the 95% quantile of a perfectly calibrated model's calibration error.
+
+    This error is not 0, because the accuracy in each bin varies by chance. Outcomes are sampled from the bins'
+    confidences. Images in one group are correlated, so the design effect of `groups` (N,) reduces the number of images
+    in each bin. With few groups the design effect is often underestimated, so the quantile uses its upper 95% bound,
+    capped at its value for identical outcomes within each group. `correct` is bool (N,), `confidence` float (N,).
+    """
+    sizes, means = (np.array([row[key] for row in bins], float) for key in ("images", "confidence"))
+    independent = math.sqrt(float(np.mean(confidence * (1 - confidence))) / len(confidence))
+    _, place, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    effect = bound = 1.0
+    if independent > 0 and 1 < len(group_sizes) < len(groups):
+        effect = max(1.0, standard_error(correct - confidence, groups) / independent)
+        freedom, largest = len(group_sizes) - 1, math.sqrt(float(np.mean(group_sizes[place])))
+        bound = min(effect * math.sqrt(freedom / chi2.ppf(0.05, freedom)), max(largest, effect))
+
+    def errors(design_effect: float) -> np.ndarray:
+        effective = np.maximum(np.round(sizes / design_effect**2), 1)
+        drawn = np.random.default_rng(0).binomial(effective.astype(int), np.clip(means, 0, 1), (_DRAWS, len(bins)))
+        return (np.abs(drawn / effective - means) * sizes).sum(axis=1) / sizes.sum()
+
+    return float(errors(effect).mean()), float(np.quantile(errors(bound), 0.95))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean negative log-likelihood in nats; probabilities are clipped to one float step from 0 and 1.
+
+    `labels` are int (N,), 0 … C − 1, `probabilities` float64 (N, C).
+    """
+    p = np.clip(probabilities, EPSILON, 1 - EPSILON)
+    own = np.log(p[np.arange(len(labels)), labels])
+    if p.shape[1] == 2:  # log1p keeps the first class exact if the second is close to 1
+        own = np.where(labels == 1, own, np.log1p(-p[:, 1]))
+    return float(-np.mean(own))
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return `probabilities` (N, C) after dividing their logits by `temperature`."""
+    powers = np.clip(probabilities, EPSILON, 1) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the temperature between 0.05 and 20 with the lowest log loss (Guo 2017, arXiv 1706.04599).
+
+    `probabilities` are at temperature 1.
+    """
+
+    def loss(log: float) -> float:
+        return log_loss(labels, with_temperature(probabilities, math.exp(log)))
+
+    low, high = (math.log(limit) for limit in _TEMPERATURES)
+    return float(math.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))

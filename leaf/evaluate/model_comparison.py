@@ -11,29 +11,32 @@ from scipy.stats import t
 
 from leaf.clean.groups import components, same_name_pairs
 from leaf.errors import LeafError
-from leaf.evaluate import statistics
-from leaf.evaluate.statistics import LEVEL, satterthwaite, sign_flip_test, standard_error, welch_test
+from leaf.evaluate.statistics import (
+    LEVEL,
+    holm,
+    holm_levels,
+    satterthwaite,
+    sign_flip_test,
+    standard_error,
+    welch_test,
+)
 from leaf.revisions import PREDICTIONS, class_names, reader, table
+
+Tested = TypeVar("Tested", bound="Difference")
 
 
 @dataclass(frozen=True)
 class Difference:
     """The difference between two accuracies, b − a, on the same images.
 
-    Attributes
-    ----------
-    images : int
-        Number of images.
-    accuracy : tuple of float
-        Accuracy of a and of b, averaged over seeds.
-    only_a, only_b : int
-        Images that one run classifies correctly in a larger share of its seeds than the other.
-    error, freedom : float
-        Standard error of the difference and its degrees of freedom.
-    p, p_holm : float
-        Two-sided p-value, before and after adjusting for the number of differences tested together.
-    level : float
-        Error level of `low` and `high`; `adjust` lowers it to match p_holm.
+    Attributes:
+        images: number of images.
+        accuracy: accuracies of a and of b, averaged over seeds.
+        only_a, only_b: images that one run classifies correctly in a larger share of its seeds than the other.
+        error, freedom: standard error of the difference and its degrees of freedom.
+        p, p_holm: two-sided p-value, before and after adjusting for the number of differences tested together.
+        level: error level of `low` and `high`; `adjust` lowers it to match p_holm.
+        name: name of the class if the accuracies are its recalls.
     """
 
     images: int
@@ -45,6 +48,7 @@ class Difference:
     p: float
     p_holm: float
     level: float = LEVEL
+    name: str = ""
 
     @property
     def difference(self) -> float:
@@ -70,33 +74,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class ClassDifference(Difference):
-    """The difference between the recalls of one class."""
-
-    name: str = ""
-
-
-@dataclass(frozen=True)
 class Comparison(Difference):
     """Run `b` against run `a` on the same images.
 
-    Attributes
-    ----------
-    groups : int
-        Number of image groups.
-    seeds : tuple of int
-        Number of seeds of a and of b.
-    classes : tuple of ClassDifference
-        Differences in recall, adjusted for the number of classes.
-    scored : tuple of int
-        Number of images each run was scored on, if it differs from `images`; otherwise (0, 0).
+    Attributes:
+        groups: number of image groups.
+        seeds: numbers of seeds of a and of b.
+        classes: differences in recall, adjusted for the number of classes.
+        scored: numbers of images a and b were scored on, if they differ from `images`; otherwise (0, 0).
     """
 
     a: str = ""
     b: str = ""
     groups: int = 0
     seeds: tuple[int, int] = (1, 1)
-    classes: tuple[ClassDifference, ...] = ()
+    classes: tuple[Difference, ...] = ()
     scored: tuple[int, int] = (0, 0)
 
     @property
@@ -114,13 +106,11 @@ class Comparison(Difference):
     def sentence(self) -> str:
         """The verdict in one sentence."""
         figures = f"accuracy {self.points}, p = {self.p_holm:.2g}"
-        kind = "recipes" if self.recipes else "trained models"
+        kind = "recipe" if self.recipes else "trained model"
+        on = f"on these {self.images} images: {figures}."
         if self.verdict == "not distinguishable":
-            return f"The {kind} {self.b} and {self.a} are not distinguishable on these {self.images} images: {figures}."
-        return (
-            f"The {kind[:-1]} {self.b} is {self.verdict} than the {kind[:-1]} {self.a} on these {self.images} images: "
-            f"{figures}."
-        )
+            return f"The {kind}s {self.b} and {self.a} are not distinguishable {on}"
+        return f"The {kind} {self.b} is {self.verdict} than the {kind} {self.a} {on}"
 
 
 def compare(
@@ -130,29 +120,24 @@ def compare(
     groups: np.ndarray,
     by_class: tuple[np.ndarray, Sequence[str]] | None = None,
 ) -> Comparison:
-    """Compare two runs.
+    """Compare the runs `names`, which classify the same N images with one or more seeds each.
 
-    Parameters
-    ----------
-    names : tuple of str
-        Names of a and b.
-    right_a, right_b : bool arrays of shape (S, N)
-        Whether each of the same N images is classified correctly with each of S seeds; S may differ.
-    groups : array of shape (N,)
-    by_class : tuple of int array (N,) and class names, optional
-        Labels and class names. If given, the recall of each class is compared as well.
-
-    Notes
-    -----
     The test flips the signs of all differences in a group together. If both runs have several seeds, Welch's t-test
     over the seeds' accuracies must reject as well: p is the larger of the two p-values. The standard error adds the
     variance between groups and the variance between seeds.
+
+    Args:
+        names: names of a and b.
+        right_a, right_b: whether each image is classified correctly with each of S seeds, bool (S, N); S may differ.
+        groups: (N,).
+        by_class: labels, int (N,), and class names. If given, the recall of each class is compared as well.
     """
-    classes = []
-    for label, name in enumerate(by_class[1]) if by_class else ():
-        of = by_class[0] == label if by_class else None
-        if np.any(of):
-            classes.append(ClassDifference(**_difference(right_a[:, of], right_b[:, of], groups[of]), name=name))
+    labels, class_labels = by_class or (np.zeros(0, int), ())
+    classes = [
+        Difference(**_difference(right_a[:, of], right_b[:, of], groups[of]), name=name)
+        for label, name in enumerate(class_labels)
+        if (of := labels == label).any()
+    ]
     return Comparison(
         **_difference(right_a, right_b, groups),
         a=names[0],
@@ -183,19 +168,16 @@ def _difference(right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray) ->
     }
 
 
-Tested = TypeVar("Tested", bound=Difference)
-
-
 def adjust(differences: Sequence[Tested]) -> list[Tested]:
     """Return the differences with p-values and intervals adjusted for their number (Holm 1979)."""
     p_values = [one.p for one in differences]
-    adjusted = zip(differences, statistics.holm(p_values), statistics.holm_levels(p_values), strict=True)
+    adjusted = zip(differences, holm(p_values), holm_levels(p_values), strict=True)
     return [replace(one, p_holm=p, level=level) for one, p, level in adjusted]
 
 
 @dataclass(frozen=True)
 class ScoredRevision:
-    """The images of a revision. Both tables are indexed by `key`: the file's hash and its number among identical files.
+    """The images of a revision. Both tables are indexed by the file's hash and its number among identical files.
 
     `table` contains the scored images, with `source` and the class names `label,predicted`. `everything` contains
     `group,split` for all ingested images; split is "" for removed images.
@@ -213,10 +195,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     recipe. If the runs' images differ, only images that all runs were scored on and none was trained on are used.
     `same_labels` drops images whose label differs between runs, as after a manual decision.
 
-    Raises
-    ------
-    LeafError
-        If a revision is unknown, has no predictions, or has no such image in common with the others.
+    Raises LeafError if a revision is unknown, has no predictions, or has no such image in common with the others.
     """
     if len(revisions) < 2:
         raise LeafError("compare: needs two or more revisions; `workspace` is the current files")
@@ -260,12 +239,7 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none trained on.
 
     Images share a group if they share one in any run. A run counts as trained on a group if any of the group's images
-    is in another split.
-
-    Raises
-    ------
-    LeafError
-        If there is no such image, or labels differ between runs and `same_labels` is false.
+    is in another split. Raises LeafError if there is no such image, or labels differ and `same_labels` is false.
     """
     everything = pd.concat([run.everything for run in runs])
     number, known = pd.factorize(everything.index)
@@ -276,26 +250,23 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     ]
     groups = pd.Series(components(len(known), np.concatenate(pairs)), known)
     learned = groups[everything.index[~everything["split"].isin([split, ""])]].unique()
-    keys = runs[0].table.index
-    for run in runs[1:]:
-        keys = keys.intersection(run.table.index, sort=False)
-    keys = keys[~groups[keys].isin(learned)]
+    labels = pd.concat([run.table["label"] for run in runs], axis=1, join="inner")
+    labels = labels[~groups[labels.index].isin(learned).to_numpy()]
+    differ = labels.nunique(axis=1).gt(1)
     if same_labels:
-        named = pd.concat([run.table.loc[keys, "label"] for run in runs], axis=1)
-        keys = keys[named.nunique(axis=1).eq(1)]
+        labels, differ = labels[~differ], differ[~differ]
     what = " and ".join(run.revision for run in runs)
-    if not len(keys):
+    if labels.empty:
         raise LeafError(
             f"{what}: no {split} image was scored by all runs and trained on by none. Compare runs of one data set "
-            "with the same split_seed"
+            "with the same split_seed."
         )
-    for run in runs[1:]:
-        if relabelled := runs[0].table.loc[keys, "label"].ne(run.table.loc[keys, "label"]).sum():
-            raise LeafError(
-                f"{runs[0].revision} and {run.revision}: the labels of {relabelled} of {len(keys)} {split} images "
-                "differ. Compare runs with the same labels, or drop these images with --same-labels"
-            )
-    return keys, groups[keys].to_numpy()
+    if differ.any():
+        raise LeafError(
+            f"{what}: the labels of {differ.sum()} of {len(labels)} {split} images differ. Compare runs with the same "
+            "labels, or drop these images with --same-labels."
+        )
+    return labels.index, groups[labels.index].to_numpy()
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:
@@ -309,12 +280,12 @@ def describe(comparisons: Sequence[Comparison]) -> str:
                 f"{one.scored[0]}, {one.b} on {one.scored[1]}"
             )
         seeds = [f" (mean of {number} seeds)" if number > 1 else "" for number in one.seeds]
-        test = "the larger p of a sign-flip test over groups and Welch's t-test over seeds"
+        test = f"sign-flip test over {one.groups} groups"
+        test = f"the larger p of a {test} and Welch's t-test over seeds" if one.recipes else test
         lines += [
             f"  accuracy: {one.a} {one.accuracy[0]:.3f}{seeds[0]}, {one.b} {one.accuracy[1]:.3f}{seeds[1]}",
             f"  correct only by {one.a}: {one.only_a} images; only by {one.b}: {one.only_b}",
-            f"  {test if one.recipes else 'sign-flip test'} over {one.groups} groups: p = {one.p:.2g}, "
-            f"{one.p_holm:.2g} after Holm's correction",
+            f"  {test}: p = {one.p:.2g}, {one.p_holm:.2g} after Holm's correction",
         ]
         lines += [
             f"  {each.name} ({each.images} images): recall {each.accuracy[0]:.3f} and {each.accuracy[1]:.3f}, "
@@ -329,5 +300,4 @@ def describe(comparisons: Sequence[Comparison]) -> str:
 
 
 def _right(run: ScoredRevision, keys: pd.Index) -> np.ndarray:
-    table = run.table.loc[keys]
-    return table["predicted"].eq(table["label"]).to_numpy()
+    return run.table["predicted"].eq(run.table["label"])[keys].to_numpy()

@@ -67,9 +67,7 @@ class OodDetector:
     def in_distribution(self, features: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return whether each image is in-distribution, bool (N,).
 
-        Args:
-            features: pooled features of the images, (N, D).
-            images: (N, S, S, 3), 0..255, preprocessed like the training images.
+        `features` are pooled features, (N, D); `images` are (N, S, S, 3), 0..255, preprocessed like training images.
         """
         return self.features.contains(features) & self.pixels_in_distribution(images)
 
@@ -99,9 +97,7 @@ def fit(
         LeafError: if there are fewer than two training images or no validation image.
     """
     if len(train_images) < 2 or not len(validation_images):
-        raise LeafError(
-            "splits.csv: too few training or validation images for out-of-distribution detection. Add images"
-        )
+        raise LeafError("splits.csv: too few training or validation images to detect outliers. Add images.")
     return OodDetector(
         fit_gaussian(train_features, validation_features, REJECTED["features"]),
         fit_gaussian(image_statistics(train_images), image_statistics(validation_images), REJECTED["statistics"]),
@@ -143,26 +139,22 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
         raise LeafError(f"{path}: no such file. Run `dvc repro` first")
     try:
         arrays = read_arrays(path)
-    except LeafError as error:
-        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`") from None
-    try:
-        if str(arrays["model_sha256"]) != model_sha256:
-            raise LeafError(f"{path}: not of the model in run.json. Run `dvc repro`")
+        sha256, references = str(arrays.pop("model_sha256")), arrays["references"]
         features, statistics = (
             Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_whitening"], float(arrays[f"{name}_limit"]))
             for name in ("features", "statistics")
         )
-        detector = OodDetector(features, statistics, arrays["references"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise LeafError(f"{path}: damaged ({error}). Run `dvc repro`") from None
-    shapes = [each.mean.shape * 2 == each.whitening.shape and each.mean.ndim == 1 for each in (features, statistics)]
-    values = [features.mean, features.whitening, statistics.mean, statistics.whitening, detector.references]
-    plain = all(each.dtype.kind == "f" and np.isfinite(each).all() for each in values)
-    limits = features.limit >= 0 and statistics.limit >= 0  # False for NaN
-    thumbnails = detector.references.shape[1:] == (THUMBNAIL, THUMBNAIL, 3)
-    if not (all(shapes) and statistics.mean.shape == (STATISTICS,) and plain and limits and thumbnails):
+        plain = all(each.dtype.kind == "f" and np.isfinite(each).all() for each in arrays.values())
+    except (LeafError, KeyError, ValueError, TypeError) as error:
+        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`") from None
+    if sha256 != model_sha256:
+        raise LeafError(f"{path}: does not belong to the model in run.json. Run `dvc repro`")
+    square = all(each.mean.shape * 2 == each.whitening.shape for each in (features, statistics))
+    sizes = features.mean.ndim == 1 and statistics.mean.shape == (STATISTICS,)
+    limits = features.limit >= 0 and statistics.limit >= 0
+    if not (plain and square and sizes and limits and references.shape[1:] == (THUMBNAIL, THUMBNAIL, 3)):
         raise LeafError(f"{path}: damaged (unexpected shapes or values). Run `dvc repro`")
-    return detector
+    return OodDetector(features, statistics, references)
 
 
 def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:

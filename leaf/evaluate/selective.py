@@ -19,19 +19,17 @@ def confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: float) -> float:
-    """Return the confidence below which predictions are undecided.
+    """Return the confidence below which predictions are undecided, or 0 if no image needs to be undecided.
 
     Conformal risk control (Angelopoulos 2022, arXiv 2208.02814): of new images like these, at most the share
     `error_rate` is expected to be given a wrong class. The threshold is the midpoint of two confidences, so that
-    rounding differences on another machine do not change a prediction.
+    rounding differences on another machine do not change a prediction. It is also 0 if N is below
+    1 / `error_rate` − 1, too few for the bound.
 
     Args:
         correct: whether each validation image's predicted class is correct, bool (N,).
         confidence: float64 (N,).
         error_rate: maximum share of images given a wrong class; 0 leaves no image undecided.
-
-    Returns:
-        A confidence, or 0 if no image needs to be undecided or N is below 1 / `error_rate` − 1, too few for the bound.
     """
     allowed = math.floor(error_rate * (len(correct) + 1) + 1e-9) - 1
     wrong = np.sort(confidence[~correct])[::-1]
@@ -50,15 +48,10 @@ def selective_metrics(correct: np.ndarray, decided: np.ndarray, groups: np.ndarr
     """
     from leaf.evaluate.statistics import proportion_interval  # slow to import; predictions do not need it
 
-    wrong = decided & ~correct
-    low, high = proportion_interval(wrong, groups)
-    accuracy_low, accuracy_high = proportion_interval(correct[decided], groups[decided])
-    return {
-        "decided": float(decided.mean()),
-        "wrong": float(wrong.mean()),
-        "wrong_low": low,
-        "wrong_high": high,
-        "decided_accuracy": float(correct[decided].mean()) if decided.any() else math.nan,
-        "decided_accuracy_low": accuracy_low,
-        "decided_accuracy_high": accuracy_high,
-    }
+    wrong, right = decided & ~correct, correct[decided]
+    found = {"decided": float(decided.mean()), "wrong": float(wrong.mean())}
+    found["wrong_low"], found["wrong_high"] = proportion_interval(wrong, groups)
+    found["decided_accuracy"] = float(right.mean()) if len(right) else math.nan
+    limits = proportion_interval(right, groups[decided])
+    found["decided_accuracy_low"], found["decided_accuracy_high"] = limits
+    return found

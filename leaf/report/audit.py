@@ -1,6 +1,6 @@
 """Render the `leaf audit` page: each question with its answer, a figure, a table and an action."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ class Answer:
     state: str
     said: str
     do: str
-    rows: list[Interval]
+    rows: list[Interval] = field(default_factory=list)
     note: str = ""
     table: list[list[str]] = field(default_factory=list)
 
@@ -59,7 +59,7 @@ class Answer:
 
 def audit_summary(found: Found) -> tuple[str, list[str]]:
     """Return the audit page and one line per question."""
-    answers = [answer(found) for answer in _QUESTIONS]
+    answers = [answer(found) for answer in (_pixels, _file, _use, _transport, _leaks, _labels, _new)]
     count = sum(answer.state == "found" for answer in answers)
     title = f"{count} of {len(answers)} questions {'needs' if count == 1 else 'need'} an action"
     page = fill("audit.html.j2", {"title": title, "answers": answers, "found": found})
@@ -71,15 +71,16 @@ def _row(name: str, score: Found, kind: str = "first") -> Interval:
 
 
 def _span(score: Found) -> str:
-    return f"{percent(score['accuracy'])} ({_range(score)})"
+    return f"{percent(score['accuracy'])} ({100 * score['low']:.1f}–{percent(score['high'])})"
 
 
-def _range(score: Found) -> str:
-    return f"{100 * score['low']:.1f}–{percent(score['high'])}"
+def _loss(score: Found) -> str:
+    value, low, high = (f"{100 * score[key]:.1f}" for key in ("accuracy", "low", "high"))
+    return f"a loss of {value} points (95% CI {low} to {high})"
 
 
-def _points(score: Found) -> str:
-    return f"{100 * score['accuracy']:.1f} points (95% CI {100 * score['low']:.1f} to {100 * score['high']:.1f})"
+def _matters(score: Found) -> bool:
+    return score["low"] > 0 and score["accuracy"] > MATTERS
 
 
 def _references(found: Found) -> list[Interval]:
@@ -89,8 +90,8 @@ def _references(found: Found) -> list[Interval]:
 
 def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[Interval], list[list[str]]]:
     """Return the state, answer, rows and table for the shortcuts in `names`."""
-    tested = {words: found["shortcuts"][name] for name, words in names.items() if name in found["shortcuts"]}
-    tested = dict(sorted(tested.items(), key=lambda each: -each[1]["accuracy"]))
+    known = [(words, found["shortcuts"][name]) for name, words in names.items() if name in found["shortcuts"]]
+    tested = dict(sorted(known, key=lambda each: -each[1]["accuracy"]))
     if not tested:
         return "open", "Nothing is known about them.", [], []
     rows = [_row(words, score, "second" if score["alarm"] else "gone") for words, score in tested.items()]
@@ -148,22 +149,21 @@ _ALTERED = {
 def _use(found: Found) -> Answer:
     scores, question = found["network"], "Does the network use the background?"
     if not scores:
-        return Answer(question, "open", "The test images have a single class.", "Test on more images.", [])
+        return Answer(question, "open", "The test images have a single class.", "Test on more images.")
     rows = [_row(words, scores[key]) for key, words in _ALTERED.items() if key in scores]
-    use = scores["frame_use"]
-    used = use["low"] > 0 and use["accuracy"] > MATTERS
+    used = _matters(scores["frame_use"])
     same, other = (percent(scores[key]["accuracy"]) for key in ("frame_same", "frame"))
     said = (
         f"{'Yes' if used else 'Not measurably'}: accuracy is {same} with the frame of another image of the same class "
-        f"and {other} with that of another class, a loss of {_points(use)}."
+        f"and {other} with the frame of another class, {_loss(scores['frame_use'])}."
     )
     share = scores["evidence"]
-    note = (
-        f"{percent(share['centre'])} of the heat maps lie in the center, which is {percent(share['centre_area'])} of "
-        "the area"
+    places = {"centre": "in the center", "leaf": "on the leaf"}
+    note = "; ".join(
+        f"{percent(share[key])} of the heat maps lie {words}, which is {percent(share[f'{key}_area'])} of the area"
+        for key, words in places.items()
+        if key in share
     )
-    if "leaf" in share:
-        note += f"; {percent(share['leaf'])} lie on the leaf, which is {percent(share['leaf_area'])} of the area"
     do = "Vary backgrounds in training (crops, augmentation.background), and check the heat maps in the report."
     return Answer(question, "found" if used else "clear", said, do, rows, note + ".")
 
@@ -175,53 +175,48 @@ def _transport(found: Found) -> Answer:
         columns = ", ".join(found["transport"]) or "any column"
         said = f"Cannot be tested by {columns}: no value has two classes that also occur elsewhere."
         do = "Add a column site, camera, date or crop to the label table, or use classes that several values share."
-        return Answer(question, "open", said, do, [], " ".join(found["dates"]))
+        return Answer(question, "open", said, do, note=" ".join(found["dates"]))
     rows = []
     table = [["left out", "images", "largest class", "inside", "balanced", "left out", "balanced", "points lost"]]
     for (_, value), one in sorted(tested.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
         rows += [_row(f"Inside: {value}", one["inside"]), _row(f"Left out: {value}", one["outside"], "second")]
-        inside = [_span(one["inside"]), percent(one["balanced_inside"])]
-        outside = [_span(one["outside"]), percent(one["balanced_outside"])]
-        drop = one["drop"]
-        lost = f"{100 * drop['accuracy']:.1f} ({100 * drop['low']:.1f} to {100 * drop['high']:.1f})"
-        table.append([value, f"{one['images']:,}", percent(one["majority"]), *inside, *outside, lost])
+        ways = [cell for way in ("inside", "outside") for cell in (_span(one[way]), percent(one[f"balanced_{way}"]))]
+        lost = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * one["drop"][key] for key in ("accuracy", "low", "high")))
+        table.append([value, f"{one['images']:,}", percent(one["majority"]), *ways, lost])
     (column, value), worst = max(tested.items(), key=lambda each: each[1]["drop"]["accuracy"])
-    bad = worst["drop"]["low"] > 0 and worst["drop"]["accuracy"] > MATTERS
+    bad = _matters(worst["drop"])
     name = value if found["guessed"] else f"{column} {value}"
     who = "the retrained network" if found["trained"] else "a linear head"
     said = (
         f"{'No' if bad else 'As far as tested, yes'}: without {name} in training, the accuracy of {who} on it is "
-        f"{percent(worst['outside']['accuracy'])} instead of {percent(worst['inside']['accuracy'])}, a loss of "
-        f"{_points(worst['drop'])}. Its largest class is {percent(worst['majority'])} of it."
+        f"{percent(worst['outside']['accuracy'])} instead of {percent(worst['inside']['accuracy'])}, "
+        f"{_loss(worst['drop'])}. Its largest class is {percent(worst['majority'])} of it."
     )
-    guess = "The backgrounds are a guess: clusters of frame colors, because no column is known. "
-    missing = ", ".join(found["not_said"])
-    notes = [*found["dates"], *([f"Unknown in tables and EXIF: {missing}."] if missing else [])]
-    note = (guess if found["guessed"] else "") + " ".join(notes)
+    guess = "The backgrounds are a guess: clusters of frame colors, because no column is known."
+    missing = f"Unknown in tables and EXIF: {', '.join(found['not_said'])}."
+    notes = [guess] * found["guessed"] + found["dates"] + [missing] * bool(found["not_said"])
     do = "Expect the lower accuracy at a new place. Take images of each class at several places and on several days."
-    return Answer(question, "found" if bad else "clear", said, do, rows, note, table)
+    return Answer(question, "found" if bad else "clear", said, do, rows, " ".join(notes), table)
 
 
 def _leaks(found: Found) -> Answer:
     leak, given, splits = found["leak"], found["groups_given"], found["given_splits"]
     split = any(splits[key] for key in ("photographs", "crops", "groups"))
-    said = f"{leak['sentence'].replace('this recipe', 'a linear head')} "
-    said += f"{given['without']:,} of {given['of']:,} images have no group. "
-    said += f"{plural(splits['all_crops'], 'pair')} of crops of one photo found. "
+    said = f"{leak['sentence'].replace('this recipe', 'a linear head')} {given['without']:,} of {given['of']:,} images "
+    said += f"have no group. {plural(splits['all_crops'], 'pair')} of crops of one photo found."
     if splits["images"]:
         said += (
-            f"The given splits share {plural(splits['photographs'], 'photo')}, "
+            f" The given splits share {plural(splits['photographs'], 'photo')}, "
             f"{plural(splits['crops'], 'pair')} of crops and {plural(splits['groups'], 'group')}."
         )
-    note = "The gain is that of a random split; the pipeline keeps groups together"
+    note = "The gain applies to a random split; the pipeline keeps groups together"
     note += "; it keeps shared images in test before validation, and in validation before train" if split else ""
     return Answer(
         "Do copies or groups raise the accuracy?",
         "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",
-        said.strip(),
+        said,
         "Name the plant or field of each image in a column group, so that its images stay in one split.",
-        [],
-        note + ".",
+        note=note + ".",
     )
 
 
@@ -234,15 +229,14 @@ def _labels(found: Found) -> Answer:
         "found" if issues or conflicts else "clear",
         said,
         "Check each with leaf review.",
-        [],
-        f"The head has an error of {percent(1 - found['linear']['accuracy'])}, so not all of these labels are wrong.",
+        note=f"The head's error is {percent(1 - found['linear']['accuracy'])}, so not all of these labels are wrong.",
     )
 
 
 def _new(found: Found) -> Answer:
     question, tested = "Does it detect an unknown class?", found["new_class"]
     if not tested:
-        return Answer(question, "open", "Every class has too few images to be left out.", "Add images.", [])
+        return Answer(question, "open", "Every class has too few images to be left out.", "Add images.")
     tested = dict(zip(display_names(list(tested)), tested.values(), strict=True))
     order = sorted(tested.items(), key=lambda each: each[1]["caught"]["accuracy"])
     (worst, least), (best, most) = order[0], order[-1]
@@ -262,6 +256,3 @@ def _new(found: Found) -> Answer:
         corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))
         note += f" The model flags {percent(corners)} of enlarged corners and {percent(known)} of the test images."
     return Answer(question, "found" if bad else "clear", said, do, rows, note)
-
-
-_QUESTIONS: list[Callable[[Found], Answer]] = [_pixels, _file, _use, _transport, _leaks, _labels, _new]

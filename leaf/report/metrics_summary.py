@@ -29,24 +29,22 @@ def summarize_metrics(root: str | Path = ".") -> str:
     LeafError
         If no metrics are up to date.
     """
-    old = _old_stages(Path(root))
-    lines, left_out = [], []
-    for stages, tell in _LINES:
+    root = Path(root)
+    old = _old_stages(root)
+    lines, skipped = [], []
+    for stages, describe in _LINES:
         if old.isdisjoint(stages):
-            lines += tell(*(read_json(Path(root, f"metrics/{name}.json")) for name in stages))
-        else:
-            left_out += [name for name in stages if name in old]
+            lines += describe(*(read_json(root / f"metrics/{name}.json") for name in stages))
+        skipped += [name for name in stages if name in old]
     if not lines:
         raise LeafError("metrics: none belong to the last run. Run `dvc repro` to the end.")
-    if left_out:
-        lines.append(f"skipped    {', '.join(left_out)}: older than their inputs. Run `dvc repro`.")
+    if skipped:
+        lines.append(f"skipped    {', '.join(skipped)}: older than their inputs. Run `dvc repro`.")
     # A linear probe has no dropout, so the usual example would be rejected.
-    run = Path(root, "models/run.json")
-    probe = run.is_file() and "probe" in read_json(run)
-    change = "leaf run transfer" if probe else "dvc exp run -S dropout=0.2"
-    return "\n".join(
-        [*lines, "", f"Look at  reports/report.html   Change  {change}   Why  leaf why {_example(Path(root))}"]
-    )
+    run = root / "models/run.json"
+    change = "leaf run transfer" if run.is_file() and "probe" in read_json(run) else "dvc exp run -S dropout=0.2"
+    hint = f"Look at  reports/report.html   Change  {change}   Why  leaf why {_example(root)}"
+    return "\n".join([*lines, "", hint])
 
 
 def _example(root: Path) -> int:
@@ -75,38 +73,33 @@ def _old_stages(root: Path) -> set[str]:
     written = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())}
 
     @cache
-    def is_old(name: str) -> bool:
-        read = (
-            (each["md5"], *written[each["path"]]) for each in stages[name].get("deps", ()) if each["path"] in written
-        )
-        return any(found != md5 or is_old(before) for found, before, md5 in read)
+    def is_old(stage: str) -> bool:
+        inputs = [
+            (*written[each["path"]], each["md5"]) for each in stages[stage].get("deps", ()) if each["path"] in written
+        ]
+        return any(md5 != used or is_old(earlier) for earlier, md5, used in inputs)
 
-    old = set()
-    for name in {name for names, _ in _LINES for name in names}:
+    def is_current(name: str) -> bool:
         path = root / f"metrics/{name}.json"
         stage, md5 = written.get(f"metrics/{name}.json", ("", ""))
-        if not stage or not path.exists() or is_old(stage) or _md5(path) != md5:
-            old.add(name)
-    return old
+        if not stage or not path.exists() or is_old(stage):
+            return False
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
 
-
-def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return {name for names, _ in _LINES for name in names if not is_current(name)}
 
 
 def _images(ingest: Metrics, clean: Metrics) -> list[str]:
-    return [
-        f"images     {ingest['images']} in ({_classes(ingest['classes'])}); "
-        f"out: {clean['outliers']} outliers, {clean['duplicates']} duplicates, "
-        f"{clean['near_duplicates']} near-duplicates; {clean['kept']} kept"
-    ]
+    removed = (
+        f"{clean['outliers']} outliers, {clean['duplicates']} duplicates, {clean['near_duplicates']} near-duplicates"
+    )
+    images = f"{ingest['images']} in ({_classes(ingest['classes'])})"
+    return [f"images     {images}; out: {removed}; {clean['kept']} kept"]
 
 
 def _split(split: Metrics) -> list[str]:
-    return [
-        f"split      {split['train']} train, {split['validation']} validation, {split['test']} test; "
-        f"{split['shared_groups']} groups shared"
-    ]
+    sizes = ", ".join(f"{split[name]} {name}" for name in ("train", "validation", "test"))
+    return [f"split      {sizes}; {split['shared_groups']} groups shared"]
 
 
 def _balance(balance: Metrics) -> list[str]:
@@ -127,11 +120,11 @@ def _scores(evaluate: Metrics) -> list[str]:
             f"validation accuracy {_percent(evaluate['validation']['accuracy'])}; {beside}",
             "           no test split: validation selected the model, so this figure is optimistic",
         ]
-    low, high = (f"{100 * test[f'accuracy_{end}']:.1f}" for end in ("low", "high"))
+    span = f"95% CI {100 * test['accuracy_low']:.1f}–{_percent(test['accuracy_high'])}"
     recall = sorted(test["recall"].items(), key=lambda item: (item[1] is None, item[1]))[:_SHOWN]
     return [
-        f"test       accuracy {_percent(test['accuracy'])} (95% CI {low}–{high}%), "
-        f"balanced accuracy {_percent(test['balanced_accuracy'])}",
+        f"test       accuracy {_percent(test['accuracy'])} ({span}), balanced accuracy "
+        f"{_percent(test['balanced_accuracy'])}",
         f"           recall, lowest first: {', '.join(f'{name} {_percent(share)}' for name, share in recall)}",
         f"baselines  {beside}",
     ]

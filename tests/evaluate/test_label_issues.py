@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from leaf.cli import app
-from leaf.evaluate.baselines import logistic_regression
 from leaf.evaluate.label_issues import suspicious, wrong_labels
+from leaf.evaluate.linear_head import linear_head
 from leaf.store import write_array, write_table
 
 FLIPPED = np.arange(0, 300, 25)
@@ -21,7 +21,7 @@ def unseen():
     random = np.random.default_rng(0)
     truth = random.integers(0, 2, 600)
     points = random.normal(size=(600, 3)) + 3 * truth[:, None]
-    probabilities = logistic_regression(points[300:], truth[300:], points[:300])
+    probabilities = linear_head(points[300:], truth[300:]).predict_proba(points[:300])
     labels = truth[:300].copy()
     labels[FLIPPED] = 1 - labels[FLIPPED]
     return labels, probabilities
@@ -38,7 +38,7 @@ def test_flipped_labels_of_nine_classes_are_found_with_the_likely_class():
     random = np.random.default_rng(1)
     truth = random.integers(0, 9, 900)
     points = random.normal(size=(900, 9)) + 6 * np.eye(9)[truth]
-    probabilities = logistic_regression(points[450:], truth[450:], points[:450])
+    probabilities = linear_head(points[450:], truth[450:]).predict_proba(points[:450])
     labels = truth[:450].copy()
     labels[:20] = (labels[:20] + 4) % 9
     places, _ = suspicious(labels, probabilities)

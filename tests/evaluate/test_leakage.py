@@ -1,5 +1,7 @@
 """What a leak is worth: answers planted so that the worth is known, and simple learners that show either."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -66,10 +68,13 @@ def test_each_image_is_predicted_once_in_a_fold_without_its_group(leaves, monkey
     features, labels, groups = leaves
     predicted = []
 
-    def learner(train, train_labels, some):
-        assert not set(map(tuple, np.floor(train[:, -1:]))) & set(map(tuple, np.floor(some[:, -1:])))
-        predicted.append(len(some))
-        return np.tile([1.0, 0.0], (len(some), 1))
+    def learner(train, train_labels):
+        def predict_proba(some):
+            assert not set(map(tuple, np.floor(train[:, -1:]))) & set(map(tuple, np.floor(some[:, -1:])))
+            predicted.append(len(some))
+            return np.tile([1.0, 0.0], (len(some), 1))
+
+        return SimpleNamespace(predict_proba=predict_proba)
 
     monkeypatch.setitem(cross_validated.__globals__["LEARNERS"], "none", learner)
     right = cross_validated("none", np.column_stack([features, groups]), labels, groups, 5, 0)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from leaf.evaluate.calibration import calibration_bins, expected_calibration_error
 from leaf.evaluate.metrics import (
+    calibration_bins,
     compute_metrics,
+    expected_calibration_error,
     precision_recall_curve,
     roc_curve,
     thinned,

@@ -108,7 +108,7 @@ def test_equal_detectors_are_equal_files(detector, tmp_path, monkeypatch):
 
 def test_the_detector_of_another_model_is_refused(detector, tmp_path):
     ood.write(detector, "a" * 64, tmp_path / "ood.npz")
-    with pytest.raises(LeafError, match=r"ood\.npz: not of the model in run\.json"):
+    with pytest.raises(LeafError, match=r"ood\.npz: .* run\.json"):
         ood.read(tmp_path / "ood.npz", "b" * 64)
 
 
