@@ -170,11 +170,10 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     skip = recipe.unreadable == "skip"
     options = {key: getattr(recipe, key) for key in ("ignore", "labels", "group_by", "links", "fit")}
     read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, **options)
-    images, references = read_array(path), recipe.references
+    images, named = read_array(path), recipe.references
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
     overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
-    if references != "auto":
-        references = read_references(references, recipe.image_size, recipe.fit)
+    references = named if named == "auto" else read_references(named, recipe.image_size, recipe.fit)
     return images, clean(images, read.index, references, overrides, settings).decisions
 
 
