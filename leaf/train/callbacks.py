@@ -86,7 +86,7 @@ class EarlyStopping:
 
 
 class ProgressBar:
-    """A progress bar over all updates of a training.
+    """A progress bar over all updates of a training run.
 
     Args:
         epochs, steps: maximum number of epochs, and number of updates in each.

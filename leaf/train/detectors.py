@@ -5,8 +5,10 @@ early stopping uses the resulting metrics. Test labels are never used.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,21 +31,8 @@ _SAMPLE = 256  # training images used to measure an epoch's training accuracy
 _SMALLEST_SCALE = 1e-3  # keeps the logit of "unhealthy" increasing with the reconstruction error
 
 
-class TrainStep(Protocol):
-    """Training step for one kind of detector."""
-
-    def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
-        """Train on a batch of healthy images and return the reconstruction loss."""
-
-    def variables(self) -> list[Any]:
-        """Return all variables that training updates, except the model's own."""
-
-    def finish(self) -> None:
-        """Restore the model's `trainable` flags after training."""
-
-
 class AutoencoderStep:
-    """Minimizes the mean squared reconstruction error."""
+    """Training step that minimizes the mean squared reconstruction error."""
 
     def __init__(self, model: keras.Model, schedule: Schedule) -> None:
         self.inner = keras.Model(model.input, model.get_layer("residual").output)
@@ -51,13 +40,15 @@ class AutoencoderStep:
         self.inner.optimizer.build(self.inner.trainable_variables)
 
     def train_on_batch(self, batch: Batch, _epoch: int, _step: int) -> float:
+        """Train on a batch of healthy images and return the reconstruction loss."""
         return float(self.inner.train_on_batch(batch.images, np.zeros(batch.images.shape, np.float32)))
 
     def variables(self) -> list[Any]:
+        """Return all variables that training updates, except the model's own."""
         return self.inner.optimizer.variables
 
     def finish(self) -> None:
-        """Do nothing, because the flags do not change."""
+        """Do nothing: the `trainable` flags of the model have not changed."""
 
 
 def train_detector(
@@ -110,11 +101,9 @@ class _DetectorTraining(Training):
         self.steps = steps_per_epoch(len(self.healthy), params.batch_size)
         self.augmenter = make_augmenter(params.augmentation, params.seed)
         self.schedule = make_schedule(params, 2, self.steps, len(self.healthy))
-        self.train_step: TrainStep = (
-            GanStep(model, self.schedule, params.seed)
-            if model.name.startswith("gan")
-            else AutoencoderStep(model, self.schedule)
-        )
+        gan_step = partial(GanStep, seed=params.seed)
+        step = gan_step if model.name.startswith("gan") else AutoencoderStep
+        self.train_step: AutoencoderStep | GanStep = step(model, self.schedule)
 
     def variables(self) -> dict[str, list[Any]]:
         return {"model": self.model.variables, "train_step": self.train_step.variables()}
@@ -125,10 +114,8 @@ class _DetectorTraining(Training):
             batches(self.healthy, params.batch_size, params.seed, epoch, augmenter=self.augmenter)
         ):
             with out_of_memory_in_one_line(
-                lambda: (
-                    f"batch_size: out of memory with {params.batch_size} images. "
-                    f"Set it lower, for example to {max(1, params.batch_size // 2)}."
-                )
+                f"batch_size: out of memory with {params.batch_size} images. "
+                f"Set it lower, for example to {max(1, params.batch_size // 2)}."
             ):
                 losses.append(self.train_step.train_on_batch(batch, epoch, step))
             check_finite(losses[-1], epoch, step + 1, self.steps)
@@ -163,16 +150,12 @@ def _healthy(dataset: Dataset) -> Dataset:
     real = dataset.labels == 0
     if not real.any():
         raise LeafError("training: no image of the first class, the only class detectors train on. Check `classes`.")
+    healthy = replace(dataset, rows=dataset.rows[real], labels=dataset.labels[real])
     if dataset.synthetic is None or dataset.synthetic_labels is None:
-        return Dataset(dataset.images, dataset.rows[real], dataset.labels[real])
+        return healthy
     synthetic = np.flatnonzero(dataset.synthetic_labels == 0)
-    return Dataset(
-        dataset.images,
-        dataset.rows[real],
-        dataset.labels[real],
-        dataset.synthetic[synthetic],
-        dataset.synthetic_labels[synthetic],
-    )
+    labels = dataset.synthetic_labels[synthetic]
+    return replace(healthy, synthetic=dataset.synthetic[synthetic], synthetic_labels=labels)
 
 
 def _sample(dataset: Dataset, seed: int) -> Dataset:
@@ -185,7 +168,7 @@ _FASTER = 4  # learning rate of the discriminator and encoder, as a multiple of 
 
 
 class GanStep:
-    """Trains the discriminator, generator and encoder from `leaf.models.gan` in turn."""
+    """Training step for the discriminator, generator and encoder from `leaf.models.gan`, in turn."""
 
     def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
         self.seed = seed

@@ -18,9 +18,9 @@ from leaf.train.distribution import on_all_devices
 
 @keras.saving.register_keras_serializable("leaf")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate as a function of the update number, from 0.
+    """The learning rate as a function of the number of updates made so far.
 
-    Let n be the update, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
+    Let n be that number, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
 
     - triangular: base + (max − base)·max(0, 1 − x)
     - triangular2: as triangular, with the height halved in each cycle: / 2^(cycle − 1)
@@ -31,13 +31,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
       `total_updates`
 
     Args:
-        policy: a name from this list; calling the schedule with any other name raises ValueError.
+        policy: a name from this list; any other name raises ValueError when the schedule is called.
         base, max: lowest and highest rate.
         step_updates: length of half a cycle in updates, above 0.
         gamma: decay factor per update, for exp_range and exponential.
         warmup_updates, total_updates: number of warm-up updates and of all updates, for cosine.
-        accumulation: micro-batches per update. An optimizer with `gradient_accumulation_steps` passes its schedule the
-            micro-batch number, which is first divided by this.
+        accumulation: micro-batches per update. An optimizer with `gradient_accumulation_steps` calls its schedule with
+            the number of micro-batches, which is divided by this.
 
     References:
         Smith (2015), Cyclical Learning Rates for Training Neural Networks.
@@ -55,10 +55,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         accumulation: int = 1,
     ) -> None:
         super().__init__()
-        self.policy, self.base, self.max = policy, base, max
-        self.step_updates, self.gamma = step_updates, gamma
-        self.warmup_updates, self.total_updates = warmup_updates, total_updates
-        self.accumulation = accumulation
+        self.policy, self.base, self.max, self.gamma, self.accumulation = policy, base, max, gamma, accumulation
+        self.step_updates, self.warmup_updates, self.total_updates = step_updates, warmup_updates, total_updates
 
     def __call__(self, step: Any) -> Any:
         """Return the rate at micro-batch `step`, a number or an integer tensor, as a float32 scalar tensor."""
@@ -123,16 +121,13 @@ def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedu
     )
 
 
-_NO_WEIGHT_DECAY = ("bias", "gamma", "beta", "scale")
-
-
 def make_optimizer(params: Params, schedule: Schedule) -> keras.optimizers.Optimizer:
-    """Return a new optimizer with learning rate `schedule` that accumulates gradients over micro-batches."""
+    """Return a new optimizer that uses `schedule` and accumulates gradients over micro-batches."""
     accumulation = accumulation_steps(params) if accumulation_steps(params) > 1 else None
     if params.optimizer == "adam":
         return keras.optimizers.Adam(schedule, gradient_accumulation_steps=accumulation)
     adamw = keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay, gradient_accumulation_steps=accumulation)
-    adamw.exclude_from_weight_decay(var_names=list(_NO_WEIGHT_DECAY))
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "scale"])
     return adamw
 
 
@@ -157,7 +152,7 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
     """
     parts = accumulation_steps(params)
     micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
-    with out_of_memory_in_one_line(lambda: _advice(params)):
+    with out_of_memory_in_one_line(_advice(params)):
         if parts > 1 and model.train_function is not None:  # the first update creates it
             model.reset_metrics()  # the metrics average over micro-batches
             return _accumulate(model, micro_batches)
@@ -183,8 +178,8 @@ def _accumulate(model: keras.Model, micro_batches: Sequence[tuple[np.ndarray, ..
 
 
 @contextmanager
-def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
-    """Convert a backend's out-of-memory error to a LeafError with the text returned by `advice`."""
+def out_of_memory_in_one_line(advice: str) -> Iterator[None]:
+    """Convert a backend's out-of-memory error to a LeafError with the text `advice`."""
     try:
         yield
     except Exception as error:
@@ -193,20 +188,17 @@ def out_of_memory_in_one_line(advice: Callable[[], str]) -> Iterator[None]:
             "RESOURCE_EXHAUSTED" not in str(error)
         ):
             raise
-        raise LeafError(advice()) from None
+        raise LeafError(advice) from None
 
 
 def _advice(params: Params) -> str:
-    images = params.micro_batch or params.batch_size
+    whole = params.batch_size
+    images = params.micro_batch or whole
+    smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
     return (
         f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
-        f"batch_size ({params.batch_size}), for example {_smaller(params.batch_size, images)}. The updates stay equal."
+        f"batch_size ({whole}), for example {smaller}. The updates stay equal."
     )
-
-
-def _smaller(batch_size: int, images: int) -> int:
-    """Return the largest divisor of `batch_size` that is at most half of `images`."""
-    return next((size for size in range(images // 2, 0, -1) if batch_size % size == 0), 1)
 
 
 class ExponentialMovingAverage:
@@ -223,8 +215,7 @@ class ExponentialMovingAverage:
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
         self.weights = [weight for weight in model.weights if "float" in str(weight.dtype)]
-        self.momentum = momentum
-        self.updates = 0
+        self.momentum, self.updates = momentum, 0
         self.values: list[Any] = [ops.copy(weight) for weight in self.weights]
         self._step = _compiled(_ema_step)
 
@@ -254,8 +245,7 @@ class ExponentialMovingAverage:
 
     def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
         """Restore the average from the result of `arrays`, taken after `updates` updates."""
-        self.values = list(arrays)
-        self.updates = updates
+        self.values, self.updates = list(arrays), updates
 
 
 def _ema_step(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
@@ -263,7 +253,7 @@ def _ema_step(values: list[Any], weights: list[Any], shares: Any) -> list[Any]:
 
 
 def _compiled(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """Compile `function` for the backend; one call per weight took an eighth of convnext_atto's training time."""
+    """Compile `function` for the backend; separate calls per weight took an eighth of convnext_atto's training time."""
     match keras.backend.backend():
         case "tensorflow":
             return sys.modules["tensorflow"].function(function, autograph=False)

@@ -80,9 +80,9 @@ def test_logits_are_float32_under_mixed_precision(images):
 @pytest.mark.parametrize("backbone", [pytest.param("convnext_atto", marks=pytest.mark.slow), "autoencoder"])
 def test_rematerialization_does_not_change_the_update(images, backbone):
     changed = []
-    for again in (False, True):
-        model = build_model(backbone, 32, seed=7, dropout=0, dropout_at="input", rematerialize=again)
-        assert again is any(bool(layer._remat_mode and layer._remat_mode.mode) for layer in model.layers)
+    for rematerialize in (False, True):
+        model = build_model(backbone, 32, seed=7, dropout=0, dropout_at="input", rematerialize=rematerialize)
+        assert rematerialize is any(bool(layer._remat_mode and layer._remat_mode.mode) for layer in model.layers)
         model.compile(keras.optimizers.SGD(0.1), keras.losses.CategoricalCrossentropy(from_logits=True))
         model.train_on_batch(images.astype(np.float32), np.eye(2)[np.arange(len(images)) % 2])
         changed.append(model.get_weights())

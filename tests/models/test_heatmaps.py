@@ -1,4 +1,4 @@
-"""Heatmaps and their closed-form gradient."""
+"""Grad-CAM heatmaps and their closed-form gradient."""
 
 import keras
 import numpy as np
@@ -60,7 +60,7 @@ def test_three_classes_have_different_heatmaps():
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(image))
     x = keras.layers.BatchNormalization(name="batch_normalization")(keras.layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(image, keras.layers.Dense(3, name="dense")(x), name="colours")
+    model = keras.Model(image, keras.layers.Dense(3, name="dense")(x), name="colors")
     model.get_layer("dense").set_weights([np.eye(3), np.zeros(3)])
     images = np.zeros((3, 32, 32, 3), np.uint8)
     places = [(6, 6), (6, 25), (25, 16)]

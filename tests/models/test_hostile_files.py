@@ -17,16 +17,16 @@ from leaf.models.saving import load_model, save_model
 CALLED = []
 
 
-@keras.saving.register_keras_serializable("stranger")
+@keras.saving.register_keras_serializable("foreign")
 class Recorder(keras.layers.Layer):
-    """A class registered by another library; it records its instances."""
+    """A class registered by another library, which records its instantiation."""
 
     def __init__(self, *args, **kwargs):
         CALLED.append("class")
         super().__init__()
 
 
-@keras.saving.register_keras_serializable("stranger")
+@keras.saving.register_keras_serializable("foreign")
 def recorder(inputs):
     CALLED.append("function")
     return inputs
@@ -73,17 +73,17 @@ CLASSES = {
         "config": "get_file",
         "registered_name": "get_file",
     },
-    "stranger": {
+    "foreign": {
         "module": __name__,
         "class_name": "Recorder",
         "config": {},
-        "registered_name": "stranger>Recorder",
+        "registered_name": "foreign>Recorder",
     },
-    "stranger under a known name": {
+    "foreign under a known name": {
         "module": "keras.layers",
         "class_name": "Dense",
         "config": {},
-        "registered_name": "stranger>Recorder",
+        "registered_name": "foreign>Recorder",
     },
     "ours from another module": {
         "module": "os",
@@ -116,8 +116,8 @@ def test_unknown_class_is_refused_at_any_place(good, write, kind, place):
 
 def test_registered_function_is_refused(good, write):
     config = json.loads(good["config.json"])
-    config["config"]["layers"][3]["config"]["activation"] = "stranger>recorder"
-    _refused(write(good | {"config.json": json.dumps(config)}), "names 'stranger>recorder' as activation")
+    config["config"]["layers"][3]["config"]["activation"] = "foreign>recorder"
+    _refused(write(good | {"config.json": json.dumps(config)}), "names 'foreign>recorder' as activation")
 
 
 def test_model_of_an_unknown_class_is_refused(good, write):

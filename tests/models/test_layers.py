@@ -1,4 +1,4 @@
-"""Our LayerNormalization and GELU equal those of Keras."""
+"""leaf's LayerNormalization and GELU give the outputs and gradients of Keras's."""
 
 import keras
 import numpy as np
@@ -10,13 +10,13 @@ from leaf.models.layers import GELU, LayerNormalization
 from leaf.models.saving import load_model, save_model
 
 tf = pytest.importorskip("tensorflow")
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiled on TensorFlow alone")
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compiled only on TensorFlow")
 
 PAIRS = {
     "normalization": (LayerNormalization, keras.layers.LayerNormalization, {"epsilon": 1e-6}),
     "gelu": (GELU, lambda **options: keras.layers.Activation("gelu", **options), {}),
 }
-# Relative to the largest value. TensorFlow's float64 GELU uses a float32 constant, so it is less exact than ours.
+# Relative to the largest value. TensorFlow's float64 GELU uses a float32 constant, so it is less exact than leaf's.
 TOLERANCE = {"float32": 2e-5, "float64": 2e-8, "mixed_bfloat16": 0.03}
 
 

@@ -1,4 +1,4 @@
-"""timm checkpoints give timm's features; downloads are pinned; damaged files are refused in one line."""
+"""Checkpoints give timm's features, downloads can be pinned, and damaged files are refused in one line."""
 
 import http.server
 import json

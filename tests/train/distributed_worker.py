@@ -1,6 +1,8 @@
 """Train with `distribution: data_parallel` as one of several processes, and write the results as JSON.
 
-python distributed_worker.py OUT      Keras's KERAS_DISTRIBUTION_… variables name the other processes
+python distributed_worker.py OUT
+
+Keras's KERAS_DISTRIBUTION_… variables configure the other processes.
 """
 
 import hashlib
@@ -89,7 +91,7 @@ def refused() -> str:
     try:
         set_up_distribution(recipe(batch_size=15))
     except (LeafError, SystemExit) as error:
-        os.environ.pop(PROCESSES, None)  # joined by now, which is done once
+        os.environ.pop(PROCESSES, None)  # the processes have joined; they can join only once
         return str(error)
     return ""
 
@@ -99,8 +101,8 @@ def main(out: Path) -> None:
     counting(seen)
     read: Counter[int] = Counter()
     counting_reads(read)
-    fix_seeds(0)  # before the processes join, as the stage does: else Keras seeds them
-    said: dict[str, Any] = {"refused": refused(), "curves": {}}
+    fix_seeds(0)  # before the processes join, as in the `train` stage; otherwise, Keras chooses a seed
+    outcome: dict[str, Any] = {"refused": refused(), "curves": {}}
     for name, choices in RECIPES.items():
         seen.clear()
         read.clear()
@@ -110,11 +112,11 @@ def main(out: Path) -> None:
             network(), dataset(IMAGES, 0), dataset(VALIDATION, 1), recipe(**choices), freeze=lambda _: None, quiet=True
         )
         keys = ("loss", "accuracy", "validation_loss", "validation_accuracy")
-        said["curves"][name] = [[row[key] for key in keys] for row in result.history]
+        outcome["curves"][name] = [[row[key] for key in keys] for row in result.history]
         if name == "plain":
-            said |= {"seen": dict(seen), "read": [read[IMAGES], read[VALIDATION]]}
-    said["imported"] = sorted({"tensorflow", "torch"} & sys.modules.keys())
-    out.write_text(json.dumps(said))
+            outcome |= {"seen": dict(seen), "read": [read[IMAGES], read[VALIDATION]]}
+    outcome["imported"] = sorted({"tensorflow", "torch"} & sys.modules.keys())
+    out.write_text(json.dumps(outcome))
 
 
 if __name__ == "__main__":

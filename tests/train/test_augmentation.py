@@ -1,4 +1,4 @@
-"""Random changes of the training images."""
+"""Augmentation of the training images."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def changed(augmentation: Augmentation, epoch: int = 1, step: int = 0, seed: int
     return augmenter(batch(), epoch, step)
 
 
-def test_no_change_gives_no_augmenter() -> None:
+def test_augmenter_is_none_without_augmentation() -> None:
     assert make_augmenter(only(), 0) is None
 
 
@@ -73,26 +73,26 @@ def test_a_flip_only_moves_pixels() -> None:
     assert (np.sort(images, axis=None) == np.sort(batch().images, axis=None)).all()
 
 
-def test_a_swapped_background_keeps_the_leaf():
+def test_swapping_backgrounds_keeps_the_leaf():
     masks = np.zeros((40, 16, 16), bool)
     masks[:, 5:11, 5:11] = True
     masks[0], masks[1] = False, True  # one image has no mask, and one has no background
     images = np.repeat(np.arange(40), 16 * 16 * 3).reshape(40, 16, 16, 3).astype(np.uint8) * 3
     images[masks] = 250
-    made = swap_backgrounds(images, masks, np.random.default_rng(0))
-    assert (made[masks] == 250).all()
-    assert (made[:2] == images[:2]).all()
-    changed = (made != images).any(axis=(1, 2, 3))
+    swapped = swap_backgrounds(images, masks, np.random.default_rng(0))
+    assert (swapped[masks] == 250).all()
+    assert (swapped[:2] == images[:2]).all()
+    changed = (swapped != images).any(axis=(1, 2, 3))
     assert 10 < changed.sum() < 28
-    for image in made[2:]:
+    for image in swapped[2:]:
         assert np.ptp(image[image < 250]) <= 4  # the background of one image, inpainted behind its leaf
         assert image[0, 0, 0] in set(images[2:, 0, 0, 0].tolist())
 
 
-def test_an_inpainted_leaf_leaves_no_trace():
+def test_inpainting_removes_the_leaf():
     image = np.full((32, 32, 3), 90, np.uint8)
     mask = np.hypot(*(np.mgrid[:32, :32] - 16)) < 8
-    image[np.hypot(*(np.mgrid[:32, :32] - 16)) < 9] = (20, 200, 20)  # the mask is a little small
+    image[np.hypot(*(np.mgrid[:32, :32] - 16)) < 9] = (20, 200, 20)  # slightly larger than the mask
     assert np.abs(without_leaf(image, mask).astype(int) - 90).max() <= 4
 
 

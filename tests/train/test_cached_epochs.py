@@ -1,4 +1,4 @@
-"""Epochs with a frozen backbone: they use cached features unless the images change."""
+"""Epochs with a frozen backbone use cached features unless the images change."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ def data(count: int, seed: int) -> Dataset:
     return Dataset(images, np.arange(count), labels, images[:4] + np.float32(0.5), labels[:4])
 
 
-def fit(dropped_inside: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any]]]:
+def fit(inner_dropout: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any]]]:
     options = {key: more.pop(key) for key in ("checkpoint_file", "on_epoch_end") if key in more}
     fix_seeds(1)
     model = build_model("cnn_small", 32, dropout=0.2)
     for layer in backbone_operations(model):
         if isinstance(layer, keras.layers.Dropout):
-            layer.rate = dropped_inside
+            layer.rate = inner_dropout
     recipe = Params(**{**FROZEN, **more})
 
     def freeze(depth: int | str) -> None:
@@ -80,10 +80,10 @@ def test_a_resume_in_a_cached_epoch_is_bit_identical(tmp_path) -> None:
     ("changes", "why"),
     [
         ({"augmentation": {"flip": "both"}}, "augmentation changes the images"),
-        ({"dropped_inside": 0.1}, "it has random layers"),
+        ({"inner_dropout": 0.1}, "it has random layers"),
     ],
 )
-def test_augmentation_disables_the_cache_with_a_message(capsys, changes, why) -> None:
+def test_augmentation_and_inner_dropout_disable_the_cache_with_a_message(capsys, changes, why) -> None:
     fit(**changes, epochs=1)
     stderr = capsys.readouterr().err
     assert why in stderr

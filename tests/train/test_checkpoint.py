@@ -108,7 +108,7 @@ def test_no_lock_file_remains_after_training(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_at_most_one_process_holds_the_lock_although_its_file_is_removed(tmp_path: Path) -> None:
+def test_only_one_process_holds_the_lock_even_if_its_file_is_removed(tmp_path: Path) -> None:
     inside: list[int] = []
     most: list[int] = []
 
@@ -136,7 +136,7 @@ def test_the_requeue_marker_is_removed_on_resume(checkpoint_file: CheckpointFile
     assert not checkpoint_file.requeue.exists()
 
 
-def test_an_old_checkpoint_is_resumed(tmp_path: Path) -> None:
+def test_checkpoint_of_any_age_is_resumed(tmp_path: Path) -> None:
     old = CheckpointFile(tmp_path / "old.npz")
     old.save(CHECKPOINT)
     os.utime(old.path, (0, 0))
@@ -147,13 +147,13 @@ def test_an_old_checkpoint_is_resumed(tmp_path: Path) -> None:
 def test_the_least_recently_used_checkpoint_is_removed_at_the_size_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for number, name in enumerate(["at_work", "oldest", "younger", "wanted"]):
+    for number, name in enumerate(["running", "oldest", "newer", "wanted"]):
         file = CheckpointFile(tmp_path / f"{name}.npz")
         file.save(CHECKPOINT)
         os.utime(file.path, (number, number))
     monkeypatch.setattr("leaf.train.checkpoint.MAX_BYTES", 2.5 * file.path.stat().st_size)
-    with filelock.FileLock(tmp_path / "at_work.lock"), locked_checkpoint("wanted", tmp_path):
-        assert {path.stem for path in tmp_path.glob("*.npz")} == {"at_work", "younger", "wanted"}
+    with filelock.FileLock(tmp_path / "running.lock"), locked_checkpoint("wanted", tmp_path):
+        assert {path.stem for path in tmp_path.glob("*.npz")} == {"running", "newer", "wanted"}
     assert "oldest.npz" in capsys.readouterr().err
 
 
@@ -191,7 +191,7 @@ def test_without_a_home_the_checkpoint_is_in_the_project(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LEAF_STATE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    if home == "unknown":  # as for `docker run --user` with a number that the image does not know
+    if home == "unknown":  # as for `docker run --user` with an ID that is unknown in the image
         monkeypatch.delenv("HOME")
         monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
     else:
@@ -256,4 +256,4 @@ def test_only_deterministic_training_sets_the_backends_flag(backend: str) -> Non
 def test_the_driver_version_is_read_from_the_kernel_module(tmp_path: Path, text: str, version: str) -> None:
     (tmp_path / "version").write_text(text)
     assert driver(tmp_path / "version") == version
-    assert driver(tmp_path / "no card") == ""
+    assert driver(tmp_path / "missing") == ""

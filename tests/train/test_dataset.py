@@ -23,8 +23,10 @@ from leaf.train.dataset import (
 def numbered(count: int, synthetic: int = 0) -> Dataset:
     """Return images whose values are all their index; synthetic ones continue from 200."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
-    made = np.broadcast_to(np.arange(200, 200 + synthetic, dtype=np.uint8)[:, None, None, None], (synthetic, 2, 2, 3))
-    return Dataset(images, np.arange(count), np.arange(count) % 2, made, np.ones(synthetic, int))
+    synthetic_images = np.broadcast_to(
+        np.arange(200, 200 + synthetic, dtype=np.uint8)[:, None, None, None], (synthetic, 2, 2, 3)
+    )
+    return Dataset(images, np.arange(count), np.arange(count) % 2, synthetic_images, np.ones(synthetic, int))
 
 
 def test_an_epoch_contains_every_image_and_pads_the_last_batch() -> None:
@@ -74,8 +76,8 @@ def leaf(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     down, right = np.mgrid[:size, :size]
     there = np.hypot(down - size / 2, right - size / 2) < size * random.uniform(0.2, 0.4)
-    colours = np.where(there[..., None], (60, 140, 50), (150, 145, 160))
-    return np.clip(colours + random.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8), there
+    colors = np.where(there[..., None], (60, 140, 50), (150, 145, 160))
+    return np.clip(colors + random.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8), there
 
 
 def test_grabcut_is_deterministic_in_any_thread():
@@ -93,8 +95,8 @@ def test_grabcut_agrees_with_the_given_masks(shared):
     masks = sorted((shared / "leaf_masks").rglob("*.png"))[::40]
     assert len(masks) > 8
     for path in masks:
-        photograph = (shared / "leaves_by_disease" / path.relative_to(shared / "leaf_masks")).with_suffix(".jpg")
-        found = estimate_mask(decode(photograph.read_bytes(), 96).pixels)
+        path_of_image = (shared / "leaves_by_disease" / path.relative_to(shared / "leaf_masks")).with_suffix(".jpg")
+        found = estimate_mask(decode(path_of_image.read_bytes(), 96).pixels)
         truth = decode(path.read_bytes(), 96).pixels[..., 0] > 127
         assert (found & truth).sum() / (found | truth).sum() > 0.85, path.name
 
@@ -117,8 +119,8 @@ def test_the_augmenter_receives_epoch_and_step() -> None:
 
 @pytest.mark.parametrize(("kinds", "given"), [("uB", "uint8"), ("fB", "float32"), ("uf", "float32")])
 def test_batches_of_uint8_images_stay_uint8(kinds: str, given: str) -> None:
-    images, made = (np.zeros((2, 1, 1, 3), np.float32 if kind == "f" else np.uint8) for kind in kinds)
-    dataset = Dataset(images, np.arange(2), np.zeros(2, int), made, np.ones(2, int))
+    images, synthetic_images = (np.zeros((2, 1, 1, 3), np.float32 if kind == "f" else np.uint8) for kind in kinds)
+    dataset = Dataset(images, np.arange(2), np.zeros(2, int), synthetic_images, np.ones(2, int))
     assert dataset.take(np.array([0, 3])).dtype == given
 
 
@@ -133,8 +135,8 @@ def test_two_parts_of_a_batch_equal_the_full_batch() -> None:
     augmenter = make_augmenter(Augmentation(**Defaults(flip="both").model_dump()), 0)
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 3, 3), np.uint8)
     dataset = Dataset(images, np.arange(12), np.zeros(12, int))
-    places = [np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7])]  # two micro-batches, each in two parts
+    shares = [np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7])]  # two micro-batches, each in two parts
     whole = next(batches(dataset, 8, 0, 1, augmenter=augmenter))
-    for share in places:
+    for share in shares:
         part = next(batches(dataset, 8, 0, 1, augmenter=augmenter, positions=share))
         np.testing.assert_array_equal(part.images, whole.images[share])

@@ -43,8 +43,8 @@ def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     rows = np.arange(64)
     dataset = Dataset(images, rows, labels[:64])
     validation = Dataset(images, np.arange(64, 96), labels[64:])
-    how = {"batch_size": 16, "epochs": epochs, "patience": 99, "monitor": "validation_loss", "weight_averaging": 0}
-    recipe = Params(seed=3, learning_rate=FAST, **how)
+    settings = {"batch_size": 16, "epochs": epochs, "patience": 99, "monitor": "validation_loss", "weight_averaging": 0}
+    recipe = Params(seed=3, learning_rate=FAST, **settings)
     options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end, "quiet": True}
     result = train_detector(model, dataset, validation, recipe, **options)
     return model, result

@@ -20,14 +20,14 @@ from leaf.train.distribution import run_on_all_nodes, set_up_distribution
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 IMAGES, EPOCHS = 64, 3  # distributed_worker.py's
-TOLERANCE = 1e-5  # relative; measured 2e-7: the sums over a batch are taken in another order
+TOLERANCE = 1e-5  # relative; measured 2e-7, because sums over a batch are computed in another order
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the results of a single process (`0`), two with two devices each (`1`, `2`), and one with eight (`3`)."""
     pytest.importorskip("jax")
-    folder = tmp_path_factory.mktemp("together")
+    folder = tmp_path_factory.mktemp("distributed")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -40,33 +40,33 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         command = [sys.executable, str(WORKER), str(folder / str(number))]
         started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in started:
-        complaint = process.communicate()[1]
-        assert process.returncode == 0, complaint[-3000:]
+        stderr = process.communicate()[1]
+        assert process.returncode == 0, stderr[-3000:]
     return {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "averaged"])
 def test_two_processes_and_eight_devices_give_the_curve_of_one_device(outcomes: dict[str, Any], name: str) -> None:
-    alone, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
-    assert alone.shape == (EPOCHS, 4)
+    single, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
+    assert single.shape == (EPOCHS, 4)
     for one in others:
-        np.testing.assert_allclose(one, alone, rtol=TOLERANCE)
+        np.testing.assert_allclose(one, single, rtol=TOLERANCE)
 
 
 @pytest.mark.slow
 def test_all_processes_report_the_same_curve_with_augmentation(outcomes: dict[str, Any]) -> None:
-    alone, first, second, eight = (np.array(outcomes[process]["curves"]["changed"]) for process in "0123")
+    single, first, second, eight = (np.array(outcomes[process]["curves"]["changed"]) for process in "0123")
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_allclose(eight, alone, rtol=TOLERANCE)
-    assert (first != alone).any()
+    np.testing.assert_allclose(eight, single, rtol=TOLERANCE)
+    assert (first != single).any()
 
 
 @pytest.mark.slow
 def test_each_process_reads_only_its_share(outcomes: dict[str, Any]) -> None:
-    filled = 48  # 40 validation images in batches of 16
-    assert [outcomes[name]["read"] for name in "03"] == [[IMAGES * EPOCHS, filled * EPOCHS]] * 2
-    assert [outcomes[name]["read"] for name in "12"] == [[IMAGES * EPOCHS // 2, filled * EPOCHS // 2]] * 2
+    padded = 48  # 40 validation images in batches of 16
+    assert [outcomes[name]["read"] for name in "03"] == [[IMAGES * EPOCHS, padded * EPOCHS]] * 2
+    assert [outcomes[name]["read"] for name in "12"] == [[IMAGES * EPOCHS // 2, padded * EPOCHS // 2]] * 2
 
 
 @pytest.mark.slow
@@ -79,9 +79,9 @@ def test_no_image_is_dropped_or_duplicated(outcomes: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_an_uneven_batch_is_one_line_from_one_process(outcomes: dict[str, Any]) -> None:
-    said = [outcomes[name]["refused"] for name in "012"]
-    assert said == ["", "batch_size: 15; valid: a multiple of 4, the number of devices", "2"]
+def test_uneven_batch_is_refused_by_one_process_in_one_line(outcomes: dict[str, Any]) -> None:
+    refused = [outcomes[name]["refused"] for name in "012"]
+    assert refused == ["", "batch_size: 15; valid: a multiple of 4, the number of devices", "2"]
 
 
 @pytest.mark.slow
@@ -89,21 +89,21 @@ def test_training_on_jax_imports_no_other_backend(outcomes: dict[str, Any]) -> N
     assert [outcomes[name]["imported"] for name in "0123"] == [[]] * 4
 
 
-def test_another_backend_is_one_line(recipe: Callable[..., Params]) -> None:
+def test_backend_other_than_jax_is_refused(recipe: Callable[..., Params]) -> None:
     if backend.backend() == "jax":
-        pytest.skip("this is JAX")
+        pytest.skip("Keras runs on JAX")
     with pytest.raises(LeafError, match=r"distribution: .*JAX.*KERAS_BACKEND"):
         set_up_distribution(recipe(distribution="data_parallel"))
 
 
-def test_several_nodes_without_data_parallel_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_nodes_without_data_parallel_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     with pytest.raises(LeafError, match=r"distribution: none.*valid: data_parallel"):
         run_on_all_nodes("stages.train", "none")
 
 
-def test_several_nodes_without_srun_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An image, for example, contains no `srun`."""
+def test_several_nodes_without_srun_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Containers, for example, have no `srun`."""
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LeafError, match=r"srun: not found.*`path`"):

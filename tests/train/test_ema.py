@@ -12,14 +12,14 @@ def test_the_average_follows_the_weights_with_momentum(network: Callable[..., An
     model = network()
     ema = ExponentialMovingAverage(model, 0.5)
     kernel = model.layers[-1].kernel
-    wanted = np.array(kernel)
+    expected = np.array(kernel)
     for update in range(30):
         kernel.assign(np.full(kernel.shape, float(update)))
         ema.update()
-        keep = min(0.5, (1 + update) / (10 + update))
-        wanted = keep * wanted + (1 - keep) * update
+        share = min(0.5, (1 + update) / (10 + update))
+        expected = share * expected + (1 - share) * update
     position = next(i for i, weight in enumerate(ema.weights) if weight is kernel)
-    np.testing.assert_allclose(ema.arrays()[position], wanted, rtol=1e-5)
+    np.testing.assert_allclose(ema.arrays()[position], expected, rtol=1e-5)
 
 
 def test_applied_restores_the_weights(network: Callable[..., Any]) -> None:

@@ -61,19 +61,19 @@ class Full(CheckpointFile):
 
 
 def test_an_epoch_does_not_wait_for_its_checkpoint(tmp_path: Path) -> None:
-    checkpoint_file, there = Slow(tmp_path / "k.npz"), []
-    run_training(Counting(), EPOCHS, checkpoint_file, lambda row: there.append(checkpoint_file.path.exists()), True)
-    assert there == [False, True, True, True, True]
+    checkpoint_file, existed = Slow(tmp_path / "k.npz"), []
+    run_training(Counting(), EPOCHS, checkpoint_file, lambda row: existed.append(checkpoint_file.path.exists()), True)
+    assert existed == [False, True, True, True, True]
 
 
 def test_an_error_keeps_the_last_finished_epoch(tmp_path: Path) -> None:
-    def breaking(row: dict[str, Any]) -> None:
+    def fail(row: dict[str, Any]) -> None:
         if row["epoch"] == 3:
             raise RuntimeError
 
     checkpoint_file = Slow(tmp_path / "k.npz")
     with pytest.raises(RuntimeError):
-        run_training(Counting(), EPOCHS, checkpoint_file, breaking, True)
+        run_training(Counting(), EPOCHS, checkpoint_file, fail, True)
     checkpoint = checkpoint_file.load()
     assert checkpoint is not None
     assert (len(checkpoint.values["history"]), checkpoint.arrays["weight"][0][0]) == (3, 3 * STEPS)
@@ -81,13 +81,13 @@ def test_an_error_keeps_the_last_finished_epoch(tmp_path: Path) -> None:
 
 
 def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
-    def ending(row: dict[str, Any]) -> None:
+    def terminate(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     checkpoint_file = Slow(tmp_path / "k.npz")
     with pytest.raises(SystemExit):
-        run_training(Counting(), EPOCHS, checkpoint_file, ending, True)
+        run_training(Counting(), EPOCHS, checkpoint_file, terminate, True)
     assert checkpoint_file.requeue.exists()
     checkpoint = checkpoint_file.load()
     assert checkpoint is not None

@@ -41,8 +41,8 @@ def test_the_history_has_a_row_per_epoch(fitted: Any) -> None:
 
 def test_the_history_has_the_learning_rate_of_the_last_update(fitted: Any) -> None:
     _, result = fitted
-    wanted = [1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)]  # updates 4, 9, 14, 19 of a half cycle of 10
-    assert [row["learning_rate"] for row in result.history] == pytest.approx(wanted, rel=1e-5)
+    expected = [1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)]  # updates 4, 9, 14, 19 of a half cycle of 10
+    assert [row["learning_rate"] for row in result.history] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_best_epochs_weights_are_restored(fitted: Any, dataset: Any) -> None:
@@ -53,7 +53,7 @@ def test_the_best_epochs_weights_are_restored(fitted: Any, dataset: Any) -> None
     assert again["loss"] == pytest.approx(result.best["validation_loss"], abs=1e-6)
 
 
-def test_only_the_same_seed_gives_the_same_bits(fitted: Any, network: Any, dataset: Any) -> None:
+def test_training_is_bit_identical_only_with_the_same_seed(fitted: Any, network: Any, dataset: Any) -> None:
     model, result = fitted
     again, repeated = fit(network, dataset, RECIPE)
     other, _ = fit(network, dataset, changed(RECIPE, seed=7))
@@ -67,8 +67,8 @@ def equal_weights(one: Any, other: Any) -> bool:
 
 
 def test_training_stops_early_without_improvement(network: Any, dataset: Any) -> None:
-    still = changed(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
-    _, result = fit(network, dataset, changed(RECIPE, patience=2, epochs=9, learning_rate=still))
+    constant = changed(RECIPE.learning_rate, policy="constant", base=0.0, max=1e-12)
+    _, result = fit(network, dataset, changed(RECIPE, patience=2, epochs=9, learning_rate=constant))
     assert result.stopped == "early"
     assert len(result.history) == result.best["epoch"] + 2
 
@@ -82,7 +82,7 @@ def test_patience_restarts_after_the_frozen_epochs(network: Any, dataset: Any) -
     assert result.history[2]["phase"] == 2
 
 
-def test_a_non_finite_loss_is_one_line(network: Any, dataset: Any) -> None:
+def test_non_finite_loss_is_refused_in_one_line(network: Any, dataset: Any) -> None:
     model = network()
     model.layers[-1].bias.assign([np.nan, 0.0])
     with pytest.raises(LeafError, match=r"loss nan in epoch 1, step 1 of 5.*learning_rate\.max"):
@@ -95,10 +95,10 @@ def test_out_of_memory_names_micro_batch(network: Any, dataset: Any) -> None:
 
     model = network()
 
-    def raise_it(*arrays: Any, **options: Any) -> None:
+    def fail(*arrays: Any, **options: Any) -> None:
         raise ResourceExhaustedError("OOM when allocating tensor with shape[512,24,24,192]\n")
 
-    model.train_on_batch = raise_it
+    model.train_on_batch = fail
     with pytest.raises(LeafError, match=r"micro_batch: .* 16 images.* 8\b"):
         fit(network, dataset, RECIPE, model=model)
 
@@ -106,15 +106,15 @@ def test_out_of_memory_names_micro_batch(network: Any, dataset: Any) -> None:
 def test_another_error_in_a_step_keeps_its_traceback(network: Any, dataset: Any) -> None:
     model = network()
 
-    def raise_it(*arrays: Any, **options: Any) -> None:
-        raise ValueError("ours")
+    def fail(*arrays: Any, **options: Any) -> None:
+        raise ValueError("other error")
 
-    model.train_on_batch = raise_it
-    with pytest.raises(ValueError, match="ours"):
+    model.train_on_batch = fail
+    with pytest.raises(ValueError, match="other error"):
         fit(network, dataset, RECIPE, model=model)
 
 
-def test_eight_micro_batches_of_64_equal_a_batch_of_512(network: Any, dataset: Any) -> None:
+def test_eight_micro_batches_of_64_give_the_update_of_a_batch_of_512(network: Any, dataset: Any) -> None:
     whole = changed(RECIPE, epochs=2, batch_size=512)
     ends = [flat(network(dropout=0.0, normalized=False))]
     for recipe in (whole, changed(whole, micro_batch=64)):
@@ -129,7 +129,7 @@ def test_eight_micro_batches_of_64_equal_a_batch_of_512(network: Any, dataset: A
 def test_a_compiled_step_reads_the_loss_once_per_update(network: Any, dataset: Any) -> None:
     recipe = changed(RECIPE, epochs=1, batch_size=16, micro_batch=4)
     losses, calls = [], 0
-    for anew in (True, False):
+    for recompile in (True, False):
         model = network(dropout=0.0)
         compile_model(model, recipe, make_schedule(recipe, 2, 5, 80))
         step = model.train_on_batch
@@ -141,11 +141,11 @@ def test_a_compiled_step_reads_the_loss_once_per_update(network: Any, dataset: A
 
         model.train_on_batch = counted
         for batch in batches(dataset(48, 0), 16, 0, 1):
-            if anew:
+            if recompile:
                 model.train_function = None
             losses.append(train_step(model, batch, recipe))
     np.testing.assert_allclose(losses[3:], losses[:3], rtol=1e-6)
-    assert calls == 3 + 1  # the first of an update that has no compiled step yet
+    assert calls == 3 + 1  # only the first micro-batch of the first update, before the step is compiled
 
 
 def flat(model: Any) -> np.ndarray:

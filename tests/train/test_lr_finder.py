@@ -18,7 +18,7 @@ def test_losses_are_smoothed_with_a_centered_window() -> None:
     assert smooth([0.0, 3.0, 6.0, 9.0], 3) == [1.5, 3.0, 6.0, 7.5]
 
 
-def test_a_loss_that_never_decreases_is_one_line() -> None:
+def test_loss_that_never_decreases_is_refused() -> None:
     with pytest.raises(LeafError, match=r"lr-range.*--lowest.*--updates"):
         propose([1e-3, 1e-2], [0.5, 0.6])
 

@@ -1,4 +1,4 @@
-"""The linear probe: scikit-learn's regression as the head of an ordinary network."""
+"""The linear probe: scikit-learn's logistic regression as the head of a network."""
 
 from typing import Any
 
@@ -42,24 +42,24 @@ def test_the_network_gives_the_probabilities_of_the_regression(classes: int) -> 
     rows: list[dict[str, Any]] = []
     recipe = Params(**PROBE)
     result = fit_probe(model, dataset, validation, recipe, groups=groups, on_epoch_end=rows.append)
-    learnt = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
-    head = linear_head(learnt, dataset.all_labels, groups, seed=recipe.seed)
-    given = predict_probabilities(model, validation.images)
-    np.testing.assert_allclose(given, head.predict_proba(before), atol=1e-4)
-    right = (given.argmax(1) == validation.labels).mean()
-    assert right > 0.8
+    features = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
+    head = linear_head(features, dataset.all_labels, groups, seed=recipe.seed)
+    probabilities = predict_probabilities(model, validation.images)
+    np.testing.assert_allclose(probabilities, head.predict_proba(before), atol=1e-4)
+    accuracy = (probabilities.argmax(1) == validation.labels).mean()
+    assert accuracy > 0.8
     assert rows == result.history
-    assert (result.stopped, result.best["validation_accuracy"]) == ("converged", right)
+    assert (result.stopped, result.best["validation_accuracy"]) == ("converged", accuracy)
     assert result.probe == {"strength": head[-1].C, "iterations": head[-1].n_iter_.max()}
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"dropout": 0.1}, {"freeze_depth": 3}, {"augmentation": {"flip": "none", "zoom": 0.1}}]
+    "changes", [{"dropout": 0.1}, {"freeze_depth": 3}, {"augmentation": {"flip": "none", "zoom": 0.1}}]
 )
-def test_settings_that_a_probe_ignores_are_refused(wrong: dict) -> None:
+def test_settings_that_a_probe_ignores_are_refused(changes: dict) -> None:
     validate(PROBE)
     with pytest.raises(LeafError, match=r"optimizer: lbfgs.*freeze_depth"):
-        validate({**PROBE, **wrong})
+        validate({**PROBE, **changes})
 
 
 def test_probe_that_reaches_max_iter_is_not_reported_as_converged(monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, otherwise a line per epoch."""
+"""Progress is a bar on a terminal and otherwise a line per epoch."""
 
 import fcntl
 import os
@@ -13,16 +13,16 @@ from leaf.train.callbacks import ProgressBar
 
 def run_on_terminal(columns, monkeypatch, quiet=None):
     """Run two epochs on a terminal of `columns` columns and return their stderr."""
-    own, other = os.openpty()
-    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with os.fdopen(other, "w") as stream, monkeypatch.context() as patch:
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:
         patch.setattr("sys.stderr", stream)
         run(quiet)
         stream.write("end")
     text = ""
     while not text.endswith("end"):
-        text += os.read(own, 4096).decode()
-    os.close(own)
+        text += os.read(reader, 4096).decode()
+    os.close(reader)
     return text.removesuffix("end")
 
 

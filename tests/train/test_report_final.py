@@ -20,7 +20,7 @@ from leaf.train.reproducibility import fix_seeds
 from leaf.train.trainer import train
 
 ROOT = Path(__file__).parents[2]
-MEMORY = 8 * 2**20  # KiB: weights, their sum of gradients, Adam's two moments, the best weights, and activations of 8
+MEMORY = 8 * 2**20  # KiB: weights, accumulated gradients, Adam's two moments, the best weights, and activations of 8
 
 LOADED = """
 import sys
@@ -51,21 +51,21 @@ def test_an_update_changes_all_but_the_first_90_operations(tmp_path):
     frozen = {
         id(weight) for operation in backbone_operations(model)[:90] for weight in getattr(operation, "weights", ())
     }
-    learn = {id(weight) for weight in model.trainable_weights}
+    trainable = {id(weight) for weight in model.trainable_weights}
     moved = {id(w): not np.array_equal(old, w) for w, old in zip(model.weights, before, strict=True)}
     assert frozen
     assert not any(moved[each] for each in frozen)
-    still = [weight.path for weight in model.weights if id(weight) in learn and not moved[id(weight)]]
-    assert still == []
+    unchanged = [weight.path for weight in model.weights if id(weight) in trainable and not moved[id(weight)]]
+    assert unchanged == []
     table = summarize_model(model)
     assert (table.total, table.trainable, table.non_trainable) == (196_239_554, 166_411_010, 29_828_544)
 
-    file, asked, answered = (tmp_path / name for name in ("model.keras", "images.npy", "logits.npy"))
+    file, inputs, outputs = (tmp_path / name for name in ("model.keras", "images.npy", "logits.npy"))
     save_model(model, file)
-    np.save(asked, images[:4].astype(np.float32))
-    expected = model.predict_on_batch(np.load(asked))
+    np.save(inputs, images[:4].astype(np.float32))
+    expected = model.predict_on_batch(np.load(inputs))
     del model, before
     keras.backend.clear_session()
-    subprocess.run([sys.executable, "-c", LOADED, file, asked, answered], check=True, cwd=ROOT)
-    np.testing.assert_allclose(np.load(answered), expected, atol=1e-5)
+    subprocess.run([sys.executable, "-c", LOADED, file, inputs, outputs], check=True, cwd=ROOT)
+    np.testing.assert_allclose(np.load(outputs), expected, atol=1e-5)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MEMORY

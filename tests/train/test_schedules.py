@@ -1,4 +1,4 @@
-"""The learning rate over the updates."""
+"""Learning-rate schedules."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from leaf.train.optimizer import Schedule, make_schedule
 
 
 def smith(policy: str, n: int, base: float, top: float, step: float, gamma: float) -> float:
-    """Return the rate by Smith (2015), as in the author's code, in plain Python."""
+    """Return the learning rate of Smith (2015), as in the author's code."""
     cycle = math.floor(1 + n / (2 * step))
     x = abs(n / step - 2 * cycle + 1)
     height = (top - base) * max(0.0, 1 - x)
@@ -24,8 +24,8 @@ def smith(policy: str, n: int, base: float, top: float, step: float, gamma: floa
 def test_cyclical_policies_follow_smiths_formula_at_every_update(policy: str) -> None:
     rate = Schedule(policy, 1e-5, 1e-4, step_updates=20, gamma=0.99)
     updates = np.arange(200)
-    wanted = [smith(policy, n, 1e-5, 1e-4, 20, 0.99) for n in updates]
-    np.testing.assert_allclose([float(rate(n)) for n in updates], wanted, rtol=2e-5)
+    expected = [smith(policy, n, 1e-5, 1e-4, 20, 0.99) for n in updates]
+    np.testing.assert_allclose([float(rate(n)) for n in updates], expected, rtol=2e-5)
 
 
 def test_triangular_starts_at_base_and_peaks_after_one_step() -> None:
@@ -50,9 +50,9 @@ def test_cosine_warms_up_linearly_and_ends_at_base() -> None:
 
 def test_step_unit_counts_epochs_or_images(recipe: Callable[..., Any]) -> None:
     epochs = recipe(learning_rate={"step_epochs": 4})
-    slip = recipe(learning_rate={"step_epochs": 4, "step_unit": "images"})
+    images = recipe(learning_rate={"step_epochs": 4, "step_unit": "images"})
     assert make_schedule(epochs, 2, 10, 320).step_updates == 40
-    assert make_schedule(slip, 2, 10, 320).step_updates == 1280
+    assert make_schedule(images, 2, 10, 320).step_updates == 1280
 
 
 def test_the_frozen_phase_has_its_own_constant_rate(recipe: Callable[..., Any]) -> None:
@@ -61,10 +61,10 @@ def test_the_frozen_phase_has_its_own_constant_rate(recipe: Callable[..., Any]) 
 
 
 def test_micro_batches_of_an_update_have_the_same_rate() -> None:
-    whole = Schedule("triangular", 0.0, 1.0, step_updates=5)
+    single = Schedule("triangular", 0.0, 1.0, step_updates=5)
     parts = Schedule("triangular", 0.0, 1.0, step_updates=5, accumulation=4)
-    asked = [float(parts(update * 4 + 3)) for update in range(12)]
-    assert asked == [float(whole(update)) for update in range(12)]
+    rates = [float(parts(update * 4 + 3)) for update in range(12)]
+    assert rates == [float(single(update)) for update in range(12)]
 
 
 def test_the_schedule_survives_a_saved_optimizer() -> None:
