@@ -61,15 +61,16 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
 DATA_KEYS = (
     "dataset",
     "labels",
+    "columns",
+    "encoding",
     "masks",
     "unlabelled",
     "group_by",
     "classes",
     "ignore",
     "links",
-    "unreadable",
-    "drawn",
 )
+DATA_KEYS += ("unreadable", "drawn")
 
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:

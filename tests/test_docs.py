@@ -62,7 +62,6 @@ ELSEWHERE = {
     "leaf fetch seed-2 --models": SSH,
     "dvc exp apply seed-2": SSH,
     "leaf submit --on slurm": SLURM,
-    "squeue": SLURM,
     "leaf folds": "tests/pipeline/test_folds.py",
     "leaf leak": "tests/pipeline/test_folds.py",
     "leaf labels": "tests/evaluate/test_label_issues.py",

@@ -50,6 +50,11 @@ def test_row_keeps_data_keys_and_reports_reset_keys(project: Path) -> None:
     assert any("epochs" in line and "32" in line and "-S epochs=5" in line for line in lines)
 
 
+def test_row_keeps_the_columns_and_encoding_of_the_label_table(project: Path) -> None:
+    apply("default", **{"columns.label": "disease", "encoding": "cp1252"})
+    assert (apply("transfer").columns.label, apply("transfer").encoding) == ("disease", "cp1252")
+
+
 def test_own_image_size_takes_precedence_over_that_of_a_row(project: Path) -> None:
     assert apply("probe").image_size == 160
     assert apply("default").image_size == 96

@@ -24,6 +24,7 @@ from leaf.project.pipeline import round_trip
 from leaf.store import replacing, span
 
 RECIPES = ("probe", "transfer", "default")
+_LABELS = "data/labels.csv"
 _TABLES = (".csv", ".tsv", ".json", ".xml")
 # CPU milliseconds per image at 96 pixels, for a forward pass and a training step, on one x86-64 core. Both grow
 # with the image area.
@@ -111,7 +112,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
 
 def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str, dict[str, Any]]:
     """Ask the questions, write the answers about the data to params.yaml, and return the recipe with its settings."""
-    chosen = dict(proposal.settings)
+    chosen = {"labels": _LABELS, "columns.label": "", **proposal.settings}  # not those of an earlier data set
     for question in proposal.questions:
         chosen |= answer(question).settings
     recipe = chosen.pop("recipe")
@@ -142,7 +143,7 @@ def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
     """Return the source, class names and labels. If there are no classes, add a label table to `settings`."""
     options = {
         "ignore": settings.get("ignore", ()),
-        "labels": settings.get("labels", "data/labels.csv"),
+        "labels": settings.get("labels", _LABELS),
         "group_by": settings["group_by"],
         "columns": {"label": settings["columns.label"]} if "columns.label" in settings else None,
     }

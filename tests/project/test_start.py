@@ -128,6 +128,19 @@ def test_table_beside_the_images_gives_the_classes(images: Images) -> None:
     assert chosen["labels"] == str(dataset / "train.csv")
 
 
+def test_next_data_set_does_not_use_the_table_of_the_last_one(images: Images) -> None:
+    dataset = images("images")
+    names = sorted(path.name for path in (dataset / "images").iterdir())
+    rows = "".join(f"{name},{'ab'[number % 2]},{'xy'[number % 2]}\n" for number, name in enumerate(names))
+    (dataset / "train.csv").write_text(f"file,first,second\n{rows}")
+    accepted(dataset, **{"columns.label": "second"})
+    chosen = params.load()
+    assert (chosen.labels, chosen.columns.label, chosen.classes) == (str(dataset / "train.csv"), "second", ["x", "y"])
+    shutil.rmtree(dataset)
+    accepted(images("healthy", "rust"))
+    assert (params.load().labels, params.load().columns.label) == ("data/labels.csv", "")
+
+
 def test_image_size_of_pretrained_recipes_fits_the_images(images: Images) -> None:
     sizes = {each["recipe"]: each["image_size"] for each in question("recipe", images("a", "b"))}
     assert sizes == {"probe": 128, "transfer": 128, "default": 96}
