@@ -267,19 +267,17 @@ def _risks(
 def _time(choices: Params, splits: np.ndarray) -> str:
     train = int((splits == "train").sum())
     if choices.optimizer == "lbfgs":
-        return (
-            f"time       a linear probe of {train:,} images: what {choices.backbone} sees in each is computed once here"
-        )
+        return f"time       a linear probe: {choices.backbone} features of {train:,} images, computed once and cached"
     known = load_cached_value("epochs", epoch_key(choices), EPOCH)
     if known is None:
         return (
-            f"time       {train:,} images an epoch, at most {choices.epochs} epochs; how long one takes is known here "
-            f"once {choices.backbone} was trained at {choices.image_size} pixels on this machine"
+            f"time       {train:,} images per epoch, at most {choices.epochs} epochs; unknown until {choices.backbone} "
+            f"has been trained at {choices.image_size} pixels on this machine"
         )
     epoch = train * known["seconds"] / known["images"]
     return (
-        f"time       {span(epoch)} an epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
-        f"the speed of the last training of {choices.backbone} here"
+        f"time       {span(epoch)} per epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
+        f"the speed of the last training of {choices.backbone} on this machine"
     )
 
 

@@ -13,6 +13,13 @@ from leaf.experiments import dvc_settings, read_experiments, row_settings
 from leaf.store import replacing
 
 
+# `dvc exp run`, without a warning for each output that has never existed.
+_DVC = """import logging, sys
+from dvc.cli import main
+logging.getLogger("dvc_data.index.checkout").setLevel("ERROR")
+sys.exit(main(["exp", "run", *sys.argv[1:]]))"""
+
+
 def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bool = False, temp: bool = False) -> int:
     """Run the rows `names` in sequence with `settings` on top of each.
 
@@ -53,11 +60,9 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     for name, (row, _) in checked.items():
         if name in taken:
             _experiment("rename", "--force", name, f"{name}-before")
-        command = ["dvc", "exp", "run", "--name", name]
+        command = [sys.executable, "-c", _DVC, "--name", name, *(["--temp"] if temp else [])]
         for setting in dvc_settings(row):
             command += ["--set-param", setting]
-        if temp:
-            command.append("--temp")
         before = _workspace()
         status = 1
         try:

@@ -231,11 +231,11 @@ def test_masks_are_matched_by_image_name(project):
 
 
 def test_the_time_is_known_after_a_training_on_this_machine(project):
-    assert "is known here once convnext_atto was trained at 96 pixels" in printed()
+    assert "unknown until convnext_atto has been trained at 96 pixels" in printed()
     store.save_cached_value(
         "epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30}
     )
-    assert "9.5 s an epoch, at most 5.1 min for 32 epochs" in printed()
+    assert "9.5 s per epoch, at most 5.1 min for 32 epochs" in printed()
 
 
 def test_imagenet_weights_name_the_backbone_and_the_download_host(project):

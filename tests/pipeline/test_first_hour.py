@@ -82,7 +82,9 @@ def test_first_hour(clone: Any, shared: Path) -> None:
 
     assert "transfer" in project.run("leaf", "compare", "probe", "transfer").stdout
 
-    # an invalid setting
+    # the recipe to keep; an invalid setting
+    project.run("dvc", "exp", "apply", "transfer")
+    project.commit("Train with transfer")
     failed = project.run("dvc", "exp", "run", "-S", "optimizer=lbfgs", status=None)
     assert failed.returncode
     assert "git checkout params.yaml" in failed.stderr

@@ -65,3 +65,9 @@ def test_race_in_the_run_cache_is_retried(project: Project) -> None:
         entry.unlink()
     project.leaf("fetch", "--wait", "--every", "0.2")
     assert project.file("second", "metrics.json") == project.file("first", "metrics.json")
+
+
+def test_first_experiment_of_a_new_project_prints_no_warning(project: Project) -> None:
+    said = project.leaf("run", "longer")
+    assert "WARNING" not in said
+    assert set(project.experiments()) == {"longer"}
