@@ -12,7 +12,6 @@ from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, read_experiments, row_settings
 from leaf.store import replacing
 
-
 # `dvc exp run`, without a warning for each output that has never existed.
 _DVC = """import logging, sys
 from dvc.cli import main
