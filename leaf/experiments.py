@@ -58,7 +58,7 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
 
 
 # Keys that describe the data: a row keeps their working values and takes all other keys from the committed file.
-DATA_KEYS = (
+DATA_KEYS: tuple[str, ...] = (
     "dataset",
     "labels",
     "columns",
