@@ -3,6 +3,7 @@
 A linear head on fixed features is fitted for each question, which takes about a second.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,14 +23,9 @@ FLAG_FOLDS = 3
 
 @dataclass(frozen=True)
 class Transport:
-    """Accuracy on images with one value of a column, with and without images of that value in training.
+    """Accuracy on `images` test images, with (`inside`) and without (`outside`) images of their value in training.
 
-    Attributes:
-        inside, outside: accuracy with and without images of the value in training.
-        drop: inside − outside on the images tested both ways.
-        images: number of test images.
-        majority: share of their largest class.
-        balanced_inside, balanced_outside: balanced accuracies.
+    `drop` is inside − outside on the images tested both ways, and `majority` is the share of the largest class.
     """
 
     inside: Score
@@ -44,22 +40,23 @@ class Transport:
 def left_out(
     labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield the most frequent values of a column that have two classes which also occur elsewhere, at most `MOST`.
+    """Return an iterator over the `MOST` most frequent values of a column with two classes that also occur elsewhere.
 
-    Yields the value and two masks, bool (N,), for training and test images. Groups that contain the value are excluded
-    from training, and only images whose class occurs in training are tested. `labels` are int (N,), `groups` and
-    `values` (N,); images with the value "" are always used for training.
+    It yields the value and two masks, bool (N,), of training and test images. Groups that contain the value are
+    excluded from training, and only images whose class occurs in training are tested. `labels` are int (N,), `groups`
+    and `values` (N,); images with the value "" are always used for training.
     """
     given = np.array([str(value) for value in values])
     names, counts = np.unique(given[given != ""], return_counts=True)
-    found = 0
-    for name in names[np.argsort(-counts, kind="stable")].tolist():
-        out = given == name
-        train = ~np.isin(groups, groups[out])
-        test = out & np.isin(labels, labels[train])
-        if test.sum() >= FEW and len(np.unique(labels[test])) > 1 and found < MOST:
-            found += 1
-            yield name, train, test
+
+    def parts() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        for name in names[np.argsort(-counts, kind="stable")].tolist():
+            train = ~np.isin(groups, groups[given == name])
+            test = (given == name) & np.isin(labels, labels[train])
+            if test.sum() >= FEW and len(np.unique(labels[test])) > 1:
+                yield name, train, test
+
+    return itertools.islice(parts(), MOST)
 
 
 def transport(
@@ -72,9 +69,8 @@ def transport(
     inside = held_out("held", features, labels, groups).argmax(axis=1) == labels
     found: dict[str, Transport] = {}
     for name, train, test in left_out(labels, groups, values):
-        classes = np.unique(labels[train])
         shares = LEARNERS["held"](features[train], labels[train]).predict_proba(features[test])
-        outside = classes[shares.argmax(axis=1)] == labels[test]
+        outside = np.unique(labels[train])[shares.argmax(axis=1)] == labels[test]
         found[name] = compared(inside[test], outside, labels[test], groups[test])
     return found
 
@@ -137,7 +133,7 @@ def noticed(
     new_groups: np.ndarray,
     seed: int = 0,
 ) -> dict[str, NewClass]:
-    """Score features of unknown images, `new` (M, D), and of known ones with each detector of `FLAGS`.
+    """Score features of unknown images, `new` (M, D), and of known ones with each detector in `FLAGS`.
 
     Known images are scored in grouped folds, unknown ones in the folds that did not train on their group.
     """

@@ -12,9 +12,17 @@ import numpy as np
 import pandas as pd
 
 from leaf import params, store
-from leaf.audit.dates import iso_dates
 from leaf.audit.domain_shift import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
-from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, score
+from leaf.audit.shortcuts import (
+    altered,
+    difference,
+    file_facts,
+    find_shortcuts,
+    in_files,
+    in_pixels,
+    iso_dates,
+    score,
+)
 from leaf.clean.groups import components
 from leaf.dvc_experiments import run_rows
 from leaf.edited_tables import read_edited_table
@@ -32,20 +40,10 @@ from leaf.revisions import PREDICTIONS, reader, table
 PAGE, METRICS = "reports/audit.html", "metrics/audit.json"
 _NEEDED = (
     "params.yaml",
-    "data/ingested/images.npy",
-    "data/ingested/index.csv",
-    "data/ingested/classes.csv",
-    "data/ingested/masks.npy",
-    "data/cleaned/decisions.csv",
-    "data/cleaned/pairs.csv",
-    "data/split/splits.csv",
-    "data/scored/predictions.csv",
-    "data/scored/scores.json",
-    "data/scored/decision.json",
-    "data/scored/ood.npz",
-    "models/model.keras",
-    "models/run.json",
-    "models/history.csv",
+    *(f"data/ingested/{name}" for name in ("images.npy", "index.csv", "classes.csv", "masks.npy")),
+    *("data/cleaned/decisions.csv", "data/cleaned/pairs.csv", "data/split/splits.csv"),
+    *(f"data/scored/{name}" for name in ("predictions.csv", "scores.json", "decision.json", "ood.npz")),
+    *("models/model.keras", "models/run.json", "models/history.csv"),
 )
 _NETWORK_IMAGES = 2000  # test images, at most, that are altered and predicted
 _HEATMAPS = 100
@@ -86,54 +84,38 @@ def audit(
     print(f"{len(chosen)} images in {len(np.unique(groups))} groups: scoring shortcuts", file=sys.stderr)
     pixels = in_pixels(run.images, rows, shapes)
     shortcuts = find_shortcuts(pixels | in_files(facts, sources), labels, groups)
-    largest = labels == np.bincount(labels).argmax()
     found: dict[str, Any] = {
         "images": len(chosen),
         "groups": len(np.unique(groups)),
-        "shortcuts": {"majority": asdict(score(largest, groups))}
-        | {
-            name: {
-                **asdict(one.score),
-                "balanced": one.balanced,
-                "majority": one.majority.accuracy,
-                "images": one.images,
-                "p": one.p,
-                "alarm": one.alarm,
-            }
-            for name, one in shortcuts.items()
-        },
+        "shortcuts": {"majority": asdict(score(labels == np.bincount(labels).argmax(), groups))},
         "model": _model(run, groups, rows),
+        "guessed": not columns,
+        "dates": dates,
+        "not_said": [name for name in KEPT if name not in chosen],
+        "trained": trained is not None,
+        "groups_given": {"without": int(given.eq("").sum()), "of": len(given)},
+        "conflicts": len(run.conflicting_copies()),
+        "given_splits": _shared(run),
     }
+    for name, one in shortcuts.items():
+        more = {"balanced": one.balanced, "majority": one.majority.accuracy, "images": one.images}
+        found["shortcuts"][name] = {**asdict(one.score), **more, "p": one.p, "alarm": one.alarm}
     print("altering the test images", file=sys.stderr)
     found["network"] = _network(root, run, chosen, shapes)
     features, found["features"] = features_of(recipe, run.images, rows)
     print("leaving out values and classes", file=sys.stderr)
-    found["guessed"] = not columns
-    found["dates"] = dates
-    found["not_said"] = [name for name in KEPT if name not in chosen]
-    found["trained"] = trained is not None
-    columns = columns or {"background": backgrounds(pixels["frame"])}
-    found["transport"] = {
-        name: {
-            value: asdict(one)
-            for value, one in (
-                _trained_anew(name, values, run, chosen, trained)
-                if trained
-                else transport(features, labels, groups, values)
-            ).items()
-        }
-        for name, values in columns.items()
-    }
-    found["new_class"] = {
-        name: _by_flag(flags) for name, flags in new_classes(features, labels, groups, run.classes).items()
-    }
+    found["transport"] = {}
+    for name, values in (columns or {"background": backgrounds(pixels["frame"])}).items():
+        if trained:
+            results = _trained_anew(name, values, run, chosen, trained)
+        else:
+            results = transport(features, labels, groups, values)
+        found["transport"][name] = {value: asdict(one) for value, one in results.items()}
+    flags = new_classes(features, labels, groups, run.classes)
+    found["new_class"] = {name: _by_flag(each) for name, each in flags.items()}
     if shapes is not None:
         found["without_leaf"] = _without_leaf(recipe, run.images, chosen, shapes, features)
-    found["given_splits"] = _shared(run)
-    found |= _leaks_and_labels(features, labels, groups)
-    found["groups_given"] = {"without": int(given.eq("").sum()), "of": len(given)}
-    found["conflicts"] = len(run.conflicting_copies())
-    return found
+    return found | _leaks_and_labels(features, labels, groups)
 
 
 def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
@@ -157,14 +139,12 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
     tables = [Path(recipe.labels), *sorted(Path(recipe.dataset).glob("*.[ct]sv"))]
     for path in filter(Path.is_file, tables):
         table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-        names = [str(column) for column in table.columns]
-        seen |= set(names)
-        files = [column for column in names if column.strip().lower() in COLUMNS["file"].split()]
-        if files and name in names:
+        seen |= set(map(str, table))
+        files = [column for column in table if str(column).strip().lower() in COLUMNS["file"].split()]
+        if files and name in table:
             finder = Finder(Path(recipe.dataset), chosen["source"].tolist())
-            given = {
-                file: value for cell, value in table[[files[0], name]].to_numpy().tolist() for file in finder.find(cell)
-            }
+            cells = table[[files[0], name]].to_numpy().tolist()
+            given = {file: value for cell, value in cells for file in finder.find(cell)}
             return [given.get(source, "") for source in chosen["source"]]
     missing = "no such column, and not in the EXIF of any image" if name in ("camera", "date") else "no such column"
     raise LeafError(f"--by {name}: {missing}. Valid: {', '.join(sorted(seen)) or 'none, no table names the files'}")
@@ -286,10 +266,8 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
     model = load_model(root / "models/model.keras", sha256=run.training["model_sha256"])
     decision = store.read_json(root / "data/scored/decision.json")
     tested = chosen[chosen["image"].isin(_tested(run)["image"])].head(_NETWORK_IMAGES)
-    images, labels, groups = (
-        run.images[tested["image"].to_numpy()],
-        *(tested[key].to_numpy() for key in ("label", "group")),
-    )
+    rows, labels, groups = (tested[key].to_numpy() for key in ("image", "label", "group"))
+    images = run.images[rows]
     leaf = masks[tested.index] if masks is not None else None
     if len(np.unique(labels)) < 2:
         return {}

@@ -5,17 +5,17 @@ into its 38 classes (arXiv 2206.04374).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from dateutil import parser
 from PIL import Image
 
-from leaf.audit.dates import iso_dates
 from leaf.evaluate.baselines import cross_validated, joint_histograms
 from leaf.evaluate.statistics import difference_interval, holm, proportion_interval, standard_error
 
@@ -23,6 +23,13 @@ FOLDS = 5
 LEVEL = 0.01  # probability of at least one false alarm per audit
 FRAME = 0.1  # width of the frame, as a fraction of the image side
 _NGRAMS = 400  # maximum number of n-grams of file names
+_NUMBERS = re.compile(r"(\d{1,2})([-./ ])(\d{1,2})\2(\d{4}|\d{2})(?!\d)")  # two short numbers and a year
+_SERIAL = re.compile(r"[2-6]\d{4}(\.\d+)?")  # days since 1899-12-30 in a spreadsheet: 1954 to 2091
+_DEFAULTS = datetime(2000, 1, 1), datetime(2001, 2, 2, 1, 1)  # the parser copies missing parts from a default
+_ORDERS: dict[str, Callable[[int, int], tuple[int, int]]] = {
+    "day, month, year": lambda first, second: (first, second),
+    "month, day, year": lambda first, second: (second, first),
+}
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,8 @@ class Score:
 class Shortcut:
     """How well one shortcut predicts the class.
 
-    Attributes:
-        score: accuracy of the forest.
-        balanced: its balanced accuracy.
-        majority: accuracy of always predicting the largest class, on the same images.
-        images: number of images with this feature.
-        p: p-value against `majority`, adjusted for the number of shortcuts (Holm).
+    `score` and `balanced` are the forest's accuracy and balanced accuracy on the `images` with this feature, `majority`
+    is the accuracy of always predicting the largest class, and `p` compares both, adjusted by Holm's method.
     """
 
     score: Score
@@ -93,13 +96,13 @@ def find_shortcuts(
         if known.sum() < max(len(labels) / 10, 2 * FOLDS) or len(np.unique(classes)) < 2:
             continue
         right = largest = classes == np.bincount(classes).argmax()
-        if np.ptp(chosen, 0).any():
-            right = cross_validated("forest", chosen, classes, groups[known], FOLDS, seed)
-            gain = right.astype(float) - largest
-            error = standard_error(gain, groups[known])
-            p_values[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
         of = groups[known]
-        found[name] = score(right, of), balanced_accuracy(right, classes), score(largest, of), int(known.sum())
+        if np.ptp(chosen, 0).any():
+            right = cross_validated("forest", chosen, classes, of, FOLDS, seed)
+            gain = right.astype(float) - largest
+            error = standard_error(gain, of)
+            p_values[name] = float(norm.sf(gain.mean() / error)) if error else float(gain.mean() <= 0)
+        found[name] = score(right, of), balanced_accuracy(right, classes), score(largest, of), len(of)
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return {name: Shortcut(*each, float(adjusted.get(name, 1))) for name, each in found.items()}
 
@@ -127,10 +130,8 @@ def in_pixels(images: np.ndarray, rows: np.ndarray, masks: np.ndarray | None = N
 
 def _frame(size: int) -> np.ndarray:
     """Return the mask of the frame, bool (size, size)."""
-    frame = np.ones((size, size), bool)
     wide = max(1, round(FRAME * size))
-    frame[wide:-wide, wide:-wide] = False
-    return frame
+    return np.pad(np.zeros((size - 2 * wide,) * 2, bool), wide, constant_values=True)
 
 
 def altered(
@@ -219,9 +220,8 @@ def _described(path: Path) -> dict[str, Any]:
             exif = image.getexif()
             taken = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132) or ""
             quality = " ".join(str(sum(tables[key])) for key in sorted(tables))
-            marks = (
-                f"{image.format} {image.mode} {quality} {image.info.get('progressive', '')} {image.info.get('dpi', '')}"
-            )
+            info = (str(image.info.get(key, "")) for key in ("progressive", "dpi"))
+            marks = " ".join([str(image.format), image.mode, quality, *info])
             camera = " ".join(str(exif.get(key, "")) for key in (0x010F, 0x0110)).strip("\0 ")
             return {"bytes": path.stat().st_size, "camera": camera, "date": str(taken).strip("\0 "), "jpeg": marks}
     except (OSError, ValueError, SyntaxError):  # raised by Pillow for damaged files
@@ -232,18 +232,17 @@ def _when(date: str) -> list[float]:
     """Return day and hour of an ISO date; nan without a day."""
     try:
         time = datetime.fromisoformat(date)
+        return [float(time.toordinal()), time.hour + time.minute / 60]
     except ValueError:
         return [np.nan, np.nan]
-    return [float(time.toordinal()), time.hour + time.minute / 60]
 
 
 def _one_hot(values: Sequence[str]) -> np.ndarray:
     """Return the 50 most frequent values as one-hot columns; nan for empty values."""
     given = np.array(values, object)
     names, counts = np.unique(given[given != ""], return_counts=True)
-    common = names[np.argsort(-counts, kind="stable")[:50]]
-    shape = len(given), max(len(common), 1)
-    found = (given[:, None] == common[None]).astype(np.float32) if len(common) else np.zeros(shape, np.float32)
+    common = names[np.argsort(-counts, kind="stable")[:50]] if len(names) else np.array([None])
+    found = (given[:, None] == common[None]).astype(np.float32)
     found[given == ""] = np.nan
     return found
 
@@ -259,3 +258,53 @@ def _ngrams(names: Sequence[str]) -> np.ndarray:
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
     """Return a sort key that puts file 9 before file 10."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower()))
+
+
+def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Convert dates to ISO 8601 (2024-03-01 12:30:00), keeping only the parts present (2024-03, 2024).
+
+    Accept ISO, compact (20240301), English month names, spreadsheet serial numbers, and numeric dates with day or month
+    first. The day/month order is inferred from all dates together: the only order in which every date is valid, or day
+    first for dates with dots. A missing or unreadable date is "". Also return remarks for the user, one line each.
+    """
+    texts = [re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip("\0 ")) for text in texts]  # EXIF
+    numbers = [found for text in texts if (found := _NUMBERS.match(text))]
+    orders = [
+        name
+        for name, order in _ORDERS.items()
+        if all(day <= 31 and month <= 12 for day, month in (order(int(each[1]), int(each[3])) for each in numbers))
+    ]
+    if len(orders) == 2 and not all(each[2] == "." for each in numbers):
+        orders = []
+    remarks = []
+    if numbers and orders:
+        remarks.append(f"Dates such as {numbers[0][0]} are read as {orders[0]}.")
+    dates = [_iso(text, orders) for text in texts]
+    if unread := [text for text, date in zip(texts, dates, strict=True) if text and not date]:
+        why = ", because the order of day and month is not clear" if numbers and not orders else ""
+        remarks.append(
+            f"{len(unread)} of {sum(map(bool, texts))} dates are not used, such as {unread[0][:40]!r}{why}. Write them "
+            "as 2024-03-01."
+        )
+    return dates, remarks
+
+
+def _iso(text: str, orders: Sequence[str]) -> str:
+    if _SERIAL.fullmatch(text):
+        date = datetime(1899, 12, 30) + timedelta(days=float(text))
+        return date.isoformat(" ", "seconds").removesuffix(" 00:00:00")
+    if (_NUMBERS.match(text) and not orders) or re.fullmatch(r"\d{1,3}|\d{5,7}|\D*", text):
+        return ""
+    year_first = re.match(r"\d{4}", text) is not None
+    day_first = not year_first and orders[:1] == ["day, month, year"]
+    try:
+        date, other = (
+            parser.parse(text, default=default, ignoretz=True, dayfirst=day_first, yearfirst=year_first)
+            for default in _DEFAULTS
+        )
+    except (ValueError, OverflowError):
+        return ""
+    if date.year != other.year:
+        return ""
+    length = 4 if date.month != other.month else 7 if date.day != other.day else 10 if date.hour != other.hour else 19
+    return date.isoformat(" ", "seconds")[:length]

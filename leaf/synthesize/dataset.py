@@ -37,14 +37,9 @@ COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates
 def scaled(images: int) -> ImageCounts:
     """Return the course's proportions for another number of images, rounded; healthy leaves make up the rest."""
 
-    def part(count: int) -> int:
-        return round(count * images / COURSE.images)
-
-    copies = part(COURSE.copies)
-    duplicates = part(COURSE.healthy_duplicates), part(COURSE.unhealthy_duplicates)
-    unhealthy = part(COURSE.unhealthy)
-    healthy = images - unhealthy - 2 * copies - sum(duplicates)
-    return ImageCounts(healthy, unhealthy, copies, *duplicates)
+    others = COURSE.unhealthy, COURSE.copies, COURSE.healthy_duplicates, COURSE.unhealthy_duplicates
+    unhealthy, copies, *duplicates = (round(count * images / COURSE.images) for count in others)
+    return ImageCounts(images - unhealthy - 2 * copies - sum(duplicates), unhealthy, copies, *duplicates)
 
 
 def draw_dataset(
@@ -58,8 +53,8 @@ def draw_dataset(
 
     Args:
         counts: the number of images of each kind.
-        size: the side in pixels.
-        seed: each leaf depends only on it and on its own number.
+        size: side in pixels.
+        seed: each leaf depends only on the seed and its own number.
         progress: wraps the iterable of leaf numbers.
         diseases: assigned to the unhealthy leaves in turn, from `DISEASES`; "" for any.
 
@@ -68,27 +63,23 @@ def draw_dataset(
     """
     rng = np.random.default_rng(seed)
     drawn = counts.healthy + counts.unhealthy
-    labels = np.concatenate(
-        [np.zeros(counts.healthy, np.uint8), 1 + np.arange(counts.unhealthy) % len(diseases), [1, 0]]
-    )
-    sources = np.concatenate(
-        [
-            np.arange(drawn),
-            rng.choice(counts.healthy, counts.healthy_duplicates, replace=False),
-            counts.healthy + rng.choice(counts.unhealthy, counts.unhealthy_duplicates, replace=False),
-            np.repeat([drawn, drawn + 1], counts.copies),  # the cartoons
-        ]
-    )
+    sick = 1 + np.arange(counts.unhealthy) % len(diseases)
+    labels = np.concatenate([np.zeros(counts.healthy, int), sick, [1, 0]])
+    healthy_copies = rng.choice(counts.healthy, counts.healthy_duplicates, replace=False)
+    sick_copies = counts.healthy + rng.choice(counts.unhealthy, counts.unhealthy_duplicates, replace=False)
+    cartoons = np.repeat([drawn, drawn + 1], counts.copies)
+    sources = np.concatenate([np.arange(drawn), healthy_copies, sick_copies, cartoons])
     rng.shuffle(sources)
     images = np.empty((counts.images, size, size, 3), np.uint8)
-    places: dict[int, list[int]] = {}
-    for place, source in enumerate(sources.tolist()):
-        places.setdefault(source, []).append(place)
+    order = np.argsort(sources, kind="stable")
+    starts = np.searchsorted(sources[order], np.arange(drawn + 3))
     for number in progress(range(drawn)):
         disease = diseases[labels[number] - 1] if labels[number] else ""
-        images[places[number]] = draw_leaf(np.random.default_rng([seed, number]), size, not labels[number], disease)
+        leaf = draw_leaf(np.random.default_rng([seed, number]), size, not labels[number], disease)
+        images[order[starts[number] : starts[number + 1]]] = leaf
     for cartoon in (0, 1):
-        images[places.get(drawn + cartoon, [])] = draw_cartoon(cartoon, size)
+        first, last = starts[drawn + cartoon : drawn + cartoon + 2]
+        images[order[first:last]] = draw_cartoon(cartoon, size)
     return images, labels[sources].astype(np.uint8)
 
 

@@ -13,7 +13,7 @@ def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str =
 
     A leaf that is not healthy has the `disease` of that name in `DISEASES`, or one or two at random.
     """
-    background = _background(rng, size)
+    background = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))](rng, size)
     blade = draw_blade(rng, size, KINDS[rng.integers(len(KINDS))], rng.uniform(0.92, 1.05))
     body = _body(rng, blade)
     left = np.ones_like(blade.mask)
@@ -157,11 +157,7 @@ def _mosaic(rng: np.random.Generator, blade: Blade, body: Image, strength: float
     field = noise(rng, size, int(rng.integers(9, 15)))
     light = step(field, 0.12, 0.16)
     dark = step(-field, 0.25, 0.16)
-    body = mix(
-        body,
-        body * 1.4 + rgb(0.20, 0.22, 0.02),
-        light * (0.6 + 0.4 * strength),
-    )
+    body = mix(body, body * 1.4 + rgb(0.20, 0.22, 0.02), light * (0.6 + 0.4 * strength))
     return mix(body, body * 0.4, dark * (0.6 + 0.4 * strength))
 
 
@@ -203,11 +199,6 @@ def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) 
         far = np.hypot((x[window] - x[row, column]) * stretch, (y[window] - y[row, column]) / stretch)
         np.minimum(nearest[window], far / own, out=nearest[window])
     return nearest
-
-
-def _background(rng: np.random.Generator, size: int) -> Image:
-    """Draw a cloth, a table, soil, paper, or other leaves out of focus."""
-    return _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))](rng, size)
 
 
 def _cloth(rng: np.random.Generator, size: int) -> Image:

@@ -1,6 +1,7 @@
 """The geometry of one leaf: its position, outline and veins."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -84,15 +85,12 @@ KINDS = (
     Kind((0.40, 0.52), (0.8, 1.2), (0.4, 0.55)),  # obovate, as magnolia
 )
 
-_PLANES: dict[int, tuple[Field, Field]] = {}
 
-
+@cache
 def plane(size: int) -> tuple[Field, Field]:
     """Return the coordinates x and y of each pixel's center, from -1 to 1 across the image."""
-    if size not in _PLANES:
-        line = (np.arange(size) + 0.5) * 2 / size - 1
-        _PLANES[size] = (np.broadcast_to(line, (size, size)), np.broadcast_to(line[:, None], (size, size)))
-    return _PLANES[size]
+    line = (np.arange(size) + 0.5) * 2 / size - 1
+    return np.broadcast_to(line, (size, size)), np.broadcast_to(line[:, None], (size, size))
 
 
 def draw_blade(rng: np.random.Generator, size: int, kind: Kind, reach: float) -> Blade:
@@ -144,8 +142,7 @@ def _veins(rng: np.random.Generator, kind: Kind, along: Field, side: Field, dist
         phase = (along - outward * rng.uniform(0.12, 0.30)) * pairs
         phase = phase + np.where(side > 0, rng.uniform(0, 0.5), 0)
         fine = phase * 2 + outward * 4
-    sharp = 0.90
-    ribs = np.clip((np.cos(phase * (2 * np.pi)) - sharp) / (1 - sharp), 0, 1) * (1 - 0.45 * outward)
+    ribs = np.clip((np.cos(phase * (2 * np.pi)) - 0.9) / (1 - 0.9), 0, 1) * (1 - 0.45 * outward)
     net = np.clip((np.cos(fine * (2 * np.pi)) - 0.8) / 0.2, 0, 1) * 0.25
     return np.maximum(np.maximum(midrib, ribs * 0.8), net)
 
@@ -154,8 +151,5 @@ def _stalk(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Field:
     behind = -1 - u  # 0 where the blade begins
     swing = v - rng.normal(0, 0.35) * behind * behind
     thick = rng.uniform(1.0, 2.0) * pixel
-    return (
-        step(thick - np.abs(swing), 0, pixel)
-        * step(behind, -0.03, pixel)
-        * step(rng.uniform(0.3, 0.8) - behind, 0, pixel)
-    )
+    inside, after = step(thick - np.abs(swing), 0, pixel), step(behind, -0.03, pixel)
+    return inside * after * step(rng.uniform(0.3, 0.8) - behind, 0, pixel)

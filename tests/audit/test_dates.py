@@ -2,7 +2,7 @@
 
 import pytest
 
-from leaf.audit.dates import iso_dates
+from leaf.audit.shortcuts import iso_dates
 
 READ = [
     ("2024-03-01", "2024-03-01"),
