@@ -36,9 +36,9 @@ class ReconstructionScore(layers.Layer):
     the mean square of each feature difference.
 
     With `redness`, a hand-crafted color cue replaces the residual's mean square: how much redder, relative to green,
-    the image is than its reconstruction, as with spots, blight and yellowing. The excess is averaged over
-    `block`×`block` pixels and squared; the score uses the mean of the `worst` fraction of pixels. Using the mean
-    healthy image instead of the reconstruction works about as well (docs/experiments.md).
+    the image is than its reconstruction, as in spots, blight and yellowing. The excess is averaged over
+    `block`×`block` pixels and squared; the score uses the mean of the `worst` fraction of pixels. The mean healthy
+    image works about as well as the reconstruction (docs/experiments.md).
     """
 
     # `redness` defaults to True for files written before the setting existed.

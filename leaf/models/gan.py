@@ -89,7 +89,7 @@ def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
 
 
 def discriminator(model: keras.Model, seed: int) -> keras.Model:
-    """Return a GAN's discriminator with a new last layer; it maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    """Return a GAN discriminator with a new last layer. It maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
     features = model.get_layer("features")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
     initial = keras.initializers.Orthogonal(seed=seed)
@@ -125,7 +125,9 @@ def _up(inputs: Any, width: int, name: str) -> Any:
     x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = _conv(width, 3, f"{name}_conv_1")(x)
-    short = _conv(width, 1, f"{name}_short")(inputs)  # before upsampling: same result for a quarter of the work
+    short = _conv(width, 1, f"{name}_short")(
+        inputs
+    )  # before upsampling: the result is the same for a quarter of the work
     short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
     return layers.Add(name=f"{name}_add")([x, short])
 

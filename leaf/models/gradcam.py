@@ -17,11 +17,11 @@ _INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)
 
 
 def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Compute where in each image the model finds evidence for a class over the other classes.
+    """Compute where each image contains evidence for one class over the others.
 
     The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
-    follow the average pooling. The last feature map is coarse (3×3 for a 96×96 image in most backbones), so the maps of
-    copies shifted by multiples of 8 pixels are shifted back and averaged. For a detector, the map is the
+    follow the average pooling. The last feature map is coarse (3×3 for a 96×96 image in most backbones). Therefore, the
+    maps of copies shifted by multiples of 8 pixels are shifted back and averaged. For a detector, the map is the
     reconstruction error.
 
     Args:

@@ -22,7 +22,7 @@ OPSET = 20
 
 
 def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str | Path) -> str:
-    """Write a model as an ONNX file and check its outputs against Keras.
+    """Write a model as an ONNX file and check that its outputs match those of Keras.
 
     The input is `images`, float32 (N, S, S, 3) in 0..255. The outputs are `probabilities` (N, C) after temperature
     scaling, pooled `features` (N, D) and, for Grad-CAM, `map` (N, h, w, K) and `slopes` (C, K). Each entry of
@@ -182,7 +182,7 @@ class Graph:
             made, needed = waiting.popleft()
             if known.keys() >= set(needed):
                 known[made] = self._apply(operations[made[0]], [known[each] for each in needed])
-            else:  # the second use of a shared layer is listed before its inputs
+            else:  # shared layers can be listed before the inputs of their second use
                 waiting.append((made, needed))
         return known[_histories(config["output_layers"])[0]]
 

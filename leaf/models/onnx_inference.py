@@ -22,7 +22,7 @@ OPERATORS = frozenset({
 })  # the operators that the exporter writes; none runs code, reads a file or loops
 # fmt: on
 LIMIT = 2**31 - 1  # bytes; protobuf's limit
-NOT_FINITE = "the model gives NaN or infinite logits: its weights or its temperature are damaged. Train it again."
+NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train it again."
 _SIDE = 1024  # pixels, maximum input side
 _NODES = 5000  # ConvNeXt XLarge has 500
 _VALUES = 2**28  # maximum number of values held at once for a batch: 1 GiB
@@ -112,7 +112,7 @@ class OnnxNetwork:
         return self._run(images, "map")[0]
 
     def _run(self, images: np.ndarray, *names: str) -> list[np.ndarray]:
-        """Return the outputs for images (N, S, S, 3), in batches with at most `_VALUES` values in memory."""
+        """Return the outputs for images (N, S, S, 3), computed in batches of at most `_VALUES` values in memory."""
         starts = range(0, max(len(images), 1), self._batch)
         batches = [np.ascontiguousarray(images[start : start + self._batch], np.float32) for start in starts]
         try:
@@ -215,7 +215,7 @@ def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[
 
 
 def metadata(facts: Mapping[str, Any]) -> Metadata:
-    """Select the metadata that another program needs to get the same predictions from ONNX and LiteRT files.
+    """Select the metadata that other programs need to reproduce the predictions from ONNX and LiteRT files.
 
     Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
     `views` are not.

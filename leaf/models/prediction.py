@@ -1,4 +1,4 @@
-"""Inference with Keras: probabilities with test-time augmentation, pooled features, heatmaps."""
+"""Inference with Keras: probabilities with test-time augmentation, pooled features and heatmaps."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -51,17 +51,7 @@ def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 2
 def compute_heatmaps(
     model: keras.Model, images: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 64
 ) -> np.ndarray:
-    """Compute Grad-CAM heatmaps (`leaf.models.gradcam.heatmaps`).
-
-    Args:
-        model: from `build_model` or `load_model`.
-        images: (N, H, W, 3), uint8 or float, 0..255.
-        labels: class to explain in each image, int (N,); by default the predicted class.
-        batch_size: images per batch.
-
-    Returns:
-        float32 (N, H, W), 0 to 1.
-    """
+    """Compute Grad-CAM heatmaps of images (N, H, W, 3), uint8 or float; see `leaf.models.gradcam.heatmaps`."""
     network, maps = KerasNetwork(model), [np.zeros((0, *images.shape[1:3]), np.float32)]
     for number, batch in enumerate(_batches(images, batch_size)):
         start = number * batch_size
@@ -80,7 +70,7 @@ class KerasNetwork:
         self.image_size = int(model.inputs[0].shape[1])
         self.head = head(model)
         self._temperature = temperature
-        self._model = submodel(model, "answers", lambda: [model.output, pooled(model), _last_layer(model)])
+        self._model = submodel(model, "outputs", lambda: [model.output, pooled(model), _last_layer(model)])
         self._errors = model.get_layer("score").errors if is_detector_model(model) else None
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +87,7 @@ class KerasNetwork:
 
 def head(model: keras.Model) -> Head:
     """Return the map from the pooled last feature map to the logits."""
-    if is_detector_model(model):  # the map is the error itself
+    if is_detector_model(model):  # the heatmap is the reconstruction error
         return Head(np.ones((2, 1), np.float32), None, int(model.inputs[0].shape[1]))
     last = backbone_operations(model)[-1]
     epsilon = last.epsilon if isinstance(last, keras.layers.LayerNormalization) else None
@@ -117,10 +107,9 @@ def linear_head(model: keras.Model) -> LinearHead:
 
 
 def probe_facts(model: keras.Model) -> dict[str, Any]:
-    """Return the facts about a classifier's backbone that `ProbeFiles.facts` holds."""
+    """Return the facts about a classifier's backbone for `ProbeFiles.facts`."""
     width = pooled(model).shape[-1]
-    classes = model.output_shape[-1]
-    parameters = model.count_params() - sum(head_parameters(width, classes))
+    parameters = model.count_params() - sum(head_parameters(width, model.output_shape[-1]))
     return {"backbone_key": backbone_key(model), "features": width, "backbone_parameters": parameters}
 
 
@@ -135,7 +124,7 @@ def _last_layer(model: keras.Model) -> Any:
 
 
 def pooled(model: keras.Model) -> Any:
-    """Return the symbolic pooled features (N, D) that `extract_features` computes."""
+    """Return the symbolic output (N, D) of `extract_features`."""
     if not is_detector_model(model):
         return model.get_layer("batch_normalization").input
     code = model.get_layer("latent").output

@@ -1,8 +1,7 @@
-"""Write a linear probe's files without Keras, from an earlier probe's files with the same frozen backbone.
+"""Write a linear probe's files without Keras, from the files of an earlier probe with the same frozen backbone.
 
-Two probes of one backbone differ only in the head, even if their classes differ. `ProbeFiles` replaces the head's
-arrays in copies of the earlier `.keras` and ONNX files. The results are byte-identical to what Keras and the exporter
-write.
+Probes on one backbone differ only in the head, even if their classes differ. `ProbeFiles` replaces the head's arrays in
+copies of the earlier `.keras` and ONNX files. The results are byte-identical to the files from Keras and the exporter.
 """
 
 import hashlib
@@ -72,7 +71,7 @@ class LinearHead:
 
 
 def probe_key(params: Any) -> str | None:
-    """Return a hash of everything except the head that determines a probe's files, or None if the weights can change.
+    """Return a hash of everything that determines a probe's files except the head, or None if the weights can change.
 
     Raises:
         LeafError: if the weights file is missing or has another SHA-256.
@@ -133,7 +132,7 @@ class ProbeFiles:
         return facts, content
 
     def features(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the cached features, float32 (len(rows), D), for `rows` of `images`; see `stored_features`."""
+        """Return the cached features for `rows` of `images`; see `stored_features`."""
         return stored_features(self.facts["backbone_key"], self.facts["features"], images, rows)
 
     def write_model(self, head: LinearHead, path: str | Path) -> None:
@@ -160,7 +159,7 @@ class ProbeFiles:
     def write_onnx(
         self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
     ) -> str:
-        """Write the probe's ONNX file with this head and check its probabilities against `head`.
+        """Write the probe's ONNX file with this head and check that its probabilities match those of `head`.
 
         Args:
             head: the new head.
@@ -225,9 +224,9 @@ def _groups(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _write_weights(earlier: bytes, groups: Iterable[str], new: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write a `.keras` file's weights with some arrays replaced, making the same calls as Keras's `H5IOStore`.
+    """Write a `.keras` file's weights with some arrays replaced, with the same calls as Keras's `H5IOStore`.
 
-    HDF5 places objects in call order: first the model, then its layers.
+    HDF5 stores objects in the order of the calls: first the model, then its layers.
     """
     with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
         _copy_weights(source, target, "", new)

@@ -37,7 +37,7 @@ _INITIALIZERS = (
     "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
 )
 # fmt: on
-# Importing these modules also registers their classes with Keras.
+# The imports of these modules also register their classes with Keras.
 _OURS = (
     *(layers.CaffePreprocessing, layers.GELU, layers.GlobalResponseNormalization),
     *(layers.LayerNormalization, layers.LayerScale),
@@ -50,13 +50,13 @@ _ALLOWED = (
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
     | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
 )
-# A string under a key with such a suffix names a function; only these activations are allowed.
+# Strings under keys with these suffixes name functions, of which only activations are allowed.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
 
 def check(path: Path) -> int:
-    """Return the number of values in a `.keras` file; raise LeafError for content `save_model` does not write."""
+    """Return the number of values in a `.keras` file; raise LeafError unless `save_model` can have written it."""
     try:
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)

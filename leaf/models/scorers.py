@@ -1,9 +1,9 @@
-"""The trained model as used by the `evaluate` stage: a Keras model, or a linear probe on cached features, no Keras."""
+"""The trained model in the `evaluate` stage: a Keras model, or a linear probe on cached features without Keras."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,29 +16,13 @@ _BLOCK = 2048  # images copied from the memory map at once
 _KEYS = "probes"  # cache mapping the SHA-256 of a probe's .keras file to its `probe_key`
 
 
-class Scorer(Protocol):
-    """A trained model with the images (N, S, S, 3) it scores; `rows` are int64 (M,)."""
-
-    def probabilities(self, rows: np.ndarray, temperature: float) -> np.ndarray:
-        """Return probabilities, float64 (M, C)."""
-
-    def features(self, rows: np.ndarray) -> np.ndarray:
-        """Return pooled features, float32 (M, D)."""
-
-    def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
-        """Write the ONNX file and check it on `rows`; return "", or the reason why the file is empty."""
-
-    def network(self, path: Path) -> Network:
-        """Return the network in the ONNX file `path`, or the Keras model if that file is empty."""
-
-
 def remember_probe(model_sha256: str, key: str | None) -> None:
     """Save a trained probe's `probe_key` for `load_scorer`."""
     if key:
         store.save_cached_value(_KEYS, model_sha256, key)
 
 
-def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> Scorer:
+def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> "Scorer":
     """Load the model written by `train`, without Keras if it is a probe and the features of `rows` are cached.
 
     Args:
@@ -60,7 +44,7 @@ def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np
 
 
 class ProbeScorer:
-    """A linear probe on cached features."""
+    """A linear probe on cached features, with the interface of `KerasScorer`."""
 
     def __init__(self, files: ProbeFiles, head: LinearHead, images: np.ndarray, rows: np.ndarray) -> None:
         self._files, self._head, self._images, self._features = files, head, images, files.features(images, rows)
@@ -81,7 +65,10 @@ class ProbeScorer:
 
 
 class KerasScorer:
-    """A Keras model. A probe reads from and writes to the feature cache; `key` is its `probe_key`, if known."""
+    """A Keras model with the images (N, S, S, 3) it scores; `rows` are int64 (M,).
+
+    A probe uses the feature cache; `key` is its `probe_key`, or None if unknown.
+    """
 
     def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int, key: str | None) -> None:
         from leaf.models.saving import load_model
@@ -90,6 +77,7 @@ class KerasScorer:
         self._images, self._views, self._key, self._is_probe = images, views, key, "probe" in run
 
     def features(self, rows: np.ndarray) -> np.ndarray:
+        """Return pooled features, float32 (M, D)."""
         from leaf.models.feature_cache import cached_features
         from leaf.models.prediction import extract_features
 
@@ -98,6 +86,7 @@ class KerasScorer:
         return extract_features(self._model, self._images[rows])
 
     def probabilities(self, rows: np.ndarray, temperature: float) -> np.ndarray:
+        """Return probabilities, float64 (M, C)."""
         from leaf.models.prediction import linear_head, predict_probabilities
 
         if self._is_probe and self._views == 1:
@@ -108,6 +97,7 @@ class KerasScorer:
         )
 
     def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
+        """Write the ONNX file and check it on `rows`; return "", or the reason why the file is empty."""
         from leaf.models import onnx_export
         from leaf.models.prediction import slopes_scale
 
@@ -118,7 +108,11 @@ class KerasScorer:
         return why
 
     def network(self, path: Path) -> Network:
+        """Return the network in the ONNX file `path`, or the Keras model if that file is empty."""
         return _network(path, self._model)
+
+
+Scorer: TypeAlias = ProbeScorer | KerasScorer
 
 
 def _network(path: Path, model: Any) -> Network:

@@ -13,7 +13,7 @@ _DETECTOR_LAYERS = ("dropout", "logits")
 
 @dataclass(frozen=True)
 class Row:
-    """A part of a model: its name, output shape for one image and number of parameters."""
+    """A part of a model; `shape` is its output shape for one image."""
 
     name: str
     shape: tuple[int, ...]
@@ -48,8 +48,8 @@ class Summary:
 def summarize_model(model: keras.Model) -> Summary:
     """Summarize a classifier or detector.
 
-    The rows for a classifier are backbone, batch_normalization, dropout and dense; dropout on the input comes first.
-    The rows for a detector are dropout, its submodels and logits. As in Keras, moving statistics are non-trainable.
+    The rows of a classifier are the backbone, batch_normalization, dropout and dense; dropout on the input comes first.
+    The rows of a detector are dropout, its submodels and logits. As in Keras, moving statistics are non-trainable.
     """
     if is_detector_model(model):
         parts = [layer for layer in model.layers if isinstance(layer, keras.Model) or layer.name in _DETECTOR_LAYERS]

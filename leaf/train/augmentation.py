@@ -19,7 +19,7 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
     The order is background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp and CutMix; the last two
     also mix labels and weights. Keras's RandAugment samples its two operations once per batch and their strength per
-    image. With several processes, each augments its share of the batch; only flips match a single-process run.
+    image. With several processes, each augments its share of the batch. Only flips are the same as with one process.
     """
     with undistributed():
         axes = _FLIP_AXES[augmentation.flip]
@@ -93,9 +93,9 @@ class _LayerAugmenter:
 
 
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
-    """Mirror about half of the images along each axis, ten times faster than RandomFlip.
+    """Mirror about half of the images along each axis, ten times as fast as RandomFlip.
 
-    The choice depends on the position in the whole batch, not on the number of processes.
+    The choice depends on the position in the global batch, not on the number of processes.
     """
     if not axes:
         return images
@@ -108,7 +108,7 @@ def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions:
 
 
 _BACKGROUND = 1000  # seed of the background swap; layers use their index
-_RIM = np.ones((5, 5), np.uint8)  # masks are rough, so they are dilated by this before inpainting
+_RIM = np.ones((5, 5), np.uint8)  # masks are rough, so dilate them by two pixels before inpainting
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:

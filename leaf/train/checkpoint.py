@@ -26,7 +26,7 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.train.distribution import process_index_and_count
 
-MAX_BYTES = 20 * 2**30  # for other trainings' checkpoints; above this, the least recently used are removed
+MAX_BYTES = 20 * 2**30  # for checkpoints of other training runs; above this, the least recently used are removed
 _DIGEST = 32  # bytes of the SHA-256 that precedes the arrays
 
 
@@ -44,7 +44,7 @@ def checkpoint_folder() -> Path:
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
-    """Hash everything that determines a training and return 32 hex digits, which name its checkpoint.
+    """Return a hash, 32 hex digits, of everything that determines a training run; it names the checkpoint.
 
     Args:
         parts: JSON values: parameters, versions, hashes of data files.
@@ -135,7 +135,7 @@ class CheckpointFile:
             with np.load(file, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
                 if header["key"] != self.path.stem:
-                    raise ValueError("it belongs to another training")
+                    raise ValueError("it belongs to another training run")
                 arrays = {name: [archive[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
         return Checkpoint(header["values"], arrays)
 
@@ -155,7 +155,7 @@ def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[Checkpoint
     """Lock the checkpoint of training `key` and yield it; delete it if the block ends without an error.
 
     A second process with the same key prints a message and waits, because the stage started by a killed `dvc` may still
-    be running. If one training uses several processes, the first acquires the lock and the others wait until it has.
+    be running. In a run with several processes, only the first acquires the lock; the others wait until it has.
     """
     root = root or checkpoint_folder()
     root.mkdir(parents=True, exist_ok=True)
@@ -180,8 +180,8 @@ def _lock(root: Path, key: str) -> Iterator[None]:
     except filelock.Timeout:
         process = holder.read_text() if holder.exists() else "?"
         print(
-            f"training: process {process} runs the same training; waiting for it. "
-            f"`kill {process}` stops it; this command then resumes after its last epoch.",
+            f"training: process {process} is running the same training; waiting for it. "
+            f"To stop it, run `kill {process}`; this command then resumes after the last epoch.",
             file=sys.stderr,
             flush=True,
         )
@@ -201,7 +201,7 @@ def _release(lock: filelock.FileLock) -> None:
 
 
 def _make_room(root: Path, key: str) -> None:
-    """Remove the least recently used checkpoints of other trainings until the rest take at most `MAX_BYTES`."""
+    """Remove the least recently used checkpoints of other training runs until the rest take at most `MAX_BYTES`."""
     others = [path for path in root.iterdir() if path.suffix in (".npz", ".damaged") and path.stem != key]
     sizes = {path: path.stat() for path in others}
     taken = sum(stat.st_size for stat in sizes.values())
@@ -211,7 +211,7 @@ def _make_room(root: Path, key: str) -> None:
         lock = filelock.FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
-        except filelock.Timeout:  # that training is still running
+        except filelock.Timeout:  # that run is still in progress
             continue
         path.unlink(missing_ok=True)
         _release(lock)

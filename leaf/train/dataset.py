@@ -1,4 +1,4 @@
-"""The training data set and its batches, which depend only on seed and epoch, so a resumed run gets the same ones."""
+"""The training data set and its batches. They depend only on seed and epoch, so a resumed run gets the same batches."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ class Batch(NamedTuple):
 
 
 class Augmenter(Protocol):
-    """Changes a batch at random; the same epoch, step and positions give the same change.
+    """Change a batch at random; equal epochs, steps and positions result in equal changes.
 
-    `positions` (B,) are the images' positions in the whole batch if `batch` is one process's share.
+    `positions` (B,) are the images' positions in the global batch if `batch` is one process's share.
     """
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch: ...
@@ -37,7 +37,7 @@ class Augmenter(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labeled images: selected rows of an array, followed by synthetic images.
+    """Labeled images: selected rows of an array, then synthetic images.
 
     Args:
         images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
@@ -96,7 +96,7 @@ def accumulation_steps(params: Params) -> int:
 def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled indices of the images in each batch of an epoch, int64 (steps, batch_size).
 
-    The first images in the same order pad the last batch, so that no step is compiled twice and micro-batches are full.
+    The first images in this order pad the last batch, so that only one shape is compiled and micro-batches are full.
     """
     shuffled = np.random.default_rng([seed, epoch]).permutation(images)
     return np.resize(shuffled, (steps_per_epoch(images, batch_size), batch_size))
@@ -160,7 +160,7 @@ FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Dataset]:
     """Read the training data set with its synthetic images, and the validation data set.
 
-    With `with_masks`, the training images have masks from the `ingest` stage or, failing that, estimated ones.
+    With `with_masks`, the training images have masks from the `ingest` stage or, where these are missing, estimates.
 
     Raises:
         LeafError: if a file is missing or damaged, or a split is empty.
@@ -176,7 +176,8 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
     def rows_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
         rows = splits.loc[splits["split"] == split, "image"].to_numpy(np.int64)
         if not len(rows):
-            raise LeafError(f"{SPLITS}: the {split} split is empty. Change its size in params.yaml.")
+            hint = "Increase validation_size." if split == "validation" else "Reduce validation_size or test_size."
+            raise LeafError(f"{SPLITS}: the {split} split is empty. {hint}")
         return rows, decisions.loc[rows, "label"].to_numpy(np.int64)
 
     rows, labels = rows_and_labels("train")

@@ -1,7 +1,7 @@
 """Train an anomaly detector, an autoencoder or a GAN, on the images of the first class (healthy).
 
-After each epoch, the two constants that convert the score to logits are fitted on the labeled validation images, and
-early stopping uses the resulting metrics. Test labels are never used.
+After each epoch, the two constants that convert scores to logits are fitted on the labeled validation images, and early
+stopping uses the resulting metrics. Test labels are never used.
 """
 
 from collections.abc import Callable
@@ -146,7 +146,7 @@ class _DetectorTraining(Training):
 
 
 def _healthy(dataset: Dataset) -> Dataset:
-    """Return the subset of images in the first class."""
+    """Return the images of the first class."""
     real = dataset.labels == 0
     if not real.any():
         raise LeafError("training: no image of the first class, the only class detectors train on. Check `classes`.")

@@ -1,7 +1,7 @@
 """Data-parallel training on several devices and processes with keras.distribution on JAX.
 
 Each process reads its share of every batch. Keras's JAX trainer averages the gradients over all processes, so each
-update is equivalent to an update on the whole batch. Only the first process writes files.
+update is equivalent to an update on the global batch. Only the first process writes files.
 """
 
 import os
@@ -135,7 +135,7 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
     if distribution == "none":
         raise LeafError(f"distribution: none, on {nodes} nodes; valid: data_parallel, or one node (runner.yaml: nodes)")
     if shutil.which("srun") is None:
-        raise LeafError("srun: not found, and it starts the training on each node. Set `path` in runner.yaml.")
+        raise LeafError("srun: not found; it is required to start training on each node. Set `path` in runner.yaml.")
     with socket.socket() as probe:
         probe.bind(("", 0))
         address = f"{socket.gethostname()}:{probe.getsockname()[1]}"

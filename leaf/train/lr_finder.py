@@ -51,9 +51,9 @@ def range_test(
     updates: int = 200,
     quiet: bool | None = None,
 ) -> RangeTest:
-    """Train `model` while the learning rate grows by a constant factor from `lowest` to `highest`.
+    """Train `model` while the learning rate increases exponentially from `lowest` to `highest`.
 
-    Smith (2015, section 3.3) increases the rate linearly; a factor shows more over five orders of magnitude.
+    Smith (2015, section 3.3) increases it linearly, which samples low rates poorly over five orders of magnitude.
 
     Args:
         model: a new network; it is not usable afterwards.

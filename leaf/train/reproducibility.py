@@ -1,4 +1,4 @@
-"""Seeds and everything else that bit-identical training depends on: versions, device and driver. Also peak memory."""
+"""Seeds, and the versions, device and driver on which bit-identical training depends. Also peak memory."""
 
 import contextlib
 import os

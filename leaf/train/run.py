@@ -117,7 +117,7 @@ def print_result(result: Result, backbone: str, images: int, devices: int = 1) -
     how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
     if result.probe:
         end = "converged" if result.stopped == "converged" else "not converged"
-        how = f"a linear probe, C {result.probe['strength']:g}, {end} in {result.probe['iterations']} iterations"
+        how = f"linear probe: C = {result.probe['strength']:g}, {end} after {result.probe['iterations']} iterations"
     print(f"{backbone}: {images} images, {how}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 

@@ -31,7 +31,7 @@ class Training(ABC):
 
     Attributes:
         steps: number of updates in an epoch.
-        history: rows of the finished epochs.
+        history: one row per finished epoch.
         best_weights: the model's weights after the best epoch.
     """
 
@@ -103,7 +103,7 @@ def run_training(
 ) -> Result:
     """Run `training`, resuming from the checkpoint in `checkpoint_file` if there is one.
 
-    A thread writes the checkpoint during the next epoch, because flushing it to disk takes up to 10% of a short epoch.
+    A thread writes each checkpoint during the next epoch, because flushing it to disk takes up to 10% of a short epoch.
 
     Raises:
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
