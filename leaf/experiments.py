@@ -58,19 +58,7 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
 
 
 # Keys that describe the data: a row keeps their working values and takes all other keys from the committed file.
-DATA_KEYS: tuple[str, ...] = (
-    "dataset",
-    "labels",
-    "columns",
-    "encoding",
-    "masks",
-    "unlabelled",
-    "group_by",
-    "classes",
-    "ignore",
-    "links",
-)
-DATA_KEYS += ("unreadable", "drawn")
+DATA_KEYS = "dataset labels columns encoding masks unlabelled group_by classes ignore links unreadable drawn".split()  # noqa: SIM905
 
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.store import read_array, read_classes, read_table
 
+INDEX = "data/ingested/index.csv"
 MOST_NAMED = 6  # maximum images named in one line; the rest are counted
 
 _REASONS = {
@@ -32,11 +33,13 @@ def explain(image: str, folder: str | Path = ".") -> str:
     root = Path(folder)
     classes = read_classes(root)
     index = read_table(
-        root / "data/ingested/index.csv",
+        root / INDEX,
         ("image", "source", "label", "group", "split", "hash", "file_hash", "flags"),
         text=("source", "group", "split", "hash", "file_hash", "flags"),
     )
     row = index.iloc[_find(image, index)]
+    if row["label"] >= len(classes):
+        raise LeafError(f"{INDEX}: does not match data/ingested/classes.csv. Run `dvc repro` or `dvc checkout`.")
     number = int(row["image"])
     lines = [
         ("image", f"{number}, source {row['source']}, ingested as {classes[row['label']]}"),
@@ -48,10 +51,13 @@ def explain(image: str, folder: str | Path = ".") -> str:
         lines.append(("group", f"{row['group']}, given with the data set"))
     lines += _decisions(root, index[index["hash"].eq(row["hash"])])
     for name, path, explain_stage in _STAGES:
-        if (root / path).exists():
-            lines += explain_stage(root / path, number, classes)
-        else:
+        if not (root / path).exists():
             lines.append((name, f"this stage has not run yet ({path} is missing)"))
+            continue
+        try:
+            lines += explain_stage(root / path, number, classes)
+        except IndexError:
+            raise LeafError(f"{path}: does not match {INDEX}. Run `dvc repro` or `dvc checkout`.") from None
     return "\n".join(f"{name:<9}{text}".rstrip() for name, text in lines)
 
 

@@ -34,7 +34,12 @@ def summarize_metrics(root: str | Path = ".") -> str:
     lines, skipped = [], []
     for stages, describe in _LINES:
         if old.isdisjoint(stages):
-            lines += describe(*(read_json(root / f"metrics/{name}.json") for name in stages))
+            values = [read_json(root / f"metrics/{name}.json", {}) for name in stages]
+            try:
+                lines += describe(*values)
+            except (KeyError, TypeError, AttributeError, ValueError):
+                files = ", ".join(f"metrics/{name}.json" for name in stages)
+                raise LeafError(f"{files}: damaged. Run `dvc repro`, or `git checkout` the file.") from None
         skipped += [name for name in stages if name in old]
     if not lines:
         raise LeafError("metrics: none belong to the last run. Run `dvc repro` to the end.")
@@ -42,7 +47,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
         lines.append(f"skipped    {', '.join(skipped)}: older than their inputs. Run `dvc repro`.")
     # A linear probe has no dropout, so the usual example would be rejected.
     run = root / "models/run.json"
-    change = "leaf run transfer" if run.is_file() and "probe" in read_json(run) else "dvc exp run -S dropout=0.2"
+    change = "leaf run transfer" if run.is_file() and "probe" in read_json(run, {}) else "dvc exp run -S dropout=0.2"
     hint = f"Look at  reports/report.html   Change  {change}   Why  leaf why {_example(root)}"
     return "\n".join([*lines, "", hint])
 
@@ -50,7 +55,10 @@ def summarize_metrics(root: str | Path = ".") -> str:
 def _example(root: Path) -> int:
     """Return an image number worth explaining: the first removed image, otherwise a misclassified one, otherwise 0."""
     for name in ("data/cleaned/decisions.csv", "data/scored/predictions.csv"):
-        with contextlib.suppress(OSError, KeyError), Path(root, name).open(encoding="utf-8", newline="") as file:
+        with (
+            contextlib.suppress(OSError, KeyError, ValueError, TypeError, csv.Error),
+            Path(root, name).open(encoding="utf-8", newline="") as file,
+        ):
             for row in csv.DictReader(file):
                 if row["kept"] == "0" if "kept" in row else row["predicted"] != row["label"]:
                     return int(row["image"])
