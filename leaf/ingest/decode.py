@@ -9,13 +9,14 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from leaf.ingest import files
@@ -89,11 +90,16 @@ def decode(
         _reduce(image, data, math.ceil(DRAFT * size))
         whole = "progressive" in image.info  # a progressive JPEG keeps all coefficients in memory
         large(width * height if whole else image.width * image.height >> 2 * getattr(image, "_reduce", 0))
-        deep = _of_more_bits(image, data)
-        deep.load()  # the reduced size of JPEG 2000 is known only after decoding
-        deep = _as_mask(deep) if mask else deep
-        turn = None if kind == "TIFF" else _turn(image)  # TIFF decoders apply the orientation themselves
-        pixels = _square(_turned(deep, turn), size, fit)
+        pixels = _with_turbojpeg(image, data)
+        if pixels is not None and (turn := _turn(image)) is None and "icc_profile" not in image.info:
+            pixels = to_square(pixels[None], size, fit)[0]
+        else:
+            deep = _of_more_bits(image, data) if pixels is None else Image.fromarray(pixels)
+            deep.load()  # the reduced size of JPEG 2000 is known only after decoding
+            deep.info.setdefault("icc_profile", image.info.get("icc_profile"))
+            deep = _as_mask(deep) if mask else deep
+            turn = None if kind == "TIFF" else _turn(image)  # TIFF decoders apply the orientation themselves
+            pixels = _square(_turned(deep, turn), size, fit)
         return DecodedImage(pixels, *((height, width) if turn in _SIDEWAYS else (width, height)), frames)
 
 
@@ -151,6 +157,16 @@ def _jpeg2000_levels(data: bytes) -> int:
     return data[place + 9] if data[place : place + 2] == b"\xff\x52" else 0
 
 
+def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """Decode a color JPEG with TurboJPEG, in half of Pillow's time and to the same pixels, or return None."""
+    if image.format != "JPEG" or image.mode != "RGB":
+        return None
+    with suppress(ValueError):  # a damaged file: Pillow gives the reason
+        pixels = simplejpeg.decode_jpeg(data, min_height=image.height, min_width=image.width, min_factor=1)
+        return pixels if pixels.shape[:2] == (image.height, image.width) else None
+    return None
+
+
 def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
     """Decode 16-bit colors with OpenCV: Pillow keeps the upper eight bits, which are black for 10 or 12 bits."""
     if image.mode not in ("RGB", "RGBA", "LA") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
@@ -162,9 +178,7 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
     code = (
         cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
     )
-    deep = Image.fromarray(cv2.cvtColor(pixels, code))
-    deep.info = {"icc_profile": image.info.get("icc_profile")}
-    return deep
+    return Image.fromarray(cv2.cvtColor(pixels, code))
 
 
 def _as_mask(image: Image.Image) -> Image.Image:

@@ -2,14 +2,16 @@
 
 DVC deletes a stage's outputs before it runs the stage. The cache keeps one array, for the last folder. It is a hard
 link if the file system supports it, so it takes no extra space while it is also the stage's output. Entries are
-matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code.
+matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code. Files with unchanged
+size, times and inode are not read again.
 """
 
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ import numpy as np
 import PIL
 
 from leaf.ingest.decode import DecodedImage
+from leaf.ingest.sandbox import read_file
 from leaf.ingest.source import content_hash, pixel_hash
 from leaf.store import read_array, read_json, read_table, replacing, write_table
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _POINTER = "ingested.json"
+_SEEN = ["path", "state", "file_hash"]
+_RECENT = 2 * 10**9  # nanoseconds; a file system may store times in steps of up to two seconds
 _KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.csv
 
 
@@ -38,19 +43,39 @@ class DecodeCache:
         self._key = _key(settings)
         self._images = np.empty((0, 1, 1, 3), np.uint8)
         self._rows: dict[str, tuple[int, str, str, int, int]] = {}
+        self._known: dict[tuple[str, str], str] = {}  # path and state of a file: hash of its bytes
+        self._seen: list[tuple[str, str, str]] = []  # the same, of this run
         if folder is None:
             return
         with suppress(Exception):  # if the cache is damaged, the files are decoded again
             kept = read_json(folder / _POINTER)
             table = read_table(folder / kept["name"] / "index.csv", text=["hash", "file_hash", "flags"])
             images = read_array(folder / kept["name"] / "images.npy")
+            seen = read_table(folder / kept["name"] / "files.csv", _SEEN, text=_SEEN)
             if kept["key"] == self._key and len(images) == len(table):
+                self._known = dict(zip(zip(seen["path"], seen["state"], strict=True), seen["file_hash"], strict=True))
                 self._images = images
                 columns = (table[name].tolist() for name in _KEPT[1:])
                 rows = zip(range(len(table)), *columns, strict=True)
                 self._rows = dict(zip(table["file_hash"], rows, strict=True))
 
-    def picture(self, file_hash: str) -> DecodedImage | None:
+    def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
+        """Return the image of a file and the hash of its bytes. Call `decode` with the bytes if it is not cached.
+
+        Raises UnreadableError. Thread-safe.
+        """
+        state = _state(path) if self._folder else ""
+        file_hash = self._known.get((str(path), state), "")
+        picture = self._picture(file_hash)
+        if picture is None:
+            data = read_file(path)
+            file_hash = content_hash(data)
+            picture = self._picture(file_hash) or decode(data)
+        if state:
+            self._seen.append((str(path), state, file_hash))
+        return picture, file_hash
+
+    def _picture(self, file_hash: str) -> DecodedImage | None:
         """Return the cached image of the file with this hash, or None if it is missing or damaged."""
         if file_hash not in self._rows:
             return None
@@ -70,6 +95,8 @@ class DecodeCache:
         """Replace the cached array with the array of this run; on a file system error, cache nothing."""
         if self._folder is None:
             return
+        import pandas as pd  # here, because decoding processes import this package
+
         name = f"ingested-{uuid.uuid4().hex}"
         with suppress(OSError):
             (self._folder / name).mkdir(parents=True)
@@ -78,11 +105,22 @@ class DecodeCache:
             except OSError:
                 shutil.copyfile(images, self._folder / name / "images.npy")
             write_table(index[_KEPT], self._folder / name / "index.csv")
+            write_table(pd.DataFrame(self._seen, columns=_SEEN), self._folder / name / "files.csv")
             with replacing(self._folder / _POINTER) as partial:
                 partial.write_text(json.dumps({"name": name, "key": self._key}), encoding="utf-8")
             for other in self._folder.glob("ingested-*"):
                 if other.name != name:
                     shutil.rmtree(other, ignore_errors=True)
+
+
+def _state(path: Path) -> str:
+    """Return size, times and inode of a file, or "" if a later change may not show in them."""
+    with suppress(OSError):
+        found = path.stat()
+        times = found.st_mtime_ns, found.st_ctime_ns
+        if time.time_ns() - max(times) > _RECENT:
+            return f"{found.st_size} {times[0]} {times[1]} {found.st_ino}"
+    return ""
 
 
 def _key(settings: Mapping[str, Any]) -> str:

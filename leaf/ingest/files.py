@@ -4,8 +4,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,10 +13,12 @@ from leaf.errors import LeafError
 
 Links: TypeAlias = Literal["refuse", "follow"]
 
-# written by macOS, Windows, network disks, notebooks and version control; includes all hidden files
-_SYSTEM_FILES = (
-    *("thumbs.db", "ehthumbs*.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "__pycache__"),
-    *("@eadir", "#recycle", "$recycle.bin", "system volume information", ".*"),
+# Written by macOS, Windows, network disks, notebooks and version control. Includes all hidden files, except
+# placeholders of images in iCloud (`.*.icloud`).
+_SYSTEM_FILES = re.compile(
+    r"(?i)(\.(?!.*\.icloud$).*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|lost\+found|__pycache__|@eadir|#recycle"
+    r"|\$recycle\.bin|system volume information)",
+    re.DOTALL,
 )
 
 
@@ -85,7 +87,7 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
                 entered.add(identity)
                 waiting.append(path)
             else:
-                (found.images if is_image(Path(item.path)) else found.others).append(path)
+                (found.images if is_image(item.path) else found.others).append(path)
     found.images.sort()
     found.others.sort()
     return found
@@ -100,9 +102,7 @@ def _scan(root: Path, folder: str, system_files: Counter[str]) -> Iterator[os.Di
     """Yield the entries of a folder and count system files in `system_files`."""
     with os.scandir(root / folder) as items:
         for item in items:
-            if not fnmatchcase(item.name, ICLOUD) and any(
-                fnmatchcase(item.name.lower(), pattern) for pattern in _SYSTEM_FILES
-            ):
+            if _SYSTEM_FILES.fullmatch(item.name):
                 system_files["._*" if item.name.startswith("._") else item.name] += 1
                 continue
             yield item
@@ -126,7 +126,6 @@ def check_inside(root: Path, path: str) -> None:
         )
 
 
-ICLOUD = ".*.icloud"  # stands for a file that macOS keeps in iCloud; listed as an unreadable image
 HEAD = 512  # bytes that identify the type of a file
 # Image suffixes. A file with any other suffix is an image if its content is.
 SUFFIXES = frozenset(
@@ -191,17 +190,19 @@ def kind(head: bytes) -> str:
     return ""
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: str | Path) -> bool:
     """Return whether a file is an image: by its suffix, or for regular files by its content."""
-    if Path(path.name.removesuffix(".icloud")).suffix.lower() in SUFFIXES:
+    if os.path.splitext(str(path).removesuffix(".icloud"))[1].lower() in SUFFIXES:  # noqa: PTH122 - for speed
         return True
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return kind(file.read(HEAD)) != ""
-    except OSError:
-        return False
+    with suppress(OSError):
+        return Path(path).is_file() and kind(read_head(path)) != ""
+    return False
+
+
+def read_head(path: str | Path) -> bytes:
+    """Return the first bytes of a file, which identify its type."""
+    with Path(path).open("rb") as file:
+        return file.read(HEAD)
 
 
 def what_it_is(head: bytes) -> str:

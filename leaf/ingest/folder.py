@@ -13,7 +13,7 @@ from leaf.ingest.files import Links, list_folder
 from leaf.ingest.label_tables import KEPT
 from leaf.ingest.layout import lay_out
 from leaf.ingest.sandbox import read_file, read_image
-from leaf.ingest.source import Block, Rows, content_hash, cores, in_order
+from leaf.ingest.source import Block, Rows, cores, in_order
 
 BLOCK = 64  # images per batch
 
@@ -60,9 +60,7 @@ class FileSource:
         pictures: list[tuple[DecodedImage | str, str]] = []
         for file in files:
             try:
-                data = read_file(self.path(file))
-                digest = content_hash(data)
-                pictures.append((self.earlier.picture(digest) or read_image(data, size, fit), digest))
+                pictures.append(self.earlier.read(self.path(file), lambda data: read_image(data, size, fit)))
             except UnreadableError as why:
                 pictures.append((str(why), ""))
         return pictures

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leaf.ingest import decode_cache, ingest
 from leaf.ingest import folder as folder_module
-from leaf.ingest import ingest
 
 
 @pytest.fixture
@@ -58,6 +58,27 @@ def test_a_changed_file_of_the_same_name_and_time_is_decoded(again, folder):
     count, _, images = again()
     assert count == 1
     assert images[0, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_unchanged_files_are_not_read_again(again, folder, monkeypatch):
+    opened = []
+    read = decode_cache.read_file
+    monkeypatch.setattr(decode_cache, "read_file", lambda path: opened.append(path.name) or read(path))
+    monkeypatch.setattr(decode_cache, "_RECENT", -(10**9))
+    again()
+    opened.clear()
+    Image.new("RGB", (20, 20), "green").save(folder / "healthy" / "02b.png")
+    again()
+    assert opened == ["02b.png"]
+
+
+def test_a_file_changed_seconds_ago_is_read_again(again, monkeypatch):
+    opened = []
+    read = decode_cache.read_file
+    monkeypatch.setattr(decode_cache, "read_file", lambda path: opened.append(path.name) or read(path))
+    again()
+    again()
+    assert len(opened) == 24
 
 
 def test_another_size_is_decoded_anew(again):
