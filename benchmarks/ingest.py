@@ -66,7 +66,7 @@ def main() -> None:
 
         for row_name, dataset, shape, plain, target in (
             ("ingest_npz", npz, size, plain_npz, ">= 1"),
-            ("ingest_folder", photographs, SIDE, plain_folder, ">= 1.8"),
+            ("ingest_folder", photographs, SIDE, plain_folder, ">= 2.2"),
         ):
 
             def ours(dataset: Path = dataset, shape: int = shape) -> None:
@@ -82,7 +82,7 @@ def main() -> None:
             ingest(photographs, ours_at, CLASSES, SIDE, aside=folder / "aside")
 
         grown()
-        report(row("ingest_grown", *alternate(grown, ours, repeats), ">= 4"), options.record)
+        report(row("ingest_grown", *alternate(grown, ours, repeats), ">= 6"), options.record)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -92,6 +93,7 @@ def _split_level(
     return 1 if deep and all(map(split_name, deep)) else None
 
 
+@lru_cache(maxsize=1024)
 def split_name(text: str) -> str:
     """Return `train`, `validation` or `test` for a usual name of it (`Valid`, `test_images`), otherwise ""."""
     words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in _NEUTRAL]

@@ -4,6 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -81,6 +82,7 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(nfc(name).casefold(), nfc(pattern).casefold()) for pattern in patterns)
 
 
+@lru_cache(maxsize=4096)
 def nfc(text: str) -> str:
     """Normalize the name of a class or group: Unicode form NFC, single blanks inside, no invisible characters."""
     if not text.isascii():

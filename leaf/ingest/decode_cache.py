@@ -53,11 +53,11 @@ class DecodeCache:
             images = read_array(folder / kept["name"] / "images.npy")
             seen = read_table(folder / kept["name"] / "files.csv", _SEEN, text=_SEEN)
             if kept["key"] == self._key and len(images) == len(table):
-                self._known = dict(zip(zip(seen["path"], seen["state"], strict=True), seen["file_hash"], strict=True))
+                self._known = {(path, state): file_hash for path, state, file_hash in seen[_SEEN].to_numpy().tolist()}
                 self._images = images
                 columns = (table[name].tolist() for name in _KEPT[1:])
                 rows = zip(range(len(table)), *columns, strict=True)
-                self._rows = dict(zip(table["file_hash"], rows, strict=True))
+                self._rows = dict(zip(table["file_hash"].tolist(), rows, strict=True))
 
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
         """Return the image of a file and the hash of its bytes. Call `decode` with the bytes if it is not cached.

@@ -152,7 +152,7 @@ def lay_out(
 def _alike(names: Iterable[str]) -> list[str]:
     """Return names that differ only in case, blanks, punctuation or leading zeros, each set as one text."""
     alike = defaultdict(set)
-    for name in names:
+    for name in dict.fromkeys(names):
         plain = re.sub(r"[ _-]*\b(copy|kopie|copie)?( ?\(\d+\))?$", "", unicodedata.normalize("NFKC", name).casefold())
         words = re.findall(r"[^\W\d_]+|[1-9]\d*|0(?!\d)", plain)
         alike[" ".join(words) or name].add(name)
@@ -254,7 +254,7 @@ def _readable(path: Path) -> bool:
 
 def _given_split(table: Table | None, row: Row) -> str:
     given = row.cells.get("split", "")
-    split = split_name(given)
+    split = split_name(given) if given else ""
     if table and given and not split:
         raise LeafError(
             f"{table.path}: line {row.line}: the split {given!r}; valid: train, validation, test, or empty. "
