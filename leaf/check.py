@@ -13,7 +13,7 @@ from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.experiments import told_what_to_paste, with_settings
-from leaf.ingest.ingest import refuse_folders_keys, survey
+from leaf.ingest.ingest import reading_options, refuse_folders_keys, survey
 from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.masks import mask_files, read_mask
 from leaf.ingest.sample import SAMPLE, look_like_series, sizes
@@ -104,17 +104,8 @@ def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
 
 def _overview(choices: Params, dataset: Path) -> list[str]:
     try:
-        source, names, labels = survey(
-            dataset,
-            choices.classes,
-            choices.unreadable == "skip",
-            ignore=choices.ignore,
-            labels=choices.labels,
-            group_by=choices.group_by,
-            columns=choices.columns.model_dump(),
-            encoding=choices.encoding,
-            links=choices.links,
-        )
+        skip = choices.unreadable == "skip"
+        source, names, labels = survey(dataset, choices.classes, skip, **reading_options(choices))
     except UnlabelledError as error:
         if choices.classes == "auto" or not (labels_given := len(read_given()[0])):
             raise

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from leaf.errors import LeafError, one_line_errors
 from leaf.experiments import told_what_to_paste
 from leaf.ingest import Ingested, ingest
+from leaf.ingest.ingest import reading_options
 from leaf.ingest.masks import read_masks, without_leaf
 from leaf.params import read_params
 from leaf.store import cache_folder, write_array, write_json, write_table
@@ -34,16 +35,11 @@ def main() -> None:
                 params.image_size,
                 skip,
                 progress,
-                ignore=params.ignore,
-                labels=params.labels,
-                group_by=params.group_by,
-                columns=params.columns.model_dump(),
-                encoding=params.encoding,
                 aside=cache_folder("ingested"),
-                links=params.links,
                 fit=params.fit,
                 unlabelled=Path(params.unlabelled),
                 unlabelled_path=f"{UNLABELLED}.npy",
+                **reading_options(params),
             )
     except LeafError as error:
         raise told_what_to_paste(error, {"dataset": params.dataset}) from None

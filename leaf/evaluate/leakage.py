@@ -162,14 +162,13 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.edited_tables import read_edited_table
     from leaf.ingest.folder import read_references
-    from leaf.ingest.ingest import ingest
+    from leaf.ingest.ingest import ingest, reading_options
     from leaf.store import read_array
 
     if not Path(recipe.dataset).exists():
         raise LeafError(f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` makes the demo set")
-    skip = recipe.unreadable == "skip"
-    options = {key: getattr(recipe, key) for key in ("ignore", "labels", "group_by", "links", "fit")}
-    read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, **options)
+    skip, options = recipe.unreadable == "skip", reading_options(recipe)
+    read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, fit=recipe.fit, **options)
     images, named = read_array(path), recipe.references
     settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
     overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)

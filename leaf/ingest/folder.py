@@ -1,17 +1,17 @@
 """Read a folder of image files as a data set, and decode its files on all cores."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.ingest.decode import DecodedImage, Fit, UnreadableError
 from leaf.ingest.decode_cache import DecodeCache
-from leaf.ingest.files import Links, list_folder
+from leaf.ingest.files import list_folder
 from leaf.ingest.label_tables import KEPT
-from leaf.ingest.layout import lay_out
+from leaf.ingest.layout import Reading, lay_out
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.ingest.source import Block, Rows, cores, in_order
 
@@ -75,20 +75,11 @@ class FolderSource(FileSource):
     """The images of one folder, sorted by path. Raises LeafError if the folder is not a data set."""
 
     def __init__(
-        self,
-        root: Path,
-        skip_unreadable: bool,
-        labels: Path | None = None,
-        group_by: Literal["none", "folder"] = "none",
-        known: Collection[str] = (),
-        links: Links = "refuse",
-        columns: Mapping[str, str] | None = None,
-        encoding: str = "auto",
-        ignore: Sequence[str] = (),
+        self, root: Path, skip_unreadable: bool, known: Collection[str] = (), **reading: Unpack[Reading]
     ) -> None:
-        """List the files and join them with folders and tables, see `leaf.ingest.layout.lay_out`."""
-        listing = list_folder(root, links)
-        layout = lay_out(root, listing, labels, group_by, known, columns, encoding, ignore)
+        """List the files and join them with folders and tables; see `leaf.ingest.layout.lay_out`."""
+        listing = list_folder(root, reading.get("links", "refuse"))
+        layout = lay_out(root, listing, known, **reading)
         entries = layout.entries
         rows = Rows(
             [entry.file for entry in entries],

@@ -1,10 +1,10 @@
 """Stream a data set once: write its images as one array and return a table of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Unpack, cast
 
 import numpy as np
 
@@ -12,10 +12,9 @@ from leaf.errors import LeafError
 from leaf.ingest.classes import Wanted, check_present, nfc, resolve
 from leaf.ingest.decode import Fit
 from leaf.ingest.decode_cache import DecodeCache
-from leaf.ingest.files import Links
 from leaf.ingest.folder import FolderSource
 from leaf.ingest.label_tables import read_labels
-from leaf.ingest.layout import UnlabelledError
+from leaf.ingest.layout import Reading, UnlabelledError
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
 from leaf.ingest.source import Block, FractionalError, Source, pixel_hash
@@ -107,16 +106,11 @@ def ingest(
     skip_unreadable: bool = True,
     progress: Progress | None = None,
     *,
-    ignore: Sequence[str] = (),
-    labels: str | Path | None = None,
-    group_by: Literal["none", "folder"] = "none",
-    columns: Mapping[str, str] | None = None,
-    encoding: str = "auto",
     aside: Path | None = None,
-    links: Links = "refuse",
     fit: Fit = "crop",
     unlabelled: Path | None = None,
     unlabelled_path: str | Path | None = None,
+    **reading: Unpack[Reading],
 ) -> Ingested:
     """Read a data set and write its images to `images_path`, (N, size, size, 3) RGB, a batch at a time.
 
@@ -129,34 +123,19 @@ def ingest(
         size: side of the square images in pixels.
         skip_unreadable: skip files that cannot be read instead of raising.
         progress: counts images.
-        ignore: patterns of classes to leave out.
-        labels: see `leaf.ingest.layout.lay_out`; folders only.
-        group_by: see `leaf.ingest.layout.lay_out`; folders only.
-        columns: see `leaf.ingest.label_tables.read_labels`.
-        encoding: see `leaf.ingest.label_tables.read_labels`.
         aside: folder that caches decoded images between runs.
-        links: see `leaf.ingest.files.list_folder`.
         fit: see `leaf.ingest.decode.to_square`.
         unlabelled: a folder of images without labels.
         unlabelled_path: .npy file for images without a label. Images labeled in data/labels.csv are appended to the
             data set.
+        **reading: see `leaf.ingest.layout.Reading`.
 
     Raises:
         LeafError: for an invalid data set; nothing is written.
     """
     dataset = Path(dataset)
     try:
-        source, names, numbers = survey(
-            dataset,
-            classes,
-            skip_unreadable,
-            ignore=ignore,
-            labels=labels,
-            group_by=group_by,
-            columns=columns,
-            encoding=encoding,
-            links=links,
-        )
+        source, names, numbers = survey(dataset, classes, skip_unreadable, **reading)
     except UnlabelledError as error:  # data/labels.csv may have all labels
         if unlabelled_path is None or classes == "auto" or not read_given()[0]:
             raise
@@ -167,7 +146,9 @@ def ingest(
         source.earlier = earlier
     waiting = None
     conflicts: dict[str, list[str]] = {}
-    if unlabelled_path is not None and (files := find_unlabelled(source, dataset, unlabelled, links)):
+    if unlabelled_path is not None and (
+        files := find_unlabelled(source, dataset, unlabelled, reading.get("links", "refuse"))
+    ):
         given, conflicts = read_given()
         source, numbers, waiting = join_labelled(source, numbers, names, files, skip_unreadable, given)
     try:
@@ -198,26 +179,23 @@ def write_unlabelled(
     return table
 
 
+def reading_options(params: Any) -> Reading:
+    """Return the `Reading` of params.yaml."""
+    options = {name: getattr(params, name) for name in Reading.__annotations__}
+    return cast(Reading, options | {"columns": params.columns.model_dump()})
+
+
 def survey(
-    dataset: Path,
-    classes: Wanted,
-    skip_unreadable: bool = True,
-    *,
-    ignore: Sequence[str] = (),
-    labels: str | Path | None = None,
-    group_by: Literal["none", "folder"] = "none",
-    columns: Mapping[str, str] | None = None,
-    encoding: str = "auto",
-    links: Links = "refuse",
+    dataset: Path, classes: Wanted, skip_unreadable: bool = True, **reading: Unpack[Reading]
 ) -> tuple[Source, list[str], np.ndarray]:
     """Return what is known before any image is read: source, class names, and each row's label (-1: ignored)."""
     source: Source
+    ignore = reading.get("ignore", ())
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
-        table = Path(labels) if labels else None
-        source = FolderSource(dataset, skip_unreadable, table, group_by, known, links, columns, encoding, ignore)
+        source = FolderSource(dataset, skip_unreadable, known, **reading)
     else:
-        refuse_folders_keys(dataset, labels, group_by)
+        refuse_folders_keys(dataset, reading.get("labels"), reading.get("group_by", "none"))
         source = NpzSource(dataset)
     try:
         names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)

@@ -4,14 +4,15 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from leaf.errors import LeafError
 from leaf.ingest.class_folders import Folders, by_folders, few, refuse_containers, split_name
 from leaf.ingest.classes import nfc
-from leaf.ingest.files import HEAD, Listing, kind
+from leaf.ingest.files import Links, Listing, kind, read_head
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Finder, Row, Table, read_labels
 
 METADATA = ("metadata.csv", ROBOFLOW)
@@ -51,16 +52,27 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
 
-def lay_out(
-    root: Path,
-    listing: Listing,
-    labels: Path | None,
-    group_by: Literal["none", "folder"],
-    known: Collection[str],
-    columns: Mapping[str, str] | None = None,
-    encoding: str = "auto",
-    ignore: Sequence[str] = (),
-) -> Layout:
+class Reading(TypedDict, total=False):
+    """The parameters that define how a data set is read, named as in params.yaml.
+
+    Attributes:
+        ignore: shell patterns of classes to leave out.
+        labels: a label table that replaces each metadata.csv in a folder.
+        group_by: `folder` makes a group of each folder below the class, or above it if no folder is below.
+        columns: the columns of the label table; see `leaf.ingest.label_tables.read_labels`.
+        encoding: the encoding of the label table.
+        links: see `leaf.ingest.files.list_folder`.
+    """
+
+    ignore: Sequence[str]
+    labels: str | Path | None
+    group_by: Literal["none", "folder"]
+    columns: Mapping[str, str] | None
+    encoding: str
+    links: Links
+
+
+def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unpack[Reading]) -> Layout:
     """Join folders and tables; tables take precedence over folders.
 
     If any table has labels, images without a label in a table are left out.
@@ -68,19 +80,18 @@ def lay_out(
     Args:
         root: the folder of the data set.
         listing: its files.
-        labels: a label table that replaces each metadata.csv in the folder.
-        group_by: `folder` makes a group of each folder below the class, or above it if no folder is below.
         known: class names that are recognized at any folder level.
-        columns: see `read_labels`.
-        encoding: see `read_labels`.
-        ignore: patterns of classes to leave out.
+        **reading: see `Reading`.
 
     Raises:
         LeafError: if no class is given, if the folders are containers of class folders, if a row matches several
             files, or if a file appears twice with different values.
     """
+    table_path = reading.get("labels")
+    labels = Path(table_path) if table_path else None
+    columns = reading.get("columns") or {}
     made = Layout()
-    tables = _tables(root, listing, labels, made.notes, columns, encoding)
+    tables = _tables(root, listing, labels, made.notes, columns, reading.get("encoding", "auto"))
     labelled = any("label" in table.roles for _, table in tables)
     folders = by_folders(root, listing.images, known, labelled)
     if labelled and labels is None and len({each.name for each in folders.values() if each.name}) > 1:
@@ -92,8 +103,8 @@ def lay_out(
             if table.one_hot
         ]
     if not labelled:
-        _check_label_column(labels, tables, known, bool((columns or {}).get("label")))
-        refuse_containers(root, listing.images, folders, known, ignore, made.notes)
+        _check_label_column(labels, tables, known, bool(columns.get("label")))
+        refuse_containers(root, listing.images, folders, known, reading.get("ignore", ()), made.notes)
     rows: dict[str, tuple[Table, Row]] = {}
     for base, each in tables:
         made.notes += each.notes
@@ -118,7 +129,7 @@ def lay_out(
         relabelled += bool(labelled and labels is None and by_folder.name and nfc(name) != by_folder.name)
         split = _given_split(table, row)
         overruled += bool(split and by_folder.split and split != by_folder.split)
-        group = row.cells.get("group") or (by_folder.folder if group_by == "folder" else "")
+        group = row.cells.get("group") or (by_folder.folder if reading.get("group_by") == "folder" else "")
         more = {"crop": by_folder.crop} if by_folder.crop and not labelled else {}
         more |= {key: row.cells[key] for key in KEPT if key in row.cells}
         made.entries.append(Entry(file, name, group, split or by_folder.split, more))
@@ -191,7 +202,7 @@ def _tables(
     listing: Listing,
     labels: Path | None,
     notes: list[str],
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str],
     encoding: str,
 ) -> list[tuple[str, Table]]:
     """Return the tables to use, each with the folder whose files it names."""
@@ -245,11 +256,9 @@ def _join(
 
 
 def _readable(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return bool(kind(file.read(HEAD)))
-    except OSError:
-        return False
+    with suppress(OSError):
+        return kind(read_head(path)) != ""
+    return False
 
 
 def _given_split(table: Table | None, row: Row) -> str:

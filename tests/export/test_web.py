@@ -216,7 +216,7 @@ def test_the_zip_is_a_data_set_with_the_labels_that_the_user_gave(app, photos, t
     with zipfile.ZipFile(started.value.path()) as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path)
-    made = lay_out(tmp_path, list_folder(tmp_path, "files"), tmp_path / "labels.csv", "none", CLASSES)
+    made = lay_out(tmp_path, list_folder(tmp_path, "files"), CLASSES, labels=tmp_path / "labels.csv")
     assert [entry.name for entry in made.entries] == ["unhealthy", "unhealthy"]
     assert len({entry.group for entry in made.entries}) == 1
     (unlabelled,) = made.left_out
