@@ -23,7 +23,7 @@ from PIL import Image
 
 from leaf.clean.clean import Cleaned, Settings, clean
 from leaf.clean.decisions import COLUMNS
-from leaf.ingest.source import pixel_hash
+from leaf.ingest.decode_cache import pixel_hash
 from leaf.params import Params
 from leaf.synthesize import draw_dataset, scaled
 

@@ -18,7 +18,7 @@ from measure import arguments, detail, peak_memory, report, row
 from leaf.clean import distances, near_duplicates
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS
-from leaf.ingest.source import pixel_hash
+from leaf.ingest.decode_cache import pixel_hash
 from leaf.params import Params
 from leaf.store import new_array, read_array
 from leaf.synthesize import draw_leaf

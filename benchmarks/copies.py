@@ -25,8 +25,8 @@ from runs import keep_table
 
 from leaf.clean.clean import Settings, clean
 from leaf.clean.decisions import COLUMNS
+from leaf.ingest.decode_cache import pixel_hash
 from leaf.ingest.ingest import ingest
-from leaf.ingest.source import pixel_hash
 from leaf.params import Params
 
 SIDE = 96

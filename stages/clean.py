@@ -5,7 +5,7 @@ from leaf.clean.decisions import COLUMNS, TEXT
 from leaf.clean.same_photo import NEIGHBORS
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError, one_line_errors
-from leaf.ingest.folder import read_references
+from leaf.ingest.source import read_references
 from leaf.params import read_params
 from leaf.store import read_array, read_classes, read_table, write_json, write_table
 

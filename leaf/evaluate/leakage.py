@@ -161,8 +161,8 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     from leaf.clean.clean import Settings, clean
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.edited_tables import read_edited_table
-    from leaf.ingest.folder import read_references
     from leaf.ingest.ingest import ingest, reading_options
+    from leaf.ingest.source import read_references
     from leaf.store import read_array
 
     if not Path(recipe.dataset).exists():

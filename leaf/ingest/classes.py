@@ -1,10 +1,14 @@
-"""Map the names of folders and tables to the classes of params.yaml."""
+"""Map the folders of a data set, and the names in tables, to the classes of params.yaml."""
 
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -115,3 +119,166 @@ def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
 
 def _some(names: Sequence[str], most: int = _SHOWN) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
+    **dict.fromkeys(("validation", "valid", "validate", "val", "valset", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
+}
+_NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo", "photos", "split", "folder", "files"}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The class and split given by a file's folders, and the folder that is its group with `group_by: folder`."""
+
+    name: str
+    split: str
+    folder: str
+    parts: tuple[str, ...]  # folders without the split
+    crop: str  # the folder above the class, or the part of a class folder before ___
+
+
+def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
+    """Return the class, split, group and crop of each file from its folders.
+
+    The class is the first folder whose name, alone or prefixed with its parent folder's name, is in `known`. Without
+    such a folder, it is the top folder, joined with the next one if other classes are joined.
+    """
+    known = set(known)
+    dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)
+    level = _split_level(root, dirs.values(), known, labelled)
+    splits = {
+        file: split_name(parts[level]) if level is not None and len(parts) > level else ""
+        for file, parts in dirs.items()
+    }
+    if any(splits.values()):  # Train/Train/healthy is one split, too
+        rests = {
+            file: [part for part in parts if not splits[file] or split_name(part) != splits[file]]
+            for file, parts in dirs.items()
+        }
+        dirs = _without_outer(rests, known)
+    found = {}
+    joins = any(" ".join(pair) in known for rest in dirs.values() for pair in pairwise(rest))
+    for file, rest in dirs.items():
+        split = splits[file]
+        pairs = [" ".join(pair) for pair in pairwise(rest)]
+        joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
+        if joins and pairs and not known & {*pairs, *rest}:
+            joined = 0  # a new class of CROP/CLASS folders
+        place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
+        name = (rest[place] if joined is None else pairs[joined]) if rest else ""
+        inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest
+        crop = rest[place - 1] if place else name.rpartition("___")[0]
+        found[file] = Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest), crop)
+    return found
+
+
+def _without_outer(dirs: Mapping[str, list[str]], known: Collection[str]) -> dict[str, list[str]]:
+    """Remove folders that contain all images, unless they are a class or a split."""
+    while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
+        top = next(iter(tops))
+        if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
+            break
+        dirs = {file: parts[1:] for file, parts in dirs.items()}
+    return dict(dirs)
+
+
+def _split_level(
+    root: Path, dirs: Collection[Sequence[str]], known: Collection[str], labelled: bool
+) -> Literal[0, 1] | None:
+    """Return the level of the split folders: 0 above the classes, 1 below, None if there are none."""
+    first = {parts[0] for parts in dirs if parts and parts[0] not in known}
+    splits = {name for name in first if split_name(name)}
+    if splits and (splits == first or labelled):
+        return 0
+    if splits:
+        raise LeafError(
+            f"{root}: the folders {few(sorted(first - splits))} are beside {few(sorted(splits))}; valid: split folders "
+            "with class folders in each, or class folders only"
+        )
+    deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
+    return 1 if deep and all(map(split_name, deep)) else None
+
+
+@lru_cache(maxsize=1024)
+def split_name(text: str) -> str:
+    """Return `train`, `validation` or `test` for a usual name of it (`Valid`, `test_images`), otherwise ""."""
+    words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in _NEUTRAL]
+    return _SPLITS.get(words[0], "") if len(words) == 1 else ""
+
+
+def refuse_containers(
+    root: Path,
+    files: Sequence[str],
+    folders: Mapping[str, Folders],
+    known: Collection[str],
+    ignore: Sequence[str],
+    notes: list[str],
+) -> None:
+    """Reject folders such as `color` and `grayscale`, or sites and years, that contain the same class folders."""
+    below: dict[str, set[str]] = defaultdict(set)
+    names: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    used = [file for file in files if folders[file].parts and not matches_any(folders[file].parts[0], ignore)]
+    tops = {folders[file].parts[0] for file in used}
+    level = _class_level([folders[file].parts for file in used])
+    for file in used:
+        top, *inner = folders[file].parts
+        if len(inner) >= level:
+            below[top].add(inner[level - 1])
+            names[top].add((*inner, Path(file).stem))
+    counts = Counter(name for inner in below.values() for name in {name.casefold() for name in inner})
+    shared = {name for name, count in counts.items() if count > 1 and re.sub(r"[\W\d_]", "", name)}
+    shared = {name for inner in below.values() for name in inner if name.casefold() in shared}
+    kinds = {re.sub(r"\d+", "", name).casefold() for name in shared}
+    nested = sorted(top for top, inner in below.items() if len(inner & (tops - {top})) > 1)
+    healthy = any(means_healthy(name) for inner in below.values() for name in inner)
+    containers = sorted(below) if healthy else sorted(top for top, inner in below.items() if inner & shared)
+    if not nested and (len(containers) < 2 or not (healthy or len(kinds) > 1) or any(map(means_healthy, tops))):
+        return
+    if known:
+        copies = [top for top in containers[1:] if len(names[top] & names[containers[0]]) > len(names[top]) / 2]
+        if copies and not nested:
+            notes.append(
+                f"{few(containers)} hold the same class folders and file names. If they are copies of each other, use "
+                f"one: dataset={_folder_of(root, files, folders, containers[0])}"
+            )
+        return
+    if nested:
+        raise LeafError(
+            f"{root}: the folder {nested[0]!r} holds folders named as the classes beside it: a copy of the data set in "
+            "itself?",
+            proposals=[{"ignore": nested}, {"dataset": str(_folder_of(root, files, folders, nested[0]))}],
+        )
+    inner = sorted({name for top in containers for name in below[top]})
+    several = len(containers) > 3
+    raise LeafError(
+        f"{root}: the folders {few(containers)} hold the folders {few(inner)}: they contain the classes and are not "
+        "classes themselves",
+        proposals=[
+            {"classes": inner, **({"group_by": "folder"} if several else {})},
+            *({"dataset": str(_folder_of(root, files, folders, top))} for top in containers[: 0 if several else 2]),
+            {"classes": sorted(tops)},
+        ],
+    )
+
+
+def _class_level(dirs: Sequence[tuple[str, ...]]) -> int:
+    """Return the level below the top whose folders look like classes: where one means healthy, otherwise 1."""
+    for level in range(1, max(map(len, dirs), default=0)):
+        if any(means_healthy(parts[level]) for parts in dirs if len(parts) > level):
+            return level
+    return 1
+
+
+def _folder_of(root: Path, files: Sequence[str], folders: Mapping[str, Folders], top: str) -> Path:
+    """Return the path of the top-level folder `top` on disk."""
+    file = next(file for file in files if folders[file].parts[:1] == (top,))
+    parts = file.split("/")
+    return root.joinpath(*parts[: next(place for place, part in enumerate(parts) if nfc(part) == top) + 1])
+
+
+def few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more

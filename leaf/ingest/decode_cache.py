@@ -13,16 +13,17 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import PIL
+from xxhash import xxh3_128_hexdigest
 
 from leaf.ingest.decode import DecodedImage
 from leaf.ingest.sandbox import read_file
-from leaf.ingest.source import content_hash, pixel_hash
 from leaf.store import read_array, read_json, read_table, replacing, write_table
 
 if TYPE_CHECKING:
@@ -127,3 +128,13 @@ def _key(settings: Mapping[str, Any]) -> str:
     """Return a hash of what pixels and flags depend on: settings, code, and versions of the decoding libraries."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return content_hash(json.dumps([settings, cv2.__version__, PIL.__version__], sort_keys=True).encode() + code)
+
+
+def content_hash(data: bytes | memoryview) -> str:
+    """Return 128 bits of BLAKE2b in hex, which identify an image file or an array in an .npz file."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def pixel_hash(data: memoryview) -> str:
+    """Return 128 bits of XXH3 in hex. It is not cryptographic: an attacker can construct collisions."""
+    return xxh3_128_hexdigest(data)

@@ -11,13 +11,12 @@ import numpy as np
 from leaf.errors import LeafError
 from leaf.ingest.classes import Wanted, check_present, nfc, resolve
 from leaf.ingest.decode import Fit
-from leaf.ingest.decode_cache import DecodeCache
-from leaf.ingest.folder import FolderSource
+from leaf.ingest.decode_cache import DecodeCache, pixel_hash
 from leaf.ingest.label_tables import read_labels
 from leaf.ingest.layout import Reading, UnlabelledError
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
-from leaf.ingest.source import Block, FractionalError, Source, pixel_hash
+from leaf.ingest.source import Block, FolderSource, FractionalError, Source
 from leaf.ingest.unlabelled import NewImages, find_unlabelled, join_labelled, read_given, time_taken
 from leaf.store import cache_folder, replacing, write_table
 

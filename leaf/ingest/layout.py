@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from leaf.errors import LeafError
-from leaf.ingest.class_folders import Folders, by_folders, few, refuse_containers, split_name
-from leaf.ingest.classes import nfc
+from leaf.ingest.classes import Folders, by_folders, few, nfc, refuse_containers, split_name
 from leaf.ingest.files import Links, Listing, kind, read_head
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Finder, Row, Table, read_labels
 

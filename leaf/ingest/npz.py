@@ -7,6 +7,8 @@ reads the zip member a few images at a time.
 import errno
 import io
 import math
+import pickle
+import pickletools
 import shlex
 import struct
 import zipfile
@@ -17,15 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.ingest.decode import PIXELS, Fit, to_square
+from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.files import HEAD, NAMES, kind, what_it_is
-from leaf.ingest.pickles import unpickle_strings
-from leaf.ingest.source import Block, FractionalError, Rows, content_hash
+from leaf.ingest.source import Block, FractionalError, Rows
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
 MEMBER_BYTES = 256 * 2**30  # maximum array size: 2.4 million images of the course's size
@@ -35,16 +37,10 @@ OUTPUT = 1000  # highest ratio of ingested bytes to file size: small images are 
 _HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks it only after loading it
 LABEL_BYTES = 1024  # maximum average per image
 
-# raised by numpy for a malformed header
-_BAD_HEADER = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    SyntaxError,
-    TokenError,
-    RecursionError,
-    struct.error,
+# raised by numpy for a malformed header, and by the Unpickler for a malformed pickle
+_MALFORMED = (
+    *(ValueError, LookupError, TypeError, AttributeError, SyntaxError, TokenError, RecursionError, struct.error),
+    *(pickle.UnpicklingError, OverflowError, EOFError, MemoryError),
 )
 _FIXED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -198,34 +194,35 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
-    except _BAD_HEADER:
+    except _MALFORMED:
         raise LeafError(f"{path}: {name} is not a .npy array that numpy wrote") from None
     if fortran and len(shape) > 1:
         raise LeafError(f"{path}: {name} is in Fortran order; save numpy.ascontiguousarray({name})")
     if any(not isinstance(length, int) or length < 0 for length in shape):
         raise LeafError(f"{path}: {name} has shape {shape}")
-    offset = stream.tell()
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - offset:
-        raise LeafError(
-            f"{path}: {name} should be {shape} of {dtype}, {math.prod(shape) * dtype.itemsize:,} bytes, but has "
-            f"{member.file_size - offset:,}"
-        )
+    offset, size = stream.tell(), math.prod(shape) * dtype.itemsize
+    found = member.file_size - offset
+    if not dtype.hasobject and size != found:
+        raise LeafError(f"{path}: {name} should be {shape} of {dtype}, {size:,} bytes, but has {found:,}")
     return _Array(shape, dtype, member, offset)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return all arrays of an .npz file that leaf wrote, by name. Raises LeafError if it is damaged or a zip bomb."""
+    arrays = {}
     with _opened(path) as file:
-        return {name: _read_array(file, name, path) for name in (each.removesuffix(".npy") for each in file.namelist())}
+        for name in (each.removesuffix(".npy") for each in file.namelist()):
+            array = _describe(file, name, path)
+            if array.dtype.hasobject:
+                raise LeafError(f"{path}: {name} is {array.dtype}; valid: numbers and text")
+            arrays[name] = np.frombuffer(_content(file, array), array.dtype).reshape(array.shape)
+    return arrays
 
 
-def _read_array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    array = _describe(file, name, path)
-    if array.dtype.hasobject:
-        raise LeafError(f"{path}: {name} is {array.dtype}; valid: numbers and text")
+def _content(file: zipfile.ZipFile, array: _Array) -> bytes:
     with file.open(array.member) as stream:
         stream.read(array.offset)
-        return np.frombuffer(stream.read(), array.dtype).reshape(array.shape)
+        return stream.read()
 
 
 def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | int]:
@@ -237,8 +234,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
     limit = LABEL_BYTES * (count + 64)
     if array.member.file_size > limit:
         raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes; at most {limit:,}")
-    with file.open(array.member) as stream:
-        raw = stream.read()[array.offset :]
+    raw = _content(file, array)
     if array.dtype.hasobject:
         if array.dtype != np.dtype(object):
             raise LeafError(f"{path}: labels is {array.dtype}; valid: strings")
@@ -274,3 +270,130 @@ def _ahead(blocks: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.n
         while (block := waiting.result()) is not None:
             waiting = pool.submit(next, blocks, None)
             yield block
+
+
+# The course's file stores labels as a pickled object array, and unpickling can run any program. Here Python's Unpickler
+# works under two allow-lists: the opcodes that numpy's string arrays need, and the functions and classes that numpy
+# names. Each of these is replaced by a class that records its arguments, so no numpy code receives untrusted state.
+# The opcodes, in the order of pickletools: framing, memo, names and calls, numbers, text, bytes, tuples, lists.
+_INSTRUCTIONS = {
+    *("PROTO", "FRAME", "MARK", "STOP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+}
+
+
+class RefusedError(Exception):
+    """The pickle contains something that an array of strings does not need; the message names it."""
+
+
+class _Record:
+    """The arguments of a call in the pickle, and the state that the pickle sets on its result."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _PickledArray(_Record):
+    """Replacement for numpy's `_reconstruct`, which creates an empty array."""
+
+
+class _Dtype(_Record):
+    """Replacement for numpy.dtype."""
+
+
+class _Scalar(_Record):
+    """Replacement for numpy's `scalar`."""
+
+
+def _latin1(text: Any, encoding: Any) -> bytes:
+    """Replacement for _codecs.encode, which represents bytes in protocols 0 to 2."""
+    if encoding != "latin1" or not isinstance(text, str):
+        raise RefusedError("bytes in another spelling than numpy's")
+    return text.encode("latin1")
+
+
+_NAMES: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # before numpy 2
+    ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
+    ("numpy.core.multiarray", "scalar"): _Scalar,
+    ("numpy._core.multiarray", "scalar"): _Scalar,
+    ("numpy", "ndarray"): "numpy.ndarray",  # an argument of `_reconstruct`, never called
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _NAMES:
+            raise RefusedError(f"{module}.{name}")
+        return _NAMES[module, name]
+
+
+def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
+    """Return the items of a pickled one-dimensional object array of `count` strings or whole numbers.
+
+    Nothing that the pickle names is imported or called. Raises LeafError, with the file `name`, for anything else.
+    """
+    try:
+        _check_instructions(data)
+        return _items(_Unpickler(io.BytesIO(data), encoding="latin1").load(), count)
+    except RefusedError as refused:
+        why = str(refused)
+    except _MALFORMED as error:
+        why = f"a pickle that cannot be read ({type(error).__name__})"
+    shown = why.encode("ascii", "backslashreplace").decode()
+    raise LeafError(f"{name}: labels contains {shown[:120]}; valid: strings and whole numbers")
+
+
+def _check_instructions(data: bytes) -> None:
+    """Reject opcodes that are not allowed, and memo indices that would make the Unpickler allocate memory."""
+    memorized = 0
+    for instruction, argument, _ in pickletools.genops(data):
+        if instruction.name not in _INSTRUCTIONS:
+            raise RefusedError(f"the instruction {instruction.name}")
+        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if (argument or 0) > memorized:
+                raise RefusedError(f"the memo number {argument} after {memorized} others")
+            memorized += 1
+
+
+def _items(array: Any, count: int) -> list[str | int]:
+    if not isinstance(array, _PickledArray) or not isinstance(array.state, tuple) or len(array.state) != 5:
+        raise RefusedError("no array with items")
+    _, shape, _, _, items = array.state
+    if shape != (count,) or not isinstance(items, list) or len(items) != count:
+        raise RefusedError("an array with a wrong number of items")
+    return [_item(item) for item in items]
+
+
+def _item(item: Any) -> str | int:
+    if isinstance(item, _Scalar):
+        return _scalar(*item.arguments)
+    if isinstance(item, bytes):
+        return item.decode("utf-8")
+    if isinstance(item, str) or (isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63):
+        return item
+    raise RefusedError(f"an item of type {type(item).__name__.strip('_')}")
+
+
+def _scalar(kind: Any, raw: Any) -> str | int:
+    """Return the value of a numpy scalar in the array, as in `numpy.array([numpy.str_("a")], object)`."""
+    if not isinstance(kind, _Dtype) or not isinstance(raw, bytes):
+        raise RefusedError("a scalar of no type")
+    code = kind.arguments[0]
+    big = isinstance(kind.state, tuple) and kind.state[1] == ">"
+    if not isinstance(code, str) or code[:1] not in ("U", "S", "i", "u"):
+        raise RefusedError(f"a scalar of type {code}")
+    if code[0] == "U":
+        return raw.decode("utf-32-be" if big else "utf-32-le").rstrip("\0")
+    if code[0] == "S":
+        return raw.rstrip(b"\0").decode("utf-8")
+    return int.from_bytes(raw, "big" if big else "little", signed=code[0] == "i")

@@ -26,7 +26,6 @@ import numpy as np
 
 from leaf.ingest import files
 from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
-from leaf.ingest.source import cores
 
 SECONDS = 10  # CPU time per image
 MEMORY = 1280 * 2**20  # bytes per image in its worker
@@ -63,6 +62,11 @@ def read_file(path: Path) -> bytes:
             return file.read(found.st_size)
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from None
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Decoders:

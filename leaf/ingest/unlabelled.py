@@ -18,11 +18,11 @@ from PIL import Image
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.ingest.decode import Fit, UnreadableError
+from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.files import Links, list_folder
-from leaf.ingest.folder import FileSource
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.sandbox import read_file
-from leaf.ingest.source import Block, Rows, Source, content_hash
+from leaf.ingest.source import Block, FileSource, Rows, Source
 
 LABELS = Path("data/labels.csv")
 RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from leaf.errors import LeafError, printable
 from leaf.ingest.files import HEAD, NAMES, kind, list_folder
-from leaf.ingest.source import cores, in_order
+from leaf.ingest.sandbox import cores
+from leaf.ingest.source import in_order
 from leaf.models.gradcam import heatmap_png
 from leaf.serve.classifier import BATCH_SIZE, UNDECIDED, UNKNOWN, Classifier, Prediction, load, prepare
 from leaf.store import replacing

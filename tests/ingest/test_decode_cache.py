@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from leaf.ingest import decode_cache, ingest
-from leaf.ingest import folder as folder_module
+from leaf.ingest import source as folder_module
 
 
 @pytest.fixture

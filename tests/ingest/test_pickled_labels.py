@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.ingest.pickles import unpickle_strings
+from leaf.ingest.npz import unpickle_strings
 
 PROTOCOLS = range(6)
 NAMES = ["healthy", "unhealthy", "healthy"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from leaf.ingest import Ingested, ingest
-from leaf.ingest.source import content_hash
+from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.unlabelled import read_given
 from leaf.split import add_chosen
 

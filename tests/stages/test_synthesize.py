@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.ingest.pickles import unpickle_strings
+from leaf.ingest.npz import unpickle_strings
 from stages import synthesize
 
 PARAMS = "drawn: {images: 100, size: 32, seed: 5}\n"
