@@ -1,4 +1,4 @@
-"""SMOTE that records the parents of each synthetic image: a table first, then the images.
+"""SMOTE in two steps: plan a table with the parents of each synthetic image, then compute the images.
 
 Neighbors are found by pixels. Squared distances between uint8 images are computed as float32 matrix products over
 slices of pixels that are small enough to be exact, without a float copy of the images. scikit-learn's search casts to
@@ -27,7 +27,7 @@ _ROWS = 2048  # images per block of the distance matrix, which takes 2048 × mem
 
 
 def missing_images(labels: np.ndarray, classes: int, method: Method) -> np.ndarray:
-    """Return how many fewer images each class has than the largest: int64 (classes,). `labels` is int (M,)."""
+    """Return the number of images that each class needs to match the largest: int64 (C,). `labels` is int (M,)."""
     counts = np.bincount(labels, minlength=classes)
     return counts.max() - counts if method in ("smote", "oversample") else np.zeros_like(counts)
 
@@ -48,10 +48,10 @@ def plan_images(
         numbers: the rows of the training images, int64 (M,).
         labels: their labels, indices into `classes`, (M,).
         method: `smote` interpolates between neighbors of one class; `oversample` copies every image of a class once
-            before copying any of them again; `none` and `class_weight` plan nothing.
+            before copying any image again; `none` and `class_weight` plan nothing.
         classes: the class names.
-        neighbors: SMOTE's number of neighbors.
-        seed: used for every class, as in imbalanced-learn.
+        neighbors: the number of neighbors for SMOTE.
+        seed: random seed, used for each class as in imbalanced-learn.
 
     Returns:
         `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, `weight` float64 is the
@@ -72,7 +72,8 @@ def plan_images(
             parents = others = _whole_rounds(own, missing[label], seed)
             weights = np.zeros(missing[label])
         else:
-            rows, near, weights = smote(images[own].reshape(len(own), -1), missing[label], neighbors, seed)
+            sampler = TracedSMOTE(random_state=seed, k_neighbors=PixelNeighbors(neighbors + 1))
+            rows, near, weights = sampler.trace(images[own].reshape(len(own), -1), missing[label])
             parents, others = own[rows], own[near]
         parts.append(np.stack([np.full(len(parents), label), parents, others, weights], axis=1))
     table = pd.DataFrame(np.concatenate(parts), columns=COLUMNS[1:])
@@ -90,15 +91,12 @@ def _check_members(
             f"training images; valid: at most {_MOST}, or set balance to class_weight, which creates no images"
         )
     least = neighbors + 1 if method == "smote" else 1
-    small = [
-        f"{name} has {len(own)}"
-        for name, own, wanted in zip(classes, members, missing, strict=True)
-        if wanted and len(own) < least
-    ]
+    small = [label for label, own in enumerate(members) if missing[label] and len(own) < least]
     if small:
         needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
+        counts = ", ".join(f"{classes[label]} has {len(members[label])}" for label in small)
         raise LeafError(
-            f"balance: {needs} needs at least {least} training images of a class: {', '.join(small)}; add images"
+            f"balance: {needs} needs at least {least} training images of a class: {counts}; add images"
             + (", lower smote_neighbors or set balance to oversample or class_weight" if method == "smote" else "")
         )
 
@@ -140,12 +138,6 @@ class TracedSMOTE(SMOTE):
     ) -> np.ndarray:
         self._drawn = rows, nn_num[rows, cols], steps[:, 0]
         return X[:0]
-
-
-def smote(members: np.ndarray, samples: int, neighbors: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `TracedSMOTE.trace` with the `neighbors` nearest members by pixels and the random `seed`."""
-    sampler = TracedSMOTE(random_state=seed, k_neighbors=PixelNeighbors(neighbors + 1))
-    return sampler.trace(members, samples)
 
 
 def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None:

@@ -1,14 +1,16 @@
 """Split images into train, validation and test, stratified by class and with groups kept together."""
 
-from leaf.split.folds import fold_images
-from leaf.split.leaks import check_splits, check_synthetic, shared_groups
 from leaf.split.stratified_split import (
     PIN_COLUMNS,
     PINNED,
     SPLITS,
     add_chosen,
+    check_splits,
+    check_synthetic,
     draw_keys,
+    fold_images,
     pinned_splits,
+    shared_groups,
     split_images,
 )
 

@@ -1,4 +1,6 @@
-"""Draw a stratified split that keeps groups together and leaves given splits unchanged.
+"""Draw a stratified split or fold that keeps groups together, and check that nothing leaks between splits.
+
+Given splits stay unchanged.
 
 A group's position in the draw is the smallest keyed hash of its image files, so it does not depend on file order or
 names, on other images, or on decoding. Renaming a folder does not change the split, adding images changes few, and a
@@ -11,7 +13,7 @@ image rarely becomes a training image. Pinned images never move.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -169,15 +171,18 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
             f"train on; valid: together fewer than {images}"
         )
     if asked["validation"] < 1:
-        raise LeafError(f"validation_size: no image of {images}; valid: at least one, early stopping needs some")
+        raise LeafError(f"validation_size: 0 of {images} images; valid: at least one, for early stopping")
     needed = 2 + (asked["test"] > 0)
     present = groups[list(range(len(classes)))].gt(0).sum()
-    small = [f"{name} has {there}" for name, there in zip(classes, present, strict=True) if there < needed]
-    if small:
+    if small := _fewer(classes, present, needed):
         raise LeafError(
-            f"data/cleaned/decisions.csv: too few groups of images for {needed} splits: {', '.join(small)}; add "
-            f"images, leave a class out (ignore){' or set test_size to 0' if needed == 3 else ''}"
+            f"data/cleaned/decisions.csv: too few groups of images for {needed} splits: {small}. Add images, leave a "
+            f"class out (ignore){' or set test_size to 0' if needed == 3 else ''}."
         )
+
+
+def _fewer(classes: Sequence[str], counts: Iterable[int], needed: int) -> str:
+    return ", ".join(f"{name} has {count}" for name, count in zip(classes, counts, strict=True) if count < needed)
 
 
 def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
@@ -187,19 +192,16 @@ def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
         others = sorted(set(groups["given"]) - given - {""})
         if others and len(given) == 1 and given != {""}:
             raise LeafError(
-                f"split: all images of {name} were given to {given.pop()} and none to {' or '.join(others)}. Give some "
+                f"split: all images of {name} are given to {given.pop()} and none to {' or '.join(others)}. Give some "
                 f"of them another split, leave the class out (ignore: [{name}]), or set columns.split=none to draw the "
-                "splits instead of reading them from the table"
+                "splits instead"
             )
 
 
 def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: Sequence[str]) -> None:
     for wanted, there, label in zip(quota, free, classes, strict=True):
-        if wanted > there + 1:  # rounding may ask one more of a class whose images are all pinned elsewhere
-            raise LeafError(
-                f"{name}_size: asks for {wanted} more {label} images, and {there} are left that no split was given "
-                "or drawn for; ask for fewer"
-            )
+        if wanted > there + 1:  # rounding may request one more image of a class whose images are all pinned elsewhere
+            raise LeafError(f"{name}_size: requires {wanted} more {label} images, but {there} are left. Reduce it.")
 
 
 def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence[str]) -> None:
@@ -212,9 +214,8 @@ def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence
         absent = [label for label, there in zip(classes, present, strict=True) if not there]
         if absent and (name == "train" or asked[name] >= len(classes)):
             raise LeafError(
-                f"data/split/splits.csv: no image of {', '.join(absent)} in {name}; the groups of images are too few "
-                "or too large for these sizes, change validation_size or test_size, add images or leave "
-                "a class out (ignore)"
+                f"data/split/splits.csv: no image of {', '.join(absent)} in {name}: there are too few groups, or they "
+                "are too large. Change validation_size or test_size, add images, or leave a class out (ignore)."
             )
 
 
@@ -266,3 +267,78 @@ def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame)
     of_group = splits.merge(images[["image", "group"]], on="image").drop_duplicates("group").set_index("group")["split"]
     added = pd.DataFrame({"image": chosen["image"], "split": chosen["group"].map(of_group).fillna("train")})
     return pd.concat([splits, added]).sort_values("image", ignore_index=True)
+
+
+def fold_images(
+    images: pd.DataFrame, folds: int, fold: int, validation_size: int | float, seed: int, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Split images for one cross-validation fold: `fold` (from 0) of `folds` is the test split.
+
+    Over all folds, each image is tested once, in class proportions as far as the groups allow (scikit-learn's
+    StratifiedGroupKFold). Validation, a number of images or a fraction of all, is drawn from the rest. `images` and the
+    result have the same columns as in `split_images`.
+
+    Raises:
+        LeafError: if a split was given, or a class has fewer groups than there are folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds, which a plain split saves
+
+    if images["split"].ne("").any():
+        raise LeafError(f"folds: {folds}, but the data set gives its images a split; valid: 0, or columns.split: none")
+    images = images.sort_values("key", kind="stable", ignore_index=True)  # so that file names do not affect the folds
+    groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
+    if small := _fewer(classes, groups, folds):
+        raise LeafError(
+            f"folds: {folds}, too few groups of images: {small}; valid: at most {groups.min()}. Or leave a class out "
+            "(ignore)."
+        )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    rest, test = list(splitter.split(images, images["label"], images["key"]))[fold]
+    splits = split_images(images.iloc[rest], images_asked(validation_size, len(images)), 0, classes)
+    tested = pd.DataFrame({"image": images["image"].iloc[test], "split": "test"})
+    return pd.concat([splits, tested]).sort_values("image", ignore_index=True)
+
+
+def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:
+    """Return the groups in more than one split: `group,splits` (names joined by " and ").
+
+    `splits` has `image,split`; `decisions` has `image,group`.
+    """
+    table = splits.merge(decisions[["image", "group"]], on="image").drop_duplicates(["group", "split"])
+    table = table[table["group"].duplicated(keep=False)]
+    return table.sort_values("split").groupby("group")["split"].agg(" and ".join).rename("splits").reset_index()
+
+
+def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = False) -> None:
+    """Raise LeafError unless each kept image, and no other, is in one split and no group is in two.
+
+    `splits` has `image,split`; `decisions` has `image,kept,group`. With `leaky`, splits may share groups.
+    """
+    images, kept = splits["image"], decisions.loc[decisions["kept"].eq(1), "image"]
+    faults = {
+        "has two rows": images[images.duplicated()],
+        "has a split, but `clean` removed it": images[~images.isin(kept)],
+        "has no split, but `clean` kept it": kept[~kept.isin(images)],
+    }
+    for fault, wrong in faults.items():
+        if len(wrong):
+            raise LeafError(f"data/split/splits.csv: image {wrong.min()} {fault} ({len(wrong)} such images)")
+    shared = shared_groups(splits, decisions)
+    if len(shared) and not leaky:
+        raise LeafError(
+            f"data/split/splits.csv: group {shared['group'].iloc[0]} is in {shared['splits'].iloc[0]}, a leak "
+            f"({len(shared)} such groups); valid: each group in one split"
+        )
+
+
+def check_synthetic(synthetic: pd.DataFrame, splits: pd.DataFrame) -> None:
+    """Raise LeafError if the `parent` or `neighbour` of a synthetic image is not in the training split."""
+    train = splits.loc[splits["split"].eq("train"), "image"]
+    for role in ("parent", "neighbour"):
+        foreign = synthetic.loc[~synthetic[role].isin(train), ["image", role]]
+        if len(foreign):
+            image, other = foreign.iloc[0]
+            raise LeafError(
+                f"data/balanced/index.csv: synthetic image {image} has the {role} {other}, which is not in train "
+                f"({len(foreign)} such images), a leak; valid: training images only"
+            )
