@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # A file runs in one worker, so that it shares its fixtures. Files with the same Slurm cluster share a worker. Tests
 # whose fixtures are shared by all workers are distributed one by one.
 TOGETHER = {"tests/runner/test_pipeline.py": "cluster", "tests/runner/test_slurm.py": "cluster"}
-APART = ("::test_commands_of_a_page_run_in_order[", "::test_a_script_runs_and_measures_what_it_names[")
+APART = ("::test_commands_of_a_page_run_in_order[", "::test_a_script_runs_and_prints_its_rows[")
 
 
 def group(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Every benchmark runs at its smallest size, so that none rots; figures of that size mean nothing and are not kept."""
+"""Run every benchmark at its smallest size. The figures are meaningless at that size and are not recorded."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks"
 KEYS = ["name", "ours", "other", "ratio", "spread", "target", "met", "memory"]
-# The rows that each script must print; a peer that is not installed costs its rows, and that is said.
+# The rows that each script must print. If a peer is not installed, its rows are missing and the script says so.
 ROWS = {
     "clean": ["clean_report"],
     "clean_scale": ["clean_scale"],
@@ -28,8 +28,7 @@ ROWS = {
     "slopes": [],
     "million": [],
 }
-# Run every night alone: what is for a card, three large networks, three pipelines, the whole pipeline four times, pages
-# and tables of many images.
+# Run only at night: the GPU step, large networks, whole pipelines, and pages and tables of many images.
 LONG = ("gpu_step", "train_step", "pipeline", "probe", "predict", "slopes", "million")
 PEERS = {"clean": ("cleanvision", ["clean_cleanvision", "clean_default"])}
 PEERS["train_step"] = ("torch", ["train_step_convnext_atto", "train_step_convnext_tiny"])
@@ -47,7 +46,7 @@ for name in names:
 
 
 def run(names, options):
-    """Run scripts one after the other in one process, as importing TensorFlow takes long; gives what they print."""
+    """Run scripts in one process, because importing TensorFlow takes long, and return their output."""
     command = [sys.executable, "-c", RUN, str(SCRIPTS), options, *names]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500)
@@ -55,22 +54,22 @@ def run(names, options):
     return done.stdout
 
 
-def kept():
-    """The files that no tiny run may touch, as they are."""
+def recorded():
+    """Return the content of the files that a tiny run must not change."""
     return {path.name: path.read_bytes() for path in SCRIPTS.glob("*.json")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.full if name in LONG else ()) for name in ROWS])
-def test_a_script_runs_and_measures_what_it_names(name):
-    before = kept()
+def test_a_script_runs_and_prints_its_rows(name):
+    before = recorded()
     printed = run([name], "--size tiny")
     measured = sorted(re.findall(r"^(\w+): [\d.]+ \([\d.]+ to [\d.]+\), target", printed, re.M))
     peer, rows = PEERS.get(name, ("", []))
     missing = bool(peer) and importlib.util.find_spec(peer) is None
     assert measured == sorted(ROWS[name] + ([] if missing else rows))
     assert not missing or peer in printed.lower()
-    assert kept() == before
+    assert recorded() == before
     if name == "gpu_step" and "not run" in printed:  # without a GPU, leaf's step runs with each depthwise convolution
         found = re.findall(r"^gpu_step: ours alone, convnext_atto, (\w+): losses (.*)$", printed, re.M)
         losses = {kind: [float(loss) for loss in each.split()] for kind, each in found}
@@ -79,26 +78,26 @@ def test_a_script_runs_and_measures_what_it_names(name):
         assert all(each == pytest.approx(losses["nhwc"], rel=0.02) for each in losses.values())
 
 
-def test_every_benchmark_of_the_page_is_run_here():
+def test_every_benchmark_of_make_bench_is_tested():
     assert ROWS.keys() == set(scripts())
 
 
 @pytest.mark.slow
-def test_every_script_starts_and_says_how_it_is_called():
+def test_every_script_prints_its_usage():
     names = sorted(path.stem for path in SCRIPTS.glob("*.py") if '__name__ == "__main__"' in path.read_text())
-    names.sort(key="gpu_step".__eq__)  # it chooses Keras's backend, so it is the last of the process
+    names.sort(key="gpu_step".__eq__)  # it selects the Keras backend, so it runs last
     assert run(names, "--help").count("usage: ") == len(names) >= len(ROWS)
 
 
 def scripts():
-    """What `make bench` runs."""
+    """Return the scripts that `make bench` runs."""
     listed = (SCRIPTS / "every.py").read_text(encoding="utf-8")
     return re.findall(r'"(\w+)"', listed[listed.index("SCRIPTS =") : listed.index("def main")])
 
 
 @pytest.fixture
 def measure(monkeypatch, tmp_path):
-    """benchmarks/measure.py, with its files elsewhere."""
+    """Return the module benchmarks/measure.py, which then writes its results to `tmp_path`."""
     spec = importlib.util.spec_from_file_location("measure", SCRIPTS / "measure.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -106,7 +105,7 @@ def measure(monkeypatch, tmp_path):
     return module
 
 
-def test_a_row_has_the_keys_and_replaces_the_one_of_its_name(measure, capsys):
+def test_a_row_replaces_the_earlier_row_of_its_name(measure, capsys):
     other = measure.row("other", [1.0], [1.0], ">= 1")
     for row in (other, measure.row("x", [1.0], [5.0], ">= 10"), measure.row("x", [1.0], [20.0], ">= 10")):
         measure.report(row, record=True)
@@ -119,6 +118,6 @@ def test_a_row_has_the_keys_and_replaces_the_one_of_its_name(measure, capsys):
     ("ours", "other", "target", "ratio", "met"),
     [([2.0], [1.0], "<= 1.3", 2.0, False), ([1.2], [1.0], "<= 1.3", 1.2, True), ([2.0], [1.0], ">= 1", 0.5, False)],
 )
-def test_a_target_is_met_on_its_own_side(measure, ours, other, target, ratio, met):
+def test_a_target_is_met_in_its_direction(measure, ours, other, target, ratio, met):
     row = measure.row("x", ours, other, target)
     assert (row["ratio"], row["met"]) == (ratio, met)

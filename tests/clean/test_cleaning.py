@@ -164,7 +164,7 @@ def test_the_majority_label_of_copies_wins_among_three_classes(
     assert cleaned.decisions.query("kept == 1")["label"].tolist() == ([] if kept is None else [kept])
 
 
-def test_one_image_alone_is_kept(leaves: np.ndarray, run: Make) -> None:
+def test_a_single_image_is_kept(leaves: np.ndarray, run: Make) -> None:
     assert run(leaves[:1]).metrics["kept"] == 1
 
 

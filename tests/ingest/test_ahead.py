@@ -14,7 +14,7 @@ def test_results_come_in_the_order_of_the_items(count):
     assert list(in_order(lambda part: [2 * item for item in part], items, 3)) == [(k, 2 * k) for k in items]
 
 
-def test_no_more_than_so_many_are_done_before_they_are_taken():
+def test_the_number_of_waiting_results_is_bounded():
     done, lock = [], threading.Lock()
 
     def work(part):

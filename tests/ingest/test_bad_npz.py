@@ -144,7 +144,7 @@ def test_labels_of_another_shape_are_refused(refusal, tmp_path, images, labels):
     assert "labels has shape (12, 1)" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels[:, None]))
 
 
-def test_one_class_alone_is_refused_by_name(refusal, tmp_path, images):
+def test_a_single_class_is_refused_by_name(refusal, tmp_path, images):
     labels = np.array(["healthy"] * 12, object)
     assert "no image of the class unhealthy" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 

@@ -39,7 +39,7 @@ def test_a_mapping_takes_the_first_match_without_regard_to_case():
     assert classes(PLANTS, TWO) == (["healthy", "unhealthy"], [1, 0, 0, 1, 1])
 
 
-def test_ignored_classes_bear_no_label():
+def test_ignored_classes_get_no_label():
     assert classes([*PLANTS, "Background"], TWO, ["back*"])[1] == [1, 0, 0, -1, 1, -1]
 
 
@@ -47,7 +47,7 @@ def test_a_list_gives_names_and_order():
     assert classes(["a", "b", "a"], ["b", "a"]) == (["b", "a"], [1, 0, 1])
 
 
-def test_whole_numbers_are_labels_of_a_list_and_names_of_their_own():
+def test_whole_numbers_are_indices_into_a_list_or_class_names():
     assert classes([1, 0, 2], ["x", "y", "z"])[1] == [1, 0, 2]
     assert classes([1, 0, 10])[0] == ["0", "1", "10"]
 
@@ -58,7 +58,7 @@ def test_unknown_class_names_are_refused_with_settings_that_accept_them():
     assert error.proposals == [{"classes": "auto"}, {"classes": TWO}]
 
 
-def test_the_two_classes_are_not_proposed_where_no_name_or_an_unhealthy_one_ends_so():
+def test_two_classes_are_not_proposed_without_a_healthy_name():
     assert refusal(["a", "b", "c"], ["x", "y"]).proposals == [{"classes": "auto"}]
     assert refusal(["a_healthy", "a_unhealthy", "c"], ["x", "y"]).proposals == [{"classes": "auto"}]
 
@@ -71,5 +71,5 @@ def test_a_class_without_an_image_is_named():
     assert "no image of the class c" in str(refusal(["a", "b"], ["a", "b", "c"]))
 
 
-def test_one_class_alone_is_refused():
+def test_a_single_class_is_refused():
     assert "all images are of one class, 'a'" in str(refusal(["a", "a"]))

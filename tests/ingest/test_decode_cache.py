@@ -81,7 +81,7 @@ def test_a_file_changed_seconds_ago_is_read_again(again, monkeypatch):
     assert len(opened) == 24
 
 
-def test_another_size_is_decoded_anew(again):
+def test_images_are_decoded_again_at_another_size(again):
     again()
     assert again(size=8)[0] == 12
 
@@ -106,7 +106,7 @@ def test_damaged_cache_is_ignored(again, tmp_path, name):
     assert again()[0] == 12
 
 
-def test_one_array_is_kept_and_no_more(again, tmp_path):
+def test_the_cache_keeps_one_array(again, tmp_path):
     for size in (16, 8, 12):
         again(size=size)
     assert len(list((tmp_path / "aside").glob("ingested-*"))) == 1

@@ -107,7 +107,7 @@ def test_class_folders_without_images_are_refused(refusal, tmp_path):
     assert "no image files" in refusal(tmp_path / "d")
 
 
-def test_one_class_alone_is_refused_by_name(refusal, tmp_path):
+def test_a_single_class_is_refused_by_name(refusal, tmp_path):
     put(tmp_path / "d", "healthy/a.png")
     assert "no image of the class unhealthy" in refusal(tmp_path / "d")
 
@@ -128,7 +128,7 @@ def test_a_truncated_image_is_left_out_with_the_reason(read, folder):
     assert "truncated" in read(folder)[0].unreadable["reason"].tolist()[0]
 
 
-def test_an_unreadable_image_is_refused_by_name_if_asked(refusal, folder):
+def test_an_unreadable_image_is_refused_by_name_on_request(refusal, folder):
     (folder / "healthy" / "05b.jpg").write_bytes(b"not an image")
     line = refusal(folder, skip_unreadable=False)
     assert "05b.jpg: cannot be read" in line
@@ -140,7 +140,7 @@ def test_class_with_only_unreadable_images_is_refused(refusal, folder):
     assert "no image of the class unhealthy" in refusal(folder)
 
 
-def test_more_files_than_one_window_keep_their_order(read, tmp_path):
+def test_files_in_several_batches_keep_their_order(read, tmp_path):
     for number in range(300):
         put(tmp_path / "d", f"{('healthy', 'unhealthy')[number % 2]}/{number:03}.png", number % 251, 8)
     result, stored = read(tmp_path / "d", size=8)
@@ -216,7 +216,7 @@ def test_data_set_itself_can_be_a_link(read, folder, tmp_path):
     assert len(read(tmp_path / "linked")[0].index) == 12
 
 
-def test_a_pipe_among_the_images_is_not_waited_for(read, folder):
+def test_a_pipe_among_the_images_does_not_block(read, folder):
     os.mkfifo(folder / "healthy" / "pipe.png")
     assert len(read(folder)[0].index) == 12
 

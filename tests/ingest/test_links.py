@@ -24,7 +24,7 @@ def read(root, **options):
     return ingest(root, root.parent / "images.npy", "auto", 16, **options)
 
 
-def test_a_circle_a_dead_link_and_a_pipe_are_named_and_left_out(root):
+def test_circular_links_dead_links_and_pipes_are_left_out_by_name(root):
     (root / "a" / "circle.png").symlink_to("circle.png")
     (root / "a" / "dead.png").symlink_to("nothing.png")
     os.mkfifo(root / "b" / "pipe.png")

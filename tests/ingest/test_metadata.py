@@ -67,7 +67,7 @@ def test_columns_are_read_in_any_order(read, metadata):
     assert len(read(metadata(text))[0].index) == 2
 
 
-def test_a_byte_order_mark_does_no_harm(read, metadata):
+def test_a_byte_order_mark_is_ignored(read, metadata):
     assert len(read(metadata("file,label,group,split\n" + TWO, "utf-8-sig"))[0].index) == 2
 
 
@@ -88,7 +88,7 @@ def test_row_without_an_image_is_left_out_and_listed(read, metadata, name):
     assert "in metadata.csv" in out.loc[name, "reason"]
 
 
-def test_such_a_row_is_refused_if_asked(metadata, read):
+def test_row_without_an_image_is_refused_with_unreadable_error(metadata, read):
     with pytest.raises(LeafError, match=r"99\.png"):
         read(metadata("file,group\nhealthy/99.png,p\nhealthy/01.png,q\n"), skip_unreadable=False)
 

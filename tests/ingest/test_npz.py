@@ -85,7 +85,7 @@ def test_images_across_many_blocks_keep_their_order(read, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_npz_larger_than_memory_would_pass_in_blocks(tmp_path):
+def test_an_npz_is_read_in_blocks(tmp_path):
     count = 1500
     path = tmp_path / "big.npz"
     np.savez(path, data=np.full((count, 96, 96, 3), 7, np.float32), labels=np.array(["healthy", "unhealthy"] * 750))

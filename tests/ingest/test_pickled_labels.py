@@ -49,7 +49,7 @@ def test_whole_numbers_inside_the_array_are_read(protocol, kind):
     assert unpickle_strings(pickle.dumps(array, protocol), 3, "f") == [0, 1, 0]
 
 
-def test_a_hundred_thousand_labels_stay_quick():
+def test_100_000_labels_are_read_within_seconds():
     data = pickle.dumps(array_of(*["healthy", "unhealthy"] * 50_000), 3)
     start = time.process_time()
     assert len(unpickle_strings(data, 100_000, "f")) == 100_000
@@ -130,7 +130,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("data", BY_HAND.values(), ids=BY_HAND.keys())
-def test_a_pickle_made_by_hand_is_refused_quickly(data):
+def test_a_handcrafted_pickle_is_refused_quickly(data):
     start = time.process_time()
     with pytest.raises(LeafError):
         unpickle_strings(data, 3, "f")

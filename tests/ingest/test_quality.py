@@ -33,7 +33,7 @@ def plain_flags(pixels):
     return " ".join(name for name, is_set in found.items() if is_set)
 
 
-def test_ordinary_leaves_are_not_dark_bright_or_empty_save_one_in_ten(leaves):
+def test_at_most_one_in_ten_ordinary_leaves_is_flagged(leaves):
     found = flags(leaves)
     assert "low_information" not in " ".join(found)
     assert sum(any(word in flag for word in ("dark", "bright")) for flag in found) <= len(found) / 10
@@ -57,7 +57,7 @@ def test_gradient_without_edges_is_flagged_blurred():
     assert flags(image[None]) == ["blurred"]
 
 
-def test_float_images_are_flagged_like_whole_ones(leaves):
+def test_float_images_get_the_flags_of_uint8_images(leaves):
     assert flags(leaves.astype(np.float32)) == flags(leaves)
 
 

@@ -66,7 +66,7 @@ def test_one_hot_columns_are_labels(table):
     assert [row["label"] for row in cells(read)] == ["rust", "healthy", "multiple_diseases"]
 
 
-def test_columns_of_0_and_1_without_one_set_are_not_labels(table):
+def test_columns_of_0_and_1_with_several_set_are_not_labels(table):
     read = table("file,wet,night\na,1,1\nb,0,1\n")
     assert "label" not in read.roles
     assert "'wet', 'night'" in read.notes[0]
