@@ -1,4 +1,4 @@
-"""`leaf check`: errors and risks are found before the first stage runs."""
+"""`leaf check` finds errors and risks before the first stage runs."""
 
 import json
 import os
@@ -72,12 +72,12 @@ def test_download_of_a_checkpoint_and_its_license_are_announced(project):
     assert "CC-BY" not in printed(backbone="convnext_nano", weights="timm/convnext_nano.in12k@main")
 
 
-def test_other_names_are_refused_with_the_line_to_paste(project):
+def test_other_class_names_are_refused_with_a_command(project):
     (project / "leaves" / "unhealthy").rename(project / "leaves" / "rust brown")
     assert refusal().endswith("valid: dvc exp run -S dataset=leaves -S classes=auto")
 
 
-def test_the_lines_keep_the_other_settings(project):
+def test_proposed_commands_keep_the_other_settings(project):
     for name in ("a_healthy", "b_rust", "c"):
         put(project / "more" / name / "1.jpg")
     assert refusal(dataset="more", dropout=0.2).endswith(
@@ -86,7 +86,7 @@ def test_the_lines_keep_the_other_settings(project):
     )
 
 
-def test_files_left_out_are_counted_by_reason(project):
+def test_skipped_files_are_counted_by_reason(project):
     put(project / "leaves" / "lost.jpg")
     (project / "leaves" / "Thumbs.db").touch()
     assert "left out   1: in no class folder, such as 'lost.jpg'" in printed()
@@ -114,12 +114,12 @@ def test_opened_files_that_are_not_images_are_counted(project):
     assert "left out   1 of 31 opened files are not images: 'healthy/a.jpg': an empty file" in printed()
 
 
-def test_a_pipe_is_one_line_and_never_waited_for(project):
+def test_pipe_is_refused_in_one_line_and_does_not_block(project):
     os.mkfifo(project / "leaves/healthy/pipe.jpg")
     assert refusal() == "dataset: leaves/healthy/pipe.jpg: not an ordinary file; remove it"
 
 
-def test_a_group_in_two_given_splits_is_counted_where_cleaning_will_leave_it(project):
+def test_group_in_two_given_splits_is_counted_in_the_split_that_keeps_it(project):
     rows = ["file,label,group,split"]
     for place, path in enumerate(sorted((project / "leaves").rglob("*.jpg"))):
         split = "test" if place % 10 == 0 else "train"
@@ -144,7 +144,7 @@ def test_wide_images_are_a_risk(project):
     assert "wider" not in printed()
 
 
-def test_a_class_too_small_for_smote_is_refused_with_the_line_to_paste(project):
+def test_class_too_small_for_smote_is_refused_with_a_command(project):
     line = refusal(smote_neighbors=8)
     assert "needs 9 training images of each class that is not the largest, unhealthy has 6; valid: dvc exp run" in line
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
@@ -159,7 +159,7 @@ def test_memory_for_smote_is_a_risk(project):
     assert "0.6 GB, more than balance_limit_gb, 0.5: `balance` will refuse" in limited
 
 
-def test_errors_of_stage_evaluate_are_found_early(project):
+def test_errors_of_the_evaluate_stage_are_found_early(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
     assert "threshold: 0.4; valid for 3 classes: 0.5" in refusal(classes="auto", threshold=0.4)
@@ -188,7 +188,7 @@ def test_errors_of_stage_evaluate_are_found_early(project):
         ),
     ],
 )
-def test_errors_of_stage_train_and_of_dvc_are_found_early(project, settings, line):
+def test_errors_of_the_train_stage_and_of_dvc_are_found_early(project, settings, line):
     assert refusal(**settings).startswith(line)
 
 
@@ -206,7 +206,7 @@ def test_folder_keys_are_refused_for_a_missing_npz(project, setting):
         check(setting)
 
 
-def test_errors_of_stage_split_are_found_early(project):
+def test_errors_of_the_split_stage_are_found_early(project):
     assert "validation_size" in refusal(validation_size=20, test_size=20)
 
 
@@ -230,7 +230,7 @@ def test_masks_are_matched_by_image_name(project):
     assert "masks      of 1 of 30 images" in printed(masks="masks").splitlines()
 
 
-def test_the_time_is_known_after_a_training_on_this_machine(project):
+def test_time_is_estimated_after_a_training_on_this_machine(project):
     assert "unknown until convnext_atto has been trained at 96 pixels" in printed()
     store.save_cached_value(
         "epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30}
@@ -248,7 +248,7 @@ def test_data_set_made_by_a_stage_may_be_missing(project):
     assert check({})[1] == "params.yaml: valid; dataset: data/raw/leaves.npz"
 
 
-def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
+def test_invalid_run_is_refused_before_dvc_is_called(project, monkeypatch):
     monkeypatch.setattr("leaf.dvc_experiments.require_commit", lambda: None)
     monkeypatch.setattr("leaf.dvc_experiments.subprocess", None)
     monkeypatch.setattr("leaf.dvc_experiments._existing", set)
@@ -261,7 +261,7 @@ def test_a_run_is_refused_before_dvc_is_called(project, monkeypatch):
 
 @pytest.mark.parametrize("key", ["dataset", "labels", "masks", "weights"])
 @pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000])
-def test_a_path_longer_than_a_file_system_takes_is_one_short_line(project, capsys, key, path):
+def test_too_long_path_is_one_short_line(project, capsys, key, path):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         check({key: path})
     line = capsys.readouterr().err
@@ -270,13 +270,13 @@ def test_a_path_longer_than_a_file_system_takes_is_one_short_line(project, capsy
     assert len(line) < 500
 
 
-def test_it_imports_no_keras(project):
+def test_check_does_not_import_keras(project):
     code = "import sys; from leaf.check import check; check({'dataset': 'leaves'}); print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
-def test_masks_are_judged_by_content(project):
+def test_empty_masks_are_reported(project):
     values = np.zeros((40, 40), np.uint8)
     for number in range(30):
         path = project / "data/masks" / ("healthy", "unhealthy")[number % 3 == 0] / f"IMG_{number:04}.png"
@@ -293,20 +293,20 @@ def test_masks_are_judged_by_content(project):
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
-def test_a_data_set_of_pointers_is_refused_with_the_remedy(project):
+def test_data_set_of_lfs_pointers_is_refused_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.write_bytes(POINTER)
     assert "no image in it can be read (30 files: a pointer of Git LFS" in refusal()
     assert "git lfs pull" in refusal()
 
 
-def test_a_class_of_pointers_is_refused_with_the_remedy(project):
+def test_class_of_lfs_pointers_is_refused_with_a_remedy(project):
     for path in (project / "leaves/unhealthy").iterdir():
         path.write_bytes(POINTER)
     assert "no image of the class unhealthy (10 files: a pointer of Git LFS" in refusal()
 
 
-def test_a_data_set_of_placeholders_is_refused_with_the_remedy(project):
+def test_data_set_of_cloud_placeholders_is_refused_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.unlink()
         path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00")
@@ -317,7 +317,7 @@ ODD_FOLDERS = ["data (1)", "a,b", "Blätter & Blüten", "it's", "[x]=1", 'say "x
 
 
 @pytest.mark.parametrize("name", ODD_FOLDERS)
-def test_the_line_to_run_is_quoted_for_the_shell_and_for_dvc(project, name):
+def test_command_is_quoted_for_the_shell_and_for_dvc(project, name):
     (project / "leaves").rename(project / name)
     yaml_text = json.dumps(name, ensure_ascii=False)
     line = CliRunner().invoke(app, ["check", "-S", f"dataset={yaml_text}"]).stdout.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""experiments.yaml: a row means the same whatever ran before."""
+"""A row of experiments.yaml does not depend on earlier runs."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git repository with the committed params.yaml and experiments.yaml."""
+    """Return a git repository with the committed params.yaml and experiments.yaml."""
     for name in ("params.yaml", "experiments.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     identity = ["-c", "user.name=A Person", "-c", "user.email=person@example.org"]
@@ -27,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def apply(name: str, **changes: object) -> Params:
-    """Write params.yaml as `leaf run NAME` leaves it."""
+    """Write params.yaml like `leaf run NAME`."""
     values = with_settings(read_yaml("params.yaml"), {**row_settings(name)[0], **changes})
     Path("params.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
     return values

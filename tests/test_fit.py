@@ -19,7 +19,7 @@ from leaf.synthesize import ImageCounts, draw_dataset
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
-    """Return a folder of 120 drawn leaves with weights for a small network."""
+    """Return a folder of 120 synthetic leaves with weights for a small network."""
     folder = tmp_path_factory.mktemp("photographs")
     images, labels = draw_dataset(ImageCounts(62, 62, 2, 0, 0), 32, 7)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -65,7 +65,7 @@ def test_error_of_a_stage_is_raised_with_its_name(tmp_path):
 def test_notebook_of_the_docs_runs(programs, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    startup = tmp_path / "ipython/profile_default/startup/00.py"  # stages in forks that have imported TensorFlow
+    startup = tmp_path / "ipython/profile_default/startup/00.py"  # stages run in forks with TensorFlow imported
     startup.parent.mkdir(parents=True)
     startup.write_text(f"import sys\nsys.executable = {str(programs / 'python')!r}\n")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

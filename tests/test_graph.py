@@ -48,7 +48,7 @@ def test_listed_code_is_imported(stage, imports):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_listed_params_are_read(stage, imports):
-    # The other direction, a key read but not listed, is an AttributeError: leaf.params.read_params gives no other.
+    # A key that is read but not listed raises an AttributeError, because read_params returns only listed keys.
     if stage in ("validate", "report"):  # they read every parameter
         assert STAGES[stage]["params"] == [{"params.yaml": None}]
         return

@@ -89,7 +89,7 @@ def test_sdist_and_wheel_pass_twine(tmp_path: Path) -> None:
 
 
 class Installed:
-    """A virtual environment with the wheel and packages of this environment, and a project outside the checkout."""
+    """A virtual environment with the wheel and this environment's packages, and a project outside the checkout."""
 
     def __init__(self, folder: Path, wheel: Path, packages: Path) -> None:
         self.project = folder / "project"
@@ -144,7 +144,7 @@ class Base(Installed):
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """Return the packages and all that they require on this platform."""
+    """Return the packages and all their requirements on this platform."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -325,7 +325,7 @@ def test_project_of_an_earlier_wheel_is_upgraded(wheel: Path, small: dict, tmp_p
     def git(*words: str, cwd: Path = ROOT) -> str:
         return subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
 
-    # The last commit that changed parameters or stages of an installed project, and has a parent.
+    # The last commit, with a parent, that changed parameters or stages of an installed project.
     changes = git("log", "--format=%H", "-1", "--diff-filter=M", "--", "params.yaml", "dvc.yaml")
     if not changes or git("rev-parse", "--is-shallow-repository") == "true":
         pytest.skip("the clone has no history")
@@ -385,7 +385,7 @@ def test_broken_virtual_environment_is_recreated(tmp_path, fault):
         gone = fault == "a dangling python"
         (venv / "bin" / "python").symlink_to("/gone/python3" if gone else Path(sys.executable).resolve())
         (venv / "pyvenv.cfg").write_text("home = /usr/bin\n")
-        (venv / "installed").touch()  # newer than the requirements: nothing seems to be left to do
+        (venv / "installed").touch()  # newer than the requirements, so make considers it up to date
     made = subprocess.run(
         ["make", ".venv/installed"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )

@@ -32,7 +32,7 @@ def test_equal_hashes_are_identical():
 
 
 @pytest.mark.parametrize(("accuracy", "outcome"), [(0.91, "within tolerance"), (0.95, "different")])
-def test_other_bytes_are_compared_by_their_scores(accuracy, outcome):
+def test_outputs_that_differ_are_compared_by_scores(accuracy, outcome):
     lock, metrics = rerun(accuracy)
     first, second = compare_reruns(LOCK, lock, METRICS, metrics)
     assert first.outcome == "identical"
@@ -41,7 +41,7 @@ def test_other_bytes_are_compared_by_their_scores(accuracy, outcome):
     assert "deps models/model.keras" in second.why
 
 
-def test_a_page_with_another_date_is_identical():
+def test_page_with_another_date_is_identical():
     page = {"deps": [{"path": "models/history.csv", "md5": "h"}], "outs": [{"path": "reports/report.html", "md5": "1"}]}
     dated = {**page, "outs": [{"path": "reports/report.html", "md5": "2"}]}
     assert compare_reruns({"report": page}, {"report": dated}, {}, {})[0].outcome == "identical"
@@ -50,7 +50,7 @@ def test_a_page_with_another_date_is_identical():
     assert (found.outcome, "deps models/history.csv" in found.why) == ("inputs differ", True)
 
 
-def test_other_bytes_without_scores_from_equal_inputs_are_different():
+def test_unscored_outputs_that_differ_for_equal_inputs_are_different():
     after = {"ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "2"}]}}
     assert compare_reruns({"ingest": LOCK["ingest"]}, after, {}, {})[0].outcome == "different"
 

@@ -1,4 +1,4 @@
-"""`dvc repro` and `dvc exp run --temp`, killed while they train: the same command again ends with the same bytes."""
+"""`dvc repro` and `dvc exp run --temp` are killed during training; running them again is byte-identical."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-MOST = 120  # seconds that each wait may last
+MOST = 120  # seconds per wait
 
 OUTPUTS = ["models/model.keras", "models/history.csv", "models/run.json", "data/scored/predictions.csv"]
 OUTPUTS += ["metrics/train.json", "metrics/evaluate.json"]
@@ -19,7 +19,7 @@ LONGER = {"backbone": "cnn_small", "epochs": 15, "patience": 99}  # long enough 
 
 @pytest.fixture(scope="module")
 def fresh(project, tmp_path_factory):
-    """Make a copy of the small run in which training is still to come, with a folder of its own for the state."""
+    """Return a function that copies the small run before training, with a separate checkpoint folder."""
 
     def make(name):
         made = project.copy(tmp_path_factory.mktemp(name) / "project")
@@ -32,7 +32,7 @@ def fresh(project, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(fresh):
-    """The outputs of a run that nobody disturbed."""
+    """Return the outputs of an uninterrupted run."""
     made = fresh("whole")
     made.run("dvc", "repro", "evaluate")
     return outputs(made)
@@ -43,26 +43,26 @@ def outputs(made):
 
 
 def begin(made, command):
-    """Start `command`; give its process and the training's process number once two epochs are kept."""
+    """Start `command` and wait for two checkpoints; return its process and the training's process ID."""
     log = (made.folder.parent / "log").open("w")
     process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=log, stderr=log)
     states = made.folder.parent / "cache/leaf/training"
     first, until = None, time.monotonic() + MOST
     while process.poll() is None and time.monotonic() < until:
-        for state in states.glob("[!.]*.npz"):  # a dot: half-written
+        for state in states.glob("[!.]*.npz"):  # partial files start with a dot
             first = first or state.stat().st_mtime_ns
             if state.stat().st_mtime_ns > first:
                 return process, int(state.with_suffix(".pid").read_text())
         time.sleep(0.005)
     process.kill()
-    pytest.fail("no two epochs were kept\n" + (made.folder.parent / "log").read_text()[-4000:])
+    pytest.fail("fewer than two checkpoints were written\n" + (made.folder.parent / "log").read_text()[-4000:])
 
 
 def resumed_after(said):
     return [int(epoch) for epoch in re.findall(r"training: resuming after epoch (\d+) of 15", said)]
 
 
-def test_dvc_repro_whose_training_was_killed_ends_with_the_same_bytes_when_given_again(fresh, whole):
+def test_repro_after_a_killed_training_is_byte_identical(fresh, whole):
     made = fresh("repro")
     process, training = begin(made, ["dvc", "repro", "evaluate"])
     os.kill(training, signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_dvc_repro_whose_training_was_killed_ends_with_the_same_bytes_when_given
     assert not list((made.folder.parent / "cache/leaf/training").glob("*.npz"))
 
 
-def test_dvc_exp_run_temp_whose_training_was_killed_ends_with_the_same_bytes_when_given_again(fresh, whole):
+def test_exp_run_temp_after_a_killed_training_is_byte_identical(fresh, whole):
     made = fresh("temp")
     command = ["dvc", "exp", "run", "--temp", "--name", "killed", "evaluate"]
     process, training = begin(made, command)
@@ -86,12 +86,12 @@ def test_dvc_exp_run_temp_whose_training_was_killed_ends_with_the_same_bytes_whe
     assert outputs(made) == whole
 
 
-def test_a_dvc_that_was_killed_itself_leaves_an_orphan_that_its_successor_waits_for(fresh, whole):
+def test_repro_after_killed_dvc_waits_for_the_orphaned_training(fresh, whole):
     made = fresh("orphan")
     process, training = begin(made, ["dvc", "repro", "evaluate"])
     process.kill()
     process.wait(MOST)
-    os.kill(training, signal.SIGSTOP)  # the orphan shall not end before its successor comes
+    os.kill(training, signal.SIGSTOP)  # the orphan must not end before the next run starts
     log = made.folder.parent / "again"
     with log.open("w") as out:
         again = subprocess.Popen(

@@ -20,7 +20,7 @@ Images = Callable[..., Path]
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Images:
-    """A project in the working folder, and a function that makes folders of six images of 200×150 pixels."""
+    """Create a project in the working folder; return a function that writes folders of six images, 200×150 pixels."""
     (tmp_path / "project").mkdir()
     write_files(tmp_path / "project", {})
     monkeypatch.chdir(tmp_path / "project")
@@ -44,7 +44,7 @@ def question(key: str, dataset: Path, **settings: Any) -> list[dict[str, Any]]:
 
 
 def accepted(dataset: Path, **settings: Any) -> dict[str, Any]:
-    """Accept every proposal; return params.yaml with the recipe."""
+    """Accept every proposal and return params.yaml with the recipe."""
     recipe, run = start(propose(dataset, settings), lambda question: question.options[0])
     return yaml.safe_load(Path("params.yaml").read_text()) | run | {"recipe": recipe}
 

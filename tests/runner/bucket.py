@@ -1,4 +1,4 @@
-"""A server that speaks S3, in its own environment: moto's dependencies do not resolve with `dvc[s3]`."""
+"""An S3 server in a separate environment, because moto's dependencies conflict with `dvc[s3]`."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from servers import await_port, free_port
 
-REQUIREMENTS = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")  # what its server needs for S3 alone
+REQUIREMENTS = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")  # required by its S3 server
 
 
 def moto_python() -> Path:

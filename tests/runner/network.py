@@ -5,7 +5,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-NEAR, FAR = "169.254.77.1", "169.254.77.2"  # link-local: no router passes them on
+NEAR, FAR = "169.254.77.1", "169.254.77.2"  # link-local: not routed
 
 
 class Network:
@@ -41,7 +41,7 @@ class Network:
         self.ip("link", "set", self.cable, "up")
 
     def remove(self) -> None:
-        """Remove the network; the cable by name, because a running process inside would keep it."""
+        """Remove the network. Remove the cable by name, because a process inside may still use it."""
         for words in (["link", "delete", self.cable], ["netns", "delete", self.name]):
             with suppress(PermissionError):
                 self.ip(*words)

@@ -1,4 +1,4 @@
-"""The real pipeline at a small size on every engine gives the same bits; one training runs on two nodes."""
+"""The small pipeline is bit-identical on every engine; one training runs on two nodes."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def engines(
     run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
     project.git("remote", "set-url", "origin", str(home / "origin.git"))
     run("dvc", "remote", "add", "-q", "-d", "store", str(home / "store"), cwd=project.path)
-    # The number of threads decides the order of sums, and so the last bits.
+    # The number of threads determines the order of sums and thus the last bits.
     threads = {name: value for name, value in os.environ.items() if name.endswith("_THREADS")}
     shell = {
         "python": sys.executable,
@@ -70,7 +70,7 @@ def fetched(project: Project, *names: str) -> None:
         raise AssertionError(f"{error}\n{''.join(project.leaf('logs', name)[-3000:] for name in names)}") from None
 
 
-def test_engines_give_equal_bits(everywhere: Project) -> None:
+def test_engines_are_bit_identical(everywhere: Project) -> None:
     def outputs(name):
         stages = yaml.safe_load(everywhere.file(name, "dvc.lock"))["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}

@@ -36,7 +36,7 @@ def test_separate_user_and_port_are_in_the_destination(project: Project, sshd: S
 
 
 def test_remote_with_an_unknown_host_key_gets_no_data(project: Project, sshd: Sshd) -> None:
-    address = use_ssh_remote(project, sshd)  # ~/.ssh/known_hosts does not have the test's server
+    address = use_ssh_remote(project, sshd)  # the server is not in ~/.ssh/known_hosts
     with pytest.raises(LeafError, match=r"DVC remote: .*known_hosts"):
         repository.push_data("store", address)
     assert not list((project.path.parent / "store").iterdir())
@@ -66,7 +66,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         pytest.skip(f"moto does not install here: {str(error.stderr).strip().splitlines()[-1:]}")
     try:
         urllib.request.urlopen(urllib.request.Request(f"{server.address}/leaf", method="PUT"), timeout=30)
-        keys = tmp_path / "aws"  # as ~/.aws/config on a person's machine and on the target
+        keys = tmp_path / "aws"  # like ~/.aws/config on both machines
         keys.write_text("[default]\naws_access_key_id = test\naws_secret_access_key = test\nregion = us-east-1\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(keys))
         yield server
@@ -81,7 +81,7 @@ def test_s3_remote_round_trip_into_a_fresh_clone(
 ) -> None:
     run("dvc", "remote", "add", "-q", "-d", "-f", "store", "s3://leaf/store", cwd=project.path)
     run("dvc", "remote", "modify", "-q", "store", "endpointurl", bucket.address, cwd=project.path)
-    on_box(project, AWS_CONFIG_FILE=os.environ["AWS_CONFIG_FILE"])  # commits the remote's settings, too
+    on_box(project, AWS_CONFIG_FILE=os.environ["AWS_CONFIG_FILE"])  # also commits the remote's settings
     project.leaf("submit", "-S", "seed=8")
     project.leaf("fetch", "--wait", "--every", "0.3")
     assert json.loads(project.file("seed-8", "metrics.json")) == expected(seed=8)

@@ -66,7 +66,7 @@ def test_dvc_exp_show_lists_them(array: Project) -> None:
 @pytest.mark.full
 def test_requeue_at_the_time_limit_is_bit_identical(cluster: Cluster, project: Project) -> None:
     on_slurm(project, {"TINY_SECONDS": "9"}, time_limit=1, signal_before=35)
-    project.leaf("submit", "-S", "seed=3,6")  # an array's last element has the array's own number
+    project.leaf("submit", "-S", "seed=3,6")  # the last element has the job ID of the array
     project.leaf("fetch", "--wait", "--every", "1")
     for log in project.target.glob("jobs/*/*/log"):
         assert "requeued, 1" in log.read_text()

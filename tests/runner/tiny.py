@@ -39,8 +39,8 @@ INGEST = """
     Path("ingested.txt").write_text(Path("data/raw/leaves.txt").read_text() * 2)
 """
 
-# Like the real stage: an epoch at a time, its state outside DVC's outputs and keyed by what determines the run; SIGTERM
-# leaves after the epoch in hand; the end depends on nothing but parameters and data.
+# Like the real stage: its checkpoint is outside DVC's outputs and named by a hash of parameters and data, SIGTERM exits
+# after the current epoch, and the result depends only on parameters and data.
 TRAIN = """
     import hashlib, json, os, signal, sys, time
     from pathlib import Path
