@@ -1,43 +1,158 @@
 """Export a Keras model, with temperature scaling and softmax, to Keras, SavedModel, LiteRT or CodaLab."""
 
+import json
+import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
+from typing import Any
 
 import keras
+import numpy as np
 
-from leaf.errors import LeafError
-from leaf.export import savedmodel
+from leaf.errors import LeafError, printable
+from leaf.export import replacing_folder
+from leaf.ingest.decode import to_square
 from leaf.models.onnx_inference import Metadata, metadata
 from leaf.models.saving import load_model, save_model
+from leaf.models.tta import tta_view
 from leaf.serve.classifier import read_model_files
+from leaf.store import replacing
+
+CODALAB_SIZE = 96  # height and width of the CodaLab server's images
+_FOLDER = "SubmissionModel"
+_BATCH = 64  # images per batch; each view counts as an image
+
+_MODEL_PY = Template('''"""Classify leaves as healthy (0) or unhealthy (1)."""
+
+import os
+
+import tensorflow as tf
+
+THRESHOLD = $threshold  # predict "unhealthy" at or above this probability
+BATCH = $batch
+
+
+class model:
+    def __init__(self, path):
+        self.model = tf.saved_model.load(os.path.join(path, "$folder"))
+
+    def predict(self, X):
+        """Return an int64 tensor (N,) of 0 and 1 for float32 images (N, $side, $side, 3) in 0..255."""
+        X = tf.convert_to_tensor(X, tf.float32)
+        parts = [self.model.serve(X[start : start + BATCH]) for start in range(0, max(1, len(X)), BATCH)]
+        return tf.cast(tf.concat(parts, axis=0)[:, 1] >= THRESHOLD, tf.int64)
+''')
+
+
+def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:
+    """Append temperature scaling and softmax to a model.
+
+    Args:
+        model: maps images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
+        temperature: divides the logits (Guo 2017, arXiv 1706.04599).
+
+    Returns:
+        A model that maps the same input to probabilities, float32 (N, C), and shares the weights.
+    """
+    logits = model.outputs[0]
+    scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(scaled)
+    return keras.Model(model.inputs[0], probabilities, name=model.name)
+
+
+def write_savedmodel(model: keras.Model, path: str | Path) -> None:
+    """Write `model` to the folder `path` with the signature `serve`, which accepts any number of images."""
+    with replacing_folder(path, "saved_model.pb") as partial:
+        model.export(partial, format="tf_saved_model", verbose=False)
+
+
+def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> None:
+    """Write `model` to `path` as a LiteRT file (`.tflite`) with float32 weights.
+
+    To predict several images at once, resize the input tensor. The file is also a zip archive, as in TensorFlow's model
+    metadata: `labels.txt` lists the class names, and `metadata.json` contains `metadata`.
+    """
+    import tensorflow as tf
+
+    # Converting the Keras model directly would lose constants that a layer stores as plain tensors.
+    with tempfile.TemporaryDirectory() as folder:
+        write_savedmodel(model, Path(folder) / "model")
+        converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
+    with replacing(path) as partial:
+        partial.write_bytes(converted)
+        with zipfile.ZipFile(partial, "a") as archive:
+            for name, text in {
+                "labels.txt": "\n".join(map(printable, metadata["classes"])) + "\n",
+                "metadata.json": json.dumps(metadata, ensure_ascii=False),
+            }.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+
+
+def write_codalab(model: keras.Model, threshold: float, path: Path, views: int = 1) -> None:
+    """Write the course's CodaLab bundle: `model.py` and a SavedModel, in a folder or a `.zip` file.
+
+    Args:
+        model: maps images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). If H is not 96, the bundle resizes
+            the server's images as `ingest` does.
+        threshold: the second class is predicted at or above this probability.
+        path: folder or `.zip` file to write.
+        views: number of views that the bundle averages, as evaluation does.
+    """
+    classes = model.output_shape[-1]
+    if classes != 2:
+        raise LeafError(f"format: codalab is for two classes, not {classes}; valid: any other format")
+    if path.suffix != ".zip":
+        with replacing_folder(path, "model.py") as partial:
+            _fill(partial, model, threshold, views)
+        return
+    if path.is_dir():
+        raise LeafError(f"{path}: is a folder. Give a file name.")
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
+        _fill(Path(folder), model, threshold, views)
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(Path(folder).rglob("*")):
+                archive.write(file, file.relative_to(folder))
+
+
+def _fill(folder: Path, model: keras.Model, threshold: float, views: int) -> None:
+    values = {"threshold": repr(float(threshold)), "folder": _FOLDER, "side": CODALAB_SIZE, "batch": _BATCH // views}
+    (folder / "model.py").write_text(_MODEL_PY.substitute(values), encoding="utf-8")
+    write_savedmodel(_with_preprocessing(model, views), folder / _FOLDER)
+
+
+def _with_preprocessing(model: keras.Model, views: int) -> keras.Model:
+    """Prepend the resizing of `ingest` if the model has another input size, and average over views."""
+    size = model.inputs[0].shape[1]
+    if size == CODALAB_SIZE and views == 1:
+        return model
+    image = keras.Input((CODALAB_SIZE, CODALAB_SIZE, 3), name="image")
+    resized = image if size == CODALAB_SIZE else _Resize(size, name="resize")(image)
+    if views == 1:
+        return keras.Model(image, model(resized))
+    return keras.Model(image, _Mean(views, name="mean")(model(_Views(size, views, name="views")(resized))))
 
 
 @dataclass(frozen=True)
 class Format:
-    """An export format.
+    """An export format."""
 
-    Attributes:
-        name: default name of the file or folder next to the model.
-        suffixes: accepted suffixes of the path; "" for a folder.
-        write: function called with the model that outputs probabilities, its metadata, and the path.
-        tensorflow: whether the format requires the TensorFlow backend.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    write: Callable[[keras.Model, Metadata, Path], None]
-    tensorflow: bool = True
+    name: str  # default name of the file or folder next to the model
+    suffixes: tuple[str, ...]  # accepted suffixes of the path; "" for a folder
+    write: Callable[[keras.Model, Metadata, Path], None]  # given a model that outputs probabilities
+    tensorflow: bool = True  # whether the format requires the TensorFlow backend
 
 
 FORMATS = {
     "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: save_model(model, path), False),
-    "savedmodel": Format("savedmodel", ("",), lambda model, _, path: savedmodel.write(model, path)),
-    "litert": Format("model.tflite", (".tflite",), savedmodel.write_litert),
+    "savedmodel": Format("savedmodel", ("",), lambda model, _, path: write_savedmodel(model, path)),
+    "litert": Format("model.tflite", (".tflite",), write_litert),
     "codalab": Format(
         "codalab",
         ("", ".zip"),
-        lambda model, metadata, path: savedmodel.write_codalab(model, metadata["threshold"], path, metadata["views"]),
+        lambda model, metadata, path: write_codalab(model, metadata["threshold"], path, metadata["views"]),
     ),
 }
 
@@ -77,17 +192,65 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:
-    """Append temperature scaling and softmax to a model.
+class _Resize(keras.layers.Layer):
+    """Resize images as `ingest` does: apply one linear map per axis, then round to 0..255."""
 
-    Args:
-        model: maps images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
-        temperature: divides the logits (Guo 2017, arXiv 1706.04599).
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = size
+        self.map = _linear_map(size)
 
-    Returns:
-        A model that maps the same input to probabilities, float32 (N, C), and shares the weights.
-    """
-    logits = model.outputs[0]
-    scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
-    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(scaled)
-    return keras.Model(model.inputs[0], probabilities, name=model.name)
+    def call(self, images: Any) -> Any:
+        wide = keras.ops.einsum("oh,nhwc->nowc", self.map, images)
+        both = keras.ops.einsum("ow,nhwc->nhoc", self.map, wide)
+        return keras.ops.clip(keras.ops.round(both), 0, 255)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], self.size, self.size, 3)
+
+
+class _Views(keras.layers.Layer):
+    """Stack the views of all images: the first view of every image, then the second view of every image, and so on."""
+
+    def __init__(self, size: int, views: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.maps = [_view_map(size, number) for number in range(views)]
+        self.views = views
+
+    def call(self, images: Any) -> Any:
+        seen = []
+        for turned, rows, columns in self.maps:
+            x = keras.ops.swapaxes(images, 1, 2) if turned else images
+            seen.append(keras.ops.einsum("ow,nhwc->nhoc", columns, keras.ops.einsum("oh,nhwc->nowc", rows, x)))
+        return keras.ops.concatenate(seen)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (None, *input_shape[1:])
+
+
+class _Mean(keras.layers.Layer):
+    """Average over views, from (views · N, C) to (N, C)."""
+
+    def __init__(self, views: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.views = views
+
+    def call(self, outputs: Any) -> Any:
+        return keras.ops.mean(keras.ops.reshape(outputs, (self.views, -1, outputs.shape[-1])), axis=0)
+
+
+def _view_map(size: int, number: int) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Return whether a view transposes the image, and its linear maps for rows and columns, float32 (size, size)."""
+    rows = np.zeros((size, size, size, 1), np.float32)
+    rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
+    by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
+    if turned := bool(np.ptp(by_row, axis=2).any()):
+        by_row, by_column = by_column, by_row
+    return turned, by_row[:, :, 0].T, by_column[:, 0].T
+
+
+def _linear_map(size: int) -> np.ndarray:
+    """Return the linear map of `to_square` along one axis, float32 (size, CODALAB_SIZE)."""
+    rows = np.full((CODALAB_SIZE,) * 3 + (3,), 100, np.float32)
+    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # row k of image k is brighter, without clipping
+    return (to_square(rows, size)[:, :, 0, 0].T - 100) / 100

@@ -111,28 +111,27 @@ def _integrity(path: Path) -> str:
 def web_model(content: bytes, features: Gaussian) -> bytes:
     """Return an ONNX model with smaller weights and the output `distance`.
 
-    Each large array has 6 to 12 bits per weight. An array has one bit more than another if its rounding error changes
-    the log-odds twice as much per square root of its size, the allocation with the fewest bits for a given total error.
-    The total is the smallest that, on 64 synthetic leaves, changes no log-odds by more than 0.02 (a probability by at
-    most 0.005) and no distance by more than 2%; if none does, every array has 12 bits. ONNX Runtime computes in
-    float32. `distance` (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
+    Large arrays are stored with 6 to 12 bits per weight and computed in float32. An array gets one bit more for each
+    doubling of its rounding error, measured as the change in log-odds divided by the square root of its size: the
+    allocation of bits with the smallest total error. The total number of bits is the smallest that changes no log-odds
+    of 64 synthetic leaves by more than 0.02 (0.005 in probability) and no distance by more than 2%. `distance` (N,) is
+    the Mahalanobis distance of the pooled features (`Gaussian.distance`).
 
     References:
         Gersho and Gray, Vector Quantization and Signal Compression, 1992, chapter 8 (bit allocation).
     """
     exact = _outputs(content, features)
-    sample = exact[0][:_SAMPLE]
     noise: dict[str, float] = {}
     for name, array in _large_arrays(content).items():
         found, _ = _outputs(_packed_model(content, features, {name: _FEWEST}), features, _SAMPLE)
-        noise[name] = max(1e-30, float(np.sqrt(np.square(found - sample).mean() / array.size)))
-    order = np.rint(np.log2(list(noise.values())) - np.log2(max(noise.values(), default=1.0)))
-    for most in range(8, _MOST + 1 - int(order.min(initial=0))):
+        noise[name] = float(np.sqrt(np.square(found - exact[0][:_SAMPLE]).mean() / array.size))
+    tiny = np.finfo(float).tiny
+    order = np.log2(np.maximum(list(noise.values()), tiny)) - np.log2(max([tiny, *noise.values()]))
+    order = np.maximum(np.rint(order), _FEWEST - _MOST)
+    for most in range(8, 2 * _MOST - _FEWEST + 1):
         bits = dict(zip(noise, np.clip(most + order, _FEWEST, _MOST).astype(int).tolist(), strict=True))
         packed = _packed_model(content, features, bits)
-        log_odds, distances = (
-            np.abs(one - other) for one, other in zip(_outputs(packed, features), exact, strict=True)
-        )
+        log_odds, distances = (np.abs(a - b) for a, b in zip(_outputs(packed, features), exact, strict=True))
         if log_odds.max() <= 0.02 and distances.max() <= 0.02 * exact[1].max():
             break
     return packed

@@ -40,7 +40,7 @@ from leaf.review.decision_files import (
     summary,
 )
 from leaf.review.queue import QUESTIONS, LabelAssessment, answers
-from leaf.serve.security import add_security
+from leaf.serve.server import add_security
 from leaf.split import PINNED
 
 PAGES = Path(__file__).with_name("page")

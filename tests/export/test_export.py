@@ -12,7 +12,7 @@ import pytest
 
 import leaf
 from leaf.errors import LeafError
-from leaf.export import savedmodel
+from leaf.export import formats
 from leaf.export.formats import FORMATS, export, with_probabilities
 from leaf.ingest.decode import to_square
 from leaf.models.build import build_model
@@ -90,14 +90,14 @@ def test_the_exported_file_gives_the_same_probabilities(trained, photographs, ex
 
 def test_exact_gelu_and_normalization_survive(awkward, images, tmp_path):
     path = tmp_path / "model.tflite"
-    savedmodel.write_litert(awkward, METADATA, path)
+    formats.write_litert(awkward, METADATA, path)
     expected = np.asarray(awkward(images))
     assert np.ptp(expected[:, 1]) > 1e-4
     assert np.abs(with_litert(path, images) - expected).max() < 1e-5
 
 
 def test_a_litert_file_tells_classes_and_the_rest(awkward, tmp_path):
-    savedmodel.write_litert(awkward, METADATA, tmp_path / "model.tflite")
+    formats.write_litert(awkward, METADATA, tmp_path / "model.tflite")
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         assert json.loads(archive.read("metadata.json")) == METADATA
         assert archive.read("labels.txt").decode().splitlines() == ["healthy", "rust", "a name\\u000aof two lines"]
@@ -108,7 +108,7 @@ def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expe
     weights = np.array([[0.04, -0.04]] * 3, np.float32)
     network.add(keras.layers.Dense(2, activation="softmax"))
     network.set_weights([weights, np.array([-12, 12], np.float32)])
-    savedmodel.write_codalab(network, 0.3, tmp_path / "bundle")
+    formats.write_codalab(network, 0.3, tmp_path / "bundle")
     images = np.random.default_rng(0).uniform(0, 1, (70, 96, 96, 3)).astype(np.float32)
     images *= np.linspace(1, 255, 70, dtype=np.float32)[:, None, None, None]
     np.save(tmp_path / "images.npy", images)
@@ -123,7 +123,7 @@ def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expe
 def test_the_server_bundle_resizes_as_ingest_does(size):
     image = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     image[1] = np.arange(96, dtype=np.uint8)[:, None, None] * 2
-    difference = np.asarray(savedmodel._Resize(size)(image.astype(np.float32))) - to_square(image, size)
+    difference = np.asarray(formats._Resize(size)(image.astype(np.float32))) - to_square(image, size)
     assert np.abs(difference).max() <= 1  # a whole number of 0 to 255, rounded another way
     assert np.mean(difference != 0) < 0.05
 
@@ -143,11 +143,11 @@ def test_the_server_bundle_of_every_family_answers_as_evaluation_does(backbone, 
     server = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     server[1] //= 4
     # What evaluation sees; the bundle rounds some values the other way (the test below), so by its own resizing.
-    images = np.asarray(savedmodel._Resize(size)(server.astype(np.float32)))
+    images = np.asarray(formats._Resize(size)(server.astype(np.float32)))
     expected = predict_probabilities(network, images, views=views)
     threshold = float(np.median(expected[:, 1]))
-    savedmodel.write_codalab(with_probabilities(network), threshold - 1e-6, tmp_path / "bundle", views)
-    given = with_savedmodel(tmp_path / "bundle" / savedmodel.FOLDER, server.astype(np.float32))
+    formats.write_codalab(with_probabilities(network), threshold - 1e-6, tmp_path / "bundle", views)
+    given = with_savedmodel(tmp_path / "bundle" / "SubmissionModel", server.astype(np.float32))
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert f"THRESHOLD = {threshold - 1e-6!r}" in (tmp_path / "bundle/model.py").read_text()
 
@@ -155,7 +155,7 @@ def test_the_server_bundle_of_every_family_answers_as_evaluation_does(backbone, 
 @pytest.mark.parametrize("number", range(16))
 def test_the_server_bundle_makes_the_views_of_evaluation(number):
     images = np.random.default_rng(0).uniform(0, 255, (2, 24, 24, 3)).astype(np.float32)
-    made = savedmodel._Views(24, 16)(images)[2 * number : 2 * number + 2]
+    made = formats._Views(24, 16)(images)[2 * number : 2 * number + 2]
     np.testing.assert_allclose(made, tta_view(images, number), atol=1e-3)
 
 

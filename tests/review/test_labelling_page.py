@@ -1,5 +1,6 @@
 """The labelling page in a real browser, by keyboard, from 300 new images to `dvc repro`."""
 
+import json
 import re
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_layout_fits_the_screen(page: Any, width: int, scheme: str) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(clone: Any, chromium: Any) -> Any:
-    """Label 50 of 300 new images of a project, retrain once, commit data/labels.csv, and rename all files."""
+    """Label 50 of 300 new images, retrain once, commit data/labels.csv, rename all files, and run the pipeline."""
     made = clone("labelling")
     images, labels = draw_dataset(ImageCounts(190, 170, 0, 0, 0), 48, 7)
     names = ["healthy", "unhealthy"]
@@ -153,7 +154,7 @@ def labelled(clone: Any, chromium: Any) -> Any:
         (made.folder / path).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(made.folder / path), images[image][..., ::-1])
         truth[str(path)] = name
-    made.set(dataset="leaves", image_size=48)
+    made.set(dataset="leaves", image_size=48, backbone="cnn_small", epochs=1)
     made.run("dvc", "repro", "split")
     made.commit("labelled images")
     command = [sys.executable, "-c", "from leaf.cli import main; main()", "review", "--unlabelled", "--quiet"]
@@ -175,7 +176,7 @@ def labelled(clone: Any, chromium: Any) -> Any:
     made.commit("labels of 50 new images")
     for file in (made.folder / "data/unlabelled").glob("*.png"):
         file.rename(file.with_name(f"renamed-{file.name}"))
-    made.run("dvc", "repro", "split")
+    made.run("dvc", "repro")
     made.truth = truth
     return made
 
@@ -201,6 +202,16 @@ def test_images_selected_by_the_model_are_only_in_train(labelled: Any) -> None:
     split = pd.read_csv(labelled.folder / "data/split/splits.csv").merge(index, on="image", suffixes=("", "_given"))
     assert set(split.loc[~split["chosen"].isin(["", "random"]), "split"]) == {"train"}
     assert set(split["split"]) == {"train", "validation", "test"}
+
+
+def test_training_and_evaluation_use_the_labels(labelled: Any) -> None:
+    counts = json.loads((labelled.folder / "metrics/split.json").read_text())
+    kept = pd.read_csv(labelled.folder / "data/cleaned/decisions.csv").query("kept == 1")
+    assert sum(counts[name] for name in ("train", "validation", "test")) == len(kept) > 60
+    assert json.loads((labelled.folder / "metrics/train.json").read_text())["epochs"] == 1
+    scored = pd.read_csv(labelled.folder / "data/scored/predictions.csv")
+    assert scored["source"].str.contains("renamed-").any()
+    assert (labelled.folder / "reports/report.html").is_file()
 
 
 def test_check_counts_the_unlabelled_images(labelled: Any) -> None:

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leaf.serve.security import MAX_UPLOAD
-from leaf.serve.server import MAX_CONNECTIONS
+from leaf.serve.server import MAX_CONNECTIONS, MAX_UPLOAD
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 HEAD = (

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from leaf.serve.classifier import load
-from leaf.serve.security import MAX_UPLOAD
+from leaf.serve.server import MAX_UPLOAD
 from tests.ingest.kinds_of_images import many_scans
 from tests.serve.conftest import png
 

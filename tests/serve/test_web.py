@@ -11,9 +11,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from leaf.errors import LeafError
-from leaf.serve import security as server
-from leaf.serve.batcher import Batcher
-from leaf.serve.web import PAGES, create_app
+from leaf.serve import server
+from leaf.serve.web import PAGES, Batcher, create_app
 
 
 @pytest.fixture
