@@ -27,7 +27,7 @@ def command(
     Decisions are written to data/overrides.csv, labels to data/labels.csv.
     """
     if unlabelled and revisions:
-        raise LeafError("review: --unlabelled uses the model in the workspace. Name no runs.")
+        raise LeafError("review: --unlabelled uses the model in the workspace. Remove the run names.")
     token, host = secrets.token_urlsafe(16), "127.0.0.1"
     if unlabelled:
         application = create_labelling_app(load_labelling(), token, LOOPBACK, load_labelling)

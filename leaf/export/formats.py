@@ -103,7 +103,7 @@ def write_codalab(model: keras.Model, threshold: float, path: Path, views: int =
     """
     classes = model.output_shape[-1]
     if classes != 2:
-        raise LeafError(f"format: codalab is for two classes, not {classes}; valid: any other format")
+        raise LeafError(f"format: codalab requires two classes; this model has {classes}. Use another format.")
     if path.suffix != ".zip":
         with replacing_folder(path, "model.py") as partial:
             _fill(partial, model, threshold, views)
@@ -120,19 +120,43 @@ def write_codalab(model: keras.Model, threshold: float, path: Path, views: int =
 def _fill(folder: Path, model: keras.Model, threshold: float, views: int) -> None:
     values = {"threshold": repr(float(threshold)), "folder": _FOLDER, "side": CODALAB_SIZE, "batch": _BATCH // views}
     (folder / "model.py").write_text(_MODEL_PY.substitute(values), encoding="utf-8")
-    write_savedmodel(_with_preprocessing(model, views), folder / _FOLDER)
-
-
-def _with_preprocessing(model: keras.Model, views: int) -> keras.Model:
-    """Prepend the resizing of `ingest` if the model has another input size, and average over views."""
     size = model.inputs[0].shape[1]
-    if size == CODALAB_SIZE and views == 1:
-        return model
-    image = keras.Input((CODALAB_SIZE, CODALAB_SIZE, 3), name="image")
-    resized = image if size == CODALAB_SIZE else _Resize(size, name="resize")(image)
-    if views == 1:
-        return keras.Model(image, model(resized))
-    return keras.Model(image, _Mean(views, name="mean")(model(_Views(size, views, name="views")(resized))))
+
+    def serve(images: Any) -> Any:
+        seen = keras.ops.concatenate([_view(_resize(images, size), size, number) for number in range(views)])
+        probabilities = model(seen)
+        return keras.ops.mean(keras.ops.reshape(probabilities, (views, -1, probabilities.shape[-1])), axis=0)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    shape = (None, CODALAB_SIZE, CODALAB_SIZE, 3)
+    archive.add_endpoint("serve", serve, [keras.InputSpec(shape=shape, dtype="float32")])
+    archive.write_out(folder / _FOLDER, verbose=False)
+
+
+def _resize(images: Any, size: int) -> Any:
+    """Resize the server's images (N, 96, 96, 3) as `ingest` does: one linear map per axis, then round to 0..255."""
+    if size == CODALAB_SIZE:
+        return images
+    rows = np.full((CODALAB_SIZE,) * 3 + (3,), 100, np.float32)
+    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # row k of image k is brighter, without clipping
+    linear = (to_square(rows, size)[:, :, 0, 0].T - 100) / 100
+    return keras.ops.clip(keras.ops.round(_map_axes(images, linear, linear)), 0, 255)
+
+
+def _view(images: Any, size: int, number: int) -> Any:
+    """Return view `number` of `tta_view`, which is linear, as TensorFlow operations."""
+    rows = np.zeros((size, size, size, 1), np.float32)
+    rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
+    by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
+    if np.ptp(by_row, axis=2).any():  # the view transposes the image
+        images = keras.ops.swapaxes(images, 1, 2)
+        by_row, by_column = by_column, by_row
+    return _map_axes(images, by_row[:, :, 0].T, by_column[:, 0].T)
+
+
+def _map_axes(images: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
+    return keras.ops.einsum("ow,nhwc->nhoc", columns, keras.ops.einsum("oh,nhwc->nowc", rows, images))
 
 
 @dataclass(frozen=True)
@@ -176,11 +200,12 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     chosen, model = FORMATS[form], Path(model)
     path = to or model.with_name(chosen.name)
     if path.suffix not in chosen.suffixes:
-        raise LeafError(f"{path}: not valid for {form}; valid: a {' or '.join(s or 'folder' for s in chosen.suffixes)}")
+        expected = " or ".join(f"a {suffix} file" if suffix else "a folder" for suffix in chosen.suffixes)
+        raise LeafError(f"{path}: {form} is written to {expected}. Change --to.")
     if path.resolve() == model.resolve():
         raise LeafError(f"{path}: would overwrite the model. Use another path.")
     if chosen.tensorflow and keras.backend.backend() != "tensorflow":
-        raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; valid for {form}: tensorflow")
+        raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; {form} requires tensorflow")
     beside = read_model_files(model)
     whole = with_probabilities(load_model(model, beside.sha256), beside.temperature)
     facts = vars(beside) | {"model_sha256": beside.sha256, "image_size": whole.input_shape[1]}
@@ -190,67 +215,3 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     if beside.views > 1 and form != "codalab":
         lines.append(f"It predicts a single view; evaluation averages {beside.views} views (test-time augmentation).")
     return "\n".join(lines)
-
-
-class _Resize(keras.layers.Layer):
-    """Resize images as `ingest` does: apply one linear map per axis, then round to 0..255."""
-
-    def __init__(self, size: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.size = size
-        self.map = _linear_map(size)
-
-    def call(self, images: Any) -> Any:
-        wide = keras.ops.einsum("oh,nhwc->nowc", self.map, images)
-        both = keras.ops.einsum("ow,nhwc->nhoc", self.map, wide)
-        return keras.ops.clip(keras.ops.round(both), 0, 255)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], self.size, self.size, 3)
-
-
-class _Views(keras.layers.Layer):
-    """Stack the views of all images: the first view of every image, then the second view of every image, and so on."""
-
-    def __init__(self, size: int, views: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.maps = [_view_map(size, number) for number in range(views)]
-        self.views = views
-
-    def call(self, images: Any) -> Any:
-        seen = []
-        for turned, rows, columns in self.maps:
-            x = keras.ops.swapaxes(images, 1, 2) if turned else images
-            seen.append(keras.ops.einsum("ow,nhwc->nhoc", columns, keras.ops.einsum("oh,nhwc->nowc", rows, x)))
-        return keras.ops.concatenate(seen)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (None, *input_shape[1:])
-
-
-class _Mean(keras.layers.Layer):
-    """Average over views, from (views · N, C) to (N, C)."""
-
-    def __init__(self, views: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.views = views
-
-    def call(self, outputs: Any) -> Any:
-        return keras.ops.mean(keras.ops.reshape(outputs, (self.views, -1, outputs.shape[-1])), axis=0)
-
-
-def _view_map(size: int, number: int) -> tuple[bool, np.ndarray, np.ndarray]:
-    """Return whether a view transposes the image, and its linear maps for rows and columns, float32 (size, size)."""
-    rows = np.zeros((size, size, size, 1), np.float32)
-    rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
-    by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
-    if turned := bool(np.ptp(by_row, axis=2).any()):
-        by_row, by_column = by_column, by_row
-    return turned, by_row[:, :, 0].T, by_column[:, 0].T
-
-
-def _linear_map(size: int) -> np.ndarray:
-    """Return the linear map of `to_square` along one axis, float32 (size, CODALAB_SIZE)."""
-    rows = np.full((CODALAB_SIZE,) * 3 + (3,), 100, np.float32)
-    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # row k of image k is brighter, without clipping
-    return (to_square(rows, size)[:, :, 0, 0].T - 100) / 100

@@ -62,9 +62,8 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
         raise LeafError(f"{onnx_file}: this model has no ONNX file, which the web app needs. Use another format.")
     path = to or model.with_name("leaf.html" if single_file else "web")
     if single_file != (path.suffix == ".html"):
-        raise LeafError(
-            f"{path}: not valid; valid: a {'file .html' if single_file else 'folder, or add --single-file'}"
-        )
+        expected = "an .html file" if single_file else "a folder, or add --single-file"
+        raise LeafError(f"{path}: the app is written to {expected}. Change --to.")
     content = read_runtime(runtime)
     content["model.onnx"] = web_model(onnx_file.read_bytes(), classifier.ood_detector.features)
     content["model.json"] = json.dumps(_facts(classifier, onnx_file, about), ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""Choose which unlabeled images to label next, and measure what the labels are worth.
+"""Select the images to label next, and measure the accuracy that the labels add.
 
 `benchmarks/active.py` compares this order with random sampling, entropy and k-center.
 """
@@ -42,10 +42,9 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the positions of the `count` images to label next, the most useful first.
 
-    With probabilities, the score is margin uncertainty times the square root of the density. Each set of near-identical
-    images is represented by its best image, and a k-means clustering of the best candidates, weighted by score, makes
-    the selection diverse. Without probabilities (cold start), select the images nearest to the centers of a k-means
-    clustering of all images.
+    With probabilities, the score is margin uncertainty times the square root of the density. Of near-identical images,
+    only the best is a candidate. The images nearest to the centers of a k-means clustering of the best candidates,
+    weighted by score, are selected. Without probabilities (cold start), all images are clustered, without weights.
 
     Args:
         features: float (N, D), from `reduce_features`.

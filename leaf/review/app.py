@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -50,37 +50,21 @@ REASON = "test image: a change based on the model's prediction biases the test s
 
 @dataclass(frozen=True)
 class Review:
-    """A run under review.
+    """A run under review, with N images."""
 
-    Attributes:
-        folder: project folder.
-        classes: class names.
-        images: uint8 or float32 in 0..255, (N, S, S, 3).
-        index: data/ingested/index.csv, N rows.
-        decisions: data/cleaned/decisions.csv, N rows.
-        split: text (N,), "" for images in no split.
-        cases: result of `leaf.review.queue.cases`.
-        held_out: held-out predictions.
-        points: float32 (N, D), descriptors used to find the nearest images.
-        explain: maps an image number to the output of `leaf why`.
-        original: maps an image number to the original image, uint8 (H, W, 3), or None if there is no file.
-        who: author of the decisions.
-        run: run that proposed the cases.
-    """
-
-    folder: Path
+    folder: Path  # of the project
     classes: Sequence[str]
-    images: np.ndarray
-    index: pd.DataFrame
-    decisions: pd.DataFrame
-    split: np.ndarray
-    cases: pd.DataFrame
+    images: np.ndarray  # uint8 or float32 in 0..255, (N, S, S, 3)
+    index: pd.DataFrame  # data/ingested/index.csv
+    decisions: pd.DataFrame  # data/cleaned/decisions.csv
+    split: np.ndarray  # text (N,), "" for images in no split
+    cases: pd.DataFrame  # from `leaf.review.queue.cases`
     held_out: LabelAssessment
-    points: np.ndarray
-    explain: Callable[[int], str]
-    original: Callable[[int], np.ndarray | None]
-    who: str
-    run: str
+    points: np.ndarray  # float32 (N, D), descriptors for finding the nearest images
+    explain: Callable[[int], str]  # the output of `leaf why` for an image number
+    original: Callable[[int], np.ndarray | None]  # the original of an image number, uint8 (H, W, 3), if there is a file
+    who: str  # author of the decisions
+    run: str  # run that proposed the cases
 
     def answers(self) -> dict[str, Any]:
         """Return the decision on each case, a summary, and any decisions that match no image or class."""
@@ -101,9 +85,9 @@ class Review:
         return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
 
     def pin(self, decision: "Decision") -> str:
-        """Pin the split at the first decision, whose changes to groups and counts would otherwise move other images.
+        """Pin the split at the first decision, which would otherwise move other images to other splits.
 
-        Return the message to show, or "" if the split is already pinned, is missing or is a fold.
+        Return the message to show, or "" if nothing was pinned.
         """
         pinned = self.folder / PINNED
         choices = params.load(self.folder / params.PARAMS_FILE)
@@ -170,7 +154,7 @@ def decide(review: Review, decision: Decision) -> Changed:
     # unlike the pixel hash, file_hash does not depend on image_size
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
     if max(*decision.images, decision.other) >= len(hashes):
-        raise LeafError(f"images: valid: 0 to {len(hashes) - 1}")
+        raise LeafError(f"images: an image does not exist. Use 0 to {len(hashes) - 1}.")
     files = dict(zip(hashes[decision.images], sources[decision.images], strict=True))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     signed = {"who": review.who, "why": " ".join(decision.why.split()), "date": now, "run": review.run}
@@ -181,8 +165,8 @@ def decide(review: Review, decision: Decision) -> Changed:
         file: File = REVIEWED
     else:
         if (decision.decision == "relabel") != (decision.label in review.classes):
-            valid = f"with relabel {', '.join(review.classes)}"
-            raise LeafError(f"label: {decision.label!r} with {decision.decision}; valid: {valid}")
+            accepted = f"relabel requires one of {', '.join(review.classes)}; other decisions accept no label"
+            raise LeafError(f"label: {decision.label!r} with {decision.decision}: {accepted}.")
         if decision.decision in ("group", "apart"):
             if decision.other >= 0:
                 files[hashes[decision.other]] = sources[decision.other]
@@ -217,38 +201,17 @@ def run_identity(folder: Path) -> str:
     return digest.hexdigest()
 
 
-class Shown(Protocol):
-    """The project images that a page shows."""
+class Loaded:
+    """A `Review` or `Labelling` that `reload` replaces when the run's files change; None keeps it."""
 
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def images(self) -> np.ndarray: ...
-
-    @property
-    def original(self) -> Callable[[int], np.ndarray | None]: ...
-
-
-T = TypeVar("T", bound=Shown)
-
-
-class Loaded(Generic[T]):
-    """A value that is reloaded when the run's files change.
-
-    Args:
-        value: loaded from the current run.
-        reload: loads it again, or None to keep it.
-    """
-
-    def __init__(self, value: T, reload: Callable[[], T] | None) -> None:
+    def __init__(self, value: Any, reload: Callable[[], Any] | None) -> None:
         self.value = value
         self.run = run_identity(value.folder)
         self._reload = reload
         self._lock = threading.Lock()
 
     def check(self, page: Annotated[str, Query(alias="run")] = "") -> None:
-        """Reload the run if it changed; reject requests from a page that shows another run."""
+        """Reload a changed run. Reject requests from a page that shows another run."""
         with self._lock:
             found = run_identity(self.value.folder)
             if found != self.run and self._reload is not None:
@@ -257,9 +220,7 @@ class Loaded(Generic[T]):
             raise HTTPException(409, "A new run replaced the one on this page. The page reloads.")
 
 
-def serve_pages(
-    title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded[Any]
-) -> tuple[FastAPI, APIRouter]:
+def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded) -> tuple[FastAPI, APIRouter]:
     """Return an application that serves a page, its assets and images under `/token/`, and a router to extend."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     add_security(app, hosts)
@@ -324,13 +285,9 @@ def check_image(images: np.ndarray, image: int) -> None:
 def create_app(
     review: Review, token: str, hosts: Collection[str] = ("*",), reload: Callable[[], Review] | None = None
 ) -> FastAPI:
-    """Create the web application under `/token/`.
+    """Create the web application, with `token` as the first part of each path and `hosts` as accepted Host headers.
 
-    Args:
-        review: the run.
-        token: first part of each path.
-        hosts: accepted Host headers.
-        reload: loads the run again when its files change.
+    `reload` loads the run again when its files change.
     """
     loaded = Loaded(review, reload)
     app, routes = serve_pages("leaf review", "index.html", token, hosts, loaded)

@@ -1,4 +1,4 @@
-"""The page for labeling new images: select images, measure what labels are worth, and write data/labels.csv."""
+"""The page for labeling new images: rank images, draw the learning curve, and write data/labels.csv."""
 
 import threading
 from collections import Counter, defaultdict
@@ -30,38 +30,23 @@ WORTHWHILE = 0.005  # if the last third of the labels gains less accuracy than t
 
 @dataclass
 class Labelling:
-    """Unlabeled images and everything needed to rank them.
+    """N unlabeled images, and everything needed to rank them."""
 
-    Attributes:
-        folder: project folder.
-        classes: class names.
-        images: unlabeled images, uint8 (N, S, S, 3).
-        index: data/ingested/unlabelled.csv, N rows.
-        features: float32 (N, D), from `reduce_features`.
-        known: features (M, D) and labels (M,) of labeled training images.
-        validation: features (V, D) and labels (V,) of labeled validation images.
-        unlike: bool (N,), True for images that are not like the training images.
-        original: maps an image number to the original image, uint8 (H, W, 3), or None if there is no file.
-        who: author of the labels.
-        run: run that proposes the images.
-        features_from: source of the features, for display.
-    """
-
-    folder: Path
+    folder: Path  # of the project
     classes: Sequence[str]
-    images: np.ndarray
-    index: pd.DataFrame
-    features: np.ndarray
-    known: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray]
-    unlike: np.ndarray
-    original: Callable[[int], np.ndarray | None]
-    who: str
-    run: str
-    features_from: str
-    probabilities: np.ndarray | None = None
-    order: list[tuple[int, str]] = field(default_factory=list)
-    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+    images: np.ndarray  # uint8 (N, S, S, 3)
+    index: pd.DataFrame  # data/ingested/unlabelled.csv
+    features: np.ndarray  # float32 (N, D), from `reduce_features`
+    known: tuple[np.ndarray, np.ndarray]  # features (M, D) and labels (M,) of labeled training images
+    validation: tuple[np.ndarray, np.ndarray]  # features (V, D) and labels (V,) of labeled validation images
+    unlike: np.ndarray  # bool (N,), True for images that are not like the training images
+    original: Callable[[int], np.ndarray | None]  # the original of an image number, uint8 (H, W, 3), if there is a file
+    who: str  # author of the labels
+    run: str  # run that proposes the images
+    features_from: str  # source of the features, for display
+    probabilities: np.ndarray | None = None  # float64 (N, C), None without labels of two classes
+    order: list[tuple[int, str]] = field(default_factory=list)  # next images, and how each was chosen
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # from `learning_curve`
     version: int = 0
     training: bool = False
     error: str = ""
@@ -211,13 +196,14 @@ class Labelling:
     def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
         """Write a label ("" to exclude) for `images`; `same_plant` puts them in one group. Return the changed rows.
 
-        Raises:
-            LeafError: for an unknown class or image.
+        Raises LeafError for an unknown class or image.
         """
         if label and label not in self.classes:
-            raise LeafError(f"label: {label!r}; valid: {', '.join(self.classes)}, or nothing to exclude the image")
+            raise LeafError(
+                f'label: {label!r} is not a class. Use {", ".join(self.classes)}, or "" to exclude the image.'
+            )
         if max(images) >= len(self.index):
-            raise LeafError(f"images: valid: 0 to {len(self.index) - 1}")
+            raise LeafError(f"images: an image does not exist. Use 0 to {len(self.index) - 1}.")
         hashes = self.index["file_hash"].iloc[list(images)].tolist()
         row = {
             "label": label,
@@ -252,7 +238,7 @@ class Labelling:
 
 
 def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
-    """Return advice on whether more labels help, based on a learning curve, or "" if it has fewer than three points."""
+    """Return whether more labels help, based on a learning curve, or "" if it has fewer than three points."""
     if len(curve) < 3:
         return ""
     last = curve[-1]
@@ -260,8 +246,8 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
     gain = last[1] - before[1]
     labels = last[0] - before[0]
     if gain < WORTHWHILE:
-        return f"The last {labels} labels did not raise the accuracy: more labels of this kind hardly help."
-    return f"The last {labels} labels raised the accuracy by {gain:.1%}: more labels help."
+        return f"The last {labels} labels did not increase the accuracy. More labels of this kind hardly help."
+    return f"The last {labels} labels increased the accuracy by {gain:.1%}. More labels help."
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:

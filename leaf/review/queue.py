@@ -1,4 +1,4 @@
-"""Select and rank the images to review from a run's tables.
+"""Select the images to review from a run's tables, and rank them.
 
 Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
 affects. Held-out predictions give the probability of a wrong label; for other questions, the probability is a fixed
@@ -75,10 +75,8 @@ def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessm
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
     """Return the number of images that a decision on each of N images affects, float64 (N,).
 
-    Args:
-        hashes: text (N,), equal for copies.
-        kept: bool (N,).
-        synthetic: table of synthetic images: parent, neighbor, and weight, which is the neighbor's share.
+    `hashes`, text (N,), are equal for copies. `kept` is bool (N,). `synthetic` is the table of synthetic images:
+    `parent`, `neighbour`, and `weight`, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None and len(synthetic):
@@ -225,14 +223,8 @@ def answers(
 ) -> list[str]:
     """Return the decision on each case of `table`: an override (`relabel healthy`), `seen`, `unsure`, or "" for none.
 
-    A decision on an image answers every question about it.
-
-    Args:
-        table: see `cases`.
-        hashes: pixel hashes of the N images.
-        overrides: data/overrides.csv.
-        classes: class names.
-        reviewed: data/reviewed.csv, from `leaf.review.decision_files.resolved`.
+    A decision on an image applies to every question about it. `hashes` are the pixel hashes of the N images, and
+    `reviewed` is data/reviewed.csv from `leaf.review.decision_files.resolved`.
     """
     images = {
         **dict.fromkeys(overrides.keep, "keep"),

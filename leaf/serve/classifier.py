@@ -32,8 +32,7 @@ class Prediction:
     Attributes:
         image: path as given, or the position of an array.
         label: predicted class.
-        answer: the label if the image is in-distribution and its confidence is high enough; otherwise `UNKNOWN` or
-            `UNDECIDED`.
+        answer: the label, `UNKNOWN` for an out-of-distribution image, or `UNDECIDED` for one of low confidence.
         probability: with two classes, the second class's probability (`unhealthy`); otherwise the predicted class's.
         threshold: minimum probability for predicting the second of two classes; None for more than two (argmax).
         known: False if the image is out-of-distribution; its label should be checked.
@@ -65,7 +64,7 @@ class Classifier:
         image_size: S, in pixels.
         threshold: minimum probability for predicting the second of two classes.
         min_confidence: confidence below which an image is undecided (`leaf.evaluate.selective`).
-        views: default number of views averaged by test-time augmentation.
+        views: number of views that evaluation averaged (test-time augmentation), the default of `predict`.
         sha256: hash of the `.keras` file, in hex.
         ood_detector: out-of-distribution detector.
         fit: how images are made square (key `fit` of params.yaml).
@@ -208,33 +207,19 @@ def _keras_network(path: Path, beside: "ModelFiles") -> Network:
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(strict=True))
 class ModelFiles:
-    """The contents of run.json and decision.json.
-
-    Attributes:
-        sha256: hash of the `.keras` file that `train` wrote, in hex.
-        classes: class names in label order.
-        threshold: minimum probability for predicting the second of two classes.
-        temperature: divisor of the logits.
-        min_confidence: confidence below which an image is undecided.
-        views: number of views averaged during evaluation.
-        ood: path of the out-of-distribution detector.
-        onnx_sha256: hash of the `.onnx` file that `evaluate` wrote.
-        without_onnx: why the model has no ONNX file; empty if it has one.
-        fit: how images are made square.
-        backbone, test_accuracy: backbone name, and test accuracy or None.
-    """
+    """The contents of run.json and decision.json; see `Classifier` for the fields that it shares."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", alias="model_sha256")]
     classes: Annotated[tuple[str, ...], Field(min_length=2, strict=False)]
     threshold: Annotated[float, Field(ge=0, le=1)]
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # divides the logits
     views: Annotated[int, Field(ge=1, le=MAX_VIEWS)]
-    ood: Path
+    ood: Path  # the out-of-distribution detector
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     fit: Fit = "crop"
     backbone: str = ""
     onnx_sha256: str = ""
-    without_onnx: str = ""
+    without_onnx: str = ""  # why the model has no ONNX file; empty if it has one
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
 
 

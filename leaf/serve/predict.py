@@ -1,4 +1,4 @@
-"""`leaf predict`: print each row to standard output when it is ready, and everything else to standard error."""
+"""`leaf predict`: print predictions to standard output as they are made, and messages to standard error."""
 
 import csv
 import glob
@@ -24,7 +24,7 @@ from leaf.serve.classifier import BATCH_SIZE, UNDECIDED, UNKNOWN, Classifier, Pr
 from leaf.store import replacing
 
 _LONGEST_PATH = 4096  # the longest path that Linux accepts
-_Prepared = tuple[np.ndarray, np.bool_]  # an image's pixels (S, S, 3), and whether it is like the training images
+_Prepared = tuple[np.ndarray, np.bool_]  # pixels (S, S, 3), and whether their statistics are in-distribution
 
 
 def predict(paths: Sequence[str], model: str, form: str, views: int | None, heatmap: Path | None, quiet: bool) -> int:
@@ -33,7 +33,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
     Args:
         paths: files, folders, glob patterns, or `-` for a list on standard input.
         model: `.onnx` or `.keras` file.
-        form: `text`, `csv` or `json`.
+        form: output format: `text`, `csv` or `json`.
         views: number of views to average, or None for the number used in evaluation.
         heatmap: folder for heat maps, named `0001-name.png`.
         quiet: whether to hide the progress bar and notes.
@@ -64,7 +64,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
 
 
 class _Predictor:
-    """Predict in batches; collect the errors of unreadable images and count the answers."""
+    """Predict in batches, count the answers, and collect the errors of unreadable images."""
 
     def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
         self.classifier = classifier
@@ -87,7 +87,7 @@ class _Predictor:
             bar.update(count)
 
     def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Prepared]]]:
-        """Yield batches as number of files, names and images. The next batch is decoded during prediction."""
+        """Yield the number of files, names and images of each batch; the next batch is decoded during prediction."""
         count, names, read = 0, [], []
         for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # leave one core for the model
             count += 1
@@ -145,21 +145,14 @@ def as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a text table.
-
-    `images` and `classes` set the column widths.
-    """
-    wide = min(60, max(len(_shown(name)) for name in [*images, "image"]))
+    """Yield the lines of a text table; `images` and `classes` set the column widths."""
+    wide = min(60, max(len(printable(name)) for name in [*images, "image"]))
     label = max(len(name) for name in [*classes, "label"])
     yield f"{'image'.ljust(wide)}  {'label'.ljust(label)}  probability  threshold  answer"
     for row in predictions:
         threshold = "argmax".rjust(9) if row.threshold is None else f"{row.threshold:9.4f}"
         figures = f"{row.probability:11.4f}  {threshold}  {row.answer}"
-        yield f"{_shown(row.image).ljust(wide)}  {row.label.ljust(label)}  {figures}"
-
-
-def _shown(name: str) -> str:
-    return printable(name)  # a file name may contain control characters
+        yield f"{printable(row.image).ljust(wide)}  {row.label.ljust(label)}  {figures}"
 
 
 def expand(arguments: Sequence[str], listed: BinaryIO) -> list[str]:

@@ -193,7 +193,7 @@ def add_security(app: Starlette, hosts: Collection[str]) -> None:
 
 
 class RequestLimits:
-    """Reject cross-site requests and bodies that are too large or too slow; bound the memory of all bodies together."""
+    """Reject cross-site requests and large or slow request bodies; bound the memory of all bodies together."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -241,7 +241,7 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 class _Body:
-    """Count and time a request body as it arrives, because a chunked body does not announce its length."""
+    """Measure a request body as it arrives, because a chunked body does not announce its length."""
 
     def __init__(self, receive: Receive, held: dict[str, int]) -> None:
         self._receive = receive

@@ -214,10 +214,10 @@ class QueueFullError(Exception):
 
 
 class Batcher(Generic[Item, Answer]):
-    """Run a model in its own thread.
+    """Predict images from concurrent requests in small batches, in the model's own thread.
 
-    Images are queued individually, so a single image never waits for another client's whole upload. A batch holds
-    the images queued when the model becomes free, at most `MAX_BATCH`; the model never waits to fill a batch.
+    Images are queued individually, so a single image never waits for another client's whole upload. A batch contains
+    the images in the queue when the model becomes free, at most `MAX_BATCH`; the model never waits to fill a batch.
 
     Args:
         predict: maps a sequence of items to one prediction per item.

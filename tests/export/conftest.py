@@ -1,4 +1,4 @@
-"""Networks with what made exporting them fail once."""
+"""Networks with layers that are difficult to export."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def awkward():
-    """A network with an exact GELU and a Normalization layer: images (N, 32, 32, 3) to probabilities (N, 2)."""
+    """Return a network with an exact GELU and a Normalization layer: (N, 32, 32, 3) to probabilities (N, 2)."""
     keras.utils.set_random_seed(3)
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.Normalization(mean=[120, 110, 100], variance=[2500, 1600, 3600])(image)
@@ -19,6 +19,6 @@ def awkward():
 
 @pytest.fixture(scope="session")
 def images():
-    """Noise around greys, float32 (5, 32, 32, 3): outputs differ visibly between them."""
+    """Return noise of increasing brightness, float32 (5, 32, 32, 3), so that the outputs differ."""
     rng = np.random.default_rng(0)
     return (rng.uniform(0, 1, (5, 32, 32, 3)) * np.linspace(40, 255, 5)[:, None, None, None]).astype(np.float32)

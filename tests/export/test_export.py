@@ -1,4 +1,4 @@
-"""Every format gives, in its own runtime, the probabilities that `leaf.load` gives."""
+"""Every format gives the same probabilities in its own runtime as `leaf.load`."""
 
 import json
 import subprocess
@@ -37,14 +37,14 @@ print(made.dtype.name, *made.numpy())
 
 
 @pytest.fixture(scope="module")
-def photographs(trained):
+def held_out(trained):
     return np.load(trained / "images.npz")["test"]
 
 
 @pytest.fixture(scope="module")
-def expected(trained, photographs):
-    """The probability of the second class of each photograph, as `leaf.load` gives it."""
-    rows = leaf.load(trained / "models" / "model.keras").predict(photographs)
+def expected(trained, held_out):
+    """Return the second class's probability of each image, from `leaf.load`."""
+    rows = leaf.load(trained / "models" / "model.keras").predict(held_out)
     return np.array([row.probability for row in rows])
 
 
@@ -82,8 +82,8 @@ METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold":
 
 
 @pytest.mark.parametrize("form", sorted(RUNTIMES))
-def test_the_exported_file_gives_the_same_probabilities(trained, photographs, expected, form, tmp_path):
-    given = RUNTIMES[form](write(trained, form, tmp_path), photographs.astype(np.float32))
+def test_exported_file_gives_the_same_probabilities(trained, held_out, expected, form, tmp_path):
+    given = RUNTIMES[form](write(trained, form, tmp_path), held_out.astype(np.float32))
     assert np.abs(given[:, 1] - expected).max() < 1e-5
     assert np.allclose(given.sum(axis=1), 1, atol=1e-5)
 
@@ -96,14 +96,14 @@ def test_exact_gelu_and_normalization_survive(awkward, images, tmp_path):
     assert np.abs(with_litert(path, images) - expected).max() < 1e-5
 
 
-def test_a_litert_file_tells_classes_and_the_rest(awkward, tmp_path):
+def test_litert_file_contains_classes_and_metadata(awkward, tmp_path):
     formats.write_litert(awkward, METADATA, tmp_path / "model.tflite")
     with zipfile.ZipFile(tmp_path / "model.tflite") as archive:
         assert json.loads(archive.read("metadata.json")) == METADATA
         assert archive.read("labels.txt").decode().splitlines() == ["healthy", "rust", "a name\\u000aof two lines"]
 
 
-def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expected, tmp_path):
+def test_codalab_bundle_requires_only_tensorflow(trained, held_out, expected, tmp_path):
     network = keras.Sequential([keras.Input((96, 96, 3)), keras.layers.GlobalAveragePooling2D()])
     weights = np.array([[0.04, -0.04]] * 3, np.float32)
     network.add(keras.layers.Dense(2, activation="softmax"))
@@ -120,11 +120,11 @@ def test_the_server_bundle_runs_with_tensorflow_alone(trained, photographs, expe
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_the_server_bundle_resizes_as_ingest_does(size):
+def test_codalab_bundle_resizes_as_ingest(size):
     image = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     image[1] = np.arange(96, dtype=np.uint8)[:, None, None] * 2
-    difference = np.asarray(formats._Resize(size)(image.astype(np.float32))) - to_square(image, size)
-    assert np.abs(difference).max() <= 1  # a whole number of 0 to 255, rounded another way
+    difference = np.asarray(formats._resize(image.astype(np.float32), size)) - to_square(image, size)
+    assert np.abs(difference).max() <= 1  # rounding
     assert np.mean(difference != 0) < 0.05
 
 
@@ -137,13 +137,13 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_the_server_bundle_of_every_family_answers_as_evaluation_does(backbone, tmp_path):
-    size, views = (80, 2) if backbone == "xception" else (32, 9)  # it takes no smaller image
+def test_codalab_bundle_of_every_family_predicts_as_evaluation(backbone, tmp_path):
+    size, views = (80, 2) if backbone == "xception" else (32, 9)  # xception requires at least 71 pixels
     network = build_model(backbone, size, dropout_at="input")
     server = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     server[1] //= 4
-    # What evaluation sees; the bundle rounds some values the other way (the test below), so by its own resizing.
-    images = np.asarray(formats._Resize(size)(server.astype(np.float32)))
+    # The bundle rounds some values differently (test_codalab_bundle_resizes_as_ingest), so resize with its own code.
+    images = np.asarray(formats._resize(server.astype(np.float32), size))
     expected = predict_probabilities(network, images, views=views)
     threshold = float(np.median(expected[:, 1]))
     formats.write_codalab(with_probabilities(network), threshold - 1e-6, tmp_path / "bundle", views)
@@ -153,13 +153,12 @@ def test_the_server_bundle_of_every_family_answers_as_evaluation_does(backbone, 
 
 
 @pytest.mark.parametrize("number", range(16))
-def test_the_server_bundle_makes_the_views_of_evaluation(number):
+def test_codalab_bundle_uses_the_views_of_evaluation(number):
     images = np.random.default_rng(0).uniform(0, 255, (2, 24, 24, 3)).astype(np.float32)
-    made = formats._Views(24, 16)(images)[2 * number : 2 * number + 2]
-    np.testing.assert_allclose(made, tta_view(images, number), atol=1e-3)
+    np.testing.assert_allclose(formats._view(images, 24, number), tta_view(images, number), atol=1e-3)
 
 
-def test_the_server_bundle_can_be_one_zip_file(trained, tmp_path):
+def test_codalab_bundle_can_be_a_zip_file(trained, tmp_path):
     export(trained / "models" / "model.keras", "codalab", tmp_path / "submission.zip")
     names = zipfile.ZipFile(tmp_path / "submission.zip").namelist()
     assert {"model.py", "SubmissionModel/saved_model.pb"} <= set(names)
@@ -173,22 +172,22 @@ def test_the_server_bundle_can_be_one_zip_file(trained, tmp_path):
             "x",
             "format: 'caffe'; valid: web, keras, savedmodel, litert, codalab; `dvc repro` writes models/model.onnx",
         ),
-        ("litert", "model.onnx", "not valid for litert; valid: a .tflite"),
-        ("savedmodel", "model.pb", "not valid for savedmodel; valid: a folder"),
+        ("litert", "model.onnx", "litert is written to a .tflite file"),
+        ("savedmodel", "model.pb", "savedmodel is written to a folder"),
     ],
 )
-def test_a_mistake_is_one_line(trained, form, to, why, tmp_path):
+def test_invalid_format_or_path_is_rejected(trained, form, to, why, tmp_path):
     with pytest.raises(LeafError, match=why):
         export(trained / "models" / "model.keras", form, tmp_path / to)
 
 
-def test_the_model_itself_is_never_overwritten(trained):
+def test_model_is_never_overwritten(trained):
     model = trained / "models" / "model.keras"
     with pytest.raises(LeafError, match="overwrite"):
         export(model, "keras", model)
 
 
-def test_a_folder_that_is_no_earlier_export_is_left_alone(trained, tmp_path):
+def test_folder_that_is_not_an_export_is_not_replaced(trained, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     with pytest.raises(LeafError, match="exists and is not an earlier export"):

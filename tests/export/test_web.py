@@ -1,4 +1,4 @@
-"""The web app: it works offline, answers as `leaf predict`, and keeps what the user saves."""
+"""The web app works offline, predicts as `leaf predict`, and keeps what the user saves."""
 
 import csv
 import functools
@@ -30,7 +30,7 @@ CLASSES = ["healthy", "unhealthy"]
 
 @pytest.fixture(scope="session")
 def runtime():
-    """The package of onnxruntime-web, from the cache or npm; skip without either."""
+    """Return the onnxruntime-web package from the cache or npm; skip if neither has it."""
     try:
         web.read_runtime(None)
     except LeafError as error:
@@ -40,7 +40,7 @@ def runtime():
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Drawn leaves as files: JPEG, PNG, WebP and rotated JPEG."""
+    """Write synthetic leaves as JPEG, PNG, WebP and rotated JPEG files."""
     folder = tmp_path_factory.mktemp("photos")
     forms = [("jpg", {"quality": 90}), ("png", {}), ("webp", {"quality": 90}), ("jpg", {"exif": _orientation(6)})]
     files = []
@@ -59,10 +59,10 @@ def _orientation(number):
 
 @pytest.fixture(scope="session")
 def exported(trained, runtime, tmp_path_factory):
-    """The folder with the app, and leaf.html beside it."""
+    """Return the folder that contains `app` and `leaf.html`."""
     folder = tmp_path_factory.mktemp("exported")
     model = trained / "models" / "model.keras"
-    about = "Drawn leaves on soil."
+    about = "Leaves on soil."
     assert "app: " in web.export_web(model, folder / "app", single_file=False, runtime=runtime, about=about)
     web.export_web(model, folder / "leaf.html", single_file=True, runtime=runtime, about=about)
     return folder
@@ -70,7 +70,7 @@ def exported(trained, runtime, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def address(exported):
-    """The address of a static server with the app."""
+    """Serve the app and yield its address."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_): ...
@@ -85,7 +85,7 @@ def address(exported):
 
 @pytest.fixture(params=["folder", "single file"])
 def app(request, chromium, exported):
-    """The app with the network off, as a folder and as a single file; errors and foreign requests fail the test."""
+    """Open the app with the network off, in both forms; page errors and requests to other servers fail the test."""
     single = request.param == "single file"
     url = f"file://{exported}/leaf.html" if single else request.getfixturevalue("address")
     context = chromium.new_context(viewport={"width": 360, "height": 740})
@@ -109,7 +109,7 @@ def app(request, chromium, exported):
 
 
 def take(page, *files):
-    """Add photos with the camera button and wait for their answers."""
+    """Add photos with the camera button and wait for their predictions."""
     for file in files:
         before = page.locator("#photos li, #warnings li").count()
         page.set_input_files("#camera", file)
@@ -118,14 +118,14 @@ def take(page, *files):
 
 
 def rows(page):
-    """Rows of the downloaded table, newest plant first."""
+    """Return the rows of the downloaded table, newest plant first."""
     page.evaluate("document.getElementById('history').open = true")
     with page.expect_download() as started:
         page.locator("#csv").click()
     return list(csv.DictReader(io.StringIO(started.value.path().read_text(encoding="utf-8"))))
 
 
-def test_answers_are_those_of_leaf_predict(app, photos, trained):
+def test_predictions_match_leaf_predict(app, photos, trained):
     for file in photos:
         take(app, file)
         app.locator("#next").click()
@@ -159,7 +159,7 @@ def test_a_heat_map_is_drawn_over_the_photo(app, photos):
     app.locator("#heat").wait_for(state="hidden")
 
 
-def test_dark_blurred_and_bright_photos_are_questioned_and_still_answered(app, photos, tmp_path):
+def test_dark_blurred_and_overexposed_photos_trigger_a_warning_and_are_predicted(app, photos, tmp_path):
     image = Image.open(photos[1])
     image.point(lambda value: value // 8).save(tmp_path / "dark.png")
     image.resize((8, 8)).resize(image.size, Image.Resampling.BICUBIC).save(tmp_path / "blurred.png")
@@ -172,7 +172,7 @@ def test_dark_blurred_and_bright_photos_are_questioned_and_still_answered(app, p
     assert app.locator("#answer").inner_text()
 
 
-def test_a_damaged_file_is_named_and_the_next_photo_is_answered(app, photos, tmp_path):
+def test_damaged_file_is_reported_and_the_next_photo_is_predicted(app, photos, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
     take(app, tmp_path / "broken.jpg", tmp_path / "phone.heic", photos[0])
@@ -195,7 +195,7 @@ def test_the_history_survives_a_reload_and_is_deleted_on_demand(app, photos):
     app.locator("#empty").wait_for()
 
 
-def test_a_photo_taken_while_the_app_loads_is_answered(chromium, address, photos):
+def test_photo_taken_while_the_app_loads_is_predicted(chromium, address, photos):
     page = chromium.new_page()
     page.route("**/model.json", lambda route: page.locator("#camera").set_input_files(photos[0]) or route.continue_())
     page.goto(address)
@@ -203,7 +203,7 @@ def test_a_photo_taken_while_the_app_loads_is_answered(chromium, address, photos
     page.close()
 
 
-def test_the_zip_is_a_data_set_with_the_labels_that_the_user_gave(app, photos, tmp_path):
+def test_zip_is_a_data_set_with_the_labels_of_the_user(app, photos, tmp_path):
     take(app, *photos[:2])
     app.locator("#truth").select_option("unhealthy")
     app.locator("#note").fill('=odd, "note"')
@@ -224,15 +224,15 @@ def test_the_zip_is_a_data_set_with_the_labels_that_the_user_gave(app, photos, t
     assert '\'=odd, ""note""' in (tmp_path / "labels.csv").read_text(encoding="utf-8")
 
 
-def test_about_says_what_the_model_is_and_cannot_do(app):
+def test_about_describes_the_model_and_its_limits(app):
     app.locator("#about summary").click()
     said = app.locator("#facts").inner_text()
-    for line in ("cnn_small. Classes: healthy, unhealthy.", "Drawn leaves on soil.", "Test accuracy 90%."):
+    for line in ("cnn_small. Classes: healthy, unhealthy.", "Leaves on soil.", "Test accuracy 90%."):
         assert line in said
     assert "does not recognize a new disease" in said
 
 
-def test_axe_finds_nothing_serious(app, photos):
+def test_axe_finds_no_serious_problem(app, photos):
     axe = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
     take(app, photos[0], photos[1])
     app.locator("#heatmap").click()
@@ -282,7 +282,7 @@ def test_every_language_has_the_keys_and_values_of_english(language):
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(300, 200), (90, 130), (97, 96), (1200, 700)])
-def test_pixels_are_those_of_ingest(chromium, address, fit, size, tmp_path):
+def test_pixels_match_ingest(chromium, address, fit, size, tmp_path):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
     page = chromium.new_page()
@@ -303,7 +303,7 @@ def test_pixels_are_those_of_ingest(chromium, address, fit, size, tmp_path):
 
 
 @pytest.mark.parametrize("number", range(16))
-def test_views_are_those_of_evaluation(chromium, address, number):
+def test_views_match_evaluation(chromium, address, number):
     from leaf.models.tta import tta_view
 
     image = np.random.default_rng(0).uniform(0, 255, (1, 24, 24, 3)).astype(np.float32)
@@ -318,7 +318,7 @@ def test_views_are_those_of_evaluation(chromium, address, number):
     page.close()
 
 
-def test_pixel_statistics_are_those_of_the_detector(chromium, address, photos):
+def test_pixel_statistics_match_the_detector(chromium, address, photos):
     from leaf.evaluate.out_of_distribution import image_statistics
 
     image = prepare(photos[1], 96, "leaf")
@@ -343,7 +343,7 @@ def test_the_web_model_keeps_probabilities_and_adds_the_distance(trained):
     np.testing.assert_allclose(given[1], classifier.ood_detector.features.distance(features), rtol=0.02)
 
 
-def test_another_package_is_refused(tmp_path):
+def test_package_with_another_hash_is_rejected(tmp_path):
     (tmp_path / "runtime.tgz").write_bytes(b"something else")
     with pytest.raises(LeafError, match=r"runtime\.tgz: SHA-512 is .*, expected q0y"):
         web.read_runtime(tmp_path / "runtime.tgz")
@@ -362,11 +362,11 @@ def test_a_damaged_download_is_not_used(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("single", "name"), [(True, "app"), (False, "app.html")])
-def test_a_path_of_the_other_form_is_refused(trained, tmp_path, single, name):
-    with pytest.raises(LeafError, match=rf"{name}: not valid"):
+def test_path_that_does_not_match_the_form_is_rejected(trained, tmp_path, single, name):
+    with pytest.raises(LeafError, match=rf"{name}: .*(an \.html file|a folder)"):
         web.export_web(trained / "models" / "model.onnx", tmp_path / name, single, None, "")
 
 
-def test_equal_models_give_an_equal_app(trained, exported, runtime, tmp_path):
-    web.export_web(trained / "models" / "model.onnx", tmp_path / "leaf.html", True, runtime, "Drawn leaves on soil.")
+def test_export_is_reproducible(trained, exported, runtime, tmp_path):
+    web.export_web(trained / "models" / "model.onnx", tmp_path / "leaf.html", True, runtime, "Leaves on soil.")
     assert sha256(tmp_path / "leaf.html") == sha256(exported / "leaf.html")
