@@ -149,6 +149,16 @@ def test_several_photos_of_a_plant_give_their_mean_and_range(app, photos, traine
     assert re.match(rf"{len(used)} photos: \w+ [\d.]+% to [\d.]+%\.", app.locator("#spread").inner_text())
 
 
+def test_photos_are_displayed_as_thumbnails(app, photos, tmp_path):
+    Image.open(photos[1]).resize((1200, 900)).save(tmp_path / "large.png")
+    take(app, tmp_path / "large.png")
+    app.locator("#history summary").click()
+    for place in ("#photos img", "#entries img"):
+        app.locator(place).wait_for()
+        size = app.locator(place).evaluate("img => img.decode().then(() => [img.naturalWidth, img.naturalHeight])")
+        assert size == [341, 256]
+
+
 def test_a_heat_map_is_drawn_over_the_photo(app, photos):
     take(app, photos[0])
     app.locator("#heatmap").click()
@@ -292,7 +302,8 @@ def test_pixels_match_ingest(chromium, address, fit, size, tmp_path):
         found = page.evaluate(
             """async ([bytes, size, fit]) => {
                 const { prepare } = await import("./pixels.js");
-                return Array.from(await prepare(new File([Uint8Array.from(bytes)], ""), size, fit));
+                const { pixels } = await prepare(new File([Uint8Array.from(bytes)], ""), size, fit);
+                return Array.from(pixels);
             }""",
             [list((tmp_path / name).read_bytes()), 96, fit],
         )

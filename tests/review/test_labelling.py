@@ -165,7 +165,7 @@ def test_agreement_is_cohens_kappa_of_shared_images() -> None:
     assert agreement(ada) == ""
 
 
-@pytest.mark.parametrize(("last", "expected"), [(0.9, "ore labels help"), (0.8, "hardly help")])
+@pytest.mark.parametrize(("last", "expected"), [(0.9, "increased"), (0.8, "did not increase")])
 def test_advice_compares_the_last_third_of_the_labels(last: float, expected: str) -> None:
     curve = [(0, 0.7, 0.6, 0.8), (60, 0.8, 0.7, 0.9), (90, last, 0.7, 0.9)]
     assert expected in advice(curve)

@@ -27,7 +27,7 @@ class Stored {
     this.database = database;
   }
 
-  // Save, or replace, a plant: { id, time, photos: [{ name, file }], probabilities, label, answer, truth, note, place }.
+  // Save, or replace, a plant: { id, time, photos: [{ name, file, thumbnail }], probabilities, label, answer, truth, note, place }.
   put(plant) { return this.run("readwrite", (store) => store.put(plant)); }
   delete(id) { return this.run("readwrite", (store) => store.delete(id)); }
   clear() { return this.run("readwrite", (store) => store.clear()); }

@@ -79,9 +79,10 @@ async function addOne(file) {
   plant ??= { id: newId(), time: Date.now(), photos: [], failures: [], note: "", truth: "", place: null };
   const current = plant;
   try {
-    const pixels = await prepare(file, facts.image_size, facts.fit);
+    const { pixels, thumbnail } = await prepare(file, facts.image_size, facts.fit);
     const predicted = await (await model).predict(pixels);
-    current.photos.push({ name: file.name, file, pixels, ...predicted, problems: problems(measure(pixels, facts.image_size)) });
+    const failed = problems(measure(pixels, facts.image_size));
+    current.photos.push({ name: file.name, file, pixels, thumbnail, ...predicted, problems: failed });
   } catch (error) {
     const key = error.name === "RuntimeError" ? "failed" : /\.hei[cf]$/i.test(file.name) ? "heic" : "unreadable";
     current.failures.push(text(key, { name: file.name, reason: error.message }));
@@ -136,19 +137,12 @@ function show() {
   element("spread").textContent = spread.join(" ");
 }
 
-// Show photos in a list; their addresses are freed once loaded.
 function showPhotos(list, photos) {
-  list.replaceChildren(...photos.map(({ file }, place) => {
+  list.replaceChildren(...photos.map(({ thumbnail }, place) => {
     const item = make("li");
-    item.append(picture(file, text("photo", { number: place + 1 })));
+    item.append(make("img", "", { alt: text("photo", { number: place + 1 }), src: thumbnail }));
     return item;
   }));
-}
-
-function picture(file, alt) {
-  const image = make("img", "", { alt, src: URL.createObjectURL(file) });
-  image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
-  return image;
 }
 
 async function toggleHeatmap() {
@@ -173,7 +167,7 @@ async function save() {
   if (!plant?.photos.length) return;
   const { id, time, note, truth, place, photos } = plant;
   const { label, answer, probabilities } = combine(plant);
-  const files = photos.map(({ name, file }) => ({ name, file }));
+  const files = photos.map(({ name, file, thumbnail }) => ({ name, file, thumbnail }));
   try {
     await history.put({ id, time, note, truth, place, label, answer, probabilities, photos: files });
   } catch (error) {
@@ -220,7 +214,7 @@ function entry({ id, time, truth, answer, note, photos }, key) {
   const remove = make("button", text("delete"), { type: "button", onclick: () => history.delete(id).then(showHistory) });
   remove.setAttribute("aria-label", `${text("delete")}: ${date}`);
   words.append(make("b", truth || answers[answer] || answer), make("span", date), make("span", note), remove);
-  item.append(picture(photos[0].file, ""), words);
+  item.append(make("img", "", { alt: "", src: photos[0].thumbnail }), words);
   return item;
 }
 

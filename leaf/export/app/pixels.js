@@ -3,14 +3,17 @@
 
 const STRIP = 64; // rows read from the canvas at a time, in reduced pixels: bounds memory for large photos
 const CUBIC = -0.75; // OpenCV's coefficient
+const THUMBNAIL = 256; // pixels of the shorter side
 
-// Return the model's input, Uint8Array (size · size · 3), of an image file. Throws if the browser cannot decode it.
+// Decode an image file: { pixels, thumbnail }. `pixels` is the model's input, Uint8Array (size · size · 3), and `thumbnail`
+// the address of a small JPEG. Throws if the browser cannot decode the file.
 export async function prepare(file, size, fit) {
   const head = new Uint8Array(await file.slice(0, 262144).arrayBuffer());
   const jpeg = head[0] === 0xff && head[1] === 0xd8;
   const image = await decode(file);
   try {
-    return square(image, size, fit, jpeg ? orientation(head) : 0, jpeg && halfChroma(head));
+    const pixels = square(image, size, fit, jpeg ? orientation(head) : 0, jpeg && halfChroma(head));
+    return { pixels, thumbnail: shrink(image) };
   } finally {
     image.close?.();
   }
@@ -30,6 +33,19 @@ async function decode(file) {
       URL.revokeObjectURL(address);
     }
   }
+}
+
+// Return a small copy to display. A browser keeps all pixels of a photo that it displays, 48 MB for 12 megapixels.
+function shrink(image) {
+  const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
+  const scale = Math.min(1, THUMBNAIL / Math.min(width, height));
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/jpeg", 0.85); // toBlob waits until the browser is idle
 }
 
 // Return the EXIF orientation of a JPEG, 1 to 8.
