@@ -92,5 +92,5 @@ def fit_unknown_classes(
 
 
 def _residual(standard: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return the norm of each row of `standard` (N, D) outside the span of `basis` (D, K)."""
+    """Return the norm of each row's component orthogonal to the span of `basis` (D, K), for `standard` (N, D)."""
     return np.linalg.norm(standard - (standard @ basis) @ basis.T, axis=1)

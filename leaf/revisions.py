@@ -36,7 +36,7 @@ def reader(revision: str) -> Read:
     def read(path: str) -> bytes:
         nonlocal files
         try:
-            files = files or DVCFileSystem(rev=revision)  # opened at the first read
+            files = files or DVCFileSystem(rev=revision)  # opened on first use
             return files.read_bytes(path)
         except (RevError, AttributeError):  # AttributeError: a tree, not a commit
             raise unknown from None
@@ -54,7 +54,7 @@ def _read_workspace(path: str) -> bytes:
 
 
 def _missing(revision: str, path: str) -> LeafError:
-    return LeafError(f"{revision}: no {path} there. Run the pipeline at that revision, or `dvc pull` it")
+    return LeafError(f"{revision}: no {path} there. Run the pipeline at that revision, or run `dvc pull`.")
 
 
 def parameters(read: Read) -> dict[str, Any]:

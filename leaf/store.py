@@ -23,7 +23,7 @@ from leaf.errors import LeafError
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of the pipeline's tables with numbers, if a caller requires them and does not read them as text.
+# Numeric columns of the pipeline's tables, parsed as numbers if a caller requires them and does not read them as text.
 INTEGER_COLUMNS = frozenset({"image", "label", "kept", "group", "epoch", "parent", "predicted"})
 NUMBER_COLUMNS = frozenset({"distance", "weight", "mse", "aligned_mse", "loss", "accuracy"})
 YAML_VALUES = 200_000  # values in a YAML document after expanding its aliases
@@ -61,7 +61,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _naming(read: _Read) -> _Read:
-    """Add the first argument of `read`, a file, to an OSError without a file name, such as EIO."""
+    """Add the file, the first argument of `read`, to an OSError without a file name, such as EIO."""
 
     @wraps(read)
     def reader(path: str | Path, *arguments: Any, **options: Any) -> Any:
@@ -142,7 +142,7 @@ def read_table(
     Raises:
         LeafError: if the file is missing, is not CSV, lacks a column, or a column has the wrong type.
     """
-    import pandas as pd  # takes longer to import than a command that reads no table takes to run
+    import pandas as pd  # imported here because it is slow and many commands read no table
 
     try:
         names = pd.read_csv(path if data is None else io.BytesIO(data), nrows=0, encoding="utf-8").columns
@@ -259,7 +259,7 @@ def save_cached_value(name: str, key: str, value: Any) -> None:
 def load_cached_value(name: str, key: str, like: Any) -> Any:
     """Return the value that `save_cached_value` saved under `key`, or None. A damaged value or cache counts as missing.
 
-    `like` is an example with the same types: a text, a number, or a dictionary of them.
+    `like` is an example with the same types: text, a number, or a dictionary of these.
     """
     with suppress(OSError, LeafError):
         return valid_or_none(_cached_values(cache_folder("known") / f"{name}.json").get(key), like)

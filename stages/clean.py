@@ -35,7 +35,7 @@ def main() -> None:
         print(f"warning: {line}")
     if len(overrides):
         applied, missed = cleaned.overrides.applied, len(cleaned.overrides.missed)
-        print(f"{applied} overrides applied, {missed} skipped: they name no image or no class of the data set")
+        print(f"{applied} overrides applied, {missed} skipped: they match no image or class of the data set")
     if params.same_photo:
         aligned = cleaned.pairs["kind"].eq("aligned").sum()
         print(f"same_photo: {aligned} pairs of crops of one photo; at most {NEIGHBORS} alignments per image")

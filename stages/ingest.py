@@ -71,7 +71,7 @@ def main() -> None:
 def _print_remarks(result: Ingested) -> None:
     marks = result.index["flags"].str.split().explode().dropna().value_counts(sort=False)
     if len(marks):
-        print("flagged " + ", ".join(f"{count} {name}" for name, count in marks.items()) + " (index.csv names them)")
+        print("flagged " + ", ".join(f"{count} {name}" for name, count in marks.items()) + " (listed in index.csv)")
     if len(result.unreadable):
         files: dict[str, list[str]] = defaultdict(list)
         for file, why in result.unreadable[["file", "reason"]].to_numpy().tolist():
@@ -81,7 +81,7 @@ def _print_remarks(result: Ingested) -> None:
             f"{names[0]!r}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}" for why, names in often[:6]
         ]
         more = ["…"] if len(often) > 6 else []
-        print(f"left out {len(result.unreadable)}: {'; '.join(shown + more)} ({UNREADABLE} names them all)")
+        print(f"left out {len(result.unreadable)}: {'; '.join(shown + more)} ({UNREADABLE} lists all)")
     for note in result.notes:
         print(note)
 

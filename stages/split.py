@@ -57,7 +57,9 @@ def main() -> None:
         said = f"{there} of {len(pins)} are there and stay" if pinned else "not used with folds or grouping: none"
         print(f"pinned images: {said}")
     if leaky:
-        print(f"warning: grouping: none: {shared} groups are shared between splits on purpose; scores are too high")
+        print(
+            f"warning: grouping: none: {shared} groups are intentionally shared between splits, so scores are too high"
+        )
 
 
 if __name__ == "__main__":

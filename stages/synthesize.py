@@ -18,7 +18,7 @@ def main() -> None:
     if Path(params.dataset) != Path(OUTPUT):  # DVC requires the output; its run cache keeps the drawn one
         size = params.drawn.size
         write_npz(OUTPUT, np.empty((0, size, size, 3), np.uint8), [])
-        print(f"dataset is {params.dataset}: nothing is drawn")
+        print(f"dataset is {params.dataset}: no images are generated")
         return
     counts = scaled(params.drawn.images)
     names, diseases = kinds(params.classes if isinstance(params.classes, list) else ["healthy", "unhealthy"])

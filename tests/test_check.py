@@ -296,7 +296,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 def test_data_set_of_lfs_pointers_is_refused_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.write_bytes(POINTER)
-    assert "no image in it can be read (30 files: a pointer of Git LFS" in refusal()
+    assert "none of its images can be read (30 files: a pointer of Git LFS" in refusal()
     assert "git lfs pull" in refusal()
 
 

@@ -176,7 +176,7 @@ def _decision_table(
 
 
 def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
-    """Count images by the final reason and label; `conflicts` counts sets of copies."""
+    """Count images by final reason and label; `conflicts` counts sets of copies, not images."""
     reason = decisions.reason
     inside = reason != "outlier"
 

@@ -113,11 +113,10 @@ def _check(kind: str, label: str, other: str, where: str) -> None:
     if kind not in KINDS:
         raise LeafError(f"{where}: ruling: {kind!r}; valid: {', '.join(KINDS)}")
     if (label == "") == (kind == "relabel"):
-        raise LeafError(f"{where}: {kind} with the label {label!r}; valid: a label with relabel only")
+        raise LeafError(f"{where}: {kind} {'requires a label' if label == '' else f'accepts no label, not {label!r}'}.")
     if (other == "") == (kind in PAIRED):
-        raise LeafError(
-            f"{where}: {kind} with the other image {other!r}; valid: another image with group and apart only"
-        )
+        problem = "requires a second image" if other == "" else f"accepts no second image, not {other!r}"
+        raise LeafError(f"{where}: {kind} {problem}.")
 
 
 def _known(image: str, known: Mapping[str, str]) -> str:
@@ -287,7 +286,7 @@ def split_ranks(given: np.ndarray) -> np.ndarray:
 
 
 def leave_one_split(decisions: Decisions, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
-    """Remove images whose group also has an image in a higher-ranked given split, with the reason `shared_split`.
+    """Remove images whose group has an image in a higher-ranked given split, with the reason `shared_split`.
 
     `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed because of an image in another split
     (copies of it included), and the image that is kept.

@@ -9,13 +9,13 @@ import numpy as np
 
 SIDE = 8  # cells along each side of the block means
 FINE = 16  # the same, for detecting local differences
-# Another subject on the same background changes whole blocks. A re-save adds noise everywhere; block means cancel it.
+# A different subject on the same background changes whole blocks. A re-save adds noise, which block means average out.
 # Measured on near pairs at 96 px: the largest squared block difference divided by the mean squared error is at most 1.9
 # for JPEG copies at quality 75 (99th percentile 1.3) and 2.3 at quality 50, and at least 5 for 99% of synthetic sets of
 # different leaves on paper or one background, padded strips and slides. Smaller images have fewer pixels per block.
 PEAK, FLOOR = 2.2, 4.0
-_ROUNDING = 1e-5  # rounding error of squared distances in float32, as a share of the largest square
-_STACK = 32  # images whose block means are computed at once
+_ROUNDING = 1e-5  # rounding error of squared distances in float32, relative to the largest squared norm
+_STACK = 32  # images per batch of block means
 
 
 def to_reference(images: np.ndarray, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -32,9 +32,9 @@ SHARE = 0.1 / 150
 FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance above which edges are capped
 _BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds for any orthonormal basis
 _COUNT_SAMPLE = 500  # images used to estimate the number of pairs
-_ROWS, _COLUMNS = 256, 2048  # points compared at once: their distances fit in a core's cache
+_ROWS, _COLUMNS = 256, 2048  # points per block: their distances fit in a core's cache
 _ROUNDING = 1e-5  # rounding error of squared distances in float32, as a share of the largest square
-_BLOCK = 1 << 12  # pairs compared at once
+_BLOCK = 1 << 12  # pairs per batch
 _TASKS = 32  # tasks for the threads: one task per block would cost more than the block itself
 SYMMETRIES = (
     "none",
@@ -162,7 +162,7 @@ def _refuse_too_many(points: Points, threshold: float) -> None:
     expected = neighbors / len(sample.limits) * len(points.limits) / 2
     if expected > MOST_PAIRS:
         raise LeafError(
-            f"near_mse: about {expected:.0f} pairs of images are near {threshold:g}, more than {MOST_PAIRS}; "
+            f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}, more than {MOST_PAIRS}; "
             "valid: a smaller number, or 0 for none"
         )
 

@@ -119,9 +119,9 @@ def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], ow
 
 
 def nearest(rankings: Sequence[Ranking], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranking in which each image is an outlier, int64 (count,), or -1, and the image's distance or NaN.
+    """Return for each image the ranking in which it is an outlier, int64 (count,), or -1, and its distance or NaN.
 
-    If an image is an outlier in several rankings, the one with the smallest distance is used, and the first if equal.
+    If an image is an outlier in several rankings, the one with the smallest distance is used; ties go to the first.
     """
     place = np.full(count, -1, np.int64)
     distance = np.full(count, np.inf)

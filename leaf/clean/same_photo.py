@@ -27,7 +27,7 @@ NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the
 # Squared distance between descriptors above which the photos differ. Planted crops are closer in 98 of 100 cases. A
 # quarter (in data sets of similar images) to a half of all nearest neighbors are farther apart.
 FARTHEST = 80.0
-MOST_IMAGES = 1_000_000  # above this, the search would take hours and is skipped
+MOST_IMAGES = 1_000_000  # maximum number of images; a search among more would take hours and is skipped
 _CELL = 1024  # images per center in a large data set
 _PROBES = 3  # number of nearest centers; an image is compared with the images of these centers
 _BLOCK = 1024  # images per block of the distance computation

@@ -41,4 +41,4 @@ def command(
     html, lines = audit_summary(found)
     with store.replacing(PAGE) as partial:
         partial.write_text(html, encoding="utf-8")
-    typer.echo("\n".join([*lines, f"{PAGE}: one page; {METRICS}: the same as numbers"]))
+    typer.echo("\n".join([*lines, f"{PAGE}: the report; {METRICS}: the metrics"]))

@@ -29,4 +29,4 @@ def command(
     elif names:
         raise typer.Exit(run_experiments(names, parse_settings(settings or []), force, temp))
     else:
-        raise LeafError("run: no experiment named; `leaf run --list` lists them")
+        raise LeafError("run: no experiment given. `leaf run --list` lists them.")

@@ -18,7 +18,7 @@ def command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="accept every proposal")] = False,
     settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
 ) -> None:
-    """Look at your images, propose classes, groups, image size and a recipe, write params.yaml, and train."""
+    """Examine your images, propose classes, groups, image size and a recipe, write params.yaml, and train."""
     from leaf.dvc_experiments import require_commit, run_experiments
     from leaf.experiments import dvc_settings, parse_settings
     from leaf.project.start import Option, Question, propose, start

@@ -38,7 +38,7 @@ def linear_head(
     from threadpoolctl import threadpool_limits
 
     weight = "balanced" if balanced else None
-    # BLAS threads slow down products this small by up to 40× on a busy machine.
+    # On a busy machine, BLAS threads make products of this size up to 40× slower.
     with threadpool_limits(1):
         scaler = StandardScaler().fit(features)
         standard = scaler.transform(features)

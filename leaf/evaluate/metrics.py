@@ -131,7 +131,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
     """Return false and true positive rates with their thresholds, float64, from (0, 0) to (1, 1).
 
     Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite,
-    because plotting tools cannot read infinity, and an absent class's rate is nan without a warning.
+    because plotting tools cannot read infinity, and the rate of an absent class is nan without a warning.
     """
     false, true, thresholds = _counts(labels, probabilities)
     false, true = np.append(0, false), np.append(0, true)

@@ -198,7 +198,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     Raises LeafError if a revision is unknown, has no predictions, or has no such image in common with the others.
     """
     if len(revisions) < 2:
-        raise LeafError("compare: needs two or more revisions; `workspace` is the current files")
+        raise LeafError("compare: needs two or more revisions; `workspace` means the current files")
     if len(set(revisions)) < len(revisions):
         raise LeafError(f"compare: each revision may be given once: {' '.join(revisions)}")
     recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}

@@ -17,8 +17,8 @@ from leaf.errors import LeafError
 
 Wanted = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
 
-_SHOWN = 6  # names in an error
-_LONGEST = 200  # characters of a class name, which appears in tables, pages and metric names
+_SHOWN = 6  # maximum names in an error
+_LONGEST = 200  # maximum length of a class name, which appears in tables, pages and metric names
 
 
 def resolve(
@@ -30,7 +30,7 @@ def resolve(
         found: class name of each image; a whole number (in an .npz) is an index into a list of names.
         sources: names of the images, for errors.
         wanted: `auto` for the names found, sorted, healthy classes first; a list of all names; or a mapping of class
-            names to shell patterns, ignoring case; the first match wins.
+            names to case-insensitive shell patterns, of which the first match is used.
         ignore: patterns of names to leave out; their label is -1.
         dataset: name of the data set, for errors.
 
@@ -72,9 +72,9 @@ def check_present(
     reasons = Counter((unreadable or {}).values()).most_common(3)
     why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
     if not (labels >= 0).any():
-        raise LeafError(f"{dataset}: no image in it can be read{why}")
+        raise LeafError(f"{dataset}: none of its images can be read{why}")
     if len(names) < 2:
-        raise LeafError(f"{dataset}: all images are of one class, {', '.join(map(repr, names))}; valid: two or more")
+        raise LeafError(f"{dataset}: all images have one class, {', '.join(map(repr, names))}; valid: two or more")
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(

@@ -78,7 +78,7 @@ class Ingested:
         notes: remarks for the user, one line each.
         dtype: of the images.
         unlabelled: image, source, hash, file_hash, flags, width, height and taken of the images without a label.
-        conflicts: number of images on whose label people disagree.
+        conflicts: number of images with conflicting labels from several people.
     """
 
     index: "pd.DataFrame"
@@ -187,7 +187,7 @@ def reading_options(params: Any) -> Reading:
 def survey(
     dataset: Path, classes: Wanted, skip_unreadable: bool = True, **reading: Unpack[Reading]
 ) -> tuple[Source, list[str], np.ndarray]:
-    """Return what is known before any image is read: source, class names, and each row's label (-1: ignored)."""
+    """Return the information available before decoding: source, class names, and each row's label (-1: ignored)."""
     source: Source
     ignore = reading.get("ignore", ())
     if dataset.is_dir():
@@ -202,7 +202,7 @@ def survey(
         unused = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(numbers < 0).tolist():
-        source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, by the key `ignore`"
+        source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, excluded by `ignore`"
     return source, names, numbers
 
 

@@ -37,7 +37,7 @@ class _Task(BaseModel):
 def read_label_studio(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """Return header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects.
 
-    Each choice control becomes a column; a single one is named `choice`. Skipped annotations are ignored.
+    Each choice control becomes a column, named `choice` if it is the only one. Skipped annotations are ignored.
     """
     try:
         tasks = TypeAdapter(list[_Task]).validate_python(json.loads(text))

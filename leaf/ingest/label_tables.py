@@ -29,7 +29,7 @@ KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
 GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `leaf review --unlabelled`
 NO_COLUMN = "none"  # in the key `columns`: the table has no such column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
-_WEAK = {"id"}  # names that lose to any other name of the same role
+_WEAK = {"id"}  # names that are used only if no other name of the same role exists
 ROBOFLOW = "_classes.csv"  # columns of 0 and 1 for each class
 SEVERAL = "\0several"  # the cell of an image with several labels
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
@@ -72,7 +72,7 @@ class Table:
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
     """Read a label table.
 
-    Without a label column, two or more columns of 0 and 1 are the labels (one-hot) if each row sets exactly one of
+    Without a label column, two or more 0/1 columns are the labels (one-hot) if each row sets exactly one of
     them. Names such as `is_train` and `in_field` are not classes.
 
     Args:
@@ -172,7 +172,7 @@ def _places(
             notes.append(f"{path}: column {names[of_files[0]]!r} names the files")
     if "file" not in found:
         if any(_is_file(word) for name in names for word in name.split()):
-            raise LeafError(f"{path}: no header. Add a first line with the names of the columns, such as file,label.")
+            raise LeafError(f"{path}: no header. Add a first line with the column names, such as file,label.")
         valid = COLUMNS["file"].replace(" ", ", ")
         raise LeafError(
             f"{path}: its columns are {_shown(names)}; valid: one that names the file ({valid}). Choose one with "
@@ -217,7 +217,9 @@ def _one_hot(
         line, row = other[0]
         some = ", ".join(repr(names[place]) for place in hot[:4])
         ones = sum(_ONE[row[place].strip().lower()] for place in hot)
-        notes.append(f"{path}: line {line}: {ones} of the columns of 0 and 1 ({some} …) are set, they are no classes")
+        notes.append(
+            f"{path}: line {line}: {ones} of the columns of 0 and 1 ({some} …) are set, so they are not classes"
+        )
         return []
     return hot
 
@@ -229,7 +231,7 @@ def single(labels: Iterable[str]) -> str:
 
 
 def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
-    """Return up to three notes on values that are written in several ways, such as 1 and 1.0."""
+    """Return up to three notes on values with several spellings, such as 1 and 1.0."""
     written: dict[str, set[str]] = defaultdict(set)
     for _, cells in body:
         written[_cell(cells[place], role)].add(cells[place])

@@ -133,7 +133,9 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
         more |= {key: row.cells[key] for key in KEPT if key in row.cells}
         made.entries.append(Entry(file, name, group, split or by_folder.split, more))
     if overruled:
-        made.notes.append(f"{overruled} images: the table and the folder give different splits; the table is used")
+        made.notes.append(
+            f"{overruled} images: the splits in the table and in the folder names differ; the table is used"
+        )
     if relabelled:
         which = ", ".join(sorted({table.path.name for _, table in tables if "label" in table.roles}))
         made.notes.append(f"{relabelled} images: the label in {which} overrides the folder")
@@ -233,13 +235,13 @@ def _join(
     for row in table.rows:
         where, cell = f"{table.path}: line {row.line}", row.cells["file"]
         if not cell.strip():
-            raise LeafError(f"{where}: no file is named")
+            raise LeafError(f"{where}: no file name")
         found = finder.find(cell)
         if len(found) > 1:  # a raw file beside its JPEG
             found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
             raise LeafError(
-                f"{where}: {cell!r} fits {len(found)} files, {few(found)}. Write the path within the folder"
+                f"{where}: {cell!r} matches {len(found)} files, {few(found)}. Write the path within the folder"
             )
         if not found:
             missing.append(cell)
@@ -279,7 +281,7 @@ def _drop_a_single_split(made: Layout) -> None:
 
 
 def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> Literal["", "plants", "classes"]:
-    """Return what folders below the classes contain, if nearly all images are in such folders, several per class.
+    """Return whether the folders below the classes are plants or classes, if several per class hold nearly all images.
 
     Names of plants have digits, such as `plant_07`; names of classes mostly have none.
     """

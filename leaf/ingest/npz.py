@@ -30,7 +30,7 @@ from leaf.ingest.files import HEAD, NAMES, kind, what_it_is
 from leaf.ingest.source import Block, FractionalError, Rows
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
-MEMBER_BYTES = 256 * 2**30  # maximum array size: 2.4 million images of the course's size
+MEMBER_BYTES = 256 * 2**30  # maximum array size, equal to 2.4 million images of the course's size
 INFLATION = 250  # highest compression ratio of a large array; images reach 10, a zip bomb 1000
 SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
 OUTPUT = 1000  # highest ratio of ingested bytes to file size: small images are enlarged, and images compress little
@@ -115,7 +115,7 @@ class NpzSource:
                     rows = start + np.flatnonzero(chosen)
                     yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))
         if highest <= 1:
-            raise LeafError(f"{self.path}: data goes from 0 to {highest:g}; valid: 0 to 255, multiply it by 255")
+            raise LeafError(f"{self.path}: data ranges from 0 to {highest:g}; valid: 0 to 255. Multiply it by 255.")
 
     def _raw_blocks(self, file: zipfile.ZipFile) -> Iterator[tuple[int, np.ndarray]]:
         shape, dtype = self._data.shape, self._data.dtype
@@ -164,7 +164,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         if not any(name.endswith(".npy") for name in file.namelist()) and file.namelist():
             unpack = f"python -m zipfile -e {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix('')))}"
             raise LeafError(
-                f"{path}: a zip archive of other files. Unpack it: {unpack}",
+                f"{path}: a zip archive without .npy arrays. Unpack it: {unpack}",
                 proposals=[{"dataset": str(path.with_suffix(""))}],
             )
         yield file
@@ -259,7 +259,7 @@ def _check_range(block: np.ndarray, start: int, path: Path) -> None:
         raise LeafError(f"{path}: image {start + place} has NaN or infinity; valid: 0 to 255")
     raise LeafError(
         f"{path}: image {start + place} has values from {low[place]:g} to {high[place]:g}; valid: 0 to 255"
-        + (", undo the scaling to -1 to 1 first" if low[place] >= -1 and high[place] <= 1 else "")
+        + (". Undo the scaling to -1..1 first." if low[place] >= -1 and high[place] <= 1 else "")
     )
 
 

@@ -86,7 +86,7 @@ class Decoders:
         with self._free:
             for _ in range(2):  # retry once, in case something else killed the worker
                 if self._closed:
-                    raise UnreadableError("not read: this program is ending")
+                    raise UnreadableError("not read, because the program is exiting")
                 with suppress(EOFError, OSError):
                     return self._ask(data, size, fit, mask)
         raise UnreadableError("its decoder crashed")
@@ -195,7 +195,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
         while True:
             size, fit, mask = _ASK.unpack(pipe.recv_bytes())
             data = pipe.recv_bytes()
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills the process wherever it is
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills the process at any point
             try:
                 picture = decode(data, size, fit.rstrip(b"\0").decode(), mask, large)
                 answer = _ANSWER.pack(_DONE, picture.width, picture.height, picture.frames), picture.pixels.tobytes()
@@ -208,7 +208,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Limit memory to `memory` bytes beyond current use; without /proc, set no limit."""
+    """Limit memory to `memory` bytes above the current use; without /proc, set no limit."""
     with suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + memory

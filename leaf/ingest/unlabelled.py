@@ -67,7 +67,7 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
 
 
 class NewImages(FileSource):
-    """Image files whose names are not relative to one folder."""
+    """New images, whose paths may be in several folders."""
 
     def __init__(
         self, paths: dict[str, Path], files: Sequence[str], given: Sequence[Given] = (), skip_unreadable: bool = True

@@ -185,7 +185,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     remat = _rematerializable(list(configs.values())) if rematerialize else []
     clones: dict[int, keras.Operation] = {}
 
-    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls this once per use of a shared layer
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls this for each use of a shared layer
         if id(operation) not in clones:
             clones[id(operation)] = keras.saving.deserialize_keras_object(configs[id(operation)])
         return clones[id(operation)]

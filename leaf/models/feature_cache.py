@@ -34,7 +34,7 @@ def frozen_features(
 
 
 def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the pooled features, float32 (len(rows), D), for `rows` of `images`; compute only those not in the cache.
+    """Return the pooled features, float32 (len(rows), D), of `rows` of `images`; compute only those not cached.
 
     Args:
         model: from `build_model` or `load_model`. The cache key ignores the head (`backbone_key`).

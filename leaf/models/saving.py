@@ -103,7 +103,7 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
     named = (node.get("module"), node["class_name"], node.get("registered_name"))
     try:
         allowed = named in _ALLOWED
-    except TypeError:  # a list or mapping instead of a name
+    except TypeError:  # a list or mapping where a name is expected
         allowed = False
     if not allowed:
         module, name, registered = (str(part)[:80] for part in named)
@@ -208,7 +208,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
     single = isinstance(model, keras.Model) and len(model.inputs) == 1
     shape: tuple[Any, ...] = tuple(model.inputs[0].shape) if single else ()
     if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
-        raise LeafError(f"{path}: takes no image; valid: a model saved by `train`")
+        raise LeafError(f"{path}: has no image input; valid: a model saved by `train`")
     _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
     try:  # some strides and dtypes build but do not run
         model(np.zeros((1, *shape[1:]), np.float32))

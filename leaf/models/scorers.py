@@ -12,7 +12,7 @@ from leaf.models.feature_cache import NotCachedError
 from leaf.models.onnx_inference import Network, OnnxNetwork, softmax
 from leaf.models.probe_files import LinearHead, ProbeFiles, find_probe_files, save_probe_file
 
-_BLOCK = 2048  # images copied from the memory map at once
+_BLOCK = 2048  # images per batch copied from the memory map
 _KEYS = "probes"  # cache mapping the SHA-256 of a probe's .keras file to its `probe_key`
 
 

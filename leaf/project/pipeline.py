@@ -15,7 +15,7 @@ from leaf.store import read_json, read_yaml, write_json
 
 CODE_FILE = "code.json"
 TEMPLATE = Path(__file__).parent / "template"
-PIPELINE = TEMPLATE / "pipeline.yaml"  # not dvc.yaml: DVC runs every file of that name
+PIPELINE = TEMPLATE / "pipeline.yaml"  # not named dvc.yaml, because DVC runs every file of that name
 CODE_ROOT = Path(leaf.__file__).parents[1]
 _CODE = ("leaf/", "stages/")
 

@@ -97,7 +97,7 @@ def _wide(run: Run) -> Iterator[Advice]:
     groups, accuracy = int(block.get("groups") or images), _validation(run).get("accuracy")
     if not groups or accuracy is None:
         return
-    share = (accuracy * groups + 2) / (groups + 4)  # Agresti and Coull 1998
+    share = (accuracy * groups + 2) / (groups + 4)  # Agresti–Coull interval (1998)
     width = 2 * 1.96 * math.sqrt(share * (1 - share) / (groups + 4))
     if width < WIDE:
         return

@@ -226,7 +226,7 @@ def confusion_grid(matrix: Sequence[Sequence[int]], classes: Sequence[str], alte
 
 
 def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
-    """Draw scores on one axis that ends at 100%: the first above it with its interval, the others below.
+    """Draw scores on one axis that ends at 100%: the first above the axis with its interval, the others below.
 
     Labels below the axis end at their leader line and move down toward the right, so that no leader crosses a label.
     """
@@ -259,7 +259,7 @@ def ruler(rows: Sequence[Interval], alternative: str, width: int) -> Markup:
 def ranking(
     distances: Sequence[float], cut: int, jump: tuple[float, float] | None, alternative: str, width: int
 ) -> Markup:
-    """Draw ascending distances to a reference; the first `cut` were removed; the jump after them is marked."""
+    """Draw ascending distances to a reference and mark the jump after the first `cut`, which were removed."""
     top = max([*distances, 1.0])
     frame = Frame(58, 16, width - 74, 150, (0.5, len(distances) + 0.5), (0, top * 1.05))
     parts = [*frame.y_axis(ticks(0, top * 1.05, 4))]
@@ -336,7 +336,7 @@ def _panel_range(panel: Panel) -> tuple[float, float]:
 
 
 def _epoch_words(marks: Sequence[Mark], frame: Frame, title: str, width: int) -> list[Markup]:
-    """Return the marks' labels, each in its own row above the panels, later marks higher, so that no line crosses one.
+    """Return the labels of the marks, each in its own row above the panels, ordered so that no line crosses a label.
 
     A line leads from each label down to the first panel and stops above its title.
     """

@@ -53,7 +53,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
 
 
 def _example(root: Path) -> int:
-    """Return an image number worth explaining: the first removed image, otherwise a misclassified one, otherwise 0."""
+    """Return an image for the `leaf why` example: the first removed image, otherwise a misclassified one, or 0."""
     for name in ("data/cleaned/decisions.csv", "data/scored/predictions.csv"):
         with (
             contextlib.suppress(OSError, KeyError, ValueError, TypeError, csv.Error),

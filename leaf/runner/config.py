@@ -194,7 +194,7 @@ def check_target(name: str, values: Any, path: str | Path = RUNNER_FILE) -> Targ
     """Validate one target. Raises LeafError for the first mistake."""
     where = f"{path}: targets.{name}"
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name):
-        raise LeafError(f"{where}: valid names have letters, digits, _ and -")
+        raise LeafError(f"{where}: not a valid name; valid: letters, digits, _ and -")
     if not isinstance(values, dict):
         raise LeafError(f"{where}: {reprlib.repr(values)}; valid: a mapping with `engine`")
     engine = values.get("engine")

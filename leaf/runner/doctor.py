@@ -1,4 +1,4 @@
-"""`leaf doctor`: check each link between this machine and a target, and say what to fix."""
+"""`leaf doctor`: check each link between this machine and a target, and report what to fix."""
 
 import re
 import shutil

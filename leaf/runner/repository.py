@@ -26,7 +26,7 @@ def committed_revision() -> str:
     if changes:
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         raise LeafError(
-            f"working tree: {changes[0][2:].strip()}{more} not committed, and the target runs the commit. "
+            f"working tree: {changes[0][2:].strip()}{more} not committed, but the target runs the commit. "
             "Run `git add -A && git commit -m MESSAGE`."
         )
     return git("rev-parse", "HEAD")
@@ -96,7 +96,9 @@ def choose_data_remote(name: str | None) -> tuple[str, str]:
     default, remotes = data_remotes()
     name = name or default
     if name is None:
-        raise LeafError("DVC remote: none, and the target needs the data. Run `dvc remote add -d NAME ADDRESS`.")
+        raise LeafError(
+            "DVC remote: not set, but the target gets the data from it. Run `dvc remote add -d NAME ADDRESS`."
+        )
     if name not in remotes:
         valid = ", ".join(remotes) or "none"
         raise LeafError(f"DVC remote {name}: not in .dvc/config (the target has no config.local); valid: {valid}")

@@ -12,17 +12,17 @@ import numpy as np
 from leaf.store import replacing
 from leaf.synthesize.leaves import draw_leaf
 
-_BLOCK = 64  # images converted to float32 and written at a time
+_BLOCK = 64  # images converted to float32 and written per batch
 
 
 @dataclass(frozen=True)
 class ImageCounts:
     """The number of images of each kind in a data set."""
 
-    healthy: int  # different drawn leaves
+    healthy: int  # distinct synthetic leaves
     unhealthy: int
     copies: int  # copies of each of the two cartoons; the first is labeled unhealthy, the second healthy
-    healthy_duplicates: int  # further exact copies of a drawn leaf, with its label
+    healthy_duplicates: int  # additional exact copies of a synthetic leaf, with the same label
     unhealthy_duplicates: int
 
     @property

@@ -57,7 +57,7 @@ def _body(rng: np.random.Generator, blade: Blade) -> Image:
 
 
 def _sicken(rng: np.random.Generator, blade: Blade, body: Image, disease: str) -> tuple[Image, Field]:
-    """Draw the disease, or one or two at random, strong enough to be seen."""
+    """Draw the disease, or one or two at random, strong enough to be visible."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
     count = 1 + int(rng.random() < 0.35)
@@ -84,7 +84,7 @@ def _relief(rng: np.random.Generator, blade: Blade) -> Field:
 
 
 def _gloss(rng: np.random.Generator, blade: Blade, body: Image) -> Image:
-    """Add glare and sometimes drops of water or dust: bright marks that are no disease."""
+    """Add glare and sometimes drops of water or dust: bright marks that are not symptoms."""
     size = len(blade.mask)
     if rng.random() < 0.4:
         glare = step(noise(rng, size, 5) - blade.vein * 0.4, rng.uniform(0.3, 0.7), 0.5)

@@ -58,13 +58,13 @@ def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: t
     ("rows", "message"),
     [
         ([("aa", "remove", "")], "'remove'; valid: keep, drop, relabel, group, apart"),
-        ([("aa", "relabel", "")], "relabel with the label ''; valid: a label"),
-        ([("aa", "drop", "healthy")], "drop with the label 'healthy'"),
+        ([("aa", "relabel", "")], "relabel requires a label"),
+        ([("aa", "drop", "healthy")], "drop accepts no label, not 'healthy'"),
         ([("aa", "keep", ""), ("aa", "drop", "")], "drop of aa after keep"),
         ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "second relabel of aa"),
-        ([("aa", "group", "", "")], "group with the other image ''"),
+        ([("aa", "group", "", "")], "group requires a second image"),
         ([("aa", "apart", "", "AA")], "apart of aa with itself"),
-        ([("aa", "drop", "", "bb")], "drop with the other image 'bb'"),
+        ([("aa", "drop", "", "bb")], "drop accepts no second image, not 'bb'"),
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of a pair after group"),
     ],
 )

@@ -29,9 +29,9 @@ def crop(
     tint: float = 1.0,
     stretch: float = 1.0,
 ) -> np.ndarray:
-    """Return the part of `image` of the given scale, shifted and rotated, at the size of the image.
+    """Crop `image` to `scale` of its side, shifted and rotated, and resize the crop to the size of `image`.
 
-    Its height is `stretch` times its width before it is made square.
+    Before resizing, the crop's height is `stretch` times its width.
     """
     side = image.shape[0]
     warp = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, scale)

@@ -112,12 +112,12 @@ def test_a_bad_value_after_a_fraction_is_still_found(refusal, tmp_path, images, 
 
 def test_images_scaled_to_1_are_refused_with_the_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 255
-    assert "multiply it by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert "Multiply it by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 def test_images_scaled_to_plus_minus_1_are_refused_with_the_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 127.5 - 1
-    assert "undo the scaling" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert "Undo the scaling" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 def test_fortran_order_is_refused_with_the_remedy(refusal, tmp_path, images, labels):

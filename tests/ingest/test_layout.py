@@ -67,7 +67,7 @@ def test_split_of_the_table_overrides_the_folders_and_is_counted(read, made):
     root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", metadata="file,split\n1.png,test\n2.png,train\n")
     index, result = told(read, root, "split")
     assert index["train/a/1.png"] == ["test"]
-    assert "1 images: the table and the folder give different splits; the table is used" in result.notes
+    assert "1 images: the splits in the table and in the folder names differ; the table is used" in result.notes
 
 
 def test_table_outside_the_folder_is_read(read, made, tmp_path):
@@ -197,7 +197,7 @@ def test_other_files_are_counted_with_an_example(read, made):
 
 def test_ignored_images_are_listed(read, made):
     result, _ = read(made("a/1.png", "b/2.png", "Background/3.png"), 8, "auto", ignore=["back*"])
-    assert result.unreadable.to_numpy().tolist() == [["Background/3.png", "the class Background, by the key `ignore`"]]
+    assert result.unreadable.to_numpy().tolist() == [["Background/3.png", "the class Background, excluded by `ignore`"]]
 
 
 def test_any_text_can_name_a_class(read, made):

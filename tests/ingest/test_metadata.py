@@ -110,7 +110,7 @@ def test_val_and_valid_mean_validation(read, metadata):
         ("healthy/01.png,healthy,,later", "the split 'later'; valid: train, validation, test"),
         ("healthy/01.png,healthy", "not 4 fields"),
         ("healthy/01.png,healthy,,,,x", "not 4 fields"),
-        (",healthy,,", "no file is named"),
+        (",healthy,,", "no file name"),
         ("unhealthy/00.png,unhealthy,,", "appears twice"),
         ("./unhealthy/00.png,unhealthy,,", "appears twice"),
         ("a\0b.png,healthy,,", "metadata.csv"),

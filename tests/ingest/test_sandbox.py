@@ -80,7 +80,7 @@ def test_closing_ends_a_decoder_at_work_within_a_second(slow_picture):
     made.close()
     asking.join(5)
     assert time.monotonic() - began < 1
-    assert outcome == ["not read: this program is ending"]
+    assert outcome == ["not read, because the program is exiting"]
 
 
 def test_killed_worker_is_replaced(decoders):

@@ -138,7 +138,7 @@ def test_path_of_another_machine_is_matched_by_its_longest_suffix(tmp_path, cell
 def test_columns_of_0_and_1_that_are_not_classes_are_explained(table):
     read = table("id,rust,scab\n1,1,0\n2,1,1\n")
     assert "label" not in read.roles
-    assert "line 3: 2 of the columns of 0 and 1 ('rust', 'scab' …) are set, they are no classes" in read.notes[0]
+    assert "line 3: 2 of the columns of 0 and 1 ('rust', 'scab' …) are set, so they are not classes" in read.notes[0]
 
 
 def test_yes_and_no_are_1_and_0(table):

@@ -176,7 +176,7 @@ def test_configuration_that_keras_cannot_build_is_refused(good, write):
 def test_model_without_an_image_input_is_refused(write, tmp_path):
     inputs = keras.Input((5,))
     save_model(keras.Model(inputs, keras.layers.Dense(2)(inputs)), tmp_path / "a.keras")
-    _refused(tmp_path / "a.keras", "takes no image")
+    _refused(tmp_path / "a.keras", "has no image input")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", pickle.dumps(["os.system"]), b"\x89HDF\r\n\x1a\n"])
@@ -246,4 +246,4 @@ def test_too_many_layers_are_refused_before_they_are_built(good, write):
 def test_image_above_the_largest_size_is_refused(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"][0]["config"]["batch_shape"] = [None, 4096, 4096, 3]
-    _refused(write(good | {"config.json": json.dumps(config)}), "takes no image")
+    _refused(write(good | {"config.json": json.dumps(config)}), "has no image input")

@@ -42,7 +42,7 @@ def test_mapping_replaces_any_value(tmp_path: Path, before: str) -> None:
 
 
 def test_key_that_dvc_misreads_is_refused() -> None:
-    with pytest.raises(LeafError, match="write it into"):
+    with pytest.raises(LeafError, match="DVC does not accept the key"):
         dvc_settings({"classes": {"007": ["x"], "a": ["*"]}})
 
 

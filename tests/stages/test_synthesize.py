@@ -65,7 +65,7 @@ def test_nothing_is_drawn_for_another_data_set(project, capsys):
     synthesize.main()
     with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
         assert file["data"].shape == (0, 32, 32, 3)
-    assert capsys.readouterr().out == "dataset is elsewhere: nothing is drawn\n"
+    assert capsys.readouterr().out == "dataset is elsewhere: no images are generated\n"
 
 
 def test_the_counts_are_printed(project, capsys):

@@ -73,12 +73,14 @@ def sbatch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def states(request: dict[str, Any]) -> dict[str, Any]:
-    """Return for each experiment {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
+    """Return per experiment {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
     folder = job_folder(request)
     if not folder.is_dir():
         gone = {"state": "lost", "note": "not on the target; submit it again"}
         return {"states": [gone] * request["experiments"]}
-    queue = slurm_queue(folder)  # before reading the exit files, so that a job that ends meanwhile counts as ended
+    queue = slurm_queue(
+        folder
+    )  # queried before the exit files are read, so that a job that ends in between counts as ended
     return {"states": [state_of(folder / str(index), index, queue) for index in range(request["experiments"])]}
 
 
@@ -110,7 +112,7 @@ def slurm_queue(folder: Path) -> dict[int, str] | None:
     if not number:
         return None
     answer = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%K %T"], capture_output=True, check=False)
-    if answer.returncode and b"Invalid job id" not in answer.stderr:  # what Slurm answers for a job that ended long ago
+    if answer.returncode and b"Invalid job id" not in answer.stderr:  # Slurm's answer for a job that ended long ago
         raise TransientError("squeue: " + answer.stderr.decode("utf-8", "replace").strip())
     rows = [line.split() for line in answer.stdout.decode("utf-8", "replace").splitlines()]
     return {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}

@@ -73,7 +73,7 @@ class Task:
         if self.stopped:
             raise TaskError("stopped")
         with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=self.stdin) as process:
-            if self.stopped:  # the signal came before this child started
+            if self.stopped:  # the signal arrived before this child started
                 process.terminate()
             status = process.wait()
         if status or self.stopped:
@@ -220,7 +220,7 @@ class Task:
         return True
 
     def end(self, state: str, reason: str) -> int:
-        """Write the final state, which is the last step of an experiment."""
+        """Write the final state. This is the last step of an experiment."""
         shutil.rmtree(self.clone, ignore_errors=True)
         self.say(f"{state}{': ' if reason else ''}{reason}")
         write(self.own / "exit", json.dumps({"state": state, "reason": reason}))
