@@ -72,4 +72,4 @@ def test_a_class_without_an_image_is_named():
 
 
 def test_a_single_class_is_refused():
-    assert "all images are of one class, 'a'" in str(refusal(["a", "a"]))
+    assert "all images have one class, 'a'" in str(refusal(["a", "a"]))
