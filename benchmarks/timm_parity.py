@@ -1,10 +1,10 @@
-"""Compare ConvNeXts with timm: the same random weights must give the same features, also in ONNX Runtime.
+"""Compare ConvNeXts with timm: the same random weights must produce the same features and ONNX probabilities.
 
 python benchmarks/timm_parity.py --timm-python PYTHON [--variants convnext_nano convnextv2_base …]
 
-PYTHON is an interpreter with torch and timm, of this environment or another. timm writes a model with random weights as
-safetensors; leaf loads the file. The table has the largest absolute difference of the features, and of the
-probabilities of a random head after the export to ONNX.
+PYTHON is an interpreter with torch and timm. timm saves a model with random weights as safetensors, and leaf loads the
+file. The table shows the largest absolute difference between the features, and whether the probabilities of a random
+head are equal in ONNX Runtime and Keras.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from runs import keep_table
 
-COLUMNS = ["backbone", "parameters", "operations", "features of 2 images", "ONNX probabilities"]
+COLUMNS = ["backbone", "parameters with head", "operations", "largest difference of the features", "ONNX probabilities"]
 SIZE = 64  # pixels
 WRITE = """
 import sys
@@ -52,10 +52,9 @@ def compare(name: str, timm_python: str, folder: Path) -> list[str]:
     images = expected["images"].astype(np.float32)
     difference = np.abs(extract_features(model, images) - expected["features"]).max()
     metadata = {"classes": ["a", "b"], "threshold": None, "temperature": 1.0}
-    # `write` compares with Keras and accepts 1e-4.
-    why = onnx_export.write(model, metadata, images, folder / "model.onnx")
+    why = onnx_export.write(model, metadata, images, folder / "model.onnx")  # compares with Keras, tolerance 1e-4
     row = [
-        name,
+        f"`{name}`",
         f"{model.count_params():,}",
         str(BACKBONES[name].operations),
         f"{difference:.0e}",
