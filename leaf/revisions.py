@@ -71,8 +71,11 @@ _COLUMNS = {
 
 
 def table(read: Read, path: str) -> "pd.DataFrame":
-    """Return a table; sources, splits and hashes are text. Raises LeafError if it is damaged."""
-    return read_table(path, _COLUMNS[path], ("source", "split", "hash", "file_hash"), read(path))
+    """Return a table of one row per image; sources, splits and hashes are text. Raises LeafError if it is damaged."""
+    found = read_table(path, _COLUMNS[path], ("source", "split", "hash", "file_hash"), read(path))
+    if found["image"].duplicated().any():
+        raise LeafError(f"{path}: an image appears twice. Run `dvc repro` or `dvc checkout`.")
+    return found
 
 
 def probabilities(read: Read) -> np.ndarray:

@@ -224,6 +224,10 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
         raise LeafError(f"{revision}: no predictions on {split}. Choose a scored split with --split")
     index = table(read, "data/ingested/index.csv")
     names = pd.Series(class_names(read))
+    if not predictions[["label", "predicted"]].isin(names.index).all(axis=None):
+        raise LeafError(
+            f"{revision}: {PREDICTIONS} and data/ingested/classes.csv differ in their classes. Run `dvc repro`"
+        )
     index["key"] = index["file_hash"] + " " + index.groupby("file_hash").cumcount().astype(str)
     index = index[["image", "source", "key"]].set_index("key")
     groups = table(read, "data/cleaned/decisions.csv").set_index("image")["group"]
