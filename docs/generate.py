@@ -12,6 +12,7 @@ import math
 import re
 import statistics
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,9 @@ def check_commit(commit: str | None, name: str) -> None:
 
 def experiments_md() -> str:
     """Return docs/experiments.md."""
-    tables = {"accuracy": accuracy_table(), "dropout": dropout_table(), "smote": results_of("smote") + "\n"}
-    return filled("experiments", rows=rows_table(), **tables)
+    accuracy = "\n".join([results_of("accuracy"), *chosen_elsewhere(measured("accuracy"))])
+    smote = results_of("smote") + "\n"
+    return filled("experiments", rows=rows_table(), accuracy=accuracy, dropout=dropout_table(), smote=smote)
 
 
 def honest_md() -> str:
@@ -157,41 +159,22 @@ def honest_md() -> str:
     return filled("honest", headline=results_of("headline") + "\n", seeds=results_of("seeds") + "\n")
 
 
-def backbones_md() -> str:
-    """Return docs/backbones.md."""
-    return filled("backbones")
-
-
-def use_md() -> str:
-    """Return docs/use.md."""
-    return filled("use")
-
-
-def review_md() -> str:
-    """Return docs/review.md."""
-    return filled("review")
-
-
 def results_of(name: str) -> str:
     """Return all results of a file that benchmarks/accuracy.py wrote."""
     return "\n".join(line for result in measured(name) for line in accuracy_lines(result))
 
 
-def accuracy_table() -> str:
-    """Return the results of benchmarks/accuracy.py: a table per data set and the comparison of each pair."""
-    return "\n".join([results_of("accuracy"), *chosen_elsewhere(measured("accuracy"))])
-
-
 def accuracy_lines(result: dict[str, Any]) -> list[str]:
     """Return the lines of one result of benchmarks/accuracy.py."""
-    seeds = ", ".join(map(str, result["seeds"]))
+    seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(map(str, result['seeds']))}"
+    baselines = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["baselines"].items())
     tested = f"each tested once in {result['folds']} folds" if result["folds"] else "one test split"
     settings = " and ".join(f"`{key}={value}`" for key, value in result["set"].items())
     changes = f" with {settings}" if settings else ""
     groups = f" of {result['groups']} groups" if result["groups"] < result["images"] else ""
     lines = [
-        f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {_plural('seed', seeds)} "
-        f"(baselines: {_baselines(result)}):",
+        f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {seeds} "
+        f"(baselines: {baselines}):",
         "",
         "| recipe | mean test accuracy (95% CI) | per seed | mean log loss | validation accuracy |",
         "| --- | --- | --- | --- | --- |",
@@ -251,10 +234,6 @@ def dropout_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _baselines(result: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["baselines"].items())
-
-
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
     """Select a recipe on one data set and report it on another, for each pair with the same recipes in folds."""
     lines = [
@@ -278,10 +257,6 @@ def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""] if len(lines) > 4 else []
 
 
-def _plural(word: str, listed: str) -> str:
-    return f"{word}s {listed}" if "," in listed else f"{word} {listed}"
-
-
 def rows_table() -> str:
     """Return the table of experiments.yaml with the results of benchmarks/rows.py."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -292,13 +267,16 @@ def rows_table() -> str:
         "| validation accuracy | command |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, row in read_experiments(ROOT / "experiments.yaml").items():
+    rows = read_experiments(ROOT / "experiments.yaml")
+    for name, row in rows.items():
         head = f"| `{name}` | {row.why} | {row.claimed or ''} "
         for result in found.get(name, []):
             lines.append(f"{head}| {_figures(result)} | <code>{_command(name, result)}</code> |")
             head = "|  |  |  "
         if name not in found:
-            lines.append(f"{head}| not run: {_missing(row)} |  |  |  | <code>leaf run {name}</code> |")
+            lines.append(f"{head}| not run{_reason(row)} |  |  |  | <code>leaf run {name}</code> |")
+    if missing := [f"`{name}`" for name in rows if name not in found]:
+        lines += ["", f"Not measured, {len(missing)} of {len(rows)} rows: {', '.join(missing)}."]
     sources: dict[str, list[str]] = {}
     for name, results in found.items():
         result = results[0]
@@ -324,10 +302,9 @@ def _command(name: str, result: dict[str, Any]) -> str:
     return f"leaf run {name}{dataset}{drawn}{weights}"
 
 
-def _missing(row: Experiment) -> str:
-    if row.set.get("weights") == "imagenet" and row.set["backbone"] != "mobilenet_v2":
-        return f"needs the ImageNet weights of {row.set['backbone']}"
-    return "not measured yet"
+def _reason(row: Experiment) -> str:
+    needs = row.set.get("weights") == "imagenet" and row.set["backbone"] != "mobilenet_v2"
+    return f": needs the ImageNet weights of {row.set['backbone']}" if needs else ""
 
 
 def seconds(value: float) -> str:
@@ -397,14 +374,22 @@ def performance_md(folder: Path = ROOT / "benchmarks") -> str:
     )
 
 
+PAGES: dict[str, Callable[[], str]] = {
+    "parameters": parameters_md,
+    "experiments": experiments_md,
+    "honest": honest_md,
+    "performance": performance_md,
+    **{name: functools.partial(filled, name) for name in ("backbones", "use", "review")},
+}
+
+
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", action="store_true", help="write params.yaml anew, with the defaults")
     if parser.parse_args().params:
         (ROOT / "params.yaml").write_text(params_yaml(), encoding="utf-8")
-    for page in (parameters_md, backbones_md, experiments_md, honest_md, use_md, review_md, performance_md):
-        name = page.__name__.removesuffix("_md")
+    for name, page in PAGES.items():
         (ROOT / f"docs/{name}.md").write_text(page(), encoding="utf-8")
 
 

@@ -163,7 +163,7 @@ def generate():
 
 @pytest.mark.parametrize("page", ["parameters", "backbones", "experiments", "honest", "use", "review", "performance"])
 def test_generated_pages_are_up_to_date(generate, page):
-    assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == getattr(generate, f"{page}_md")()
+    assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == generate.PAGES[page]()
 
 
 def test_figure_of_an_unknown_commit_is_refused(generate):
