@@ -33,7 +33,7 @@ _RUNTIME = {  # name in the app: name in the package
 _SCRIPTS = ("onnxruntime", "pixels", "checks", "model", "history", "main")  # in import order
 _SINGLE_POLICY = (
     "default-src 'none'; script-src 'sha256-{script}' 'wasm-unsafe-eval'; style-src 'sha256-{style}'; "
-    "img-src data:; base-uri 'none'; form-action 'none'"
+    "img-src blob: data:; base-uri 'none'; form-action 'none'"
 )
 _LARGE = 1024  # number of values; smaller arrays stay float32
 _FEWEST, _MOST = 6, 12  # bits per weight
