@@ -6,7 +6,9 @@ after the hash of its content, so damaged files are detected, deleted and recomp
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,17 @@ def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) 
     from leaf.models import prediction
 
     inner = prediction.submodel(model, "features", lambda: prediction.pooled(model))
-    key, width = backbone_key(model), inner.output_shape[-1]
+    predict = partial(prediction.predict_padded, inner, size=_BATCH)
+    return cached(backbone_key(model), inner.output_shape[-1], images, rows, predict)
+
+
+def cached(
+    key: str, width: int, images: np.ndarray, rows: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return features, float32 (len(rows), `width`), for `rows` of `images`; compute only those not in the cache.
+
+    `key` identifies the model. `predict` maps up to 64 images, float32 (N, H, W, 3), to features.
+    """
     found, missing = _lookup(key, width, images, rows)
     unknown = list(missing)
     for start in range(0, len(unknown), _BLOCK):
@@ -53,7 +65,7 @@ def cached_features(model: "keras.Model", images: np.ndarray, rows: np.ndarray) 
         for first in range(0, len(block), _BATCH):
             names = unknown[start + first : start + min(first + _BATCH, len(block))]
             batch = np.stack([images[rows[missing[name][0]]] for name in names]).astype(np.float32)
-            block["features"][first : first + _BATCH] = prediction.predict_padded(inner, batch, _BATCH)
+            block["features"][first : first + _BATCH] = predict(batch)
         for name, features in zip(unknown[start:], block["features"], strict=False):
             found[missing[name]] = features
         _write(block, store.cache_folder("features") / key)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from leaf import params
 from leaf.clean.same_photo import descriptors
@@ -20,19 +19,19 @@ from leaf.ingest.ingest import survey, write_unlabelled
 from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.ingest.unlabelled import NewImages
+from leaf.models.feature_cache import cached, frozen_features
 from leaf.models.onnx_inference import OnnxNetwork
 from leaf.review import queue
 from leaf.review.active_learning import reduce_features
 from leaf.review.app import Review
 from leaf.review.labelling import Labelling
 from leaf.revisions import PREDICTIONS, probabilities, reader, table
-from leaf.store import cache_folder, read_array, read_classes, read_json, read_table, replacing, sha256
+from leaf.store import read_array, read_classes, read_json, read_table, sha256
 from leaf.why import explain
 
 LARGEST_SIDE = 2048  # pixels
 UNLABELLED = "data/ingested/unlabelled"  # .npy and .csv
 _BLOCK = 256
-_BATCH = 64  # images
 _TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 
 
@@ -85,14 +84,14 @@ def load_labelling(folder: Path = Path()) -> Labelling:
             f"{UNLABELLED}.csv: no unlabelled images. Put some into the folder {choices.unlabelled} (the key "
             "`unlabelled`) and run `dvc repro ingest`."
         )
-    new, name = image_features(images, np.arange(len(images)), index["hash"].tolist(), choices, folder)
+    new, name = image_features(images, np.arange(len(images)), choices, folder)
     names, kept, old = list(choices.classes), np.empty(0, np.int64), new[:0]
     labels, split = kept, np.empty(0, object)
     if (folder / "data/cleaned/decisions.csv").exists():
         names = read_classes(folder)
         labelled, known, decisions = _cleaned(folder)
         kept = np.flatnonzero(decisions["kept"].eq(1))
-        old, _ = image_features(labelled, kept, known["hash"].iloc[kept].tolist(), choices, folder)
+        old, _ = image_features(labelled, kept, choices, folder)
         labels, split = decisions["label"].to_numpy()[kept], _split(folder, len(known))[kept]
     features = reduce_features(np.concatenate([old, new]))
     part = features[: len(kept)]
@@ -151,14 +150,13 @@ def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np
 
 
 def image_features(
-    images: np.ndarray, rows: np.ndarray, hashes: Sequence[str], choices: params.Params, folder: Path = Path()
+    images: np.ndarray, rows: np.ndarray, choices: params.Params, folder: Path = Path()
 ) -> tuple[np.ndarray, str]:
     """Return features of `rows` of `images`, float32 (M, D), from the best available source, and the source's name.
 
     Args:
         images: (N, S, S, 3), uint8 or float32 in 0..255.
         rows: int (M,).
-        hashes: pixel hash of each row, used as the cache key for the trained model's features.
         choices: the project's parameters; pretrained weights are used if no model is trained.
         folder: project folder.
     """
@@ -166,39 +164,12 @@ def image_features(
     if model.is_file() and model.stat().st_size:  # empty if ONNX cannot represent the model
         network = OnnxNetwork(model)
         if network.image_size == images.shape[1]:
-            cache = cache_folder("review") / f"{sha256(model)}.npz"
-            return _model_features(network, images, rows, hashes, cache), "the trained model"
+            made = cached(sha256(model), network.features, images, rows, lambda batch: network.predict(batch)[1])
+            return made, "the trained model"
     if choices.weights != "random":
-        from leaf.models.feature_cache import frozen_features  # imports Keras, which takes seconds
-
         made = frozen_features(images, rows, choices.backbone, choices.weights, choices.weights_sha256)
         return made, f"{choices.backbone} ({choices.weights})"
     return np.concatenate([descriptors(images, rows), joint_histograms(images, rows)], axis=1), "colors and shape"
-
-
-def _model_features(
-    network: OnnxNetwork, images: np.ndarray, rows: np.ndarray, hashes: Sequence[str], cache: Path
-) -> np.ndarray:
-    """Compute the features of images that are missing from the file `cache`, and add them to it."""
-    known: dict[str, np.ndarray] = {}
-    if cache.is_file():
-        try:
-            with np.load(cache, allow_pickle=False) as kept:
-                known = dict(zip(kept["hashes"].tolist(), kept["features"], strict=True))
-        except (OSError, ValueError, KeyError):  # damaged: compute all of them
-            known = {}
-    missing = [place for place, each in enumerate(hashes) if each not in known]
-    for start in tqdm(range(0, len(missing), _BATCH), desc="features", unit=" batches", disable=None):
-        places = missing[start : start + _BATCH]
-        _, made = network.predict(np.asarray(images[rows[places]], np.float32))
-        known |= {hashes[place]: each for place, each in zip(places, made, strict=True)}
-    if missing:
-        for old in cache.parent.glob("*.npz"):  # caches of earlier models
-            if old != cache:
-                old.unlink(missing_ok=True)
-        with replacing(cache) as partial:
-            np.savez(partial, hashes=np.array(list(known)), features=np.stack(list(known.values())))
-    return np.stack([known[each] for each in hashes]) if len(hashes) else np.empty((0, network.features), np.float32)
 
 
 def _cleaned(folder: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
@@ -256,7 +227,7 @@ def _probabilities(
     kept = np.flatnonzero(decisions["kept"].eq(1))
     rest = kept[predicted_count[kept] == 0]
     if len(rest):
-        features, _ = image_features(images, kept, index["hash"].iloc[kept].tolist(), choices, folder)
+        features, _ = image_features(images, kept, choices, folder)
         labels = decisions["label"].to_numpy()[kept]
         estimated = queue.class_probabilities(features, labels, decisions["group"].to_numpy()[kept])
         filled = np.zeros((len(kept), classes))

@@ -10,7 +10,6 @@ from leaf.params import Params
 from leaf.review.session import image_features
 
 ROWS = np.array([1, 3])
-HASHES = ["a", "b"]
 
 
 def draw(size: int) -> np.ndarray:
@@ -24,14 +23,14 @@ def test_features_are_those_of_the_trained_model_and_are_cached(
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     network = OnnxNetwork(trained / "models/model.onnx")
     images = draw(network.image_size)
-    features, name = image_features(images, ROWS, HASHES, Params(), trained)
+    features, name = image_features(images, ROWS, Params(), trained)
     assert name == "the trained model"
     expected = network.predict(images[ROWS].astype(np.float32))[1]
     np.testing.assert_allclose(features, expected, atol=1e-5)
     monkeypatch.setattr(OnnxNetwork, "predict", lambda *_: pytest.fail("not cached"))
-    assert (image_features(images, ROWS, HASHES, Params(), trained)[0] == features).all()
+    assert (image_features(images, ROWS, Params(), trained)[0] == features).all()
 
 
 def test_features_without_a_model_are_colors_and_shape(tmp_path: Path) -> None:
-    features, name = image_features(draw(32), ROWS, HASHES, Params(), tmp_path)
+    features, name = image_features(draw(32), ROWS, Params(), tmp_path)
     assert (name, len(features)) == ("colors and shape", 2)
