@@ -1,10 +1,10 @@
-"""Measure memory and CPU time of rows that use pretrained backbones, at random weights.
+"""Measure the memory and CPU time of rows with pretrained backbones, using random weights.
 
 python benchmarks/backbone_cost.py [--rows probe_convnext …] [--sizes 96 160]
 
-Each row runs in its own process. Inference is a batch of 32 images; a training step is an update of 32 images in the
-second phase, with the row's `freeze_depth`. CPU time counts all threads, so it hardly depends on other processes;
-memory is the peak of the process, TensorFlow included.
+Each row runs in its own process. Inference uses a batch of 32 images; a training step is an update with 32 images in
+the second phase, with the row's `freeze_depth`. CPU time is summed over all threads, so other processes hardly affect
+it. Memory is the peak of the process, including TensorFlow.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def measure(row: str, size: int) -> dict[str, Any]:
 
 
 def cpu_time(call: Any) -> float:
-    """Return the CPU seconds per image of the fastest call, after one to compile."""
+    """Return the CPU seconds per image of the fastest call, after one call to compile."""
     call()
     times = []
     for _ in range(REPEATS):
@@ -53,7 +53,7 @@ def cpu_time(call: Any) -> float:
 
 
 def main() -> None:
-    """Print and keep the table."""
+    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=["transfer", "transfer_convnext"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 160])

@@ -1,10 +1,10 @@
-"""Measure the cost and savings of micro-batches in a step of the report's final model; no step is run.
+"""Measure the cost and savings of micro-batches in the report's final model, without running a training step.
 
 KERAS_BACKEND=jax python benchmarks/micro_batch.py --photographs LEAVES.npz
 
-Memory: XLA's own figure for the temporary memory of the loss and its gradients, compiled for a CPU: ConvNeXtLarge with
-the head of `report_final` at 96×96, its first 90 operations frozen. Gradients: those of convnext_atto with that head on
-512 images, in micro-batches and all at once; the head's BatchNormalization uses the statistics of each micro-batch.
+Memory: the temporary memory of the loss and its gradients reported by XLA, compiled for a CPU: ConvNeXtLarge with
+the head of `report_final` at 96×96, its first 90 operations frozen. Gradients: convnext_atto with that head on 512
+images, in micro-batches and in one batch; the head's BatchNormalization uses the statistics of each micro-batch.
 """
 
 import argparse

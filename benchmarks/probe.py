@@ -1,16 +1,16 @@
-"""Time the way from a folder of images to a scored model with the row `probe`, and again with another split.
+"""Time the row `probe`, from a folder of images to a scored model, and then a second run with another split.
 
 The peer is a plain script: it reads the files with Pillow in a loop, computes features with keras.applications'
-MobileNetV2, selects scikit-learn's logistic regression in five folds and scores it. It looks for no copies or groups
-and writes no report, heatmap or model. leaf runs `dvc repro` of every stage with empty caches. Then `split_seed`
-changes, and only the stages that depend on it run, with cached features. The images are drawn leaves and the weights
-are random, which does not change the times. Nothing is warmed up, because a user waits for the first run.
+MobileNetV2, and fits and scores scikit-learn's logistic regression, with C selected in five folds. It does not search
+for copies or groups and writes no report, heatmap or model. leaf runs `dvc repro` for every stage with empty caches.
+Then `split_seed` changes, and only the stages that depend on it run, with cached features. The images are synthetic
+and the weights random, which does not change the times. There is no warm-up, because users wait for the first run.
 
-The goals on two idle cores are less than 60 s for the first run and less than 10 s for another split; both are printed.
-On any machine, the ratios to the plain script's time replace them.
+On two idle cores, the first run should take less than 60 s and another split less than 10 s; both times are printed.
+The recorded rows are ratios to the time of the plain script, which can be compared between machines.
 
-Ultralytics' classify training is no row: its pretrained weights are only on its own server, and from random weights it
-would be a different comparison.
+Ultralytics' classification training is not included: its pretrained weights are available only from its own server,
+and training from random weights is not comparable.
 """
 
 import os
@@ -51,7 +51,7 @@ print(make_pipeline(StandardScaler(), head).fit(train, known).score(test, asked)
 
 
 def photographs(folder: Path, count: int, size: int) -> None:
-    """Write drawn leaves as JPEG files of twice the side, three healthy for every two unhealthy ones."""
+    """Write synthetic leaves as JPEG files of twice the side, three healthy ones for every two unhealthy ones."""
     images, labels = draw_dataset(ImageCounts(count * 3 // 5 + 2, count - count * 3 // 5 + 2, 2, 0, 0), 2 * size, 7)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         file = folder / ("healthy", "unhealthy")[label] / f"{number}.jpg"
@@ -60,7 +60,7 @@ def photographs(folder: Path, count: int, size: int) -> None:
 
 
 def main() -> None:
-    """Time both sides alternately, then leaf again with another split; report two rows."""
+    """Alternate both sides, time leaf again with another split, and report two rows."""
     import keras
 
     options = arguments(__doc__)

@@ -1,8 +1,8 @@
-"""Compare image sizes with the features of frozen MobileNetV2, in grouped folds of development sets.
+"""Compare image sizes by the accuracy of frozen MobileNetV2 features, in grouped folds of development sets.
 
 python benchmarks/resolution.py ../shared/data
 
-The features use one weights file, trained at 224 pixels. Accuracy is out of fold, in five grouped folds with three
+All sizes use one weights file, trained at 224 pixels. Accuracy is out of fold, in five grouped folds with three
 seeds. Time includes reading, resizing and computing features; nothing is cached.
 """
 

@@ -1,4 +1,4 @@
-"""Compare a training step on a CPU with keras.applications as shipped and with the same network in PyTorch.
+"""Compare a training step on a CPU with unmodified keras.applications and with the same network in PyTorch.
 
 A step is one update of convnext_atto and convnext_tiny at 96×96 as in `train` (Adam, cyclical learning rate,
 deterministic operations). The first peer is keras.applications' ConvNeXtTiny on TensorFlow with the same head. The

@@ -22,50 +22,27 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
     image. With several processes, each augments its share of the batch. Only flips are the same as with one process.
     """
     with undistributed():
-        axes = _FLIP_AXES[augmentation.flip]
-        single, mixing = _single_image_layers(augmentation), _mixing_layers(augmentation)
-    swap = augmentation.background == "swap"
-    return _LayerAugmenter(axes, single, mixing, seed, swap) if axes or single or mixing or swap else None
-
-
-def _single_image_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
-    """Return the layers that change each image independently, except flips. Borders are repeated (`nearest`)."""
-    fill: dict[str, Any] = {"fill_mode": "nearest"}
-    chosen = []
-    if augmentation.rotation:
-        chosen.append(layers.RandomRotation(augmentation.rotation / 360, **fill))
-    if augmentation.zoom:
-        chosen.append(layers.RandomZoom(augmentation.zoom, **fill))
-    if augmentation.translation:
-        chosen.append(layers.RandomTranslation(augmentation.translation, augmentation.translation, **fill))
-    if augmentation.contrast:
-        chosen.append(layers.RandomContrast(augmentation.contrast, value_range=(0, 255)))
-    if augmentation.rand_augment:
-        chosen.append(layers.RandAugment((0, 255), num_ops=2, factor=augmentation.rand_augment))
-    return chosen
-
-
-def _mixing_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
-    chosen = []
-    if augmentation.mixup:
-        chosen.append(layers.MixUp(augmentation.mixup))
-    if augmentation.cutmix:
-        chosen.append(layers.CutMix(augmentation.cutmix))
-    return chosen
+        augmenter = _LayerAugmenter(augmentation, seed)
+    used = augmenter.flip_axes or augmenter.single or augmenter.mixing or augmenter.swap
+    return augmenter if used else None
 
 
 class _LayerAugmenter:
     """Applies Keras layers after setting their random states for each batch."""
 
-    def __init__(
-        self,
-        flip_axes: tuple[int, ...],
-        single: list[keras.layers.Layer],
-        mixing: list[keras.layers.Layer],
-        seed: int,
-        swap: bool,
-    ) -> None:
-        self.flip_axes, self.single, self.mixing, self.seed, self.swap = flip_axes, single, mixing, seed, swap
+    def __init__(self, augmentation: Augmentation, seed: int) -> None:
+        a, fill = augmentation, {"fill_mode": "nearest"}  # repeat the border
+        single = [
+            a.rotation and layers.RandomRotation(a.rotation / 360, **fill),
+            a.zoom and layers.RandomZoom(a.zoom, **fill),
+            a.translation and layers.RandomTranslation(a.translation, a.translation, **fill),
+            a.contrast and layers.RandomContrast(a.contrast, value_range=(0, 255)),
+            a.rand_augment and layers.RandAugment((0, 255), num_ops=2, factor=a.rand_augment),
+        ]
+        mixing = [a.mixup and layers.MixUp(a.mixup), a.cutmix and layers.CutMix(a.cutmix)]
+        self.single: list[Any] = [layer for layer in single if layer]
+        self.mixing: list[Any] = [layer for layer in mixing if layer]
+        self.flip_axes, self.swap, self.seed = _FLIP_AXES[a.flip], a.background == "swap", seed
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
         positions = np.arange(len(batch.images)) if positions is None else positions

@@ -24,9 +24,9 @@ SIZE = 16
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write tiny outputs of the stages before `train`: 24 training, 8 synthetic and 16 validation images."""
     folder = tmp_path_factory.mktemp("project")
-    draw = np.random.default_rng(0)
-    labels = draw.integers(0, 2, 40)
-    images = draw.integers(0, 200, (40, SIZE, SIZE, 3)).astype(np.uint8)
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 40)
+    images = random.integers(0, 200, (40, SIZE, SIZE, 3)).astype(np.uint8)
     for name in ("ingested", "cleaned", "split", "balanced"):
         (folder / "data" / name).mkdir(parents=True)
     np.save(folder / "data/ingested/images.npy", images)
