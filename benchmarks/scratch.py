@@ -1,6 +1,6 @@
 """Compare networks and settings for training from scratch on development images.
 
-python benchmarks/scratch.py ../shared/data --recipes default default+backbone=atto_pool cnn_small --seeds 1 2 3
+python benchmarks/scratch.py ../shared/data --recipes default default+backbone=atto_bn_stem --seeds 1 2 3
 
 The development images are those of leaves_1041.npz outside its published test split, and leaves_by_plant. A recipe is a
 row of experiments.yaml, with changes as in benchmarks/accuracy.py; `backbone` also accepts the ARCHITECTURES below.
@@ -21,11 +21,10 @@ from keras import initializers, layers
 from runs import ROOT, prepare
 
 from leaf.experiments import with_settings
-from leaf.models import backbones, pretrained
-from leaf.models.build import build_model_from_params
-from leaf.models.convnext import ATTO_DEPTHS, ATTO_DIMS, RESCALING, rescaling
+from leaf.models import build
+from leaf.models.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
+from leaf.models.convnext import ATTO_DEPTHS, ATTO_DIMS, rescaling
 from leaf.models.layers import LayerScale
-from leaf.models.timm_weights import IMAGENET_MEAN, IMAGENET_STD
 from leaf.store import read_array, read_table
 from leaf.train.dataset import Batch
 from leaf.train.optimizer import compile_model, make_schedule, train_step
@@ -36,59 +35,40 @@ DATASETS: dict[str, list[str]] = {"leaves_1041": [], "leaves_by_plant": ["test_s
 STEPS = 12  # training steps per recipe whose time is measured; the first two compile
 
 
-def network(
-    image: Any,
-    stem_norm: bool = True,
-    block_norm: bool = False,
-    multi_scale: bool = False,
-    stochastic_depth: float = 0.0,
-) -> Any:
-    """Apply ConvNeXt atto with a pooling stem.
+def network(image: Any, block_norm: bool) -> Any:
+    """Apply the default network with BatchNormalization after each convolution of the stem.
 
     Args:
         image: tensor (N, H, W, 3) in 0..255.
-        stem_norm: normalize each convolution of the stem with BatchNormalization.
         block_norm: use BatchNormalization instead of LayerNormalization, except at the end.
-        multi_scale: pool the stem and every stage, not only the last one.
-        stochastic_depth: drop rate of the last block; it rises linearly from 0 at the first (Huang 2016).
 
     Returns:
-        Pooled features (N, D).
+        Pooled features (N, 320).
     """
-    x = layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD), name=RESCALING)(image)
+    x = layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD))(image)
     for number, filters in enumerate((32, ATTO_DIMS[0])):
-        conv = {"use_bias": not stem_norm, "kernel_initializer": "he_normal", "name": f"stem_conv_{number}"}
+        conv = {"use_bias": False, "kernel_initializer": "he_normal", "name": f"stem_conv_{number}"}
         x = layers.Conv2D(filters, 3, padding="same", **conv)(x)
-        if stem_norm:
-            x = layers.BatchNormalization(momentum=0.9, name=f"stem_batch_norm_{number}")(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"stem_batch_norm_{number}")(x)
         x = layers.Activation("relu", name=f"stem_relu_{number}")(x)
         x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(x)
     x = _norm(block_norm, "stem_norm")(x)
-    maps = [x]
-    rates = iter(np.linspace(0, stochastic_depth, sum(ATTO_DEPTHS)))
     for stage, (dim, depth) in enumerate(zip(ATTO_DIMS, ATTO_DEPTHS, strict=True)):
         if stage:
             x = _norm(block_norm, f"stage_{stage}_down_norm")(x)
             x = layers.Conv2D(dim, 2, strides=2, kernel_initializer=_initial(), name=f"stage_{stage}_down_conv")(x)
         for block in range(depth):
-            x = _block(x, dim, block_norm, next(rates), f"stage_{stage}_block_{block}")
-        maps.append(x)
-    if not multi_scale:
-        return _norm(False, "norm")(layers.GlobalAveragePooling2D(name="pool")(x))
-    pooled = [layers.GlobalAveragePooling2D(name=f"pool_{number}")(each) for number, each in enumerate(maps)]
-    normed = [_norm(False, f"pool_norm_{number}")(each) for number, each in enumerate(pooled)]
-    return layers.Concatenate(name="pools")(normed)
+            x = _block(x, dim, block_norm, f"stage_{stage}_block_{block}")
+    return _norm(False, "norm")(layers.GlobalAveragePooling2D(name="pool")(x))
 
 
-def _block(inputs: Any, dim: int, block_norm: bool, rate: float, name: str) -> Any:
+def _block(inputs: Any, dim: int, block_norm: bool, name: str) -> Any:
     x = layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=_initial(), name=f"{name}_depthwise")(inputs)
     x = _norm(block_norm, f"{name}_norm")(x)
     x = layers.Dense(4 * dim, kernel_initializer=_initial(), name=f"{name}_expand")(x)
     x = layers.Activation("gelu", name=f"{name}_gelu")(x)
     x = layers.Dense(dim, kernel_initializer=_initial(), name=f"{name}_project")(x)
     x = LayerScale(0.1, dim, name=f"{name}_scale")(x)
-    if rate:
-        x = layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return layers.Add(name=f"{name}_add")([inputs, x])
 
 
@@ -102,16 +82,9 @@ def _initial() -> initializers.Initializer:
     return initializers.TruncatedNormal(stddev=0.02)
 
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "atto_pool": {"stem_norm": False},
-    "atto_bn_stem": {},
-    "atto_bn": {"block_norm": True},
-    "atto_multi_scale": {"multi_scale": True},
-    "atto_stochastic_depth": {"stochastic_depth": 0.1},
-}
-for name, settings in ARCHITECTURES.items():  # at import, because training processes import this file
-    backbones.BACKBONES[name] = backbones.BACKBONES["convnext_atto"]
-    pretrained._OWN[name] = partial(network, **settings)
+ARCHITECTURES = {"atto_bn_stem": partial(network, block_norm=False), "atto_bn": partial(network, block_norm=True)}
+BACKBONES |= dict.fromkeys(ARCHITECTURES, BACKBONES["convnext_atto"])  # here, as training processes import this file
+build._NETWORKS |= ARCHITECTURES
 
 
 def development(data: Path, name: str, work: Path) -> Path:
@@ -135,7 +108,7 @@ def step_times(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     models = {}
     for recipe, settings in recipes.items():
         params = with_settings(_defaults(), settings)
-        models[recipe] = build_model_from_params(params, 2), params
+        models[recipe] = build.build_model_from_params(params, 2), params
         compile_model(models[recipe][0], params, make_schedule(params, 2, STEPS, STEPS))
     times: dict[str, list[float]] = {recipe: [] for recipe in recipes}
     for _ in range(STEPS):
