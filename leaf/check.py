@@ -17,7 +17,7 @@ from leaf import params
 from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
-from leaf.experiments import told_what_to_paste, with_settings
+from leaf.experiments import with_commands, with_settings
 from leaf.ingest.classes import check_present
 from leaf.ingest.files import HEAD, kind, what_it_is
 from leaf.ingest.ingest import reading_options, refuse_folders_keys, survey
@@ -88,7 +88,7 @@ def check(
                 seen[key] = _overview(choices, dataset)
             lines += seen[key]
         except LeafError as error:
-            raise told_what_to_paste(error, {"dataset": choices.dataset, **settings}) from None
+            raise with_commands(error, {"dataset": choices.dataset, **settings}) from None
     if "weights_sha256" in settings:
         lines.append(f"weights    {choices.weights}, SHA-256 {settings['weights_sha256']}")
     if where := backbones.describe_download(choices.backbone, choices.weights, choices.image_size):

@@ -151,7 +151,7 @@ def command_line(settings: Mapping[str, Any]) -> str:
     return " ".join(["dvc exp run", *(f"-S {shlex.quote(text)}" for text in dvc_settings(settings))])
 
 
-def told_what_to_paste(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
+def with_commands(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
     """Return the error with a command to paste for each of its proposals, applied to `settings`."""
     lines = [command_line({**settings, **proposal}) for proposal in error.proposals]
     return LeafError(f"{error}; valid: {'  or  '.join(lines)}") if lines else error

@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from leaf.errors import LeafError, one_line_errors
-from leaf.experiments import told_what_to_paste
+from leaf.experiments import with_commands
 from leaf.ingest import Ingested, ingest
 from leaf.ingest.ingest import reading_options
 from leaf.ingest.masks import read_masks, without_leaf
@@ -42,7 +42,7 @@ def main() -> None:
                 **reading_options(params),
             )
     except LeafError as error:
-        raise told_what_to_paste(error, {"dataset": params.dataset}) from None
+        raise with_commands(error, {"dataset": params.dataset}) from None
     masks = read_masks(Path(params.masks), result.index["source"].astype(str).tolist(), params.image_size, params.fit)
     write_array(masks, MASKS)
     write_table(result.index, INDEX)
