@@ -100,7 +100,11 @@ def outcome(command: str) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(name, marks=pytest.mark.full if name in ("compare", "report") else ()) for name in COMMANDS],
+)
 def test_damaged_file_gives_an_answer_or_a_one_line_error(project, command, monkeypatch):
     monkeypatch.chdir(project.folder)
     if command == "results without dvc.lock":
