@@ -1,7 +1,7 @@
 """Run many recipes through the pipeline's stages, two at a time; shared by accuracy.py and rows.py.
 
 A run is a folder with its own params.yaml, in which the stages run as under DVC. Runs with equal parameters share the
-outputs of the data stages and of training. Many trainings run in one process, because starting TensorFlow takes longer
+outputs of the data stages and of training. Many networks train in one process, because starting TensorFlow takes longer
 than an epoch. Finished runs are not repeated, so an interrupted script continues where it stopped. After a change of
 the data or the code, use another folder.
 """
@@ -173,7 +173,7 @@ def _stages(folder: Path, values: Mapping[str, Any], names: Iterable[str]) -> No
 
 
 def _one_core() -> None:
-    """Use one core: two parallel trainings finish sooner than two sequential ones on both cores."""
+    """Use one core: two parallel training runs finish sooner than two sequential ones on both cores."""
     os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
     sys.path.insert(0, str(ROOT))
 

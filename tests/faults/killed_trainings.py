@@ -1,7 +1,7 @@
 """Run the `train` stage in forked processes, kill them at random moments, and record the results as JSON.
 
 test_resume.py runs it as `python killed_trainings.py FOLDER SEED DVC_YAML`. TensorFlow is slow to import, so it is
-imported once, before it starts any thread, and each training is a fork.
+imported once, before it starts any thread, and each training run is a fork.
 """
 
 import json

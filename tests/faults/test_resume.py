@@ -1,4 +1,4 @@
-"""A killed training resumes and is bit-identical to an undisturbed one."""
+"""Training that was killed resumes and is bit-identical to an undisturbed run."""
 
 import json
 import os
