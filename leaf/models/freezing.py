@@ -7,7 +7,7 @@ _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 
 
 def backbone_operations(model: keras.Model) -> list[keras.Operation]:
-    """Return the backbone's operations in order, starting with its input, as in the keras.applications model.
+    """Return the backbone's operations in order, starting with its input, as keras.applications orders them.
 
     Where Keras 2 used a layer to add two tensors, Keras 3 uses an operation. To match freeze depths in Keras 2 reports,
     count operations.

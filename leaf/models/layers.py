@@ -100,7 +100,7 @@ class GELU(SameShapeLayer):
 
 
 def _uses_xla() -> bool:
-    """Return whether Keras runs on TensorFlow without a GPU, where each operation makes a pass over the activations."""
+    """Return whether Keras runs on TensorFlow without a GPU, where each operation is a pass over the activations."""
     return keras.backend.backend() == "tensorflow" and not sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 

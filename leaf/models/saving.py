@@ -50,7 +50,7 @@ _ALLOWED = (
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
     | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
 )
-# Strings under keys with these suffixes name functions, of which only activations are allowed.
+# Keys with these suffixes contain function names, of which only activations are allowed.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
@@ -148,7 +148,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can store
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:
-    """Write a model without its optimizer as a `.keras` file; equal models give byte-identical files."""
+    """Write a model without its optimizer as a `.keras` file; equal models produce byte-identical files."""
     if Path(path).suffix != ".keras":
         raise LeafError(f"{path}: not a .keras file")
     bare = keras.Model(model.input, model.output, name=model.name)  # drops the arguments of compile()

@@ -201,7 +201,7 @@ def _release(lock: filelock.FileLock) -> None:
 
 
 def _make_room(root: Path, key: str) -> None:
-    """Remove the least recently used checkpoints of other training runs until the rest take at most `MAX_BYTES`."""
+    """Remove the least recently used checkpoints of other training runs until the rest fit in `MAX_BYTES`."""
     others = [path for path in root.iterdir() if path.suffix in (".npz", ".damaged") and path.stem != key]
     sizes = {path: path.stat() for path in others}
     taken = sum(stat.st_size for stat in sizes.values())

@@ -78,7 +78,7 @@ class Dataset:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return weights (C,) that give each class the same total weight: n / (C · count), or 0 without images."""
+    """Return weights (C,) so that all classes have the same total weight: n / (C · count), or 0 without images."""
     counts = np.bincount(labels, minlength=classes)
     return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
 
@@ -187,7 +187,7 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
 
 def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return given or estimated masks for `rows` of `images`, bool (n,H,W). Raises LeafError for fewer than two."""
+    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W); raise LeafError for fewer than two."""
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))

@@ -132,7 +132,7 @@ def write_run(
 ) -> dict[str, Any]:
     """Write models/history.csv, models/run.json and metrics/train.json; return the contents of run.json.
 
-    The files contain no times or paths, so identical runs give byte-identical files.
+    The files contain no times or paths, so identical runs write byte-identical files.
     """
     store.write_table(pd.DataFrame(result.history), "models/history.csv")
     optional = {"probe": result.probe, "weights": weights}
