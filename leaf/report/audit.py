@@ -117,7 +117,7 @@ def _pixels(found: Found) -> Answer:
         "Take the images of all classes with the same background and light, or cut out the leaves. Then test the model "
         "on images from elsewhere.",
         rows + _references(found),
-        "Color and sharpness also belong to the leaf, and so does the frame if leaves fill the image.",
+        "Color and sharpness also describe the leaf, as does the frame if leaves fill the image.",
         table,
     )
 
@@ -128,10 +128,10 @@ def _file(found: Found) -> Answer:
         "Does the file reveal the class?",
         state,
         said,
-        "The classes were collected differently, which the pixels may show. Save all images with the same program and "
+        "The classes were collected differently, and the pixels may show it. Save all images with the same program and "
         "quality, and mix days and cameras within each class.",
         rows + _references(found)[2:],
-        "The network does not see name, date or size, but they show how the classes were collected.",
+        "The network does not see the name, date or size, but they show how the classes were collected.",
         table,
     )
 
@@ -190,7 +190,7 @@ def _transport(found: Found) -> Answer:
     said = (
         f"{'No' if bad else 'As far as tested, yes'}: without {name} in training, the accuracy of {who} on it is "
         f"{percent(worst['outside']['accuracy'])} instead of {percent(worst['inside']['accuracy'])}, "
-        f"{_loss(worst['drop'])}. Its largest class is {percent(worst['majority'])} of it."
+        f"{_loss(worst['drop'])}. Its largest class makes up {percent(worst['majority'])} of it."
     )
     guess = "The backgrounds are a guess: clusters of frame colors, because no column is known."
     missing = f"Unknown in tables and EXIF: {', '.join(found['not_said'])}."
@@ -250,7 +250,7 @@ def _new(found: Found) -> Answer:
     if bare := found.get("without_leaf"):
         said += f" It flags {percent(bare['caught']['accuracy'])} of {bare['images']:,} images with the leaf removed."
         rows = [_row("background only", bare["auroc"], "ink"), *rows]
-    do = "Do not use it for other plants or diseases: it predicts a known class. Add a class for what may occur."
+    do = "Do not use it for other plants or diseases: it predicts a known class. Add a class for anything else that may occur."
     note = "The figure shows the AUROC: 50% is chance, 100% separates all unknown from all known images."
     if "corners_flagged" in found["network"]:
         corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))

@@ -32,7 +32,7 @@ def card(run: Run) -> dict[str, Any]:
 
 def _result(split: str, block: Mapping[str, Any]) -> str:
     if block.get("accuracy") is None:
-        return "It has no scores."
+        return "No scores."
     words = (
         f"Accuracy {_with_interval(block, 'accuracy', '95% CI ')} on {plural(int(block['images']), f'{split} image')}"
     )
@@ -100,13 +100,13 @@ def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
 
 def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
     lines = [
-        "It always predicts one of its classes: it does not recognize other diseases, plants or damage.",
+        "It always predicts one of its classes and does not recognize other diseases, plants or damage.",
         "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
         "or crop; leaf audit measures how much less.",
     ]
     if lowest := lowest_recall(run, block):
         recall, name = lowest
-        lines.append(f"Weakest class: {percent(1 - recall)} of the {name} {split} images get another class.")
+        lines.append(f"Weakest class: {percent(1 - recall)} of the {name} {split} images are predicted as another class.")
     if split == "validation":
         lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
     if not run.index["group"].fillna("").astype(str).ne("").any():
@@ -114,4 +114,4 @@ def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
             "No groups were given: if several images show the same leaf, the accuracy is optimistic unless cleaning "
             "found them."
         )
-    return [*lines, "A prediction is no diagnosis. Check uncertain predictions and those with consequences by eye."]
+    return [*lines, "A prediction is not a diagnosis. Check uncertain and consequential predictions by eye."]

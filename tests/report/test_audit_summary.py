@@ -31,7 +31,7 @@ def test_tables_show_largest_class_and_balanced_accuracy(audited):
     assert all("<td>12.0%</td>" in row for row in rows)
     shift = next(row for row in page.split("<tr>") if row.startswith('<th scope="row">Unhealthy'))
     assert [cell in shift for cell in ("<td>60.0%</td>", "<td>85.0%</td>", "<td>41.0%</td>")] == [True] * 3
-    assert "largest class is 60.0%" in lines[3]
+    assert "largest class makes up 60.0%" in lines[3]
 
 
 def test_a_column_that_cannot_be_tested_is_open(audited):
