@@ -250,7 +250,7 @@ def _new(found: Found) -> Answer:
     if bare := found.get("without_leaf"):
         said += f" It flags {percent(bare['caught']['accuracy'])} of {bare['images']:,} images with the leaf removed."
         rows = [_row("background only", bare["auroc"], "ink"), *rows]
-    do = "Do not use it for other plants or diseases: it predicts a known class. Add a class for anything else that may occur."
+    do = "Do not use it for other plants or diseases: it predicts a known class. Add a class for anything else."
     note = "The figure shows the AUROC: 50% is chance, 100% separates all unknown from all known images."
     if "corners_flagged" in found["network"]:
         corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))

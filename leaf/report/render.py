@@ -1,4 +1,4 @@
-"""Render a run's report as a self-contained HTML page, and its summary and model card."""
+"""Render a run's report as a self-contained HTML page, and its one-page summary and model card."""
 
 import base64
 import functools
@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from leaf import params as schema
 from leaf.finished_run import Run
-from leaf.report import advice, counts, gallery, results, summary
+from leaf.report import advice, counts, gallery, results
 from leaf.report.charts import percent, ruler
 from leaf.report.gallery import Album
 from leaf.report.svg import Figure, both, plural
@@ -48,13 +48,13 @@ def render(run: Run) -> str:
 
 def render_summary(run: Run) -> str:
     """Return the printable one-page summary of `run` as HTML."""
-    return fill("summary.html.j2", {"card": summary.card(run)})
+    return fill("summary.html.j2", {"card": card(run)})
 
 
 def model_card(run: Run) -> str:
     """Return the model card of `run` as Markdown."""
     known = provenance(run)
-    return fill("model_card.md.j2", {"card": summary.card(run), "facts": known["network"] + known["hashes"][:1]})
+    return fill("model_card.md.j2", {"card": card(run), "facts": known["network"] + known["hashes"][:1]})
 
 
 def markdown(words: str) -> str:
@@ -167,7 +167,7 @@ def provenance(run: Run) -> dict[str, Any]:
     network = {
         **run.facts,
         "Backbone": facts.get("backbone") or run.params.get("backbone"),
-        "Weights": summary.weights(run),
+        "Weights": weights(run),
         "Parameters": _formatted(facts.get("parameters"), ","),
         "Trainable parameters": _formatted(facts.get("trainable_parameters"), ","),
         "Image size": f"{run.images.shape[2]} × {run.images.shape[1]} pixels",
@@ -176,8 +176,8 @@ def provenance(run: Run) -> dict[str, Any]:
         "Temperature": _formatted(scores.get("temperature"), ".3g"),
         "Threshold": _formatted(scores.get("threshold"), ".3g") if len(run.classes) == 2 else None,
     }
-    weights = (facts.get("weights") or {}).get("sha256") or run.params.get("weights_sha256")
-    models = [("models/model.keras", facts.get("model_sha256")), ("weights", weights)]
+    weights_sha256 = (facts.get("weights") or {}).get("sha256") or run.params.get("weights_sha256")
+    models = [("models/model.keras", facts.get("model_sha256")), ("weights", weights_sha256)]
     return {
         "network": [(name, str(value)) for name, value in network.items() if value is not None],
         "versions": sorted((facts.get("versions") or {}).items()),
@@ -198,3 +198,113 @@ def shown(value: Any) -> str:
 
 def _formatted(value: float | None, how: str) -> str | None:
     return None if value is None else format(value, how)
+
+
+def card(run: Run) -> dict[str, Any]:
+    """Return the texts and the table used in both documents."""
+    split, block = results.scored_split(run.scores)
+    names = run.names
+    listed = f"{len(names)} classes" if len(names) > 4 else ", ".join(names[:-1]) + f" or {names[-1]}"
+    return {
+        "title": f"Leaf image classifier: {listed}",
+        "split": split,
+        "date": run.facts.get("Date", "").partition(",")[0],
+        "commit": run.facts.get("Commit", "").partition(",")[0],
+        "result": _result(split, block),
+        "model": _model(run),
+        "baseline": _baseline(run, block),
+        "data": _data(run),
+        "classes": _classes(run, block),
+        "limits": _limits(run, split, block),
+    }
+
+
+def _result(split: str, block: Mapping[str, Any]) -> str:
+    if block.get("accuracy") is None:
+        return "No scores."
+    words = (
+        f"Accuracy {_with_interval(block, 'accuracy', '95% CI ')} on {plural(int(block['images']), f'{split} image')}"
+    )
+    if block.get("balanced_accuracy") is not None:
+        words += f"; balanced accuracy {percent(block['balanced_accuracy'])}"
+    return words + "."
+
+
+def _with_interval(block: Mapping[str, Any], key: str, before: str = "") -> str:
+    if block.get(key) is None:
+        return "–"
+    low, high = block.get(f"{key}_low"), block.get(f"{key}_high")
+    return percent(block[key]) + ("" if low is None or high is None else f" ({before}{100 * low:.1f}–{percent(high)})")
+
+
+def weights(run: Run) -> str:
+    """Describe the initial weights: a checkpoint's revision and license, a file name, or the parameter value."""
+    if record := run.training.get("weights"):
+        return f"{record['name']}, revision {record['revision']}, license {record['license']}"
+    return Path(str(run.params.get("weights", ""))).name
+
+
+def _model(run: Run) -> str:
+    count, height, width = run.training.get("parameters"), *run.images.shape[1:3]
+    start = f"with pretrained weights ({weights(run)})"
+    if run.params.get("weights") == "random":
+        start = "trained from scratch"
+    return (
+        f"{run.training.get('backbone') or run.params.get('backbone')}{f', {count:,} parameters' if count else ''}, "
+        f"{start}. Input: one color image, resized to {width} × {height} pixels. Output: a probability for each class."
+    )
+
+
+def _baseline(run: Run, block: Mapping[str, Any]) -> str:
+    best = max(results.baselines(run.scores), key=lambda entry: entry.value, default=None)
+    if best is None or block.get("accuracy") is None:
+        return ""
+    beaten = (block.get("accuracy_low") or 0) > best.value
+    words = f"Best baseline on the same images: {best.name.lower()}, {percent(best.value)}."
+    return words if beaten else f"{words} The interval of the model does not exclude it."
+
+
+def _data(run: Run) -> str:
+    removed = run.decisions.loc[run.decisions["kept"] != 1, "reason"].value_counts()
+    name = Path(str(run.params.get("dataset", ""))).name
+    words = f"{name}: {plural(len(run.index), 'image')}, {len(run.kept()):,} kept"
+    if len(removed):
+        parts = [
+            f"{count:,} {counts.REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()
+        ]
+        words += f" (removed: {', '.join(parts)})"
+    sizes = ", ".join(f"{count:,} {name}" for name, count in counts.split_sizes(run).items())
+    made = f" SMOTE added {plural(len(run.synthetic), 'training image')}." if len(run.synthetic) else ""
+    return f"{words}. Split: {sizes}.{made}"
+
+
+def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
+    train = run.splits.loc[run.splits["split"] == "train", "image"]
+    trained = run.labels().reindex(train).value_counts()
+    rows = []
+    for label, (name, each) in enumerate(zip(run.names, block.get("classes") or [{}] * len(run.names), strict=True)):
+        recall, precision = _with_interval(each, "recall"), each.get("precision")
+        cells = [recall, "–" if precision is None else percent(precision)]
+        rows.append([name, f"{trained.get(label, 0):,}", f"{each.get('images', 0):,}", *cells])
+    return rows
+
+
+def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "It always predicts one of its classes and does not recognize other diseases, plants or damage.",
+        "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
+        "or crop; leaf audit measures how much less.",
+    ]
+    if lowest := results.lowest_recall(run, block):
+        recall, name = lowest
+        lines.append(
+            f"Weakest class: {percent(1 - recall)} of the {name} {split} images are predicted as another class."
+        )
+    if split == "validation":
+        lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
+    if not run.index["group"].fillna("").astype(str).ne("").any():
+        lines.append(
+            "No groups were given: if several images show the same leaf, the accuracy is optimistic unless cleaning "
+            "found them."
+        )
+    return [*lines, "A prediction is not a diagnosis. Check uncertain and consequential predictions by eye."]

@@ -21,12 +21,12 @@ READ = [
 
 
 @pytest.mark.parametrize(("text", "expected"), READ)
-def test_date_is_read_with_the_parts_that_it_has(text, expected):
+def test_only_the_parts_present_in_a_date_are_kept(text, expected):
     assert iso_dates([text])[0] == [expected]
 
 
 @pytest.mark.parametrize("text", ["spring", "17", "12:30", "2024-13-01", "30.02.2024", "1. März 2024", "9" * 400])
-def test_text_that_is_no_date_is_reported(text):
+def test_unreadable_dates_are_reported(text):
     dates, remarks = iso_dates(["2024-03-01", text])
     assert dates == ["2024-03-01", ""]
     assert remarks[-1].startswith("1 of 2 dates are not used, such as ")

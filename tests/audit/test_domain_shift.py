@@ -109,7 +109,7 @@ def test_images_that_were_trained_on_are_not_tested_inside():
     assert found.drop.accuracy == pytest.approx(1 / 3)
 
 
-def test_majority_and_balanced_accuracy_are_those_of_the_tested_images():
+def test_majority_and_balanced_accuracy_use_only_tested_images():
     found = compared(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 0]), np.array([0, 0, 0, 1]), np.arange(4))
     assert (found.majority, found.balanced_inside) == (0.75, 0.5)
     assert found.balanced_outside == pytest.approx(1 / 6)

@@ -51,7 +51,7 @@ def result():
     return evaluate(IMAGES, table(), predict_proba, 0.5, "none")
 
 
-def test_predictions_are_those_of_validation_and_test(result):
+def test_predictions_cover_validation_and_test(result):
     assert result.predictions["image"].tolist() == list(range(30, 90))
     assert result.predictions.columns.tolist() == [*("image", "source", "split", "label", "predicted", "probability")]
 
@@ -79,7 +79,7 @@ def test_the_metrics_have_exactly_the_fixed_keys(result):
     }
 
 
-def test_accuracy_is_that_of_its_split(result):
+def test_accuracy_is_computed_per_split(result):
     assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # 63, 70, 77, 84 are wrong
     assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # 35, 42, 49, 56
 

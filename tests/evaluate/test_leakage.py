@@ -22,7 +22,7 @@ def test_a_planted_leak_of_ten_points_is_found_with_its_interval():
     assert found.sentence.startswith("For this recipe, leakage raises the accuracy: +")
 
 
-def test_equal_answers_have_almost_no_effect():
+def test_identical_results_show_almost_no_effect():
     same = answers(0.9, 1)
     assert measure_leak(same, same, GROUPS).sentence.startswith("For this recipe, leakage has almost no effect: +0.0")
 

@@ -86,7 +86,7 @@ def test_holms_adjustment_widens_the_interval_and_withdraws_a_verdict():
     assert adjusted[0].low < one.low < one.high < adjusted[0].high
 
 
-def test_a_difference_in_one_class_is_significant_in_that_class_alone():
+def test_a_difference_in_one_class_is_significant_only_in_that_class():
     labels = np.arange(300) % 3
     a = np.ones((1, 300), bool)
     b = a.copy()

@@ -47,7 +47,7 @@ def test_the_limit_is_the_lowest_that_keeps_the_rate(wrong, rate, limit):
     assert min_confidence(correct, level, rate) == pytest.approx(limit)
 
 
-def test_images_of_equal_confidence_are_decided_alike():
+def test_images_of_equal_confidence_get_the_same_decision():
     level = np.repeat([0.6, 0.9], [20, 30])
     correct = np.arange(50) >= 10
     assert min_confidence(correct, level, 0.1) == pytest.approx(0.75)

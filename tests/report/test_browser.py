@@ -136,7 +136,7 @@ def test_all_text_keeps_its_contrast(page):
     assert page.evaluate(CONTRAST) == []
 
 
-def test_the_embedded_letters_are_used(page):
+def test_the_embedded_font_is_used(page):
     assert page.evaluate("document.fonts.check('16px Inter') && [...document.fonts].some(f => f.status == 'loaded')")
 
 

@@ -97,7 +97,7 @@ def test_metrics_not_written_by_the_recorded_run_are_skipped(project):
     assert "skipped    evaluate" in summarize_metrics(project)
 
 
-def test_an_invalid_lock_file_is_one_line(project):
+def test_an_invalid_lock_file_gives_a_one_line_error(project):
     (project / "dvc.lock").write_text("[")
     with pytest.raises(LeafError, match=r"^dvc\.lock: not a DVC lock"):
         summarize_metrics(project)

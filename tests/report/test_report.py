@@ -84,7 +84,7 @@ def test_no_text_is_nan_inf_or_none(html):
     assert not re.findall(r"\b(?:nan|inf|None)\b", html)
 
 
-def test_equal_tables_give_equal_bytes(tables):
+def test_equal_tables_give_byte_identical_pages(tables):
     assert render(Run(**tables())) == render(Run(**tables()))
 
 
@@ -189,7 +189,7 @@ def test_a_mistake_has_heat_maps_of_the_predicted_and_the_second_class(finished)
     assert "second" not in uncertain.partition("</ul>")[0]
 
 
-def test_the_number_of_mistakes_is_that_of_the_confusion_matrix(tables):
+def test_mistake_count_matches_the_confusion_matrix(tables):
     made = tables(quality=0.2)
     matrix = made["scores"]["splits"]["test"]["confusion"]
     made["gallery"] = made["gallery"].groupby("kind").head(12)
@@ -297,7 +297,7 @@ def test_a_missing_optional_table_removes_its_section(builder, tables, tmp_path,
     assert "<h1>" in render(read_run(tmp_path, made["params"]))
 
 
-def test_a_missing_required_table_is_one_line(builder, tables, tmp_path):
+def test_a_missing_required_table_gives_a_one_line_error(builder, tables, tmp_path):
     made = tables()
     builder.write(tmp_path, made)
     (tmp_path / "data/cleaned/decisions.csv").unlink()

@@ -94,7 +94,7 @@ def test_runs_with_different_labels_are_shown_with_the_refusal(here):
 
 
 @pytest.mark.slow
-def test_an_unknown_revision_is_one_line(here):
+def test_an_unknown_revision_gives_a_one_line_error(here):
     with pytest.raises(LeafError, match="nowhere: "):
         write_report(["nowhere", "one"], "reports/both.html")
 
@@ -109,13 +109,13 @@ def test_a_revision_twice_is_refused():
         write_report(["one", "one"], "page.html")
 
 
-def test_a_missing_run_is_one_line(tmp_path, monkeypatch):
+def test_a_missing_run_gives_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LeafError, match=r"workspace: .*params\.yaml"):
         read_summary("workspace")
 
 
-def test_damaged_json_is_one_line(builder, drawn, tmp_path, monkeypatch):
+def test_damaged_json_gives_a_one_line_error(builder, drawn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     builder.write(tmp_path, builder.tables(*drawn))
     (tmp_path / "params.yaml").write_text("{}")
@@ -124,5 +124,5 @@ def test_damaged_json_is_one_line(builder, drawn, tmp_path, monkeypatch):
         read_summary("workspace")
 
 
-def test_the_command_explains_itself():
+def test_the_help_shows_an_example():
     assert "leaf report main dropout_02" in CliRunner().invoke(app, ["report", "--help"], env={"COLUMNS": "200"}).output

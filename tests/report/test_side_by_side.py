@@ -35,7 +35,7 @@ def test_names_are_escaped(runs):
     assert "&lt;second&gt;" in page
 
 
-def test_a_refusal_replaces_the_comparison(runs):
+def test_an_error_message_replaces_a_comparison_that_fails(runs):
     assert "other images were used" in render_side_by_side(runs, [], "other images were used")
 
 
@@ -58,5 +58,5 @@ def test_runs_without_accuracy_or_curves_have_a_page(runs):
     assert "There are no curves" in render_side_by_side(bare, [])
 
 
-def test_equal_runs_give_equal_bytes(runs):
+def test_equal_runs_give_byte_identical_pages(runs):
     assert render_side_by_side(runs, []) == render_side_by_side(runs, [])

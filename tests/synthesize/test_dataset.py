@@ -28,11 +28,11 @@ def test_scaling_to_5200_images_gives_the_course_counts():
 
 
 @pytest.mark.parametrize("images", [100, 101, 520, 1000, 99_999])
-def test_the_parts_add_up_to_the_images_asked_for(images):
+def test_the_parts_add_up_to_the_requested_number_of_images(images):
     assert scaled(images).images == images
 
 
-def test_520_images_hold_ten_copies_of_each_cartoon_and_15_duplicates():
+def test_520_images_include_ten_copies_of_each_cartoon_and_15_duplicates():
     recipe = scaled(520)
     assert recipe.copies == 10
     assert recipe.healthy_duplicates + recipe.unhealthy_duplicates == 15
@@ -43,7 +43,7 @@ def test_classes_have_the_requested_sizes(small):
     assert np.bincount(labels).tolist() == [14 + 2 + 4, 9 + 3 + 4]
 
 
-def test_the_first_cartoon_is_always_unhealthy_the_second_always_healthy(small):
+def test_the_first_cartoon_is_always_unhealthy_and_the_second_healthy(small):
     images, labels = small
     for number, label in ((0, 1), (1, 0)):
         same = (images == draw_cartoon(number, 32)).all(axis=(1, 2, 3))
@@ -85,7 +85,7 @@ def test_another_seed_draws_other_images(small):
     assert len(leaves) == 2  # the cartoons alone
 
 
-def test_the_file_holds_float32_and_a_pickled_object_array_of_protocol_3(tmp_path, small):
+def test_the_file_contains_float32_and_a_pickled_object_array_of_protocol_3(tmp_path, small):
     images, labels = small
     write_npz(tmp_path / "l.npz", images, [str(label) for label in labels])
     with np.load(tmp_path / "l.npz", allow_pickle=False) as file:

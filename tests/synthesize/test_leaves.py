@@ -55,7 +55,7 @@ def test_color_alone_predicts_little():
 
 
 @pytest.mark.slow
-def test_drawing_takes_milliseconds_an_image():
+def test_drawing_takes_milliseconds_per_image():
     start = time.process_time()
     for seed in range(100):
         draw_leaf(np.random.default_rng(seed), 96, seed % 2 == 0)
