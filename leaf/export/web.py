@@ -149,7 +149,7 @@ def _outputs(model: bytes, gaussian: Gaussian, count: int = 64) -> tuple[np.ndar
 
 
 def _large_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays of weights that are worth packing."""
+    """Return the weight arrays that are large enough to pack."""
     from onnx import ModelProto, numpy_helper
 
     graph = ModelProto.FromString(content).graph
@@ -221,7 +221,7 @@ def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -
 
 
 def _facts(classifier: Classifier, onnx_file: Path, about: str) -> dict[str, Any]:
-    """Return the contents of model.json, which the app needs in addition to the network."""
+    """Return the contents of model.json: everything the app needs besides the network."""
     detector, head = classifier.ood_detector, classifier.network.head
     project = onnx_file.parent.parent
     test = (_optional(project / "data" / "scored" / "scores.json").get("splits") or {}).get("test") or {}
@@ -296,7 +296,7 @@ def _digest(text: str) -> str:
 
 
 def _one_script(runtime: str) -> str:
-    """Join the modules into one script: each becomes a function that returns what the module exports."""
+    """Join the modules into one script: each becomes a function that returns its exports."""
     parts = ["const modules = {};"]
     for name in _SCRIPTS:
         source = runtime if name == "onnxruntime" else (APP / f"{name}.js").read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 CANDIDATES = 5  # candidates per selected image
-NEIGHBORS = 10  # neighbors used for the density
 SAME = 0.98  # cosine similarity above which images are nearly identical
 _POOL = 4096  # number of most uncertain images to rank and cluster
 _DIMENSIONS = 128
@@ -42,9 +41,9 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the positions of the `count` images to label next, the most useful first.
 
-    With probabilities, the score is margin uncertainty times the square root of the density. Of near-identical images,
-    only the best is a candidate. The images nearest to the centers of a k-means clustering of the best candidates,
-    weighted by score, are selected. Without probabilities (cold start), all images are clustered, without weights.
+    With probabilities, the score is the margin uncertainty. Of near-identical images, only the best is a candidate. The
+    images nearest to the centers of a k-means clustering of the best candidates, weighted by score, are selected.
+    Without probabilities (cold start), all images are clustered, without weights.
 
     Args:
         features: float (N, D), from `reduce_features`.
@@ -54,7 +53,6 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
 
     References:
         Zhdanov, "Diverse mini-batch Active Learning", 2019. https://arxiv.org/abs/1901.05954
-        Settles and Craven, "An Analysis of Active Learning Strategies for Sequence Labeling", EMNLP 2008.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import pairwise_distances_argmin
@@ -67,7 +65,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
     else:
         uncertainty = margin_uncertainty(probabilities)
         pool = np.argsort(-uncertainty, kind="stable")[: max(_POOL, count)]
-        score = uncertainty[pool] * np.sqrt(density(features[pool]))
+        score = uncertainty[pool]
         best = _distinct(features[pool], np.argsort(-score, kind="stable"))[: count * CANDIDATES]
         pool, score = pool[best], score[best]
     if len(pool) <= count or count == 0:
@@ -99,18 +97,6 @@ def margin_uncertainty(probabilities: np.ndarray) -> np.ndarray:
     """Return one minus the difference between the two largest probabilities, float (N,) in 0..1."""
     largest = np.sort(probabilities, axis=1)[:, -2:]
     return 1 - (largest[:, 1] - largest[:, 0])
-
-
-def density(features: np.ndarray) -> np.ndarray:
-    """Return the mean cosine similarity to the nearest neighbors, float (N,) in 0..1."""
-    from sklearn.neighbors import NearestNeighbors
-
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    neighbors = min(NEIGHBORS + 1, len(unit))
-    if neighbors < 2:
-        return np.ones(len(unit))
-    distances, _ = NearestNeighbors(n_neighbors=neighbors, algorithm="brute").fit(unit).kneighbors(unit)
-    return np.clip((1 - np.square(distances[:, 1:]) / 2).mean(axis=1), 0, 1)
 
 
 def learning_curve(

@@ -124,7 +124,7 @@ class Labelling:
         ]
 
     def state(self) -> dict[str, Any]:
-        """Return what the page shows: the next images, counts, learning curve and agreement."""
+        """Return the state of the page: the next images, counts, learning curve and agreement."""
         rows = self.rows()
         with self._lock:
             order, probabilities, curve, version = self.order, self.probabilities, self.curve, self.version

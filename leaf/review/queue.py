@@ -1,8 +1,8 @@
 """Select the images to review from a run's tables, and rank them.
 
 Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
-affects. Held-out predictions give the probability of a wrong label; for other questions, the probability is a fixed
-estimate. An image affects its kept copies and, as a parent or neighbor, its share of synthetic images.
+affects. The probability of a wrong label is estimated from held-out predictions; for other questions it is fixed. An
+image affects its kept copies and, as a parent or neighbor, its share of synthetic images.
 `benchmarks/review.py` measures how early planted faults are found.
 """
 
@@ -28,7 +28,7 @@ QUESTIONS = {  # names of the questions on the page
 # Estimated probability that a decision changes something. If copies have different labels, one label is wrong; removals
 # by `clean` are rarely wrong, and all copies of an outlier are one case.
 SHARE = {"conflict": 1.0, "flag": 0.5, "outlier": 0.02, "copy": 0.05, "crop": 0.1}
-CONFIDENT = 0.1  # held-out probability of the label, below which an image is a confident mistake
+CONFIDENT = 0.1  # below this held-out probability of the label, an image is a confident mistake
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _pairs(decisions: pd.DataFrame, pairs: pd.DataFrame, classes: Sequence[str])
         why = f"{_kind(row)}; {classes[label[one]]} and {classes[label[other]]}"
         found.append(("conflict", one, other, SHARE["conflict"] * int(sizes[group[one]]), why))
     same = pairs[~differ & pairs["kind"].ne("exact")]
-    # the larger the distance of a pair, the more likely it is a mistake
+    # a pair with a larger distance is more likely a mistake
     doubt = same["aligned_mse"].fillna(same["mse"]).groupby(same["kind"]).rank(pct=True)
     for row, rank in zip(same.to_dict("records"), doubt, strict=True):
         question = "crop" if row["kind"] == "aligned" else "copy"

@@ -26,7 +26,7 @@ from leaf.errors import LeafError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_CONNECTIONS = 500
-STALL_SECONDS = 10  # without a complete request head, or without a byte of the response read
+STALL_SECONDS = 10  # until the request headers are complete, and between reads of the response
 _SHUTDOWN_SECONDS = 3
 MAX_UPLOAD = 20 * 2**20  # bytes of one image
 _MAX_BODY = MAX_UPLOAD + 64 * 2**10  # with the form around it

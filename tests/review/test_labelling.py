@@ -208,7 +208,7 @@ def test_key_is_answered_within_50_ms_among_50_000_images(tmp_path: Path) -> Non
 
 
 def test_selection_spreads_over_near_duplicates() -> None:
-    """Ten uncertain points, each 30 times: every selected image is another point."""
+    """Select a different point each time from ten uncertain points with 30 copies each."""
     random = np.random.default_rng(0)
     centers = random.normal(size=(10, 8)) * 5
     features = np.repeat(centers, 30, axis=0) + random.normal(size=(300, 8)) * 0.01

@@ -1,4 +1,4 @@
-"""The labelling page in a real browser, by keyboard, from 300 new images to `dvc repro`."""
+"""The labeling page in a real browser, by keyboard, from 300 new images to `dvc repro`."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The review page in a real browser, by keyboard: also with two tabs, after a kill, on a phone, with 10,000 cases."""
+"""The review page in a real browser, by keyboard, including two tabs, a killed server, a phone and 10,000 cases."""
 
 import re
 import signal

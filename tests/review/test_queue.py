@@ -38,7 +38,7 @@ def found_cases(
     unknown: np.ndarray = NONE,
     reached: np.ndarray | None = None,
 ) -> list[tuple[str, int, int]]:
-    """Return the cases as question, image, other; the images in `own` have that probability of their label."""
+    """Return the cases as (question, image, other); `own` maps images to the probability of their label."""
     doubted = list(own or {})
     probability = np.full(6, np.nan)
     probability[doubted] = list((own or {}).values())

@@ -81,7 +81,7 @@ function draw_burst() {
 }
 
 // Save `label` ("" excludes) for `images`; the next image is shown at once.
-function give(label, images, chosen, same_plant = false) {
+function save_label(label, images, chosen, same_plant = false) {
   const item = waiting[0];
   if (!item || !images.length) return;
   const labelled = new Set(images);
@@ -123,8 +123,8 @@ function label_current(label) {
   if (!at("cluster").hidden) {
     const images = members.filter((image) => !excluded.has(image));
     close_cluster();
-    give(label, images, images.length === 1 && images[0] === item.image ? item.chosen : "cluster");
-  } else give(label, [item.image, ...(together ? burst : [])], item.chosen, together && burst.length > 0);
+    save_label(label, images, images.length === 1 && images[0] === item.image ? item.chosen : "cluster");
+  } else save_label(label, [item.image, ...(together ? burst : [])], item.chosen, together && burst.length > 0);
 }
 
 async function undo() {
