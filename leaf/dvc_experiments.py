@@ -51,7 +51,7 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     taken = _existing() & rows.keys()
     if taken and not force:
         raise LeafError(
-            f"{min(taken)}: an experiment of this name exists; --force replaces it, `dvc exp show` shows it"
+            f"{min(taken)}: an experiment with this name exists; --force replaces it, `dvc exp show` shows it"
         )
     seen: dict[str, list[str]] = {}
     checked = {name: check(row, name, seen) for name, row in rows.items()}

@@ -173,7 +173,7 @@ def _hydra(value: Any) -> str:
 
 def _hydra_key(key: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ -]*", key) or key.lower() in _WORDS:
-        raise LeafError(f"-S: DVC does not accept the key {key!r}; write it into {params.PARAMS_FILE}")
+        raise LeafError(f"-S: DVC does not accept the key {key!r}. Set it in {params.PARAMS_FILE}.")
     return key.replace(" ", "\\ ")
 
 

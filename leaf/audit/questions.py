@@ -147,7 +147,9 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
             given = {file: value for cell, value in cells for file in finder.find(cell)}
             return [given.get(source, "") for source in chosen["source"]]
     missing = "no such column, and not in the EXIF of any image" if name in ("camera", "date") else "no such column"
-    raise LeafError(f"--by {name}: {missing}. Valid: {', '.join(sorted(seen)) or 'none, no table names the files'}")
+    raise LeafError(
+        f"--by {name}: {missing}. Valid: {', '.join(sorted(seen)) or 'none, because no table lists the files'}"
+    )
 
 
 def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.ndarray, recipe: Params) -> Any:
@@ -155,7 +157,7 @@ def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.nda
     if folder:
         found = read_masks(folder, sources, recipe.image_size, recipe.fit)
         if not len(found):
-            raise LeafError(f"--masks {folder}: no mask in it. Give a folder of masks")
+            raise LeafError(f"--masks {folder}: no masks found. Use a folder of masks.")
         return found
     of_run = store.read_array(root / "data/ingested/masks.npy")
     return np.array(of_run[rows]) if len(of_run) else None

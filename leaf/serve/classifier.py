@@ -194,7 +194,7 @@ def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles
     for key, value in wanted.items():
         if key in metadata and metadata[key] != value:
             raise LeafError(
-                f"{path}: {key} is {metadata[key]!r}, but run.json or decision.json says {value!r}. Run `dvc repro`."
+                f"{path}: {key} is {metadata[key]!r}, but run.json or decision.json has {value!r}. Run `dvc repro`."
             )
 
 

@@ -284,7 +284,7 @@ def fold_images(
     from sklearn.model_selection import StratifiedGroupKFold  # takes seconds, which a plain split saves
 
     if images["split"].ne("").any():
-        raise LeafError(f"folds: {folds}, but the data set gives its images a split; valid: 0, or columns.split: none")
+        raise LeafError(f"folds: {folds}, but the data set defines splits; valid: 0, or columns.split: none")
     images = images.sort_values("key", kind="stable", ignore_index=True)  # so that file names do not affect the folds
     groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
     if small := _fewer(classes, groups, folds):

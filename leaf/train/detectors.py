@@ -149,7 +149,7 @@ def _healthy(dataset: Dataset) -> Dataset:
     """Return the images of the first class."""
     real = dataset.labels == 0
     if not real.any():
-        raise LeafError("training: no image of the first class, the only class detectors train on. Check `classes`.")
+        raise LeafError("training: no images of the first class, on which detectors are trained. Check `classes`.")
     healthy = replace(dataset, rows=dataset.rows[real], labels=dataset.labels[real])
     if dataset.synthetic is None or dataset.synthetic_labels is None:
         return healthy
