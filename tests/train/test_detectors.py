@@ -66,7 +66,7 @@ def test_without_healthy_images_training_is_refused(leaves):
     images, labels = leaves
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
     recipe = Params(weight_averaging=0)
-    with pytest.raises(LeafError, match="no image of the first class"):
+    with pytest.raises(LeafError, match="no images of the first class"):
         train_detector(build_model("autoencoder", 32, dropout_at="input"), spotted, spotted, recipe, quiet=True)
 
 
