@@ -156,7 +156,7 @@ def experiments_md() -> str:
 
 def honest_md() -> str:
     """Return docs/honest.md."""
-    return filled("honest", headline=results_of("headline") + "\n", seeds=results_of("seeds") + "\n")
+    return filled("honest", **{name: results_of(name) + "\n" for name in ("headline", "seeds", "scratch")})
 
 
 def results_of(name: str) -> str:
@@ -190,6 +190,10 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
         for name, found in ((name, each["accuracy"]) for name, each in result["recipes"].items())
         if len(found) >= 5
     ]
+    steps = {name: each["step_ms"] for name, each in result["recipes"].items() if "step_ms" in each}
+    if steps:
+        times = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in steps.items())
+        sentences.append(f"CPU time of a training step: {times}.")
     return [*lines, "", *(f"- {sentence}" for sentence in sentences), "", _source(result), ""]
 
 
