@@ -58,8 +58,11 @@ def _missing(revision: str, path: str) -> LeafError:
 
 
 def parameters(read: Read) -> dict[str, Any]:
-    """Return params.yaml."""
-    return parse_yaml(read("params.yaml").decode(errors="surrogateescape"), "params.yaml") or {}
+    """Return params.yaml. Raises LeafError if it is not a mapping."""
+    values = parse_yaml(read("params.yaml").decode(errors="surrogateescape"), "params.yaml") or {}
+    if not isinstance(values, dict):
+        raise LeafError("params.yaml: not a mapping of keys to values. Restore it with `git checkout params.yaml`.")
+    return values
 
 
 _COLUMNS = {

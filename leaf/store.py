@@ -192,18 +192,21 @@ def write_json(value: Any, path: str | Path) -> None:
 
 
 @_naming
-def read_json(path: str | Path, keys: Mapping[str, type | tuple[type, ...]] | None = None) -> Any:
+def read_json(
+    path: str | Path, keys: Mapping[str, type | tuple[type, ...]] | None = None, data: bytes | None = None
+) -> Any:
     """Read JSON.
 
     Args:
         path: the file.
         keys: the keys that it must have, with their Python types; the file must then hold an object.
+        data: the content to parse instead of reading the file.
 
     Raises:
         LeafError: if the file is missing, is not JSON, or does not match `keys`.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads((Path(path).read_bytes() if data is None else data).decode("utf-8"))
     except FileNotFoundError:
         raise LeafError(f"{path}: no such file. Run `dvc repro`.") from None
     except RecursionError:

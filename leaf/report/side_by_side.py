@@ -1,8 +1,6 @@
 """Render several runs on one page: scores with intervals, significance tests and curves."""
 
-import io
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +14,7 @@ from leaf.report.render import fill, shown
 from leaf.report.results import LOWER, baselines, column_series, interval, score_name, scored_split
 from leaf.report.svg import Figure, both
 from leaf.revisions import WORKSPACE, parameters, reader
-from leaf.store import replacing
+from leaf.store import read_json, read_table, replacing
 
 MOST = 6
 _SCORES = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "calibration_error")
@@ -167,17 +165,13 @@ def write_report(revisions: Sequence[str], to: str) -> str:
 def read_summary(revision: str) -> RunSummary:
     """Read a git revision's, an experiment's or the workspace's data for the page."""
     read = reader(revision)
-
-    def parsed(path: str, parse: Callable[[bytes], Any]) -> Any:
-        try:
-            return parse(read(path))
-        except ValueError as error:  # json and pandas raise it too
-            raise LeafError(f"{revision}: {path}: damaged ({error}). Run `dvc repro` there again") from None
-
+    history = read_table("models/history.csv", ("epoch",), data=read("models/history.csv"))
+    if len(history.select_dtypes("number").columns) < len(history.columns):
+        raise LeafError(f"{revision}: models/history.csv: valid: numbers. Run `dvc repro` or `dvc checkout`.")
     return RunSummary(
         name=revision,
         params=flatten(parameters(read)),
-        scores=parsed("data/scored/scores.json", json.loads),
-        history=parsed("models/history.csv", lambda text: pd.read_csv(io.BytesIO(text))),
-        training=parsed("models/run.json", json.loads),
+        scores=read_json("data/scored/scores.json", {}, read("data/scored/scores.json")),
+        history=history,
+        training=read_json("models/run.json", {}, read("models/run.json")),
     )
