@@ -171,7 +171,7 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     tested = f"each tested once in {result['folds']} folds" if result["folds"] else "one test split"
     settings = " and ".join(f"`{key}={value}`" for key, value in result["set"].items())
     changes = f" with {settings}" if settings else ""
-    groups = f" of {result['groups']} groups" if result["groups"] < result["images"] else ""
+    groups = f" in {result['groups']} groups" if result["groups"] < result["images"] else ""
     lines = [
         f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {seeds} "
         f"(baselines: {baselines}):",
@@ -219,7 +219,7 @@ def _source(result: dict[str, Any]) -> str:
     if "commit" in result:
         return f"Measured at commit {result['commit'][:8]} by `{result['command']}`."
     command = f" by `{result['command']}`" if "command" in result else ""
-    return f"Measured{command}, recorded in commit {result['recorded'][:8]}; the commit of the measurement is unknown."
+    return f"Measured{command} at an unknown commit; recorded in commit {result['recorded'][:8]}."
 
 
 def dropout_table() -> str:
