@@ -1,4 +1,4 @@
-"""`leaf check`: validate parameters and data set before the first stage runs, because DVC deletes outputs first."""
+"""`leaf check`: validate the parameters and the data set before the first stage, because DVC deletes outputs first."""
 
 import os
 import re
@@ -115,7 +115,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     except UnlabelledError as error:
         if choices.classes == "auto" or not (labels_given := len(read_given()[0])):
             raise
-        return [f"unlabelled {len(error.files):,} images; data/labels.csv has {labels_given:,} labels, the only ones"]
+        return [f"unlabelled {len(error.files):,} images; all {labels_given:,} labels are from data/labels.csv"]
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
     rows = source.rows
@@ -152,7 +152,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     waiting = len(find_unlabelled(source, dataset, Path(choices.unlabelled), choices.links))
     if waiting:
         labelled = len(read_given()[0])
-        given = f", up to {labelled:,} of them labelled in data/labels.csv" if labelled else ""
+        given = f", up to {labelled:,} of them labeled in data/labels.csv" if labelled else ""
         lines.append(f"unlabelled {waiting:,} images{given}. Label them with `leaf review --unlabelled`.")
     lines += [f"note       {note}" for note in source.notes]
     if Path(choices.masks).is_dir():
@@ -240,24 +240,26 @@ def _risks(
     small = [f"{names[place]} ({counts[place]})" for place in np.argsort(counts, kind="stable") if counts[place] < FEW]
     if small:
         risks.append(
-            f"classes of fewer than {FEW} images, with uncertain accuracy: "
+            f"classes with fewer than {FEW} images, so their accuracy is uncertain: "
             f"{', '.join(small[:8])}{' …' if small[8:] else ''}"
         )
     synthetic = int((train.max() - train).sum()) if choices.balance in ("smote", "oversample") else 0
     size = synthetic * 3 * choices.image_size**2 / 1e9
     if size >= 0.5:
         limit = choices.balance_limit_gb
-        more = f", more than balance_limit_gb, {limit:g}: `balance` will refuse" if size > limit else ""
-        risks.append(f"{synthetic:,} images are made, {size:.1f} GB{more}; balance=class_weight makes none")
+        more = f", more than balance_limit_gb, {limit:g}: `balance` will stop with an error" if size > limit else ""
+        risks.append(
+            f"{synthetic:,} synthetic images will be created, {size:.1f} GB{more}; balance=class_weight creates none"
+        )
     few = int(train.min())
     if choices.balance == "smote" and few < train.max() and few <= choices.smote_neighbors:
         raise LeafError(
             f"balance: SMOTE with smote_neighbors {choices.smote_neighbors} needs {choices.smote_neighbors + 1} "
-            f"training images of each class that is not the largest, {names[int(train.argmin())]} has {few}",
+            f"training images in each class but the largest; {names[int(train.argmin())]} has {few}",
             proposals=[{"balance": "class_weight"}],
         )
     if any(groups) and not all(groups):
-        risks.append(f"{sum(not group for group in groups):,} images have no group, others have one")
+        risks.append(f"{sum(not group for group in groups):,} images have no group, but others have one")
     return risks
 
 

@@ -73,7 +73,7 @@ def _find(image: str, index: pd.DataFrame) -> int:
             return int(same.to_numpy().argmax())
         if same.sum() > 1:
             raise LeafError(
-                f"why: {same.sum()} images are called {image}; valid: one of {_some(source[same].tolist())}"
+                f"why: {same.sum()} images have the name {image}; valid: one of {_some(source[same].tolist())}"
             )
     raise LeafError(
         f"why: there is no image {image}; valid: a number from 0 to {len(index) - 1}, or a source name "
@@ -92,7 +92,7 @@ def _decisions(root: Path, image_rows: pd.DataFrame) -> list[tuple[str, str]]:
     mine = table[given.isin(called) | given.str.lower().isin(called)]
     rows = zip(mine["ruling"], mine["label"] + mine["other"], mine["who"], mine["why"], strict=True)
     return [
-        ("override", f"{f'{kind} {what}'.strip()}, by {who or 'nobody named'}: {reason or 'no reason given'}")
+        ("override", f"{f'{kind} {what}'.strip()}, by {who or 'an unnamed person'}: {reason or 'no reason given'}")
         for kind, what, who, reason in rows
     ]
 
@@ -152,7 +152,7 @@ def _scored(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, s
     if mine.empty:
         return [("scored", "not predicted: neither a validation nor a test image")]
     row = mine.iloc[0]
-    right = "right" if row["predicted"] == row["label"] else f"wrong, it is {classes[row['label']]}"
+    right = "right" if row["predicted"] == row["label"] else f"wrong: the label is {classes[row['label']]}"
     if len(classes) == 2:
         probable = f"probability of {classes[1]} {row['probability']:.3f}"
     else:

@@ -54,11 +54,11 @@ def main() -> None:
     print(f"{whole['group'].nunique()} groups, {shared} shared between splits")
     if len(pins):
         there = pins["file_hash"].isin(everything["file_hash"]).sum()
-        said = f"{there} of {len(pins)} are there and stay" if pinned else "not used with folds or grouping: none"
-        print(f"pinned images: {said}")
+        kept_pins = f"{there} of {len(pins)} are in the data set and keep their split"
+        print(f"pinned images: {kept_pins if pinned else 'not used with folds or grouping: none'}")
     if leaky:
         print(
-            f"warning: grouping: none: {shared} groups are intentionally shared between splits, so scores are too high"
+            f"warning: grouping: none: {shared} groups are intentionally shared between splits, so scores are optimistic"
         )
 
 

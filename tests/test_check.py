@@ -105,7 +105,7 @@ def test_rows_without_image_and_images_without_row_are_counted(project):
     names += [f"unhealthy/IMG_{number:04}.jpg,unhealthy" for number in range(0, 30, 3) if number != 6]
     (project / "t.csv").write_text("\n".join(["file,label", *names]))
     lines = printed(labels="t.csv")
-    assert "left out   20: in t.csv, and no such image in leaves, such as 'healthy/IMG_0031.jpg'" in lines
+    assert "left out   20: listed in t.csv, but not found in leaves, such as 'healthy/IMG_0031.jpg'" in lines
     assert "left out   1: not in t.csv, such as 'unhealthy/IMG_0006.jpg'" in lines
 
 
@@ -146,17 +146,17 @@ def test_wide_images_are_a_risk(project):
 
 def test_class_too_small_for_smote_is_refused_with_a_command(project):
     line = refusal(smote_neighbors=8)
-    assert "needs 9 training images of each class that is not the largest, unhealthy has 6; valid: dvc exp run" in line
+    assert "needs 9 training images in each class but the largest; unhealthy has 6; valid: dvc exp run" in line
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
 
 
 def test_memory_for_smote_is_a_risk(project):
-    assert "images are made" not in printed()
+    assert "synthetic images" not in printed()
     for number in range(300):
         put(project / "leaves" / "healthy" / f"more_{number:04}.jpg")
-    assert "202 images are made, 0.6 GB; balance=class_weight makes none" in printed(image_size=1024)
+    assert "202 synthetic images will be created, 0.6 GB; balance=class_weight creates none" in printed(image_size=1024)
     limited = printed(image_size=1024, balance_limit_gb=0.5)
-    assert "0.6 GB, more than balance_limit_gb, 0.5: `balance` will refuse" in limited
+    assert "0.6 GB, more than balance_limit_gb, 0.5: `balance` will stop with an error" in limited
 
 
 def test_errors_of_the_evaluate_stage_are_found_early(project):
@@ -296,21 +296,21 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 def test_data_set_of_lfs_pointers_is_refused_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.write_bytes(POINTER)
-    assert "none of its images can be read (30 files: a pointer of Git LFS" in refusal()
+    assert "none of its images can be read (30 files: a Git LFS pointer" in refusal()
     assert "git lfs pull" in refusal()
 
 
 def test_class_of_lfs_pointers_is_refused_with_a_remedy(project):
     for path in (project / "leaves/unhealthy").iterdir():
         path.write_bytes(POINTER)
-    assert "no image of the class unhealthy (10 files: a pointer of Git LFS" in refusal()
+    assert "no image of the class unhealthy (10 files: a Git LFS pointer" in refusal()
 
 
 def test_data_set_of_cloud_placeholders_is_refused_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.unlink()
         path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00")
-    assert "30 files: a placeholder of iCloud, not the image itself (download it" in refusal()
+    assert "30 files: an iCloud placeholder, not the image (download it" in refusal()
 
 
 ODD_FOLDERS = ["data (1)", "a,b", "Blätter & Blüten", "it's", "[x]=1", 'say "x"', "${HOME}", "back\\slash"]

@@ -128,14 +128,14 @@ def test_split_synthetic_images_and_prediction_are_printed(project: Path) -> Non
     told = explain("3", finish(project))
     assert "split    test\n" in told
     assert "balance  parent of 1 synthetic image: row 2; neighbour of 1 synthetic image: row 0\n" in told
-    assert "scored   predicted healthy, wrong, it is unhealthy; probability of unhealthy 0.250" in told
+    assert "scored   predicted healthy, wrong: the label is unhealthy; probability of unhealthy 0.250" in told
 
 
 def test_three_most_probable_classes_are_printed(project: Path) -> None:
     finish(project)
     (project / "data/ingested/classes.csv").write_text("label,name,images\n0,rust,1\n1,scab,2\n2,spot,1\n3,rot,1\n")
     np.save(project / "data/scored/probabilities.npy", np.array([[0.5, 0.25, 0.05, 0.2]], np.float32))
-    assert "predicted rust, wrong, it is scab; probability of rust 0.500, scab 0.250, rot 0.200" in explain(
+    assert "predicted rust, wrong: the label is scab; probability of rust 0.500, scab 0.250, rot 0.200" in explain(
         "3", project
     )
 

@@ -20,8 +20,8 @@ Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # of float64 working space
 _EXACT_UP_TO = 10_000  # members; above, candidates are found on averaged pixels and compared in full
-_MOST = 100_000  # members of a class, all compared: minutes and 4 GB; three times as many take hours
-_CANDIDATES = 8  # per neighbor, when found on averaged pixels
+_MOST = 100_000  # maximum members of a class: all pairs take minutes and 4 GB; three times as many take hours
+_CANDIDATES = 8  # candidates per neighbor on averaged pixels
 _SLICE = 1024  # channel values: 1024 × 128² = 2²⁴, so all partial sums of centered uint8 products are exact in float32
 _ROWS = 2048  # images per block of the distance matrix, which takes 2048 × members × 8 bytes
 

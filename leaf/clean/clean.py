@@ -1,6 +1,6 @@
-"""Clean a data set: turn images and their index into decisions, rankings, pairs and counts."""
+"""Clean a data set: decide which images to keep, and return the decisions with rankings, pairs and counts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -18,6 +18,14 @@ from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
 
 _NAMED = 5  # maximum items named in a warning; the others are counted
 MOST_LOST = 0.05  # maximum share of a class that one rule may remove without a warning
+MOST_PROPOSED_WARNING = (
+    f"references: auto proposes only the {outliers.MOST_PROPOSED} most frequent images. If the data set is augmented, "
+    "raise outlier_copies."
+)
+UNALIGNED_WARNING = (
+    f"same_photo: no search for crops of one photo among {{:,}} images, more than {MOST_IMAGES:,}. Provide a group per "
+    "image with the data set."
+)
 
 
 @dataclass(frozen=True)
@@ -106,13 +114,11 @@ def clean(
         | ({"same_photo_not_sought": unaligned} if unaligned else {}),
         manual,
         [
-            *_missed(manual),
-            *_shared(shared, table),
-            *_outlier_warnings(rankings, settings, auto),
-            *_conflict_warnings(decisions, settings),
-            *_same_photo_warnings(unaligned),
-            *_class_warnings(table, decisions, multiplied, settings),
-            *_still_joined(table, apart),
+            *_override_warnings(manual, table, apart),
+            *_split_warnings(shared, table),
+            *_warnings(table, decisions, rankings, settings, multiplied),
+            *([MOST_PROPOSED_WARNING] if auto and len(rankings) == outliers.MOST_PROPOSED else []),
+            *([UNALIGNED_WARNING.format(unaligned)] if unaligned else []),
         ],
     )
 
@@ -195,77 +201,59 @@ def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _missed(manual: Overrides) -> Iterable[str]:
-    yield from manual.missed[:_NAMED]
-    if len(manual.missed) > _NAMED:
-        yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more such lines"
-
-
-def _shared(shared: np.ndarray, table: pd.DataFrame) -> Iterable[str]:
-    """Warn about images removed because the same photo is in another given split."""
-    if len(shared):
-        named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
-        removed = ", ".join(f"{named[gone]} for {named[stays]}" for gone, stays in shared[:_NAMED].tolist())
-        more = f" and {len(shared) - _NAMED} more (data/cleaned/decisions.csv, copy_of)"
-        yield (
-            f"split: {len(shared)} images are in two given splits or show the same photo as an image of another split. "
-            "Test wins over validation, validation over train. Removed: "
-            f"{removed}{more if len(shared) > _NAMED else ''}"
-        )
-
-
-def _outlier_warnings(rankings: Sequence[Ranking], settings: Settings, auto: bool) -> Iterable[str]:
+def _warnings(
+    table: pd.DataFrame,
+    decisions: Decisions,
+    rankings: Sequence[Ranking],
+    settings: Settings,
+    multiplied: Sequence[int],
+) -> Iterator[str]:
+    """Warn about unclear rankings, conflicts, oversampled classes, and classes that lose much to one rule."""
     for ranking in rankings:
         if not ranking.outliers and settings.outlier_cut == "jump":
             yield (
                 f"references: {ranking.reference}: no clear jump in its ranking, so no image was removed for it. Set "
                 "outlier_cut to a distance from data/cleaned/distances.csv."
             )
-    if auto and len(rankings) == outliers.MOST_PROPOSED:
-        yield (
-            f"references: auto proposes only the {len(rankings)} most frequent images. If the data set is augmented, "
-            "raise outlier_copies."
-        )
-
-
-def _conflict_warnings(decisions: Decisions, settings: Settings) -> Iterable[str]:
     if decisions.conflicts:
         yield (
             f"conflicts: {decisions.conflicts} sets of copies have different labels (conflicts: {settings.conflicts}). "
             "Decide on them in data/overrides.csv."
         )
-
-
-def _same_photo_warnings(unaligned: int) -> Iterable[str]:
-    if unaligned:
-        yield (
-            f"same_photo: no search for crops of one photo among {unaligned:,} images, more than {MOST_IMAGES:,}. "
-            "Provide a group per image with the data set."
-        )
-
-
-def _class_warnings(
-    table: pd.DataFrame, decisions: Decisions, multiplied: Sequence[int], settings: Settings
-) -> Iterable[str]:
-    """Warn about classes that look oversampled, and classes that lose more than `MOST_LOST` to one rule."""
     for label, name in enumerate(settings.classes):
-        mine = table["label"].eq(label).to_numpy()
-        if often := int(mine[multiplied].sum()):
+        own = table["label"].eq(label).to_numpy()
+        if often := int(own[multiplied].sum()):
             yield (
                 f"references: {often} images of {name} appear {settings.outlier_copies} times or more, so the class "
                 "seems oversampled. They are not outliers; one copy of each is kept. To remove them, list them in "
                 "references."
             )
-        removed = pd.Series(decisions.reason[mine & ~decisions.kept]).value_counts()
-        for reason, lost in removed.items():
-            if reason != "override" and lost > MOST_LOST * mine.sum():
+        for reason, lost in pd.Series(decisions.reason[own & ~decisions.kept]).value_counts().items():
+            if reason != "override" and lost > MOST_LOST * own.sum():
                 yield (
-                    f"class {name}: {lost:,} of {mine.sum():,} images ({lost / mine.sum():.1%}) were removed as "
-                    f"{reason}. Check some with `leaf why IMAGE`; keep an image by an override."
+                    f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed as {reason}."
+                    " Check some of them with `leaf why IMAGE`; an override keeps an image."
                 )
 
 
-def _still_joined(table: pd.DataFrame, apart: np.ndarray) -> Iterable[str]:
+def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray) -> Iterator[str]:
+    """Warn about decisions that match no image, and images marked `apart` that other images join."""
+    yield from manual.missed[:_NAMED]
+    if len(manual.missed) > _NAMED:
+        yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more such lines"
     group = table["group"].to_numpy()
     for one, other in apart[group[apart[:, 0]] == group[apart[:, 1]]].tolist():
         yield f"data/overrides.csv: images {one} and {other} are marked apart, but other images join them in one group"
+
+
+def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
+    """Warn about images removed because the same photo is in another given split."""
+    if len(shared):
+        named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
+        removed = ", ".join(f"{named[gone]} because of {named[stays]}" for gone, stays in shared[:_NAMED].tolist())
+        more = f" and {len(shared) - _NAMED} more (data/cleaned/decisions.csv, copy_of)"
+        yield (
+            f"split: {len(shared)} images are in two given splits or show the same photo as an image of another split. "
+            f"Test takes precedence over validation, and validation over train. Removed: {removed}"
+            f"{more if len(shared) > _NAMED else ''}"
+        )

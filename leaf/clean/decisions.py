@@ -44,7 +44,7 @@ class Overrides:
 
 
 class _MissedError(Exception):
-    """A decision names an image or class that is not in the data set, for example because the data set changed."""
+    """The image or class of a decision is not in the data set, for example because the data set has changed."""
 
 
 def read_overrides(
@@ -122,13 +122,13 @@ def _check(kind: str, label: str, other: str, where: str) -> None:
 def _known(image: str, known: Mapping[str, str]) -> str:
     found = known.get(image) or known.get(image.lower())
     if found is None:
-        raise _MissedError(f"no image has the file_hash, the source or the hash {image!r}")
+        raise _MissedError(f"no image has the file_hash, source or hash {image!r}")
     return found
 
 
 def _number(label: str, classes: Sequence[str]) -> int:
     if label not in classes:
-        raise _MissedError(f"no class is called {label!r}; the classes are {', '.join(classes)}")
+        raise _MissedError(f"no class {label!r}; the classes are {', '.join(classes)}")
     return list(classes).index(label)
 
 

@@ -1,4 +1,4 @@
-"""Find outliers: all copies of an image that does not belong, by mean squared error to that reference.
+"""Find outliers: all copies of an unwanted reference image, by mean squared error to that image.
 
 All images are ranked by their distance to the reference. Its copies come first, including re-saved ones. Then the
 distance jumps, and the ranking is cut at the jump.
@@ -53,8 +53,9 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
         copies: the minimum number of copies.
 
     Returns:
-        Up to `MOST_PROPOSED` images that look like outliers, and the images of classes that look oversampled: more than
-        `MOST_ALIKE` images of the class are copied more than half as often, or they are most images of the class.
+        Up to `MOST_PROPOSED` images that look like outliers, and the images of classes that look oversampled: a
+        class looks oversampled if more than `MOST_ALIKE` of its images, or most of them, have more than half as many
+        copies.
         Images near a returned one are not returned.
     """
     exact = np.bincount(first, minlength=len(first))
@@ -89,8 +90,8 @@ def jump(distances: np.ndarray) -> int:
     """Return the number of ascending `distances` (K,) before a clear jump, or 0 if there is none.
 
     The jump is where (next d + NOISE) / (d + NOISE) is largest among distances d up to REACH. It is clear if that ratio
-    is at least FACTOR. There is a jump between dark and bright photos, but far from any reference. Photos of one cloth
-    are near each other, but without a jump.
+    is at least FACTOR. Dark and bright photos are separated by a jump, but far from any reference. Photos of one cloth
+    are close to each other, but there is no jump.
     """
     before, behind = distances[:-1], distances[1:]
     reachable = int(np.searchsorted(before, REACH, side="right"))
@@ -175,18 +176,10 @@ def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, i
 
 def ranking_table(rankings: Sequence[Ranking]) -> pd.DataFrame:
     """Return one row per ranking and image: `reference,rank,image,distance,outlier`."""
+    table = pd.DataFrame(columns=["reference", "rank", "image", "distance", "outlier"])
     parts = []
-    for ranking in rankings:
-        rows = min(len(ranking.order), ranking.outliers + RANKING_TAIL)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "reference": ranking.reference,
-                    "rank": np.arange(1, rows + 1),
-                    "image": ranking.order[:rows],
-                    "distance": ranking.distance[:rows],
-                    "outlier": (np.arange(rows) < ranking.outliers).astype(int),
-                }
-            )
-        )
-    return pd.concat(parts) if parts else pd.DataFrame(columns=["reference", "rank", "image", "distance", "outlier"])
+    for each in rankings:
+        rank = np.arange(min(len(each.order), each.outliers + RANKING_TAIL))
+        columns = each.reference, rank + 1, each.order[: len(rank)], each.distance[: len(rank)], rank < each.outliers
+        parts.append(pd.DataFrame(dict(zip(table, columns, strict=True))).astype({"outlier": int}))
+    return pd.concat(parts) if parts else table

@@ -1,7 +1,7 @@
 """Find crops of one photo: pairs of images that no threshold on raw pixels can detect.
 
-Each image gets a short descriptor that changes little with shift, scale or tint. Each image is aligned with the images
-that have the nearest descriptors. The correlation after alignment decides whether they show one photo.
+Each image has a short descriptor that changes little under shifts, scaling and tinting. It is aligned with the images
+that have the nearest descriptors. Two images show one photo if they correlate strongly after alignment.
 
 The descriptor contains the magnitudes of low frequencies divided by the contrast, which are invariant to shifts, and
 coarse colors by position. Among 1,370 images, the nearest neighbor of a planted crop is its partner in 99 of 100 cases,

@@ -41,8 +41,8 @@ def resolve(
     for name in counts:
         if len(str(name)) > _LONGEST:
             raise LeafError(
-                f"{dataset}: {sources[found.index(name)]}: its class name has {len(str(name))} characters; valid: up "
-                f"to {_LONGEST}"
+                f"{dataset}: {sources[found.index(name)]}: its class name has {len(str(name))} characters; valid: at "
+                f"most {_LONGEST}"
             )
     ignored = {name for name in counts if matches_any(str(name), ignore)}
     used = [name for name in counts if name not in ignored]
@@ -57,9 +57,7 @@ def resolve(
     if foreign:
         named = [f"{name!r} ({counts[name]} images, first {sources[found.index(name)]})" for name in foreign]
         valid = _some(names) + (" by their patterns" if isinstance(wanted, Mapping) else "")
-        raise LeafError(
-            f"{dataset}: {_some(named, 3)}: no class; the key `classes` has {valid}", proposals=_proposals(used)
-        )
+        raise LeafError(f"{dataset}: {_some(named, 3)}: not in `classes` ({valid})", proposals=_proposals(used))
     labels = np.array([label.get(name, -1) for name in found], np.int64)
     check_present(labels, names, dataset)
     return names, labels
@@ -166,7 +164,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
         pairs = [" ".join(pair) for pair in pairwise(rest)]
         joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
         if joins and pairs and not known & {*pairs, *rest}:
-            joined = 0  # a new class of CROP/CLASS folders
+            joined = 0  # a class of CROP/CLASS folders that is not in `known`
         place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
         name = (rest[place] if joined is None else pairs[joined]) if rest else ""
         inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest
@@ -241,21 +239,21 @@ def refuse_containers(
         copies = [top for top in containers[1:] if len(names[top] & names[containers[0]]) > len(names[top]) / 2]
         if copies and not nested:
             notes.append(
-                f"{few(containers)} hold the same class folders and file names. If they are copies of each other, use "
-                f"one: dataset={_folder_of(root, files, folders, containers[0])}"
+                f"{few(containers)} contain the same class folders and file names. If they are copies, use one: "
+                f"dataset={_folder_of(root, files, folders, containers[0])}"
             )
         return
     if nested:
         raise LeafError(
-            f"{root}: the folder {nested[0]!r} holds folders named as the classes beside it: a copy of the data set in "
-            "itself?",
+            f"{root}: the folder {nested[0]!r} contains folders with the names of the classes beside "
+            "it. It may be a copy of the data set.",
             proposals=[{"ignore": nested}, {"dataset": str(_folder_of(root, files, folders, nested[0]))}],
         )
     inner = sorted({name for top in containers for name in below[top]})
     several = len(containers) > 3
     raise LeafError(
-        f"{root}: the folders {few(containers)} hold the folders {few(inner)}: they contain the classes and are not "
-        "classes themselves",
+        f"{root}: the folders {few(containers)} contain the folders {few(inner)}: these are the classes, not the "
+        "folders above them",
         proposals=[
             {"classes": inner, **({"group_by": "folder"} if several else {})},
             *({"dataset": str(_folder_of(root, files, folders, top))} for top in containers[: 0 if several else 2]),

@@ -42,7 +42,7 @@ _BROKEN = (
 # time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic regression was as accurate as
 # with full decoding.
 DRAFT = 4 / 3
-_ROWS = 512  # rows converted at a time, so that converting a large image takes little extra memory
+_ROWS = 512  # rows converted at a time, to limit the memory for large images
 
 Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 
@@ -85,7 +85,7 @@ def decode(
     with _readable(data), Image.open(io.BytesIO(data), formats=[kind]) as image:
         width, height = image.size
         if width * height > PIXELS:
-            raise UnreadableError(f"{width}×{height}, at most {PIXELS:,} pixels")
+            raise UnreadableError(f"{width}×{height}; at most {PIXELS:,} pixels")
         frames = kind != "JPEG" and bool(getattr(image, "is_animated", False))
         _reduce(image, data, math.ceil(DRAFT * size))
         whole = "progressive" in image.info  # a progressive JPEG keeps all coefficients in memory
@@ -95,7 +95,7 @@ def decode(
             pixels = to_square(pixels[None], size, fit)[0]
         else:
             deep = _of_more_bits(image, data) if pixels is None else Image.fromarray(pixels)
-            deep.load()  # the reduced size of JPEG 2000 is known only after decoding
+            deep.load()  # the reduced size of a JPEG 2000 image is known only after decoding
             deep.info.setdefault("icc_profile", image.info.get("icc_profile"))
             deep = _as_mask(deep) if mask else deep
             turn = None if kind == "TIFF" else _turn(image)  # TIFF decoders apply the orientation themselves
@@ -128,7 +128,7 @@ def _readable(data: bytes = b"") -> Iterator[None]:
     except Image.DecompressionBombError:
         raise UnreadableError(f"at most {PIXELS:,} pixels") from None
     except MemoryError:
-        raise UnreadableError("more memory than an image may take") from None
+        raise UnreadableError("requires more memory than the limit") from None
     except _BROKEN as error:
         raise UnreadableError(_reason(error)) from None
 
@@ -150,7 +150,7 @@ def _reduce(image: Image.Image, data: bytes, least: int) -> None:
 
 
 def _jpeg2000_levels(data: bytes) -> int:
-    """Return the number of times that a JPEG 2000 image can be halved; decoding fails beyond it."""
+    """Return how often a JPEG 2000 image can be halved. Decoding at a smaller size fails."""
     place = data.index(b"\xff\x4f\xff\x51") + 2  # the first marker segment of the codestream
     while data[place : place + 2] not in (b"\xff\x52", b"\xff\x90", b""):  # coding style, first tile, end of file
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
@@ -313,7 +313,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Return whether the transform keeps all RGB colors within rounding, as for the many profiles that are sRGB."""
+    """Return whether the transform keeps all RGB colors up to rounding, as sRGB profiles do."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     changed = np.asarray(transform.apply(Image.fromarray(colours)))

@@ -1,7 +1,7 @@
 """Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes a stage's outputs before it runs the stage. The cache keeps one array, for the last folder. It is a hard
-link if the file system supports it, so it takes no extra space while it is also the stage's output. Entries are
+DVC deletes the outputs of a stage before running it. The cache keeps one array, from the last run. It is a hard link if
+the file system supports it, so it takes no extra space while the array is also an output of the stage. Entries are
 matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code. Files with unchanged
 size, times and inode are not read again.
 """
@@ -36,7 +36,7 @@ _KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.cs
 
 
 class DecodeCache:
-    """Images that an earlier run decoded with the same settings; empty if there are none."""
+    """Images decoded by an earlier run with the same settings, if any."""
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
         """Load the cache from `folder` if it was written with the same decoding `settings`."""

@@ -39,7 +39,7 @@ class Listing:
     unentered: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return one line for each kind of skipped entry."""
+        """Return a line for each kind of skipped entry."""
         lines = []
         if self.system_files:
             names = ", ".join(f"{name!r} ({count})" for name, count in self.system_files.most_common(6))
@@ -114,7 +114,7 @@ def _check_name(root: Path, path: str) -> None:
     except UnicodeEncodeError:
         raise LeafError(f"{root}: the name {path!a} is not UTF-8; rename the file") from None
     if "\r" in path:
-        raise LeafError(f"{root}: the name {path!r} holds a carriage return; rename the file")
+        raise LeafError(f"{root}: the name {path!r} contains a carriage return; rename the file")
 
 
 def check_inside(root: Path, path: str) -> None:
@@ -161,19 +161,19 @@ _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2",
 # other types that occur with an image suffix
 _OTHERS = (
     (rb"(\xff\x0a|\0\0\0\x0cJXL )", "a JPEG XL image"),
-    (rb"....ftypcrx |.{8}CR\x02", "a camera's raw file"),
-    (rb"(FUJIFILMCCD|IIU\0|IIRO|IIRS|MMOR)", "a camera's raw file"),
+    (rb"....ftypcrx |.{8}CR\x02", "a camera raw file"),
+    (rb"(FUJIFILMCCD|IIU\0|IIRO|IIRS|MMOR)", "a camera raw file"),
     (rb"....(ftyp|moov|mdat|wide|free|skip)", "a video"),
     (rb"(RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01|OggS)", "a video"),
-    (rb"(ID3|RIFF....WAVE|fLaC)", "a sound"),
+    (rb"(ID3|RIFF....WAVE|fLaC)", "an audio file"),
     (rb"8BPS", "a Photoshop file"),
     (rb"%PDF", "a PDF"),
     (rb"PK\x03\x04", "a zip archive"),
     (rb"(\x1f\x8b|Rar!|7z\xbc\xaf)", "an archive"),
     (rb"\0\0[\1\2]\0[^\0]", "an icon"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, not the image itself (git lfs pull)"),
-    (rb"(/annex/objects/|\.\./.*\.git/annex)", "a pointer of git-annex, not the image itself (git annex get)"),
-    (rb"bplist00", "a placeholder of iCloud, not the image itself (download it in the Finder)"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the image (git lfs pull)"),
+    (rb"(/annex/objects/|\.\./.*\.git/annex)", "a git-annex pointer, not the image (git annex get)"),
+    (rb"bplist00", "an iCloud placeholder, not the image (download it in the Finder)"),
     (rb"(?i)\s*(<!doctype html|<html)", "a web page"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing"),
 )

@@ -1,10 +1,11 @@
-"""Stream a data set once: write its images as one array and return a table of them."""
+"""Read a data set once, as a stream, into one array of images and a table that describes them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 import numpy as np
 
@@ -26,43 +27,20 @@ if TYPE_CHECKING:
 FIRST_FRAME = "first_frame"  # flag of an image whose file has several frames
 
 
-@dataclass
-class ArrayFile:
-    """An array on disk that grows by its first axis."""
-
-    file: BinaryIO
-    item: tuple[int, ...]
-    dtype: np.dtype
-    count: int = 0
-
-    def append(self, block: np.ndarray) -> None:
-        """Write more items, (n, *item) of the array's dtype."""
-        if block.dtype != self.dtype or block.shape[1:] != self.item:
-            raise ValueError(f"{block.dtype} {block.shape} into {self.dtype} {self.item}")
-        self.file.write(np.ascontiguousarray(block).data)
-        self.count += len(block)
-
-    def write_header(self, count: int) -> None:
-        """Write the header of `count` items at the file's start. Its length is the same for any count."""
-        self.file.seek(0)
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.item)}
-        np.lib.format.write_array_header_1_0(self.file, header)
-
-
 @contextmanager
-def growing_array(path: str | Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[ArrayFile]:
-    """Yield an ArrayFile with items of shape `item`; `path` is created when the block ends without an error."""
-    with replacing(path) as partial:
-        try:
-            with partial.open("wb") as file:
-                array = ArrayFile(file, item, dtype)
-                array.write_header(0)
-                yield array
-                array.write_header(array.count)
-        except OSError as error:
-            if error.filename is None:  # a failed write does not name its file
-                raise OSError(error.errno, error.strerror, str(path)) from None
-            raise
+def growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yield a function that appends arrays (n, *item) to the new .npy file `path`. An error leaves no file."""
+    with replacing(path) as partial, partial.open("wb") as file:
+
+        def write_header(count: int) -> None:  # its length does not depend on the count
+            file.seek(0)
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
+            np.lib.format.write_array_header_1_0(file, header)
+
+        write_header(0)
+        start = file.tell()
+        yield lambda block: file.write(np.ascontiguousarray(block, dtype).data)
+        write_header((file.tell() - start) // (dtype.itemsize * math.prod(item)))
 
 
 @dataclass
@@ -75,9 +53,9 @@ class Ingested:
             of a table, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image.
         classes: label, name, images.
         unreadable: file and reason of each image that was left out.
-        notes: remarks for the user, one line each.
-        dtype: of the images.
-        unlabelled: image, source, hash, file_hash, flags, width, height and taken of the images without a label.
+        notes: one-line messages for the user.
+        dtype: dtype of the images.
+        unlabelled: image, source, hash, file_hash, flags, width, height and taken (capture time) of unlabeled images.
         conflicts: number of images with conflicting labels from several people.
     """
 
@@ -94,7 +72,7 @@ class Progress(Protocol):
     """A progress bar such as tqdm."""
 
     def update(self, n: int) -> Any:
-        """Count n more images."""
+        """Advance by n images."""
 
 
 def ingest(
@@ -121,7 +99,7 @@ def ingest(
         classes: see `leaf.ingest.classes.resolve`.
         size: side of the square images in pixels.
         skip_unreadable: skip files that cannot be read instead of raising.
-        progress: counts images.
+        progress: progress bar to update.
         aside: folder that caches decoded images between runs.
         fit: see `leaf.ingest.decode.to_square`.
         unlabelled: a folder of images without labels.
@@ -150,11 +128,12 @@ def ingest(
     ):
         given, conflicts = read_given()
         source, numbers, waiting = join_labelled(source, numbers, names, files, skip_unreadable, given)
+    target = Target(Path(images_path), size, fit, np.dtype(np.uint8), earlier, progress)
     try:
-        made = _write(source, names, numbers, images_path, size, fit, np.dtype(np.uint8), dataset, earlier, progress)
-        earlier.keep(Path(images_path), made.index)
+        made = _write(source, names, numbers, dataset, target)
+        earlier.keep(target.path, made.index)
     except FractionalError:
-        made = _write(source, names, numbers, images_path, size, fit, np.dtype(np.float32), dataset, earlier, progress)
+        made = _write(source, names, numbers, dataset, replace(target, dtype=np.dtype(np.float32)))
     if unlabelled_path is not None:
         made.conflicts = len(conflicts)
         made.unlabelled = write_unlabelled(waiting or NewImages({}, []), unlabelled_path, size, fit, aside, progress)
@@ -166,10 +145,9 @@ def write_unlabelled(
 ) -> "pd.DataFrame":
     """Write the images of `source` as uint8 to `path`, and their table beside it; see `Ingested.unlabelled`."""
     source.earlier = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
-    places, table = _write_images(
-        source, np.arange(len(source.rows.source)), path, size, fit, np.dtype(np.uint8), source.earlier, progress
-    )
-    source.earlier.keep(Path(path), table)
+    target = Target(Path(path), size, fit, np.dtype(np.uint8), source.earlier, progress)
+    places, table = _write_images(source, np.arange(len(source.rows.source)), target)
+    source.earlier.keep(target.path, table)
     names = [source.rows.source[place] for place in places]
     table.insert(0, "image", range(len(names)))
     table.insert(1, "source", names)
@@ -198,7 +176,7 @@ def survey(
         source = NpzSource(dataset)
     try:
         names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
-    except LeafError as error:  # an unused column may hold the classes
+    except LeafError as error:  # the classes may be in an unused column
         unused = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(numbers < 0).tolist():
@@ -212,31 +190,25 @@ def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str)
         raise LeafError(f"{dataset}: `labels` and `group_by` require a folder; an .npz file contains its labels")
 
 
-def _write(
-    source: Source,
-    names: Sequence[str],
-    labels: np.ndarray,
-    path: str | Path,
-    size: int,
-    fit: Fit,
-    dtype: np.dtype,
-    dataset: Path,
-    earlier: DecodeCache,
-    progress: Progress | None,
-) -> Ingested:
-    import pandas as pd  # here, for the processes that decode import this package and make no table
+@dataclass(frozen=True)
+class Target:
+    """Where and how images are written."""
 
-    kept, described = _write_images(
-        source,
-        np.flatnonzero(labels >= 0),
-        path,
-        size,
-        fit,
-        dtype,
-        earlier,
-        progress,
-        lambda rows: check_present(labels[rows], names, dataset, source.unreadable),
-    )
+    path: Path
+    size: int
+    fit: Fit
+    dtype: np.dtype
+    cache: DecodeCache
+    progress: Progress | None
+
+
+def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: Target) -> Ingested:
+    import pandas as pd  # imported here, because decoding processes import this package
+
+    def check(rows: np.ndarray) -> None:
+        check_present(labels[rows], names, dataset, source.unreadable)
+
+    kept, described = _write_images(source, np.flatnonzero(labels >= 0), target, check)
     rows = source.rows
     index = pd.DataFrame(
         {
@@ -254,22 +226,14 @@ def _write(
     images = np.bincount(labels[kept], minlength=len(names))
     table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
     sizes = (index[name].to_numpy() for name in ("width", "height"))
-    notes = [*source.notes, *_cropped(*sizes)] if fit == "crop" else source.notes
-    return Ingested(index, table, unreadable, notes, dtype)
+    notes = [*source.notes, *_cropped(*sizes)] if target.fit == "crop" else source.notes
+    return Ingested(index, table, unreadable, notes, target.dtype)
 
 
 def _write_images(
-    source: Source,
-    wanted: np.ndarray,
-    path: str | Path,
-    size: int,
-    fit: Fit,
-    dtype: np.dtype,
-    earlier: DecodeCache,
-    progress: Progress | None,
-    check: Callable[[np.ndarray], None] = lambda _: None,
+    source: Source, wanted: np.ndarray, target: Target, check: Callable[[np.ndarray], None] = lambda _: None
 ) -> tuple[np.ndarray, "pd.DataFrame"]:
-    """Write the images in rows `wanted` to `path`. `check` is called with the readable rows before the file appears.
+    """Write the images in rows `wanted`. `check` is called with the readable rows before the file appears.
 
     Return these rows and a table of hash, file_hash, flags, width and height.
     """
@@ -280,15 +244,15 @@ def _write_images(
     described: list[tuple[str, str]] = []
     file_hashes: list[str] = []
     sizes = [np.empty((0, 2), np.int64)]
-    with growing_array(path, (size, size, 3), dtype) as array:
-        for block in source.blocks(wanted, size, fit, dtype == np.uint8):
-            array.append(block.images)
+    with growing_array(target.path, (target.size, target.size, 3), target.dtype) as append:
+        for block in source.blocks(wanted, target.size, target.fit, target.dtype == np.uint8):
+            append(block.images)
             places.append(block.places)
-            described += _described(block, earlier)
+            described += _described(block, target.cache)
             file_hashes += block.hashes
             sizes.append(block.sizes)
-            if progress is not None:
-                progress.update(len(block.images))
+            if target.progress is not None:
+                target.progress.update(len(block.images))
         kept = np.concatenate([np.empty(0, np.intp), *places])
         check(kept)
     hashes, flags = ([each[part] for each in described] for part in (0, 1))
@@ -297,9 +261,9 @@ def _write_images(
     return kept, pd.DataFrame(columns)
 
 
-def _described(block: Block, earlier: DecodeCache) -> list[tuple[str, str]]:
+def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
     """Return the pixel hash and the flags of each image."""
-    described = [earlier.described(file_hash) for file_hash in block.hashes]
+    described = [cache.described(file_hash) for file_hash in block.hashes]
     new = [place for place, known in enumerate(described) if known is None]
     for place, mark in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
         mark = f"{mark} {FIRST_FRAME}".strip() if block.frames[place] else mark

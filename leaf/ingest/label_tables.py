@@ -40,7 +40,7 @@ _FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|val
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its line in the file and its cell of each role, "" where empty."""
+    """A row: its line in the file, and its cells by role ("" if empty)."""
 
     line: int
     cells: dict[str, str]
@@ -54,7 +54,7 @@ class Table:
         path: the file.
         rows: its rows.
         roles: the roles that its columns have.
-        notes: remarks for the user, one line each.
+        notes: one-line messages for the user.
         one_hot: whether the labels come from columns of 0 and 1.
         unused: columns without a role, those that look like labels first.
         categorical: whether the values of such a column repeat, as labels do.
@@ -98,7 +98,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     for line, cells in body:
         if len(cells) != len(names):
             raise LeafError(f"{path}: line {line}: {len(cells)} fields, not {len(names)} fields as in the header.")
-    if GIVEN_COLUMNS[0] in names:  # rows that identify the image by its hash: `leaf.ingest.unlabelled` reads them
+    if GIVEN_COLUMNS[0] in names:  # rows with a hash are read by `leaf.ingest.unlabelled`
         hashed = names.index(GIVEN_COLUMNS[0])
         own = [place for place, name in enumerate(names) if name not in GIVEN_COLUMNS]
         body = [(line, [cells[place] for place in own]) for line, cells in body if not cells[hashed].strip()]
@@ -163,7 +163,7 @@ def _places(
             choices = [{f"columns.{role}": names[place]} for place in several]
             chosen_by_key = role in ("file", "label", "group", "split")
             key = f" Choose one with -S columns.{role}=NAME." if chosen_by_key else ""
-            raise LeafError(f"{path}: {which} may each be the {role}.{key}", choices if chosen_by_key else ())
+            raise LeafError(f"{path}: {which} both match the role {role}.{key}", choices if chosen_by_key else ())
         found[role] = several
     if "file" not in found and not chosen.get("file"):
         of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
@@ -236,7 +236,9 @@ def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], pa
     for _, cells in body:
         written[_cell(cells[place], role)].add(cells[place])
     several = [(name, forms) for name, forms in written.items() if name and len(forms) > 1]
-    return [f"{path}: {', '.join(map(ascii, sorted(forms)))} are one {role}, {name!r}" for name, forms in several[:3]]
+    return [
+        f"{path}: {', '.join(map(ascii, sorted(forms)))} are the same {role}, {name!r}" for name, forms in several[:3]
+    ]
 
 
 def _cell(cell: str, role: str) -> str:

@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass
 class Layout:
-    """Entries, files left out with the reason, which of those have no label, and one-line notes."""
+    """Entries, excluded files with the reason, the excluded files without a label, and one-line notes."""
 
     entries: list[Entry] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -142,7 +142,7 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
     if not made.entries:
         raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
     if not labelled and tables and len(rows) < len(made.entries):
-        made.notes.append(f"{len(made.entries) - len(rows)} images are in no table: they have no group")
+        made.notes.append(f"{len(made.entries) - len(rows)} images are in no table, so they have no group")
     _drop_a_single_split(made)
     for several in _alike(entry.name for entry in made.entries):
         made.notes.append(f"{several} are separate classes; a mapping of `classes` joins them")
@@ -177,7 +177,7 @@ def _merged(files: Sequence[str], classes: Collection[str]) -> list[str]:
     for part in {part for file in files for part in file.split("/")[:-1]}:
         raw[nfc(part)].add(part)
     return [
-        f"folders {', '.join(map(ascii, sorted(raw[name])))} are one class, {name!r}: blanks or Unicode form differ"
+        f"folders {', '.join(map(ascii, sorted(raw[name])))} are the same class, {name!r}"
         for name in sorted(classes)
         if len(raw[name]) > 1
     ]
@@ -245,15 +245,15 @@ def _join(
             )
         if not found:
             missing.append(cell)
-            left_out[cell] = f"in {table.path.name}, and no such image in {root / base}"
+            left_out[cell] = f"listed in {table.path.name}, but not found in {root / base}"
             continue
         file = prefix + found[0]
         if file in rows and {**rows[file][1].cells, "file": ""} != {**row.cells, "file": ""}:
             raise LeafError(f"{where}: {cell!r} appears twice with different values (see line {rows[file][1].line})")
         rows[file] = (table, row)
     if missing and len(missing) == len(table.rows):
-        shown = f"; the folder holds {few(images)}" if images else ""
-        raise LeafError(f"{table.path}: no row names an image in {root / base}: {few(missing)}{shown}")
+        shown = f"; the folder contains {few(images)}" if images else ""
+        raise LeafError(f"{table.path}: no row matches an image in {root / base}: {few(missing)}{shown}")
 
 
 def _readable(path: Path) -> bool:
@@ -283,7 +283,7 @@ def _drop_a_single_split(made: Layout) -> None:
 def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> Literal["", "plants", "classes"]:
     """Return whether the folders below the classes are plants or classes, if several per class hold nearly all images.
 
-    Names of plants have digits, such as `plant_07`; names of classes mostly have none.
+    Plant names contain digits, such as `plant_07`; class names rarely do.
     """
     sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
     below = {key: count for key, count in sizes.items() if key[1]}
@@ -311,6 +311,6 @@ def _no_classes(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError
     )
     return UnlabelledError(
         listing.images,
-        "; ".join([f"{root}: no class is given for {few(listing.images)}", *notes, todo]),
+        "; ".join([f"{root}: no class for {few(listing.images)}", *notes, todo]),
         proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
     )

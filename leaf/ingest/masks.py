@@ -1,4 +1,4 @@
-"""Leaf masks: image files that are white, or nonzero, on the leaf."""
+"""Read leaf masks: image files that are white, or nonzero, on the leaf."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from leaf.errors import LeafError
 from leaf.ingest.decode import Fit, UnreadableError
 from leaf.ingest.sandbox import read_file, read_image
 
-_MOST_INDICES = 15  # a mask whose highest value is at most this holds class indices, not gray levels
+_MOST_INDICES = 15  # a mask whose highest value is at most this contains class indices, not gray levels
 
 
 def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:

@@ -1,4 +1,4 @@
-"""Read .npz data sets in blocks: `data` (N, H, W, 3), 0 to 255, and `labels` (N,), the format of the course.
+"""Read .npz data sets in blocks: `data` (N, H, W, 3), 0 to 255, and `labels` (N,), as in the course's file.
 
 An .npz is a zip of .npy files. `numpy.load` loads all of `data` into memory (575 MB for the course's file). This module
 reads the zip member a few images at a time.

@@ -23,7 +23,7 @@ def quality_flags(images: np.ndarray) -> list[str]:
 
 
 def _dark_and_bright(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The share of pixels below a threshold answers the percentile question without sorting.
+    # The share of pixels below a threshold gives the same result as the percentile, without sorting.
     squares = np.arange(256, dtype=np.float32) ** 2 / np.float32(255**2)
     table = squares[:, None] * _BRIGHTNESS
     brightness = table[:, 0][pixels[..., 0]]

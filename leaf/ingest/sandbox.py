@@ -182,7 +182,7 @@ class _Decoder:
 
 
 def serve(handle: int, seconds: float, memory: int) -> None:
-    """Run a worker: decode images from the pipe `handle` until it is closed."""
+    """Decode images from the pipe `handle` in a worker process until the pipe is closed."""
     pipe = Connection(handle)
     _limit_memory(memory)
 

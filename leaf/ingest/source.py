@@ -1,4 +1,4 @@
-"""Data sets that are read as a stream, and folders of image files, which are decoded on all cores."""
+"""The common interface of data sets, which are read as streams, and folders of image files, decoded on all cores."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -55,8 +55,8 @@ class Block:
 class Source(Protocol):
     """A data set that is read as a stream.
 
-    `left_out` maps each file excluded before decoding to the reason, `unlabelled` lists the excluded files without a
-    label, and `unreadable` is filled while decoding.
+    `left_out` maps each file excluded before decoding to the reason, and `unlabelled` lists the excluded files without
+    a label. `unreadable` is filled while decoding.
     """
 
     rows: Rows
@@ -106,10 +106,10 @@ BLOCK = 64  # images per batch
 
 
 class FileSource:
-    """Image files below the folder `root`, one for each of `rows`."""
+    """Image files below the folder `root`, one per row of `rows`."""
 
     def __init__(self, root: Path, rows: Rows, skip_unreadable: bool) -> None:
-        """Store the arguments; `blocks` reads the files."""
+        """Store the arguments. `blocks` reads the files."""
         self.root = root
         self.rows = rows
         self.skip_unreadable = skip_unreadable
@@ -117,7 +117,7 @@ class FileSource:
         self.unlabelled: list[str] = []
         self.unreadable: dict[str, str] = {}
         self.notes: list[str] = []
-        self.earlier = DecodeCache(None, {})  # images that an earlier run decoded
+        self.earlier = DecodeCache(None, {})  # images decoded by an earlier run
 
     def path(self, file: str) -> Path:
         """Return the path of a file of `rows`."""
@@ -208,7 +208,7 @@ def read_references(
 def _picture(name: str, size: int, fit: Fit, folder: Path) -> np.ndarray:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-        valid = ", ".join(sorted(each.name for each in folder.glob("[!.]*"))) or "none is there yet"
+        valid = ", ".join(sorted(each.name for each in folder.glob("[!.]*"))) or "none"
         raise LeafError(f"references: {path}: no such file in {folder}; valid: {valid}")
     try:
         return read_image(read_file(path), size, fit).pixels

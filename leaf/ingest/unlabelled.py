@@ -1,4 +1,4 @@
-"""Find unlabeled images and read the labels that `leaf review --unlabelled` gives them.
+"""Find unlabeled images, and read the labels from `leaf review --unlabelled`.
 
 Unlabeled images are images in the data set folder without a label from a folder or table, and all images in the folder
 `unlabelled`. data/labels.csv identifies an image by its file hash, so a renamed file keeps its label. Several people
@@ -131,7 +131,7 @@ def join_labelled(
         source: the data set.
         labels: the label of each of its rows, int (N,).
         names: class names.
-        files: unlabelled files by name; see `find_unlabelled`.
+        files: unlabeled files by name; see `find_unlabelled`.
         skip_unreadable: skip files that cannot be read.
         given: see `read_given`.
 

@@ -1,4 +1,4 @@
-"""Images shared by given splits: test wins over validation, validation over train."""
+"""Images shared by given splits: test takes precedence over validation, validation over train."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_copy_in_test_stays_before_validation_before_train(run):
 def test_each_pair_is_named_with_its_splits(run):
     line = run([0], [*SIX, "test"]).warnings[0]
     assert line.startswith("split: 1 images are in two given splits")
-    assert line.endswith("Removed: 0 (train) for 6 (test)")
+    assert line.endswith("Removed: 0 (train) because of 6 (test)")
 
 
 def test_images_of_one_plant_stay_in_the_split_that_ranks_first(run):

@@ -41,10 +41,10 @@ def test_an_image_is_named_by_file_hash_source_or_pixel_hash() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("dd", "drop", ""), "no image has the file_hash, the source or the hash 'dd'"),
-        (("aa", "apart", "", "plant 7"), "no image has the file_hash, the source or the hash 'plant 7'"),
-        (("aa", "group", "", "f" * 32), "no image has the file_hash, the source or the hash 'ffff"),
-        (("aa", "relabel", "sick"), "no class is called 'sick'; the classes are healthy, unhealthy"),
+        (("dd", "drop", ""), "no image has the file_hash, source or hash 'dd'"),
+        (("aa", "apart", "", "plant 7"), "no image has the file_hash, source or hash 'plant 7'"),
+        (("aa", "group", "", "f" * 32), "no image has the file_hash, source or hash 'ffff"),
+        (("aa", "relabel", "sick"), "no class 'sick'; the classes are healthy, unhealthy"),
     ],
 )
 def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tuple[str, ...], message: str) -> None:

@@ -181,7 +181,7 @@ def test_groups_that_are_one_by_normalization_are_noted(read, dataset, tmp_path,
     root = dataset("a/1.png", "b/2.png", texts={"t.csv": f"file,plant\n1.png,{one}\n2.png,{other}\n"})
     result, _ = read(root, 8, "auto", labels=tmp_path / "t.csv")
     assert set(result.index["group"]) == {name}
-    assert f"{tmp_path / 't.csv'}: {one!a}, {other!a} are one group, {name!r}" in result.notes
+    assert f"{tmp_path / 't.csv'}: {one!a}, {other!a} are the same group, {name!r}" in result.notes
 
 
 @pytest.mark.parametrize(("one", "other"), [("7", "007"), ("P1", "p1"), ("p1", "p_1"), ("p1", "\uff501")])

@@ -80,13 +80,13 @@ def test_train_validation_and_test_folders_are_kept_as_the_split(read, tmp_path,
 def test_an_unknown_class_folder_is_named_with_the_valid_ones(refusal, folder):
     put(folder, "sick/a.png")
     line = refusal(folder)
-    assert "'sick' (1 images, first sick/a.png): no class" in line
+    assert "'sick' (1 images, first sick/a.png): not in" in line
     assert "healthy, unhealthy" in line
 
 
 def test_an_unknown_class_folder_inside_a_split_is_named(refusal, tmp_path):
     put(tmp_path / "d", "train/sick/a.png")
-    assert "'sick' (1 images, first train/sick/a.png): no class" in refusal(tmp_path / "d")
+    assert "'sick' (1 images, first train/sick/a.png): not in" in refusal(tmp_path / "d")
 
 
 def test_an_image_outside_the_class_folders_is_left_out_by_name(read, folder):
@@ -186,7 +186,7 @@ def test_a_name_that_is_not_utf8_is_refused_in_one_line(refusal, folder):
 
 def test_a_carriage_return_in_a_name_is_refused_by_name(refusal, folder):
     put(folder, "healthy/a\rb.png")
-    assert r"a\rb.png' holds a carriage return" in refusal(folder)
+    assert r"a\rb.png' contains a carriage return" in refusal(folder)
 
 
 def test_a_link_out_of_the_folder_is_refused(refusal, folder, tmp_path):

@@ -48,7 +48,7 @@ def test_class_folder_is_the_label_without_a_label_column(read, metadata):
     assert index.loc["healthy/01.png", ["label", "group"]].tolist() == [0, "p2"]
     assert index.loc["unhealthy/00.png", ["label", "group"]].tolist() == [1, "p1"]
     assert len(index) == 12
-    assert result.notes == ["10 images are in no table: they have no group"]
+    assert result.notes == ["10 images are in no table, so they have no group"]
 
 
 def test_without_a_label_column_a_file_outside_the_class_folders_is_left_out_by_name(read, metadata, folder):
@@ -84,18 +84,18 @@ def test_images_missing_from_the_table_are_left_out_and_listed(read, metadata):
 def test_row_without_an_image_is_left_out_and_listed(read, metadata, name):
     text = f"file,label\nunhealthy/00.png,unhealthy\nhealthy/01.png,healthy\n{name},healthy\n"
     out = read(metadata(text))[0].unreadable.set_index("file")
-    assert "no such image" in out.loc[name, "reason"]
+    assert "not found" in out.loc[name, "reason"]
     assert "in metadata.csv" in out.loc[name, "reason"]
 
 
-def test_row_without_an_image_is_refused_with_unreadable_error(metadata, read):
+def test_row_without_an_image_is_refused_with_unreadable_set_to_refuse(metadata, read):
     with pytest.raises(LeafError, match=r"99\.png"):
         read(metadata("file,group\nhealthy/99.png,p\nhealthy/01.png,q\n"), skip_unreadable=False)
 
 
 def test_a_table_of_another_folder_is_refused(refusal, metadata):
     line = refusal(metadata("file,label\nx/1.jpg,healthy\nx/2.jpg,unhealthy\n"))
-    assert "no row names an image" in line
+    assert "no row matches an image" in line
     assert "'x/1.jpg', 'x/2.jpg'" in line
 
 

@@ -235,4 +235,4 @@ def test_data_set_without_any_label_is_labelled_from_the_start(clone: Any) -> No
     index = pd.read_csv(made.folder / "data/ingested/index.csv")
     assert len(index) == 60
     assert (index["label"] == labels[index["source"].str.removesuffix(".png").astype(int)]).all()
-    assert "60 labels, the only ones" in made.run("leaf", "check").stdout
+    assert "all 60 labels are from data/labels.csv" in made.run("leaf", "check").stdout

@@ -113,7 +113,7 @@ def test_pinned_splits_do_not_depend_on_the_seed(project, capsys):
         set_params(**changes)
         split.main()
         assert Path("data/split/splits.csv").read_bytes() == before
-    assert "pinned images: 200 of 200 are there and stay" in capsys.readouterr().out
+    assert "pinned images: 200 of 200 are in the data set and keep their split" in capsys.readouterr().out
 
 
 def test_pins_are_not_used_in_folds_and_a_fold_is_not_pinned(project, capsys):
