@@ -58,7 +58,7 @@ def main() -> None:
         print(f"pinned images: {kept_pins if pinned else 'not used with folds or grouping: none'}")
     if leaky:
         print(
-            f"warning: grouping: none: {shared} groups are intentionally shared between splits, so scores are optimistic"
+            f"warning: grouping: none: {shared} groups are intentionally shared between splits; scores are optimistic"
         )
 
 
