@@ -165,12 +165,13 @@ def write_report(revisions: Sequence[str], to: str) -> str:
 def read_summary(revision: str) -> RunSummary:
     """Read a git revision's, an experiment's or the workspace's data for the page."""
     read = reader(revision)
+    params = flatten(parameters(read))
     history = read_table(f"{revision}: models/history.csv", ("epoch",), data=read("models/history.csv"))
     if len(history.select_dtypes("number").columns) < len(history.columns):
         raise LeafError(f"{revision}: models/history.csv: valid: numbers. Run `dvc repro` or `dvc checkout`.")
     return RunSummary(
         name=revision,
-        params=flatten(parameters(read)),
+        params=params,
         scores=read_json(f"{revision}: data/scored/scores.json", {}, read("data/scored/scores.json")),
         history=history,
         training=read_json(f"{revision}: models/run.json", {}, read("models/run.json")),
