@@ -154,11 +154,6 @@ def experiments_md() -> str:
     return filled("experiments", rows=rows_table(), accuracy=accuracy, dropout=dropout_table(), smote=smote)
 
 
-def honest_md() -> str:
-    """Return docs/honest.md."""
-    return filled("honest", **{name: results_of(name) + "\n" for name in ("headline", "seeds", "scratch")})
-
-
 def results_of(name: str) -> str:
     """Return all results of a file that benchmarks/accuracy.py wrote."""
     return "\n".join(line for result in measured(name) for line in accuracy_lines(result))
@@ -381,7 +376,7 @@ def performance_md(folder: Path = ROOT / "benchmarks") -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "parameters": parameters_md,
     "experiments": experiments_md,
-    "honest": honest_md,
+    "honest": lambda: filled("honest", **{key: results_of(key) + "\n" for key in ("headline", "seeds", "scratch")}),
     "performance": performance_md,
     **{name: functools.partial(filled, name) for name in ("backbones", "use", "review")},
 }
