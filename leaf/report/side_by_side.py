@@ -167,7 +167,8 @@ def read_summary(revision: str) -> RunSummary:
     read = reader(revision)
     params = flatten(parameters(read))
     history = read_table(f"{revision}: models/history.csv", ("epoch",), data=read("models/history.csv"))
-    if len(history.select_dtypes("number").columns) < len(history.columns):
+    plotted = history.reindex(columns=["validation_accuracy", "validation_loss", "learning_rate"])
+    if len(plotted.select_dtypes("number").columns) < len(plotted.columns):
         raise LeafError(f"{revision}: models/history.csv: valid: numbers. Run `dvc repro` or `dvc checkout`.")
     return RunSummary(
         name=revision,
