@@ -1,6 +1,7 @@
 """Decode one image file to square RGB pixels."""
 
 import contextlib
+import io
 import struct
 import zlib
 
@@ -175,3 +176,16 @@ def test_a_damaged_file_gives_an_image_or_a_reason(save, name):
         path.write_bytes(mutant)
         with contextlib.suppress(UnreadableError):
             assert decode(path, 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(40, 30), (257, 191), (700, 500)])
+def test_turbojpeg_gives_the_pixels_of_pillow(monkeypatch, size, subsampling, progressive):
+    noise = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
+    out = io.BytesIO()
+    image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+    image.save(out, "JPEG", subsampling=subsampling, progressive=progressive)
+    fast = decode_module.decode(out.getvalue(), 64).pixels
+    monkeypatch.setattr(decode_module, "_with_turbojpeg", lambda *_: None)
+    np.testing.assert_array_equal(fast, decode_module.decode(out.getvalue(), 64).pixels)
