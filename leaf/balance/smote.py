@@ -87,8 +87,8 @@ def _check_members(
     largest = max(range(len(classes)), key=lambda label: len(members[label]) if missing[label] else 0)
     if method == "smote" and missing[largest] and len(members[largest]) > _MOST:
         raise LeafError(
-            f"balance: smote compares all images of a class, and {classes[largest]} has {len(members[largest])} "
-            f"training images; valid: at most {_MOST}, or set balance to class_weight, which creates no images"
+            f"balance: {classes[largest]} has {len(members[largest])} training images; smote supports at most "
+            f"{_MOST} per class. Set balance to class_weight, which creates no images."
         )
     least = neighbors + 1 if method == "smote" else 1
     small = [label for label, own in enumerate(members) if missing[label] and len(own) < least]
@@ -96,8 +96,8 @@ def _check_members(
         needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
         counts = ", ".join(f"{classes[label]} has {len(members[label])}" for label in small)
         raise LeafError(
-            f"balance: {needs} needs at least {least} training images of a class: {counts}; add images"
-            + (", lower smote_neighbors or set balance to oversample or class_weight" if method == "smote" else "")
+            f"balance: {needs} needs at least {least} training images of a class, but {counts}. Add images"
+            + (", lower smote_neighbors, or set balance to oversample or class_weight." if method == "smote" else ".")
         )
 
 
@@ -186,7 +186,7 @@ class PixelNeighbors(BaseEstimator):
         `X` is None or the fitted members, the only points that SMOTE queries.
         """
         if X is not None and X is not self.members_:
-            raise ValueError("X: valid: None or the members that PixelNeighbors was fitted on")
+            raise ValueError("X must be None or the array passed to fit")
         k = n_neighbors or self.n_neighbors
         blocks = list(self._search(k))
         rows = np.concatenate([rows for rows, _ in blocks])

@@ -203,7 +203,7 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
     offset, size = stream.tell(), math.prod(shape) * dtype.itemsize
     found = member.file_size - offset
     if not dtype.hasobject and size != found:
-        raise LeafError(f"{path}: {name} should be {shape} of {dtype}, {size:,} bytes, but has {found:,}")
+        raise LeafError(f"{path}: {name}: {shape} of {dtype} takes {size:,} bytes, but the file has {found:,}")
     return _Array(shape, dtype, member, offset)
 
 

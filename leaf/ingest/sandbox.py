@@ -111,7 +111,7 @@ class Decoders:
             raise
         except (EOFError, OSError):
             if decoder.status() == -signal.SIGPROF:
-                raise UnreadableError(f"it takes more than {self._limits[0]:g} seconds to decode") from None
+                raise UnreadableError(f"decoding takes more than {self._limits[0]:g} seconds") from None
             raise
         finally:
             self._busy.discard(decoder)

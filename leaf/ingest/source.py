@@ -154,7 +154,7 @@ class FileSource:
 
     def _refuse_or_note(self, file: str, why: str) -> None:
         if not self.skip_unreadable:
-            raise LeafError(f"{self.path(file)}: cannot be read ({why}); repair it, or set `unreadable` to skip")
+            raise LeafError(f"{self.path(file)}: cannot be read ({why}). Repair it, or set `unreadable: skip`.")
         self.unreadable[file] = why
 
 
@@ -183,7 +183,7 @@ class FolderSource(FileSource):
         self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
         if self.left_out and not skip_unreadable:
             file, why = next(iter(self.left_out.items()))
-            raise LeafError(f"{root}: {file!r}: {why}; repair it, or set `unreadable` to skip")
+            raise LeafError(f"{root}: {file!r}: {why}. Repair it, or set `unreadable: skip`.")
         self.notes = [*layout.notes, *listing.notes()]
 
 

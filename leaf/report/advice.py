@@ -105,7 +105,7 @@ def _wide(run: Run) -> Iterator[Advice]:
     in_groups = f" in {plural(groups, 'group')}" if groups < images else ""
     yield Advice(
         f"{plural(images, f'{name} image')}{in_groups} give a 95% interval about {100 * width:.0f} points wide: "
-        "settings a few points apart cannot be distinguished.",
+        "settings that differ by a few points cannot be distinguished.",
         "Summarize all folds." if folded else "Cross-validate: each image is tested once.",
         "leaf folds --show" if folded else "leaf folds",
     )

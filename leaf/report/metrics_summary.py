@@ -42,7 +42,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
                 raise LeafError(f"{files}: damaged. Run `dvc repro`, or `git checkout` the file.") from None
         skipped += [name for name in stages if name in old]
     if not lines:
-        raise LeafError("metrics: none belong to the last run. Run `dvc repro` to the end.")
+        raise LeafError("metrics: all are older than their inputs. Run `dvc repro`.")
     if skipped:
         lines.append(f"skipped    {', '.join(skipped)}: older than their inputs. Run `dvc repro`.")
     # A linear probe has no dropout, so the usual example would be rejected.

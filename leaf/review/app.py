@@ -154,7 +154,7 @@ def decide(review: Review, decision: Decision) -> Changed:
     # unlike the pixel hash, file_hash does not depend on image_size
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
     if max(*decision.images, decision.other) >= len(hashes):
-        raise LeafError(f"images: an image does not exist. Use 0 to {len(hashes) - 1}.")
+        raise LeafError(f"images: no such image. Use 0 to {len(hashes) - 1}.")
     files = dict(zip(hashes[decision.images], sources[decision.images], strict=True))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     signed = {"who": review.who, "why": " ".join(decision.why.split()), "date": now, "run": review.run}

@@ -203,7 +203,7 @@ class Labelling:
                 f'label: {label!r} is not a class. Use {", ".join(self.classes)}, or "" to exclude the image.'
             )
         if max(images) >= len(self.index):
-            raise LeafError(f"images: an image does not exist. Use 0 to {len(self.index) - 1}.")
+            raise LeafError(f"images: no such image. Use 0 to {len(self.index) - 1}.")
         hashes = self.index["file_hash"].iloc[list(images)].tolist()
         row = {
             "label": label,

@@ -123,7 +123,7 @@ def _driver(gpus: list[int], answer: dict[str, Any]) -> Finding:
     rows = [row.split(", ") for row in answer["output"].splitlines()]
     there = {int(row[0]): row[1:] for row in rows if len(row) == 4}
     if absent := [number for number in gpus if number not in there]:
-        return Finding("driver", False, f"no GPU {absent[0]}; set `gpus` to some of {sorted(there)}")
+        return Finding("driver", False, f"no GPU {absent[0]}; valid `gpus`: {sorted(there)}")
     found = "; ".join(f"{number}: {', '.join(there[number])}" for number in gpus)
     new = all(int(there[number][1].partition(".")[0]) >= DRIVER for number in gpus)
     return Finding("driver", new, found if new else f"{found}; CUDA 12 needs driver {DRIVER} or newer")

@@ -152,7 +152,7 @@ def read_records() -> list[Record]:
             records.append(TypeAdapter(Record).validate_python(read_json(path)))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise LeafError(f"{path}: {where}: damaged. Delete the file; leaf then forgets the job.") from None
+            raise LeafError(f"{path}: {where}: damaged. Delete the file to remove the job from the list.") from None
     return records
 
 

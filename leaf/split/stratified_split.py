@@ -192,9 +192,9 @@ def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
         others = sorted(set(groups["given"]) - given - {""})
         if others and len(given) == 1 and given != {""}:
             raise LeafError(
-                f"split: all images of {name} are given to {given.pop()} and none to {' or '.join(others)}. Give some "
-                f"of them another split, leave the class out (ignore: [{name}]), or set columns.split=none to draw the "
-                "splits instead"
+                f"split: all images of {name} are in the given split {given.pop()} and none in "
+                f"{' or '.join(others)}. Give some of them another split, leave the class out (ignore: [{name}]), or "
+                "set columns.split=none to draw the splits instead"
             )
 
 
@@ -327,7 +327,7 @@ def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = Fa
     if len(shared) and not leaky:
         raise LeafError(
             f"data/split/splits.csv: group {shared['group'].iloc[0]} is in {shared['splits'].iloc[0]}, a leak "
-            f"({len(shared)} such groups); valid: each group in one split"
+            f"({len(shared)} such groups). Run `dvc repro split`."
         )
 
 
@@ -340,5 +340,5 @@ def check_synthetic(synthetic: pd.DataFrame, splits: pd.DataFrame) -> None:
             image, other = foreign.iloc[0]
             raise LeafError(
                 f"data/balanced/index.csv: synthetic image {image} has the {role} {other}, which is not in train "
-                f"({len(foreign)} such images), a leak; valid: training images only"
+                f"({len(foreign)} such images). Run `dvc repro balance`."
             )

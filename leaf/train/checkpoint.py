@@ -180,7 +180,7 @@ def _lock(root: Path, key: str) -> Iterator[None]:
     except filelock.Timeout:
         process = holder.read_text() if holder.exists() else "?"
         print(
-            f"training: process {process} is running the same training; waiting for it. "
+            f"training: process {process} is running the same training run; waiting for it. "
             f"To stop it, run `kill {process}`; this command then resumes after the last epoch.",
             file=sys.stderr,
             flush=True,
@@ -255,9 +255,9 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
 
 def exit_after_sigterm(epoch: int, checkpoint_file: CheckpointFile | None) -> NoReturn:
     """Exit with status 143. If the checkpoint of `epoch` (from 1) exists, mark the training for requeueing."""
-    kept = "no epoch is kept"
+    kept = "there is no checkpoint"
     if checkpoint_file and epoch:
         checkpoint_file.mark_requeue(epoch)
-        kept = f"epoch {epoch} is kept, the same command resumes there"
+        kept = f"the same command resumes after epoch {epoch}"
     print(f"training: stopped by SIGTERM, requeue: {kept}", file=sys.stderr, flush=True)
     raise SystemExit(128 + signal.SIGTERM)

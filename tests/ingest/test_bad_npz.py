@@ -158,7 +158,7 @@ def header_says(shape, payload=b"\0" * 64, dtype="<f4"):
 def test_header_larger_than_the_data_is_refused(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("data.npy", header_says((10**9, 96, 96, 3)))
-    assert "but has 64" in refusal(tmp_path / "a.npz")
+    assert "has 64" in refusal(tmp_path / "a.npz")
 
 
 def test_a_negative_shape_is_refused(refusal, tmp_path):

@@ -48,7 +48,7 @@ def test_missing_gpu_old_driver_and_old_python_are_named(said: Callable[..., dic
     assert found["python"].startswith("False 3.10; `setup` needs Python 3.11–3.13 with venv; see docs/remote.md")
     (tmp_path / "programs").rename(tmp_path / "before")
     found = said(CARD, python="echo 'No module named ensurepip' >&2; exit 1", gpus=[0, 3])
-    assert found["driver"] == "False no GPU 3; set `gpus` to some of [0]"
+    assert found["driver"] == "False no GPU 3; valid `gpus`: [0]"
     assert found["python"].startswith("False No module named ensurepip; ")
 
 

@@ -111,7 +111,7 @@ class Task:
             self.call("dvc", "push", "-r", self.job["remote"], cwd=self.clone)
         self.call("git", "push", "origin", f"{self.reference}:{self.reference}", cwd=self.clone)
         if not self.at_origin():
-            raise TaskError(f"git push: {self.reference} is not at the origin")
+            raise TaskError(f"git push: {self.reference} did not reach the remote")
 
     def make(self) -> None:
         """Run the experiment in a temporary clone."""
@@ -131,7 +131,7 @@ class Task:
     def done_before(self) -> bool:
         """Return whether an earlier or identical job has pushed the results."""
         if found := self.at_origin():
-            self.say("the results are already at the origin")
+            self.say("the remote already has the results")
         return found
 
     def at_origin(self) -> bool:
