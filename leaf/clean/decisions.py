@@ -77,14 +77,14 @@ def read_overrides(
             image = _known(image, known)
             if kind == "relabel":
                 if relabel.setdefault(image, number := _number(label, classes)) != number:
-                    raise LeafError(f"{where}: a second relabel of {image}; valid: one")
+                    raise LeafError(f"{where}: {image} already has another label. Remove one row.")
             elif kind in VERDICTS:
                 if verdicts.setdefault(image, kind) != kind:
-                    raise LeafError(f"{where}: {kind} of {image} after {verdicts[image]}; valid: one")
+                    raise LeafError(f"{where}: {kind} contradicts an earlier {verdicts[image]} of {image}.")
             else:
                 pair = _pair(image, other, known, kind, where)
                 if pairs.setdefault(pair, kind) != kind:
-                    raise LeafError(f"{where}: {kind} of a pair after {pairs[pair]}; valid: one")
+                    raise LeafError(f"{where}: {kind} contradicts an earlier {pairs[pair]} of the pair.")
         except _MissedError as error:
             missed.append(f"{where}: {error}")
     keep, drop = (frozenset(each for each, given in verdicts.items() if given == kind) for kind in VERDICTS)

@@ -85,7 +85,7 @@ def decode(
     with _readable(data), Image.open(io.BytesIO(data), formats=[kind]) as image:
         width, height = image.size
         if width * height > PIXELS:
-            raise UnreadableError(f"{width}×{height}; at most {PIXELS:,} pixels")
+            raise UnreadableError(f"{width}×{height} is more than {PIXELS:,} pixels")
         frames = kind != "JPEG" and bool(getattr(image, "is_animated", False))
         _reduce(image, data, math.ceil(DRAFT * size))
         whole = "progressive" in image.info  # a progressive JPEG keeps all coefficients in memory
@@ -126,7 +126,7 @@ def _readable(data: bytes = b"") -> Iterator[None]:
     except UnidentifiedImageError:
         raise UnreadableError(files.what_it_is(data[: files.HEAD])) from None
     except Image.DecompressionBombError:
-        raise UnreadableError(f"at most {PIXELS:,} pixels") from None
+        raise UnreadableError(f"more than {PIXELS:,} pixels") from None
     except MemoryError:
         raise UnreadableError("requires more memory than the limit") from None
     except _BROKEN as error:

@@ -120,7 +120,7 @@ def test_retraining_moves_labels_into_the_learning_curve(client: TestClient) -> 
         said = {"images": [item["image"]], "label": name, "chosen": item["chosen"]}
         client.post("/token/api/label", json=said)
     version = client.post("/token/api/retrain", json={}).json()["version"]
-    for _ in range(100):
+    for _ in range(600):
         state = client.get("/token/api/state").json()
         if not state["training"]:
             break
