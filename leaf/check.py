@@ -31,7 +31,7 @@ from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split import PIN_COLUMNS, PINNED
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, sha256, span
 
-FEW = 20  # images of a class: the accuracy on fewer is uncertain; as many other files suffice to reject the class
+FEW = 20  # images per class below which accuracy is uncertain; a class is rejected if this many files are no images
 _CLASSES = 40  # rows of the table
 
 
@@ -43,7 +43,7 @@ def check(
     Args:
         settings: dotted keys of params.yaml and their values.
         name: source of the settings, for errors.
-        seen: results by settings, reused and extended; for sweeps.
+        seen: cache of results by settings, shared by the runs of a sweep. New results are added.
 
     Returns:
         The settings with weights_sha256 added, and the findings as text.
@@ -181,9 +181,9 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
 
 
 def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray:
-    """Return which images the `clean` stage removes because their group is in a higher-ranked split: bool (N,).
+    """Return which images `clean` removes because their group has an image in a higher-ranked split: bool (N,).
 
-    `given` splits and `groups` are "" if not given. Copies are not detected.
+    `given` contains the given splits. `given` and `groups` are "" for images without one. Copies are not detected.
     """
     ranks = split_ranks(np.array(given, object))
     best: dict[str, int] = {}
@@ -193,7 +193,7 @@ def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray
 
 
 def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
-    """Return the split of each image as the `split` stage draws it, without pins and before copies are removed."""
+    """Return the split that the `split` stage would assign to each image, without pins or removal of copies."""
     import pandas as pd
 
     from leaf.split import draw_keys, fold_images, split_images
@@ -202,7 +202,7 @@ def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarra
     given = [source.rows.split[place] for place in taken]
     images = pd.DataFrame({"image": taken, "label": labels[taken], "split": given})
     images["group"] = images.groupby(group, sort=False)["image"].transform("first")
-    # Names replace file hashes, because no file is read: the counts are right, the images are not.
+    # No file is read, so names replace file hashes: the counts are correct, but other images are selected.
     names_of = pd.Series([source.rows.source[place] for place in taken])
     images["key"] = draw_keys(images["group"], names_of, choices.split_seed)
     if choices.folds:
@@ -213,7 +213,7 @@ def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarra
 
 
 def _table(names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray) -> list[str]:
-    """Return the lines of a table: images, groups and splits of each class, before copies are removed."""
+    """Return the lines of a table with the images, groups and splits of each class, before copies are removed."""
     columns = ("images", "groups", "train", "validation", "test")
     width = min(max(map(len, [*names, "class"])), 60)
     lines = [f"{'class':<{width}}" + "".join(f"{column:>12}" for column in columns)]
@@ -322,8 +322,8 @@ class Sizes:
         smallest: the shortest side.
         largest: the longest side.
         wide: percentage of images wider or taller than 4:3.
-        lost: mean percentage of such an image that a square crop removes.
-        others: files that are not images, each with what it is.
+        lost: mean percentage of a wide image that a square crop removes.
+        others: files that are not images, each with a description.
     """
 
     opened: int
@@ -336,9 +336,11 @@ class Sizes:
 
 
 def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> Sizes | None:
-    """Read the headers of about SAMPLE files, spread evenly over each class; None if none can be opened.
+    """Read the headers of about SAMPLE files, spread evenly over each class; return None if none can be opened.
 
-    Raises LeafError if no opened file is an image, or none of a class with all or at least FEW files opened.
+    Raises:
+        LeafError: if no opened file is an image, or no opened file of a class is an image and either all of its files
+            or at least FEW were opened.
     """
     found: list[tuple[int, int]] = []
     others: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`leaf run`: rows of experiments.yaml through `dvc exp run`."""
+"""`leaf run`: run rows of experiments.yaml with `dvc exp run`."""
 
 import subprocess
 import sys
@@ -20,10 +20,10 @@ sys.exit(main(["exp", "run", *sys.argv[1:]]))"""
 
 
 def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bool = False, temp: bool = False) -> int:
-    """Run the rows `names` in sequence with `settings` on top of each.
+    """Run the rows `names` in sequence, each with `settings` applied on top.
 
-    `force` replaces an experiment of the same name after its run succeeded; `temp` runs each row in a temporary folder.
-    Return the first non-zero exit status of dvc, which ends the sequence, or 0.
+    `force` replaces an experiment of the same name once the new run has succeeded; `temp` runs each row in a temporary
+    folder. Returns the first non-zero exit status of dvc, which ends the sequence, or 0.
     """
     rows = {}
     for name in names:
@@ -35,7 +35,7 @@ def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bo
 
 
 def require_commit() -> None:
-    """Raise LeafError if the git repository has no commit, on which experiments are based."""
+    """Raise LeafError if the git repository has no commit, because DVC experiments require one."""
     done = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "HEAD"], check=False, capture_output=True)
     if done.returncode:
         raise LeafError("git: no commit yet. Run `git add -A && git commit -m 'Add the classifier'`.")
@@ -44,8 +44,8 @@ def require_commit() -> None:
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
     """Run experiments (name to settings) in sequence. Other arguments and the result are as in `run_experiments`.
 
-    All rows are checked before DVC deletes any output, and the check of the first is printed. A run that fails in the
-    workspace restores parameters, metrics and outputs. An experiment that is being replaced is named NAME-before.
+    All rows are checked before DVC deletes any output, and the first row's check is printed. If a run in the workspace
+    fails, parameters, metrics and outputs are restored. While an experiment is being replaced, it is named NAME-before.
     """
     require_commit()
     taken = _existing() & rows.keys()

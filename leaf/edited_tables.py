@@ -1,4 +1,4 @@
-"""Read CSV tables that people edit: any separator, encoding and blank rows, as spreadsheets save them."""
+"""Read CSV tables edited by hand or saved by spreadsheets, with any separator and encoding, and with blank rows."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
-    """Return the text of a file in Unicode form NFC, and its encoding.
+    """Return the text of a file, normalized to Unicode NFC, and its encoding.
 
     `auto` detects UTF-8, UTF-16 and Latin-1. Raises LeafError for anything else, and for an unknown encoding.
     """
@@ -46,9 +46,9 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
 
 
 def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV table that are not blank, each with its last line; detect the separator.
+    """Detect the separator of a CSV table, and yield each non-blank row with the number of its last line.
 
-    Blank cells beyond the header are removed. Raises LeafError for invalid CSV.
+    Blank cells beyond the last header column are removed. Raises LeafError for invalid CSV.
     """
     head = re.match(r"sep=(.)[\r\n]+", text, re.IGNORECASE)  # written by Excel
     header = text[head.end() if head else 0 :].split("\n", 1)[0]
@@ -67,11 +67,11 @@ def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
-    """Read a CSV table that people edit, as text, with any separator, encoding and blank rows of a spreadsheet.
+    """Read a hand-edited CSV table as text, with any separator and encoding, ignoring blank rows.
 
-    The result has the `columns`, those `optional` columns that the file has, and all its other columns. The index is
-    the line number minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or lacks a
-    column.
+    The result has the `columns`, the `optional` columns that are in the file, and all other columns of the file. The
+    index is the line number minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or
+    lacks a column.
     """
     import pandas as pd
 

@@ -45,15 +45,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
-_TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "imblearn", "h5py")  # of the extra [train]
+_TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "imblearn", "h5py")  # packages of the extra [train]
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print a user error as `error: …` on stderr and exit with status 2, without a traceback.
 
-    Errors of the operating system count as user errors: a full disk, a missing file, a failing device. Anything else
-    is a bug and keeps its traceback. Characters that a stream cannot encode are escaped.
+    Operating system errors, such as a full disk, a missing file or a failing device, count as user errors. Anything
+    else is a bug and keeps its traceback. Characters that a stream cannot encode are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -99,7 +99,7 @@ def output_of(*command: str, accepted: Collection[int] = (0,), **options: Any) -
 
 
 def os_error_line(error: OSError) -> str:
-    """Describe an error of the operating system in one line, with the file's name."""
+    """Describe an operating system error in one line that includes the file name."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else "disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{name}: no space left on the disk. Free space and run again; finished outputs are kept."
@@ -115,16 +115,16 @@ def _fail(line: str | LeafError) -> None:
 
 
 _REMARKS = "^(I[0-9]{4} |WARNING: All log messages before absl|To enable the following instructions)"
-_NO_GPU = "^[WE][0-9]{4} .*([Cc][Uu][Dd][Aa]|TensorRT|cuInit)"  # an error only on a machine with a GPU
+_NO_GPU = "^[WE][0-9]{4} .*([Cc][Uu][Dd][Aa]|TensorRT|cuInit)"  # harmless on a machine without a GPU
 
 
 def quiet_tensorflow() -> None:
     """Hide TensorFlow's startup messages about missing GPUs and CPU instructions; call before importing it.
 
     TensorFlow writes them to file descriptor 2 before it reads TF_CPP_MIN_LOG_LEVEL. Errors still appear. Set the
-    variable to 0 to see everything. For programs, not for libraries.
+    variable to 0 to see everything. Call this function from programs, not from libraries.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets 1 for its children
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets it to 1 in child processes
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
         sys.meta_path.insert(0, _QuietImport())
 

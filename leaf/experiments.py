@@ -19,7 +19,7 @@ _INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  
 
 _COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # a colon outside quotes
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
-_WORDS = {"null", "true", "false", "inf", "nan"}  # unquoted, they have a meaning in Hydra
+_WORDS = {"null", "true", "false", "inf", "nan"}  # words that have a special meaning in Hydra if unquoted
 
 
 class Experiment(BaseModel):
@@ -89,7 +89,7 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
     kept = set(DATA_KEYS)
     sizes = {row.set.get("image_size") for row in read_experiments().values()}
     sizes.add(params.Params.model_fields["image_size"].default)
-    if {working.get("image_size"), committed.get("image_size")} - sizes:  # a size of the user's own
+    if {working.get("image_size"), committed.get("image_size")} - sizes:  # a custom size
         chosen.pop("image_size", None)
     if working.get("image_size") not in sizes:
         kept.add("image_size")
@@ -107,7 +107,7 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse `key=value` texts, as after -S, into keys and YAML values. Raises LeafError for a text without `=`."""
+    """Parse `key=value` texts, as passed to -S, into keys and YAML values. Raises LeafError if `=` is missing."""
     parsed = {}
     for text in settings:
         key, equals, value = text.partition("=")
@@ -120,7 +120,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: str = "-S") -> params.Params:
-    """Apply dotted `settings` to the mapping `values` of a params.yaml and validate it; `name` is for errors."""
+    """Apply dotted `settings` to the params.yaml contents `values` and validate them; `name` appears in errors."""
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for key, value in settings.items():
         group, _, leaf = key.partition(".")

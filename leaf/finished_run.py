@@ -92,10 +92,8 @@ class Run:
 def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
     """Read the tables of the project in `root`.
 
-    Raises
-    ------
-    LeafError
-        If a required table is missing or damaged.
+    Raises:
+        LeafError: if a required table is missing or damaged.
     """
     root = Path(root)
     texts = {

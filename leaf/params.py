@@ -1,7 +1,7 @@
 """The schema of params.yaml: every parameter with its default, valid values and description.
 
-`read_params` checks the whole file and returns only the keys that dvc.yaml lists for a stage. Any other key is an
-error: DVC does not track it, so a change would leave stale results.
+`read_params` checks the whole file and returns only the keys that dvc.yaml lists for a stage. Reading any other key is
+an error, because DVC would not rerun the stage when that key changes.
 """
 
 import difflib

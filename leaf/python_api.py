@@ -59,7 +59,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     stages = read_yaml(PROJECT / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
-    import leaf  # loading a model imports more
+    import leaf  # imported late, because loading a model imports more packages
 
     return leaf.load(Path(folder, "models/model.onnx"))
 
@@ -81,7 +81,7 @@ def new_project(folder: str | Path, values: params.Params) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
     for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
-        if not (folder / name).exists():  # only the header; the rows are about other images
+        if not (folder / name).exists():  # only the header, because the rows refer to other images
             header = (PROJECT / name).read_text(encoding="utf-8").splitlines()[0]
             (folder / name).write_text(header + "\n", encoding="utf-8")
     with replacing(folder / params.PARAMS_FILE) as partial:

@@ -121,7 +121,7 @@ def read_array(path: str | Path) -> np.ndarray:
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table as UTF-8 CSV with floats in their shortest exact form: equal tables give byte-identical files."""
+    """Write a table as UTF-8 CSV with floats in their shortest exact form, so equal tables give identical files."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
@@ -134,8 +134,8 @@ def read_table(
 
     Args:
         path: the file.
-        columns: required columns. Those in INTEGER_COLUMNS must hold whole numbers from 0, those in NUMBER_COLUMNS
-            numbers or nothing.
+        columns: required columns. Those in INTEGER_COLUMNS must contain nonnegative integers, and those in
+            NUMBER_COLUMNS numbers or empty cells.
         text: columns to keep as strings, "" for an empty cell, even if they look like numbers.
         data: the content to parse instead of reading the file.
 
@@ -149,7 +149,7 @@ def read_table(
         table = pd.read_csv(
             path if data is None else io.BytesIO(data),
             dtype=dict.fromkeys(text, str),
-            keep_default_na=False,  # an image may be called "NA"
+            keep_default_na=False,  # "NA" can be the name of an image
             na_values={name: [""] for name in names if name not in text},
             encoding="utf-8",
             low_memory=False,
@@ -199,7 +199,7 @@ def read_json(
 
     Args:
         path: the file.
-        keys: the keys that it must have, with their Python types; the file must then hold an object.
+        keys: required keys with their Python types; if given, the file must contain an object.
         data: the content to parse instead of reading the file.
 
     Raises:
@@ -270,7 +270,7 @@ def load_cached_value(name: str, key: str, like: Any) -> Any:
 
 
 def valid_or_none(value: Any, like: Any) -> Any:
-    """Return `value` if it has the types of the example `like` and its numbers are finite and positive, else None."""
+    """Return `value` if it has the types of `like` and its numbers are finite and positive, otherwise None."""
     if isinstance(like, dict):
         valid = isinstance(value, dict) and all(valid_or_none(value.get(key), like[key]) is not None for key in like)
     elif isinstance(like, float):
@@ -321,11 +321,11 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
-    """Count the values of `value` with each alias expanded; infinite for one that contains itself."""
+    """Count the values in `value` with each alias expanded; the count is infinite if a value contains itself."""
     if not isinstance(value, (dict, list, set)):
         return 1
     if id(value) not in sizes:
-        sizes[id(value)] = math.inf  # until it is known; stays for a cycle
+        sizes[id(value)] = math.inf  # placeholder until the size is known; remains for a cycle
         items = [*value, *value.values()] if isinstance(value, dict) else value
         sizes[id(value)] = 1 + sum(_expanded_size(item, sizes) for item in items)
     return sizes[id(value)]

@@ -13,7 +13,7 @@ from leaf.store import read_json, read_yaml
 
 PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # contain the date
 TOLERANCE = 0.02  # largest score difference between two machines; on one machine, reruns are byte-identical
-UNSTABLE = ("epochs", "best_epoch")  # rounding on another machine changes them while the scores stay equal
+UNSTABLE = ("epochs", "best_epoch")  # rounding on another machine can change these even if the scores agree
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ _REASONS = {
 
 
 def explain(image: str, folder: str | Path = ".") -> str:
-    """Return lines that explain what happened to `image`, a number or a source name, in the project `folder`.
+    """Return lines that explain what each stage did with `image`, a number or a source name, in the project `folder`.
 
-    Stages that have not run yet are named. Raises LeafError for an image that does not exist.
+    Stages that have not run yet are listed. Raises LeafError if the image does not exist.
     """
     root = Path(folder)
     classes = read_classes(root)
@@ -62,7 +62,7 @@ def explain(image: str, folder: str | Path = ".") -> str:
 
 
 def _find(image: str, index: pd.DataFrame) -> int:
-    """Return the row of `index` for a number, a source, or the end of one source."""
+    """Return the row of `index` that matches a number, a source, or the end of exactly one source."""
     if image.isdecimal():
         if int(image) < len(index):
             return int(image)

@@ -1,6 +1,6 @@
-"""Domain shift: accuracy on a site, crop or class that was left out of training.
+"""Measure domain shift: accuracy on a site, crop or class that was left out of training.
 
-A linear head on fixed features is fitted for each question, which takes about a second.
+For each question, a linear head is fitted to fixed features, which takes about a second.
 """
 
 import itertools
@@ -15,15 +15,15 @@ from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.out_of_distribution import fit_gaussian
 from leaf.evaluate.statistics import auc_interval
 
-FEW = 10  # images below which a question is skipped
-MOST = 12  # values of a column, and classes left out
+FEW = 10  # minimum number of test images; questions with fewer are skipped
+MOST = 12  # maximum number of column values, and of classes, that are left out in turn
 FALSE_ALARMS = 0.01
 FLAG_FOLDS = 3
 
 
 @dataclass(frozen=True)
 class Transport:
-    """Accuracy on `images` test images, with (`inside`) and without (`outside`) images of their value in training.
+    """Accuracy on `images` test images if images with the same value are in training (`inside`) or not (`outside`).
 
     `drop` is inside − outside on the images tested both ways, and `majority` is the share of the largest class.
     """
@@ -40,11 +40,12 @@ class Transport:
 def left_out(
     labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Return an iterator over the `MOST` most frequent values of a column with two classes that also occur elsewhere.
+    """Iterate over the `MOST` most frequent values of a column that can be tested.
 
-    It yields the value and two masks, bool (N,), of training and test images. Groups that contain the value are
-    excluded from training, and only images whose class occurs in training are tested. `labels` are int (N,), `groups`
-    and `values` (N,); images with the value "" are always used for training.
+    Yields the value and two masks, bool (N,), of training and test images. Groups that contain the value are excluded
+    from training, and only images whose class occurs in training are tested. A value with fewer than FEW such images or
+    fewer than two classes is skipped. `labels` are int (N,), `groups` and `values` (N,); images with the value "" are
+    never tested.
     """
     given = np.array([str(value) for value in values])
     names, counts = np.unique(given[given != ""], return_counts=True)
@@ -62,7 +63,7 @@ def left_out(
 def transport(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
 ) -> dict[str, Transport]:
-    """Score a linear head on each value of a column that it was not trained on; see `left_out`.
+    """Score a linear head on each value of a column after training without that value; see `left_out`.
 
     `features` are float (N, D).
     """
@@ -105,7 +106,7 @@ def backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
 
 @dataclass(frozen=True)
 class NewClass:
-    """The share of images of an unknown class that is flagged at 1% false alarms, and the AUROC."""
+    """The share of an unknown class's images that is flagged at a false-alarm rate of 1%, and the AUROC."""
 
     caught: Score
     auroc: Score
@@ -114,7 +115,7 @@ class NewClass:
 def new_classes(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Sequence[str], seed: int = 0
 ) -> dict[str, dict[str, NewClass]]:
-    """Leave out each of the `MOST` most frequent classes and score its images by detector; see `noticed`."""
+    """Leave out each of the `MOST` most frequent classes and score its images with each detector; see `noticed`."""
     counts = np.bincount(labels, minlength=len(names))
     found: dict[str, dict[str, NewClass]] = {}
     for label in np.argsort(-counts, kind="stable")[:MOST].tolist():
@@ -140,7 +141,7 @@ def noticed(
     from sklearn.model_selection import StratifiedGroupKFold
     from threadpoolctl import threadpool_limits
 
-    several = len(np.unique(labels)) > 1  # one class has no energy
+    several = len(np.unique(labels)) > 1  # the energy is undefined for one class
     flags = [flag for flag in FLAGS if several or flag != "energy"]
     inside = {flag: np.empty(len(features)) for flag in flags}
     outside = {flag: np.zeros(len(new)) for flag in flags}
@@ -151,7 +152,7 @@ def noticed(
         times += apart
         queries = np.concatenate([features[test], new[apart]])
         for flag in flags:
-            with threadpool_limits(1):  # as for `linear_head`
+            with threadpool_limits(1):  # threads slow down small products; see `linear_head`
                 scores = FLAGS[flag](features[train], labels[train], queries)
             inside[flag][test] = scores[: len(test)]
             outside[flag][apart] += scores[len(test) :]

@@ -45,11 +45,11 @@ _NEEDED = (
     *(f"data/scored/{name}" for name in ("predictions.csv", "scores.json", "decision.json", "ood.npz")),
     *("models/model.keras", "models/run.json", "models/history.csv"),
 )
-_NETWORK_IMAGES = 2000  # test images, at most, that are altered and predicted
+_NETWORK_IMAGES = 2000  # maximum number of test images that are altered and predicted
 _HEATMAPS = 100
 
 TrainWithout = Callable[[str, pd.DataFrame, list[str]], pd.DataFrame]
-"""Map the name of a value, the label table that leaves it out and the classes to predictions of a new training."""
+"""Map the name of a value, the label table without it, and the classes to the predictions of a retrained model."""
 
 
 def audit(
@@ -172,7 +172,7 @@ def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
 def _without_leaf(
     recipe: Params, images: np.ndarray, chosen: pd.DataFrame, masks: np.ndarray, features: np.ndarray
 ) -> dict[str, Any]:
-    """Score images with the leaf painted over, so that only the background is left."""
+    """Score images with the leaf painted over, so that only the background remains."""
     from leaf.train.augmentation import without_leaf
     from leaf.train.dataset import FULL
 
@@ -187,7 +187,7 @@ def _without_leaf(
 
 
 def _shared(run: Run) -> dict[str, int]:
-    """Count photos (copies count once), crops of one photo, and groups in more than one of the given splits."""
+    """Count the photos (copies once), crops of one photo, and groups that are in more than one given split."""
     given = run.index["split"].fillna("").to_numpy(str)
     pairs, kind = run.pairs[["image", "other"]].to_numpy(int).reshape(-1, 2), run.pairs["kind"].to_numpy(str)
     splits = given[pairs]
@@ -303,7 +303,7 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
 
 
 def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return the accuracy that a linear head gains from split groups, and likely label errors from its predictions."""
+    """Return a linear head's accuracy, its gain if groups are split between folds, and the number of label issues."""
     shares = held_out("held", features, labels, groups)
     torn = cross_validated("held", features, labels, np.arange(len(labels)))
     whole = shares.argmax(axis=1) == labels
@@ -332,7 +332,7 @@ def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> Non
 
 
 def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
-    """Return a function that trains `settings` as NAME-COLUMN-VALUE, with its label table in `folder`."""
+    """Return a function that runs the experiment NAME-COLUMN-VALUE with `settings` and a label table in `folder`."""
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():

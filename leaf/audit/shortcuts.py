@@ -1,4 +1,4 @@
-"""Shortcuts: how well the class can be predicted without the leaf, from the border, the frame or the file.
+"""Find shortcuts: how well the class can be predicted without the leaf, from the border, the frame or the file.
 
 Each feature is scored by a random forest in grouped folds. Eight border pixels classify 49% of PlantVillage's images
 into its 38 classes (arXiv 2206.04374).
@@ -83,8 +83,8 @@ def find_shortcuts(
 ) -> dict[str, Shortcut]:
     """Score each feature in `described`: float (N, D), with nan rows for images without it.
 
-    `labels` are int (N,), `groups` (N,). Features known for fewer than a tenth of the images are skipped; a constant
-    feature scores as the largest class.
+    `labels` are int (N,), `groups` (N,). Features known for fewer than a tenth of the images are skipped. A constant
+    feature gets the score of always predicting the largest class.
     """
     from scipy.stats import norm
 
@@ -137,7 +137,7 @@ def _frame(size: int) -> np.ndarray:
 def altered(
     images: np.ndarray, labels: np.ndarray, masks: np.ndarray | None = None, seed: int = 0
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return altered images by kind: the rows int (M,) they were made from, and the images.
+    """Return, for each kind of alteration, the source rows, int (M,), and the altered images.
 
     `images` is (N, S, S, 3), 0..255; `labels` int (N,) with two or more classes; `masks` as in `in_pixels`. `frame` and
     `centre` (all but the frame) are taken from an image of another class, `colour` removes the color, and `background`
@@ -188,7 +188,7 @@ def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, 
     facts: dict[str, list[Any]] = {"bytes": [each.get("bytes", np.nan) for each in files]}
     for key in ("jpeg", "camera", "date"):
         found = [each.get(key, "") for each in files]
-        given = ["" if text != text else str(text) for text in known.get(key, found)]  # nan is no date
+        given = ["" if text != text else str(text) for text in known.get(key, found)]  # a nan is a missing text
         facts[key] = [one or other for one, other in zip(given, found, strict=True)]
     return facts | {key: list(known[key]) for key in ("width", "height") if key in known}
 
@@ -207,7 +207,7 @@ def in_files(facts: Mapping[str, Sequence[Any]], sources: Sequence[str]) -> dict
     }
     if {"width", "height"} <= facts.keys():
         found["dimensions"] = np.stack([facts["width"], facts["height"]], axis=1)
-    if np.isfinite(found["file_size"]).any():  # in an .npz file a name is a number
+    if np.isfinite(found["file_size"]).any():  # images in an .npz file have numbers as names
         found["name"] = _ngrams(names)
     return {name: values.astype(np.float32) for name, values in found.items()}
 
@@ -229,7 +229,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _when(date: str) -> list[float]:
-    """Return day and hour of an ISO date; nan without a day."""
+    """Return the day and hour of an ISO date, or nan if it has no day."""
     try:
         time = datetime.fromisoformat(date)
         return [float(time.toordinal()), time.hour + time.minute / 60]
@@ -248,7 +248,7 @@ def _one_hot(values: Sequence[str]) -> np.ndarray:
 
 
 def _ngrams(names: Sequence[str]) -> np.ndarray:
-    """Return counts of n-grams of one to three characters; digits are equal, because `order` covers numbers."""
+    """Return counts of n-grams of one to three characters; all digits count as equal (`order` covers numbers)."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=_NGRAMS)

@@ -18,9 +18,9 @@ from leaf.errors import LeafError
 
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
-_BLOCK_BYTES = 16 << 20  # of float64 working space
-_EXACT_UP_TO = 10_000  # members; above, candidates are found on averaged pixels and compared in full
-_MOST = 100_000  # maximum members of a class: all pairs take minutes and 4 GB; three times as many take hours
+_BLOCK_BYTES = 16 << 20  # working memory for float64 values
+_EXACT_UP_TO = 10_000  # members; in larger classes, candidates are found on averaged pixels and compared in full
+_MOST = 100_000  # maximum members of a class: all pairs take minutes and 4 GB; three times as many members take hours
 _CANDIDATES = 8  # candidates per neighbor on averaged pixels
 _SLICE = 1024  # channel values: 1024 × 128² = 2²⁴, so all partial sums of centered uint8 products are exact in float32
 _ROWS = 2048  # images per block of the distance matrix, which takes 2048 × members × 8 bytes
@@ -41,7 +41,7 @@ def plan_images(
     neighbors: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Plan the synthetic images that bring every class up to the largest.
+    """Plan the synthetic images that make every class as large as the largest.
 
     Args:
         images: (N,H,W,3) uint8 or float32, usually a memory map. One class is read at a time; the largest is not read.
@@ -115,7 +115,7 @@ class TracedSMOTE(SMOTE):
     """
 
     def trace(self, members: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw `samples` synthetic images of a class of `members` (N,D), uint8 or float32.
+        """Draw `samples` synthetic images from a class with `members` (N,D), uint8 or float32.
 
         Returns parents and neighbors, int64 rows of `members`, and weights, float64 in [0, 1): a synthetic image is
         parent + weight × (neighbor − parent).
@@ -163,10 +163,10 @@ def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None
 
 
 class PixelNeighbors(BaseEstimator):
-    """The `n_neighbors` nearest members of each member by Euclidean distance over pixels, itself first.
+    """Find the `n_neighbors` nearest members of each member by Euclidean pixel distance, itself first.
 
-    Exact up to `exact_up_to` members. Above, approximate: candidates are found on means over runs of pixels and ranked
-    by their full distance. Members at equal distances are ordered by row.
+    The search is exact for up to `exact_up_to` members. Otherwise it is approximate: candidates are found on means over
+    runs of pixels and ranked by their full distance. Members at equal distances are ordered by row.
     """
 
     def __init__(self, n_neighbors: int = 6, exact_up_to: int = _EXACT_UP_TO) -> None:
@@ -181,7 +181,7 @@ class PixelNeighbors(BaseEstimator):
     def kneighbors(
         self, X: np.ndarray | None = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the distances (N,k) of the nearest members with `return_distance`, and their rows int64 (N,k).
+        """Return the rows of the nearest members, int64 (N,k), preceded by their distances if `return_distance`.
 
         `X` is None or the fitted members, the only points that SMOTE queries.
         """
@@ -218,7 +218,7 @@ def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
     norms = np.zeros(len(members))
     for start in range(0, members.shape[1], _SLICE):
         part: NDArray[np.floating] = members[:, start : start + _SLICE].astype(kind)
-        part -= 128  # so that twice as many products are exact; distances do not change
+        part -= 128  # doubles the number of exact products; distances do not change
         products += part[rows[0] : rows[-1] + 1] @ part.T
         norms += np.einsum("ij,ij->i", part, part)
     products *= -2

@@ -59,7 +59,7 @@ class Cleaned:
     warnings: list[str]
 
 
-@threadpool_limits.wrap(1)  # for small matrix products, BLAS threads waiting for each other use 7× the CPU time
+@threadpool_limits.wrap(1)  # for small matrix products, BLAS threads wait for each other and use 7× the CPU time
 def clean(
     images: np.ndarray,
     index: pd.DataFrame,
@@ -237,7 +237,7 @@ def _warnings(
 
 
 def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray) -> Iterator[str]:
-    """Warn about decisions that match no image, and images marked `apart` that other images join."""
+    """Warn about decisions that match no image, and images marked `apart` that other images connect to one group."""
     yield from manual.missed[:_NAMED]
     if len(manual.missed) > _NAMED:
         yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more such lines"
@@ -247,7 +247,7 @@ def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray
 
 
 def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
-    """Warn about images removed because the same photo is in another given split."""
+    """Warn about images removed because the same photo is also in another given split."""
     if len(shared):
         named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
         removed = ", ".join(f"{named[gone]} because of {named[stays]}" for gone, stays in shared[:_NAMED].tolist())

@@ -102,7 +102,7 @@ def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
             known |= dict(zip(rows[column], rows["hash"], strict=True))
     moved = [name.partition("/") for name in called - known.keys() if "/" in name] if "source" in index else []
     sources = index["source"].astype(str) if moved else pd.Series(dtype=str)
-    for first, _, rest in moved:  # if the top folder is gone, it was renamed: the rest of the path must be unique
+    for first, _, rest in moved:  # if the top folder was renamed, the rest of the path must be unique
         found = ("/" + sources).str.endswith(f"/{rest}")
         if found.sum() == 1 and not sources.str.startswith(f"{first}/").any():
             known[f"{first}/{rest}"] = index["hash"][found].item()
@@ -134,7 +134,7 @@ def _number(label: str, classes: Sequence[str]) -> int:
 
 def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: str) -> tuple[str, str]:
     if kind == "group" and other not in known and other.lower() not in known and not _HASH.fullmatch(other.lower()):
-        return image, other  # a name
+        return image, other  # `other` is a group name
     found = _known(other, known)
     if found == image:
         raise LeafError(f"{where}: {kind} of {image} with itself; valid: another image")
@@ -196,7 +196,7 @@ def decide(
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
 ) -> Decisions:
-    """Decide which images to keep. Of a set of copies, keep the image whose split ranks first, otherwise the first one.
+    """Decide which images to keep. Of a set of copies, keep the first image in the highest-ranked split.
 
     `table` has `label`, `hash`, `copies` (the smallest image number in the set of copies), `ranking` (-1 unless the
     image is an outlier) and `split` (given by the user, or "").
@@ -233,7 +233,8 @@ def _resolve_conflicts(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Resolve sets of remaining copies with different labels. Return labels, images to drop, and the number of sets.
 
-    A manual label for one copy applies to all of them. A majority is more than half of the copies; a tie is dropped.
+    A manual label for one copy applies to all of them. A majority is more than half of the copies; without one, the
+    whole set is dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
     remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})
@@ -263,7 +264,8 @@ def _remove_copies(
 ) -> None:
     """Mark all but the first image of each set of copies as removed, in `reason` and `copy_of`.
 
-    `order` lists the images, those to keep first. An image with a manual keep decision also stays, but only once.
+    `order` lists all images, those to keep first. An image with a manual `keep` decision also stays, but an identical
+    copy of it does not.
     """
     first_of_set: dict[int, int] = {}
     first_of_hash: dict[str, int] = {}

@@ -33,9 +33,9 @@ FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance abo
 _BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds for any orthonormal basis
 _COUNT_SAMPLE = 500  # images used to estimate the number of pairs
 _ROWS, _COLUMNS = 256, 2048  # points per block: their distances fit in a core's cache
-_ROUNDING = 1e-5  # rounding error of squared distances in float32, as a share of the largest square
+_ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _BLOCK = 1 << 12  # pairs per batch
-_TASKS = 32  # tasks for the threads: one task per block would cost more than the block itself
+_TASKS = 32  # thread tasks; with one task per block, the overhead would exceed the computation
 SYMMETRIES = (
     "none",
     "turn_90",

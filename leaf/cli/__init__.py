@@ -14,7 +14,7 @@ HELP = """A reproducible image-classification pipeline with honest metrics.
 
 Exit status: 0 success; 1 partial success; 2 user error, explained in one line."""
 
-# In the order shown in the help.
+# The commands, in the order that the help lists them.
 COMMANDS = """init start fit check results why run compare report folds leak labels audit review pin summary lr-range
 verify upgrade predict serve export submit jobs logs fetch cancel doctor""".split()  # noqa: SIM905
 FILES = {name: name.replace("-", "_") for name in COMMANDS}

@@ -91,7 +91,7 @@ def evaluate(
     calibrate: Literal["none", "temperature"],
     error_rate: float = 0.0,
 ) -> Evaluation:
-    """Score a model and the baselines on validation and test.
+    """Score a model and the baselines on validation and test, or on validation only if there is no test split.
 
     Args:
         images: (N, H, W, 3), used only by the baselines.
@@ -104,8 +104,6 @@ def evaluate(
         calibrate: `temperature` to fit a temperature on validation.
         error_rate: maximum share of images given a wrong class; uncertain images are left undecided to meet it. See
             `min_confidence`.
-
-    Without a test split, the model and the baselines are scored on validation.
     """
     table = table.sort_values("image")
     table = table.assign(group=table.get("group", table["image"]))
@@ -226,14 +224,14 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:
     """Select the most confident errors and the least certain other images: `row,image,split,kind,shown`.
 
+    `shown` is the class whose heat map is shown: the predicted one. Each error has a second row of kind `runner_up` for
+    the next most probable class.
+
     Args:
         predictions: `image,split,label,predicted` of one split.
         probabilities: float (N, C).
         threshold: decision threshold for two classes.
         most: maximum number of images of each kind.
-
-    `shown` is the class whose heat map is shown: the predicted one. Each error has a second row of kind `runner_up` for
-    the next most probable class.
     """
     ascending = np.sort(probabilities, axis=1)
     two = probabilities.shape[1] == 2

@@ -12,7 +12,7 @@ from leaf.revisions import PREDICTIONS, class_names, probabilities, reader, tabl
 def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     """Return likely label errors, most suspicious first: `image,source,file_hash,label,likely,score`.
 
-    `label` and `likely` are class names; `score` is the predicted probability of `label`.
+    `label` and `likely` (the suggested label) are class names; `score` is the predicted probability of `label`.
 
     Args:
         revisions: runs, as for `leaf compare`. Their validation and test predictions are used, averaged if several runs

@@ -75,7 +75,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison(Difference):
-    """Run `b` against run `a` on the same images.
+    """Comparison of run `b` with run `a` on the same images.
 
     Attributes:
         groups: number of image groups.

@@ -121,7 +121,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
-    """Write `detector` to an .npz file with its model's hash; equal detectors give byte-identical files."""
+    """Write `detector` to an .npz file with its model's hash; identical detectors produce byte-identical files."""
     arrays = {"references": detector.references, "model_sha256": np.array(model_sha256)}
     for name, gaussian in (("features", detector.features), ("statistics", detector.statistics)):
         arrays |= {f"{name}_mean": gaussian.mean, f"{name}_whitening": gaussian.whitening}

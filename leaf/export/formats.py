@@ -145,7 +145,7 @@ def _resize(images: Any, size: int) -> Any:
 
 
 def _view(images: Any, size: int, number: int) -> Any:
-    """Return view `number` of `tta_view`, which is linear, as TensorFlow operations."""
+    """Return view `number` of the linear function `tta_view`, as TensorFlow operations."""
     rows = np.zeros((size, size, size, 1), np.float32)
     rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
@@ -165,7 +165,7 @@ class Format:
 
     name: str  # default name of the file or folder next to the model
     suffixes: tuple[str, ...]  # accepted suffixes of the path; "" for a folder
-    write: Callable[[keras.Model, Metadata, Path], None]  # given a model that outputs probabilities
+    write: Callable[[keras.Model, Metadata, Path], None]  # called with a model that outputs probabilities
     tensorflow: bool = True  # whether the format requires the TensorFlow backend
 
 

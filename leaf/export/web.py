@@ -110,11 +110,11 @@ def _integrity(path: Path) -> str:
 def web_model(content: bytes, features: Gaussian) -> bytes:
     """Return an ONNX model with smaller weights and the output `distance`.
 
-    Large arrays are stored with 6 to 12 bits per weight and computed in float32. An array gets one bit more for each
-    doubling of its rounding error, measured as the change in log-odds divided by the square root of its size: the
-    allocation of bits with the smallest total error. The total number of bits is the smallest that changes no log-odds
-    of 64 synthetic leaves by more than 0.02 (0.005 in probability) and no distance by more than 2%. `distance` (N,) is
-    the Mahalanobis distance of the pooled features (`Gaussian.distance`).
+    Large arrays are stored with 6 to 12 bits per weight and computed in float32. An array gets one more bit for each
+    doubling of its rounding error, measured as the change in log-odds divided by the square root of its size. This
+    allocation minimizes the total error. The total number of bits is the smallest for which no log-odds of 64 synthetic
+    leaves change by more than 0.02 (0.005 in probability) and no distance by more than 2%. `distance` (N,) is the
+    Mahalanobis distance of the pooled features (`Gaussian.distance`).
 
     References:
         Gersho and Gray, Vector Quantization and Signal Compression, 1992, chapter 8 (bit allocation).
@@ -194,7 +194,7 @@ def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -
         values = np.rint(array / scale).astype(np.int16)
         if bits[name] <= 8:
             whole = as_float(values.astype(np.int8), f"{name}_8")
-        else:  # a byte holds the lower four bits of a weight in the first half and of one in the second half
+        else:  # each byte combines the lower four bits of one weight from the first half and one from the second
             sixteen = constant(np.float32(16), f"{name}_sixteen")
             first, second = (values & 15).reshape(2, -1)
             both = as_float((16 * first + second).astype(np.uint8), f"{name}_low")

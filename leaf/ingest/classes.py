@@ -30,7 +30,7 @@ def resolve(
         found: class name of each image; a whole number (in an .npz) is an index into a list of names.
         sources: names of the images, for errors.
         wanted: `auto` for the names found, sorted, healthy classes first; a list of all names; or a mapping of class
-            names to case-insensitive shell patterns, of which the first match is used.
+            names to case-insensitive shell patterns, where the first match applies.
         ignore: patterns of names to leave out; their label is -1.
         dataset: name of the data set, for errors.
 
@@ -66,7 +66,10 @@ def resolve(
 def check_present(
     labels: np.ndarray, names: Sequence[str], dataset: object, unreadable: Mapping[str, str] | None = None
 ) -> None:
-    """Raise LeafError unless there are two classes or more, each with an image; `unreadable` maps files to reasons."""
+    """Raise LeafError unless at least two classes are given and each has an image.
+
+    `unreadable` maps files to reasons, for the message.
+    """
     reasons = Counter((unreadable or {}).values()).most_common(3)
     why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
     if not (labels >= 0).any():
@@ -86,7 +89,7 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
 
 @lru_cache(maxsize=4096)
 def nfc(text: str) -> str:
-    """Normalize the name of a class or group: Unicode form NFC, single blanks inside, no invisible characters."""
+    """Normalize a class or group name: Unicode NFC, single inner spaces, and no invisible characters."""
     if not text.isascii():
         text = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in "\u200c\u200d")
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -97,7 +100,7 @@ def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Sort class names; numbers by value, and names that end in `healthy`, except `unhealthy`, first."""
+    """Sort class names. Names that end in `healthy`, except `unhealthy`, come first; numbers are sorted by value."""
     distinct = set(names)
     number = all(name.isdecimal() for name in distinct)
     return sorted(distinct, key=lambda name: (not means_healthy(name), int(name) if number else 0, name))
@@ -202,7 +205,7 @@ def _split_level(
 
 @lru_cache(maxsize=1024)
 def split_name(text: str) -> str:
-    """Return `train`, `validation` or `test` for a usual name of it (`Valid`, `test_images`), otherwise ""."""
+    """Return `train`, `validation` or `test` for a common folder name (`Valid`, `test_images`), otherwise ""."""
     words = [word for word in re.findall(r"[^\W\d_]+", text.casefold()) if word not in _NEUTRAL]
     return _SPLITS.get(words[0], "") if len(words) == 1 else ""
 
@@ -263,7 +266,7 @@ def refuse_containers(
 
 
 def _class_level(dirs: Sequence[tuple[str, ...]]) -> int:
-    """Return the level below the top whose folders look like classes: where one means healthy, otherwise 1."""
+    """Return the level of the class folders: the level with a folder that means healthy, otherwise 1."""
     for level in range(1, max(map(len, dirs), default=0)):
         if any(means_healthy(parts[level]) for parts in dirs if len(parts) > level):
             return level

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from leaf.ingest import files
 
 PIXELS = 89_478_485  # maximum pixels per image; Pillow's limit against decompression bombs
-# raised by decoders for damaged files
+# exceptions that decoders raise for damaged files
 _BROKEN = (
     OSError,
     ValueError,
@@ -38,9 +38,9 @@ _BROKEN = (
     zlib.error,
     cv2.error,
 )
-# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this multiple of the target size, in less than half the
-# time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic regression was as accurate as
-# with full decoding.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result is at least this multiple of the target size. This
+# takes less than half the time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic
+# regression was as accurate as with full decoding.
 DRAFT = 4 / 3
 _ROWS = 512  # rows converted at a time, to limit the memory for large images
 
@@ -150,7 +150,7 @@ def _reduce(image: Image.Image, data: bytes, least: int) -> None:
 
 
 def _jpeg2000_levels(data: bytes) -> int:
-    """Return how often a JPEG 2000 image can be halved. Decoding at a smaller size fails."""
+    """Return how many times a JPEG 2000 image can be halved. Decoding at a smaller size fails."""
     place = data.index(b"\xff\x4f\xff\x51") + 2  # the first marker segment of the codestream
     while data[place : place + 2] not in (b"\xff\x52", b"\xff\x90", b""):  # coding style, first tile, end of file
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
@@ -161,7 +161,7 @@ def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
     """Decode a color JPEG with TurboJPEG, in half of Pillow's time and to the same pixels, or return None."""
     if image.format != "JPEG" or image.mode != "RGB":
         return None
-    with suppress(ValueError):  # a damaged file: Pillow gives the reason
+    with suppress(ValueError):  # the file is damaged; Pillow reports the reason
         pixels = simplejpeg.decode_jpeg(data, min_height=image.height, min_width=image.width, min_factor=1)
         return pixels if pixels.shape[:2] == (image.height, image.width) else None
     return None
@@ -313,7 +313,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Return whether the transform keeps all RGB colors up to rounding, as sRGB profiles do."""
+    """Return whether the transform leaves all RGB colors unchanged up to rounding, as sRGB profiles do."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     changed = np.asarray(transform.apply(Image.fromarray(colours)))

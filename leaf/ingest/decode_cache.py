@@ -1,9 +1,9 @@
 """Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes the outputs of a stage before running it. The cache keeps one array, from the last run. It is a hard link if
-the file system supports it, so it takes no extra space while the array is also an output of the stage. Entries are
-matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code. Files with unchanged
-size, times and inode are not read again.
+DVC deletes the outputs of a stage before running it. The cache keeps one array, from the last run. If the file system
+supports it, the array is a hard link, so it takes no extra space while it is also an output of the stage. Entries are
+matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code. Files whose size, times
+and inode are unchanged are not read again.
 """
 
 import json
@@ -36,7 +36,7 @@ _KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.cs
 
 
 class DecodeCache:
-    """Images decoded by an earlier run with the same settings, if any."""
+    """Cache of the images decoded by an earlier run with the same settings."""
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
         """Load the cache from `folder` if it was written with the same decoding `settings`."""
@@ -45,7 +45,7 @@ class DecodeCache:
         self._images = np.empty((0, 1, 1, 3), np.uint8)
         self._rows: dict[str, tuple[int, str, str, int, int]] = {}
         self._known: dict[tuple[str, str], str] = {}  # path and state of a file: hash of its bytes
-        self._seen: list[tuple[str, str, str]] = []  # the same, of this run
+        self._seen: list[tuple[str, str, str]] = []  # the same for files read in this run
         if folder is None:
             return
         with suppress(Exception):  # if the cache is damaged, the files are decoded again
@@ -115,7 +115,7 @@ class DecodeCache:
 
 
 def _state(path: Path) -> str:
-    """Return size, times and inode of a file, or "" if a later change may not show in them."""
+    """Return the size, times and inode of a file, or "" if they might not reveal a later change."""
     with suppress(OSError):
         found = path.stat()
         times = found.st_mtime_ns, found.st_ctime_ns
@@ -125,16 +125,16 @@ def _state(path: Path) -> str:
 
 
 def _key(settings: Mapping[str, Any]) -> str:
-    """Return a hash of what pixels and flags depend on: settings, code, and versions of the decoding libraries."""
+    """Return a hash of everything that determines pixels and flags: settings, code and decoding library versions."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return content_hash(json.dumps([settings, cv2.__version__, PIL.__version__], sort_keys=True).encode() + code)
 
 
 def content_hash(data: bytes | memoryview) -> str:
-    """Return 128 bits of BLAKE2b in hex, which identify an image file or an array in an .npz file."""
+    """Return the 128-bit BLAKE2b digest of `data` in hex, which identifies an image file or an .npz array."""
     return blake2b(data, digest_size=16).hexdigest()
 
 
 def pixel_hash(data: memoryview) -> str:
-    """Return 128 bits of XXH3 in hex. It is not cryptographic: an attacker can construct collisions."""
+    """Return the 128-bit XXH3 hash of `data` in hex. It is not cryptographic: collisions can be constructed."""
     return xxh3_128_hexdigest(data)

@@ -13,8 +13,8 @@ from leaf.errors import LeafError
 
 Links: TypeAlias = Literal["refuse", "follow"]
 
-# Written by macOS, Windows, network disks, notebooks and version control. Includes all hidden files, except
-# placeholders of images in iCloud (`.*.icloud`).
+# Files written by macOS, Windows, network disks, notebooks and version control, and all hidden files except iCloud
+# image placeholders (`.*.icloud`).
 _SYSTEM_FILES = re.compile(
     r"(?i)(\.(?!.*\.icloud$).*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|lost\+found|__pycache__|@eadir|#recycle"
     r"|\$recycle\.bin|system volume information)",
@@ -60,11 +60,11 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
 
     Args:
         root: the folder.
-        links: whether to reject or follow links to folders and links out of `root`. `files` follows all links to files,
-            skips links to folders, and accepts any name.
+        links: whether to reject or follow links to folders and links to targets outside `root`. `files` follows all
+            links to files, skips links to folders, and accepts any name.
 
     Raises:
-        LeafError: for refused links, and for names that cannot be stored in a table.
+        LeafError: for rejected links, and for names that cannot be stored in a table.
     """
     found = Listing()
     waiting = [""]
@@ -118,7 +118,7 @@ def _check_name(root: Path, path: str) -> None:
 
 
 def check_inside(root: Path, path: str) -> None:
-    """Raise LeafError if a path is, or contains, a link out of the data set's folder."""
+    """Raise LeafError if a path is, or contains, a link to a target outside the data set's folder."""
     if not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)):  # resolve() raises on loops
         raise LeafError(
             f"{root}: {path!r} is a link out of the data set's folder. Copy the file itself (DVC: cache.type copy), "
@@ -127,7 +127,7 @@ def check_inside(root: Path, path: str) -> None:
 
 
 HEAD = 512  # bytes that identify the type of a file
-# Image suffixes. A file with any other suffix is an image if its content is.
+# Image suffixes. A file with any other suffix counts as an image if its content is one.
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib"),
@@ -137,7 +137,7 @@ SUFFIXES = frozenset(
         *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
     }
 )
-NAMES = {  # Pillow's name and the usual name
+NAMES = {  # Pillow's name: common name
     "JPEG": "JPEG",
     "PNG": "PNG",
     "WEBP": "WebP",
@@ -158,7 +158,7 @@ _STARTS = (
     (rb"(\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)", "JPEG2000"),
 )
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1"}
-# other types that occur with an image suffix
+# other file types that sometimes have an image suffix
 _OTHERS = (
     (rb"(\xff\x0a|\0\0\0\x0cJXL )", "a JPEG XL image"),
     (rb"....ftypcrx |.{8}CR\x02", "a camera raw file"),
@@ -191,7 +191,7 @@ def kind(head: bytes) -> str:
 
 
 def is_image(path: str | Path) -> bool:
-    """Return whether a file is an image: by its suffix, or for regular files by its content."""
+    """Return whether a file is an image, based on its suffix or, for regular files, its content."""
     if os.path.splitext(str(path).removesuffix(".icloud"))[1].lower() in SUFFIXES:  # noqa: PTH122 - for speed
         return True
     with suppress(OSError):

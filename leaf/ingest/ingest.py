@@ -32,7 +32,7 @@ def growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterato
     """Yield a function that appends arrays (n, *item) to the new .npy file `path`. An error leaves no file."""
     with replacing(path) as partial, partial.open("wb") as file:
 
-        def write_header(count: int) -> None:  # its length does not depend on the count
+        def write_header(count: int) -> None:  # the header's length does not depend on the count
             file.seek(0)
             header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -113,7 +113,7 @@ def ingest(
     dataset = Path(dataset)
     try:
         source, names, numbers = survey(dataset, classes, skip_unreadable, **reading)
-    except UnlabelledError as error:  # data/labels.csv may have all labels
+    except UnlabelledError as error:  # data/labels.csv may contain all labels
         if unlabelled_path is None or classes == "auto" or not read_given()[0]:
             raise
         source, names, numbers = NewImages({}, []), list(classes), np.empty(0, np.int64)
@@ -176,7 +176,7 @@ def survey(
         source = NpzSource(dataset)
     try:
         names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
-    except LeafError as error:  # the classes may be in an unused column
+    except LeafError as error:  # an unused column may contain the classes
         unused = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(numbers < 0).tolist():
@@ -192,7 +192,7 @@ def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str)
 
 @dataclass(frozen=True)
 class Target:
-    """Where and how images are written."""
+    """The destination and format of the written images."""
 
     path: Path
     size: int
@@ -233,9 +233,9 @@ def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Pa
 def _write_images(
     source: Source, wanted: np.ndarray, target: Target, check: Callable[[np.ndarray], None] = lambda _: None
 ) -> tuple[np.ndarray, "pd.DataFrame"]:
-    """Write the images in rows `wanted`. `check` is called with the readable rows before the file appears.
+    """Write the images in rows `wanted`. `check` is called with the readable rows before the file is created.
 
-    Return these rows and a table of hash, file_hash, flags, width and height.
+    Returns these rows and a table of hash, file_hash, flags, width and height.
     """
     import pandas as pd
 

@@ -35,7 +35,7 @@ class _Task(BaseModel):
 
 
 def read_label_studio(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """Return header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects.
+    """Return the header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects.
 
     Each choice control becomes a column, named `choice` if it is the only one. Skipped annotations are ignored.
     """
@@ -77,7 +77,7 @@ def _cell(value: Any) -> str | None:
 
 
 def read_cvat(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """Return header and rows of CVAT's annotations.xml: the tag of each image, its attributes and its subset."""
+    """Return the header and rows of CVAT's annotations.xml: each image's tag, attributes and subset."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise LeafError(f"{path}: XML with entities. Use annotations.xml as CVAT exports it.")
     try:

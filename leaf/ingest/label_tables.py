@@ -1,4 +1,4 @@
-"""Label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
+"""Read label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from leaf.errors import LeafError
 from leaf.ingest.classes import nfc
 from leaf.ingest.files import SUFFIXES
 
-# Role of a column by its usual names: lower case, with _ for anything but letters and digits.
+# Common column names of each role, in lower case, with _ in place of anything but letters and digits.
 COLUMNS = {
     "file": "file filename file_name filepath file_path image image_name image_path image_id img path id",
     "label": "label labels label_name class class_name category target tag disease diagnosis dx choice ground_truth",
@@ -27,7 +27,7 @@ COLUMNS = {
 }
 KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
 GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `leaf review --unlabelled`
-NO_COLUMN = "none"  # in the key `columns`: the table has no such column
+NO_COLUMN = "none"  # value of a role in the key `columns`: the table has no such column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
 _WEAK = {"id"}  # names that are used only if no other name of the same role exists
 ROBOFLOW = "_classes.csv"  # columns of 0 and 1 for each class
@@ -52,12 +52,12 @@ class Table:
 
     Attributes:
         path: the file.
-        rows: its rows.
-        roles: the roles that its columns have.
+        rows: the rows.
+        roles: the roles of its columns.
         notes: one-line messages for the user.
         one_hot: whether the labels come from columns of 0 and 1.
-        unused: columns without a role, those that look like labels first.
-        categorical: whether the values of such a column repeat, as labels do.
+        unused: columns without a role; those that look like labels come first.
+        categorical: whether the values of an unused column repeat, as labels do.
     """
 
     path: Path
@@ -77,8 +77,8 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
 
     Args:
         path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
-        columns: role (file, label, group, split) to column name, "" to detect it by `COLUMNS`, `none` for no column.
-        encoding: of the text; `auto` detects UTF-8, UTF-16 and Latin-1.
+        columns: maps a role (file, label, group, split) to a column name, "" to detect it by `COLUMNS`, or `none`.
+        encoding: text encoding; `auto` detects UTF-8, UTF-16 and Latin-1.
 
     Raises:
         LeafError: if the file is not a table (the message gives the line), or several columns have one role.
@@ -86,7 +86,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     text, used = read_text(path, encoding)
     notes = [] if encoding != "auto" or used.startswith("utf") else [f"{path}: not UTF-8, read as {used}"]
     if path.suffix.lower() in (".json", ".xml"):
-        from leaf.ingest import label_exports  # imports pydantic, which decoding processes do without
+        from leaf.ingest import label_exports  # imports pydantic, which decoding processes do not need
 
         lines = (label_exports.read_cvat if path.suffix.lower() == ".xml" else label_exports.read_label_studio)(
             text, path
@@ -143,10 +143,10 @@ def _places(
     body: Sequence[tuple[int, Sequence[str]]],
     notes: list[str],
 ) -> dict[str, int]:
-    """Return the position of the column of each role."""
+    """Return the position of each role's column."""
     found: dict[str, list[int]] = defaultdict(list)
     plain = [_plain(name) for name in names]
-    tasks = {"annotation_id", "lead_time"} <= set(plain)  # in Label Studio's CSV, `id` is the number of a task
+    tasks = {"annotation_id", "lead_time"} <= set(plain)  # in Label Studio's CSV, `id` is the task number
     for place, name in enumerate(plain):
         if (role := _ROLE.get(name)) and not chosen.get(role) and not (tasks and name == "id"):
             found[role].append(place)
@@ -244,12 +244,12 @@ def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], pa
 def _cell(cell: str, role: str) -> str:
     if role == "file" or cell == SEVERAL:
         return cell
-    if role == "label" and cell.startswith('{"choices":'):  # several, in Label Studio's CSV
+    if role == "label" and cell.startswith('{"choices":'):  # several labels in Label Studio's CSV
         return SEVERAL
     cell = nfc(cell)
     if role in ("label", "group"):  # a spreadsheet writes the number 1 as 1.0
         cell = re.sub(r"^(\d+)\.0+$", r"\1", cell)
-    if role == "label":  # a class may be called none
+    if role == "label":  # `none` can be a class name
         return "" if cell.lower() in ("", "na", "n/a", "nan") else cell
     return "" if cell.lower() in _EMPTY else cell
 
@@ -272,7 +272,7 @@ def _read_flags_and_numbers(name: str, rows: Sequence[Row], notes: list[str], pa
 
 
 class Finder:
-    """Match cells of a table with files, given as paths relative to the folder `root`."""
+    """Match table cells with files. Files are paths relative to the folder `root`."""
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
         """Index the paths `files`."""
@@ -281,10 +281,11 @@ class Finder:
         self._known: dict[int, dict[str, list[str]]] = {}
 
     def find(self, cell: str) -> list[str]:
-        """Return the files that match `cell` by the strictest rule that matches any, or [].
+        """Return the files that match `cell` by the strictest rule that matches any file, or [].
 
-        In order: the path or the end of one, which may start above the folder; ignoring case; without suffix; by
-        number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are matched by path.
+        The rules, in order: the path or the end of one, which may start above the folder; the same without case;
+        without suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are
+        matched by path.
         """
         text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
         if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
@@ -294,7 +295,7 @@ class Finder:
         inside = ["/".join(parts)]
         if self._root in parts[:-1]:
             inside.append("/".join(parts[len(parts) - parts[::-1].index(self._root) :]))
-        elif re.match(r"[\\/]|[A-Za-z]:", text):  # absolute path of another machine: match its longest suffix
+        elif re.match(r"[\\/]|[A-Za-z]:", text):  # absolute path from another machine: match its longest suffix
             inside += ["/".join(parts[place:]) for place in range(1, len(parts))]
         for way, (of_file, of_cell) in enumerate(_WAYS):
             if way not in self._known:

@@ -15,7 +15,7 @@ from leaf.ingest.files import Links, Listing, kind, read_head
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Finder, Row, Table, read_labels
 
 METADATA = ("metadata.csv", ROBOFLOW)
-_REMEDIES = {  # of a folder without images, by the files that it has instead
+_REMEDIES = {  # advice for a folder without images, by the type of its files
     r"(?i)\.(zip|tar|tgz|gz|7z|rar)$": "Unpack the archives in it.",
     r"\.dvc$": "Run `dvc pull`.",
     r"(?i)\.(parquet|arrow|tfrecord|h5|hdf5|npz|npy)$": "Export the images as files, or set `dataset` to an .npz file.",
@@ -38,12 +38,12 @@ class Entry:
     name: str
     group: str
     split: str
-    more: Mapping[str, str] = field(default_factory=dict)  # of the columns KEPT
+    more: Mapping[str, str] = field(default_factory=dict)  # values of the columns KEPT
 
 
 @dataclass
 class Layout:
-    """Entries, excluded files with the reason, the excluded files without a label, and one-line notes."""
+    """Entries, excluded files with their reasons, the excluded files without a label, and one-line notes."""
 
     entries: list[Entry] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Reading(TypedDict, total=False):
     Attributes:
         ignore: shell patterns of classes to leave out.
         labels: a label table that replaces each metadata.csv in a folder.
-        group_by: `folder` makes a group of each folder below the class, or above it if no folder is below.
+        group_by: with `folder`, each folder below the class is a group, or each folder above it if there is none below.
         columns: the columns of the label table; see `leaf.ingest.label_tables.read_labels`.
         encoding: the encoding of the label table.
         links: see `leaf.ingest.files.list_folder`.
@@ -83,7 +83,7 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
         **reading: see `Reading`.
 
     Raises:
-        LeafError: if no class is given, if the folders are containers of class folders, if a row matches several
+        LeafError: if there are no classes, if several folders contain the same class folders, if a row matches several
             files, or if a file appears twice with different values.
     """
     table_path = reading.get("labels")
@@ -162,7 +162,7 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Return names that differ only in case, blanks, punctuation or leading zeros, each set as one text."""
+    """Return a text for each set of names that differ only in case, spaces, punctuation or leading zeros."""
     alike = defaultdict(set)
     for name in dict.fromkeys(names):
         plain = re.sub(r"[ _-]*\b(copy|kopie|copie)?( ?\(\d+\))?$", "", unicodedata.normalize("NFKC", name).casefold())
@@ -206,7 +206,7 @@ def _tables(
     columns: Mapping[str, str],
     encoding: str,
 ) -> list[tuple[str, Table]]:
-    """Return the tables to use, each with the folder whose files it names."""
+    """Return the tables to use, each with the folder that contains its files."""
     inside = [path for path in listing.others if path.rpartition("/")[2].lower() in METADATA]
     if labels is not None:
         if not labels.is_file():
@@ -237,7 +237,7 @@ def _join(
         if not cell.strip():
             raise LeafError(f"{where}: no file name")
         found = finder.find(cell)
-        if len(found) > 1:  # a raw file beside its JPEG
+        if len(found) > 1:  # such as a raw file and its JPEG
             found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
             raise LeafError(
@@ -274,7 +274,7 @@ def _given_split(table: Table | None, row: Row) -> str:
 
 
 def _drop_a_single_split(made: Layout) -> None:
-    """Remove the given splits if all images are in train, so that validation and test are drawn."""
+    """Remove the given splits if all images are in train, so that validation and test splits are drawn."""
     if {entry.split for entry in made.entries} == {"train"}:
         made.entries = [Entry(each.file, each.name, each.group, "", each.more) for each in made.entries]
         made.notes.append("all images are in train; validation and test are drawn from them")

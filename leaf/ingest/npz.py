@@ -30,14 +30,14 @@ from leaf.ingest.files import HEAD, NAMES, kind, what_it_is
 from leaf.ingest.source import Block, FractionalError, Rows
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
-MEMBER_BYTES = 256 * 2**30  # maximum array size, equal to 2.4 million images of the course's size
-INFLATION = 250  # highest compression ratio of a large array; images reach 10, a zip bomb 1000
+MEMBER_BYTES = 256 * 2**30  # maximum array size: 2.4 million images of the course's size
+INFLATION = 250  # maximum compression ratio of a large array; images reach 10, a zip bomb 1000
 SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
-OUTPUT = 1000  # highest ratio of ingested bytes to file size: small images are enlarged, and images compress little
+OUTPUT = 1000  # maximum ratio of ingested bytes to file size; small images are enlarged, and images compress little
 _HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks it only after loading it
 LABEL_BYTES = 1024  # maximum average per image
 
-# raised by numpy for a malformed header, and by the Unpickler for a malformed pickle
+# exceptions that numpy raises for a malformed header, and the Unpickler for a malformed pickle
 _MALFORMED = (
     *(ValueError, LookupError, TypeError, AttributeError, SyntaxError, TokenError, RecursionError, struct.error),
     *(pickle.UnpicklingError, OverflowError, EOFError, MemoryError),
@@ -84,7 +84,7 @@ class NpzSource:
             raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; at most {PIXELS:,} pixels")
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield the images `places` in order, `size` × `size`, in batches: uint8 if `as_uint8`, else float32.
+        """Yield batches of the images `places` in order, `size` × `size`: uint8 if `as_uint8`, otherwise float32.
 
         Raises LeafError at the first value outside 0 to 255 and, if `as_uint8`, FractionalError at the first value that
         uint8 cannot represent.
@@ -272,9 +272,10 @@ def _ahead(blocks: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.n
             yield block
 
 
-# The course's file stores labels as a pickled object array, and unpickling can run any program. Here Python's Unpickler
-# works under two allow-lists: the opcodes that numpy's string arrays need, and the functions and classes that numpy
-# names. Each of these is replaced by a class that records its arguments, so no numpy code receives untrusted state.
+# The course's file stores labels as a pickled object array, and unpickling can run arbitrary code. Here, Python's
+# Unpickler is restricted by two allow-lists: the opcodes that numpy's string arrays need, and the functions and classes
+# that their pickles name. Each of these is replaced by a class that records its arguments, so no numpy code receives
+# untrusted state.
 # The opcodes, in the order of pickletools: framing, memo, names and calls, numbers, text, bytes, tuples, lists.
 _INSTRUCTIONS = {
     *("PROTO", "FRAME", "MARK", "STOP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),

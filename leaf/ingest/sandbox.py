@@ -1,9 +1,9 @@
 """Decode untrusted image files in worker processes with time and memory limits.
 
-A running decoder can be stopped only by ending its process. Files whose header shows that they are cheap, such as
-ordinary small images, are decoded in this process; all others go to a pool of workers. A worker that takes too long is
-killed by its own timer, and the next image gets a new one. Workers start without Keras and without the caller's script,
-and exit when their parent process ends for any reason.
+A running decoder can be stopped only by ending its process. Files that are cheap to decode according to their header,
+such as ordinary small images, are decoded in this process; all others go to a pool of workers. A worker that takes too
+long is killed by its own timer, and the next image gets a new worker. Workers load neither Keras nor the caller's
+script, and exit when their parent process ends for any reason.
 """
 
 import atexit
@@ -32,10 +32,10 @@ MEMORY = 1280 * 2**20  # bytes per image in its worker
 LARGE = 2**24  # pixels in memory; larger images are decoded one at a time
 FILE_BYTES = 272 * 2**20  # maximum file size: the maximum number of pixels, at three bytes each
 SCANS = 100  # maximum scans per JPEG; cameras and programs write 1 to 12
-# Highest pixels × scans of a JPEG, and pixels of a PNG, to decode in this process: a few tenths of a second at most.
+# Maximum pixels × scans of a JPEG, and pixels of a PNG, to decode in this process: a few tenths of a second at most.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
-_CHEAP_PROFILE = 4096  # bytes of an ICC profile; cameras embed 500 to 3,200, a printer profile has a million
+_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, a printer profile has a million
 _ASK, _ANSWER = struct.Struct("<I7s?"), struct.Struct("<cII?")
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
@@ -43,7 +43,7 @@ _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 def read_image(data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> DecodedImage:
     """Decode the bytes of one image file like `leaf.ingest.decode.decode`, within the limits of this module.
 
-    Thread-safe. The number of images that workers decode at once is the number of cores. Raises UnreadableError.
+    Thread-safe. Workers decode at most one image per core at a time. Raises UnreadableError.
     """
     read = decode if _is_cheap(data) else decoders(os.getpid()).read
     return read(data, size, fit, mask)
@@ -234,7 +234,7 @@ def _is_cheap(data: bytes) -> bool:
     return pixels * scans <= _CHEAP_JPEG
 
 
-_SEGMENTS = 1000  # most segments of a JPEG, in its header and between its scans; an ordinary file has about ten
+_SEGMENTS = 1000  # maximum segments of a JPEG, in its header and between its scans; an ordinary file has about ten
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, int]:
@@ -255,7 +255,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
     return 0, 0, profile
 
 
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # except those inside the data of a scan
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # all markers except those inside scan data
 
 
 def _scans(data: bytes, place: int) -> int:

@@ -19,7 +19,7 @@ from leaf.ingest.sandbox import cores, read_file, read_image
 
 
 class FractionalError(Exception):
-    """A value does not fit uint8; read the images again as float32."""
+    """A value cannot be stored as uint8; the images must be read again as float32."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ _CHUNK = 16  # items per task: submitting a task costs as much as decoding a sma
 def in_order(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], threads: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (position, result) for all items in order; `work` maps a chunk of items in a thread.
+    """Yield (position, result) for all items in order; threads call `work` on chunks of items.
 
-    At most `AHEAD` results wait to be consumed.
+    At most `AHEAD` results are in progress or waiting.
     """
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     ahead = AHEAD // _CHUNK
@@ -124,7 +124,7 @@ class FileSource:
         return self.root / file
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Decode the files `places` on all cores and yield them in order, as uint8 if `as_uint8`, else float32.
+        """Decode the files `places` on all cores and yield them in order: uint8 if `as_uint8`, otherwise float32.
 
         Files that cannot be read are added to `unreadable`; they raise LeafError unless `skip_unreadable`.
         """
@@ -143,7 +143,7 @@ class FileSource:
             yield _block(ready, dtype)
 
     def _decode(self, files: Sequence[str], size: int, fit: Fit) -> list[tuple[DecodedImage | str, str]]:
-        """Return the image of each file, or why it cannot be read, and the hash of its bytes."""
+        """Return, for each file, its image or the reason why it cannot be read, and the hash of its bytes."""
         pictures: list[tuple[DecodedImage | str, str]] = []
         for file in files:
             try:
@@ -201,7 +201,7 @@ REFERENCES = Path("data/references")
 def read_references(
     named: Sequence[int | str], size: int, fit: Fit = "crop", folder: Path = REFERENCES
 ) -> list[int | tuple[str, np.ndarray]]:
-    """Return image numbers unchanged, and names of files in `folder` with their pixels, (size, size, 3)."""
+    """Return image numbers unchanged, and file names as (name, pixels (size, size, 3)) read from `folder`."""
     return [each if isinstance(each, int) else (each, _picture(each, size, fit, folder)) for each in named]
 
 

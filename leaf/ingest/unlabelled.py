@@ -36,7 +36,7 @@ class Given:
     Attributes:
         label: class name; "" excludes the image from the data set.
         group: images with the same group stay in one split; "" for none.
-        chosen: how the image was selected: `random` if all its labels say so, otherwise the first other method.
+        chosen: how the image was selected: `random` if all its labels have this value, otherwise the first other one.
     """
 
     label: str
@@ -67,12 +67,12 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
 
 
 class NewImages(FileSource):
-    """New images, whose paths may be in several folders."""
+    """Image files outside the data set, which can be in several folders."""
 
     def __init__(
         self, paths: dict[str, Path], files: Sequence[str], given: Sequence[Given] = (), skip_unreadable: bool = True
     ) -> None:
-        """Take `files`, keys of `paths`, and the label of each, if they have labels."""
+        """Store `files`, which are keys of `paths`, and their labels, if any."""
         blank = [""] * len(files)
         labels, groups = ([getattr(each, name) for each in given] or blank for name in ("label", "group"))
         more = {"chosen": [each.chosen for each in given]} if given else {}

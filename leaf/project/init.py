@@ -29,8 +29,8 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
         dataset: a folder of images or an .npz file; params.yaml gets its path and its classes.
 
     Raises:
-        LeafError: if the folder already has a project, git or DVC is missing, or `leaf check` refuses the data set;
-            nothing is written.
+        LeafError: if the folder already has a project, git or DVC is missing, or `leaf check` rejects the data set. In
+            this case, nothing is written.
     """
     for program, package in (("git", "git"), ("dvc", f"{DISTRIBUTION}[train]")):
         if shutil.which(program) is None:

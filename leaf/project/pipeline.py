@@ -46,7 +46,7 @@ def installed_pipeline() -> Any:
 
 
 def code_hashes() -> dict[str, str]:
-    """Return a hash of the installed code of each stage: the files that dvc.yaml of leaf's repository lists for it."""
+    """Return a hash of each stage's installed code: the files that leaf's own dvc.yaml lists for the stage."""
     stages = read_yaml(PIPELINE)["stages"]
     return {name: _hash_code([dep for dep in stage["deps"] if dep.startswith(_CODE)]) for name, stage in stages.items()}
 
@@ -67,7 +67,7 @@ def write_code_file(folder: Path) -> None:
 
 
 def changed_code(folder: Path) -> list[str]:
-    """Return the stages whose installed code differs from code.json. A damaged file differs in every stage."""
+    """Return the stages whose installed code differs from code.json, or all stages if code.json is damaged."""
     try:
         recorded = read_json(folder / CODE_FILE, {})
     except LeafError:
@@ -87,7 +87,7 @@ def with_downstream(stages: Mapping[str, Any], changed: Collection[str]) -> list
 
 
 def describe_version() -> str:
-    """Return `leaf VERSION (COMMIT)`; the commit comes from git in a checkout, else from the build."""
+    """Return `leaf VERSION (COMMIT)`; the commit comes from git in a checkout, otherwise from the build."""
     commit = ""
     if (CODE_ROOT / ".git").exists():
         command = ["git", "rev-parse", "--short", "HEAD"]

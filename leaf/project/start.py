@@ -50,7 +50,7 @@ class Question:
 
 @dataclass
 class Proposal:
-    """What was found in a folder.
+    """The findings and recommendations for a folder.
 
     Attributes:
         lines: description for the user.
@@ -111,7 +111,11 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
 
 def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str, dict[str, Any]]:
     """Ask the questions, write the answers about the data to params.yaml, and return the recipe with its settings."""
-    chosen = {"labels": _LABELS, "columns.label": "", **proposal.settings}  # not those of an earlier data set
+    chosen = {
+        "labels": _LABELS,
+        "columns.label": "",
+        **proposal.settings,
+    }  # resets the settings for an earlier data set
     for question in proposal.questions:
         chosen |= answer(question).settings
     recipe = chosen.pop("recipe")
@@ -190,7 +194,7 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
 
 
 def _copies_options(dataset: Path, folders: Mapping[str, Sequence[str]]) -> list[Option]:
-    """Return an option per top folder if all contain the same files, as in `color` and `grayscale`; otherwise []."""
+    """Return an option per top folder if all contain the same files, such as `color` and `grayscale`; otherwise []."""
     stems: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for file, parts in folders.items():
         stems[parts[0]].add((*parts[1:], Path(file).stem))

@@ -28,8 +28,10 @@ RENAMED: dict[str, str] = {}
 def upgrade_project(folder: Path) -> list[str]:
     """Rewrite code.json and leaf's stages in dvc.yaml, and migrate params.yaml; return the changes as lines.
 
-    Comments, order and values in params.yaml are kept, as are other stages, plots and metrics in dvc.yaml. Raises
-    LeafError and writes nothing if `folder` has no project or a file is damaged.
+    Comments, order and values in params.yaml are kept, as are other stages, plots and metrics in dvc.yaml.
+
+    Raises:
+        LeafError: if `folder` has no project or a file is damaged. In this case, nothing is written.
     """
     if not (folder / CODE_FILE).exists():
         raise LeafError(f"{folder / CODE_FILE}: no such file. `leaf upgrade` works in a project made by `leaf init`.")

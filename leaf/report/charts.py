@@ -269,7 +269,7 @@ def ranking(
         parts.append(line(x, frame.top, x, frame.top + frame.height, "mark"))
         words = f"jump from {number(jump[0], 0)} to {number(jump[1], 0)}"
         left = x + len(words) * LETTER + 12 < width
-        y = frame.top + frame.height - 12 if jump[1] > 0.25 * top else frame.top + 12  # where there are no further dots
+        y = frame.top + frame.height - 12 if jump[1] > 0.25 * top else frame.top + 12  # the side without dots
         parts.append(text(x + (8 if left else -8), y, words, "label halo", anchor="start" if left else "end"))
     radius = 3.6 if len(distances) <= 80 else 2.2
     for place, distance in enumerate(distances, start=1):

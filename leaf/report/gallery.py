@@ -44,7 +44,7 @@ class Album:
         self._photos: dict[int, Photo] = {}
 
     def label(self, image: int) -> str:
-        """Return the display name of image `image`'s class, with the original one if it was changed."""
+        """Return the display name of the class of `image`, with the original class if the label was changed."""
         given, final = (self._names[labels[image]] for labels in (self._given, self._final))
         return final if given == final else f"{final}, given as {given}"
 

@@ -24,10 +24,8 @@ def summarize_metrics(root: str | Path = ".") -> str:
 
     Metrics that dvc.lock shows to be older than their stage's inputs are skipped and listed.
 
-    Raises
-    ------
-    LeafError
-        If no metrics are up to date.
+    Raises:
+        LeafError: if no metrics are up to date.
     """
     root = Path(root)
     old = _old_stages(root)

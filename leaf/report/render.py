@@ -22,7 +22,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(run: Run) -> str:
-    """Return the report of `run`. Equal tables and `run.facts` give byte-identical pages."""
+    """Return the report of `run`. Identical tables and `run.facts` produce byte-identical pages."""
     album = Album(run)
     found = results.section(run)
     context = {
@@ -106,7 +106,7 @@ def _environment() -> jinja2.Environment:
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the first screen: the result, the baselines beside it, and four key figures."""
+    """Return the contents of the first screen: the result, the baselines beside it, and four key figures."""
     name, block = found["split"], found["block"]
     accuracy, epochs = block.get("accuracy"), len(run.history)
     tiles = [
@@ -201,7 +201,7 @@ def _formatted(value: float | None, how: str) -> str | None:
 
 
 def card(run: Run) -> dict[str, Any]:
-    """Return the texts and the table used in both documents."""
+    """Return the texts and the table shared by the summary and the model card."""
     split, block = results.scored_split(run.scores)
     names = run.names
     listed = f"{len(names)} classes" if len(names) > 4 else ", ".join(names[:-1]) + f" or {names[-1]}"

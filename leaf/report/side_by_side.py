@@ -134,15 +134,13 @@ def _fact(value: Any) -> str:
 
 
 def write_report(revisions: Sequence[str], to: str) -> str:
-    """Write a page on `revisions` to the file `to` and return a summary.
+    """Write a page about `revisions` to the file `to` and return a summary.
 
     A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: each seed is
-    shown, but they are compared together.
+    shown separately, but the comparison uses all of them together.
 
-    Raises
-    ------
-    LeafError
-        If a revision is unknown or has no results, or there are more than MOST.
+    Raises:
+        LeafError: if a revision is unknown or has no results, or there are more than MOST.
     """
     recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
     names = [name for recipe in recipes for name in recipe.split(",")]
@@ -163,7 +161,7 @@ def write_report(revisions: Sequence[str], to: str) -> str:
 
 
 def read_summary(revision: str) -> RunSummary:
-    """Read a git revision's, an experiment's or the workspace's data for the page."""
+    """Read the page's data from a git revision, an experiment or the workspace."""
     read = reader(revision)
     params = flatten(parameters(read))
     history = read_table(f"{revision}: models/history.csv", ("epoch",), data=read("models/history.csv"))

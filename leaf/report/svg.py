@@ -34,7 +34,7 @@ def text(x: float, y: float, words: object, class_: str = "", anchor: str = "sta
 
 def wrapped(words: str, width: float) -> list[str]:
     """Wrap `words` to at most two lines of `width` pixels, breaking at a space or after a separator."""
-    most = max(int(width / (1.17 * LETTER)), 4)  # labels are larger than ticks
+    most = max(int(width / (1.17 * LETTER)), 4)  # label text is larger than tick text
     if len(words) <= most:
         return [words]
     breaks = [place for place in range(1, most + 1) if words[place - 1] in " _-/:·" or words[place] == " "]

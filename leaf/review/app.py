@@ -67,7 +67,7 @@ class Review:
     run: str  # run that proposed the cases
 
     def answers(self) -> dict[str, Any]:
-        """Return the decision on each case, a summary, and any decisions that match no image or class."""
+        """Return the decision on each case, a summary, and the decisions that match no image or class."""
         overrides = read_rows(self.folder, OVERRIDES)
         decided = read_overrides(pd.DataFrame(overrides, columns=list(TEXT)), self.index, self.classes)
         reviewed = resolved(read_rows(self.folder, REVIEWED), self.index)
@@ -85,9 +85,9 @@ class Review:
         return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
 
     def pin(self, decision: "Decision") -> str:
-        """Pin the split at the first decision, which would otherwise move other images to other splits.
+        """Pin the split at the first decision, so that decisions do not move other images to another split.
 
-        Return the message to show, or "" if nothing was pinned.
+        Returns the message to show, or "" if nothing was pinned.
         """
         pinned = self.folder / PINNED
         choices = params.load(self.folder / params.PARAMS_FILE)
@@ -121,7 +121,7 @@ class Decision(BaseModel):
 
 
 class Changed(BaseModel):
-    """The rows that a decision added and replaced, for undo."""
+    """The rows that a decision added and replaced, used to undo it."""
 
     model_config = ConfigDict(extra="forbid")
     file: File
@@ -202,7 +202,7 @@ def run_identity(folder: Path) -> str:
 
 
 class Loaded:
-    """A `Review` or `Labelling` that `reload` replaces when the run's files change; None keeps it."""
+    """A `Review` or `Labelling` that `reload` replaces when the run's files change. If `reload` is None, it is kept."""
 
     def __init__(self, value: Any, reload: Callable[[], Any] | None) -> None:
         self.value = value

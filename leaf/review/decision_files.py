@@ -1,8 +1,8 @@
 """Read and write the files of the review pages: data/overrides.csv, data/reviewed.csv and data/labels.csv.
 
-Each change locks the file, reads it, replaces individual rows, and rewrites the whole file, sorted, one line per row.
-Edits by other programs are therefore kept, a killed process loses at most the current change, and git merges rows
-written by two people.
+Each change locks the file, reads it, replaces individual rows, and rewrites the whole file, sorted, with one line per
+row. Edits by other programs are therefore kept, a killed process loses at most the current change, and git can merge
+rows written by two people.
 """
 
 from collections import Counter
@@ -131,10 +131,10 @@ def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
 
 
 def join_pins(folder: Path, hashes: Sequence[str]) -> str:
-    """Pin the images of a group to one split. Return a summary.
+    """Pin the images of a group to one split, and return a summary, or "" if their pins already agree.
 
-    The split is test if any of the images is pinned there, otherwise validation. `hashes` are the file hashes of the
-    images that decisions join in one group. Returns "" if their pins already agree.
+    The split is test if any of the images is pinned to test, otherwise validation. `hashes` are the file hashes of the
+    images that decisions join in one group.
     """
     if not (folder / PINNED).exists():
         return ""
@@ -149,7 +149,7 @@ def join_pins(folder: Path, hashes: Sequence[str]) -> str:
 
 
 def pin_split(folder: Path = Path()) -> str:
-    """Add all images of the split, and their removed copies, to data/pinned.csv. Return a summary.
+    """Add all images of the split, and their removed copies, to data/pinned.csv, and return a summary.
 
     Existing pins are kept, even for images that are no longer in the data set.
 

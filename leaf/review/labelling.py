@@ -24,7 +24,7 @@ BATCH = 200  # number of images ranked at once
 RANDOM_SHARE = 0.2
 CLUSTER_SIZE = 24
 BURST_SECONDS, BURST_SIMILARITY = 60, 0.9
-POINTS = 6  # of the learning curve
+POINTS = 6  # number of points in the learning curve
 WORTHWHILE = 0.005  # if the last third of the labels gains less accuracy than this, more labels hardly help
 
 
@@ -170,9 +170,9 @@ class Labelling:
         }
 
     def similar(self, image: int) -> dict[str, list[int]]:
-        """Return unlabeled images like `image`: a `cluster` with the same predicted class, and a `burst`.
+        """Return unlabeled images similar to `image`: a `cluster` with the same predicted class, and a `burst`.
 
-        The photos of a burst were taken within a minute and probably show the same plant.
+        The photos in a burst were taken within a minute and probably show the same plant.
         """
         done = {row["file_hash"] for row in self.rows()}
         free = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
@@ -238,7 +238,7 @@ class Labelling:
 
 
 def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
-    """Return whether more labels help, based on a learning curve, or "" if it has fewer than three points."""
+    """Return text on whether more labels help, based on a learning curve; "" for fewer than three points."""
     if len(curve) < 3:
         return ""
     last = curve[-1]

@@ -75,8 +75,8 @@ def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessm
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
     """Return the number of images that a decision on each of N images affects, float64 (N,).
 
-    `hashes`, text (N,), are equal for copies. `kept` is bool (N,). `synthetic` is the table of synthetic images:
-    `parent`, `neighbour`, and `weight`, the neighbor's share.
+    Copies have equal `hashes`, text (N,). `kept` is bool (N,). `synthetic` is the table of synthetic images: `parent`,
+    `neighbour`, and `weight`, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None and len(synthetic):

@@ -115,7 +115,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
 
 
 def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
-    """Ingest a data set in which no image has a label, because `dvc repro` refuses such a data set."""
+    """Ingest a data set in which no image has a label, because `dvc repro` rejects such a data set."""
     dataset = folder / choices.dataset
     try:
         if choices.classes != "auto" and dataset.is_dir():
@@ -243,7 +243,7 @@ def _run(folder: Path) -> str:
 
 
 def _unlike(folder: Path, images: np.ndarray, rows: np.ndarray, run: str) -> np.ndarray:
-    """Return which of the images `rows` have out-of-distribution pixel statistics, bool (N,)."""
+    """Return whether each image in `rows` has out-of-distribution pixel statistics, bool (N,)."""
     unlike = np.zeros(len(images), bool)
     path = folder / "data/scored/ood.npz"
     if path.exists():
