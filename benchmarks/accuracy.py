@@ -4,12 +4,12 @@ python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENE
 
 Recipes with random weights are the default parameters and the row `plain`. Recipes with MobileNetV2's ImageNet weights
 are `transfer`, logistic regression on the frozen network's features, and the report's recipe on the same backbone.
-Pairs are tested like in `leaf compare`. `--folds N` tests every image once, with N trainings per recipe and seed.
+Pairs are tested as in `leaf compare`. `--folds N` tests every image once, with N training runs per recipe and seed.
 
-`--recipes` compares any rows of experiments.yaml, each with the first one that also has random, or pretrained, weights.
-With several data sets, a recipe is selected on one by mean log loss and reported on another. FOLDER@NAME selects the
-images of a folder whose names start with NAME. ROW+KEY=VALUE changes a row. Predictions of every image are written to
-benchmarks/predictions.
+`--recipes` compares any rows of experiments.yaml, each with the first row of the same kind (random or pretrained
+weights). With several data sets, a recipe is selected on one by mean log loss and reported on another. FOLDER@NAME
+selects the images in a folder whose names start with NAME. ROW+KEY=VALUE changes a row. Predictions for every image are
+written to benchmarks/predictions.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def part(text: str, work: Path) -> Path:
 def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
     """Return the table of `scored` with predictions of logistic regression on the frozen network's features.
 
-    C is selected in grouped folds of the training images. Probabilities are averaged over as many `views` as those of
+    C is selected in grouped folds of the training images. Probabilities are averaged over `views` views, like those of
     the network.
     """
     from leaf.models.build import build_model
@@ -201,7 +201,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def keep(result: dict[str, Any], path: Path) -> None:
-    """Write a result to the file and replace the one with the same data set, settings, folds and recipes."""
+    """Write a result to the file, replacing any result with the same data set, settings, folds and recipes."""
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def what(each: dict[str, Any]) -> list[Any]:

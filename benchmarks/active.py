@@ -1,11 +1,11 @@
-"""Compare the labelling order of `leaf review --unlabelled` with random sampling, entropy and k-center.
+"""Compare the labeling order of `leaf review --unlabelled` with random sampling, entropy and k-center.
 
     python benchmarks/active.py --data ../shared/data
 
 Each seed holds out 30% of the groups as the test set; the other images are the pool. Labels are revealed in batches of
 5% of the pool. The model is the page's logistic regression on features of a frozen MobileNetV2 (ImageNet, 96 pixels).
-The labels needed are the smallest share of the pool from which the accuracy stays at or above 95% of the accuracy with
-all labels. Features are cached in the file `--cache`.
+"Labels needed" is the smallest labeled share of the pool beyond which the accuracy stays at or above 95% of the
+accuracy with all labels. Features are cached in the file `--cache`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from leaf.review.active_learning import fit_head, reduce_features, select
 from leaf.store import sha256
 
 STEP, TARGET = 0.05, 0.95
-FIRST_SEED = 100  # lower seeds were used to choose the order
+FIRST_SEED = 100  # lower seeds were used to design the order
 STRATEGIES = ("this order", "random", "entropy", "k-center")
 
 
@@ -77,7 +77,7 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def k_center(features: np.ndarray, count: int, labelled: np.ndarray) -> np.ndarray:
-    """Return `count` positions by greedy k-center: each is the farthest from all labelled and chosen images.
+    """Return `count` positions by greedy k-center: each is the farthest from all labeled and chosen images.
 
     References:
         Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018.

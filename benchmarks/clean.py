@@ -1,14 +1,14 @@
 """Compare the clean stage with cleanvision and with the loops of the course report.
 
-The data are 5,200 drawn images in the course's proportions with planted copies: JPEG re-saves at quality 75 to 95, and
-brightness shifts of 2. Each side finds exact and near copies. leaf also ranks all images by mean squared error to the
-references and decides on every image; its time includes the hashes that ingest computes. `clean_cleanvision` and
+The data are 5,200 synthetic images in the course's proportions with planted copies: JPEG re-saves at quality 75 to 95,
+and brightness shifts of 2. Each side finds exact and near copies. leaf also ranks all images by mean squared error to
+the references and decides on every image; its time includes the hashes that ingest computes. `clean_cleanvision` and
 `clean_report` turn `same_photo` off, because neither peer looks for crops. `clean_default` is the stage with its
-defaults and must not take longer than the peer that does not look for crops. cleanvision reads image files, here
-bitmaps, which cost almost nothing to decode; the loops use the float32 array of the course's file.
+defaults and must not take longer than the peer that does not look for crops. cleanvision reads image files; here, they
+are bitmaps, which are cheap to decode. The loops use the float32 array of the course's file.
 
-leaf must find all planted copies that cleanvision finds, and nothing else, here and among the images of leaves_1041.npz
-if the folder shared/data is beside the project.
+leaf must find all planted copies that cleanvision finds, and nothing else, in these images and in leaves_1041.npz if
+the folder shared/data is next to the project.
 """
 
 import importlib.util
@@ -66,7 +66,7 @@ def by_cleanvision(folder: Path) -> list[set[int]]:
 
 
 def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
-    """Find outliers and copies as the report did: a loop over the images per reference, bytes compared in pairs."""
+    """Find outliers and copies as the report did: loop over the images per reference; compare bytes in pairs."""
     for reference in references:
         sorted(float(np.mean((image - images[reference]) ** 2)) for image in images)
     pixels = [image.tobytes() for image in images]

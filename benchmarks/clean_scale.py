@@ -1,8 +1,8 @@
 """Measure the time per image of the clean stage as the data set grows, relative to its smallest size.
 
-The images are random crops, rotations and tints of drawn leaves at 32×32; 3% are copies of others, brighter by one. The
-near copies of a sample are checked against all its pairs. `same_photo` is off, because its time depends on its pairs.
-Memory is the peak that a call adds.
+The images are random crops, rotations and tints of synthetic leaves at 32×32; 3% are copies of others, brighter by one.
+The near copies found in a sample are checked against all pairs in the sample. `same_photo` is off, because its time
+depends on the number of similar pairs. Memory is the additional peak of a call.
 """
 
 import statistics

@@ -20,7 +20,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Norm(nn.LayerNorm):
-    """Layer normalization of the channels of (N,C,H,W)."""
+    """Layer normalization over the channels of (N,C,H,W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -35,7 +35,7 @@ NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, turn: float = 0) -> np.ndarray:
-    """Return the part of `image` of the given scale about its center, shifted (pixels) and rotated (degrees)."""
+    """Crop `image` to `scale` of its side, shifted (pixels) and rotated (degrees), and resize the crop to full size."""
     centre = (SIDE - 1) / 2
     warp = cv2.getRotationMatrix2D((centre, centre), turn, scale)
     warp[:, 2] += shift

@@ -3,8 +3,9 @@
 Images come from 20, 33 or 60 leaves, six each (even) or log-normally distributed with mean about six (skewed). Each
 leaf has its own probability of a correct prediction, Beta with mean 0.9 and intraclass correlation 0.3. The score of an
 image is normal with a leaf effect of 0.8 standard deviations and a class difference of 2. Recall uses the leaves of one
-class, 40% of them. Three seeds differ by a standard deviation of 2 points. Compared runs have equal accuracy and errors
-on different leaves. The naive methods ignore leaves: Wilson's interval, DeLong's interval, McNemar's test.
+class, 40% of them. The accuracies of the three seeds have a standard deviation of 2 points. Compared runs have equal
+accuracy and err on different leaves. The naive methods ignore leaves: Wilson's interval, DeLong's interval and
+McNemar's test.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Compare every export format in its own runtime with Keras: largest difference of a probability, and time.
+"""Compare every export format in its own runtime with Keras: largest probability difference, and time.
 
 Run it in a project after `dvc repro`. The images are the first 64 of the test split. Times are for one image and for
 all 64 at once, as ratios of Keras's time to the format's, medians of alternating runs.

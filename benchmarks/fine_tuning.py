@@ -3,9 +3,9 @@
 python benchmarks/fine_tuning.py ../shared/data [--settings 96:1:1e-4 160:1:1e-4 96:0.8:1e-4 …]
 
 A setting is SIZE:DECAY:MAX. With decay, block number b of MobileNetV2's 17 uses the schedule with maximum MAX,
-multiplied by DECAY ** (17 − b). Each of three of nine folds is the training set once, so that few images are trained on
-and more errors remain to compare. A hundred of the other images select the epoch, and 300 are tested. Images are not
-flipped, so that the frozen epochs use cached features.
+multiplied by DECAY ** (17 − b). Three of nine folds each serve as the training set once, so that training sets are
+small and leave more errors to compare. A hundred of the other images select the epoch, and 300 are tested. Images are
+not flipped, so that the frozen epochs use cached features.
 """
 
 import argparse

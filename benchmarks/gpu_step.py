@@ -1,4 +1,4 @@
-"""Compare a bfloat16 training step on a GPU, Keras on JAX, with timm and torch.compile on the same GPU in one run.
+"""Compare a bfloat16 training step of Keras on JAX with timm and torch.compile, on the same GPU in one run.
 
 python benchmarks/gpu_step.py [--depthwise shifted]    # needs jax[cuda12], torch with CUDA and timm
 

@@ -5,7 +5,7 @@ python benchmarks/headline.py report --dataset leaves_by_disease --weights WEIGH
 
 `choose` selects, from the results of benchmarks/accuracy.py in folds grouped by leaf, the recipe with the lowest log
 loss on the development images, and writes its name and all parameters to benchmarks/frozen.json. Commit that file.
-`report` tests the recipe on images that were never used for selection, and refuses parameters that differ from the
+`report` tests the recipe on images that were never used for selection, and rejects parameters that differ from the
 committed file. docs/honest.md describes the protocol.
 """
 

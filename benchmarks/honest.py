@@ -3,7 +3,7 @@
 python benchmarks/honest.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
 The row is trained with and without swapped backgrounds: once on all crops, and once without each crop, which is then
-scored. Nothing is selected by these results. `python docs/generate.py` writes the table to docs/honest.md.
+scored. These results are not used to select anything. `python docs/generate.py` writes the table to docs/honest.md.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Compare ingest, without quality flags, with a NumPy load and cast (.npz) and a Pillow loop (folder).
 
-A folder that grew by one file is compared with decoding all of it again. Each side writes the images as one uint8
-array; leaf also hashes every image and reads the labels. Memory is the peak that a call adds, including the mapped
-pages of the array it writes.
+Ingesting a folder that grew by one file is compared with decoding the whole folder again. Each side writes the images
+as one uint8 array; leaf also hashes every image and reads the labels. Memory is the additional peak of a call,
+including the mapped pages of the array it writes.
 """
 
 import importlib

@@ -41,7 +41,7 @@ def noise(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def plain(size: int, rng: np.random.Generator) -> Image.Image:
-    """Return images of one color."""
+    """Return an image of one color."""
     return Image.new("RGB", (size, size), _color(rng))
 
 

@@ -2,9 +2,10 @@
 
 KERAS_BACKEND=jax python benchmarks/micro_batch.py --photographs LEAVES.npz
 
-Memory: the temporary memory of the loss and its gradients reported by XLA, compiled for a CPU: ConvNeXtLarge with
-the head of `report_final` at 96×96, its first 90 operations frozen. Gradients: convnext_atto with that head on 512
-images, in micro-batches and in one batch; the head's BatchNormalization uses the statistics of each micro-batch.
+Memory is the temporary memory that XLA reports for the loss and its gradients, compiled for a CPU. The model is
+ConvNeXtLarge with the head of `report_final` at 96×96 and its first 90 operations frozen. Gradients are compared for
+convnext_atto with that head on 512 images, in micro-batches and in one batch; the head's BatchNormalization uses the
+statistics of each micro-batch.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def values(variables: Any) -> list[Any]:
 
 
 def temporary_memory(backbone: str, size: int, images: int, precision: str, rematerialize: bool) -> float:
-    """Return the GiB of a step besides the weights and the gradients."""
+    """Return the memory of a step in GiB, excluding the weights and the gradients."""
     keras.backend.clear_session()
     over = {"precision": precision, "rematerialize": rematerialize, "image_size": size, "backbone": backbone}
     model, _ = network(**over, freeze_depth=90 if backbone == "convnext_large" else 9)

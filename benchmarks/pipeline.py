@@ -33,7 +33,7 @@ SIZES: dict[str, tuple[dict[str, Any], int, int]] = {"tiny": (TINY, 1, 1), "benc
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return a user's environment variables in `folder`, with separate caches."""
+    """Return the environment variables for the project `folder`, with a separate cache."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,12 +1,12 @@
 """Measure `leaf predict` on many files, one image through the served page, and the server under load.
 
-Each is compared with the bare ONNX Runtime session, warmed up, in the same run on the same cores. The network is
-convnext_atto at 96×96 with random weights; the images are JPEG files of drawn leaves, 256×256.
+Each is compared with the bare, warmed-up ONNX Runtime session in the same run on the same cores. The network is
+convnext_atto at 96×96 with random weights; the images are JPEG files of synthetic leaves, 256×256.
 
-- predict: the command on a folder, after its startup, against the network on ready batches of the same size.
+- predict: the command on a folder, without its startup, compared with the network on prepared batches of equal size.
 - page, page_p99: median and 99th percentile of the time per image of one client that reuses its connection, as
-  browsers do, against 10 and 25 ms. The time from the start of `leaf serve` and `leaf predict` to the first answer, and
-  the memory of the page, are printed and recorded.
+  browsers do, compared with 10 and 25 ms. The time from the start of `leaf serve` and `leaf predict` to the first
+  answer and the memory of the page are printed and recorded.
 - serve: 8 concurrent clients. No request may be lost, and the median answer may take 1.5 times as long as the network
   alone takes for 8 images in sequence (while one is answered, seven wait).
 """
@@ -102,7 +102,7 @@ def ask(address: str, number: int, content: bytes) -> tuple[float, bool]:
 
 
 def one_client(address: str, content: Sequence[bytes], requests: int) -> list[float]:
-    """Seconds of each request of a client that keeps its connection, after five that do not count."""
+    """Return the seconds of each request of a client that keeps its connection, after five warm-up requests."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=120)
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="leaf.jpg"\r\n\r\n'
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -140,7 +140,7 @@ def served(model: Path) -> Iterator[tuple[str, int]]:
 
 
 def bare(classifier: Classifier, count: int) -> float:
-    """Return the seconds of the network for one ready batch of `count` images."""
+    """Return the seconds that the network takes for one prepared batch of `count` images."""
     images = np.zeros((count, SIDE, SIDE, 3), np.float32)
     start = time.perf_counter()
     classifier.network.predict(images)

@@ -2,12 +2,14 @@
 
     python benchmarks/review.py --data ../shared/data
 
-The faults are wrong labels, copies and outliers among drawn leaves and, with --data, 5% flipped labels in leaves_1041.
+The faults are wrong labels, copies and outliers among synthetic leaves and, with --data, 5% flipped labels in
+leaves_1041.
 
-A look is one case of the queue; a case finds the faults of its images. After the queue, the images follow by
-confidence, as in the page's grid. `confidence` orders the kept images by the held-out probability of their label,
-lowest first; `chance` is the mean of 200 random orders. Held-out probabilities come from a logistic regression in five
-folds, on color and shape (looks) and for leaves_1041 also on features of a frozen MobileNetV2 (ImageNet, 96 pixels).
+A look is the review of one case in the queue, which finds the faults of its images. The images that are not in the
+queue follow, ordered by confidence, as in the page's grid. `confidence` orders the kept images by the held-out
+probability of their label, lowest first; `chance` is the mean of 200 random orders. Held-out probabilities come from a
+logistic regression in five folds, on color and shape and, for leaves_1041, also on features of a frozen MobileNetV2
+(ImageNet, 96 pixels).
 """
 
 import argparse
@@ -46,7 +48,7 @@ class Planted:
 
 
 def plant(leaves: int, size: int, seed: int) -> Planted:
-    """Draw leaves, flip some labels, and add JPEG copies, half of them with another label, and outliers."""
+    """Draw leaves, flip some labels, and add outliers and JPEG copies, half of which have another label."""
     random = np.random.default_rng(seed)
     images, labels = draw_dataset(ImageCounts(leaves // 2, leaves - leaves // 2, 0, 0, 0), size, seed)
     labels = labels.astype(int)

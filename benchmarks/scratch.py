@@ -30,7 +30,7 @@ from leaf.train.dataset import Batch
 from leaf.train.optimizer import compile_model, make_schedule, train_step
 
 RESULTS = Path(__file__).with_name("scratch.json")
-# `leaves_by_plant` has twice as many images: train on as many as in leaves_1041, test on half of them.
+# `leaves_by_plant` has twice as many images, so train on as many as in leaves_1041 and test on half of them.
 DATASETS: dict[str, list[str]] = {"leaves_1041": [], "leaves_by_plant": ["test_size=0.5"]}
 STEPS = 12  # training steps per recipe whose time is measured; the first two compile
 
@@ -83,7 +83,9 @@ def _initial() -> initializers.Initializer:
 
 
 ARCHITECTURES = {"atto_bn_stem": partial(network, block_norm=False), "atto_bn": partial(network, block_norm=True)}
-BACKBONES |= dict.fromkeys(ARCHITECTURES, BACKBONES["convnext_atto"])  # here, as training processes import this file
+BACKBONES |= dict.fromkeys(
+    ARCHITECTURES, BACKBONES["convnext_atto"]
+)  # at import, because training processes import this file
 build._NETWORKS |= ARCHITECTURES
 
 

@@ -19,7 +19,7 @@ from leaf.store import read_classes, read_table, write_json, write_table
 
 
 def main() -> None:
-    """Read the index and clean's decisions; write data/split/splits.csv and metrics/split.json."""
+    """Read the index and the decisions of `clean`; write data/split/splits.csv and metrics/split.json."""
     params = read_params("split")
     classes = read_classes()
     columns = ["image", "source", "split", "file_hash"]

@@ -1,4 +1,4 @@
-"""Draw the demo data set."""
+"""Generate the synthetic demo data set."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ OUTPUT = "data/raw/leaves.npz"
 
 
 def main() -> None:
-    """Read the parameters and draw data/raw/leaves.npz; without images if `dataset` is another file."""
+    """Read the parameters and write data/raw/leaves.npz, which has no images if `dataset` is another file."""
     params = read_params("synthesize")
-    if Path(params.dataset) != Path(OUTPUT):  # DVC requires the output; its run cache keeps the drawn one
+    if Path(params.dataset) != Path(OUTPUT):  # DVC requires the output; its run cache keeps the generated images
         size = params.drawn.size
         write_npz(OUTPUT, np.empty((0, size, size, 3), np.uint8), [])
         print(f"dataset is {params.dataset}: no images are generated")

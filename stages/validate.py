@@ -12,7 +12,7 @@ VALIDATED = Path("data/validated.txt")
 
 
 def main() -> None:
-    """Check parameters, their combinations, data set and weights file; write a constant file for the later stages."""
+    """Check parameters, data set and weights file, and write a constant file on which the later stages depend."""
     try:
         check({})
     except LeafError as error:

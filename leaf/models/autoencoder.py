@@ -1,8 +1,8 @@
 """Autoencoder for anomaly detection, and the layers it shares with the GAN.
 
-A detector is trained on healthy leaves only. The reconstruction error (`residual`) becomes one number, the `score`, and
-then the logits [0, scale · (score − threshold)]. Both constants are fitted on validation images after training.
-Evaluation, prediction and export then treat a detector like any classifier.
+A detector is trained on healthy leaves only. The reconstruction error (`residual`) is reduced to one number, the
+`score`, which is converted to the logits [0, scale · (score − threshold)]. Both constants are fitted on validation
+images after training. Evaluation, prediction and export then treat a detector like any classifier.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Build a classifier or detector from a backbone name, settings and seed.
 
 Keras numbers automatic layer names per process and takes missing seeds from global state. `clone` makes names, seeds
-and precision depend only on its arguments, so that equal settings give identical files.
+and precision depend only on its arguments, so that identical settings produce identical files.
 """
 
 import hashlib

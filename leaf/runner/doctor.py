@@ -16,7 +16,7 @@ from leaf.runner.engines import ProcessEngine
 FREE = 10 * 2**30  # bytes needed for a clone, an environment with CUDA, and the data
 PYTHONS = ((3, 11), (3, 13))  # oldest and newest Python with wheels for requirements-gpu.txt
 DRIVER = 525  # oldest NVIDIA driver that supports CUDA 12
-_SETUP_PYTHON = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"  # without ensurepip: no `venv`
+_SETUP_PYTHON = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"  # `venv` needs ensurepip
 _GPUS = ["nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv,noheader"]
 _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.list_devices())"
 _LATER = "not installed yet; the first job's `setup` installs it"

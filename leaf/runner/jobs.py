@@ -24,7 +24,8 @@ _CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # a log mu
 def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, str]:
     """Send the experiments to the target `name`. Return the job's record and its location on the target.
 
-    Raises LeafError and starts nothing if the working tree has changes, a name is taken, or a push fails.
+    Raises:
+        LeafError: if the working tree has changes, a name is taken, or a push fails. In this case, nothing is started.
     """
     revision = repository.committed_revision()
     remote, data = "." if isinstance(target, Local) else target.git_remote, None
@@ -45,7 +46,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     try:
         place = engine.submit(record, job)
     except ConnectionLostError:
-        raise  # it may be running: keep the record for `leaf jobs`
+        raise  # the job may be running, so keep the record for `leaf jobs`
     except BaseException:
         record.remove()
         raise
@@ -53,7 +54,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
 
 
 def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
-    """Yield each experiment's maximum memory, time and cost, measured in the last such training on the target."""
+    """Yield each experiment's maximum memory, time and cost, measured in the latest matching training on the target."""
     values = read_yaml(params.PARAMS_FILE) or {}
     there: dict[str, Any] = {}
     if isinstance(target, Shell):

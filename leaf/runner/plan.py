@@ -38,10 +38,12 @@ def plan(
     """Return the experiments: each row (every row with `every`) combined with each combination of settings.
 
     Args:
-        rows: names in experiments.yaml; without rows, there is one experiment per combination. settings: `key=value`,
-        or `key=value,value` for a sweep. every: whether to use every row. name: name of a single experiment, or prefix
-        for several. look: checks an experiment's settings and returns the settings to use; its second argument is the
-        row, for errors.
+        rows: names in experiments.yaml; without rows, there is one experiment per combination.
+        settings: `key=value`, or `key=value,value` for a sweep.
+        every: whether to use every row.
+        name: name of a single experiment, or prefix for several.
+        look: function that checks an experiment's settings and returns the settings to use; its second argument is the
+            row, for errors.
 
     Raises:
         LeafError: if a row is unknown, a setting is invalid, or a name is invalid or used twice.

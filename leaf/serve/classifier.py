@@ -96,7 +96,7 @@ class Classifier:
             One `Prediction` per image.
 
         Raises:
-            LeafError: An image cannot be read.
+            LeafError: if an image cannot be read.
 
         Example:
             >>> import leaf
@@ -159,7 +159,7 @@ def load(path: str | Path = MODEL) -> Classifier:
             `decision.json` and `ood.npz` in the same folder or in the project's `data/scored`.
 
     Raises:
-        LeafError: A file is missing, is damaged or belongs to another model.
+        LeafError: if a file is missing, damaged or belongs to another model.
     """
     path = Path(path)
     beside = read_model_files(path)
@@ -280,7 +280,7 @@ def prepare(image: ImageLike | bytes, size: int, name: str, fit: Fit = "crop") -
         (size, size, 3), uint8, or float32 for an array of floats.
 
     Raises:
-        LeafError: The image cannot be read.
+        LeafError: if the image cannot be read.
     """
     try:
         if isinstance(image, bytes):

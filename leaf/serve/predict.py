@@ -163,7 +163,7 @@ def expand(arguments: Sequence[str], listed: BinaryIO) -> list[str]:
         listed: standard input, one path per line or separated by NUL as by `find -print0`, in UTF-8 or UTF-16.
 
     Raises:
-        LeafError: There is no image, a pattern has no match, or `listed` is not a list of paths.
+        LeafError: if there is no image, a pattern has no match, or `listed` is not a list of paths.
     """
     images: dict[str, None] = {}
     for argument in arguments:

@@ -26,13 +26,13 @@ from leaf.errors import LeafError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_CONNECTIONS = 500
-STALL_SECONDS = 10  # until the request headers are complete, and between reads of the response
+STALL_SECONDS = 10  # maximum time to complete the request headers, and between reads of the response
 _SHUTDOWN_SECONDS = 3
-MAX_UPLOAD = 20 * 2**20  # bytes of one image
-_MAX_BODY = MAX_UPLOAD + 64 * 2**10  # with the form around it
+MAX_UPLOAD = 20 * 2**20  # maximum bytes of one image
+_MAX_BODY = MAX_UPLOAD + 64 * 2**10  # including the form encoding
 SMALL_UPLOAD = 2**20  # uploads up to this size never wait for larger ones
 SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # total bytes of small and of large bodies in memory
-_CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # to the next chunk, and for the whole body
+_CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # maximum time until the next chunk, and for the whole body
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -252,7 +252,7 @@ class _Body:
         self._complete = False
 
     async def receive(self) -> Message:
-        if self._complete:  # waits for the client to disconnect
+        if self._complete:  # the application is waiting for the client to disconnect
             return await self._receive()
         timeout = min(_CHUNK_SECONDS, self._deadline - time.monotonic())
         try:

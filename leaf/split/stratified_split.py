@@ -4,10 +4,10 @@ Given splits stay unchanged.
 
 A group's position in the draw is the smallest keyed hash of its image files, so it does not depend on file order or
 names, on other images, or on decoding. Renaming a folder does not change the split, adding images changes few, and a
-larger validation split leaves the test split unchanged. Another image size moves the few images whose groups change,
-because `clean` compares resized pixels: 3 to 5 of 970 at 64, 128 and 224 pixels. The groups with the lowest positions
-go to test, and the next ones to validation. An image that joins a group can only lower the group's position, so a test
-image rarely becomes a training image. Pinned images never move.
+larger validation split leaves the test split unchanged. Changing the image size moves the few images whose groups
+change, because `clean` compares resized pixels: 3 to 5 of 970 at 64, 128 and 224 pixels. The groups with the lowest
+positions go to test, and the next ones to validation. An image that joins a group can only lower the group's position,
+so a test image rarely becomes a training image. Pinned images never move.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def split_images(
         images: a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
             `split` (given or pinned, or "").
         validation_size: a number of images, or a fraction of them below 1.
-        test_size: the same; 0 means no test split.
+        test_size: likewise; 0 means no test split.
         classes: the class names.
 
     Returns:
@@ -248,7 +248,7 @@ def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
     for position, size in enumerate(sizes):
         used[size] += 1
         if target in found or used[size] * size >= target + 2 * size:
-            continue  # more groups of this size give no new sums
+            continue  # further groups of this size add no new sums
         for total in [total for total in found if total < target and total + size not in found]:
             found[total + size] = [*found[total], position]
     return found[min(found, key=lambda total: (abs(total - target), total))]
@@ -281,7 +281,7 @@ def fold_images(
     Raises:
         LeafError: if a split was given, or a class has fewer groups than there are folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds, which a plain split saves
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and only needed for folds
 
     if images["split"].ne("").any():
         raise LeafError(f"folds: {folds}, but the data set defines splits; valid: 0, or columns.split: none")

@@ -84,9 +84,10 @@ def draw_dataset(
 
 
 def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> None:
-    """Write images (N,H,W,3) and their class names in the format of the course data set; equal input gives equal bytes.
+    """Write images (N,H,W,3) and their class names in the format of the course data set.
 
-    `data` is uncompressed float32, `labels` an object array of str, pickled with protocol 3.
+    `data` is uncompressed float32, and `labels` is an object array of str, pickled with protocol 3. Identical input
+    produces byte-identical files.
     """
     labels = np.array(list(names), dtype=object)
     with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:

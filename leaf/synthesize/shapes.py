@@ -50,8 +50,13 @@ def rgb(red: float, green: float, blue: float) -> np.ndarray:
 class Blade:
     """The surface of a leaf per pixel, each field float64 (S,S).
 
-    mask: 1 on the leaf. along: 0 at the stalk, 1 at the tip. side: -1 to 1 across the midrib. depth: 0 at the margin,
-    1 in the middle. vein: 1 on a vein. stalk: 1 on the stalk.
+    Attributes:
+        mask: 1 on the leaf.
+        along: 0 at the stalk, 1 at the tip.
+        side: -1 to 1 across the midrib.
+        depth: 0 at the margin, 1 in the middle.
+        vein: 1 on a vein.
+        stalk: 1 on the stalk.
     """
 
     mask: Field
@@ -67,12 +72,12 @@ class Kind:
     """The leaf shape of a kind of plant. Pairs are ranges of random values."""
 
     width: tuple[float, float]  # half width over half length
-    base: tuple[float, float]  # exponents of the width's profile t^base (1-t)^tip: small is blunt
+    base: tuple[float, float]  # exponents of the width profile t^base (1-t)^tip; smaller values are blunter
     tip: tuple[float, float]
-    teeth: tuple[int, int] = (0, 1)  # along one margin
+    teeth: tuple[int, int] = (0, 1)  # number along one margin
     tooth: float = 0.0  # height of the teeth, as a share of the width
-    lobes: float = 0.0  # waves of the margin, as oak has them
-    palmate: bool = False  # veins leave the base as a fan
+    lobes: float = 0.0  # amplitude of the margin's waves, as in oak
+    palmate: bool = False  # veins fan out from the base
 
 
 KINDS = (
@@ -82,7 +87,7 @@ KINDS = (
     Kind((0.62, 0.80), (0.25, 0.40), (0.8, 1.2)),  # bean
     Kind((0.48, 0.65), (0.7, 0.9), (0.5, 0.8), lobes=0.22),  # oak
     Kind((0.55, 0.75), (0.35, 0.5), (0.5, 0.8), (6, 9), 0.14, palmate=True),  # vine
-    Kind((0.40, 0.52), (0.8, 1.2), (0.4, 0.55)),  # obovate, as magnolia
+    Kind((0.40, 0.52), (0.8, 1.2), (0.4, 0.55)),  # obovate, such as magnolia
 )
 
 

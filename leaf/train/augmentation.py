@@ -28,7 +28,7 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
 
 class _LayerAugmenter:
-    """Applies Keras layers after setting their random states for each batch."""
+    """Apply Keras layers after setting their random states for each batch."""
 
     def __init__(self, augmentation: Augmentation, seed: int) -> None:
         a, fill = augmentation, {"fill_mode": "nearest"}  # repeat the border

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ANSWER = "leaf-answer:"  # a login may print a greeting first
+ANSWER = "leaf-answer:"  # marks the answer, because a login shell may print a greeting first
 LOG_PART = 1 << 20  # bytes of the log per answer
 FINAL = ("done", "failed", "cancelled", "stopped")  # states that a task writes
 GRACE = 10  # seconds from SIGTERM to SIGKILL, and for a job to start
@@ -73,7 +73,7 @@ def sbatch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def states(request: dict[str, Any]) -> dict[str, Any]:
-    """Return per experiment {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
+    """Return each experiment's {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
     folder = job_folder(request)
     if not folder.is_dir():
         gone = {"state": "lost", "note": "not on the target; submit it again"}
@@ -91,7 +91,7 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
             if ended["state"] not in FINAL or not isinstance(ended["reason"], str):
                 raise ValueError
             return {"state": ended["state"], "note": ended["reason"]}
-        except (ValueError, KeyError, TypeError, RecursionError):  # a full disk, or a crash of the machine
+        except (ValueError, KeyError, TypeError, RecursionError):  # caused by a full disk or a machine crash
             return {"state": "failed", "note": f"{own / 'exit'}: damaged; read the log and submit it again"}
     step = read(own / "step")
     if queue is not None and index in queue:
@@ -112,7 +112,7 @@ def slurm_queue(folder: Path) -> dict[int, str] | None:
     if not number:
         return None
     answer = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%K %T"], capture_output=True, check=False)
-    if answer.returncode and b"Invalid job id" not in answer.stderr:  # Slurm's answer for a job that ended long ago
+    if answer.returncode and b"Invalid job id" not in answer.stderr:  # Slurm's message for a job that ended long ago
         raise TransientError("squeue: " + answer.stderr.decode("utf-8", "replace").strip())
     rows = [line.split() for line in answer.stdout.decode("utf-8", "replace").splitlines()]
     return {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}
@@ -213,7 +213,7 @@ def read(path: Path) -> str:
 
 
 def trainings(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the time and memory of earlier trainings on this target, as cached by the `train` stage."""
+    """Return the time and memory of earlier training runs on this target, as cached by the `train` stage."""
     path = Path(request["folder"]).expanduser() / "state" / "known" / "epochs.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
