@@ -65,7 +65,7 @@ def test_an_unknown_column_lists_the_known_ones(audited):
     assert done.stderr.splitlines()[-1].startswith("error: --by farm: no such column. Valid: ")
 
 
-def test_an_unknown_camera_is_named(audited):
+def test_unknown_camera_is_reported(audited):
     assert (
         "Unknown in tables and EXIF: site, crop, camera, date."
         in (audited[0].folder / "reports/audit.html").read_text()
@@ -76,7 +76,7 @@ def test_an_unknown_camera_is_named(audited):
 
 
 @pytest.mark.full
-def test_dates_are_read_in_one_order_and_the_others_are_named(audited):
+def test_dates_are_read_in_one_order_and_others_are_reported(audited):
     path = audited[0].folder / "data/ingested/index.csv"
     index = pd.read_csv(path, keep_default_na=False)
     index["date"] = [f"{1 + row % 28:02}.{3 + row % 2:02}.2024" for row in range(len(index))]

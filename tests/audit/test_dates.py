@@ -1,4 +1,4 @@
-"""Dates of tables and cameras: read in one order, or reported as not used."""
+"""Dates from tables and cameras are read in one day/month order, or reported as not used."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_day_and_month_without_a_clear_order_are_reported(text):
 
 
 @pytest.mark.parametrize(("other", "first"), [("25/12/2023", "2024-03-01"), ("12/25/2023", "2024-01-03")])
-def test_order_of_day_and_month_is_taken_from_all_dates(other, first):
+def test_day_month_order_is_inferred_from_all_dates(other, first):
     dates, remarks = iso_dates(["01/03/2024", other])
     assert dates == [first, "2023-12-25"]
     assert "01/03/2024" in remarks[0]

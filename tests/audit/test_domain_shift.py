@@ -14,7 +14,7 @@ SITES = np.repeat(["north", "south", "east"], COUNT // 3)
 
 
 def features(inverted=()):
-    """Return features (N, 6) of site and label; the label is inverted at the sites in `inverted`."""
+    """Return features (N, 6) that encode site and label; the label is inverted at the sites in `inverted`."""
     random = np.random.default_rng(0)
     found = random.normal(size=(COUNT, 6))
     found[:, 0] = (2 * LABELS - 1) * np.where(np.isin(SITES, inverted), -1, 1) * 2 + 0.5 * random.normal(size=COUNT)
@@ -101,7 +101,7 @@ def test_an_unknown_image_is_scored_only_by_folds_without_its_group():
     assert leaked.auroc.accuracy < 0.4  # other images of the leaf were trained on
 
 
-def test_images_that_were_trained_on_are_not_tested_inside():
+def test_training_images_are_not_tested_inside():
     inside, outside = np.array([1, np.nan, 1, 0]), np.array([0, 0, 1, 0])
     found = compared(inside, outside, np.array([0, 0, 0, 1]), np.arange(4))
     assert found.inside.accuracy == pytest.approx(2 / 3)

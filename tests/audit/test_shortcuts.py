@@ -44,7 +44,7 @@ def alarms(found):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_set_without_a_shortcut_is_cleared(seed, tmp_path):
+def test_data_set_without_a_shortcut_raises_no_alarm(seed, tmp_path):
     random = np.random.default_rng(seed)
     images, labels = discs(seed)
     when = [datetime.datetime(2021, 5, day, hour) for day, hour in random.integers(1, 24, (COUNT, 2)).tolist()]

@@ -1,4 +1,4 @@
-"""Tables of an audit: shared given splits, values left out."""
+"""The audit's tables: images shared by given splits, and label tables without a value."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Baselines use colors and class shares of the training images only."""
+"""Baselines use only colors and class shares of the training images."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from leaf.evaluate.baselines import baseline_probabilities, channel_histograms, 
 
 @pytest.fixture
 def images():
-    """40 green and 40 brown noise images, 12×12."""
+    """Return 40 green and 40 brown noise images, 12×12."""
     colors = np.repeat([[60, 160, 50], [140, 110, 50]], 40, axis=0)
     noise = np.random.default_rng(0).normal(0, 20, (80, 12, 12, 3))
     return (colors[:, None, None] + noise).clip(0, 255).astype(np.uint8)
@@ -19,22 +19,22 @@ TRAIN, VALIDATION, TEST = np.arange(0, 80, 2), np.arange(1, 80, 4), np.arange(3,
 
 
 def predict(images, train=TRAIN, validation=VALIDATION, rows=TEST, labels=LABELS):
-    """Return the probabilities of `rows` by each baseline."""
+    """Return each baseline's probabilities for `rows`."""
     found, _ = baseline_probabilities(images, (train, labels[train]), (validation, labels[validation]), rows)
     return {name: on_rows for name, (_, on_rows) in found.items()}
 
 
-def test_channel_histograms_equal_numpy(images):
+def test_channel_histograms_match_numpy(images):
     expected = [np.histogram(images[3, ..., c], bins=32, range=(0, 256))[0] / 144 for c in range(3)]
     np.testing.assert_allclose(channel_histograms(images, np.array([3]))[0], np.concatenate(expected), atol=1e-6)
 
 
-def test_joint_histograms_equal_numpy(images):
+def test_joint_histograms_match_numpy(images):
     expected = np.histogramdd(images[3].reshape(-1, 3), bins=8, range=[(0, 256)] * 3)[0].ravel() / 144
     np.testing.assert_allclose(joint_histograms(images, np.array([3]))[0] ** 2, expected, atol=1e-6)
 
 
-def test_float_images_give_the_histograms_of_uint8_images(images):
+def test_float_and_uint8_images_have_equal_histograms(images):
     rows = np.arange(5)
     np.testing.assert_array_equal(channel_histograms(images.astype(np.float32), rows), channel_histograms(images, rows))
 
@@ -44,7 +44,7 @@ def test_color_baselines_separate_green_from_brown(images, name):
     assert (predict(images)[name].argmax(axis=1) == LABELS[TEST]).mean() > 0.95
 
 
-def test_majority_predicts_the_class_shares_of_train(images):
+def test_majority_predicts_the_training_class_shares(images):
     np.testing.assert_allclose(predict(images, train=np.arange(30, 80))["majority"], [[0.2, 0.8]] * len(TEST))
 
 
@@ -57,7 +57,7 @@ def test_baselines_read_no_other_image(images):
 
 
 def test_tuned_baseline_finds_an_interaction_that_logistic_regression_misses():
-    """The class is the exclusive or of two patches' presence, which no linear model of color shares separates."""
+    """The class is the exclusive or of the presence of two patches, which no linear model of color shares can learn."""
     random = np.random.default_rng(0)
     first, second = random.integers(0, 2, (2, 240))
     images = random.integers(0, 30, (240, 12, 12, 3), dtype=np.uint8)

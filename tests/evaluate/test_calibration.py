@@ -19,7 +19,10 @@ def test_threshold_is_the_midpoint_of_the_separated_images():
 
 
 def test_ties_go_to_the_threshold_nearest_one_half():
-    labels, p = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.45, 0.1])  # three of four right either way
+    labels, p = (
+        np.array([1, 0, 1, 0]),
+        np.array([0.9, 0.8, 0.45, 0.1]),
+    )  # three of four are correct with either threshold
     assert best_threshold(labels, p) == pytest.approx(0.275)
 
 

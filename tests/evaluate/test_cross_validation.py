@@ -1,4 +1,4 @@
-"""The summary of folds, on predictions with known results."""
+"""The summary of cross-validation folds, for predictions with known results."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from leaf.evaluate.statistics import proportion_interval
 
 
 def fold(first, right, validation_right=10, validation=range(90, 100)):
-    """Return ten test images from number `first`, of which `right` are correct, and ten validation images."""
+    """Return predictions of ten test images from number `first`, `right` of them correct, and ten validation images."""
     image = [*range(first, first + 10), *validation]
     guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]
     split = ["test"] * 10 + ["validation"] * 10
@@ -50,11 +50,11 @@ def test_the_gap_is_validation_minus_test():
     assert "validation minus test: +14.0 points (95% CI over folds -0.2 to +28.2)" in str(summarize(ALL))
 
 
-def test_an_image_tested_in_two_folds_is_refused():
+def test_an_image_tested_in_two_folds_is_rejected():
     with pytest.raises(LeafError, match=r"^folds: "):
         summarize([*ALL, fold(40, 9)])
 
 
-def test_a_missing_fold_is_refused():
+def test_a_missing_fold_is_rejected():
     with pytest.raises(LeafError, match=r"^folds: "):
         summarize(ALL[:-1])

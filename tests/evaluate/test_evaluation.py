@@ -1,4 +1,4 @@
-"""The whole evaluation, with a function instead of a network."""
+"""The complete evaluation, with a function in place of a network."""
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,13 @@ def table(splits=("train", "validation", "test"), folders=("a", "b")):
 
 
 def predict_proba(rows, temperature):
-    """Return overconfident probabilities, wrong for every seventh image; 63 and 70 are the worst of test."""
+    """Return overconfident probabilities, wrong for every seventh image; the worst test errors are 63 and 70."""
     logits = np.where(LABELS[rows] == 1, 4.0, -4.0) * np.where(rows % 7 == 0, -1, 1) * (1 + rows / 500)
     return both(1 / (1 + np.exp(-logits / temperature)))
 
 
 def both(p):
-    """Return probabilities (N, 2) from those of the second class."""
+    """Return probabilities (N, 2), given those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 
@@ -40,7 +40,7 @@ def evaluate(images, given, network, threshold, calibrate, classes=("healthy", "
 
 @pytest.fixture(scope="module", autouse=True)
 def one_strength():
-    """Fit one logistic regression per baseline, which is faster."""
+    """Fit a single logistic regression per baseline, to save time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("leaf.evaluate.baselines.STRENGTHS", np.ones(1))
         yield
@@ -177,7 +177,7 @@ def test_dvc_plots_show_test_with_class_names(result):
     assert counts.to_numpy().tolist() == block["confusion"]
 
 
-def test_the_curve_of_several_classes_has_their_mean_area():
+def test_multiclass_roc_curve_has_the_mean_area():
     result = evaluate(IMAGES, table().assign(label=np.arange(90) % 9), nine, 0.5, "none", NINE)
     area = np.trapezoid(result.roc["tpr"], result.roc["fpr"])
     assert area == pytest.approx(result.metrics["test"]["roc_auc"], abs=0.02)

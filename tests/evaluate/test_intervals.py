@@ -1,4 +1,4 @@
-"""The intervals against other libraries, published values, and simulation."""
+"""Intervals agree with other libraries, published values and simulations."""
 
 import math
 
@@ -13,7 +13,7 @@ from leaf.evaluate.statistics import auc_interval, holm, proportion_interval, si
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (7, 10), (10, 10), (170, 208), (1, 1)])
-def test_wilson_equals_statsmodels(right, images):
+def test_wilson_interval_matches_statsmodels(right, images):
     expected = proportion_confint(right, images, alpha=0.05, method="wilson")
     np.testing.assert_allclose(wilson_interval(right, images), expected, atol=1e-12)
 
@@ -51,14 +51,14 @@ def test_the_grouped_interval_has_its_nominal_coverage():
         low, high = wilson_interval(int(right.sum()), 300)
         plain += low <= 0.8 <= high
     assert inside / 400 > 0.92
-    assert plain / 400 < 0.85  # what an interval says that takes photographs for plants
+    assert plain / 400 < 0.85  # coverage of an interval that treats images as independent
 
 
-def test_auc_with_ties_equals_scikit_learns(drawn):
+def test_auc_with_ties_matches_scikit_learn(drawn):
     assert auc_interval(*drawn)[0] == pytest.approx(roc_auc_score(*drawn), abs=1e-12)
 
 
-def test_auc_variance_of_independent_images_is_delongs(drawn):
+def test_auc_variance_of_independent_images_matches_delong(drawn):
     """The logit half-width is t times DeLong's standard error over area × (1 − area)."""
     labels, p = drawn
     positive, negative = p[labels == 1], p[labels == 0]
@@ -83,12 +83,12 @@ def test_an_auc_of_zero_has_the_mirrored_interval():
     assert auc_interval(labels, np.linspace(1, 0, 20)) == pytest.approx((0, 0, 1 - low))
 
 
-def test_the_auc_of_one_class_is_nan():
+def test_auc_is_nan_if_a_class_is_absent():
     assert all(math.isnan(value) for value in auc_interval(np.ones(4, int), np.linspace(0, 1, 4)))
 
 
 def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
-    """Two normals 3 apart with deviation 1.5: the true area is Φ(3 / (1.5 √2)) = 0.921."""
+    """Scores are from two normal distributions 3 apart with deviation 1.5: the true area is Φ(3 / (1.5 √2)) = 0.921."""
     true = 0.5 * (1 + math.erf(3 / (1.5 * math.sqrt(2)) / math.sqrt(2)))
     held = [low <= true <= high for seed in range(300) for _, low, high in [auc_interval(*make_drawn(200, seed))]]
     assert 0.91 <= np.mean(held) <= 0.99
@@ -97,7 +97,7 @@ def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("count", [20, 33, 60])
 def test_grouped_intervals_cover_the_truth(count, skewed):
-    """Accuracy 0.9 and AUC of normals 2 apart, both correlated within groups of about six images."""
+    """The accuracy is 0.9 and scores are normal, 2 apart; both are correlated in groups of about six images."""
     random = np.random.default_rng(count + skewed)
     true = {"accuracy": 0.9, "auc": float(norm.cdf(2 / math.sqrt(2 * (0.8**2 + 1))))}
     inside = {name: [] for name in true}
@@ -113,12 +113,12 @@ def test_grouped_intervals_cover_the_truth(count, skewed):
     assert min(np.mean(each) for each in inside.values()) > 0.9
 
 
-def test_holm_equals_statsmodels():
+def test_holm_matches_statsmodels():
     values = [0.012, 0.3, 0.04, 0.001, 0.012]
     np.testing.assert_allclose(holm(values), multipletests(values, method="holm")[1])
 
 
-def test_sign_flips_of_independent_images_give_mcnemars_p():
+def test_sign_flip_test_of_independent_images_matches_mcnemar():
     differences = np.repeat([1.0, -1.0, 0.0], [9, 2, 30])
     p = sign_flip_test(differences, np.arange(41))
     assert p == pytest.approx(binomtest(2, 11).pvalue)

@@ -1,4 +1,4 @@
-"""Likely label errors: planted ones are found from held-out probabilities."""
+"""Planted label errors are found from held-out probabilities."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a leak is worth: answers planted so that the worth is known, and simple learners that show either."""
+"""The effect of leakage is measured correctly for planted results with a known effect, and for simple learners."""
 
 from types import SimpleNamespace
 
@@ -33,7 +33,7 @@ def test_too_few_images_are_not_distinguishable():
     assert found.effect == "has no distinguishable effect"
 
 
-def test_images_removed_in_the_honest_way_do_not_count_there():
+def test_images_removed_in_the_honest_run_are_not_counted():
     honest = answers(0.8, 2)
     honest[:, ::5] = np.nan
     found = measure_leak(answers(0.9, 1), honest, GROUPS)
@@ -49,7 +49,7 @@ def test_correlated_groups_widen_the_interval():
 
 @pytest.fixture(scope="module")
 def leaves():
-    """Return 40 leaves of 5 images: features identify the leaf clearly and its label weakly."""
+    """Return 40 leaves with 5 images each; features identify the leaf clearly and its label weakly."""
     random = np.random.default_rng(3)
     labels = np.repeat(random.integers(0, 2, 40), 5)
     features = np.repeat(random.normal(size=(40, 20)), 5, axis=0) + random.normal(scale=0.2, size=(200, 20))

@@ -1,4 +1,4 @@
-"""`leaf leak` with the simple learners, on an .npz file whose copies are known."""
+"""`leaf leak` with the simple learners, on an .npz file with known copies."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a project with 100 drawn leaves, random labels, and three brighter copies of each."""
+    """Return a project with 100 synthetic leaves, random labels, and three brighter copies of each."""
     made = tmp_path_factory.mktemp("leak")
     images, _ = draw_dataset(ImageCounts(52, 52, 2, 0, 0), 32, 5)
     images = np.unique(images, axis=0)[:100]
@@ -57,13 +57,13 @@ def test_the_command_prints_the_sentence_and_the_learner():
 
 
 @pytest.mark.parametrize("key", ["grouping=none", "duplicates=keep", "fold=1"])
-def test_keys_set_by_the_command_are_refused(key):
+def test_keys_set_by_the_command_are_rejected(key):
     with pytest.raises(LeafError, match=r"-S \w+: set by `leaf leak`"):
         run_network(None, [key], "x", 1, False)
 
 
 def test_leaky_and_honest_experiments_are_compared_by_image(monkeypatch):
-    """Eight images in two folds: 6 and 7 are copies, kept in the leaky way; the honest way errs on image 0."""
+    """Eight images in two folds: 6 and 7 are copies, kept only in the leaky runs; the honest runs err on image 0."""
 
     def read(revision):
         _, way, _, _, fold = revision.split("-")

@@ -6,7 +6,7 @@ from leaf.evaluate.linear_head import STRENGTHS, linear_head
 
 
 def noisy(images: int, copies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return weakly informative features (images × copies, 40), labels and groups of near copies."""
+    """Return weakly informative features (images · copies, 40), labels, and groups of near copies."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(images) % 3, copies)
     features = np.repeat(random.normal(0, 1, (images, 40)), copies, axis=0)

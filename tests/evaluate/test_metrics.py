@@ -1,4 +1,4 @@
-"""Every figure against scikit-learn's."""
+"""Every metric agrees with scikit-learn."""
 
 import math
 
@@ -18,7 +18,7 @@ from leaf.evaluate.metrics import (
 
 
 def both(p):
-    """Return probabilities (N, 2) from those of the second class."""
+    """Return probabilities (N, 2), given those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 
@@ -37,12 +37,12 @@ def bins_of(labels, p):
     ],
 )
 @pytest.mark.parametrize("threshold", [0.3, 0.5])
-def test_scores_of_predictions_equal_scikit_learns(drawn, key, theirs, threshold):
+def test_scores_of_predictions_match_scikit_learn(drawn, key, theirs, threshold):
     labels, p = drawn
     assert compute_metrics(labels, both(p), threshold)[key] == pytest.approx(theirs(labels, p >= threshold))
 
 
-def test_the_confusion_matrix_equals_scikit_learns(drawn):
+def test_confusion_matrix_matches_scikit_learn(drawn):
     labels, p = drawn
     assert compute_metrics(labels, both(p), 0.3)["confusion"] == metrics.confusion_matrix(labels, p >= 0.3).tolist()
 
@@ -51,7 +51,7 @@ def test_the_confusion_matrix_equals_scikit_learns(drawn):
     ("key", "theirs"),
     [("roc_auc", metrics.roc_auc_score), ("log_loss", metrics.log_loss), ("brier", metrics.brier_score_loss)],
 )
-def test_scores_of_probabilities_equal_scikit_learns(drawn, key, theirs):
+def test_scores_of_probabilities_match_scikit_learn(drawn, key, theirs):
     labels, p = drawn
     assert compute_metrics(labels, both(p), 0.5)[key] == pytest.approx(theirs(labels, p))
 
@@ -69,7 +69,7 @@ def test_undefined_scores_are_nan():
     assert all(math.isnan(scores[key]) for key in ("recall", "precision", "f1", "roc_auc", "balanced_accuracy"))
 
 
-def test_the_roc_curve_equals_scikit_learns(drawn):
+def test_roc_curve_matches_scikit_learn(drawn):
     fpr, tpr, _ = roc_curve(*drawn)
     theirs = metrics.roc_curve(*drawn)
     corners = set(zip(fpr.round(12), tpr.round(12), strict=True))
@@ -97,7 +97,7 @@ def test_a_thinned_curve_keeps_its_ends_and_shape():
     np.testing.assert_allclose(short, np.linspace(0, 1, 5000) ** 2, atol=1e-3)
 
 
-def test_the_precision_recall_curve_equals_scikit_learns(drawn):
+def test_precision_recall_curve_matches_scikit_learn(drawn):
     recall, precision = precision_recall_curve(*drawn)
     their_precision, their_recall, _ = metrics.precision_recall_curve(*drawn)
     np.testing.assert_allclose(recall, their_recall[:-1][::-1])
@@ -129,7 +129,7 @@ def test_every_image_is_in_one_calibration_bin(drawn):
         ("f1", lambda *two: metrics.f1_score(*two, average="macro")),
     ],
 )
-def test_scores_of_many_classes_equal_scikit_learns(make_many, classes, key, theirs):
+def test_multiclass_scores_match_scikit_learn(make_many, classes, key, theirs):
     labels, p = make_many(1200, classes)
     assert compute_metrics(labels, p, 0.5)[key] == pytest.approx(theirs(labels, p.argmax(axis=1)))
 
@@ -143,7 +143,7 @@ def test_scores_of_many_classes_equal_scikit_learns(make_many, classes, key, the
         ("brier", metrics.brier_score_loss),
     ],
 )
-def test_probability_scores_of_many_classes_equal_scikit_learns(make_many, classes, key, theirs):
+def test_multiclass_probability_scores_match_scikit_learn(make_many, classes, key, theirs):
     labels, p = make_many(600, classes)
     assert compute_metrics(labels, p, 0.5)[key] == pytest.approx(theirs(labels, p))
 

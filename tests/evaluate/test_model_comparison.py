@@ -1,4 +1,4 @@
-"""Comparisons of runs."""
+"""Comparison of runs on the same images."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_correlated_groups_widen_the_interval():
     assert (grouped.high - grouped.low) / (single.high - single.low) == pytest.approx(4, rel=0.05)
 
 
-def test_p_over_several_seeds_is_not_below_welchs():
+def test_p_over_several_seeds_is_at_least_that_of_welch():
     random = np.random.default_rng(0)
     low = np.stack([random.random(400) < share for share in (0.6, 0.7, 0.9)])
     high = np.stack([random.random(400) < share for share in (0.9, 0.92, 0.94)])
@@ -62,7 +62,7 @@ def test_a_clear_gain_is_better_and_a_clear_loss_worse():
 
 
 def test_false_positive_rate_with_33_groups_is_at_most_the_level():
-    """Both runs are equally good on average, and images of one group are correct or wrong together."""
+    """Both runs are equally accurate on average, and images of one group are correct or wrong together."""
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(33), 6)
     rejected = []

@@ -17,7 +17,7 @@ def leaves(count, seed):
 
 
 def features_of(images, seed=0):
-    """Return features of a network for which leaves are similar: noise around one center."""
+    """Return features as of a network for which all leaves are similar: noise around one center."""
     return np.random.default_rng(seed).normal(3, 1, (len(images), 8)).astype(np.float32)
 
 
@@ -99,20 +99,20 @@ def test_a_written_detector_reads_back_equal(detector, tmp_path):
     assert np.array_equal(again.references, detector.references)
 
 
-def test_equal_detectors_are_equal_files(detector, tmp_path, monkeypatch):
+def test_equal_detectors_write_identical_files(detector, tmp_path, monkeypatch):
     ood.write(detector, "a" * 64, tmp_path / "one.npz")
     monkeypatch.setattr("time.time", lambda: 2e9)
     ood.write(detector, "a" * 64, tmp_path / "two.npz")
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
-def test_the_detector_of_another_model_is_refused(detector, tmp_path):
+def test_the_detector_of_another_model_is_rejected(detector, tmp_path):
     ood.write(detector, "a" * 64, tmp_path / "ood.npz")
     with pytest.raises(LeafError, match=r"ood\.npz: .* run\.json"):
         ood.read(tmp_path / "ood.npz", "b" * 64)
 
 
-def test_a_damaged_detector_is_refused_in_one_line(detector, tmp_path):
+def test_a_damaged_detector_is_rejected_in_one_line(detector, tmp_path):
     path = tmp_path / "ood.npz"
     ood.write(detector, "a" * 64, path)
     whole = path.read_bytes()
@@ -122,7 +122,7 @@ def test_a_damaged_detector_is_refused_in_one_line(detector, tmp_path):
             ood.read(path, "a" * 64)
 
 
-def test_too_few_images_are_refused():
+def test_too_few_images_are_rejected():
     images = leaves(2, 1)
     with pytest.raises(LeafError, match=r"splits\.csv: too few"):
         ood.fit(features_of(images), images, features_of(images[:0]), images[:0], images[:0])

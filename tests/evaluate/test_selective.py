@@ -1,4 +1,4 @@
-"""Undecided images, and the error rate that they keep."""
+"""Uncertain images are left undecided, so that the error rate is not exceeded."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def test_confidence_of_three_classes_is_the_highest_probability():
     assert confidence(np.array([[0.2, 0.7, 0.1]]), 0.5).tolist() == [0.7]
 
 
-def test_new_images_get_a_wrong_class_at_most_at_the_stated_rate():
-    """Average over 300 validation sets: the bound is on the expected rate, and close to it."""
+def test_error_rate_on_new_images_is_at_most_the_stated_rate():
+    """The bound applies to the expected rate and is close to it, so average over 300 validation sets."""
     sure = RNG.uniform(0.5, 1, (300, 2, 100))
     correct = RNG.uniform(size=sure.shape) < sure
     limits = [min_confidence(right[0], level[0], 0.1) for right, level in zip(correct, sure, strict=True)]
@@ -41,7 +41,7 @@ def test_new_images_get_a_wrong_class_at_most_at_the_stated_rate():
         ([0.6, 0.7, 0.8], 0.05, (0.7 + 0.8) / 2),  # one wrong image of 40 may remain
     ],
 )
-def test_the_limit_is_the_lowest_that_keeps_the_rate(wrong, rate, limit):
+def test_threshold_is_the_lowest_that_keeps_the_error_rate(wrong, rate, limit):
     correct = np.arange(40) >= len(wrong)
     level = np.concatenate([wrong, np.linspace(0.9, 1, 40 - len(wrong))])
     assert min_confidence(correct, level, rate) == pytest.approx(limit)

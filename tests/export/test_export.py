@@ -1,4 +1,4 @@
-"""Every format gives the same probabilities in its own runtime as `leaf.load`."""
+"""Every export format returns the same probabilities in its own runtime as `leaf.load`."""
 
 import json
 import subprocess
@@ -88,7 +88,7 @@ def test_exported_file_gives_the_same_probabilities(trained, held_out, expected,
     assert np.allclose(given.sum(axis=1), 1, atol=1e-5)
 
 
-def test_exact_gelu_and_normalization_survive(awkward, images, tmp_path):
+def test_exact_gelu_and_normalization_survive_export(awkward, images, tmp_path):
     path = tmp_path / "model.tflite"
     formats.write_litert(awkward, METADATA, path)
     expected = np.asarray(awkward(images))
@@ -120,7 +120,7 @@ def test_codalab_bundle_requires_only_tensorflow(trained, held_out, expected, tm
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_codalab_bundle_resizes_as_ingest(size):
+def test_codalab_bundle_resizes_like_ingest(size):
     image = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     image[1] = np.arange(96, dtype=np.uint8)[:, None, None] * 2
     difference = np.asarray(formats._resize(image.astype(np.float32), size)) - to_square(image, size)
@@ -137,12 +137,12 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_codalab_bundle_of_every_family_predicts_as_evaluation(backbone, tmp_path):
+def test_codalab_bundle_of_every_family_predicts_like_evaluation(backbone, tmp_path):
     size, views = (80, 2) if backbone == "xception" else (32, 9)  # xception requires at least 71 pixels
     network = build_model(backbone, size, dropout_at="input")
     server = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     server[1] //= 4
-    # The bundle rounds some values differently (test_codalab_bundle_resizes_as_ingest), so resize with its own code.
+    # The bundle rounds some values differently (test_codalab_bundle_resizes_like_ingest), so resize with its own code.
     images = np.asarray(formats._resize(server.astype(np.float32), size))
     expected = predict_probabilities(network, images, views=views)
     threshold = float(np.median(expected[:, 1]))

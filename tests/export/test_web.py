@@ -1,4 +1,4 @@
-"""The web app works offline, predicts as `leaf predict`, and keeps what the user saves."""
+"""The web app works offline, predicts like `leaf predict`, and keeps the saved data."""
 
 import csv
 import functools
@@ -85,7 +85,7 @@ def address(exported):
 
 @pytest.fixture(params=["folder", "single file"])
 def app(request, chromium, exported):
-    """Open the app with the network off, in both forms; page errors and requests to other servers fail the test."""
+    """Open both forms of the app with the network off. Page errors and requests to other servers fail the test."""
     single = request.param == "single file"
     url = f"file://{exported}/leaf.html" if single else request.getfixturevalue("address")
     context = chromium.new_context(viewport={"width": 360, "height": 740})
@@ -213,7 +213,7 @@ def test_photo_taken_while_the_app_loads_is_predicted(chromium, address, photos)
     page.close()
 
 
-def test_zip_is_a_data_set_with_the_labels_of_the_user(app, photos, tmp_path):
+def test_zip_is_a_data_set_with_the_users_labels(app, photos, tmp_path):
     take(app, *photos[:2])
     app.locator("#truth").select_option("unhealthy")
     app.locator("#note").fill('=odd, "note"')
@@ -242,7 +242,7 @@ def test_about_describes_the_model_and_its_limits(app):
     assert "does not recognize a new disease" in said
 
 
-def test_axe_finds_no_serious_problem(app, photos):
+def test_axe_finds_no_serious_violation(app, photos):
     axe = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
     take(app, photos[0], photos[1])
     app.locator("#heatmap").click()

@@ -35,13 +35,13 @@ def images() -> np.ndarray:
 
 @pytest.fixture
 def labels() -> np.ndarray:
-    """Return their labels, an object array; every third is unhealthy."""
+    """Return the labels of these images, an object array; every third is unhealthy."""
     return np.array(["unhealthy" if number % 3 == 0 else "healthy" for number in range(12)], object)
 
 
 @pytest.fixture
 def npz(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """Write these images in the format of the course."""
+    """Write these images in the format of the course data set."""
     path = tmp_path / "leaves.npz"
     np.savez(path, data=images.astype(np.float32), labels=labels)
     return path
@@ -49,7 +49,7 @@ def npz(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """Write these images as PNG files in a folder per class."""
+    """Write these images as PNG files, in one folder per class."""
     root = tmp_path / "leaves"
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         (root / label).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Small images in every format, as cameras and programs write them."""
+"""Create small images in every format, as cameras and programs write them."""
 
 import io
 import struct
@@ -50,7 +50,7 @@ def deep_png(values: np.ndarray) -> bytes:
 
 
 def display_p3() -> bytes:
-    """Return the ICC profile of Display P3, which phones use: the curve of sRGB, other primaries."""
+    """Return the ICC profile of Display P3, which phones use: the curve of sRGB with other primaries."""
     primaries = ((0.515121, 0.241196, -0.001053), (0.291977, 0.692245, 0.041885), (0.157104, 0.066574, 0.784073))
     curve = b"para\0\0\0\0\0\3\0\0" + b"".join(_fixed(x) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags = {

@@ -1,4 +1,4 @@
-"""Work in threads ahead of the consumer."""
+"""Threads work ahead of the consumer."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Invalid .npz files: one line with the reason, and no output."""
+"""Invalid .npz files are rejected with a one-line reason and no output."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from leaf.ingest import npz as npz_module
 
 @pytest.fixture
 def refusal(tmp_path):
-    """Return the error of ingest for a data set."""
+    """Return the error that ingest reports for a data set."""
 
     def run(dataset):
         with pytest.raises(LeafError) as caught:
@@ -83,7 +83,7 @@ def test_a_wrong_dtype_is_named(refusal, tmp_path, labels, dtype):
     assert f"data is {data.dtype}" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_an_object_array_of_images_is_refused_unread(refusal, tmp_path, labels):
+def test_object_array_of_images_is_rejected_before_reading(refusal, tmp_path, labels):
     data = np.empty((12, 16, 16, 3), object)
     assert "data is object" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
@@ -104,23 +104,23 @@ def test_nan_and_infinity_name_the_image(refusal, tmp_path, images, labels, valu
     assert "image 9 has NaN or infinity" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_a_bad_value_after_a_fraction_is_still_found(refusal, tmp_path, images, labels):
+def test_invalid_value_after_a_fraction_is_reported(refusal, tmp_path, images, labels):
     data = images.astype(np.float32)
     data[2, 0, 0, 0], data[9, 0, 0, 0] = 0.5, 300
     assert "image 9" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_images_scaled_to_1_are_refused_with_the_remedy(refusal, tmp_path, images, labels):
+def test_images_scaled_to_1_are_rejected_with_the_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 255
     assert "Multiply it by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_images_scaled_to_plus_minus_1_are_refused_with_the_remedy(refusal, tmp_path, images, labels):
+def test_images_scaled_to_plus_minus_1_are_rejected_with_the_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 127.5 - 1
     assert "Undo the scaling" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_fortran_order_is_refused_with_the_remedy(refusal, tmp_path, images, labels):
+def test_fortran_order_is_rejected_with_the_remedy(refusal, tmp_path, images, labels):
     assert "ascontiguousarray" in refusal(saved(tmp_path / "a.npz", data=np.asfortranarray(images), labels=labels))
 
 
@@ -136,15 +136,15 @@ def test_label_index_out_of_range_names_the_image(refusal, tmp_path, images):
     assert "2 (4 images, first 2): not in" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
 
-def test_labels_of_another_length_are_counted(refusal, tmp_path, images, labels):
+def test_wrong_number_of_labels_is_reported(refusal, tmp_path, images, labels):
     assert "11 labels for 12 images" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels[:11]))
 
 
-def test_labels_of_another_shape_are_refused(refusal, tmp_path, images, labels):
+def test_labels_of_another_shape_are_rejected(refusal, tmp_path, images, labels):
     assert "labels has shape (12, 1)" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels[:, None]))
 
 
-def test_a_single_class_is_refused_by_name(refusal, tmp_path, images):
+def test_a_single_class_is_rejected_by_name(refusal, tmp_path, images):
     labels = np.array(["healthy"] * 12, object)
     assert "no image of the class unhealthy" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
@@ -155,41 +155,41 @@ def header_says(shape, payload=b"\0" * 64, dtype="<f4"):
     return out.getvalue() + payload
 
 
-def test_header_larger_than_the_data_is_refused(refusal, tmp_path):
+def test_header_larger_than_the_data_is_rejected(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("data.npy", header_says((10**9, 96, 96, 3)))
     assert "has 64" in refusal(tmp_path / "a.npz")
 
 
-def test_a_negative_shape_is_refused(refusal, tmp_path):
+def test_a_negative_shape_is_rejected(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("data.npy", header_says((-1, 96, 96, -3)))
     assert "shape" in refusal(tmp_path / "a.npz")
 
 
-def test_a_zip_bomb_is_refused_at_the_stated_limit(refusal, npz, monkeypatch):
+def test_a_zip_bomb_is_rejected_at_the_stated_limit(refusal, npz, monkeypatch):
     monkeypatch.setattr(npz_module, "MEMBER_BYTES", 1000)
     assert "at most 1,000" in refusal(npz)
 
 
-def test_zip_bomb_is_refused_at_the_limit(refusal, tmp_path, labels, monkeypatch):
+def test_zip_bomb_is_rejected_at_the_limit(refusal, tmp_path, labels, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", data=np.zeros((12, 96, 96, 3), np.float32), labels=labels)
     monkeypatch.setattr(npz_module, "SMALL_BYTES", 1000)
     assert "at most 250 times" in refusal(tmp_path / "a.npz")
 
 
-def test_images_of_too_many_pixels_are_refused_at_the_stated_limit(refusal, npz, monkeypatch):
+def test_images_of_too_many_pixels_are_rejected_at_the_stated_limit(refusal, npz, monkeypatch):
     monkeypatch.setattr(npz_module, "PIXELS", 100)
     assert "at most 100 pixels" in refusal(npz)
 
 
-def test_labels_far_longer_than_names_are_refused_at_the_stated_limit(refusal, tmp_path, images):
+def test_labels_far_longer_than_names_are_rejected_at_the_stated_limit(refusal, tmp_path, images):
     labels = np.array(["healthy" + " " * 100_000] * 12)
     line = refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
     assert "at most 77,824" in line
 
 
-def test_an_unusual_compression_is_refused(refusal, tmp_path):
+def test_an_unusual_compression_is_rejected(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as file:
         file.writestr("data.npy", header_says((1, 2, 2, 3), b"\0" * 48))
     assert "numpy.savez" in refusal(tmp_path / "a.npz")
@@ -211,18 +211,18 @@ def _change_and_read(tmp_path, npz, data):
 
 @settings(max_examples=80, **FUZZED)
 @given(data=st.data())
-def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(tmp_path, npz, data):
+def test_file_with_changed_bytes_is_read_or_rejected_with_one_line(tmp_path, npz, data):
     _change_and_read(tmp_path, npz, data)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, **FUZZED)
 @given(data=st.data())
-def test_thousands_of_files_with_changed_bytes_are_read_or_refused_in_one_line(tmp_path, npz, data):
+def test_thousands_of_files_with_changed_bytes_are_read_or_rejected_with_one_line(tmp_path, npz, data):
     _change_and_read(tmp_path, npz, data)
 
 
-def test_zlib_damage_is_one_line(refusal, tmp_path, images, labels):
+def test_zlib_damage_gives_a_one_line_error(refusal, tmp_path, images, labels):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, data=images, labels=labels)
     raw = bytearray(path.read_bytes())
@@ -231,20 +231,20 @@ def test_zlib_damage_is_one_line(refusal, tmp_path, images, labels):
     assert "a.npz" in refusal(path)
 
 
-def test_small_file_with_huge_output_is_refused(read, tmp_path):
+def test_small_file_with_huge_output_is_rejected(read, tmp_path):
     np.savez_compressed(tmp_path / "a.npz", data=np.full((60, 8, 8, 3), 9, np.uint8), labels=np.arange(60) % 2)
     with pytest.raises(LeafError, match=r"60 images.*image_size 1024"):
         read(tmp_path / "a.npz", 1024)
 
 
-def test_more_images_than_bytes_are_refused(refusal, tmp_path):
+def test_more_images_than_bytes_are_rejected(refusal, tmp_path):
     np.savez_compressed(
         tmp_path / "a.npz", data=np.full((90_000, 1, 1, 3), 9, np.uint8), labels=np.zeros(90_000, np.int8)
     )
     assert "90,000 images in a file of" in refusal(tmp_path / "a.npz")
 
 
-def test_a_long_header_is_refused_unread(refusal, tmp_path):
+def test_long_header_is_rejected_before_reading(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("data.npy", b"\x93NUMPY\2\0" + (2**25).to_bytes(4, "little") + b" " * 2**25)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Classes of names: as found, from a list, or by patterns."""
+"""Class names: as found, from a list, or by patterns."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_whole_numbers_are_indices_into_a_list_or_class_names():
     assert classes([1, 0, 10])[0] == ["0", "1", "10"]
 
 
-def test_unknown_class_names_are_refused_with_settings_that_accept_them():
+def test_unknown_class_names_are_rejected_with_settings_that_accept_them():
     error = refusal(PLANTS, ["healthy", "unhealthy"])
     assert "'Apple___scab' (1 images, first Apple___scab/1.jpg)" in str(error)
     assert error.proposals == [{"classes": "auto"}, {"classes": TWO}]
@@ -63,7 +63,7 @@ def test_two_classes_are_not_proposed_without_a_healthy_name():
     assert refusal(["a_healthy", "a_unhealthy", "c"], ["x", "y"]).proposals == [{"classes": "auto"}]
 
 
-def test_name_without_a_matching_pattern_is_refused():
+def test_name_without_a_matching_pattern_is_rejected():
     assert "'b' (1 images, first b/1.jpg): not in" in str(refusal(["a", "b"], {"one": ["a"], "two": ["c"]}))
 
 
@@ -71,5 +71,5 @@ def test_a_class_without_an_image_is_named():
     assert "no image of the class c" in str(refusal(["a", "b"], ["a", "b", "c"]))
 
 
-def test_a_single_class_is_refused():
+def test_a_single_class_is_rejected():
     assert "all images have one class, 'a'" in str(refusal(["a", "a"]))

@@ -27,7 +27,7 @@ def in_p3(image):
 
 def test_display_p3_image_equals_its_srgb_version():
     twin = read_image(saved(PIXELS, "PNG"), 32).pixels
-    assert mse(read_image(saved(in_p3(PIXELS), "PNG"), 32).pixels, twin) > 30  # without its profile
+    assert mse(read_image(saved(in_p3(PIXELS), "PNG"), 32).pixels, twin) > 30  # wrong colors without the profile
     assert mse(read_image(saved(in_p3(PIXELS), "PNG", icc_profile=display_p3()), 32).pixels, twin) < 1
     assert mse(read_image(saved(in_p3(PIXELS), "JPEG", icc_profile=display_p3(), quality=98), 32).pixels, twin) < 4
 

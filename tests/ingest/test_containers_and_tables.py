@@ -1,4 +1,4 @@
-"""Folders and label tables of other tools: no class is invented, no label is dropped silently."""
+"""For folders and label tables from other tools, no class is invented and no label is dropped silently."""
 
 import json
 import zipfile
@@ -13,7 +13,7 @@ from leaf.ingest.classes import Wanted
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Write small different images, and text files, below one folder."""
+    """Write small different images and text files below one folder."""
 
     def run(*names: str, texts: dict[str, str] | None = None):
         random = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_raw_color_and_grayscale_are_containers(read, dataset):
     assert set(labels_of(read, root / "raw/color")[0].values()) == {"Apple", "Corn"}
 
 
-def test_copy_of_the_data_set_in_itself_is_refused(read, dataset):
+def test_copy_of_the_data_set_in_itself_is_rejected(read, dataset):
     root = dataset("a/1.png", "b/2.png", "copy/a/1.png", "copy/b/2.png")
     with pytest.raises(LeafError, match="'copy'") as caught:
         read(root, 8, "auto")
@@ -141,7 +141,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
-def test_containers_of_any_kind_are_refused_with_their_classes(read, dataset, kind):
+def test_containers_of_any_kind_are_rejected_with_their_classes(read, dataset, kind):
     root = dataset(*(f"{folder}/{n}.png" for folder in CONTAINERS[kind] for n in (1, 2)))
     with pytest.raises(LeafError) as caught:
         read(root, 8, "auto")
@@ -163,12 +163,12 @@ def test_copied_class_folders_are_noted(read, dataset):
     assert sum("are separate classes" in note for note in result.notes) == 2
 
 
-def test_folders_that_are_the_classes_pass_when_named(read, dataset):
+def test_container_folders_are_accepted_if_named_as_classes(read, dataset):
     root = dataset(*(f"{top}/{name}/1.png" for top in ("rust", "scab") for name in ("north", "south")))
     assert set(labels_of(read, root, ["rust", "scab"])[0].values()) == {"rust", "scab"}
 
 
-def test_class_folders_that_differ_by_blanks_are_one_class_with_a_note(read, dataset):
+def test_class_folders_that_differ_by_spaces_are_one_class_with_a_note(read, dataset):
     labels, result = labels_of(read, dataset("healthy/1.png", "healthy /2.png", "b/3.png"))
     assert set(labels.values()) == {"healthy", "b"}
     assert any("'healthy', 'healthy '" in note for note in result.notes)
@@ -177,7 +177,7 @@ def test_class_folders_that_differ_by_blanks_are_one_class_with_a_note(read, dat
 @pytest.mark.parametrize(
     ("one", "other", "name"), [("1", "1.0", "1"), ("p 1", "p\u00a01 ", "p 1"), ("p", "p\u200b", "p")]
 )
-def test_groups_that_are_one_by_normalization_are_noted(read, dataset, tmp_path, one, other, name):
+def test_groups_merged_by_normalization_are_noted(read, dataset, tmp_path, one, other, name):
     root = dataset("a/1.png", "b/2.png", texts={"t.csv": f"file,plant\n1.png,{one}\n2.png,{other}\n"})
     result, _ = read(root, 8, "auto", labels=tmp_path / "t.csv")
     assert set(result.index["group"]) == {name}
@@ -248,7 +248,7 @@ def test_tag_attributes_and_subsets_of_cvat_are_columns(read, dataset, tmp_path)
     assert result.index["split"].tolist() == ["train", "test"]
 
 
-def test_cvat_boxes_without_tags_are_refused(read, dataset, tmp_path):
+def test_cvat_boxes_without_tags_are_rejected(read, dataset, tmp_path):
     root = dataset("1.png", texts={"t.xml": '<annotations><image name="1.png"><box label="a"/></image></annotations>'})
     with pytest.raises(LeafError, match="no image has a tag"):
         read(root, 8, "auto", labels=tmp_path / "t.xml")
@@ -293,7 +293,7 @@ def test_task_number_of_label_studio_is_not_a_file_name(read, dataset, tmp_path)
 @pytest.mark.parametrize(
     "text", ['{"a": 1}', "[1]", '[{"data": "x"}]', '[{"annotations": [{"result": 5}]}]', "[" * 9999]
 )
-def test_json_of_another_structure_is_refused_with_the_place(read, dataset, tmp_path, text):
+def test_json_of_another_structure_is_rejected_with_the_place(read, dataset, tmp_path, text):
     root = dataset("1.png", "2.png", texts={"t.json": text})
     with pytest.raises(LeafError, match=r"t\.json: ") as caught:
         read(root, 8, "auto", labels=tmp_path / "t.json")
@@ -308,7 +308,7 @@ def test_roboflow_rows_without_a_single_class_are_left_out(read, dataset):
     assert result.unreadable["file"].tolist() == ["train/3.png", "train/4.png"]
 
 
-def test_table_without_header_is_refused(read, dataset, tmp_path):
+def test_table_without_header_is_rejected(read, dataset, tmp_path):
     root = dataset("1.png", "2.png", texts={"t.txt": "1.png 0\n2.png 1\n"})
     with pytest.raises(LeafError, match="no header"):
         read(root, 8, "auto", labels=tmp_path / "t.txt")

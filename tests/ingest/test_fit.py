@@ -1,4 +1,4 @@
-"""Crop, pad and stretch to a square."""
+"""Images are cropped, padded or stretched to a square."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_crop_takes_the_middle():
 
 
 @pytest.mark.parametrize(("shape", "rows", "columns"), [((16, 48), (5, 10), (0, 16)), ((48, 16), (0, 16), (5, 10))])
-def test_pad_keeps_the_whole_image_with_black_beside_it(shape, rows, columns):
+def test_pad_keeps_the_whole_image_on_black(shape, rows, columns):
     square = to_square(np.full((1, *shape, 3), 200, np.uint8), 16, "pad")[0]
     assert (square[slice(*rows), slice(*columns)] == 200).all()
     assert square.sum() == 200 * 3 * 5 * 16

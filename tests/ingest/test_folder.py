@@ -89,30 +89,30 @@ def test_an_unknown_class_folder_inside_a_split_is_named(refusal, tmp_path):
     assert "'sick' (1 images, first train/sick/a.png): not in" in refusal(tmp_path / "d")
 
 
-def test_an_image_outside_the_class_folders_is_left_out_by_name(read, folder):
+def test_image_outside_the_class_folders_is_skipped_and_listed(read, folder):
     put(folder, "lost.png")
     result, _ = read(folder)
     assert result.unreadable.to_numpy().tolist() == [["lost.png", "in no class folder"]]
     assert len(result.index) == 12
 
 
-def test_an_empty_folder_is_refused(refusal, tmp_path):
+def test_an_empty_folder_is_rejected(refusal, tmp_path):
     (tmp_path / "d").mkdir()
     assert "no image files" in refusal(tmp_path / "d")
 
 
-def test_class_folders_without_images_are_refused(refusal, tmp_path):
+def test_class_folders_without_images_are_rejected(refusal, tmp_path):
     (tmp_path / "d" / "healthy").mkdir(parents=True)
     (tmp_path / "d" / "unhealthy").mkdir()
     assert "no image files" in refusal(tmp_path / "d")
 
 
-def test_a_single_class_is_refused_by_name(refusal, tmp_path):
+def test_a_single_class_is_rejected_by_name(refusal, tmp_path):
     put(tmp_path / "d", "healthy/a.png")
     assert "no image of the class unhealthy" in refusal(tmp_path / "d")
 
 
-def test_an_unreadable_image_is_left_out_by_name(read, folder):
+def test_unreadable_image_is_skipped_and_listed(read, folder):
     (folder / "healthy" / "05b.jpg").write_bytes(b"not an image")
     result, stored = read(folder)
     assert len(stored) == len(result.index) == 12
@@ -121,20 +121,20 @@ def test_an_unreadable_image_is_left_out_by_name(read, folder):
     assert result.index["image"].tolist() == list(range(12))
 
 
-def test_a_truncated_image_is_left_out_with_the_reason(read, folder):
+def test_truncated_image_is_skipped_with_the_reason(read, folder):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "healthy" / "t.jpg")
     raw = (folder / "healthy" / "t.jpg").read_bytes()
     (folder / "healthy" / "t.jpg").write_bytes(raw[: len(raw) // 2])
     assert "truncated" in read(folder)[0].unreadable["reason"].tolist()[0]
 
 
-def test_an_unreadable_image_is_refused_by_name_on_request(refusal, folder):
+def test_an_unreadable_image_is_rejected_by_name_on_request(refusal, folder):
     (folder / "healthy" / "05b.jpg").write_bytes(b"not an image")
     line = refusal(folder, skip_unreadable=False)
     assert "05b.jpg: cannot be read" in line
 
 
-def test_class_with_only_unreadable_images_is_refused(refusal, folder):
+def test_class_with_only_unreadable_images_is_rejected(refusal, folder):
     for path in (folder / "unhealthy").iterdir():
         path.write_bytes(b"x")
     assert "no image of the class unhealthy" in refusal(folder)
@@ -163,12 +163,12 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_a_strange_name_is_read_and_kept(read, folder, name):
+def test_unusual_name_is_read_and_kept(read, folder, name):
     put(folder, f"healthy/{name}")
     assert f"healthy/{name}" in read(folder)[0].index["source"].tolist()
 
 
-def test_strange_names_survive_the_table(read, folder, tmp_path):
+def test_unusual_names_survive_the_table(read, folder, tmp_path):
     from leaf.store import read_table, write_table
 
     for name in STRANGE:
@@ -179,28 +179,28 @@ def test_strange_names_survive_the_table(read, folder, tmp_path):
     assert again["source"].tolist() == index["source"].tolist()
 
 
-def test_a_name_that_is_not_utf8_is_refused_in_one_line(refusal, folder):
+def test_a_name_that_is_not_utf8_is_rejected_in_one_line(refusal, folder):
     (folder / "healthy" / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"x")
     assert r"\udcff\udcfe.png' is not UTF-8" in refusal(folder)
 
 
-def test_a_carriage_return_in_a_name_is_refused_by_name(refusal, folder):
+def test_a_carriage_return_in_a_name_is_rejected_by_name(refusal, folder):
     put(folder, "healthy/a\rb.png")
     assert r"a\rb.png' contains a carriage return" in refusal(folder)
 
 
-def test_a_link_out_of_the_folder_is_refused(refusal, folder, tmp_path):
+def test_a_link_out_of_the_folder_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "secret.png")
     (folder / "healthy" / "link.png").symlink_to(tmp_path / "secret.png")
     assert "'healthy/link.png' is a link out of the data set's folder" in refusal(folder)
 
 
-def test_a_link_to_a_folder_is_refused(refusal, folder):
+def test_a_link_to_a_folder_is_rejected(refusal, folder):
     (folder / "healthy" / "again").symlink_to(folder / "unhealthy")
     assert "link to a folder" in refusal(folder)
 
 
-def test_a_link_to_a_folder_outside_is_refused(refusal, folder, tmp_path):
+def test_a_link_to_a_folder_outside_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "other/secret.png")
     (folder / "healthy" / "more").symlink_to(tmp_path / "other")
     assert "is a link out of" in refusal(folder)

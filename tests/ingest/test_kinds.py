@@ -43,7 +43,7 @@ def test_a_lossy_image_is_read_closely(kind):
 
 
 @pytest.mark.parametrize("name", ["a.jfif", "a.JPE", "a.jpg", "a.dat", "a"])
-def test_a_jpeg_is_an_image_under_any_ending(tmp_path, name):
+def test_jpeg_is_recognized_with_any_suffix(tmp_path, name):
     (tmp_path / name).write_bytes(saved(quarters(), "JPEG"))
     assert is_image(tmp_path / name)
 
@@ -57,7 +57,7 @@ def test_unsupported_image_format_is_reported_as_unreadable_image(tmp_path, name
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "labels.csv", "clip.mp4"])
-def test_other_files_are_no_images(tmp_path, name):
+def test_other_files_are_not_images(tmp_path, name):
     (tmp_path / name).write_bytes(b"\0\0\0\x18ftypisom" if name.endswith("mp4") else b"file,label\n")
     assert not is_image(tmp_path / name)
 
@@ -134,14 +134,14 @@ def test_floats_are_scaled_by_their_real_range(highest, expected):
 
 
 @pytest.mark.parametrize("value", [-3.0, 1e9, np.nan, np.inf])
-def test_floats_outside_color_ranges_are_refused_with_their_range(value):
+def test_floats_outside_color_ranges_are_rejected_with_their_range(value):
     values = np.zeros((16, 16), np.float32)
     values[3, 3] = value
     with pytest.raises(UnreadableError, match="valid: 0 to 1 for floats, or 8, 10, 12 or 16 bits"):
         read_image(saved(Image.fromarray(values), "TIFF"), 16)
 
 
-def test_damaged_exif_loses_no_image():
+def test_image_with_damaged_exif_is_read():
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a camera", 72.0
     right = bytearray(exif.tobytes()[6:])

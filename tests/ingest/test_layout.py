@@ -1,4 +1,4 @@
-"""Class, group and split of each image from folders and tables."""
+"""Class, group and split of each image are read from folders and tables."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from leaf.errors import LeafError
 
 @pytest.fixture
 def made(tmp_path):
-    """Make a folder of small different images."""
+    """Create a folder of small different images."""
 
     def run(*names, **texts):
         random = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_split_folders_below_classes_are_detected(read, made):
     assert index["b/test/4.png"] == ["b", "test"]
 
 
-def test_folder_beside_split_folders_is_refused(read, made):
+def test_folder_next_to_split_folders_is_rejected(read, made):
     with pytest.raises(LeafError, match=r"'extra'.*'test', 'train'"):
         read(made("train/a/1.png", "test/b/2.png", "extra/a/3.png"), 8, "auto")
 
@@ -157,13 +157,13 @@ def test_splits_are_drawn_if_all_images_are_in_train(read, made):
     assert "validation and test are drawn" in result.notes[0]
 
 
-def test_images_without_labels_are_refused_with_the_tables_found(read, made):
+def test_images_without_labels_are_rejected_with_the_tables_found(read, made):
     with pytest.raises(LeafError, match=r"'1\.png'") as caught:
         read(made("1.png", "2.png", train="image_id,label\n1,a\n"), 8, "auto")
     assert caught.value.proposals == [{"labels": str(made() / "train.csv")}]
 
 
-def test_ambiguous_file_name_is_refused_with_both_files(read, made):
+def test_ambiguous_file_name_is_rejected_with_both_files(read, made):
     with pytest.raises(LeafError, match=r"'1\.png'.*'a/1\.png', 'b/1\.png'"):
         read(made("a/1.png", "b/1.png", metadata="file,group\n1.png,x\n"), 8, "auto")
 
@@ -221,13 +221,13 @@ def test_classes_that_differ_only_by_case_are_noted(read, made):
     assert "'b c', 'b_c' are separate classes; a mapping of `classes` joins them" in result.notes
 
 
-def test_unused_column_is_named_when_classes_are_refused(read, made):
+def test_unused_column_is_named_when_classes_are_rejected(read, made):
     root = made("x/1.png", "x/2.png", metadata="file,lable\n1.png,a\n2.png,b\n")
     with pytest.raises(LeafError, match=r"'x'.*'lable' \(did you mean label\?\)"):
         read(root, 8, "auto")
 
 
-def test_class_name_of_thousands_of_characters_is_refused(read, made):
+def test_class_name_of_thousands_of_characters_is_rejected(read, made):
     root = made("x/1.png", "x/2.png", metadata=f"file,label\n1.png,{'1' * 10_000}\n2.png,2\n")
     with pytest.raises(LeafError, match=r"x/1\.png: .*10000.*200"):
         read(root, 8, "auto")

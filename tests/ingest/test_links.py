@@ -24,7 +24,7 @@ def read(root, **options):
     return ingest(root, root.parent / "images.npy", "auto", 16, **options)
 
 
-def test_circular_links_dead_links_and_pipes_are_left_out_by_name(root):
+def test_circular_links_dead_links_and_pipes_are_skipped_and_listed(root):
     (root / "a" / "circle.png").symlink_to("circle.png")
     (root / "a" / "dead.png").symlink_to("nothing.png")
     os.mkfifo(root / "b" / "pipe.png")
@@ -40,14 +40,14 @@ def test_circular_links_dead_links_and_pipes_are_left_out_by_name(root):
 
 
 @pytest.mark.parametrize("target", ["../../else/far.png", "../../else"])
-def test_link_out_of_the_folder_is_refused_unless_links_are_followed(root, target):
+def test_link_out_of_the_folder_is_rejected_unless_links_are_followed(root, target):
     (root / "a" / "link.png").symlink_to(target)
     with pytest.raises(LeafError, match=r"links=follow"):
         read(root)
     assert len(read(root, links="follow").index) == 5
 
 
-def test_a_linked_folder_within_is_refused_unless_links_are_followed(root):
+def test_a_linked_folder_within_is_rejected_unless_links_are_followed(root):
     (root / "c").symlink_to("b")
     with pytest.raises(LeafError, match="'c'"):
         read(root)

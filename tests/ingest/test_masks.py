@@ -1,4 +1,4 @@
-"""Leaf masks of any depth."""
+"""Leaf masks with any bit depth."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from leaf.ingest.masks import read_masks, without_leaf
 
 
 def save(path, values, form):
-    """Save a mask of 0 and 1 as another program would."""
+    """Save a mask of zeros and ones as another program would."""
     if form == "16 bit, 0 and 1":
         image = Image.fromarray(values.astype(np.uint16))
     elif form == "16 bit, 0 and 65535":

@@ -7,7 +7,7 @@ from leaf.errors import LeafError
 
 @pytest.fixture
 def metadata(folder):
-    """Write metadata.csv into the folder of twelve images."""
+    """Write metadata.csv to the folder with the twelve images."""
 
     def run(text, encoding="utf-8"):
         (folder / "metadata.csv").write_bytes(text.encode(encoding))
@@ -51,7 +51,7 @@ def test_class_folder_is_the_label_without_a_label_column(read, metadata):
     assert result.notes == ["10 images are in no table, so they have no group"]
 
 
-def test_without_a_label_column_a_file_outside_the_class_folders_is_left_out_by_name(read, metadata, folder):
+def test_file_outside_the_class_folders_is_listed_without_a_label_column(read, metadata, folder):
     (folder / "healthy/01.png").rename(folder / "01.png")
     result, _ = read(metadata("file,group\nunhealthy/00.png,p1\n01.png,p2\n"))
     assert result.unreadable.to_numpy().tolist() == [["01.png", "in no class folder"]]
@@ -88,12 +88,12 @@ def test_row_without_an_image_is_left_out_and_listed(read, metadata, name):
     assert "in metadata.csv" in out.loc[name, "reason"]
 
 
-def test_row_without_an_image_is_refused_with_unreadable_set_to_refuse(metadata, read):
+def test_row_without_an_image_is_rejected_with_unreadable_set_to_refuse(metadata, read):
     with pytest.raises(LeafError, match=r"99\.png"):
         read(metadata("file,group\nhealthy/99.png,p\nhealthy/01.png,q\n"), skip_unreadable=False)
 
 
-def test_a_table_of_another_folder_is_refused(refusal, metadata):
+def test_a_table_of_another_folder_is_rejected(refusal, metadata):
     line = refusal(metadata("file,label\nx/1.jpg,healthy\nx/2.jpg,unhealthy\n"))
     assert "no row matches an image" in line
     assert "'x/1.jpg', 'x/2.jpg'" in line
@@ -116,7 +116,7 @@ def test_val_and_valid_mean_validation(read, metadata):
         ("a\0b.png,healthy,,", "metadata.csv"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_line(refusal, metadata, row, words):
+def test_a_bad_row_is_rejected_with_its_line(refusal, metadata, row, words):
     line = refusal(metadata(f"file,label,group,split\nunhealthy/00.png,unhealthy,p1,test\n{row}\n"))
     assert "metadata.csv" in line
     assert words in line
@@ -127,16 +127,16 @@ def test_missing_columns_are_named(refusal, metadata):
     assert "its columns are name, class; valid: one that names the file (file, filename, " in line
 
 
-def test_an_empty_metadata_file_is_refused(refusal, metadata):
+def test_an_empty_metadata_file_is_rejected(refusal, metadata):
     assert "its columns are none" in refusal(metadata(""))
 
 
-def test_metadata_that_is_not_text_is_refused(refusal, folder):
+def test_metadata_that_is_not_text_is_rejected(refusal, folder):
     (folder / "metadata.csv").write_bytes(b"file,label\0\n" + bytes(300))
     assert "no text in UTF-8, UTF-16 or Latin-1" in refusal(folder)
 
 
-def test_file_behind_a_link_out_of_the_folder_is_refused(refusal, metadata, tmp_path):
+def test_file_behind_a_link_out_of_the_folder_is_rejected(refusal, metadata, tmp_path):
     root = metadata("file,label\nhealthy/01.png,healthy\nout/secret.png,unhealthy\n")
     (tmp_path / "elsewhere").mkdir()
     (root / "healthy" / "01.png").rename(tmp_path / "elsewhere" / "secret.png")
@@ -145,7 +145,7 @@ def test_file_behind_a_link_out_of_the_folder_is_refused(refusal, metadata, tmp_
     assert "is a link out of the data set's folder" in refusal(root)
 
 
-def test_metadata_linked_from_outside_is_refused(refusal, folder, tmp_path):
+def test_metadata_linked_from_outside_is_rejected(refusal, folder, tmp_path):
     (tmp_path / "secret").write_text("root:x:0\n")
     (folder / "metadata.csv").symlink_to(tmp_path / "secret")
     assert "is a link out of the data set's folder" in refusal(folder)

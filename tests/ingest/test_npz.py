@@ -28,13 +28,13 @@ def test_fractions_are_kept_as_float32(read, tmp_path, images, labels):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16", "float32", "float64", ">f4"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_any_numeric_dtype_is_read_stored_or_compressed(read, tmp_path, images, labels, dtype, save):
+def test_any_numeric_dtype_is_read_whether_stored_or_compressed(read, tmp_path, images, labels, dtype, save):
     save(tmp_path / "d.npz", data=images.astype(dtype), labels=labels)
     _, stored = read(tmp_path / "d.npz")
     np.testing.assert_array_equal(stored, images)
 
 
-def test_the_index_numbers_every_image_by_its_place_in_the_file(read, npz):
+def test_index_numbers_images_by_position_in_the_file(read, npz):
     index = read(npz)[0].index
     assert index["image"].tolist() == list(range(12))
     assert index["source"].tolist() == [str(number) for number in range(12)]
@@ -85,7 +85,7 @@ def test_images_across_many_blocks_keep_their_order(read, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_npz_is_read_in_blocks(tmp_path):
+def test_npz_is_read_in_blocks(tmp_path):
     count = 1500
     path = tmp_path / "big.npz"
     np.savez(path, data=np.full((count, 96, 96, 3), 7, np.float32), labels=np.array(["healthy", "unhealthy"] * 750))
@@ -97,14 +97,14 @@ def test_an_npz_is_read_in_blocks(tmp_path):
     assert peak < 60e6
 
 
-def test_equal_input_gives_an_equal_file(read, npz, tmp_path):
+def test_equal_input_writes_identical_files(read, npz, tmp_path):
     read(npz)
     first = (tmp_path / "out" / "images.npy").read_bytes()
     read(npz)
     assert (tmp_path / "out" / "images.npy").read_bytes() == first
 
 
-def test_members_with_strange_names_are_never_unpacked(read, npz, tmp_path):
+def test_members_with_unusual_names_are_never_unpacked(read, npz, tmp_path):
     with zipfile.ZipFile(npz, "a") as file:
         file.writestr("../outside.npy", b"x")
         file.writestr("/absolute.npy", b"x")

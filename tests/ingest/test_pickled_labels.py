@@ -1,4 +1,4 @@
-"""Pickled label arrays are read without executing them; any pickle with a call is refused."""
+"""Pickled label arrays are read without executing them; any pickle with another call is rejected."""
 
 import builtins
 import codecs
@@ -57,7 +57,7 @@ def test_100_000_labels_are_read_within_seconds():
 
 
 class Call:
-    """An object that pickles as a call of `function` with `arguments`, with a state if given."""
+    """An object that is pickled as a call of `function` with `arguments`, with a state if given."""
 
     def __init__(self, function, *arguments, state=None):
         self.parts = (function, arguments) if state is None else (function, arguments, state)
@@ -93,7 +93,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_pickle_with_a_call_is_refused_and_nothing_runs(attack, tmp_path, monkeypatch):
+def test_pickle_with_a_call_is_rejected_and_nothing_runs(attack, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in PROTOCOLS:
         with pytest.raises(LeafError, match="f: labels contains "):
@@ -102,7 +102,7 @@ def test_pickle_with_a_call_is_refused_and_nothing_runs(attack, tmp_path, monkey
 
 
 @pytest.mark.parametrize("attack", ["os.system", "numpy.load", "builtins.eval"])
-def test_refusal_names_the_global_of_the_pickle(attack):
+def test_rejection_names_the_global_of_the_pickle(attack):
     with pytest.raises(LeafError, match=r"(posix\.system|numpy\.load|numpy\.lib\._npyio_impl\.load|__builtin__\.eval)"):
         unpickle_strings(pickle.dumps(ATTACKS[attack], 2), 3, "f")
 
@@ -130,25 +130,25 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("data", BY_HAND.values(), ids=BY_HAND.keys())
-def test_a_handcrafted_pickle_is_refused_quickly(data):
+def test_a_handcrafted_pickle_is_rejected_quickly(data):
     start = time.process_time()
     with pytest.raises(LeafError):
         unpickle_strings(data, 3, "f")
     assert time.process_time() - start < 2
 
 
-def test_huge_memo_index_is_refused_before_unpickling():
+def test_huge_memo_index_is_rejected_before_unpickling():
     with pytest.raises(LeafError, match="2147483647"):
         unpickle_strings(BY_HAND["a memo slot of two thousand million"], 3, "f")
 
 
 @pytest.mark.parametrize("data", [b"\x80\x02}.", b"\x80\x04\x8f."], ids=["a dictionary", "a set"])
-def test_unneeded_opcode_is_refused_before_unpickling(data):
+def test_unneeded_opcode_is_rejected_before_unpickling(data):
     with pytest.raises(LeafError, match=r"the instruction EMPTY_(DICT|SET)"):
         unpickle_strings(data, 3, "f")
 
 
-def test_wrong_number_of_items_is_refused():
+def test_wrong_number_of_items_is_rejected():
     with pytest.raises(LeafError, match="wrong number of items"):
         unpickle_strings(GOOD, 4, "f")
 

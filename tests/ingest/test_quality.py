@@ -47,7 +47,7 @@ def test_a_bright_image_is_flagged(leaves):
     assert all("bright" in found for found in flags(255 - leaves // 40))
 
 
-def test_a_flat_image_is_flagged_as_of_low_information():
+def test_flat_image_is_flagged_as_low_information():
     assert flags(np.full((1, 96, 96, 3), 120, np.uint8)) == ["low_information"]
 
 
@@ -57,7 +57,7 @@ def test_gradient_without_edges_is_flagged_blurred():
     assert flags(image[None]) == ["blurred"]
 
 
-def test_float_images_get_the_flags_of_uint8_images(leaves):
+def test_float_and_uint8_images_have_equal_flags(leaves):
     assert flags(leaves.astype(np.float32)) == flags(leaves)
 
 
@@ -69,14 +69,14 @@ def test_small_images_are_flagged_too(size):
 @pytest.mark.parametrize(
     "change", [lambda x: x, lambda x: x // 3, lambda x: x // 4, lambda x: 255 - x // 20, lambda x: x // 8 + 100]
 )
-def test_the_flags_are_cleanvision_s(leaves, change):
+def test_flags_match_cleanvision(leaves, change):
     changed = change(leaves)
     ours, theirs = flags(changed), [plain_flags(image) for image in changed]
     assert np.mean([mine == other for mine, other in zip(ours, theirs, strict=True)]) >= 0.9
 
 
 @pytest.mark.realdata
-def test_flags_of_real_images_equal_those_of_cleanvision(shared):
+def test_flags_of_real_images_match_cleanvision(shared):
     data = np.load(shared / "leaves_1041.npz", allow_pickle=False)["data"][:300].astype(np.uint8)
     ours, theirs = flags(data), [plain_flags(image) for image in data]
     assert np.mean([mine == other for mine, other in zip(ours, theirs, strict=True)]) >= 0.98

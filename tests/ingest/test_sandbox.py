@@ -1,4 +1,4 @@
-"""Limits on time, memory and scans of one image."""
+"""Limits on the time, memory and scans of one image."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ def test_worker_result_equals_in_process_result(decoders):
         assert (here.width, here.height, here.frames) == (there.width, there.height, there.frames)
 
 
-def test_jpeg_with_too_many_scans_is_refused_at_once():
+def test_jpeg_with_too_many_scans_is_rejected_at_once():
     with pytest.raises(UnreadableError, match="a JPEG of more than 100 scans"):
         read_image(many_scans(np.zeros((2000, 2000, 3), np.uint8), 150), 32)
 
@@ -50,7 +50,7 @@ def test_an_ordinary_progressive_jpeg_is_read():
 
 
 def test_markers_after_the_image_are_not_counted_as_scans():
-    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # like the video after an image of a phone
+    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # such as the video that a phone appends to an image
     assert read_image(film, 32).width == 32
 
 
@@ -64,7 +64,7 @@ def test_slow_image_is_stopped_and_the_next_is_read(slow_picture):
 
 
 @pytest.mark.slow
-def test_closing_ends_a_decoder_at_work_within_a_second(slow_picture):
+def test_closing_stops_a_running_decoder_within_a_second(slow_picture):
     made, outcome = Decoders(1), []
 
     def ask():
@@ -124,7 +124,7 @@ def test_largest_image_stays_within_the_memory_limit(decoders):
     assert peak < sandbox.MEMORY
 
 
-def test_image_above_the_memory_limit_is_refused():
+def test_image_above_the_memory_limit_is_rejected():
     small = Decoders(1, memory=64 * 2**20)
     with pytest.raises(UnreadableError, match="memory"):
         small.read(saved(Image.new("RGB", (6000, 6000)), "PNG"), 32)
@@ -170,7 +170,7 @@ def test_pipe_folder_and_huge_file_are_unreadable(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF"])
-def test_hundreds_of_damaged_files_are_read_or_refused_with_a_reason(decoders, kind):
+def test_hundreds_of_damaged_files_are_read_or_rejected_with_a_reason(decoders, kind):
     whole = saved(quarters(), kind)
     rng = np.random.default_rng(0)
     for _ in range(300):

@@ -8,7 +8,7 @@ from leaf.ingest.label_tables import Finder, read_labels
 
 @pytest.fixture
 def table(tmp_path):
-    """Read a table with this text, or these bytes."""
+    """Read a table with the given text or bytes."""
 
     def run(text, encoding="utf-8"):
         path = tmp_path / "labels.csv"
@@ -28,7 +28,7 @@ ROWS = [{"file": "bäum.jpg", "label": "healthy"}, {"file": "b.jpg", "label": "r
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_separator_encoding_and_line_ends_are_found(table, encoding, separator, end):
+def test_separator_encoding_and_line_ends_are_detected(table, encoding, separator, end):
     lines = [["file", "label"], ["bäum.jpg", "healthy"], ["b.jpg", '"rust, brown"']]
     assert cells(table(end.join(map(separator.join, lines)) + end, encoding)) == ROWS
 
@@ -52,7 +52,7 @@ def test_columns_are_detected_by_usual_names(table, header, role):
     assert role in table(f"{other}{header}\n{'a,' if other else ''}b\n").roles
 
 
-def test_several_columns_of_one_role_are_refused_with_the_choice(table):
+def test_several_columns_of_one_role_are_rejected_with_the_choice(table):
     with pytest.raises(LeafError, match=r"'image'.*'path'.*columns\.file=NAME"):
         table("image,path\na,b\n")
 
@@ -73,7 +73,7 @@ def test_columns_of_0_and_1_with_several_set_are_not_labels(table):
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "NA", "n/a", "NaN", "None", "null"])
-def test_na_and_blanks_are_no_group(table, nothing):
+def test_na_and_blanks_mean_no_group(table, nothing):
     assert cells(table(f"file,group\na,{nothing}\n"))[0]["group"] == ""
 
 
@@ -81,11 +81,11 @@ def test_class_can_be_called_none(table):
     assert cells(table("file,label\na,none\n"))[0]["label"] == "none"
 
 
-def test_a_number_with_a_point_is_the_number(table):
+def test_number_with_a_zero_fraction_is_an_integer(table):
     assert [row["label"] for row in cells(table("file,label\na,1.0\nb,0\n"))] == ["1", "0"]
 
 
-def test_a_spreadsheets_own_file_is_refused(table):
+def test_a_spreadsheets_own_file_is_rejected(table):
     with pytest.raises(LeafError, match="save it as CSV"):
         table(b"PK\x03\x04rest")
 
@@ -113,7 +113,7 @@ FILES = ["a/0007.JPG", "b/8.jpg", "bäum/ä.jpg", "b/x y.jpg", "c/1.jpg", "d/1.j
         ("/home/else/leaves/b/8.jpg", "b/8.jpg"),
     ],
 )
-def test_a_cell_finds_its_file(tmp_path, cell, file):
+def test_cell_matches_its_file(tmp_path, cell, file):
     assert Finder(tmp_path / "leaves", FILES).find(cell) == [file]
 
 
@@ -126,12 +126,12 @@ def test_ambiguous_name_returns_both_files(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["b/0007.JPG", "", "9", "../a/0007.JPG", "healthy", "a"])
-def test_another_folder_is_another_file(tmp_path, cell):
+def test_same_name_in_another_folder_does_not_match(tmp_path, cell):
     assert Finder(tmp_path / "leaves", FILES).find(cell) == []
 
 
 @pytest.mark.parametrize("cell", [r"C:\me\a\1.jpg", "/home/me/a/1.jpg", "d:/a/1.jpg", r"\\server\share\a\1.jpg"])
-def test_path_of_another_machine_is_matched_by_its_longest_suffix(tmp_path, cell):
+def test_path_from_another_machine_is_matched_by_its_longest_suffix(tmp_path, cell):
     assert Finder(tmp_path, ["a/1.jpg", "b/1.jpg", "2.jpg"]).find(cell) == ["a/1.jpg"]
 
 

@@ -1,4 +1,4 @@
-"""Images without a label: counted, stored, kept out of every split, and labelled by the hash of their file."""
+"""Unlabeled images are counted, stored, kept out of every split, and labeled by file hash."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def label(file_hash: str, name: str, who: str = "Ada", chosen: str = "random", g
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder with a data set of two labelled images and one without a label, and two more images beside."""
+    """Return a project with a data set of two labeled images and an unlabeled one, and two more images elsewhere."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("d/healthy/a.png", "d/unhealthy/b.png", "d/new.png", "more/c.png", "more/e.png")):
         draw(Path(name), seed)

@@ -1,7 +1,7 @@
-"""Make the tables of a finished run without the pipeline: drawn or given images, planted copies, synthetic scores.
+"""Create the tables of a finished run without the pipeline: synthetic or given images, planted copies, made-up scores.
 
-Everything depends on a seed. The options of `tables` remove parts; `write` writes the tables to a project folder, where
-stages/report.py reads them.
+All values depend only on a seed. The options of `tables` remove parts; `write` writes the tables to a project folder,
+where stages/report.py reads them.
 """
 
 import hashlib
@@ -18,7 +18,10 @@ CLASSES = ["healthy", "unhealthy"]
 
 
 def drawn(count: int = 150, side: int = 48, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Return `count` drawn leaves (uint8) with labels, two cartoons nine times each, and ten copies, one mislabeled."""
+    """Return the images (uint8) and labels of `count` leaves, two cartoons nine times each, and ten copies.
+
+    One copy is mislabeled.
+    """
     random = np.random.default_rng(seed)
     labels = (random.random(count) < 0.4).astype(int)
     leaves = np.stack([leaf(random, side, label) for label in labels])
@@ -128,7 +131,7 @@ def tables(
 
 
 def write(project: Path, made: dict) -> None:
-    """Write the tables where the stages before the report write them."""
+    """Write the tables to the paths that the earlier stages use."""
     names = {
         "index": "data/ingested/index.csv",
         "decisions": "data/cleaned/decisions.csv",

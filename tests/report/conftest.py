@@ -25,13 +25,13 @@ def builder():
 
 @pytest.fixture(scope="session")
 def drawn(builder):
-    """Return drawn images with planted copies, and their labels."""
+    """Return synthetic images with planted copies, and their labels."""
     return builder.drawn()
 
 
 @pytest.fixture
 def tables(builder, drawn):
-    """Return a function that makes the tables of a run; options remove parts."""
+    """Return a function that creates the tables of a run; options remove parts."""
 
     def make(**options):
         return builder.tables(*drawn, **options)
@@ -41,7 +41,7 @@ def tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def bare_tables(builder, drawn):
-    """Return the tables of a minimal run: one epoch, no test split, copies, outliers, decisions or synthetic images."""
+    """Return the tables of a minimal run: one epoch; no test split, copies, outliers, decisions or synthetic images."""
     images, labels = drawn
     first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1]
     return builder.tables(
@@ -87,7 +87,7 @@ def extreme(builder, drawn):
 
 
 def compared(a, b, difference=0.01, error=0.02):
-    """Return the comparison of runs `a` and `b` with this difference of accuracy and its standard error."""
+    """Return a comparison of runs `a` and `b` with the given difference in accuracy and its standard error."""
     return Comparison(
         images=99, accuracy=(0.8, 0.8 + difference), only_a=1, only_b=2, error=error, freedom=60, p=0.1, p_holm=0.1,
         a=a, b=b, groups=50,

@@ -1,4 +1,4 @@
-"""Each entry of the advice appears only if the tables show its reason."""
+"""Each piece of advice appears only if the tables show a reason for it."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ from leaf.report import advice
 
 @pytest.fixture
 def run(tables):
-    """Return a run without a reason for advice on baselines, resolution or weights."""
+    """Return a run that gives no reason for advice on baselines, resolution or weights."""
     made = tables(quality=4.0, params={"weights": "imagenet"})
     made["index"] = made["index"].drop(columns=["width", "height"])
     return Run(**made)

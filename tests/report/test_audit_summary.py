@@ -1,4 +1,4 @@
-"""The page of an audit: an answer to each question, and an action only for what was found."""
+"""The audit page answers each question, and proposes an action only for problems that were found."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The pages in Chromium: no log entries, no requests, all figures drawn, no text cut."""
+"""In Chromium, the pages log nothing, send no requests, draw all figures and cut off no text."""
 
 import pytest
 
@@ -112,23 +112,23 @@ def test_the_page_does_not_scroll_sideways(page):
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_no_text_is_cut(page):
+def test_no_text_is_cut_off(page):
     assert page.evaluate(CUT) == []
 
 
-def test_no_text_of_a_figure_is_cut(page):
+def test_no_figure_text_is_cut_off(page):
     assert page.evaluate(CUT_IN_FIGURES) == []
 
 
-def test_no_texts_of_a_figure_overlap(page):
+def test_texts_in_a_figure_do_not_overlap(page):
     assert page.evaluate(OVERLAPS) == []
 
 
-def test_no_marked_epoch_crosses_a_text(page):
+def test_no_epoch_mark_crosses_text(page):
     assert page.evaluate(CROSSED) == []
 
 
-def test_no_text_of_a_figure_is_covered_by_a_mark(page):
+def test_no_figure_text_is_covered_by_a_mark(page):
     assert page.evaluate(COVERED) == []
 
 

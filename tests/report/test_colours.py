@@ -1,7 +1,7 @@
-"""Contrast of all color pairs of the pages by WCAG 2.2 AA, light and dark.
+"""The contrast of all color pairs on the pages meets WCAG 2.2 AA in light and dark mode.
 
-Text needs 4.5:1 (criterion 1.4.3), marks of figures 3:1 (1.4.11). Teal and orange, the colors of the two classes,
-differ for all common kinds of color blindness, and no figure separates the classes by color alone.
+Text requires 4.5:1 (criterion 1.4.3) and figure marks 3:1 (1.4.11). The colors of the two classes, teal and orange, can
+be distinguished with all common kinds of color blindness, and no figure separates the classes by color alone.
 """
 
 import re

@@ -35,7 +35,7 @@ def test_a_resolved_conflict_is_shown_with_both_labels(run):
     assert labels == [f"{run.names[final]}, given as {run.names[1 - final]}"]
 
 
-def test_a_conflict_whose_image_was_removed_by_hand_is_resolved(run, album):
+def test_conflict_is_resolved_by_removing_an_image_manually(run, album):
     before = len(run.conflicting_copies())
     other = run.conflicting_copies()[0][1]
     run.decisions.loc[other, ["kept", "reason"]] = 0, "override"

@@ -13,7 +13,7 @@ from leaf.errors import LeafError
 from leaf.report.metrics_summary import _old_stages, summarize_metrics
 
 ROOT = Path(__file__).parents[2]
-STAGES = {  # name: (what it reads, what it writes)
+STAGES = {  # name: (inputs, outputs)
     "ingest": ((), ("data/ingested/index.csv", "metrics/ingest.json")),
     "clean": (("data/ingested/index.csv",), ("data/cleaned/decisions.csv", "metrics/clean.json")),
     "split": (("data/cleaned/decisions.csv",), ("data/split/splits.csv", "metrics/split.json")),

@@ -1,4 +1,4 @@
-"""The report as a file: valid, self-contained, safe, small, reproducible."""
+"""The report file is valid, self-contained, safe, small and reproducible."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 class Outline(HTMLParser):
-    """Open tags, headings, ids, images and links of a page."""
+    """Collect the open tags, headings, ids, images and links of a page."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ def test_tags_are_balanced(html):
     assert outline(html).open == []
 
 
-def test_headings_go_down_one_level_at_a_time(html):
+def test_heading_levels_are_not_skipped(html):
     levels = outline(html).headings
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -222,7 +222,7 @@ def test_the_original_sizes_are_shown(finished):
 def test_a_warning_is_shown_for_user_data_without_groups(tables):
     own = {"params": {"dataset": "images"}}
     warning = "No groups were given. If the data set shows one leaf several times"
-    assert warning not in render(Run(**tables()))  # the drawn set shows no leaf twice
+    assert warning not in render(Run(**tables()))  # the synthetic data set shows no leaf twice
     assert warning in render(Run(**tables(**own)))
     grouped = tables(**own)
     grouped["index"]["group"] = "plant 1"

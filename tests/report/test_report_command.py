@@ -15,7 +15,7 @@ from leaf.report.side_by_side import read_summary, write_report
 
 @pytest.fixture(scope="module")
 def project(builder, drawn, tmp_path_factory):
-    """Return a repository with a run at each of two tags and one in the workspace."""
+    """Return a repository with one run at each of two tags and one in the workspace."""
     folder = tmp_path_factory.mktemp("repository")
 
     def say(*command):
@@ -99,12 +99,12 @@ def test_an_unknown_revision_gives_a_one_line_error(here):
         write_report(["nowhere", "one"], "reports/both.html")
 
 
-def test_too_many_revisions_are_refused():
+def test_too_many_revisions_are_rejected():
     with pytest.raises(LeafError, match=r"9 revisions.*at most 6"):
         write_report([str(number) for number in range(9)], "page.html")
 
 
-def test_a_revision_twice_is_refused():
+def test_a_revision_twice_is_rejected():
     with pytest.raises(LeafError, match="given twice: one one"):
         write_report(["one", "one"], "page.html")
 

@@ -35,7 +35,7 @@ def test_names_are_escaped(runs):
     assert "&lt;second&gt;" in page
 
 
-def test_an_error_message_replaces_a_comparison_that_fails(runs):
+def test_failed_comparison_shows_the_error_message(runs):
     assert "other images were used" in render_side_by_side(runs, [], "other images were used")
 
 

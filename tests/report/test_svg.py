@@ -1,4 +1,4 @@
-"""Parts of figures."""
+"""Building blocks of figures."""
 
 import math
 from xml.etree import ElementTree

@@ -79,7 +79,7 @@ def test_decision_on_a_test_image_requires_a_reason(
     assert client.decide(TEST_IMAGE, **decision, why="rust on the rim").status_code == 200
 
 
-def test_seen_is_stored_and_is_no_override(client: TestClient, review: Review, reviewed: Path) -> None:
+def test_seen_is_stored_and_is_not_an_override(client: TestClient, review: Review, reviewed: Path) -> None:
     place, (question, image, _, _) = case_of(client, "label")
     answer = client.decide(image, decision="seen", question=question)
     assert answer.json()["answers"][place] == "seen"
@@ -130,7 +130,7 @@ def test_undo_restores_the_replaced_decision(client: TestClient, reviewed: Path)
         {"images": [3], "decision": "drop", "who": "Bob"},
     ],
 )
-def test_invalid_decision_is_one_line(client: TestClient, reviewed: Path, said: dict[str, Any]) -> None:
+def test_invalid_decision_gives_a_one_line_error(client: TestClient, reviewed: Path, said: dict[str, Any]) -> None:
     answer = client.post("/token/api/decide", json=said)
     assert answer.status_code == 422
     assert "\n" not in answer.json()["error"]

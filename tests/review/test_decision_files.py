@@ -1,4 +1,4 @@
-"""The decision files: atomic changes, rows of other programs kept, rows of two people merged by git."""
+"""Changes to the decision files are atomic, keep other programs' rows, and let git merge the rows of two people."""
 
 import multiprocessing
 import os
@@ -75,7 +75,7 @@ def test_undo_restores_the_replaced_row(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_undo_of_a_row_that_changed_meanwhile_is_refused(path: Path) -> None:
+def test_undo_of_a_row_that_changed_meanwhile_is_rejected(path: Path) -> None:
     change(path.parents[1], [row("aa")])
     change(path.parents[1], [row("aa", who="Bob")])
     with pytest.raises(LeafError, match=r"\baa\b"):
@@ -122,7 +122,7 @@ def test_killed_writer_loses_at_most_the_current_row(path: Path) -> None:
     assert len(read_rows(path.parents[1], OVERRIDES)) == len(written) + 1
 
 
-def test_lock_timeout_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_timeout_gives_a_one_line_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leaf.review.decision_files._LOCK_SECONDS", 0.05)
     path.parent.mkdir()
     with (

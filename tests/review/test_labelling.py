@@ -1,4 +1,4 @@
-"""Labelling of new images: order, random sample, learning curve, conflicts, and the rows of data/labels.csv."""
+"""Labeling of new images: order, random sample, learning curve, conflicts, and the rows of data/labels.csv."""
 
 import time
 from collections.abc import Iterator
@@ -182,7 +182,9 @@ def test_advice_compares_the_last_third_of_the_labels(last: float, expected: str
         {"images": [0], "label": "healthy", "chosen": "model", "who": "Bob"},
     ],
 )
-def test_invalid_label_is_one_line_and_nothing_is_written(client: TestClient, tmp_path: Path, said: dict) -> None:
+def test_invalid_label_gives_a_one_line_error_and_writes_nothing(
+    client: TestClient, tmp_path: Path, said: dict
+) -> None:
     answer = client.post("/token/api/label", json=said)
     assert answer.status_code == 422
     assert "\n" not in answer.json()["error"]
@@ -204,7 +206,7 @@ def test_key_is_answered_within_50_ms_among_50_000_images(tmp_path: Path) -> Non
         start = time.perf_counter()
         labelling.label([image], "healthy", "model")
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.05  # other processes make single calls slower
+    assert min(seconds) < 0.05  # the minimum, because other processes slow down single calls
 
 
 def test_selection_spreads_over_near_duplicates() -> None:
@@ -223,7 +225,9 @@ def test_learning_curve_skips_counts_with_one_class() -> None:
     assert [count for count, *_ in curve] == [20]
 
 
-def test_labelling_without_new_images_is_one_line(loaded: Any, reviewed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labeling_without_new_images_gives_a_one_line_error(
+    loaded: Any, reviewed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from leaf.review.session import load_labelling
 
     monkeypatch.chdir(reviewed)

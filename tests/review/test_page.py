@@ -24,7 +24,7 @@ FEW, MANY = 1_000, 10_000
 
 
 def started(review: Review) -> tuple[uvicorn.Server, str]:
-    """Start a server in a thread; return it and the address."""
+    """Start a server in a thread, and return it with its address."""
     listening = open_port("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(review, "token", LOOPBACK), log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
@@ -323,5 +323,5 @@ def test_ten_thousand_cases_scroll_as_fast_as_a_thousand(context: Any, review: R
             press(page, "d", f"1 of {MANY}")
         page.close()
         server.should_exit = True
-    for where in ("#list", "#grid"):  # milliseconds; a frame takes 17
+    for where in ("#list", "#grid"):  # in milliseconds; a frame takes 17
         assert frames[where, MANY] < 2 * frames[where, FEW] + 17, where

@@ -1,4 +1,4 @@
-"""The cases of the review page, their order, and which of them have a decision."""
+"""The cases of the review page, their order, and their decisions."""
 
 import importlib
 from pathlib import Path
@@ -38,7 +38,7 @@ def found_cases(
     unknown: np.ndarray = NONE,
     reached: np.ndarray | None = None,
 ) -> list[tuple[str, int, int]]:
-    """Return the cases as (question, image, other); `own` maps images to the probability of their label."""
+    """Return the cases as (question, image, other); `own` maps an image to the probability of its label."""
     doubted = list(own or {})
     probability = np.full(6, np.nan)
     probability[doubted] = list((own or {}).values())
@@ -69,7 +69,7 @@ def test_decision_that_affects_more_images_comes_first() -> None:
     assert found_cases(own={2: 0.3, 4: 0.1}, reached=np.array([1, 1, 2, 1, 1, 1]))[0] == ("label", 2, -1)
 
 
-def test_label_of_a_removed_image_is_no_case() -> None:
+def test_label_of_a_removed_image_is_not_a_case() -> None:
     assert found_cases(decisions=decided(kept=[1, 1, 0, 1, 1, 1]), own={2: 0.1}) == []
 
 
@@ -153,7 +153,7 @@ def test_images_without_prediction_are_not_contradicted() -> None:
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    """Import benchmarks/review.py, which imports modules of its folder."""
+    """Import benchmarks/review.py, which imports modules from its own folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
         return importlib.import_module("review")
@@ -168,6 +168,6 @@ def test_planted_faults_are_found_earlier_than_by_confidence_and_by_chance(bench
     assert shares["all"]["chance"] == pytest.approx(0.1, abs=0.03)
 
 
-def test_most_probable_label_below_one_half_is_no_case() -> None:
+def test_most_probable_label_below_one_half_is_not_a_case() -> None:
     assessed = LabelAssessment(np.full(6, 0.4), decided()["label"].to_numpy(), NONE)
     assert cases(indexed(), decided(), paired(), assessed, NONE, np.ones(6), CLASSES).empty

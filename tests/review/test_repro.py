@@ -1,4 +1,4 @@
-"""Decisions made on the page are applied by `dvc repro`, and the comparison uses unchanged labels."""
+"""`dvc repro` applies the decisions made on the page, and comparisons use images with unchanged labels."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The features that rank the images of the review pages."""
+"""The features used to rank the images on the review pages."""
 
 from pathlib import Path
 
