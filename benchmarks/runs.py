@@ -39,7 +39,10 @@ _DONE = "metrics/evaluate.json"
 def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) -> list[Path]:
     """Run params.yaml with each of `settings` (dotted keys) and return the folder of each finished run.
 
-    `jobs` training runs execute at once, each on one core. Raises LeafError if a setting is invalid or a stage fails.
+    `jobs` training runs execute at once, each on one core.
+
+    Raises:
+        LeafError: if a setting is invalid or a stage fails.
     """
     work = work.resolve()
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
     """Return the text of a file, normalized to Unicode NFC, and its encoding.
 
-    `auto` detects UTF-8, UTF-16 and Latin-1. Raises LeafError for anything else, and for an unknown encoding.
+    `auto` detects UTF-8, UTF-16 and Latin-1.
+
+    Raises:
+        LeafError: for anything else, and for an unknown encoding.
     """
     try:
         data = Path(path).read_bytes()
@@ -48,7 +51,10 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
 def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Detect the separator of a CSV table, and yield each non-blank row with the number of its last line.
 
-    Blank cells beyond the last header column are removed. Raises LeafError for invalid CSV.
+    Blank cells beyond the last header column are removed.
+
+    Raises:
+        LeafError: for invalid CSV.
     """
     head = re.match(r"sep=(.)[\r\n]+", text, re.IGNORECASE)  # written by Excel
     header = text[head.end() if head else 0 :].split("\n", 1)[0]
@@ -70,8 +76,10 @@ def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequen
     """Read a hand-edited CSV table as text, with any separator and encoding, ignoring blank rows.
 
     The result has the `columns`, the `optional` columns that are in the file, and all other columns of the file. The
-    index is the line number minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or
-    lacks a column.
+    index is the line number minus 2, so 0 is the row below the header.
+
+    Raises:
+        LeafError: if the table is damaged or lacks a column.
     """
     import pandas as pd
 

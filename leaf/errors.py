@@ -89,7 +89,8 @@ def one_line_errors() -> Iterator[None]:
 def output_of(*command: str, accepted: Collection[int] = (0,), **options: Any) -> str:
     """Run a program and return its stdout without surrounding whitespace.
 
-    Raises LeafError with the last line of its error message if its exit status is not accepted.
+    Raises:
+        LeafError: if the exit status is not accepted, with the last line of the program's error message.
     """
     done = subprocess.run(command, check=False, capture_output=True, text=True, **options)
     if done.returncode not in accepted:

@@ -67,8 +67,10 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
 def new_project(folder: str | Path, values: params.Params) -> None:
     """Create what the stages need in `folder`: dvc.yaml, `values` as params.yaml, and empty tables of decisions.
 
-    The project's overrides, pins, labels, masks and references are not copied. Raises LeafError if `folder` contains
-    other files.
+    The project's overrides, pins, labels, masks and references are not copied.
+
+    Raises:
+        LeafError: if `folder` contains other files.
     """
     import yaml
 

@@ -229,7 +229,10 @@ def cache_folder(name: str) -> Path:
     """Return the existing folder `name` of this machine's cache: in $LEAF_STATE, $XDG_CACHE_HOME/leaf or ~/.cache/leaf.
 
     Falls back to .dvc/tmp/leaf of the project, with a message, if there is no writable home, as in a container with an
-    unknown user. Raises LeafError if $LEAF_STATE is not writable.
+    unknown user.
+
+    Raises:
+        LeafError: if $LEAF_STATE is not writable.
     """
     chosen = os.environ.get("LEAF_STATE")
     try:
@@ -305,8 +308,9 @@ def span(seconds: float) -> str:
 def parse_yaml(text: str, name: str) -> Any:
     """Parse YAML 1.2, as DVC writes it: `yes` and `no` are text, `2e-05` is a number (DVC #5971). None if empty.
 
-    Raises LeafError, prefixed with `name`, for invalid YAML, duplicate keys, endless nesting, or aliases that expand
-    to more than YAML_VALUES values.
+    Raises:
+        LeafError: for invalid YAML, duplicate keys, endless nesting, or aliases that expand to more than YAML_VALUES
+            values. The message starts with `name`.
     """
     try:
         value = YAML(typ="safe", pure=True).load(text)

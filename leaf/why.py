@@ -28,7 +28,10 @@ _REASONS = {
 def explain(image: str, folder: str | Path = ".") -> str:
     """Return lines that explain what each stage did with `image`, a number or a source name, in the project `folder`.
 
-    Stages that have not run yet are listed. Raises LeafError if the image does not exist.
+    Stages that have not run yet are listed.
+
+    Raises:
+        LeafError: if the image does not exist.
     """
     root = Path(folder)
     classes = read_classes(root)

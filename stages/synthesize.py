@@ -36,7 +36,8 @@ def main() -> None:
 def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
     """Return the class names, healthy first, and the disease of each other class, or "" for any disease.
 
-    Raises LeafError if there are more than two classes and one is not a disease.
+    Raises:
+        LeafError: if there are more than two classes and one is not a disease.
     """
     sick = [name for name in classes if name != "healthy"]
     if len(sick) < len(classes) and set(sick) <= set(DISEASES):

@@ -145,7 +145,10 @@ def rankings(
 
     `first`, int64 (N,), is the first exact copy of each image, and `small` the block means of those first copies, in
     order. If `cut` is `jump`, REACH is added to the distance of an image that differs in only one place: it shows
-    another subject on the same background. Raises LeafError if an image number does not exist.
+    another subject on the same background.
+
+    Raises:
+        LeafError: if an image number does not exist.
     """
     distinct, place = np.unique(first, return_inverse=True)
     named = [_named(images, reference) for reference in references]

@@ -62,7 +62,8 @@ class Folds:
 def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
     """Summarize the predictions `image,split,label,predicted,group` of all folds.
 
-    Raises LeafError if an image is tested in several folds or a validation image is never tested.
+    Raises:
+        LeafError: if an image is tested in several folds or a validation image is never tested.
     """
     every = pd.concat([fold.assign(fold=number) for number, fold in enumerate(predictions)])
     every["right"] = every["predicted"].eq(every["label"])

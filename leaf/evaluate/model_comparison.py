@@ -195,7 +195,8 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     recipe. If the runs' images differ, only images that all runs were scored on and none was trained on are used.
     `same_labels` drops images whose label differs between runs, as after a manual decision.
 
-    Raises LeafError if a revision is unknown, has no predictions, or has no such image in common with the others.
+    Raises:
+        LeafError: if a revision is unknown, has no predictions, or has no such image in common with the others.
     """
     if len(revisions) < 2:
         raise LeafError("compare: needs two or more revisions; `workspace` means the current files")
@@ -243,7 +244,10 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none trained on.
 
     Images share a group if they share one in any run. A run counts as trained on a group if any of the group's images
-    is in another split. Raises LeafError if there is no such image, or labels differ and `same_labels` is false.
+    is in another split.
+
+    Raises:
+        LeafError: if there is no such image, or labels differ and `same_labels` is false.
     """
     everything = pd.concat([run.everything for run in runs])
     number, known = pd.factorize(everything.index)

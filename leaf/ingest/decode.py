@@ -74,8 +74,10 @@ def decode(
     """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
     Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. A `mask` is decoded as
-    `_as_mask` describes. `large` is called with the number of decoded pixels before they are allocated. Raises
-    UnreadableError.
+    `_as_mask` describes. `large` is called with the number of decoded pixels before they are allocated.
+
+    Raises:
+        UnreadableError: if the file cannot be read as an image.
     """
     kind = files.kind(data[: files.HEAD])
     if not kind:
@@ -268,7 +270,8 @@ _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a profil
 def eight_bits(values: np.ndarray) -> np.ndarray:
     """Scale values of any shape to uint8 by their actual range: 0 to 1 for floats, otherwise 8, 10, 12 or 16 bits.
 
-    Raises ValueError for values outside these ranges.
+    Raises:
+        ValueError: for values outside these ranges.
     """
     low, high = values.min(initial=0), values.max(initial=0)
     bits = next((bits for bits in _BITS if high < 2**bits), None)

@@ -63,7 +63,10 @@ class DecodeCache:
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
         """Return the image of a file and the hash of its bytes. Call `decode` with the bytes if it is not cached.
 
-        Raises UnreadableError. Thread-safe.
+        This method is thread-safe.
+
+        Raises:
+            UnreadableError: if the file cannot be read as an image.
         """
         state = _state(path) if self._folder else ""
         file_hash = self._known.get((str(path), state), "")

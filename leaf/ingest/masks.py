@@ -15,7 +15,8 @@ _MOST_INDICES = 15  # a mask whose highest value is at most this contains class 
 def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
     """Return the mask in `folder` for each image (the same path with any suffix), or None if there is none.
 
-    Raises LeafError if the folder is missing, or if it has files but none matches an image.
+    Raises:
+        LeafError: if the folder is missing, or if it has files but none matches an image.
     """
     if not folder.is_dir():
         raise LeafError(f"masks: {folder}: no such folder. Use a folder of masks; an empty one means no masks.")
@@ -33,8 +34,10 @@ def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
     """Read one mask as bool (size, size), made square in the same way as its image.
 
     Gray levels are thresholded at half of the highest value. If no value exceeds 15, or the mask has a color palette,
-    values are class indices: all but 0 are leaf. Transparent pixels are background. Raises LeafError if the file cannot
-    be read.
+    values are class indices: all but 0 are leaf. Transparent pixels are background.
+
+    Raises:
+        LeafError: if the file cannot be read.
     """
     try:
         values = read_image(read_file(path), size, fit, mask=True).pixels.max(axis=2)
@@ -47,7 +50,10 @@ def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
 def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop") -> np.ndarray:
     """Read the masks of all images, bool (N, size, size); the mask of an image without one is all false.
 
-    Returns (0, size, size) if `folder` is empty. Raises LeafError as `mask_files` and `read_mask` do.
+    The shape is (0, size, size) if `folder` is empty.
+
+    Raises:
+        LeafError: see `mask_files` and `read_mask`.
     """
     files = mask_files(folder, sources)
     masks = np.zeros((len(files) if any(files) else 0, size, size), bool)

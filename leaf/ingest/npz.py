@@ -86,8 +86,9 @@ class NpzSource:
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield batches of the images `places` in order, `size` × `size`: uint8 if `as_uint8`, otherwise float32.
 
-        Raises LeafError at the first value outside 0 to 255 and, if `as_uint8`, FractionalError at the first value that
-        uint8 cannot represent.
+        Raises:
+            LeafError: at the first value outside 0 to 255.
+            FractionalError: with `as_uint8`, at the first value that uint8 cannot represent.
         """
         highest = 0.0
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
@@ -341,7 +342,10 @@ class _Unpickler(pickle.Unpickler):
 def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
     """Return the items of a pickled one-dimensional object array of `count` strings or whole numbers.
 
-    Nothing that the pickle names is imported or called. Raises LeafError, with the file `name`, for anything else.
+    Nothing that the pickle names is imported or called.
+
+    Raises:
+        LeafError: for any other content; the message starts with the file `name`.
     """
     try:
         _check_instructions(data)

@@ -43,7 +43,10 @@ _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 def read_image(data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> DecodedImage:
     """Decode the bytes of one image file like `leaf.ingest.decode.decode`, within the limits of this module.
 
-    Thread-safe. Workers decode at most one image per core at a time. Raises UnreadableError.
+    This function is thread-safe. Workers decode at most one image per core at a time.
+
+    Raises:
+        UnreadableError: if the file cannot be read as an image or exceeds a limit.
     """
     read = decode if _is_cheap(data) else decoders(os.getpid()).read
     return read(data, size, fit, mask)

@@ -68,7 +68,8 @@ class Source(Protocol):
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield the images in rows `places`, in order, as uint8 if `as_uint8`, otherwise as float32.
 
-        Raises FractionalError if uint8 would lose a fraction.
+        Raises:
+            FractionalError: if uint8 would lose a fraction.
         """
         ...
 

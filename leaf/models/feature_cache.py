@@ -79,7 +79,10 @@ class NotCachedError(Exception):
 def stored_features(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the cached features, float32 (len(rows), `width`), for `rows` of `images`.
 
-    `key` is the `backbone_key`. Raises NotCachedError if an image's features are not in the cache.
+    `key` is the `backbone_key`.
+
+    Raises:
+        NotCachedError: if an image's features are not in the cache.
     """
     found, missing = _lookup(key, width, images, rows)
     if missing:

@@ -196,7 +196,8 @@ class Labelling:
     def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
         """Write a label ("" to exclude) for `images`; `same_plant` puts them in one group. Return the changed rows.
 
-        Raises LeafError for an unknown class or image.
+        Raises:
+            LeafError: for an unknown class or image.
         """
         if label and label not in self.classes:
             raise LeafError(

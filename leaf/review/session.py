@@ -38,7 +38,10 @@ _TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     """Load the run in `folder` with the held-out predictions of `revisions`, and rank the images to review.
 
-    Stages after `clean` are optional. Raises LeafError if `clean` has not run.
+    Stages after `clean` are optional.
+
+    Raises:
+        LeafError: if `clean` has not run.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     images, index, decisions = _cleaned(folder)
@@ -72,7 +75,10 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
 def load_labelling(folder: Path = Path()) -> Labelling:
     """Load and rank the unlabeled images of the project in `folder`.
 
-    Labeled images are optional. Raises LeafError if there are no unlabeled images.
+    Labeled images are optional.
+
+    Raises:
+        LeafError: if there are no unlabeled images.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     if not (folder / f"{UNLABELLED}.csv").exists():
@@ -131,8 +137,10 @@ def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
 def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np.ndarray | None:
     """Decode the file of an index row in the sandbox to uint8 (H, W, 3) with sides of at most LARGEST_SIDE.
 
-    The file is looked up in `dataset`, then in `folder`. Return None if there is no file. Raises LeafError if it cannot
-    be decoded.
+    The file is looked up in `dataset`, then in `folder`. Return None if there is no file.
+
+    Raises:
+        LeafError: if the file cannot be decoded.
     """
     source = str(row["source"])
     path = next((each for each in (dataset / source, folder / source) if dataset.is_dir() and each.is_file()), None)

@@ -164,7 +164,8 @@ def holds_secret(text: str) -> bool:
 def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, Target]:
     """Return the target `name` in runner.yaml, or the default target. Without runner.yaml, only `local` exists.
 
-    Raises LeafError for the first mistake in the file.
+    Raises:
+        LeafError: for the first mistake in the file.
     """
     default, targets = read_targets(path)
     name = name or default

@@ -43,7 +43,9 @@ class Host:
     def call(self, verb: str, **request: Any) -> dict[str, Any]:
         """Send the request `verb` and return the answer.
 
-        Raises ConnectionLostError if the target is unreachable, and LeafError if it refuses the request.
+        Raises:
+            ConnectionLostError: if the target is unreachable.
+            LeafError: if the target rejects the request.
         """
         program = files("leaf.runner.agent").joinpath("target.py").read_text(encoding="utf-8")
         # ASCII JSON inside a JSON string is a valid Python literal, and its content cannot end it early.

@@ -139,8 +139,10 @@ def push_data(remote: str, address: str) -> None:
 def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
     """Fetch the outputs of experiments into the DVC cache, where `dvc exp apply` needs them.
 
-    Use DVC's Python API, because `dvc fetch` accepts no revision and `dvc exp pull` uses DVC's own git client. Raises
-    LeafError if the fetch fails.
+    Use DVC's Python API, because `dvc fetch` accepts no revision and `dvc exp pull` uses DVC's own git client.
+
+    Raises:
+        LeafError: if the fetch fails.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

@@ -116,7 +116,9 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
     """Return each image's given split, otherwise the pinned split (`file_hash,split`) of its group, or "": text (N,).
 
     `images` has `image,kept,group,file_hash,split`, including removed images: their pins apply to the copies kept.
-    Raises LeafError if a group gets two splits.
+
+    Raises:
+        LeafError: if a group gets two splits.
     """
     pins = pins.assign(split=pins["split"].str.lower())
     if unknown := set(pins["split"]) - set(SPLITS):
