@@ -116,7 +116,7 @@ def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.ndarray], list[set[int]]]) -> list[str]:
-    """Return a row of the table: recall of each kind of copy and of all, precision, false alarms."""
+    """Return a table row: the recall for each kind of copy and overall, the precision, and the false alarms."""
     random = np.random.default_rng(2023)
     each = min(EACH, len(images) // len(CHANGES))
     sources = random.permutation(len(images))[: each * len(CHANGES)]

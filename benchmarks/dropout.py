@@ -5,7 +5,7 @@ python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --result
 python benchmarks/dropout.py
 
 The first command trains. The second analyzes the frozen networks of one seed in build/accuracy. It compares the
-features of clean images and of images with dropout with the mean and standard deviation stored in the head's
+features of images, with and without dropout, with the mean and standard deviation stored in the head's
 BatchNormalization, which describe the training features. Accuracy is measured on test images with and without dropout.
 """
 

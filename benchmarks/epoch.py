@@ -48,7 +48,7 @@ def write_images(path: Path, count: int, side: int) -> np.ndarray:
 
 
 class Alternation:
-    """Record the seconds of every second epoch and of the peer's steps after it."""
+    """Record the time of every second epoch and of the peer's steps after it, in seconds."""
 
     def __init__(
         self, copy: keras.Model, dataset: Dataset, passes: int, recipe: Params, save: Callable[[Checkpoint], None]

@@ -43,7 +43,8 @@ def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
 def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the recipe with the lowest log loss on all development images, and the log loss of each recipe.
 
-    `measured` is the file of benchmarks/accuracy.py. Logistic regression is not a candidate.
+    `measured` is the content of accuracy.json, written by benchmarks/accuracy.py. Logistic regression is not a
+    candidate.
     """
     parts = [each for each in measured if each["dataset"] in DEVELOPMENT and each["folds"] and not each["set"]]
     losses: dict[str, list[tuple[int, float]]] = {}

@@ -1,4 +1,4 @@
-"""Measure two functions side by side and record the row; shared by all scripts in this folder.
+"""Measure two functions side by side and record the result as a row; shared by all scripts in this folder.
 
 Times on a shared machine are noisy, but the ratio of two functions that alternate in one run is stable. A row is
 `{name, ours, other, ratio, spread, target, met, memory}`: median seconds, the ratio of the medians, the quartiles of

@@ -29,7 +29,7 @@ PARTS = (128, 64, 32)
 
 
 def network(**over: Any) -> tuple[keras.Model, Any]:
-    """Return the network of `report_final` with random weights and `over`, frozen like the row, and its parameters."""
+    """Return `report_final`'s network with random weights and the overrides `over`, frozen, and its parameters."""
     row = experiment("report_final", ROOT / "experiments.yaml").set
     params = with_settings({}, {**row, "weights": "random", **over})
     model = build_model_from_params(params, 2)

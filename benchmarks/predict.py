@@ -148,7 +148,7 @@ def bare(classifier: Classifier, count: int) -> float:
 
 
 def first_answer(model: Path, photograph: Path) -> float:
-    """Return the seconds of the whole command for one image, the median of five."""
+    """Return the median time in seconds, over five runs, of the whole command for one image."""
     times = []
     for _ in range(5):
         start = time.perf_counter()

@@ -4,7 +4,7 @@ The peer is a plain script: it reads the files with Pillow in a loop, computes f
 MobileNetV2, and fits and scores scikit-learn's logistic regression, with C selected in five folds. It does not search
 for copies or groups and writes no report, heatmap or model. leaf runs `dvc repro` for every stage with empty caches.
 Then `split_seed` changes, and only the stages that depend on it run, with cached features. The images are synthetic
-and the weights random, which does not change the times. There is no warm-up, because users wait for the first run.
+and the weights are random, which does not change the times. There is no warm-up, because users wait for the first run.
 
 On two idle cores, the first run should take less than 60 s and another split less than 10 s; both times are printed.
 The recorded rows are ratios to the time of the plain script, which can be compared between machines.

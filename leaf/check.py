@@ -386,9 +386,10 @@ def _size(path: Path) -> tuple[int, int] | str:
 
 
 def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:
-    """Return two file names of a class that differ only in their last number, if half of the files are in such series.
+    """Return two file names of a series, if at least half of the files are in series.
 
-    A series has 2 to 30 files (`plant07_1.jpg`, `plant07_2.jpg`), unlike the consecutive numbers of a camera.
+    The names in a series belong to one class and differ only in their last number (`plant07_1.jpg`, `plant07_2.jpg`).
+    A series has 2 to 30 files, unlike the consecutive numbers of a camera.
     """
     series: dict[tuple[object, str], list[str]] = defaultdict(list)
     for name, source in zip(names, sources, strict=True):

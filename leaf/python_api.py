@@ -65,7 +65,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
 
 
 def new_project(folder: str | Path, values: params.Params) -> None:
-    """Create what the stages need in `folder`: dvc.yaml, `values` as params.yaml, and empty tables of decisions.
+    """Create the files that the stages need in `folder`: dvc.yaml, params.yaml with `values`, and empty tables.
 
     The project's overrides, pins, labels, masks and references are not copied.
 

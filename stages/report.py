@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def facts(training: Mapping[str, Any]) -> dict[str, str]:
-    """Return the date, commit, experiment and training time, if known on this machine."""
+    """Return the date and, if known on this machine, the commit, experiment and training time."""
     found = {"Date": f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0")}
     asked = ["git", "rev-parse", "--short=10", os.environ.get("DVC_EXP_BASELINE_REV", "HEAD")]
     commit = subprocess.run(asked, check=False, capture_output=True, text=True)

@@ -264,8 +264,9 @@ def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Convert dates to ISO 8601 (2024-03-01 12:30:00), keeping only the parts present (2024-03, 2024).
 
     Accept ISO, compact (20240301), English month names, spreadsheet serial numbers, and numeric dates with day or month
-    first. The day/month order is inferred from all dates together: the only order in which every date is valid, or day
-    first for dates with dots. A missing or unreadable date is "". Also return remarks for the user, one line each.
+    first. The day/month order is inferred from all dates together: it is the only order in which every date is valid,
+    or day first for dates with dots. A missing or unreadable date becomes "". Also return one-line remarks for the
+    user.
     """
     texts = [re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip("\0 ")) for text in texts]  # EXIF
     numbers = [found for text in texts if (found := _NUMBERS.match(text))]

@@ -228,9 +228,9 @@ def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _nearest(squared: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns of the `k` smallest values of each row and the values, ascending, ties by column.
+    """Return the columns and values of the `k` smallest values of each row, ascending, with ties ordered by column.
 
-    An image comes first in its own list, before exact copies: SMOTE drops the first.
+    Each image comes first in its own list, before exact copies, because SMOTE drops the first entry.
     """
     squared[np.arange(len(own)), own] = -1
     if k < squared.shape[1]:

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 
 def first_copies(hashes: Iterable[str]) -> np.ndarray:
-    """Return the first image with the same hash for each of N hashes: int64 (N,)."""
+    """Return, for each of N hashes, the number of the first image with that hash: int64 (N,)."""
     first: dict[str, int] = {}
     return np.fromiter((first.setdefault(value, i) for i, value in enumerate(hashes)), np.int64)
 

@@ -90,8 +90,8 @@ def jump(distances: np.ndarray) -> int:
     """Return the number of ascending `distances` (K,) before a clear jump, or 0 if there is none.
 
     The jump is where (next d + NOISE) / (d + NOISE) is largest among distances d up to REACH. It is clear if that ratio
-    is at least FACTOR. Dark and bright photos are separated by a jump, but far from any reference. Photos of one cloth
-    are close to each other, but there is no jump.
+    is at least FACTOR. Dark and bright photos are separated by a jump, but are far from any reference. Photos on the
+    same cloth are close to each other, but no jump separates them.
     """
     before, behind = distances[:-1], distances[1:]
     reachable = int(np.searchsorted(before, REACH, side="right"))

@@ -108,7 +108,7 @@ def _integrity(path: Path) -> str:
 
 
 def web_model(content: bytes, features: Gaussian) -> bytes:
-    """Return an ONNX model with smaller weights and the output `distance`.
+    """Return the ONNX model `content` with compressed weights and the additional output `distance`.
 
     Large arrays are stored with 6 to 12 bits per weight and computed in float32. An array gets one more bit for each
     doubling of its rounding error, measured as the change in log-odds divided by the square root of its size. This

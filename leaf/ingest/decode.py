@@ -160,7 +160,7 @@ def _jpeg2000_levels(data: bytes) -> int:
 
 
 def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Decode a color JPEG with TurboJPEG, in half of Pillow's time and to the same pixels, or return None."""
+    """Decode a color JPEG to the same pixels as Pillow in half the time, with TurboJPEG, or return None."""
     if image.format != "JPEG" or image.mode != "RGB":
         return None
     with suppress(ValueError):  # the file is damaged; Pillow reports the reason
@@ -170,7 +170,7 @@ def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
 
 
 def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode 16-bit colors with OpenCV: Pillow keeps the upper eight bits, which are black for 10 or 12 bits."""
+    """Decode 16-bit colors with OpenCV. Pillow keeps only the upper eight bits, so 10 or 12 bits would appear black."""
     if image.mode not in ("RGB", "RGBA", "LA") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return image
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

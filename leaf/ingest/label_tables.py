@@ -40,7 +40,7 @@ _FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|val
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its line in the file, and its cells by role ("" if empty)."""
+    """A table row: its line in the file, and its cells by role ("" if empty)."""
 
     line: int
     cells: dict[str, str]

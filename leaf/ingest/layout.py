@@ -281,7 +281,9 @@ def _drop_a_single_split(made: Layout) -> None:
 
 
 def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> Literal["", "plants", "classes"]:
-    """Return whether the folders below the classes are plants or classes, if several per class hold nearly all images.
+    """Return whether the folders below the classes are plants or classes.
+
+    Return "" unless classes have several such folders that contain nearly all images.
 
     Plant names contain digits, such as `plant_07`; class names rarely do.
     """

@@ -131,7 +131,7 @@ def decoders(owner: int) -> Decoders:
 
 
 def end_decoders() -> None:
-    """Kill the workers of this process, busy or idle, for an immediate exit; later images start new workers."""
+    """Kill this process's workers, busy or idle, so that it can exit immediately; later images start new workers."""
     decoders(os.getpid()).close()
     decoders.cache_clear()
 

@@ -62,7 +62,7 @@ def _converted(model: keras.Model, metadata: Metadata, network: Network) -> byte
     from onnx import helper
 
     size = sum(4 * math.prod(weight.shape) for weight in model.weights)
-    if size > LIMIT - (16 << 20):  # 16 MiB for everything but the weights
+    if size > LIMIT - (16 << 20):  # reserves 16 MiB for everything except the weights
         raise LeafError(f"{size} bytes of weights exceed the ONNX limit of {LIMIT}")
     graph = Graph()
     logits = graph.run(model, [Value("images", "NHWC")])

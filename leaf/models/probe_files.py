@@ -248,6 +248,6 @@ def _copy_weights(source: h5py.File, target: h5py.File, name: str, new: Mapping[
 
 
 def snake_case(name: str) -> str:
-    """Return Keras's snake-case name of a class: `global_average_pooling2d` for `GlobalAveragePooling2D`."""
+    """Convert a class name to Keras's snake case: `GlobalAveragePooling2D` becomes `global_average_pooling2d`."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -19,7 +19,7 @@ from leaf.errors import LeafError
 from leaf.models import autoencoder, gan, layers
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
-_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration takes a few hundred thousand
+_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
 _PARTS_LIMIT = 5000  # layers and initializers; ConvNeXt XLarge has about 1500
 _SIDE = 1024  # pixels; maximum image side, kernel, stride, padding or factor
 _GROWTH = 100  # maximum layer output relative to the image; 22 for ConvNeXt XLarge

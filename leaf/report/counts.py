@@ -40,7 +40,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """The number of images of each class that pass from one node to another; nodes are list positions."""
+    """The number of images of each class that move from one node to another; nodes are given as list positions."""
 
     source: int
     target: int

@@ -96,7 +96,7 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 def _first(entries: Sequence[Entry], most: int, what: str, describe: Callable[[Entry], Any]) -> dict[str, Any]:
-    """Return the first entries, described, with the total and a note if some are left out."""
+    """Return descriptions of the first entries, the total, and a note if some entries are left out."""
     shown = [describe(each) for each in entries[:most]]
     return {"rows": shown, "total": len(entries), "note": share_shown(len(shown), len(entries), what)}
 

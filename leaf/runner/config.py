@@ -175,7 +175,7 @@ def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, 
 
 
 def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]]:
-    """Return the name of the default target, and all targets in runner.yaml."""
+    """Return the name of the default target and all targets in runner.yaml by name."""
     if not Path(path).exists():
         return "local", {"local": Local(engine="local")}
     values = read_yaml(path)

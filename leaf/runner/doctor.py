@@ -24,7 +24,7 @@ _LATER = "not installed yet; the first job's `setup` installs it"
 
 @dataclass(frozen=True)
 class Finding:
-    """The result for one link: whether it works and, if not, what to do."""
+    """The result of checking one link: whether it works and, if not, what to do."""
 
     link: str
     good: bool

@@ -33,7 +33,7 @@ def committed_revision() -> str:
 
 
 def origin(remote: str) -> str:
-    """Return the address of the git remote. Raises LeafError if it is missing or contains a password."""
+    """Return the git remote's address. Raises LeafError if the address is missing or contains a password."""
     address = git("remote", "get-url", remote)
     if holds_secret(address):
         raise LeafError(f"git remote {remote}: its address contains a secret. Use a credential helper or a key.")

@@ -183,7 +183,7 @@ DISEASES = ("spots", "rust", "blight", "scorch", "chlorosis", "mosaic", "mildew"
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
-    """Return each pixel's distance to the nearest of `count` random points on the leaf, in radii of that point."""
+    """Return each pixel's distance to the nearest of `count` random points on the leaf, in units of its radius."""
     size = len(blade.mask)
     rows, columns = np.nonzero(blade.mask > 0.5)
     if not len(rows):

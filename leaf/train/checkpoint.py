@@ -26,7 +26,7 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.train.distribution import process_index_and_count
 
-MAX_BYTES = 20 * 2**30  # for checkpoints of other training runs; above this, the least recently used are removed
+MAX_BYTES = 20 * 2**30  # limit for checkpoints of other training runs; beyond it, the least recently used are removed
 _DIGEST = 32  # bytes of the SHA-256 that precedes the arrays
 
 
@@ -44,7 +44,7 @@ def checkpoint_folder() -> Path:
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
-    """Return a hash, 32 hex digits, of everything that determines a training run; it names the checkpoint.
+    """Return a hash (32 hex digits) of everything that determines a training run; it is the checkpoint's name.
 
     Args:
         parts: JSON values: parameters, versions, hashes of data files.

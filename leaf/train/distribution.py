@@ -147,7 +147,7 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
         command.append(f"--cpus-per-task={cpus}")  # srun does not inherit it from sbatch
     command += [sys.executable, "-m", module]
     job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # in an array's last element, SLURM_JOB_ID names the whole array
+    if "SLURM_ARRAY_JOB_ID" in os.environ:  # in an array's last element, SLURM_JOB_ID refers to the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     # srun kills the processes on SIGTERM. In its own session it receives none, and `scancel` forwards it.
     with subprocess.Popen(command, env={**os.environ, **added}, start_new_session=True) as step:

@@ -1,4 +1,4 @@
-"""The learning-rate range test (Smith 2015) on the pipeline's data: propose `learning_rate.base` and `max`."""
+"""Run the learning-rate range test (Smith 2015) on the pipeline's data to propose `learning_rate.base` and `max`."""
 
 import itertools
 import math

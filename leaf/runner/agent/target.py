@@ -163,7 +163,8 @@ def send(own: Path, number: int) -> None:
 def alive(own: Path) -> bool:
     """Return whether any process of the experiment is alive.
 
-    All of them hold a lock on its `pid` file, which is their standard input, so a reused process ID does not matter.
+    All of its processes hold a lock on the `pid` file, which is their standard input, so a reused process ID does not
+    matter.
     """
     try:
         with (own / "pid").open("r+") as file:

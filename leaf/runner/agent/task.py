@@ -146,7 +146,7 @@ class Task:
         self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
 
     def make_environment(self) -> None:
-        """Run `setup` once for each version of the script and of the requirements; later jobs share the environment."""
+        """Run `setup` once per version of the script and the requirements; later jobs reuse the environment."""
         setup = self.job["setup"]
         if setup:
             home = self.root / "environments" / environment_key(setup, self.clone)
@@ -168,7 +168,7 @@ class Task:
     def hold_device(self) -> None:
         """Wait for GPUs, lock them, and make only these visible. Lock all or none, so that jobs cannot deadlock.
 
-        The lock file names the experiment, because its children keep the GPU until they end, even after a kill.
+        The lock file names the experiment, because its child processes keep the GPU until they end, even after a kill.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
         if not names or self.in_slurm():  # Slurm assigns its GPUs
