@@ -111,7 +111,7 @@ def curve(strategy: str, x: np.ndarray, y: np.ndarray, test: np.ndarray, pool: n
 
 
 def needed(accuracies: list[float]) -> float:
-    """Return the smallest share of labels, at most 65%, from which accuracy stays at or above `TARGET` × the final one."""
+    """Return the smallest share of labels (at most 65%) from which accuracy stays at or above `TARGET` × the final."""
     below = np.flatnonzero(np.array(accuracies[:-1]) < TARGET * accuracies[-1])
     return STEP * (below[-1] + 2 if len(below) else 1)
 

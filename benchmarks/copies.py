@@ -60,7 +60,7 @@ def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Cut 90–100% of one axis and 1.03 to 1.3 times less of the other, make it square, and save it as JPEG."""
+    """Crop to 90–100% of one axis and 1.03 to 1.3 times less of the other, resize to a square, and save as JPEG."""
     long = random.uniform(0.9, 1)
     shares = random.permutation([long, long / random.uniform(1.03, 1.3)])
     place = (1 - shares) * random.uniform(0, 1, 2) * (SIDE - 1)

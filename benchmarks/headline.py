@@ -33,7 +33,7 @@ _DATA = ("dataset", "classes", "labels", "seed", "folds", "fold", "weights", "dr
 
 
 def parameters(row: Mapping[str, Any], weights: Path | None) -> dict[str, Any]:
-    """Return every parameter of a recipe: params.yaml changed by the row, without the keys that select the data."""
+    """Return every parameter of a recipe: params.yaml with the row's settings, except the keys that select data."""
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     own = {"weights": weights.name, "weights_sha256": sha256(weights)} if weights else {}
     values = flatten(with_settings(defaults, {**row, **own}).model_dump(mode="json"))

@@ -24,7 +24,7 @@ SIDE = 96
 
 
 def write_npz(path: Path, count: int, size: int) -> None:
-    """Write the course's format with labels that need no unpickling: float32 and uncompressed."""
+    """Write an uncompressed float32 file in the course's format, with labels that need no unpickling."""
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.float32)
     np.savez(path, data=images, labels=np.array(CLASSES)[np.arange(count) % 2])
 

@@ -106,7 +106,7 @@ def temple(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def flower(size: int, rng: np.random.Generator) -> Image.Image:
-    """Crop a photo of a dahlia with petals and some leaves, the most leaf-like kind."""
+    """Crop a photo of a dahlia with petals and some leaves. This is the most leaf-like kind."""
     from sklearn.datasets import load_sample_image
 
     return _part(load_sample_image("flower.jpg"), size, rng)

@@ -337,7 +337,7 @@ def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
 
 @_naming
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file with `parse_yaml`. Raises LeafError also if the file is missing or not UTF-8."""
+    """Read a YAML file with `parse_yaml`. Also raises LeafError if the file is missing or not UTF-8."""
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on fixed features, with an optional search for the regularization strength."""
+"""Fit multinomial logistic regression to fixed features, optionally searching for the regularization strength."""
 
 from typing import TYPE_CHECKING
 

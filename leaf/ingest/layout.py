@@ -186,7 +186,7 @@ def _merged(files: Sequence[str], classes: Collection[str]) -> list[str]:
 def _check_label_column(
     labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
 ) -> None:
-    """Reject a `labels` table that assigns nothing, or whose label column has an unrecognized name."""
+    """Reject a `labels` table that assigns nothing, or that has a label column with an unrecognized name."""
     table = tables[0][1] if labels is not None and tables and tables[0][1].path == labels else None
     if table is None or (table.roles - {"file"} and (known or chosen or not table.categorical)):
         return

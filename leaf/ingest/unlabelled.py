@@ -67,7 +67,7 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
 
 
 class NewImages(FileSource):
-    """Image files outside the data set, which can be in several folders."""
+    """Image files that are not yet part of the data set; they can be in several folders."""
 
     def __init__(
         self, paths: dict[str, Path], files: Sequence[str], given: Sequence[Given] = (), skip_unreadable: bool = True

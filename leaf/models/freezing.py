@@ -2,7 +2,7 @@
 
 import keras
 
-# Operations of a classifier around its backbone.
+# A classifier's operations outside its backbone.
 _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 
 

@@ -50,7 +50,7 @@ _ALLOWED = (
     | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
     | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
 )
-# Keys with these suffixes contain function names, of which only activations are allowed.
+# Keys with these suffixes contain function names; only activation functions are allowed.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 

@@ -1,4 +1,4 @@
-"""Summary of a model: its parts, their output shapes and parameters."""
+"""Summarize a model: its parts, their output shapes and their parameter counts."""
 
 from dataclasses import dataclass
 from math import prod

@@ -25,7 +25,7 @@ RANDOM_SHARE = 0.2
 CLUSTER_SIZE = 24
 BURST_SECONDS, BURST_SIMILARITY = 60, 0.9
 POINTS = 6  # number of points in the learning curve
-WORTHWHILE = 0.005  # if the last third of the labels gains less accuracy than this, more labels hardly help
+WORTHWHILE = 0.005  # accuracy gain of the last third of the labels below which more labels hardly help
 
 
 @dataclass

@@ -167,7 +167,7 @@ def _merged(single: pd.DataFrame, hashes: np.ndarray) -> pd.DataFrame:
     by_hash = single.groupby(hashes[single["image"].to_numpy(int)], sort=False)
     first = by_hash.first()
     first["image"] = by_hash["image"].min()
-    # each copy has the same reasons: sum over questions, not over copies
+    # all copies have the same reasons, so sum over questions, not over copies
     strongest = single.assign(hash=hashes[single["image"].to_numpy(int)]).drop_duplicates(["hash", "question"])
     first["gain"] = strongest.groupby("hash", sort=False)["gain"].sum()
     first["why"] = strongest.groupby("hash", sort=False)["why"].agg("; ".join)

@@ -128,7 +128,7 @@ def ssh_host(address: str) -> str:
 
 
 def push_data(remote: str, address: str) -> None:
-    """Push the commit's data to the DVC remote. Raises LeafError if that fails."""
+    """Push the commit's data to the DVC remote. Raises LeafError if the push fails."""
     check_host_key(address)
     answer = subprocess.run(["dvc", "push", "--quiet", "-r", remote], capture_output=True, text=True, check=False)
     if answer.returncode:

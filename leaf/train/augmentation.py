@@ -1,4 +1,4 @@
-"""Augmentation: random changes to the training images that depend only on the seed, epoch and step."""
+"""Augment training images at random, depending only on the seed, epoch and step."""
 
 from typing import Any
 

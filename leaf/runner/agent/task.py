@@ -216,7 +216,7 @@ class Task:
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
             return False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(LOCK_WAIT)  # until Slurm ends this process; if it exited by itself, it could count as completed
+        time.sleep(LOCK_WAIT)  # wait until Slurm ends this process; if it exited itself, it could count as completed
         return True
 
     def end(self, state: str, reason: str) -> int:
