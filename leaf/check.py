@@ -71,12 +71,12 @@ def check(
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         what = "a folder" if Path(choices.labels).is_dir() else "no such file"
-        raise LeafError(f"labels: {choices.labels}: {what}; valid: a CSV table of files and labels")
+        raise LeafError(f"labels: {choices.labels}: {what}. Use a CSV table of files and labels.")
     check_folder(Path(choices.unlabelled))
     if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
         mask_files(Path(choices.masks), [])
     if not dataset.exists() and not _is_made(choices.dataset):
-        raise LeafError(f"dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of images")
+        raise LeafError(f"dataset: {dataset}: no such file or folder. Use an .npz file or a folder of images.")
     if dataset.is_dir():
         refuse_what_dvc_cannot_hash(dataset)
     elif dataset.suffix == ".npz":
@@ -133,7 +133,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
             f"({found.opened} files opened), to {choices.image_size}×{choices.image_size}"
         )
         if size := backbones.recommended_size(min(found.usual), choices.image_size):
-            lines.append(f"sizes      a larger size shows small symptoms: -S image_size={size}")
+            lines.append(f"sizes      a larger size may show small symptoms: -S image_size={size}")
         if found.others:
             looked = len(found.others) + found.opened
             lines.append(f"left out   {len(found.others)} of {looked} opened files are not images: {found.others[0]}")
@@ -158,11 +158,13 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     if Path(choices.masks).is_dir():
         masks = [path for path in mask_files(Path(choices.masks), files) if path]
         guessed = "; GrabCut estimates the others" if choices.augmentation.background == "swap" else ""
-        lines += [f"masks      of {len(masks):,} of {len(files):,} images{guessed}"] if masks or guessed else []
+        lines += [f"masks      for {len(masks):,} of {len(files):,} images{guessed}"] if masks or guessed else []
         opened = masks[:: 1 + len(masks) // SAMPLE]
         empty = [path for path in opened if not read_mask(path, choices.image_size, choices.fit).any()]
         if empty:
-            lines.append(f"masks      {len(empty)} of {len(opened)} opened show no leaf, such as {str(empty[0])!r}")
+            lines.append(
+                f"masks      {len(empty)} of {len(opened)} opened masks show no leaf, such as {str(empty[0])!r}"
+            )
     risks = _risks(choices, names, labels[taken], groups, splits)
     if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
         risks.append(
@@ -254,8 +256,8 @@ def _risks(
     few = int(train.min())
     if choices.balance == "smote" and few < train.max() and few <= choices.smote_neighbors:
         raise LeafError(
-            f"balance: SMOTE with smote_neighbors {choices.smote_neighbors} needs {choices.smote_neighbors + 1} "
-            f"training images in each class but the largest; {names[int(train.argmin())]} has {few}",
+            f"balance: SMOTE with smote_neighbors {choices.smote_neighbors} requires {choices.smote_neighbors + 1} "
+            f"training images in each class except the largest; {names[int(train.argmin())]} has {few}",
             proposals=[{"balance": "class_weight"}],
         )
     if any(groups) and not all(groups):
@@ -276,7 +278,7 @@ def _time(choices: Params, splits: np.ndarray) -> str:
     epoch = train * known["seconds"] / known["images"]
     return (
         f"time       {span(epoch)} per epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
-        f"the speed of the last training of {choices.backbone} on this machine"
+        f"the speed of the last training run of {choices.backbone} on this machine"
     )
 
 
@@ -288,10 +290,10 @@ def refuse_what_dvc_cannot_hash(folder: Path) -> None:
                 name.decode("utf-8")
                 path = os.path.join(parent, name)  # noqa: PTH118 (bytes)
                 if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK):
-                    raise LeafError(f"dataset: {path.decode()}: not an ordinary file; remove it")
+                    raise LeafError(f"dataset: {path.decode()}: not a regular file. Remove it.")
             except UnicodeDecodeError:
                 shown = os.path.join(parent, name).decode("utf-8", "backslashreplace")  # noqa: PTH118 (bytes)
-                raise LeafError(f"dataset: {shown}: the name is not UTF-8; rename the file") from None
+                raise LeafError(f"dataset: {shown}: the name is not UTF-8. Rename the file.") from None
 
 
 def _is_made(path: str) -> bool:

@@ -51,7 +51,8 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     taken = _existing() & rows.keys()
     if taken and not force:
         raise LeafError(
-            f"{min(taken)}: an experiment with this name exists; --force replaces it, `dvc exp show` shows it"
+            f"{min(taken)}: an experiment with this name exists. Replace it with --force, or list experiments "
+            "with `dvc exp show`."
         )
     seen: dict[str, list[str]] = {}
     checked = {name: check(row, name, seen) for name, row in rows.items()}

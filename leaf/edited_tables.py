@@ -45,7 +45,9 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
             break
         return unicodedata.normalize("NFC", text.removeprefix("\ufeff")), name
     valid = "UTF-8, UTF-16 or Latin-1" if encoding == "auto" else encoding
-    raise LeafError(f"{path}: no text in {valid}. Save it as a CSV table in UTF-8, or set the key `encoding`.")
+    raise LeafError(
+        f"{path}: cannot be decoded as {valid}. Save it as a CSV table in UTF-8, or set the key `encoding`."
+    )
 
 
 def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
@@ -90,7 +92,7 @@ def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequen
     missing = [name for name in columns if name not in names]
     if missing or len(set(names)) < len(names):
         wrong = f"no column {', '.join(missing)}" if missing else "a column name appears twice"
-        raise LeafError(f"{path}: {wrong}; it has {', '.join(names)}")
+        raise LeafError(f"{path}: {wrong}. Its columns: {', '.join(names)}.")
     for line, cells in rows[1:]:
         if len(cells) > len(names):
             raise LeafError(f"{path}: line {line}: {len(cells)} fields; the header has {len(names)}.")

@@ -63,7 +63,7 @@ def one_line_errors() -> Iterator[None]:
     except LeafError as error:
         _fail(error)
     except MemoryError as error:
-        _fail(f"memory: not enough for this step ({error or 'no size given'}). Free memory or use smaller sizes.")
+        _fail(f"memory: not enough for this step ({error or 'unknown size'}). Free memory or use smaller sizes.")
     except BrokenPipeError:  # as in `leaf results | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -80,7 +80,7 @@ def one_line_errors() -> Iterator[None]:
     except ValueError as error:
         if "embedded null" not in str(error):
             raise
-        _fail("path: contains a NUL character; valid: a file name without it")
+        _fail("path: contains a NUL character. Remove it.")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -99,8 +99,8 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
         if key in committed and committed[key] != value and key not in chosen and key.partition(".")[0] not in kept
     }
     lines = [
-        f"{name}: {key}: {_hydra(value)}, as committed; params.yaml has {_hydra(working[key])}. "
-        f"To keep that, commit params.yaml or add -S {key}={_hydra(working[key])}"
+        f"{name}: {key}: {_hydra(value)} (committed value); params.yaml has {_hydra(working[key])}. "
+        f"To use the latter, commit params.yaml or add -S {key}={_hydra(working[key])}"
         for key, value in reset.items()
     ]
     return {**reset, **chosen}, lines
@@ -112,7 +112,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise LeafError(f"-S {text}: no value; valid: key=value")
+            raise LeafError(f"-S {text}: no value. Use key=value.")
         if value.startswith("{"):  # YAML needs a space after the colon, DVC does not
             value = _COLON.sub(lambda found: found[1] or ": ", value)
         parsed[key] = parse_yaml(value, f"-S {key}")
@@ -154,7 +154,7 @@ def command_line(settings: Mapping[str, Any]) -> str:
 def with_commands(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
     """Return the error with a command to paste for each of its proposals, applied to `settings`."""
     lines = [command_line({**settings, **proposal}) for proposal in error.proposals]
-    return LeafError(f"{error}; valid: {'  or  '.join(lines)}") if lines else error
+    return LeafError(f"{str(error).rstrip('.')}; valid: {'  or  '.join(lines)}") if lines else error
 
 
 def _hydra(value: Any) -> str:

@@ -117,7 +117,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
     def mapping(name: str) -> dict[str, Any]:
         value = store.read_json(root / name)
         if not isinstance(value, dict):
-            raise LeafError(f"{root / name}: not a JSON object. Run `dvc repro` again")
+            raise LeafError(f"{root / name}: not a JSON object. Run `dvc repro` again.")
         files[name] = store.sha256(root / name)
         return value
 
@@ -141,7 +141,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
     )
     numbers = np.arange(len(run.images))
     if not all(np.array_equal(each["image"], numbers) for each in (run.index, run.decisions)):
-        raise LeafError(f"{root}: images.npy, index.csv and decisions.csv differ in their images. Run `dvc repro`.")
+        raise LeafError(f"{root}: images.npy, index.csv and decisions.csv contain different images. Run `dvc repro`.")
     return run
 
 

@@ -79,7 +79,9 @@ class LearningRate(Group):
     max: Number = _key(1e-3, "a number {}, not below base", "highest learning rate", gt=0, le=10)
     step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _choice(
-        "epochs", "images: half a cycle is step_epochs × the number of images, in updates, as in the report by mistake"
+        "epochs",
+        "images: half a cycle is step_epochs × the number of images, counted in updates; reproduces a mistake in "
+        "the report",
     )
     gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: Number = _key(0, "a number {}", "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -310,7 +312,7 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
             f"balance: {params.balance}. Set balance: none or class_weight."
         )
     if params.validation_size == 0:
-        raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}; early stopping needs at least one")
+        raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}; early stopping requires at least one")
     if params.fold >= max(params.folds, 1):
         valid = f"0 to {params.folds - 1}, because folds is {params.folds}" if params.folds else "0, because folds is 0"
         raise LeafError(f"{name}: fold: {params.fold}; valid: {valid}")
@@ -321,7 +323,8 @@ def check_threshold(threshold: float | str, classes: int, where: str = "") -> No
     """Raise LeafError if there are more than two `classes` and the threshold is not 0.5."""
     if classes > 2 and threshold != 0.5:
         raise LeafError(
-            f"{where}threshold: {threshold}; valid for {classes} classes: 0.5; the most probable class is predicted"
+            f"{where}threshold: {threshold}; valid for {classes} classes: 0.5, because "
+            "the most probable class is predicted"
         )
 
 

@@ -76,9 +76,9 @@ def new_project(folder: str | Path, values: params.Params) -> None:
 
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / params.PIPELINE_FILE).is_file():
-        raise LeafError(f"{folder}: contains other files; valid: a new folder, or that of an earlier fit")
+        raise LeafError(f"{folder}: contains other files. Use a new folder, or the folder of an earlier fit.")
     if (folder / "leaf").is_dir() or (folder / "stages").is_dir():
-        raise LeafError(f"{folder}: is the project itself; valid: another folder")
+        raise LeafError(f"{folder}: is the project itself. Use another folder.")
     for name in ("data/references", "data/masks", "data/unlabelled"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)

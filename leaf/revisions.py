@@ -28,7 +28,7 @@ def reader(revision: str) -> Read:
     from dvc.scm import RevError
 
     files: Any = None
-    unknown = LeafError(f"{revision}: no such revision or experiment. `dvc exp show` lists them")
+    unknown = LeafError(f"{revision}: no such revision or experiment. List them with `dvc exp show`.")
     # REV:PATH names a file in git, not a commit; git and DVC raise for names that are not UTF-8.
     if not revision.isprintable() or not revision or ":" in revision or len(revision) > 1000:
         raise unknown

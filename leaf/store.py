@@ -160,7 +160,7 @@ def read_table(
         raise LeafError(f"{path}: not a CSV table ({error}). Run `dvc repro`, or `git checkout` the file.") from None
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise LeafError(f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+        raise LeafError(f"{path}: no column {', '.join(missing)}. Its columns: {', '.join(map(str, table.columns))}.")
     for name in columns:
         if name not in text and len(table):
             _check_column(path, table[name])
@@ -170,9 +170,9 @@ def read_table(
 def _check_column(path: str | Path, column: "pd.Series") -> None:
     name, kind = str(column.name), column.dtype.kind
     if name in INTEGER_COLUMNS and (kind not in "iu" or column.min() < 0):
-        raise LeafError(f"{path}: column {name}: valid: whole numbers from 0. Run `dvc repro` or `dvc checkout`.")
+        raise LeafError(f"{path}: column {name} must contain whole numbers from 0. Run `dvc repro` or `dvc checkout`.")
     if name in NUMBER_COLUMNS and kind not in "iuf":
-        raise LeafError(f"{path}: column {name}: valid: numbers. Run `dvc repro` or `dvc checkout`.")
+        raise LeafError(f"{path}: column {name} must contain numbers. Run `dvc repro` or `dvc checkout`.")
 
 
 def read_classes(root: str | Path = ".") -> list[str]:
@@ -180,7 +180,9 @@ def read_classes(root: str | Path = ".") -> list[str]:
     path = Path(root, "data/ingested/classes.csv")
     table = read_table(path, ["label", "name"], text=["name"]).sort_values("label")
     if table["label"].tolist() != list(range(len(table))):
-        raise LeafError(f"{path}: column label: valid: 0 to {len(table) - 1}. Run `dvc repro` or `dvc checkout`.")
+        raise LeafError(
+            f"{path}: column label must contain numbers from 0 to {len(table) - 1}. Run `dvc repro` or `dvc checkout`."
+        )
     return table["name"].tolist()
 
 
@@ -243,7 +245,7 @@ def cache_folder(name: str) -> Path:
             raise PermissionError(f"{folder} is not writable")
     except (OSError, RuntimeError) as error:  # RuntimeError: neither $HOME nor the user is known
         if chosen:
-            raise LeafError(f"LEAF_STATE: {chosen}: {error}; valid: a writable folder") from None
+            raise LeafError(f"LEAF_STATE: {chosen}: {error}. Use a writable folder.") from None
         folder = Path(".dvc/tmp/leaf", name)
         if not folder.is_dir():
             folder.mkdir(parents=True)
@@ -342,7 +344,7 @@ def read_yaml(path: str | Path) -> Any:
         return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise LeafError(
-            f"{path}: no such file. Run in the project's folder, or make a project with `leaf init`."
+            f"{path}: no such file. Run in the project's folder, or create a project with `leaf init`."
         ) from None
     except UnicodeDecodeError as error:
         raise LeafError(f"{path}: not UTF-8: {error}") from None

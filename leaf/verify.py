@@ -39,7 +39,7 @@ def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageRe
         _run(["git", "checkout", "--quiet", "--detach", _commit(revision, root)], clone)
         lock = clone / "dvc.lock"
         if not lock.is_file():
-            raise LeafError(f"dvc.lock: not in {revision}. Commit the results of `make run` first")
+            raise LeafError(f"dvc.lock: not in {revision}. Commit the results of `make run` first.")
         before, metrics_before = _lock_and_metrics(clone)
         for tracked in sorted(clone.glob("data/raw/*.dvc")):  # raw data comes from the user's cache
             _run(["dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache")], clone)
@@ -117,7 +117,7 @@ def _commit(revision: str, root: Path) -> str:
         cwd=root, check=False, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        raise LeafError(f"{revision}: no such revision. Give a commit, branch or tag of this repository")
+        raise LeafError(f"{revision}: no such revision. Give a commit, branch or tag of this repository.")
     return done.stdout.strip()
 
 

@@ -76,7 +76,7 @@ def _find(image: str, index: pd.DataFrame) -> int:
             return int(same.to_numpy().argmax())
         if same.sum() > 1:
             raise LeafError(
-                f"why: {same.sum()} images have the name {image}; valid: one of {_some(source[same].tolist())}"
+                f"why: {same.sum()} images have the name {image}. Use one of {_some(source[same].tolist())}."
             )
     raise LeafError(
         f"why: there is no image {image}; valid: a number from 0 to {len(index) - 1}, or a source name "

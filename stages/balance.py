@@ -24,8 +24,8 @@ def main() -> None:
     print(f"{params.balance}: {missing} synthetic images in train, {size:.2f} GB", flush=True)
     if size > params.balance_limit_gb:
         raise LeafError(
-            f"balance_limit_gb: {missing} synthetic images take {size:.1f} GB, more than {params.balance_limit_gb:g}; "
-            "raise it, or set balance to class_weight, which creates none"
+            f"balance_limit_gb: {missing} synthetic images take {size:.1f} GB, more than {params.balance_limit_gb:g}. "
+            "Raise it, or set balance to class_weight, which creates none."
         )
     plan = plan_images(images, numbers, labels, params.balance, classes, params.smote_neighbors, params.split_seed)
     check_synthetic(plan, splits)

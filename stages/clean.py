@@ -20,7 +20,7 @@ def main() -> None:
         text=("source", "group", "split", "hash", "file_hash", "flags"),
     )
     if len(index) != len(images):
-        raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images; run `dvc repro ingest`")
+        raise LeafError(f"data/ingested/index.csv: {len(index)} rows for {len(images)} images. Run `dvc repro ingest`.")
     overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
     named = params.references
     references = named if named == "auto" else read_references(named, images.shape[1], params.fit)
@@ -35,7 +35,7 @@ def main() -> None:
         print(f"warning: {line}")
     if len(overrides):
         applied, missed = cleaned.overrides.applied, len(cleaned.overrides.missed)
-        print(f"{applied} overrides applied, {missed} skipped: they match no image or class of the data set")
+        print(f"{applied} overrides applied, {missed} skipped because they match no image or class of the data set")
     if params.same_photo:
         aligned = cleaned.pairs["kind"].eq("aligned").sum()
         print(f"same_photo: {aligned} pairs of crops of one photo; at most {NEIGHBORS} alignments per image")

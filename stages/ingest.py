@@ -61,7 +61,7 @@ def main() -> None:
         differ = f"; people disagree on {result.conflicts}" if result.conflicts else ""
         print(f"{waiting} images have no label{differ}. Label them with `leaf review --unlabelled`.")
     if len(masks):
-        print(f"masks of {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")
+        print(f"masks for {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")
         empty = without_leaf(Path(params.masks), result.index["source"].astype(str).tolist(), masks)
         if empty:
             print(f"{len(empty)} masks show no leaf, such as {empty[0]!r}")

@@ -116,7 +116,7 @@ def test_opened_files_that_are_not_images_are_counted(project):
 
 def test_pipe_is_refused_in_one_line_and_does_not_block(project):
     os.mkfifo(project / "leaves/healthy/pipe.jpg")
-    assert refusal() == "dataset: leaves/healthy/pipe.jpg: not an ordinary file; remove it"
+    assert refusal() == "dataset: leaves/healthy/pipe.jpg: not a regular file. Remove it."
 
 
 def test_group_in_two_given_splits_is_counted_in_the_split_that_keeps_it(project):
@@ -146,7 +146,7 @@ def test_wide_images_are_a_risk(project):
 
 def test_class_too_small_for_smote_is_refused_with_a_command(project):
     line = refusal(smote_neighbors=8)
-    assert "needs 9 training images in each class but the largest; unhealthy has 6; valid: dvc exp run" in line
+    assert "requires 9 training images in each class except the largest; unhealthy has 6; valid: dvc exp run" in line
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
 
 
@@ -195,7 +195,7 @@ def test_errors_of_the_train_stage_and_of_dvc_are_found_early(project, settings,
 def test_a_detector_of_more_than_two_classes_is_refused(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
-    line = "backbone: autoencoder is a detector for two classes, not 3; valid: a classifier"
+    line = "backbone: autoencoder is a detector for two classes, not 3. Use a classifier."
     assert refusal(classes="auto", backbone="autoencoder", weight_averaging=0, dropout_at="input") == line
 
 
@@ -227,7 +227,7 @@ def test_masks_are_matched_by_image_name(project):
     swap = {"augmentation.background": "swap", "balance": "none"}
     assert "masks      of 0 of 30 images; GrabCut estimates the others" in printed(**swap)
     put(project / "masks/healthy/IMG_0001.png")
-    assert "masks      of 1 of 30 images" in printed(masks="masks").splitlines()
+    assert "masks      for 1 of 30 images" in printed(masks="masks").splitlines()
 
 
 def test_time_is_estimated_after_a_training_on_this_machine(project):
@@ -284,8 +284,8 @@ def test_empty_masks_are_reported(project):
         values[10:30, 10:30] = number != 7
         Image.fromarray(values).save(path)
     lines = printed()
-    assert "masks      of 30 of 30 images" in lines
-    assert "1 of 30 opened show no leaf, such as 'data/masks/healthy/IMG_0007.png'" in lines
+    assert "masks      for 30 of 30 images" in lines
+    assert "1 of 30 opened masks show no leaf, such as 'data/masks/healthy/IMG_0007.png'" in lines
     path.write_bytes(b"no image")
     assert refusal().startswith(f"masks: {path.relative_to(project)}: text, not a JPEG")
 

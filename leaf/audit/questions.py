@@ -146,7 +146,7 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
             cells = table[[files[0], name]].to_numpy().tolist()
             given = {file: value for cell, value in cells for file in finder.find(cell)}
             return [given.get(source, "") for source in chosen["source"]]
-    missing = "no such column, and not in the EXIF of any image" if name in ("camera", "date") else "no such column"
+    missing = "no such column, and no image has it in its EXIF data" if name in ("camera", "date") else "no such column"
     raise LeafError(
         f"--by {name}: {missing}. Valid: {', '.join(sorted(seen)) or 'none, because no table lists the files'}"
     )
@@ -260,7 +260,7 @@ def _tested(run: Run) -> pd.DataFrame:
 
 
 def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | None) -> dict[str, Any]:
-    """Return the accuracy on altered test images, and the share of the heat maps on the center and the leaf."""
+    """Return the accuracy on altered test images, and the share of the heatmaps on the center and the leaf."""
     from leaf.evaluate.metrics import predict
     from leaf.models.prediction import compute_heatmaps, extract_features, predict_probabilities
     from leaf.models.saving import load_model
@@ -319,7 +319,7 @@ def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
 def _run(name: str, settings: Mapping[str, Any]) -> Callable[[str], bytes]:
     """Run an experiment in a temporary folder and return a reader of its files."""
     if status := run_rows({name: settings}, force=True, temp=True):
-        raise LeafError(f"{name}: dvc exp run failed with exit status {status}; its output is above")
+        raise LeafError(f"{name}: dvc exp run failed with exit status {status}. Its output is above.")
     return reader(name)
 
 
@@ -336,9 +336,9 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
-            raise LeafError("--train: needs a folder of images; an .npz file contains its own labels")
+            raise LeafError("--train: requires a folder of images; an .npz file contains its own labels.")
         if len(read_edited_table("data/pinned.csv", ())):
-            raise LeafError("--train: data/pinned.csv pins a split. Remove its rows")
+            raise LeafError("--train: data/pinned.csv pins images to splits. Remove its rows.")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
         path = (folder / f"{own}.csv").resolve()
         store.write_table(labels, path)

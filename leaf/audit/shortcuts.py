@@ -282,7 +282,7 @@ def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
         remarks.append(f"Dates such as {numbers[0][0]} are read as {orders[0]}.")
     dates = [_iso(text, orders) for text in texts]
     if unread := [text for text, date in zip(texts, dates, strict=True) if text and not date]:
-        why = ", because the order of day and month is not clear" if numbers and not orders else ""
+        why = ", because the order of day and month is ambiguous" if numbers and not orders else ""
         remarks.append(
             f"{len(unread)} of {sum(map(bool, texts))} dates are not used, such as {unread[0][:40]!r}{why}. Write them "
             "as 2024-03-01."

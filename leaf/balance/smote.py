@@ -96,7 +96,7 @@ def _check_members(
         needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
         counts = ", ".join(f"{classes[label]} has {len(members[label])}" for label in small)
         raise LeafError(
-            f"balance: {needs} needs at least {least} training images of a class, but {counts}. Add images"
+            f"balance: {needs} requires at least {least} training images per class, but {counts}. Add images"
             + (", lower smote_neighbors, or set balance to oversample or class_weight." if method == "smote" else ".")
         )
 

@@ -218,7 +218,7 @@ def _warnings(
     if decisions.conflicts:
         yield (
             f"conflicts: {decisions.conflicts} sets of copies have different labels (conflicts: {settings.conflicts}). "
-            "Decide on them in data/overrides.csv."
+            "Resolve them in data/overrides.csv."
         )
     for label, name in enumerate(settings.classes):
         own = table["label"].eq(label).to_numpy()
@@ -243,7 +243,7 @@ def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray
         yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more such lines"
     group = table["group"].to_numpy()
     for one, other in apart[group[apart[:, 0]] == group[apart[:, 1]]].tolist():
-        yield f"data/overrides.csv: images {one} and {other} are marked apart, but other images join them in one group"
+        yield f"data/overrides.csv: images {one} and {other} are marked apart, but other images link them in one group"
 
 
 def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
@@ -253,7 +253,7 @@ def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
         removed = ", ".join(f"{named[gone]} because of {named[stays]}" for gone, stays in shared[:_NAMED].tolist())
         more = f" and {len(shared) - _NAMED} more (data/cleaned/decisions.csv, copy_of)"
         yield (
-            f"split: {len(shared)} images are in two given splits or show the same photo as an image of another split. "
+            f"split: {len(shared)} images are in two given splits or show the same photo as an image in another split. "
             f"Test takes precedence over validation, and validation over train. Removed: {removed}"
             f"{more if len(shared) > _NAMED else ''}"
         )

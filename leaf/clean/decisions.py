@@ -137,7 +137,7 @@ def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: st
         return image, other  # `other` is a group name
     found = _known(other, known)
     if found == image:
-        raise LeafError(f"{where}: {kind} of {image} with itself; valid: another image")
+        raise LeafError(f"{where}: {kind} of {image} with itself. Name another image.")
     return min(image, found), max(image, found)
 
 

@@ -41,4 +41,4 @@ def command(
     html, lines = audit_summary(found)
     with store.replacing(PAGE) as partial:
         partial.write_text(html, encoding="utf-8")
-    typer.echo("\n".join([*lines, f"{PAGE}: the report; {METRICS}: the metrics"]))
+    typer.echo("\n".join([*lines, f"report: {PAGE}; metrics: {METRICS}"]))

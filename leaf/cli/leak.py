@@ -36,4 +36,4 @@ def command(
         found, described = frozen_leak(experiment, settings or [], learner, repeats or 5)
         typer.echo(f"{found}\n  learner: {learner}, on {described}")
     else:
-        raise LeafError(f"--learner {learner}; valid: network, logistic, neighbour")
+        raise LeafError(f"--learner: {learner}; valid: network, logistic, neighbour")

@@ -25,7 +25,7 @@ def command(
 ) -> None:
     """Propose learning_rate.base and learning_rate.max by Smith's range test."""
     if Path(figure).suffix != ".svg":
-        raise LeafError(f"{figure}: not an SVG file name; use NAME.svg")
+        raise LeafError(f"{figure}: not an SVG file name. Use NAME.svg.")
     test = run_range_test(read_params("train"), lowest, highest, updates)
     with replacing(figure) as partial:
         partial.write_text(standalone(lr_range(*astuple(test))), encoding="utf-8")

@@ -23,7 +23,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON array")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="a CSV table")] = False,
     views: Annotated[int | None, typer.Option(help="number of views to average, 1 to 16  [as evaluated]")] = None,
-    heatmap: Annotated[Path | None, typer.Option(help="folder for Grad-CAM heat maps")] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="folder for Grad-CAM heatmaps")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="hide the progress bar and notes")] = False,
 ) -> None:
     """Predict images: label, probability of the second of two classes, and whether the image is in-distribution.

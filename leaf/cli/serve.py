@@ -15,7 +15,9 @@ app = typer.Typer()
 @app.command(epilog="Example: `leaf serve --port 8000`, then open http://127.0.0.1:8000")
 def command(
     model: Annotated[str, typer.Option(help=".onnx or .keras file")] = MODEL,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 accepts other machines")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="address to listen on; 0.0.0.0 accepts connections from other machines")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 8000,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")] = False,
 ) -> None:

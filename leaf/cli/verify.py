@@ -12,7 +12,7 @@ app = typer.Typer()
 @app.command(epilog="Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`")
 def command(
     revision: Annotated[str, typer.Argument(help="git revision with a dvc.lock")] = "HEAD",
-    tolerance: Annotated[float, typer.Option(help="largest score difference within tolerance", min=0)] = TOLERANCE,
+    tolerance: Annotated[float, typer.Option(help="largest accepted difference between scores", min=0)] = TOLERANCE,
 ) -> None:
     """Rerun the pipeline of a revision from scratch and compare it with the committed lock and metrics."""
     results = verify(revision, tolerance)

@@ -69,7 +69,10 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
     every["right"] = every["predicted"].eq(every["label"])
     test, validation = (every[every["split"].eq(name)] for name in ("test", "validation"))
     if test["image"].duplicated().any() or not set(validation["image"]) <= set(test["image"]):
-        raise LeafError("folds: an image is tested twice or never: the data differ. Run all folds again with --force.")
+        raise LeafError(
+            "folds: an image was tested twice or never, because the data changed between folds. Run all folds "
+            "again with --force."
+        )
     accuracy, optimistic = (part.groupby("fold")["right"].mean().to_numpy() for part in (test, validation))
     tested = test.groupby("fold").size().tolist()
     return Folds(accuracy, optimistic, tested, test["right"].to_numpy(), test["group"].to_numpy())

@@ -36,7 +36,7 @@ _TEST_METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All outputs of the stage except the heat maps; columns and keys match the files.
+    """All outputs of the stage except the heatmaps; columns and keys match the files.
 
     Attributes:
         predictions: `image,source,split,label,predicted,probability` of the validation and test images.

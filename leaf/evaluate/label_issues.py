@@ -25,10 +25,12 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     predicted = pd.concat([_predictions(revision) for revision in revisions])
     keys, columns = ["source", "file_hash", "label"], list(range(len(names)))
     if set(columns) != set(predicted.columns) - {*keys, "image"}:
-        raise LeafError("labels: the runs differ in their classes. Use runs of the same data set.")
+        raise LeafError("labels: the runs have different classes. Use runs of the same data set.")
     predicted = predicted.groupby(keys, as_index=False).agg({"image": "first"} | dict.fromkeys(columns, "mean"))
     if predicted["source"].duplicated().any() or predicted["label"].nunique() < 2:
-        raise LeafError("labels: the runs differ in images or labels, or have one class. Use runs of one data set.")
+        raise LeafError(
+            "labels: the runs have different images or labels, or only one class. Use runs of the same data set."
+        )
     labels, shares = predicted["label"].to_numpy(), predicted[columns].to_numpy()
     places, scores = suspicious(labels, shares)
     likely = np.where(np.eye(len(names))[labels] == 1, -1, shares).argmax(axis=1)
@@ -44,7 +46,7 @@ def describe(found: pd.DataFrame, most: int) -> str:
     if found.empty:
         return said
     shown = found.head(most)[["image", "source", "label", "likely", "score"]]
-    return f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nTo decide on each: `leaf review`."
+    return f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nDecide on each with `leaf review`."
 
 
 def _predictions(revision: str) -> pd.DataFrame:

@@ -114,7 +114,9 @@ def network_leak(stem: str, repeats: int) -> Leak:
             tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]
             tested = pd.concat(tables).set_index("image")
             if tested.index.has_duplicates:
-                raise LeafError(f"{stem}-{way}-{repeat}: an image is tested twice. Run all again with --force.")
+                raise LeafError(
+                    f"{stem}-{way}-{repeat}: an image was tested twice. Run all experiments again with --force."
+                )
             rights.append(tested["predicted"].eq(tested["label"]).astype(float))
     decisions = table(reader(f"{stem}-honest-0-fold-0"), "data/cleaned/decisions.csv")
     group = decisions.set_index("image")["group"].loc[found["leaky"][0].index.sort_values()]
@@ -147,7 +149,7 @@ def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, 
     chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
-            raise LeafError(f"-S {key}: set by `leaf leak`. Remove it")
+            raise LeafError(f"-S {key}: set by `leaf leak`. Remove it.")
     return chosen, recipe
 
 
@@ -166,7 +168,9 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     from leaf.store import read_array
 
     if not Path(recipe.dataset).exists():
-        raise LeafError(f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` makes the demo set")
+        raise LeafError(
+            f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` creates the demo data set."
+        )
     skip, options = recipe.unreadable == "skip", reading_options(recipe)
     read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, fit=recipe.fit, **options)
     images, named = read_array(path), recipe.references

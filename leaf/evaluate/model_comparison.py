@@ -199,7 +199,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
         LeafError: if a revision is unknown, has no predictions, or has no such image in common with the others.
     """
     if len(revisions) < 2:
-        raise LeafError("compare: needs two or more revisions; `workspace` means the current files")
+        raise LeafError("compare: requires at least two revisions. `workspace` means the current files.")
     if len(set(revisions)) < len(revisions):
         raise LeafError(f"compare: each revision may be given once: {' '.join(revisions)}")
     recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
@@ -222,12 +222,12 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
     predictions = table(read, PREDICTIONS)
     predictions = predictions.loc[predictions["split"].eq(split), ["image", "label", "predicted"]]
     if predictions.empty:
-        raise LeafError(f"{revision}: no predictions on {split}. Choose a scored split with --split")
+        raise LeafError(f"{revision}: no predictions on {split}. Choose a scored split with --split.")
     index = table(read, "data/ingested/index.csv")
     names = pd.Series(class_names(read))
     if not predictions[["label", "predicted"]].isin(names.index).all(axis=None):
         raise LeafError(
-            f"{revision}: {PREDICTIONS} and data/ingested/classes.csv differ in their classes. Run `dvc repro`"
+            f"{revision}: {PREDICTIONS} and data/ingested/classes.csv have different classes. Run `dvc repro`."
         )
     index["key"] = index["file_hash"] + " " + index.groupby("file_hash").cumcount().astype(str)
     index = index[["image", "source", "key"]].set_index("key")
@@ -302,7 +302,8 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         ]
     if not all(one.recipes for one in comparisons):
         lines.append(
-            "A single seed cannot compare recipes: another seed may change the result. Join several as REV,REV,…."
+            "A single seed is not enough to compare recipes: another seed may change the result. Join several "
+            "seeds as REV,REV,…."
         )
     return "\n".join(lines)
 

@@ -136,7 +136,7 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
     """Read a file written by `write`. Raises LeafError if it is missing, damaged or belongs to another model."""
     path = Path(path)
     if not path.is_file():
-        raise LeafError(f"{path}: no such file. Run `dvc repro` first")
+        raise LeafError(f"{path}: no such file. Run `dvc repro` first.")
     try:
         arrays = read_arrays(path)
         sha256, references = str(arrays.pop("model_sha256")), arrays["references"]
@@ -146,14 +146,14 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
         )
         plain = all(each.dtype.kind == "f" and np.isfinite(each).all() for each in arrays.values())
     except (LeafError, KeyError, ValueError, TypeError) as error:
-        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`") from None
+        raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`.") from None
     if sha256 != model_sha256:
-        raise LeafError(f"{path}: does not belong to the model in run.json. Run `dvc repro`")
+        raise LeafError(f"{path}: does not belong to the model in run.json. Run `dvc repro`.")
     square = all(each.mean.shape * 2 == each.whitening.shape for each in (features, statistics))
     sizes = features.mean.ndim == 1 and statistics.mean.shape == (STATISTICS,)
     limits = features.limit >= 0 and statistics.limit >= 0
     if not (plain and square and sizes and limits and references.shape[1:] == (THUMBNAIL, THUMBNAIL, 3)):
-        raise LeafError(f"{path}: damaged (unexpected shapes or values). Run `dvc repro`")
+        raise LeafError(f"{path}: damaged (unexpected shapes or values). Run `dvc repro`.")
     return OodDetector(features, statistics, references)
 
 

@@ -59,7 +59,7 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
     onnx_file = model.with_suffix(".onnx")
     classifier = load(onnx_file)
     if not hasattr(classifier.network, "metadata"):
-        raise LeafError(f"{onnx_file}: this model has no ONNX file, which the web app needs. Use another format.")
+        raise LeafError(f"{onnx_file}: this model has no ONNX file, which the web app requires. Use another format.")
     path = to or model.with_name("leaf.html" if single_file else "web")
     if single_file != (path.suffix == ".html"):
         expected = "an .html file" if single_file else "a folder, or add --single-file"

@@ -41,7 +41,7 @@ def resolve(
     for name in counts:
         if len(str(name)) > _LONGEST:
             raise LeafError(
-                f"{dataset}: {sources[found.index(name)]}: its class name has {len(str(name))} characters; valid: at "
+                f"{dataset}: {sources[found.index(name)]}: the class name has {len(str(name))} characters; valid: at "
                 f"most {_LONGEST}"
             )
     ignored = {name for name in counts if matches_any(str(name), ignore)}
@@ -75,7 +75,9 @@ def check_present(
     if not (labels >= 0).any():
         raise LeafError(f"{dataset}: none of its images can be read{why}")
     if len(names) < 2:
-        raise LeafError(f"{dataset}: all images have one class, {', '.join(map(repr, names))}; valid: two or more")
+        raise LeafError(
+            f"{dataset}: all images have one class, {', '.join(map(repr, names))}. Use at least two classes."
+        )
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
@@ -196,8 +198,8 @@ def _split_level(
         return 0
     if splits:
         raise LeafError(
-            f"{root}: the folders {few(sorted(first - splits))} are beside {few(sorted(splits))}; valid: split folders "
-            "with class folders in each, or class folders only"
+            f"{root}: the folders {few(sorted(first - splits))} are next to {few(sorted(splits))}. Use split folders "
+            "that contain class folders, or class folders only."
         )
     deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
     return 1 if deep and all(map(split_name, deep)) else None

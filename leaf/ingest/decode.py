@@ -116,7 +116,7 @@ def _register_heif() -> None:
     try:
         import pillow_heif  # imported here because it is rarely needed
     except ImportError:
-        raise UnreadableError("a HEIC image, for which pillow-heif is missing (requirements.txt)") from None
+        raise UnreadableError("a HEIC image, which requires pillow-heif (requirements.txt)") from None
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
@@ -130,7 +130,7 @@ def _readable(data: bytes = b"") -> Iterator[None]:
     except Image.DecompressionBombError:
         raise UnreadableError(f"more than {PIXELS:,} pixels") from None
     except MemoryError:
-        raise UnreadableError("requires more memory than the limit") from None
+        raise UnreadableError("requires more memory than the limit per image") from None
     except _BROKEN as error:
         raise UnreadableError(_reason(error)) from None
 

@@ -49,7 +49,7 @@ class Listing:
             counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
             lines.append(f"{len(self.others)} other files are not images ({counts}), such as {self.others[0]!r}")
         if self.unentered:
-            lines.append(f"{len(self.unentered)} links to folders are not entered, such as {self.unentered[0]!r}")
+            lines.append(f"{len(self.unentered)} links to folders are not followed, such as {self.unentered[0]!r}")
         return lines
 
 
@@ -79,7 +79,7 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
                 check_inside(root, path)
             if os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises for circular links
                 if item.is_symlink() and links == "refuse":
-                    raise LeafError(f"{root}: {path!r} is a link to a folder; copy the folder, or set -S links=follow")
+                    raise LeafError(f"{root}: {path!r} is a link to a folder. Copy the folder, or set -S links=follow.")
                 identity = _identity(item.path)
                 if identity in entered or (item.is_symlink() and links == "files"):
                     found.unentered.append(path)
@@ -112,17 +112,17 @@ def _check_name(root: Path, path: str) -> None:
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        raise LeafError(f"{root}: the name {path!a} is not UTF-8; rename the file") from None
+        raise LeafError(f"{root}: the name {path!a} is not UTF-8. Rename the file.") from None
     if "\r" in path:
-        raise LeafError(f"{root}: the name {path!r} contains a carriage return; rename the file")
+        raise LeafError(f"{root}: the name {path!r} contains a carriage return. Rename the file.")
 
 
 def check_inside(root: Path, path: str) -> None:
     """Raise LeafError if a path is, or contains, a link to a target outside the data set's folder."""
     if not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)):  # resolve() raises on loops
         raise LeafError(
-            f"{root}: {path!r} is a link out of the data set's folder. Copy the file itself (DVC: cache.type copy), "
-            "or set -S links=follow"
+            f"{root}: {path!r} is a link to a file outside the data set. Copy the file itself (DVC: cache.type copy), "
+            "or set -S links=follow."
         )
 
 

@@ -97,7 +97,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     body = lines[1:]
     for line, cells in body:
         if len(cells) != len(names):
-            raise LeafError(f"{path}: line {line}: {len(cells)} fields, not {len(names)} fields as in the header.")
+            raise LeafError(f"{path}: line {line}: {len(cells)} fields; the header has {len(names)}.")
     if GIVEN_COLUMNS[0] in names:  # rows with a hash are read by `leaf.ingest.unlabelled`
         hashed = names.index(GIVEN_COLUMNS[0])
         own = [place for place, name in enumerate(names) if name not in GIVEN_COLUMNS]
@@ -109,7 +109,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     if free:
         notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     if hot:
-        notes.append(f"{path}: the classes are its columns of 0 and 1: {_shown([names[place] for place in hot])}")
+        notes.append(f"{path}: its columns of 0 and 1 are the classes: {_shown([names[place] for place in hot])}")
     rows = []
     notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
     for line, cells in body:
@@ -119,7 +119,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         rows.append(Row(line, row))
     if several := [row for row in rows if row.cells.get("label") == SEVERAL]:
         notes.append(
-            f"{path}: {len(several)} rows have several labels, first line {several[0].line}; they are left out"
+            f"{path}: {len(several)} rows have several labels (first: line {several[0].line}) and are left out"
         )
         for each in several:
             each.cells["label"] = ""
@@ -169,13 +169,13 @@ def _places(
         of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
         if len(of_files) == 1:
             found["file"] = of_files
-            notes.append(f"{path}: column {names[of_files[0]]!r} names the files")
+            notes.append(f"{path}: column {names[of_files[0]]!r} is used for the file names")
     if "file" not in found:
         if any(_is_file(word) for name in names for word in name.split()):
             raise LeafError(f"{path}: no header. Add a first line with the column names, such as file,label.")
         valid = COLUMNS["file"].replace(" ", ", ")
         raise LeafError(
-            f"{path}: its columns are {_shown(names)}; valid: one that names the file ({valid}). Choose one with "
+            f"{path}: no column has a known name for the file ({valid}). Its columns: {_shown(names)}. Choose one with "
             "-S columns.file=NAME."
         )
     return {role: several[0] for role, several in found.items()}
@@ -264,7 +264,7 @@ def _read_flags_and_numbers(name: str, rows: Sequence[Row], notes: list[str], pa
     elif values <= {"1", "2", "3", "1.0", "2.0", "3.0"} and values & {"3", "3.0"}:
         names = {"1": "train", "2": "validation", "3": "test"}
         names |= {f"{number}.0": split for number, split in names.items()}
-        notes.append(f"{path}: column {name!r}: 1 is train, 2 is validation, 3 is test")
+        notes.append(f"{path}: column {name!r}: 1 means train, 2 validation and 3 test")
     else:
         return
     for row in rows:

@@ -96,8 +96,8 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
     if labelled and labels is None and len({each.name for each in folders.values() if each.name}) > 1:
         labelled = any("label" in table.roles and not table.one_hot for _, table in tables)
         made.notes += [
-            f"{table.path}: columns of 0 and 1 do not override the class folders. To use them, name the table with the "
-            "key `labels`."
+            f"{table.path}: columns of 0 and 1 do not override the class folders. To use them, set the key "
+            "`labels` to the table."
             for _, table in tables
             if table.one_hot
         ]
@@ -148,15 +148,18 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
         made.notes.append(f"{several} are separate classes; a mapping of `classes` joins them")
     for several in _alike(entry.group for entry in made.entries if entry.group)[:3]:
         made.notes.append(
-            f"{several} are separate groups, although only case, blanks, punctuation or leading zeros differ"
+            f"{several} are separate groups, although they differ only in case, blanks, punctuation or leading zeros"
         )
     made.notes += _merged(listing.images, {entry.name for entry in made.entries})
     below = _folders_below(made.entries, folders)
     if below == "classes" and not known:
-        made.notes.append("folders below the classes look like classes, as in CROP/DISEASE: `leaf start` offers both")
+        made.notes.append(
+            "the folders below the classes look like classes themselves, as in CROP/DISEASE; `leaf start` offers "
+            "both levels"
+        )
     elif below == "plants" and not any(entry.group for entry in made.entries):
         made.notes.append(
-            "folders below the classes look like one per plant: use -S group_by=folder to keep each in one split"
+            "each folder below the classes seems to show one plant; -S group_by=folder keeps each in one split"
         )
     return made
 
@@ -192,7 +195,7 @@ def _check_label_column(
         return
     missing = "a label" if table.roles - {"file"} else "a label, group or split"
     raise LeafError(
-        "; ".join([f"labels: {table.path}: no column is {missing}", *table.notes])
+        "; ".join([f"labels: {table.path}: no column contains {missing}", *table.notes])
         + ". Choose one with columns.label, or set columns.label=none if the folders are the classes.",
         proposals=[{"columns.label": name} for name in table.unused[:3]],
     )
@@ -211,7 +214,7 @@ def _tables(
     if labels is not None:
         if not labels.is_file():
             what = "a folder" if labels.is_dir() else "no such file"
-            raise LeafError(f"labels: {labels}: {what}; valid: a CSV table of files and labels")
+            raise LeafError(f"labels: {labels}: {what}. Use a CSV table of files and labels.")
         table = read_labels(labels, columns, encoding)
         if table.rows:
             notes += [f"{path} in the folder is not read, because `labels` is {labels}" for path in inside]
@@ -241,7 +244,7 @@ def _join(
             found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
             raise LeafError(
-                f"{where}: {cell!r} matches {len(found)} files, {few(found)}. Write the path within the folder"
+                f"{where}: {cell!r} matches {len(found)} files: {few(found)}. Use the path relative to the folder."
             )
         if not found:
             missing.append(cell)
@@ -308,7 +311,7 @@ def _no_classes(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError
         )
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
     todo = (
-        "Sort the images into a folder per class, name a table of files and labels with the key `labels`, or list the "
+        "Sort the images into a folder per class, set the key `labels` to a table of files and labels, or list the "
         "classes in `classes` and label the images with `leaf review --unlabelled`"
     )
     return UnlabelledError(

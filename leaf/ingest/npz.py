@@ -77,11 +77,11 @@ class NpzSource:
         if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
             raise LeafError(f"{self.path}: data has shape {shape}; valid: (images, height, width, 3)")
         if shape[0] > size:
-            raise LeafError(f"{self.path}: data has {shape[0]:,} images in a file of {size:,} bytes")
+            raise LeafError(f"{self.path}: data has {shape[0]:,} images, too many for a file of {size:,} bytes")
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
             raise LeafError(f"{self.path}: data is {dtype}; valid: whole numbers or floats, 0 to 255")
         if shape[1] * shape[2] > PIXELS:
-            raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; at most {PIXELS:,} pixels")
+            raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; valid: up to {PIXELS:,} pixels")
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield batches of the images `places` in order, `size` × `size`: uint8 if `as_uint8`, otherwise float32.
@@ -94,8 +94,8 @@ class NpzSource:
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
         if output > most:
             raise LeafError(
-                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}; at most "
-                f"{most:,}, {OUTPUT} times the file"
+                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}; the "
+                f"limit is {most:,}, {OUTPUT} times the file size"
             )
         wanted = np.zeros(self._data.shape[0], bool)
         wanted[places] = True
@@ -141,16 +141,16 @@ def _unbroken(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before the start of the file
             raise
         raise LeafError(
-            f"{path}: a damaged or truncated .npz ({error or 'it ends too soon'}). Download it again."
+            f"{path}: a damaged or truncated .npz ({error or 'unexpected end of file'}). Download it again."
         ) from None
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.exists():
-        raise LeafError(f"{path}: no such file; set `dataset` to an .npz file or a folder")
+        raise LeafError(f"{path}: no such file. Set `dataset` to an .npz file or a folder.")
     if not path.is_file():
-        raise LeafError(f"{path}: neither a file nor a folder; valid: an .npz file or a folder of images")
+        raise LeafError(f"{path}: neither a file nor a folder. Use an .npz file or a folder of images.")
     with path.open("rb") as head:
         start = head.read(HEAD)
     if not start.startswith(b"PK"):
@@ -179,9 +179,9 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         found = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
         raise LeafError(f"{path}: no array `{name}`; it has {found}") from None
     if member.compress_type not in _FIXED or member.flag_bits & 1:
-        raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez")
+        raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:
-        raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; at most {MEMBER_BYTES:,}")
+        raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; valid: up to {MEMBER_BYTES:,}")
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
             f"{path}: {name} unpacks to {member.file_size:,} bytes from {member.compress_size:,}; at most {INFLATION} "
@@ -196,15 +196,15 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
     except _MALFORMED:
-        raise LeafError(f"{path}: {name} is not a .npy array that numpy wrote") from None
+        raise LeafError(f"{path}: {name} is not an .npy array written by NumPy") from None
     if fortran and len(shape) > 1:
-        raise LeafError(f"{path}: {name} is in Fortran order; save numpy.ascontiguousarray({name})")
+        raise LeafError(f"{path}: {name} is in Fortran order. Save numpy.ascontiguousarray({name}).")
     if any(not isinstance(length, int) or length < 0 for length in shape):
-        raise LeafError(f"{path}: {name} has shape {shape}")
+        raise LeafError(f"{path}: {name} has the invalid shape {shape}")
     offset, size = stream.tell(), math.prod(shape) * dtype.itemsize
     found = member.file_size - offset
     if not dtype.hasobject and size != found:
-        raise LeafError(f"{path}: {name}: {shape} of {dtype} takes {size:,} bytes, but the file has {found:,}")
+        raise LeafError(f"{path}: {name}: {shape} of {dtype} requires {size:,} bytes, but the file has {found:,}")
     return _Array(shape, dtype, member, offset)
 
 
@@ -234,7 +234,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
         raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images")
     limit = LABEL_BYTES * (count + 64)
     if array.member.file_size > limit:
-        raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes; at most {limit:,}")
+        raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes; valid: up to {limit:,}")
     raw = _content(file, array)
     if array.dtype.hasobject:
         if array.dtype != np.dtype(object):
@@ -246,7 +246,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
     except (UnicodeDecodeError, ValueError):
-        raise LeafError(f"{path}: labels has text that is not UTF-8") from None
+        raise LeafError(f"{path}: labels contains text that is not UTF-8") from None
 
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:
@@ -257,7 +257,7 @@ def _check_range(block: np.ndarray, start: int, path: Path) -> None:
         return
     place = int(np.flatnonzero(wrong)[0])
     if not np.isfinite(block[place]).all():
-        raise LeafError(f"{path}: image {start + place} has NaN or infinity; valid: 0 to 255")
+        raise LeafError(f"{path}: image {start + place} contains NaN or infinity; valid: 0 to 255")
     raise LeafError(
         f"{path}: image {start + place} has values from {low[place]:g} to {high[place]:g}; valid: 0 to 255"
         + (". Undo the scaling to -1..1 first." if low[place] >= -1 and high[place] <= 1 else "")

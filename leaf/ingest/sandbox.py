@@ -59,9 +59,9 @@ def read_file(path: Path) -> bytes:
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise UnreadableError("not an ordinary file")
+                raise UnreadableError("not a regular file")
             if found.st_size > FILE_BYTES:
-                raise UnreadableError(f"{found.st_size:,} bytes; at most {FILE_BYTES:,}")
+                raise UnreadableError(f"{found.st_size:,} bytes; valid: up to {FILE_BYTES:,}")
             return file.read(found.st_size)
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from None

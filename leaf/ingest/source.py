@@ -214,4 +214,4 @@ def _picture(name: str, size: int, fit: Fit, folder: Path) -> np.ndarray:
     try:
         return read_image(read_file(path), size, fit).pixels
     except UnreadableError as error:
-        raise LeafError(f"references: {path}: {error}; valid: an image file") from None
+        raise LeafError(f"references: {path}: {error}. Use an image file.") from None

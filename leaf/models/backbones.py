@@ -231,7 +231,7 @@ def check(params: Any, classes: int) -> None:
         raise LeafError(f"image_size: {size}; valid: a multiple of {kind.step} for {name}")
     if kind.detector:
         if classes != 2:
-            raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}; valid: a classifier")
+            raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}. Use a classifier.")
         for key, (valid, why) in _DETECTOR_SETTINGS.items():
             given = getattr(params, key)
             if given != valid:
@@ -310,10 +310,12 @@ def restriction(checkpoint: str) -> str:
 
 def describe_download(name: str, weights: str, image_size: int) -> str:
     """Describe in one line which pretrained weights training downloads and from where; "" if none."""
-    offline = "Without a network, pass a file: -S weights=FILE"
+    offline = "Without an internet connection, set -S weights=FILE"
     if checkpoint := checkpoint_name(name, weights):
         terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
-        source = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless Hugging Face's cache has them{terms}"
+        source = (
+            f"https://huggingface.co/{checkpoint.partition('@')[0]} unless they are in the Hugging Face cache{terms}"
+        )
         return f"{checkpoint} for {name}: downloaded once from {source}. {offline}"
     if weights != "imagenet":
         return ""

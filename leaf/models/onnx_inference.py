@@ -196,9 +196,9 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
         work += _multiplications(node, shapes, sizes)
         held -= sum(sizes[name] for name in set(node.input) - constants if last[name] == number and name)
     if most > _VALUES:
-        raise ValueError(f"holds {most:,} values; valid: up to {_VALUES:,}")
+        raise ValueError(f"contains {most:,} values; valid: up to {_VALUES:,}")
     if work > _WORK:
-        raise ValueError(f"needs {work:.1e} multiplications for an image; valid: up to {_WORK:.0e}")
+        raise ValueError(f"needs {work:.1e} multiplications per image; valid: up to {_WORK:.0e}")
     return most
 
 

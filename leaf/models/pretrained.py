@@ -74,7 +74,7 @@ def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
         return _stock(backbone, image_size, "imagenet").get_weights()
     except Exception as error:
         raise LeafError(
-            f"weights: imagenet: the download for {backbone} failed ({error}); try again or use a weights file"
+            f"weights: imagenet: the download for {backbone} failed ({error}). Try again, or use a weights file."
         ) from error
 
 

@@ -63,7 +63,7 @@ def check(path: Path) -> int:
             config = json.loads(archive.read("config.json"))
             _check_config(path, config)
             if json.dumps(config).count('"class_name"') > _PARTS_LIMIT:
-                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts; valid: a model saved by `train`")
+                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts. Use a model saved by `train`.")
             with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
                 return check_arrays(path, arrays)
     except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError) as e:  # RuntimeError covers RecursionError
@@ -108,7 +108,7 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
     if not allowed:
         module, name, registered = (str(part)[:80] for part in named)
         more = f" (registered as {registered})" if registered not in ("None", name) else ""
-        raise LeafError(f"{path}: names the class {module}.{name}{more}; valid: a model saved by `train`")
+        raise LeafError(f"{path}: names the class {module}.{name}{more}. Use a model saved by `train`.")
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
@@ -120,12 +120,12 @@ def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) ->
     seen.add(address)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise LeafError(f"{path}: its array {name} is a link; valid: plain arrays")
+            raise LeafError(f"{path}: its array {name} is a link. Use a model saved by `train`.")
         value = group[name]
         if isinstance(value, h5py.Group):
             numbers += check_arrays(path, value, seen)
         elif not _plain(value):
-            raise LeafError(f"{path}: its array {name} is not a plain numeric array; valid: a model saved by `train`")
+            raise LeafError(f"{path}: its array {name} is not a plain numeric array. Use a model saved by `train`.")
         else:
             numbers += value.size
     return numbers
@@ -193,9 +193,9 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
     """
     path = Path(path)
     if path.suffix != ".keras":
-        raise LeafError(f"{path}: not a .keras file; valid: a model saved by `train`")
+        raise LeafError(f"{path}: not a .keras file. Use a model saved by `train`.")
     if not path.is_file():
-        raise LeafError(f"{path}: no such file; run `dvc repro` first")
+        raise LeafError(f"{path}: no such file. Run `dvc repro` first.")
     if sha256 is not None and (found := store.sha256(path)) != sha256:
         raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
     numbers = check(path)
@@ -208,7 +208,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
     single = isinstance(model, keras.Model) and len(model.inputs) == 1
     shape: tuple[Any, ...] = tuple(model.inputs[0].shape) if single else ()
     if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
-        raise LeafError(f"{path}: has no image input; valid: a model saved by `train`")
+        raise LeafError(f"{path}: has no image input. Use a model saved by `train`.")
     _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
     try:  # some strides and dtypes build but do not run
         model(np.zeros((1, *shape[1:]), np.float32))
@@ -238,7 +238,7 @@ def _read(path: Path, stored: int) -> keras.Model:
         with keras.StatelessScope(initialize_variables=False):
             model = keras.saving.deserialize_keras_object(json.loads(archive.read("config.json")), safe_mode=True)
         if isinstance(model, keras.Model) and (configured := model.count_params()) > stored:
-            raise ValueError(f"{configured:,} weights are configured, {stored:,} are stored")
+            raise ValueError(f"{configured:,} weights are configured, but {stored:,} are stored")
         with keras.StatelessScope():
             pass  # the declared weights are allocated on leaving the scope
         model.load_weights(archive.extract("model.weights.h5", folder))

@@ -39,7 +39,8 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
     for name in _OWN:
         if os.path.lexists(folder / name):
             raise LeafError(
-                f"{folder / name}: exists. Choose a new folder: `leaf init DIR`; a repository may have several."
+                f"{folder / name}: already exists. Choose a new folder with `leaf init DIR`; a repository can "
+                "contain several projects."
             )
     for name in _SHADOWS:
         if (folder / name).is_dir():
@@ -83,7 +84,7 @@ def _choose_settings(folder: Path, dataset: Path) -> tuple[dict[str, object], li
     """Run `leaf check` on the data set in a temporary project; return the resulting settings and the output."""
     dataset = dataset.resolve()
     if not dataset.exists():
-        raise LeafError(f"--dataset: {dataset}: no such file or folder; valid: an .npz file or a folder of images")
+        raise LeafError(f"--dataset: {dataset}: no such file or folder. Use an .npz file or a folder of images.")
     with tempfile.TemporaryDirectory() as scratch:
         write_files(Path(scratch), {})
         with contextlib.chdir(scratch):

@@ -70,7 +70,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
         LeafError: if the data set does not exist or has no classes.
     """
     if not dataset.exists():
-        raise LeafError(f"{dataset}: no such file or folder; valid: an .npz file or a folder of images")
+        raise LeafError(f"{dataset}: no such file or folder. Use an .npz file or a folder of images.")
     fixed = {"dataset": _relative(dataset), "group_by": "none", **settings}
     classes = [] if "classes" in fixed else _class_options(dataset, fixed)
     chosen = {**fixed, **(classes[0].settings if classes else {})}
@@ -86,20 +86,20 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     if len(names) > 20:
         found.lines.append(f"  and {len(names) - 20} more")
     if splits := sorted(set(source.rows.split) - {""}):
-        found.lines.append(f"splits: {', '.join(splits)}, as given by the data set")
+        found.lines.append(f"splits: {', '.join(splits)}, defined by the data set")
     if len(classes) > 1:
         found.questions.append(Question("classes", "What are the classes?", classes))
     else:
         fixed |= chosen
     if len(set(source.rows.group)) > 1:
-        found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}; the images of one stay in one split")
+        found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}; the images of a group stay in one split")
     elif series := look_like_series(source.rows.name, source.rows.source):
         found.lines.append(
             f"groups: none. If {' and '.join(series)} show one plant, list the groups in data/labels.csv (file,group)"
         )
     if chosen["group_by"] == "folder" and "group_by" not in settings:
         options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
-        found.questions.append(Question("groups", "Does each of the innermost folders show one plant?", options))
+        found.questions.append(Question("groups", "Does each innermost folder show one plant?", options))
     found.lines += [f"note: {note}" for note in source.notes]
     opened = sizes(dataset, source.rows.source, labels, names) if dataset.is_dir() else None
     side = min(opened.usual) if opened else 96

@@ -34,7 +34,9 @@ def upgrade_project(folder: Path) -> list[str]:
         LeafError: if `folder` has no project or a file is damaged. In this case, nothing is written.
     """
     if not (folder / CODE_FILE).exists():
-        raise LeafError(f"{folder / CODE_FILE}: no such file. `leaf upgrade` works in a project made by `leaf init`.")
+        raise LeafError(
+            f"{folder / CODE_FILE}: no such file. `leaf upgrade` requires a project created by `leaf init`."
+        )
     pipeline, stages = _upgraded_pipeline(folder / params.PIPELINE_FILE)
     values, lines = _upgraded_params(folder / params.PARAMS_FILE)
     code = changed_code(folder)

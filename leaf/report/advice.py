@@ -76,8 +76,8 @@ def _resolution(run: Run) -> Iterator[Advice]:
     side = int(run.index[["width", "height"]].astype(int).min(axis=1).median())
     if size := recommended_size(side, run.images.shape[1]):
         yield Advice(
-            f"The network sees {run.images.shape[1]} pixels, but half of the images have at least {side:,}.",
-            "Train at a higher resolution, which shows small symptoms. Time grows with the number of pixels.",
+            f"The network's input is {run.images.shape[1]} pixels wide, but half of the images have at least {side:,}.",
+            "Train at a higher resolution, which shows small symptoms. Training time grows with the number of pixels.",
             f"dvc exp run -S image_size={size}",
         )
 
@@ -179,7 +179,7 @@ def _poor_images(run: Run) -> Iterator[Advice]:
     if flags := flagged(run.index):
         yield Advice(
             f"Some images are of low quality: {', '.join(f'{count:,} {flag}' for flag, count in flags.items())}.",
-            "Look at them (column flags of data/ingested/index.csv); remove them with leaf review.",
+            "Inspect them (column flags of data/ingested/index.csv); remove them with leaf review.",
             "",
         )
 

@@ -101,7 +101,7 @@ def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[I
         table.append([words, *cells])
     alarms = {words: score for words, score in tested.items() if score["alarm"]}
     if not alarms:
-        return "clear", f"No: none of {len(tested)} features is better than the largest class.", rows, table
+        return "clear", f"No: none of {len(tested)} features predicts better than the largest class.", rows, table
     (best, score), *others = alarms.items()
     more = ", ".join(f"{words} {percent(score['accuracy'])}" for words, score in others)
     said = f"Yes: {best} alone classifies {_span(score)} of the images correctly{f'; {more}' if more else ''}. "
@@ -111,10 +111,10 @@ def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[I
 def _pixels(found: Found) -> Answer:
     state, said, rows, table = _shortcuts(found, IN_PIXELS)
     return Answer(
-        "Do pixels beside the leaf reveal the class?",
+        "Do pixels outside the leaf reveal the class?",
         state,
         said,
-        "Take the images of all classes with the same background and light, or cut out the leaves. Then test the model "
+        "Photograph all classes with the same background and light, or cut out the leaves. Then test the model "
         "on images from elsewhere.",
         rows + _references(found),
         "Color and sharpness also describe the leaf, as does the frame if leaves fill the image.",
@@ -131,7 +131,7 @@ def _file(found: Found) -> Answer:
         "The classes were collected differently, and the pixels may show it. Save all images with the same program and "
         "quality, and mix days and cameras within each class.",
         rows + _references(found)[2:],
-        "The network does not see the name, date or size, but they show how the classes were collected.",
+        "The network does not use the name, date or size, but they show how the classes were collected.",
         table,
     )
 
@@ -160,11 +160,12 @@ def _use(found: Found) -> Answer:
     share = scores["evidence"]
     places = {"centre": "in the center", "leaf": "on the leaf"}
     note = "; ".join(
-        f"{percent(share[key])} of the heat maps lie {words}, which is {percent(share[f'{key}_area'])} of the area"
+        f"{percent(share[key])} of the heatmap intensity lies {words}, which covers "
+        f"{percent(share[f'{key}_area'])} of the area"
         for key, words in places.items()
         if key in share
     )
-    do = "Vary backgrounds in training (crops, augmentation.background), and check the heat maps in the report."
+    do = "Vary backgrounds in training (crops, augmentation.background), and check the heatmaps in the report."
     return Answer(question, "found" if used else "clear", said, do, rows, note + ".")
 
 
@@ -192,8 +193,8 @@ def _transport(found: Found) -> Answer:
         f"{percent(worst['outside']['accuracy'])} instead of {percent(worst['inside']['accuracy'])}, "
         f"{_loss(worst['drop'])}. Its largest class makes up {percent(worst['majority'])} of it."
     )
-    guess = "The backgrounds are a guess: clusters of frame colors, because no column is known."
-    missing = f"Unknown in tables and EXIF: {', '.join(found['not_said'])}."
+    guess = "The backgrounds are estimated as clusters of frame colors, because no such column was found."
+    missing = f"Not found in tables or EXIF: {', '.join(found['not_said'])}."
     notes = [guess] * found["guessed"] + found["dates"] + [missing] * bool(found["not_said"])
     do = "Expect the lower accuracy at a new place. Take images of each class at several places and on several days."
     return Answer(question, "found" if bad else "clear", said, do, rows, " ".join(notes), table)
@@ -203,7 +204,7 @@ def _leaks(found: Found) -> Answer:
     leak, given, splits = found["leak"], found["groups_given"], found["given_splits"]
     split = any(splits[key] for key in ("photographs", "crops", "groups"))
     said = f"{leak['sentence'].replace('this recipe', 'a linear head')} {given['without']:,} of {given['of']:,} images "
-    said += f"have no group. {plural(splits['all_crops'], 'pair')} of crops of one photo found."
+    said += f"have no group. Found {plural(splits['all_crops'], 'pair')} of crops of one photo."
     if splits["images"]:
         said += (
             f" The given splits share {plural(splits['photographs'], 'photo')}, "
@@ -215,7 +216,7 @@ def _leaks(found: Found) -> Answer:
         "Do copies or groups raise the accuracy?",
         "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",
         said,
-        "Name the plant or field of each image in a column group, so that its images stay in one split.",
+        "Add a column group with the plant or field of each image, so that its images stay in one split.",
         note=note + ".",
     )
 
@@ -242,7 +243,7 @@ def _new(found: Found) -> Answer:
     (worst, least), (best, most) = order[0], order[-1]
     bad = least["caught"]["accuracy"] < 0.5
     said = (
-        f"{'Rarely' if bad else 'Mostly'}: at 1% false alarms, the detector flags "
+        f"{'Rarely' if bad else 'Mostly'}: at a false-alarm rate of 1%, the detector flags "
         f"{percent(least['caught']['accuracy'])} of {worst} and {percent(most['caught']['accuracy'])} of {best}, each "
         "left out of training."
     )

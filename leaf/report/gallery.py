@@ -1,4 +1,4 @@
-"""The report's images as embedded thumbnails: samples, removed and synthetic images, and errors with heat maps."""
+"""The report's images as embedded thumbnails: samples, removed and synthetic images, and errors with heatmaps."""
 
 import base64
 import io
@@ -59,13 +59,13 @@ class Album:
         return self._photos[image]
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
-        """Return the thumbnail overlaid with the heat map (h, w), 0..1, for the class `shown`."""
+        """Return the thumbnail overlaid with the heatmap (h, w), 0..1, for the class `shown`."""
         photo = self.photo(image)
         row, column = (
             3 * np.unravel_index(int(heat.argmax()), heat.shape)[axis] // heat.shape[axis] for axis in (0, 1)
         )
         down, across = ("at the top", "in the middle", "at the bottom")[row], ("left", "center", "right")[column]
-        alternative = f"Heat map of image {image} for {shown}, brightest {down}, {across}"
+        alternative = f"Heatmap of image {image} for {shown}, brightest {down}, {across}"
         overlaid = overlay(thumbnail(self._images[int(image)]), heat)
         return Photo(data_uri(overlaid), alternative, photo.caption, photo.name)
 

@@ -293,7 +293,7 @@ def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
     lines = [
         "It always predicts one of its classes and does not recognize other diseases, plants or damage.",
         "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
-        "or crop; leaf audit measures how much less.",
+        "or crop; leaf audit measures the difference.",
     ]
     if lowest := results.lowest_recall(run, block):
         recall, name = lowest

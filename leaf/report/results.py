@@ -130,7 +130,7 @@ def _confusion(run: Run, name: str, block: Block) -> Figure | None:
     if len(run.classes) > 2:
         right = sum(matrix[label][label] for label in range(len(matrix)))
         words = f"Confusion matrix on {name} of {len(matrix)} classes: {right:,} of {sum(map(sum, matrix)):,} correct."
-        caption = "Rows: true class. Columns: predicted class, numbered as the rows."
+        caption = "Rows: true class. Columns: predicted class, numbered like the rows."
         return both(lambda width: confusion_grid(matrix, run.names, words, width), caption)
     first, second = run.names
     rows = (

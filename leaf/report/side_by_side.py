@@ -69,7 +69,7 @@ def _differences(verdicts: Sequence[Comparison]) -> Figure | None:
     if not verdicts:
         return None
     rows = [Interval(one.b, one.difference, one.low, one.high) for one in verdicts]
-    words = "Differences of accuracy with 95% interval: " + " ".join(one.sentence for one in verdicts)
+    words = "Differences in accuracy with 95% intervals: " + " ".join(one.sentence for one in verdicts)
     return both(lambda width: differences(rows, words, width))
 
 
@@ -145,9 +145,9 @@ def write_report(revisions: Sequence[str], to: str) -> str:
     recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
     names = [name for recipe in recipes for name in recipe.split(",")]
     if len(names) > MOST:
-        raise LeafError(f"report: {len(names)} revisions. Give at most {MOST} for one page")
+        raise LeafError(f"report: {len(names)} revisions are too many for one page. Give at most {MOST}.")
     if len(set(names)) < len(names):
-        raise LeafError(f"report: a revision is given twice: {' '.join(names)}. Give each once")
+        raise LeafError(f"report: a revision is given twice: {' '.join(names)}. Give each once.")
     runs = [read_summary(name) for name in names]
     split = "test" if all((run.scores.get("splits") or {}).get("test") for run in runs) else "validation"
     try:

@@ -45,7 +45,10 @@ from leaf.split import PINNED
 
 PAGES = Path(__file__).with_name("page")
 NEIGHBORS = 6
-REASON = "test image: a change based on the model's prediction biases the test score. Give a visible reason."
+REASON = (
+    "test image: a change based on the model's prediction biases the test score. Give a reason that is visible in "
+    "the image."
+)
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Changed(BaseModel):
         for row in [*self.added, *self.replaced]:
             if set(FILES[self.file]) - set(row) or not row[name] or (column and row[column].strip() not in valid):
                 values = f"; {column} is one of {', '.join(valid)}" if column else ""
-                raise ValueError(f"a row needs {', '.join(FILES[self.file])}{values}")
+                raise ValueError(f"a row requires {', '.join(FILES[self.file])}{values}")
         return self
 
 

@@ -159,7 +159,8 @@ def pin_split(folder: Path = Path()) -> str:
     choices = params.load(folder / params.PARAMS_FILE)
     if choices.folds or choices.grouping == "none":
         raise LeafError(
-            "pin: folds or grouping: none made this split for a comparison. Use folds: 0, grouping: groups."
+            "pin: this split was made with folds or grouping: none, only for a comparison. Set folds: 0 and "
+            "grouping: groups."
         )
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
     groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])[["image", "group"]]

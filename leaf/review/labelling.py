@@ -247,8 +247,8 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
     gain = last[1] - before[1]
     labels = last[0] - before[0]
     if gain < WORTHWHILE:
-        return f"The last {labels} labels did not increase the accuracy. More labels of this kind hardly help."
-    return f"The last {labels} labels increased the accuracy by {gain:.1%}. More labels help."
+        return f"The last {labels} labels did not increase the accuracy. More labels of this kind are unlikely to help."
+    return f"The last {labels} labels increased the accuracy by {gain:.1%}. More labels are likely to help."
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:

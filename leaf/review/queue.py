@@ -22,7 +22,7 @@ QUESTIONS = {  # names of the questions on the page
     "label": "Label and prediction differ",
     "flag": "Dark, blurred or unlike the others",
     "outlier": "Removed as an outlier",
-    "copy": "Removed as a near copy",
+    "copy": "Removed as a near-duplicate",
     "crop": "Crops of one photo?",
 }
 # Estimated probability that a decision changes something. If copies have different labels, one label is wrong; removals
@@ -139,7 +139,7 @@ def _labels(
     for image in np.flatnonzero(doubted).tolist():
         own = float(held_out.own[image])
         label = classes[labels[image]]
-        how = "a wrong label, or a confident mistake of the model" if own < CONFIDENT else "the label may be wrong"
+        how = "a wrong label, or a confident model error" if own < CONFIDENT else "the label may be wrong"
         why = f"held-out probability of {label}: {own:.3f}; most probable: {classes[held_out.likely[image]]}; {how}"
         # half the gain if confident learning does not report a label error
         found.append(
@@ -215,7 +215,7 @@ def _kind(row: dict) -> str:
     if row["kind"] == "aligned":
         return f"crops of one photo: mean squared error {row['aligned_mse']:.3g} after alignment, {row['transform']}"
     turned = f", {row['transform']}" if row["kind"] == "turned" else ""
-    return f"near copies: mean squared error {row['mse']:.3g}{turned}"
+    return f"near-duplicates: mean squared error {row['mse']:.3g}{turned}"
 
 
 def answers(

@@ -87,7 +87,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
     images = read_array(folder / f"{UNLABELLED}.npy")
     if not len(index) == len(images) > 0:
         raise LeafError(
-            f"{UNLABELLED}.csv: no unlabelled images. Put some into the folder {choices.unlabelled} (the key "
+            f"{UNLABELLED}.csv: no unlabeled images. Add some to the folder {choices.unlabelled} (key "
             "`unlabelled`) and run `dvc repro ingest`."
         )
     new, name = image_features(images, np.arange(len(images)), choices, folder)
@@ -225,7 +225,7 @@ def _probabilities(
         hashes = table(read, "data/ingested/index.csv")["hash"].to_numpy()
         rows = predicted["image"].to_numpy()
         if rows.max(initial=-1) >= len(index) or (hashes[rows] != index["hash"].to_numpy()[rows]).any():
-            raise LeafError(f"{revision}: different images. Use runs of the same data set.")
+            raise LeafError(f"{revision}: its images differ. Use runs of the same data set.")
         found = probabilities(read)
         if found.shape[1] != classes:
             raise LeafError(f"{revision}: {found.shape[1]} classes, expected {classes}. Use runs of the same data set.")

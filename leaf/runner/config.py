@@ -54,7 +54,7 @@ class Target(BaseModel):
     dvc_remote: Name | None = _key(None, "a remote that `dvc remote list` prints")
     setup: str | None = _key(None, "a shell script that fills $LEAF_ENVIRONMENT")
     path: list[Text] = _key([], "a list of folders, prepended to PATH")
-    environment: dict[Variable, str] = _key({}, "a mapping of names to texts, no secrets")
+    environment: dict[Variable, str] = _key({}, "a mapping of names to strings, without secrets")
     hourly_cost: float | None = _key(None, "dollars an hour, a number above 0, or null", gt=0)
     needs_remote: ClassVar[bool] = True
 
@@ -140,12 +140,12 @@ class SkyPilot(Target):
     origin: Text | None = _key(None, _ORIGIN)
     cloud: Name | None = _key(None, "a cloud that `sky check` prints, or null for the cheapest")
     region: Name | None = _key(None, "a region of that cloud, or null")
-    accelerators: str = _key("L4:1", "SkyPilot's notation, as L4:1", pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$")
+    accelerators: str = _key("L4:1", "SkyPilot's notation, such as L4:1", pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$")
     spot: bool = _key(True, "true, false")
     idle_minutes: int = _key(5, "minutes, a whole number from 1", ge=1)
     disk: int = _key(100, "gigabytes, a whole number from 50", ge=50)
     state_bucket: str | None = _key(
-        None, "a bucket's address, as s3://name, or null", pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$"
+        None, "a bucket's address, such as s3://name, or null", pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$"
     )
 
 

@@ -56,7 +56,7 @@ class Host:
                 self.command, input=program.encode(), capture_output=True, timeout=TIMEOUT, check=False
             )
         except subprocess.TimeoutExpired:
-            raise ConnectionLostError(f"{self}: no answer in {TIMEOUT} s") from None
+            raise ConnectionLostError(f"{self}: no response within {TIMEOUT} s") from None
         except FileNotFoundError:
             raise LeafError(f"{self.command[0]}: not found. Install it.") from None
         for line in answer.stdout.decode("utf-8", "replace").splitlines():

@@ -177,7 +177,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
             repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
-        say(f"{missing} not finished. `leaf fetch --wait` waits for them.")
+        say(f"{missing}: not finished. `leaf fetch --wait` waits for them.")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
 

@@ -49,7 +49,7 @@ def plan(
         LeafError: if a row is unknown, a setting is invalid, or a name is invalid or used twice.
     """
     if every and rows:
-        raise LeafError("submit: rows and --all; valid: one of the two")
+        raise LeafError("submit: rows and --all are mutually exclusive.")
     table = {row: row_settings(row)[0] for row in (read_experiments() if every else rows)}
     values = read_yaml(params.PARAMS_FILE) or {}
     planned = []
@@ -63,7 +63,7 @@ def plan(
     names = [experiment.name for experiment in planned]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise LeafError(
-            f"{twice}: two experiments with this name. Vary the settings, or submit them one by one with --name."
+            f"{twice}: two experiments have this name. Vary the settings, or submit them one by one with --name."
         )
     if len(planned) > MOST:
         raise LeafError(f"submit: {len(planned)} experiments; valid: at most {MOST} in one job")
@@ -171,5 +171,5 @@ def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
                 chosen.append((record, indices))
                 break
         else:
-            raise LeafError(f"{name}: no such job or experiment; `leaf jobs` lists them")
+            raise LeafError(f"{name}: no such job or experiment. List them with `leaf jobs`.")
     return chosen

@@ -178,10 +178,10 @@ def load(path: str | Path = MODEL) -> Classifier:
     network = OnnxNetwork(path)
     _check_metadata(path, network.metadata, beside)
     if len(network.head.slopes) != len(beside.classes):
-        raise LeafError(f"{path}: {len(network.head.slopes)} classes; run.json names {len(beside.classes)}")
+        raise LeafError(f"{path}: {len(network.head.slopes)} classes, but run.json has {len(beside.classes)}")
     classifier = Classifier(network, beside)
     if network.features != len(classifier.ood_detector.features.mean):
-        raise LeafError(f"{beside.ood}: not for the {network.features} features of {path}; run `dvc repro`")
+        raise LeafError(f"{beside.ood}: does not match the {network.features} features of {path}. Run `dvc repro`.")
     return classifier
 
 

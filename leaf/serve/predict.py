@@ -35,7 +35,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
         model: `.onnx` or `.keras` file.
         form: output format: `text`, `csv` or `json`.
         views: number of views to average, or None for the number used in evaluation.
-        heatmap: folder for heat maps, named `0001-name.png`.
+        heatmap: folder for heatmaps, named `0001-name.png`.
         quiet: whether to hide the progress bar and notes.
 
     Returns:
@@ -187,7 +187,7 @@ def _listed(data: bytes) -> list[str]:
         raise LeafError("-: standard input is neither UTF-8 nor complete UTF-16. Send one path per line.") from None
     names = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
     if longest := [name for name in names if len(name) > _LONGEST_PATH]:
-        raise LeafError(f"-: standard input: a path of {len(longest[0]):,} characters. Send one path per line.")
+        raise LeafError(f"-: standard input contains a path of {len(longest[0]):,} characters. Send one path per line.")
     return names
 
 

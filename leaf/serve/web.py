@@ -161,12 +161,12 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
         response_class=Response,
         dependencies=[Depends(one_image)],
         responses={
-            200: {"content": {"image/png": {}}, "description": "the image with its heat map"},
+            200: {"content": {"image/png": {}}, "description": "the image with its heatmap"},
             **_PROBLEMS,
         },
     )
     async def heatmap(image: ImageFile) -> Response:
-        """Draw a Grad-CAM heat map of the predicted class over the image."""
+        """Draw a Grad-CAM heatmap of the predicted class over the image."""
         prepared = await pixels(image, file_name(image))
         strength = await or_503(batcher.run_when_idle(lambda: classifier.heatmaps(prepared[None])))
         return Response(heatmap_png(prepared, strength[0]), media_type="image/png")

@@ -76,7 +76,7 @@ def split_images(
 def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Return one row per group in draw order: image counts by class (0, 1, …), and the given split or ""."""
     given = images[images["split"].ne("")]
-    _refuse_torn(given, "data/ingested/index.csv", "give its images the same split, or drop one in data/overrides.csv")
+    _refuse_torn(given, "data/ingested/index.csv", "Give its images the same split, or drop one in data/overrides.csv.")
     unknown = set(given["split"]) - set(SPLITS)
     if unknown:
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
@@ -97,7 +97,7 @@ def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
         members = given[given["group"].eq(torn[0])].drop_duplicates("split").sort_values("image")
         names = members["source"] if "source" in members else "image " + members["image"].astype(str)
         named = " and ".join(f"{name} ({split})" for name, split in zip(names, members["split"], strict=True))
-        raise LeafError(f"{file}: split: {named} are in one group, and a group stays in one split; {remedy}")
+        raise LeafError(f"{file}: split: {named} are in one group, and a group must stay in one split. {remedy}")
 
 
 def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
@@ -125,7 +125,7 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
         raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     pinned = images.drop(columns="split").merge(pins, on="file_hash")
     given = images[images["kept"].eq(1) & images["split"].ne("")]
-    remedy = "mark its images apart or drop one in data/overrides.csv, or change the split or the pin of one"
+    remedy = "Mark its images apart or drop one in data/overrides.csv, or change the split or the pin of one."
     _refuse_torn(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
     of_group = pinned.drop_duplicates("group").set_index("group")["split"]
     return images["split"].where(images["split"].ne(""), images["group"].map(of_group).fillna(""))
@@ -170,7 +170,7 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
     if sum(asked.values()) >= images:
         raise LeafError(
             f"validation_size, test_size: {asked['validation']} and {asked['test']} images of {images} leave none to "
-            f"train on; valid: together fewer than {images}"
+            f"train on. Use fewer than {images} in total."
         )
     if asked["validation"] < 1:
         raise LeafError(f"validation_size: 0 of {images} images; valid: at least one, for early stopping")
@@ -196,7 +196,7 @@ def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
             raise LeafError(
                 f"split: all images of {name} are in the given split {given.pop()} and none in "
                 f"{' or '.join(others)}. Give some of them another split, leave the class out (ignore: [{name}]), or "
-                "set columns.split=none to draw the splits instead"
+                "set columns.split=none to draw the splits instead."
             )
 
 
@@ -291,8 +291,8 @@ def fold_images(
     groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
     if small := _fewer(classes, groups, folds):
         raise LeafError(
-            f"folds: {folds}, too few groups of images: {small}; valid: at most {groups.min()}. Or leave a class out "
-            "(ignore)."
+            f"folds: {folds}: too few groups of images: {small}. Use at most {groups.min()} folds, or leave a class "
+            "out (ignore)."
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, test = list(splitter.split(images, images["label"], images["key"]))[fold]

@@ -108,9 +108,7 @@ class CheckpointFile:
             digest = np.frombuffer(hashlib.blake2b(history.encode(), digest_size=16).digest(), np.uint8)
             if not (multihost_utils.process_allgather(digest) == digest).all():
                 folder = self.path.parent
-                raise LeafError(
-                    f"LEAF_STATE: the contents of {folder} differ between processes; valid: a shared folder"
-                )
+                raise LeafError(f"LEAF_STATE: the contents of {folder} differ between processes. Use a shared folder.")
         return checkpoint
 
     def _load_valid(self) -> Checkpoint | None:
@@ -217,7 +215,7 @@ def _make_room(root: Path, key: str) -> None:
         _release(lock)
         taken -= sizes[path].st_size
         print(
-            f"training: removed {path}, the least recently used checkpoint: they take more than "
+            f"training: removed {path}, the least recently used checkpoint, because checkpoints take more than "
             f"{MAX_BYTES / 2**30:.0f} GiB",
             file=sys.stderr,
         )

@@ -115,7 +115,7 @@ class _DetectorTraining(Training):
         ):
             with out_of_memory_in_one_line(
                 f"batch_size: out of memory with {params.batch_size} images. "
-                f"Set it lower, for example to {max(1, params.batch_size // 2)}."
+                f"Use a smaller value, for example {max(1, params.batch_size // 2)}."
             ):
                 losses.append(self.train_step.train_on_batch(batch, epoch, step))
             check_finite(losses[-1], epoch, step + 1, self.steps)

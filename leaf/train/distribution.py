@@ -35,7 +35,7 @@ def set_up_distribution(params: Params) -> int:
         return 1
     if keras.backend.backend() != "jax":
         raise LeafError(
-            f"distribution: data_parallel needs Keras on JAX, not on {keras.backend.backend()}. "
+            f"distribution: data_parallel requires Keras on JAX, not on {keras.backend.backend()}. "
             "Set the environment variable KERAS_BACKEND to jax, or distribution to none."
         )
     if PROCESSES in os.environ:

@@ -67,7 +67,7 @@ def range_test(
         LeafError: if the loss never decreases.
     """
     if not 0 < lowest < highest or updates < 10:
-        raise LeafError("lr-range: needs 0 < lowest < highest and at least 10 updates")
+        raise LeafError("lr-range: requires 0 < lowest < highest and at least 10 updates.")
     factor = (highest / lowest) ** (1 / (updates - 1))
     rising = Schedule("exponential", 0.0, lowest, gamma=factor, accumulation=accumulation_steps(params))
     compile_model(model, params, rising)
@@ -119,10 +119,10 @@ def run_range_test(params: Params, lowest: float, highest: float, updates: int) 
             never decreases.
     """
     if params.optimizer == "lbfgs":
-        raise LeafError("optimizer: lbfgs has no learning rate; lr-range accepts adam and adamw")
+        raise LeafError("optimizer: lbfgs has no learning rate; valid for lr-range: adam, adamw")
     if is_detector(params.backbone):
         raise LeafError(
-            f"backbone: {params.backbone}: lr-range needs a classifier; anomaly detectors have another loss"
+            f"backbone: {params.backbone}: lr-range requires a classifier, because anomaly detectors use another loss."
         )
     classes = len(store.read_classes())
     dataset, _ = read_datasets(classes, params.augmentation.background == "swap")

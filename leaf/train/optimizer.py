@@ -197,7 +197,7 @@ def _advice(params: Params) -> str:
     smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
     return (
         f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
-        f"batch_size ({whole}), for example {smaller}. The updates stay equal."
+        f"batch_size ({whole}), for example {smaller}. The updates remain the same."
     )
 
 

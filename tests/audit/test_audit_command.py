@@ -67,12 +67,12 @@ def test_an_unknown_column_lists_the_known_ones(audited):
 
 def test_unknown_camera_is_reported(audited):
     assert (
-        "Unknown in tables and EXIF: site, crop, camera, date."
+        "Not found in tables or EXIF: site, crop, camera, date."
         in (audited[0].folder / "reports/audit.html").read_text()
     )
     done = audited[0].run("leaf", "audit", "--by", "camera", status=2)
     line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: --by camera: no such column, and not in the EXIF of any image. Valid: ")
+    assert line.startswith("error: --by camera: no such column, and no image has it in its EXIF data. Valid: ")
 
 
 @pytest.mark.full

@@ -37,7 +37,7 @@ def test_unreadable_dates_are_reported(text):
 def test_day_and_month_without_a_clear_order_are_reported(text):
     dates, remarks = iso_dates([text])
     assert dates == [""]
-    assert "order of day and month is not clear" in remarks[0]
+    assert "order of day and month is ambiguous" in remarks[0]
 
 
 @pytest.mark.parametrize(("other", "first"), [("25/12/2023", "2024-03-01"), ("12/25/2023", "2024-01-03")])

@@ -274,7 +274,7 @@ def test_label_studio_tasks_without_a_single_choice_are_left_out(read, dataset, 
     assert labels == {"1.png": "a", "2.png": "b"}
     assert result.unreadable["file"].tolist() == ["3.png", "4.png", "5.png"]
     assert any("1 rows have several labels" in note for note in result.notes)
-    assert any("column 'photo' names the files" in note for note in result.notes)
+    assert any("column 'photo' is used for the file names" in note for note in result.notes)
 
 
 def test_each_choice_control_of_label_studio_is_a_column(read, dataset, tmp_path):

@@ -192,7 +192,7 @@ def test_a_carriage_return_in_a_name_is_rejected_by_name(refusal, folder):
 def test_a_link_out_of_the_folder_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "secret.png")
     (folder / "healthy" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert "'healthy/link.png' is a link out of the data set's folder" in refusal(folder)
+    assert "'healthy/link.png' is a link to a file outside the data set" in refusal(folder)
 
 
 def test_a_link_to_a_folder_is_rejected(refusal, folder):

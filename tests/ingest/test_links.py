@@ -33,7 +33,7 @@ def test_circular_links_dead_links_and_pipes_are_skipped_and_listed(root):
     assert dict(result.unreadable.to_numpy().tolist()) == {
         "a/circle.png": "too many levels of symbolic links",
         "a/dead.png": "no such file or directory",
-        "b/pipe.png": "not an ordinary file",
+        "b/pipe.png": "not a regular file",
     }
     assert any("'b/pipe'" in note for note in result.notes)
     assert len(result.index) == 4
@@ -57,4 +57,4 @@ def test_circular_folder_links_are_read_once_and_counted(root):
     (root / "a" / "up").symlink_to("..")
     result = read(root, links="follow")
     assert len(result.index) == 4
-    assert any("1 links to folders are not entered, such as 'a/up'" in note for note in result.notes)
+    assert any("1 links to folders are not followed, such as 'a/up'" in note for note in result.notes)

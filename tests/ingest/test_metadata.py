@@ -124,16 +124,16 @@ def test_a_bad_row_is_rejected_with_its_line(refusal, metadata, row, words):
 
 def test_missing_columns_are_named(refusal, metadata):
     line = refusal(metadata("name,class\na,b\n"))
-    assert "its columns are name, class; valid: one that names the file (file, filename, " in line
+    assert "no column has a known name for the file (file, filename, " in line
 
 
 def test_an_empty_metadata_file_is_rejected(refusal, metadata):
-    assert "its columns are none" in refusal(metadata(""))
+    assert "Its columns: none." in refusal(metadata(""))
 
 
 def test_metadata_that_is_not_text_is_rejected(refusal, folder):
     (folder / "metadata.csv").write_bytes(b"file,label\0\n" + bytes(300))
-    assert "no text in UTF-8, UTF-16 or Latin-1" in refusal(folder)
+    assert "cannot be decoded as UTF-8, UTF-16 or Latin-1" in refusal(folder)
 
 
 def test_file_behind_a_link_out_of_the_folder_is_rejected(refusal, metadata, tmp_path):
@@ -142,10 +142,10 @@ def test_file_behind_a_link_out_of_the_folder_is_rejected(refusal, metadata, tmp
     (root / "healthy" / "01.png").rename(tmp_path / "elsewhere" / "secret.png")
     (root / "out").symlink_to(tmp_path / "elsewhere")
     (root / "healthy" / "01.png").write_bytes(b"x")
-    assert "is a link out of the data set's folder" in refusal(root)
+    assert "is a link to a file outside the data set" in refusal(root)
 
 
 def test_metadata_linked_from_outside_is_rejected(refusal, folder, tmp_path):
     (tmp_path / "secret").write_text("root:x:0\n")
     (folder / "metadata.csv").symlink_to(tmp_path / "secret")
-    assert "is a link out of the data set's folder" in refusal(folder)
+    assert "is a link to a file outside the data set" in refusal(folder)

@@ -115,7 +115,7 @@ def test_numbered_folders_below_the_class_are_groups(images: Images) -> None:
 def test_split_folders_are_used(images: Images) -> None:
     dataset = images("train/a", "train/b", "val/a", "val/b", "test/a", "test/b")
     assert accepted(dataset)["classes"] == ["a", "b"]
-    assert "splits: test, train, validation, as given by the data set" in propose(dataset, {}).lines
+    assert "splits: test, train, validation, defined by the data set" in propose(dataset, {}).lines
 
 
 def test_table_beside_the_images_gives_the_classes(images: Images) -> None:

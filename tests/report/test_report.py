@@ -185,7 +185,7 @@ def test_a_mistake_has_heat_maps_of_the_predicted_and_the_second_class(finished)
     assert cards
     for card in cards:
         predicted, second = re.search(r"Predicted (\w+), <strong>\d+%</strong>; second (\w+)", card).groups()
-        assert re.findall(r"Heat map of image \d+ for (\w+)", card) == [predicted, second]
+        assert re.findall(r"Heatmap of image \d+ for (\w+)", card) == [predicted, second]
     assert "second" not in uncertain.partition("</ul>")[0]
 
 
@@ -214,7 +214,7 @@ def test_synthetic_copies_of_a_parent_are_not_shown_as_blends(tables):
 
 def test_the_original_sizes_are_shown(finished):
     assert (
-        "Most originals have 640 × 480 pixels; their sides range from 480 to 4,000. The network sees 48 × 48."
+        "Most originals have 640 × 480 pixels; their sides range from 480 to 4,000. The network's input is 48 × 48."
         in finished.replace("\xa0", " ")
     )
 

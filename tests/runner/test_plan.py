@@ -64,7 +64,7 @@ def test_name_replaces_one_and_prefixes_several() -> None:
         (["sede=1"], "sede: unknown key; did you mean seed?"),
         (["+seed=1"], "not a setting"),
         (["~seed=1"], "not a setting"),
-        (["seed=1,1"], "two experiments with this name"),
+        (["seed=1,1"], "two experiments have this name"),
         (["seed=" + ",".join(map(str, range(1001)))], "1001 experiments; valid: at most 1000"),
     ],
 )

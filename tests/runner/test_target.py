@@ -42,11 +42,11 @@ def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 
 def test_job_that_never_arrived_is_lost(tmp_path: Path) -> None:
-    assert state(tmp_path / "jobs" / "x") == ("lost", "not on the target; submit it again")
+    assert state(tmp_path / "jobs" / "x") == ("lost", "not on the target. Submit it again.")
 
 
 def test_experiment_without_a_process_is_lost_with_its_last_step(job: Path) -> None:
-    assert state(job) == ("lost", "ended unexpectedly at: run; submit it again")
+    assert state(job) == ("lost", "ended unexpectedly at: run. Submit it again.")
 
 
 def test_state_comes_from_the_exit_file(job: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_mistake_is_one_line_and_status_2(project, request):
     done = run(project, request.config.rootpath)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
-        "error: nowhere.npz: no such file; set `dataset` to an .npz file or a folder"
+        "error: nowhere.npz: no such file. Set `dataset` to an .npz file or a folder."
     ]
 
 

@@ -94,7 +94,7 @@ async function addOne(file) {
 
 const newId = () => `${new Date().toISOString().slice(0, 19).replaceAll(/[:T-]/g, "")}-${Math.random().toString(36).slice(2, 6)}`;
 
-// Combine a plant's photos: average those that are like the training images, or all photos if none is.
+// Combine a plant's photos: average those that are like the training images, or all photos if none are.
 function combine({ photos }) {
   const known = photos.filter((photo) => photo.known);
   const used = known.length ? known : photos;

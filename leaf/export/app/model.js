@@ -1,9 +1,9 @@
-// The exported model: probabilities, the out-of-distribution test and heat maps, as in leaf/serve/classifier.py.
+// The exported model: probabilities, the out-of-distribution test and heatmaps, as in leaf/serve/classifier.py.
 
 import * as ort from "./onnxruntime.js";
 import { resize, roundEven } from "./pixels.js";
 
-const STRIDE = 8; // pixels between the shifted copies of a heat map (leaf/models/gradcam.py)
+const STRIDE = 8; // pixels between the shifted copies of a heatmap (leaf/models/gradcam.py)
 const INFERNO = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
 const DARKEST = 1e-3; // constants of leaf/evaluate/out_of_distribution.py
 const SCALES = 4;

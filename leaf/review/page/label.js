@@ -34,7 +34,7 @@ async function refresh(reordered = false) {
 }
 
 function draw_counts() {
-  at("progress").textContent = `${run.labelled + pending} labelled, ${run.waiting - pending} to go${run.conflicts ? `, ${run.conflicts} contradictory` : ""}`;
+  at("progress").textContent = `${run.labelled + pending} labeled, ${run.waiting - pending} to go${run.conflicts ? `, ${run.conflicts} contradictory` : ""}`;
   at("agreement").textContent = run.agreement;
   draw_curve();
 }
@@ -50,7 +50,7 @@ function look() {
   if (confirm) confirm.disabled = !item || item.guess < 0;
   if (!item) {
     const more = run.waiting > pending;
-    at("question").textContent = more ? "Ranking the images …" : "All images are labelled";
+    at("question").textContent = more ? "Ranking the images …" : "All images are labeled";
     at("why").textContent = more ? "" : "Commit data/labels.csv and run `dvc repro`.";
     if (more) setTimeout(() => enqueue(() => refresh(true)), 300);
     at("images").replaceChildren();
@@ -135,7 +135,7 @@ async function undo() {
   show_status(`Undone: ${base_name(entry.item.file)}`);
 }
 
-// Labels can be given meanwhile.
+// Labels can be assigned meanwhile.
 async function retrain() {
   const { version } = await request("api/retrain", {});
   show_status("Retraining …");
@@ -198,7 +198,7 @@ function draw_curve() {
   at("advice").textContent = run.advice;
   if (!points.length) {
     at("curve").replaceChildren();
-    at("curve-text").textContent = "No curve yet: it needs labels of two classes, and validation images or labelled random samples.";
+    at("curve-text").textContent = "No curve yet: it requires labels of two classes, and validation images or labeled random samples.";
     return;
   }
   const [labels, accuracy, low, high] = points.at(-1);

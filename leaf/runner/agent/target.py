@@ -76,7 +76,7 @@ def states(request: dict[str, Any]) -> dict[str, Any]:
     """Return each experiment's {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
     folder = job_folder(request)
     if not folder.is_dir():
-        gone = {"state": "lost", "note": "not on the target; submit it again"}
+        gone = {"state": "lost", "note": "not on the target. Submit it again."}
         return {"states": [gone] * request["experiments"]}
     queue = slurm_queue(
         folder
@@ -92,7 +92,7 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
                 raise ValueError
             return {"state": ended["state"], "note": ended["reason"]}
         except (ValueError, KeyError, TypeError, RecursionError):  # caused by a full disk or a machine crash
-            return {"state": "failed", "note": f"{own / 'exit'}: damaged; read the log and submit it again"}
+            return {"state": "failed", "note": f"{own / 'exit'}: damaged. Read the log and submit it again."}
     step = read(own / "step")
     if queue is not None and index in queue:
         return {"state": "queued" if queue[index] == "PENDING" else "running", "note": step or queue[index].lower()}
@@ -103,7 +103,7 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
     if step in ("", "requeued") and 0 <= time.time() - own.stat().st_mtime < GRACE:
         return {"state": "queued", "note": step or "starting"}
     shutil.rmtree(own / "clone", ignore_errors=True)
-    return {"state": "lost", "note": f"ended unexpectedly at: {step or 'the start'}; submit it again"}
+    return {"state": "lost", "note": f"ended unexpectedly at: {step or 'the start'}. Submit it again."}
 
 
 def slurm_queue(folder: Path) -> dict[int, str] | None:

@@ -159,7 +159,7 @@ class Task:
                     self.call("sh", "-e", "-c", setup, cwd=self.clone)
                     write(home / "ready", "")
         if not shutil.which("dvc", path=self.environment["PATH"]):
-            raise TaskError("dvc: not found on the target; add `setup` or `path` to the target in runner.yaml")
+            raise TaskError("dvc: not found on the target. Add `setup` or `path` to the target in runner.yaml.")
         cache = self.job["cache"] or str(self.root / "cache")
         # One copy of the data on the target; clones link to it if the file system supports it.
         for key, value in (("cache.dir", cache), ("cache.type", "reflink,hardlink,copy")):
@@ -270,7 +270,7 @@ def main(argv: list[str]) -> int:
             return 0
         if (task.own / "cancelled").exists():
             return task.end("cancelled", "")
-        return task.end("stopped", "stopped by SIGTERM; submit it again to resume after the last finished epoch")
+        return task.end("stopped", "stopped by SIGTERM. Submit it again to resume after the last finished epoch.")
     return task.end("done", "")
 
 

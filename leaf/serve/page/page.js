@@ -128,7 +128,7 @@ function offerHeat(card, file) {
       toggle.disabled = true;
       try {
         heat.src = URL.createObjectURL(await (await ask("/api/heatmap", file)).blob());
-        heat.alt = "Heat map of the regions that support the predicted class";
+        heat.alt = "Heatmap of the regions that support the predicted class";
       } catch (error) {
         toggle.textContent = error.message;
         return;
