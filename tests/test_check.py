@@ -225,7 +225,7 @@ def test_wrong_weights_hash_is_refused_with_the_right_one(project):
 def test_masks_are_matched_by_image_name(project):
     assert "masks" not in printed()
     swap = {"augmentation.background": "swap", "balance": "none"}
-    assert "masks      of 0 of 30 images; GrabCut estimates the others" in printed(**swap)
+    assert "masks      for 0 of 30 images; GrabCut estimates the others" in printed(**swap)
     put(project / "masks/healthy/IMG_0001.png")
     assert "masks      for 1 of 30 images" in printed(masks="masks").splitlines()
 

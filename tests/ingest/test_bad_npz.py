@@ -101,7 +101,7 @@ def test_a_value_out_of_range_names_the_image(refusal, tmp_path, images, labels,
 def test_nan_and_infinity_name_the_image(refusal, tmp_path, images, labels, value):
     data = images.astype(np.float32)
     data[9, 0, 0, 0] = value
-    assert "image 9 has NaN or infinity" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert "image 9 contains NaN or infinity" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 def test_invalid_value_after_a_fraction_is_reported(refusal, tmp_path, images, labels):
@@ -169,7 +169,7 @@ def test_a_negative_shape_is_rejected(refusal, tmp_path):
 
 def test_a_zip_bomb_is_rejected_at_the_stated_limit(refusal, npz, monkeypatch):
     monkeypatch.setattr(npz_module, "MEMBER_BYTES", 1000)
-    assert "at most 1,000" in refusal(npz)
+    assert "up to 1,000" in refusal(npz)
 
 
 def test_zip_bomb_is_rejected_at_the_limit(refusal, tmp_path, labels, monkeypatch):
@@ -180,13 +180,13 @@ def test_zip_bomb_is_rejected_at_the_limit(refusal, tmp_path, labels, monkeypatc
 
 def test_images_of_too_many_pixels_are_rejected_at_the_stated_limit(refusal, npz, monkeypatch):
     monkeypatch.setattr(npz_module, "PIXELS", 100)
-    assert "at most 100 pixels" in refusal(npz)
+    assert "up to 100 pixels" in refusal(npz)
 
 
 def test_labels_far_longer_than_names_are_rejected_at_the_stated_limit(refusal, tmp_path, images):
     labels = np.array(["healthy" + " " * 100_000] * 12)
     line = refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
-    assert "at most 77,824" in line
+    assert "up to 77,824" in line
 
 
 def test_an_unusual_compression_is_rejected(refusal, tmp_path):

@@ -203,7 +203,7 @@ def test_a_link_to_a_folder_is_rejected(refusal, folder):
 def test_a_link_to_a_folder_outside_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "other/secret.png")
     (folder / "healthy" / "more").symlink_to(tmp_path / "other")
-    assert "is a link out of" in refusal(folder)
+    assert "is a link to a file outside" in refusal(folder)
 
 
 def test_a_link_within_the_folder_is_read(read, folder):

@@ -235,7 +235,7 @@ def test_labeling_without_new_images_gives_a_one_line_error(
         load_labelling()
     Path("data/ingested/unlabelled.csv").write_text("image,source,hash,file_hash,flags,width,height,taken\n")
     np.save("data/ingested/unlabelled.npy", np.empty((0, 24, 24, 3), np.uint8))
-    with pytest.raises(LeafError, match="no unlabelled images"):
+    with pytest.raises(LeafError, match="no unlabeled images"):
         load_labelling()
 
 

@@ -90,7 +90,7 @@ def test_masks_are_cropped_like_their_images(project, capsys):
     masks = np.load("data/ingested/masks.npy")
     assert masks[0].all(axis=0).tolist() == [False] * 12 + [True] * 4  # of the middle square
     assert not masks[1].any()
-    assert "masks of 1 images from m" in capsys.readouterr().out
+    assert "masks for 1 images from m" in capsys.readouterr().out
 
 
 def test_no_masks_are_written_without_masks(project):
