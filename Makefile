@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 VENV := .venv
 BENCH := .venv-bench
-# `compat` adds a path, not an import hook: Python finds leaf also from the parent folder of a clone named leaf.
+# `compat` adds a path, not an import hook, so that Python also finds leaf from the parent folder of a clone named leaf.
 EDITABLE := --no-deps --config-settings editable_mode=compat --editable .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -59,11 +59,11 @@ verify: $(VENV)/installed ## rerun the pipeline and compare it with the committe
 docs: $(VENV)/installed ## write the generated pages of docs/
 	@python docs/generate.py
 
-bench: $(BENCH)/installed ## measure next to the peers, about 15 minutes; writes benchmarks/results.json
+bench: $(BENCH)/installed ## run the benchmarks against the peers, about 15 minutes; writes benchmarks/results.json
 	@$(BENCH)/bin/python benchmarks/every.py
 	@$(BENCH)/bin/python docs/generate.py
 
-bench-full: $(BENCH)/installed ## the same at the large sizes, hours
+bench-full: $(BENCH)/installed ## run the benchmarks at full size, which takes hours
 	@$(BENCH)/bin/python benchmarks/every.py --size full
 	@$(BENCH)/bin/python docs/generate.py
 

@@ -11,7 +11,7 @@ const make = (tag, given = {}, ...inside) => {
 let run; // the state from the server
 let turn = Promise.resolve(); // runs actions one after another, however fast keys are pressed
 
-// Each request names the run, because in another run the image numbers mean other images.
+// Each request names the run, because image numbers refer to different images in another run.
 const versioned = (path) => `${path}${run ? `${path.includes("?") ? "&" : "?"}run=${run.run}` : ""}`;
 
 async function request(path, body) {
@@ -46,7 +46,7 @@ async function pop_undo() {
   return { entry, result };
 }
 
-// Ask for a text, or with `labels` for a class. Resolves to "" if the dialog is cancelled.
+// Prompt for text or, with `labels`, for a class. Resolves to "" if the dialog is canceled.
 function ask_user(title, text, labels) {
   at("ask-title").textContent = title;
   at("ask-text").textContent = text;
