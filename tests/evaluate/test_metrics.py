@@ -77,7 +77,7 @@ def test_roc_curve_matches_scikit_learn(drawn):
     assert metrics.auc(fpr, tpr) == pytest.approx(metrics.roc_auc_score(*drawn))
 
 
-def test_each_roc_threshold_gives_its_rates(drawn):
+def test_each_roc_threshold_reproduces_its_rates(drawn):
     labels, p = drawn
     for fpr, tpr, threshold in zip(*roc_curve(labels, p), strict=True):
         assert (p >= threshold)[labels == 1].mean() == pytest.approx(tpr)

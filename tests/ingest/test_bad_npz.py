@@ -35,7 +35,7 @@ def saved(path, **arrays):
     return path
 
 
-def test_a_missing_file_is_named(refusal, tmp_path):
+def test_a_missing_file_is_reported(refusal, tmp_path):
     assert "nowhere.npz: no such file" in refusal(tmp_path / "nowhere.npz")
 
 
@@ -64,7 +64,7 @@ def test_a_flipped_byte_in_the_pixels_is_found_by_the_checksum(refusal, npz):
 
 
 @pytest.mark.parametrize("name", ["data", "labels"])
-def test_missing_array_is_named_with_the_existing_ones(refusal, tmp_path, images, labels, name):
+def test_missing_array_is_reported_with_the_existing_ones(refusal, tmp_path, images, labels, name):
     arrays = {"data": images, "labels": labels, "other": labels}
     del arrays[name]
     line = refusal(saved(tmp_path / "a.npz", **arrays))
@@ -78,7 +78,7 @@ def test_a_wrong_shape_is_shown(refusal, tmp_path, labels, shape):
 
 
 @pytest.mark.parametrize("dtype", ["bool", "complex64", "U1", "M8[s]"])
-def test_a_wrong_dtype_is_named(refusal, tmp_path, labels, dtype):
+def test_a_wrong_dtype_is_reported(refusal, tmp_path, labels, dtype):
     data = np.zeros((12, 16, 16, 3)).astype(dtype)
     assert f"data is {data.dtype}" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
@@ -110,17 +110,17 @@ def test_invalid_value_after_a_fraction_is_reported(refusal, tmp_path, images, l
     assert "image 9" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_images_scaled_to_1_are_rejected_with_the_remedy(refusal, tmp_path, images, labels):
+def test_images_scaled_to_1_are_rejected_with_advice(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 255
     assert "Multiply it by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_images_scaled_to_plus_minus_1_are_rejected_with_the_remedy(refusal, tmp_path, images, labels):
+def test_images_scaled_to_plus_minus_1_are_rejected_with_advice(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 127.5 - 1
     assert "Undo the scaling" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_fortran_order_is_rejected_with_the_remedy(refusal, tmp_path, images, labels):
+def test_fortran_order_is_rejected_with_advice(refusal, tmp_path, images, labels):
     assert "ascontiguousarray" in refusal(saved(tmp_path / "a.npz", data=np.asfortranarray(images), labels=labels))
 
 

@@ -43,7 +43,7 @@ def test_ignored_classes_get_no_label():
     assert classes([*PLANTS, "Background"], TWO, ["back*"])[1] == [1, 0, 0, -1, 1, -1]
 
 
-def test_a_list_gives_names_and_order():
+def test_list_defines_names_and_order():
     assert classes(["a", "b", "a"], ["b", "a"]) == (["b", "a"], [1, 0, 1])
 
 
@@ -67,7 +67,7 @@ def test_name_without_a_matching_pattern_is_rejected():
     assert "'b' (1 images, first b/1.jpg): not in" in str(refusal(["a", "b"], {"one": ["a"], "two": ["c"]}))
 
 
-def test_a_class_without_an_image_is_named():
+def test_a_class_without_an_image_is_reported():
     assert "no image of the class c" in str(refusal(["a", "b"], ["a", "b", "c"]))
 
 

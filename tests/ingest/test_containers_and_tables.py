@@ -47,7 +47,7 @@ def test_usual_names_of_label_columns_are_detected(read, dataset, tmp_path, colu
 
 
 @pytest.mark.parametrize("more", ["", ",plant"])
-def test_table_with_unknown_label_column_stops_and_names_the_key(read, dataset, tmp_path, more):
+def test_error_for_an_unknown_label_column_names_the_key(read, dataset, tmp_path, more):
     rows = "".join(f"{file},{'a' if '1' in file[5:] else 'b'}{',p' + file[3] if more else ''}\n" for file in FOUR)
     root = dataset(*FOUR, texts={"t.csv": f"file,finding{more}\n{rows}"})
     with pytest.raises(LeafError, match="'finding'") as caught:
@@ -330,7 +330,7 @@ def test_json_error_names_the_place(read, dataset, tmp_path):
     assert len(str(caught.value)) < 200
 
 
-def test_label_table_that_is_an_lfs_pointer_names_the_remedy(read, dataset, tmp_path):
+def test_error_for_an_lfs_pointer_as_label_table_says_what_to_do(read, dataset, tmp_path):
     root = dataset("1.png", texts={"t.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"})
     with pytest.raises(LeafError, match="git lfs pull"):
         read(root, 8, "auto", labels=tmp_path / "t.csv")
@@ -346,7 +346,7 @@ PLACEHOLDERS = [
 
 
 @pytest.mark.parametrize(("name", "data", "remedy"), PLACEHOLDERS)
-def test_placeholders_are_counted_with_the_remedy(read, dataset, name, data, remedy):
+def test_placeholders_are_counted_with_advice(read, dataset, name, data, remedy):
     root = dataset()
     for number in range(6):
         path = root / ("healthy", "unhealthy")[number % 2] / name.format(number)
@@ -359,7 +359,7 @@ def test_placeholders_are_counted_with_the_remedy(read, dataset, name, data, rem
 @pytest.mark.parametrize(
     ("name", "remedy"), [("leaves.zip", "Unpack"), ("leaves.dvc", "dvc pull"), ("a.parquet", "Export")]
 )
-def test_folder_without_images_names_the_remedy(read, dataset, name, remedy):
+def test_error_for_a_folder_without_images_says_what_to_do(read, dataset, name, remedy):
     root = dataset()
     root.mkdir()
     (root / name).write_bytes(b"x")
@@ -367,13 +367,13 @@ def test_folder_without_images_names_the_remedy(read, dataset, name, remedy):
         read(root)
 
 
-def test_tar_archive_as_dataset_gets_the_command(read, tmp_path):
+def test_error_for_a_tar_archive_shows_the_command(read, tmp_path):
     (tmp_path / "leaves.tar.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(LeafError, match=r"tar -xf .*leaves\.tar\.gz -C .*leaves\.images"):
         read(tmp_path / "leaves.tar.gz")
 
 
-def test_zip_archive_as_dataset_gets_the_command(read, tmp_path):
+def test_error_for_a_zip_archive_shows_the_command(read, tmp_path):
     with zipfile.ZipFile(tmp_path / "my leaves.zip", "w") as file:
         file.writestr("healthy/1.jpg", b"x")
     with pytest.raises(LeafError, match=r"zipfile -e '.*my leaves\.zip' '.*my leaves'") as caught:

@@ -100,7 +100,7 @@ def test_cmyk_is_converted(save):
     assert red[1] < 60
 
 
-def test_a_wide_image_is_cropped_to_its_middle(save):
+def test_wide_image_is_cropped_to_its_center(save):
     pixels = np.zeros((16, 48, 3), np.uint8)
     pixels[:, 16:32] = 200
     assert (decode(save(Image.fromarray(pixels)), 16) == 200).all()
@@ -181,7 +181,7 @@ def test_damaged_file_is_decoded_or_rejected_with_a_reason(save, name):
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("size", [(40, 30), (257, 191), (700, 500)])
-def test_turbojpeg_gives_the_pixels_of_pillow(monkeypatch, size, subsampling, progressive):
+def test_turbojpeg_decodes_the_same_pixels_as_pillow(monkeypatch, size, subsampling, progressive):
     noise = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
     out = io.BytesIO()
     image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)

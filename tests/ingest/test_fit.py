@@ -10,7 +10,7 @@ from leaf.ingest.sandbox import read_image
 from tests.ingest.kinds_of_images import quarters, saved
 
 
-def test_crop_takes_the_middle():
+def test_crop_takes_the_center():
     wide = np.zeros((1, 16, 48, 3), np.uint8)
     wide[:, :, 16:32] = 200
     assert (to_square(wide, 16, "crop") == 200).all()

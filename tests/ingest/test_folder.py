@@ -77,14 +77,14 @@ def test_train_validation_and_test_folders_are_kept_as_the_split(read, tmp_path,
     assert given == dict(zip(names, ("train", "validation", "test"), strict=True))
 
 
-def test_an_unknown_class_folder_is_named_with_the_valid_ones(refusal, folder):
+def test_an_unknown_class_folder_is_reported_with_the_valid_ones(refusal, folder):
     put(folder, "sick/a.png")
     line = refusal(folder)
     assert "'sick' (1 images, first sick/a.png): not in" in line
     assert "healthy, unhealthy" in line
 
 
-def test_an_unknown_class_folder_inside_a_split_is_named(refusal, tmp_path):
+def test_an_unknown_class_folder_inside_a_split_is_reported(refusal, tmp_path):
     put(tmp_path / "d", "train/sick/a.png")
     assert "'sick' (1 images, first train/sick/a.png): not in" in refusal(tmp_path / "d")
 
@@ -223,7 +223,7 @@ def test_a_pipe_among_the_images_does_not_block(read, folder):
 
 @pytest.mark.full  # tests/faults/test_memory.py runs the stage on the same number
 @pytest.mark.slow
-def test_twenty_thousand_files_stay_in_bounded_memory(tmp_path):
+def test_memory_is_bounded_for_twenty_thousand_files(tmp_path):
     import tracemalloc
 
     put(tmp_path / "d", "healthy/0.png", 30, 96)

@@ -77,7 +77,7 @@ def test_table_outside_the_folder_is_read(read, made, tmp_path):
     assert index == {"1.png": ["a", "p"], "2.png": ["b", ""], "deep/3.png": ["a", ""]}
 
 
-def test_unused_table_is_named(read, made, tmp_path):
+def test_unused_table_is_reported(read, made, tmp_path):
     root = made("1.png", "2.png", metadata="file,label\n1.png,x\n2.png,y\n")
     (tmp_path / "known.csv").write_text("file,label\n1.png,a\n2.png,b\n")
     index, result = told(read, root, "name", labels=tmp_path / "known.csv")
@@ -123,7 +123,7 @@ def test_listed_classes_can_join_two_folder_names(read, made):
     assert result.index["crop"].tolist() == ["Bean", "Bean", "Chilli", "Chilli"]
 
 
-def test_a_new_class_beside_joined_names_is_named_with_its_crop(read, made):
+def test_new_class_next_to_joined_names_is_reported_with_its_crop(read, made):
     with pytest.raises(LeafError, match="'Bean mosaic'"):
         read(made(*CROPS, "Bean/mosaic/5.png"), 8, ["Bean healthy", "Bean rust", "Chilli healthy", "Chilli leaf curl"])
 
@@ -221,7 +221,7 @@ def test_classes_that_differ_only_by_case_are_noted(read, made):
     assert "'b c', 'b_c' are separate classes; a mapping of `classes` joins them" in result.notes
 
 
-def test_unused_column_is_named_when_classes_are_rejected(read, made):
+def test_unused_column_is_reported_when_classes_are_rejected(read, made):
     root = made("x/1.png", "x/2.png", metadata="file,lable\n1.png,a\n2.png,b\n")
     with pytest.raises(LeafError, match=r"'x'.*'lable' \(did you mean label\?\)"):
         read(root, 8, "auto")

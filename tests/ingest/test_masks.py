@@ -51,7 +51,7 @@ def test_mask_of_any_depth_marks_the_leaf(tmp_path, form):
     np.testing.assert_array_equal(read_masks(tmp_path, ["a.jpg"], 16)[0], expected)
 
 
-def test_masks_without_a_leaf_are_named(tmp_path):
+def test_masks_without_a_leaf_are_listed(tmp_path):
     save(tmp_path / "a.png", np.ones((16, 16), np.uint8), "1 bit")
     save(tmp_path / "b.png", np.zeros((16, 16), np.uint8), "1 bit")
     sources = ["a.jpg", "b.jpg", "c.jpg"]

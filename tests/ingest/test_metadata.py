@@ -122,7 +122,7 @@ def test_a_bad_row_is_rejected_with_its_line(refusal, metadata, row, words):
     assert words in line
 
 
-def test_missing_columns_are_named(refusal, metadata):
+def test_missing_columns_are_reported(refusal, metadata):
     line = refusal(metadata("name,class\na,b\n"))
     assert "no column has a known name for the file (file, filename, " in line
 

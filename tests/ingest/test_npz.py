@@ -66,7 +66,7 @@ def test_labels_can_be_strings_bytes_or_numbers(read, tmp_path, images, labels, 
     assert index["label"].tolist() == [int(label == "unhealthy") for label in labels]
 
 
-def test_images_of_another_size_are_cropped_to_the_middle_and_resized(read, tmp_path, labels):
+def test_images_of_another_size_are_cropped_to_the_center_and_resized(read, tmp_path, labels):
     data = np.zeros((12, 32, 64, 3), np.float32)
     data[:, :, 16:48] = 200  # the central square; the rest is cropped
     np.savez(tmp_path / "w.npz", data=data, labels=labels)

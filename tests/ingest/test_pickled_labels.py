@@ -166,12 +166,12 @@ def _change_and_read(data):
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_a_changed_pickle_gives_labels_or_one_line(data):
+def test_modified_pickle_is_read_or_rejected_with_one_line(data):
     _change_and_read(data)
 
 
 @pytest.mark.slow
 @settings(max_examples=3000, deadline=None)
 @given(st.data())
-def test_thousands_of_changed_pickles_give_labels_or_one_line(data):
+def test_thousands_of_modified_pickles_are_read_or_rejected_with_one_line(data):
     _change_and_read(data)

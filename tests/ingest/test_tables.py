@@ -57,7 +57,7 @@ def test_several_columns_of_one_role_are_rejected_with_the_choice(table):
         table("image,path\na,b\n")
 
 
-def test_an_unknown_column_is_named_with_the_nearest_known_one(table):
+def test_an_unknown_column_is_reported_with_the_nearest_known_one(table):
     assert table("file,lable,weather\na,b,c\n").notes[0].endswith("'lable' (did you mean label?), 'weather'")
 
 

@@ -78,12 +78,12 @@ def test_a_baseline_without_validation_scores_gives_no_advice(run):
     assert "leaf audit" not in commands(dataclasses.replace(run, scores={**run.scores, "baseline": baseline}))
 
 
-def test_a_missing_test_split_is_named(run):
+def test_a_missing_test_split_is_reported(run):
     assert "no test split" in seen(scored(run))
     assert "no test split" not in seen(run)
 
 
-def test_overfitting_is_named(run):
+def test_overfitting_is_reported(run):
     history = run.history.assign(accuracy=0.99, validation_accuracy=0.7)
     assert "overfits" in seen(dataclasses.replace(run, history=history))
     assert "overfits" not in seen(dataclasses.replace(run, history=history.assign(accuracy=0.72)))
@@ -107,7 +107,7 @@ def test_few_test_groups_lead_to_folds_and_a_fold_to_the_summary_of_all(run):
     assert "leaf folds" not in commands(many)
 
 
-def test_the_most_frequent_confusion_of_many_classes_is_named(run):
+def test_the_most_frequent_confusion_of_many_classes_is_reported(run):
     pair = {"label": "rust", "predicted": "scab", "images": 3, "share": 0.25}
     matrix = [[9, 0, 0], [0, 9, 3], [0, 0, 12]]
     assert "25.0% of the rust images are predicted as scab" in seen(
@@ -117,7 +117,7 @@ def test_the_most_frequent_confusion_of_many_classes_is_named(run):
     assert "are predicted as" not in seen(scored(run, "validation", confusion=matrix, worst_pairs=[rare]))
 
 
-def test_training_that_ends_at_its_best_epoch_leads_to_more_epochs(run):
+def test_training_that_ends_at_its_best_epoch_leads_to_advice_to_add_epochs(run):
     late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
     assert "dvc exp run -S epochs=48" in commands(dataclasses.replace(run, training=late))
     assert "dvc exp run -S epochs=48" not in commands(dataclasses.replace(run, training={**late, "stopped": "early"}))

@@ -132,7 +132,7 @@ def test_no_figure_text_is_covered_by_a_mark(page):
     assert page.evaluate(COVERED) == []
 
 
-def test_all_text_keeps_its_contrast(page):
+def test_all_text_has_enough_contrast(page):
     assert page.evaluate(CONTRAST) == []
 
 
@@ -155,7 +155,7 @@ def test_the_keyboard_reaches_the_skip_link_the_contents_and_the_tables(page):
     assert all(outline != "none" for _, outline in stops)
 
 
-def test_a_printed_sheet_is_light_and_keeps_its_figures(page):
+def test_printed_page_is_light_and_includes_its_figures(page):
     page.emulate_media(media="print")
     try:
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

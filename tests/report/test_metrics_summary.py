@@ -79,7 +79,7 @@ def test_a_complete_run_is_summarized_completely(project):
     assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Look"]
 
 
-def test_outdated_metrics_are_skipped_and_named_after_a_partial_run(project):
+def test_outdated_metrics_are_skipped_and_listed_after_a_partial_run(project):
     run(project, "ingest", "clean", "split")
     assert first_words(project) == ["images", "split", "skipped", "Look"]
     assert "skipped    balance, train, evaluate:" in summarize_metrics(project)

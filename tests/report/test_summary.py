@@ -59,7 +59,7 @@ def test_the_summary_prints_on_one_page(one_page, chromium, tmp_path):
     assert page.pdf(format="A4").count(b"/Type /Page\n") == 1
 
 
-def test_checkpoint_is_named_with_revision_license_and_hash(run):
+def test_checkpoint_is_reported_with_revision_license_and_hash(run):
     record = {"name": "timm/convnext_nano.in12k", "revision": "0f9c", "sha256": "ab" * 32, "license": "apache-2.0"}
     named = replace(run, training={**run.training, "weights": record}, params={**run.params, "weights": record["name"]})
     text = "timm/convnext_nano.in12k, revision 0f9c, license apache-2.0"
