@@ -1,6 +1,6 @@
 """Compare recipes on the same splits of real images, over seeds or folds.
 
-python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
+    python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 
 Recipes with random weights are the default parameters and the row `plain`. Recipes with MobileNetV2's ImageNet weights
 are `transfer`, logistic regression on the frozen network's features, and the report's recipe on the same backbone.

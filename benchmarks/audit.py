@@ -1,6 +1,6 @@
 """Audit `probe` on a data set with known leaves, crops and masks, with all classes and with two.
 
-python benchmarks/audit.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
+    python benchmarks/audit.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
 `python docs/generate.py` writes the tables to docs/honest.md.
 """

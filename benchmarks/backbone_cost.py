@@ -1,6 +1,6 @@
 """Measure the memory and CPU time of rows with pretrained backbones, using random weights.
 
-python benchmarks/backbone_cost.py [--rows probe_convnext …] [--sizes 96 160]
+    python benchmarks/backbone_cost.py [--rows probe_convnext …] [--sizes 96 160]
 
 Each row runs in its own process. Inference uses a batch of 32 images; a training step is an update with 32 images in
 the second phase, with the row's `freeze_depth`. CPU time is summed over all threads, so other processes hardly affect

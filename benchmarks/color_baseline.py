@@ -1,6 +1,6 @@
 """Score the color baselines on the splits of the published figures.
 
-python benchmarks/color_baseline.py ../shared/data
+    python benchmarks/color_baseline.py ../shared/data
 
 The baselines are fitted to the training images of each fold and tuned on its validation images, like those of
 `evaluate`. No network is trained.

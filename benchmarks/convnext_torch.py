@@ -27,7 +27,7 @@ class Norm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """Depthwise 7×7 convolution, normalization, two linear layers with GELU between them, layer scale, residual."""
+    """Depthwise 7×7 convolution, normalization, two linear layers with GELU between them, layer scale and residual."""
 
     def __init__(self, dim: int, scale: float) -> None:
         super().__init__()

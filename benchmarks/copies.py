@@ -1,6 +1,6 @@
 """Measure how many altered copies of real images `clean` and cleanvision group with their original.
 
-python benchmarks/copies.py ../shared/data          # needs cleanvision, see benchmarks/requirements.txt
+    python benchmarks/copies.py ../shared/data          # needs cleanvision, see benchmarks/requirements.txt
 
 Copies are added to the distinct images of leaves_1041.npz, leaves_by_plant and leaves_by_disease at 96×96: cropped to
 85–100%, shifted by up to 8 px, rotated by up to 5° (mirrored at the border), tinted by up to 10%, saved as JPEG of

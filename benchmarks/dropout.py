@@ -1,8 +1,8 @@
 """Explain why dropout on the input harms a pretrained network: its effect on features and on the head.
 
-python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --results benchmarks/dropout.json \
-    --set dropout_at=input --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
-python benchmarks/dropout.py
+    python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --results benchmarks/dropout.json \
+        --set dropout_at=input --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
+    python benchmarks/dropout.py
 
 The first command trains. The second analyzes the frozen networks of one seed in build/accuracy. It compares the
 features of images, with and without dropout, with the mean and standard deviation stored in the head's

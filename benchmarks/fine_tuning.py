@@ -1,6 +1,6 @@
 """Compare image sizes and layer-wise learning-rate decay for the row `transfer`, on folds of a development set.
 
-python benchmarks/fine_tuning.py ../shared/data [--settings 96:1:1e-4 160:1:1e-4 96:0.8:1e-4 …]
+    python benchmarks/fine_tuning.py ../shared/data [--settings 96:1:1e-4 160:1:1e-4 96:0.8:1e-4 …]
 
 A setting is SIZE:DECAY:MAX. With decay, block number b of MobileNetV2's 17 uses the schedule with maximum MAX,
 multiplied by DECAY ** (17 − b). Three of nine folds each serve as the training set once, so that training sets are

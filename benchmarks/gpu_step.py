@@ -1,6 +1,6 @@
 """Compare a bfloat16 training step of Keras on JAX with timm and torch.compile, on the same GPU in one run.
 
-python benchmarks/gpu_step.py [--depthwise shifted]    # needs jax[cuda12], torch with CUDA and timm
+    python benchmarks/gpu_step.py [--depthwise shifted]    # needs jax[cuda12], torch with CUDA and timm
 
 The networks are ConvNeXt tiny and large at 96×96 with batches of 512 in micro-batches. leaf's is the network that
 `leaf submit --on card` trains, with the backend of runner.yaml and SETTINGS on top of params.yaml; timm's is

@@ -1,7 +1,7 @@
 """Measure the accuracy in the README: the test score of a recipe that was fixed before the test images were used.
 
-python benchmarks/headline.py choose
-python benchmarks/headline.py report --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5
+    python benchmarks/headline.py choose
+    python benchmarks/headline.py report --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5
 
 `choose` selects, from the results of benchmarks/accuracy.py in folds grouped by leaf, the recipe with the lowest log
 loss on the development images, and writes its name and all parameters to benchmarks/frozen.json. Commit that file.

@@ -1,6 +1,6 @@
 """Measure the effect of swapped backgrounds (row `honest`) on a crop that is left out of training.
 
-python benchmarks/honest.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
+    python benchmarks/honest.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
 The row is trained with and without swapped backgrounds: once on all crops, and once without each crop, which is then
 scored. These results are not used to select anything. `python docs/generate.py` writes the table to docs/honest.md.

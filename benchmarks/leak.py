@@ -1,6 +1,6 @@
 """Measure the effect of leaked copies on simple learners with frozen features: `leaf leak` on each data set.
 
-python benchmarks/leak.py ../shared/data
+    python benchmarks/leak.py ../shared/data
 
 The features come from MobileNetV2 with ImageNet weights. There are five folds, with five repeats for the nearest
 neighbor and two for logistic regression.

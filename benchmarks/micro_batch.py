@@ -1,6 +1,6 @@
 """Measure the cost and savings of micro-batches in the report's final model, without running a training step.
 
-KERAS_BACKEND=jax python benchmarks/micro_batch.py --photographs LEAVES.npz
+    KERAS_BACKEND=jax python benchmarks/micro_batch.py --photographs LEAVES.npz
 
 Memory is the temporary memory that XLA reports for the loss and its gradients, compiled for a CPU. The model is
 ConvNeXtLarge with the head of `report_final` at 96×96 and its first 90 operations frozen. Gradients are compared for

@@ -1,6 +1,6 @@
 """Compare image sizes by the accuracy of frozen MobileNetV2 features, in grouped folds of development sets.
 
-python benchmarks/resolution.py ../shared/data
+    python benchmarks/resolution.py ../shared/data
 
 All sizes use one weights file, trained at 224 pixels. Accuracy is out of fold, in five grouped folds with three
 seeds. Time includes reading, resizing and computing features; nothing is cached.

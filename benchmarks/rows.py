@@ -1,6 +1,6 @@
 """Run every row of experiments.yaml whose weights are available, for the table in docs/experiments.md.
 
-python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
+    python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
 
 A row with `weights: imagenet` needs a weights file for its backbone; without one, the table lists it as not run.
 Detectors also run on synthetic leaves with a seed that was not used to design them. Their score without a network, with

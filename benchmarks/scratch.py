@@ -1,6 +1,6 @@
 """Compare networks and settings for training from scratch on development images.
 
-python benchmarks/scratch.py ../shared/data --recipes default default+backbone=atto_bn_stem --seeds 1 2 3
+    python benchmarks/scratch.py ../shared/data --recipes default default+backbone=atto_bn_stem --seeds 1 2 3
 
 The development images are those of leaves_1041.npz outside its published test split, and leaves_by_plant. A recipe is a
 row of experiments.yaml, with changes as in benchmarks/accuracy.py; `backbone` also accepts the ARCHITECTURES below.

@@ -1,6 +1,6 @@
 """Count test images whose leaf is also in training, using another data set that identifies the leaves.
 
-python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
+    python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
 
 RUN is a folder in which `ingest`, `clean` and `split` have run. Two images are the same photo if their mean squared
 error is below NEAR; the printed distances show a gap there.

@@ -1,6 +1,6 @@
 """Compare ConvNeXts with timm: the same random weights must produce the same features and ONNX probabilities.
 
-python benchmarks/timm_parity.py --timm-python PYTHON [--variants convnext_nano convnextv2_base …]
+    python benchmarks/timm_parity.py --timm-python PYTHON [--variants convnext_nano convnextv2_base …]
 
 PYTHON is an interpreter with torch and timm. timm saves a model with random weights as safetensors, and leaf loads the
 file. The table shows the largest absolute difference between the features, and whether the probabilities of a random

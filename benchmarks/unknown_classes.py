@@ -1,6 +1,6 @@
 """Compare unknown-class detectors: leave each class out of training and score its images against known ones.
 
-python benchmarks/unknown_classes.py ../shared/data
+    python benchmarks/unknown_classes.py ../shared/data
 
 The features come from MobileNetV2 with ImageNet weights at 96 and 224 pixels. Each of the nine classes of
 leaves_by_disease is left out in turn; known images are scored in three grouped folds. The detector is selected on apple

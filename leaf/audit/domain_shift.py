@@ -77,7 +77,7 @@ def transport(
 
 
 def compared(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Transport:
-    """Compare the correctness (N,) of the same images; `inside` is nan for an image that was trained on."""
+    """Compare the correctness (N,) of the same images; `inside` is nan for training images."""
     both = ~np.isnan(inside.astype(float))
     return Transport(
         score(inside[both], groups[both]),

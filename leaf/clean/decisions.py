@@ -233,8 +233,8 @@ def _resolve_conflicts(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Resolve sets of remaining copies with different labels. Return labels, images to drop, and the number of sets.
 
-    A manual label for one copy applies to all of them. A majority is more than half of the copies; without one, the
-    whole set is dropped.
+    A manual label for one copy applies to all of them. With the policy `majority`, the label of more than half of the
+    copies applies to all; without such a majority, all are dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
     remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})

@@ -1,4 +1,4 @@
-"""Read a data set, an .npz file or a folder of images, into one array of square images and one table."""
+"""Read a data set (an .npz file or a folder of images) into one array of square images and one table."""
 
 from leaf.ingest.ingest import Ingested, ingest
 

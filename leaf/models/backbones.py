@@ -1,4 +1,4 @@
-"""Backbones by name, with the settings each supports. Does not import Keras, which takes seconds."""
+"""Backbones by name, with the settings that each supports. This module does not import Keras, which takes seconds."""
 
 import difflib
 import math

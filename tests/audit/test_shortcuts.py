@@ -27,7 +27,7 @@ def discs(seed):
 
 
 def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
-    """Save the images as JPEG with names, qualities and dates, and return their shortcuts."""
+    """Save the images as JPEG files with the given names, qualities and dates, and return the shortcuts found."""
     names = [f"{name(place)}.jpg" for place in range(len(images))]
     for place, image in enumerate(images):
         exif = Image.Exif()
