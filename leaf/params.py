@@ -308,7 +308,7 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         )
     if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
         raise LeafError(
-            f"{name}: augmentation.background: swap needs the position of the leaf, which is unknown in images from "
+            f"{name}: augmentation.background: swap requires the position of the leaf, which is unknown in images from "
             f"balance: {params.balance}. Set balance: none or class_weight."
         )
     if params.validation_size == 0:

@@ -23,8 +23,8 @@ MOST_PROPOSED_WARNING = (
     "raise outlier_copies."
 )
 UNALIGNED_WARNING = (
-    f"same_photo: no search for crops of one photo among {{:,}} images, more than {MOST_IMAGES:,}. Provide a group per "
-    "image with the data set."
+    "same_photo: crops of one photo are not searched for in {:,} images, because the limit is "
+    f"{MOST_IMAGES:,}. Provide a group for each image in the data set."
 )
 
 

@@ -162,8 +162,8 @@ def _refuse_too_many(points: Points, threshold: float) -> None:
     expected = neighbors / len(sample.limits) * len(points.limits) / 2
     if expected > MOST_PAIRS:
         raise LeafError(
-            f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}, more than {MOST_PAIRS}; "
-            "valid: a smaller number, or 0 for none"
+            f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}, more than {MOST_PAIRS}. "
+            "Set a smaller number, or 0 for none."
         )
 
 

@@ -201,7 +201,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     if len(revisions) < 2:
         raise LeafError("compare: requires at least two revisions. `workspace` means the current files.")
     if len(set(revisions)) < len(revisions):
-        raise LeafError(f"compare: each revision may be given once: {' '.join(revisions)}")
+        raise LeafError(f"compare: each revision can be given only once: {' '.join(revisions)}")
     recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
     keys, groups = shared_images(runs, split, same_labels)

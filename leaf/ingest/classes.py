@@ -81,7 +81,8 @@ def check_present(
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
-                f"{dataset}: no image of the class {name}{why}; valid: images of each of {_some(names)} (key `classes`)"
+                f"{dataset}: no image of the class {name}{why}. Provide images of each of {_some(names)} (key "
+                "`classes`)."
             )
 
 

@@ -177,7 +177,7 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         member = file.getinfo(f"{name}.npy")
     except KeyError:
         found = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
-        raise LeafError(f"{path}: no array `{name}`; it has {found}") from None
+        raise LeafError(f"{path}: no array `{name}`. Its arrays: {found}.") from None
     if member.compress_type not in _FIXED or member.flag_bits & 1:
         raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:

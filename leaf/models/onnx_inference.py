@@ -198,7 +198,7 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
     if most > _VALUES:
         raise ValueError(f"contains {most:,} values; valid: up to {_VALUES:,}")
     if work > _WORK:
-        raise ValueError(f"needs {work:.1e} multiplications per image; valid: up to {_WORK:.0e}")
+        raise ValueError(f"requires {work:.1e} multiplications per image; valid: up to {_WORK:.0e}")
     return most
 
 

@@ -96,7 +96,7 @@ def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) ->
         raise
     except Exception as error:  # noqa: BLE001 - h5py and Keras raise many types
         reason = " ".join(str(error).split())[:200]
-        raise LeafError(f"weights: {path}: not a weights file of {backbone} without top ({reason})") from None
+        raise LeafError(f"weights: {path}: not a weights file for {backbone} without top ({reason})") from None
     return model.get_weights()
 
 

@@ -113,9 +113,9 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.fc.", "mask_token"))}
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
-        raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, among them {missing[0]}")
+        raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, including {missing[0]}")
     if extra := sorted(set(tensors) - set(expected)):
-        raise LeafError(f"weights: {path}: {len(extra)} unexpected tensors, among them {extra[0]}")
+        raise LeafError(f"weights: {path}: {len(extra)} unexpected tensors, including {extra[0]}")
     return [_keras_array(path, name, tensors, shape) for name, shape in expected.items()]
 
 

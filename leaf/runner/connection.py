@@ -80,7 +80,7 @@ class Host:
             return LeafError(f"{self}: {last}. Authorize a key of your ssh-agent or ssh configuration there.")
         if self.name is not None and status == 255:
             return ConnectionLostError(f"{self}: cannot be reached: {last}")
-        return LeafError(f"{self}: {self.command[-1]} failed: {last}. The target needs Python 3.8 or newer.")
+        return LeafError(f"{self}: {self.command[-1]} failed: {last}. The target requires Python 3.8 or newer.")
 
     def __str__(self) -> str:
         return self.name or "this machine"

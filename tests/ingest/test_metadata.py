@@ -108,8 +108,8 @@ def test_val_and_valid_mean_validation(read, metadata):
     ("row", "words"),
     [
         ("healthy/01.png,healthy,,later", "the split 'later'; valid: train, validation, test"),
-        ("healthy/01.png,healthy", "not 4 fields"),
-        ("healthy/01.png,healthy,,,,x", "not 4 fields"),
+        ("healthy/01.png,healthy", "the header has 4"),
+        ("healthy/01.png,healthy,,,,x", "the header has 4"),
         (",healthy,,", "no file name"),
         ("unhealthy/00.png,unhealthy,,", "appears twice"),
         ("./unhealthy/00.png,unhealthy,,", "appears twice"),

@@ -227,7 +227,7 @@ def all_held(file):
         (resize_by_1000, r"contains 7\d\d,\d{3},\d{3} values; valid: up to 268,435,456"),
         (resizes_1000, r"e\+12 multiplications per image"),
         (matrix_products, r"e\+12 multiplications per image"),
-        (all_held, r"holds \d{3},\d{3},\d{3} values"),
+        (all_held, r"contains \d{3},\d{3},\d{3} values"),
         (elsewhere, "values in other files"),
         (looping, "operator :Loop"),
         (hidden_graph, "graph or a tensor"),

@@ -372,7 +372,7 @@ def host_key_refused(host: str, environment: dict[str, str]) -> str:
     answer = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if b"Host key verification failed" not in answer.stderr:
         return ""
-    return f"DVC remote: the key of {host} is unknown or has changed; add the correct one to ~/.ssh/known_hosts"
+    return f"DVC remote: the key of {host} is unknown or has changed. Add the correct one to ~/.ssh/known_hosts."
 
 
 def environment_key(setup: str, clone: Path) -> str:
