@@ -2,7 +2,8 @@
 
 const STORE = "plants";
 
-// Open the history. If the browser does not allow it, as some do for local files, it lasts as long as the page.
+// Open the history. If the browser does not allow it, as for some browsers with local files, the history lasts only until
+// the page is closed.
 export async function openHistory() {
   try {
     return new Stored(await opened());
@@ -41,7 +42,7 @@ class Stored {
     return new Promise((resolve, reject) => {
       const transaction = this.database.transaction(STORE, mode);
       const request = work(transaction.objectStore(STORE));
-      transaction.commit(); // closing the page now loses nothing
+      transaction.commit(); // from here on, closing the page loses nothing
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = transaction.onerror = () => reject(transaction.error);
     });
@@ -73,8 +74,8 @@ export function table(plants, classes) {
   return csv([[...head, ...classes.map((name) => `probability of ${name}`)], ...rows]);
 }
 
-// Return a zip file of all photos and labels.csv, which `labels:` and `dataset:` of leaf read. `label` is the class that
-// the user gave, not the prediction; a photo without one is unlabeled.
+// Return a zip file of all photos and labels.csv, which leaf accepts as `dataset` and `labels`. `label` is the class
+// selected by the user, not the prediction; a photo without one is unlabeled.
 export async function archive(plants, classes) {
   const rows = [["file", "label", "group", "predicted", "answer", "date", "note", "latitude", "longitude"]];
   const files = [];

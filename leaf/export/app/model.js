@@ -123,7 +123,7 @@ function shift(image, size, channels, down, right) {
   return out;
 }
 
-// Differentiate the class's logit by the last feature map (`gradient` in leaf/models/gradcam.py).
+// Differentiate the class's logit with respect to the last feature map (`gradient` in leaf/models/gradcam.py).
 function gradient(slope, map, epsilon) {
   if (epsilon === null) return slope;
   const depth = slope.length;

@@ -109,7 +109,7 @@ function save_label(label, images, chosen, same_plant = false) {
   });
 }
 
-// Show an image again whose label was undone or not saved.
+// Show an image again after its label was undone or not saved.
 function reopen(item, images) {
   for (const image of images) done.delete(image);
   waiting = [item, ...waiting.filter(({ image }) => image !== item.image)];
