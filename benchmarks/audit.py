@@ -61,7 +61,7 @@ def network(result: list[Found]) -> list[list[str]]:
     rows.insert(3, ["points lost by the frame of another class", *(points(one["frame_use"]) for one in networks)])
     if "leaf" in networks[0]["evidence"]:
         parts = [[f"{one['evidence'][key]:.2f}" for one in networks] for key in ("leaf", "leaf_area")]
-        rows += [["share of the heat maps on the leaf", *parts[0]], ["share of the area of the leaf", *parts[1]]]
+        rows += [["share of the heatmaps on the leaf", *parts[0]], ["share of the area of the leaf", *parts[1]]]
     return rows
 
 

@@ -28,8 +28,8 @@ def main() -> None:
     write_npz(OUTPUT, images, [names[label] for label in labels])
     print(
         f"{counts.images} images in {OUTPUT}: {counts.healthy} {names[0]} and {counts.unhealthy} "
-        f"{', '.join(names[1:])} leaves, {counts.healthy_duplicates + counts.unhealthy_duplicates} exact copies and 2 cartoons × "
-        f"{counts.copies}"
+        f"{', '.join(names[1:])} leaves, {counts.healthy_duplicates + counts.unhealthy_duplicates} exact "
+        f"copies and 2 cartoons × {counts.copies}"
     )
 
 

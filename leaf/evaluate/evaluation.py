@@ -224,7 +224,7 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:
     """Select the most confident errors and the least certain other images: `row,image,split,kind,shown`.
 
-    `shown` is the class whose heat map is shown: the predicted one. Each error has a second row of kind `runner_up` for
+    `shown` is the class whose heatmap is shown: the predicted one. Each error has a second row of kind `runner_up` for
     the next most probable class.
 
     Args:
