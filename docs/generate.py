@@ -1,7 +1,7 @@
 """Write docs/parameters.md, docs/performance.md, the tables of measured figures on other pages, and params.yaml.
 
-python docs/generate.py            # from leaf/params.py, experiments.yaml, and what benchmarks/ measured
-python docs/generate.py --params   # params.yaml too, with the schema's defaults
+python docs/generate.py            # from leaf/params.py, experiments.yaml and the results in benchmarks/
+python docs/generate.py --params   # also params.yaml, with the schema's defaults
 """
 
 import argparse
@@ -109,7 +109,7 @@ def parameters_md() -> str:
 
 
 def filled(page: str, **tables: str) -> str:
-    """Return a page with `tables` and those of benchmarks/tables.json between the comments that mark them."""
+    """Return a page with `tables` and the tables of benchmarks/tables.json between their marker comments."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     kept = {name: kept_table(table) for name, table in measured("tables").items() if f"<!-- {name} -->\n" in text}
     for name, table in {**kept, **tables}.items():
@@ -126,7 +126,7 @@ def kept_table(table: dict[str, Any]) -> str:
 
 
 def measured(name: str) -> Any:
-    """Return benchmarks/NAME.json. Raises SystemExit if git does not know the commit of one of its results."""
+    """Return benchmarks/NAME.json. Raises SystemExit if the commit of a result is not in the history."""
     found = json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
     results = found if isinstance(found, list) else [found] if "versions" in found else found.values()
     for result in results:
@@ -136,7 +136,7 @@ def measured(name: str) -> Any:
 
 @functools.cache
 def check_commit(commit: str | None, name: str) -> None:
-    """Raise SystemExit if the history does not contain `commit`; does nothing in a shallow clone or outside git."""
+    """Raise SystemExit if the history does not contain `commit`. Do nothing in a shallow clone or outside git."""
 
     def git(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -144,7 +144,9 @@ def check_commit(commit: str | None, name: str) -> None:
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
         return
     if not commit or git("merge-base", "--is-ancestor", commit, "HEAD").returncode:
-        raise SystemExit(f"benchmarks/{name}.json: commit {commit} is not in the history. Measure again and commit")
+        raise SystemExit(
+            f"benchmarks/{name}.json: commit {commit} is not in the history. Measure again and commit the result"
+        )
 
 
 def experiments_md() -> str:
@@ -181,7 +183,7 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | {mean:.3f}{interval} | {accuracies} | {loss:.3f} | {validation} |")
     sentences = [difference(each, result) for each in [*result["verdicts"], result["two_seeds"]] if each]
     sentences += [
-        f"{name}: standard deviation over {len(found)} seeds {100 * statistics.stdev(found):.1f} points."
+        f"{name}: the standard deviation over {len(found)} seeds is {100 * statistics.stdev(found):.1f} points."
         for name, found in ((name, each["accuracy"]) for name, each in result["recipes"].items())
         if len(found) >= 5
     ]
@@ -192,7 +194,7 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     return [*lines, "", *(f"- {sentence}" for sentence in sentences), "", _source(result), ""]
 
 
-_EARLIER = re.compile(  # sentences of leaf compare before it compared groups and seeds
+_EARLIER = re.compile(  # sentences that leaf compare wrote before it accounted for groups and seeds
     r"(?P<b>\S+(?: with seed \d+)?) (?:is (?:better|worse) than|and) (?P<a>\S+(?: with seed \d+)??)"
     r"(?: are not distinguishable on these \d+ images)?: (?P<gap>\S+) points of accuracy "
     r"\(95 %: (?P<low>\S+) to (?P<high>\S+)\)"
@@ -200,7 +202,7 @@ _EARLIER = re.compile(  # sentences of leaf compare before it compared groups an
 
 
 def difference(sentence: str, result: dict[str, Any]) -> str:
-    """Return a comparison; earlier ones without their verdict, and with Welch's test if there are several seeds."""
+    """Return a comparison. In an earlier format, drop the verdict and add Welch's test if there are several seeds."""
     found = _EARLIER.match(sentence)
     if not found:
         return sentence
@@ -213,12 +215,12 @@ def difference(sentence: str, result: dict[str, Any]) -> str:
 def _source(result: dict[str, Any]) -> str:
     if "commit" in result:
         return f"Measured at commit {result['commit'][:8]} by `{result['command']}`."
-    command = f" by `{result['command']}`" if "command" in result else ""
-    return f"Measured{command} at an unknown commit; recorded in commit {result['recorded'][:8]}."
+    before = f"Measured by `{result['command']}` and recorded" if "command" in result else "Recorded"
+    return f"{before} in commit {result['recorded'][:8]} (the measured code version is unknown)."
 
 
 def dropout_table() -> str:
-    """Return the tables on input dropout: accuracy of three networks, and shift of the features."""
+    """Return the input-dropout tables: the accuracy of three networks, and the shift of the features."""
     lines = [
         results_of("dropout"),
         "| dropout in training | clean images: shift | spread | accuracy | images with dropout: shift | accuracy |",
@@ -320,7 +322,7 @@ def short(value: float) -> str:
 
 
 def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the growth of `clean`'s time per image: the total factor, and the power of the count at the end."""
+    """Return the growth of `clean`'s time per image: the total factor, and the exponent at the largest sizes."""
     if not scale:
         return None
     counts, each = scale["images"], scale["seconds_per_image"]
@@ -329,7 +331,7 @@ def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Extrapolate each stage to a million images: linearly, or for `clean` with its measured power."""
+    """Extrapolate each stage to a million images: linearly, or for `clean` with the measured exponent."""
     rows = []
     for stage, each in slopes["stages"].items() if slopes else ():
         power = grown["power"] if grown and stage == "clean" else 0
@@ -347,7 +349,7 @@ def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list
 
 
 def performance_md(folder: Path = ROOT / "benchmarks") -> str:
-    """Return docs/performance.md from results.json and details.json in `folder`; missing results read "not run"."""
+    """Return docs/performance.md from results.json and details.json in `folder`, with "not run" for missing results."""
 
     def read(name: str, otherwise: Any) -> Any:
         path = folder / name
@@ -385,7 +387,7 @@ PAGES: dict[str, Callable[[], str]] = {
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", action="store_true", help="write params.yaml anew, with the defaults")
+    parser.add_argument("--params", action="store_true", help="also rewrite params.yaml with the defaults")
     if parser.parse_args().params:
         (ROOT / "params.yaml").write_text(params_yaml(), encoding="utf-8")
     for name, page in PAGES.items():
