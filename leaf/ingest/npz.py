@@ -184,8 +184,8 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; valid: up to {MEMBER_BYTES:,}")
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
-            f"{path}: {name} unpacks to {member.file_size:,} bytes from {member.compress_size:,}; at most {INFLATION} "
-            "times, more is a zip bomb"
+            f"{path}: {name} unpacks from {member.compress_size:,} to {member.file_size:,} bytes, but at most "
+            f"{INFLATION} times the compressed size is accepted (zip bomb)"
         )
     with file.open(member) as stream:
         return _header(io.BytesIO(stream.read(_HEADER_BYTES)), member, name, path)

@@ -140,7 +140,7 @@ def listing(names: list[str]) -> list[str]:
             cells = (record.id, record.target, record.experiments[index].name, *now[index])
             rows.append([printable(cell) for cell in cells])
     if len(rows) == 1:
-        return ["no jobs; `leaf submit` starts one"]
+        return ["no jobs. Start one with `leaf submit`."]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

@@ -135,7 +135,7 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
     if distribution == "none":
         raise LeafError(f"distribution: none, on {nodes} nodes; valid: data_parallel, or one node (runner.yaml: nodes)")
     if shutil.which("srun") is None:
-        raise LeafError("srun: not found; it is required to start training on each node. Set `path` in runner.yaml.")
+        raise LeafError("srun: not found, but required to start training on each node. Set `path` in runner.yaml.")
     with socket.socket() as probe:
         probe.bind(("", 0))
         address = f"{socket.gethostname()}:{probe.getsockname()[1]}"
