@@ -76,7 +76,7 @@ def _resolution(run: Run) -> Iterator[Advice]:
     side = int(run.index[["width", "height"]].astype(int).min(axis=1).median())
     if size := recommended_size(side, run.images.shape[1]):
         yield Advice(
-            f"The network's input is {run.images.shape[1]} pixels wide, but half of the images have at least {side:,}.",
+            f"The network input is {run.images.shape[1]} pixels wide, but half of the images have at least {side:,}.",
             "Train at a higher resolution, which shows small symptoms. Training time grows with the number of pixels.",
             f"dvc exp run -S image_size={size}",
         )

@@ -87,7 +87,7 @@ def original_sizes(run: Run) -> str:
     words = f"{'The' if most == len(sides) else 'Most'} originals have {width:,}\xa0×\xa0{height:,} pixels"
     if most < len(sides):
         words += f"; their sides range from {sides.to_numpy().min():,} to {sides.to_numpy().max():,}"
-    return f"{words}. The network's input is {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."
+    return f"{words}. The network input is {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."
 
 
 def split_sizes(run: Run) -> dict[str, int]:
