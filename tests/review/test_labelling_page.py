@@ -85,7 +85,7 @@ def test_undo_returns_to_the_image(page: Any, tmp_path: Path) -> None:
     press(page, "z", "Undone")
     assert current(page)["image"] == first
     assert rows(tmp_path).empty
-    assert page.locator("#progress").inner_text() == "0 labelled, 300 to go"
+    assert page.locator("#progress").inner_text() == "0 labeled, 300 to go"
 
 
 def test_cluster_is_labelled_at_once_without_the_deselected_image(page: Any, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def labelled(clone: Any, chromium: Any) -> Any:
     for number in range(50):
         item = current(page)
         page.keyboard.press(str(names.index(truth[item["file"]]) + 1))
-        page.locator("#progress", has_text=f"{number + 1} labelled").wait_for()
+        page.locator("#progress", has_text=f"{number + 1} labeled").wait_for()
     saved(page)
     press(page, "t", "Retrained")
     assert page.evaluate("run.curve.at(-1)[0]") == 40
