@@ -5,9 +5,9 @@
 Copies are added to the distinct images of leaves_1041.npz, leaves_by_plant and leaves_by_disease at 96×96: cropped to
 85–100%, shifted by up to 8 px, rotated by up to 5° (mirrored at the border), tinted by up to 10%, saved as JPEG of
 quality 60 to 95, all of these at once, and cropped with one axis stretched by up to 1.3 and saved. A copy is found if
-it is in one group with its original. A false alarm is a pair in a group without a known reason: different leaves if the
-leaf of each image is known; in leaves_1041, where it is unknown, every pair that was not planted, so precision is a
-lower bound.
+it is in the group of its original. A grouped pair is a false alarm if its images show different leaves. The leaves of
+leaves_1041 are unknown, so there every grouped pair that was not planted is a false alarm, and precision is a lower
+bound.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Crop to 90–100% of one axis and 1.03 to 1.3 times less of the other, resize to a square, and save as JPEG."""
+    """Crop to 90–100% of one axis and that share / 1.03 to 1.3 of the other; resize to a square and save as JPEG."""
     long = random.uniform(0.9, 1)
     shares = random.permutation([long, long / random.uniform(1.03, 1.3)])
     place = (1 - shares) * random.uniform(0, 1, 2) * (SIDE - 1)

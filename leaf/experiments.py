@@ -33,7 +33,7 @@ class Experiment(BaseModel):
 
 
 def read_experiments(path: str | Path | None = None) -> dict[str, Experiment]:
-    """Return all rows by name. Raises LeafError if a row does not fit the schema of params.yaml."""
+    """Return all rows by name. Raises LeafError if a row violates the schema of params.yaml."""
     path = path or (EXPERIMENTS_FILE if Path(EXPERIMENTS_FILE).exists() else _INSTALLED)
     rows = read_yaml(path) or {}
     if not isinstance(rows, dict):
@@ -127,7 +127,7 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
         if leaf:
             inner = merged.setdefault(group, {})
             if not isinstance(inner, dict):
-                raise LeafError(f"{name}: {key}: {group} is not a group of keys")
+                raise LeafError(f"{name}: {key}: {group} has no keys below it")
             inner[leaf] = value
         else:
             merged[group] = value

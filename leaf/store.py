@@ -223,7 +223,7 @@ def read_json(
         kinds = kinds if isinstance(kinds, tuple) else (kinds,)
         if key not in value or not isinstance(value[key], kinds) or (type(value[key]) is bool and bool not in kinds):
             valid = " or ".join(kind.__name__ for kind in kinds)
-            raise LeafError(f"{path}: {key}: missing or damaged; valid: {valid}. Run `dvc repro` or `dvc checkout`.")
+            raise LeafError(f"{path}: {key}: missing or not of type {valid}. Run `dvc repro` or `dvc checkout`.")
     return value
 
 

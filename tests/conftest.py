@@ -205,7 +205,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> dict:
-    """Return parameters with which the pipeline takes seconds."""
+    """Return parameters that make the pipeline run in seconds."""
     return SMALL
 
 

@@ -78,7 +78,7 @@ def commands(page):
     """Yield the commands of a page in order: lines of fenced blocks, and inline code of three words or more.
 
     If lines of a block start with `$ `, only these are commands and the others are output. A Python block is one
-    command. The command with which a table was measured is no instruction.
+    command. The command that measured a table is not an instruction.
     """
     text = re.sub(r"^Measured at commit .*$", "", page.read_text(encoding="utf-8"), flags=re.M)
     for language, block, inline in re.findall(r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`", text, re.M | re.S):

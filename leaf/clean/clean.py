@@ -67,7 +67,7 @@ def clean(
     overrides: pd.DataFrame,
     settings: Settings,
 ) -> Cleaned:
-    """Decide which images to keep, and with which labels.
+    """Decide which images to keep and which label each has.
 
     Args:
         images: (N,S,S,3), uint8 or float32 in 0..255.

@@ -29,7 +29,7 @@ class Overrides:
     """Manual decisions by pixel hash: images to keep, images to drop, and new labels.
 
     `group` holds pairs of hashes of one leaf, and `apart` pairs of hashes of different images; the smaller hash comes
-    first. The second item of a `group` pair may be a name instead: all images grouped with that name show one leaf.
+    first. The second item of a `group` pair may be a name instead: its images all show the same leaf.
     `applied` is the number of applied decisions. `missed` has a line for each skipped decision, with the unknown image
     or class.
     """
@@ -281,7 +281,7 @@ def _remove_copies(
 def split_ranks(given: np.ndarray) -> np.ndarray:
     """Return the rank of each given split, int (N,).
 
-    Of two copies, the one in test is kept, then validation, then train.
+    The copy in test is kept, then the one in validation, then the one in train.
     """
     ranks = {"test": 0, "validation": 1, "train": 2}
     return np.array([ranks.get(split, 3) for split in given], np.int64)

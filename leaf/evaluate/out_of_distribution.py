@@ -97,7 +97,7 @@ def fit(
         LeafError: if there are fewer than two training images or no validation image.
     """
     if len(train_images) < 2 or not len(validation_images):
-        raise LeafError("splits.csv: too few training or validation images to detect outliers. Add images.")
+        raise LeafError("splits.csv: at least two training images and one validation image are required. Add images.")
     return OodDetector(
         fit_gaussian(train_features, validation_features, REJECTED["features"]),
         fit_gaussian(image_statistics(train_images), image_statistics(validation_images), REJECTED["statistics"]),

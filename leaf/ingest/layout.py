@@ -159,7 +159,7 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
         )
     elif below == "plants" and not any(entry.group for entry in made.entries):
         made.notes.append(
-            "each folder below the classes seems to show one plant; -S group_by=folder keeps each in one split"
+            "each folder below the classes seems to show a single plant; -S group_by=folder keeps each in one split"
         )
     return made
 

@@ -217,7 +217,7 @@ _DETECTOR_SETTINGS = {
 
 
 def check(params: Any, classes: int) -> None:
-    """Raise LeafError if the settings do not fit the backbone.
+    """Raise LeafError if the backbone does not support the settings.
 
     Args:
         params: has the attributes backbone, image_size, weights, freeze_depth, freeze_normalization, head_initializer
@@ -250,7 +250,9 @@ def convnext_variant(name: str) -> Variant:
     """Return the variant of a ConvNeXt for which timm publishes checkpoints; raise LeafError for other backbones."""
     variants = VARIANTS | KERAS_VARIANTS
     if name not in variants:
-        raise LeafError(f"weights: .safetensors files do not fit {name}; valid backbones: {', '.join(variants)}")
+        raise LeafError(
+            f"weights: .safetensors files are not supported for {name}; valid backbones: {', '.join(variants)}"
+        )
     return variants[name]
 
 

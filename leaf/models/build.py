@@ -74,7 +74,7 @@ def build_model(
         A model from images, float32 (N, image_size, image_size, 3) in 0..255, to logits, float32 (N, classes).
 
     Raises:
-        LeafError: if a setting does not fit the backbone, or the weights cannot be downloaded or loaded.
+        LeafError: if the backbone does not support a setting, or the weights cannot be downloaded or loaded.
     """
     if keras.config.image_data_format() != "channels_last":
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")

@@ -57,7 +57,7 @@ def _unit(vector: Any) -> Any:
     return vector / (ops.sqrt(ops.sum(ops.square(vector))) + 1e-12)
 
 
-LATENT = 128  # length of the generator's code
+LATENT = 128  # size of the latent vector
 _ENCODER = (16, 32, 64, 96)
 _UP = (96, 64, 32, 16)  # generator widths, from 1/16 to 1/2 of the image side
 _DOWN = (16, 32, 64)  # discriminator widths, from 1/4 to 1/16 of the image side

@@ -38,7 +38,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
         sha256: expected SHA-256 of the file, in hex.
 
     Raises:
-        LeafError: if the file is missing, has another SHA-256 or does not fit, or the download fails.
+        LeafError: if the file is missing, has another SHA-256 or the wrong shapes, or the download fails.
     """
     if name := backbones.checkpoint_name(backbone, weights):
         checkpoint = timm_weights.pinned(name, sha256)

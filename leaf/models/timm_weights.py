@@ -135,7 +135,7 @@ def _keras_array(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape
     elif value.ndim == 2:
         value = value.T
     if value.shape != shape:
-        raise LeafError(f"weights: {path}: {name} has shape {original}, which does not fit {shape} (Keras layout)")
+        raise LeafError(f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout")
     return np.ascontiguousarray(value, np.float32)
 
 

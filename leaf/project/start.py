@@ -95,11 +95,11 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
         found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}; the images of a group stay in one split")
     elif series := look_like_series(source.rows.name, source.rows.source):
         found.lines.append(
-            f"groups: none. If {' and '.join(series)} show one plant, list the groups in data/labels.csv (file,group)"
+            f"groups: none. If {' and '.join(series)} show the same plant, list groups in data/labels.csv (file,group)"
         )
     if chosen["group_by"] == "folder" and "group_by" not in settings:
         options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
-        found.questions.append(Question("groups", "Does each innermost folder show one plant?", options))
+        found.questions.append(Question("groups", "Does each innermost folder show a single plant?", options))
     found.lines += [f"note: {note}" for note in source.notes]
     opened = sizes(dataset, source.rows.source, labels, names) if dataset.is_dir() else None
     side = min(opened.usual) if opened else 96

@@ -304,7 +304,7 @@ def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
         lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
     if not run.index["group"].fillna("").astype(str).ne("").any():
         lines.append(
-            "No groups were given: if several images show the same leaf, the accuracy is optimistic unless cleaning "
-            "found them."
+            "No groups were specified: if several images show the same leaf, the accuracy is optimistic unless "
+            "cleaning found them."
         )
     return [*lines, "A prediction is not a diagnosis. Check uncertain and consequential predictions by eye."]

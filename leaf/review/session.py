@@ -225,7 +225,7 @@ def _probabilities(
         hashes = table(read, "data/ingested/index.csv")["hash"].to_numpy()
         rows = predicted["image"].to_numpy()
         if rows.max(initial=-1) >= len(index) or (hashes[rows] != index["hash"].to_numpy()[rows]).any():
-            raise LeafError(f"{revision}: its images differ. Use runs of the same data set.")
+            raise LeafError(f"{revision}: its images differ from those in this project. Use runs on the same data set.")
         found = probabilities(read)
         if found.shape[1] != classes:
             raise LeafError(f"{revision}: {found.shape[1]} classes, expected {classes}. Use runs of the same data set.")

@@ -50,7 +50,7 @@ class ProcessEngine:
             self.folder = target.folder
 
     def job(self) -> dict[str, Any]:
-        """Return keys of job.json: the devices and, on this machine, its Python and DVC cache, so nothing is copied."""
+        """Return the entries of job.json for the devices and, on this machine, for its Python and DVC cache."""
         if not isinstance(self.target, GpuTarget):
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]

@@ -35,14 +35,14 @@ def mix(below: Image, above: Image, amount: Field) -> Image:
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """Return the RGB color, float64 (3,1,1), of a hue in degrees and a saturation and value of 0 to 1."""
+    """Return the RGB color, float64 (3,1,1), of a hue in degrees and a saturation and value in [0, 1]."""
     sector = (np.array([5, 3, 1]) + (hue / 60)) % 6
     ramp = np.clip(np.minimum(sector, 4 - sector), 0, 1)
     return (value * (1 - saturation * ramp)).reshape(3, 1, 1)
 
 
 def rgb(red: float, green: float, blue: float) -> np.ndarray:
-    """Return an RGB color, float64 (3,1,1), from channels of 0 to 1."""
+    """Return an RGB color, float64 (3,1,1), from channel values in [0, 1]."""
     return np.array([red, green, blue]).reshape(3, 1, 1)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.damaged import damaged
 
-MEMORY = 12 << 30  # bytes of address space; TensorFlow reserves some gigabytes at import
+MEMORY = 12 << 30  # bytes of address space; TensorFlow reserves several gigabytes on import
 SECONDS = 30  # per file
 # fmt: off
 ABSURD = (

@@ -54,7 +54,9 @@ def test_larger_convnexts_accept_weights_of_keras_and_of_timm(name):
 
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenet_v2", "cnn_small"])
 def test_timm_checkpoints_are_refused_for_other_backbones(name):
-    with pytest.raises(LeafError, match=rf"^weights: \.safetensors files do not fit {name}; valid backbones: "):
+    with pytest.raises(
+        LeafError, match=rf"^weights: \.safetensors files are not supported for {name}; valid backbones: "
+    ):
         check(settings(name, weights="timm/convnext_nano.in12k"), 2)
 
 

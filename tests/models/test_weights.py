@@ -1,4 +1,4 @@
-"""Weights from files with a pinned SHA-256 and from downloads; each failure is one line."""
+"""Load weights from downloads and from files with a pinned SHA-256. Each failure raises a one-line error."""
 
 import io
 import threading

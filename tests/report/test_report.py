@@ -149,7 +149,7 @@ def test_the_page_contains(finished, words):
 
 @pytest.mark.parametrize(
     "words",
-    ["No outlier was found", "No copies", "1 epoch", "No test split", "default values"],
+    ["No outliers found", "No copies", "1 epoch", "No test split", "default values"],
 )
 def test_the_page_of_a_minimal_run_names_what_is_missing(bare, words):
     assert words in bare
@@ -163,7 +163,7 @@ def test_the_page_of_a_minimal_run_names_what_is_missing(bare, words):
         ("", {"detector": True}, ">Loss<"),
         ("", {"smote": False}, "Class balance at each step"),
         ("copies", {"near": 0}, "No copies"),
-        ("outliers", {}, "No outlier was found"),
+        ("outliers", {}, "No outliers found"),
     ],
 )
 def test_a_run_without_one_part_has_a_valid_page(builder, drawn, lacking, options, words):
@@ -221,7 +221,7 @@ def test_the_original_sizes_are_shown(finished):
 
 def test_a_warning_is_shown_for_user_data_without_groups(tables):
     own = {"params": {"dataset": "images"}}
-    warning = "No groups were given. If the data set shows one leaf several times"
+    warning = "No groups were specified"
     assert warning not in render(Run(**tables()))  # the synthetic data set shows no leaf twice
     assert warning in render(Run(**tables(**own)))
     grouped = tables(**own)

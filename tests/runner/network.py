@@ -33,7 +33,7 @@ class Network:
             raise
 
     def pull(self) -> None:
-        """Drop all packets without notice."""
+        """Silently drop all packets."""
         self.ip("link", "set", self.cable, "down")
 
     def plug(self) -> None:

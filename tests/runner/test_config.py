@@ -1,4 +1,4 @@
-"""runner.yaml: an error is one line with the key and the valid values."""
+"""runner.yaml: each error names the key and the valid values in one line."""
 
 from pathlib import Path
 

@@ -367,6 +367,6 @@ enqueue(async () => {
   if (wanted >= 0) open(wanted);
   else step(1);
   update(run);
-  if (!run.cases.length) show_status("No cases to review. G shows all images.");
+  if (!run.cases.length) show_status("No cases to review. Press G to show all images.");
   at("list").focus({ preventScroll: true });
 });
