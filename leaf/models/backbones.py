@@ -162,7 +162,7 @@ BACKBONES = {
     "cnn_small": Backbone("three convolutions, 110,000 parameters, trained from scratch", 14, 16),
     "cnn_medium": Backbone("four convolutions, 460,000 parameters, trained from scratch", 21, 16),
     "cnn_large": Backbone("ten convolutions, 5 million parameters, trained from scratch", 40),
-    "xception": Backbone("Xception, 21 million parameters", 132, 71, megabytes=84),
+    "xception": Backbone("Xception, 21 million parameters", 133, 71, megabytes=84),
     "autoencoder": _detector("convolutional autoencoder, scored by reconstruction error"),
     "autoencoder_redness": _detector("convolutional autoencoder, scored by a color cue"),
     "gan": _detector("GAN with BigGAN's blocks and f-AnoGAN's encoder and score"),

@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,14 @@ def _old_stages(root: Path) -> set[str]:
     """
     try:
         text = (root / "dvc.lock").read_text(encoding="utf-8")
-        stages = yaml.load(text, yaml.CBaseLoader)["stages"]  # noqa: S506 (BaseLoader returns only strings)
+        return _rewritten_since(root, yaml.load(text, yaml.CBaseLoader)["stages"])  # noqa: S506 (returns only strings)
     except FileNotFoundError:
         return set()
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         raise LeafError("dvc.lock: not a DVC lock file. Restore it with `git checkout dvc.lock`.") from None
+
+
+def _rewritten_since(root: Path, stages: Mapping[str, Any]) -> set[str]:
     written = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())}
 
     @cache

@@ -48,7 +48,7 @@ def assert_one_line_error(project, stage, **variables):
     failed = project.run("python", "-m", f"stages.{stage}", status=2, **variables)
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "no space remaining on the disk" in errors[0]
+    assert "no space left on the disk" in errors[0]
     assert "Traceback" not in failed.stderr
 
 

@@ -37,7 +37,7 @@ def test_depth_beyond_the_backbone_is_refused():
         build_model("cnn_small", 32, freeze_depth=15)
 
 
-LARGE = ("convnext_large", "convnext_xlarge", "convnext_base", "convnext_small")  # hundreds of MB each
+LARGE = tuple(f"convnext{size}" for size in ("_small", "_base", "_large", "_xlarge", "v2_base", "v2_large", "v2_huge"))
 
 
 @pytest.mark.slow
