@@ -124,5 +124,5 @@ def test_a_damaged_detector_is_rejected_in_one_line(detector, tmp_path):
 
 def test_too_few_images_are_rejected():
     images = leaves(2, 1)
-    with pytest.raises(LeafError, match=r"splits\.csv: too few"):
+    with pytest.raises(LeafError, match=r"splits\.csv: at least two training images"):
         ood.fit(features_of(images), images, features_of(images[:0]), images[:0], images[:0])

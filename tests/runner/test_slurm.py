@@ -93,13 +93,13 @@ def test_node_failure_loses_nothing(cluster: Cluster, project: Project) -> None:
 def test_killed_agent_leaves_no_process_and_no_clone_and_the_name_is_free(cluster: Cluster, project: Project) -> None:
     on_slurm(project, {"TINY_SECONDS": "60"})
     project.leaf("submit", "--name", "killed")
-    await_true(lambda: project.said("starts at epoch 0"), 60)
+    await_true(lambda: project.said("starts at epoch 0"), 180)
     pid = int(next(project.target.glob("jobs/*/0/pid")).read_text())
     started = [pid, *children(pid)]
     assert len(started) >= 3  # the task, dvc, the stage
     os.kill(pid, signal.SIGKILL)
-    await_true(lambda: " lost " in project.leaf("jobs"), 60)
-    await_true(lambda: not any(Path(f"/proc/{one}").exists() for one in started), 60)
+    await_true(lambda: " lost " in project.leaf("jobs"), 180)
+    await_true(lambda: not any(Path(f"/proc/{one}").exists() for one in started), 180)
     assert not list(project.target.rglob("clone"))
     on_slurm(project, {"TINY_SECONDS": "0"})
     project.leaf("submit", "--name", "killed")
