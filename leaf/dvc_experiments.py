@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     for name, (row, _) in checked.items():
         if name in taken:
             _experiment("rename", "--force", name, f"{name}-before")
-        command = [sys.executable, "-c", _DVC, "--name", name, *(["--temp"] if temp else [])]
+        # DVC may also be a program of another environment, as installed by pipx
+        command = [sys.executable, "-c", _DVC] if find_spec("dvc") else ["dvc", "exp", "run"]
+        command += ["--name", name, *(["--temp"] if temp else [])]
         for setting in dvc_settings(row):
             command += ["--set-param", setting]
         before = _workspace()

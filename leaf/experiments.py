@@ -58,7 +58,10 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
 
 
 # Keys that describe the data: a row keeps their working values and takes all other keys from the committed file.
-DATA_KEYS = "dataset labels columns encoding masks unlabelled group_by classes ignore links unreadable drawn".split()  # noqa: SIM905
+DATA_KEYS = (
+    *("dataset", "labels", "columns", "encoding", "masks", "unlabelled", "group_by"),
+    *("classes", "ignore", "links", "unreadable", "drawn"),
+)
 
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Examine a sample of image files before ingest: sizes, files that are not images, and names that look like series."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from leaf.ingest.classes import check_present
+from leaf.ingest.files import HEAD, kind, what_it_is
+
+ENOUGH = 20  # a class is rejected if this many of its files are opened and none is an image
+SAMPLE = 100  # files whose headers are read
+WIDE = 4 / 3  # a square crop of a wider image loses more than a quarter of it
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a sample of images.
+
+    Attributes:
+        opened: number of images.
+        usual: the most frequent width and height.
+        smallest: the shortest side.
+        largest: the longest side.
+        wide: percentage of images wider or taller than 4:3.
+        lost: mean percentage of a wide image that a square crop removes.
+        others: files that are not images, each with a description.
+    """
+
+    opened: int
+    usual: tuple[int, int]
+    smallest: int
+    largest: int
+    wide: int
+    lost: int
+    others: list[str]
+
+
+def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> Sizes | None:
+    """Read the headers of about SAMPLE files, spread evenly over each class; return None if none can be opened.
+
+    Raises:
+        LeafError: if no opened file is an image, or no opened file of a class is an image and either all of its files
+            or at least ENOUGH were opened.
+    """
+    found: list[tuple[int, int]] = []
+    others: dict[str, str] = {}
+    left = labels.copy()  # -1 if not an image
+    for label in range(len(names)):
+        places = np.flatnonzero(labels == label)
+        opened = places[:: 1 + len(places) * len(names) // SAMPLE]
+        for place in opened.tolist():
+            size = _size(root / files[place])
+            if isinstance(size, tuple):
+                found.append(size)
+            elif size:
+                others[files[place]] = size
+                left[place] = -1
+        if (left[opened] < 0).all() and len(opened) >= min(ENOUGH, len(places)):
+            left[places] = -1
+    if others:
+        check_present(left if found else np.full_like(left, -1), names, root, others)
+    if not found:
+        return None
+    shapes = [max(size) / max(min(size), 1) for size in found]
+    wide = [shape for shape in shapes if shape > WIDE + 0.01]
+    lost = sum(1 - 1 / shape for shape in wide) / max(len(wide), 1)
+    sides = [side for size in found for side in size]
+    usual = Counter(found).most_common(1)[0][0]
+    wrong = [f"{file!r}: {what}" for file, what in others.items()]
+    return Sizes(
+        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), wrong
+    )
+
+
+def _size(path: Path) -> tuple[int, int] | str:
+    """Return the width and height of an image, or a description of any other file, or "" if it cannot be opened."""
+    with suppress(Exception):  # `ingest` reports damaged files
+        if path.is_file():
+            with path.open("rb") as opened:
+                head = opened.read(HEAD)
+            if not kind(head):
+                return what_it_is(head)
+            with Image.open(path) as image:
+                return image.size
+    return ""
+
+
+def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:
+    """Return two file names of a series, if at least half of the files are in series.
+
+    The names in a series belong to one class and differ only in their last number (`plant07_1.jpg`, `plant07_2.jpg`).
+    A series has 2 to 30 files, unlike the consecutive numbers of a camera.
+    """
+    series: dict[tuple[object, str], list[str]] = defaultdict(list)
+    for name, source in zip(names, sources, strict=True):
+        path = PurePosixPath(source)
+        found = re.fullmatch(r"(.*[^\W\d_].*?|.*\d.*?[^\w]|.*\d_)[\s_.(-]*\d{1,3}\)?", path.stem)
+        if found:
+            series[name, str(path.parent / found[1])].append(source)
+    several = [files for files in series.values() if 2 <= len(files) <= 30]
+    if 2 * sum(map(len, several)) < len(sources) or len(several) < 3:
+        return []
+    return sorted(several[0])[:2]
