@@ -1,8 +1,11 @@
-"""Classification metrics for one split with 95% intervals, as written to scores.json, and temperature scaling."""
+"""Classification metrics of a split with 95% intervals, threshold selection, calibration and temperature scaling.
+
+`labels` are int (N,), 0 … C − 1; `probabilities` are float64 (N, C), or (N,) for the second of two classes.
+"""
 
 import math
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -18,10 +21,9 @@ _MANY = 5  # above this number of classes, top-2 and top-3 accuracy are reported
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the predicted labels, int64 (N,), for `probabilities` float64 (N, C).
+    """Return the predicted labels, int64 (N,): with two classes, the second if its probability is at least `threshold`.
 
-    With two classes, the second is predicted if its probability is at least `threshold`. With more classes, the most
-    probable class is predicted.
+    With more classes, the most probable class is predicted.
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(np.int64)
@@ -31,11 +33,11 @@ def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, groups: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Return all metrics for labels int (N,), 0 … C − 1, and `probabilities` float64 (N, C), with N ≥ 1.
+    """Return all metrics of at least one image, as in scores.json.
 
-    `groups` (N,) identifies images of one plant, which intervals do not treat as independent; by default, each image is
-    its own group. With two classes, precision, recall, f1 and the curves refer to the second class. With more, they are
-    macro averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan.
+    With two classes, precision, recall, f1 and the curves refer to the second class. With more, they are macro
+    averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan. The
+    intervals account for `groups` (N,); by default, each image is its own group.
     """
     count = probabilities.shape[1]
     predicted, most_probable = predict(probabilities, threshold), predict(probabilities, 0.5)
@@ -66,7 +68,6 @@ def compute_metrics(
 
 
 def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, label: int) -> dict[str, Any]:
-    """Return one class's recall, precision and f1 with intervals."""
     of, chosen = labels == label, predicted == label
     hits, true, named = int((of & chosen).sum()), int(of.sum()), int(chosen.sum())
     figures: dict[str, Any] = {"images": true, "predicted": named, "f1": _share(2 * hits, true + named)}
@@ -77,7 +78,6 @@ def _one_class(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, la
 
 
 def _of_two(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return the metrics specific to two classes; `probabilities` (N,) refer to the second class."""
     area = auc_interval(labels, probabilities, groups)
     fpr, tpr, _ = roc_curve(labels, probabilities)
     recall, precision = precision_recall_curve(labels, probabilities)
@@ -95,7 +95,6 @@ def thinned(curve: np.ndarray, most: int = 5000) -> np.ndarray:
 
 
 def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Return the metrics specific to more than two classes: macro one-vs-rest AUC, Brier score and top-k accuracy."""
     count = probabilities.shape[1]
     truth = np.eye(count)[labels]
     areas = [auc_interval(truth[:, label], probabilities[:, label])[0] for label in range(count)]
@@ -111,7 +110,7 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """Return the most frequent errors in a confusion matrix (C, C): `label,predicted,images,share` of the label."""
+    """Return the most frequent errors in a confusion matrix (C, C); `share` is relative to the images of the label."""
     table = np.array(confusion)
     wrong = table - np.diag(table.diagonal())
     pairs = np.argwhere(wrong)
@@ -130,8 +129,8 @@ def _share(part: int, whole: int) -> float:
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return false and true positive rates with their thresholds, float64, from (0, 0) to (1, 1).
 
-    Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite,
-    because plotting tools cannot read infinity, and the rate of an absent class is nan without a warning.
+    Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite, for
+    plotting tools, and the rate of an absent class is nan without a warning.
     """
     false, true, thresholds = _counts(labels, probabilities)
     false, true = np.append(0, false), np.append(0, true)
@@ -145,8 +144,8 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
 def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the threshold with the highest balanced accuracy, or 0.5 if only one class is present.
 
-    The threshold is the midpoint of the two probabilities it separates, so that rounding on another machine does not
-    change a prediction. Ties go to the threshold nearest to 0.5.
+    The threshold is the midpoint of the two probabilities it separates, so rounding on another machine does not change
+    a prediction. Of equally good thresholds, the one nearest to 0.5 is returned.
     """
     if len(np.unique(labels)) < 2:
         return 0.5
@@ -160,9 +159,9 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall in ascending order and the matching precision, float64, one point per distinct probability.
+    """Return recall, ascending, and precision, float64, at each distinct probability.
 
-    Unlike scikit-learn, add no point (0, 1), and return nan recall for an absent class.
+    Unlike in scikit-learn, there is no point (0, 1), and the recall of an absent class is nan.
     """
     false, true, _ = _counts(labels, probabilities)
     with np.errstate(invalid="ignore"):
@@ -170,62 +169,48 @@ def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tup
 
 
 def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return false positives, true positives and thresholds, descending, at each distinct probability."""
+    """Return the numbers of false and true positives at each distinct probability, and these thresholds, descending."""
     from sklearn.metrics import confusion_matrix_at_thresholds  # slow to import
 
     _, false, _, true, thresholds = confusion_matrix_at_thresholds(labels, probabilities, pos_label=1)
     return false, true, thresholds
 
 
-class Bin(TypedDict):
-    """Images with confidence between `low` and `high`: their number, mean confidence and accuracy."""
+def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray) -> list[dict[str, float]]:
+    """Bin images by confidence, the highest probability, and return each non-empty bin's size, confidence and accuracy.
 
-    low: float
-    high: float
-    images: int
-    confidence: float
-    accuracy: float
-
-
-def calibration_bins(
-    labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, bins: int = BINS
-) -> list[Bin]:
-    """Bin images by the probability of the most probable class and return the non-empty bins, of equal width in 1/C..1.
-
-    Guo 2017 starts the bins at 0, but bins below 1/C are always empty. `labels` and `predicted` are int (N,),
-    `probabilities` float64 (N, C).
+    The bins have equal width between 1/C and 1. Guo 2017 starts at 0, but bins below 1/C are always empty.
     """
     confidence, correct = probabilities.max(axis=1), predicted == labels
-    edges = np.linspace(1 / probabilities.shape[1], 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
+    edges = np.linspace(1 / probabilities.shape[1], 1, BINS + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
     return [
-        Bin(
-            low=float(edges[index]),
-            high=float(edges[index + 1]),
-            images=int(inside.sum()),
-            confidence=float(confidence[inside].mean()),
-            accuracy=float(correct[inside].mean()),
-        )
-        for index in range(bins)
+        {
+            "low": float(edges[index]),
+            "high": float(edges[index + 1]),
+            "images": int(inside.sum()),
+            "confidence": float(confidence[inside].mean()),
+            "accuracy": float(correct[inside].mean()),
+        }
+        for index in range(BINS)
         if (inside := place == index).any()
     ]
 
 
-def expected_calibration_error(bins: list[Bin]) -> float:
-    """Return the mean gap between confidence and accuracy, weighted by the number of images."""
+def expected_calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """Return the mean absolute difference between confidence and accuracy, weighted by the number of images."""
     images = sum(row["images"] for row in bins)
     return sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / images
 
 
 def calibration_null(
-    bins: list[Bin], correct: np.ndarray, confidence: np.ndarray, groups: np.ndarray
+    bins: Sequence[Mapping[str, float]], correct: np.ndarray, confidence: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float]:
-    """Return the mean and the 95% quantile of a perfectly calibrated model's calibration error.
+    """Return the mean and 95% quantile of a perfectly calibrated model's calibration error, which by chance is not 0.
 
-    This error is not 0, because the accuracy in each bin varies by chance. Outcomes are sampled from the bins'
-    confidences. Images in one group are correlated, so the design effect of `groups` (N,) reduces the number of images
-    in each bin. With few groups the design effect is often underestimated, so the quantile uses its upper 95% bound,
-    capped at its value for identical outcomes within each group. `correct` is bool (N,), `confidence` float (N,).
+    Outcomes are sampled from the bins' confidences. The design effect of `groups` (N,) reduces the number of images in
+    each bin. It is often underestimated for few groups, so the quantile uses its upper 95% bound, capped at its value
+    for identical outcomes within each group. `correct` is bool (N,), `confidence` float (N,).
     """
     sizes, means = (np.array([row[key] for row in bins], float) for key in ("images", "confidence"))
     independent = math.sqrt(float(np.mean(confidence * (1 - confidence))) / len(confidence))
@@ -245,10 +230,7 @@ def calibration_null(
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean negative log-likelihood in nats; probabilities are clipped to one float step from 0 and 1.
-
-    `labels` are int (N,), 0 … C − 1, `probabilities` float64 (N, C).
-    """
+    """Return the mean negative log-likelihood in nats, with probabilities clipped to one float step from 0 and 1."""
     p = np.clip(probabilities, EPSILON, 1 - EPSILON)
     own = np.log(p[np.arange(len(labels)), labels])
     if p.shape[1] == 2:  # log1p keeps the first class exact if the second is close to 1
@@ -257,16 +239,13 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return `probabilities` (N, C) after dividing their logits by `temperature`."""
+    """Return the probabilities (N, C) after dividing their logits by `temperature`."""
     powers = np.clip(probabilities, EPSILON, 1) ** (1 / temperature)
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the temperature between 0.05 and 20 with the lowest log loss (Guo 2017, arXiv 1706.04599).
-
-    `probabilities` are at temperature 1.
-    """
+    """Return the temperature between 0.05 and 20 that minimizes the log loss (Guo 2017, arXiv 1706.04599)."""
 
     def loss(log: float) -> float:
         return log_loss(labels, with_temperature(probabilities, math.exp(log)))

@@ -12,12 +12,12 @@ from leaf.store import read_yaml
 
 RUNNER_FILE = "runner.yaml"
 
-# Variable names that indicate secrets: substrings, and whole words between underscores.
+# Names of secrets: substrings, and whole words between underscores.
 _SECRET = re.compile(
     r"token|secret|passw|pgpass|credential|private|(api|access|account)_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
     re.IGNORECASE,
 )
-# Token formats of well-known services, private keys, and addresses that contain a password or token.
+# Token formats of well-known services, private keys, and addresses with a password or token.
 _SECRET_VALUE = re.compile(
     r"gh[oprsu]_[A-Za-z0-9]{20}|github_pat_|glpat-|hf_[A-Za-z0-9]{20}|npm_[A-Za-z0-9]{20}|dckr_pat_|pypi-[A-Za-z0-9_-]{20}"
     r"|\b[sr]k_(live|test)_[A-Za-z0-9]{10}|\bsk-[A-Za-z0-9_-]{20}|xox[abprse]-|xapp-|hooks\.slack\.com/(services|workflows)/"
@@ -25,8 +25,8 @@ _SECRET_VALUE = re.compile(
     r"|\bdop_v1_|\bnvapi-|\bhvs\.|\bBearer\s+[A-Za-z0-9]|\bsshpass\s+-p|\bwandb login [0-9a-f]{20}|\s-u\s*\w+:[^\s$]"
     r"|-----BEGIN [A-Z ]*PRIVATE|[a-z+]+://[^/@\s]*:[^/@\s]+@|https?://[^/@\s]+@"
 )
-# `NAME=value`, `NAME: value`, `${NAME:-value}`, `--name value` and `set NAME value` in a script. A value that starts
-# with $ is expanded on the target.
+# `NAME=value`, `NAME: value`, `${NAME:-value}`, `--name value` and `set NAME value` in a script. A value with a leading
+# $ is expanded on the target, so it is not a secret.
 _VALUE = r"[\"']?([^\s\"'$<`}][^\s\"']*)"
 _ASSIGNMENTS = (
     re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?:\s*=\s*|(?<=\w)\s*:\s+|:-)" + _VALUE),
@@ -40,12 +40,12 @@ Gpu = Annotated[int, Field(ge=0, le=1023)]
 
 
 def _key(default: Any, valid: str, **limits: Any) -> Any:
-    """Define a key; `valid` describes the accepted values in error messages."""
+    """Define a key with its default and, for error messages, its valid values."""
     return Field(default, description=valid, **limits)
 
 
 class Target(BaseModel):
-    """The keys that all engines share."""
+    """The keys common to all engines."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -78,7 +78,7 @@ _HOST: dict[str, Any] = {
 
 
 class Shell(Target):
-    """An engine on this machine or one reached over ssh."""
+    """A target that runs commands on this machine or over ssh."""
 
     host: str | None = _key(None, **_HOST)
     ssh_config: Text | None = _key(None, "a file, as for `ssh -F`")
@@ -88,7 +88,7 @@ class Shell(Target):
 
 
 class GpuTarget(Target):
-    """An engine that assigns each GPU of a machine to one experiment at a time."""
+    """A machine whose GPUs each run one experiment at a time."""
 
     gpus: list[Gpu] = _key([], "a list of GPU numbers; [] for one job at a time without a GPU")
     gpus_per_job: int = _key(1, "a whole number from 1", ge=1)
@@ -102,14 +102,14 @@ class GpuTarget(Target):
 
 
 class Local(GpuTarget):
-    """This machine. Experiments run in clean clones, share the DVC cache, and need no remote."""
+    """This machine. Experiments run in clean clones that share its DVC cache, and need no remote."""
 
     engine: Literal["local"]
     needs_remote: ClassVar[bool] = False
 
 
 class Ssh(GpuTarget, Shell):
-    """A machine with GPUs, reached over ssh."""
+    """A GPU machine, reached over ssh."""
 
     engine: Literal["ssh"]
     host: str = _key(..., **_HOST)
@@ -117,7 +117,7 @@ class Ssh(GpuTarget, Shell):
 
 
 class Slurm(Shell):
-    """A Slurm cluster; `host` is its login node, or None if sbatch is on this machine."""
+    """A Slurm cluster. `host` is its login node, or None if `sbatch` is on this machine."""
 
     engine: Literal["slurm"]
     partition: Name | None = _key(None, "a name that `sinfo` prints")
@@ -134,7 +134,7 @@ class Slurm(Shell):
 
 
 class SkyPilot(Target):
-    """A machine that SkyPilot rents for the duration of a job."""
+    """A machine that SkyPilot rents for one job."""
 
     engine: Literal["skypilot"]
     origin: Text | None = _key(None, _ORIGIN)
@@ -153,7 +153,7 @@ _ENGINES: dict[str, type[Target]] = {"local": Local, "ssh": Ssh, "slurm": Slurm,
 
 
 def holds_secret(text: str) -> bool:
-    """Return whether a text contains a known token format, a private key, a URL with a password, or `password=…`."""
+    """Return whether `text` contains a known token format, a private key, a URL with a password, or `password=…`."""
     return _SECRET_VALUE.search(text) is not None or any(
         _SECRET.search(found[1].replace("-", "_")) and not found[2].startswith("/")
         for form in _ASSIGNMENTS
@@ -162,10 +162,9 @@ def holds_secret(text: str) -> bool:
 
 
 def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, Target]:
-    """Return the target `name` in runner.yaml, or the default target. Without runner.yaml, only `local` exists.
+    """Return the name and keys of the target `name` in runner.yaml, or of the default target.
 
-    Raises:
-        LeafError: for the first mistake in the file.
+    Without runner.yaml, the only target is `local`. Raises LeafError if the file is invalid or has no such target.
     """
     default, targets = read_targets(path)
     name = name or default
@@ -175,12 +174,12 @@ def read_target(name: str | None, path: str | Path = RUNNER_FILE) -> tuple[str, 
 
 
 def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]]:
-    """Return the name of the default target and all targets in runner.yaml by name."""
+    """Return the name of the default target, and all targets by name."""
     if not Path(path).exists():
         return "local", {"local": Local(engine="local")}
     values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("targets"), dict) or not values["targets"]:
-        raise LeafError(f"{path}: no targets; valid: `default: NAME` and `targets: {{NAME: {{engine: …}}}}`")
+        raise LeafError(f"{path}: no targets. Define one: `targets: {{NAME: {{engine: ENGINE}}}}`.")
     for key in values:
         if key not in ("default", "targets"):
             raise LeafError(f"{path}: {key}: unknown key; valid: default, targets")
@@ -192,10 +191,10 @@ def read_targets(path: str | Path = RUNNER_FILE) -> tuple[str, dict[str, Target]
 
 
 def check_target(name: str, values: Any, path: str | Path = RUNNER_FILE) -> Target:
-    """Validate one target. Raises LeafError for the first mistake."""
+    """Validate the keys of the target `name`. Raises LeafError for the first invalid key."""
     where = f"{path}: targets.{name}"
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name):
-        raise LeafError(f"{where}: not a valid name; valid: letters, digits, _ and -")
+        raise LeafError(f"{where}: not a valid name; valid: at most 50 letters, digits, _ and -")
     if not isinstance(values, dict):
         raise LeafError(f"{where}: {reprlib.repr(values)}; valid: a mapping with `engine`")
     engine = values.get("engine")
@@ -205,15 +204,12 @@ def check_target(name: str, values: Any, path: str | Path = RUNNER_FILE) -> Targ
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise LeafError(f"{where}.{_first_mistake(error, kind)}") from None
-
-
-def _first_mistake(error: ValidationError, kind: type[Target]) -> str:
-    first = error.errors()[0]
+        first = error.errors()[0]
     key = str(first["loc"][0])
+    where = f"{where}.{key}"
     if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key for engine {kind.__name__.lower()}; valid: {', '.join(kind.model_fields)}"
+        raise LeafError(f"{where}: unknown key for engine {engine}; valid: {', '.join(kind.model_fields)}")
     if first["type"] == "value_error":
-        return f"{key}: {first['ctx']['error']}"
+        raise LeafError(f"{where}: {first['ctx']['error']}")
     value = "missing" if first["type"] == "missing" else reprlib.repr(first["input"])
-    return f"{key}: {value}; valid: {kind.model_fields[key].description}"
+    raise LeafError(f"{where}: {value}; valid: {kind.model_fields[key].description}")

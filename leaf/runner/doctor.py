@@ -3,9 +3,8 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from leaf.errors import LeafError
 from leaf.runner import repository
@@ -22,8 +21,7 @@ _DEVICES = "import keras; print(keras.backend.backend(), *keras.distribution.lis
 _LATER = "not installed yet; the first job's `setup` installs it"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """The result of checking one link: whether it works and, if not, what to do."""
 
     link: str
@@ -35,7 +33,7 @@ class Finding:
 
 
 def examine(name: str, target: Target) -> Iterator[Finding]:
-    """Check the links to the target in order; skip links that depend on a broken one."""
+    """Check the links to the target in order, skipping links that depend on a broken one."""
     yield Finding("target", True, f"{name}, engine {target.engine}")
     yield _try("commit", lambda: repository.committed_revision()[:12])
     yield _try("author", lambda: "{name} <{email}>".format(**repository.author()))
@@ -119,7 +117,7 @@ def _python(answer: dict[str, Any]) -> Finding:
 def _driver(gpus: list[int], answer: dict[str, Any]) -> Finding:
     """Check that the driver sees the target's GPUs and is new enough."""
     if answer["status"]:
-        return Finding("driver", False, f"{answer['complaint']}; install NVIDIA's driver {DRIVER} or newer")
+        return Finding("driver", False, f"{answer['complaint']}; install NVIDIA driver {DRIVER} or newer")
     rows = [row.split(", ") for row in answer["output"].splitlines()]
     there = {int(row[0]): row[1:] for row in rows if len(row) == 4}
     if absent := [number for number in gpus if number not in there]:

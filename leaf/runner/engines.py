@@ -5,7 +5,9 @@
 """
 
 import json
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Collection
 from importlib.resources import files
@@ -16,12 +18,88 @@ import yaml
 
 from leaf.errors import LeafError, output_of
 from leaf.runner import repository
+from leaf.runner.agent.target import ANSWER
 from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
-from leaf.runner.connection import Host
 from leaf.runner.plan import Record
 
 LOCAL_FOLDER = Path(".dvc") / "tmp" / "leaf" / "target"
 CLOUD_FOLDER = Path(".dvc") / "tmp" / "leaf" / "cloud"
+TIMEOUT = 180  # seconds for one answer
+# Never prompt, reject new or changed host keys, and detect a dead connection within a minute.
+SSH_OPTIONS = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "ConnectTimeout=10",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=3",
+)
+
+
+class ConnectionLostError(LeafError):
+    """The target is unreachable; its jobs continue."""
+
+
+class Host:
+    """This machine, or `name` over OpenSSH with the configuration file `config`.
+
+    The command line is always `python3 -`, and the request is data on stdin, so no shell parses user input.
+    """
+
+    def __init__(self, name: str | None = None, python: str | None = None, config: str | None = None) -> None:
+        self.name = name
+        self.command = [python or sys.executable, "-"]
+        if name is not None:
+            options = [part for option in SSH_OPTIONS for part in ("-o", option)]
+            settings = ["-F", config] if config else []
+            self.command = ["ssh", *settings, *options, "--", name, f"{shlex.quote(python or 'python3')} -"]
+
+    def call(self, verb: str, **request: Any) -> dict[str, Any]:
+        """Send a request to `leaf.runner.agent.target` and return the answer.
+
+        Raises:
+            ConnectionLostError: if the target is unreachable.
+            LeafError: if the target rejects the request.
+        """
+        # ASCII JSON inside a JSON string is a valid Python literal, and its content cannot end it early.
+        data = json.dumps(json.dumps({"verb": verb, **request}))
+        program = f"{_agent('target.py')}\n\nanswer_to(json.loads({data}))\n"
+        try:
+            answer = subprocess.run(
+                self.command, input=program.encode(), capture_output=True, timeout=TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ConnectionLostError(f"{self}: no response within {TIMEOUT} s") from None
+        except FileNotFoundError:
+            raise LeafError(f"{self.command[0]}: not found. Install it.") from None
+        for line in answer.stdout.decode("utf-8", "replace").splitlines():
+            if line.startswith(ANSWER):
+                result: dict[str, Any] = json.loads(line[len(ANSWER) :])
+                if "unreachable" in result:
+                    raise ConnectionLostError(f"{self}: {result['unreachable']}")
+                if "error" in result:
+                    raise LeafError(f"{self}: {result['error']}")
+                return result
+        raise self._no_answer(answer.returncode, answer.stderr.decode("utf-8", "replace"))
+
+    def _no_answer(self, status: int, stderr: str) -> LeafError:
+        last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "no message")
+        if "Host key verification failed" in stderr:
+            return LeafError(
+                f"{self}: its host key is unknown or has changed. Ask its administrator for the correct key and add it "
+                "to ~/.ssh/known_hosts."
+            )
+        if "Permission denied" in stderr:
+            return LeafError(f"{self}: {last}. Authorize a key of your ssh-agent or ssh configuration there.")
+        if self.name is not None and status == 255:
+            return ConnectionLostError(f"{self}: cannot be reached: {last}")
+        return LeafError(f"{self}: {self.command[-1]} failed: {last}. The target requires Python 3.8 or newer.")
+
+    def __str__(self) -> str:
+        return self.name or "this machine"
+
+
+def _agent(name: str) -> str:
+    return files("leaf.runner.agent").joinpath(name).read_text(encoding="utf-8")
 
 
 class Status(NamedTuple):
@@ -50,24 +128,24 @@ class ProcessEngine:
             self.folder = target.folder
 
     def job(self) -> dict[str, Any]:
-        """Return the entries of job.json for the devices and, on this machine, for its Python and DVC cache."""
+        """Return the job.json entries that depend on the engine."""
         if not isinstance(self.target, GpuTarget):
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
         held = {"devices": devices, "devices_each": self.target.gpus_per_job}
-        if isinstance(self.target, Local):
+        if isinstance(self.target, Local):  # reuse this Python and its DVC cache
             path = [*self.target.path, str(Path(sys.executable).parent)]
             cache = Path(output_of("dvc", "cache", "dir")).absolute()
             return {**held, "path": path, "cache": str(cache), "state": False}
         return held
 
     def rehearsal(self, experiments: int) -> str:  # noqa: ARG002
-        """Return the scheduler request that `--dry-run` shows, or an empty string if there is no scheduler."""
+        """Return the scheduler request that `--dry-run` prints, or an empty string if there is no scheduler."""
         return ""
 
     def submit(self, record: Record, job: dict[str, Any]) -> str:
         """Start the job and return its location."""
-        return str(self.host.call("start", **self._request(record), files=job_files(job))["folder"])
+        return str(self.host.call("start", **self._request(record), files=_job_files(job))["folder"])
 
     def status(self, record: Record) -> list[Status]:
         """Return the state of each experiment, in order."""
@@ -80,7 +158,7 @@ class ProcessEngine:
         return answer["text"], answer["next"]
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop experiments and all their processes; return the indices of experiments that were not finished."""
+        """Stop experiments with all their processes; return the indices of those that had not finished."""
         return list(self.host.call("cancel", **self._request(record), indices=indices)["cancelled"])
 
     def _request(self, record: Record) -> dict[str, Any]:
@@ -88,24 +166,23 @@ class ProcessEngine:
 
 
 class SlurmEngine(ProcessEngine):
-    """The engine `slurm`: Slurm assigns the GPUs; states come from `squeue` and the jobs' files."""
+    """The engine `slurm`: Slurm assigns the GPUs; states come from `squeue` and the job folder."""
 
     target: Slurm
 
     def job(self) -> dict[str, Any]:
-        return {"devices": [], "requeues": self.target.requeues}
+        return {"requeues": self.target.requeues}
 
     def rehearsal(self, experiments: int) -> str:
-        return f"sbatch {' '.join(sbatch_options(self.target, 'JOB', experiments))}\n"
+        return f"sbatch {' '.join(_sbatch_options(self.target, 'JOB', experiments))}\n"
 
     def submit(self, record: Record, job: dict[str, Any]) -> str:
-        options = sbatch_options(self.target, record.id, len(record.experiments))
-        answer = self.host.call("sbatch", **self._request(record), files=job_files(job), options=options)
+        options = _sbatch_options(self.target, record.id, len(record.experiments))
+        answer = self.host.call("sbatch", **self._request(record), files=_job_files(job), options=options)
         return f"{answer['folder']}, Slurm job {answer['slurm']}"
 
 
-def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
-    """Return the arguments for sbatch. Slurm signals only the task, which forwards SIGTERM and requeues itself."""
+def _sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
     kind = f"{target.gpu_type}:" if target.gpu_type else ""
     options = {
         "array": f"0-{experiments - 1}" + (f"%{target.parallel}" if target.parallel else ""),
@@ -114,7 +191,7 @@ def sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]:
         "open-mode": "append",
         "nodes": target.nodes,
         "ntasks-per-node": 1,
-        "signal": target.signal_before and f"B:TERM@{target.signal_before}",
+        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # only task.py, which forwards it
         "gres": target.gpus_per_job and f"gpu:{kind}{target.gpus_per_job}",
         "partition": target.partition,
         "account": target.account,
@@ -144,32 +221,32 @@ class CloudEngine:
         folder = CLOUD_FOLDER / record.id
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
-        for name, text in job_files(job).items():
+        for name, text in _job_files(job).items():
             (folder / name).write_text(text, encoding="utf-8")
         description = folder.with_suffix(".yaml")
         task = task_yaml(self.target, record.id, len(record.experiments), folder.absolute())
         description.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
-        self._sky(*launch_command(self.target, _name(record), description))
-        return f"SkyPilot as {_name(record)}"
+        self._sky(*launch_command(self.target, task["name"], description))
+        return f"SkyPilot as {task['name']}"
 
     def status(self, record: Record) -> list[Status]:
-        """Return `done` for experiments at the origin; only SkyPilot knows the state of the others."""
+        """Return `done` for experiments at the origin; only SkyPilot has the state of the others."""
         names = [one.name for one in record.experiments]
         there = repository.at_remote(self.target.git_remote, record.revision, names)
-        look = "sky jobs queue" if self.target.spot else f"sky queue {_name(record)}"
+        look = "sky jobs queue" if self.target.spot else f"sky queue leaf-{record.id}"
         return [Status("done") if name in there else Status("unknown", f"`{look}` shows more") for name in names]
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
-        """Return SkyPilot's log of the whole job, regardless of the experiment."""
+        """Return SkyPilot's log, which covers all experiments of the job."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
-        text = self._sky(*command, _name(record), accepted=(0, *range(100, 104)))  # exit statuses of the job itself
+        text = self._sky(*command, f"leaf-{record.id}", accepted=(0, *range(100, 104)))  # the job's own exit statuses
         return text[offset:], len(text)
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
         """Stop the machine. Individual experiments cannot be cancelled."""
         if len(indices) != len(record.experiments):
             raise LeafError(f"{record.id}: a cloud job is cancelled as a whole. Name the job, not an experiment.")
-        self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), _name(record))
+        self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), f"leaf-{record.id}")
         return indices
 
     @staticmethod
@@ -180,7 +257,7 @@ class CloudEngine:
 
 
 def task_yaml(target: SkyPilot, identity: str, experiments: int, folder: Path) -> dict[str, Any]:
-    """Return the task for `sky launch`. The job's values are in the mounted folder, not in the script."""
+    """Return the task for `sky launch`. The job's values are in the mounted `folder`, not in the script."""
     resources: dict[str, Any] = {
         "accelerators": target.accelerators,
         "use_spot": target.spot,
@@ -208,13 +285,5 @@ def launch_command(target: SkyPilot, name: str, description: Path) -> list[str]:
     return ["launch", "-y", "-d", "-c", name, str(description)]
 
 
-def _name(record: Record) -> str:
-    return f"leaf-{record.id}"
-
-
-def job_files(job: dict[str, Any]) -> dict[str, str]:
-    """Return the files for the job's folder: job.json and the program that runs the job."""
-    return {
-        "job.json": json.dumps(job, indent=1),
-        "task.py": files("leaf.runner.agent").joinpath("task.py").read_text(encoding="utf-8"),
-    }
+def _job_files(job: dict[str, Any]) -> dict[str, str]:
+    return {"job.json": json.dumps(job, indent=1), "task.py": _agent("task.py")}

@@ -12,8 +12,7 @@ from leaf.errors import LeafError, printable
 from leaf.experiments import parse_settings, with_settings
 from leaf.runner import repository
 from leaf.runner.config import Local, Shell, Target, check_target
-from leaf.runner.connection import ConnectionLostError
-from leaf.runner.engines import ProcessEngine, Status, engine_for
+from leaf.runner.engines import ConnectionLostError, ProcessEngine, Status, engine_for
 from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, span, valid_or_none
 
@@ -25,7 +24,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     """Send the experiments to the target `name`. Return the job's record and its location on the target.
 
     Raises:
-        LeafError: if the working tree has changes, a name is taken, or a push fails. In this case, nothing is started.
+        LeafError: if the working tree has changes, a name is taken, or a push fails. Nothing is started in these cases.
     """
     revision = repository.committed_revision()
     remote, data = "." if isinstance(target, Local) else target.git_remote, None
@@ -36,10 +35,27 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     engine = engine_for(target)
     if target.needs_remote:
         data = repository.choose_data_remote(target.dvc_remote)
-    job = _job(target, getattr(target, "origin", None) or own, revision, planned, data) | engine.job()
+    job = {
+        "origin": getattr(target, "origin", None) or own,
+        "revision": revision,
+        "remote": data and data[0],
+        "remote_host": data and repository.ssh_host(data[1]),
+        "author": repository.author(),
+        "setup": target.setup,
+        "path": target.path,
+        "environment": target.environment,
+        "devices": [],
+        "devices_each": 1,
+        "cache": None,
+        "state": True,
+        "requeues": 0,
+        "stream": False,  # SkyPilot keeps the log
+        "experiments": [{"name": one.name, "set": list(one.settings)} for one in planned],
+        **engine.job(),
+    }
     if data:
         repository.push_data(*data)
-    repository.publish(remote, revision)
+    repository.git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")  # moves no branch
     identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     record = Record(identity, name, target.model_dump(exclude_unset=True), revision, planned)
     record.write()
@@ -48,13 +64,13 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     except ConnectionLostError:
         raise  # the job may be running, so keep the record for `leaf jobs`
     except BaseException:
-        record.remove()
+        record.path.unlink(missing_ok=True)
         raise
     return record, place
 
 
 def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
-    """Yield each experiment's maximum memory, time and cost, measured in the latest matching training on the target."""
+    """Yield a line per experiment: memory and epoch time of the last such run on the target, maximum time and cost."""
     values = read_yaml(params.PARAMS_FILE) or {}
     there: dict[str, Any] = {}
     if isinstance(target, Shell):
@@ -81,31 +97,8 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         )
 
 
-def _job(
-    target: Target, origin: str, revision: str, planned: list[Planned], data: tuple[str, str] | None
-) -> dict[str, Any]:
-    """Return the keys of job.json that all engines share; `data` is the DVC remote's name and address."""
-    return {
-        "origin": origin,
-        "revision": revision,
-        "remote": data and data[0],
-        "remote_host": data and repository.ssh_host(data[1]),
-        "author": repository.author(),
-        "setup": target.setup,
-        "path": target.path,
-        "environment": target.environment,
-        "devices": [],
-        "devices_each": 1,
-        "cache": None,
-        "state": True,
-        "requeues": 0,
-        "stream": False,  # SkyPilot keeps the log
-        "experiments": [{"name": one.name, "set": list(one.settings)} for one in planned],
-    }
-
-
 def _under_way(revision: str, names: list[str]) -> list[str]:
-    """Query the targets and return the experiment names used by unfinished jobs of this commit."""
+    """Return which of `names` are used by unfinished jobs of this commit, after querying their targets."""
     busy = set()
     for record in read_records():
         if record.revision == revision and {record.experiments[index].name for index in record.open} & set(names):
@@ -118,18 +111,21 @@ def _under_way(revision: str, names: list[str]) -> list[str]:
     return [name for name in names if name in busy]
 
 
+def engine_of(record: Record) -> Any:
+    """Return the engine of a submitted job."""
+    return engine_for(check_target(record.target, record.settings))
+
+
 def statuses(record: Record) -> list[Status]:
-    """Return the state of each experiment; final states are not queried again."""
+    """Return the state of each experiment, querying the target only if one is still open."""
     if not record.open:
         return [Status(record.ended[one.name]) for one in record.experiments]
-    engine = engine_for(check_target(record.target, record.settings))
-    now = engine.status(record)
-    pairs = zip(record.experiments, now, strict=True)
+    pairs = zip(record.experiments, engine_of(record).status(record), strict=True)
     return [Status(record.ended.get(one.name, new.state), new.note) for one, new in pairs]
 
 
 def listing(names: list[str]) -> list[str]:
-    """Return a table of jobs, targets, experiments, states and notes. Unreachable targets give the state unknown."""
+    """Return the lines of a table of experiments and their states, which are unknown on an unreachable target."""
     rows = [["JOB", "TARGET", "EXPERIMENT", "STATE", "NOTE"]]
     for record, indices in choose(names):
         try:
@@ -146,10 +142,10 @@ def listing(names: list[str]) -> list[str]:
 
 
 def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) -> int:
-    """Fetch the results of finished experiments into this repository; with `wait`, wait for all experiments to end.
+    """Fetch the results of finished experiments into this repository. Return 0 if all are done, otherwise 1.
 
-    With `models`, also fetch the outputs into the DVC cache. A lost connection is reported once and retried. Returns 0
-    if every chosen experiment is done, otherwise 1.
+    With `wait`, wait until all have ended, and report a lost connection once while retrying. With `models`, also fetch
+    the outputs into the DVC cache.
     """
     chosen = choose(names)
     silent = False
@@ -170,7 +166,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
             break
         time.sleep(every)
     for record, indices in chosen if models else []:
-        target = check_target(record.target, record.settings)
+        target = engine_of(record).target
         names = [record.experiments[index].name for index in indices]
         done = [repository.reference(record.revision, name) for name in names if record.ended.get(name) == "done"]
         if done and target.needs_remote:
@@ -188,7 +184,7 @@ def _collect(record: Record, say: Say) -> None:
     now = statuses(record)
     ended = [index for index in record.open if now[index].state in ENDED]
     done = [record.experiments[index].name for index in ended if now[index].state == "done"]
-    target = check_target(record.target, record.settings)
+    target = engine_of(record).target
     if done and target.needs_remote:
         repository.fetch_experiments(target.git_remote, record.revision, done)
     for index in ended:
@@ -199,9 +195,9 @@ def _collect(record: Record, say: Say) -> None:
 
 
 def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
-    """Yield the log of an experiment (default: the newest) in parts; with `on`, continue until the experiment ends."""
+    """Yield the log of an experiment (default: the newest) in parts. With `on`, continue until the experiment ends."""
     for record, indices in [(record, [0]) for record in read_records()[-1:]] if name is None else choose([name]):
-        engine = engine_for(check_target(record.target, record.settings))
+        engine = engine_of(record)
         for index in indices:
             if len(indices) > 1:
                 yield f"==> {record.experiments[index].name} <==\n"
@@ -225,7 +221,6 @@ def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
 def cancel(names: list[str], say: Say) -> None:
     """Cancel the named jobs or experiments."""
     for record, indices in choose(names):
-        engine = engine_for(check_target(record.target, record.settings))
-        ended = engine.cancel(record, indices)
+        ended = engine_of(record).cancel(record, indices)
         for index in indices:
             say(f"{record.experiments[index].name}: {'cancelled' if index in ended else 'already finished'}")

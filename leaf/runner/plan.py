@@ -16,6 +16,8 @@ from leaf.experiments import dvc_settings, parse_settings, read_experiments, row
 from leaf.store import read_json, read_yaml, write_json
 
 MOST = 1000  # experiments in one job
+FOLDER = Path(".dvc") / "tmp" / "leaf" / "records"
+ENDED = ("done", "failed", "cancelled", "stopped", "lost")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _FILE_KEYS = ("dataset", "labels", "masks", "unlabelled", "weights")  # parameters that can be paths
 
@@ -35,21 +37,21 @@ def plan(
     name: str | None = None,
     look: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda setting, _: setting,
 ) -> list[Planned]:
-    """Return the experiments: each row (every row with `every`) combined with each combination of settings.
+    """Return the experiments: each row combined with each combination of settings.
 
     Args:
-        rows: names in experiments.yaml; without rows, there is one experiment per combination.
+        rows: names in experiments.yaml. Without rows, there is one experiment per combination.
         settings: `key=value`, or `key=value,value` for a sweep.
-        every: whether to use every row.
+        every: use every row of experiments.yaml.
         name: name of a single experiment, or prefix for several.
-        look: function that checks an experiment's settings and returns the settings to use; its second argument is the
+        look: function that checks an experiment's settings and returns the settings to use. Its second argument is the
             row, for errors.
 
     Raises:
         LeafError: if a row is unknown, a setting is invalid, or a name is invalid or used twice.
     """
     if every and rows:
-        raise LeafError("submit: rows and --all are mutually exclusive.")
+        raise LeafError("submit: rows and --all are mutually exclusive. Remove one of them.")
     table = {row: row_settings(row)[0] for row in (read_experiments() if every else rows)}
     values = read_yaml(params.PARAMS_FILE) or {}
     planned = []
@@ -94,7 +96,7 @@ def split_commas(value: str) -> list[str]:
 
 
 def check_name(name: str) -> str:
-    """Return `name` if git, Slurm and file systems accept it; otherwise raise LeafError."""
+    """Return `name` if git, Slurm and file systems accept it. Otherwise, raise LeafError."""
     if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
         raise LeafError(f"{name!r}: not a valid experiment name; valid: at most 100 letters, digits, . _ -")
     return name
@@ -110,17 +112,10 @@ def _planned(row: str, combination: tuple[str, ...], setting: Mapping[str, Any],
                 "`dvc add` it there, commit, and set the path."
             )
     swept = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in combination)
-    own = "-".join(part for part in (row, swept) if part)
-    return Planned(check_name(_short(own or "run")), tuple(dvc_settings(setting)))
-
-
-def _short(name: str) -> str:
-    """Shorten a long name and append a hash of the full name, so that names stay distinct."""
-    return name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-FOLDER = Path(".dvc") / "tmp" / "leaf" / "records"
-ENDED = ("done", "failed", "cancelled", "stopped", "lost")
+    name = "-".join(part for part in (row, swept) if part) or "run"
+    if len(name) > 80:  # the hash keeps shortened names distinct
+        name = f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return Planned(check_name(name), tuple(dvc_settings(setting)))
 
 
 @dataclass
@@ -134,11 +129,12 @@ class Record:
     experiments: list[Planned]
     ended: dict[str, str] = field(default_factory=dict)
 
-    def write(self) -> None:
-        write_json(asdict(self), FOLDER / f"{self.id}.json")
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.id}.json"
 
-    def remove(self) -> None:
-        (FOLDER / f"{self.id}.json").unlink(missing_ok=True)
+    def write(self) -> None:
+        write_json(asdict(self), self.path)
 
     @property
     def open(self) -> list[int]:
@@ -159,7 +155,10 @@ def read_records() -> list[Record]:
 
 
 def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
-    """Find jobs by ID, or the newest experiment by name. Return records with indices; without names, return all."""
+    """Return records with experiment indices: of the jobs with these IDs or the newest experiments with these names.
+
+    Without names, return all.
+    """
     records = read_records()
     if not names:
         return [(record, list(range(len(record.experiments)))) for record in records]

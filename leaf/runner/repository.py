@@ -13,7 +13,7 @@ from leaf.runner.config import holds_secret
 
 
 def git(*arguments: str) -> str:
-    """Return the output of git, which never prompts and refuses new host keys. Raises LeafError if it fails."""
+    """Run git without prompts or new host keys, and return its output. Raises LeafError if it fails."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     if subprocess.run(["git", "config", "core.sshCommand"], capture_output=True, check=False).returncode:
         environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes")
@@ -33,7 +33,7 @@ def committed_revision() -> str:
 
 
 def origin(remote: str) -> str:
-    """Return the git remote's address. Raises LeafError if the address is missing or contains a password."""
+    """Return the address of a git remote. Raises LeafError if there is none or it contains a secret."""
     address = git("remote", "get-url", remote)
     if holds_secret(address):
         raise LeafError(f"git remote {remote}: its address contains a secret. Use a credential helper or a key.")
@@ -49,11 +49,6 @@ def author() -> dict[str, str]:
         except LeafError:
             raise LeafError(f"git user.{key}: not set. Run `git config --global user.{key} {example}`.") from None
     return values
-
-
-def publish(remote: str, revision: str) -> None:
-    """Push the commit to refs/leaf without moving any branch."""
-    git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")
 
 
 def reference(revision: str, name: str) -> str:
@@ -80,55 +75,46 @@ def fetch_experiments(remote: str, revision: str, names: Sequence[str]) -> None:
     git("fetch", "--quiet", remote, *(f"{name}:{name}" for name in references))
 
 
-def data_remotes() -> tuple[str | None, dict[str, str]]:
-    """Return the default DVC remote and the address of each remote in the committed .dvc/config."""
+def choose_data_remote(name: str | None) -> tuple[str, str]:
+    """Return the name and address of the DVC remote `name`, or of the default one, in the committed .dvc/config.
+
+    Raises:
+        LeafError: if there is no such remote or its address contains a secret.
+    """
     config = configparser.ConfigParser(interpolation=None)
     config.read(Path(".dvc") / "config", encoding="utf-8")
-    remotes = {}
-    for section in config.sections():
-        if found := re.fullmatch(r"'remote \"(.+)\"'", section):
-            remotes[found[1]] = _address(dict(config.items(section)))
-    return config.get("core", "remote", fallback=None), remotes
-
-
-def choose_data_remote(name: str | None) -> tuple[str, str]:
-    """Return the DVC remote `name`, or the default one, and its address. Raises LeafError if it is missing."""
-    default, remotes = data_remotes()
-    name = name or default
+    name = name or config.get("core", "remote", fallback=None)
     if name is None:
         raise LeafError(
             "DVC remote: not set, but the target gets the data from it. Run `dvc remote add -d NAME ADDRESS`."
         )
-    if name not in remotes:
-        valid = ", ".join(remotes) or "none"
+    section = f"'remote \"{name}\"'"
+    if section not in config:
+        named = (re.fullmatch(r"'remote \"(.+)\"'", other) for other in config.sections())
+        valid = ", ".join(each[1] for each in named if each) or "none"
         raise LeafError(f"DVC remote {name}: not in .dvc/config (the target has no config.local); valid: {valid}")
-    if holds_secret(remotes[name]):
+    remote = dict(config.items(section))
+    address = remote.get("url", "")
+    if found := re.fullmatch(r"ssh://(?:([^/@]+)@)?([^/:@]+)(?::(\d+))?(/.*)?", address):
+        user, host, port, path = found.groups()
+        user, port = user or remote.get("user"), port or remote.get("port")  # DVC also accepts them as separate keys
+        address = f"ssh://{f'{user}@' if user else ''}{host}{f':{port}' if port else ''}{path or ''}"
+    if holds_secret(address):
         raise LeafError(
             f"DVC remote {name}: its address in .dvc/config contains a secret, and git tracks that file. "
             "Use `dvc remote modify --local` or a key."
         )
-    return name, remotes[name]
-
-
-def _address(remote: dict[str, str]) -> str:
-    """Return a DVC remote's address, with the separate keys `user` and `port` inserted into an ssh:// address."""
-    address = remote.get("url", "")
-    found = re.fullmatch(r"ssh://(?:([^/@]+)@)?([^/:@]+)(?::(\d+))?(/.*)?", address)
-    if not found:
-        return address
-    user, host, port, path = found.groups()
-    user, port = user or remote.get("user", ""), port or remote.get("port", "")
-    return f"ssh://{user}{'@' if user else ''}{host}{':' if port else ''}{port}{path or ''}"
+    return name, address
 
 
 def ssh_host(address: str) -> str:
-    """Return an ssh:// address without its path, as OpenSSH expects; return an empty string for other addresses."""
+    """Return an ssh:// address without its path, as OpenSSH expects it, or an empty string for other addresses."""
     found = re.match(r"ssh://[^/]+", address)
     return found[0] if found else ""
 
 
 def push_data(remote: str, address: str) -> None:
-    """Push the commit's data to the DVC remote. Raises LeafError if the push fails."""
+    """Push the commit's data to a DVC remote. Raises LeafError if the push fails."""
     check_host_key(address)
     answer = subprocess.run(["dvc", "push", "--quiet", "-r", remote], capture_output=True, text=True, check=False)
     if answer.returncode:
@@ -137,13 +123,8 @@ def push_data(remote: str, address: str) -> None:
 
 
 def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
-    """Fetch the outputs of experiments into the DVC cache, where `dvc exp apply` needs them.
-
-    Use DVC's Python API, because `dvc fetch` accepts no revision and `dvc exp pull` uses DVC's own git client.
-
-    Raises:
-        LeafError: if the fetch fails.
-    """
+    """Fetch the outputs of experiments into the DVC cache, for `dvc exp apply`. Raises LeafError if the fetch fails."""
+    # `dvc fetch` accepts no revision, and `dvc exp pull` uses DVC's own git client.
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -47,7 +47,7 @@ def test_name_at_the_origin_is_taken(project: Project) -> None:
 def test_failing_push_is_one_line(project: Project) -> None:
     project.git("remote", "set-url", "origin", "/nosuch/origin.git")
     with pytest.raises(LeafError, match=r"^git push: "):
-        repository.publish("origin", project.git("rev-parse", "HEAD"))
+        repository.git("push", "--quiet", "origin", "HEAD:refs/leaf/a")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7", '{"id": 1}', '{"id": "a", "experiments": [{"name": 1}]}'])

@@ -11,7 +11,7 @@ import pytest
 from leaf.errors import LeafError
 from leaf.runner.agent.task import lost_race
 from leaf.runner.config import check_target
-from leaf.runner.connection import ConnectionLostError, Host
+from leaf.runner.engines import ConnectionLostError, Host
 from leaf.runner.jobs import expected
 from leaf.runner.plan import Planned
 

@@ -1,1 +1,1 @@
-"""The programs that run on the target; standard library only."""
+"""Programs that run on the target. They use only the standard library."""

@@ -1,6 +1,6 @@
 """Answer one request on the target: start experiments, return states and logs, cancel. Standard library only.
 
-`leaf.runner.connection` sends this file with a request to the stdin of `python3 -` on the target.
+`leaf.runner.engines.Host` sends this file with a request to the stdin of `python3 -` on the target.
 """
 
 from __future__ import annotations
@@ -73,14 +73,12 @@ def sbatch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def states(request: dict[str, Any]) -> dict[str, Any]:
-    """Return each experiment's {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
+    """Return {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text} of each experiment."""
     folder = job_folder(request)
     if not folder.is_dir():
         gone = {"state": "lost", "note": "not on the target. Submit it again."}
         return {"states": [gone] * request["experiments"]}
-    queue = slurm_queue(
-        folder
-    )  # queried before the exit files are read, so that a job that ends in between counts as ended
+    queue = slurm_queue(folder)  # before the exit files are read, so a job that ends in between counts as ended
     return {"states": [state_of(folder / str(index), index, queue) for index in range(request["experiments"])]}
 
 
@@ -107,7 +105,7 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
 
 
 def slurm_queue(folder: Path) -> dict[int, str] | None:
-    """Map array indices to Slurm states for queued and running tasks. Return None if this is not a Slurm job."""
+    """Return the Slurm state of each queued or running array index, or None if this is not a Slurm job."""
     number = read(folder / "slurm")
     if not number:
         return None
@@ -130,7 +128,7 @@ def log(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def cancel(request: dict[str, Any]) -> dict[str, Any]:
-    """Stop experiments and every process they started; return the indices of experiments that were not finished."""
+    """Stop experiments with all their processes; return the indices of those that had not finished."""
     folder = job_folder(request)
     chosen = [index for index in request["indices"] if not (folder / str(index) / "exit").exists()]
     for index in chosen:
@@ -161,11 +159,7 @@ def send(own: Path, number: int) -> None:
 
 
 def alive(own: Path) -> bool:
-    """Return whether any process of the experiment is alive.
-
-    All of its processes hold a lock on the `pid` file, which is their standard input, so a reused process ID does not
-    matter.
-    """
+    """Return whether any process of the experiment is alive: all of them lock the `pid` file, their standard input."""
     try:
         with (own / "pid").open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,19 +171,18 @@ def alive(own: Path) -> bool:
 
 
 def facts(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts that `leaf doctor` checks: programs, free disk space, and the output of commands."""
+    """Return what `leaf doctor` checks: paths of programs, free disk space, and the output of commands."""
     folder = Path(request["folder"]).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([*(str(Path(name).expanduser()) for name in request["path"]), os.environ.get("PATH", "")])
     environment = {**os.environ, **request["environment"], "PATH": path, "GIT_TERMINAL_PROMPT": "0"}
     environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes")
-    answers = {name: run(argv, environment) for name, argv in request["commands"].items()}
     return {
         "folder": str(folder),
         "python": sys.version.split()[0],
         "free": shutil.disk_usage(folder).free,
         "found": {name: shutil.which(name, path=path) for name in request["programs"]},
-        "answers": answers,
+        "answers": {name: run(argv, environment) for name, argv in request["commands"].items()},
     }
 
 

@@ -2,8 +2,8 @@
 
     python3 task.py FOLDER [INDEX]      FOLDER holds job.json; Slurm sets INDEX as SLURM_ARRAY_TASK_ID
 
-Values are passed to git and dvc as separate arguments. Running it again is safe: an experiment already at the
-origin is done.
+Values are passed to git and dvc as separate arguments. Running it again is safe: an experiment whose results are at the
+origin is skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Task:
     """Experiment `index` of the job in `folder`."""
 
     def __init__(self, folder: Path, index: int) -> None:
-        self.folder = folder
         self.own = folder / str(index)
         self.job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         self.experiment = self.job["experiments"][index]
@@ -48,7 +47,6 @@ class Task:
         self.held: list[object] = []  # open files that hold locks
 
     def _environment(self) -> dict[str, str]:
-        """Return the environment for git, dvc and the stages: author, checkpoint folder, variables from runner.yaml."""
         environment = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes", **os.environ}
         for role in ("AUTHOR", "COMMITTER"):
             for key, value in self.job["author"].items():
@@ -166,12 +164,12 @@ class Task:
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
     def hold_device(self) -> None:
-        """Wait for GPUs, lock them, and make only these visible. Lock all or none, so that jobs cannot deadlock.
+        """Wait for GPUs, lock all or none, so that jobs cannot deadlock, and make only these visible.
 
-        The lock file names the experiment, because its child processes keep the GPU until they end, even after a kill.
+        A lock file contains the experiment's folder, because children of a killed process use the GPU until they end.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
-        if not names or self.in_slurm():  # Slurm assigns its GPUs
+        if not names or "SLURM_JOB_ID" in os.environ:  # Slurm assigns its GPUs
             return
         self.step(f"waiting for {wanted} of {', '.join(names)}" if wanted > 1 else "waiting for " + " or ".join(names))
         locks = self.root / "locks"
@@ -193,13 +191,9 @@ class Task:
             time.sleep(0.3)
         raise TaskError("stopped")
 
-    @staticmethod
-    def in_slurm() -> bool:
-        return "SLURM_JOB_ID" in os.environ
-
     def requeue(self) -> bool:
-        """Requeue this experiment in Slurm, unless it was cancelled or requeued too often."""
-        if not self.in_slurm() or (self.own / "cancelled").exists():
+        """Requeue this experiment in Slurm unless it was cancelled or reached the limit; return whether it was."""
+        if "SLURM_JOB_ID" not in os.environ or (self.own / "cancelled").exists():
             return False
         # SLURM_JOB_ID cannot be used: in the last element, it is the number of the whole array.
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -228,10 +222,9 @@ class Task:
 
 
 def lost_race(log: Path) -> bool:
-    """Return whether DVC 3.67 failed because two jobs wrote the same entry of a shared run cache at the same time.
+    """Return whether DVC 3.67 failed because two jobs wrote the same run-cache entry at the same time.
 
-    DVC reads the newest file of the entry and removes the other job's partial file as damaged. SkyPilot keeps the log,
-    so there may be no file.
+    DVC removes the other job's partial file as damaged. On SkyPilot, there is no log file.
     """
     end = log.read_bytes()[-2000:] if log.exists() else b""
     return re.search(rb"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
@@ -287,10 +280,9 @@ def hold_pid(task: Task) -> bool:
 
 
 def start_watchdog() -> None:
-    """Fork a process that stops this process group if this process is killed.
+    """Fork a process that stops the children of this process if it is killed; ssh and Slurm without cgroups do not.
 
-    Slurm without cgroups and ssh leave the children of a killed process running. The watchdog shares the lock on `pid`
-    until they have ended, so the experiment counts as running and its devices stay locked.
+    The watchdog holds the lock on `pid` until they have ended, so the experiment counts as running and keeps its GPUs.
     """
     parent_ends, alive = os.pipe()
     group = os.getpgrp()
@@ -352,7 +344,7 @@ def await_group(group: int) -> None:
 
 
 def group_members(group: int) -> list[int]:
-    """Return the other live processes of a group; the result is empty without /proc (macOS)."""
+    """Return the IDs of the group's other live processes; empty without /proc, as on macOS."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -366,7 +358,7 @@ def group_members(group: int) -> list[int]:
 
 
 def host_key_refused(host: str, environment: dict[str, str]) -> str:
-    """Return why OpenSSH does not trust `host`, or an empty string if it does or the host is unreachable."""
+    """Return an error if OpenSSH does not trust `host`, or an empty string if it does or `host` is unreachable."""
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
     command = ["ssh", *options, "--", host, "true"]
     answer = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -376,7 +368,7 @@ def host_key_refused(host: str, environment: dict[str, str]) -> str:
 
 
 def environment_key(setup: str, clone: Path) -> str:
-    """Return the environment's name: a hash of `setup` and the requirements files, 16 hex digits."""
+    """Return the first 16 hex digits of the SHA-256 of `setup` and the requirements files."""
     digest = hashlib.sha256(setup.encode())
     for path in sorted([*clone.glob("requirements*.txt"), *clone.glob("pyproject.toml")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
