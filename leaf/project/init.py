@@ -11,7 +11,7 @@ from leaf import __version__, params
 from leaf.check import check
 from leaf.errors import LeafError, output_of
 from leaf.ingest.ingest import survey
-from leaf.project.pipeline import CODE_FILE, TEMPLATE, installed_pipeline, round_trip, write_code_file
+from leaf.project.pipeline import CODE_FILE, TEMPLATE, installed_pipeline, load_yaml, write_code_file, write_yaml
 
 DISTRIBUTION = "leaf-dvc"
 _OWN = (params.PIPELINE_FILE, params.PARAMS_FILE, "runner.yaml", CODE_FILE)  # never overwritten
@@ -26,11 +26,11 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
 
     Args:
         folder: a new or existing folder, inside a git repository or not. Existing files are kept.
-        dataset: a folder of images or an .npz file; params.yaml gets its path and its classes.
+        dataset: a folder of images or an .npz file; its path and classes are written to params.yaml.
 
     Raises:
-        LeafError: if the folder already has a project, git or DVC is missing, or `leaf check` rejects the data set. In
-            this case, nothing is written.
+        LeafError: if the folder already has a project, git or DVC is missing, or `leaf check` rejects the data set;
+            nothing is written.
     """
     for program, package in (("git", "git"), ("dvc", f"{DISTRIBUTION}[train]")):
         if shutil.which(program) is None:
@@ -60,16 +60,13 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
 
 def write_files(folder: Path, settings: dict[str, object]) -> None:
     """Write the template's files to `folder`, with `settings` in params.yaml. Existing tables and README are kept."""
-    yaml = round_trip()
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / ".gitkeep").touch()
-    with (folder / params.PIPELINE_FILE).open("w", encoding="utf-8") as file:
-        yaml.dump(installed_pipeline(), file)
-    values = yaml.load((TEMPLATE / params.PARAMS_FILE).read_text(encoding="utf-8"))
+    write_yaml(installed_pipeline(), folder / params.PIPELINE_FILE)
+    values = load_yaml(TEMPLATE / params.PARAMS_FILE)
     values.update(settings)
-    with (folder / params.PARAMS_FILE).open("w", encoding="utf-8") as file:
-        yaml.dump(values, file)
+    write_yaml(values, folder / params.PARAMS_FILE)
     for name in _LINES:
         _append_missing_lines(folder / name, (TEMPLATE / name[1:]).read_text(encoding="utf-8"))
     for extra in ("train", "gpu"):

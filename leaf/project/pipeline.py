@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 import leaf
 from leaf.errors import LeafError
-from leaf.store import read_json, read_yaml, write_json
+from leaf.store import read_json, read_yaml, replacing, write_json
 
 CODE_FILE = "code.json"
 TEMPLATE = Path(__file__).parent / "template"
@@ -20,8 +20,7 @@ CODE_ROOT = Path(leaf.__file__).parents[1]
 _CODE = ("leaf/", "stages/")
 
 
-def round_trip() -> YAML:
-    """Return a YAML reader and writer that keeps comments, order and quotes."""
+def _round_trip() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -29,16 +28,25 @@ def round_trip() -> YAML:
     return yaml
 
 
+def load_yaml(path: Path) -> Any:
+    """Load a YAML file with its comments, order and quotes, for `write_yaml`."""
+    return _round_trip().load(path.read_text(encoding="utf-8"))
+
+
+def write_yaml(value: Any, path: Path) -> None:
+    """Write a value from `load_yaml`, possibly changed."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        _round_trip().dump(value, file)
+
+
 def installed_pipeline() -> Any:
     """Return dvc.yaml for a project outside leaf's repository.
 
     DVC cannot track code in site-packages, so each stage depends on its key of code.json instead.
     """
-    pipeline = round_trip().load(PIPELINE.read_text(encoding="utf-8"))
+    pipeline = load_yaml(PIPELINE)
     for name, stage in pipeline["stages"].items():
-        for index in reversed(range(len(stage["deps"]))):
-            if stage["deps"][index].startswith(_CODE):
-                del stage["deps"][index]
+        stage["deps"] = [dep for dep in stage["deps"] if not dep.startswith(_CODE)]
         if not stage["deps"]:
             del stage["deps"]
         stage["params"].append({CODE_FILE: [name]})

@@ -19,8 +19,8 @@ from leaf.ingest.ingest import survey
 from leaf.ingest.sample import look_like_series, sizes
 from leaf.ingest.sandbox import cores
 from leaf.models.backbones import recommended_size
-from leaf.project.pipeline import round_trip
-from leaf.store import replacing, span
+from leaf.project.pipeline import load_yaml, write_yaml
+from leaf.store import span
 
 RECIPES = ("probe", "transfer", "default")
 _LABELS = "data/labels.csv"
@@ -127,13 +127,11 @@ def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Set dotted keys in a params.yaml file; keep comments and order."""
-    yaml = round_trip()
-    values = yaml.load(path.read_text(encoding="utf-8"))
+    values = load_yaml(path)
     for key, value in settings.items():
         group, _, inner = key.rpartition(".")
         (values[group] if group else values)[inner] = value
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        yaml.dump(values, file)
+    write_yaml(values, path)
 
 
 def _relative(dataset: Path) -> str:

@@ -1,6 +1,5 @@
 """`leaf upgrade`: update a project's files to the installed version of leaf."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from leaf.project.pipeline import (
     TEMPLATE,
     changed_code,
     installed_pipeline,
-    round_trip,
+    load_yaml,
     with_downstream,
     write_code_file,
+    write_yaml,
 )
-from leaf.store import parse_yaml, read_yaml, replacing
+from leaf.store import read_yaml
 
 # Renamed keys of params.yaml, as old: new; keys in a group are GROUP.KEY.
 RENAMED: dict[str, str] = {}
@@ -42,8 +42,8 @@ def upgrade_project(folder: Path) -> list[str]:
     code = changed_code(folder)
     lines += [f"{params.PIPELINE_FILE}: {name}: updated" for name in stages]
     lines += [f"{CODE_FILE}: {name}: its code changed" for name in code]
-    for name, value in ((params.PIPELINE_FILE, pipeline), (params.PARAMS_FILE, values)):
-        _write_yaml(folder / name, value)
+    write_yaml(pipeline, folder / params.PIPELINE_FILE)
+    write_yaml(values, folder / params.PARAMS_FILE)
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_code_file(folder)
@@ -59,18 +59,10 @@ def upgrade_project(folder: Path) -> list[str]:
 
 def _load(path: Path) -> Any:
     read_yaml(path)  # reports damage as a one-line error
-    value = round_trip().load(path.read_text(encoding="utf-8"))
+    value = load_yaml(path)
     if not isinstance(value, CommentedMap):
         raise LeafError(f"{path}: not a mapping")
     return value
-
-
-def _write_yaml(path: Path, value: Any) -> None:
-    text = io.StringIO()
-    round_trip().dump(value, text)
-    if text.getvalue() != path.read_text(encoding="utf-8"):
-        with replacing(path) as partial:
-            partial.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _upgraded_pipeline(path: Path) -> tuple[Any, list[str]]:
@@ -89,18 +81,11 @@ def _upgraded_pipeline(path: Path) -> tuple[Any, list[str]]:
 def _upgraded_params(path: Path) -> tuple[Any, list[str]]:
     """Return params.yaml with the installed schema's keys, and a line per renamed, removed or added key."""
     values = _load(path)
-    template = round_trip().load((TEMPLATE / params.PARAMS_FILE).read_text(encoding="utf-8"))
+    template = load_yaml(TEMPLATE / params.PARAMS_FILE)
     lines = [f"{path.name}: {old}: renamed to {new}" for old, new in RENAMED.items() if _rename(values, old, new)]
     lines += [f"{path.name}: {key}: {change}" for key, change in _match_keys(values, template)]
-    params.validate(_plain(values), str(path))
+    params.validate(values, str(path))
     return values, lines
-
-
-def _plain(values: Any) -> Any:
-    """Return a round-trip document as plain values."""
-    text = io.StringIO()
-    round_trip().dump(values, text)
-    return parse_yaml(text.getvalue(), params.PARAMS_FILE)
 
 
 def _rename(values: CommentedMap, old: str, new: str) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 5  # candidates per selected image
 SAME = 0.98  # cosine similarity above which images are nearly identical
-_POOL = 4096  # number of most uncertain images to rank and cluster
+_POOL = 4096  # number of most uncertain images to cluster
 _DIMENSIONS = 128
 
 
@@ -30,7 +30,7 @@ def reduce_features(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
-    """Fit a logistic regression to `reduce_features` (N, D) and labels (N,) of at least two classes."""
+    """Fit a logistic regression to features (N, D) from `reduce_features` and labels (N,) of at least two classes."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
@@ -41,9 +41,9 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the positions of the `count` images to label next, the most useful first.
 
-    With probabilities, the score is the margin uncertainty. Of near-identical images, only the best is a candidate. The
-    images nearest to the centers of a k-means clustering of the best candidates, weighted by score, are selected.
-    Without probabilities (cold start), all images are clustered, without weights.
+    With probabilities, the score of an image is its margin uncertainty. Only the best of several near-identical images
+    is a candidate. A k-means clustering of the best candidates is weighted by score, and the image nearest to each
+    center is selected. Without probabilities (cold start), the clustering is unweighted.
 
     Args:
         features: float (N, D), from `reduce_features`.
@@ -63,11 +63,11 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
         pool = np.sort(np.random.default_rng(seed).permutation(len(features))[: max(_POOL, count)])
         score = np.ones(len(pool))
     else:
-        uncertainty = margin_uncertainty(probabilities)
+        second, first = np.sort(probabilities, axis=1)[:, -2:].T
+        uncertainty = 1 - (first - second)
         pool = np.argsort(-uncertainty, kind="stable")[: max(_POOL, count)]
+        pool = pool[_distinct_first(features[pool])][: count * CANDIDATES]
         score = uncertainty[pool]
-        best = _distinct(features[pool], np.argsort(-score, kind="stable"))[: count * CANDIDATES]
-        pool, score = pool[best], score[best]
     if len(pool) <= count or count == 0:
         return pool[:count]
     candidates = features[pool]
@@ -78,25 +78,17 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
         rest = np.setdiff1d(np.arange(len(pool)), nearest)
         nearest = np.concatenate([nearest, rest[: count - len(nearest)]])
     sizes = np.bincount(clusters.labels_, minlength=count)[clusters.labels_[nearest]]
-    order = np.argsort(-score[nearest] if probabilities is not None else -sizes, kind="stable")
-    return pool[nearest[order]]
+    return pool[nearest[np.argsort(-sizes if probabilities is None else -score[nearest], kind="stable")]]
 
 
-def _distinct(features: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Move positions whose image is nearly identical to an earlier one in `order` to the end."""
+def _distinct_first(features: np.ndarray) -> np.ndarray:
+    """Return the order of the rows in which near-identical copies of an earlier row come last."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     repeated = np.zeros(len(unit), bool)
-    for position in order:
-        if not repeated[position]:
-            repeated |= unit @ unit[position] > SAME
-            repeated[position] = False
-    return np.concatenate([order[~repeated[order]], order[repeated[order]]])
-
-
-def margin_uncertainty(probabilities: np.ndarray) -> np.ndarray:
-    """Return one minus the difference between the two largest probabilities, float (N,) in 0..1."""
-    largest = np.sort(probabilities, axis=1)[:, -2:]
-    return 1 - (largest[:, 1] - largest[:, 0])
+    for row in range(len(unit)):
+        if not repeated[row]:
+            repeated[row + 1 :] |= unit[row + 1 :] @ unit[row] > SAME
+    return np.argsort(repeated, kind="stable")
 
 
 def learning_curve(
@@ -105,23 +97,16 @@ def learning_curve(
     validation: tuple[np.ndarray, np.ndarray],
     counts: Sequence[int],
 ) -> list[tuple[int, float, float, float]]:
-    """Return (labels, accuracy, low, high) on validation after training on the first `count` images, for each count.
+    """Return `(count, accuracy, low, high)` on validation after training on the first `count` images, for each count.
 
-    Args:
-        features: float (N, D), in labeling order.
-        labels: int (N,).
-        validation: features (V, D) and labels (V,).
-        counts: numbers of images, each at most N. Counts whose images have a single class are skipped.
-
-    Returns:
-        Accuracies with 95% Wilson intervals.
+    `features` (N, D) and `labels` int (N,) are in labeling order; `validation` is features (V, D) and labels (V,).
+    `low` and `high` are the 95% Wilson interval. Counts whose images have a single class are skipped.
     """
     from leaf.evaluate.statistics import wilson_interval
 
     curve = []
     for count in counts:
         if len(np.unique(labels[:count])) > 1 and len(validation[1]):
-            right = int((fit_head(features[:count], labels[:count]).predict(validation[0]) == validation[1]).sum())
-            low, high = wilson_interval(right, len(validation[1]))
-            curve.append((count, right / len(validation[1]), low, high))
+            correct = int((fit_head(features[:count], labels[:count]).predict(validation[0]) == validation[1]).sum())
+            curve.append((count, correct / len(validation[1]), *wilson_interval(correct, len(validation[1]))))
     return curve

@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import pandas as pd
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from leaf import params
-from leaf.clean.decisions import TEXT, read_overrides
+from leaf.clean.decisions import KINDS, PAIRED, TEXT, read_overrides
 from leaf.clean.same_photo import align, laid_over
 from leaf.errors import LeafError
 from leaf.review.decision_files import (
@@ -40,7 +39,7 @@ from leaf.review.decision_files import (
     summary,
 )
 from leaf.review.queue import QUESTIONS, LabelAssessment, answers
-from leaf.serve.server import add_security
+from leaf.serve.server import add_error_handlers, add_security
 from leaf.split import PINNED
 
 PAGES = Path(__file__).with_name("page")
@@ -49,6 +48,10 @@ REASON = (
     "test image: a change based on the model's prediction biases the test score. Give a reason that is visible in "
     "the image."
 )
+
+
+class ReasonError(LeafError):
+    """A decision on a test image has no reason."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Review:
             note = pin_split(self.folder)
         if decision.decision == "group":
             groups = self.decisions["group"]
-            members = groups.isin(groups[[*decision.images, *([decision.other] if decision.other >= 0 else [])]])
+            members = groups.isin(groups[decision.grouped()])
             note += join_pins(self.folder, self.index["file_hash"][members].tolist())
         return note
 
@@ -122,6 +125,10 @@ class Decision(BaseModel):
     other: int = -1
     why: str = Field("", max_length=500)
 
+    def grouped(self) -> list[int]:
+        """Return the images of a group: `images` and `other`."""
+        return [*self.images, *([self.other] if self.other >= 0 else [])]
+
 
 class Changed(BaseModel):
     """The rows that a decision added and replaced, used to undo it."""
@@ -133,10 +140,7 @@ class Changed(BaseModel):
 
     @model_validator(mode="after")
     def check_rows(self) -> "Changed":
-        required = {
-            OVERRIDES: ("hash", "ruling", get_args(Verdict)[:5]),
-            REVIEWED: ("hash", "verdict", SEEN),
-        }
+        required = {OVERRIDES: ("hash", "ruling", KINDS), REVIEWED: ("hash", "verdict", SEEN)}
         name, column, valid = required.get(self.file, ("file_hash", "", ()))
         for row in [*self.added, *self.replaced]:
             if set(FILES[self.file]) - set(row) or not row[name] or (column and row[column].strip() not in valid):
@@ -158,32 +162,29 @@ def decide(review: Review, decision: Decision) -> Changed:
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
     if max(*decision.images, decision.other) >= len(hashes):
         raise LeafError(f"images: no such image. Use 0 to {len(hashes) - 1}.")
-    files = dict(zip(hashes[decision.images], sources[decision.images], strict=True))
+    kind, paired = decision.decision, decision.decision in PAIRED
+    images = decision.grouped() if paired else decision.images
+    files = dict(zip(hashes[images], sources[images], strict=True))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    signed = {"who": review.who, "why": " ".join(decision.why.split()), "date": now, "run": review.run}
-    if decision.decision in ("seen", "unsure"):
-        other = hashes[decision.other] if decision.other >= 0 else ""
-        fixed = {"verdict": decision.decision, "question": decision.question, "other": other}
-        rows = [{**fixed, "hash": each, "file": file} for each, file in files.items()]
-        file: File = REVIEWED
+    common = {"who": review.who, "why": " ".join(decision.why.split()), "date": now, "run": review.run, "other": ""}
+    file: File = REVIEWED if kind in SEEN else OVERRIDES
+    if file == REVIEWED:
+        common |= {"verdict": kind, "question": decision.question}
+        common["other"] = hashes[decision.other] if decision.other >= 0 else ""
     else:
-        if (decision.decision == "relabel") != (decision.label in review.classes):
+        common |= {"ruling": kind, "label": decision.label}
+        if (kind == "relabel") != (decision.label in review.classes):
             accepted = f"relabel requires one of {', '.join(review.classes)}; other decisions accept no label"
-            raise LeafError(f"label: {decision.label!r} with {decision.decision}: {accepted}.")
-        if decision.decision in ("group", "apart"):
-            if decision.other >= 0:
-                files[hashes[decision.other]] = sources[decision.other]
-            first, *others = files
-            if not others:
-                raise LeafError(f"{decision.decision}: one image given. Select two or more.")
-            rows = [{"hash": first, "other": other, "file": f"{files[first]} | {files[other]}"} for other in others]
-        else:
-            if not signed["why"] and review.tested(decision.images):
-                raise LeafError(REASON)
-            rows = [{"hash": each, "other": "", "file": file} for each, file in files.items()]
-        rows = [row | {"ruling": decision.decision, "label": decision.label} for row in rows]
-        file = OVERRIDES
-    added = [{name: (row | signed)[name] for name in FILES[file]} for row in rows]
+            raise LeafError(f"label: {decision.label!r} with {kind}: {accepted}.")
+        if not (paired or common["why"]) and review.tested(images):
+            raise ReasonError(REASON)
+    rows = [{"hash": each, "file": name} for each, name in files.items()]
+    if paired:
+        first, *others = rows
+        if not others:
+            raise LeafError(f"{kind}: one image given. Select two or more.")
+        rows = [first | {"other": row["hash"], "file": f"{first['file']} | {row['file']}"} for row in others]
+    added = [{name: (common | row)[name] for name in FILES[file]} for row in rows]
     keys = partial(decision_keys, index=review.index)
     return Changed(file=file, added=added, replaced=change(review.folder, file, keys, added))
 
@@ -196,16 +197,13 @@ _RUN_FILES = (
 
 def run_identity(folder: Path) -> str:
     """Return a short hash of the sizes and modification times of the run's files."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in _RUN_FILES:
-        path = folder / name
-        found = path.stat() if path.exists() else None
-        digest.update(f"{name} {found and (found.st_size, found.st_mtime_ns)};".encode())
-    return digest.hexdigest()
+    found = [path.stat() if path.exists() else None for path in (folder / name for name in _RUN_FILES)]
+    content = str([each and (each.st_size, each.st_mtime_ns) for each in found])
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 class Loaded:
-    """A `Review` or `Labelling` that `reload` replaces when the run's files change. If `reload` is None, it is kept."""
+    """A `Review` or `Labelling` that is reloaded when the run's files change, unless `reload` is None."""
 
     def __init__(self, value: Any, reload: Callable[[], Any] | None) -> None:
         self.value = value
@@ -227,15 +225,11 @@ def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loade
     """Return an application that serves a page, its assets and images under `/token/`, and a router to extend."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     add_security(app, hosts)
+    add_error_handlers(app)
 
-    @app.exception_handler(LeafError)
-    async def refused(_: Request, error: LeafError) -> Response:
-        return JSONResponse({"error": str(error), "reason": str(error) == REASON}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+    @app.exception_handler(ReasonError)
+    async def unexplained(_: Request, error: ReasonError) -> Response:
+        return JSONResponse({"error": str(error), "reason": True}, 422)
 
     @app.exception_handler(HTTPException)
     async def stale(_: Request, error: HTTPException) -> Response:

@@ -94,8 +94,7 @@ def change(
 ) -> list[Row]:
     """Add rows, replacing those with the same key, and remove rows. Return the replaced rows.
 
-    Raises:
-        LeafError: if a row of `remove` is missing or has changed; nothing is written.
+    Raises LeafError and writes nothing if a row of `remove` is missing or has changed.
     """
     path, columns = folder / file, FILES[file]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,10 +130,9 @@ def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
 
 
 def join_pins(folder: Path, hashes: Sequence[str]) -> str:
-    """Pin the images of a group to one split, and return a summary, or "" if their pins already agree.
+    """Pin the images with these file hashes to one split, and return a summary, or "" if their pins already agree.
 
-    The split is test if any of the images is pinned to test, otherwise validation. `hashes` are the file hashes of the
-    images that decisions join in one group.
+    The split is test if any of the images is pinned to test, otherwise validation.
     """
     if not (folder / PINNED).exists():
         return ""
@@ -151,10 +149,7 @@ def join_pins(folder: Path, hashes: Sequence[str]) -> str:
 def pin_split(folder: Path = Path()) -> str:
     """Add all images of the split, and their removed copies, to data/pinned.csv, and return a summary.
 
-    Existing pins are kept, even for images that are no longer in the data set.
-
-    Raises:
-        LeafError: if the split is a fold, or does not keep groups together (`grouping: none`).
+    Existing pins are kept. Raises LeafError if the split is a fold or does not keep groups together.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     if choices.folds or choices.grouping == "none":

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -66,50 +67,47 @@ class Labelling:
     def rank(self) -> None:
         """Fit the head to all labels so far, rank the unlabeled images, and update the learning curve."""
         rows = self.rows()
-        given = [(self._place[row["file_hash"]], row) for row in rows if row["file_hash"] in self._place]
-        labels = {name: number for number, name in enumerate(self.classes)}
-        given = [(place, row) for place, row in given if row["label"] in labels]
-        given.sort(key=lambda item: item[1]["date"])
-        sampled = [(place, labels[row["label"]]) for place, row in given if row["chosen"] == RANDOM]
-        trained = [(place, labels[row["label"]]) for place, row in given if row["chosen"] != RANDOM]
+        usable = [row for row in rows if row["file_hash"] in self._place and row["label"] in self.classes]
+        usable.sort(key=lambda row: row["date"])
+        trained = [row for row in usable if row["chosen"] != RANDOM]
         x, y = self._with(self.known, trained)
-        validation = self._with(self.validation, sampled)
+        validation = self._with(self.validation, [row for row in usable if row["chosen"] == RANDOM])
         probabilities = None
         if len(np.unique(y)) > 1:
             head = fit_head(x, y)
             probabilities = np.zeros((len(self.features), len(self.classes)))
             probabilities[:, head.classes_] = head.predict_proba(self.features)
-        steps = np.unique(np.linspace(0, len(trained), POINTS).astype(int)) + len(self.known[1])
         start = len(self.known[1])
-        curve = learning_curve(x, y, validation, steps.tolist())
+        counts = np.unique(np.linspace(0, len(trained), POINTS).astype(int)) + start
+        curve = learning_curve(x, y, validation, counts.tolist())
         order = self._order(rows, probabilities)
         with self._lock:
             self.probabilities, self.order, self.version = probabilities, order, self.version + 1
             self.curve = [(count - start, value, low, high) for count, value, low, high in curve]
 
-    def _with(
-        self, start: tuple[np.ndarray, np.ndarray], more: Sequence[tuple[int, int]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        places, labels = [place for place, _ in more], [label for _, label in more]
+    def _with(self, start: tuple[np.ndarray, np.ndarray], rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+        """Append the images and labels of `rows` to features and labels."""
+        places = [self._place[row["file_hash"]] for row in rows]
+        labels = [list(self.classes).index(row["label"]) for row in rows]
         return np.concatenate([start[0], self.features[places]]), np.concatenate([start[1], labels]).astype(np.int64)
 
     def _order(self, rows: Sequence[Row], probabilities: np.ndarray | None) -> list[tuple[int, str]]:
         """Return the next images and how each was chosen: one in five at random, the others by `select`."""
         done = {row["file_hash"] for row in rows}
-        waiting = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
-        rest = np.flatnonzero(waiting)
+        rest = np.flatnonzero(self._open(done))
         random = np.random.default_rng([len(done), len(rest)])
         sampled = random.permutation(rest)[: round(min(BATCH, len(rest)) * RANDOM_SHARE)]
         chosen = rest[select(self.features[rest], BATCH, None if probabilities is None else probabilities[rest])]
-        chosen = chosen[~np.isin(chosen, sampled)][: BATCH - len(sampled)].tolist()
-        way = DIVERSE if probabilities is None else MODEL
-        step = round(1 / RANDOM_SHARE) - 1
-        order: list[tuple[int, str]] = []
-        remaining = sampled.tolist()
-        while chosen or remaining:
-            order += [(image, way) for image in chosen[:step]] + [(image, RANDOM) for image in remaining[:1]]
-            chosen, remaining = chosen[step:], remaining[1:]
+        chosen = chosen[~np.isin(chosen, sampled)][: BATCH - len(sampled)]
+        order = [(image, DIVERSE if probabilities is None else MODEL) for image in chosen.tolist()]
+        every = round(1 / RANDOM_SHARE)
+        for number, image in enumerate(sampled.tolist(), 1):
+            order.insert(number * every - 1, (image, RANDOM))
         return order
+
+    def _open(self, done: Collection[str]) -> np.ndarray:
+        """Return which images have no label and are no exact copy of an earlier one, bool (N,)."""
+        return ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
 
     def conflicts(self, rows: Sequence[Row]) -> list[int]:
         """Return the images that two people labeled differently and that have no decision."""
@@ -133,7 +131,7 @@ class Labelling:
         open_images = [(image, chosen) for image, chosen in order if self.index["file_hash"].iat[image] not in done]
         items = [self._item(image, CONFLICT, None, rows) for image in conflicts]
         items += [
-            self._item(image, chosen, None if chosen == RANDOM else probabilities) for image, chosen in open_images
+            self._item(image, chosen, probabilities if chosen != RANDOM else None) for image, chosen in open_images
         ]
         labelled = len(done & self._place.keys())
         waiting = int((~self._copies).sum()) - labelled
@@ -174,16 +172,13 @@ class Labelling:
 
         The photos in a burst were taken within a minute and probably show the same plant.
         """
-        done = {row["file_hash"] for row in self.rows()}
-        free = ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
+        free = self._open({row["file_hash"] for row in self.rows()})
         free[image] = False
         with self._lock:
             probabilities = self.probabilities
         gaps = np.square(self.features - self.features[image]).sum(axis=1)
-        same = free.copy()
-        if probabilities is not None:
-            same &= probabilities.argmax(axis=1) == probabilities[image].argmax()
-        near = np.flatnonzero(same)
+        guess = probabilities.argmax(axis=1) if probabilities is not None else np.zeros(len(gaps))
+        near = np.flatnonzero(free & (guess == guess[image]))
         near = near[np.argsort(gaps[near], kind="stable")[: CLUSTER_SIZE - 1]]
         burst = np.empty(0, np.int64)
         if not np.isnat(self._times[image]):
@@ -194,7 +189,7 @@ class Labelling:
         return {"cluster": near.tolist(), "burst": burst.tolist()[: CLUSTER_SIZE - 1]}
 
     def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
-        """Write a label ("" to exclude) for `images`; `same_plant` puts them in one group. Return the changed rows.
+        """Write a label ("" to exclude) for `images`, with `same_plant` as one group. Return the changed rows.
 
         Raises:
             LeafError: for an unknown class or image.
@@ -242,10 +237,9 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
     """Return text on whether more labels help, based on a learning curve; "" for fewer than three points."""
     if len(curve) < 3:
         return ""
-    last = curve[-1]
-    before = next(point for point in reversed(curve) if point[0] <= 2 * last[0] / 3)
-    gain = last[1] - before[1]
-    labels = last[0] - before[0]
+    last, accuracy, *_ = curve[-1]
+    first, before, *_ = next(point for point in reversed(curve) if point[0] <= 2 * last / 3)
+    gain, labels = accuracy - before, last - first
     if gain < WORTHWHILE:
         return f"The last {labels} labels did not increase the accuracy. More labels of this kind are unlikely to help."
     return f"The last {labels} labels increased the accuracy by {gain:.1%}. More labels are likely to help."
@@ -259,11 +253,9 @@ def agreement(rows: Sequence[Mapping[str, str]]) -> str:
     for row in rows:
         if row["chosen"] != CONFLICT:
             by_person[row["who"]][row["file_hash"]] = row["label"]
-    people = sorted(by_person)
-    pairs = [(one, other) for number, one in enumerate(people) for other in people[number + 1 :]]
-    shared = {pair: sorted(by_person[pair[0]].keys() & by_person[pair[1]].keys()) for pair in pairs}
-    one, other = max(pairs, key=lambda pair: len(shared[pair]), default=("", ""))
-    images = shared.get((one, other), [])
+    pairs = combinations(sorted(by_person), 2)
+    shared = {(one, other): sorted(by_person[one].keys() & by_person[other].keys()) for one, other in pairs}
+    (one, other), images = max(shared.items(), key=lambda item: len(item[1]), default=(("", ""), []))
     if not images:
         return ""
     first, second = ([by_person[name][image] for image in images] for name in (one, other))

@@ -33,15 +33,11 @@ CONFIDENT = 0.1  # below this held-out probability of the label, an image is a c
 
 @dataclass(frozen=True)
 class LabelAssessment:
-    """Held-out predictions of N images compared with their labels.
+    """Held-out predictions of N images compared with their labels."""
 
-    `own`, float64 (N,), is the probability of the label, or nan without a prediction. `likely`, int64 (N,), is the most
-    probable class. `contradicted`, bool (N,), marks likely label errors (confident learning).
-    """
-
-    own: np.ndarray
-    likely: np.ndarray
-    contradicted: np.ndarray
+    own: np.ndarray  # float64 (N,), probability of the label, or nan without a prediction
+    likely: np.ndarray  # int64 (N,), most probable class
+    contradicted: np.ndarray  # bool (N,), True for likely label errors (confident learning)
 
 
 def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -79,12 +75,12 @@ def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) 
     `neighbour`, and `weight`, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
-    if synthetic is not None and len(synthetic):
+    if synthetic is not None:
         part = synthetic["weight"].fillna(0).to_numpy(float)
         for column, share in (("parent", 1 - part), ("neighbour", part)):
             there = synthetic[column].notna().to_numpy()
             images = synthetic.loc[there, column].to_numpy(np.int64)
-            copies += np.bincount(images, share[there], len(hashes))[: len(hashes)]
+            copies += np.bincount(images, share[there], len(hashes))
     return copies
 
 
@@ -110,18 +106,11 @@ def cases(
         reached: float (N,), see `reach`.
         classes: class names.
     """
-    single = [
-        *_labels(decisions, held_out, reached, classes),
-        *_flags(index, decisions, unknown, reached),
-    ]
-    table = pd.concat(
-        [
-            _merged(pd.DataFrame(single, columns=_COLUMNS), index["hash"].to_numpy()),
-            pd.DataFrame(_outliers(index, decisions), columns=_COLUMNS),
-            pd.DataFrame(_pairs(decisions, pairs, classes), columns=_COLUMNS),
-        ],
-        ignore_index=True,
-    ).astype({"image": int, "other": int, "gain": float})
+    single = [*_labels(decisions, held_out, reached, classes), *_flags(index, decisions, unknown, reached)]
+    others = [*_outliers(index, decisions), *_pairs(decisions, pairs, classes)]
+    tables = [pd.DataFrame(found, columns=_COLUMNS) for found in (single, others)]
+    table = pd.concat([_merged(tables[0], index["hash"].to_numpy()), tables[1]], ignore_index=True)
+    table = table.astype({"image": int, "other": int, "gain": float})
     return table.sort_values(["gain", "image"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
@@ -138,13 +127,11 @@ def _labels(
     found = []
     for image in np.flatnonzero(doubted).tolist():
         own = float(held_out.own[image])
-        label = classes[labels[image]]
+        label, likely = classes[labels[image]], classes[held_out.likely[image]]
         how = "a wrong label, or a confident model error" if own < CONFIDENT else "the label may be wrong"
-        why = f"held-out probability of {label}: {own:.3f}; most probable: {classes[held_out.likely[image]]}; {how}"
-        # half the gain if confident learning does not report a label error
-        found.append(
-            ("label", image, -1, (1 - own) * reached[image] * (1 if held_out.contradicted[image] else 0.5), why)
-        )
+        why = f"held-out probability of {label}: {own:.3f}; most probable: {likely}; {how}"
+        share = 1 if held_out.contradicted[image] else 0.5  # of the gain
+        found.append(("label", image, -1, (1 - own) * reached[image] * share, why))
     return found
 
 

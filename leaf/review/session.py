@@ -38,21 +38,16 @@ _TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
     """Load the run in `folder` with the held-out predictions of `revisions`, and rank the images to review.
 
-    Stages after `clean` are optional.
-
-    Raises:
-        LeafError: if `clean` has not run.
+    Raises LeafError if `clean` has not run. Later stages are optional.
     """
     choices = params.load(folder / params.PARAMS_FILE)
     images, index, decisions = _cleaned(folder)
     pairs = read_table(folder / "data/cleaned/pairs.csv", ("image", "other", "kind"), ("kind", "transform"))
     names = read_classes(folder)
     kept = decisions["kept"].eq(1).to_numpy()
-    held_out = queue.assess_labels(
-        decisions["label"].to_numpy(), _probabilities(images, index, decisions, revisions, len(names), choices, folder)
-    )
-    synthetic = _optional(folder / "data/balanced/index.csv")
-    reached = queue.reach(index["hash"].to_numpy(), kept, synthetic)
+    probabilities = _probabilities(images, index, decisions, revisions, len(names), choices, folder)
+    held_out = queue.assess_labels(decisions["label"].to_numpy(), probabilities)
+    reached = queue.reach(index["hash"].to_numpy(), kept, _optional(folder / "data/balanced/index.csv"))
     run = _run(folder)
     unknown = _unlike(folder, images, np.flatnonzero(kept), run)
     return Review(
@@ -67,19 +62,13 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
         points=descriptors(images, np.arange(len(images))),
         explain=lambda image: explain(str(image), folder),
         original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items())),
-        who=_git("user.name") or getpass.getuser(),
+        who=_author(),
         run=run[:12],
     )
 
 
 def load_labelling(folder: Path = Path()) -> Labelling:
-    """Load and rank the unlabeled images of the project in `folder`.
-
-    Labeled images are optional.
-
-    Raises:
-        LeafError: if there are no unlabeled images.
-    """
+    """Load and rank the project's unlabeled images. Raises LeafError if there are none."""
     choices = params.load(folder / params.PARAMS_FILE)
     if not (folder / f"{UNLABELLED}.csv").exists():
         _ingest_unlabelled(choices, folder)
@@ -114,7 +103,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
         validation=(part[validation], labels[validation]),
         unlike=_unlike(folder, images, np.arange(len(images)), run),
         original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items()), folder),
-        who=_git("user.name") or getpass.getuser(),
+        who=_author(),
         run=run[:12],
         features_from=name,
     )
@@ -192,11 +181,11 @@ def _cleaned(folder: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
 
 def _split(folder: Path, count: int) -> np.ndarray:
     """Return the split of each image, text (N,), "" for images in no split."""
+    split = np.full(count, "", object)
     splits = _optional(folder / "data/split/splits.csv")
-    split = pd.Series("", index=range(count))
     if splits is not None:
-        split[splits["image"]] = splits["split"].to_numpy()
-    return split.to_numpy(object)
+        split[splits["image"]] = splits["split"]
+    return split
 
 
 def _probabilities(
@@ -210,9 +199,10 @@ def _probabilities(
 ) -> np.ndarray:
     """Return held-out probabilities, float64 (N, classes), nan for removed images.
 
-    They are the mean of the models' predictions. For images that no model predicts, they come from logistic regression
-    in grouped folds on the features from `image_features`.
+    They are the mean of the models' predictions. Images that no model predicts get out-of-fold probabilities from a
+    logistic regression on `image_features`.
     """
+    hashes = index["hash"].to_numpy()
     sums, predicted_count = np.zeros((len(index), classes)), np.zeros(len(index))
     for revision in revisions:
         read = reader(revision)
@@ -222,9 +212,9 @@ def _probabilities(
             if revision == "workspace":
                 continue  # no model yet
             raise
-        hashes = table(read, "data/ingested/index.csv")["hash"].to_numpy()
         rows = predicted["image"].to_numpy()
-        if rows.max(initial=-1) >= len(index) or (hashes[rows] != index["hash"].to_numpy()[rows]).any():
+        predicted_hashes = table(read, "data/ingested/index.csv")["hash"].to_numpy()[rows]
+        if rows.max(initial=-1) >= len(index) or (predicted_hashes != hashes[rows]).any():
             raise LeafError(f"{revision}: its images differ from those in this project. Use runs on the same data set.")
         found = probabilities(read)
         if found.shape[1] != classes:
@@ -233,14 +223,13 @@ def _probabilities(
         np.add.at(predicted_count, rows, 1)
     result = np.where(predicted_count[:, None] > 0, sums / np.maximum(predicted_count, 1)[:, None], np.nan)
     kept = np.flatnonzero(decisions["kept"].eq(1))
-    rest = kept[predicted_count[kept] == 0]
-    if len(rest):
+    missing = predicted_count[kept] == 0
+    if missing.any():
         features, _ = image_features(images, kept, choices, folder)
         labels = decisions["label"].to_numpy()[kept]
         estimated = queue.class_probabilities(features, labels, decisions["group"].to_numpy()[kept])
-        filled = np.zeros((len(kept), classes))
-        filled[:, np.unique(labels)] = estimated
-        result[rest] = filled[predicted_count[kept] == 0]
+        result[kept[missing]] = 0
+        result[np.ix_(kept[missing], np.unique(labels))] = estimated[missing]
     return result
 
 
@@ -266,5 +255,6 @@ def _optional(path: Path) -> pd.DataFrame | None:
     return read_table(path) if path.exists() else None
 
 
-def _git(key: str) -> str:
-    return subprocess.run(["git", "config", key], capture_output=True, text=True).stdout.strip()
+def _author() -> str:
+    named = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True).stdout.strip()
+    return named or getpass.getuser()

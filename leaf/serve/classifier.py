@@ -27,25 +27,15 @@ ImagesLike: TypeAlias = ImageLike | Iterable[ImageLike]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction of one image.
+    """The prediction of one image."""
 
-    Attributes:
-        image: path as given, or the position of an array.
-        label: predicted class.
-        answer: the label, `UNKNOWN` for an out-of-distribution image, or `UNDECIDED` for one of low confidence.
-        probability: with two classes, the second class's probability (`unhealthy`); otherwise the predicted class's.
-        threshold: minimum probability for predicting the second of two classes; None for more than two (argmax).
-        known: False if the image is out-of-distribution; its label should be checked.
-        probabilities: class name to probability; they sum to 1.
-    """
-
-    image: str
-    label: str
-    answer: str
-    probability: float
-    threshold: float | None
-    known: bool
-    probabilities: dict[str, float] = field(default_factory=dict)
+    image: str  # path as given, or the position of an array
+    label: str  # predicted class
+    answer: str  # the label, or `UNKNOWN` if the image is out-of-distribution, or `UNDECIDED` if the confidence is low
+    probability: float  # of the second class (`unhealthy`) with two classes, otherwise of the predicted class
+    threshold: float | None  # minimum probability for predicting the second of two classes; None for more (argmax)
+    known: bool  # False if the image is out-of-distribution; check its label
+    probabilities: dict[str, float] = field(default_factory=dict)  # class name to probability; they sum to 1
 
 
 UNDECIDED, UNKNOWN = "undecided", "not like the training images"
@@ -64,11 +54,11 @@ class Classifier:
         image_size: S, in pixels.
         threshold: minimum probability for predicting the second of two classes.
         min_confidence: confidence below which an image is undecided (`leaf.evaluate.selective`).
-        views: number of views that evaluation averaged (test-time augmentation), the default of `predict`.
-        sha256: hash of the `.keras` file, in hex.
-        ood_detector: out-of-distribution detector.
+        views: default number of views to average (test-time augmentation), as in evaluation.
+        sha256: SHA-256 of the `.keras` file, in hex.
         fit: how images are made square (key `fit` of params.yaml).
-        backbone, test_accuracy: backbone name, and test accuracy or None.
+        backbone, test_accuracy: backbone name; test accuracy, or None without a test split.
+        ood_detector: out-of-distribution detector.
     """
 
     def __init__(self, network: Network, beside: "ModelFiles") -> None:
@@ -170,11 +160,12 @@ def load(path: str | Path = MODEL) -> Classifier:
         onnx_file = path.with_suffix(".onnx")
         if not beside.without_onnx and onnx_file.is_file() and sha256(onnx_file) == beside.onnx_sha256:
             _check_metadata(onnx_file, OnnxNetwork(onnx_file).metadata, beside)
-        return Classifier(_keras_network(path, beside), beside)
+        from leaf.models.prediction import KerasNetwork
+        from leaf.models.saving import load_model
+
+        return Classifier(KerasNetwork(load_model(path, beside.sha256), beside.temperature), beside)
     if (found := sha256(path)) != beside.onnx_sha256:
-        raise LeafError(
-            f"{path}: SHA-256 is {found}, expected {beside.onnx_sha256}. Run `dvc repro` to restore the model."
-        )
+        raise LeafError(f"{path}: SHA-256 is {found}, expected {beside.onnx_sha256}. Run `dvc repro` to restore it.")
     network = OnnxNetwork(path)
     _check_metadata(path, network.metadata, beside)
     if len(network.head.slopes) != len(beside.classes):
@@ -196,13 +187,6 @@ def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles
             raise LeafError(
                 f"{path}: {key} is {metadata[key]!r}, but run.json or decision.json has {value!r}. Run `dvc repro`."
             )
-
-
-def _keras_network(path: Path, beside: "ModelFiles") -> Network:
-    from leaf.models.prediction import KerasNetwork
-    from leaf.models.saving import load_model
-
-    return KerasNetwork(load_model(path, beside.sha256), beside.temperature)
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(strict=True))

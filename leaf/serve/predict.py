@@ -75,30 +75,25 @@ class _Predictor:
         self.done = 0
 
     def predictions(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
-        for count, names, read in self._read(images):
-            if names:
-                pixels = np.stack([image for image, _ in read], dtype=np.float32)
-                known = np.array([known for _, known in read])
+        """Yield the predictions of readable images; the next batch is decoded during prediction."""
+        names: list[str] = []
+        batch: list[_Prepared] = []
+        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # leave one core for the model
+            if isinstance(result, LeafError):
+                self.unreadable.append(str(result))
+            else:
+                names.append(images[place])
+                batch.append(result)
+            if names and (len(names) == BATCH_SIZE or place + 1 == len(images)):
+                pixels = np.stack([image for image, _ in batch], dtype=np.float32)
+                known = np.array([known for _, known in batch])
                 predictions = self.classifier.predict_prepared(names, pixels, self.views, known)
                 if self.heatmap is not None:
                     self._draw(self.heatmap, names, pixels)
                 self.answers.update(row.answer for row in predictions)
                 yield from predictions
-            bar.update(count)
-
-    def _read(self, images: Sequence[str]) -> Iterator[tuple[int, list[str], list[_Prepared]]]:
-        """Yield the number of files, names and images of each batch; the next batch is decoded during prediction."""
-        count, names, read = 0, [], []
-        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # leave one core for the model
-            count += 1
-            if isinstance(result, LeafError):
-                self.unreadable.append(str(result))
-            else:
-                names.append(images[place])
-                read.append(result)
-            if len(names) == BATCH_SIZE or place + 1 == len(images):
-                yield count, names, read
-                count, names, read = 0, [], []
+                names, batch = [], []
+            bar.update()
 
     def _prepare(self, names: Sequence[str]) -> list[_Prepared | LeafError]:
         images: list[np.ndarray | LeafError] = []

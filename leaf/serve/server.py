@@ -14,10 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -186,7 +188,21 @@ def _raise_open_file_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def add_security(app: Starlette, hosts: Collection[str]) -> None:
+def add_error_handlers(app: FastAPI) -> None:
+    """Return a LeafError or an invalid request as status 422 with the body `{"error": "one line"}`."""
+
+    @app.exception_handler(LeafError)
+    async def rejected(_: Request, error: LeafError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
+
+
+def add_security(app: FastAPI, hosts: Collection[str]) -> None:
     """Add the limits to `app` and accept only requests to one of `hosts` (against DNS rebinding); `*` accepts any."""
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *(f"{name}." for name in hosts)])
     app.add_middleware(RequestLimits)

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 from fastapi import Depends, FastAPI, File, Request, Response, UploadFile
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
@@ -30,6 +29,7 @@ from leaf.serve.server import (
     MAX_UPLOAD,
     SMALL_UPLOAD,
     TOO_LARGE,
+    add_error_handlers,
     add_security,
     allowed_hosts,
     open_port,
@@ -98,27 +98,27 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
     app = FastAPI(title="leaf", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
     add_security(app, hosts)
     app.mount("/assets", StaticFiles(directory=PAGES), name="assets")
-    _add_error_pages(app)
+    add_error_handlers(app)
+
+    app.exception_handler(HTTPException)(_error_response)
 
     async def one_image(request: Request) -> None:
         if (count := len((await request.form()).getlist("image"))) > 1:
             raise HTTPException(422, f"image: {count} files. Send one image per request.")
 
-    async def pixels(upload: UploadFile, name: str) -> np.ndarray:
-        content = await upload.read()
-        if len(content) > MAX_UPLOAD:
-            raise HTTPException(413, TOO_LARGE)
-        decoders = large_decoders if len(content) > SMALL_UPLOAD else small_decoders
-        decode = partial(prepare, content, classifier.image_size, name, classifier.fit)
-        return await asyncio.get_running_loop().run_in_executor(decoders, decode)
-
-    def file_name(upload: UploadFile) -> str:
+    async def decoded(upload: UploadFile) -> tuple[str, np.ndarray]:
+        """Return the file's name and its image, resized to the model's input."""
         name = upload.filename or "image"
         try:
             name.encode()
         except UnicodeEncodeError:
             raise HTTPException(400, "image: the file name is not valid UTF-8") from None
-        return name
+        content = await upload.read()
+        if len(content) > MAX_UPLOAD:
+            raise HTTPException(413, TOO_LARGE)
+        decoders = large_decoders if len(content) > SMALL_UPLOAD else small_decoders
+        decode = partial(prepare, content, classifier.image_size, name, classifier.fit)
+        return name, await asyncio.get_running_loop().run_in_executor(decoders, decode)
 
     async def or_503(result: Awaitable[Result]) -> Result:
         try:
@@ -152,51 +152,33 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
     @app.post("/api/predict", responses=_PROBLEMS, dependencies=[Depends(one_image)])
     async def predict(image: ImageFile) -> Prediction:
         """Predict one image."""
-        name = file_name(image)
-        prepared = await pixels(image, name)
-        return await or_503(batcher.predict((name, prepared)))
+        return await or_503(batcher.predict(await decoded(image)))
 
     @app.post(
         "/api/heatmap",
         response_class=Response,
         dependencies=[Depends(one_image)],
-        responses={
-            200: {"content": {"image/png": {}}, "description": "the image with its heatmap"},
-            **_PROBLEMS,
-        },
+        responses={200: {"content": {"image/png": {}}, "description": "the image with its heatmap"}, **_PROBLEMS},
     )
     async def heatmap(image: ImageFile) -> Response:
         """Draw a Grad-CAM heatmap of the predicted class over the image."""
-        prepared = await pixels(image, file_name(image))
+        _, prepared = await decoded(image)
         strength = await or_503(batcher.run_when_idle(lambda: classifier.heatmaps(prepared[None])))
         return Response(heatmap_png(prepared, strength[0]), media_type="image/png")
 
     return app
 
 
-def _add_error_pages(app: FastAPI) -> None:
-    """Return errors as `{"error": "one line"}`, or as a page if the client accepts HTML."""
-
-    @app.exception_handler(LeafError)
-    async def refused(_: Request, error: LeafError) -> Response:
-        return JSONResponse({"error": str(error)}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
-
-    @app.exception_handler(HTTPException)
-    async def failed(request: Request, error: HTTPException) -> Response:
-        if isinstance(error.__cause__, OSError):  # FastAPI reports it as a malformed form
-            full = error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
-            detail = f"the server cannot store the upload: {(error.__cause__.strerror or 'I/O error').lower()}"
-            return JSONResponse({"error": detail}, 507 if full else 500)
-        if "text/html" in request.headers.get("accept", ""):
-            page = (PAGES / "error.html").read_text(encoding="utf-8")
-            return HTMLResponse(page.replace("STATUS", str(error.status_code)), error.status_code, error.headers)
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+async def _error_response(request: Request, error: HTTPException) -> Response:
+    """Return `{"error": "one line"}`, or a page if the client accepts HTML."""
+    if isinstance(error.__cause__, OSError):  # FastAPI reports it as a malformed form
+        full = error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+        detail = f"the server cannot store the upload: {(error.__cause__.strerror or 'I/O error').lower()}"
+        return JSONResponse({"error": detail}, 507 if full else 500)
+    if "text/html" in request.headers.get("accept", ""):
+        page = (PAGES / "error.html").read_text(encoding="utf-8")
+        return HTMLResponse(page.replace("STATUS", str(error.status_code)), error.status_code, error.headers)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 def serve(model: str, host: str, port: int, quiet: bool) -> None:
@@ -221,7 +203,7 @@ class Batcher(Generic[Item, Answer]):
 
     Args:
         predict: maps a sequence of items to one prediction per item.
-        max_queue: number of waiting requests above which `QueueFullError` is raised.
+        max_queue: maximum number of waiting requests.
     """
 
     def __init__(self, predict: Callable[[Sequence[Item]], Sequence[Answer]], max_queue: int = 64) -> None:
@@ -233,7 +215,7 @@ class Batcher(Generic[Item, Answer]):
         self._thread.start()
 
     async def predict(self, item: Item) -> Answer:
-        """Return the prediction for `item`. Raises QueueFullError, or any error that the model raises."""
+        """Return the prediction for `item`. Raises QueueFullError or any error from the model."""
         return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
 
     async def run_when_idle(self, work: Callable[[], Result]) -> Result:
@@ -285,6 +267,6 @@ class Batcher(Generic[Item, Answer]):
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             for _, future in active:
                 future.set_exception(error)
-            return
-        for (_, future), result in zip(active, results, strict=True):
-            future.set_result(result)
+        else:
+            for (_, future), result in zip(active, results, strict=True):
+                future.set_result(result)
