@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -12,7 +13,11 @@ from leaf.models.feature_cache import NotCachedError
 from leaf.models.onnx_inference import Network, OnnxNetwork, softmax
 from leaf.models.probe_files import LinearHead, ProbeFiles, find_probe_files, save_probe_file
 
+if TYPE_CHECKING:
+    import keras
+
 _BLOCK = 2048  # images per batch copied from the memory map
+_COMPARED = 8  # images on which an ONNX file is compared with Keras
 _KEYS = "probes"  # cache mapping the SHA-256 of a probe's .keras file to its `probe_key`
 
 
@@ -20,6 +25,32 @@ def remember_probe(model_sha256: str, key: str | None) -> None:
     """Save a trained probe's `probe_key` for `load_scorer`."""
     if key:
         store.save_cached_value(_KEYS, model_sha256, key)
+
+
+def cache_probe(
+    key: str, model: "keras.Model", path: Path, facts: Mapping[str, Any], images: np.ndarray, rows: np.ndarray
+) -> None:
+    """Cache a trained probe's files and the features of `rows`, so that `evaluate` and later probes need no Keras.
+
+    Args:
+        key: the `probe_key`.
+        model: the trained probe.
+        path: its `.keras` file.
+        facts: saved with this file; see `ProbeFiles.facts`.
+        images: (N, S, S, 3) in 0..255.
+        rows: images that `evaluate` scores, int64 (M,).
+    """
+    from leaf.models import onnx_export
+    from leaf.models.feature_cache import cached_features
+    from leaf.models.prediction import probe_facts, slopes_scale
+
+    save_probe_file(key, path, {**probe_facts(model), **facts})
+    cached_features(model, images, rows)
+    with TemporaryDirectory() as folder:
+        exported = Path(folder) / "model.onnx"
+        if not onnx_export.write(model, {"temperature": 1.0}, images[rows[:_COMPARED]], exported):
+            scale = slopes_scale(model)
+            save_probe_file(key, exported, {"slopes_scale": None if scale is None else scale.tolist()})
 
 
 def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> "Scorer":
@@ -40,7 +71,7 @@ def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np
     if files and path.is_file() and store.sha256(path) == run["model_sha256"]:
         with suppress(NotCachedError):
             return ProbeScorer(files, LinearHead.read(path), images, rows)
-    return KerasScorer(path, run, images, views, key)
+    return KerasScorer(path, run, images, views)
 
 
 class ProbeScorer:
@@ -65,16 +96,13 @@ class ProbeScorer:
 
 
 class KerasScorer:
-    """A Keras model with the images (N, S, S, 3) it scores; `rows` are int64 (M,).
+    """A Keras model with the images (N, S, S, 3) it scores; `rows` are int64 (M,). A probe uses the feature cache."""
 
-    A probe uses the feature cache; `key` is its `probe_key`, or None if unknown.
-    """
-
-    def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int, key: str | None) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int) -> None:
         from leaf.models.saving import load_model
 
         self._model = load_model(path, sha256=run["model_sha256"])
-        self._images, self._views, self._key, self._is_probe = images, views, key, "probe" in run
+        self._images, self._views, self._is_probe = images, views, "probe" in run
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return pooled features, float32 (M, D)."""
@@ -99,13 +127,8 @@ class KerasScorer:
     def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
         """Write the ONNX file and check it on `rows`; return "", or the reason why the file is empty."""
         from leaf.models import onnx_export
-        from leaf.models.prediction import slopes_scale
 
-        why = onnx_export.write(self._model, dict(metadata), self._images[rows], path)
-        if self._key and not why:
-            scale = slopes_scale(self._model)
-            save_probe_file(self._key, path, {"slopes_scale": None if scale is None else scale.tolist()})
-        return why
+        return onnx_export.write(self._model, dict(metadata), self._images[rows], path)
 
     def network(self, path: Path) -> Network:
         """Return the network in the ONNX file `path`, or the Keras model if that file is empty."""

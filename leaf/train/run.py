@@ -14,8 +14,8 @@ import pandas as pd
 from leaf import store
 from leaf.models.backbones import is_detector
 from leaf.models.feature_cache import NotCachedError
-from leaf.models.probe_files import find_probe_files, head_parameters, probe_key, save_probe_file
-from leaf.models.scorers import remember_probe
+from leaf.models.probe_files import find_probe_files, head_parameters, probe_key
+from leaf.models.scorers import cache_probe, remember_probe
 from leaf.params import Params
 from leaf.train.callbacks import Result, dvclive_callback
 from leaf.train.dataset import FILES, read_datasets, read_groups
@@ -53,7 +53,6 @@ def train_network(params: Params, classes: list[str]) -> None:
     """Train any network, or resume its training."""
     from leaf.models.build import build_model_from_params
     from leaf.models.freezing import freeze_backbone
-    from leaf.models.prediction import probe_facts
     from leaf.models.pretrained import weights_record
     from leaf.models.saving import save_model
     from leaf.train.checkpoint import locked_checkpoint, training_key
@@ -102,7 +101,9 @@ def train_network(params: Params, classes: list[str]) -> None:
         weights = weights_record(params.backbone, params.weights)
         run = write_run(result, params, classes, counts, weights, versions())
         if result.probe and (key := probe_key(params)):
-            save_probe_file(key, NETWORK, {**probe_facts(model), "weights": weights, "versions": versions()})
+            scored = store.read_table("data/split/splits.csv", ["image"])["image"].to_numpy()
+            facts = {"weights": weights, "versions": versions()}
+            cache_probe(key, model, Path(NETWORK), facts, dataset.images, scored)
             remember_probe(run["model_sha256"], key)
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs come from a checkpoint
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
