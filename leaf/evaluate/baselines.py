@@ -1,4 +1,4 @@
-"""Baselines for the network: majority class, color histograms, and simple learners with cross-validation."""
+"""Baselines for the network: class shares, color histograms, and simple learners with cross-validation."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,16 +24,16 @@ def baseline_probabilities(
     """Fit the baselines to the training images and predict `rows`.
 
     Args:
-        images: (N, H, W, 3), uint8 or float32, 0..255. Only the rows given below are read.
-        train: rows and labels, int (M,) each. Above 50,000 images, an even sample that contains all classes is used.
-        validation: rows and labels, int (V,) each, used to select the tuned baseline by Brier score.
+        images: (N, H, W, 3), uint8 or float32, 0..255.
+        train: rows and labels, int (M,) each. Above 50,000 images, a sample with all classes is used.
+        validation: rows and labels, int (V,) each, to select the tuned baseline by Brier score.
         rows: int (R,), the images to predict.
 
     Returns:
-        Probabilities for the validation images, float64 (V, C), and for `rows`, float64 (R, C), from `majority` (class
-        shares), `histogram` (logistic regression on channel histograms), `joint_histogram` (the same on 512 joint
-        colors) and `tuned_color` (the best of logistic regression and forests on both); and a description of the
-        selected model.
+        For each baseline, the probabilities of the validation images, float64 (V, C), and of `rows`, float64 (R, C);
+        and a description of the tuned baseline. The baselines are `majority` (class shares), `histogram` (logistic
+        regression on channel histograms), `joint_histogram` (on 512 joint colors) and `tuned_color` (the best of
+        logistic regression and forests on both).
     """
     train_rows, train_labels = train
     shares = np.bincount(train_labels) / len(train_labels)
@@ -58,7 +58,7 @@ def baseline_probabilities(
 
 
 def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, Any]]:
-    """Yield each candidate for the tuned baseline: its description and the fitted model."""
+    """Yield the description and the fitted model of each candidate for the tuned baseline."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     for strength in STRENGTHS:
@@ -75,17 +75,14 @@ def _predict(model: Any, describe: Callable, images: np.ndarray, rows: np.ndarra
 
 
 def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the share of each of 32 levels per channel, float32 (len(rows), 96).
-
-    `images` is (N, H, W, 3), uint8 or float32, 0..255; its `rows` are read in blocks.
-    """
+    """Return the shares of 32 levels per channel, float32 (R, 96), in the R `rows` of `images` (N, H, W, 3), 0..255."""
     return _histograms(images, rows, lambda block: (block >> 3) + np.arange(0, 96, 32), 96)
 
 
 def joint_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the square roots of the shares of 8 × 8 × 8 colors, float32 (len(rows), 512).
+    """Return the square roots of the shares of 8 × 8 × 8 colors, float32 (R, 512); see `channel_histograms`.
 
-    Euclidean distance between square roots is proportional to the Hellinger distance between the histograms.
+    The Euclidean distance between square roots is proportional to the Hellinger distance between histograms.
     """
     return np.sqrt(_histograms(images, rows, lambda block: (block >> 5) @ np.array([64, 8, 1]), 512))
 
@@ -109,13 +106,12 @@ def _nearest_neighbor(features: np.ndarray, labels: np.ndarray) -> Any:
 
 
 def _forest(features: np.ndarray, labels: np.ndarray) -> Any:
-    """Fit 50 extremely randomized trees (Geurts 2006)."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     return ExtraTreesClassifier(50, random_state=0).fit(features, labels)
 
 
-# Each maps features (N, D) and labels (N,) to a fitted model with `predict_proba`.
+# Functions of features (N, D) and labels (N,) that return a fitted model with `predict_proba`.
 LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "logistic": linear_head,
     "neighbour": _nearest_neighbor,
@@ -127,15 +123,9 @@ LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
 def held_out(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Return a learner's out-of-fold probabilities, float64 (N, C).
+    """Return the out-of-fold probabilities of a learner in `LEARNERS`, float64 (N, C).
 
-    Args:
-        learner: a key in `LEARNERS`.
-        features: float (N, D).
-        labels: int (N,), 0 … C − 1.
-        groups: (N,). Groups are never split between folds, and folds are stratified.
-        folds: number of folds.
-        seed: seed of the folds.
+    `features` are float (N, D), `labels` int (N,), 0 … C − 1. The folds are stratified and keep `groups` (N,) together.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -149,5 +139,5 @@ def held_out(
 def cross_validated(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Return which out-of-fold predictions are correct, bool (N,). See `held_out` for the arguments."""
+    """Return which out-of-fold predictions of `held_out` are correct, bool (N,)."""
     return held_out(learner, features, labels, groups, folds, seed).argmax(axis=1) == labels

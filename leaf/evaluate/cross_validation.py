@@ -20,23 +20,16 @@ FOLDS = 5  # default number
 
 @dataclass(frozen=True)
 class Folds:
-    """Results of F folds.
+    """Results of F folds with N test images in total."""
 
-    Attributes:
-        test, validation: accuracy in each fold, float64 (F,).
-        tested: number of test images in each fold.
-        right: whether each of the N tested images is classified correctly, bool (N,).
-        groups: group of each tested image, (N,).
-    """
-
-    test: np.ndarray
-    validation: np.ndarray
-    tested: list[int]
-    right: np.ndarray
-    groups: np.ndarray
+    test: np.ndarray  # test accuracy of each fold, float64 (F,)
+    validation: np.ndarray  # validation accuracy of each fold, float64 (F,)
+    tested: list[int]  # number of test images in each fold
+    right: np.ndarray  # whether each test image is classified correctly, bool (N,)
+    groups: np.ndarray  # group of each test image, (N,)
 
     def __str__(self) -> str:
-        """Return a table of the folds, the mean with standard deviation and intervals, and the validation gap."""
+        """Return a table of the folds, their mean and standard deviation, intervals, and the validation gap."""
         low, high = mean_interval(self.test)
         all_low, all_high = proportion_interval(self.right, self.groups)
         images, groups = len(self.right), len(np.unique(self.groups))
@@ -79,10 +72,9 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
-    """Run the folds of a row of experiments.yaml, or of params.yaml, as experiments STEM-fold-0, …
+    """Run each fold of a row of experiments.yaml, or of params.yaml, in its own folder as experiment STEM-fold-0, …
 
-    `settings` (`key=value`) override the row. The number of folds is `folds` in the settings or params.yaml, by
-    default 5. Each fold runs in a separate folder. Returns DVC's exit status: the first failed fold's, or 0.
+    `settings` (`key=value`) override the row. Returns the exit status of the first failed fold, or 0.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
@@ -90,7 +82,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
 
 
 def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return the params.yaml overrides from `row` and `settings`, including `folds`, and all parameters."""
+    """Return the settings that `row` and `settings` change, with `folds` (default 5), and all parameters."""
     values = params.load().model_dump()
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings)}
     chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS

@@ -1,4 +1,4 @@
-"""Turn predicted probabilities into the tables and metrics of the `evaluate` stage."""
+"""Compute the tables and metrics of the `evaluate` stage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,13 @@ from leaf.evaluate.selective import confidence, min_confidence, selective_metric
 from leaf.evaluate.statistics import proportion_interval
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
-"""Map rows of images and a temperature to probabilities, float64 (N, C)."""
+"""A function of rows of images and a temperature that returns probabilities, float64 (N, C)."""
 
 NO_TEST = (
     "No test split: the validation images selected the best epoch (and the threshold and temperature, if fitted), so "
     "these metrics are optimistic. Set test_size for an unbiased estimate."
 )
+_GALLERY = 12  # maximum number of errors and of uncertain images
 _TEST_METRICS = (
     *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_recall"),
     *("f1", "roc_auc", "log_loss", "calibration_error"),
@@ -36,31 +37,20 @@ _TEST_METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All outputs of the stage except the heatmaps; columns and keys match the files.
+    """The outputs of the stage, named like their files, except the heatmaps."""
 
-    Attributes:
-        predictions: `image,source,split,label,predicted,probability` of the validation and test images.
-        probabilities: float32 (N, C), aligned with `predictions`.
-        scores: contents of scores.json.
-        metrics: contents of metrics/evaluate.json.
-        roc: `fpr,tpr` on the scored split, for `dvc plots`.
-        answers: `label,predicted` on the scored split as class names, for `dvc plots`.
-        gallery: see `gallery`.
-        scored_split: `test`, or `validation` if there is no test split.
-    """
-
-    predictions: pd.DataFrame
-    probabilities: np.ndarray
+    predictions: pd.DataFrame  # image,source,split,label,predicted,probability of the validation and test images
+    probabilities: np.ndarray  # float32 (N, C), aligned with `predictions`
     scores: dict[str, Any]
     metrics: dict[str, dict[str, float]]
-    roc: pd.DataFrame
-    answers: pd.DataFrame
-    gallery: pd.DataFrame
-    scored_split: Literal["test", "validation"]
+    roc: pd.DataFrame  # fpr,tpr on the scored split
+    answers: pd.DataFrame  # label,predicted on the scored split, as class names
+    gallery: pd.DataFrame  # row,image,split,kind,shown
+    scored_split: Literal["test", "validation"]  # validation if there is no test split
 
     @property
     def summary(self) -> str:
-        """Summarize accuracy, its interval and the baselines in a few lines."""
+        """The accuracy with its interval, and the baselines, in a few lines."""
         block, note = self.scores["splits"][self.scored_split], self.scores["note"]
         beside = (f"{BASELINES[key]} {each['accuracy']:.1%}" for key, each in self.scores["baseline"].items())
         lines = [
@@ -91,19 +81,17 @@ def evaluate(
     calibrate: Literal["none", "temperature"],
     error_rate: float = 0.0,
 ) -> Evaluation:
-    """Score a model and the baselines on validation and test, or on validation only if there is no test split.
+    """Score a model and the baselines on validation and, if there is one, on test.
 
     Args:
         images: (N, H, W, 3), used only by the baselines.
-        table: `image,split,label,source` of the kept images and, optionally, `group`. `image` is a row of `images`
-            and `label` is an index into `classes`.
+        table: `image,split,label,source` and, optionally, `group` of the kept images. `image` is a row of `images` and
+            `label` an index into `classes`.
         predict_proba: function that runs the model.
         classes: class names.
-        threshold: decision threshold for two classes, or `validation` to select it on validation. Must be 0.5 for
-            more than two classes, where the most probable class is predicted.
-        calibrate: `temperature` to fit a temperature on validation.
-        error_rate: maximum share of images given a wrong class; uncertain images are left undecided to meet it. See
-            `min_confidence`.
+        threshold: decision threshold for two classes, or `validation` to select it on validation; 0.5 for more classes.
+        calibrate: whether to fit a temperature on validation.
+        error_rate: maximum share of misclassified images; see `min_confidence`.
     """
     table = table.sort_values("image")
     table = table.assign(group=table.get("group", table["image"]))
@@ -140,7 +128,7 @@ def evaluate(
         "min_confidence": limit,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
         "baseline": _baselines(images, parts, held_out[scored_split], classes),
-        "by_folder": by_folder(predictions[scored_split].assign(group=groups[scored_split])),
+        "by_folder": _by_folder(predictions[scored_split].assign(group=groups[scored_split])),
         "note": "" if scored_split == "test" else NO_TEST,
     }
     together = pd.concat(predictions.values(), ignore_index=True)
@@ -153,13 +141,13 @@ def evaluate(
         metrics=_metrics(scores),
         roc=_roc(labels[scored_split], probabilities[scored_split]),
         answers=pd.DataFrame({"label": names[judged["label"]], "predicted": names[judged["predicted"]]}),
-        gallery=gallery(predictions[scored_split], probabilities[scored_split], cut),
+        gallery=_gallery(predictions[scored_split], probabilities[scored_split], cut),
         scored_split=scored_split,
     )
 
 
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    """Return the predictions. `probability` is the second class's with two classes, otherwise the predicted class's."""
+    """Return the predictions. `probability` refers to the second of two classes, otherwise to the predicted class."""
     predicted = predict(probabilities, threshold)
     shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted
     table = part[["image", "source", "split", "label"]].reset_index(drop=True)
@@ -169,14 +157,14 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """Add class names and the most frequent errors to the result of `compute_metrics`."""
+    """Return the metrics with class names and the most frequent errors."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
 
 
 def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the metrics that temperature scaling should reduce, at temperature 1."""
+    """Return the metrics at temperature 1 that temperature scaling should reduce."""
     block = compute_metrics(labels, probabilities, 0.5)
     return {key: block[key] for key in ("log_loss", "calibration_error")}
 
@@ -211,28 +199,18 @@ def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Return `fpr,tpr` for the second of two classes or, for more classes, the mean of the one-vs-rest curves."""
-    two = probabilities.shape[1] == 2
-    against = [1] if two else np.unique(labels)
-    curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in against]
-    if two:
-        return pd.DataFrame({name: thinned(part) for name, part in zip(("fpr", "tpr"), curves[0], strict=True)})
-    fpr = np.unique(np.concatenate([false for false, _ in curves]))
-    tpr = np.mean([np.interp(fpr, *curve) for curve in curves], axis=0)
-    return pd.DataFrame({"fpr": thinned(np.append(0, fpr)), "tpr": thinned(np.append(0, tpr))})
+    if probabilities.shape[1] == 2:
+        fpr, tpr, _ = roc_curve(labels, probabilities[:, 1])
+    else:
+        curves = [roc_curve((labels == label).astype(int), probabilities[:, label])[:2] for label in np.unique(labels)]
+        fpr = np.unique(np.concatenate([false for false, _ in curves]))
+        tpr = np.append(0, np.mean([np.interp(fpr, *curve) for curve in curves], axis=0))
+        fpr = np.append(0, fpr)
+    return pd.DataFrame({"fpr": thinned(fpr), "tpr": thinned(tpr)})
 
 
-def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float, most: int = 12) -> pd.DataFrame:
-    """Select the most confident errors and the least certain other images: `row,image,split,kind,shown`.
-
-    `shown` is the class whose heatmap is shown: the predicted one. Each error has a second row of kind `runner_up` for
-    the next most probable class.
-
-    Args:
-        predictions: `image,split,label,predicted` of one split.
-        probabilities: float (N, C).
-        threshold: decision threshold for two classes.
-        most: maximum number of images of each kind.
-    """
+def _gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
+    """Select the most confident errors, each for the predicted and next most probable class, and uncertain images."""
     ascending = np.sort(probabilities, axis=1)
     two = probabilities.shape[1] == 2
     masked = np.where(np.eye(probabilities.shape[1])[predictions["predicted"]] == 1, -1.0, probabilities)
@@ -243,19 +221,16 @@ def gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: flo
         gap=np.abs(probabilities[:, 1] - threshold) if two else ascending[:, -1] - ascending[:, -2],
     )
     wrong = ranked[ranked["predicted"].ne(ranked["label"])]
-    mistakes = wrong.sort_values(["confidence", "image"], ascending=[False, True]).head(most)
-    others = ranked.drop(mistakes.index).sort_values(["gap", "image"]).head(most)
+    mistakes = wrong.sort_values(["confidence", "image"], ascending=[False, True]).head(_GALLERY)
+    others = ranked.drop(mistakes.index).sort_values(["gap", "image"]).head(_GALLERY)
     parts = {"mistake": mistakes, "uncertain": others, "runner_up": mistakes.assign(shown=mistakes["next"])}
     chosen = pd.concat([part.assign(kind=kind) for kind, part in parts.items()], ignore_index=True)
     chosen.insert(0, "row", np.arange(len(chosen)))
     return chosen[["row", "image", "split", "kind", "shown"]]
 
 
-def by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
-    """Return the accuracy with its interval for each source folder, or nothing if there is only one.
-
-    `predictions` has `source,label,predicted,group`; a source is a path with slashes or, for an .npz file, a number.
-    """
+def _by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
+    """Return the accuracy with its interval in each source folder, or an empty list if there is only one."""
     folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
     if len(set(folders)) < 2:
         return []

@@ -13,10 +13,8 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     """Return likely label errors, most suspicious first: `image,source,file_hash,label,likely,score`.
 
     `label` and `likely` (the suggested label) are class names; `score` is the predicted probability of `label`.
-
-    Args:
-        revisions: runs, as for `leaf compare`. Their validation and test predictions are used, averaged if several runs
-            predict the same image. Together, the folds of a cross-validation predict every image.
+    `revisions` are runs, as for `leaf compare`. Their validation and test predictions are used, averaged over the runs
+    that predict the same image.
 
     Raises:
         LeafError: if the runs differ in images, labels or classes, or have only one class.
@@ -41,7 +39,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
-    """Describe the number of likely label errors, with a line for each of the first `most`."""
+    """Describe the likely label errors: their number, and a line for each of the first `most`."""
     said = f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
     if found.empty:
         return said
@@ -50,7 +48,7 @@ def describe(found: pd.DataFrame, most: int) -> str:
 
 
 def _predictions(revision: str) -> pd.DataFrame:
-    """Return `image,source,file_hash,label` and a column of probabilities for each label."""
+    """Return `image,source,file_hash,label` and a column with the probability of each label."""
     read = reader(revision)
     index = table(read, "data/ingested/index.csv")
     rows = table(read, PREDICTIONS)[["image", "label"]]
@@ -59,10 +57,10 @@ def _predictions(revision: str) -> pd.DataFrame:
 
 
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of likely label errors, int64 (K,), most suspicious first, and their scores, float64 (K,).
+    """Find label errors by confident learning (Northcutt 2021, arXiv 1911.00068), most suspicious first.
 
-    `labels` are int (N,), `probabilities` held-out predictions, float (N, C). The score is the probability of the
-    image's label. The method is confident learning (Northcutt 2021, arXiv 1911.00068).
+    Returns their positions, int64 (K,), and the predicted probability of their labels, float64 (K,). `labels` are int
+    (N,); `probabilities` are held-out predictions, float (N, C).
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

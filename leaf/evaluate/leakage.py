@@ -1,4 +1,4 @@
-"""`leaf leak`: compare a recipe with leakage (copies kept, random split) and without (no copies, grouped split)."""
+"""`leaf leak`: compare the accuracy of a recipe with leakage (copies kept, random split) and without."""
 
 import itertools
 import tempfile
@@ -12,6 +12,7 @@ import pandas as pd
 
 from leaf.dvc_experiments import run_rows
 from leaf.errors import LeafError
+from leaf.evaluate.baselines import cross_validated, joint_histograms
 from leaf.evaluate.cross_validation import fold_settings
 from leaf.evaluate.statistics import LEVEL, grouped_bootstrap
 from leaf.params import Params
@@ -27,23 +28,15 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Leak:
-    """Accuracy with and without leakage.
-
-    Attributes:
-        leaky, honest: accuracies.
-        low, high: 95% interval of leaky − honest.
-        images: number of images in each run.
-        groups: number of groups in the honest run.
-        repeats: number of times all folds are repeated.
-    """
+    """Accuracy with and without leakage."""
 
     leaky: float
     honest: float
-    low: float
+    low: float  # 95% interval of leaky − honest
     high: float
-    images: tuple[int, int]
-    groups: int
-    repeats: int
+    images: tuple[int, int]  # leaky, honest
+    groups: int  # in the honest run
+    repeats: int  # of all folds
 
     @property
     def difference(self) -> float:
@@ -51,7 +44,7 @@ class Leak:
 
     @property
     def effect(self) -> str:
-        """Effect of leakage in a few words."""
+        """The effect of leakage in a few words."""
         if self.low > 0:
             return "raises the accuracy"
         if self.high < 0:
@@ -78,13 +71,12 @@ class Leak:
         return "\n".join(lines) + seeds
 
 
-def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray, seed: int = 0) -> Leak:
-    """Compare `leaky` and `honest` results, float64 (R, N), on the same N images in R repeats.
+def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray) -> Leak:
+    """Compare the results of R repeats on N images, float64 (R, N): 1 (correct), 0 (wrong) or nan (not tested).
 
-    Values are 1 (correct), 0 (wrong) or nan (not tested). The interval is a percentile bootstrap that resamples
-    `groups` (N,) and repeats identically for both.
+    The interval is a percentile bootstrap that resamples `groups` (N,) and repeats identically for both.
     """
-    first, second = grouped_bootstrap([leaky, honest], groups, seed)
+    first, second = grouped_bootstrap([leaky, honest], groups)
     low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2]).tolist()
     tested = [~np.isnan(results[0]) for results in (leaky, honest)]
     means = float(np.nanmean(leaky)), float(np.nanmean(honest))
@@ -125,9 +117,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure leakage with a simple learner on fixed features, without DVC; also return the features' description."""
-    from leaf.evaluate.baselines import cross_validated
-
+    """Measure leakage with a simple learner on fixed features, without DVC. Also return the features' description."""
     _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")
@@ -145,7 +135,7 @@ def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats:
 
 
 def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return the `fold_settings` of a recipe; raise LeafError if it sets a parameter that `leaf leak` sets itself."""
+    """Return the recipe's `fold_settings`. Raises LeafError if it sets a parameter that `leaf leak` sets."""
     chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
@@ -159,7 +149,7 @@ def _tested(revision: str) -> pd.DataFrame:
 
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    """Run `ingest` and `clean`, write the images to `path`, and return them, (N, S, S, 3), with the decisions."""
+    """Run `ingest` and `clean`; return the images, (N, S, S, 3), which are written to `path`, and the decisions."""
     from leaf.clean.clean import Settings, clean
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.edited_tables import read_edited_table
@@ -181,13 +171,11 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return the features of `rows`, float32 (len(rows), D), and a description of them.
+    """Return the backbone's features of `rows`, float32 (len(rows), D), and their description.
 
-    They are the backbone's features or, if its weights are random, color histograms.
+    If the weights are random, the features are color histograms.
     """
     if recipe.weights == "random":
-        from leaf.evaluate.baselines import joint_histograms
-
         return joint_histograms(images, rows), "histograms of 512 colors; use a backbone with -S weights=FILE"
     from leaf.models.feature_cache import frozen_features
 

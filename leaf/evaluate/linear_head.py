@@ -1,4 +1,4 @@
-"""Fit multinomial logistic regression to fixed features, optionally searching for the regularization strength."""
+"""Multinomial logistic regression on fixed features, optionally with a search for the regularization strength."""
 
 from typing import TYPE_CHECKING
 
@@ -27,10 +27,7 @@ def linear_head(
         groups: (N,). If given, C is selected from `STRENGTHS` by log loss in grouped inner folds.
         balanced: weight all classes equally.
         seed: seed of the inner folds.
-        strength: value of C if `groups` is None.
-
-    Returns:
-        A pipeline of StandardScaler and LogisticRegression. The columns of `predict_proba` follow the sorted labels.
+        strength: C without `groups`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -50,7 +47,7 @@ def linear_head(
 def _best_strength(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, weight: str | None, seed: int
 ) -> float:
-    """Return the C with the lowest log loss over the inner folds, or 1 if a class has fewer than two groups."""
+    """Return the C with the lowest log loss in inner folds, or 1 if a class has fewer than two groups."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedGroupKFold

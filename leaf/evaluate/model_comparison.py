@@ -1,4 +1,4 @@
-"""Compare the accuracy of runs on the same images, either trained models or recipes over several seeds."""
+"""Compare the accuracy of runs on the same images: trained models, or recipes with several seeds each."""
 
 import math
 from collections.abc import Sequence
@@ -27,28 +27,18 @@ Tested = TypeVar("Tested", bound="Difference")
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between two accuracies, b − a, on the same images.
-
-    Attributes:
-        images: number of images.
-        accuracy: accuracies of a and of b, averaged over seeds.
-        only_a, only_b: images that one run classifies correctly in a larger share of its seeds than the other.
-        error, freedom: standard error of the difference and its degrees of freedom.
-        p, p_holm: two-sided p-value, before and after adjusting for the number of differences tested together.
-        level: error level of `low` and `high`; `adjust` lowers it to match p_holm.
-        name: name of the class if the accuracies are its recalls.
-    """
+    """The difference between two accuracies, b − a, on the same images."""
 
     images: int
-    accuracy: tuple[float, float]
-    only_a: int
+    accuracy: tuple[float, float]  # of a and b, averaged over seeds
+    only_a: int  # number of images that a classifies correctly in a larger share of its seeds than b
     only_b: int
-    error: float
-    freedom: float
-    p: float
-    p_holm: float
-    level: float = LEVEL
-    name: str = ""
+    error: float  # standard error of the difference
+    freedom: float  # its degrees of freedom
+    p: float  # two-sided
+    p_holm: float  # adjusted for the number of differences tested together
+    level: float = LEVEL  # error level of `low` and `high`; `adjust` lowers it to match p_holm
+    name: str = ""  # the class, if the accuracies are its recalls
 
     @property
     def difference(self) -> float:
@@ -75,21 +65,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison(Difference):
-    """Comparison of run `b` with run `a` on the same images.
-
-    Attributes:
-        groups: number of image groups.
-        seeds: numbers of seeds of a and of b.
-        classes: differences in recall, adjusted for the number of classes.
-        scored: numbers of images a and b were scored on, if they differ from `images`; otherwise (0, 0).
-    """
+    """Comparison of run `b` with run `a` on the same images."""
 
     a: str = ""
     b: str = ""
-    groups: int = 0
-    seeds: tuple[int, int] = (1, 1)
-    classes: tuple[Difference, ...] = ()
-    scored: tuple[int, int] = (0, 0)
+    groups: int = 0  # number of image groups
+    seeds: tuple[int, int] = (1, 1)  # number of seeds of a and b
+    classes: tuple[Difference, ...] = ()  # differences in recall, adjusted for the number of classes
+    scored: tuple[int, int] = (0, 0)  # number of images scored by a and b if it differs from `images`
 
     @property
     def recipes(self) -> bool:
@@ -120,17 +103,17 @@ def compare(
     groups: np.ndarray,
     by_class: tuple[np.ndarray, Sequence[str]] | None = None,
 ) -> Comparison:
-    """Compare the runs `names`, which classify the same N images with one or more seeds each.
+    """Compare runs a and b, called `names`, on the same N images.
 
-    The test flips the signs of all differences in a group together. If both runs have several seeds, Welch's t-test
-    over the seeds' accuracies must reject as well: p is the larger of the two p-values. The standard error adds the
-    variance between groups and the variance between seeds.
+    The test flips the signs of all differences in a group together. If both runs have several seeds, p is the larger of
+    this p-value and that of Welch's t-test over seeds, and the standard error includes the variance between seeds.
 
     Args:
         names: names of a and b.
-        right_a, right_b: whether each image is classified correctly with each of S seeds, bool (S, N); S may differ.
+        right_a: whether a classifies each image correctly with each of its S seeds, bool (S, N).
+        right_b: the same for b, whose number of seeds may differ.
         groups: (N,).
-        by_class: labels, int (N,), and class names. If given, the recall of each class is compared as well.
+        by_class: labels, int (N,), and class names, to compare the recall of each class as well.
     """
     labels, class_labels = by_class or (np.zeros(0, int), ())
     classes = [
@@ -177,35 +160,33 @@ def adjust(differences: Sequence[Tested]) -> list[Tested]:
 
 @dataclass(frozen=True)
 class ScoredRevision:
-    """The images of a revision. Both tables are indexed by the file's hash and its number among identical files.
-
-    `table` contains the scored images, with `source` and the class names `label,predicted`. `everything` contains
-    `group,split` for all ingested images; split is "" for removed images.
-    """
+    """The images of a revision, indexed by the file's hash and its number among identical files."""
 
     revision: str
-    table: pd.DataFrame
-    everything: pd.DataFrame
+    table: pd.DataFrame  # scored images: source and the class names label,predicted
+    everything: pd.DataFrame  # all ingested images: group,split; split is "" for removed images
 
 
 def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels: bool = False) -> list[Comparison]:
-    """Compare every other revision with the first on the images of `split`, with Holm's correction for their number.
+    """Compare every other revision with the first on the images of `split`, with Holm's correction.
 
-    A revision is `workspace`, a git commit or branch, or a DVC experiment. Revisions joined by commas are seeds of one
-    recipe. If the runs' images differ, only images that all runs were scored on and none was trained on are used.
-    `same_labels` drops images whose label differs between runs, as after a manual decision.
+    A revision is `workspace`, a git commit or branch, or a DVC experiment; commas join the seeds of one recipe. See
+    `shared_images` for the images and `same_labels`.
 
     Raises:
-        LeafError: if a revision is unknown, has no predictions, or has no such image in common with the others.
+        LeafError: if a revision is unknown, has no predictions, or shares no images with the others.
     """
     if len(revisions) < 2:
         raise LeafError("compare: requires at least two revisions. `workspace` means the current files.")
     if len(set(revisions)) < len(revisions):
         raise LeafError(f"compare: each revision can be given only once: {' '.join(revisions)}")
-    recipes = {name: [read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
+    recipes = {name: [_read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
     keys, groups = shared_images(runs, split, same_labels)
-    right = {name: np.stack([_right(run, keys) for run in recipe]) for name, recipe in recipes.items()}
+    right = {
+        name: np.stack([run.table["predicted"].eq(run.table["label"])[keys].to_numpy() for run in recipe])
+        for name, recipe in recipes.items()
+    }
     first, *others = recipes
     names = class_names(reader(runs[-1].revision))
     labels = np.array([names.index(label) for label in runs[-1].table.loc[keys, "label"]])
@@ -216,8 +197,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     return adjust(found)
 
 
-def read_predictions(revision: str, split: str) -> ScoredRevision:
-    """Read a revision's predictions on `split`, and the group and split of every image."""
+def _read_predictions(revision: str, split: str) -> ScoredRevision:
     read = reader(revision)
     predictions = table(read, PREDICTIONS)
     predictions = predictions.loc[predictions["split"].eq(split), ["image", "label", "predicted"]]
@@ -241,10 +221,10 @@ def read_predictions(revision: str, split: str) -> ScoredRevision:
 
 
 def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
-    """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none trained on.
+    """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none was trained on.
 
-    Images share a group if they share one in any run. A run counts as trained on a group if any of the group's images
-    is in another split.
+    Images are grouped if any run groups them. A run counts as trained on a group if one of the group's images is in
+    another split. `same_labels` drops images whose label differs between runs, as after a manual decision.
 
     Raises:
         LeafError: if there is no such image, or labels differ and `same_labels` is false.
@@ -278,7 +258,7 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:
-    """Describe each comparison in a few lines, starting with the verdict."""
+    """Describe each comparison in a few lines, the verdict first."""
     lines = []
     for one in comparisons:
         lines.append(one.sentence)
@@ -306,7 +286,3 @@ def describe(comparisons: Sequence[Comparison]) -> str:
             "seeds as REV,REV,…."
         )
     return "\n".join(lines)
-
-
-def _right(run: ScoredRevision, keys: pd.Index) -> np.ndarray:
-    return run.table["predicted"].eq(run.table["label"])[keys].to_numpy()

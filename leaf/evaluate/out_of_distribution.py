@@ -1,10 +1,10 @@
-"""Detect out-of-distribution (OOD) images, which resemble no training images.
+"""Detect out-of-distribution (OOD) images.
 
-An image is out-of-distribution if its pixel statistics or the network's pooled features are far from those of the
-training images, or if it is a copy of a removed outlier. Distances are Mahalanobis distances from one Gaussian fitted
-to all classes (Lee 2018, arXiv 1807.03888, uses one mean per class), with limits from validation images. The measured
-rates are in docs/use.md. Features of a small network trained on leaves hardly separate a cartoon from a leaf and reject
-more leaves than pixel statistics do, so their limit is the largest distance of any validation image.
+An image is out-of-distribution if its pixel statistics or pooled network features are far from the training images, or
+if it is a copy of a removed outlier. Distances are Mahalanobis distances from one Gaussian fitted to all classes (Lee
+2018, arXiv 1807.03888, uses one mean per class). Limits come from validation images; docs/use.md lists measured rates.
+Features of a small network trained on leaves hardly separate a cartoon from a leaf and reject more leaves than pixel
+statistics do, so their limit is the largest distance of any validation image.
 """
 
 import io
@@ -27,52 +27,40 @@ _SMALLEST_VARIANCE = 1e-3  # bounds the weight of directions in which training i
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A multivariate normal distribution.
+    """A multivariate normal distribution."""
 
-    Attributes:
-        mean: float32 (D,).
-        whitening: float32 (D, D). The Mahalanobis distance is the norm of the whitened difference from the mean.
-        limit: largest distance that counts as in-distribution.
-    """
-
-    mean: np.ndarray
-    whitening: np.ndarray
-    limit: float
+    mean: np.ndarray  # float32 (D,)
+    whitening: np.ndarray  # float32 (D, D); a Mahalanobis distance is the norm of a whitened difference from the mean
+    limit: float  # largest distance that counts as in-distribution
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
-        """Return each vector's Mahalanobis distance from the mean, float32 (N,), for `vectors` (N, D)."""
+        """Return the Mahalanobis distances of `vectors` (N, D) from the mean, float32 (N,)."""
         difference = np.asarray(vectors, np.float32) - self.mean
         # Avoid `@`: BLAS threads compete with the network's threads, and the sums depend on N.
         return np.linalg.norm(np.einsum("nd,de->ne", difference, self.whitening), axis=1)
 
     def contains(self, vectors: np.ndarray) -> np.ndarray:
-        """Return whether each of `vectors` (N, D) is in-distribution, bool (N,)."""
+        """Return whether `vectors` (N, D) are in-distribution, bool (N,)."""
         return self.distance(vectors) <= self.limit
 
 
 @dataclass(frozen=True)
 class OodDetector:
-    """Out-of-distribution detector; see `fit`.
+    """Out-of-distribution detector; see `fit`."""
 
-    Attributes:
-        features: distribution of the training images' pooled features.
-        statistics: distribution of the training images' pixel statistics.
-        references: thumbnails of the removed outliers, float32 (R, 16, 16, 3), 0..255.
-    """
-
-    features: Gaussian
-    statistics: Gaussian
-    references: np.ndarray
+    features: Gaussian  # of the pooled features of training images
+    statistics: Gaussian  # of the pixel statistics of training images
+    references: np.ndarray  # thumbnails of the removed outliers, float32 (R, 16, 16, 3), 0..255
 
     def in_distribution(self, features: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Return whether each image is in-distribution, bool (N,).
+        """Return whether each image is in-distribution, bool (N,), from its pooled features (N, D) and its pixels.
 
-        `features` are pooled features, (N, D); `images` are (N, S, S, 3), 0..255, preprocessed like training images.
+        `images` are (N, S, S, 3), 0..255, preprocessed like training images.
         """
         return self.features.contains(features) & self.pixels_in_distribution(images)
 
     def pixels_in_distribution(self, images: np.ndarray) -> np.ndarray:
-        """Run only the checks of `in_distribution` that need no network; return bool (N,) for images (N, S, S, 3)."""
+        """Run only the checks of `in_distribution` that need no network."""
         copy = reference_mse(images, self.references) < COPY_MSE
         return self.statistics.contains(image_statistics(images)) & ~copy
 
@@ -84,17 +72,10 @@ def fit(
     validation_images: np.ndarray,
     references: np.ndarray,
 ) -> OodDetector:
-    """Fit the distributions to training images and choose the limits on validation images.
+    """Fit the distributions to training images, without synthetic ones, and set the limits on validation images.
 
-    Args:
-        train_features: float (N, D), without synthetic images.
-        train_images: (N, S, S, 3), uint8 or float, 0..255; in the same order as `train_features`.
-        validation_features: float (M, D).
-        validation_images: (M, S, S, 3).
-        references: removed outliers, (R, S, S, 3); R may be 0.
-
-    Raises:
-        LeafError: if there are fewer than two training images or no validation image.
+    Features are float (N, D), images (N, S, S, 3), uint8 or float, 0..255. `references` are the removed outliers; there
+    may be none. Raises LeafError if there are fewer than two training images or no validation image.
     """
     if len(train_images) < 2 or not len(validation_images):
         raise LeafError("splits.csv: at least two training images and one validation image are required. Add images.")
@@ -106,14 +87,14 @@ def fit(
 
 
 def reference_mse(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return the mean squared error between each image's thumbnail and its nearest reference, (N,); inf without any."""
+    """Return the mean squared error between each thumbnail and its nearest reference, (N,); inf without references."""
     small = thumbnails(images)
     errors = [np.square(small - reference).mean((1, 2, 3)) for reference in references]
     return np.min(errors, axis=0) if errors else np.full(len(images), np.inf)
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Return 16×16 block means, float32 (N, 16, 16, 3). Two thumbnails are at least as close as their images."""
+    """Return 16 × 16 block means, float32 (N, 16, 16, 3). Two thumbnails are at least as close as their images."""
     small = np.zeros((len(images), THUMBNAIL, THUMBNAIL, 3), np.float32)
     for place, image in enumerate(images):
         cv2.resize(np.asarray(image, np.float32), (THUMBNAIL, THUMBNAIL), small[place], interpolation=cv2.INTER_AREA)
@@ -121,7 +102,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
-    """Write `detector` to an .npz file with its model's hash; identical detectors produce byte-identical files."""
+    """Write `detector` with the hash of its model to an .npz file. Identical detectors give byte-identical files."""
     arrays = {"references": detector.references, "model_sha256": np.array(model_sha256)}
     for name, gaussian in (("features", detector.features), ("statistics", detector.statistics)):
         arrays |= {f"{name}_mean": gaussian.mean, f"{name}_whitening": gaussian.whitening}
@@ -133,7 +114,7 @@ def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
 
 
 def read(path: str | Path, model_sha256: str) -> OodDetector:
-    """Read a file written by `write`. Raises LeafError if it is missing, damaged or belongs to another model."""
+    """Read a file written by `write`. Raises LeafError if it is missing, damaged or for another model."""
     path = Path(path)
     if not path.is_file():
         raise LeafError(f"{path}: no such file. Run `dvc repro` first.")
@@ -158,9 +139,9 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
 
 
 def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
-    """Fit a Gaussian with shrunk covariance (Ledoit and Wolf 2004), which suits few images in many dimensions.
+    """Fit a Gaussian to `train` (N, D) and set its limit so that it rejects the share `rejected` of `validation` (M, D).
 
-    `train` is (N, D) and `validation` is (M, D). The share `rejected` of `validation` exceeds the limit.
+    The covariance is shrunk (Ledoit and Wolf 2004), because there are few images and many dimensions.
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -180,16 +161,14 @@ _PLACES = np.array([[1024, 32, 1]], np.float32)  # index of a color with five bi
 
 
 def image_statistics(images: np.ndarray) -> np.ndarray:
-    """Return pixel statistics of images (N, H, W, 3), uint8 or float, 0..255.
+    """Return 28 pixel statistics of images (N, H, W, 3), uint8 or float, 0..255, as float64 (N, 28).
 
     In photos, differences between neighboring pixels follow similar laws at all scales (Ruderman 1994). In noise,
     drawings, text and constant images they do not, and other objects have other colors.
 
-    Returns:
-        float64 (N, 28): for brightness and two color differences, the mean and the logarithms of the standard deviation
-        and of the mean difference between neighbors at four scales; for brightness at each scale, the ratio of
-        horizontal to vertical differences and their kurtosis; the number of colors; the correlation of brightness and
-        color.
+    The statistics are, for brightness and two color differences, the mean and the logarithms of the standard deviation
+    and of the mean difference between neighbors at four scales; for brightness at each scale, the ratio of horizontal
+    to vertical differences and their kurtosis; the number of colors; and the correlation of brightness and color.
     """
     return np.array([_measure(np.asarray(image, np.float32)) for image in images]).reshape(len(images), STATISTICS)
 
@@ -218,7 +197,7 @@ def _measure(image: np.ndarray) -> list[float]:
 
 
 def _colors(image: np.ndarray) -> int:
-    """Return the number of distinct colors, out of 32×32×32."""
+    """Return the number of distinct colors out of 32 × 32 × 32."""
     coarse = (image.astype(np.uint8) >> 3).astype(np.float32)
     seen = np.zeros(1 << 15, bool)
     seen[cv2.transform(coarse, _PLACES).astype(np.intp)] = True

@@ -1,4 +1,4 @@
-"""Selective prediction: leave uncertain images undecided, so that few are given a wrong class."""
+"""Selective prediction: leave uncertain images undecided, so that few are misclassified."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 def confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     """Return the confidence of each prediction, float64 (N,), for `probabilities` float64 (N, C).
 
-    With more than two classes, it is the predicted class's probability. With two, the odds are first divided by the
-    odds of `threshold`, so that confidence is lowest, 0.5, where the predicted class changes.
+    With more than two classes, this is the probability of the predicted class. With two, the odds are first divided by
+    the odds of `threshold`, so that the confidence is lowest, 0.5, at the threshold.
     """
     if probabilities.shape[1] > 2:
         return probabilities.max(axis=1)
@@ -19,17 +19,16 @@ def confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: float) -> float:
-    """Return the confidence below which predictions are undecided, or 0 if no image needs to be undecided.
+    """Return the confidence below which predictions are undecided, or 0 to decide all.
 
-    Conformal risk control (Angelopoulos 2022, arXiv 2208.02814): of new images like these, at most the share
-    `error_rate` is expected to be given a wrong class. The threshold is the midpoint of two confidences, so that
-    rounding differences on another machine do not change a prediction. It is also 0 if N is below
-    1 / `error_rate` − 1, too few for the bound.
+    By conformal risk control (Angelopoulos 2022, arXiv 2208.02814), the expected share of misclassified images is at
+    most `error_rate` among new images like these. The limit is the midpoint of two confidences, so rounding on another
+    machine does not change a decision. It is also 0 if N is below 1 / `error_rate` − 1, too few for the bound.
 
     Args:
-        correct: whether each validation image's predicted class is correct, bool (N,).
+        correct: whether each validation image is classified correctly, bool (N,).
         confidence: float64 (N,).
-        error_rate: maximum share of images given a wrong class; 0 leaves no image undecided.
+        error_rate: maximum share of misclassified images; 0 to decide all.
     """
     allowed = math.floor(error_rate * (len(correct) + 1) + 1e-9) - 1
     wrong = np.sort(confidence[~correct])[::-1]
@@ -40,11 +39,10 @@ def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: floa
 
 
 def selective_metrics(correct: np.ndarray, decided: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return metrics of a split from which predictions are correct and decided, bool (N,), and the groups (N,).
+    """Return the metrics of predictions that are `correct` and `decided` or not, bool (N,) each.
 
-    `decided` is the share of images that are given a class, `wrong` is the share of all images that are given a wrong
-    class, and `decided_accuracy` is the accuracy on decided images, or nan if there are none. The last two have 95%
-    intervals.
+    `decided` is the share of decided images, `wrong` the share of all images that are misclassified, and
+    `decided_accuracy` the accuracy on decided images, nan if there are none. The last two have 95% intervals.
     """
     from leaf.evaluate.statistics import proportion_interval  # slow to import; predictions do not need it
 

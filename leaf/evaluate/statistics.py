@@ -1,6 +1,6 @@
-"""Confidence intervals and tests that account for groups, because images of one plant are not independent.
+"""Two-sided 95% confidence intervals, and tests, that account for groups: images of one plant are not independent.
 
-All intervals are two-sided at 95% unless a level is given. `groups` (N,) contains each image's group, any hashable.
+`groups` (N,) contains the group of each image, any hashable.
 """
 
 import math
@@ -18,10 +18,7 @@ _EXACT_GROUPS = 13  # up to 2**13 sign flips are enumerated
 
 
 def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[float, float]:
-    """Return Wilson's score interval (1927) for `successes` out of `count`; both may be fractional.
-
-    Returns (nan, nan) if `count` is 0.
-    """
+    """Return Wilson's score interval (1927) for `successes` of `count`, both possibly fractional; nan without any."""
     if count == 0:
         return math.nan, math.nan
     share = successes / count
@@ -34,12 +31,11 @@ def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[flo
 
 
 def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return the interval for the mean of `correct`, 0..1, of shape (N,) or (S, N) for S seeds, with grouped images.
+    """Return the interval for the mean of `correct`, 0..1, (N,) or (S, N) for S seeds.
 
     This is Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the
-    normal quantile (Korn and Graubard 1998). Its degrees of freedom come from the effective number of groups,
-    (Σ size)² / Σ size², which is smaller when group sizes are skewed. Independent images give Wilson's interval.
-    Several seeds add the variance of their means, with Satterthwaite's degrees of freedom.
+    normal quantile (Korn and Graubard 1998). The degrees of freedom follow from the effective number of groups,
+    (Σ size)² / Σ size². Several seeds add the variance of their means, with Satterthwaite's degrees of freedom.
     """
     correct = np.atleast_2d(correct)
     seeds, images = correct.shape
@@ -71,17 +67,17 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def difference_interval(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return the interval for mean(first) − mean(second) with paired values (N,), from Student's t over groups."""
+    """Return Student's interval over groups for the mean of the paired differences `first` − `second`, (N,)."""
     difference = first.astype(float) - second
     half = _t_quantile(len(np.unique(groups)) - 1) * standard_error(difference, groups)
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
-def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return Student's interval for the mean of independent `values` (N,); (nan, nan) for fewer than two."""
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return Student's interval for the mean of independent `values` (N,); nan for fewer than two."""
     if len(values) < 2:
         return math.nan, math.nan
-    half = _t_quantile(len(values) - 1, level) * np.std(values, ddof=1) / math.sqrt(len(values))
+    half = _t_quantile(len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
@@ -92,8 +88,8 @@ def auc_interval(
 
     `labels` are 0 or 1, int (N,), and `scores`, float (N,), are higher for class 1. By default, each image is its own
     group. The variance is DeLong's (1988), from placement values summed by group (Obuchowski 1997). The interval uses
-    the logit scale and Student's t, which keeps it within 0..1 and its coverage near 95% with few groups. Perfectly
-    separated classes have no variance, so their interval is Newcombe's (2006, method 5) with the number of groups.
+    the logit scale and Student's t. Perfectly separated classes have no variance, so their interval is Newcombe's
+    (2006, method 5) for the number of groups.
     """
     positive, negative = labels == 1, labels != 1
     m, n = int(positive.sum()), int(negative.sum())
@@ -139,22 +135,21 @@ def _newcombe_interval(area: float, m: int, n: int) -> tuple[float, float]:
 
 
 def satterthwaite(variances: Sequence[tuple[float, float]]) -> float:
-    """Return the degrees of freedom of a sum of independent variances, each given as (variance, degrees of freedom)."""
+    """Return the degrees of freedom of the sum of independent variances, given as pairs (variance, freedom)."""
     total = sum(variance for variance, _ in variances)
     squares = sum(variance**2 / max(freedom, 1) for variance, freedom in variances)
     return total**2 / squares if squares else 1.0
 
 
-def _t_quantile(freedom: float, level: float = LEVEL) -> float:
-    return float(t.ppf(1 - level / 2, max(freedom, 1)))
+def _t_quantile(freedom: float) -> float:
+    return float(t.ppf(1 - LEVEL / 2, max(freedom, 1)))
 
 
-def sign_flip_test(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> float:
-    """Test whether `differences` (N,) are symmetric around 0 by flipping group signs; return the two-sided p-value.
+def sign_flip_test(differences: np.ndarray, groups: np.ndarray) -> float:
+    """Return the two-sided p-value of `differences` (N,) being symmetric around 0, from flipping the signs of groups.
 
-    The statistic is the absolute sum. With up to 13 groups whose sum is nonzero, all flips are enumerated; with more,
-    10,000 are sampled. For independent images with ±1 differences, this is the sampled form of McNemar's exact test
-    (1947).
+    The statistic is the absolute sum. Up to 13 groups with a nonzero sum are enumerated; for more, 10,000 flips are
+    sampled. For independent images with ±1 differences, this is the sampled form of McNemar's exact test (1947).
     """
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=differences)
     sums = sums[sums != 0]
@@ -164,7 +159,7 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -
     if len(sums) <= _EXACT_GROUPS:
         bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
         return float(np.mean(np.abs((2 * bits - 1) @ sums) >= observed))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     extreme = 0
     for start in range(0, _REPLICATES, 1000):
         signs = 2.0 * random.integers(0, 2, (min(1000, _REPLICATES - start), len(sums))) - 1
@@ -173,10 +168,7 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -
 
 
 def welch_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p-value of Welch's t-test (1947) for two sets of seeds having equal means.
-
-    The p-value is nan if either set has fewer than two values.
-    """
+    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan if either sample has one value."""
     if min(len(first), len(second)) < 2:
         return math.nan
     if not np.ptp(first) and not np.ptp(second):  # no variance
@@ -186,7 +178,7 @@ def welch_test(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for their number (Holm 1979), bounding the probability of any false rejection."""
+    """Return the p-values adjusted for their number (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     adjusted = np.empty(len(p_values))
@@ -195,18 +187,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """Return the error level LEVEL / (m − rank) for each interval, so that intervals agree with Holm's tests."""
+    """Return the error level of each interval, LEVEL / (m − rank), that agrees with Holm's tests."""
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return (LEVEL / (len(p_values) - ranks)).tolist()
 
 
-def grouped_bootstrap(runs: Sequence[np.ndarray], groups: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    """Resample groups and seeds, identically for all runs, and return each run's accuracies, float64 (10000,).
+def grouped_bootstrap(runs: Sequence[np.ndarray], groups: np.ndarray) -> list[np.ndarray]:
+    """Resample groups and seeds, identically for all runs, and return the accuracies of each run, float64 (10000,).
 
-    Each run is float (S, N): whether each of N images is classified correctly with each of S seeds or repeats, or nan
-    if it is not tested.
+    Each run is float (S, N): 1 (correct), 0 (wrong) or nan (not tested) for N images with S seeds or repeats.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     place = np.unique(groups, return_inverse=True)[1]
 
     def by_group(values: np.ndarray) -> np.ndarray:
