@@ -16,8 +16,8 @@ from leaf.split import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table
 
 NETWORK = Path("models/model.onnx")
-_OOD_IMAGES = 2048  # approximate number of images per split that fit the out-of-distribution detector
-LEAKY = "grouping is none: {} groups of images are in several splits, so the scores are too high."
+_OOD_IMAGES = 2048  # approximate number of images per split used to fit the out-of-distribution detector
+LEAKY = "grouping is none: {} groups of images are in several splits, so the scores are optimistic."
 
 
 def main() -> None:

@@ -6,4 +6,4 @@ BASELINES = {
     "histogram": "channel histograms",
     "majority": "largest class",
 }
-"""Names of the baselines, as shown everywhere."""
+"""Display names of the baselines."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from leaf.evaluate.linear_head import STRENGTHS, linear_head
 
-HELD = 0.01  # fixed C, suited to about a thousand features and a few hundred images
-_MOST_IMAGES = 50_000  # maximum training images of a baseline, and images processed at once (100 MB of histograms)
+HELD = 0.01  # C for about a thousand features and a few hundred images
+_MOST_IMAGES = 50_000  # maximum number of training images, and of images predicted at once (100 MB of histograms)
 _BLOCK = 256
 _COLORS = {"histogram": "channel histograms", "joint_histogram": "512 joint colors"}
 _DEFAULT = "logistic regression, C = 1"

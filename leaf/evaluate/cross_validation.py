@@ -44,7 +44,7 @@ class Folds:
             "",
             f"accuracy over {len(self.test)} folds: mean {mean:.3f}, standard deviation {deviation:.3f}",
             f"95% CI of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
-            f"95% CI over all {images} images of {groups} groups, each tested once (Wilson): "
+            f"95% CI over all {images} images in {groups} groups, each tested once (Wilson): "
             f"{self.right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
             f"validation minus test: {gap.mean():+.1f} points (95% CI over folds {gap_low:+.1f} to {gap_high:+.1f})",
             "Folds share training images, so the interval over folds is too narrow (Bengio and Grandvalet 2004).",
@@ -72,9 +72,10 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
-    """Run each fold of a row of experiments.yaml, or of params.yaml, in its own folder as experiment STEM-fold-0, …
+    """Run a row of experiments.yaml, or params.yaml, once per fold as the experiments STEM-fold-0, …
 
-    `settings` (`key=value`) override the row. Returns the exit status of the first failed fold, or 0.
+    `settings` (`key=value`) override the row. Each fold runs in its own folder. Returns the exit status of the first
+    failed fold, or 0.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
@@ -82,7 +83,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
 
 
 def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return the settings that `row` and `settings` change, with `folds` (default 5), and all parameters."""
+    """Return the parameters set by `row` and `settings`, including `folds` (default 5), and all parameters."""
     values = params.load().model_dump()
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings)}
     chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS

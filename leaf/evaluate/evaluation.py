@@ -90,7 +90,7 @@ def evaluate(
         predict_proba: function that runs the model.
         classes: class names.
         threshold: decision threshold for two classes, or `validation` to select it on validation; 0.5 for more classes.
-        calibrate: whether to fit a temperature on validation.
+        calibrate: `temperature` to fit a temperature on validation.
         error_rate: maximum share of misclassified images; see `min_confidence`.
     """
     table = table.sort_values("image")
@@ -210,7 +210,7 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def _gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    """Select the most confident errors, each for the predicted and next most probable class, and uncertain images."""
+    """Select the most confident errors, with the predicted and the runner-up class, and the least certain others."""
     ascending = np.sort(probabilities, axis=1)
     two = probabilities.shape[1] == 2
     masked = np.where(np.eye(probabilities.shape[1])[predictions["predicted"]] == 1, -1.0, probabilities)

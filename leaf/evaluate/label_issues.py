@@ -39,12 +39,12 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
-    """Describe the likely label errors: their number, and a line for each of the first `most`."""
+    """Return the number of likely label errors and a table of the first `most`, as text."""
     said = f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
     if found.empty:
         return said
     shown = found.head(most)[["image", "source", "label", "likely", "score"]]
-    return f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nDecide on each with `leaf review`."
+    return f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nReview them with `leaf review`."
 
 
 def _predictions(revision: str) -> pd.DataFrame:

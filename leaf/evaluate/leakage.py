@@ -53,7 +53,7 @@ class Leak:
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
+        """The effect of leakage in one sentence."""
         points, low, high = (100 * value for value in (self.difference, self.low, self.high))
         figures = f"{points:+.1f} points of accuracy (95% CI {low:+.1f} to {high:+.1f})"
         return f"For this recipe, leakage {self.effect}: {figures}."
@@ -103,8 +103,8 @@ def network_leak(stem: str, repeats: int) -> Leak:
     folds = parameters(reader(f"{stem}-leaky-0-fold-0"))["folds"]
     for way, rights in found.items():
         for repeat in range(repeats):
-            tables = [_tested(f"{stem}-{way}-{repeat}-fold-{fold}") for fold in range(folds)]
-            tested = pd.concat(tables).set_index("image")
+            tables = [table(reader(f"{stem}-{way}-{repeat}-fold-{fold}"), PREDICTIONS) for fold in range(folds)]
+            tested = pd.concat(each[each["split"].eq("test")] for each in tables).set_index("image")
             if tested.index.has_duplicates:
                 raise LeafError(
                     f"{stem}-{way}-{repeat}: an image was tested twice. Run all experiments again with --force."
@@ -141,11 +141,6 @@ def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, 
         if key in chosen:
             raise LeafError(f"-S {key}: set by `leaf leak`. Remove it.")
     return chosen, recipe
-
-
-def _tested(revision: str) -> pd.DataFrame:
-    predictions = table(reader(revision), PREDICTIONS)
-    return predictions[predictions["split"].eq("test")]
 
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:

@@ -21,9 +21,10 @@ _MANY = 5  # above this number of classes, top-2 and top-3 accuracy are reported
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the predicted labels, int64 (N,): with two classes, the second if its probability is at least `threshold`.
+    """Return the predicted labels, int64 (N,).
 
-    With more classes, the most probable class is predicted.
+    With two classes, the second is predicted if its probability is at least `threshold`. With more, the most probable
+    class is predicted.
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(np.int64)
@@ -110,7 +111,7 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """Return the most frequent errors in a confusion matrix (C, C); `share` is relative to the images of the label."""
+    """Return the most frequent errors in a confusion matrix (C, C), each with its share of the label's images."""
     table = np.array(confusion)
     wrong = table - np.diag(table.diagonal())
     pairs = np.argwhere(wrong)
@@ -159,7 +160,7 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall, ascending, and precision, float64, at each distinct probability.
+    """Return recall and precision at each distinct probability, float64, by ascending recall.
 
     Unlike in scikit-learn, there is no point (0, 1), and the recall of an absent class is nan.
     """
@@ -177,7 +178,7 @@ def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 
 
 def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray) -> list[dict[str, float]]:
-    """Bin images by confidence, the highest probability, and return each non-empty bin's size, confidence and accuracy.
+    """Bin images by their highest probability; return the size, mean confidence and accuracy of non-empty bins.
 
     The bins have equal width between 1/C and 1. Guo 2017 starts at 0, but bins below 1/C are always empty.
     """
@@ -206,7 +207,7 @@ def expected_calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
 def calibration_null(
     bins: Sequence[Mapping[str, float]], correct: np.ndarray, confidence: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float]:
-    """Return the mean and 95% quantile of a perfectly calibrated model's calibration error, which by chance is not 0.
+    """Return the mean and 95% quantile of a perfectly calibrated model's calibration error, which is not 0 by chance.
 
     Outcomes are sampled from the bins' confidences. The design effect of `groups` (N,) reduces the number of images in
     each bin. It is often underestimated for few groups, so the quantile uses its upper 95% bound, capped at its value

@@ -38,7 +38,7 @@ class Difference:
     p: float  # two-sided
     p_holm: float  # adjusted for the number of differences tested together
     level: float = LEVEL  # error level of `low` and `high`; `adjust` lowers it to match p_holm
-    name: str = ""  # the class, if the accuracies are its recalls
+    name: str = ""  # of the class if the accuracies are recalls
 
     @property
     def difference(self) -> float:
@@ -152,7 +152,7 @@ def _difference(right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray) ->
 
 
 def adjust(differences: Sequence[Tested]) -> list[Tested]:
-    """Return the differences with p-values and intervals adjusted for their number (Holm 1979)."""
+    """Adjust the p-values and intervals of differences for their number (Holm 1979)."""
     p_values = [one.p for one in differences]
     adjusted = zip(differences, holm(p_values), holm_levels(p_values), strict=True)
     return [replace(one, p_holm=p, level=level) for one, p, level in adjusted]

@@ -129,7 +129,7 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
     except (LeafError, KeyError, ValueError, TypeError) as error:
         raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`.") from None
     if sha256 != model_sha256:
-        raise LeafError(f"{path}: does not belong to the model in run.json. Run `dvc repro`.")
+        raise LeafError(f"{path}: was written for a different model than the one in run.json. Run `dvc repro`.")
     square = all(each.mean.shape * 2 == each.whitening.shape for each in (features, statistics))
     sizes = features.mean.ndim == 1 and statistics.mean.shape == (STATISTICS,)
     limits = features.limit >= 0 and statistics.limit >= 0
@@ -139,7 +139,7 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
 
 
 def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
-    """Fit a Gaussian to `train` (N, D) and set its limit so that it rejects the share `rejected` of `validation` (M, D).
+    """Fit a Gaussian to `train` (N, D), with a limit that rejects the share `rejected` of `validation` (M, D).
 
     The covariance is shrunk (Ledoit and Wolf 2004), because there are few images and many dimensions.
     """

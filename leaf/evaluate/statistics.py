@@ -1,4 +1,4 @@
-"""Two-sided 95% confidence intervals, and tests, that account for groups: images of one plant are not independent.
+"""Two-sided 95% confidence intervals and tests that account for groups, because images of one plant are correlated.
 
 `groups` (N,) contains the group of each image, any hashable.
 """
@@ -18,7 +18,7 @@ _EXACT_GROUPS = 13  # up to 2**13 sign flips are enumerated
 
 
 def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[float, float]:
-    """Return Wilson's score interval (1927) for `successes` of `count`, both possibly fractional; nan without any."""
+    """Return Wilson's score interval (1927) for a possibly fractional number of successes; nan if `count` is 0."""
     if count == 0:
         return math.nan, math.nan
     share = successes / count
@@ -31,7 +31,7 @@ def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[flo
 
 
 def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return the interval for the mean of `correct`, 0..1, (N,) or (S, N) for S seeds.
+    """Return the interval for the mean of `correct`, values in 0..1 of shape (N,), or (S, N) for S seeds.
 
     This is Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the
     normal quantile (Korn and Graubard 1998). The degrees of freedom follow from the effective number of groups,
@@ -146,10 +146,11 @@ def _t_quantile(freedom: float) -> float:
 
 
 def sign_flip_test(differences: np.ndarray, groups: np.ndarray) -> float:
-    """Return the two-sided p-value of `differences` (N,) being symmetric around 0, from flipping the signs of groups.
+    """Test whether `differences` (N,) are symmetric around 0, and return the two-sided p-value.
 
-    The statistic is the absolute sum. Up to 13 groups with a nonzero sum are enumerated; for more, 10,000 flips are
-    sampled. For independent images with ±1 differences, this is the sampled form of McNemar's exact test (1947).
+    The signs of all differences in a group are flipped together; the statistic is the absolute sum. All flips are
+    enumerated for up to 13 groups with a nonzero sum; for more, 10,000 are sampled. For independent images with ±1
+    differences, this is the sampled form of McNemar's exact test (1947).
     """
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=differences)
     sums = sums[sums != 0]
@@ -168,7 +169,7 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray) -> float:
 
 
 def welch_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan if either sample has one value."""
+    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan with fewer than two values."""
     if min(len(first), len(second)) < 2:
         return math.nan
     if not np.ptp(first) and not np.ptp(second):  # no variance
@@ -187,7 +188,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """Return the error level of each interval, LEVEL / (m − rank), that agrees with Holm's tests."""
+    """Return the error levels, LEVEL / (m − rank), for intervals that agree with Holm's tests."""
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return (LEVEL / (len(p_values) - ranks)).tolist()
 

@@ -12,7 +12,7 @@ from leaf.store import read_yaml
 
 RUNNER_FILE = "runner.yaml"
 
-# Names of secrets: substrings, and whole words between underscores.
+# Names that indicate secrets: substrings, or whole words between underscores.
 _SECRET = re.compile(
     r"token|secret|passw|pgpass|credential|private|(api|access|account)_?key|(^|_)(pat|pass|pwd|pw|keys?|auth|dsn)\d*(_|$)",
     re.IGNORECASE,
@@ -52,10 +52,10 @@ class Target(BaseModel):
     engine: str
     git_remote: Name = _key("origin", "a remote that `git remote` prints")
     dvc_remote: Name | None = _key(None, "a remote that `dvc remote list` prints")
-    setup: str | None = _key(None, "a shell script that fills $LEAF_ENVIRONMENT")
+    setup: str | None = _key(None, "a shell script that creates the environment in $LEAF_ENVIRONMENT")
     path: list[Text] = _key([], "a list of folders, prepended to PATH")
     environment: dict[Variable, str] = _key({}, "a mapping of names to strings, without secrets")
-    hourly_cost: float | None = _key(None, "dollars an hour, a number above 0, or null", gt=0)
+    hourly_cost: float | None = _key(None, "dollars per hour, a number above 0, or null", gt=0)
     needs_remote: ClassVar[bool] = True
 
     @field_validator("*")
@@ -84,7 +84,7 @@ class Shell(Target):
     ssh_config: Text | None = _key(None, "a file, as for `ssh -F`")
     folder: str = _key("~/leaf", "a folder on the target, absolute or from ~", pattern=r"^(/|~/)[^\x00-\x1f]*$")
     origin: Text | None = _key(None, _ORIGIN)
-    python: Text = _key("python3", "a program, Python from 3.8")
+    python: Text = _key("python3", "a Python interpreter, 3.8 or newer")
 
 
 class GpuTarget(Target):

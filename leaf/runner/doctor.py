@@ -71,8 +71,9 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
         yield Finding("connection", False, str(error))
         return
     yield Finding("connection", True, f"{engine.host}, Python {facts['python']}, folder {facts['folder']}")
-    room = facts["free"]
-    yield Finding("disk", room >= FREE, f"{room / 2**30:.0f} GiB free" + ("" if room >= FREE else ", 10 are needed"))
+    enough = facts["free"] >= FREE
+    required = "" if enough else f"; at least {FREE >> 30} GiB are required"
+    yield Finding("disk", enough, f"{facts['free'] / 2**30:.0f} GiB free{required}")
     for program, place in facts["found"].items():
         if program == "dvc" and target.setup:
             yield Finding(program, True, place or _LATER)

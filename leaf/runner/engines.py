@@ -1,4 +1,4 @@
-"""Engines, which send a job to its target, report its state, and cancel it.
+"""Engines: send a job to its target, report its state, and cancel it.
 
 `local` and `ssh` start detached processes that outlive the connection and lock one GPU each; `slurm` submits one array;
 `skypilot` rents a machine, restarts it after a spot interruption, and stops it when idle.
@@ -24,7 +24,7 @@ from leaf.runner.plan import Record
 
 LOCAL_FOLDER = Path(".dvc") / "tmp" / "leaf" / "target"
 CLOUD_FOLDER = Path(".dvc") / "tmp" / "leaf" / "cloud"
-TIMEOUT = 180  # seconds for one answer
+TIMEOUT = 180  # seconds to wait for an answer
 # Never prompt, reject new or changed host keys, and detect a dead connection within a minute.
 SSH_OPTIONS = (
     "BatchMode=yes",
@@ -191,7 +191,7 @@ def _sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]
         "open-mode": "append",
         "nodes": target.nodes,
         "ntasks-per-node": 1,
-        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # only task.py, which forwards it
+        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # to task.py only, which forwards it
         "gres": target.gpus_per_job and f"gpu:{kind}{target.gpus_per_job}",
         "partition": target.partition,
         "account": target.account,
@@ -230,11 +230,11 @@ class CloudEngine:
         return f"SkyPilot as {task['name']}"
 
     def status(self, record: Record) -> list[Status]:
-        """Return `done` for experiments at the origin; only SkyPilot has the state of the others."""
+        """Return `done` for experiments at the origin, otherwise `unknown`: only SkyPilot has their state."""
         names = [one.name for one in record.experiments]
         there = repository.at_remote(self.target.git_remote, record.revision, names)
         look = "sky jobs queue" if self.target.spot else f"sky queue leaf-{record.id}"
-        return [Status("done") if name in there else Status("unknown", f"`{look}` shows more") for name in names]
+        return [Status("done") if name in there else Status("unknown", f"see `{look}`") for name in names]
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
         """Return SkyPilot's log, which covers all experiments of the job."""
@@ -245,7 +245,7 @@ class CloudEngine:
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
         """Stop the machine. Individual experiments cannot be cancelled."""
         if len(indices) != len(record.experiments):
-            raise LeafError(f"{record.id}: a cloud job is cancelled as a whole. Name the job, not an experiment.")
+            raise LeafError(f"{record.id}: SkyPilot cancels whole jobs only. Pass this job ID, not an experiment.")
         self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), f"leaf-{record.id}")
         return indices
 

@@ -70,7 +70,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
 
 
 def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
-    """Yield a line per experiment: memory and epoch time of the last such run on the target, maximum time and cost."""
+    """Yield a line per experiment with the memory and time per epoch of its last run there, and the maximum cost."""
     values = read_yaml(params.PARAMS_FILE) or {}
     there: dict[str, Any] = {}
     if isinstance(target, Shell):
@@ -173,7 +173,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
             repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
-        say(f"{missing}: not finished. `leaf fetch --wait` waits for them.")
+        say(f"{missing} not finished. `leaf fetch --wait` waits for all.")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
 

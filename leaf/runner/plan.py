@@ -155,10 +155,7 @@ def read_records() -> list[Record]:
 
 
 def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
-    """Return records with experiment indices: of the jobs with these IDs or the newest experiments with these names.
-
-    Without names, return all.
-    """
+    """Find jobs by ID or the newest experiments by name (default: all); return records with experiment indices."""
     records = read_records()
     if not names:
         return [(record, list(range(len(record.experiments)))) for record in records]

@@ -13,7 +13,7 @@ from leaf.runner.config import holds_secret
 
 
 def git(*arguments: str) -> str:
-    """Run git without prompts or new host keys, and return its output. Raises LeafError if it fails."""
+    """Run git without prompting or accepting new host keys, and return its output. Raises LeafError if it fails."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     if subprocess.run(["git", "config", "core.sshCommand"], capture_output=True, check=False).returncode:
         environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes")
@@ -57,14 +57,14 @@ def reference(revision: str, name: str) -> str:
 
 
 def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the names already used by experiments of this commit, here or at the remote."""
+    """Return the `names` that experiments of this commit already have, here or at the remote."""
     there = at_remote(remote, revision, names)
     here = set(git("for-each-ref", "--format=%(refname)", reference(revision, "")).splitlines())
     return [name for name in names if name in there or reference(revision, name) in here]
 
 
 def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the names used by experiments of this commit at the git remote."""
+    """Return the `names` that experiments of this commit have at the git remote."""
     found = {line.split()[-1] for line in git("ls-remote", remote, f"{reference(revision, '')}*").splitlines()}
     return [name for name in names if reference(revision, name) in found]
 

@@ -43,7 +43,7 @@ def test_correlated_images_of_a_plant_widen_the_interval():
     grouped = str(summarize([each.assign(group=each["image"] // 10) for each in folds]))
     low, high = proportion_interval(np.repeat([1, 1, 1, 0, 1], 10), np.arange(50) // 10)
     assert high - low > 0.6
-    assert f"over all 50 images of 5 groups, each tested once (Wilson): 0.800, {low:.3f} to {high:.3f}" in grouped
+    assert f"over all 50 images in 5 groups, each tested once (Wilson): 0.800, {low:.3f} to {high:.3f}" in grouped
 
 
 def test_the_gap_is_validation_minus_test():

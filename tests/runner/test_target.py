@@ -46,7 +46,7 @@ def test_job_that_never_arrived_is_lost(tmp_path: Path) -> None:
 
 
 def test_experiment_without_a_process_is_lost_with_its_last_step(job: Path) -> None:
-    assert state(job) == ("lost", "ended unexpectedly at: run. Submit it again.")
+    assert state(job) == ("lost", "ended unexpectedly in step 'run'. Submit it again.")
 
 
 def test_state_comes_from_the_exit_file(job: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answer one request on the target: start experiments, return states and logs, cancel. Standard library only.
+"""Handle one request on the target: start experiments, return states and logs, or cancel. Standard library only.
 
 `leaf.runner.engines.Host` sends this file with a request to the stdin of `python3 -` on the target.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 ANSWER = "leaf-answer:"  # marks the answer, because a login shell may print a greeting first
 LOG_PART = 1 << 20  # bytes of the log per answer
-FINAL = ("done", "failed", "cancelled", "stopped")  # states that a task writes
+FINAL = ("done", "failed", "cancelled", "stopped")  # final states that task.py writes
 GRACE = 10  # seconds from SIGTERM to SIGKILL, and for a job to start
 
 
@@ -55,7 +55,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def sbatch(request: dict[str, Any]) -> dict[str, Any]:
-    """Submit the job to Slurm as one array and return its number."""
+    """Submit the job to Slurm as one array; return its folder and Slurm job ID."""
     folder = job_folder(request)
     number = folder / "slurm"
     if not number.exists():
@@ -73,7 +73,7 @@ def sbatch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def states(request: dict[str, Any]) -> dict[str, Any]:
-    """Return {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text} of each experiment."""
+    """Return each experiment's {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
     folder = job_folder(request)
     if not folder.is_dir():
         gone = {"state": "lost", "note": "not on the target. Submit it again."}
@@ -101,7 +101,8 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
     if step in ("", "requeued") and 0 <= time.time() - own.stat().st_mtime < GRACE:
         return {"state": "queued", "note": step or "starting"}
     shutil.rmtree(own / "clone", ignore_errors=True)
-    return {"state": "lost", "note": f"ended unexpectedly at: {step or 'the start'}. Submit it again."}
+    where = f"in step {step!r}" if step else "at the start"
+    return {"state": "lost", "note": f"ended unexpectedly {where}. Submit it again."}
 
 
 def slurm_queue(folder: Path) -> dict[int, str] | None:
@@ -159,7 +160,7 @@ def send(own: Path, number: int) -> None:
 
 
 def alive(own: Path) -> bool:
-    """Return whether any process of the experiment is alive: all of them lock the `pid` file, their standard input."""
+    """Return whether any process of the experiment is alive. All of them hold a lock on `pid`, their standard input."""
     try:
         with (own / "pid").open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,7 +172,7 @@ def alive(own: Path) -> bool:
 
 
 def facts(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what `leaf doctor` checks: paths of programs, free disk space, and the output of commands."""
+    """Return what `leaf doctor` checks: program paths, free disk space and the output of commands."""
     folder = Path(request["folder"]).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([*(str(Path(name).expanduser()) for name in request["path"]), os.environ.get("PATH", "")])

@@ -1,6 +1,6 @@
 """Run one experiment of a job on the target: clone, environment, `dvc exp run`, push. Standard library only.
 
-    python3 task.py FOLDER [INDEX]      FOLDER holds job.json; Slurm sets INDEX as SLURM_ARRAY_TASK_ID
+    python3 task.py FOLDER [INDEX]      FOLDER contains job.json; Slurm sets INDEX as SLURM_ARRAY_TASK_ID
 
 Values are passed to git and dvc as separate arguments. Running it again is safe: an experiment whose results are at the
 origin is skipped.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 GRACE = 60  # seconds for a stopped stage to write its checkpoint
-LOCK_WAIT = 120  # seconds for an earlier process of this experiment to end, for example after a lost node
+LOCK_WAIT = 120  # seconds for an earlier process of this experiment to end, for example after a node failure
 
 
 class TaskError(Exception):
@@ -67,7 +67,7 @@ class Task:
         self.say(name)
 
     def call(self, *argv: str, cwd: Path | None = None) -> None:
-        """Run a program and write its output to the log. Raises TaskError if its exit status is not 0."""
+        """Run a program whose output goes to the log. Raises TaskError unless its exit status is 0."""
         if self.stopped:
             raise TaskError("stopped")
         with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=self.stdin) as process:
@@ -102,7 +102,7 @@ class Task:
         except TaskError:
             if not lost_race(self.own / "log"):
                 raise
-            self.say("another job was writing the same entry of DVC's run cache: trying again")
+            self.say("conflict with another job in DVC's run cache: trying again")
             self.make()
         self.step("push")
         if self.job["remote"]:
@@ -129,7 +129,7 @@ class Task:
     def done_before(self) -> bool:
         """Return whether an earlier or identical job has pushed the results."""
         if found := self.at_origin():
-            self.say("the remote already has the results")
+            self.say("skipped: the remote already has the results")
         return found
 
     def at_origin(self) -> bool:
@@ -164,9 +164,9 @@ class Task:
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
     def hold_device(self) -> None:
-        """Wait for GPUs, lock all or none, so that jobs cannot deadlock, and make only these visible.
+        """Wait for free GPUs, lock them, and make only these visible. Holds no lock while waiting, to avoid deadlocks.
 
-        A lock file contains the experiment's folder, because children of a killed process use the GPU until they end.
+        The lock file contains the experiment's folder, where `free_device` looks for children of a killed task.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
         if not names or "SLURM_JOB_ID" in os.environ:  # Slurm assigns its GPUs
@@ -192,10 +192,10 @@ class Task:
         raise TaskError("stopped")
 
     def requeue(self) -> bool:
-        """Requeue this experiment in Slurm unless it was cancelled or reached the limit; return whether it was."""
+        """Requeue this experiment in Slurm; return False if it was cancelled, reached the limit, or Slurm refuses."""
         if "SLURM_JOB_ID" not in os.environ or (self.own / "cancelled").exists():
             return False
-        # SLURM_JOB_ID cannot be used: in the last element, it is the number of the whole array.
+        # SLURM_JOB_ID does not identify the last element: there, it is the ID of the whole array.
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
             return False
@@ -210,11 +210,11 @@ class Task:
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
             return False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(LOCK_WAIT)  # wait until Slurm ends this process; if it exited itself, it could count as completed
+        time.sleep(LOCK_WAIT)  # until Slurm ends this process; if it exited first, the job could count as completed
         return True
 
     def end(self, state: str, reason: str) -> int:
-        """Write the final state. This is the last step of an experiment."""
+        """Remove the clone, write the final state and return the exit status."""
         shutil.rmtree(self.clone, ignore_errors=True)
         self.say(f"{state}{': ' if reason else ''}{reason}")
         write(self.own / "exit", json.dumps({"state": state, "reason": reason}))
@@ -224,7 +224,7 @@ class Task:
 def lost_race(log: Path) -> bool:
     """Return whether DVC 3.67 failed because two jobs wrote the same run-cache entry at the same time.
 
-    DVC removes the other job's partial file as damaged. On SkyPilot, there is no log file.
+    DVC removes the other job's partial file, because it looks damaged. On SkyPilot, there is no log file.
     """
     end = log.read_bytes()[-2000:] if log.exists() else b""
     return re.search(rb"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
@@ -268,7 +268,7 @@ def main(argv: list[str]) -> int:
 
 
 def hold_pid(task: Task) -> bool:
-    """Write the process ID to `pid` and lock the file; children inherit the lock through their standard input."""
+    """Lock `pid`, which children inherit as standard input, and write the process ID. Return False if it is locked."""
     deadline = time.monotonic() + LOCK_WAIT
     while not (held := locked(task.own / "pid")):
         if time.monotonic() > deadline:
@@ -280,15 +280,16 @@ def hold_pid(task: Task) -> bool:
 
 
 def start_watchdog() -> None:
-    """Fork a process that stops the children of this process if it is killed; ssh and Slurm without cgroups do not.
+    """Fork a process that stops the children of this process if it is killed.
 
-    The watchdog holds the lock on `pid` until they have ended, so the experiment counts as running and keeps its GPUs.
+    ssh, and Slurm without cgroups, would leave them running. Until they have ended, the watchdog holds the lock on
+    `pid`, so the experiment counts as running and keeps its GPUs.
     """
     parent_ends, alive = os.pipe()
     group = os.getpgrp()
     if os.fork():
         os.close(parent_ends)
-        return  # `alive` stays open as long as this process lives; children do not inherit it
+        return  # `alive` stays open until this process ends; children do not inherit it
     os.close(alive)
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -358,13 +359,13 @@ def group_members(group: int) -> list[int]:
 
 
 def host_key_refused(host: str, environment: dict[str, str]) -> str:
-    """Return an error if OpenSSH does not trust `host`, or an empty string if it does or `host` is unreachable."""
+    """Return an error message if OpenSSH rejects the key of `host`, otherwise "", also if `host` is unreachable."""
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
     command = ["ssh", *options, "--", host, "true"]
     answer = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if b"Host key verification failed" not in answer.stderr:
         return ""
-    return f"DVC remote: the key of {host} is unknown or has changed. Add the correct one to ~/.ssh/known_hosts."
+    return f"DVC remote: the host key of {host} is unknown or has changed. Add the correct one to ~/.ssh/known_hosts."
 
 
 def environment_key(setup: str, clone: Path) -> str:
