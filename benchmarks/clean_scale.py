@@ -30,19 +30,19 @@ SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
 NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
-def variants(path: Path, count: int) -> None:
-    """Write `count` crops, rotations and tints with copies among them, uint8 (count, SIDE, SIDE, 3)."""
+def variants(path: Path, count: int, side: int = SIDE) -> None:
+    """Write `count` crops, rotations and tints with copies among them, uint8 (count, side, side, 3)."""
     random = np.random.default_rng(3)
     parts = []
     for number in range(PHOTOGRAPHS):
-        whole = draw_leaf(np.random.default_rng([9, number]), 64, number % 2 == 0)
+        whole = draw_leaf(np.random.default_rng([9, number]), 2 * side, number % 2 == 0)
         for _ in range(CROPS):
-            side = int(random.integers(len(whole) // 2, len(whole)))
-            top, left = random.integers(0, len(whole) - side + 1, 2)
-            part = whole[top : top + side, left : left + side]
-            parts.append(cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+            cut = int(random.integers(len(whole) // 2, len(whole)))
+            top, left = random.integers(0, len(whole) - cut + 1, 2)
+            part = whole[top : top + cut, left : left + cut]
+            parts.append(cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA))
     crops = np.stack(parts)
-    with new_array(path, (count, SIDE, SIDE, 3), np.uint8) as out:
+    with new_array(path, (count, side, side, 3), np.uint8) as out:
         for start in range(0, count, _BLOCK):
             block = out[start : start + _BLOCK]
             tint = random.uniform(0.8, 1.25, (len(block), 1, 1, 3)) * random.uniform(0.7, 1.3, (len(block), 1, 1, 1))
@@ -101,7 +101,7 @@ def main() -> None:
     detail("clean_scale", {"images": counts, "seconds_per_image": medians}, options.record)
     first, last = counts[0], counts[-1]
     used = {"ours": memory[last], "other": memory[first]}
-    report(row("clean_scale", per_image[last], per_image[first], "<= 2.5", used), options.record)
+    report(row("clean_scale", per_image[last], per_image[first], "<= 1.5", used), options.record)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def report(result: dict[str, Any], record: bool) -> None:
         RESULTS.write_text(json.dumps(sorted(rows, key=lambda kept: kept["name"]), indent=2) + "\n")
 
 
-def detail(name: str, values: dict[str, Any], record: bool) -> None:
+def detail(name: str, values: Any, record: bool) -> None:
     """Record additional values as `name` in details.json for docs/performance.md."""
     if record:
         kept = json.loads(DETAILS.read_text()) if DETAILS.exists() else {}
