@@ -45,7 +45,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
-_TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "imblearn", "h5py")  # packages of the extra [train]
+_TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "h5py")  # packages of the extra [train]
 
 
 @contextmanager

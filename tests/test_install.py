@@ -63,7 +63,7 @@ def test_wheel_without_extras_requires_no_tensorflow(wheel: Path) -> None:
     base = required(wheel)
     assert {"onnxruntime", "pandas", "fastapi", "pillow"} <= base
     assert base & {"tensorflow", "keras", "dvc", "dvclive"} == set()
-    assert {"dvc", "tensorflow", "keras", "imbalanced-learn"} <= required(wheel, "train")
+    assert {"dvc", "tensorflow", "keras", "dvclive"} <= required(wheel, "train")
     tools = {"pytest", "playwright", "ruff", "mypy", "import-linter", "hypothesis", "schemathesis"}
     assert (base | required(wheel, "train") | required(wheel, "gpu")) & tools == set()
 
@@ -270,7 +270,7 @@ def test_submit_runs_an_experiment_in_an_installed_project(installed: Installed)
 
 @pytest.mark.slow
 def test_base_install_has_no_training_packages(base: Base) -> None:
-    modules = ("tensorflow", "keras", "dvc", "dvclive", "imblearn")
+    modules = ("tensorflow", "keras", "dvc", "dvclive")
     found = base.run("python", "-c", f"from importlib.util import find_spec; print(*map(find_spec, {modules}))")
     assert set(found.split()) == {"None"}
 

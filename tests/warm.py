@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-IMPORTED = ("keras", "pandas", "scipy.stats", "sklearn.linear_model", "sklearn.decomposition", "imblearn.over_sampling")
+IMPORTED = ("keras", "pandas", "scipy.stats", "sklearn.linear_model", "sklearn.decomposition")
 IMPORTED += ("cv2", "PIL.Image", "dvclive", "filelock", "jinja2", "pydantic", "tqdm", "typer", "yaml")
 # All of DVC except pygit2, which reads HOME on import.
 IMPORTED += ("dvc.cli.parser", "dvc.repo", "dvc.repo.experiments.queue.celery", "dvc.repo.experiments.queue.tempdir")

@@ -5,14 +5,13 @@ slices of pixels that are small enough to be exact, without a float copy of the 
 float64 and takes twice the time.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from imblearn.over_sampling import SMOTE
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 
 from leaf.errors import LeafError
 
@@ -61,21 +60,23 @@ def plan_images(
         LeafError: if a class is empty, or too small or too large for SMOTE.
     """
     order = np.argsort(numbers)  # so that the order of the rows does not matter
-    numbers, labels = np.asarray(numbers)[order], np.asarray(labels)[order]
+    numbers, labels = numbers[order], labels[order]
     missing = missing_images(labels, len(classes), method)
     members = [numbers[labels == label] for label in range(len(classes))]
     _check_members(members, missing, method, classes, neighbors)
     parts = [np.empty((0, 4))]
     for label in np.flatnonzero(missing).tolist():
-        own = members[label]
+        own, count = members[label], int(missing[label])
         if method == "oversample":
-            parents = others = _whole_rounds(own, missing[label], seed)
-            weights = np.zeros(missing[label])
+            parents = others = _whole_rounds(own, count, seed)
+            weights = np.zeros(count)
         else:
-            sampler = TracedSMOTE(random_state=seed, k_neighbors=PixelNeighbors(neighbors + 1))
-            rows, near, weights = sampler.trace(images[own].reshape(len(own), -1), missing[label])
-            parents, others = own[rows], own[near]
-        parts.append(np.stack([np.full(len(parents), label), parents, others, weights], axis=1))
+            nearest = nearest_members(images[own].reshape(len(own), -1), neighbors + 1)[0][:, 1:]
+            random = check_random_state(seed)  # draws as in imbalanced-learn, which does not return the parents
+            rows, columns = np.divmod(random.randint(nearest.size, size=count), neighbors)
+            weights = random.uniform(size=count)
+            parents, others = own[rows], own[nearest[rows, columns]]
+        parts.append(np.stack([np.full(count, label), parents, others, weights], axis=1))
     table = pd.DataFrame(np.concatenate(parts), columns=COLUMNS[1:])
     table.insert(0, COLUMNS[0], np.arange(len(table)))
     return table.astype(dict.fromkeys(COLUMNS[:-1], np.int64))
@@ -84,60 +85,26 @@ def plan_images(
 def _check_members(
     members: list[np.ndarray], missing: np.ndarray, method: Method, classes: Sequence[str], neighbors: int
 ) -> None:
-    largest = max(range(len(classes)), key=lambda label: len(members[label]) if missing[label] else 0)
-    if method == "smote" and missing[largest] and len(members[largest]) > _MOST:
+    counts = {name: len(own) for name, own, more in zip(classes, members, missing, strict=True) if more}
+    if method == "smote" and max(counts.values(), default=0) > _MOST:
+        largest = max(counts, key=counts.__getitem__)
         raise LeafError(
-            f"balance: {classes[largest]} has {len(members[largest])} training images; smote supports at most "
-            f"{_MOST} per class. Set balance to class_weight, which creates no images."
+            f"balance: {largest} has {counts[largest]} training images; smote supports at most {_MOST} per class. "
+            "Set balance to class_weight, which creates no images."
         )
     least = neighbors + 1 if method == "smote" else 1
-    small = [label for label, own in enumerate(members) if missing[label] and len(own) < least]
-    if small:
+    if small := ", ".join(f"{name} has {count}" for name, count in counts.items() if count < least):
         needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
-        counts = ", ".join(f"{classes[label]} has {len(members[label])}" for label in small)
         raise LeafError(
-            f"balance: {needs} requires at least {least} training images per class, but {counts}. Add images"
+            f"balance: {needs} requires at least {least} training images per class, but {small}. Add images"
             + (", lower smote_neighbors, or set balance to oversample or class_weight." if method == "smote" else ".")
         )
 
 
-def _whole_rounds(members: np.ndarray, missing: int, seed: int) -> np.ndarray:
+def _whole_rounds(members: np.ndarray, count: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
-    rounds = [random.permutation(members) for _ in range(-(-missing // len(members)))]
-    return np.concatenate(rounds)[:missing]
-
-
-class TracedSMOTE(SMOTE):
-    """SMOTE (Chawla et al. 2002) that returns the two parents and the weight of each synthetic image.
-
-    imbalanced-learn does not expose them (its issue 772) and stacks all images into a new float array. This class
-    records what its `_make_samples` draws. The same seed gives the same synthetic images.
-    """
-
-    def trace(self, members: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw `samples` synthetic images from a class with `members` (N,D), uint8 or float32.
-
-        Returns parents and neighbors, int64 rows of `members`, and weights, float64 in [0, 1): a synthetic image is
-        parent + weight × (neighbor − parent).
-        """
-        self._validate_estimator()
-        self.nn_k_.fit(members)
-        nearest = self.nn_k_.kneighbors(members, return_distance=False)[:, 1:]
-        self._make_samples(members, np.int64, 0, members, nearest, samples)
-        return self._drawn
-
-    def _generate_samples(
-        self,
-        X: np.ndarray,
-        nn_data: np.ndarray,  # noqa: ARG002 (imbalanced-learn's interface)
-        nn_num: np.ndarray,
-        rows: np.ndarray,
-        cols: np.ndarray,
-        steps: np.ndarray,
-        *_: Any,
-    ) -> np.ndarray:
-        self._drawn = rows, nn_num[rows, cols], steps[:, 0]
-        return X[:0]
+    rounds = [random.permutation(members) for _ in range(-(-count // len(members)))]
+    return np.concatenate(rounds)[:count]
 
 
 def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None:
@@ -162,52 +129,31 @@ def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None
         out[rows] = mixed
 
 
-class PixelNeighbors(BaseEstimator):
-    """Find the `n_neighbors` nearest members of each member by Euclidean pixel distance, itself first.
+def nearest_members(members: np.ndarray, k: int, exact_up_to: int = _EXACT_UP_TO) -> tuple[np.ndarray, np.ndarray]:
+    """Find the `k` nearest members of each member by Euclidean pixel distance, itself first.
 
     The search is exact for up to `exact_up_to` members. Otherwise it is approximate: candidates are found on means over
-    runs of pixels and ranked by their full distance. Members at equal distances are ordered by row.
+    runs of pixels and ranked by their full distance.
+
+    Args:
+        members: (N,D) uint8 or float32.
+        k: number of members to find, at most N.
+        exact_up_to: largest N that is searched exactly.
+
+    Returns:
+        Rows of `members`, int64 (N,k), and squared distances, float64 (N,k). Equal distances are ordered by row.
     """
-
-    def __init__(self, n_neighbors: int = 6, exact_up_to: int = _EXACT_UP_TO) -> None:
-        self.n_neighbors = n_neighbors
-        self.exact_up_to = exact_up_to
-
-    def fit(self, X: np.ndarray, y: None = None) -> "PixelNeighbors":  # noqa: ARG002 (scikit-learn's interface)
-        """Keep a reference to the members (N,D), uint8 or float32."""
-        self.members_ = X
-        return self
-
-    def kneighbors(
-        self, X: np.ndarray | None = None, n_neighbors: int | None = None, return_distance: bool = True
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the nearest members, int64 (N,k), preceded by their distances if `return_distance`.
-
-        `X` is None or the fitted members, the only points that SMOTE queries.
-        """
-        if X is not None and X is not self.members_:
-            raise ValueError("X must be None or the array passed to fit")
-        k = n_neighbors or self.n_neighbors
-        blocks = list(self._search(k))
-        rows = np.concatenate([rows for rows, _ in blocks])
-        if not return_distance:
-            return rows
-        return np.sqrt(np.concatenate([squared for _, squared in blocks])), rows
-
-    def kneighbors_graph(self, *_: object) -> None:
-        """Satisfy the interface that imbalanced-learn checks; SMOTE never calls it."""
-        raise NotImplementedError
-
-    def _search(self, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        members = self.members_
-        small = members if len(members) <= self.exact_up_to else _averaged(members)
-        wanted = k if small is members else min(k * _CANDIDATES, len(members))
-        for start in range(0, len(members), _ROWS):
-            own = np.arange(start, min(start + _ROWS, len(members)))
-            rows, squared = _nearest(_squared_distances(small, own), own, wanted)
-            if small is not members:
-                rows, squared = _ranked_in_full(members, own, rows, k)
-            yield rows, squared
+    rows, squared = np.empty((len(members), k), np.int64), np.empty((len(members), k))
+    exact = len(members) <= exact_up_to
+    points = members if exact else _averaged(members)
+    for start in range(0, len(members), _ROWS):
+        own = np.arange(start, min(start + _ROWS, len(members)))
+        if exact:
+            rows[own], squared[own] = _nearest(_squared_distances(points, own), own, k)
+        else:
+            candidates, _ = _nearest(_squared_distances(points, own), own, min(k * _CANDIDATES, len(members)))
+            rows[own], squared[own] = _ranked_in_full(members, own, candidates, k)
+    return rows, squared
 
 
 def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -233,10 +179,7 @@ def _nearest(squared: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, 
     Each image comes first in its own list, before exact copies, because SMOTE drops the first entry.
     """
     squared[np.arange(len(own)), own] = -1
-    if k < squared.shape[1]:
-        columns = np.sort(np.argpartition(squared, k - 1, axis=1)[:, :k], axis=1)
-    else:
-        columns = np.tile(np.arange(squared.shape[1]), (len(own), 1))
+    columns = np.sort(np.argpartition(squared, k - 1, axis=1)[:, :k], axis=1)
     values = np.take_along_axis(squared, columns, axis=1)
     order = np.argsort(values, axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1).clip(min=0)

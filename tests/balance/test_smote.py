@@ -6,7 +6,7 @@ from imblearn.over_sampling import SMOTE
 from sklearn.neighbors import NearestNeighbors
 
 from leaf.balance import interpolate, plan_images
-from leaf.balance.smote import PixelNeighbors
+from leaf.balance.smote import nearest_members
 
 CLASSES = ["healthy", "unhealthy"]
 
@@ -59,12 +59,12 @@ def test_uint8_does_not_wrap_around():
     assert make(images, np.repeat([0, 1], [12, 8]))[1].max() <= 7
 
 
-def test_pixel_neighbors_equal_those_of_scikit_learn(images):
+def test_nearest_members_equal_those_of_scikit_learn(images):
     flat = images.reshape(len(images), -1)
-    distances, rows = PixelNeighbors(6).fit(flat).kneighbors()
+    rows, squared = nearest_members(flat, 6)
     theirs, their_rows = NearestNeighbors(n_neighbors=6).fit(flat.astype(float)).kneighbors(flat.astype(float))
     np.testing.assert_array_equal(rows, their_rows)
-    np.testing.assert_allclose(distances, theirs, atol=1e-6)
+    np.testing.assert_allclose(np.sqrt(squared), theirs, atol=1e-6)
 
 
 def test_distances_of_uint8_images_are_exact():
@@ -72,13 +72,13 @@ def test_distances_of_uint8_images_are_exact():
     flat = np.zeros((3, 5000), np.uint8)
     flat[1:] = 255
     flat[2, 0] = 254
-    distances, _ = PixelNeighbors(3).fit(flat).kneighbors()
-    np.testing.assert_array_equal(np.square(distances[0]).round(), [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
+    _, squared = nearest_members(flat, 3)
+    np.testing.assert_array_equal(squared[0], [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
 
 
 def test_an_image_is_first_in_its_own_list_beside_exact_copies():
     flat = np.zeros((4, 12), np.uint8)
-    rows = PixelNeighbors(2).fit(flat).kneighbors(return_distance=False)
+    rows, _ = nearest_members(flat, 2)
     assert rows[:, 0].tolist() == [0, 1, 2, 3]
 
 
@@ -86,6 +86,6 @@ def test_above_the_exact_limit_most_neighbors_are_found():
     random = np.random.default_rng(0)
     smooth = random.normal(0, 40, (400, 40)) @ random.normal(0, 1, (40, 1200)) / 6 + 128
     flat = smooth.clip(0, 255).astype(np.uint8)
-    exact, near = (PixelNeighbors(6, limit).fit(flat).kneighbors(return_distance=False) for limit in (400, 50))
+    exact, near = (nearest_members(flat, 6, limit)[0] for limit in (400, 50))
     found = [len(set(a) & set(b)) / 6 for a, b in zip(exact, near, strict=True)]
     assert np.mean(found) > 0.95
