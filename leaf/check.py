@@ -22,7 +22,7 @@ from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
-from leaf.split import PIN_COLUMNS, PINNED
+from leaf.split.stratified_split import PIN_COLUMNS, PINNED
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, sha256, span
 
 FEW = 20  # images per class below which accuracy is uncertain
@@ -192,7 +192,7 @@ def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarra
     """Return the split that the `split` stage would assign to each image, without pins or removal of copies."""
     import pandas as pd
 
-    from leaf.split import draw_keys, fold_images, split_images
+    from leaf.split.stratified_split import draw_keys, fold_images, split_images
 
     group = [source.rows.group[place] or f"\0{place}" for place in taken]
     given = [source.rows.split[place] for place in taken]

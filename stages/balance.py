@@ -5,7 +5,7 @@ import numpy as np
 from leaf.balance import interpolate, missing_images, plan_images
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
-from leaf.split import check_synthetic
+from leaf.split.stratified_split import check_synthetic
 from leaf.store import new_array, read_array, read_classes, read_table, write_json, write_table
 
 

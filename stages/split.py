@@ -3,7 +3,7 @@
 from leaf.edited_tables import read_edited_table
 from leaf.errors import one_line_errors
 from leaf.params import read_params
-from leaf.split import (
+from leaf.split.stratified_split import (
     PIN_COLUMNS,
     PINNED,
     SPLITS,

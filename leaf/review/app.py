@@ -40,7 +40,7 @@ from leaf.review.decision_files import (
 )
 from leaf.review.queue import QUESTIONS, LabelAssessment, answers
 from leaf.serve.server import add_error_handlers, add_security
-from leaf.split import PINNED
+from leaf.split.stratified_split import PINNED
 
 PAGES = Path(__file__).with_name("page")
 NEIGHBORS = 6

@@ -19,7 +19,7 @@ from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.unlabelled import CONFLICT
-from leaf.split import PIN_COLUMNS, PINNED, SPLITS
+from leaf.split.stratified_split import PIN_COLUMNS, PINNED, SPLITS
 from leaf.store import read_table, write_table
 
 File = Literal["data/overrides.csv", "data/reviewed.csv", "data/labels.csv"]

@@ -49,12 +49,8 @@ def split_images(
     groups = _group_table(images, len(classes))
     labels = list(range(len(classes)))  # columns with the number of images of each class
     counts = groups[labels].sum().to_numpy()
-    _check_given(groups, classes)
-    asked = {
-        "test": images_asked(test_size, len(images)),
-        "validation": images_asked(validation_size, len(images)),
-    }
-    _check_request(groups, counts, asked, classes)
+    asked = {"test": images_asked(test_size, len(images)), "validation": images_asked(validation_size, len(images))}
+    _check_request(groups, asked, classes)
     for name, later in (("test", 2), ("validation", 1)):
         pool = groups["split"].eq("")
         if name == "validation" and not pool.any() and not groups["split"].eq(name).any():
@@ -62,11 +58,11 @@ def split_images(
         if not pool.any():
             continue
         quota = apportion(asked[name], counts) - groups.loc[groups["split"].eq(name), labels].sum().to_numpy()
-        quota = quota.clip(min=0)
         free = groups.loc[pool, labels].sum().to_numpy()
-        _check_pool(name, quota, free, classes)
-        quota = np.minimum(quota, free)
-        groups.loc[_draw(groups.loc[pool, labels], quota, later), "split"] = name
+        for wanted, there, label in zip(quota, free, classes, strict=True):
+            if wanted > there + 1:  # rounding may request one more image of a class whose others are pinned elsewhere
+                raise LeafError(f"{name}_size: requires {wanted} more {label} images, but {there} are left. Reduce it.")
+        groups.loc[_draw(groups.loc[pool, labels], np.clip(quota, 0, free), later), "split"] = name
     groups.loc[groups["split"].eq(""), "split"] = "train"
     _check_result(groups, asked, classes)
     drawn = images["group"].map(groups["split"])
@@ -77,15 +73,12 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Return one row per group in draw order: image counts by class (0, 1, …), and the given split or ""."""
     given = images[images["split"].ne("")]
     _refuse_torn(given, "data/ingested/index.csv", "Give its images the same split, or drop one in data/overrides.csv.")
-    unknown = set(given["split"]) - set(SPLITS)
-    if unknown:
+    if unknown := set(given["split"]) - set(SPLITS):
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     table = images.groupby(["group", "label"]).size().unstack(fill_value=0)
     table = table.reindex(columns=range(classes), fill_value=0)
     table["key"] = images.groupby("group")["key"].first()
-    table["given"] = given.groupby("group")["split"].first()
-    table["given"] = table["given"].fillna("")
-    table["split"] = table["given"]
+    table["given"] = table["split"] = given.groupby("group")["split"].first().reindex(table.index, fill_value="")
     return table.sort_index().sort_values("key", kind="stable")
 
 
@@ -163,10 +156,20 @@ def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
     return pool.index[drawn]
 
 
-def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, int], classes: Sequence[str]) -> None:
+def _check_request(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence[str]) -> None:
+    for label, name in enumerate(classes):
+        given = set(groups.loc[groups[label] > 0, "given"])
+        others = sorted(set(groups["given"]) - given - {""})
+        if others and len(given) == 1 and given != {""}:
+            raise LeafError(
+                f"split: all images of {name} are in the given split {given.pop()} and none in "
+                f"{' or '.join(others)}. Give some of them another split, leave the class out (ignore: [{name}]), or "
+                "set columns.split=none to draw the splits instead."
+            )
     if groups["given"].ne("").all():
         return
-    images = int(counts.sum())
+    counts = groups[list(range(len(classes)))]
+    images = int(counts.to_numpy().sum())
     if sum(asked.values()) >= images:
         raise LeafError(
             f"validation_size, test_size: {asked['validation']} and {asked['test']} images of {images} leave none to "
@@ -175,8 +178,7 @@ def _check_request(groups: pd.DataFrame, counts: np.ndarray, asked: dict[str, in
     if asked["validation"] < 1:
         raise LeafError(f"validation_size: 0 of {images} images; valid: at least one, for early stopping")
     needed = 2 + (asked["test"] > 0)
-    present = groups[list(range(len(classes)))].gt(0).sum()
-    if small := _fewer(classes, present, needed):
+    if small := _fewer(classes, counts.gt(0).sum(), needed):
         raise LeafError(
             f"data/cleaned/decisions.csv: too few groups of images for {needed} splits: {small}. Add images, leave a "
             f"class out (ignore){' or set test_size to 0' if needed == 3 else ''}."
@@ -187,34 +189,13 @@ def _fewer(classes: Sequence[str], counts: Iterable[int], needed: int) -> str:
     return ", ".join(f"{name} has {count}" for name, count in zip(classes, counts, strict=True) if count < needed)
 
 
-def _check_given(groups: pd.DataFrame, classes: Sequence[str]) -> None:
-    """Raise LeafError if all images of a class are in one of several given splits, so that another split lacks it."""
-    for label, name in enumerate(classes):
-        given = set(groups.loc[groups[label] > 0, "given"])
-        others = sorted(set(groups["given"]) - given - {""})
-        if others and len(given) == 1 and given != {""}:
-            raise LeafError(
-                f"split: all images of {name} are in the given split {given.pop()} and none in "
-                f"{' or '.join(others)}. Give some of them another split, leave the class out (ignore: [{name}]), or "
-                "set columns.split=none to draw the splits instead."
-            )
-
-
-def _check_pool(name: str, quota: np.ndarray, free: np.ndarray, classes: Sequence[str]) -> None:
-    for wanted, there, label in zip(quota, free, classes, strict=True):
-        if wanted > there + 1:  # rounding may request one more image of a class whose images are all pinned elsewhere
-            raise LeafError(f"{name}_size: requires {wanted} more {label} images, but {there} are left. Reduce it.")
-
-
 def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence[str]) -> None:
-    """Raise LeafError unless every requested split that is large enough has images of each class."""
-    found = groups.groupby("split")[list(range(len(classes)))].sum()
+    found = groups.groupby("split")[list(range(len(classes)))].sum().reindex(SPLITS, fill_value=0)
     everything_given = groups["given"].ne("").all()
-    wanted = [name for name in SPLITS if name == "train" or (name in found.index if everything_given else asked[name])]
-    for name in wanted:
-        present = found.loc[name] if name in found.index else [0] * len(classes)
-        absent = [label for label, there in zip(classes, present, strict=True) if not there]
-        if absent and (name == "train" or asked[name] >= len(classes)):
+    for name in SPLITS:
+        if name != "train" and (asked[name] < len(classes) or (everything_given and not found.loc[name].any())):
+            continue  # too small for all classes, or not requested
+        if absent := [label for label, there in zip(classes, found.loc[name], strict=True) if not there]:
             raise LeafError(
                 f"data/split/splits.csv: no image of {', '.join(absent)} in {name}: there are too few groups, or they "
                 "are too large. Change validation_size or test_size, add images, or leave a class out (ignore)."

@@ -10,7 +10,7 @@ import pytest
 from leaf.ingest import Ingested, ingest
 from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.unlabelled import read_given
-from leaf.split import add_chosen
+from leaf.split.stratified_split import add_chosen
 
 HEADER = "file,label,group,split,file_hash,who,date,run,chosen\n"
 

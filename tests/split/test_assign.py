@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.split import check_splits, draw_keys, pinned_splits, shared_groups, split_images
+from leaf.split.stratified_split import check_splits, draw_keys, pinned_splits, shared_groups, split_images
 
 CLASSES = ["healthy", "unhealthy"]
 

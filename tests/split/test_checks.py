@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from leaf.errors import LeafError
-from leaf.split import check_splits, check_synthetic, shared_groups
+from leaf.split.stratified_split import check_splits, check_synthetic, shared_groups
 
 DECISIONS = pd.DataFrame({"image": [0, 1, 2, 3, 4], "kept": [1, 1, 1, 1, 0], "group": [0, 0, 2, 3, 0]})
 SPLITS = pd.DataFrame({"image": [0, 1, 2, 3], "split": ["train", "train", "validation", "test"]})

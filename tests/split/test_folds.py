@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from leaf.errors import LeafError
-from leaf.split import check_splits, draw_keys, fold_images
+from leaf.split.stratified_split import check_splits, draw_keys, fold_images
 
 CLASSES = ["healthy", "unhealthy"]
 
