@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from leaf.errors import LeafError, one_line_errors
 from leaf.params import read_params
@@ -22,9 +21,7 @@ def main() -> None:
         return
     counts = scaled(params.drawn.images)
     names, diseases = kinds(params.classes if isinstance(params.classes, list) else ["healthy", "unhealthy"])
-    images, labels = draw_dataset(
-        counts, params.drawn.size, params.drawn.seed, lambda numbers: tqdm(numbers, "drawing", disable=None), diseases
-    )
+    images, labels = draw_dataset(counts, params.drawn.size, params.drawn.seed, diseases)
     write_npz(OUTPUT, images, [names[label] for label in labels])
     print(
         f"{counts.images} images in {OUTPUT}: {counts.healthy} {names[0]} and {counts.unhealthy} "

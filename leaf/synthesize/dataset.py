@@ -2,12 +2,13 @@
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from leaf.store import replacing
 from leaf.synthesize.leaves import draw_leaf
@@ -36,26 +37,20 @@ COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates
 
 def scaled(images: int) -> ImageCounts:
     """Return the course's proportions for another number of images, rounded; healthy leaves make up the rest."""
-
     others = COURSE.unhealthy, COURSE.copies, COURSE.healthy_duplicates, COURSE.unhealthy_duplicates
     unhealthy, copies, *duplicates = (round(count * images / COURSE.images) for count in others)
     return ImageCounts(images - unhealthy - 2 * copies - sum(duplicates), unhealthy, copies, *duplicates)
 
 
 def draw_dataset(
-    counts: ImageCounts,
-    size: int,
-    seed: int,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-    diseases: Sequence[str] = ("",),
+    counts: ImageCounts, size: int, seed: int, diseases: Sequence[str] = ("",)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw every image of `counts` in random order.
+    """Draw every image of `counts` in random order, with a progress bar on a terminal.
 
     Args:
         counts: the number of images of each kind.
         size: side in pixels.
         seed: each leaf depends only on the seed and its own number.
-        progress: wraps the iterable of leaf numbers.
         diseases: assigned to the unhealthy leaves in turn, from `DISEASES`; "" for any.
 
     Returns:
@@ -73,7 +68,7 @@ def draw_dataset(
     images = np.empty((counts.images, size, size, 3), np.uint8)
     order = np.argsort(sources, kind="stable")
     starts = np.searchsorted(sources[order], np.arange(drawn + 3))
-    for number in progress(range(drawn)):
+    for number in tqdm(range(drawn), "drawing", disable=None):
         disease = diseases[labels[number] - 1] if labels[number] else ""
         leaf = draw_leaf(np.random.default_rng([seed, number]), size, not labels[number], disease)
         images[order[starts[number] : starts[number + 1]]] = leaf

@@ -15,13 +15,11 @@ def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str =
     """
     background = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))](rng, size)
     blade = draw_blade(rng, size, KINDS[rng.integers(len(KINDS))], rng.uniform(0.92, 1.05))
-    body = _body(rng, blade)
-    left = np.ones_like(blade.mask)
+    body, mask = _body(rng, blade), blade.mask
     if not healthy:
         body, left = _sicken(rng, blade, body, disease)
-    body = body * _relief(rng, blade)
-    body = _gloss(rng, blade, body)
-    mask = blade.mask * left
+        mask = mask * left
+    body = _gloss(rng, blade, body * _relief(rng, blade))
     image = _shadow(rng, np.maximum(mask, blade.stalk), background)
     image = mix(image, hsv(rng.uniform(20, 100), 0.5, rng.uniform(0.3, 0.65)), blade.stalk)
     image = mix(image, body, mask)
@@ -57,14 +55,13 @@ def _body(rng: np.random.Generator, blade: Blade) -> Image:
 
 
 def _sicken(rng: np.random.Generator, blade: Blade, body: Image, disease: str) -> tuple[Image, Field]:
-    """Draw the disease, or one or two at random, strong enough to be visible."""
+    """Draw `disease`, or one or two at random, strong enough to be visible; return the body and what is not eaten."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
-    count = 1 + int(rng.random() < 0.35)
-    chosen = rng.choice(len(DISEASES), count, replace=False)
-    for index in [DISEASES.index(disease)] if disease else chosen:
-        if index < len(_DRAWN):
-            body = _DRAWN[index](rng, blade, body, strength)
+    chosen = rng.choice(DISEASES, 1 + int(rng.random() < 0.35), replace=False)
+    for name in [disease] if disease else chosen:
+        if name in _DRAWN:
+            body = _DRAWN[name](rng, blade, body, strength)
         else:
             left, rim = _holes(rng, blade, strength)
             body = mix(body, hsv(rng.uniform(20, 40), 0.5, 0.35), rim * 0.75)
@@ -95,8 +92,7 @@ def _gloss(rng: np.random.Generator, blade: Blade, body: Image) -> Image:
     return body
 
 
-# Each disease takes the random generator, the leaf's geometry, its image and a strength from 0 (hardly visible) to 1,
-# and returns the changed image.
+# Each disease has a strength from 0 (hardly visible) to 1.
 
 
 def _spots(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
@@ -178,8 +174,9 @@ def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Fie
 
 
 _Disease = Callable[[np.random.Generator, Blade, Image, float], Image]
-_DRAWN: tuple[_Disease, ...] = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
 DISEASES = ("spots", "rust", "blight", "scorch", "chlorosis", "mosaic", "mildew", "holes")
+_FUNCTIONS: tuple[_Disease, ...] = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
+_DRAWN = dict(zip(DISEASES[:-1], _FUNCTIONS, strict=True))
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
