@@ -101,7 +101,8 @@ def main() -> None:
         images = write_images(folder / "images.npy", real + held_out, side)
         made = write_images(folder / "synthetic.npy", synthetic, side)
         labels = np.arange(real + held_out) % 2
-        dataset = Dataset(images, np.arange(real), labels[:real], made, np.ones(synthetic, np.int64))
+        rows = np.concatenate([np.arange(real), len(images) + np.arange(synthetic)])
+        dataset = Dataset(images, rows, np.concatenate([labels[:real], np.ones(synthetic, np.int64)]), made)
         validation = Dataset(images, np.arange(real, real + held_out), labels[real:])
         fix_seeds(recipe.seed)
         model, copy = build_model(network, side), build_model(network, side)

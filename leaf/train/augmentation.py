@@ -48,7 +48,10 @@ class _LayerAugmenter:
         positions = np.arange(len(batch.images)) if positions is None else positions
         share = positions[:1].tolist() if positions[0] else []  # the first process samples as a single process would
         for number, layer in enumerate([*self.single, *self.mixing]):
-            _set_seed(layer, [self.seed, epoch, step, number, *share])
+            states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
+            random = np.random.default_rng([self.seed, epoch, step, number, *share])
+            for state, draw in zip(states, random.integers(0, 2**32, (len(states), 2), np.uint32), strict=True):
+                state.assign(draw)
         images: Any = batch.images
         if self.swap and batch.masks is not None:
             random = np.random.default_rng([self.seed, epoch, step, _BACKGROUND, *share])
@@ -109,10 +112,3 @@ def without_leaf(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Inpaint the leaf, where `mask` (H,W) is true, in an image (H,W,3) in 0..255; returns uint8 (Telea 2004)."""
     covered = cv2.dilate(mask.astype(np.uint8), _RIM)
     return cv2.inpaint(np.rint(image).astype(np.uint8), covered, 3, cv2.INPAINT_TELEA)
-
-
-def _set_seed(layer: keras.layers.Layer, seed: list[int]) -> None:
-    states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
-    draws = np.random.default_rng(seed).integers(0, 2**32, (len(states), 2), np.uint32)
-    for state, draw in zip(states, draws, strict=True):
-        state.assign(draw)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 from tqdm import tqdm
 
 Row = dict[str, Any]
@@ -40,9 +40,7 @@ class Result:
 
 def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return the mean cross-entropy and the accuracy."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probability[np.arange(len(labels)), labels].mean()
+    loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
 
 
@@ -68,24 +66,25 @@ class EarlyStopping:
         The first epoch is always the best; a later epoch with a non-finite value never is.
         """
         value = float(row[self.monitor])
-        if self.best is None or self._is_better(value, self.best):
+        if self.best is None:
+            better = True
+        elif not math.isfinite(self.best):
+            better = math.isfinite(value)
+        else:
+            better = value < self.best if self.monitor == "validation_loss" else value > self.best
+        if better:
             self.best, self.best_epoch, self.wait = value, int(row["epoch"]), 0
-            return True
-        self.wait += 1
-        return False
+        else:
+            self.wait += 1
+        return better
 
     @property
     def should_stop(self) -> bool:
         """Whether training should stop."""
         return self.wait >= max(self.patience, 1)
 
-    def _is_better(self, value: float, best: float) -> bool:
-        if not math.isfinite(best):
-            return math.isfinite(value)
-        return value < best if self.monitor == "validation_loss" else value > best
 
-
-class ProgressBar:
+class ProgressBar(tqdm):
     """A progress bar over all updates of a training run.
 
     Args:
@@ -97,24 +96,15 @@ class ProgressBar:
     def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:
         self.epochs, self.done, self.started = epochs, done, time.monotonic()
         self.plain = quiet is None and not _columns()
-        self.bar = tqdm(
-            total=epochs * steps, initial=done * steps, disable=quiet or self.plain, unit="update", dynamic_ncols=True
-        )
-
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.close()
+        hidden = quiet or self.plain
+        super().__init__(total=epochs * steps, initial=done * steps, disable=hidden, unit="update", dynamic_ncols=True)
 
     def step(self, epoch: int, loss: float, accuracy: float) -> None:
         """Advance by one update; loss and accuracy are means over the epoch so far."""
-        if not self.bar.disable:
-            self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
-            self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)
-        self.bar.update()
+        if not self.disable:
+            self.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
+            self.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)
+        self.update()
 
     def epoch_ended(self, row: Row) -> None:
         """Print a line for a finished epoch if there is no bar."""
@@ -130,7 +120,7 @@ class ProgressBar:
 
 
 def _columns() -> int:
-    """Return the terminal width of stderr, or 0 if stderr is not a terminal."""
+    """Return stderr's terminal width, or 0 if stderr is not a terminal."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):  # ValueError: stderr is not a file

@@ -38,11 +38,6 @@ class Checkpoint:
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
-def checkpoint_folder() -> Path:
-    """Return the folder `training` in `leaf.store.cache_folder`, creating it if necessary."""
-    return store.cache_folder("training")
-
-
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
     """Return a hash (32 hex digits) of everything that determines a training run; it is the checkpoint's name.
 
@@ -62,16 +57,10 @@ def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), co
 
 
 class CheckpointFile:
-    """A checkpoint on disk, created by `locked_checkpoint`. All processes read it, but only the first writes it.
-
-    Attributes:
-        path: the checkpoint.
-        requeue: a marker file, present if SIGTERM stopped the training and the same command should run again.
-    """
+    """A checkpoint on disk, created by `locked_checkpoint`. All processes read it, but only the first writes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.requeue = path.with_suffix(".requeue")
         # Queried here, because the saving thread has no distribution.
         self.process, self.processes = process_index_and_count()
 
@@ -81,12 +70,12 @@ class CheckpointFile:
             return
         counts = {name: len(arrays) for name, arrays in checkpoint.arrays.items()}
         header = json.dumps({"key": self.path.stem, "counts": counts, "values": checkpoint.values})
-        named: dict[str, Any] = {"header": np.array(header)}
-        for name, arrays in checkpoint.arrays.items():
-            named |= {f"{name}.{i}": array for i, array in enumerate(arrays)}
+        named: dict[str, Any] = {
+            f"{name}.{i}": array for name, arrays in checkpoint.arrays.items() for i, array in enumerate(arrays)
+        }
         with store.replacing(self.path) as partial, partial.open("wb+") as file:
             file.write(bytes(_DIGEST))
-            np.savez(file, **named)
+            np.savez(file, header=np.array(header), **named)
             file.seek(_DIGEST)
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0)
@@ -100,7 +89,7 @@ class CheckpointFile:
         Raises:
             LeafError: if several processes see different checkpoints.
         """
-        checkpoint = self._load_valid()
+        checkpoint = self._read()
         if self.processes > 1:
             from jax.experimental import multihost_utils
 
@@ -111,41 +100,27 @@ class CheckpointFile:
                 raise LeafError(f"LEAF_STATE: the contents of {folder} differ between processes. Use a shared folder.")
         return checkpoint
 
-    def _load_valid(self) -> Checkpoint | None:
-        self.requeue.unlink(missing_ok=True)
-        if not self.path.exists():
-            return None
+    def _read(self) -> Checkpoint | None:
         try:
-            return self._read()
+            with self.path.open("rb") as file:
+                stored = file.read(_DIGEST)
+                if hashlib.file_digest(file, "sha256").digest() != stored:
+                    raise ValueError("wrong SHA-256")
+                file.seek(_DIGEST)
+                with np.load(file, allow_pickle=False) as archive:
+                    header = json.loads(str(archive["header"]))
+                    if header["key"] != self.path.stem:
+                        raise ValueError("it belongs to another training run")
+                    arrays = {name: [archive[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
+            return Checkpoint(header["values"], arrays)
+        except FileNotFoundError:
+            return None
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
             aside = self.path.with_suffix(".damaged")
             with contextlib.suppress(FileNotFoundError):  # another process has renamed it
                 self.path.replace(aside)
             warnings.warn(f"{aside}: damaged ({error}); training starts over", stacklevel=2)
             return None
-
-    def _read(self) -> Checkpoint:
-        with self.path.open("rb") as file:
-            stored = file.read(_DIGEST)
-            if hashlib.file_digest(file, "sha256").digest() != stored:
-                raise ValueError("wrong SHA-256")
-            file.seek(_DIGEST)
-            with np.load(file, allow_pickle=False) as archive:
-                header = json.loads(str(archive["header"]))
-                if header["key"] != self.path.stem:
-                    raise ValueError("it belongs to another training run")
-                arrays = {name: [archive[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
-        return Checkpoint(header["values"], arrays)
-
-    def remove(self) -> None:
-        """Delete the checkpoint once training is complete."""
-        self.path.unlink(missing_ok=True)
-        self.requeue.unlink(missing_ok=True)
-
-    def mark_requeue(self, epoch: int) -> None:
-        """Write the marker file."""
-        if not self.process:
-            store.write_json({"epoch": epoch, "key": self.path.stem}, self.requeue)
 
 
 @contextlib.contextmanager
@@ -155,7 +130,7 @@ def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[Checkpoint
     A second process with the same key prints a message and waits, because the stage started by a killed `dvc` may still
     be running. In a run with several processes, only the first acquires the lock; the others wait until it has.
     """
-    root = root or checkpoint_folder()
+    root = root or store.cache_folder("training")
     root.mkdir(parents=True, exist_ok=True)
     checkpoint_file = CheckpointFile(root / f"{key}.npz")
     with contextlib.nullcontext() if checkpoint_file.process else _lock(root, key):
@@ -165,7 +140,7 @@ def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[Checkpoint
             multihost_utils.sync_global_devices("the lock is held")
         yield checkpoint_file
         if not checkpoint_file.process:
-            checkpoint_file.remove()
+            checkpoint_file.path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -251,11 +226,8 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def exit_after_sigterm(epoch: int, checkpoint_file: CheckpointFile | None) -> NoReturn:
-    """Exit with status 143. If the checkpoint of `epoch` (from 1) exists, mark the training for requeueing."""
-    kept = "there is no checkpoint"
-    if checkpoint_file and epoch:
-        checkpoint_file.mark_requeue(epoch)
-        kept = f"the same command resumes after epoch {epoch}"
-    print(f"training: stopped by SIGTERM, requeue: {kept}", file=sys.stderr, flush=True)
+def exit_after_sigterm(saved: int) -> NoReturn:
+    """Exit with status 143 and a message; `saved` is the epoch of the checkpoint, from 1, or 0 without one."""
+    next_run = f"the same command resumes after epoch {saved}" if saved else "there is no checkpoint"
+    print(f"training: stopped by SIGTERM; {next_run}", file=sys.stderr, flush=True)
     raise SystemExit(128 + signal.SIGTERM)

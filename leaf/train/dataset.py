@@ -37,14 +37,13 @@ class Augmenter(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labeled images: selected rows of an array, then synthetic images.
+    """Labeled images: selected rows of an array, followed by synthetic images.
 
     Args:
         images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
-        rows: (n,) int, the rows of `images` in the data set.
+        rows: (n,) int, the images in the data set: row r of `images` or, from N, row r − N of `synthetic`.
         labels: (n,) int, 0 … `classes` − 1.
-        synthetic: (S,H,W,3) further images, all in the data set.
-        synthetic_labels: (S,) int.
+        synthetic: (S,H,W,3) uint8 or float32.
         classes: number of classes.
         masks: (n,H,W) bool, true on the leaf, all false if unknown; None if backgrounds are not swapped.
     """
@@ -53,27 +52,21 @@ class Dataset:
     rows: np.ndarray
     labels: np.ndarray
     synthetic: np.ndarray | None = None
-    synthetic_labels: np.ndarray | None = None
     classes: int = 2
     masks: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.rows) + (0 if self.synthetic is None else len(self.synthetic))
-
-    @property
-    def all_labels(self) -> np.ndarray:
-        """Labels of the real images, followed by the synthetic images, (len,) int64."""
-        parts = [self.labels] if self.synthetic_labels is None else [self.labels, self.synthetic_labels]
-        return np.concatenate(parts).astype(np.int64)
+        return len(self.rows)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images at `indices` (0 … len − 1): (B,H,W,3), uint8 if all images are, otherwise float32."""
-        real = indices < len(self.rows)
-        kind = np.result_type(self.images, *([] if self.synthetic is None else [self.synthetic]))
-        out = np.empty((len(indices), *self.images.shape[1:]), np.uint8 if kind == np.uint8 else np.float32)
-        out[real] = self.images[self.rows[indices[real]]]
+        """Return the images at `indices` (0 … n − 1): (B,H,W,3), uint8 if all images are, otherwise float32."""
+        rows = self.rows[indices]
+        real = rows < len(self.images)
+        kind = self.images.dtype if self.synthetic is None else np.result_type(self.images, self.synthetic)
+        out = np.empty((len(rows), *self.images.shape[1:]), np.uint8 if kind == np.uint8 else np.float32)
+        out[real] = self.images[rows[real]]
         if self.synthetic is not None and not real.all():
-            out[~real] = self.synthetic[indices[~real] - len(self.rows)]
+            out[~real] = self.synthetic[rows[~real] - len(self.images)]
         return out
 
 
@@ -124,7 +117,7 @@ def batches(
         augmenter: called from a single thread, because Keras layers have a random state.
         positions: (n,) positions in each batch that this process reads, or None for all.
     """
-    labels = np.eye(dataset.classes, dtype=np.float32)[dataset.all_labels]
+    labels = np.eye(dataset.classes, dtype=np.float32)[dataset.labels]
     weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)
     indices = batch_indices(len(dataset), batch_size, seed, epoch)
 
@@ -182,7 +175,9 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
     rows, labels = rows_and_labels("train")
     masks = _masks(images, rows) if with_masks else None
-    train = Dataset(images, rows, labels, synthetic, synthetic_labels.to_numpy(np.int64), classes, masks)
+    rows = np.concatenate([rows, len(images) + np.arange(len(synthetic))])
+    labels = np.concatenate([labels, synthetic_labels.to_numpy(np.int64)])
+    train = Dataset(images, rows, labels, synthetic, classes, masks)
     return train, Dataset(images, *rows_and_labels("validation"), classes=classes)
 
 

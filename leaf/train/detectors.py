@@ -6,7 +6,6 @@ stopping uses the resulting metrics. Test labels are never used.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -23,7 +22,7 @@ from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import Callback, ProgressBar, Result, Row
 from leaf.train.checkpoint import CheckpointFile
-from leaf.train.dataset import Batch, Dataset, accumulation_steps, batches, steps_per_epoch
+from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
 from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits, run_training
 
@@ -31,7 +30,7 @@ _SAMPLE = 256  # training images used to measure an epoch's training accuracy
 _SMALLEST_SCALE = 1e-3  # keeps the logit of "unhealthy" increasing with the reconstruction error
 
 
-class AutoencoderStep:
+class _AutoencoderStep:
     """Training step that minimizes the mean squared reconstruction error."""
 
     def __init__(self, model: keras.Model, schedule: Schedule) -> None:
@@ -39,16 +38,11 @@ class AutoencoderStep:
         self.inner.compile(keras.optimizers.Adam(schedule), "mse")
         self.inner.optimizer.build(self.inner.trainable_variables)
 
-    def train_on_batch(self, batch: Batch, _epoch: int, _step: int) -> float:
-        """Train on a batch of healthy images and return the reconstruction loss."""
+    def train_on_batch(self, batch: Batch, _seed: list[int]) -> float:
         return float(self.inner.train_on_batch(batch.images, np.zeros(batch.images.shape, np.float32)))
 
     def variables(self) -> list[Any]:
-        """Return all variables that training updates, except the model's own."""
         return self.inner.optimizer.variables
-
-    def finish(self) -> None:
-        """Do nothing: the `trainable` flags of the model have not changed."""
 
 
 def train_detector(
@@ -101,134 +95,109 @@ class _DetectorTraining(Training):
         self.steps = steps_per_epoch(len(self.healthy), params.batch_size)
         self.augmenter = make_augmenter(params.augmentation, params.seed)
         self.schedule = make_schedule(params, 2, self.steps, len(self.healthy))
-        gan_step = partial(GanStep, seed=params.seed)
-        step = gan_step if model.name.startswith("gan") else AutoencoderStep
-        self.train_step: AutoencoderStep | GanStep = step(model, self.schedule)
+        if model.name.startswith("gan"):
+            self.train_step: _GanStep | _AutoencoderStep = _GanStep(model, self.schedule, params.seed)
+        else:
+            self.train_step = _AutoencoderStep(model, self.schedule)
 
     def variables(self) -> dict[str, list[Any]]:
         return {"model": self.model.variables, "train_step": self.train_step.variables()}
 
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
         epoch, params, losses = self.epoch + 1, self.params, []
-        for step, batch in enumerate(
-            batches(self.healthy, params.batch_size, params.seed, epoch, augmenter=self.augmenter)
-        ):
-            with out_of_memory_in_one_line(
-                f"batch_size: out of memory with {params.batch_size} images. "
-                f"Use a smaller value, for example {max(1, params.batch_size // 2)}."
-            ):
-                losses.append(self.train_step.train_on_batch(batch, epoch, step))
+        size = params.batch_size
+        advice = f"batch_size: out of memory with {size} images. Use a smaller value, for example {max(1, size // 2)}."
+        for step, batch in enumerate(batches(self.healthy, size, params.seed, epoch, augmenter=self.augmenter)):
+            with out_of_memory_in_one_line(advice):
+                losses.append(self.train_step.train_on_batch(batch, [params.seed, epoch, step]))
             check_finite(losses[-1], epoch, step + 1, self.steps)
             bar.step(epoch, fmean(losses), float("nan"))
             after_step()
-        self._calibrate()
-        validated = loss_and_accuracy(self.model, self.validation, params.batch_size)
-        return self.finish_epoch(
-            {
-                "epoch": epoch,
-                "loss": fmean(losses),
-                "accuracy": loss_and_accuracy(self.model, self.sample, params.batch_size)["accuracy"],
-                **{f"validation_{name}": value for name, value in validated.items()},
-                "learning_rate": float(self.schedule((epoch * self.steps - 1) * accumulation_steps(params))),
-                "phase": 2,
-            }
-        )
+        calibrate_detector(self.model, 1.0, 0.0)  # with these constants, the second logit equals the score
+        scores = predict_logits(self.model, self.validation, size)[:, 1]
+        calibrate_detector(self.model, *fit_constants(scores, self.validation.labels))
+        validated = loss_and_accuracy(self.model, self.validation, size)
+        return self.finish_epoch(fmean(losses), loss_and_accuracy(self.model, self.sample, size)["accuracy"], validated)
 
     def result(self) -> Result:
         result = super().result()
-        self.train_step.finish()
+        if isinstance(self.train_step, _GanStep):
+            self.train_step.make_trainable(*self.train_step.parts)
         return result
-
-    def _calibrate(self) -> None:
-        calibrate_detector(self.model, 1.0, 0.0)  # with these constants, the second logit equals the score
-        scores = predict_logits(self.model, self.validation, self.params.batch_size)[:, 1]
-        calibrate_detector(self.model, *fit_constants(scores, self.validation.all_labels))
 
 
 def _healthy(dataset: Dataset) -> Dataset:
     """Return the images of the first class."""
-    real = dataset.labels == 0
-    if not real.any():
+    healthy = dataset.labels == 0
+    if not healthy.any():
         raise LeafError("training: no images of the first class, on which detectors are trained. Check `classes`.")
-    healthy = replace(dataset, rows=dataset.rows[real], labels=dataset.labels[real])
-    if dataset.synthetic is None or dataset.synthetic_labels is None:
-        return healthy
-    synthetic = np.flatnonzero(dataset.synthetic_labels == 0)
-    labels = dataset.synthetic_labels[synthetic]
-    return replace(healthy, synthetic=dataset.synthetic[synthetic], synthetic_labels=labels)
+    return replace(dataset, rows=dataset.rows[healthy], labels=dataset.labels[healthy])
 
 
 def _sample(dataset: Dataset, seed: int) -> Dataset:
     """Return a fixed random sample of the real images."""
-    chosen = np.random.default_rng(seed).permutation(len(dataset.rows))[:_SAMPLE]
+    real = int((dataset.rows < len(dataset.images)).sum())
+    chosen = np.random.default_rng(seed).permutation(real)[:_SAMPLE]
     return Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
 
 
 _FASTER = 4  # learning rate of the discriminator and encoder, as a multiple of the generator's
 
 
-class GanStep:
+class _GanStep:
     """Training step for the discriminator, generator and encoder from `leaf.models.gan`, in turn."""
 
     def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
-        self.seed = seed
         self.encoder, self.generator = model.get_layer("encoder"), model.get_layer("generator")
         self.discriminator = gan.discriminator(model, seed)
+        self.parts = (self.encoder, self.generator, self.discriminator)
         code = keras.Input((gan.LATENT,))
         self.adversarial = keras.Model(code, self.discriminator(self.generator(code)))
         errors = [model.get_layer(name).output for name in ("residual", "difference")]
         self.encoding = keras.Model(model.input, errors)
-        config = schedule.get_config()
-        faster = Schedule(**{**config, "base": schedule.base * _FASTER, "max": schedule.max * _FASTER})
-        self._compile(self.discriminator, self.discriminator, faster, 0.0, hinge_loss)
-        self._compile(self.adversarial, self.generator, schedule, 0.0, generator_loss)
+        faster = replace(schedule, base=schedule.base * _FASTER, max=schedule.max * _FASTER)
+        self._compile(self.discriminator, self.discriminator, faster, 0.0, _hinge_loss)
+        self._compile(self.adversarial, self.generator, schedule, 0.0, _generator_loss)
         self._compile(self.encoding, self.encoder, faster, 0.9, "mse")
 
-    def train_on_batch(self, batch: Batch, epoch: int, step: int) -> float:
+    def train_on_batch(self, batch: Batch, seed: list[int]) -> float:
         """Update each part once and return the encoder's loss, or NaN if any loss is not finite."""
-        random = np.random.default_rng([self.seed, epoch, step])
+        random = np.random.default_rng(seed)
         codes = random.standard_normal((2, len(batch.images), gan.LATENT), np.float32)
         fake = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
         real = batch.images / np.float32(127.5) - 1
         sides = np.repeat(np.array([1, -1], np.float32), len(real))
-        self._train_only(self.discriminator)
+        self.make_trainable(self.discriminator)
         discriminator_loss = self.discriminator.train_on_batch(np.concatenate([real, fake]), sides)
-        self._train_only(self.generator)
+        self.make_trainable(self.generator)
         adversarial_loss = self.adversarial.train_on_batch(codes[1], sides[: len(real)])
-        self._train_only(self.encoder)
+        self.make_trainable(self.encoder)
         zeros = [np.zeros((len(real), *output.shape[1:]), np.float32) for output in self.encoding.outputs]
         encoding_loss = self.encoding.train_on_batch(batch.images, zeros, return_dict=True)["loss"]
         finite = np.isfinite(discriminator_loss) and np.isfinite(adversarial_loss)
         return float(encoding_loss) if finite else float("nan")
 
     def variables(self) -> list[Any]:
-        """Return the variables of the discriminator and the three optimizers."""
         optimizers = [part.optimizer.variables for part in (self.discriminator, self.adversarial, self.encoding)]
         return [*self.discriminator.weights, *(variable for variables in optimizers for variable in variables)]
-
-    def finish(self) -> None:
-        """Make every part trainable again."""
-        for part in (self.encoder, self.generator, self.discriminator):
-            part.trainable = True
 
     def _compile(
         self, whole: keras.Model, learner: keras.Model, schedule: Schedule, momentum: float, loss: Any
     ) -> None:
-        self._train_only(learner)
+        self.make_trainable(learner)
         whole.compile(keras.optimizers.Adam(schedule, beta_1=momentum, beta_2=0.999), loss)
         whole.optimizer.build(whole.trainable_variables)
 
-    def _train_only(self, learner: keras.Model) -> None:
-        """Make only `learner` trainable. Keras checks the flags when it compiles a step and, on JAX, at each step."""
-        for part in (self.encoder, self.generator, self.discriminator):
-            part.trainable = part is learner
+    def make_trainable(self, *learners: keras.Model) -> None:
+        """Freeze all other parts. Keras checks the flags when it compiles a step and, on JAX, at each step."""
+        for part in self.parts:
+            part.trainable = part in learners
 
 
-def hinge_loss(sides: Any, outputs: Any) -> Any:
-    """Return the discriminator's hinge loss; `sides` is 1 for real images and −1 for generated images."""
+def _hinge_loss(sides: Any, outputs: Any) -> Any:
+    """Discriminator loss; `sides` is 1 for real and −1 for generated images."""
     return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(outputs, (-1,))))
 
 
-def generator_loss(_sides: Any, outputs: Any) -> Any:
-    """Return the generator's loss: the negative mean of the discriminator's outputs."""
+def _generator_loss(_sides: Any, outputs: Any) -> Any:
     return -ops.mean(outputs)

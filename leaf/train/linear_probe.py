@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
 
 def features_of(cached: Callable[[np.ndarray, np.ndarray], np.ndarray], dataset: Dataset) -> np.ndarray:
-    """Return the features, float32 (len, D), of all images in `dataset`.
-
-    Args:
-        cached: function that returns the features for rows of an image array.
-        dataset: real images, followed by synthetic ones.
-    """
-    features = cached(dataset.images, dataset.rows)
-    if dataset.synthetic is None or not len(dataset.synthetic):
+    """Return the features, float32 (n, D), of all images in `dataset`, computed by `cached(images, rows)`."""
+    real = dataset.rows < len(dataset.images)
+    features = cached(dataset.images, dataset.rows[real])
+    if dataset.synthetic is None or real.all():
         return features
-    return np.concatenate([features, cached(dataset.synthetic, np.arange(len(dataset.synthetic)))])
+    return np.concatenate([features, cached(dataset.synthetic, dataset.rows[~real] - len(dataset.images))])
 
 
 def train_probe(
@@ -53,9 +49,8 @@ def train_probe(
     Returns:
         The result and the head. The history has one row, with epoch 0 and learning rate nan.
     """
-    labels = [dataset.all_labels for dataset in datasets]
     balanced = params.balance == "class_weight"
-    scaler, regression = linear_head(features[0], labels[0], groups, balanced, params.seed)
+    scaler, regression = linear_head(features[0], datasets[0].labels, groups, balanced, params.seed)
     gamma = np.sqrt(scaler.var_ + EPSILON) / scaler.scale_
     kernel, bias = regression.coef_.T, regression.intercept_
     if len(bias) == 1:  # with two classes, scikit-learn fits the difference between the logits
@@ -63,9 +58,9 @@ def train_probe(
     normalization = _float32(gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_)
     head = LinearHead(normalization, *_float32(kernel, bias))
     row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
-    for name, inputs, expected in zip(("", "validation_"), features, labels, strict=True):
+    for name, inputs, dataset in zip(("", "validation_"), features, datasets, strict=True):
         logits = head.logits(inputs).astype(np.float64)
-        row |= {f"{name}{key}": value for key, value in loss_and_accuracy_of(logits, expected).items()}
+        row |= {f"{name}{key}": value for key, value in loss_and_accuracy_of(logits, dataset.labels).items()}
     if on_epoch_end:
         on_epoch_end(row)
     probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}

@@ -72,7 +72,7 @@ def range_test(
     rising = Schedule("exponential", 0.0, lowest, gamma=factor, accumulation=accumulation_steps(params))
     compile_model(model, params, rising)
     augmenter = make_augmenter(params.augmentation, params.seed)
-    weights = class_weights(dataset.all_labels, dataset.classes) if params.balance == "class_weight" else None
+    weights = class_weights(dataset.labels, dataset.classes) if params.balance == "class_weight" else None
     epochs = (
         batches(dataset, params.batch_size, params.seed, epoch, weights, augmenter) for epoch in itertools.count(1)
     )

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from leaf.train.distribution import on_all_devices
 
 
 @keras.saving.register_keras_serializable("leaf")
+@dataclass(eq=False)
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate as a function of the number of updates made so far.
 
@@ -43,20 +45,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         Smith (2015), Cyclical Learning Rates for Training Neural Networks.
     """
 
-    def __init__(
-        self,
-        policy: str,
-        base: float,
-        max: float,
-        step_updates: float = 1.0,
-        gamma: float = 1.0,
-        warmup_updates: float = 0.0,
-        total_updates: float = 1.0,
-        accumulation: int = 1,
-    ) -> None:
-        super().__init__()
-        self.policy, self.base, self.max, self.gamma, self.accumulation = policy, base, max, gamma, accumulation
-        self.step_updates, self.warmup_updates, self.total_updates = step_updates, warmup_updates, total_updates
+    policy: str
+    base: float
+    max: float
+    step_updates: float = 1.0
+    gamma: float = 1.0
+    warmup_updates: float = 0.0
+    total_updates: float = 1.0
+    accumulation: int = 1
 
     def __call__(self, step: Any) -> Any:
         """Return the rate at micro-batch `step`, a number or an integer tensor, as a float32 scalar tensor."""
@@ -69,18 +65,15 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             case "cosine":
                 height = self._cosine(update)
             case "triangular" | "triangular2" | "exp_range":
-                height = self._cycle(update)
+                cycle = ops.floor(1 + update / (2 * self.step_updates))
+                height = ops.maximum(0.0, 1 - ops.abs(update / self.step_updates - 2 * cycle + 1))
+                if self.policy == "triangular2":
+                    height /= ops.power(2.0, cycle - 1)
+                elif self.policy == "exp_range":
+                    height *= self._decay(update)
             case _:
                 raise ValueError(f"policy: {self.policy!r} is unknown")
         return self.base + (self.max - self.base) * height
-
-    def _cycle(self, update: Any) -> Any:
-        cycle = ops.floor(1 + update / (2 * self.step_updates))
-        x = ops.abs(update / self.step_updates - 2 * cycle + 1)
-        height = ops.maximum(0.0, 1 - x)
-        if self.policy == "triangular2":
-            return height / ops.power(2.0, cycle - 1)
-        return height * self._decay(update) if self.policy == "exp_range" else height
 
     def _decay(self, update: Any) -> Any:
         return ops.exp(update * math.log(self.gamma))
@@ -93,8 +86,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, for a saved optimizer."""
-        names = ("policy", "base", "max", "step_updates", "gamma", "warmup_updates", "total_updates", "accumulation")
-        return {name: getattr(self, name) for name in names}
+        return asdict(self)
 
 
 def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedule:
@@ -152,7 +144,13 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
     """
     parts = accumulation_steps(params)
     micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
-    with out_of_memory_in_one_line(_advice(params)):
+    whole, images = params.batch_size, params.micro_batch or params.batch_size
+    smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
+    advice = (
+        f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
+        f"batch_size ({whole}), for example {smaller}. The updates remain the same."
+    )
+    with out_of_memory_in_one_line(advice):
         if parts > 1 and model.train_function is not None:  # the first update creates it
             model.reset_metrics()  # the metrics average over micro-batches
             return _accumulate(model, micro_batches)
@@ -189,16 +187,6 @@ def out_of_memory_in_one_line(advice: str) -> Iterator[None]:
         ):
             raise
         raise LeafError(advice) from None
-
-
-def _advice(params: Params) -> str:
-    whole = params.batch_size
-    images = params.micro_batch or whole
-    smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
-    return (
-        f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
-        f"batch_size ({whole}), for example {smaller}. The updates remain the same."
-    )
 
 
 class ExponentialMovingAverage:

@@ -31,11 +31,15 @@ class Training(ABC):
 
     Attributes:
         steps: number of updates in an epoch.
+        schedule: the current learning-rate schedule.
+        phase: 1 while the whole backbone is frozen for `frozen_epochs`, then 2.
         history: one row per finished epoch.
         best_weights: the model's weights after the best epoch.
     """
 
     steps: int
+    schedule: Schedule
+    phase = 2
 
     def __init__(self, model: keras.Model, validation: Dataset, params: Params) -> None:
         self.model, self.validation, self.params = model, validation, params
@@ -66,8 +70,18 @@ class Training(ABC):
         """Whether the last epoch is finished."""
         return self.epoch >= self.params.epochs or self.stopped_early
 
-    def finish_epoch(self, row: Row) -> Row:
-        """Add a row to the history and copy the weights if the epoch is the best so far."""
+    def finish_epoch(self, loss: float, accuracy: float, validated: dict[str, float]) -> Row:
+        """Add a row to the history, copy the weights if the epoch is the best so far, and return the row."""
+        epoch = self.epoch + 1
+        last_update = (epoch - (self.params.frozen_epochs if self.phase == 2 else 0)) * self.steps - 1
+        row = {
+            "epoch": epoch,
+            "loss": loss,
+            "accuracy": accuracy,
+            **{f"validation_{name}": value for name, value in validated.items()},
+            "learning_rate": float(self.schedule(last_update * accumulation_steps(self.params))),
+            "phase": self.phase,
+        }
         self.history.append(row)
         if self.early_stopping.improved(row):
             self.best_weights = self.model.get_weights()
@@ -75,7 +89,7 @@ class Training(ABC):
 
     def checkpoint(self) -> Checkpoint:
         """Return a copy of the state, to be written to disk while the next epoch runs."""
-        arrays = {name: [_array(each) for each in variables] for name, variables in self.variables().items()}
+        arrays = {name: list(map(keras.ops.convert_to_numpy, values)) for name, values in self.variables().items()}
         values: Row = {"history": list(self.history), "early_stopping": asdict(self.early_stopping)}
         return Checkpoint(values, {**arrays, "best_weights": self.best_weights})
 
@@ -127,7 +141,7 @@ def run_training(
         def after_step() -> None:
             if received_sigterm():
                 writing.result()
-                exit_after_sigterm(len(training.history), checkpoint_file)
+                exit_after_sigterm(len(training.history) if checkpoint_file else 0)
 
         while not training.done:
             row = training.train_epoch(bar, after_step)
@@ -172,11 +186,6 @@ def train(
     return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
 
 
-def _features_as_dataset(model: keras.Model, dataset: Dataset) -> Dataset:
-    features = features_of(partial(cached_features, model), dataset)
-    return Dataset(features, np.arange(len(features)), dataset.all_labels, classes=dataset.classes)
-
-
 class _ClassifierTraining(Training):
     def __init__(
         self,
@@ -190,12 +199,10 @@ class _ClassifierTraining(Training):
         self.dataset, self.freeze = dataset, freeze
         self.steps = steps_per_epoch(len(dataset), params.batch_size)
         self.augmenter = make_augmenter(params.augmentation, params.seed)
-        self.class_weights = (
-            class_weights(dataset.all_labels, dataset.classes) if params.balance == "class_weight" else None
-        )
+        weighted = params.balance == "class_weight"
+        self.class_weights = class_weights(dataset.labels, dataset.classes) if weighted else None
         self.ema = ExponentialMovingAverage(model, params.weight_averaging) if params.weight_averaging else None
         self.phase = 0
-        self.schedule: Schedule
 
     @property
     def stopped_early(self) -> bool:
@@ -207,9 +214,7 @@ class _ClassifierTraining(Training):
 
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
         epoch, params = self.epoch + 1, self.params
-        if _phase(params, epoch) != self.phase:
-            self._start_phase(_phase(params, epoch))
-            self.early_stopping.wait = 0
+        self._start_phase(epoch)
         seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
         settings = (self.class_weights, self.augmenter, share_of_batch(params))
         for batch in batches(self.train_set, params.batch_size, params.seed, epoch, *settings):
@@ -222,16 +227,7 @@ class _ClassifierTraining(Training):
             after_step()
         with self.ema.applied() if self.ema else nullcontext():
             validated = loss_and_accuracy(self.learner, self.validation_set, params.micro_batch or params.batch_size)
-            return self.finish_epoch(
-                {
-                    "epoch": epoch,
-                    "loss": loss_sum / seen,
-                    "accuracy": accuracy_sum / seen,
-                    **{f"validation_{name}": value for name, value in validated.items()},
-                    "learning_rate": self._last_learning_rate(epoch),
-                    "phase": self.phase,
-                }
-            )
+            return self.finish_epoch(loss_sum / seen, accuracy_sum / seen, validated)
 
     def checkpoint(self) -> Checkpoint:
         checkpoint = super().checkpoint()
@@ -241,14 +237,17 @@ class _ClassifierTraining(Training):
         return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        self._start_phase(_phase(self.params, len(checkpoint.values["history"])))
+        self._start_phase(len(checkpoint.values["history"]))
         super().restore(checkpoint)
         if self.ema:
             self.ema.restore(checkpoint.arrays["ema"], checkpoint.values["ema_updates"])
 
-    def _start_phase(self, phase: int) -> None:
-        """Freeze the backbone as this phase requires, and compile the model with the phase's optimizer and schedule."""
-        self.phase = phase
+    def _start_phase(self, epoch: int) -> None:
+        """If `epoch` is in a new phase, freeze the backbone and compile the model as the phase requires."""
+        phase = 1 if epoch <= self.params.frozen_epochs else 2
+        if phase == self.phase:
+            return
+        self.phase, self.early_stopping.wait = phase, 0
         depth = "all" if phase == 1 else self.params.freeze_depth
         self.freeze(depth)
         self.learner, self.train_set, self.validation_set = self.model, self.dataset, self.validation
@@ -261,9 +260,11 @@ class _ClassifierTraining(Training):
         """Train the head on cached features while the whole backbone is frozen, or print why this is not possible."""
         head = None if self.augmenter or keras.distribution.distribution() else head_on_features(self.model)
         if head:
+            features = partial(features_of, partial(cached_features, self.model))
             self.learner = head
             self.train_set, self.validation_set = (
-                _features_as_dataset(self.model, each) for each in (self.dataset, self.validation)
+                Dataset(features(each), np.arange(len(each)), each.labels, classes=each.classes)
+                for each in (self.dataset, self.validation)
             )
             note = "the features of each image are computed once and cached"
         elif self.augmenter:
@@ -271,17 +272,6 @@ class _ClassifierTraining(Training):
         else:
             note = "it has random layers or runs on several devices, so it runs in every epoch"
         print(f"training: the backbone is frozen; {note}", file=sys.stderr, flush=True)
-
-    def _last_learning_rate(self, epoch: int) -> float:
-        """Return the learning rate of the epoch's last update."""
-        before = self.params.frozen_epochs if self.phase == 2 else 0
-        update = (epoch - before) * self.steps - 1
-        return float(self.schedule(update * accumulation_steps(self.params)))
-
-
-def _phase(params: Params, epoch: int) -> int:
-    """Return the phase of `epoch` (from 1): 1 while the whole backbone is frozen, then 2."""
-    return 1 if epoch <= params.frozen_epochs else 2
 
 
 def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
@@ -295,18 +285,15 @@ def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
 
 def loss_and_accuracy(model: keras.Model, dataset: Dataset, batch_size: int) -> dict[str, float]:
     """Return the unweighted mean cross-entropy and accuracy of `model` on `dataset`, without label smoothing."""
-    return loss_and_accuracy_of(predict_logits(model, dataset, batch_size), dataset.all_labels)
+    return loss_and_accuracy_of(predict_logits(model, dataset, batch_size), dataset.labels)
 
 
 def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.ndarray:
     """Return the logits for each image of `dataset`, (n,C) float64."""
     if keras.distribution.distribution():
-        together = predict_together(model, dataset.take, len(dataset), batch_size)
-        return np.concatenate(list(together)).astype(np.float64)
-    every = np.arange(len(dataset))
-    taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
-    return np.concatenate(list(predict_batches(model, taken))).astype(np.float64)
-
-
-def _array(variable: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable)
+        logits = predict_together(model, dataset.take, len(dataset), batch_size)
+    else:
+        every = np.arange(len(dataset))
+        taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
+        logits = predict_batches(model, taken)
+    return np.concatenate(list(logits)).astype(np.float64)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.train.checkpoint import Checkpoint, CheckpointFile, checkpoint_folder, locked_checkpoint, training_key
+from leaf.store import cache_folder
+from leaf.train.checkpoint import Checkpoint, CheckpointFile, locked_checkpoint, training_key
 from leaf.train.reproducibility import driver, versions
 
 CHECKPOINT = Checkpoint({"epoch": 3}, {"model": [np.arange(5.0), np.zeros((2, 2), np.uint32)], "best": []})
@@ -129,13 +130,6 @@ def test_only_one_process_holds_the_lock_even_if_its_file_is_removed(tmp_path: P
     assert max(most) == 1
 
 
-def test_the_requeue_marker_is_removed_on_resume(checkpoint_file: CheckpointFile) -> None:
-    checkpoint_file.mark_requeue(3)
-    assert checkpoint_file.requeue.exists()
-    checkpoint_file.load()
-    assert not checkpoint_file.requeue.exists()
-
-
 def test_checkpoint_of_any_age_is_resumed(tmp_path: Path) -> None:
     old = CheckpointFile(tmp_path / "old.npz")
     old.save(CHECKPOINT)
@@ -172,16 +166,16 @@ def test_any_flipped_bit_is_detected(checkpoint_file: CheckpointFile) -> None:
 
 def test_the_checkpoint_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert checkpoint_folder() == tmp_path / "x/leaf/training"
+    assert cache_folder("training") == tmp_path / "x/leaf/training"
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "s"))
-    assert checkpoint_folder() == tmp_path / "s/training"
+    assert cache_folder("training") == tmp_path / "s/training"
 
 
 def test_an_unusable_state_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "file"))
     with pytest.raises(LeafError, match=r"LEAF_STATE: .*file.*writable"):
-        checkpoint_folder()
+        cache_folder("training")
 
 
 @pytest.mark.parametrize("home", ["unknown", "not a folder"])
@@ -197,7 +191,7 @@ def test_without_a_home_the_checkpoint_is_in_the_project(
     else:
         (tmp_path / "home").touch()
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert checkpoint_folder() == Path(".dvc/tmp/leaf/training")
+    assert cache_folder("training") == Path(".dvc/tmp/leaf/training")
     assert Path(".dvc/tmp/leaf/training").is_dir()
     assert "no writable home" in capsys.readouterr().err
 

@@ -21,12 +21,13 @@ from leaf.train.dataset import (
 
 
 def numbered(count: int, synthetic: int = 0) -> Dataset:
-    """Return images whose values are all their index; synthetic ones continue from 200."""
+    """Return images whose values are all their index; synthetic ones continue from 200, in class 1."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
     synthetic_images = np.broadcast_to(
         np.arange(200, 200 + synthetic, dtype=np.uint8)[:, None, None, None], (synthetic, 2, 2, 3)
     )
-    return Dataset(images, np.arange(count), np.arange(count) % 2, synthetic_images, np.ones(synthetic, int))
+    labels = np.concatenate([np.arange(count) % 2, np.ones(synthetic, int)])
+    return Dataset(images, np.arange(count + synthetic), labels, synthetic_images)
 
 
 def test_an_epoch_contains_every_image_and_pads_the_last_batch() -> None:
@@ -120,7 +121,7 @@ def test_the_augmenter_receives_epoch_and_step() -> None:
 @pytest.mark.parametrize(("kinds", "given"), [("uB", "uint8"), ("fB", "float32"), ("uf", "float32")])
 def test_batches_of_uint8_images_stay_uint8(kinds: str, given: str) -> None:
     images, synthetic_images = (np.zeros((2, 1, 1, 3), np.float32 if kind == "f" else np.uint8) for kind in kinds)
-    dataset = Dataset(images, np.arange(2), np.zeros(2, int), synthetic_images, np.ones(2, int))
+    dataset = Dataset(images, np.arange(4), np.zeros(4, int), synthetic_images)
     assert dataset.take(np.array([0, 3])).dtype == given
 
 

@@ -92,7 +92,7 @@ def test_out_of_memory_names_batch_size(leaves, monkeypatch):
     def exhausted(*arguments):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # the message of JAX
 
-    monkeypatch.setattr("leaf.train.detectors.AutoencoderStep.train_on_batch", exhausted)
+    monkeypatch.setattr("leaf.train.detectors._AutoencoderStep.train_on_batch", exhausted)
     with pytest.raises(LeafError, match=r"batch_size: .* 16 images.* 8\b"):
         _fit("autoencoder", leaves, 1)
 
