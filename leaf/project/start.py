@@ -79,10 +79,8 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     fixed |= {key: chosen[key] for key in ("labels", "columns.label") if key in chosen}
     found = Proposal([f"{dataset}: {(labels >= 0).sum():,} images, {len(names)} classes"], fixed)
     for number, name in enumerate(names[:20]):
-        rows = np.flatnonzero(labels == number)
-        found.lines.append(
-            f"  {name}: {len(rows):,} images, such as {source.rows.source[rows[0]]}" if len(rows) else ""
-        )
+        if len(rows := np.flatnonzero(labels == number)):
+            found.lines.append(f"  {name}: {len(rows):,} images, such as {source.rows.source[rows[0]]}")
     if len(names) > 20:
         found.lines.append(f"  and {len(names) - 20} more")
     if splits := sorted(set(source.rows.split) - {""}):
@@ -111,27 +109,20 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
 
 def start(proposal: Proposal, answer: Callable[[Question], Option]) -> tuple[str, dict[str, Any]]:
     """Ask the questions, write the answers about the data to params.yaml, and return the recipe with its settings."""
-    chosen = {
-        "labels": _LABELS,
-        "columns.label": "",
-        **proposal.settings,
-    }  # resets the settings for an earlier data set
+    chosen = {"labels": _LABELS, "columns.label": ""}  # resets the settings for an earlier data set
+    chosen |= proposal.settings
     for question in proposal.questions:
         chosen |= answer(question).settings
     recipe = chosen.pop("recipe")
     run = {key: chosen.pop(key) for key in [*chosen] if key.partition(".")[0] not in DATA_KEYS}
     with_settings(committed_params(), {**chosen, **experiment(recipe).set, **run}, "start")
-    write_settings(Path(params.PARAMS_FILE), chosen)
-    return recipe, run
-
-
-def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Set dotted keys in a params.yaml file; keep comments and order."""
+    path = Path(params.PARAMS_FILE)
     values = load_yaml(path)
-    for key, value in settings.items():
+    for key, value in chosen.items():
         group, _, inner = key.rpartition(".")
         (values[group] if group else values)[inner] = value
     write_yaml(values, path)
+    return recipe, run
 
 
 def _relative(dataset: Path) -> str:

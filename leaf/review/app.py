@@ -38,7 +38,7 @@ from leaf.review.decision_files import (
     resolved,
     summary,
 )
-from leaf.review.queue import QUESTIONS, LabelAssessment, answers
+from leaf.review.queue import QUESTIONS, answers
 from leaf.serve.server import add_error_handlers, add_security
 from leaf.split.stratified_split import PINNED
 
@@ -65,7 +65,7 @@ class Review:
     decisions: pd.DataFrame  # data/cleaned/decisions.csv
     split: np.ndarray  # text (N,), "" for images in no split
     cases: pd.DataFrame  # from `leaf.review.queue.cases`
-    held_out: LabelAssessment
+    own: np.ndarray  # float64 (N,), held-out probability of the label, or nan
     points: np.ndarray  # float32 (N, D), descriptors for finding the nearest images
     explain: Callable[[int], str]  # the output of `leaf why` for an image number
     original: Callable[[int], np.ndarray | None]  # the original of an image number, uint8 (H, W, 3), if there is a file
@@ -302,8 +302,7 @@ def create_app(
             "label": review.decisions["label"].tolist(),
             "kept": review.decisions["kept"].tolist(),
             "split": review.split.tolist(),
-            "own": [None if np.isnan(value) else round(float(value), 4) for value in review.held_out.own],
-            "who": review.who,
+            "own": [None if np.isnan(value) else round(float(value), 4) for value in review.own],
             **review.answers(),
         }
 
@@ -320,8 +319,7 @@ def create_app(
         gaps = np.square(review.points - review.points[image]).sum(axis=1)
         gaps[review.index["hash"].to_numpy() == review.index["hash"].iat[image]] = np.inf
         near = np.argsort(gaps)[:NEIGHBORS]
-        source = str(review.index["source"].iat[image])
-        return {"source": source, "lines": lines, "neighbors": near[np.isfinite(gaps[near])].tolist()}
+        return {"lines": lines, "neighbors": near[np.isfinite(gaps[near])].tolist()}
 
     @routes.post("/api/decide")
     def make(decision: Decision) -> dict[str, Any]:

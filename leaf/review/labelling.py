@@ -1,7 +1,7 @@
 """The page for labeling new images: rank images, draw the learning curve, and write data/labels.csv."""
 
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,7 +44,6 @@ class Labelling:
     original: Callable[[int], np.ndarray | None]  # the original of an image number, uint8 (H, W, 3), if there is a file
     who: str  # author of the labels
     run: str  # run that proposes the images
-    features_from: str  # source of the features, for display
     probabilities: np.ndarray | None = None  # float64 (N, C), None without labels of two classes
     order: list[tuple[int, str]] = field(default_factory=list)  # next images, and how each was chosen
     curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # from `learning_curve`
@@ -144,7 +143,6 @@ class Labelling:
             "items": items,
             "waiting": waiting,
             "labelled": labelled,
-            "by_class": Counter(row["label"] for row in rows if row["file_hash"] in self._place),
             "curve": curve,
             "advice": advice(curve),
             "agreement": agreement(rows),
@@ -285,8 +283,7 @@ def create_labelling_app(
     def state() -> dict[str, Any]:
         """Return the next images, the counts and the learning curve."""
         current = loaded.value
-        fixed = {"run": loaded.run, "classes": list(current.classes), "who": current.who}
-        return {**fixed, "share": RANDOM_SHARE, "features": current.features_from, **current.state()}
+        return {"run": loaded.run, "classes": list(current.classes), **current.state()}
 
     @routes.get("/api/similar/{image}")
     def similar(image: int) -> dict[str, list[int]]:

@@ -58,7 +58,7 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
         decisions=decisions,
         split=_split(folder, len(index)),
         cases=queue.cases(index, decisions, pairs, held_out, unknown, reached, names),
-        held_out=held_out,
+        own=held_out.own,
         points=descriptors(images, np.arange(len(images))),
         explain=lambda image: explain(str(image), folder),
         original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items())),
@@ -79,14 +79,14 @@ def load_labelling(folder: Path = Path()) -> Labelling:
             f"{UNLABELLED}.csv: no unlabeled images. Add some to the folder {choices.unlabelled} (key "
             "`unlabelled`) and run `dvc repro ingest`."
         )
-    new, name = image_features(images, np.arange(len(images)), choices, folder)
+    new = image_features(images, np.arange(len(images)), choices, folder)
     names, kept, old = list(choices.classes), np.empty(0, np.int64), new[:0]
     labels, split = kept, np.empty(0, object)
     if (folder / "data/cleaned/decisions.csv").exists():
         names = read_classes(folder)
         labelled, known, decisions = _cleaned(folder)
         kept = np.flatnonzero(decisions["kept"].eq(1))
-        old, _ = image_features(labelled, kept, choices, folder)
+        old = image_features(labelled, kept, choices, folder)
         labels, split = decisions["label"].to_numpy()[kept], _split(folder, len(known))[kept]
     features = reduce_features(np.concatenate([old, new]))
     part = features[: len(kept)]
@@ -105,7 +105,6 @@ def load_labelling(folder: Path = Path()) -> Labelling:
         original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items()), folder),
         who=_author(),
         run=run[:12],
-        features_from=name,
     )
 
 
@@ -146,27 +145,20 @@ def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np
     return square[top : top + high, left : left + wide]
 
 
-def image_features(
-    images: np.ndarray, rows: np.ndarray, choices: params.Params, folder: Path = Path()
-) -> tuple[np.ndarray, str]:
-    """Return features of `rows` of `images`, float32 (M, D), from the best available source, and the source's name.
+def image_features(images: np.ndarray, rows: np.ndarray, choices: params.Params, folder: Path = Path()) -> np.ndarray:
+    """Return features of `rows`, int (M,), of `images`, (N, S, S, 3) in 0..255, as float32 (M, D).
 
-    Args:
-        images: (N, S, S, 3), uint8 or float32 in 0..255.
-        rows: int (M,).
-        choices: the project's parameters; pretrained weights are used if no model is trained.
-        folder: project folder.
+    They are from the trained model in `folder`; before training, from the pretrained backbone in `choices` or, without
+    pretrained weights, colors and coarse shape.
     """
     model = folder / "models/model.onnx"
     if model.is_file() and model.stat().st_size:  # empty if ONNX cannot represent the model
         network = OnnxNetwork(model)
         if network.image_size == images.shape[1]:
-            made = cached(sha256(model), network.features, images, rows, lambda batch: network.predict(batch)[1])
-            return made, "the trained model"
+            return cached(sha256(model), network.features, images, rows, lambda batch: network.predict(batch)[1])
     if choices.weights != "random":
-        made = frozen_features(images, rows, choices.backbone, choices.weights, choices.weights_sha256)
-        return made, f"{choices.backbone} ({choices.weights})"
-    return np.concatenate([descriptors(images, rows), joint_histograms(images, rows)], axis=1), "colors and shape"
+        return frozen_features(images, rows, choices.backbone, choices.weights, choices.weights_sha256)
+    return np.concatenate([descriptors(images, rows), joint_histograms(images, rows)], axis=1)
 
 
 def _cleaned(folder: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
@@ -225,7 +217,7 @@ def _probabilities(
     kept = np.flatnonzero(decisions["kept"].eq(1))
     missing = predicted_count[kept] == 0
     if missing.any():
-        features, _ = image_features(images, kept, choices, folder)
+        features = image_features(images, kept, choices, folder)
         labels = decisions["label"].to_numpy()[kept]
         estimated = queue.class_probabilities(features, labels, decisions["group"].to_numpy()[kept])
         result[kept[missing]] = 0

@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,16 +63,16 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
     return 1 if predictor.unreadable else 0
 
 
+@dataclass
 class _Predictor:
     """Predict in batches, count the answers, and collect the errors of unreadable images."""
 
-    def __init__(self, classifier: Classifier, views: int | None, heatmap: Path | None) -> None:
-        self.classifier = classifier
-        self.views = views
-        self.heatmap = heatmap
-        self.unreadable: list[str] = []
-        self.answers: Counter[str] = Counter()
-        self.done = 0
+    classifier: Classifier
+    views: int | None
+    heatmap: Path | None
+    unreadable: list[str] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    done: int = 0
 
     def predictions(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
         """Yield the predictions of readable images; the next batch is decoded during prediction."""
@@ -115,7 +115,7 @@ class _Predictor:
 
 def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a CSV table with a header; `known` is 1 or 0."""
-    names = [field.name for field in fields(Prediction) if field.name != "probabilities"]
+    names = [each.name for each in fields(Prediction) if each.name != "probabilities"]
     yield _csv_line([*names, *(f"probability of {name}" for name in classes)])
     for prediction in predictions:
         row = vars(prediction) | {"known": int(prediction.known)}

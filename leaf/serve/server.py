@@ -4,6 +4,7 @@ import asyncio
 import io
 import ipaddress
 import logging
+import math
 import resource
 import signal
 import socket
@@ -126,31 +127,16 @@ class LimitedConnection(H11Protocol):
     stalled ones keep their connections. Here, above `MAX_CONNECTIONS`, the oldest stalled connection is closed.
     """
 
-    _timer: asyncio.TimerHandle | None = None
-    _unsent = 0
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.opened = self.loop.time()
-        self._update_timer()
+        self._timer = self.loop.call_later(STALL_SECONDS, self._close_if_stalled, self.cycle, 0)
         if len(self.connections) > MAX_CONNECTIONS:
             stalled = [one for one in self.connections if isinstance(one, LimitedConnection) and one.waits_for_client()]
             min(stalled, key=lambda one: one.opened, default=self).transport.abort()
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._update_timer()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._update_timer()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._update_timer()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._timer.cancel()
         super().connection_lost(exc)
 
     def waits_for_client(self) -> bool:
@@ -161,24 +147,14 @@ class LimitedConnection(H11Protocol):
         unread = self.transport.get_write_buffer_size() > 0
         return unread or self.cycle is None or bool(self.cycle.response_complete)
 
-    def _update_timer(self) -> None:
-        if not self._idle():
-            self._stop_timer()
-        elif self._timer is None:
-            self._unsent = self.transport.get_write_buffer_size()
-            self._timer = self.loop.call_later(STALL_SECONDS, self._close_if_stalled)
-
-    def _close_if_stalled(self) -> None:
-        self._timer = None
-        if self._idle() and not self.transport.get_write_buffer_size() < self._unsent:
+    def _close_if_stalled(self, cycle: Any, unsent: float) -> None:
+        """Close the connection if it was idle at the last check, and no request and no read happened since then."""
+        now = self.transport.get_write_buffer_size()
+        if self._idle() and self.cycle is cycle and now >= unsent:
             self.transport.abort()  # close() would wait for the client to read
-        else:
-            self._update_timer()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            return
+        unsent = now if self._idle() else math.inf
+        self._timer = self.loop.call_later(STALL_SECONDS, self._close_if_stalled, self.cycle, unsent)
 
 
 def _raise_open_file_limit(wanted: int) -> None:

@@ -47,7 +47,6 @@ def make_labelling(folder: Path, count: int = COUNT, known: int = 20, **changes:
         "original": lambda _: None,
         "who": "Ada",
         "run": "abc",
-        "features_from": "test",
     }
     return Labelling(**{**values, **changes})
 
@@ -249,6 +248,6 @@ def test_unlabelled_images_of_a_project_are_ranked(reviewed: Path) -> None:
     index.assign(flags="", width=24, height=24, taken="").to_csv(reviewed / "data/ingested/unlabelled.csv", index=False)
     labelling = load_labelling(reviewed)
     state = labelling.state()
-    assert (state["waiting"], labelling.features_from) == (30, "colors and shape")
+    assert state["waiting"] == 30
     assert len(labelling.validation[1]) == 43
     assert {item["chosen"] for item in state["items"]} == {"diverse", "random"}

@@ -277,7 +277,6 @@ def crowded(review: Review, count: int) -> Review:
     images = np.random.default_rng(1).integers(0, 256, (count, 24, 24, 3), dtype=np.uint8)
     numbers = np.arange(count)
     hashes = [f"{number:032x}" for number in numbers]
-    own, doubted = np.linspace(0, 1, count), np.ones(count, bool)
     cases = {"question": "label", "image": numbers, "other": -1, "gain": 1.0, "why": "contradicted"}
     return replace(
         review,
@@ -286,7 +285,7 @@ def crowded(review: Review, count: int) -> Review:
         decisions=pd.DataFrame({"label": numbers % 2, "kept": 1}),
         split=np.full(count, "train", object),
         cases=pd.DataFrame(cases),
-        held_out=replace(review.held_out, own=own, likely=numbers % 2, contradicted=doubted),
+        own=np.linspace(0, 1, count),
         points=np.random.default_rng(2).normal(size=(count, 8)),
         explain=lambda image: f"image    {image}",
     )

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leaf.clean.same_photo import descriptors
+from leaf.evaluate.baselines import joint_histograms
 from leaf.models.onnx_inference import OnnxNetwork
 from leaf.params import Params
 from leaf.review.session import image_features
@@ -23,14 +25,14 @@ def test_features_are_those_of_the_trained_model_and_are_cached(
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     network = OnnxNetwork(trained / "models/model.onnx")
     images = draw(network.image_size)
-    features, name = image_features(images, ROWS, Params(), trained)
-    assert name == "the trained model"
+    features = image_features(images, ROWS, Params(), trained)
     expected = network.predict(images[ROWS].astype(np.float32))[1]
     np.testing.assert_allclose(features, expected, atol=1e-5)
     monkeypatch.setattr(OnnxNetwork, "predict", lambda *_: pytest.fail("not cached"))
-    assert (image_features(images, ROWS, Params(), trained)[0] == features).all()
+    assert (image_features(images, ROWS, Params(), trained) == features).all()
 
 
 def test_features_without_a_model_are_colors_and_shape(tmp_path: Path) -> None:
-    features, name = image_features(draw(32), ROWS, Params(), tmp_path)
-    assert (name, len(features)) == ("colors and shape", 2)
+    images = draw(32)
+    expected = np.concatenate([descriptors(images, ROWS), joint_histograms(images, ROWS)], axis=1)
+    assert (image_features(images, ROWS, Params(), tmp_path) == expected).all()
