@@ -54,7 +54,7 @@ def installed_pipeline() -> Any:
 
 
 def code_hashes() -> dict[str, str]:
-    """Return a hash of each stage's installed code: the files that leaf's own dvc.yaml lists for the stage."""
+    """Return a hash of each stage's installed code, the code files that leaf's own dvc.yaml lists as `deps`."""
     stages = read_yaml(PIPELINE)["stages"]
     return {name: _hash_code([dep for dep in stage["deps"] if dep.startswith(_CODE)]) for name, stage in stages.items()}
 
@@ -95,7 +95,7 @@ def with_downstream(stages: Mapping[str, Any], changed: Collection[str]) -> list
 
 
 def describe_version() -> str:
-    """Return `leaf VERSION (COMMIT)`; the commit comes from git in a checkout, otherwise from the build."""
+    """Return `leaf VERSION (COMMIT)`, with the commit from git in a checkout, otherwise from the build."""
     commit = ""
     if (CODE_ROOT / ".git").exists():
         command = ["git", "rev-parse", "--short", "HEAD"]

@@ -50,7 +50,7 @@ class Question:
 
 @dataclass
 class Proposal:
-    """The findings and recommendations for a folder.
+    """Findings and recommendations for a data set.
 
     Attributes:
         lines: description for the user.
@@ -90,10 +90,11 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     else:
         fixed |= chosen
     if len(set(source.rows.group)) > 1:
-        found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}; the images of a group stay in one split")
+        found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}, each kept in one split")
     elif series := look_like_series(source.rows.name, source.rows.source):
+        same = " and ".join(series)
         found.lines.append(
-            f"groups: none. If {' and '.join(series)} show the same plant, list groups in data/labels.csv (file,group)"
+            f"groups: none. If {same} show the same plant, list the groups in data/labels.csv (file,group)"
         )
     if chosen["group_by"] == "folder" and "group_by" not in settings:
         options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
@@ -132,7 +133,7 @@ def _relative(dataset: Path) -> str:
 
 
 def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
-    """Return the source, class names and labels. If there are no classes, add a label table to `settings`."""
+    """Return the source, class names and labels. If there are no class folders, add a label table to `settings`."""
     options = {
         "ignore": settings.get("ignore", ()),
         "labels": settings.get("labels", _LABELS),
@@ -227,7 +228,7 @@ def _shared(names: Mapping[str, Collection[str]]) -> list[str]:
 
 
 def _merging(option: Option, shared: Sequence[str]) -> Option:
-    """Add a warning to the option if classes of several crops merge under one name."""
+    """Add a warning to the option if it merges classes of several crops that have the same name."""
     warning = f" (merges {', '.join(map(repr, shared[:3]))} of several crops)" if shared else ""
     return Option(option.text + warning, option.settings)
 

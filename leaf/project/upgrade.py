@@ -26,12 +26,11 @@ RENAMED: dict[str, str] = {}
 
 
 def upgrade_project(folder: Path) -> list[str]:
-    """Rewrite code.json and leaf's stages in dvc.yaml, and migrate params.yaml; return the changes as lines.
+    """Update code.json, leaf's stages in dvc.yaml and the keys of params.yaml; return a line per change.
 
     Comments, order and values in params.yaml are kept, as are other stages, plots and metrics in dvc.yaml.
 
-    Raises:
-        LeafError: if `folder` has no project or a file is damaged. In this case, nothing is written.
+    Raises LeafError and writes nothing if `folder` has no project or a file is damaged.
     """
     if not (folder / CODE_FILE).exists():
         raise LeafError(
@@ -41,7 +40,7 @@ def upgrade_project(folder: Path) -> list[str]:
     values, lines = _upgraded_params(folder / params.PARAMS_FILE)
     code = changed_code(folder)
     lines += [f"{params.PIPELINE_FILE}: {name}: updated" for name in stages]
-    lines += [f"{CODE_FILE}: {name}: its code changed" for name in code]
+    lines += [f"{CODE_FILE}: {name}: code changed" for name in code]
     write_yaml(pipeline, folder / params.PIPELINE_FILE)
     write_yaml(values, folder / params.PARAMS_FILE)
     for name in FOLDERS:
@@ -61,7 +60,7 @@ def _load(path: Path) -> Any:
     read_yaml(path)  # reports damage as a one-line error
     value = load_yaml(path)
     if not isinstance(value, CommentedMap):
-        raise LeafError(f"{path}: not a mapping")
+        raise LeafError(f"{path}: not a mapping. Restore it with `git checkout {path}`.")
     return value
 
 
@@ -69,7 +68,7 @@ def _upgraded_pipeline(path: Path) -> tuple[Any, list[str]]:
     """Return dvc.yaml with the installed stages, and the names of the stages that changed."""
     pipeline, template = _load(path), installed_pipeline()
     if not isinstance(pipeline.get("stages"), CommentedMap):
-        raise LeafError(f"{path}: stages: missing; valid: a mapping of stages")
+        raise LeafError(f"{path}: stages: missing or not a mapping. Restore it with `git checkout {path}`.")
     changed = []
     for name, stage in template["stages"].items():
         if pipeline["stages"].get(name) != stage:
@@ -112,7 +111,7 @@ def _match_keys(values: CommentedMap, template: CommentedMap, prefix: str = "") 
     for key, default in template.items():
         if key not in values:
             values.insert(position, key, default, comment=_comment(template, key))
-            shown = "a group of keys" if isinstance(default, Mapping) else f"{default}"
+            shown = "nested keys" if isinstance(default, Mapping) else f"{default}"
             changes.append((f"{prefix}{key}", f"added ({shown})"))
         elif isinstance(default, CommentedMap) and isinstance(values[key], CommentedMap):
             changes += _match_keys(values[key], default, f"{prefix}{key}.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 5  # candidates per selected image
 SAME = 0.98  # cosine similarity above which images are nearly identical
-_POOL = 4096  # number of most uncertain images to cluster
+_POOL = 4096  # number of images considered: the most uncertain ones, or a random sample
 _DIMENSIONS = 128
 
 
@@ -41,9 +41,9 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Return the positions of the `count` images to label next, the most useful first.
 
-    With probabilities, the score of an image is its margin uncertainty. Only the best of several near-identical images
-    is a candidate. A k-means clustering of the best candidates is weighted by score, and the image nearest to each
-    center is selected. Without probabilities (cold start), the clustering is unweighted.
+    With probabilities, the score of an image is its margin uncertainty, and only the best of several near-identical
+    images is a candidate. The best candidates are clustered by k-means, weighted by score, and the image nearest to
+    each center is selected. Without probabilities (cold start), a random sample is clustered without weights.
 
     Args:
         features: float (N, D), from `reduce_features`.
@@ -82,7 +82,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
 
 
 def _distinct_first(features: np.ndarray) -> np.ndarray:
-    """Return the order of the rows in which near-identical copies of an earlier row come last."""
+    """Return the positions of the rows; those nearly identical to an earlier row come last."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     repeated = np.zeros(len(unit), bool)
     for row in range(len(unit)):

@@ -51,14 +51,14 @@ REASON = (
 
 
 class ReasonError(LeafError):
-    """A decision on a test image has no reason."""
+    """Raised if a decision on a test image has no reason."""
 
 
 @dataclass(frozen=True)
 class Review:
     """A run under review, with N images."""
 
-    folder: Path  # of the project
+    folder: Path  # project folder
     classes: Sequence[str]
     images: np.ndarray  # uint8 or float32 in 0..255, (N, S, S, 3)
     index: pd.DataFrame  # data/ingested/index.csv
@@ -67,8 +67,8 @@ class Review:
     cases: pd.DataFrame  # from `leaf.review.queue.cases`
     own: np.ndarray  # float64 (N,), held-out probability of the label, or nan
     points: np.ndarray  # float32 (N, D), descriptors for finding the nearest images
-    explain: Callable[[int], str]  # the output of `leaf why` for an image number
-    original: Callable[[int], np.ndarray | None]  # the original of an image number, uint8 (H, W, 3), if there is a file
+    explain: Callable[[int], str]  # image number to the output of `leaf why`
+    original: Callable[[int], np.ndarray | None]  # image number to original image, uint8 (H, W, 3), if there is a file
     who: str  # author of the decisions
     run: str  # run that proposed the cases
 
@@ -86,14 +86,14 @@ class Review:
         }
 
     def tested(self, images: Sequence[int]) -> bool:
-        """Return whether any copy of `images` is in the test split."""
+        """Return whether an image, or an exact copy of it, is in the test split."""
         hashes = self.index["hash"]
         return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
 
     def pin(self, decision: "Decision") -> str:
-        """Pin the split at the first decision, so that decisions do not move other images to another split.
+        """Pin the split at the first decision, so that decisions do not move other images to a different split.
 
-        Returns the message to show, or "" if nothing was pinned.
+        Return the message to show, or "" if nothing was pinned.
         """
         pinned = self.folder / PINNED
         choices = params.load(self.folder / params.PARAMS_FILE)
@@ -160,8 +160,7 @@ def decide(review: Review, decision: Decision) -> Changed:
     """Write a decision. Raises LeafError for an unknown image or label, or a missing reason."""
     # unlike the pixel hash, file_hash does not depend on image_size
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
-    if max(*decision.images, decision.other) >= len(hashes):
-        raise LeafError(f"images: no such image. Use 0 to {len(hashes) - 1}.")
+    check_image(review.images, max(*decision.images, decision.other))
     kind, paired = decision.decision, decision.decision in PAIRED
     images = decision.grouped() if paired else decision.images
     files = dict(zip(hashes[images], sources[images], strict=True))
@@ -174,15 +173,15 @@ def decide(review: Review, decision: Decision) -> Changed:
     else:
         common |= {"ruling": kind, "label": decision.label}
         if (kind == "relabel") != (decision.label in review.classes):
-            accepted = f"relabel requires one of {', '.join(review.classes)}; other decisions accept no label"
-            raise LeafError(f"label: {decision.label!r} with {kind}: {accepted}.")
+            valid = f"Use one of {', '.join(review.classes)}" if kind == "relabel" else "Only relabel accepts a label"
+            raise LeafError(f"label: {decision.label!r} is not valid for {kind}. {valid}.")
         if not (paired or common["why"]) and review.tested(images):
             raise ReasonError(REASON)
     rows = [{"hash": each, "file": name} for each, name in files.items()]
     if paired:
         first, *others = rows
         if not others:
-            raise LeafError(f"{kind}: one image given. Select two or more.")
+            raise LeafError(f"{kind}: requires at least two images. Select another one.")
         rows = [first | {"other": row["hash"], "file": f"{first['file']} | {row['file']}"} for row in others]
     added = [{name: (common | row)[name] for name in FILES[file]} for row in rows]
     keys = partial(decision_keys, index=review.index)
@@ -222,7 +221,7 @@ class Loaded:
 
 
 def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded) -> tuple[FastAPI, APIRouter]:
-    """Return an application that serves a page, its assets and images under `/token/`, and a router to extend."""
+    """Create an application with a page, its assets and images under `/token/`; return it and a router to extend."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     add_security(app, hosts)
     add_error_handlers(app)
@@ -265,7 +264,7 @@ def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loade
         check_image(loaded.value.images, image)
         found = loaded.value.original(image)
         if found is None:
-            return JSONResponse({"error": "the data set has no original file"}, 404)
+            return JSONResponse({"error": f"image {image}: the data set has no original file"}, 404)
         encoded = cv2.imencode(".jpg", found[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         return Response(encoded.tobytes(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
@@ -282,9 +281,9 @@ def check_image(images: np.ndarray, image: int) -> None:
 def create_app(
     review: Review, token: str, hosts: Collection[str] = ("*",), reload: Callable[[], Review] | None = None
 ) -> FastAPI:
-    """Create the web application, with `token` as the first part of each path and `hosts` as accepted Host headers.
+    """Create the review application under `/token/`; `hosts` are the accepted Host headers.
 
-    `reload` loads the run again when its files change.
+    `reload` is called when the files of the run have changed.
     """
     loaded = Loaded(review, reload)
     app, routes = serve_pages("leaf review", "index.html", token, hosts, loaded)

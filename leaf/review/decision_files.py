@@ -26,7 +26,7 @@ File = Literal["data/overrides.csv", "data/reviewed.csv", "data/labels.csv"]
 OVERRIDES: File = "data/overrides.csv"
 REVIEWED: File = "data/reviewed.csv"
 LABELS: File = "data/labels.csv"
-SEEN = ("seen", "unsure")  # verdicts in data/reviewed.csv: correct as it is, or another person should decide
+SEEN = ("seen", "unsure")  # verdicts in data/reviewed.csv: correct as it is; unsure
 # `question` is the kind of case (leaf.review.queue), and `other` is the second image of a pair.
 FILES: dict[File, Sequence[str]] = {
     OVERRIDES: TEXT,
@@ -51,7 +51,7 @@ def read_rows(folder: Path, file: File) -> list[Row]:
 
 
 def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
-    """Return the rows with pixel hashes in `hash` and `other`, for images in `index`; see `pixel_hashes`."""
+    """Replace `hash` and `other` by pixel hashes in each row whose images are in `index`; see `pixel_hashes`."""
     known = pixel_hashes(index, {row[name].strip() for row in rows for name in ("hash", "other")})
     named = [{name: row[name].strip() for name in ("hash", "other")} for row in rows]
     return [
@@ -75,7 +75,7 @@ def decision_keys(rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
 
 
 def label_keys(rows: Sequence[Row]) -> list[Key]:
-    """Return the key of each row of data/labels.csv: one per image and person, and one that settles a conflict.
+    """Return the key of each row of data/labels.csv: one per image and person, and one per resolved conflict.
 
     Rows without a hash, as in any label table, are unique.
     """
@@ -103,7 +103,9 @@ def change(
             rows = read_rows(folder, file)
             for row in remove:
                 if row not in rows:
-                    raise LeafError(f"{path}: another program changed the row of {row[columns[0]]}. Undo it there.")
+                    raise LeafError(
+                        f"{path}: another program changed the row of {row[columns[0]]}. Edit the file to undo it."
+                    )
             order = list(rows[0]) if rows else list(columns)
             rows = [row for row in rows if row not in remove]
             new, old = set(keys(add)), keys(rows)
@@ -143,7 +145,7 @@ def join_pins(folder: Path, hashes: Sequence[str]) -> str:
     if not moved.any():
         return ""
     write_table(pins.assign(split=pins["split"].mask(moved, best)), folder / PINNED)
-    return f"{PINNED}: {moved.sum()} images moved to {best}, the split of the others in their group."
+    return f"{PINNED}: {moved.sum()} images moved to {best} with the rest of their group."
 
 
 def pin_split(folder: Path = Path()) -> str:
@@ -154,8 +156,8 @@ def pin_split(folder: Path = Path()) -> str:
     choices = params.load(folder / params.PARAMS_FILE)
     if choices.folds or choices.grouping == "none":
         raise LeafError(
-            "pin: this split was made with folds or grouping: none, only for a comparison. Set folds: 0 and "
-            "grouping: groups."
+            "pin: a split with folds or grouping: none cannot be pinned. Set folds: 0 and grouping: groups, then run "
+            "`dvc repro split`."
         )
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
     groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])[["image", "group"]]

@@ -1,4 +1,4 @@
-"""The page for labeling new images: rank images, draw the learning curve, and write data/labels.csv."""
+"""The labeling page: rank new images, compute the learning curve, and write data/labels.csv."""
 
 import threading
 from collections import defaultdict
@@ -26,22 +26,22 @@ RANDOM_SHARE = 0.2
 CLUSTER_SIZE = 24
 BURST_SECONDS, BURST_SIMILARITY = 60, 0.9
 POINTS = 6  # number of points in the learning curve
-WORTHWHILE = 0.005  # accuracy gain of the last third of the labels below which more labels hardly help
+WORTHWHILE = 0.005  # minimum accuracy gain from the last third of the labels to recommend more labels
 
 
 @dataclass
 class Labelling:
-    """N unlabeled images, and everything needed to rank them."""
+    """N unlabeled images with their ranking, the labels so far, and the learning curve."""
 
-    folder: Path  # of the project
+    folder: Path  # project folder
     classes: Sequence[str]
     images: np.ndarray  # uint8 (N, S, S, 3)
     index: pd.DataFrame  # data/ingested/unlabelled.csv
     features: np.ndarray  # float32 (N, D), from `reduce_features`
     known: tuple[np.ndarray, np.ndarray]  # features (M, D) and labels (M,) of labeled training images
     validation: tuple[np.ndarray, np.ndarray]  # features (V, D) and labels (V,) of labeled validation images
-    unlike: np.ndarray  # bool (N,), True for images that are not like the training images
-    original: Callable[[int], np.ndarray | None]  # the original of an image number, uint8 (H, W, 3), if there is a file
+    unlike: np.ndarray  # bool (N,), True for out-of-distribution images
+    original: Callable[[int], np.ndarray | None]  # image number to original image, uint8 (H, W, 3), if there is a file
     who: str  # author of the labels
     run: str  # run that proposes the images
     probabilities: np.ndarray | None = None  # float64 (N, C), None without labels of two classes
@@ -60,7 +60,7 @@ class Labelling:
         self.rank()
 
     def rows(self) -> list[Row]:
-        """Return the current rows of data/labels.csv that refer to an image by its hash."""
+        """Return the rows of data/labels.csv that identify an image by its hash."""
         return [row for row in read_rows(self.folder, LABELS) if row["file_hash"]]
 
     def rank(self) -> None:
@@ -105,11 +105,11 @@ class Labelling:
         return order
 
     def _open(self, done: Collection[str]) -> np.ndarray:
-        """Return which images have no label and are no exact copy of an earlier one, bool (N,)."""
+        """Return which images are unlabeled and not an exact copy of an earlier one, bool (N,)."""
         return ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
 
     def conflicts(self, rows: Sequence[Row]) -> list[int]:
-        """Return the images that two people labeled differently and that have no decision."""
+        """Return the images with an unresolved conflict between the labels of two people."""
         labels: dict[str, set[str]] = defaultdict(set)
         settled = {row["file_hash"] for row in rows if row["chosen"] == CONFLICT}
         for row in rows:
@@ -152,7 +152,7 @@ class Labelling:
     def _item(
         self, image: int, chosen: str, probabilities: np.ndarray | None, rows: Sequence[Row] = ()
     ) -> dict[str, Any]:
-        """Return a queued image, with the model's prediction or with the `rows` that contradict each other."""
+        """Return an image for the page, with the model's prediction or the contradictory labels in `rows`."""
         guess = -1 if probabilities is None else int(probabilities[image].argmax())
         file_hash = self.index["file_hash"].iat[image]
         return {
@@ -187,17 +187,15 @@ class Labelling:
         return {"cluster": near.tolist(), "burst": burst.tolist()[: CLUSTER_SIZE - 1]}
 
     def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
-        """Write a label ("" to exclude) for `images`, with `same_plant` as one group. Return the changed rows.
+        """Write a label for `images`, or "" to exclude them. `same_plant` puts them in one group.
 
-        Raises:
-            LeafError: for an unknown class or image.
+        Return the changed rows. Raises LeafError for an unknown class or image.
         """
         if label and label not in self.classes:
             raise LeafError(
                 f'label: {label!r} is not a class. Use {", ".join(self.classes)}, or "" to exclude the image.'
             )
-        if max(images) >= len(self.index):
-            raise LeafError(f"images: no such image. Use 0 to {len(self.index) - 1}.")
+        check_image(self.images, max(images))
         hashes = self.index["file_hash"].iloc[list(images)].tolist()
         row = {
             "label": label,
@@ -232,7 +230,7 @@ class Labelling:
 
 
 def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
-    """Return text on whether more labels help, based on a learning curve; "" for fewer than three points."""
+    """Describe whether more labels are likely to help; "" for a learning curve with fewer than three points."""
     if len(curve) < 3:
         return ""
     last, accuracy, *_ = curve[-1]
@@ -244,7 +242,7 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return Cohen's kappa for the two people who share the most labeled images, or "" if no image has two labels."""
+    """Describe the agreement of the two people who share the most labeled images; "" if no image has two labels."""
     from sklearn.metrics import cohen_kappa_score
 
     by_person: dict[str, dict[str, str]] = defaultdict(dict)

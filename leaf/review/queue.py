@@ -3,7 +3,7 @@
 Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
 affects. The probability of a wrong label is estimated from held-out predictions; for other questions it is fixed. An
 image affects its kept copies and, as a parent or neighbor, its share of synthetic images.
-`benchmarks/review.py` measures how early planted faults are found.
+`benchmarks/review.py` measures how early planted errors are found.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ QUESTIONS = {  # names of the questions on the page
 # Estimated probability that a decision changes something. If copies have different labels, one label is wrong; removals
 # by `clean` are rarely wrong, and all copies of an outlier are one case.
 SHARE = {"conflict": 1.0, "flag": 0.5, "outlier": 0.02, "copy": 0.05, "crop": 0.1}
-CONFIDENT = 0.1  # below this held-out probability of the label, an image is a confident mistake
+CONFIDENT = 0.1  # held-out probability of the label below which a contradiction is described as confident
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class LabelAssessment:
 
 
 def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return out-of-fold class probabilities, float64 (N, K), of a logistic regression in at most five grouped folds.
+    """Return out-of-fold probabilities, float64 (N, K), of a logistic regression with up to five grouped folds.
 
-    `features` are (N, D), `labels` int (N,) of K classes, `groups` (N,). Return all nan if a class has fewer than two
-    groups.
+    `features` are (N, D), `labels` int (N,) of K classes, and `groups` (N,). The result is nan if there is one class or
+    a class has a single group.
     """
     classes, places = np.unique(labels, return_inverse=True)
     folds = min([5, *(len(np.unique(groups[places == place])) for place in range(len(classes)))])
@@ -71,8 +71,8 @@ def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessm
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
     """Return the number of images that a decision on each of N images affects, float64 (N,).
 
-    Copies have equal `hashes`, text (N,). `kept` is bool (N,). `synthetic` is the table of synthetic images: `parent`,
-    `neighbour`, and `weight`, the neighbor's share.
+    `hashes`, text (N,), are equal for exact copies, and `kept` is bool (N,). `synthetic` has a row per synthetic image:
+    `parent`, `neighbour`, and `weight`, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None:
@@ -102,7 +102,7 @@ def cases(
         decisions: data/cleaned/decisions.csv, N rows.
         pairs: data/cleaned/pairs.csv.
         held_out: see `assess_labels`.
-        unknown: bool (N,), True for images that are not like the training images.
+        unknown: bool (N,), True for out-of-distribution images.
         reached: float (N,), see `reach`.
         classes: class names.
     """
@@ -130,13 +130,13 @@ def _labels(
         label, likely = classes[labels[image]], classes[held_out.likely[image]]
         how = "a wrong label, or a confident model error" if own < CONFIDENT else "the label may be wrong"
         why = f"held-out probability of {label}: {own:.3f}; most probable: {likely}; {how}"
-        share = 1 if held_out.contradicted[image] else 0.5  # of the gain
+        share = 1 if held_out.contradicted[image] else 0.5  # confident learning reports a label error, or does not
         found.append(("label", image, -1, (1 - own) * reached[image] * share, why))
     return found
 
 
 def _flags(index: pd.DataFrame, decisions: pd.DataFrame, unknown: np.ndarray, reached: np.ndarray) -> list[_Case]:
-    """Return kept images that have a quality flag or are not like the training images."""
+    """Return kept images that have a quality flag or are out-of-distribution."""
     flags = index["flags"].to_numpy(object)
     there = decisions["kept"].eq(1).to_numpy() & ((flags != "") | unknown)
     found = []
@@ -188,7 +188,7 @@ def _pairs(decisions: pd.DataFrame, pairs: pd.DataFrame, classes: Sequence[str])
         why = f"{_kind(row)}; {classes[label[one]]} and {classes[label[other]]}"
         found.append(("conflict", one, other, SHARE["conflict"] * int(sizes[group[one]]), why))
     same = pairs[~differ & pairs["kind"].ne("exact")]
-    # a pair with a larger distance is more likely a mistake
+    # the larger the distance, the more likely a false match
     doubt = same["aligned_mse"].fillna(same["mse"]).groupby(same["kind"]).rank(pct=True)
     for row, rank in zip(same.to_dict("records"), doubt, strict=True):
         question = "crop" if row["kind"] == "aligned" else "copy"

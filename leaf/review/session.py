@@ -1,4 +1,4 @@
-"""Load a run for the review pages."""
+"""Load a run and rank its images for the review pages."""
 
 import getpass
 import subprocess
@@ -29,8 +29,8 @@ from leaf.revisions import PREDICTIONS, probabilities, reader, table
 from leaf.store import read_array, read_classes, read_json, read_table, sha256
 from leaf.why import explain
 
-LARGEST_SIDE = 2048  # pixels
-UNLABELLED = "data/ingested/unlabelled"  # .npy and .csv
+LARGEST_SIDE = 2048  # pixels, maximum side of an original image on the page
+UNLABELLED = "data/ingested/unlabelled"  # path without .npy or .csv
 _BLOCK = 256
 _TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 
@@ -109,7 +109,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
 
 
 def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
-    """Ingest a data set in which no image has a label, because `dvc repro` rejects such a data set."""
+    """Ingest a data set without any label, which `dvc repro` rejects."""
     dataset = folder / choices.dataset
     try:
         if choices.classes != "auto" and dataset.is_dir():
@@ -123,12 +123,10 @@ def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
 
 
 def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np.ndarray | None:
-    """Decode the file of an index row in the sandbox to uint8 (H, W, 3) with sides of at most LARGEST_SIDE.
+    """Decode the original image of an index row in the sandbox: uint8 (H, W, 3), sides at most LARGEST_SIDE.
 
-    The file is looked up in `dataset`, then in `folder`. Return None if there is no file.
-
-    Raises:
-        LeafError: if the file cannot be decoded.
+    The file is looked up in `dataset`, then in `folder`. Return None if there is no file. Raises LeafError if the file
+    cannot be decoded.
     """
     source = str(row["source"])
     path = next((each for each in (dataset / source, folder / source) if dataset.is_dir() and each.is_file()), None)
@@ -210,7 +208,7 @@ def _probabilities(
             raise LeafError(f"{revision}: its images differ from those in this project. Use runs on the same data set.")
         found = probabilities(read)
         if found.shape[1] != classes:
-            raise LeafError(f"{revision}: {found.shape[1]} classes, expected {classes}. Use runs of the same data set.")
+            raise LeafError(f"{revision}: {found.shape[1]} classes, expected {classes}. Use runs on the same data set.")
         np.add.at(sums, rows, found)
         np.add.at(predicted_count, rows, 1)
     result = np.where(predicted_count[:, None] > 0, sums / np.maximum(predicted_count, 1)[:, None], np.nan)

@@ -61,18 +61,18 @@ class Classifier:
         ood_detector: out-of-distribution detector.
     """
 
-    def __init__(self, network: Network, beside: "ModelFiles") -> None:
+    def __init__(self, network: Network, files: "ModelFiles") -> None:
         self.network = network
-        self.classes = beside.classes
+        self.classes = files.classes
         self.image_size = network.image_size
-        self.threshold = beside.threshold
-        self.min_confidence = beside.min_confidence
-        self.views = beside.views
-        self.sha256 = beside.sha256
-        self.fit = beside.fit
-        self.backbone = beside.backbone
-        self.test_accuracy = beside.test_accuracy
-        self.ood_detector = ood.read(beside.ood, beside.sha256)
+        self.threshold = files.threshold
+        self.min_confidence = files.min_confidence
+        self.views = files.views
+        self.sha256 = files.sha256
+        self.fit = files.fit
+        self.backbone = files.backbone
+        self.test_accuracy = files.test_accuracy
+        self.ood_detector = ood.read(files.ood, files.sha256)
 
     def predict(self, images: ImagesLike, views: int | None = None) -> list[Prediction]:
         """Predict images, in order.
@@ -152,36 +152,38 @@ def load(path: str | Path = MODEL) -> Classifier:
         LeafError: if a file is missing, damaged or belongs to another model.
     """
     path = Path(path)
-    beside = read_model_files(path)
-    if path.suffix == ".onnx" and beside.without_onnx:
-        print(f"{path}: {beside.without_onnx}; using Keras instead", file=sys.stderr)
+    files = read_model_files(path)
+    if path.suffix == ".onnx" and files.without_onnx:
+        print(f"{path}: {files.without_onnx}; using Keras instead", file=sys.stderr)
         path = path.with_suffix(".keras")
     if path.suffix != ".onnx":
         onnx_file = path.with_suffix(".onnx")
-        if not beside.without_onnx and onnx_file.is_file() and sha256(onnx_file) == beside.onnx_sha256:
-            _check_metadata(onnx_file, OnnxNetwork(onnx_file).metadata, beside)
+        if not files.without_onnx and onnx_file.is_file() and sha256(onnx_file) == files.onnx_sha256:
+            _check_metadata(onnx_file, OnnxNetwork(onnx_file).metadata, files)
         from leaf.models.prediction import KerasNetwork
         from leaf.models.saving import load_model
 
-        return Classifier(KerasNetwork(load_model(path, beside.sha256), beside.temperature), beside)
-    if (found := sha256(path)) != beside.onnx_sha256:
-        raise LeafError(f"{path}: SHA-256 is {found}, expected {beside.onnx_sha256}. Run `dvc repro` to restore it.")
+        return Classifier(KerasNetwork(load_model(path, files.sha256), files.temperature), files)
+    if (found := sha256(path)) != files.onnx_sha256:
+        raise LeafError(f"{path}: SHA-256 is {found}, expected {files.onnx_sha256}. Run `dvc repro` to restore it.")
     network = OnnxNetwork(path)
-    _check_metadata(path, network.metadata, beside)
-    if len(network.head.slopes) != len(beside.classes):
-        raise LeafError(f"{path}: {len(network.head.slopes)} classes, but run.json has {len(beside.classes)}")
-    classifier = Classifier(network, beside)
+    _check_metadata(path, network.metadata, files)
+    if len(network.head.slopes) != len(files.classes):
+        raise LeafError(
+            f"{path}: {len(network.head.slopes)} classes, but run.json has {len(files.classes)}. Run `dvc repro`."
+        )
+    classifier = Classifier(network, files)
     if network.features != len(classifier.ood_detector.features.mean):
-        raise LeafError(f"{beside.ood}: does not match the {network.features} features of {path}. Run `dvc repro`.")
+        raise LeafError(f"{files.ood}: does not match the {network.features} features of {path}. Run `dvc repro`.")
     return classifier
 
 
-def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles") -> None:
-    """Raise LeafError if run.json or decision.json disagree with the metadata of the hashed ONNX file."""
+def _check_metadata(path: Path, metadata: Mapping[str, Any], files: "ModelFiles") -> None:
+    """Raise LeafError if run.json or decision.json disagrees with the metadata of the hashed ONNX file."""
     names = ("temperature", "min_confidence", "views", "fit", "backbone", "test_accuracy")
-    wanted = {key: getattr(beside, key) for key in names}
-    wanted |= {"classes": list(beside.classes), "model_sha256": beside.sha256}
-    wanted["threshold"] = beside.threshold if len(beside.classes) == 2 else None
+    wanted = {key: getattr(files, key) for key in names}
+    wanted |= {"classes": list(files.classes), "model_sha256": files.sha256}
+    wanted["threshold"] = files.threshold if len(files.classes) == 2 else None
     for key, value in wanted.items():
         if key in metadata and metadata[key] != value:
             raise LeafError(
@@ -191,7 +193,7 @@ def _check_metadata(path: Path, metadata: Mapping[str, Any], beside: "ModelFiles
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(strict=True))
 class ModelFiles:
-    """The contents of run.json and decision.json; see `Classifier` for the fields that it shares."""
+    """The contents of run.json and decision.json; `Classifier` describes most of them."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", alias="model_sha256")]
     classes: Annotated[tuple[str, ...], Field(min_length=2, strict=False)]

@@ -1,4 +1,4 @@
-"""`leaf predict`: print predictions to standard output as they are made, and messages to standard error."""
+"""`leaf predict`: print predictions to standard output as they are computed, and messages to standard error."""
 
 import csv
 import glob
@@ -123,7 +123,7 @@ def as_csv(predictions: Iterable[Prediction], classes: Sequence[str]) -> Iterato
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
-    """Return one line; prefix text that a spreadsheet would run as a formula with an apostrophe."""
+    """Format one line. Text that a spreadsheet would evaluate as a formula gets an apostrophe in front."""
     cells = [f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell for cell in cells]
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
@@ -151,7 +151,7 @@ def as_text(predictions: Iterable[Prediction], images: Sequence[str], classes: S
 
 
 def expand(arguments: Sequence[str], listed: BinaryIO) -> list[str]:
-    """Expand arguments to image paths, in order, without repeats.
+    """Expand arguments to image paths, in order, without duplicates.
 
     Args:
         arguments: files (not checked here); folders (all images below); glob patterns; `-` for the paths in `listed`.
@@ -172,7 +172,9 @@ def expand(arguments: Sequence[str], listed: BinaryIO) -> list[str]:
 
 def _listed(data: bytes) -> list[str]:
     if name := NAMES.get(kind(data[:HEAD])):
-        raise LeafError(f"-: standard input is a {name} image, not a list of paths. Save it as a file.")
+        raise LeafError(
+            f"-: standard input is a {name} image, not a list of paths. Save it to a file and pass its path."
+        )
     bom = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     without_bom = ("utf-16-be" if data[:1] == b"\0" else "utf-16-le") if b"\n\0" in data else ""
     encoding = "utf-16" if bom else without_bom
@@ -196,7 +198,7 @@ def _images_of(argument: str) -> Iterator[str]:
     elif not os.path.exists(path) and glob.has_magic(argument):  # noqa: PTH110
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob accepts no absolute pattern
         if not matches:
-            raise LeafError(f"{argument}: the pattern matches no file. Check it, or use a folder.")
+            raise LeafError(f"{argument}: the pattern matches no file. Correct it, or pass a folder.")
         yield from (name for name in matches if not Path(name).is_dir())
     else:
         yield argument

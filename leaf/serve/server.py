@@ -29,7 +29,7 @@ from leaf.errors import LeafError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_CONNECTIONS = 500
-STALL_SECONDS = 10  # maximum time to complete the request headers, and between reads of the response
+STALL_SECONDS = 10  # interval between checks for stalled clients
 _SHUTDOWN_SECONDS = 3
 MAX_UPLOAD = 20 * 2**20  # maximum bytes of one image
 _MAX_BODY = MAX_UPLOAD + 64 * 2**10  # including the form encoding
@@ -61,7 +61,7 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 def allowed_hosts(host: str) -> Collection[str]:
-    """Return the Host headers to accept on `host`: loopback names only on loopback, otherwise `*`."""
+    """Return the Host headers to accept: loopback names if `host` is a loopback address, otherwise `*`."""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -83,7 +83,7 @@ def lan_address(host: str) -> str:
 
 
 def qr_code(url: str) -> str:
-    """Draw `url` as a QR code of block characters for a terminal with a dark background."""
+    """Return a QR code of `url` in block characters, for terminals with a dark background."""
     import segno
 
     text = io.StringIO()
@@ -121,7 +121,7 @@ def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet
 
 
 class LimitedConnection(H11Protocol):
-    """Close a connection whose client stalls.
+    """Close connections whose client stalls.
 
     uvicorn's keep-alive timeout starts only after a response, and its `limit_concurrency` rejects new clients while
     stalled ones keep their connections. Here, above `MAX_CONNECTIONS`, the oldest stalled connection is closed.
@@ -148,7 +148,7 @@ class LimitedConnection(H11Protocol):
         return unread or self.cycle is None or bool(self.cycle.response_complete)
 
     def _close_if_stalled(self, cycle: Any, unsent: float) -> None:
-        """Close the connection if it was idle at the last check, and no request and no read happened since then."""
+        """Close the connection if it was idle at the last check and has made no progress since."""
         now = self.transport.get_write_buffer_size()
         if self._idle() and self.cycle is cycle and now >= unsent:
             self.transport.abort()  # close() would wait for the client to read
@@ -185,7 +185,7 @@ def add_security(app: FastAPI, hosts: Collection[str]) -> None:
 
 
 class RequestLimits:
-    """Reject cross-site requests and large or slow request bodies; bound the memory of all bodies together."""
+    """Reject cross-site requests and large or slow request bodies; limit the total memory of all bodies."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -225,7 +225,7 @@ class RequestLimits:
 
 
 def _is_cross_site(headers: Headers) -> bool:
-    """Return whether the browser marks the request as coming from another site's page."""
+    """Return whether, according to the browser, the request is from a page of another site."""
     origin = headers.get("origin")
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
         origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
@@ -233,7 +233,7 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 class _Body:
-    """Measure a request body as it arrives, because a chunked body does not announce its length."""
+    """Limit a request body as it arrives, because a chunked body has no Content-Length."""
 
     def __init__(self, receive: Receive, held: dict[str, int]) -> None:
         self._receive = receive

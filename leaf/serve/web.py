@@ -60,7 +60,7 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error in one line."""
+    """A one-line error."""
 
     error: str
 
@@ -185,7 +185,7 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
     """Serve the page and the API until SIGINT or SIGTERM; port 0 selects a free port."""
     classifier = load(model)
     listening = open_port(host, port)
-    for count in (2**power for power in range(MAX_BATCH.bit_length())):  # compile for each batch size
+    for count in (2**power for power in range(MAX_BATCH.bit_length())):  # warm up each batch size
         blank = np.zeros((count, classifier.image_size, classifier.image_size, 3), np.uint8)
         classifier.predict_prepared(["blank"] * count, blank)
     run(create_app(classifier, allowed_hosts(host)), listening, host, quiet=quiet)
@@ -196,7 +196,7 @@ class QueueFullError(Exception):
 
 
 class Batcher(Generic[Item, Answer]):
-    """Predict images from concurrent requests in small batches, in the model's own thread.
+    """Predict images from concurrent requests in small batches, in one thread.
 
     Images are queued individually, so a single image never waits for another client's whole upload. A batch contains
     the images in the queue when the model becomes free, at most `MAX_BATCH`; the model never waits to fill a batch.
@@ -219,7 +219,7 @@ class Batcher(Generic[Item, Answer]):
         return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
 
     async def run_when_idle(self, work: Callable[[], Result]) -> Result:
-        """Run `work()` in the model's thread when no image is waiting. Raises QueueFullError or any error of `work`."""
+        """Run `work()` in the same thread when no image is waiting. Raises QueueFullError or any error from `work`."""
         return await asyncio.wrap_future(self._enqueue(_WHEN_IDLE, work))
 
     def stop(self) -> None:

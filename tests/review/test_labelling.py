@@ -66,7 +66,7 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "data/labels.csv", dtype=str, keep_default_na=False)
 
 
-def test_one_image_in_five_is_a_random_sample_without_a_guess(labelling: Labelling) -> None:
+def test_one_image_in_five_is_a_random_sample_without_a_prediction(labelling: Labelling) -> None:
     items = labelling.state()["items"]
     assert [item["chosen"] for item in items[:10]] == (["model"] * 4 + ["random"]) * 2
     assert {item["guess"] for item in items if item["chosen"] == "random"} == {-1}

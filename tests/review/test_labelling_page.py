@@ -68,11 +68,11 @@ def current(page: Any) -> dict[str, Any]:
     return page.evaluate("waiting[0]")
 
 
-def test_enter_confirms_the_guess_and_a_random_sample_needs_a_class(page: Any, tmp_path: Path) -> None:
+def test_enter_confirms_the_prediction_and_a_random_sample_requires_a_class(page: Any, tmp_path: Path) -> None:
     for _ in range(4):
         press(page, "Enter", f"{current(page)['image']}.jpg: ")
     assert current(page)["chosen"] == "random"
-    press(page, "Enter", "No guess for this image")
+    press(page, "Enter", "No prediction for this image")
     press(page, "2", "unhealthy")
     saved(page)
     assert rows(tmp_path)["chosen"].value_counts().to_dict() == {"model": 4, "random": 1}

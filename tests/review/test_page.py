@@ -134,7 +134,7 @@ def test_test_image_requires_a_reason_and_escape_cancels(page: Any, reviewed: Pa
     page.keyboard.press("d")
     page.locator("#ask").wait_for()
     page.keyboard.press("Escape")
-    page.locator("#status", has_text="Cancelled").wait_for()
+    page.locator("#status", has_text="Canceled").wait_for()
     assert rows(reviewed).empty
     page.keyboard.press("d")
     page.locator("#ask").wait_for()

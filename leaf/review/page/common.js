@@ -9,7 +9,7 @@ const make = (tag, given = {}, ...inside) => {
 };
 
 let run; // the state from the server
-let turn = Promise.resolve(); // runs actions one after another, however fast keys are pressed
+let turn = Promise.resolve(); // runs actions one at a time, in the order of key presses
 
 // Each request names the run, because image numbers refer to different images in another run.
 const versioned = (path) => `${path}${run ? `${path.includes("?") ? "&" : "?"}run=${run.run}` : ""}`;
@@ -46,7 +46,7 @@ async function pop_undo() {
   return { entry, result };
 }
 
-// Prompt for text or, with `labels`, for a class. Resolves to "" if the dialog is canceled.
+// Prompt for text or, with `labels`, for a class. Resolve to "" if the dialog is canceled.
 function ask_user(title, text, labels) {
   at("ask-title").textContent = title;
   at("ask-text").textContent = text;

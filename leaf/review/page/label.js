@@ -2,9 +2,9 @@
 "use strict";
 
 const KEYS = {
-  Enter: "Confirm the model's guess", "1 … 9": "Label as this class", l: "Choose a class", x: "Exclude: none of the classes",
-  g: "Similar images, to label together", s: "Same plant: label the burst together", n: "Skip", z: "Undo", t: "Retrain and rank again",
-  o: "Original image", "?": "Show the keys",
+  Enter: "Confirm the prediction", "1 … 9": "Assign this class", l: "Choose a class", x: "Exclude: none of the classes",
+  g: "Similar images: label them together", s: "Same plant: label the burst as one group", n: "Skip", z: "Undo", t: "Retrain and rerank",
+  o: "Original image", "?": "Show all keys",
 };
 const CHOSEN = {
   random: "random sample", model: "selected by the model", diverse: "selected for diversity", cluster: "similar image", conflict: "contradictory labels",
@@ -13,7 +13,7 @@ const CHOSEN = {
 let waiting = []; // the next images
 let done = new Set(); // labeled in this tab; the server may not have saved them yet
 let burst = [];
-let together = false; // label the burst with the image
+let together = false; // label the burst together with the image
 let members = []; // the open cluster
 let excluded = new Set();
 let cursor = 0;
@@ -59,10 +59,10 @@ function look() {
   at("question").textContent = item.guess < 0 ? "Which class is it?" : `${run.classes[item.guess]}?`;
   at("why").textContent = item.labels.length
     ? item.labels.map(([who, label]) => `${who}: ${name_of(label)}`).join(" · ")
-    : item.guess < 0 ? "" : `The model's guess, with a probability of ${(100 * item.confidence).toFixed(0)}%. Enter confirms it.`;
+    : item.guess < 0 ? "" : `Predicted with a probability of ${(100 * item.confidence).toFixed(0)}%. Press Enter to confirm.`;
   const img = make("img", { alt: item.file, src: versioned(large ? `original/${item.image}.jpg` : `image/${item.image}.png`) });
   img.addEventListener("error", () => { if (large) img.src = versioned(`image/${item.image}.png`); }, { once: true });
-  const chips = [CHOSEN[item.chosen], item.unlike ? "unlike the training images: X excludes it" : ""].filter(Boolean);
+  const chips = [CHOSEN[item.chosen], item.unlike ? "unlike the training images; press X to exclude" : ""].filter(Boolean);
   at("images").replaceChildren(make("figure", {}, img, make("figcaption", { title: item.file }, base_name(item.file),
     ...chips.map((text) => make("span", { className: "chip", textContent: text })))));
   if (item.chosen !== "conflict") request(`api/similar/${item.image}`).then(({ burst: found }) => {
@@ -109,7 +109,7 @@ function save_label(label, images, chosen, same_plant = false) {
   });
 }
 
-// Show an image again after its label was undone or not saved.
+// Show an image again because its label was undone or not saved.
 function reopen(item, images) {
   for (const image of images) done.delete(image);
   waiting = [item, ...waiting.filter(({ image }) => image !== item.image)];
@@ -135,7 +135,7 @@ async function undo() {
   show_status(`Undone: ${base_name(entry.item.file)}`);
 }
 
-// Labels can be assigned meanwhile.
+// Labeling can continue during retraining.
 async function retrain() {
   const { version } = await request("api/retrain", {});
   show_status("Retraining …");
@@ -145,7 +145,7 @@ async function retrain() {
     state = await request("api/state");
   }
   await enqueue(() => refresh(true));
-  show_status(run.version > version ? "Retrained: the images are ranked again." : run.error, run.version <= version);
+  show_status(run.version > version ? "Retrained. The images are reranked." : run.error, run.version <= version);
 }
 
 // ---- similar images
@@ -157,7 +157,7 @@ async function open_cluster() {
   members = [item.image, ...cluster.filter((image) => !done.has(image))];
   excluded = new Set();
   cursor = 0;
-  at("cluster-title").textContent = item.guess < 0 ? `${members.length} similar images` : `All of these are ${run.classes[item.guess]}?`;
+  at("cluster-title").textContent = item.guess < 0 ? `${members.length} similar images` : `Are all of these ${run.classes[item.guess]}?`;
   at("tiles").replaceChildren(...members.map((image) => {
     const tile = make("li", { id: `t${image}`, role: "option" }, make("img", { src: versioned(`image/${image}.png`), alt: `Image ${image}`, width: 96, height: 96 }));
     tile.addEventListener("click", () => toggle(members.indexOf(image)));
@@ -198,7 +198,7 @@ function draw_curve() {
   at("advice").textContent = run.advice;
   if (!points.length) {
     at("curve").replaceChildren();
-    at("curve-text").textContent = "No curve yet: it requires labels of two classes, and validation images or labeled random samples.";
+    at("curve-text").textContent = "No curve yet. It requires labels of two classes, and validation images or labeled random samples.";
     return;
   }
   const [labels, accuracy, low, high] = points.at(-1);
@@ -232,7 +232,7 @@ function press(key) {
   const item = waiting[0];
   if (/^[1-9]$/.test(key)) return run.classes[key - 1] !== undefined && (label_current(run.classes[key - 1]), true);
   const action = {
-    Enter: () => item && (item.guess >= 0 ? label_current(run.classes[item.guess]) : show_status("No guess for this image. Press the key of its class.")),
+    Enter: () => item && (item.guess >= 0 ? label_current(run.classes[item.guess]) : show_status("No prediction for this image. Press the key of its class.")),
     l: () => enqueue(async () => { const label = await ask_user("Which class?", "", true); if (label) label_current(label); }),
     x: () => label_current(""),
     g: () => (inside ? close_cluster() : enqueue(open_cluster)),
@@ -270,7 +270,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden && ru
 enqueue(async () => {
   await refresh();
   at("ask-class").append(...run.classes.map((name) => make("option", { textContent: name })));
-  at("actions").append(key_button("Enter", "Confirm the guess"), ...run.classes.slice(0, 9).map((name, place) => key_button(String(place + 1), name)),
+  at("actions").append(key_button("Enter", "Confirm the prediction"), ...run.classes.slice(0, 9).map((name, place) => key_button(String(place + 1), name)),
     ...[..."lxgsnzo"].filter((key) => key !== "l" || run.classes.length > 9).map((key) => key_button(key, KEYS[key].split(/[,:]/)[0])));
   list_keys(KEYS);
   document.querySelector("#actions [data-key=Enter]").disabled = !waiting[0] || waiting[0].guess < 0;

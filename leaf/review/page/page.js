@@ -4,8 +4,8 @@
 const KEYS = {
   "1 … 9": "Assign this class", k: "Keep", d: "Drop", r: "Correct as it is", u: "Unsure", s: "Same leaf", a: "Not the same",
   l: "Choose a class", w: "Add a reason for the next decision", z: "Undo", n: "Next (also → or J)", p: "Previous (also ←)",
-  f: "Alternate the two images", v: "Show the difference", x: "Decide on the other image of the pair", o: "Original image",
-  g: "All images, or back to the cases", "?": "Show the keys",
+  f: "Alternate between the two images", v: "Show the difference", x: "Decide on the other image of the pair", o: "Original image",
+  g: "Switch between cases and all images", "?": "Show all keys",
 };
 const DECISIONS = { k: "keep", d: "drop", s: "group", a: "apart", r: "seen", u: "unsure" };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -25,7 +25,7 @@ async function decide(decision, label = "") {
   const other = neighbor >= 0 ? neighbor : now.other;
   const sent = { images: chosen.length ? chosen : [paired ? now.image : target], decision, label, question: now.question, why: reason };
   if (paired || ((decision === "seen" || decision === "unsure") && !chosen.length)) sent.other = chosen.length ? -1 : other;
-  if (paired && !chosen.length && other < 0) throw new Error("Which other image? Move to a similar image with Tab, then press the key.");
+  if (paired && !chosen.length && other < 0) throw new Error("Which other image? Move the focus to a similar image with Tab, then press the key again.");
   let result;
   try {
     result = await request("api/decide", sent);
@@ -33,7 +33,7 @@ async function decide(decision, label = "") {
     if (error.retry) return keep(sent, error);
     if (!error.reason) throw error;
     const why = await ask_user("Why?", error.message, false);
-    if (!why) return show_status("Cancelled.");
+    if (!why) return show_status("Canceled.");
     result = await request("api/decide", { ...sent, why });
   }
   push_undo({ changed: result.changed, hash: location.hash });
@@ -45,7 +45,7 @@ async function decide(decision, label = "") {
   show_status(`${what}. ${at("progress").textContent}. ${result.note}`.trim());
 }
 
-// Decisions that could not be written stay in the browser and are sent again.
+// Decisions that the server could not write stay in the browser and are sent again.
 const pending = () => JSON.parse(localStorage.getItem("pending") || "[]");
 
 function keep(sent, error) {
@@ -180,7 +180,7 @@ function figure(image, over = -1, whole_size = large) {
     whole.addEventListener("error", () => originals(false));
   }
   const own = run.own[image];
-  const bar = make("meter", { min: 0, max: 1, value: own ?? 0, low: 0.5, optimum: 1, title: "held-out probability of its label" });
+  const bar = make("meter", { min: 0, max: 1, value: own ?? 0, low: 0.5, optimum: 1, title: "held-out probability of the label" });
   const name = make("figcaption", { title: run.file[image] },
     make("b", { textContent: file_of(image) }), ` ${run.classes[run.label[image]]} `,
     ...(own === null ? [] : [bar, ` ${own.toFixed(3)} `]),
@@ -213,7 +213,7 @@ function draw(mode) {
 const swap = () => { for (const one of at("images").children) one.classList.toggle("under"); };
 
 async function difference(one, other) {
-  const title = "Difference of the two images, ×4";
+  const title = "Difference between the two images, ×4";
   await Promise.all([one.decode(), other.decode()]);
   const canvas = make("canvas", { width: one.naturalWidth, height: one.naturalHeight, role: "img", ariaLabel: title });
   const context = canvas.getContext("2d");
@@ -262,7 +262,7 @@ function grid() {
 function pick(images) {
   picked = new Set(images);
   tiles.refresh();
-  at("chosen").textContent = picked.size ? `${picked.size} selected` : "Space selects, Shift with arrow keys selects several, Enter opens";
+  at("chosen").textContent = picked.size ? `${picked.size} selected` : "Space selects an image, Shift with the arrow keys selects several, Enter opens one";
 }
 
 function move(place, extend = false) {

@@ -1,4 +1,4 @@
-// Lists of any length: only the visible entries are in the document.
+// Show long lists: only the visible entries are in the document.
 "use strict";
 
 // Show an entry of `height` pixels for each key in the scrolling element `box`; with a `width`, several per row.
