@@ -220,7 +220,7 @@ def test_second_repro_in_an_installed_project_runs_nothing(installed: Installed)
 
 
 @pytest.mark.slow
-def test_experiment_in_an_installed_project_reruns_only_what_depends_on_it(installed: Installed) -> None:
+def test_experiment_in_an_installed_project_reruns_only_affected_stages(installed: Installed) -> None:
     rerun = stages_run(installed.run("dvc", "exp", "run", "-n", "half", "-S", "threshold=0.4"))
     assert rerun == ["validate", "evaluate", "report"]
     assert "test.balanced_accuracy" in installed.run("dvc", "metrics", "diff", "--all")
@@ -228,7 +228,9 @@ def test_experiment_in_an_installed_project_reruns_only_what_depends_on_it(insta
 
 
 @pytest.mark.slow
-def test_upgrade_reruns_the_changed_stage_and_what_follows(wheel: Path, installed: Installed, tmp_path: Path) -> None:
+def test_upgrade_reruns_the_changed_stage_and_downstream_stages(
+    wheel: Path, installed: Installed, tmp_path: Path
+) -> None:
     installed.install(with_changed_stage(wheel, tmp_path / "evaluate", "stages/evaluate.py"))
     assert "code.json: differs from the installed leaf in evaluate" in installed.run("leaf", "check")
     assert "reruns evaluate, and report if their inputs change" in installed.run("leaf", "upgrade")
@@ -314,7 +316,7 @@ def test_base_install_serves_pages(base: Base, command: str) -> None:
 @pytest.mark.parametrize(
     "command", ["fit {image}", "lr-range", "export --to out --format savedmodel", "compare HEAD workspace", "init new"]
 )
-def test_base_install_names_the_extra_that_a_command_needs(base: Base, image: Path, command: str) -> None:
+def test_base_install_names_the_extra_that_a_command_requires(base: Base, image: Path, command: str) -> None:
     answer = base.run("leaf", *command.format(image=image.parent).split(), status=2)
     assert "leaf-dvc[train]" in answer.splitlines()[-1]
     assert answer.splitlines()[-1].startswith("error: ")

@@ -43,7 +43,7 @@ def test_pipeline_of_this_repository_is_the_template() -> None:
 
 
 @pytest.mark.slow
-def test_new_folder_gets_a_project_that_dvc_and_leaf_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_project_is_accepted_by_dvc_and_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     init_project(tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} >= WRITTEN
     monkeypatch.chdir(tmp_path / "new")
@@ -65,7 +65,7 @@ def test_dataset_fills_in_path_and_classes(tmp_path: Path, images: Path, monkeyp
     assert any("rose" in line for line in lines)
 
 
-def test_refused_dataset_writes_nothing(tmp_path: Path) -> None:
+def test_rejected_dataset_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "flowers").mkdir()
     with pytest.raises(LeafError, match="flowers"):
         init_project(tmp_path / "new", tmp_path / "flowers")
@@ -73,7 +73,7 @@ def test_refused_dataset_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml", "runner.yaml", "code.json", "stages", "leaf"])
-def test_existing_project_is_refused_and_kept(tmp_path: Path, name: str) -> None:
+def test_existing_project_is_rejected_and_kept(tmp_path: Path, name: str) -> None:
     if "." in name:
         (tmp_path / name).write_text("mine")
     else:

@@ -55,7 +55,7 @@ def test_class_folders_are_the_classes(images: Images) -> None:
     assert {"healthy": ["*healthy"], "unhealthy": ["*"]} in [each["classes"] for each in question("classes", dataset)]
 
 
-def test_crops_with_a_class_of_the_same_name_give_classes_of_crop_and_disease(images: Images) -> None:
+def test_crops_that_share_a_class_name_get_classes_per_crop_and_disease(images: Images) -> None:
     dataset = images("Bean/healthy", "Bean/rust", "Chilli/healthy", "Chilli/leaf curl")
     assert [each["classes"] for each in question("classes", dataset)] == [
         ["Bean healthy", "Chilli healthy", "Bean rust", "Chilli leaf curl"],
@@ -71,7 +71,7 @@ def test_merging_classes_of_two_crops_is_a_warning(images: Images) -> None:
     assert "merges" not in pairs.text
 
 
-def test_crops_without_a_common_class_give_the_classes_of_the_inner_folders(images: Images) -> None:
+def test_crops_without_a_common_class_use_the_inner_folders_as_classes(images: Images) -> None:
     dataset = images("Bean/bean spot", "Bean/rust", "Chilli/curl", "Chilli/mosaic")
     assert accepted(dataset)["classes"] == ["bean spot", "curl", "mosaic", "rust"]
 
@@ -118,7 +118,7 @@ def test_split_folders_are_used(images: Images) -> None:
     assert "splits: test, train, validation, defined by the data set" in propose(dataset, {}).lines
 
 
-def test_table_beside_the_images_gives_the_classes(images: Images) -> None:
+def test_table_next_to_the_images_defines_the_classes(images: Images) -> None:
     dataset = images("images")
     names = sorted(path.name for path in (dataset / "images").iterdir())
     rows = "".join(f"{name},{'ab'[number % 2]}\n" for number, name in enumerate(names))
@@ -128,7 +128,7 @@ def test_table_beside_the_images_gives_the_classes(images: Images) -> None:
     assert chosen["labels"] == str(dataset / "train.csv")
 
 
-def test_next_data_set_does_not_use_the_table_of_the_last_one(images: Images) -> None:
+def test_next_data_set_does_not_use_the_previous_label_table(images: Images) -> None:
     dataset = images("images")
     names = sorted(path.name for path in (dataset / "images").iterdir())
     rows = "".join(f"{name},{'ab'[number % 2]},{'xy'[number % 2]}\n" for number, name in enumerate(names))
@@ -141,7 +141,7 @@ def test_next_data_set_does_not_use_the_table_of_the_last_one(images: Images) ->
     assert (params.load().labels, params.load().columns.label) == ("data/labels.csv", "")
 
 
-def test_image_size_of_pretrained_recipes_fits_the_images(images: Images) -> None:
+def test_image_size_of_pretrained_recipes_depends_on_the_images(images: Images) -> None:
     sizes = {each["recipe"]: each["image_size"] for each in question("recipe", images("a", "b"))}
     assert sizes == {"probe": 128, "transfer": 128, "default": 96}
 
@@ -173,7 +173,7 @@ def test_invalid_setting_writes_nothing(images: Images) -> None:
     assert Path("params.yaml").read_text() == before
 
 
-def test_missing_folder_is_named(images: Images, tmp_path: Path) -> None:
+def test_missing_folder_is_named_in_the_error(images: Images, tmp_path: Path) -> None:
     with pytest.raises(LeafError, match="nowhere"):
         propose(tmp_path / "nowhere", {})
 

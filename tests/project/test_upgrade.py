@@ -26,7 +26,7 @@ def test_upgrade_of_a_current_project_changes_nothing(project: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_changed_code_of_one_stage_lists_it_and_what_follows(project: Path) -> None:
+def test_changed_code_lists_its_stage_and_downstream_stages(project: Path) -> None:
     write_json(read_json(project / CODE_FILE) | {"evaluate": "0"}, project / CODE_FILE)
     assert upgrade_project(project)[-1].endswith("reruns evaluate, and report if their inputs change")
     assert changed_code(project) == []
@@ -69,7 +69,7 @@ def test_renamed_key_keeps_its_value(project: Path, monkeypatch: pytest.MonkeyPa
     assert params.load(path) == params.Params()
 
 
-def test_own_stages_and_plots_of_dvc_yaml_stay(project: Path) -> None:
+def test_user_stages_and_plots_in_dvc_yaml_are_kept(project: Path) -> None:
     path = project / "dvc.yaml"
     pipeline = yaml.safe_load(path.read_text())
     pipeline["stages"]["mine"] = {"cmd": "echo"}
@@ -86,7 +86,7 @@ def test_own_stages_and_plots_of_dvc_yaml_stay(project: Path) -> None:
 
 @pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml"])
 @pytest.mark.parametrize("text", ["", "[]", "{", "a: 1\na: 2\n"])
-def test_damaged_file_is_one_line_and_nothing_is_written(project: Path, name: str, text: str) -> None:
+def test_damaged_file_is_a_one_line_error_and_nothing_is_written(project: Path, name: str, text: str) -> None:
     (project / name).write_text(text)
     before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     with pytest.raises(LeafError, match=name):
@@ -94,7 +94,7 @@ def test_damaged_file_is_one_line_and_nothing_is_written(project: Path, name: st
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_folder_without_a_project_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_project_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(LeafError, match=r"code\.json.*leaf init"):
         upgrade_project(tmp_path)
 

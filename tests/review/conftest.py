@@ -23,7 +23,7 @@ WRONG = [3, 8, 21, 33]  # images whose label differs from the prediction; 33 is 
 
 
 def make_project(folder: Path, count: int = 48) -> None:
-    """Create a git repository with `count` distinct images and two near copies, the first with another label.
+    """Create a git repository with `count` distinct images and two near copies, the first with a different label.
 
     `clean` has run, and all kept images have predictions; those in WRONG contradict their label.
     """
@@ -88,7 +88,7 @@ def reviewed(template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def loaded(template: Path) -> Any:
-    """Return the template as `leaf review` loads it."""
+    """Load the template project as `leaf review` does."""
     from leaf.review.session import load_review
 
     with pytest.MonkeyPatch.context() as patch:
@@ -104,7 +104,7 @@ def review(loaded: Any, reviewed: Path) -> Any:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
-    """Return a function that starts `leaf review` in a folder and returns the process and the address."""
+    """Return a function that starts `leaf review` in a folder and returns the process and its URL."""
     running: list[subprocess.Popen] = []
 
     def serve(folder: Path, *options: str) -> tuple[subprocess.Popen, str]:

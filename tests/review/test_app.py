@@ -1,4 +1,4 @@
-"""The API of the review page: access, what a decision writes, and when it needs a reason."""
+"""The review page's API: access control, the rows that a decision writes, and required reasons."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ TEST_IMAGE = 33
 
 @pytest.fixture
 def client(review: Review) -> Iterator[TestClient]:
-    """Return a client of the page; `client.decide(...)` makes a decision."""
+    """Return a client for the API; `client.decide(...)` sends a decision."""
     app = create_app(review, "token", frozenset({"127.0.0.1"}))
     with TestClient(app, base_url="http://127.0.0.1:8000") as made:
         made.decide = lambda *images, **said: made.post("/token/api/decide", json={"images": images, **said})
@@ -61,7 +61,7 @@ def test_each_kind_of_case_is_listed_conflict_first(client: TestClient) -> None:
     assert {case[1] for case in cases if case[0] == "label"} == set(WRONG)
 
 
-def test_decision_is_a_row_with_author_reason_file_and_date(client: TestClient, reviewed: Path) -> None:
+def test_decision_row_has_author_reason_file_and_date(client: TestClient, reviewed: Path) -> None:
     client.decide(3, decision="relabel", label="healthy", why=" two\nlines ")
     (row,) = rows(reviewed).to_dict("records")
     assert (row["hash"], row["ruling"], row["label"]) == (hash_of(reviewed, 3), "relabel", "healthy")
@@ -137,7 +137,7 @@ def test_invalid_decision_gives_a_one_line_error(client: TestClient, reviewed: P
     assert rows(reviewed).empty
 
 
-def test_images_are_those_of_the_ingested_array(client: TestClient, reviewed: Path) -> None:
+def test_images_match_the_ingested_array(client: TestClient, reviewed: Path) -> None:
     sent = client.get("/token/image/7.png")
     shown = cv2.imdecode(np.frombuffer(sent.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert (shown == np.load(reviewed / "data/ingested/images.npy")[7]).all()
@@ -187,7 +187,7 @@ def test_disk_error_is_reported_for_retry(client: TestClient, monkeypatch: pytes
     assert answer.json() == {"error": f"data/overrides.csv: {os.strerror(number).lower()}", "retry": True}
 
 
-def test_page_of_another_run_is_rejected_and_the_new_run_loaded(review: Review, reviewed: Path) -> None:
+def test_page_of_an_old_run_is_rejected_and_the_new_run_is_loaded(review: Review, reviewed: Path) -> None:
     loads = []
 
     def reload() -> Review:

@@ -83,7 +83,7 @@ def test_undo_of_a_row_that_changed_meanwhile_is_rejected(path: Path) -> None:
     assert read_rows(path.parents[1], OVERRIDES)[0]["who"] == "Bob"
 
 
-def test_rows_of_an_old_file_and_additional_columns_stay(path: Path) -> None:
+def test_rows_of_an_old_file_and_additional_columns_are_kept(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("hash,ruling,label,who,why,seen at\nbb,drop,,Bob,blurred,the lake\n")
     change(path.parents[1], [row("aa")])

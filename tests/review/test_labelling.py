@@ -79,14 +79,14 @@ def test_uncertain_images_come_first(labelling: Labelling) -> None:
     assert np.mean(confidence[:40]) < np.mean(confidence[-40:])
 
 
-def test_without_labelled_images_the_order_is_diverse(tmp_path: Path) -> None:
+def test_without_labeled_images_the_order_is_diverse(tmp_path: Path) -> None:
     nothing = (np.empty((0, 8), np.float32), np.empty(0, np.int64))
     state = make_labelling(tmp_path, known=0, validation=nothing).state()
     assert {item["chosen"] for item in state["items"]} == {"diverse", "random"}
     assert state["curve"] == []
 
 
-def test_label_is_a_row_with_hash_author_run_and_way_of_selection(client: TestClient, tmp_path: Path) -> None:
+def test_label_row_has_hash_author_run_and_selection_method(client: TestClient, tmp_path: Path) -> None:
     client.post("/token/api/label", json={"images": [7], "label": "healthy", "chosen": "random"})
     (row,) = rows(tmp_path).to_dict("records")
     assert (row["file"], row["label"], row["file_hash"]) == ("new/7.jpg", "healthy", f"{7:032x}")
@@ -100,7 +100,7 @@ def test_images_of_one_plant_get_a_common_group(client: TestClient, tmp_path: Pa
     assert rows(tmp_path)["group"][0].startswith("plant ")
 
 
-def test_labelled_and_excluded_images_leave_the_queue_until_undone(client: TestClient, tmp_path: Path) -> None:
+def test_labeled_and_excluded_images_leave_the_queue_until_undone(client: TestClient, tmp_path: Path) -> None:
     first = client.get("/token/api/state").json()
     image = first["items"][0]["image"]
     sent = {"images": [image], "label": "", "chosen": "model"}
@@ -143,7 +143,7 @@ def row(image: int, label: str, who: str, chosen: str = "model") -> dict[str, st
     return {"file_hash": f"{image:032x}", "label": label, "who": who, "chosen": chosen}
 
 
-def test_contradictory_labels_come_back_first_until_one_decision(client: TestClient, tmp_path: Path) -> None:
+def test_contradictory_labels_come_first_until_resolved(client: TestClient, tmp_path: Path) -> None:
     lines = "".join(
         f"new/7.jpg,{label},,,{7:032x},{who},2026,,model\n" for label, who in (("healthy", "Bob"), ("unhealthy", "Cy"))
     )
@@ -190,7 +190,7 @@ def test_invalid_label_gives_a_one_line_error_and_writes_nothing(
     assert rows(tmp_path).empty
 
 
-def test_exact_copies_are_labelled_once(tmp_path: Path) -> None:
+def test_exact_copies_are_labeled_once(tmp_path: Path) -> None:
     made = make_labelling(tmp_path)
     made.index.loc[3, "hash"] = made.index.loc[2, "hash"]
     copied = make_labelling(tmp_path, index=made.index)
@@ -198,7 +198,7 @@ def test_exact_copies_are_labelled_once(tmp_path: Path) -> None:
     assert 3 not in [item["image"] for item in copied.state()["items"]]
 
 
-def test_key_is_answered_within_50_ms_among_50_000_images(tmp_path: Path) -> None:
+def test_labeling_takes_less_than_50_ms_with_50_000_images(tmp_path: Path) -> None:
     labelling = make_labelling(tmp_path, 50_000)
     seconds = []
     for image in range(15):
@@ -209,7 +209,7 @@ def test_key_is_answered_within_50_ms_among_50_000_images(tmp_path: Path) -> Non
 
 
 def test_selection_spreads_over_near_duplicates() -> None:
-    """Select a different point each time from ten uncertain points with 30 copies each."""
+    """From ten uncertain points with 30 copies each, select one copy of each point."""
     random = np.random.default_rng(0)
     centers = random.normal(size=(10, 8)) * 5
     features = np.repeat(centers, 30, axis=0) + random.normal(size=(300, 8)) * 0.01
@@ -238,7 +238,7 @@ def test_labeling_without_new_images_gives_a_one_line_error(
         load_labelling()
 
 
-def test_unlabelled_images_of_a_project_are_ranked(reviewed: Path) -> None:
+def test_unlabeled_images_of_a_project_are_ranked(reviewed: Path) -> None:
     from leaf.review.session import load_labelling
 
     new = np.random.default_rng(8).integers(0, 256, (30, 24, 24, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The labeling page in a real browser, by keyboard, from 300 new images to `dvc repro`."""
+"""The labeling page in a real browser, operated by keyboard, followed by `dvc repro`."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
 
 
 def press(page: Any, key: str, status: str) -> None:
-    """Press a key and wait for the status."""
+    """Press a key and wait for the status message."""
     page.keyboard.press(key)
     page.locator("#status", has_text=re.compile(status)).wait_for()
 
@@ -88,7 +88,7 @@ def test_undo_returns_to_the_image(page: Any, tmp_path: Path) -> None:
     assert page.locator("#progress").inner_text() == "0 labeled, 300 to go"
 
 
-def test_cluster_is_labelled_at_once_without_the_deselected_image(page: Any, tmp_path: Path) -> None:
+def test_cluster_is_labeled_at_once_without_the_deselected_image(page: Any, tmp_path: Path) -> None:
     page.keyboard.press("g")
     page.locator("#tiles [role=option]").nth(3).wait_for()
     members = page.evaluate("members")
@@ -214,11 +214,11 @@ def test_training_and_evaluation_use_the_labels(labelled: Any) -> None:
     assert (labelled.folder / "reports/report.html").is_file()
 
 
-def test_check_counts_the_unlabelled_images(labelled: Any) -> None:
+def test_check_counts_the_unlabeled_images(labelled: Any) -> None:
     assert "unlabelled 300 images, up to 50 of them labeled" in labelled.run("leaf", "check").stdout
 
 
-def test_data_set_without_any_label_is_labelled_from_the_start(clone: Any) -> None:
+def test_data_set_without_any_label_is_labeled_from_the_start(clone: Any) -> None:
     made = clone("unlabelled")
     images, labels = draw_dataset(ImageCounts(30, 30, 0, 0, 0), 48, 8)
     (made.folder / "photos").mkdir()

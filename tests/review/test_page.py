@@ -1,4 +1,4 @@
-"""The review page in a real browser, by keyboard, including two tabs, a killed server, a phone and 10,000 cases."""
+"""The review page in a real browser, operated by keyboard: two tabs, a killed server, a phone, and 10,000 cases."""
 
 import re
 import signal
@@ -24,7 +24,7 @@ FEW, MANY = 1_000, 10_000
 
 
 def started(review: Review) -> tuple[uvicorn.Server, str]:
-    """Start a server in a thread, and return it with its address."""
+    """Start a server in a thread, and return it and its URL."""
     listening = open_port("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_app(review, "token", LOOPBACK), log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
@@ -69,7 +69,7 @@ def heading(page: Any) -> str:
 
 
 def press(page: Any, key: str, says: str) -> None:
-    """Press a key and wait for the status."""
+    """Press a key and wait for the status message."""
     page.keyboard.press(key)
     page.locator("#status", has_text=re.compile(says)).wait_for()
 

@@ -111,13 +111,13 @@ NONE_DECIDED: dict = {"keep": frozenset(), "drop": frozenset(), "relabel": {}}
         ("", {"group": frozenset({("a", "c")})}, []),
     ],
 )
-def test_decision_on_an_image_answers_its_cases(expected: str, overrides: dict, reviewed: list) -> None:
+def test_decision_on_an_image_applies_to_its_cases(expected: str, overrides: dict, reviewed: list) -> None:
     table = pd.DataFrame({"question": ["copy"], "image": [0], "other": [1]})
     rows = [{"question": q, "hash": one, "other": other, "verdict": "unsure"} for q, one, other in reviewed]
     assert answers(table, list("abc"), Overrides(**{**NONE_DECIDED, **overrides}), CLASSES, rows) == [expected]
 
 
-def test_decision_on_the_reference_does_not_answer_an_outlier() -> None:
+def test_decision_on_the_reference_does_not_apply_to_an_outlier() -> None:
     table = pd.DataFrame({"question": ["outlier"], "image": [0], "other": [1]})
     assert answers(table, list("ab"), Overrides(**{**NONE_DECIDED, "keep": frozenset("b")}), CLASSES, []) == [""]
 
@@ -136,11 +136,11 @@ def test_probabilities_of_a_group_come_from_other_groups() -> None:
     assert np.abs(found - 0.5).max() < 0.1
 
 
-def test_too_few_groups_for_two_folds_give_no_probability() -> None:
+def test_too_few_groups_for_two_folds_return_nan() -> None:
     assert np.isnan(class_probabilities(np.eye(4), np.array([0, 0, 0, 1]), np.arange(4))).all()
 
 
-def test_images_without_prediction_are_not_contradicted() -> None:
+def test_images_without_a_prediction_are_not_label_errors() -> None:
     probabilities = np.tile([0.9, 0.1], (40, 1))
     probabilities[20:] = [0.1, 0.9]
     probabilities[39] = np.nan
@@ -159,7 +159,7 @@ def benchmark() -> ModuleType:
         return importlib.import_module("review")
 
 
-def test_planted_faults_are_found_earlier_than_by_confidence_and_by_chance(benchmark: ModuleType) -> None:
+def test_planted_errors_are_found_earlier_than_by_confidence_or_chance(benchmark: ModuleType) -> None:
     planted = benchmark.plant(240, 32, 1)
     shares = benchmark.shares(planted, *benchmark.in_order(planted), len(planted.images) // 10)
     assert set(shares) == {"all", "label", "copy", "copy, other label", "outlier"}

@@ -19,7 +19,7 @@ def draw(size: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_features_are_those_of_the_trained_model_and_are_cached(
+def test_trained_model_features_are_used_and_cached(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))

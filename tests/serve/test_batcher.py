@@ -11,7 +11,7 @@ from leaf.serve.web import MAX_BATCH, Batcher, QueueFullError
 
 @pytest.fixture
 def run_queued():
-    """Return a function that queues requests behind a blocked first image and returns the batches predicted."""
+    """Return a function that queues requests behind a blocked first image and returns the predicted batches."""
 
     def run(request, max_queue=64):
         gate, batches = threading.Event(), []

@@ -41,7 +41,7 @@ def files(trained, tmp_path_factory):
 
 
 def cards(page, count):
-    """Wait until `count` cards have an answer, and return the cards."""
+    """Wait until `count` cards show a result, and return the cards."""
     page.wait_for_function(
         "count => document.querySelectorAll('.card:not([data-state=waiting])').length === count", arg=count
     )
@@ -66,7 +66,7 @@ def test_dropped_file_is_predicted(page, files):
     assert card.get_attribute("data-state") in ("first", "second", "unknown")
 
 
-def test_page_shows_the_prediction_of_python(page, files, trained):
+def test_page_agrees_with_the_python_api(page, files, trained):
     import leaf
 
     page.set_input_files("#files", files["leaf"])

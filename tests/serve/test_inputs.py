@@ -1,4 +1,4 @@
-"""Expand the arguments of `leaf predict` to image files."""
+"""`leaf predict` expands its arguments to image files."""
 
 import io
 import os
@@ -48,17 +48,17 @@ def test_list_on_standard_input_is_read_in_each_format(encoding):
     assert expanded("-", listed=LISTS[encoding]) == ["a/2.jpg", "blätter.jpg"]
 
 
-def test_name_on_standard_input_may_have_another_encoding():
+def test_name_on_standard_input_can_have_any_encoding():
     assert expanded("-", listed=b"bl\xe4tter.jpg\n") == [os.fsdecode(b"bl\xe4tter.jpg")]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfea\0\n", b"\xff\xd8\xff\xe0\0\0", b"x" * 5000])
-def test_standard_input_without_a_list_is_refused(data):
+def test_standard_input_without_a_list_is_rejected(data):
     with pytest.raises(LeafError, match="-: standard input"):
         expanded("-", listed=data)
 
 
-def test_named_file_needs_no_suffix():
+def test_named_file_requires_no_suffix():
     assert expanded("odd") == ["odd"]
 
 
@@ -79,12 +79,12 @@ def test_circular_link_is_not_followed(tmp_path):
     assert expanded("a") == ["a/1.PNG", "a/2.jpg", "a/deep/3.jpg"]
 
 
-def test_pattern_without_a_match_is_refused():
+def test_pattern_without_a_match_is_rejected():
     with pytest.raises(LeafError, match=r"\*\.webp: "):
         expanded("*.webp")
 
 
-def test_folder_without_images_is_refused(tmp_path):
+def test_folder_without_images_is_rejected(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeafError, match=r"empty: no image"):
         expanded("empty")

@@ -47,7 +47,7 @@ def test_fit_of_an_older_run_is_crop(model):
         ("run.json", "fit", '"squeeze"'),
     ],
 )
-def test_invalid_value_is_refused_with_its_file_and_key(model, file, key, value):
+def test_invalid_value_is_rejected_with_its_file_and_key(model, file, key, value):
     valid = json.loads(model.with_name(file).read_text()) | {key: "HERE"}
     model.with_name(file).write_text(json.dumps(valid).replace('"HERE"', value))
     with pytest.raises(LeafError, match=rf"{file}: {key}: "):
@@ -55,20 +55,20 @@ def test_invalid_value_is_refused_with_its_file_and_key(model, file, key, value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "{", "[" * 100_000, "9" * 5000, "null"])
-def test_file_without_a_mapping_is_refused_in_one_line(model, text):
+def test_file_without_a_mapping_is_rejected_in_one_line(model, text):
     model.with_name("decision.json").write_text(text)
     with pytest.raises(LeafError, match=r"decision\.json: "):
         read_model_files(model)
 
 
-def test_fuzzed_files_are_read_or_refused_in_one_line(model):
+def test_fuzzed_files_are_read_or_rejected_in_one_line(model):
     for file in (model.with_name("run.json"), model.with_name("decision.json")):
         valid = file.read_bytes()
         assert_read_or_refused(lambda: read_model_files(model), file, damaged(valid, 1500, 2))
         file.write_bytes(valid)
 
 
-def test_fuzzed_detectors_are_read_or_refused_in_one_line(tmp_path):
+def test_fuzzed_detectors_are_read_or_rejected_in_one_line(tmp_path):
     small, wide = (ood.Gaussian(np.zeros(n, np.float32), np.eye(n, dtype=np.float32), 3.0) for n in (4, ood.STATISTICS))
     path = tmp_path / "ood.npz"
     ood.write(ood.OodDetector(small, wide, np.zeros((1, 16, 16, 3), np.float32)), "0" * 64, path)
@@ -77,14 +77,14 @@ def test_fuzzed_detectors_are_read_or_refused_in_one_line(tmp_path):
     assert_read_or_refused(lambda: ood.read(path, "0" * 64), path, damaged(valid, 2000))
 
 
-def test_detector_without_images_or_limits_is_refused(tmp_path):
+def test_detector_without_images_or_limits_is_rejected(tmp_path):
     small, wide = (ood.Gaussian(np.zeros(n, np.float32), np.eye(n, dtype=np.float32), np.nan) for n in (4, 28))
     ood.write(ood.OodDetector(small, wide, np.zeros((0, 16, 16, 3), np.float32)), "0" * 64, tmp_path / "ood.npz")
     with pytest.raises(LeafError, match=r"ood\.npz: damaged"):
         ood.read(tmp_path / "ood.npz", "0" * 64)
 
 
-def test_decision_of_another_run_is_refused(model):
+def test_decision_of_another_run_is_rejected(model):
     model.with_name("decision.json").write_text(json.dumps(DECISION | {"model_sha256": "1" * 64}))
     with pytest.raises(LeafError, match=r"run\.json.*decision\.json"):
         read_model_files(model)
@@ -103,7 +103,7 @@ def test_decision_of_another_run_is_refused(model):
         ("classes", ("unhealthy", "healthy")),
     ],
 )
-def test_values_that_differ_from_the_onnx_metadata_are_refused(model, key, value):
+def test_values_that_differ_from_the_onnx_metadata_are_rejected(model, key, value):
     read = read_model_files(model)
     metadata = RUN | DECISION
     _check_metadata(model, metadata, read)

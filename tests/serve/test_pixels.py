@@ -50,12 +50,12 @@ def test_array_of_the_right_size_is_unchanged():
         (np.full((8, 8, 3), "x"), "dtype <U1"),
     ],
 )
-def test_array_that_is_not_an_image_is_refused(array, why):
+def test_array_that_is_not_an_image_is_rejected(array, why):
     with pytest.raises(LeafError, match=f"image 3: .*{why}"):
         prepare(array, 32, "3")
 
 
-def test_broken_file_is_refused_by_name(tmp_path):
+def test_broken_file_is_rejected_by_name(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
     with pytest.raises(LeafError, match="broken: text, not a JPEG"):
         prepare(tmp_path / "broken.jpg", 32, "broken")

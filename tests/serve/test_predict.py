@@ -69,7 +69,7 @@ def test_arrays_paths_and_opened_images_give_equal_predictions(model, images, fo
     assert others == [first] * 3
 
 
-def test_probabilities_equal_those_of_evaluate(model, network, images):
+def test_probabilities_equal_evaluate(model, network, images):
     expected = predict_probabilities(network, images, temperature=1.5)[:, 1]
     assert np.allclose([row.probability for row in model.predict(images)], expected, atol=1e-6)
 
@@ -97,7 +97,7 @@ def test_most_leaves_are_in_distribution_and_cartoons_are_not(model, images, tra
     assert not any(row.known for row in model.predict(np.load(trained / "images.npz")["cartoons"]))
 
 
-def test_heatmaps_equal_those_of_keras(model, network, images):
+def test_heatmaps_equal_keras(model, network, images):
     result = model.heatmaps(images)
     assert 0.1 < result.mean() < 0.9
     np.testing.assert_allclose(result, compute_heatmaps(network, images), atol=1e-4)
@@ -134,12 +134,12 @@ finally:
 
 
 @pytest.mark.parametrize("views", [0, 17])
-def test_invalid_number_of_views_is_refused(model, images, views):
+def test_invalid_number_of_views_is_rejected(model, images, views):
     with pytest.raises(LeafError, match=f"views: {views} .*1 to 16"):
         model.predict(images[:1], views)
 
 
-def test_command_prints_the_predictions_of_python(predict, model, folder):
+def test_command_agrees_with_the_python_api(predict, model, folder):
     status, out, _ = predict(folder, "--json")
     assert status == 0
     expected = [vars(row) for row in model.predict(sorted(map(str, folder.iterdir())))]
@@ -183,7 +183,7 @@ def test_each_heatmap_is_written_as_a_png_file(predict, folder, tmp_path):
     ("name", "why"),
     [("model.keras", "changed since it was trained"), ("model.onnx", "SHA-256 is")],
 )
-def test_model_changed_after_training_is_refused(trained, tmp_path, name, why):
+def test_model_changed_after_training_is_rejected(trained, tmp_path, name, why):
     shutil.copytree(trained, tmp_path / "copy")
     model = tmp_path / "copy" / "models" / name
     model.write_bytes(model.read_bytes() + b" ")
@@ -197,7 +197,7 @@ def test_model_can_be_moved_with_its_three_files(trained, tmp_path, images, mode
     assert leaf.load(tmp_path / "model.onnx").predict(images) == model.predict(images)
 
 
-def test_missing_decision_file_is_refused_by_name(trained, tmp_path):
+def test_missing_decision_file_is_rejected_by_name(trained, tmp_path):
     shutil.copytree(trained / "models", tmp_path / "models")
     with pytest.raises(LeafError, match=r"decision\.json: no such file"):
         leaf.load(tmp_path / "models" / "model.onnx")

@@ -1,4 +1,4 @@
-"""After a pipeline run, the command, Python, API, page and ONNX file return equal predictions for twenty images."""
+"""After a pipeline run, the command, Python API, JSON API, page and ONNX file agree on twenty images."""
 
 import json
 import signal

@@ -84,7 +84,7 @@ class BadClients:
         self.post(bytes(MAX_UPLOAD - 1000))
 
     def broken(self):
-        """Upload a file that only starts like a PNG, and a truncated body."""
+        """Upload a file with only a PNG signature, and a truncated body."""
         with contextlib.suppress(OSError):
             self.post(b"\x89PNG\r\n\x1a\n" + self.random.bytes(5000))
         with self.connect() as one:

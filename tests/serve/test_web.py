@@ -53,23 +53,23 @@ def test_file_that_is_not_an_image_is_named_in_one_line(client, path):
     )
 
 
-def test_truncated_file_is_refused(client, png_file):
+def test_truncated_file_is_rejected(client, png_file):
     assert post(client, png_file[: len(png_file) // 2]).status_code == 422
 
 
-def test_decompression_bomb_is_refused_before_decoding(client):
+def test_decompression_bomb_is_rejected_before_decoding(client):
     file = io.BytesIO()
     Image.new("1", (12000, 12000)).save(file, "PNG")
     response = post(client, file.getvalue())
     assert (response.status_code, "pixels" in response.json()["error"]) == (422, True)
 
 
-def test_upload_above_the_limit_is_refused_by_content_length(client):
+def test_upload_above_the_limit_is_rejected_by_content_length(client):
     response = post(client, bytes(server.MAX_UPLOAD + 100_000))
     assert (response.status_code, response.json()) == (413, {"error": server.TOO_LARGE})
 
 
-def test_chunked_upload_above_the_limit_is_refused_while_streaming(client):
+def test_chunked_upload_above_the_limit_is_rejected_while_streaming(client):
     def chunks():
         yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         for _ in range(24):
@@ -84,24 +84,24 @@ def test_chunked_upload_above_the_limit_is_refused_while_streaming(client):
 @pytest.mark.parametrize(
     "form", [{}, {"data": {"image": "text"}}, {"files": {"other": b"x"}}, {"json": {"image": "x"}}]
 )
-def test_request_without_an_image_is_refused_in_one_line(client, form):
+def test_request_without_an_image_is_rejected_in_one_line(client, form):
     response = client.post("/api/predict", **form)
     assert (response.status_code, list(response.json())) == (422, ["error"])
 
 
 @pytest.mark.parametrize("path", ["/api/predict", "/api/heatmap"])
-def test_two_images_in_one_request_are_refused(client, png_file, path):
+def test_two_images_in_one_request_are_rejected(client, png_file, path):
     response = client.post(path, files=[("image", ("a.png", png_file)), ("image", ("b.png", png_file))])
     assert response.status_code == 422
     assert "2 files" in response.json()["error"]
 
 
-def test_malformed_form_is_refused_in_one_line(client):
+def test_malformed_form_is_rejected_in_one_line(client):
     response = client.post("/api/predict", content=b"x", headers={"content-type": "multipart/form-data"})
     assert (response.status_code, list(response.json())) == (400, ["error"])
 
 
-def test_unknown_host_name_is_refused(client, png_file):
+def test_unknown_host_name_is_rejected(client, png_file):
     assert post(client, png_file, host="evil.example:8000").status_code == 400
 
 
@@ -121,7 +121,7 @@ def test_host_name_is_accepted_in_any_case_and_with_a_trailing_dot(stub_classifi
         {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8000"},
     ],
 )
-def test_cross_site_request_is_refused(client, png_file, headers):
+def test_cross_site_request_is_rejected(client, png_file, headers):
     assert post(client, png_file, **headers).status_code == 403
 
 
@@ -161,14 +161,14 @@ def test_full_disk_of_the_server_is_a_507_response(client, png_file, monkeypatch
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "no-such-charset", "utf-16"])
-def test_unusual_charset_is_no_server_error(client, png_file, charset):
+def test_unusual_charset_is_not_a_server_error(client, png_file, charset):
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + png_file + b"\r\n--x--\r\n"
     kind = f"multipart/form-data; boundary=x; charset={charset}"
     response = client.post("/api/predict", content=body, headers={"content-type": kind})
     assert response.status_code in (200, 400, 422)
 
 
-def test_undecodable_file_name_is_no_server_error(client, png_file):
+def test_undecodable_file_name_is_not_a_server_error(client, png_file):
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xed\xa0\x80\xff"\r\n\r\n' + png_file
     headers = {"content-type": "multipart/form-data; boundary=x"}
     response = client.post("/api/predict", content=body + b"\r\n--x--\r\n", headers=headers)
@@ -211,14 +211,14 @@ def test_internal_error_shows_no_traceback(stub_classifier, png_file):
     assert (response.status_code, "Zero" in response.text) == (500, False)
 
 
-def test_error_of_the_network_is_a_500_response(stub_classifier, png_file):
+def test_model_error_is_a_500_response(stub_classifier, png_file):
     def damaged(*_):
-        raise LeafError("the network gives NaN")
+        raise LeafError("the model returned NaN")
 
     stub_classifier.predict_prepared = damaged
     with TestClient(create_app(stub_classifier), raise_server_exceptions=False) as other:
         response = post(other, png_file)
-    assert (response.status_code, response.json()) == (500, {"error": "the network gives NaN"})
+    assert (response.status_code, response.json()) == (500, {"error": "the model returned NaN"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
