@@ -15,10 +15,10 @@ let turn = Promise.resolve(); // runs actions one at a time, in the order of key
 const versioned = (path) => `${path}${run ? `${path.includes("?") ? "&" : "?"}run=${run.run}` : ""}`;
 
 async function request(path, body) {
-  const answer = await fetch(versioned(path), body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
-  const result = await answer.json().catch(() => ({ error: `The server returned status ${answer.status}.`, retry: true }));
+  const response = await fetch(versioned(path), body && { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  const result = await response.json().catch(() => ({ error: `The server returned status ${response.status}.`, retry: true }));
   if (result.reload) location.reload();
-  if (!answer.ok) throw Object.assign(new Error(result.error), { reason: result.reason, retry: result.retry });
+  if (!response.ok) throw Object.assign(new Error(result.error), { reason: result.reason, retry: result.retry });
   return result;
 }
 

@@ -30,7 +30,7 @@ async function refresh(reordered = false) {
   const current = reordered ? [] : waiting.filter((item) => item.image === shown && !done.has(item.image));
   waiting = [...current, ...open_items.filter((item) => item.image !== current[0]?.image)];
   draw_counts();
-  if (reordered || waiting[0]?.image !== shown) look();
+  if (reordered || waiting[0]?.image !== shown) show_image();
 }
 
 function draw_counts() {
@@ -39,7 +39,7 @@ function draw_counts() {
   draw_curve();
 }
 
-function look() {
+function show_image() {
   const item = waiting[0];
   shown = item ? item.image : -1;
   burst = [];
@@ -91,7 +91,7 @@ function save_label(label, images, chosen, same_plant = false) {
   draw_counts();
   const what = images.length > 1 ? `${images.length} images` : base_name(item.file);
   show_status(`${what}: ${name_of(label)}`);
-  look();
+  show_image();
   enqueue(async () => {
     try {
       const { changed } = await request("api/label", { images, label, chosen, same_plant });
@@ -114,7 +114,7 @@ function reopen(item, images) {
   for (const image of images) done.delete(image);
   waiting = [item, ...waiting.filter(({ image }) => image !== item.image)];
   draw_counts();
-  look();
+  show_image();
 }
 
 function label_current(label) {
@@ -237,10 +237,10 @@ function press(key) {
     x: () => label_current(""),
     g: () => (inside ? close_cluster() : enqueue(open_cluster)),
     s: () => { if (burst.length) { together = !together; draw_burst(); } },
-    n: () => { if (waiting.length > 1) { waiting = [...waiting.slice(1), item]; look(); } },
+    n: () => { if (waiting.length > 1) { waiting = [...waiting.slice(1), item]; show_image(); } },
     z: () => enqueue(undo),
     t: () => enqueue(() => {}).then(retrain).catch((error) => show_status(describe_error(error), true)),
-    o: () => { large = !large; look(); },
+    o: () => { large = !large; show_image(); },
     "?": () => at("keys").showModal(),
   }[key];
   if (action) action();

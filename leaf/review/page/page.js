@@ -8,7 +8,7 @@ const KEYS = {
   g: "Switch between cases and all images", "?": "Show all keys",
 };
 const DECISIONS = { k: "keep", d: "drop", s: "group", a: "apart", r: "seen", u: "unsure" };
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const reduced_motion = matchMedia("(prefers-reduced-motion: reduce)");
 
 let now = { question: "", image: 0, other: -1, why: "" }; // the case on the page
 let target = 0; // the image of the pair that a decision applies to
@@ -117,14 +117,14 @@ const cases = windowed(at("list"), 52, 0, (place) => {
   entry.ariaSelected = String(place === now.place);
 });
 
-const sift = () => cases.set([...run.cases.keys()].filter(listed));
+const apply_filter = () => cases.set([...run.cases.keys()].filter(listed));
 
 function step(by) {
   let place = (now.place ?? -1) + by;
   while (place >= 0 && place < run.cases.length && !listed(place)) place += by;
   if (place < 0) return;
   if (place >= run.cases.length) {
-    sift();
+    apply_filter();
     show_status(`That was the last case. ${at("summary").textContent}. Run \`dvc repro\`.`);
     return;
   }
@@ -134,16 +134,16 @@ function step(by) {
 function open(place) {
   const [question, image, other, why] = run.cases[place];
   now = { place, question, image, other, why };
-  sift();
+  apply_filter();
   cases.show(place);
   at("list").setAttribute("aria-activedescendant", `c${place}`);
   history.replaceState(null, "", `#${question}-${image}-${other}`);
-  look();
+  show_case();
 }
 
 // ---- one case
 
-function look() {
+function show_case() {
   target = now.image;
   at("question").textContent = run.questions[now.question] || file_of(now.image);
   at("why").textContent = now.why;
@@ -205,7 +205,7 @@ function draw(mode) {
   for (const [key, own] of [["f", "flicker"], ["v", "difference"]]) document.querySelector(`.tools [data-key=${key}]`).ariaPressed = String(mode === own);
   if (mode === "flicker") {
     both[1].classList.add("under");
-    if (!calm.matches) flicker = setInterval(swap, 600);
+    if (!reduced_motion.matches) flicker = setInterval(swap, 600);
   }
   if (mode === "difference") difference(...both.map((one) => one.querySelector("img")));
 }
@@ -232,7 +232,7 @@ function visit(image) {
   if (known >= 0) return open(known);
   now = { place: -1, question: "", image, other: -1, why: "" };
   cases.refresh();
-  look();
+  show_case();
 }
 
 // ---- all images of a class
@@ -303,7 +303,7 @@ function press(key) {
     g: () => enqueue(() => view(at("grid-view").hidden ? "grid" : "cases")),
     l: () => enqueue(async () => { const label = await ask_user("Which class?", "", true); if (label) await assign(label); }),
     w: () => enqueue(async () => { reason = (await ask_user("Why?", "The reason is saved with the next decision.", false)) || ""; if (reason) show_status(`Reason: ${reason}`); }),
-    f: () => now.other >= 0 && (mode === "flicker" && calm.matches ? swap() : draw(mode === "flicker" ? "side" : "flicker")),
+    f: () => now.other >= 0 && (mode === "flicker" && reduced_motion.matches ? swap() : draw(mode === "flicker" ? "side" : "flicker")),
     v: () => now.other >= 0 && draw(mode === "difference" ? "side" : "difference"),
     x: () => { if (now.other >= 0) { target = target === now.image ? now.other : now.image; draw("side"); show_status(`Decisions apply to ${file_of(target)}.`); } },
     o: () => { originals(!large); draw(mode); },
@@ -346,8 +346,8 @@ document.addEventListener("click", (event) => {
   else toggle(order.indexOf(entry.key));
 });
 at("grid").addEventListener("dblclick", () => visit(order[cursor]));
-at("filter").addEventListener("change", () => { sift(); now = { ...now, place: -1 }; step(1); });
-at("open").addEventListener("change", sift);
+at("filter").addEventListener("change", () => { apply_filter(); now = { ...now, place: -1 }; step(1); });
+at("open").addEventListener("change", apply_filter);
 at("class").addEventListener("change", grid);
 // Another tab or a `git pull` may have changed the decisions.
 document.addEventListener("visibilitychange", () => { if (!document.hidden && run) enqueue(async () => update(await request("api/answers"))); });

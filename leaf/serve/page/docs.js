@@ -8,34 +8,34 @@ function element(kind, text, parent) {
   return made;
 }
 
-function resolve(schema, whole) {
+function resolve(schema, spec) {
   const name = schema?.$ref?.split("/").pop();
-  return name ? whole.components.schemas[name] : schema;
+  return name ? spec.components.schemas[name] : schema;
 }
 
-function fields(schema, whole) {
-  const properties = resolve(schema, whole)?.properties ?? {};
+function fields(schema, spec) {
+  const properties = resolve(schema, spec)?.properties ?? {};
   return Object.entries(properties).map(([name, field]) => `${name}: ${field.type ?? "any"}`).join(", ");
 }
 
-function describe(path, method, operation, whole, parent) {
+function describe(path, method, operation, spec, parent) {
   element("h2", `${method.toUpperCase()} ${path}`, parent);
   element("p", operation.description ?? "", parent);
   const address = location.origin + path;
   element("pre", operation.requestBody ? `curl -F image=@leaf.jpg ${address}` : `curl ${address}`, parent);
   const list = element("ul", "", parent);
   const body = operation.requestBody?.content["multipart/form-data"]?.schema;
-  if (body) element("li", `multipart form with ${fields(body, whole)} (a file)`, list);
-  for (const [status, answer] of Object.entries(operation.responses)) {
-    const [kind, content] = Object.entries(answer.content ?? {})[0] ?? ["", {}];
-    const said = fields(content.schema, whole);
-    element("li", `${status} ${answer.description}${kind && `, ${kind}`}${said && `: { ${said} }`}`, list);
+  if (body) element("li", `multipart form with ${fields(body, spec)} (a file)`, list);
+  for (const [status, response] of Object.entries(operation.responses)) {
+    const [kind, content] = Object.entries(response.content ?? {})[0] ?? ["", {}];
+    const body_fields = fields(content.schema, spec);
+    element("li", `${status} ${response.description}${kind && `, ${kind}`}${body_fields && `: { ${body_fields} }`}`, list);
   }
 }
 
-fetch("/openapi.json").then((answer) => answer.json()).then((whole) => {
+fetch("/openapi.json").then((response) => response.json()).then((spec) => {
   const parent = document.getElementById("operations");
-  for (const [path, methods] of Object.entries(whole.paths)) {
-    for (const [method, operation] of Object.entries(methods)) describe(path, method, operation, whole, parent);
+  for (const [path, methods] of Object.entries(spec.paths)) {
+    for (const [method, operation] of Object.entries(methods)) describe(path, method, operation, spec, parent);
   }
 });

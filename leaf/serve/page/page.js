@@ -15,11 +15,11 @@ function add(files) {
     const card = document.getElementById("card").content.cloneNode(true).firstElementChild;
     card.querySelector(".name").textContent = file.name;
     card.querySelector(".name").title = file.name;
-    const photograph = card.querySelector(".photograph");
+    const preview = card.querySelector(".preview");
     const address = URL.createObjectURL(file);
-    photograph.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
-    photograph.addEventListener("error", () => { photograph.alt = "This browser cannot display the file."; });
-    photograph.src = address;
+    preview.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+    preview.addEventListener("error", () => { preview.alt = "This browser cannot display the file."; });
+    preview.src = address;
     card.dataset.number = -added - cards.length;
     waiting.push({ file, card });
     cards.push(card);
@@ -52,9 +52,9 @@ function next() {
 async function ask(path, file) {
   const form = new FormData();
   form.append("image", file, file.name);
-  const answer = await fetch(path, { method: "POST", body: form, headers: { Accept: "application/json, image/png" } });
-  if (!answer.ok) throw new Error((await answer.json()).error);
-  return answer;
+  const response = await fetch(path, { method: "POST", body: form, headers: { Accept: "application/json, image/png" } });
+  if (!response.ok) throw new Error((await response.json()).error);
+  return response;
 }
 
 async function predict(file, card) {
@@ -162,7 +162,7 @@ document.getElementById("csv").addEventListener("click", () => {
   link.click();
   URL.revokeObjectURL(link.href);
 });
-fetch("/health").then((answer) => answer.json()).then(({ backbone, classes, test_accuracy: accuracy }) => {
+fetch("/health").then((response) => response.json()).then(({ backbone, classes, test_accuracy: accuracy }) => {
   if (classes.length > 2) document.title = document.querySelector("h1").textContent = "What does this leaf show?";
   const good = accuracy === null ? "" : `, test accuracy ${(100 * accuracy).toFixed(1)}%`;
   document.getElementById("model").textContent = `${backbone} for ${classes.length} classes${good}`;
