@@ -255,8 +255,7 @@ def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loade
             check_image(images, over)
             found = align(np.asarray(images[over]), pixels)
             pixels = laid_over(pixels, found.matrix) if found else pixels
-        encoded = cv2.imencode(".png", np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[..., ::-1])[1]
-        return Response(encoded.tobytes(), media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+        return _encoded(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "png")
 
     @routes.get("/original/{image}.jpg")
     def original(image: int) -> Response:
@@ -265,11 +264,15 @@ def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loade
         found = loaded.value.original(image)
         if found is None:
             return JSONResponse({"error": f"image {image}: the data set has no original file"}, 404)
-        encoded = cv2.imencode(".jpg", found[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        return Response(encoded.tobytes(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return _encoded(found, "jpeg")
 
     app.mount(f"/{token}/assets", StaticFiles(directory=PAGES), name="assets")
     return app, routes
+
+
+def _encoded(pixels: np.ndarray, kind: str) -> Response:
+    content = cv2.imencode(f".{kind}", pixels[..., ::-1])[1].tobytes()
+    return Response(content, media_type=f"image/{kind}", headers={"Cache-Control": "private, max-age=3600"})
 
 
 def check_image(images: np.ndarray, image: int) -> None:
