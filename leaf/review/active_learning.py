@@ -17,15 +17,15 @@ _POOL = 4096  # number of images considered: the most uncertain ones, or a rando
 _DIMENSIONS = 128
 
 
-def reduce_features(features: np.ndarray, seed: int = 0) -> np.ndarray:
+def reduce_features(features: np.ndarray) -> np.ndarray:
     """Standardize features (N, D) and keep their first 128 principal components, scaled to a mean square of 1."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
-    sample = np.sort(np.random.default_rng(seed).permutation(len(features))[:_POOL])
+    sample = np.sort(np.random.default_rng(0).permutation(len(features))[:_POOL])
     standard = StandardScaler().fit(features[sample]).transform(features)
     dimensions = min(_DIMENSIONS, len(sample), features.shape[1])
-    reduced = PCA(dimensions, random_state=seed).fit(standard[sample]).transform(standard)
+    reduced = PCA(dimensions, random_state=0).fit(standard[sample]).transform(standard)
     return (reduced / max(float(np.sqrt(np.square(reduced[sample]).mean())), 1e-12)).astype(np.float32)
 
 
@@ -68,8 +68,8 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
         pool = np.argsort(-uncertainty, kind="stable")[: max(_POOL, count)]
         pool = pool[_distinct_first(features[pool])][: count * CANDIDATES]
         score = uncertainty[pool]
-    if len(pool) <= count or count == 0:
-        return pool[:count]
+    if len(pool) <= count:
+        return pool
     candidates = features[pool]
     with threadpool_limits(1):
         clusters = KMeans(count, n_init=1, random_state=seed).fit(candidates, sample_weight=np.maximum(score, 1e-9))

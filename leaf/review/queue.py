@@ -40,7 +40,7 @@ class LabelAssessment:
     contradicted: np.ndarray  # bool (N,), True for likely label errors (confident learning)
 
 
-def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
+def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return out-of-fold probabilities, float64 (N, K), of a logistic regression with up to five grouped folds.
 
     `features` are (N, D), `labels` int (N,) of K classes, and `groups` (N,). The result is nan if there is one class or
@@ -50,7 +50,7 @@ def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.nda
     folds = min([5, *(len(np.unique(groups[places == place])) for place in range(len(classes)))])
     if folds < 2 or len(classes) < 2:
         return np.full((len(labels), len(classes)), np.nan)
-    return baselines.held_out("held", features, places, groups, folds, seed)
+    return baselines.held_out("held", features, places, groups, folds)
 
 
 def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessment:
