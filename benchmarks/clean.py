@@ -21,7 +21,7 @@ import pandas as pd
 from measure import arguments, in_turn, peak_memory, report, row
 from PIL import Image
 
-from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.clean.clean import Cleaned, clean
 from leaf.clean.decisions import COLUMNS
 from leaf.ingest.decode_cache import pixel_hash
 from leaf.params import Params
@@ -52,7 +52,7 @@ def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
     """Run the stage, including the hashes."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [pixel_hash(image.data) for image in images]
-    return clean(images, index, "auto", NO_OVERRIDES, Settings.from_params(Params(same_photo=same_photo)))
+    return clean(images, index, "auto", NO_OVERRIDES, Params(same_photo=same_photo))
 
 
 def by_cleanvision(folder: Path) -> list[set[int]]:

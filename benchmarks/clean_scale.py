@@ -16,7 +16,7 @@ import pandas as pd
 from measure import arguments, detail, peak_memory, report, row
 
 from leaf.clean import distances, near_duplicates
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.clean.decisions import COLUMNS
 from leaf.ingest.decode_cache import pixel_hash
 from leaf.params import Params
@@ -88,7 +88,7 @@ def main() -> None:
             def run(images: np.ndarray = images) -> None:
                 index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
                 index["hash"] = [pixel_hash(image.data) for image in images]
-                clean(images, index, "auto", NO_OVERRIDES, Settings.from_params(Params(same_photo=False)))
+                clean(images, index, "auto", NO_OVERRIDES, Params(same_photo=False))
 
             memory[count] = peak_memory(run)
             per_image[count] = []

@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image
 from runs import keep_table
 
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.clean.decisions import COLUMNS
 from leaf.ingest.decode_cache import pixel_hash
 from leaf.ingest.ingest import ingest
@@ -88,7 +88,7 @@ def ours(images: np.ndarray) -> list[set[int]]:
     """Return the groups of `clean` with its default settings."""
     index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
     index["hash"] = [pixel_hash(image.data) for image in images]
-    decisions = clean(images, index, [], NO_OVERRIDES, Settings.from_params(Params())).decisions
+    decisions = clean(images, index, [], NO_OVERRIDES, Params()).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
 
 

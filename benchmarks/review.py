@@ -24,7 +24,7 @@ import pandas as pd
 from runs import keep_table
 
 from leaf import store
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.clean.decisions import COLUMNS
 from leaf.clean.same_photo import descriptors
 from leaf.evaluate import out_of_distribution as ood
@@ -88,7 +88,7 @@ def in_order(
     images, count = planted.images, len(planted.images)
     hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
     index = pd.DataFrame({"image": range(count), "label": planted.labels, "group": "", "hash": hashes, "flags": ""})
-    cleaned = clean(images, index, "auto", NO_OVERRIDES, Settings.from_params(Params()))
+    cleaned = clean(images, index, "auto", NO_OVERRIDES, Params())
     decisions = cleaned.decisions
     kept = np.flatnonzero(decisions["kept"])
     labels, groups = decisions["label"].to_numpy(), decisions["group"].to_numpy()

@@ -2,11 +2,12 @@
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from leaf import params
 from leaf.clean.decisions import COLUMNS, split_ranks
@@ -16,13 +17,13 @@ from leaf.experiments import with_commands, with_settings
 from leaf.ingest.ingest import reading_options, refuse_folders_keys, survey
 from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.masks import mask_files, read_mask
-from leaf.ingest.sample import SAMPLE, look_like_series, sizes
+from leaf.ingest.sample import SAMPLE, Sizes, look_like_series, sizes
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
-from leaf.split.stratified_split import PIN_COLUMNS, PINNED
+from leaf.split.stratified_split import PIN_COLUMNS, PINNED, SPLITS, draw_keys, fold_images, split_images
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, sha256, span
 
 FEW = 20  # images per class below which accuracy is uncertain
@@ -69,13 +70,14 @@ def check(
     check_folder(Path(choices.unlabelled))
     if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
         mask_files(Path(choices.masks), [])
-    if not dataset.exists() and not _is_made(choices.dataset):
+    made = _made_by_a_stage(choices.dataset)
+    if not dataset.exists() and not made and not Path(f"{dataset}.dvc").is_file():
         raise LeafError(f"dataset: {dataset}: no such file or folder. Use an .npz file or a folder of images.")
     if dataset.is_dir():
-        refuse_what_dvc_cannot_hash(dataset)
+        _refuse_what_dvc_cannot_hash(dataset)
     elif dataset.suffix == ".npz":
         refuse_folders_keys(dataset, choices.labels, choices.group_by)
-    if dataset.exists() and not _made_by_a_stage(choices.dataset):
+    if dataset.exists() and not made:
         try:
             key = choices.model_dump_json(exclude={"seed", "learning_rate", "augmentation"})
             if key not in seen:
@@ -113,140 +115,122 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
     rows = source.rows
-    taken = np.flatnonzero(labels >= 0)
-    shared = in_a_better_split([rows.split[place] for place in taken], [rows.group[place] for place in taken])
-    taken = taken[~shared].tolist()
-    groups = [rows.group[place] for place in taken]
-    splits = _splits(choices, source, names, labels, taken)
-    lines = _table(names, labels[taken], groups, splits)
-    files = [rows.source[place] for place in taken]
-    found = sizes(dataset, files, labels[taken], names) if dataset.is_dir() else None
-    if found:
-        lines.append(
-            f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
-            f"({found.opened} files opened), to {choices.image_size}×{choices.image_size}"
-        )
-        if size := backbones.recommended_size(min(found.usual), choices.image_size):
-            lines.append(f"sizes      a larger size may show small symptoms: -S image_size={size}")
-        if found.others:
-            looked = len(found.others) + found.opened
-            lines.append(f"left out   {len(found.others)} of {looked} opened files are not images: {found.others[0]}")
+    columns = {"source": rows.source, "name": rows.name, "group": rows.group, "given": rows.split, "label": labels}
+    images = pd.DataFrame({"image": range(len(labels)), **columns}).query("label >= 0")
+    shared = _in_a_better_split(images)
+    images = images[~shared].reset_index(drop=True)
+    images["split"] = _splits(choices, images, names)
+    files = images["source"].tolist()
+    found = sizes(dataset, files, images["label"].to_numpy(), names) if dataset.is_dir() else None
+    lines = [*_table(images, names), *_sizes(found, choices.image_size)]
     if shared.any():
         lines.append(
             f"left out   {shared.sum():,}: their group is also in another given split; test takes precedence over "
             "validation, and validation over train"
         )
-    reasons: dict[str, list[str]] = {}
-    for file, why in source.left_out.items():
-        reasons.setdefault(why, []).append(file)
-    often = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    lines += [f"left out   {len(several)}: {why}, such as {several[0]!r}" for why, several in often[:6]]
-    if rare := [several for _, several in often[6:]]:
-        lines.append(f"left out   {sum(map(len, rare))}: for {len(rare)} other reasons, such as {rare[0][0]!r}")
+    lines += _left_out(source)
     waiting = len(find_unlabelled(source, dataset, Path(choices.unlabelled), choices.links))
     if waiting:
         labelled = len(read_given()[0])
         given = f", up to {labelled:,} of them labeled in data/labels.csv" if labelled else ""
         lines.append(f"unlabelled {waiting:,} images{given}. Label them with `leaf review --unlabelled`.")
     lines += [f"note       {note}" for note in source.notes]
-    if Path(choices.masks).is_dir():
-        masks = [path for path in mask_files(Path(choices.masks), files) if path]
-        guessed = "; GrabCut estimates the others" if choices.augmentation.background == "swap" else ""
-        lines += [f"masks      for {len(masks):,} of {len(files):,} images{guessed}"] if masks or guessed else []
-        opened = masks[:: 1 + len(masks) // SAMPLE]
-        empty = [path for path in opened if not read_mask(path, choices.image_size, choices.fit).any()]
-        if empty:
-            lines.append(
-                f"masks      {len(empty)} of {len(opened)} opened masks show no leaf, such as {str(empty[0])!r}"
-            )
-    risks = _risks(choices, names, labels[taken], groups, splits)
-    if not any(groups) and (series := look_like_series([rows.name[place] for place in taken], files)):
-        risks.append(
-            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant. List the "
-            "groups in a table (key `labels`); otherwise a plant can be in both train and test"
-        )
-    if found and found.wide >= 20:
-        risks.append(
-            f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of them on average"
-        )
-    lines += [f"risk       {risk}" for risk in risks]
+    lines += _masks(choices, files) if Path(choices.masks).is_dir() else []
+    lines += [f"risk       {risk}" for risk in _risks(choices, images, names, found)]
     gpu = Path("/proc/driver/nvidia/version").exists()
-    runs = " and ".join(f"`{run}`" for run in backbones.recommended_runs(len(taken), gpu))
-    lines.append(f"recipe     for {len(taken):,} images on a {'GPU' if gpu else 'CPU'}: {runs}")
-    return [*lines, _time(choices, splits)]
+    runs = " and ".join(f"`{run}`" for run in backbones.recommended_runs(len(images), gpu))
+    lines.append(f"recipe     for {len(images):,} images on a {'GPU' if gpu else 'CPU'}: {runs}")
+    return [*lines, _time(choices, int(images["split"].eq("train").sum()))]
 
 
-def in_a_better_split(given: Sequence[str], groups: Sequence[str]) -> np.ndarray:
-    """Return which images `clean` removes because their group has an image in a higher-ranked split: bool (N,).
-
-    `given` contains the given splits. `given` and `groups` are "" for images without one. Copies are not detected.
-    """
-    ranks = split_ranks(np.array(given, object))
-    best: dict[str, int] = {}
-    for group, rank in zip(groups, ranks.tolist(), strict=True):
-        best[group] = min(rank, best.get(group, rank))
-    return np.array([bool(group) and best[group] < rank < 3 for group, rank in zip(groups, ranks, strict=True)], bool)
+def _in_a_better_split(images: pd.DataFrame) -> pd.Series:
+    """Return which images `clean` removes because their group is in a higher-ranked split. Copies are not detected."""
+    rank = pd.Series(split_ranks(images["given"]), images.index)
+    best = rank.groupby(images["group"]).transform("min")
+    return images["group"].ne("") & (best < rank) & (rank < 3)
 
 
-def _splits(choices: Params, source: Source, names: list[str], labels: np.ndarray, taken: list[int]) -> np.ndarray:
+def _splits(choices: Params, images: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Return the split that the `split` stage would assign to each image, without pins or removal of copies."""
-    import pandas as pd
-
-    from leaf.split.stratified_split import draw_keys, fold_images, split_images
-
-    group = [source.rows.group[place] or f"\0{place}" for place in taken]
-    given = [source.rows.split[place] for place in taken]
-    images = pd.DataFrame({"image": taken, "label": labels[taken], "split": given})
-    images["group"] = images.groupby(group, sort=False)["image"].transform("first")
+    alone = "\0" + images["image"].astype(str)
+    groups = images.groupby(images["group"].mask(images["group"].eq(""), alone), sort=False)
+    group = groups["image"].transform("first")
     # No file is read, so names replace file hashes: the counts are correct, but other images are selected.
-    names_of = pd.Series([source.rows.source[place] for place in taken])
-    images["key"] = draw_keys(images["group"], names_of, choices.split_seed)
+    key = draw_keys(group, images["source"], choices.split_seed)
+    table = images.assign(group=group, key=key, split=images["given"])
     if choices.folds:
-        found = fold_images(images, choices.folds, choices.fold, choices.validation_size, choices.split_seed, names)
+        found = fold_images(table, choices.folds, choices.fold, choices.validation_size, choices.split_seed, names)
     else:
-        found = split_images(images, choices.validation_size, choices.test_size, names)
-    return found.set_index("image")["split"].loc[taken].to_numpy()
+        found = split_images(table, choices.validation_size, choices.test_size, names)
+    return found.set_index("image")["split"].loc[images["image"]].to_numpy()
 
 
-def _table(names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray) -> list[str]:
+def _table(images: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return the lines of a table with the images, groups and splits of each class, before copies are removed."""
-    columns = ("images", "groups", "train", "validation", "test")
     width = min(max(map(len, [*names, "class"])), 60)
+    columns = ("images", "groups", *SPLITS)
     lines = [f"{'class':<{width}}" + "".join(f"{column:>12}" for column in columns)]
-    groups_of = np.array(groups, object)
 
-    def row(name: str, chosen: np.ndarray) -> str:
-        given = groups_of[chosen]
-        counts = [int(chosen.sum()), len(set(given[given != ""].tolist()))]
-        counts += [int((chosen & (splits == column)).sum()) for column in columns[2:]]
+    def row(name: str, chosen: pd.DataFrame) -> str:
+        groups = chosen.loc[chosen["group"] != "", "group"].nunique()
+        counts = [len(chosen), groups, *(chosen["split"].eq(split).sum() for split in SPLITS)]
         return f"{name[:60]:<{width}}" + "".join(f"{count:>12,}" for count in counts)
 
-    lines += [row(name, labels == number) for number, name in enumerate(names[:_CLASSES])]
+    lines += [row(name, images[images["label"] == label]) for label, name in enumerate(names[:_CLASSES])]
     if len(names) > _CLASSES:
         lines.append(f"… and {len(names) - _CLASSES} more classes")
-    return [*lines, row("all", labels >= 0)]
+    return [*lines, row("all", images)]
 
 
-def _risks(
-    choices: Params, names: Sequence[str], labels: np.ndarray, groups: Sequence[str], splits: np.ndarray
-) -> list[str]:
-    counts = np.bincount(labels, minlength=len(names))
-    train = np.bincount(labels[splits == "train"], minlength=len(names))
-    risks = []
-    small = [f"{names[place]} ({counts[place]})" for place in np.argsort(counts, kind="stable") if counts[place] < FEW]
+def _sizes(found: Sizes | None, image_size: int) -> Iterator[str]:
+    if not found:
+        return
+    yield (
+        f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
+        f"({found.opened} files opened), to {image_size}×{image_size}"
+    )
+    if size := backbones.recommended_size(min(found.usual), image_size):
+        yield f"sizes      a larger size may show small symptoms: -S image_size={size}"
+    if found.others:
+        opened = len(found.others) + found.opened
+        yield f"left out   {len(found.others)} of {opened} opened files are not images: {found.others[0]}"
+
+
+def _left_out(source: Source) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for file, why in source.left_out.items():
+        reasons.setdefault(why, []).append(file)
+    often = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    for why, several in often[:6]:
+        yield f"left out   {len(several)}: {why}, such as {several[0]!r}"
+    if rare := [several for _, several in often[6:]]:
+        yield f"left out   {sum(map(len, rare))}: for {len(rare)} other reasons, such as {rare[0][0]!r}"
+
+
+def _masks(choices: Params, files: Sequence[str]) -> Iterator[str]:
+    masks = [path for path in mask_files(Path(choices.masks), files) if path]
+    guessed = "; GrabCut estimates the others" if choices.augmentation.background == "swap" else ""
+    if masks or guessed:
+        yield f"masks      for {len(masks):,} of {len(files):,} images{guessed}"
+    opened = masks[:: 1 + len(masks) // SAMPLE]
+    empty = [path for path in opened if not read_mask(path, choices.image_size, choices.fit).any()]
+    if empty:
+        yield f"masks      {len(empty)} of {len(opened)} opened masks show no leaf, such as {str(empty[0])!r}"
+
+
+def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: Sizes | None) -> Iterator[str]:
+    counts = np.bincount(images["label"], minlength=len(names))
+    train = np.bincount(images.loc[images["split"] == "train", "label"], minlength=len(names))
+    small = [f"{names[label]} ({counts[label]})" for label in np.argsort(counts, kind="stable") if counts[label] < FEW]
     if small:
-        risks.append(
-            f"classes with fewer than {FEW} images, so their accuracy is uncertain: "
-            f"{', '.join(small[:8])}{' …' if small[8:] else ''}"
-        )
+        more = " …" if small[8:] else ""
+        yield f"classes with fewer than {FEW} images, so their accuracy is uncertain: {', '.join(small[:8])}{more}"
     synthetic = int((train.max() - train).sum()) if choices.balance in ("smote", "oversample") else 0
     size = synthetic * 3 * choices.image_size**2 / 1e9
     if size >= 0.5:
         limit = choices.balance_limit_gb
         more = f", more than balance_limit_gb, {limit:g}: `balance` will stop with an error" if size > limit else ""
-        risks.append(
-            f"{synthetic:,} synthetic images will be created, {size:.1f} GB{more}; balance=class_weight creates none"
-        )
+        yield f"{synthetic:,} synthetic images will be created, {size:.1f} GB{more}; balance=class_weight creates none"
     few = int(train.min())
     if choices.balance == "smote" and few < train.max() and few <= choices.smote_neighbors:
         raise LeafError(
@@ -254,13 +238,19 @@ def _risks(
             f"training images in each class except the largest; {names[int(train.argmin())]} has {few}",
             proposals=[{"balance": "class_weight"}],
         )
-    if any(groups) and not all(groups):
-        risks.append(f"{sum(not group for group in groups):,} images have no group, but others have one")
-    return risks
+    without = int(images["group"].eq("").sum())
+    if 0 < without < len(images):
+        yield f"{without:,} images have no group, but others have one"
+    if without == len(images) and (series := look_like_series(images["name"].tolist(), images["source"].tolist())):
+        yield (
+            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant. List the "
+            "groups in a table (key `labels`); otherwise a plant can be in both train and test"
+        )
+    if found and found.wide >= 20:
+        yield f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of them on average"
 
 
-def _time(choices: Params, splits: np.ndarray) -> str:
-    train = int((splits == "train").sum())
+def _time(choices: Params, train: int) -> str:
     if choices.optimizer == "lbfgs":
         return f"time       a linear probe: {choices.backbone} features of {train:,} images, computed once and cached"
     known = load_cached_value("epochs", epoch_key(choices), EPOCH)
@@ -276,29 +266,19 @@ def _time(choices: Params, splits: np.ndarray) -> str:
     )
 
 
-def refuse_what_dvc_cannot_hash(folder: Path) -> None:
+def _refuse_what_dvc_cannot_hash(folder: Path) -> None:
     """Raise LeafError for names that are not UTF-8, on which DVC fails, and for pipes, on which it hangs."""
     for parent, folders, files in os.walk(os.fsencode(folder)):
         for name in folders + files:
-            try:
-                name.decode("utf-8")
-                path = os.path.join(parent, name)  # noqa: PTH118 (bytes)
-                if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK):
-                    raise LeafError(f"dataset: {path.decode()}: not a regular file. Remove it.")
-            except UnicodeDecodeError:
-                shown = os.path.join(parent, name).decode("utf-8", "backslashreplace")  # noqa: PTH118 (bytes)
-                raise LeafError(f"dataset: {shown}: the name is not UTF-8. Rename the file.") from None
-
-
-def _is_made(path: str) -> bool:
-    """Return whether `path` is a stage output or DVC can pull it."""
-    return Path(f"{path}.dvc").is_file() or _made_by_a_stage(path)
+            path = os.path.join(parent, name)  # noqa: PTH118 (bytes)
+            shown = path.decode("utf-8", "backslashreplace")
+            if shown.encode() != path:
+                raise LeafError(f"dataset: {shown}: the name is not UTF-8. Rename the file.")
+            if stat.S_IFMT(os.lstat(path).st_mode) not in (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK):
+                raise LeafError(f"dataset: {shown}: not a regular file. Remove it.")
 
 
 def _made_by_a_stage(path: str) -> bool:
     stages = read_yaml(params.PIPELINE_FILE)["stages"]
-    return any(
-        path == (out if isinstance(out, str) else next(iter(out)))
-        for stage in stages.values()
-        for out in stage.get("outs", [])
-    )
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return path in [out if isinstance(out, str) else next(iter(out)) for out in outs]

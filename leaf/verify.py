@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, output_of
 from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
@@ -33,17 +33,20 @@ class StageResult:
 def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
     """Clone `revision`, run its pipeline with an empty cache, and compare lock file and metrics."""
     root = Path.cwd()
+    name = f"{revision}^{{commit}}"
+    commit = output_of("git", "rev-parse", "--verify", "--quiet", "--end-of-options", name, accepted=(0, 1, 128))
+    if not commit:
+        raise LeafError(f"{revision}: no such revision. Use a commit, branch or tag of this repository.")
     with tempfile.TemporaryDirectory(prefix="leaf-verify-") as folder:
         clone = Path(folder, "clone")
-        _run(["git", "clone", "--quiet", str(root), str(clone)], root)
-        _run(["git", "checkout", "--quiet", "--detach", _commit(revision, root)], clone)
-        lock = clone / "dvc.lock"
-        if not lock.is_file():
+        output_of("git", "clone", "--quiet", str(root), str(clone))
+        output_of("git", "checkout", "--quiet", "--detach", commit, cwd=clone)
+        if not (clone / "dvc.lock").is_file():
             raise LeafError(f"dvc.lock: not in {revision}. Commit the results of `make run` first.")
         before, metrics_before = _lock_and_metrics(clone)
         for tracked in sorted(clone.glob("data/raw/*.dvc")):  # raw data comes from the user's cache
-            _run(["dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache")], clone)
-            _run(["dvc", "pull", "--quiet", "--remote", "here", str(tracked)], clone)
+            output_of("dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache"), cwd=clone)
+            output_of("dvc", "pull", "--quiet", "--remote", "here", str(tracked), cwd=clone)
         status = subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=False).returncode
         if status:
             raise LeafError(f"{revision}: `dvc repro` failed in a fresh clone with exit status {status}")
@@ -106,22 +109,5 @@ def _largest_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 
 
 def _lock_and_metrics(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    lock = read_yaml(folder / "dvc.lock")["stages"]
     metrics = {f"metrics/{path.name}": read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
-    return lock, metrics
-
-
-def _commit(revision: str, root: Path) -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
-        cwd=root, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        raise LeafError(f"{revision}: no such revision. Give a commit, branch or tag of this repository.")
-    return done.stdout.strip()
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise LeafError(f"{' '.join(command[:2])}: {done.stderr.strip()}")
+    return read_yaml(folder / "dvc.lock")["stages"], metrics

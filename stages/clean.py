@@ -1,6 +1,6 @@
-"""Find outliers, duplicates and near-duplicates, and decide for each image whether it is kept."""
+"""Find outliers, duplicates and near-duplicates, and decide which images to keep."""
 
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.clean.decisions import COLUMNS, TEXT
 from leaf.clean.same_photo import NEIGHBORS
 from leaf.edited_tables import read_edited_table
@@ -11,7 +11,7 @@ from leaf.store import read_array, read_classes, read_table, write_json, write_t
 
 
 def main() -> None:
-    """Read the ingested images and the manual decisions; write data/cleaned/ and metrics/clean.json."""
+    """Clean the ingested images; write data/cleaned/ and metrics/clean.json."""
     params = read_params("clean")
     images = read_array("data/ingested/images.npy")
     index = read_table(
@@ -25,7 +25,7 @@ def main() -> None:
     named = params.references
     references = named if named == "auto" else read_references(named, images.shape[1], params.fit)
 
-    cleaned = clean(images, index, references, overrides, Settings.from_params(params, read_classes()))
+    cleaned = clean(images, index, references, overrides, params, read_classes())
 
     write_table(cleaned.decisions, "data/cleaned/decisions.csv")
     write_table(cleaned.distances, "data/cleaned/distances.csv")
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"{applied} overrides applied, {missed} skipped because they match no image or class of the data set")
     if params.same_photo:
         aligned = cleaned.pairs["kind"].eq("aligned").sum()
-        print(f"same_photo: {aligned} pairs of crops of one photo; at most {NEIGHBORS} alignments per image")
+        print(f"same_photo: {aligned} pairs of crops of the same photo; at most {NEIGHBORS} alignments per image")
     counts = cleaned.metrics
     print(
         f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "

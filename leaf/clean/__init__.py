@@ -1,1 +1,1 @@
-"""Find copies, crops of one photo and outliers, and decide which images to keep, without loading all images at once."""
+"""Find copies, crops of the same photo and outliers, and decide which images to keep."""

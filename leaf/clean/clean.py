@@ -1,7 +1,7 @@
-"""Clean a data set: decide which images to keep, and return the decisions with rankings, pairs and counts."""
+"""Clean a data set: decide which images to keep, and return the decisions, outlier rankings, pairs and counts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,41 +15,23 @@ from leaf.clean.groups import components, distinct_hashes, first_copies, same_na
 from leaf.clean.near_duplicates import near_pairs
 from leaf.clean.outliers import Ranking, Reference
 from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
+from leaf.params import Params
 
-_NAMED = 5  # maximum items named in a warning; the others are counted
-MOST_LOST = 0.05  # maximum share of a class that one rule may remove without a warning
+_NAMED = 5  # items listed in a warning; the rest are counted
+MOST_LOST = 0.05  # share of a class that may be removed for one reason without a warning
 MOST_PROPOSED_WARNING = (
-    f"references: auto proposes only the {outliers.MOST_PROPOSED} most frequent images. If the data set is augmented, "
-    "raise outlier_copies."
+    f"references: auto selects only the {outliers.MOST_PROPOSED} most frequent images. If the data set contains "
+    "augmented images, increase outlier_copies."
 )
 UNALIGNED_WARNING = (
-    "same_photo: crops of one photo are not searched for in {:,} images, because the limit is "
-    f"{MOST_IMAGES:,}. Provide a group for each image in the data set."
+    "same_photo: {:,} images exceed the limit of "
+    f"{MOST_IMAGES:,}, so crops of the same photo were not searched for. Specify a group for each image."
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Class names, and the cleaning parameters under their names in params.yaml."""
-
-    classes: Sequence[str]
-    outlier_copies: int
-    outlier_cut: float | Literal["jump"]
-    duplicates: Literal["remove", "keep"]
-    near_mse: float
-    near_turns: bool
-    conflicts: Literal["report", "drop", "majority"]
-    same_photo: bool
-
-    @classmethod
-    def from_params(cls, params: Any, classes: Sequence[str] = ("healthy", "unhealthy")) -> "Settings":
-        """Read the fields other than `classes` from the attributes of `params`."""
-        return cls(classes, **{each.name: getattr(params, each.name) for each in fields(cls)[1:]})
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Tables for data/cleaned/, counts for metrics/clean.json, and one-line warnings."""
+    """Tables for data/cleaned/, counts for metrics/clean.json, the manual decisions, and one-line warnings."""
 
     decisions: pd.DataFrame
     distances: pd.DataFrame
@@ -59,64 +41,69 @@ class Cleaned:
     warnings: list[str]
 
 
-@threadpool_limits.wrap(1)  # for small matrix products, BLAS threads wait for each other and use 7× the CPU time
+@threadpool_limits.wrap(1)  # with more BLAS threads, small matrix products take 7× the CPU time
 def clean(
     images: np.ndarray,
     index: pd.DataFrame,
     references: Literal["auto"] | Sequence[Reference],
     overrides: pd.DataFrame,
-    settings: Settings,
+    params: Params,
+    classes: Sequence[str] = ("healthy", "unhealthy"),
 ) -> Cleaned:
-    """Decide which images to keep and which label each has.
+    """Decide which images to keep, and with which label.
 
     Args:
         images: (N,S,S,3), uint8 or float32 in 0..255.
         index: N rows with `image,label,group,hash` and optionally `source,file_hash,split`.
         references: images whose copies are outliers, as image numbers or (name, pixels (S,S,3)), or `auto`.
         overrides: manual decisions, with text columns `decisions.COLUMNS` and optionally `decisions.FURTHER`.
-        settings: class names and parameters.
+        params: the parameters of the `clean` stage, except `references`.
+        classes: the class names.
 
     Raises:
-        LeafError: if a reference is not an image, or an override is invalid or contradicts another.
+        LeafError: if a reference does not exist, or an override is invalid or contradicts another.
     """
     table = _identified(images, index)
-    manual = read_overrides(overrides, index.assign(hash=table["hash"]), settings.classes)
+    manual = read_overrides(overrides, index.assign(hash=table["hash"]), classes)
     hashes, names = table["hash"].tolist(), table["name"].tolist()
     joined, apart = (override_pairs(pairs, hashes, names) for pairs in (manual.group, manual.apart))
 
     distinct = np.unique(table["first"])
     small = block_means(images, distinct)
-    near = near_pairs(images, distinct, small, settings.near_mse, settings.near_turns)
+    near = near_pairs(images, distinct, small, params.near_mse, params.near_turns)
     pairs = pd.concat([_exact_pairs(table), _except(near, table["first"], apart)], ignore_index=True)
     table["copies"] = components(len(table), _rows(pairs))
 
     first, multiplied, auto = table["first"].to_numpy(), list[int](), references == "auto"
     if references == "auto":
         plain = _rows(pairs[pairs["kind"].eq("near")])
-        references, multiplied = outliers.frequent(first, plain, table["label"].to_numpy(), settings.outlier_copies)
-    rankings = outliers.rankings(images, first, small, references, settings.outlier_cut)
+        references, multiplied = outliers.frequent(first, plain, table["label"].to_numpy(), params.outlier_copies)
+    rankings = outliers.rankings(images, first, small, references, params.outlier_cut)
     table["ranking"], table["distance"] = outliers.nearest(rankings, len(table))
 
-    to_align = _to_align(table) if settings.same_photo else np.empty(0, np.int64)
+    to_align = np.empty(0, np.int64)
+    if params.same_photo:  # the first image of each set of copies, outliers excluded
+        to_align = table[table["ranking"] < 0].drop_duplicates("copies").index.to_numpy()
     unaligned = len(to_align) if len(to_align) > MOST_IMAGES else 0
     crops = same_photo_pairs(images, to_align[: 0 if unaligned else None], every=len(apart) > 0)
     pairs = pd.concat([pairs, _except(crops, table["copies"], apart)], ignore_index=True)
     table["group"] = components(len(table), np.concatenate([_rows(pairs), same_name_pairs(names), joined]))
 
-    decisions = decide(table, manual, settings.duplicates, settings.conflicts)
+    decisions = decide(table, manual, params.duplicates, params.conflicts)
     shared = leave_one_split(decisions, table, manual)
     return Cleaned(
         _decision_table(table, decisions, rankings, manual),
         outliers.ranking_table(rankings),
         pairs[["image", "other", "kind", "mse", "transform", "aligned_mse"]],
-        _metrics(decisions, settings.classes)
+        _metrics(decisions, classes)
         | ({"shared_between_splits": len(shared)} if table["split"].ne("").any() else {})
         | ({"same_photo_not_sought": unaligned} if unaligned else {}),
         manual,
         [
             *_override_warnings(manual, table, apart),
             *_split_warnings(shared, table),
-            *_warnings(table, decisions, rankings, settings, multiplied),
+            *_outlier_warnings(rankings, params.outlier_cut),
+            *_class_warnings(table, decisions, params, classes, multiplied),
             *([MOST_PROPOSED_WARNING] if auto and len(rankings) == outliers.MOST_PROPOSED else []),
             *([UNALIGNED_WARNING.format(unaligned)] if unaligned else []),
         ],
@@ -124,7 +111,7 @@ def clean(
 
 
 def _identified(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per image: `label,name,split,source,hash` and `first`, the first image with identical pixels."""
+    """Return one row per image: `label,name,split,source,hash` and `first`, the first image with identical pixels."""
     hashes = distinct_hashes(index["hash"].to_numpy(object), images)
     return pd.DataFrame(
         {
@@ -149,16 +136,10 @@ def _rows(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataFrame:
-    """Remove pairs that connect the sets of two images in `apart` (K,2). `sets` (N,) is the set of each image."""
+    """Remove pairs that connect the sets of two images in `apart` (K,2); `sets` (N,) maps each image to its set."""
     names = sets.to_numpy()
     parted = {tuple(row) for row in np.sort(names[apart], axis=1).tolist()}
     return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]
-
-
-def _to_align(table: pd.DataFrame) -> np.ndarray:
-    """Return the first image of each set of copies, outliers excluded, in ascending order."""
-    inside = table[table["ranking"] < 0]
-    return inside.index[~inside["copies"].duplicated()].to_numpy()
 
 
 def _decision_table(
@@ -182,17 +163,17 @@ def _decision_table(
 
 
 def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
-    """Count images by final reason and label; `conflicts` counts sets of copies, not images."""
-    reason = decisions.reason
-    inside = reason != "outlier"
+    """Count images by reason and final label; `conflicts` counts sets of copies, not images."""
+    removed = pd.Series(decisions.reason).value_counts()
+    inside = decisions.reason != "outlier"
 
     def by_class(images: np.ndarray) -> dict[str, int]:
         return dict(zip(classes, np.bincount(decisions.label[images], minlength=len(classes)).tolist(), strict=True))
 
     return {
-        "outliers": int((~inside).sum()),
-        "duplicates": int((reason == "duplicate").sum()),
-        "near_duplicates": int((reason == "near_duplicate").sum()),
+        "outliers": int(removed.get("outlier", 0)),
+        "duplicates": int(removed.get("duplicate", 0)),
+        "near_duplicates": int(removed.get("near_duplicate", 0)),
         "conflicts": decisions.conflicts,
         "after_outliers": int(inside.sum()),
         "after_outliers_classes": by_class(inside),
@@ -201,59 +182,60 @@ def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _warnings(
-    table: pd.DataFrame,
-    decisions: Decisions,
-    rankings: Sequence[Ranking],
-    settings: Settings,
-    multiplied: Sequence[int],
-) -> Iterator[str]:
-    """Warn about unclear rankings, conflicts, oversampled classes, and classes that lose much to one rule."""
+def _outlier_warnings(rankings: Sequence[Ranking], cut: float | Literal["jump"]) -> Iterator[str]:
     for ranking in rankings:
-        if not ranking.outliers and settings.outlier_cut == "jump":
+        if not ranking.outliers and cut == "jump":
             yield (
-                f"references: {ranking.reference}: no clear jump in its ranking, so no image was removed for it. Set "
-                "outlier_cut to a distance from data/cleaned/distances.csv."
+                f"references: {ranking.reference}: no clear jump in the distances to this image, so none of its copies "
+                "were removed. Set outlier_cut to a distance from data/cleaned/distances.csv."
             )
+
+
+def _class_warnings(
+    table: pd.DataFrame, decisions: Decisions, params: Params, classes: Sequence[str], multiplied: Sequence[int]
+) -> Iterator[str]:
+    """Warn about conflicts, oversampled classes, and classes that lose many images for one reason."""
     if decisions.conflicts:
         yield (
-            f"conflicts: {decisions.conflicts} sets of copies have different labels (conflicts: {settings.conflicts}). "
+            f"conflicts: {decisions.conflicts} sets of copies have different labels (conflicts: {params.conflicts}). "
             "Resolve them in data/overrides.csv."
         )
-    for label, name in enumerate(settings.classes):
+    for label, name in enumerate(classes):
         own = table["label"].eq(label).to_numpy()
         if often := int(own[multiplied].sum()):
             yield (
-                f"references: {often} images of {name} appear {settings.outlier_copies} times or more, so the class "
-                "seems oversampled. They are not outliers; one copy of each is kept. To remove them, list them in "
-                "references."
+                f"references: {often} images of {name} appear {params.outlier_copies} times or more, so the class was "
+                "probably oversampled. One copy of each is kept. To remove all copies, list the image in references."
             )
         for reason, lost in pd.Series(decisions.reason[own & ~decisions.kept]).value_counts().items():
             if reason != "override" and lost > MOST_LOST * own.sum():
                 yield (
                     f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed as {reason}."
-                    " Check some of them with `leaf why IMAGE`; an override keeps an image."
+                    " Inspect some of them with `leaf why IMAGE`. To keep one, add it to data/overrides.csv."
                 )
 
 
 def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray) -> Iterator[str]:
-    """Warn about decisions that match no image, and images marked `apart` that other images connect to one group."""
+    """Warn about decisions that match no image, and about `apart` images that other pairs still connect."""
     yield from manual.missed[:_NAMED]
     if len(manual.missed) > _NAMED:
-        yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more such lines"
+        yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more lines match no image or class"
     group = table["group"].to_numpy()
     for one, other in apart[group[apart[:, 0]] == group[apart[:, 1]]].tolist():
-        yield f"data/overrides.csv: images {one} and {other} are marked apart, but other images link them in one group"
+        yield (
+            f"data/overrides.csv: images {one} and {other} are marked apart, but other pairs connect them. Mark those "
+            "pairs apart too."
+        )
 
 
 def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
-    """Warn about images removed because the same photo is also in another given split."""
+    """Warn about images removed because another given split contains the same photo."""
     if len(shared):
         named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
         removed = ", ".join(f"{named[gone]} because of {named[stays]}" for gone, stays in shared[:_NAMED].tolist())
         more = f" and {len(shared) - _NAMED} more (data/cleaned/decisions.csv, copy_of)"
         yield (
-            f"split: {len(shared)} images are in two given splits or show the same photo as an image in another split. "
-            f"Test takes precedence over validation, and validation over train. Removed: {removed}"
+            f"split: images removed because another given split contains a copy or an image of the same group: "
+            f"{len(shared)}. Test takes precedence over validation, and validation over train. Removed: {removed}"
             f"{more if len(shared) > _NAMED else ''}"
         )

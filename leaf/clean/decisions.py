@@ -2,13 +2,13 @@
 
 The steps, in order: apply manual decisions, remove outliers and dropped images, resolve conflicts between copies with
 different labels, and keep one image of each set of copies. A set of copies is a connected component of exact and near
-pairs, so copies can form a chain: if a is near b and b is near c, only one is kept, even if a and c are not near.
+pairs, so it can be a chain: if a is near b and b is near c, only one is kept, even if a and c are not near.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,10 +28,9 @@ KINDS = (*VERDICTS, "relabel", *PAIRED)
 class Overrides:
     """Manual decisions by pixel hash: images to keep, images to drop, and new labels.
 
-    `group` holds pairs of hashes of one leaf, and `apart` pairs of hashes of different images; the smaller hash comes
-    first. The second item of a `group` pair may be a name instead: its images all show the same leaf.
-    `applied` is the number of applied decisions. `missed` has a line for each skipped decision, with the unknown image
-    or class.
+    `group` contains pairs of images that share a group, and `apart` pairs that do not; the smaller hash comes first.
+    The second item of a `group` pair can also be a group name. `applied` counts the applied decisions; `missed`
+    describes each skipped one.
     """
 
     keep: frozenset[str]
@@ -44,7 +43,7 @@ class Overrides:
 
 
 class _MissedError(Exception):
-    """The image or class of a decision is not in the data set, for example because the data set has changed."""
+    """A decision refers to an image or class that is not in the data set."""
 
 
 def read_overrides(
@@ -53,18 +52,17 @@ def read_overrides(
     """Read manual decisions about the images in `index`.
 
     Args:
-        table: text columns `COLUMNS` and optionally `FURTHER`. A row identifies an image by file hash, source or pixel
-            hash. Rows may repeat a decision.
+        table: text columns `COLUMNS` and optionally `FURTHER`. `hash` can be a file hash, a source or a pixel hash.
+            Rows may repeat a decision.
         index: `hash` and optionally the other columns of `NAMES`, text.
         classes: the class names.
-        name: the file, for messages.
+        name: the file name for error messages.
 
     Raises:
-        LeafError: if a row is invalid or contradicts another; the message names the line.
+        LeafError: if a row is invalid or contradicts another.
     """
-    verdicts: dict[str, str] = {}
-    relabel: dict[str, int] = {}
-    pairs: dict[tuple[str, str], str] = {}
+    given: dict[tuple[str, ...], Any] = {}
+    key: tuple[str, ...]
     missed: list[str] = []
     table = table.reindex(columns=[*COLUMNS, "other"])
     cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
@@ -73,22 +71,23 @@ def read_overrides(
     for row, image, kind, label, other in zip(table.index, *cells, strict=True):
         where = f"{name}: line {row + 2}"
         _check(kind, label, other, where)
+        value: Any = kind
         try:
             image = _known(image, known)
             if kind == "relabel":
-                if relabel.setdefault(image, number := _number(label, classes)) != number:
-                    raise LeafError(f"{where}: {image} already has another label. Remove one row.")
+                key, value = ("label", image), _number(label, classes)
             elif kind in VERDICTS:
-                if verdicts.setdefault(image, kind) != kind:
-                    raise LeafError(f"{where}: {kind} contradicts an earlier {verdicts[image]} of {image}.")
+                key = ("verdict", image)
             else:
-                pair = _pair(image, other, known, kind, where)
-                if pairs.setdefault(pair, kind) != kind:
-                    raise LeafError(f"{where}: {kind} contradicts an earlier {pairs[pair]} of the pair.")
+                key = ("pair", *_pair(image, other, known, kind, where))
         except _MissedError as error:
             missed.append(f"{where}: {error}")
-    keep, drop = (frozenset(each for each, given in verdicts.items() if given == kind) for kind in VERDICTS)
-    group, apart = (frozenset(each for each, given in pairs.items() if given == kind) for kind in PAIRED)
+            continue
+        if given.setdefault(key, value) != value:
+            raise LeafError(f"{where}: {kind} of {image} contradicts an earlier line. Remove one of the lines.")
+    keep, drop = (frozenset(key[1] for key, value in given.items() if value == kind) for kind in VERDICTS)
+    group, apart = (frozenset((key[1], key[2]) for key, value in given.items() if value == kind) for kind in PAIRED)
+    relabel = {key[1]: value for key, value in given.items() if key[0] == "label"}
     return Overrides(keep, drop, relabel, group, apart, len(table) - len(missed), tuple(missed))
 
 
@@ -102,7 +101,7 @@ def pixel_hashes(index: pd.DataFrame, called: set[str]) -> dict[str, str]:
             known |= dict(zip(rows[column], rows["hash"], strict=True))
     moved = [name.partition("/") for name in called - known.keys() if "/" in name] if "source" in index else []
     sources = index["source"].astype(str) if moved else pd.Series(dtype=str)
-    for first, _, rest in moved:  # if the top folder was renamed, the rest of the path must be unique
+    for first, _, rest in moved:  # the top folder was renamed; the rest of the path must be unique
         found = ("/" + sources).str.endswith(f"/{rest}")
         if found.sum() == 1 and not sources.str.startswith(f"{first}/").any():
             known[f"{first}/{rest}"] = index["hash"][found].item()
@@ -137,15 +136,15 @@ def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: st
         return image, other  # `other` is a group name
     found = _known(other, known)
     if found == image:
-        raise LeafError(f"{where}: {kind} of {image} with itself. Name another image.")
+        raise LeafError(f"{where}: {kind} of {image} with itself. Specify a different image.")
     return min(image, found), max(image, found)
 
 
 def override_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
-    """Convert pairs from `Overrides` to image numbers, int64 (K,2): the first image with each of the two hashes.
+    """Convert pairs from `Overrides` to pairs of image numbers, int64 (K,2): the first image with each hash.
 
-    `hashes` and `names` (the group names in the data set) are text (N,). An image grouped with a name is paired with
-    the first image of that group or, if there is none, with the first image grouped with that name.
+    `hashes` and `names` (the groups given with the data set) are text (N,). A group name is replaced by the first image
+    of that group or, if there is none, by the first image with an override to that group.
     """
     if not pairs:
         return np.empty((0, 2), np.int64)
@@ -162,7 +161,7 @@ def _firsts(values: Iterable[str]) -> dict[str, int]:
 
 
 def trace(overrides: Overrides, hashes: Iterable[str]) -> np.ndarray:
-    """Return the manual decisions about each image, text (N,), such as `relabel, group 17, apart 40`."""
+    """Return the manual decisions on each image as text (N,), such as `relabel, group 17, apart 40`."""
     first = _firsts(hashes)
     said: dict[str, list[str]] = {}
     for kind, images in (("keep", overrides.keep), ("drop", overrides.drop), ("relabel", overrides.relabel)):
@@ -196,7 +195,7 @@ def decide(
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
 ) -> Decisions:
-    """Decide which images to keep. Of a set of copies, keep the first image in the highest-ranked split.
+    """Decide which images to keep: of each set of copies, the first image in the highest-ranked split.
 
     `table` has `label`, `hash`, `copies` (the smallest image number in the set of copies), `ranking` (-1 unless the
     image is an outlier) and `split` (given by the user, or "").
@@ -219,9 +218,13 @@ def decide(
 
     copy_of = np.full(len(labels), -1, np.int64)
     if duplicates == "remove":
-        order = np.flatnonzero(standing)
-        order = order[np.argsort(split_ranks(table["split"].to_numpy())[order], kind="stable")]
-        _remove_copies(hashes, copies, order, manual_keep, reason, copy_of)
+        # A manual `keep` also keeps its image, but no identical copies.
+        left = _by_split(table[standing])
+        left["first"], left["same"] = (left.groupby(key)["image"].transform("first") for key in ("copies", "hash"))
+        stays = (left["first"] == left["image"]) | (manual_keep[left.index] & (left["same"] == left["image"]))
+        gone = left[~stays]
+        reason[gone.index] = np.where(gone["same"] != gone["image"], "duplicate", "near_duplicate")
+        copy_of[gone.index] = np.where(reason[gone["same"]] == "", gone["same"], gone["first"])
     kept = reason == ""
     reason[kept & (label != labels)] = "relabelled"
     reason[kept & manual_keep] = "override"
@@ -231,10 +234,10 @@ def decide(
 def _resolve_conflicts(
     label: np.ndarray, manual_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Resolve sets of remaining copies with different labels. Return labels, images to drop, and the number of sets.
+    """Return the labels, the images to drop, and the number of sets of copies with conflicting labels.
 
-    A manual label for one copy applies to all of them. With the policy `majority`, the label of more than half of the
-    copies applies to all; without such a majority, all are dropped.
+    A manual label applies to all copies. With `majority`, so does the label of more than half of the copies; without
+    such a label, all are dropped.
     """
     label, dropped = label.copy(), np.zeros(len(label), bool)
     remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})
@@ -254,55 +257,31 @@ def _resolve_conflicts(
     return label, dropped, found
 
 
-def _remove_copies(
-    hashes: np.ndarray,
-    copies: np.ndarray,
-    order: np.ndarray,
-    manual_keep: np.ndarray,
-    reason: np.ndarray,
-    copy_of: np.ndarray,
-) -> None:
-    """Mark all but the first image of each set of copies as removed, in `reason` and `copy_of`.
-
-    `order` lists all images, those to keep first. An image with a manual `keep` decision also stays, but an identical
-    copy of it does not.
-    """
-    first_of_set: dict[int, int] = {}
-    first_of_hash: dict[str, int] = {}
-    for image in order.tolist():
-        first = first_of_set.setdefault(int(copies[image]), image)
-        same = first_of_hash.setdefault(hashes[image], image)
-        if first == image or (manual_keep[image] and same == image):
-            continue
-        reason[image] = "duplicate" if same != image else "near_duplicate"
-        copy_of[image] = same if reason[same] == "" else first
-
-
-def split_ranks(given: np.ndarray) -> np.ndarray:
-    """Return the rank of each given split, int (N,).
-
-    The copy in test is kept, then the one in validation, then the one in train.
-    """
+def split_ranks(given: Iterable[str]) -> np.ndarray:
+    """Return the rank of each given split, int64 (N,): 0 for test, 1 for validation, 2 for train, 3 for none."""
     ranks = {"test": 0, "validation": 1, "train": 2}
     return np.array([ranks.get(split, 3) for split in given], np.int64)
+
+
+def _by_split(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns `image` and `rank`, and sort by rank."""
+    ranked = table.assign(image=table.index, rank=split_ranks(table["split"]))
+    return ranked.sort_values("rank", kind="stable")
 
 
 def leave_one_split(decisions: Decisions, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
     """Remove images whose group has an image in a higher-ranked given split, with the reason `shared_split`.
 
     `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed because of an image in another split
-    (copies of it included), and the image that is kept.
+    (including its copies), and that image.
     """
-    given, groups = table["split"].to_numpy(object), table["group"].to_numpy()
-    manual_keep = np.isin(table["hash"].to_numpy(object), list(overrides.keep))
-    rank = split_ranks(given)
-    order = np.flatnonzero(decisions.kept & (rank < 3))
-    order = order[np.argsort(rank[order], kind="stable")]
-    best: dict[int, int] = {}
-    for image in order.tolist():
-        first = best.setdefault(int(groups[image]), image)
-        if given[first] != given[image] and not manual_keep[image]:
-            decisions.kept[image], decisions.reason[image], decisions.copy_of[image] = False, "shared_split", first
-    gone = np.flatnonzero((decisions.copy_of >= 0) & (given != ""))
-    pairs = np.stack([gone, decisions.copy_of[gone]], axis=1)
+    given = table["split"].to_numpy(object)
+    left = _by_split(table[decisions.kept])
+    left = left[left["rank"] < 3]
+    first = left.groupby("group")["image"].transform("first")
+    lower = (given[first] != left["split"]) & ~left["hash"].isin(overrides.keep)
+    gone = left.index[lower]
+    decisions.kept[gone], decisions.reason[gone], decisions.copy_of[gone] = False, "shared_split", first[lower]
+    copies = np.flatnonzero((decisions.copy_of >= 0) & (given != ""))
+    pairs = np.stack([copies, decisions.copy_of[copies]], axis=1)
     return pairs[(given[pairs[:, 1]] != "") & (given[pairs[:, 0]] != given[pairs[:, 1]])]

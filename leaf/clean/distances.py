@@ -1,7 +1,7 @@
-"""Mean squared errors between images, in gray levels squared: 0 if identical, 65025 between black and white."""
+"""Mean squared errors between images, in squared gray levels: 0 if identical, 65025 between black and white."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -9,33 +9,37 @@ import numpy as np
 
 SIDE = 8  # cells along each side of the block means
 FINE = 16  # the same, for detecting local differences
-# A different subject on the same background changes whole blocks. A re-save adds noise, which block means average out.
-# Measured on near pairs at 96 px: the largest squared block difference divided by the mean squared error is at most 1.9
-# for JPEG copies at quality 75 (99th percentile 1.3) and 2.3 at quality 50, and at least 5 for 99% of synthetic sets of
-# different leaves on paper or one background, padded strips and slides. Smaller images have fewer pixels per block.
+# A different subject on the same background changes whole blocks; JPEG noise averages out within blocks. For near pairs
+# at 96 px, the largest squared block difference divided by the mean squared error is at most 1.9 for JPEG copies at
+# quality 75 (99th percentile 1.3) and 2.3 at quality 50. It is at least 5 for 99% of synthetic sets of different leaves
+# on paper or one background, padded strips and slides. Smaller images have fewer pixels per block.
 PEAK, FLOOR = 2.2, 4.0
-_ROUNDING = 1e-5  # rounding error of squared distances in float32, relative to the largest squared norm
+_ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _STACK = 32  # images per batch of block means
 
 
 def to_reference(images: np.ndarray, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return the mean squared error between each image in `rows` (K,) and `reference` (H,W,3): float64 (K,)."""
     plain = np.asarray(images)  # indexing a memmap costs more than the distance itself
-    # OpenCV sums the squares in one pass without a float copy, in a tenth of numpy's time.
-    sums = np.fromiter((cv2.norm(plain[i], reference, cv2.NORM_L2SQR) for i in rows), np.float64, len(rows))
-    return _mean(sums, plain.dtype, reference.size)
+    return _mean_squared_errors((plain[row], reference) for row in rows)
 
 
-def of_pairs(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return the mean squared error of each pair of rows: int64 (K,2) → float64 (K,)."""
+def of_pairs(
+    images: np.ndarray, pairs: np.ndarray, transform: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> np.ndarray:
+    """Return the mean squared error of each pair (K,2), with `transform` applied to the first image: float64 (K,)."""
     plain = np.asarray(images)
-    sums = np.fromiter((cv2.norm(plain[i], plain[j], cv2.NORM_L2SQR) for i, j in pairs), np.float64, len(pairs))
-    return _mean(sums, plain.dtype, int(np.prod(plain.shape[1:])))
+    return _mean_squared_errors((np.ascontiguousarray(transform(plain[i])), plain[j]) for i, j in pairs)
 
 
-def _mean(sums: np.ndarray, dtype: np.dtype, size: int) -> np.ndarray:
-    # OpenCV returns the root of the sum, which is squared here; for integers, rounding restores the exact sum.
-    return (np.rint(sums) if dtype == np.uint8 else sums) / size
+def _mean_squared_errors(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    errors = []
+    for one, other in pairs:
+        # OpenCV makes no float copy and is 10× as fast as NumPy. Some builds return the square of a rounded root;
+        # for integers, rounding restores the exact sum.
+        total = cv2.norm(one, other, cv2.NORM_L2SQR)
+        errors.append((round(total) if one.dtype == np.uint8 else total) / one.size)
+    return np.array(errors, np.float64)
 
 
 def to_references(
@@ -46,10 +50,10 @@ def to_references(
     within: float,
     further: int,
 ) -> Iterator[np.ndarray]:
-    """Yield the distances of `to_reference` for each reference, with infinity for images beyond the nearest ones.
+    """Yield the distances of `to_reference` for each reference; those of distant images are infinite.
 
-    Distances up to `within` and the next `further` ones are computed. The block means `small` of `rows` give a lower
-    bound on each distance, so most images of a large data set are never read.
+    All distances up to `within` and the next `further` ones are finite. The block means `small` of `rows` bound each
+    distance from below, so most images of a large data set are never read.
     """
     flat = small.reshape(len(small), -1)
     one = np.zeros(1, np.int64)
@@ -82,7 +86,7 @@ def block_means(images: np.ndarray, rows: np.ndarray, side: int = SIDE) -> np.nd
     height, width = min(side, plain.shape[1]), min(side, plain.shape[2])
     small = np.empty((len(rows), height, width, plain.shape[3]), np.float32)
 
-    def part(start: int) -> None:  # images of equal height are stacked vertically, so no cell spans two of them
+    def part(start: int) -> None:  # all images have the same height, so in a vertical stack no cell spans two of them
         stack = plain[rows[start : start + _STACK]].astype(np.float32).reshape(-1, *plain.shape[2:])
         cells = small[start : start + _STACK].reshape(-1, *small.shape[2:])
         cv2.resize(stack, cells.shape[1::-1], cells, interpolation=cv2.INTER_AREA)
@@ -100,16 +104,20 @@ def fine_means(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def tolerance(size: int) -> float:
-    """Return the block noise of an image of side `size` relative to a 96 px image, at least 1."""
+    """Return the noise of block means in an image of side `size`, relative to 96 px: at least 1."""
     return max(1.0, 96 / size)
 
 
 def differ_locally(first: np.ndarray, second: np.ndarray, mse: np.ndarray | float, noise: float) -> np.ndarray:
     """Return whether each pair of images differs in one place rather than slightly everywhere: bool (K,).
 
-    `first` and `second` (K,h,w,3) are the `fine_means` of the images, `mse` (K,) is the mean squared error of each
-    pair, and `noise` is the `tolerance`. Differences in brightness or contrast are ignored, even if one image is
-    saturated.
+    Differences in brightness or contrast are ignored, even if one image is saturated.
+
+    Args:
+        first: `fine_means` of the first images (K,h,w,3).
+        second: `fine_means` of the second images.
+        mse: mean squared error of each pair (K,).
+        noise: the `tolerance`.
     """
     means = [each.mean(axis=(1, 2), keepdims=True) for each in (first, second)]
     spreads = [each.std(axis=(1, 2), keepdims=True) + 1e-6 for each in (first, second)]

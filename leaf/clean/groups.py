@@ -9,13 +9,13 @@ from scipy.sparse.csgraph import connected_components
 
 
 def first_copies(hashes: Iterable[str]) -> np.ndarray:
-    """Return, for each of N hashes, the number of the first image with that hash: int64 (N,)."""
+    """Return the number of the first image with each hash: int64 (N,)."""
     first: dict[str, int] = {}
     return np.fromiter((first.setdefault(value, i) for i, value in enumerate(hashes)), np.int64)
 
 
 def distinct_hashes(hashes: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return `hashes`, text (N,), with a new hash for each image (N,S,S,3) that collides with a different one.
+    """Return `hashes`, text (N,), with a new hash for each of the `images` (N,S,S,3) that collides with another image.
 
     The hash is not cryptographic, so images with the same hash are compared byte by byte.
     """
@@ -28,17 +28,14 @@ def distinct_hashes(hashes: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def same_name_pairs(names: Iterable[str]) -> np.ndarray:
-    """Pair each image with the first one of the same name, int64 (K,2). An empty name matches nothing."""
+    """Pair each image with the first image of the same name: int64 (K,2). Empty names match nothing."""
     first: dict[str, int] = {}
     pairs = [(first.setdefault(name, i), i) for i, name in enumerate(names) if name != ""]
     return np.array([pair for pair in pairs if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Return the smallest image number in each image's connected component: int64 (count,).
-
-    `pairs`, int64 (K,2), connect the images 0 to count - 1.
-    """
+    """Return the smallest image number in each image's connected component, int64 (count,), given `pairs` (K,2)."""
     ones = np.ones(len(pairs), np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     total, component = connected_components(graph, directed=False)

@@ -1,51 +1,43 @@
-"""Find near duplicates: pairs of images with the same content, except for a re-save or a change of brightness.
+"""Find near duplicates: pairs of images with the same content, except for compression or brightness.
 
 Two images are near duplicates if
 
 1. their mean squared error is below a threshold,
 2. their block means, minus the mean color, differ little compared with the variation between neighboring blocks, so
-   padding, paper or low contrast do not turn different images into near duplicates, and
+   different images with padding, paper or low contrast are not near duplicates, and
 3. they do not differ in only one place, as different leaves on the same background do (`distances.differ_locally`).
 
-The search is exact: principal components of the block means give a lower bound for condition 2, which selects the
-candidate pairs.
+The search is exact: candidate pairs are selected by a lower bound on the distance in condition 2, computed from
+principal components of the block means.
 """
 
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from leaf.clean.distances import differ_locally, fine_means, of_pairs, to_reference, tolerance
+from leaf.clean.distances import differ_locally, fine_means, of_pairs, tolerance
 from leaf.errors import LeafError
 
 COMPONENTS = 32
 MOST_PAIRS = 20_000_000
-# Condition 2: the largest squared distance between two images per unit of structure, as a share of the threshold. At
-# 96 px, JPEG copies at quality 50 use up to a quarter of it. The limit is higher for smaller images, whose blocks have
-# fewer pixels.
+# Condition 2: the largest squared distance per unit of structure, as a share of the threshold. At 96 px, JPEG copies at
+# quality 50 reach up to a quarter of it. The limit is higher for smaller images, whose blocks have fewer pixels.
 SHARE = 0.1 / 150
 FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance above which edges are capped
-_BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds for any orthonormal basis
+_BASIS_SAMPLE = 2000  # images used to compute the components; the bound is valid for any orthonormal basis
 _COUNT_SAMPLE = 500  # images used to estimate the number of pairs
-_ROWS, _COLUMNS = 256, 2048  # points per block: their distances fit in a core's cache
+_ROWS, _COLUMNS = 256, 2048  # points per block, so that their distances fit in a core's cache
 _ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _BLOCK = 1 << 12  # pairs per batch
-_TASKS = 32  # thread tasks; with one task per block, the overhead would exceed the computation
-SYMMETRIES = (
-    "none",
-    "turn_90",
-    "turn_180",
-    "turn_270",
-    "mirror",
-    "mirror_turn_90",
-    "mirror_turn_180",
-    "mirror_turn_270",
-)
+_TASKS = 32  # thread tasks; one task per block would take longer than the computation
+_TURNS = ("none", "turn_90", "turn_180", "turn_270")
+SYMMETRIES = (*_TURNS, "mirror", "mirror_turn_90", "mirror_turn_180", "mirror_turn_270")
 
 
 class Points(NamedTuple):
@@ -62,30 +54,29 @@ class Points(NamedTuple):
 def near_pairs(
     images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshold: float, turns: bool = False
 ) -> pd.DataFrame:
-    """Return all near duplicates among the images in `rows` (K,), which are ascending.
+    """Return all near duplicates: `image,other,kind,mse,transform,aligned_mse`.
 
-    The columns are `image,other,kind,mse,transform,aligned_mse`. Each pair appears once, `image` before `other`. `kind`
-    is `near` or `turned`; for `turned`, `transform` is the symmetry that maps `image` to `other`.
+    Each pair appears once, smaller number first. `kind` is `near` or `turned`; for `turned`, `transform` is the
+    symmetry with the smallest error that maps `image` to `other`.
 
     Args:
         images: uint8 or float32 (N,S,S,3).
-        rows: numbers of the images to compare.
+        rows: numbers of the images to compare, ascending (K,).
         small: the block means of `rows`.
         threshold: mean squared error below which images are near duplicates.
-        turns: whether to include copies rotated by 90°, 180° or 270° or mirrored; each pair gets the symmetry with the
-            smallest error.
+        turns: whether to include copies that are mirrored or rotated by multiples of 90°.
 
     Raises:
-        LeafError: if there are too many pairs to fit in memory.
+        LeafError: if the pairs would not fit in memory.
     """
     if threshold <= 0 or len(rows) < 2:
         return _table(np.empty((0, 2), np.int64), np.empty(0), SYMMETRIES[0])
-    # The mean color does not describe the content; condition 1 limits its difference.
+    # Condition 1 limits differences in the mean color.
     color = small.mean(axis=(1, 2), keepdims=True)
     small = small - color
     limits = threshold * SHARE * tolerance(images.shape[1]) * (structure(small) + FLAT)
     axes = basis(small)
-    # Two images whose mean gray levels differ by more than √threshold are not near duplicates.
+    # Mean gray levels of near duplicates differ by at most √threshold.
     slabs = np.floor(color.mean(axis=(1, 2, 3)) * np.sqrt(small[0].size / threshold) * 0.9999).astype(np.int64)
     points = Points(project(small, axes), limits, slabs)
     _refuse_too_many(points, threshold)
@@ -93,11 +84,11 @@ def near_pairs(
     for symmetry in SYMMETRIES if turns else SYMMETRIES[:1]:
         candidates = _candidates(points, small, axes, symmetry)
         pairs = rows[candidates[_under(small, limits, candidates, symmetry)]]
-        mse = _errors(images, pairs, symmetry)
+        mse = of_pairs(images, pairs, partial(transformed, symmetry=symmetry))
         pairs, mse = pairs[mse < threshold], mse[mse < threshold]
         near = ~_differ_locally(images, pairs, mse, symmetry)
         found.append(_table(pairs[near], mse[near], symmetry))
-    # The sort is stable: for equal errors, the untransformed copy comes first.
+    # For equal errors, the stable sort puts the untransformed copy first.
     table = pd.concat(found).sort_values(["image", "other", "mse"], kind="stable", ignore_index=True)
     return table.drop_duplicates(["image", "other"], ignore_index=True)
 
@@ -117,7 +108,7 @@ def _table(pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> pd.DataFrame:
 
 
 def structure(small: np.ndarray) -> np.ndarray:
-    """Return the mean of the capped variance of four neighboring block means: float32 (K,) for `small` (K,h,w,3)."""
+    """Return the mean capped variance of four neighboring block means, float32 (K,), for `small` (K,h,w,3)."""
     found = np.empty(len(small), np.float32)
     for start in range(0, len(small), _ROWS):  # fits in a core's cache
         cells = small[start : start + _ROWS] * np.float32(np.sqrt(small[0].size))
@@ -130,18 +121,18 @@ def structure(small: np.ndarray) -> np.ndarray:
     return found
 
 
-def basis(small: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """Return the leading principal components of block means (K,h,w,3): float64 (h·w·3, components), orthonormal."""
+def basis(small: np.ndarray) -> np.ndarray:
+    """Return the leading principal components of block means (K,h,w,3): float64 (h·w·3, COMPONENTS), orthonormal."""
     flat = small.reshape(len(small), -1)
     step = max(1, len(flat) // _BASIS_SAMPLE)
     sample = flat[::step].astype(np.float64)
     sample -= sample.mean(axis=0)
     _, vectors = np.linalg.eigh(sample.T @ sample)
-    return vectors[:, ::-1][:, :components]
+    return vectors[:, ::-1][:, :COMPONENTS]
 
 
 def project(small: np.ndarray, axes: np.ndarray, symmetry: str = "none") -> np.ndarray:
-    """Transform block means (K,h,w,3) by `symmetry` and project them onto the basis `axes`: float32 (K, components)."""
+    """Transform block means (K,h,w,3) by `symmetry` and project them onto the basis `axes`: float32 (K, COMPONENTS)."""
     turned = np.ascontiguousarray(transformed(small, symmetry)).reshape(len(small), -1)
     return turned @ axes.astype(np.float32)
 
@@ -155,25 +146,25 @@ def transformed(images: np.ndarray, symmetry: str) -> np.ndarray:
 
 
 def _refuse_too_many(points: Points, threshold: float) -> None:
-    """Estimate the number of candidate pairs from a sample, and raise LeafError if it is too high."""
+    """Raise LeafError if the number of candidate pairs, estimated from a sample, is too high."""
     step = max(1, len(points.limits) // _COUNT_SAMPLE)
     sample = Points(*(each[::step] for each in points))
     neighbors = sum(len(part) for part in _within(sample, points)) - len(sample.limits)
     expected = neighbors / len(sample.limits) * len(points.limits) / 2
     if expected > MOST_PAIRS:
         raise LeafError(
-            f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}, more than {MOST_PAIRS}. "
-            "Set a smaller number, or 0 for none."
+            f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}; the limit is {MOST_PAIRS} pairs. "
+            "Set a lower near_mse, or 0 to find no near duplicates."
         )
 
 
 def _candidates(points: Points, small: np.ndarray, axes: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return positions of pairs (K,2), smaller first, whose components are near after transforming the first image."""
+    """Return sorted positions (K,2) of pairs whose components are close after transforming the first image."""
     if symmetry == "none":
         pairs = np.sort(np.concatenate([np.empty((0, 2), np.int64), *_within(points)]), axis=1)
     else:
         turned = points._replace(components=project(small, axes, symmetry))
-        # The inverse symmetry finds pairs in the other order.
+        # The inverse symmetry finds the same pairs in reverse order.
         ordered = (part[part[:, 0] < part[:, 1]] for part in _within(turned, points))
         pairs = np.concatenate([np.empty((0, 2), np.int64), *ordered])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
@@ -184,8 +175,8 @@ def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]
 
     Rounding may add pairs that are slightly farther apart. Without `second`, yield each pair in `first` once.
 
-    Points are divided into cells by bin and first component, and sorted within each cell by the second component. A
-    block of points is compared only with one range of its own cell and of each adjacent cell, by matrix products.
+    Points are divided into cells by bin and first component and sorted by the second component. Matrix products compare
+    each block of points with one range of its own cell and of each adjacent cell.
     """
     other = second or first
     center = first.components.mean(axis=0)
@@ -196,7 +187,7 @@ def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]
     span = np.ptp(left[:, 0]) * np.ptp(first.slabs) * _ROWS / len(left)  # about _ROWS points per cell
     steps = [np.floor((each[:, 0] - left[:, 0].min()) / max(reach, span)).astype(np.int64) for each in (left, right)]
     steps = [np.clip(each, -2, steps[0].max() + 2) + 3 for each in steps]
-    width = int(steps[0].max()) + 4  # keeps the last cell of a bin apart from the first cell of the next
+    width = int(steps[0].max()) + 4  # so the last cell of a bin is not adjacent to the first cell of the next bin
     cells, other_cells = first.slabs * width + steps[0], other.slabs * width + steps[1]
     offsets = [0, 1, width - 1, width, width + 1]
     if second is not None:
@@ -242,16 +233,6 @@ def _under(small: np.ndarray, limits: np.ndarray, pairs: np.ndarray, symmetry: s
         gap = (transformed(small[block[:, 0]], symmetry) - small[block[:, 1]]).reshape(len(block), -1)
         keep[start : start + _BLOCK] = np.einsum("ij,ij->i", gap, gap) <= limits[block].mean(axis=1)
     return keep
-
-
-def _errors(images: np.ndarray, pairs: np.ndarray, symmetry: str) -> np.ndarray:
-    if symmetry == "none":
-        return of_pairs(images, pairs)
-    errors = np.empty(len(pairs))
-    for place, (first, second) in enumerate(pairs):
-        turned = np.ascontiguousarray(transformed(np.asarray(images[first]), symmetry))
-        errors[place] = to_reference(images, np.array([second]), turned)[0]
-    return errors
 
 
 def _differ_locally(images: np.ndarray, pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Find outliers: all copies of an unwanted reference image, by mean squared error to that image.
+"""Find outliers: copies of unwanted reference images.
 
-All images are ranked by their distance to the reference. Its copies come first, including re-saved ones. Then the
-distance jumps, and the ranking is cut at the jump.
+All images are ranked by mean squared error to the reference. Its copies come first, including recompressed ones. After
+them the error jumps, and the ranking is cut at the jump.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,22 @@ from leaf.errors import LeafError
 Reference = int | tuple[str, np.ndarray]
 """An image number, or the name and pixels (S,S,3) of an image outside the data set."""
 
-# Saving an image as JPEG again changes it by some tens of gray levels squared (quality 75: median 26, 95th percentile
-# 78; quality 50: 51 and 121). The closest different photos measured are 383 apart.
-# NOISE is the noise floor added to both distances when testing for a jump, so that small distances cannot produce one.
-NOISE = 25.0
-FACTOR = 4.0  # a jump is clear if the distance after it is at least this many times the one before it
-REACH = 400.0  # an image farther from the reference is not a copy, even before a jump
-MOST_PROPOSED = 50
-MOST_ALIKE = 3  # if more images of a class have equally many copies, the class was oversampled
+# Mean squared error after another JPEG save: median 26 and 95th percentile 78 at quality 75, 51 and 121 at quality 50.
+# Between the two closest different photos measured, it is 383.
+NOISE = 25.0  # added to both distances when testing for a jump, so that small distances cannot produce one
+FACTOR = 4.0  # minimum ratio of the distances after and before a clear jump
+REACH = 400.0  # distance beyond which an image is not a copy, even before a jump
+MOST_PROPOSED = 50  # images that `references: auto` selects
+MOST_ALIKE = 3  # if more images of a class have similarly many copies, the class was oversampled
 RANKING_TAIL = 2000  # images after the cut that a ranking keeps
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The images nearest to one reference, and the cut.
+    """The images nearest to a reference (an image number or file name), by distance.
 
-    `reference` is an image number or a file name. `order`, int64 (K,), lists the nearest images by distance, and
-    `distance`, float64 (K,), their distances. The first `outliers` images are copies of the reference; `outliers` is 0
-    if there is no clear jump.
+    `order` contains image numbers, int64 (K,), and `distance` their distances, float64 (K,). The first `outliers`
+    images are copies of the reference; without a clear jump, `outliers` is 0.
     """
 
     reference: str
@@ -47,16 +45,15 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
     """Return images with at least `copies` exact or near copies, the most frequent first.
 
     Args:
-        first: int64 (N,), the first exact copy of each image.
-        near: int64 (K,2), near pairs among the first copies. Only direct pairs count, not chains.
+        first: the first exact copy of each image, int64 (N,).
+        near: near pairs among the first copies, int64 (K,2). Only direct pairs count, not chains.
         labels: int (N,).
         copies: the minimum number of copies.
 
     Returns:
-        Up to `MOST_PROPOSED` images that look like outliers, and the images of classes that look oversampled: a
-        class looks oversampled if more than `MOST_ALIKE` of its images, or most of them, have more than half as many
-        copies.
-        Images near a returned one are not returned.
+        Up to `MOST_PROPOSED` images that look like outliers, and images that were probably oversampled: more than
+        `MOST_ALIKE` images of their class, or most of them, have more than half as many copies. Images near a returned
+        one are not returned.
     """
     exact = np.bincount(first, minlength=len(first))
     times = exact.copy()
@@ -90,8 +87,8 @@ def jump(distances: np.ndarray) -> int:
     """Return the number of ascending `distances` (K,) before a clear jump, or 0 if there is none.
 
     The jump is where (next d + NOISE) / (d + NOISE) is largest among distances d up to REACH. It is clear if that ratio
-    is at least FACTOR. Dark and bright photos are separated by a jump, but are far from any reference. Photos on the
-    same cloth are close to each other, but no jump separates them.
+    is at least FACTOR. Dark and bright photos are also separated by a jump, but far beyond REACH. Photos on the same
+    cloth are close to each other, but no jump separates them from the rest.
     """
     before, behind = distances[:-1], distances[1:]
     reachable = int(np.searchsorted(before, REACH, side="right"))
@@ -103,11 +100,10 @@ def jump(distances: np.ndarray) -> int:
 
 
 def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], own: int | None = None) -> Ranking:
-    """Rank images by `distances` (N,) to `reference` and cut at the jump, or after the last distance <= `cut`.
+    """Rank images with finite `distances` (N,), and cut at the jump or after the last distance <= `cut`.
 
-    Images at infinite distance are not ranked. `own` is the number of the reference if it is in the data set. Its
-    distance of 0 is not evidence of copies, so only the other images are searched for a jump; the reference is then
-    removed along with its copies.
+    `own` is the number of the reference if it is in the data set. Its distance of 0 is not evidence of a copy, so the
+    jump is searched for among the other images. If there is one, the reference is an outlier too.
     """
     ranked = np.flatnonzero(np.isfinite(distances))
     order = ranked[np.argsort(distances[ranked], kind="stable")]
@@ -120,9 +116,9 @@ def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], ow
 
 
 def nearest(rankings: Sequence[Ranking], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each image the ranking in which it is an outlier, int64 (count,), or -1, and its distance or NaN.
+    """Return the ranking in which each image is an outlier, int64 (count,), or -1, and the distance, or NaN.
 
-    If an image is an outlier in several rankings, the one with the smallest distance is used; ties go to the first.
+    Of several rankings, the one with the smallest distance is used, or the first of equal ones.
     """
     place = np.full(count, -1, np.int64)
     distance = np.full(count, np.inf)
@@ -141,11 +137,11 @@ def rankings(
     references: Sequence[Reference],
     cut: float | Literal["jump"],
 ) -> list[Ranking]:
-    """Rank all images (N,S,S,3) by distance to each reference, and cut each ranking as `rank` does.
+    """Rank all images (N,S,S,3) by distance to each reference, and cut each ranking with `rank`.
 
-    `first`, int64 (N,), is the first exact copy of each image, and `small` the block means of those first copies, in
-    order. If `cut` is `jump`, REACH is added to the distance of an image that differs in only one place: it shows
-    another subject on the same background.
+    `first`, int64 (N,), is the first exact copy of each image, and `small` contains the block means of those copies. If
+    `cut` is `jump`, REACH is added to the distance of images that differ in only one place, because they show another
+    subject on the same background.
 
     Raises:
         LeafError: if an image number does not exist.
@@ -178,7 +174,7 @@ def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, i
 
 
 def ranking_table(rankings: Sequence[Ranking]) -> pd.DataFrame:
-    """Return one row per ranking and image: `reference,rank,image,distance,outlier`."""
+    """Return one row per reference and image: `reference,rank,image,distance,outlier`."""
     table = pd.DataFrame(columns=["reference", "rank", "image", "distance", "outlier"])
     parts = []
     for each in rankings:

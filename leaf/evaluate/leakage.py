@@ -3,7 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,7 @@ def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, 
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """Run `ingest` and `clean`; return the images, (N, S, S, 3), which are written to `path`, and the decisions."""
-    from leaf.clean.clean import Settings, clean
+    from leaf.clean.clean import clean
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.edited_tables import read_edited_table
     from leaf.ingest.ingest import ingest, reading_options
@@ -159,10 +159,10 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     skip, options = recipe.unreadable == "skip", reading_options(recipe)
     read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, fit=recipe.fit, **options)
     images, named = read_array(path), recipe.references
-    settings = replace(Settings.from_params(recipe, read.classes["name"].tolist()), duplicates="remove")
+    params = recipe.model_copy(update={"duplicates": "remove"})
     overrides = read_edited_table("data/overrides.csv", COLUMNS, TEXT)
     references = named if named == "auto" else read_references(named, recipe.image_size, recipe.fit)
-    return images, clean(images, read.index, references, overrides, settings).decisions
+    return images, clean(images, read.index, references, overrides, params, read.classes["name"].tolist()).decisions
 
 
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:

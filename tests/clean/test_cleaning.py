@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.clean.clean import Cleaned, clean
 from leaf.errors import LeafError
 from leaf.params import Params
 
@@ -28,14 +27,20 @@ def run(index: Make, no_overrides: pd.DataFrame) -> Callable[..., Cleaned]:
     """Clean images with the default settings, except those given and without same_photo."""
 
     def run(
-        images: np.ndarray, references: Any = "auto", labels: Any = None, group: Any = None, **named: Any
+        images: np.ndarray,
+        references: Any = "auto",
+        labels: Any = None,
+        group: Any = None,
+        classes: Any = ("healthy", "unhealthy"),
+        **named: Any,
     ) -> Cleaned:
         return clean(
             images,
             index(images, labels, group),
             references,
             no_overrides,
-            replace(Settings.from_params(Params(same_photo=False)), **named),
+            Params(same_photo=False, **named),
+            classes,
         )
 
     return run
@@ -179,7 +184,7 @@ def test_rows_in_any_order_give_the_same_counts_and_groups(
     images = np.concatenate([images, images[rng.integers(0, 4, 14)]])
     images = np.clip(images + rng.integers(0, 3, (24, 1, 1, 1)) * 4, 0, 255).astype(np.uint8)
     order = rng.permutation(24)
-    chosen = Settings.from_params(Params(outlier_copies=5, duplicates=duplicates, same_photo=False))
+    chosen = Params(outlier_copies=5, duplicates=duplicates, same_photo=False)
     plain = clean(images, index(images), "auto", no_overrides, chosen)
     moved = clean(images[order], index(images[order]), "auto", no_overrides, chosen)
     assert plain.metrics == moved.metrics
@@ -198,7 +203,7 @@ def test_every_image_has_one_row_and_the_counts_add_up(
     images = pictures(rng, 6, 16)[rng.integers(0, 6, 20)]
     images = np.clip(images + rng.integers(0, 9, (20, 1, 1, 1)), 0, 255).astype(np.uint8)
     labels = rng.integers(0, 2, 20)
-    chosen = Settings.from_params(Params(outlier_copies=4, conflicts="drop", same_photo=False))
+    chosen = Params(outlier_copies=4, conflicts="drop", same_photo=False)
     cleaned = clean(images, index(images, labels), "auto", no_overrides, chosen)
     counts = cleaned.metrics
     dropped = (cleaned.decisions["reason"] == "conflict").sum()
@@ -211,5 +216,5 @@ def test_different_images_with_equal_hashes_are_no_copies(index: Make, no_overri
     images[4] = images[0]
     table = index(images)
     table["hash"] = "one for all"
-    cleaned = clean(images, table, "auto", no_overrides, Settings.from_params(Params(same_photo=False)))
+    cleaned = clean(images, table, "auto", no_overrides, Params(same_photo=False))
     assert cleaned.decisions["reason"].tolist() == ["", "", "", "", "duplicate"]

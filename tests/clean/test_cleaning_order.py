@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.params import Params
 
 GONE = {"outliers": "outlier", "duplicates": "duplicate", "near_duplicates": "near_duplicate"}
@@ -30,7 +30,7 @@ def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no
             index(images[rows], labels[rows], list(names[rows])),
             "auto",
             no_overrides,
-            Settings.from_params(Params()),
+            Params(),
         )
         for rows in (np.arange(len(images)), order)
     ]

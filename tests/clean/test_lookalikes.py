@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.clean.clean import Cleaned, clean
 from leaf.params import Params
 from tests.clean.lookalikes import SETS, jpeg
 
@@ -22,7 +22,7 @@ def cleaned(request: Any, index: Callable[..., pd.DataFrame], no_overrides: pd.D
     resaved = [jpeg(image, 80) for image in images[:COPIED]]
     brighter = [np.clip(image + 4.0, 0, 255).astype(np.uint8) for image in images[COPIED : 2 * COPIED]]
     images = np.stack([*images, *resaved, *brighter])
-    return clean(images, index(images), "auto", no_overrides, Settings.from_params(Params()))
+    return clean(images, index(images), "auto", no_overrides, Params())
 
 
 def test_different_subjects_all_stay(cleaned: Cleaned) -> None:

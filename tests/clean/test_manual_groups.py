@@ -1,14 +1,13 @@
 """Overrides `group` and `apart` change the groups and appear in the decisions."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.clean.clean import Cleaned, Settings, clean
+from leaf.clean.clean import Cleaned, clean
 from leaf.params import Params
 
 Make = Callable[..., Any]
@@ -32,7 +31,7 @@ def rule(leaves: np.ndarray, index: Make) -> Callable[..., Cleaned]:
         hashes = table["hash"]
         cells = [(hashes[i], said, "", "me", "", hashes[o] if isinstance(o, int) else o) for i, said, o in rows]
         overrides = pd.DataFrame(cells, columns=["hash", "ruling", "label", "who", "why", "other"], dtype=str)
-        return clean(leaves, table, [], overrides, replace(Settings.from_params(Params()), same_photo=True))
+        return clean(leaves, table, [], overrides, Params())
 
     return rule
 

@@ -60,12 +60,12 @@ def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: t
         ([("aa", "remove", "")], "'remove'; valid: keep, drop, relabel, group, apart"),
         ([("aa", "relabel", "")], "relabel requires a label"),
         ([("aa", "drop", "healthy")], "drop accepts no label, not 'healthy'"),
-        ([("aa", "keep", ""), ("aa", "drop", "")], "drop contradicts an earlier keep of aa"),
-        ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "aa already has another label"),
+        ([("aa", "keep", ""), ("aa", "drop", "")], "drop of aa contradicts an earlier line"),
+        ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "relabel of aa contradicts an earlier line"),
         ([("aa", "group", "", "")], "group requires a second image"),
         ([("aa", "apart", "", "AA")], "apart of aa with itself"),
         ([("aa", "drop", "", "bb")], "drop accepts no second image, not 'bb'"),
-        ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart contradicts an earlier group"),
+        ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of bb contradicts an earlier line"),
     ],
 )
 def test_an_invalid_override_is_refused_by_line(rows: list[tuple[str, str, str]], message: str) -> None:

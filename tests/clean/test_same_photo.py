@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from leaf.clean import same_photo as crops
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.params import Params
 
 
@@ -126,11 +126,11 @@ def test_crops_share_a_group_and_are_kept(index: Callable[..., pd.DataFrame], no
     images = textured(np.random.default_rng(8), 12)
     images[9] = crop(images[1], 0.9, (3, 3))
     images[10] = images[9]
-    cleaned = clean(images, index(images), "auto", no_overrides, Settings.from_params(Params()))
+    cleaned = clean(images, index(images), "auto", no_overrides, Params())
     assert cleaned.decisions["group"][[1, 9, 10]].tolist() == [1, 1, 1]
     assert cleaned.metrics["kept"] == 11
     assert cleaned.pairs.query("kind == 'aligned'")[["image", "other"]].to_numpy().tolist() == [[1, 9]]
-    without = clean(images, index(images), "auto", no_overrides, Settings.from_params(Params(same_photo=False)))
+    without = clean(images, index(images), "auto", no_overrides, Params(same_photo=False))
     assert without.decisions["group"][9] == 9
 
 
@@ -140,7 +140,7 @@ def test_above_the_limit_the_search_is_skipped_and_reported(
     images = textured(np.random.default_rng(8), 12, 48)
     images[9] = crop(images[1], 0.9, (3, 3))
     monkeypatch.setattr("leaf.clean.clean.MOST_IMAGES", 11)
-    cleaned = clean(images, index(images), "auto", no_overrides, Settings.from_params(Params()))
+    cleaned = clean(images, index(images), "auto", no_overrides, Params())
     assert cleaned.decisions["group"][9] == 9
     assert cleaned.warnings[0].startswith("same_photo: ")
     assert "12 images" in cleaned.warnings[0]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.clean.clean import Settings, clean
+from leaf.clean.clean import clean
 from leaf.params import Params
 from leaf.store import write_table
 
@@ -39,7 +39,7 @@ def make_project(folder: Path, count: int = 48) -> None:
     index["file_hash"] = index["hash"].str[::-1]
     index = index.assign(group="", split="", flags=np.where(numbers == 5, "dark", ""))
     none = pd.DataFrame({name: pd.Series(dtype=str) for name in ("hash", "ruling", "label", "who", "why")})
-    cleaned = clean(images, index, [], none, Settings.from_params(Params(same_photo=False)))
+    cleaned = clean(images, index, [], none, Params(same_photo=False))
     (folder / "data/ingested").mkdir(parents=True)
     np.save(folder / "data/ingested/images.npy", images)
     write_table(index, folder / "data/ingested/index.csv")

@@ -146,7 +146,7 @@ def test_an_override_by_file_hash_survives_other_sizes_classes_and_names(
             overrides = pd.DataFrame([{"hash": index["file_hash"][1], "ruling": "drop"}])
             (folder / "apple rust/1.png").rename(folder / "apple rust/another name.png")
         images = np.load(tmp_path / "images.npy")
-        cleaned = cleaning.clean(images, index, [], overrides, cleaning.Settings.from_params(Params()))
+        cleaned = cleaning.clean(images, index, [], overrides, Params())
         found.append((index["source"][np.flatnonzero(cleaned.decisions["kept"] == 0)[0]], cleaned.overrides.applied))
     assert found == [("apple rust/1.png", 1), ("apple rust/another name.png", 1)]
 
