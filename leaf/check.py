@@ -1,4 +1,4 @@
-"""`leaf check`: validate the parameters and the data set before the first stage, because DVC deletes outputs first."""
+"""`leaf check`: validate parameters and data set before DVC runs the first stage and deletes outputs."""
 
 import os
 import stat
@@ -33,18 +33,18 @@ _CLASSES = 40  # rows of the table
 def check(
     settings: Mapping[str, Any], name: str = "-S", seen: dict[str, list[str]] | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Check params.yaml with `settings` applied, the data set, and the files that they name.
+    """Check the parameters, the data set and all files that the parameters refer to.
 
     Args:
-        settings: dotted keys of params.yaml and their values.
-        name: source of the settings, for errors.
-        seen: cache of results by settings, shared by the runs of a sweep. New results are added.
+        settings: dotted keys of params.yaml and the values that replace theirs.
+        name: where the settings come from, for error messages.
+        seen: a cache of findings that the runs of a sweep share.
 
     Returns:
-        The settings with weights_sha256 added, and the findings as text.
+        The settings, with weights_sha256 added if necessary, and the findings as text.
 
     Raises:
-        LeafError: for any mistake that a stage would report.
+        LeafError: for any error that a stage would report.
     """
     settings, seen = dict(settings), {} if seen is None else seen
     choices = with_settings(read_yaml(params.PARAMS_FILE), settings, name if settings else params.PARAMS_FILE)
@@ -93,7 +93,7 @@ def check(
 
 
 def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the weights file, after comparing it with the pinned one, if any."""
+    """Return the SHA-256 of the weights file. Raises LeafError if it differs from `weights_sha256`."""
     weights = Path(choices.weights)
     if not weights.is_file() and Path(f"{weights}.dvc").is_file():
         return choices.weights_sha256
@@ -144,18 +144,18 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
 
 
 def _in_a_better_split(images: pd.DataFrame) -> pd.Series:
-    """Return which images `clean` removes because their group is in a higher-ranked split. Copies are not detected."""
+    """Return which images `clean` removes because their group is also in a higher-ranked split."""
     rank = pd.Series(split_ranks(images["given"]), images.index)
     best = rank.groupby(images["group"]).transform("min")
     return images["group"].ne("") & (best < rank) & (rank < 3)
 
 
 def _splits(choices: Params, images: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Return the split that the `split` stage would assign to each image, without pins or removal of copies."""
+    """Return the split that the `split` stage would assign to each image if there were no pins and no copies."""
     alone = "\0" + images["image"].astype(str)
     groups = images.groupby(images["group"].mask(images["group"].eq(""), alone), sort=False)
     group = groups["image"].transform("first")
-    # No file is read, so names replace file hashes: the counts are correct, but other images are selected.
+    # Names replace file hashes, because no file is read: the counts are correct, but other images are selected.
     key = draw_keys(group, images["source"], choices.split_seed)
     table = images.assign(group=group, key=key, split=images["given"])
     if choices.folds:
@@ -166,7 +166,7 @@ def _splits(choices: Params, images: pd.DataFrame, names: list[str]) -> np.ndarr
 
 
 def _table(images: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Return the lines of a table with the images, groups and splits of each class, before copies are removed."""
+    """Return a table of images, groups and split sizes for each class, before copies are removed."""
     width = min(max(map(len, [*names, "class"])), 60)
     columns = ("images", "groups", *SPLITS)
     lines = [f"{'class':<{width}}" + "".join(f"{column:>12}" for column in columns)]
@@ -240,11 +240,11 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
         )
     without = int(images["group"].eq("").sum())
     if 0 < without < len(images):
-        yield f"{without:,} images have no group, but others have one"
+        yield f"{without:,} images have no group, but the others do"
     if without == len(images) and (series := look_like_series(images["name"].tolist(), images["source"].tolist())):
         yield (
-            f"no groups are given, and names such as {' and '.join(map(repr, series))} look like one plant. List the "
-            "groups in a table (key `labels`); otherwise a plant can be in both train and test"
+            f"no groups are specified, but names such as {' and '.join(map(repr, series))} look like one plant. List "
+            "the groups in a table (key `labels`); otherwise a plant can be in both train and test"
         )
     if found and found.wide >= 20:
         yield f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of them on average"
@@ -252,7 +252,7 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
 
 def _time(choices: Params, train: int) -> str:
     if choices.optimizer == "lbfgs":
-        return f"time       a linear probe: {choices.backbone} features of {train:,} images, computed once and cached"
+        return f"time       a linear probe: {choices.backbone} features of {train:,} images, computed once, then cached"
     known = load_cached_value("epochs", epoch_key(choices), EPOCH)
     if known is None:
         return (
@@ -267,7 +267,7 @@ def _time(choices: Params, train: int) -> str:
 
 
 def _refuse_what_dvc_cannot_hash(folder: Path) -> None:
-    """Raise LeafError for names that are not UTF-8, on which DVC fails, and for pipes, on which it hangs."""
+    """Raise LeafError if a name is not UTF-8, which makes DVC fail, or a file is a pipe, which makes it hang."""
     for parent, folders, files in os.walk(os.fsencode(folder)):
         for name in folders + files:
             path = os.path.join(parent, name)  # noqa: PTH118 (bytes)

@@ -1,4 +1,4 @@
-"""`leaf run`: run rows of experiments.yaml with `dvc exp run`."""
+"""`leaf run`: run named experiments with `dvc exp run`."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, read_experiments, row_settings
 from leaf.store import replacing
 
-# `dvc exp run`, without a warning for each output that has never existed.
+# `dvc exp run`, without a warning for each missing output
 _DVC = """import logging, sys
 from dvc.cli import main
 logging.getLogger("dvc_data.index.checkout").setLevel("ERROR")
@@ -21,10 +21,10 @@ sys.exit(main(["exp", "run", *sys.argv[1:]]))"""
 
 
 def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bool = False, temp: bool = False) -> int:
-    """Run the rows `names` in sequence, each with `settings` applied on top.
+    """Run rows of experiments.yaml one after another; `settings` override theirs.
 
-    `force` replaces an experiment of the same name once the new run has succeeded; `temp` runs each row in a temporary
-    folder. Returns the first non-zero exit status of dvc, which ends the sequence, or 0.
+    `force` replaces an experiment of the same name after the new run succeeds. `temp` runs each row in a temporary
+    folder. Returns 0, or DVC's exit status if a run fails; later rows are then not run.
     """
     rows = {}
     for name in names:
@@ -36,17 +36,17 @@ def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bo
 
 
 def require_commit() -> None:
-    """Raise LeafError if the git repository has no commit, because DVC experiments require one."""
+    """Raise LeafError if the git repository has no commit, which DVC experiments require."""
     done = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "HEAD"], check=False, capture_output=True)
     if done.returncode:
         raise LeafError("git: no commit yet. Run `git add -A && git commit -m 'Add the classifier'`.")
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
-    """Run experiments (name to settings) in sequence. Other arguments and the result are as in `run_experiments`.
+    """Run experiments, given as settings by name, like `run_experiments`.
 
-    All rows are checked before DVC deletes any output, and the first row's check is printed. If a run in the workspace
-    fails, parameters, metrics and outputs are restored. While an experiment is being replaced, it is named NAME-before.
+    All rows are checked before DVC deletes any output. If a run in the workspace fails, parameters, metrics and outputs
+    are restored. An experiment that is being replaced is temporarily renamed to NAME-before.
     """
     require_commit()
     taken = _existing() & rows.keys()
@@ -61,7 +61,7 @@ def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: b
     for name, (row, _) in checked.items():
         if name in taken:
             _experiment("rename", "--force", name, f"{name}-before")
-        # DVC may also be a program of another environment, as installed by pipx
+        # DVC can be installed in another environment, for example by pipx
         command = [sys.executable, "-c", _DVC] if find_spec("dvc") else ["dvc", "exp", "run"]
         command += ["--name", name, *(["--temp"] if temp else [])]
         for setting in dvc_settings(row):
@@ -85,7 +85,7 @@ def _experiment(*words: str) -> None:
 
 
 def _workspace() -> dict[Path, bytes]:
-    """Return the files that DVC rewrites during a run, except outputs, which are in its cache."""
+    """Return the contents of the files that DVC rewrites during a run, except cached outputs."""
     paths = [Path(params.PARAMS_FILE), Path("dvc.lock"), *Path("metrics").glob("*.json")]
     return {path: path.read_bytes() for path in paths if path.is_file()}
 
@@ -95,11 +95,11 @@ def _restore(before: Mapping[Path, bytes]) -> None:
         with replacing(path) as partial:
             partial.write_bytes(content)
     subprocess.run(["dvc", "checkout", "--quiet"], check=False, capture_output=True)
-    print("run failed: params.yaml, metrics and outputs are as before", file=sys.stderr)
+    print("run failed: params.yaml, metrics and outputs were restored", file=sys.stderr)
 
 
 def list_experiments() -> str:
-    """Return the rows with their descriptions, one per line."""
+    """Return the name and description of each row, one per line."""
     rows = read_experiments()
     width = max(map(len, rows), default=0)
     return "\n".join(f"{name.ljust(width)}  {row.why}" for name, row in rows.items())

@@ -1,4 +1,4 @@
-"""Read CSV tables edited by hand or saved by spreadsheets, with any separator and encoding, and with blank rows."""
+"""Read CSV tables that were edited by hand or in a spreadsheet: any separator, any encoding, blank rows."""
 
 import csv
 import io
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
-    """Return the text of a file, normalized to Unicode NFC, and its encoding.
-
-    `auto` detects UTF-8, UTF-16 and Latin-1.
+    """Return the text of a file in Unicode NFC, and its encoding. `auto` detects UTF-8, UTF-16 and Latin-1.
 
     Raises:
-        LeafError: for anything else, and for an unknown encoding.
+        LeafError: if the file is not text in this encoding, or the encoding is unknown.
     """
     try:
         data = Path(path).read_bytes()
@@ -29,7 +27,7 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
     if data.startswith(b"version https://git-lfs"):
         raise LeafError(f"{path}: a Git LFS pointer, not the file itself. Run `git lfs pull`.")
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise LeafError(f"{path}: a spreadsheet or zip file. In the spreadsheet program, save it as CSV.")
+        raise LeafError(f"{path}: a spreadsheet or zip file. Export the table as CSV.")
     encodings = [encoding] if encoding != "auto" else ["utf-8-sig", "cp1252", "latin-1"]
     if encoding == "auto" and b"\0" in data[:200]:
         bom = data[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -51,7 +49,7 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
 
 
 def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Detect the separator of a CSV table, and yield each non-blank row with the number of its last line.
+    """Yield each non-blank row of a CSV table with its last line number. The separator is detected.
 
     Blank cells beyond the last header column are removed.
 
@@ -75,10 +73,9 @@ def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
-    """Read a hand-edited CSV table as text, with any separator and encoding, ignoring blank rows.
+    """Read a hand-edited CSV table as text. Case is ignored in the names of `columns` and `optional` columns.
 
-    The result has the `columns`, the `optional` columns that are in the file, and all other columns of the file. The
-    index is the line number minus 2, so 0 is the row below the header.
+    The index is the line number minus 2, so 0 is the row below the header.
 
     Raises:
         LeafError: if the table is damaged or lacks a column.

@@ -1,6 +1,6 @@
-"""User errors as one line, and the exit statuses of every command.
+"""One-line user errors and exit statuses.
 
-0: done. 1: partly done; the command lists the rest. 2: rejected, nothing was changed. 130: interrupted.
+Each command exits with 0 on success, 1 if it succeeded only partly, 2 after a user error, or 130 if interrupted.
 """
 
 import errno
@@ -23,7 +23,7 @@ class LeafError(Exception):
     """A user error, printed as one line: `FILE or KEY: what is wrong. What to do.`
 
     Attributes:
-        proposals: settings (key to value), each of which would fix the error; a caller may print them as commands.
+        proposals: alternative settings, by key, that would fix the error. Callers can print them as commands.
     """
 
     def __init__(self, text: str, proposals: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -35,11 +35,11 @@ class LeafError(Exception):
         return printable(_LONG.sub(lambda word: f"{word[0][:100]}…{word[0][-100:]}", text))
 
 
-_LONG = re.compile(r"\S{600,}")  # a path or number of hundreds of characters
+_LONG = re.compile(r"\S{600,}")  # paths or numbers with hundreds of characters
 
 
 def printable(text: str) -> str:
-    """Escape unprintable characters as `\\u001b`, so that a name in a file cannot control the terminal."""
+    """Escape unprintable characters as `\\u001b`, so that untrusted text cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
@@ -50,10 +50,10 @@ _TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "h5py")  # packages of the ex
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print a user error as `error: …` on stderr and exit with status 2, without a traceback.
+    """Print user errors as `error: …` on stderr and exit with status 2, without a traceback.
 
-    Operating system errors, such as a full disk, a missing file or a failing device, count as user errors. Anything
-    else is a bug and keeps its traceback. Characters that a stream cannot encode are escaped.
+    This includes operating system errors such as a full disk or a missing file. Other exceptions are bugs and keep
+    their traceback. Characters that a stream cannot encode are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -63,7 +63,7 @@ def one_line_errors() -> Iterator[None]:
     except LeafError as error:
         _fail(error)
     except MemoryError as error:
-        _fail(f"memory: not enough for this step ({error or 'unknown size'}). Free memory or use smaller sizes.")
+        _fail(f"memory: not enough ({error or 'unknown size'}). Free memory, or reduce image_size or batch_size.")
     except BrokenPipeError:  # as in `leaf results | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
@@ -90,7 +90,7 @@ def output_of(*command: str, accepted: Collection[int] = (0,), **options: Any) -
     """Run a program and return its stdout without surrounding whitespace.
 
     Raises:
-        LeafError: if the exit status is not accepted, with the last line of the program's error message.
+        LeafError: if the exit status is not accepted. The message ends with the last line of the program's error.
     """
     done = subprocess.run(command, check=False, capture_output=True, text=True, **options)
     if done.returncode not in accepted:
@@ -120,12 +120,12 @@ _NO_GPU = "^[WE][0-9]{4} .*([Cc][Uu][Dd][Aa]|TensorRT|cuInit)"  # harmless on a 
 
 
 def quiet_tensorflow() -> None:
-    """Hide TensorFlow's startup messages about missing GPUs and CPU instructions; call before importing it.
+    """Hide TensorFlow's startup messages about missing GPUs and CPU instructions, unless TF_CPP_MIN_LOG_LEVEL is 0.
 
-    TensorFlow writes them to file descriptor 2 before it reads TF_CPP_MIN_LOG_LEVEL. Errors still appear. Set the
-    variable to 0 to see everything. Call this function from programs, not from libraries.
+    TensorFlow writes them to file descriptor 2 before it reads that variable. Errors are still printed. Call this
+    function before the first import of TensorFlow, from programs only.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets it to 1 in child processes
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets it to 1 for child processes
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
         sys.meta_path.insert(0, _QuietImport())
 
@@ -144,8 +144,8 @@ class _QuietImport(importlib.abc.MetaPathFinder):
             def exec_module(module: Any) -> None:
                 with _filtered_stderr():
                     load(module)
-                    module.config.list_physical_devices()  # prints its messages about GPUs
-                logging.getLogger("tensorflow").setLevel("ERROR")  # it warns about retracing
+                    module.config.list_physical_devices()  # prints the messages about GPUs
+                logging.getLogger("tensorflow").setLevel("ERROR")  # hides warnings about retracing
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -153,7 +153,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 @contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Filter file descriptor 2 in a child process, which still prints the last message before a crash."""
+    """Filter file descriptor 2 in a child process, so that the last message before a crash is printed too."""
     gpu = any(Path("/dev").glob("nvidia[0-9]*"))
     command = ["grep", "-E", "-v", "--line-buffered", "-e", _REMARKS, *([] if gpu else ["-e", _NO_GPU])]
     real = os.dup(2)

@@ -1,4 +1,4 @@
-"""Read the named experiments of experiments.yaml, and apply settings to params.yaml."""
+"""Read experiments.yaml, and apply settings to params.yaml."""
 
 import contextlib
 import re
@@ -23,7 +23,7 @@ _WORDS = {"null", "true", "false", "inf", "nan"}  # words that have a special me
 
 
 class Experiment(BaseModel):
-    """A row of experiments.yaml: its purpose, the keys it sets, and the accuracy that a report claimed."""
+    """A row of experiments.yaml: its purpose, its settings, and the accuracy claimed in a report."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +33,7 @@ class Experiment(BaseModel):
 
 
 def read_experiments(path: str | Path | None = None) -> dict[str, Experiment]:
-    """Return all rows by name. Raises LeafError if a row violates the schema of params.yaml."""
+    """Return all rows by name. Raises LeafError if a row is invalid."""
     path = path or (EXPERIMENTS_FILE if Path(EXPERIMENTS_FILE).exists() else _INSTALLED)
     rows = read_yaml(path) or {}
     if not isinstance(rows, dict):
@@ -50,14 +50,14 @@ def read_experiments(path: str | Path | None = None) -> dict[str, Experiment]:
 
 
 def experiment(name: str, path: str | Path | None = None) -> Experiment:
-    """Return one row. Raises LeafError for an unknown name."""
+    """Return one row. Raises LeafError if the name is unknown."""
     rows = read_experiments(path)
     if name not in rows:
         raise LeafError(f"{path or EXPERIMENTS_FILE}: {name}: no such experiment; valid: {', '.join(rows)}")
     return rows[name]
 
 
-# Keys that describe the data: a row keeps their working values and takes all other keys from the committed file.
+# Keys that describe the data. Rows use their working values, and the committed values of all other keys.
 DATA_KEYS = (
     *("dataset", "labels", "columns", "encoding", "masks", "unlabelled", "group_by"),
     *("classes", "ignore", "links", "unreadable", "drawn"),
@@ -65,8 +65,10 @@ DATA_KEYS = (
 
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:
-    """Return the params.yaml of the last commit in `root`, or the working file if git does not have a valid one."""
-    root = Path(root, params.PARAMS_FILE).resolve().parent  # the template of `leaf init` links to the repository's file
+    """Return the committed params.yaml in `root`, or the working file if there is no valid one."""
+    root = (
+        Path(root, params.PARAMS_FILE).resolve().parent
+    )  # in the template of `leaf init`, it is a link to the repository's file
     done = subprocess.run(
         ["git", "show", f"HEAD:./{params.PARAMS_FILE}"], cwd=root, check=False, capture_output=True, text=True
     )
@@ -78,11 +80,11 @@ def committed_params(root: str | Path = ".") -> dict[str, Any]:
 
 
 def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that turn the working params.yaml into the row `name`, and a line for each key they reset.
+    """Return the settings that turn the working params.yaml into the row `name`, and a message for each key they reset.
 
-    A row combines the committed params.yaml, the working values of `DATA_KEYS`, and the row's own settings, so it does
-    not depend on earlier experiments. A custom `image_size`, neither the default nor set by a row, takes precedence
-    over the row's value, and a weights file for the row's backbone takes precedence over `weights: imagenet`.
+    A row combines the committed params.yaml, the working values of `DATA_KEYS`, and its own settings, so it does not
+    depend on earlier experiments. Two working values take precedence over the row's: an `image_size` that is neither
+    the default nor set by any row, and, over `weights: imagenet`, a weights file for the same backbone.
     """
     chosen = dict(experiment(name).set)
     working, committed = params.flatten(read_yaml(params.PARAMS_FILE) or {}), params.flatten(committed_params())
@@ -110,20 +112,20 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse `key=value` texts, as passed to -S, into keys and YAML values. Raises LeafError if `=` is missing."""
+    """Parse `key=value` texts, as passed to -S, into YAML values by key. Raises LeafError if `=` is missing."""
     parsed = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise LeafError(f"-S {text}: no value. Use key=value.")
-        if value.startswith("{"):  # YAML needs a space after the colon, DVC does not
+        if value.startswith("{"):  # unlike DVC, YAML requires a space after the colon
             value = _COLON.sub(lambda found: found[1] or ": ", value)
         parsed[key] = parse_yaml(value, f"-S {key}")
     return parsed
 
 
 def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: str = "-S") -> params.Params:
-    """Apply dotted `settings` to the params.yaml contents `values` and validate them; `name` appears in errors."""
+    """Apply dotted `settings` to `values` and validate the result; `name` is their source in error messages."""
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for key, value in settings.items():
         group, _, leaf = key.partition(".")
@@ -138,24 +140,23 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
 
 
 def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
-    """Return `key=value` for each setting, quoted for Hydra's grammar in `dvc exp run -S`, not for a shell."""
+    """Return `key=value` for each setting, quoted for `dvc exp run -S` (Hydra), not for a shell."""
     texts = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            # Reset the key first: Hydra would merge the mapping into an existing one, and rejects it if the existing
-            # value is a list.
+            # Reset the key first: Hydra merges the mapping with an existing one, and rejects it if there is a list.
             texts.append(f"{key}=null")
         texts.append(f"{key}={_hydra(value)}")
     return texts
 
 
 def command_line(settings: Mapping[str, Any]) -> str:
-    """Return the `dvc exp run` command for these settings, quoted for a shell."""
+    """Return the `dvc exp run` command for `settings`, quoted for a shell."""
     return " ".join(["dvc exp run", *(f"-S {shlex.quote(text)}" for text in dvc_settings(settings))])
 
 
 def with_commands(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
-    """Return the error with a command to paste for each of its proposals, applied to `settings`."""
+    """Return the error with a command for each of its proposals, applied to `settings`."""
     lines = [command_line({**settings, **proposal}) for proposal in error.proposals]
     return LeafError(f"{str(error).rstrip('.')}; valid: {'  or  '.join(lines)}") if lines else error
 
@@ -181,5 +182,5 @@ def _hydra_key(key: str) -> str:
 
 
 def _escape(found: re.Match[str]) -> str:
-    """Escape quotes, `${` (an interpolation that could read the environment), and backslashes before them."""
+    """Escape quotes, `${` (which could read environment variables), and backslashes before them."""
     return found[1] * 2 + (f"\\{found[2]}" if found[2] else "")

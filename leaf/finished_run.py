@@ -1,4 +1,4 @@
-"""The tables and parameters of a finished run."""
+"""Read all tables and parameters of a finished run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,16 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class Run:
-    """The tables of one run.
+    """The tables of one run. Optional tables and arrays can be empty.
 
-    `params` maps dotted keys to values, and `files` maps paths to SHA-256. `facts` holds the date, commit and duration,
-    which are in no table. `images` is (N, H, W, 3), 0..255; `synthetic_images` (M, H, W, 3) and `heatmaps` (K, h, w),
-    0..1, may be empty. Optional tables may have no rows; `scores["splits"]["test"]` is None without a test split.
+    Attributes:
+        params: values by dotted key.
+        images: (N, H, W, 3), 0..255.
+        scores: scores.json; `scores["splits"]["test"]` is None if there is no test split.
+        synthetic_images: (M, H, W, 3), 0..255.
+        heatmaps: (K, h, w), 0..1.
+        files: SHA-256 of each table, by path.
+        facts: date, commit and duration, which are not in any table.
     """
 
     params: Mapping[str, Any]
@@ -65,7 +70,7 @@ class Run:
         return dict(zip(self.classes, self.names, strict=True)).get(name, name)
 
     def labels(self) -> pd.Series:
-        """Return the final label of each image, indexed by image number."""
+        """Return the final labels, indexed by image number."""
         return self.decisions.set_index("image")["label"].astype(int)
 
     def kept(self) -> pd.Series:
@@ -73,7 +78,7 @@ class Run:
         return self.decisions.loc[self.decisions["kept"] == 1, "image"]
 
     def copies(self) -> list[list[int]]:
-        """Return the sets of exact and near copies, outliers excluded, as ascending image numbers."""
+        """Return the sets of exact and near copies as ascending image numbers, without outliers."""
         outliers = set(self.decisions.loc[self.decisions["reason"] == "outlier", "image"])
         pairs = self.pairs[self.pairs["kind"].isin(COPIES)]
         pairs = pairs[~pairs["image"].isin(outliers) & ~pairs["other"].isin(outliers)]
@@ -82,7 +87,7 @@ class Run:
         return [list(each) for _, each in images.groupby(components(len(self.decisions), joined)[images])]
 
     def conflicting_copies(self) -> list[list[int]]:
-        """Return the sets of copies whose final labels differ; images removed by a decision do not count."""
+        """Return the sets of copies with different final labels, ignoring images that a decision removed."""
         decided = self.decisions.loc[self.decisions["reason"].isin(["conflict", "override"])]
         removed = set(decided.loc[decided["kept"] != 1, "image"])
         labels = self.labels()
@@ -90,11 +95,7 @@ class Run:
 
 
 def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
-    """Read the tables of the project in `root`.
-
-    Raises:
-        LeafError: if a required table is missing or damaged.
-    """
+    """Read the tables of the project in `root`. Raises LeafError if a required table is missing or damaged."""
     root = Path(root)
     texts = {
         "data/ingested/index.csv": ["source", "group", "split", "hash", "flags", "site", "crop", "camera", "date"],
@@ -117,7 +118,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
     def mapping(name: str) -> dict[str, Any]:
         value = store.read_json(root / name)
         if not isinstance(value, dict):
-            raise LeafError(f"{root / name}: not a JSON object. Run `dvc repro` again.")
+            raise LeafError(f"{root / name}: not a JSON object. Run `dvc repro` or `dvc checkout`.")
         files[name] = store.sha256(root / name)
         return value
 
@@ -146,7 +147,7 @@ def read_run(root: str | Path, params: Mapping[str, Any]) -> Run:
 
 
 def display_names(classes: Sequence[str]) -> list[str]:
-    """Return class names without separators, or unchanged if two would become identical or one would become empty."""
+    """Replace separators in class names, unless a name would become empty or equal to another."""
     names = [re.sub(r"[_\s]+", " ", re.sub(r"_{2,}", ": ", name)).strip(" :") for name in classes]
     return names if all(names) and len(set(names)) == len(names) else list(classes)
 

@@ -1,4 +1,4 @@
-"""`leaf.fit`: run the stages on a data set in a separate folder, without DVC."""
+"""`leaf.fit`: train a model in one call, without DVC."""
 
 import os
 import shutil
@@ -21,24 +21,23 @@ PROJECT = Path(__file__).parent / "project" / "template"
 
 
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
-    """Run the stages of the pipeline on a data set in a separate folder, without DVC.
+    """Train a model by running all pipeline stages in a separate folder, without DVC.
 
-    The parameters come from the committed params.yaml, the row and `settings`. Nothing is inherited from earlier
-    experiments: neither uncommitted parameters nor overrides, pins, labels or masks.
+    The parameters are the committed params.yaml, the row and `settings`, in ascending precedence. Uncommitted
+    parameters and the project's overrides, pins, labels and masks are ignored.
 
     Args:
         dataset: a folder with a subfolder per class, or an .npz file.
         recipe: a row of experiments.yaml.
-        folder: receives the tables, the model and the report under their names in the project. A second fit replaces
-            them and keeps overrides and pins.
-        settings: keys of params.yaml that override the row; use `**{"learning_rate.base": 1e-5}` for a nested key. A
-            weights file needs no weights_sha256.
+        folder: output folder for tables, model and report. Another fit replaces them, but keeps overrides and pins.
+        settings: keys of params.yaml, such as `dropout=0.2` or `**{"learning_rate.base": 1e-5}`. A weights file does
+            not require weights_sha256.
 
     Returns:
         The model, as returned by `leaf.load`.
 
     Raises:
-        LeafError: if the parameters are invalid, the packages of leaf-dvc[train] are missing, or a stage fails.
+        LeafError: if the parameters are invalid, leaf-dvc[train] is not installed, or a stage fails.
 
     Example:
         >>> import leaf
@@ -59,15 +58,13 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     stages = read_yaml(PROJECT / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
-    import leaf  # imported late, because loading a model imports more packages
+    from leaf.serve.classifier import load  # imports many packages
 
-    return leaf.load(Path(folder, "models/model.onnx"))
+    return load(Path(folder, "models/model.onnx"))
 
 
 def new_project(folder: str | Path, values: params.Params) -> None:
-    """Create the files that the stages need in `folder`: dvc.yaml, params.yaml with `values`, and empty tables.
-
-    The project's overrides, pins, labels, masks and references are not copied.
+    """Create dvc.yaml, params.yaml with `values`, and empty tables of overrides, pins and labels in `folder`.
 
     Raises:
         LeafError: if `folder` contains other files.
@@ -76,14 +73,14 @@ def new_project(folder: str | Path, values: params.Params) -> None:
 
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / params.PIPELINE_FILE).is_file():
-        raise LeafError(f"{folder}: contains other files. Use a new folder, or the folder of an earlier fit.")
+        raise LeafError(f"{folder}: contains other files. Use a new folder or the folder of an earlier fit.")
     if (folder / "leaf").is_dir() or (folder / "stages").is_dir():
-        raise LeafError(f"{folder}: is the project itself. Use another folder.")
+        raise LeafError(f"{folder}: this is the project folder. Use another folder.")
     for name in ("data/references", "data/masks", "data/unlabelled"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
     for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
-        if not (folder / name).exists():  # only the header, because the rows refer to other images
+        if not (folder / name).exists():  # the rows refer to other images
             header = (PROJECT / name).read_text(encoding="utf-8").splitlines()[0]
             (folder / name).write_text(header + "\n", encoding="utf-8")
     with replacing(folder / params.PARAMS_FILE) as partial:
@@ -91,7 +88,7 @@ def new_project(folder: str | Path, values: params.Params) -> None:
 
 
 def run_stages(folder: str | Path, names: Iterable[str]) -> None:
-    """Run stages in `folder`, one after another, and print their output. Raises LeafError if one fails."""
+    """Run stages in `folder` in order and print their output. Raises LeafError if one fails."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for name in names:
         command = [sys.executable, "-m", f"stages.{name}"]

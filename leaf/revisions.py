@@ -1,4 +1,4 @@
-"""Read files of the pipeline at a git revision, in a DVC experiment or in the workspace."""
+"""Read pipeline files at a git revision, in a DVC experiment or in the workspace."""
 
 import io
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Read = Callable[[str], bytes]
 
 
 def reader(revision: str) -> Read:
-    """Return a function that reads a file at `revision`. Only revisions other than the workspace need DVC."""
+    """Return a function that reads a file at `revision`. For the workspace, DVC is not required."""
     if revision == WORKSPACE:
         return _read_workspace
     from dvc.api import DVCFileSystem
@@ -29,7 +29,7 @@ def reader(revision: str) -> Read:
 
     files: Any = None
     unknown = LeafError(f"{revision}: no such revision or experiment. List them with `dvc exp show`.")
-    # REV:PATH names a file in git, not a commit; git and DVC raise for names that are not UTF-8.
+    # REV:PATH is a file in git, not a commit. git and DVC raise an exception for names that are not UTF-8.
     if not revision.isprintable() or not revision or ":" in revision or len(revision) > 1000:
         raise unknown
 
@@ -54,14 +54,14 @@ def _read_workspace(path: str) -> bytes:
 
 
 def _missing(revision: str, path: str) -> LeafError:
-    return LeafError(f"{revision}: no {path} there. Run the pipeline at that revision, or run `dvc pull`.")
+    return LeafError(f"{revision}: {path} not found. Run the pipeline at that revision, or run `dvc pull`.")
 
 
 def parameters(read: Read) -> dict[str, Any]:
-    """Return params.yaml. Raises LeafError if it is not a mapping."""
+    """Return the contents of params.yaml. Raises LeafError if it is not a mapping."""
     values = parse_yaml(read("params.yaml").decode(errors="surrogateescape"), "params.yaml") or {}
     if not isinstance(values, dict):
-        raise LeafError("params.yaml: not a mapping of keys to values. Restore it with `git checkout params.yaml`.")
+        raise LeafError("params.yaml: not a mapping. Restore it with `git checkout params.yaml`.")
     return values
 
 
@@ -74,7 +74,7 @@ _COLUMNS = {
 
 
 def table(read: Read, path: str) -> "pd.DataFrame":
-    """Return a table of one row per image; sources, splits and hashes are text. Raises LeafError if it is damaged."""
+    """Return a table with one row per image, with text hashes. Raises LeafError if it is damaged."""
     found = read_table(path, _COLUMNS[path], ("source", "split", "hash", "file_hash"), read(path))
     if found["image"].duplicated().any():
         raise LeafError(f"{path}: an image appears twice. Run `dvc repro` or `dvc checkout`.")
@@ -82,7 +82,7 @@ def table(read: Read, path: str) -> "pd.DataFrame":
 
 
 def probabilities(read: Read) -> np.ndarray:
-    """Return the probabilities, float32 (N, C), in the order of predictions.csv. Raises LeafError if damaged."""
+    """Return float32 probabilities (N, C) in the order of predictions.csv. Raises LeafError if the file is damaged."""
     try:
         found = np.load(io.BytesIO(read(PROBABILITIES)), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

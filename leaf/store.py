@@ -1,4 +1,4 @@
-"""Arrays, tables, JSON and YAML on disk: atomic writes, and readers that report damage in one line."""
+"""Read and write arrays, tables, JSON and YAML: writes are atomic, and damaged files raise one-line errors."""
 
 import csv
 import hashlib
@@ -23,10 +23,10 @@ from leaf.errors import LeafError
 if TYPE_CHECKING:
     import pandas as pd
 
-# Numeric columns of the pipeline's tables, parsed as numbers if a caller requires them and does not read them as text.
+# Columns that `read_table` checks if they are required and not read as text.
 INTEGER_COLUMNS = frozenset({"image", "label", "kept", "group", "epoch", "parent", "predicted"})
 NUMBER_COLUMNS = frozenset({"distance", "weight", "mse", "aligned_mse", "loss", "accuracy"})
-YAML_VALUES = 200_000  # values in a YAML document after expanding its aliases
+YAML_VALUES = 200_000  # maximum number of values in a YAML document after expanding its aliases
 LOCK_SECONDS = 10
 
 _Read = TypeVar("_Read", bound=Callable[..., Any])
@@ -34,17 +34,15 @@ _Read = TypeVar("_Read", bound=Callable[..., Any])
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`. On success, flush it and rename it to `path`; otherwise remove it.
+    """Yield a temporary path next to `path`. On success, flush the file and rename it to `path`; otherwise remove it.
 
-    A symbolic link to a writable file is followed. DVC's links into its cache are read-only and are replaced.
-
-    Raises:
-        OSError: with `path` as its file name.
+    Symbolic links to writable files are followed. DVC's links to its cache are read-only and are replaced. An OSError
+    contains `path` as its file name.
     """
     path = Path(path)
     if path.is_symlink() and path.exists() and path.stat().st_mode & 0o200:
         path = path.resolve()
-    # numpy and Keras derive the format from the suffix.
+    # NumPy and Keras derive the format from the suffix.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +59,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _naming(read: _Read) -> _Read:
-    """Add the file, the first argument of `read`, to an OSError without a file name, such as EIO."""
+    """Add the file name, the first argument of `read`, to an OSError without one, such as EIO."""
 
     @wraps(read)
     def reader(path: str | Path, *arguments: Any, **options: Any) -> Any:
@@ -79,10 +77,10 @@ def _naming(read: _Read) -> _Read:
 def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
     """Yield a writable memory map of a new .npy file of zeros.
 
-    The blocks are reserved first, so a full disk raises OSError here instead of a bus error during a write.
+    Disk space is reserved first, so a full disk raises an OSError instead of a bus error later.
     """
     with replacing(path) as partial:
-        if 0 in shape:  # an empty file cannot be mapped
+        if 0 in shape:  # an empty array cannot be mapped
             array = np.zeros(shape, dtype)
             yield array
             np.save(partial, array, allow_pickle=False)
@@ -103,7 +101,7 @@ def write_array(array: np.ndarray, path: str | Path) -> None:
 
 @_naming
 def read_array(path: str | Path) -> np.ndarray:
-    """Memory-map a .npy file, read-only. Raises LeafError if the file is missing or damaged."""
+    """Return a read-only memory map of a .npy file. Raises LeafError if the file is missing or damaged."""
     try:
         with Path(path).open("rb") as file:
             np.lib.format.read_magic(file)
@@ -121,7 +119,7 @@ def read_array(path: str | Path) -> np.ndarray:
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table as UTF-8 CSV with floats in their shortest exact form, so equal tables give identical files."""
+    """Write a table as CSV, with floats in their shortest exact form, so that equal tables give identical files."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
@@ -134,22 +132,22 @@ def read_table(
 
     Args:
         path: the file.
-        columns: required columns. Those in INTEGER_COLUMNS must contain nonnegative integers, and those in
-            NUMBER_COLUMNS numbers or empty cells.
-        text: columns to keep as strings, "" for an empty cell, even if they look like numbers.
-        data: the content to parse instead of reading the file.
+        columns: required columns. INTEGER_COLUMNS must contain nonnegative integers, and NUMBER_COLUMNS numbers or
+            empty cells.
+        text: columns to read as text; empty cells become "".
+        data: file contents to parse instead of reading `path`.
 
     Raises:
         LeafError: if the file is missing, is not CSV, lacks a column, or a column has the wrong type.
     """
-    import pandas as pd  # imported here because it is slow and many commands read no table
+    import pandas as pd  # slow to import, and many commands read no table
 
     try:
         names = pd.read_csv(path if data is None else io.BytesIO(data), nrows=0, encoding="utf-8").columns
         table = pd.read_csv(
             path if data is None else io.BytesIO(data),
             dtype=dict.fromkeys(text, str),
-            keep_default_na=False,  # "NA" can be the name of an image
+            keep_default_na=False,  # an image can have the name "NA"
             na_values={name: [""] for name in names if name not in text},
             encoding="utf-8",
             low_memory=False,
@@ -176,7 +174,7 @@ def _check_column(path: str | Path, column: "pd.Series") -> None:
 
 
 def read_classes(root: str | Path = ".") -> list[str]:
-    """Return the class names of the ingested data set in the project `root`, in label order."""
+    """Return the class names of the ingested data set, in label order."""
     path = Path(root, "data/ingested/classes.csv")
     table = read_table(path, ["label", "name"], text=["name"]).sort_values("label")
     if table["label"].tolist() != list(range(len(table))):
@@ -187,7 +185,7 @@ def read_classes(root: str | Path = ".") -> list[str]:
 
 
 def write_json(value: Any, path: str | Path) -> None:
-    """Write JSON with sorted keys. Non-finite floats become null; NumPy scalars and arrays become JSON values."""
+    """Write a value, converted with `plain`, as JSON with sorted keys."""
     with replacing(path) as partial:
         text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
@@ -201,8 +199,8 @@ def read_json(
 
     Args:
         path: the file.
-        keys: required keys with their Python types; if given, the file must contain an object.
-        data: the content to parse instead of reading the file.
+        keys: required keys of the JSON object, with their Python types.
+        data: file contents to parse instead of reading `path`.
 
     Raises:
         LeafError: if the file is missing, is not JSON, or does not match `keys`.
@@ -228,10 +226,9 @@ def read_json(
 
 
 def cache_folder(name: str) -> Path:
-    """Return the existing folder `name` of this machine's cache: in $LEAF_STATE, $XDG_CACHE_HOME/leaf or ~/.cache/leaf.
+    """Return the cache folder `name` in $LEAF_STATE, $XDG_CACHE_HOME/leaf or ~/.cache/leaf, and create it if necessary.
 
-    Falls back to .dvc/tmp/leaf of the project, with a message, if there is no writable home, as in a container with an
-    unknown user.
+    Without a writable home, as in some containers, fall back to .dvc/tmp/leaf in the project, and print a message.
 
     Raises:
         LeafError: if $LEAF_STATE is not writable.
@@ -243,7 +240,7 @@ def cache_folder(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} is not writable")
-    except (OSError, RuntimeError) as error:  # RuntimeError: neither $HOME nor the user is known
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
         if chosen:
             raise LeafError(f"LEAF_STATE: {chosen}: {error}. Use a writable folder.") from None
         folder = Path(".dvc/tmp/leaf", name)
@@ -254,20 +251,22 @@ def cache_folder(name: str) -> Path:
 
 
 def save_cached_value(name: str, key: str, value: Any) -> None:
-    """Save `value` under `key` in NAME.json of the cache; a cache that cannot be written is ignored.
+    """Save `value` under `key` in the cache file NAME.json. Write errors are ignored.
 
-    A damaged file is replaced. A lock orders concurrent writers, so none overwrites another's value.
+    A damaged file is replaced. A lock prevents concurrent writers from losing values.
     """
-    with suppress(OSError, LeafError, NotImplementedError, Timeout):  # a file system may have no locks
+    with suppress(
+        OSError, LeafError, NotImplementedError, Timeout
+    ):  # NotImplementedError: the file system has no locks
         path = cache_folder("known") / f"{name}.json"
         with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
             write_json({**_cached_values(path), key: value}, path)
 
 
 def load_cached_value(name: str, key: str, like: Any) -> Any:
-    """Return the value that `save_cached_value` saved under `key`, or None. A damaged value or cache counts as missing.
+    """Return the value that `save_cached_value` saved under `key`, or None if it is missing or damaged.
 
-    `like` is an example with the same types: text, a number, or a dictionary of these.
+    `like` is an example with the same types: text, a number, or a dictionary of them.
     """
     with suppress(OSError, LeafError):
         return valid_or_none(_cached_values(cache_folder("known") / f"{name}.json").get(key), like)
@@ -275,7 +274,7 @@ def load_cached_value(name: str, key: str, like: Any) -> Any:
 
 
 def valid_or_none(value: Any, like: Any) -> Any:
-    """Return `value` if it has the types of `like` and its numbers are finite and positive, otherwise None."""
+    """Return `value` if it has the same types as `like` and its numbers are finite and positive, otherwise None."""
     if isinstance(like, dict):
         valid = isinstance(value, dict) and all(valid_or_none(value.get(key), like[key]) is not None for key in like)
     elif isinstance(like, float):
@@ -287,16 +286,16 @@ def valid_or_none(value: Any, like: Any) -> Any:
 
 def _cached_values(path: Path) -> dict[str, Any]:
     with suppress(OSError, LeafError):
-        values = read_json(path) if path.is_file() else {}  # reading a pipe blocks
+        values = read_json(path) if path.is_file() else {}  # not a pipe, which would block
         return values if isinstance(values, dict) else {}
     return {}
 
 
-EPOCH = {"seconds": 1.0, "images": 1.0, "memory": 1.0}  # an example of the values under `epoch_key`
+EPOCH = {"seconds": 1.0, "images": 1.0, "memory": 1.0}  # example of a value saved under `epoch_key`
 
 
 def epoch_key(params: Any) -> str:
-    """Return the key under which `train` caches the time and memory of an epoch in `epochs`."""
+    """Return the key of `epochs` under which `train` caches the time and memory of an epoch."""
     parts = (params.backbone, params.image_size, params.freeze_depth, params.micro_batch or params.batch_size)
     return " ".join(map(str, (*parts, params.precision, params.optimizer)))
 
@@ -308,18 +307,18 @@ def span(seconds: float) -> str:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parse YAML 1.2, as DVC writes it: `yes` and `no` are text, `2e-05` is a number (DVC #5971). None if empty.
+    """Parse YAML 1.2, in which `yes` and `no` are text and `2e-05` is a number (DVC #5971). Return None for empty text.
 
     Raises:
-        LeafError: for invalid YAML, duplicate keys, endless nesting, or aliases that expand to more than YAML_VALUES
-            values. The message starts with `name`.
+        LeafError: if the YAML is invalid or too deeply nested, a key is duplicated, or aliases expand to more than
+            YAML_VALUES values. The message starts with `name`.
     """
     try:
         value = YAML(typ="safe", pure=True).load(text)
         size = _expanded_size(value, {})
     except RecursionError:
         raise LeafError(f"{name}: nested too deeply") from None
-    except (YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits, a date like 2026-99-99
+    except (YAMLError, ValueError) as error:  # ValueError: a number with thousands of digits, or an invalid date
         raise LeafError(f"{name}: not YAML: {str(error)[:300]}") from None
     if size > YAML_VALUES:
         raise LeafError(f"{name}: its aliases expand to more than {YAML_VALUES:,} values. Remove the aliases.")
@@ -327,11 +326,11 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
-    """Count the values in `value` with each alias expanded; the count is infinite if a value contains itself."""
+    """Count the values after expanding all aliases; the count is infinite if a value contains itself."""
     if not isinstance(value, (dict, list, set)):
         return 1
     if id(value) not in sizes:
-        sizes[id(value)] = math.inf  # placeholder until the size is known; remains for a cycle
+        sizes[id(value)] = math.inf  # final if the value contains itself
         items = [*value, *value.values()] if isinstance(value, dict) else value
         sizes[id(value)] = 1 + sum(_expanded_size(item, sizes) for item in items)
     return sizes[id(value)]
@@ -339,12 +338,12 @@ def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
 
 @_naming
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file with `parse_yaml`. Also raises LeafError if the file is missing or not UTF-8."""
+    """Read a YAML file with `parse_yaml`. Raises LeafError if the file is missing, not UTF-8 or invalid."""
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise LeafError(
-            f"{path}: no such file. Run in the project's folder, or create a project with `leaf init`."
+            f"{path}: no such file. Change to the project folder, or create a project with `leaf init`."
         ) from None
     except UnicodeDecodeError as error:
         raise LeafError(f"{path}: not UTF-8: {error}") from None
@@ -352,13 +351,13 @@ def read_yaml(path: str | Path) -> Any:
 
 @_naming
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Return the SHA-256 of a file as hex digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """Convert NumPy values, tuples and paths to values of JSON and YAML; a non-finite float becomes None."""
+    """Convert NumPy values, tuples and paths to JSON and YAML values. Non-finite floats become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""`leaf verify`: rerun a revision from scratch and compare each stage with the committed lock file and metrics."""
+"""`leaf verify`: rerun a revision from scratch, and compare it with the committed dvc.lock and metrics."""
 
 import subprocess
 import tempfile
@@ -11,18 +11,20 @@ from leaf.errors import LeafError, output_of
 from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
-PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # contain the date
-TOLERANCE = 0.02  # largest score difference between two machines; on one machine, reruns are byte-identical
-UNSTABLE = ("epochs", "best_epoch")  # rounding on another machine can change these even if the scores agree
+PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # pages that contain the date
+TOLERANCE = 0.02  # maximum score difference between machines; on one machine, reruns are byte-identical
+UNSTABLE = ("epochs", "best_epoch")  # not compared, because rounding on another machine can change them
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """The outcome of one stage and its reason.
+    """The outcome of one stage, and the reason.
 
-    `identical`: byte-identical outputs. `within tolerance`: different bytes, but all scores agree. `inputs differ`:
-    different bytes from different inputs, and no score to compare. `different`: a score beyond the tolerance, or
-    different bytes from identical inputs.
+    Outcomes:
+        identical: the outputs are byte-identical.
+        within tolerance: the outputs differ, but all score differences are within the tolerance.
+        inputs differ: inputs and outputs differ, and there are no scores.
+        different: a score difference exceeds the tolerance, or there are no scores and the inputs are identical.
     """
 
     stage: str
@@ -31,7 +33,7 @@ class StageResult:
 
 
 def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
-    """Clone `revision`, run its pipeline with an empty cache, and compare lock file and metrics."""
+    """Clone `revision`, run its pipeline with an empty cache, and compare dvc.lock and metrics."""
     root = Path.cwd()
     name = f"{revision}^{{commit}}"
     commit = output_of("git", "rev-parse", "--verify", "--quiet", "--end-of-options", name, accepted=(0, 1, 128))
@@ -49,7 +51,9 @@ def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageRe
             output_of("dvc", "pull", "--quiet", "--remote", "here", str(tracked), cwd=clone)
         status = subprocess.run(["dvc", "repro", "--force"], cwd=clone, check=False).returncode
         if status:
-            raise LeafError(f"{revision}: `dvc repro` failed in a fresh clone with exit status {status}")
+            raise LeafError(
+                f"{revision}: `dvc repro` failed in a fresh clone with exit status {status}. Its output is above."
+            )
         after, metrics_after = _lock_and_metrics(clone)
     return compare_reruns(before, after, metrics_before, metrics_after, tolerance)
 
@@ -61,12 +65,12 @@ def compare_reruns(
     metrics_after: Mapping[str, Any],
     tolerance: float = TOLERANCE,
 ) -> list[StageResult]:
-    """Compare the `stages` of two dvc.lock files and the metrics by file name."""
+    """Compare the `stages` of two dvc.lock files, and two sets of metrics by file name."""
     results = []
     for stage, old in before.items():
         new = after.get(stage)
         if new is None:
-            results.append(StageResult(stage, "different", "the rerun has no such stage"))
+            results.append(StageResult(stage, "different", "the stage is missing in the rerun"))
             continue
         changed = _changed(old, new, "outs")
         causes = [f"{kind} {name}" for kind in ("deps", "params") for name in _changed(old, new, kind)]

@@ -1,4 +1,4 @@
-"""`leaf why`: explain what each stage did with one image."""
+"""`leaf why`: explain what each stage did with an image."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,26 +12,24 @@ from leaf.errors import LeafError
 from leaf.store import read_array, read_classes, read_table
 
 INDEX = "data/ingested/index.csv"
-MOST_NAMED = 6  # maximum images named in one line; the rest are counted
+MOST_NAMED = 6  # images listed per line; the rest are counted
 
 _REASONS = {
     "outlier": "outlier",
     "duplicate": "exact copy of image {copy_of}, which is kept",
     "near_duplicate": "near duplicate of image {copy_of}, which is kept",
     "shared_split": "same group as image {copy_of}, which is in another given split",
-    "conflict": "its copies have another label",
+    "conflict": "copies with different labels",
     "override": "manual decision",
     "relabelled": "new label, from a manual decision or the majority of its copies",
 }
 
 
 def explain(image: str, folder: str | Path = ".") -> str:
-    """Return lines that explain what each stage did with `image`, a number or a source name, in the project `folder`.
-
-    Stages that have not run yet are listed.
+    """Explain, line by line, what each stage did with `image`, a number or a source name.
 
     Raises:
-        LeafError: if the image does not exist.
+        LeafError: if the image does not exist or a table is damaged.
     """
     root = Path(folder)
     classes = read_classes(root)
@@ -55,7 +53,7 @@ def explain(image: str, folder: str | Path = ".") -> str:
     lines += _decisions(root, index[index["hash"].eq(row["hash"])])
     for name, path, explain_stage in _STAGES:
         if not (root / path).exists():
-            lines.append((name, f"this stage has not run yet ({path} is missing)"))
+            lines.append((name, f"not run yet ({path} is missing)"))
             continue
         try:
             lines += explain_stage(root / path, number, classes)
@@ -65,11 +63,11 @@ def explain(image: str, folder: str | Path = ".") -> str:
 
 
 def _find(image: str, index: pd.DataFrame) -> int:
-    """Return the row of `index` that matches a number, a source, or the end of exactly one source."""
+    """Return the row of `index` with this number or source; the end of a source is enough if it is unique."""
     if image.isdecimal():
         if int(image) < len(index):
             return int(image)
-        raise LeafError(f"why: there is no image {image}; valid: 0 to {len(index) - 1}, or a source name")
+        raise LeafError(f"why: no image {image}; valid: 0 to {len(index) - 1}, or a source name")
     source = index["source"]
     for same in (source == image, source.str.endswith(f"/{image}")):
         if same.sum() == 1:
@@ -79,13 +77,12 @@ def _find(image: str, index: pd.DataFrame) -> int:
                 f"why: {same.sum()} images have the name {image}. Use one of {_some(source[same].tolist())}."
             )
     raise LeafError(
-        f"why: there is no image {image}; valid: a number from 0 to {len(index) - 1}, or a source name "
-        f"such as {source.iloc[0]}"
+        f"why: no image {image}; valid: a number from 0 to {len(index) - 1}, or a source name such as {source.iloc[0]}"
     )
 
 
 def _decisions(root: Path, image_rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the manual decisions on an image, given all rows of the index with its pixels."""
+    """Return the manual decisions on an image. `image_rows` contains all rows of the index with the same pixels."""
     path = root / "data/overrides.csv"
     if not path.exists():
         return []
@@ -170,7 +167,7 @@ def _whole(value: float) -> str:
 
 
 def _some(items: Sequence[object]) -> str:
-    """Return the first few items and the number of others."""
+    """List the first few items and count the rest."""
     more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
     return ", ".join(map(str, items[:MOST_NAMED])) + more
 

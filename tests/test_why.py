@@ -119,9 +119,9 @@ def test_override_of_a_copy_is_printed_for_the_image(project: Path, name: str) -
 
 def test_missing_stages_are_named(project: Path) -> None:
     told = explain("0", project)
-    assert "split    this stage has not run yet (data/split/splits.csv is missing)" in told
+    assert "split    not run yet (data/split/splits.csv is missing)" in told
     (project / "data/cleaned/decisions.csv").unlink()
-    assert "clean    this stage has not run yet" in explain("0", project)
+    assert "clean    not run yet" in explain("0", project)
 
 
 def test_split_synthetic_images_and_prediction_are_printed(project: Path) -> None:

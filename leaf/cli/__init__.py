@@ -1,4 +1,4 @@
-"""The console command `leaf`. A command's module is imported only when the command runs."""
+"""The command line `leaf`. The module of a command is imported only if the command runs."""
 
 import ast
 import importlib
@@ -12,40 +12,53 @@ from leaf.errors import one_line_errors, quiet_tensorflow
 
 HELP = """A reproducible image-classification pipeline with honest metrics.
 
-Exit status: 0 success; 1 partial success; 2 user error, explained in one line."""
+Exit status: 0 success; 1 partial success; 2 user error, described in one line."""
 
-# The commands, in the order that the help lists them.
+# The commands, in the order of the help.
 COMMANDS = """init start fit check results why run compare report folds leak labels audit review pin summary lr-range
 verify upgrade predict serve export submit jobs logs fetch cancel doctor""".split()  # noqa: SIM905
 FILES = {name: name.replace("-", "_") for name in COMMANDS}
 FILES |= dict.fromkeys(("logs", "fetch", "cancel", "doctor"), "jobs")
 
 
+# Arguments and options that several commands share.
+Force = Annotated[bool, typer.Option("--force", "-f", help="replace experiments with the same name")]
+NoAccessLog = Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")]
+Port = Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)]
+Row = Annotated[str | None, typer.Argument(help="row of experiments.yaml (default: params.yaml)")]
+Settings = Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")]
+Target = Annotated[str | None, typer.Option("--on", help="target in runner.yaml (default: the one under `default`)")]
+
+
 class _Commands(TyperGroup):
-    """List commands from the docstrings of their modules; import only the command that runs."""
+    """A group of commands that imports only the module of the command that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return COMMANDS
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
-        """Return a command with only its name and help, for the list of commands."""
+        """Return the name and help of a command for the list of commands, without importing its module."""
         if cmd_name not in FILES:
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        name = cmd_name if FILES[cmd_name] == "jobs" else "command"
-        return TyperCommand(cmd_name, help=ast.get_docstring(functions[name]))
+        return TyperCommand(cmd_name, help=ast.get_docstring(functions.get("command") or functions[cmd_name]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command to run."""
+        """Import and return the command to run."""
         name, listed, rest = super().resolve_command(ctx, args)
         return name, load(name) if name in FILES else listed, rest
 
 
 def load(name: str) -> Any:
-    """Import and return the click command `name`."""
-    command = typer.main.get_command(importlib.import_module(f"leaf.cli.{FILES[name]}").app)
-    return getattr(command, "commands", {}).get(name, command)
+    """Import the module of a command and return its Click command."""
+    module = importlib.import_module(f"leaf.cli.{FILES[name]}")
+    single = typer.Typer(add_completion=False)
+    if FILES[name] == "jobs":
+        single.command(name, epilog=module.EPILOGS[name])(getattr(module, name))
+    else:
+        single.command(name, epilog=module.EPILOG)(module.command)
+    return typer.main.get_command(single)
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -65,11 +78,11 @@ def options(
         bool, typer.Option("--version", help="print version and commit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Handle the options that precede a command."""
+    """Define the options before the command."""
 
 
 def main() -> None:
-    """Run `leaf`; user errors print a single line and exit with status 2."""
+    """Run `leaf`. User errors are printed in one line, with exit status 2."""
     quiet_tensorflow()
     with one_line_errors():
         app()

@@ -8,25 +8,29 @@ import typer
 
 from leaf import params, store
 from leaf.audit.questions import METRICS, PAGE, audit, retrain_without, run_into_folder
+from leaf.cli import Settings
 from leaf.experiments import parse_settings, row_settings
 from leaf.report.audit import audit_summary
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S dataset=/home/me/leaves`"
 
 
-@app.command(epilog="Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S dataset=/home/me/leaves`")
 def command(
-    row: Annotated[str | None, typer.Argument(help="row of experiments.yaml to run first  [the finished run]")] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
-    by: Annotated[
-        str | None, typer.Option(help="column whose values are left out in turn  [site, crop, camera, date]")
+    row: Annotated[
+        str | None, typer.Argument(help="row of experiments.yaml to run first (default: the finished run)")
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="folder of masks, white on the leaf  [the run's masks]")] = None,
+    settings: Settings = None,
+    by: Annotated[
+        str | None, typer.Option(help="column whose values are left out one by one (default: site, crop, camera, date)")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="folder of masks, white where the leaf is (default: the run's masks)")
+    ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="retrain the network without each value instead of fitting a linear head")
+        bool, typer.Option("--train", help="retrain the network without each value, instead of only a linear head")
     ] = False,
 ) -> None:
-    """Find shortcuts: does the model use borders, file, camera or background, and does it hold up elsewhere?"""
+    """Find shortcuts such as borders, file properties, camera or background, and test the model on other sites."""
     name = f"audit-{row or 'default'}"
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:

@@ -6,19 +6,20 @@ import typer
 
 from leaf.evaluate.model_comparison import compare_revisions, describe
 
-app = typer.Typer()
-
-
-@app.command(
-    epilog="Examples: `leaf compare HEAD workspace`   `leaf compare main dropout_02`   "
+EPILOG = (
+    "Examples: `leaf compare HEAD workspace`   `leaf compare main dropout_02`   "
     "`leaf compare seed-1,seed-2 wider-1,wider-2`"
 )
+
+
 def command(
-    revisions: Annotated[list[str], typer.Argument(help="REV_A REV_B [REV…]; join seeds of one recipe with commas")],
+    revisions: Annotated[
+        list[str], typer.Argument(help="REV_A REV_B [REV…]; join seeds of the same recipe with commas")
+    ],
     split: Annotated[str, typer.Option(help="split to compare on: test or validation")] = "test",
     same_labels: Annotated[
-        bool, typer.Option("--same-labels", help="skip images whose label differs between the revisions")
+        bool, typer.Option("--same-labels", help="skip images whose labels differ between revisions")
     ] = False,
 ) -> None:
-    """Compare runs with the first one: git revisions, DVC experiments or `workspace`."""
+    """Compare runs (git revisions, DVC experiments or `workspace`) with the first one."""
     typer.echo(describe(compare_revisions(revisions, split, same_labels)))

@@ -5,24 +5,23 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
-
-
-@app.command(
-    epilog="Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`   "
+EPILOG = (
+    "Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`   "
     "`leaf export --format web --single-file --to leaf.html`"
 )
+
+
 def command(
     form: Annotated[str, typer.Option("--format", "-f", help="web, keras, savedmodel, litert or codalab")],
-    to: Annotated[Path | None, typer.Option(help="file or folder to write  [next to the model]")] = None,
+    to: Annotated[Path | None, typer.Option(help="file or folder to write (default: next to the model)")] = None,
     model: Annotated[Path, typer.Option(help="a .keras file; web also accepts .onnx")] = Path("models/model.keras"),
     single_file: Annotated[bool, typer.Option("--single-file", help="web: one HTML file instead of a folder")] = False,
     runtime: Annotated[
         Path | None, typer.Option(help="web: onnxruntime-web package to use instead of downloading it")
     ] = None,
-    about: Annotated[str, typer.Option(help="web: one sentence about the training images, shown in the app")] = "",
+    about: Annotated[str, typer.Option(help="web: a sentence about the training images to show in the app")] = "",
 ) -> None:
-    """Export a model from float32 images (N, H, W, 3) in 0..255 to class probabilities, or a web app for phones."""
+    """Export a model that maps float32 images (N, H, W, 3), 0..255, to class probabilities, or a web app for phones."""
     if form == "web":
         from leaf.export.web import export_web  # needs neither Keras nor TensorFlow
 

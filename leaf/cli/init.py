@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf init`   `leaf init flowers --dataset /home/me/flowers`"
 
 
-@app.command(epilog="Examples: `leaf init`   `leaf init flowers --dataset /home/me/flowers`")
 def command(
     folder: Annotated[Path, typer.Argument(help="a new or existing folder", metavar="DIR")] = Path(),
     dataset: Annotated[
-        Path | None, typer.Option(help="a folder of images or an .npz file  [the synthetic demo data set]")
+        Path | None, typer.Option(help="a folder of images or an .npz file (default: the synthetic demo data set)")
     ] = None,
 ) -> None:
     """Create a DVC project for your own images in a git repository."""

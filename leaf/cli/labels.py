@@ -7,12 +7,13 @@ import typer
 from leaf.errors import printable
 from leaf.evaluate.label_issues import describe, wrong_labels
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf labels`   `leaf labels fold-0 fold-1 fold-2`"
 
 
-@app.command(epilog="Examples: `leaf labels`   `leaf labels fold-0 fold-1 fold-2`")
 def command(
-    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one run  [workspace]")] = None,
+    revisions: Annotated[
+        list[str] | None, typer.Argument(help="runs, or all folds of one run (default: workspace)")
+    ] = None,
     most: Annotated[int, typer.Option(help="maximum number of images to list", min=1)] = 20,
 ) -> None:
     """List likely label errors among held-out images (confident learning)."""

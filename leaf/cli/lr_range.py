@@ -13,19 +13,18 @@ from leaf.report.render import standalone
 from leaf.store import replacing
 from leaf.train.lr_finder import run_range_test
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`"
 
 
-@app.command(epilog="Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`")
 def command(
     figure: Annotated[str, typer.Option(help="SVG file to write")] = "lr-range.svg",
     lowest: Annotated[float, typer.Option(help="first learning rate")] = 1e-5,
     highest: Annotated[float, typer.Option(help="last learning rate")] = 1.0,
     updates: Annotated[int, typer.Option(help="number of updates")] = 200,
 ) -> None:
-    """Propose learning_rate.base and learning_rate.max by Smith's range test."""
+    """Propose learning_rate.base and learning_rate.max with Smith's learning rate range test."""
     if Path(figure).suffix != ".svg":
-        raise LeafError(f"{figure}: not an SVG file name. Use NAME.svg.")
+        raise LeafError(f"{figure}: the name does not end with .svg. Use NAME.svg.")
     test = run_range_test(read_params("train"), lowest, highest, updates)
     with replacing(figure) as partial:
         partial.write_text(standalone(lr_range(*astuple(test))), encoding="utf-8")

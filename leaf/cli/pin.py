@@ -4,10 +4,9 @@ import typer
 
 from leaf.review.decision_files import pin_split
 
-app = typer.Typer()
+EPILOG = "Example: `leaf pin`, then commit data/pinned.csv to git"
 
 
-@app.command(epilog="Example: `leaf pin`, then commit data/pinned.csv to git")
 def command() -> None:
-    """Pin the current images to their splits, so that adding, renaming or deleting images moves none of them."""
+    """Pin the current images to their splits, so that they stay there when you add, rename or delete images."""
     typer.echo(pin_split())

@@ -6,12 +6,9 @@ import typer
 
 from leaf.report.side_by_side import write_report
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf report dropout_02`   `leaf report main dropout_02 augmented --to side_by_side.html`"
 
 
-@app.command(
-    epilog="Examples: `leaf report dropout_02`   `leaf report main dropout_02 augmented --to side_by_side.html`"
-)
 def command(
     revisions: Annotated[
         list[str],
@@ -19,5 +16,5 @@ def command(
     ],
     to: Annotated[str, typer.Option(help="HTML file to write")] = "reports/side_by_side.html",
 ) -> None:
-    """Show several runs side by side on one page; a single run is compared with the workspace."""
+    """Write a page that shows several runs side by side. A single run is compared with the workspace."""
     typer.echo(write_report(revisions, to))

@@ -4,10 +4,9 @@ import typer
 
 from leaf.report.metrics_summary import summarize_metrics
 
-app = typer.Typer()
+EPILOG = "Example: `leaf results`, after `dvc repro`"
 
 
-@app.command(epilog="Example: `leaf results`, after `dvc repro`")
 def command() -> None:
     """Print the results of the last pipeline run."""
     typer.echo(summarize_metrics())

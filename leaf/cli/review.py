@@ -6,25 +6,29 @@ from typing import Annotated
 
 import typer
 
+from leaf.cli import NoAccessLog, Port
 from leaf.errors import LeafError
 from leaf.review.app import create_app
 from leaf.review.labelling import create_labelling_app
 from leaf.review.session import load_labelling, load_review
 from leaf.serve.server import LOOPBACK, open_port, run
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`   `leaf review --unlabelled`"
 
 
-@app.command(epilog="Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`   `leaf review --unlabelled`")
 def command(
-    revisions: Annotated[list[str] | None, typer.Argument(help="runs, or all folds of one run  [workspace]")] = None,
-    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="label new images, most useful first")] = False,
-    port: Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")] = False,
+    revisions: Annotated[
+        list[str] | None, typer.Argument(help="runs, or all folds of one run (default: workspace)")
+    ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="label new images, starting with the most useful ones")
+    ] = False,
+    port: Port = 0,
+    quiet: NoAccessLog = False,
 ) -> None:
-    """Open a page for reviewing doubtful images, or labeling new ones, by keyboard.
+    """Open a page to review doubtful images or label new ones by keyboard.
 
-    Decisions are written to data/overrides.csv, labels to data/labels.csv.
+    Decisions are written to data/overrides.csv, and labels to data/labels.csv.
     """
     if unlabelled and revisions:
         raise LeafError("review: --unlabelled uses the model in the workspace. Remove the run names.")

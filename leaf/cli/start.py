@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
+from leaf.cli import Settings
 from leaf.errors import LeafError
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf start /home/me/leaves`   `leaf start /home/me/leaves --yes -S image_size=192`"
 
 
-@app.command(epilog="Examples: `leaf start /home/me/leaves`   `leaf start /home/me/leaves --yes -S image_size=192`")
 def command(
     dataset: Annotated[Path, typer.Argument(help="a folder of images or an .npz file")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="accept every proposal")] = False,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="accept all proposals")] = False,
+    settings: Settings = None,
 ) -> None:
-    """Examine your images, propose classes, groups, image size and a recipe, write params.yaml, and train."""
+    """Propose classes, groups, image size and a recipe for your images, write params.yaml, and train."""
     from leaf.dvc_experiments import require_commit, run_experiments
     from leaf.experiments import dvc_settings, parse_settings
     from leaf.project.start import Option, Question, propose, start

@@ -4,28 +4,28 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+from leaf.cli import Target
 
-
-@app.command(
-    epilog="Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "
+EPILOG = (
+    "Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "
     "`leaf submit --all --dry-run`"
 )
+
+
 def command(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="rows of experiments.yaml", metavar="EXPERIMENT…")
     ] = None,
-    on: Annotated[
-        str | None, typer.Option("--on", help="target in runner.yaml (default: the one under `default`)")
-    ] = None,
+    on: Target = None,
     settings: Annotated[
-        list[str] | None, typer.Option("-S", "--set-param", help="key=value, or key=value,value for a sweep")
+        list[str] | None,
+        typer.Option("-S", "--set-param", help="parameter to set, key=value, or key=value,value for a sweep"),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every row of experiments.yaml")] = False,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", help="name of one experiment, or prefix of several")
+        str | None, typer.Option("--name", "-n", help="experiment name, or name prefix for several experiments")
     ] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="print the experiments without starting them")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="list the experiments without running them")] = False,
 ) -> None:
     """Run experiments on another machine."""
     from leaf.check import check
@@ -47,4 +47,4 @@ def command(
         return
     record, place = submit(target_name, target, planned)
     typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
-    typer.echo(f"location: {place}; `leaf fetch --wait` fetches the results")
+    typer.echo(f"location: {place}. Fetch the results with `leaf fetch --wait`.")

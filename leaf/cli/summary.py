@@ -7,18 +7,16 @@ from typing import Annotated
 import typer
 
 from leaf import experiments, params
+from leaf.cli import Row, Settings
 from leaf.models.backbones import BACKBONES
 from leaf.store import read_classes
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf summary`   `leaf summary report_final`   `leaf summary -S backbone=convnext_large --json`"
 
 
-@app.command(
-    epilog="Examples: `leaf summary`   `leaf summary report_final`   `leaf summary -S backbone=convnext_large --json`"
-)
 def command(
-    experiment: Annotated[str | None, typer.Argument(help="row of experiments.yaml  [params.yaml]")] = None,
-    settings: Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")] = None,
+    experiment: Row = None,
+    settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     show: Annotated[bool, typer.Option("--list", help="list the backbones and exit")] = False,
 ) -> None:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer()
+EPILOG = "Example: `pip install --upgrade leaf-dvc`, then `leaf upgrade`"
 
 
-@app.command(epilog="Example: `pip install --upgrade leaf-dvc`, then `leaf upgrade`")
 def command() -> None:
-    """Update this project to the installed version of leaf, and list the stages that will rerun."""
+    """Upgrade this project to the installed version of leaf, and list the stages that will rerun."""
     from leaf.project.upgrade import upgrade_project
 
     for line in upgrade_project(Path()):

@@ -6,15 +6,14 @@ import typer
 
 from leaf.verify import TOLERANCE, verify
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`"
 
 
-@app.command(epilog="Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`")
 def command(
-    revision: Annotated[str, typer.Argument(help="git revision with a dvc.lock")] = "HEAD",
-    tolerance: Annotated[float, typer.Option(help="largest accepted difference between scores", min=0)] = TOLERANCE,
+    revision: Annotated[str, typer.Argument(help="git revision that contains dvc.lock")] = "HEAD",
+    tolerance: Annotated[float, typer.Option(help="maximum accepted score difference", min=0)] = TOLERANCE,
 ) -> None:
-    """Rerun the pipeline of a revision from scratch and compare it with the committed lock and metrics."""
+    """Rerun the pipeline at a revision from scratch, and compare the results with its dvc.lock and metrics."""
     results = verify(revision, tolerance)
     for result in results:
         typer.echo(f"{result.stage.ljust(12)} {result.outcome.ljust(17)} {result.why}".rstrip())

@@ -7,10 +7,9 @@ import typer
 from leaf.errors import printable
 from leaf.why import explain
 
-app = typer.Typer()
+EPILOG = "Examples: `leaf why 58`   `leaf why healthy/0017.jpg`"
 
 
-@app.command(epilog="Examples: `leaf why 58`   `leaf why healthy/0017.jpg`")
 def command(image: Annotated[str, typer.Argument(help="image number or file name")]) -> None:
-    """Explain every decision about one image."""
+    """Explain every decision about an image."""
     typer.echo("\n".join(map(printable, explain(image).splitlines())))

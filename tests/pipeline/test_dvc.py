@@ -193,7 +193,7 @@ def test_failed_run_restores_the_workspace(project):
     (project.folder / "weights.h5").write_bytes(b"not weights")  # `leaf check` does not read the file
     done = project.run("leaf", "run", "plain", "-S", "weights=weights.h5", "-S", "split_seed=7", status=None)
     assert done.returncode
-    assert "params.yaml, metrics and outputs are as before" in done.stderr
+    assert "run failed: params.yaml, metrics and outputs" in done.stderr
     assert state() == before
 
 
