@@ -1,4 +1,4 @@
-"""Scheduling of the tests, and shared fixtures: real images, clones with DVC, a trained model."""
+"""Test scheduling and shared fixtures: real images, clones with DVC, a trained model."""
 
 import datetime
 import os
@@ -14,11 +14,11 @@ import pytest
 import yaml
 from filelock import FileLock
 
-sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves the folder out
+sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does not add this folder
 from warm import Warm
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if WORKER:  # one thread per worker, set before numpy and TensorFlow start theirs
+if WORKER:  # one thread per worker; set before NumPy and TensorFlow are imported
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(variable, "1")
 
@@ -42,7 +42,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-SLOW = 10  # seconds; longer tests without the mark `slow` are listed at the end
+SLOW = 10  # seconds; slower tests without the mark `slow` are listed at the end
 DURATIONS: Counter[str] = Counter()  # wall time of each test in seconds, fixtures included
 UNMARKED: set[str] = set()
 
@@ -52,33 +52,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let JAX compile fast and share compiled code between processes."""
+    """Make JAX compile faster and share compiled code between processes."""
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-# A file runs in one worker, so that it shares its fixtures. Files with the same Slurm cluster share a worker. Tests
-# whose fixtures are shared by all workers are distributed one by one.
+# All tests in a file run in one worker to share fixtures, and so do all files that use the same Slurm cluster. Tests
+# whose fixtures are shared by all workers are distributed individually.
 TOGETHER = {"tests/runner/test_pipeline.py": "cluster", "tests/runner/test_slurm.py": "cluster"}
 APART = ("::test_commands_of_a_page_run_in_order[", "::test_a_script_runs_and_prints_its_rows[")
 
 
 def group(name: str) -> str:
-    """Return the group of the test `name`; a group runs in one worker."""
+    """Return the group of a test. Each group runs in one worker."""
     file = name.partition("::")[0]
     return name if any(part in name for part in APART) else TOGETHER.get(file, file)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Use one worker more than cores: one mostly waits for Slurm, a server or a killed process."""
+    """Use one more worker than there are cores, because one usually waits for Slurm, a server or a killed process."""
     return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Distribute the groups in test order; --dist loadgroup ignores its marks under pytest 9.2."""
+    """Distribute groups in test order, because --dist loadgroup ignores its marks under pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGroup(LoadScopeScheduling):
@@ -89,7 +89,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the tests that wait first, then pages and scripts, then files with slow tests."""
+    """Run tests that wait first, then documentation pages and scripts, then files with slow tests."""
     slow = {group(item.nodeid) for item in items if item.get_closest_marker("slow")}
     kinds = {name: (name != "cluster", "::" not in name, name not in slow) for name in {group(i.nodeid) for i in items}}
     items.sort(key=lambda item: kinds[group(item.nodeid)])
@@ -102,13 +102,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """List the slow tests that are not marked; a busy machine must not fail a passing test."""
+    """List unmarked slow tests. They do not fail, because the machine may be busy."""
     for name in sorted(name for name in UNMARKED if DURATIONS[name] > SLOW):
         terminalreporter.write_line(f"slow, not marked: {name} took {DURATIONS[name]:.1f} s (limit {SLOW} s)")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table of --slowest, in the process that collects every report."""
+    """Write the --slowest table in the process that collects all reports."""
     path = session.config.getoption("--slowest")
     if path is None or WORKER:
         return
@@ -124,7 +124,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class Clone:
-    """A git repository with the project; `programs` comes first on its PATH."""
+    """A git clone of the project; `programs` is first on its PATH."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
@@ -132,9 +132,9 @@ class Clone:
 
     @classmethod
     def made(cls, folder: Path, programs: Path) -> "Clone":
-        """Create one in `folder`, with the uncommitted changes of the working tree.
+        """Create a clone in `folder` that includes the uncommitted changes of the working tree.
 
-        It has one commit, because `dvc exp run --temp` copies the history.
+        It has a single commit, because `dvc exp run --temp` copies the history.
         """
         self = cls(folder, programs)
         folder.mkdir()
@@ -161,7 +161,7 @@ class Clone:
         return Clone(folder, self.programs)
 
     def run(self, *command: str, status: int | None = 0, cwd: Path | None = None, **variables: str):
-        """Run a command in the clone; fail unless it exits with `status` (None for any)."""
+        """Run a command in the clone and check its exit status; None accepts any."""
         done = subprocess.run(
             command, cwd=cwd or self.folder, env=self.environment(**variables), capture_output=True, text=True
         )
@@ -174,7 +174,7 @@ class Clone:
         return {
             **os.environ,
             "PATH": os.pathsep.join(map(str, (self.programs, Path(sys.executable).parent, os.environ["PATH"]))),
-            "PYTHONPATH": str(self.folder),  # `leaf` is the clone's own
+            "PYTHONPATH": str(self.folder),  # so that `leaf` is imported from the clone
             "COLUMNS": "200",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "XDG_CACHE_HOME": str(self.folder.parent / "cache"),
@@ -197,7 +197,7 @@ class Clone:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of real images and weights beside the checkout; skip if it is absent."""
+    """Return the folder of real images and weights next to the checkout; skip the test if it does not exist."""
     if not SHARED.is_dir():
         pytest.skip(f"real images are absent: {SHARED}")
     return SHARED
@@ -211,7 +211,7 @@ def small() -> dict:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory) -> Iterator[Path]:
-    """Return a folder with `python`, `leaf` and `dvc` that fork a process with TensorFlow imported."""
+    """Return a folder with `python`, `leaf` and `dvc`, which fork a process that has imported TensorFlow."""
     warm = Warm(tmp_path_factory.mktemp("programs"))
     yield warm.folder
     warm.stop()
@@ -219,13 +219,13 @@ def programs(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory, programs) -> Callable[[str], Clone]:
-    """Return a function that makes a fresh clone."""
+    """Return a function that creates a new clone."""
     return lambda name: Clone.made(tmp_path_factory.mktemp(name) / "project", programs)
 
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """Return a function that makes a named folder once for all workers."""
+    """Return a function that creates a named folder once for all workers."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if WORKER else base
 
@@ -244,7 +244,7 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
 
 @pytest.fixture(scope="module")
 def project(once, tmp_path_factory, programs) -> Clone:
-    """Copy a clone in which a small `dvc repro` ran and was committed; each test file has its own."""
+    """Return a clone with the committed results of a small `dvc repro`, one per test file."""
 
     def make(folder: Path) -> None:
         made = Clone.made(folder / "project", programs)
@@ -258,7 +258,7 @@ def project(once, tmp_path_factory, programs) -> Clone:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """Return a folder like the output of `dvc repro`, with a small model trained for two epochs."""
+    """Return a folder like a project after `dvc repro`, with a small model trained for two epochs."""
     import keras
     import numpy as np
 
@@ -299,7 +299,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium():
-    """Start headless Chromium; skip if it is not installed."""
+    """Start headless Chromium; skip the test if it is not installed."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if not path:

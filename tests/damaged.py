@@ -1,4 +1,4 @@
-"""Damaged files, each of which a reader must read or refuse in one line."""
+"""Generate damaged files. For each, a reader must return or raise a one-line error."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from leaf.errors import LeafError
 
 
 def damaged(valid: bytes, files: int, places: int = 4) -> Iterator[bytes]:
-    """Yield `files` copies of `valid` with `places` random bytes changed; every third copy is also truncated."""
+    """Yield `files` copies of `valid` with `places` random bytes changed. Every third copy is also truncated."""
     rng = np.random.default_rng(0)
     for number in range(files):
         changed = bytearray(valid[: rng.integers(1, len(valid) + 1)]) if number % 3 == 0 else bytearray(valid)
@@ -20,7 +20,7 @@ def damaged(valid: bytes, files: int, places: int = 4) -> Iterator[bytes]:
 
 
 def assert_read_or_refused(read: Callable[[], Any], path: Path, contents: Iterable[bytes]) -> None:
-    """Write each of `contents` to `path` and check that `read` returns or raises a one-line LeafError."""
+    """Write each item of `contents` to `path`, and check that `read` returns or raises a one-line LeafError."""
     for content in contents:
         path.write_bytes(content)
         try:

@@ -1,4 +1,4 @@
-"""`leaf check` finds errors and risks before the first stage runs."""
+"""`leaf check` reports errors and risks before the first stage runs."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from leaf.errors import LeafError, one_line_errors
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, request):
-    """Enter a project folder with thirty images of two classes in leaves/."""
+    """Change to a project folder with 30 images of two classes in leaves/."""
     for name in ("params.yaml", "dvc.yaml", "experiments.yaml"):
         shutil.copy(request.config.rootpath / name, tmp_path)
     shutil.copytree(request.config.rootpath / "data", tmp_path / "data", ignore=lambda folder, _: ["raw"])
@@ -72,7 +72,7 @@ def test_download_of_a_checkpoint_and_its_license_are_announced(project):
     assert "CC-BY" not in printed(backbone="convnext_nano", weights="timm/convnext_nano.in12k@main")
 
 
-def test_other_class_names_are_refused_with_a_command(project):
+def test_other_class_names_are_rejected_with_a_command(project):
     (project / "leaves" / "unhealthy").rename(project / "leaves" / "rust brown")
     assert refusal().endswith("valid: dvc exp run -S dataset=leaves -S classes=auto")
 
@@ -93,7 +93,7 @@ def test_skipped_files_are_counted_by_reason(project):
     assert "1 system files: 'Thumbs.db' (1)" in printed()
 
 
-def test_table_without_a_label_column_is_refused_with_similar_names(project):
+def test_table_without_a_label_column_is_rejected_with_similar_names(project):
     for number in range(4):
         put(project / "flat" / f"{number}.jpg")
     (project / "t.csv").write_text("file,lable\n" + "".join(f"{number}.jpg,healthy\n" for number in range(4)))
@@ -114,7 +114,7 @@ def test_opened_files_that_are_not_images_are_counted(project):
     assert "left out   1 of 31 opened files are not images: 'healthy/a.jpg': an empty file" in printed()
 
 
-def test_pipe_is_refused_in_one_line_and_does_not_block(project):
+def test_pipe_is_rejected_without_blocking(project):
     os.mkfifo(project / "leaves/healthy/pipe.jpg")
     assert refusal() == "dataset: leaves/healthy/pipe.jpg: not a regular file. Remove it."
 
@@ -144,7 +144,7 @@ def test_wide_images_are_a_risk(project):
     assert "wider" not in printed()
 
 
-def test_class_too_small_for_smote_is_refused_with_a_command(project):
+def test_class_too_small_for_smote_is_rejected_with_a_command(project):
     line = refusal(smote_neighbors=8)
     assert "requires 9 training images in each class except the largest; unhealthy has 6; valid: dvc exp run" in line
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
@@ -192,7 +192,7 @@ def test_errors_of_the_train_stage_and_of_dvc_are_found_early(project, settings,
     assert refusal(**settings).startswith(line)
 
 
-def test_a_detector_of_more_than_two_classes_is_refused(project):
+def test_detector_with_more_than_two_classes_is_rejected(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
     line = "backbone: autoencoder is a detector for two classes, not 3. Use a classifier."
@@ -200,7 +200,7 @@ def test_a_detector_of_more_than_two_classes_is_refused(project):
 
 
 @pytest.mark.parametrize("setting", [{"labels": "table.csv"}, {"group_by": "folder"}])
-def test_folder_keys_are_refused_for_a_missing_npz(project, setting):
+def test_folder_keys_are_rejected_for_a_missing_npz(project, setting):
     (project / "table.csv").write_text("file,label\na.jpg,healthy\n")
     with pytest.raises(LeafError, match=r"leaves\.npz: .*`labels`.*`group_by`"):
         check(setting)
@@ -217,7 +217,7 @@ def test_weights_are_hashed_and_the_hash_is_filled_in(project):
     assert store.sha256("w.h5") in lines
 
 
-def test_wrong_weights_hash_is_refused_with_the_right_one(project):
+def test_wrong_weights_hash_is_rejected_with_the_correct_one(project):
     (project / "w.h5").write_bytes(b"weights")
     assert store.sha256("w.h5") in refusal(weights="w.h5", weights_sha256="0" * 64)
 
@@ -230,7 +230,7 @@ def test_masks_are_matched_by_image_name(project):
     assert "masks      for 1 of 30 images" in printed(masks="masks").splitlines()
 
 
-def test_time_is_estimated_after_a_training_on_this_machine(project):
+def test_time_is_estimated_from_the_last_training_run(project):
     assert "unknown until convnext_atto has been trained at 96 pixels" in printed()
     store.save_cached_value(
         "epochs", "convnext_atto 96 0 32 float32 adam", {"seconds": 200, "images": 400, "memory": 2**30}
@@ -238,7 +238,7 @@ def test_time_is_estimated_after_a_training_on_this_machine(project):
     assert "9.5 s per epoch, at most 5.1 min for 32 epochs" in printed()
 
 
-def test_imagenet_weights_name_the_backbone_and_the_download_host(project):
+def test_download_of_imagenet_weights_is_announced(project):
     line = check({"backbone": "mobilenet_v2", "weights": "imagenet"})[1].splitlines()[-1]
     assert "mobilenet_v2" in line
     assert "https://storage.googleapis.com/tensorflow/keras-applications" in line
@@ -248,7 +248,7 @@ def test_data_set_made_by_a_stage_may_be_missing(project):
     assert check({})[1] == "params.yaml: valid; dataset: data/raw/leaves.npz"
 
 
-def test_invalid_run_is_refused_before_dvc_is_called(project, monkeypatch):
+def test_invalid_run_is_rejected_before_dvc_is_called(project, monkeypatch):
     monkeypatch.setattr("leaf.dvc_experiments.require_commit", lambda: None)
     monkeypatch.setattr("leaf.dvc_experiments.subprocess", None)
     monkeypatch.setattr("leaf.dvc_experiments._existing", set)
@@ -261,7 +261,7 @@ def test_invalid_run_is_refused_before_dvc_is_called(project, monkeypatch):
 
 @pytest.mark.parametrize("key", ["dataset", "labels", "masks", "weights"])
 @pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000])
-def test_too_long_path_is_one_short_line(project, capsys, key, path):
+def test_too_long_path_is_a_short_one_line_error(project, capsys, key, path):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         check({key: path})
     line = capsys.readouterr().err
@@ -293,20 +293,20 @@ def test_empty_masks_are_reported(project):
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
-def test_data_set_of_lfs_pointers_is_refused_with_a_remedy(project):
+def test_data_set_of_lfs_pointers_is_rejected_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.write_bytes(POINTER)
     assert "none of its images can be read (30 files: a Git LFS pointer" in refusal()
     assert "git lfs pull" in refusal()
 
 
-def test_class_of_lfs_pointers_is_refused_with_a_remedy(project):
+def test_class_of_lfs_pointers_is_rejected_with_a_remedy(project):
     for path in (project / "leaves/unhealthy").iterdir():
         path.write_bytes(POINTER)
     assert "no image of the class unhealthy (10 files: a Git LFS pointer" in refusal()
 
 
-def test_data_set_of_cloud_placeholders_is_refused_with_a_remedy(project):
+def test_data_set_of_cloud_placeholders_is_rejected_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.unlink()
         path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00")
@@ -331,7 +331,7 @@ def test_pinned_images_are_counted(project):
     assert "pins       2 images" in check({})[1]
 
 
-def test_cached_imagenet_weights_are_named_instead_of_a_download(project, monkeypatch):
+def test_cached_imagenet_weights_are_not_announced_as_a_download(project, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(project / "keras"))
     chosen = {"backbone": "mobilenet_v2", "weights": "imagenet", "image_size": 160}
     assert "9 MB, downloaded once from https://storage.googleapis.com" in check(chosen)[1]
@@ -343,6 +343,6 @@ def test_cached_imagenet_weights_are_named_instead_of_a_download(project, monkey
     assert "http" not in line
 
 
-def test_timm_weights_name_their_repository(project):
+def test_repository_of_timm_weights_is_reported(project):
     line = check({"backbone": "convnext_nano", "weights": "timm/convnext_nano.in12k"})[1].splitlines()[-1]
     assert "https://huggingface.co/timm/convnext_nano.in12k" in line

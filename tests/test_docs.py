@@ -1,4 +1,4 @@
-"""The documentation is correct: links, commands, named tests, generated pages."""
+"""The documentation is correct: links, commands, test files, generated pages."""
 
 import importlib.util
 import json
@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 IDS = [page.name for page in PAGES]
 PROGRAMS = ("leaf", "dvc", "git", "make", "python", "pip", "rm", ".")
-FORM = re.compile(r"[…|<\[]|\b[A-Z]{3,}(?<!HEAD)\b|key=value")  # `leaf run NAME` is a command's form
+FORM = re.compile(r"[…|<\[]|\b[A-Z]{3,}(?<!HEAD)\b|key=value")  # a placeholder, as in `leaf run NAME`
 
-# Tests that run the commands which need another machine, a cluster, a server or many trainings.
+# Commands that require another machine, a cluster, a server or many training runs, and the tests that run them.
 SSH, SLURM = "tests/runner/test_ssh.py", "tests/runner/test_slurm.py"
 S3 = "tests/runner/test_remotes.py"
 HOUR = "tests/pipeline/test_first_hour.py"
@@ -75,10 +75,10 @@ ELSEWHERE = {
 
 
 def commands(page):
-    """Yield the commands of a page in order: lines of fenced blocks, and inline code of three words or more.
+    """Yield the commands of a page in order: lines of fenced blocks, and inline code with at least three words.
 
-    If lines of a block start with `$ `, only these are commands and the others are output. A Python block is one
-    command. The command that measured a table is not an instruction.
+    In a block with lines that start with `$ `, all other lines are output. A Python block is a single command. Commands
+    that produced a measurement are skipped.
     """
     text = re.sub(r"^Measured at commit .*$", "", page.read_text(encoding="utf-8"), flags=re.M)
     for language, block, inline in re.findall(r"^```(\w*)\n(.*?)^```|(?<!`)`([^`\n]+)`", text, re.M | re.S):
@@ -96,7 +96,7 @@ def commands(page):
 
 
 def elsewhere(command):
-    """Return the test that runs this command, if it is not this one."""
+    """Return the test file that runs this command, if it is not this file."""
     return next((test for start, test in ELSEWHERE.items() if f"{command} ".startswith(f"{start} ")), None)
 
 
@@ -143,7 +143,7 @@ def test_named_test_files_exist(page):
         assert (ROOT / file).is_file(), file
 
 
-def test_guarantees_of_reliability_name_a_test_file():
+def test_each_guarantee_of_reliability_lists_a_test_file():
     page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     tables = re.findall(r"^\| guarantee \| test \|\n\| -.*\n((?:\|.*\n)+)", page, re.M)
     rows = "".join(tables).splitlines()
@@ -154,7 +154,7 @@ def test_guarantees_of_reliability_name_a_test_file():
 
 @pytest.fixture
 def generate():
-    """Return docs/generate.py as a module."""
+    """Load docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -166,12 +166,12 @@ def test_generated_pages_are_up_to_date(generate, page):
     assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == generate.PAGES[page]()
 
 
-def test_figure_of_an_unknown_commit_is_refused(generate):
+def test_figure_of_an_unknown_commit_is_rejected(generate):
     with pytest.raises(SystemExit, match=r"benchmarks/rows\.json: .*1{40}"):
         generate.check_commit("1" * 40, "rows")
 
 
-def test_earlier_comparison_is_tested_over_its_seeds(generate):
+def test_earlier_comparison_is_tested_across_seeds(generate):
     sentence = "b is better than a: +10.0 points of accuracy (95 %: +5.0 to +15.0), p = 1e-09, on 9 images."
     result = {"recipes": {"a": {"accuracy": [0.7, 0.72]}, "b": {"accuracy": [0.8, 0.82]}}}
     welch = ttest_ind([0.7, 0.72], [0.8, 0.82], equal_var=False).pvalue
@@ -194,7 +194,7 @@ def test_performance_page_shows_the_measurements(generate, tmp_path):
     page = generate.performance_md(tmp_path)
     assert "| 4.2 s | 4.0 s | 1.05 | 1.04 to 1.06 | <= 1.1 | met |" in page
     assert "| split | 1.00 ms | 16.7 min | 1.0 GiB | 2.0 GB |" in page
-    assert "| clean | 1.00 ms | 4.4 h |" in page  # √(1,000,000 / 4000) times 1000 seconds: the measured power, ½
+    assert "| clean | 1.00 ms | 4.4 h |" in page  # 1000 s × √(1,000,000 / 4000): the measured exponent is ½
 
 
 def test_commands_listed_in_elsewhere_run_there():
@@ -208,7 +208,7 @@ def test_commands_listed_in_elsewhere_run_there():
 
 @pytest.fixture(scope="module")
 def home(once, clone, small):
-    """Return a home folder with images and a clone in which a small `make run` ran."""
+    """Return a home folder with images and a clone with the results of a small `make run`."""
     return once("home", lambda folder: _settle(folder, clone, small))
 
 
@@ -216,13 +216,13 @@ def _settle(folder, clone, small):
     (folder / ".gitconfig").write_text("[user]\n  name = A Person\n  email = person@example.org\n")
     (folder / "mnt").mkdir()
     _photographs(folder / "me")
-    venv.create(folder / "venv")  # its `python` uses the packages of this environment
+    venv.create(folder / "venv")  # its `python` uses the packages in this environment
     packages = next(folder.glob("venv/lib/python*/site-packages"))
     (packages / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})")
     (folder / "venv/installed").touch()
     origin = clone("documented")
     origin.set(**small | {"epochs": 1})
-    origin.run("dvc", "cache", "dir", str(folder / "cache"))  # pages share trainings through DVC's run cache
+    origin.run("dvc", "cache", "dir", str(folder / "cache"))  # pages share training runs through DVC's run cache
     origin.commit("a small size")
     origin.folder.rename(folder / "origin")
     first = "git clone <this repository> leaf && cd leaf\nmake run\ngit commit -qam 'Baseline on this machine'"
@@ -230,7 +230,7 @@ def _settle(folder, clone, small):
 
 
 def _photographs(folder):
-    """Write `leaves/` with a sub-folder per class, the same images as an .npz file, and a new leaf."""
+    """Write `leaves/` with a subfolder per class, the same images as an .npz file, and a new image."""
     from leaf.synthesize import ImageCounts, draw_dataset
 
     images, labels = draw_dataset(ImageCounts(60, 60, 0, 0, 0), 48, 11)
@@ -244,9 +244,9 @@ def _photographs(folder):
 
 
 def _type(typed, home, folder, programs=None):
-    """Run commands in one shell in `folder`, with the environment activated and a separate home folder.
+    """Run commands in one shell in `folder`, with an activated environment and a separate home folder.
 
-    The folder `programs` comes first on PATH; `make` puts another before it.
+    `programs` is first on PATH; `make` inserts another folder before it.
     """
     first = f"{programs}{os.pathsep}" if programs else ""
     folder.mkdir(exist_ok=True)
@@ -268,7 +268,7 @@ def _type(typed, home, folder, programs=None):
         "PATH": f"{first}{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "HOME": str(home),
-        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # tests of the runner set it for later tests
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # runner tests set it
         "XDG_CACHE_HOME": str(home / ".cache"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
@@ -280,7 +280,7 @@ def _type(typed, home, folder, programs=None):
 
 
 LONGEST_FIRST = sorted(PAGES, key=lambda page: -len(list(commands(page))))
-NIGHTLY = ("comparing.md", "getting-started.md", "honest.md")  # covered by other pages and tests/pipeline
+NIGHTLY = ("comparing.md", "getting-started.md", "honest.md")  # tested by other pages and tests/pipeline
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ FAULT = "F0000 00:00:1795664555.166568   12258 guard.cc:1] compiled to use AVX, 
 
 
 def stderr_of(code, tmp_path, tensorflow, **variables):
-    """Return stderr of `code` with the text `tensorflow` as the module of that name."""
+    """Run `code` with the text `tensorflow` as the module tensorflow, and return stderr."""
     (tmp_path / "tensorflow.py").write_text(tensorflow)
     path = os.pathsep.join(map(str, (tmp_path, Path(__file__).parents[1])))
     environment = {**os.environ, "PYTHONPATH": path, **variables}
@@ -47,7 +47,7 @@ def test_startup_messages_are_hidden_and_errors_are_not(tmp_path):
     assert stderr_of(IMPORT, tmp_path, module(START + NO_GPU + ERROR)) == ERROR + "I0000 later\n"
 
 
-def test_last_message_of_a_crashing_import_is_printed(tmp_path):
+def test_last_message_before_a_crash_during_import_is_printed(tmp_path):
     assert FAULT in stderr_of(IMPORT, tmp_path, module(START + FAULT, "os.abort()"))
 
 
@@ -89,7 +89,7 @@ def test_characters_outside_the_encoding_are_escaped(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EEXIST, errno.ESTALE, errno.EMFILE])
-def test_error_of_the_operating_system_is_one_line(capsys, number):
+def test_operating_system_error_is_one_line(capsys, number):
     with pytest.raises(SystemExit) as caught, one_line_errors():
         raise OSError(number, os.strerror(number), "models/model.keras")
     assert caught.value.code == 2

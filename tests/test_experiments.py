@@ -1,4 +1,4 @@
-"""A row of experiments.yaml does not depend on earlier runs."""
+"""Rows of experiments.yaml do not depend on earlier runs."""
 
 import shutil
 import subprocess
@@ -27,14 +27,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def apply(name: str, **changes: object) -> Params:
-    """Write params.yaml like `leaf run NAME`."""
+    """Write params.yaml in the same way as `leaf run NAME`."""
     values = with_settings(read_yaml("params.yaml"), {**row_settings(name)[0], **changes})
     Path("params.yaml").write_text(yaml.safe_dump(values.model_dump(mode="json")))
     return values
 
 
 @pytest.mark.parametrize("name", read_experiments(ROOT / "experiments.yaml"))
-def test_row_is_the_same_after_probe(project: Path, name: str) -> None:
+def test_row_does_not_depend_on_an_earlier_probe(project: Path, name: str) -> None:
     fresh = apply(name)
     subprocess.run(["git", "checkout", "-q", "params.yaml"], check=True)
     apply("probe")
@@ -55,7 +55,7 @@ def test_row_keeps_the_columns_and_encoding_of_the_label_table(project: Path) ->
     assert (apply("transfer").columns.label, apply("transfer").encoding) == ("disease", "cp1252")
 
 
-def test_own_image_size_takes_precedence_over_that_of_a_row(project: Path) -> None:
+def test_custom_image_size_takes_precedence_over_the_row(project: Path) -> None:
     assert apply("probe").image_size == 160
     assert apply("default").image_size == 96
     apply("default", image_size=224)
@@ -63,7 +63,7 @@ def test_own_image_size_takes_precedence_over_that_of_a_row(project: Path) -> No
     assert apply("default").image_size == 224
 
 
-def test_row_keeps_the_committed_settings_of_the_user(project: Path) -> None:
+def test_row_keeps_committed_settings(project: Path) -> None:
     values = read_yaml("params.yaml") | {"dropout": 0.3}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     assert apply("default").dropout == 0.1
@@ -73,7 +73,7 @@ def test_row_keeps_the_committed_settings_of_the_user(project: Path) -> None:
     assert apply("default").dropout == 0.3
 
 
-def test_row_keeps_a_weights_file_of_its_backbone(project: Path) -> None:
+def test_row_keeps_a_weights_file_for_its_backbone(project: Path) -> None:
     apply("probe", weights="mobilenet.h5", weights_sha256="0" * 64)
     assert apply("transfer").weights == "mobilenet.h5"
     assert apply("default").weights == "random"

@@ -31,7 +31,7 @@ def photographs(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_fit_gives_a_model_and_its_tables(photographs, programs, tmp_path, monkeypatch):
+def test_fit_returns_a_model_and_writes_tables(photographs, programs, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
     settings = {"classes": "auto", "backbone": "cnn_small", "image_size": 32, "weights": photographs / "weights.keras"}
@@ -48,14 +48,14 @@ def test_fit_gives_a_model_and_its_tables(photographs, programs, tmp_path, monke
     assert list((tmp_path / "state/features").rglob("*.features"))
 
 
-def test_fit_refuses_a_folder_with_other_files(tmp_path):
+def test_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(LeafError, match="other files"):
         leaf.fit(tmp_path, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_error_of_a_stage_is_raised_with_its_name(tmp_path):
+def test_error_contains_the_name_of_the_failed_stage(tmp_path):
     new_project(tmp_path / "run", experiments.with_settings({}, {"dataset": "nowhere"}))
     with pytest.raises(LeafError, match=r"^ingest: .*nowhere"):
         run_stages(tmp_path / "run", ["ingest"])
@@ -65,7 +65,7 @@ def test_error_of_a_stage_is_raised_with_its_name(tmp_path):
 def test_notebook_of_the_docs_runs(programs, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    startup = tmp_path / "ipython/profile_default/startup/00.py"  # stages run in forks with TensorFlow imported
+    startup = tmp_path / "ipython/profile_default/startup/00.py"  # stages run in forks that have imported TensorFlow
     startup.parent.mkdir(parents=True)
     startup.write_text(f"import sys\nsys.executable = {str(programs / 'python')!r}\n")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

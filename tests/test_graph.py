@@ -1,4 +1,4 @@
-"""dvc.yaml lists exactly what each stage depends on."""
+"""dvc.yaml lists exactly the dependencies of each stage."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from leaf.params import keys
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# Messages, and keys whose values DVC tracks as parameters: an edit there changes no result.
+# Modules in which an edit changes no result: they contain messages, or keys that DVC tracks as parameters.
 WORDS = {"leaf/errors.py", "leaf/params.py", "leaf/experiments.py", "leaf/models/backbones.py"}
 
 
@@ -21,7 +21,7 @@ def imports():
 
 
 def modules_of(stage, imports):
-    """Return the files of the project's modules that the stage imports."""
+    """Return the files of all project modules that the stage imports."""
     files = set()
     for module in imports.find_upstream_modules(f"stages.{stage}") | {f"stages.{stage}"}:
         path = ROOT / module.replace(".", "/")
@@ -30,7 +30,7 @@ def modules_of(stage, imports):
 
 
 def code_of(stage):
-    """Return the files and folders of code that dvc.yaml lists for the stage."""
+    """Return the code files and folders that dvc.yaml lists for the stage."""
     return [dep for dep in STAGES[stage]["deps"] if dep.startswith(("leaf", "stages"))]
 
 

@@ -1,4 +1,4 @@
-"""The wheel works outside the checkout; `make` repairs a broken virtual environment."""
+"""The wheel works outside the checkout, and `make` repairs a broken virtual environment."""
 
 import email
 import email.message
@@ -34,7 +34,7 @@ IDENTITY |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in IDENT
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel; setuptools would include stale files of build/."""
+    """Build the wheel without build/, whose stale files setuptools would include."""
     shutil.rmtree(ROOT / "build", ignore_errors=True)
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
@@ -49,7 +49,7 @@ def metadata(wheel: Path) -> email.message.Message:
 
 
 def required(wheel: Path, extra: str = "") -> set[str]:
-    """Return the packages that the wheel requires with an extra."""
+    """Return the packages that the wheel requires, including those of `extra`."""
     names = set()
     for line in metadata(wheel).get_all("Requires-Dist", []):
         name, _, condition = line.partition(";")
@@ -96,7 +96,7 @@ class Installed:
         self.venv = folder / "venv"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.venv], check=True)
         self.site = next(self.venv.glob("lib/python*/site-packages"))
-        # A plain path: the editable install of the checkout is not activated.
+        # A plain path does not activate the editable install of the checkout.
         (self.site / "packages.pth").write_text(f"{packages}\n")
         self.install(wheel)
 
@@ -127,7 +127,7 @@ class Installed:
 
 
 class Base(Installed):
-    """An environment with the packages that the wheel requires without extras: no TensorFlow, no DVC."""
+    """An environment with only the packages that the wheel requires without extras: no TensorFlow, no DVC."""
 
     def __init__(self, folder: Path, wheel: Path) -> None:
         packages = folder / "packages"
@@ -144,7 +144,7 @@ class Base(Installed):
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """Return the packages and all their requirements on this platform."""
+    """Return the packages and all packages that they require on this platform."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -176,7 +176,7 @@ def set_params(folder: Path, **values: Any) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, small: dict, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel in an environment with the [train] packages, and a project in which a small `dvc repro` ran."""
+    """Install the wheel in an environment with the [train] packages, and run a small `dvc repro` in a project."""
     folder = tmp_path_factory.mktemp("installed")
     made = Installed(folder, wheel, Path(sysconfig.get_path("purelib")))
     made.run("leaf", "init", "project", cwd=folder)
@@ -191,7 +191,7 @@ def installed(wheel: Path, small: dict, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def base(wheel: Path, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Base:
-    """The wheel without extras, in a copy of the project."""
+    """Install the wheel without extras, and copy the project."""
     folder = tmp_path_factory.mktemp("base")
     shutil.copytree(installed.project, folder / "project")
     return Base(folder, wheel)
@@ -327,7 +327,7 @@ def test_project_of_an_earlier_wheel_is_upgraded(wheel: Path, small: dict, tmp_p
     def git(*words: str, cwd: Path = ROOT) -> str:
         return subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
 
-    # The last commit, with a parent, that changed parameters or stages of an installed project.
+    # The last commit with a parent that changed parameters or stages of an installed project.
     changes = git("log", "--format=%H", "-1", "--diff-filter=M", "--", "params.yaml", "dvc.yaml")
     if not changes or git("rev-parse", "--is-shallow-repository") == "true":
         pytest.skip("the clone has no history")

@@ -1,4 +1,4 @@
-"""params.yaml and its schema."""
+"""The schema of params.yaml, and its one-line errors."""
 
 import json
 import re
@@ -74,8 +74,8 @@ WORDS = [
 ]
 
 
-def test_text_that_looks_like_another_type_survives_dvc(tmp_path):
-    # DVC writes YAML 1.2 without quotes where that is enough: an unquoted yes is a boolean in YAML 1.1 only.
+def test_text_that_looks_like_another_type_is_preserved_by_dvc(tmp_path):
+    # DVC omits quotes that YAML 1.2 does not require. In YAML 1.1, an unquoted `yes` is a boolean.
     path = tmp_path / "params.yaml"
     path.write_text(json.dumps({"classes": WORDS, "dropout": 0.1}))
     with modify_yaml(str(path)) as written:
@@ -88,7 +88,7 @@ def test_text_that_looks_like_another_type_survives_dvc(tmp_path):
     ["seed: " + "9" * 5000, "a: " + "[" * 5000, "a: 2026-99-99", "seed: 1\nseed: 2"],
     ids=["digits", "brackets", "date", "twice"],
 )
-def test_yaml_bomb_is_refused_in_one_line(text):
+def test_yaml_bomb_is_rejected_in_one_line(text):
     with pytest.raises(LeafError) as caught:
         parse_yaml(text, "params.yaml")
     assert len(str(caught.value)) < 400
@@ -153,7 +153,7 @@ def test_missing_or_invalid_file_is_one_line(tmp_path):
         load(path)
 
 
-def test_yaml_tag_is_refused(tmp_path):
+def test_yaml_tag_is_rejected(tmp_path):
     path = tmp_path / "params.yaml"
     target = tmp_path / "ran"
     path.write_text(f"dataset: !!python/object/apply:os.system ['touch {target}']", encoding="utf-8")
@@ -163,7 +163,7 @@ def test_yaml_tag_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [0.4, "validation"])
-def test_threshold_is_refused_for_three_classes(threshold):
+def test_threshold_is_rejected_for_three_classes(threshold):
     three = {"classes": {"healthy": ["*healthy"], "rust": ["*rust"], "other": ["*"]}, "threshold": threshold}
     with pytest.raises(LeafError, match=rf"params\.yaml: threshold: {threshold}.*3 classes: 0\.5"):
         validate(three)
@@ -171,7 +171,7 @@ def test_threshold_is_refused_for_three_classes(threshold):
 
 
 def limits(kind=Params, prefix=""):
-    """Yield every key with limits, and each limit."""
+    """Yield each key that has limits, with each of its limits."""
     for name, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from limits(field.annotation, f"{name}.")
@@ -183,7 +183,7 @@ def limits(kind=Params, prefix=""):
 
 
 @pytest.mark.parametrize(("key", "found"), limits())
-def test_error_of_a_bounded_key_names_its_limits(key, found):
+def test_error_for_a_bounded_key_lists_its_limits(key, found):
     group, _, name = key.rpartition(".")
     with pytest.raises(LeafError) as caught:
         validate({group: {name: -1e9}} if group else {name: -1e9})

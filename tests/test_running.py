@@ -1,4 +1,4 @@
-"""The test harness: slow tests are listed, shared fixtures are made once, forks behave like processes."""
+"""The test setup: slow tests are listed, shared fixtures are created once, and forks behave like processes."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_shared(once, number):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unmarked_slow_test_is_listed_and_shared_folder_is_made_once(tmp_path, workers):
+def test_unmarked_slow_test_is_listed_and_shared_folder_is_created_once(tmp_path, workers):
     tests = tmp_path / "tests"
     tests.mkdir()
     changed = CONFTEST.read_text(encoding="utf-8").replace("SLOW = 10", "SLOW = 0.8")
@@ -74,7 +74,7 @@ def test_unmarked_slow_test_is_listed_and_shared_folder_is_made_once(tmp_path, w
     assert [line.split()[3] for line in listed] == ["tests/test_long.py::test_long"]
     assert "| `tests/test_long.py::test_long_and_marked` |" in (tmp_path / "slowest.md").read_text()
     assert (tmp_path / "made").read_text() == "x"
-    assert len(set((tmp_path / "workers").read_text().splitlines())) == 3  # no file ran in two workers
+    assert len(set((tmp_path / "workers").read_text().splitlines())) == 3  # no file was run by two workers
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Atomic writes, readers that report damage in one line, and caches that repair themselves."""
+"""Writes are atomic, damaged files raise one-line errors, and damaged caches are replaced."""
 
 import io
 import multiprocessing
@@ -59,7 +59,7 @@ def test_table_round_trip_keeps_text_that_looks_like_numbers(tmp_path):
     pd.testing.assert_frame_equal(again, table, check_dtype=False)
 
 
-def test_equal_json_gives_equal_bytes_and_nan_is_null(tmp_path):
+def test_equal_values_give_identical_json_and_nan_is_null(tmp_path):
     write_json({"b": np.float32(1.5), "a": [float("nan"), np.int64(3)]}, tmp_path / "a.json")
     write_json({"a": [float("inf"), 3], "b": 1.5}, tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
@@ -69,7 +69,7 @@ def test_equal_json_gives_equal_bytes_and_nan_is_null(tmp_path):
 @pytest.mark.parametrize(
     ("read", "text"), [(read_json, "{"), (read_table, ""), (read_array, "not an array"), (read_array, "")]
 )
-def test_damaged_file_is_one_line(tmp_path, read, text):
+def test_damaged_file_raises_a_one_line_error(tmp_path, read, text):
     path = tmp_path / "broken"
     path.write_text(text)
     with pytest.raises(LeafError, match="broken"):
@@ -93,7 +93,7 @@ def _changed_arrays(count):
 
 
 @pytest.mark.parametrize("shape", ["(1000000000000,)", "(0, 99999999999999999999)", "(-1,)", "(7,)" * 500])
-def test_header_larger_than_the_file_is_one_line(tmp_path, shape):
+def test_header_larger_than_the_file_raises_a_one_line_error(tmp_path, shape):
     path = tmp_path / "a.npy"
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(9))
@@ -102,7 +102,7 @@ def test_header_larger_than_the_file_is_one_line(tmp_path, shape):
 
 
 @pytest.mark.parametrize("read", [read_json, read_table, read_array])
-def test_missing_file_names_the_command_that_makes_it(tmp_path, read):
+def test_error_for_a_missing_file_suggests_dvc_repro(tmp_path, read):
     with pytest.raises(LeafError, match="dvc repro"):
         read(tmp_path / "absent")
 
@@ -117,7 +117,7 @@ EDITED = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("form", EDITED)
-def test_edited_table_is_read_as_a_spreadsheet_saves_it(tmp_path, form, encoding):
+def test_tables_saved_by_spreadsheets_are_read(tmp_path, form, encoding):
     (tmp_path / "a.csv").write_bytes(EDITED[form].encode(encoding))
     assert read_edited_table(tmp_path / "a.csv", ["hash", "why"]).to_numpy().tolist() == [["a", "b, c"]]
 
@@ -132,27 +132,27 @@ def test_edited_table_is_read_as_a_spreadsheet_saves_it(tmp_path, form, encoding
         ('hash,why\n\na,"b\n', "line 3: not a readable CSV"),
     ],
 )
-def test_damaged_edited_table_is_one_line(tmp_path, text, why):
+def test_damaged_edited_table_raises_a_one_line_error(tmp_path, text, why):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(LeafError, match=why):
         read_edited_table(tmp_path / "a.csv", ["hash", "why"])
 
 
-def test_missing_column_is_named(tmp_path):
+def test_missing_column_is_reported(tmp_path):
     write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
     with pytest.raises(LeafError, match=r"no column b\. Its columns: a"):
         read_table(tmp_path / "t.csv", columns=["a", "b"])
 
 
 @pytest.mark.parametrize("cell", ["x", "-1", "1.5", "", "inf", "1e400"])
-def test_non_integer_in_an_integer_column_is_one_line(tmp_path, cell):
+def test_non_integer_in_an_integer_column_raises_a_one_line_error(tmp_path, cell):
     (tmp_path / "t.csv").write_text(f"image,split\n0,train\n{cell},test\n")
     with pytest.raises(LeafError, match=r"t\.csv: column image must contain whole numbers"):
         read_table(tmp_path / "t.csv", ["image", "split"])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "7", '{"a": true}', '{"a": "1"}', "{}"])
-def test_json_that_does_not_match_its_keys_is_one_line(tmp_path, text):
+def test_json_that_does_not_match_its_keys_raises_a_one_line_error(tmp_path, text):
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(LeafError, match=r"t\.json: "):
         read_json(tmp_path / "t.json", {"a": (int, float)})
@@ -180,7 +180,7 @@ def _save_twenty(writer):
         save_cached_value("epochs", f"{writer} {number}", number)
 
 
-def test_concurrent_cache_writers_lose_no_value(tmp_path, monkeypatch):
+def test_concurrent_cache_writers_do_not_lose_values(tmp_path, monkeypatch):
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     writers = [multiprocessing.get_context("fork").Process(target=_save_twenty, args=(writer,)) for writer in range(4)]
     for writer in writers:
@@ -208,7 +208,7 @@ def test_link_into_the_dvc_cache_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_io_error_names_the_output(tmp_path, monkeypatch, call):
+def test_io_error_contains_the_output_path(tmp_path, monkeypatch, call):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
@@ -218,14 +218,14 @@ def test_io_error_names_the_output(tmp_path, monkeypatch, call):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_yaml_bomb_is_refused():
+def test_yaml_bomb_is_rejected():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
     with pytest.raises(LeafError, match=r"bomb: .*aliases"):
         parse_yaml("\n".join(lines), "bomb")
 
 
-def test_yaml_that_contains_itself_is_refused():
+def test_yaml_that_contains_itself_is_rejected():
     with pytest.raises(LeafError, match=r"cycle: .*aliases"):
         parse_yaml("a: &a [*a]", "cycle")
 

@@ -1,4 +1,4 @@
-"""`leaf verify` names the stages of a rerun that differ, and why."""
+"""`leaf verify` reports which stages of a rerun differ, and why."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def rerun(accuracy, threshold=0.5):
     return lock, {"metrics/evaluate.json": {"test": {"accuracy": accuracy, "roc_auc": None}}}
 
 
-def test_equal_hashes_are_identical():
+def test_stage_with_equal_hashes_is_identical():
     assert [result.outcome for result in compare_reruns(LOCK, LOCK, METRICS, METRICS)] == ["identical", "identical"]
 
 
@@ -41,7 +41,7 @@ def test_outputs_that_differ_are_compared_by_scores(accuracy, outcome):
     assert "deps models/model.keras" in second.why
 
 
-def test_page_with_another_date_is_identical():
+def test_page_with_a_different_date_is_identical():
     page = {"deps": [{"path": "models/history.csv", "md5": "h"}], "outs": [{"path": "reports/report.html", "md5": "1"}]}
     dated = {**page, "outs": [{"path": "reports/report.html", "md5": "2"}]}
     assert compare_reruns({"report": page}, {"report": dated}, {}, {})[0].outcome == "identical"
@@ -50,23 +50,23 @@ def test_page_with_another_date_is_identical():
     assert (found.outcome, "deps models/history.csv" in found.why) == ("inputs differ", True)
 
 
-def test_unscored_outputs_that_differ_for_equal_inputs_are_different():
+def test_different_outputs_without_scores_from_equal_inputs_are_different():
     after = {"ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "2"}]}}
     assert compare_reruns({"ingest": LOCK["ingest"]}, after, {}, {})[0].outcome == "different"
 
 
-def test_the_number_of_epochs_is_not_compared():
+def test_number_of_epochs_is_not_compared():
     stage = {"outs": [{"path": "metrics/train.json", "md5": "1"}]}
     again = {"outs": [{"path": "metrics/train.json", "md5": "2"}]}
     metrics = [{"metrics/train.json": {"best_epoch": epoch, "best_validation_accuracy": 0.9}} for epoch in (18, 32)]
     assert compare_reruns({"train": stage}, {"train": again}, *metrics)[0].outcome == "within tolerance"
 
 
-def test_a_changed_parameter_is_named_as_the_reason():
+def test_changed_parameter_is_reported_as_the_reason():
     lock, metrics = rerun(0.5, threshold=0.4)
     assert "params threshold" in compare_reruns(LOCK, lock, METRICS, metrics)[1].why
 
 
-def test_a_missing_score_is_different():
+def test_missing_score_is_different():
     lock, metrics = rerun(None)
     assert compare_reruns(LOCK, lock, METRICS, metrics)[1].outcome == "different"

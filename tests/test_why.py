@@ -56,30 +56,30 @@ def finish(project: Path) -> Path:
     return project
 
 
-def test_an_image_is_found_by_number_by_source_and_by_the_end_of_a_single_source(project: Path) -> None:
+def test_image_is_found_by_number_source_or_unique_end_of_its_source(project: Path) -> None:
     assert explain("1", project) == explain("healthy/b.jpg", project) == explain("b.jpg", project)
     assert explain("1", project).startswith(
         "image    1, source healthy/b.jpg, ingested as healthy\nhash     f1 of the file, bbbb of"
     )
 
 
-def test_a_number_is_an_image_number_before_it_is_a_name(project: Path) -> None:
+def test_number_is_interpreted_as_an_image_number_first(project: Path) -> None:
     assert "source unhealthy/a.jpg" in explain("2", project)
     assert "image    3," in explain("12.jpg", project)
 
 
 @pytest.mark.parametrize("image", ["5", "z.jpg", "-1", "²"])
-def test_an_unknown_image_is_one_line(image: str, project: Path) -> None:
+def test_unknown_image_raises_a_one_line_error(image: str, project: Path) -> None:
     with pytest.raises(LeafError, match=f"why: .*{image}.*0 to 4"):
         explain(image, project)
 
 
-def test_ambiguous_name_is_refused_with_both_images(project: Path) -> None:
+def test_ambiguous_name_is_rejected_with_both_images(project: Path) -> None:
     with pytest.raises(LeafError, match=r"a\.jpg.*healthy/a\.jpg, unhealthy/a\.jpg"):
         explain("a.jpg", project)
 
 
-def test_flags_and_given_group_are_printed(project: Path) -> None:
+def test_flags_and_specified_group_are_printed(project: Path) -> None:
     told = explain("1", project)
     assert "flags    dark, blurred" in told
     assert "group    plant 7, given with the data set" in told
@@ -117,7 +117,7 @@ def test_override_of_a_copy_is_printed_for_the_image(project: Path, name: str) -
     assert "override drop, by A. Person: a hand" in explain("0", project)
 
 
-def test_missing_stages_are_named(project: Path) -> None:
+def test_missing_stages_are_listed(project: Path) -> None:
     told = explain("0", project)
     assert "split    not run yet (data/split/splits.csv is missing)" in told
     (project / "data/cleaned/decisions.csv").unlink()
@@ -147,6 +147,6 @@ def test_removed_image_has_no_split_and_no_prediction(project: Path) -> None:
     assert "scored   not predicted" in told
 
 
-def test_the_command_prints_the_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_the_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     assert CliRunner().invoke(app, ["why", "healthy/b.jpg"]).output == explain("1") + "\n"

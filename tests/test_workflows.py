@@ -1,4 +1,4 @@
-"""The workflows of .github are valid and have minimal permissions; actionlint runs in the workflow `tests`."""
+"""The workflows in .github are valid and have minimal permissions. actionlint runs in the workflow `tests`."""
 
 import shutil
 import subprocess

@@ -1,9 +1,9 @@
 """Run stages and commands in forks of one process, because importing TensorFlow and DVC takes longer than a small run.
 
-`Warm` starts this process and writes the programs `python`, `leaf` and `dvc` to a folder. If the folder is first in
-PATH, stages and the commands leaf and dvc run in a fork with their own working directory, environment, streams, signals
-and exit status, and import leaf from their PYTHONPATH. All other programs, and any with COLD in the environment, run in
-a new Python process.
+`Warm` starts this process and writes the programs `python`, `leaf` and `dvc` to a folder. If that folder is first on
+PATH, stages and the commands leaf and dvc run in a fork. Each fork has its own working directory, environment, streams,
+signals and exit status, and imports leaf from its PYTHONPATH. All other Python programs, and any program with COLD in
+its environment, run in a new Python process.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ sys.exit(status)
 
 
 class Warm:
-    """The running process; `folder` contains the programs."""
+    """The running server process; `folder` contains the programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Warm:
             (folder / name).write_text(PROGRAM, encoding="utf-8")
             (folder / name).chmod(0o755)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment["OPENBLAS_NUM_THREADS"] = "1"  # no other thread, which a fork would lose
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # threads do not survive a fork
         self.process = subprocess.Popen([sys.executable, __file__, folder], env=environment, stdin=subprocess.PIPE)
         while not (folder / "socket").exists():
             assert self.process.poll() is None
@@ -67,12 +67,12 @@ class Warm:
 
 
 def serve(folder: Path) -> None:
-    """Import the modules, then fork for each request until stdin is closed, which happens when the parent exits."""
+    """Import the modules, then fork for each request until stdin is closed because the parent exited."""
     for name in IMPORTED:
         importlib.import_module(name)
-    assert len(list(Path("/proc/self/task").iterdir())) == 1  # a fork would lose other threads
+    assert len(list(Path("/proc/self/task").iterdir())) == 1  # threads do not survive a fork
     gc.collect()
-    gc.freeze()  # a collection in a fork would copy the memory
+    gc.freeze()  # garbage collection in a fork would copy memory pages
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(str(folder / "new"))
         listening.listen()
@@ -109,7 +109,7 @@ def handle(client: socket.socket) -> None:
 
 
 def run(streams: list[int], folder: str, environment: dict[str, str], command: list[str]) -> None:
-    """Do what `python COMMAND` does."""
+    """Run `python COMMAND` in this process."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

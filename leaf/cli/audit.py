@@ -30,7 +30,7 @@ def command(
         bool, typer.Option("--train", help="retrain the network without each value, instead of only a linear head")
     ] = False,
 ) -> None:
-    """Find shortcuts such as borders, file properties, camera or background, and test the model on other sites."""
+    """Test for shortcuts (borders, file properties, background) and for domain shift (site, crop, camera, date)."""
     name = f"audit-{row or 'default'}"
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings or [])}
     with tempfile.TemporaryDirectory(prefix="leaf-audit-") as folder:

@@ -47,4 +47,4 @@ def command(
         return
     record, place = submit(target_name, target, planned)
     typer.echo(f"job {record.id} on {target_name}: {', '.join(one.name for one in planned)}")
-    typer.echo(f"location: {place}. Fetch the results with `leaf fetch --wait`.")
+    typer.echo(f"location: {place}; `leaf fetch --wait` fetches the results")

@@ -1,4 +1,4 @@
-"""Small sets of images with known copies."""
+"""Generated images, and the tables that `clean` reads."""
 
 import hashlib
 from collections.abc import Callable
@@ -34,14 +34,14 @@ def index_of(images: np.ndarray, labels: np.ndarray | None = None, group: list[s
 
 
 @pytest.fixture(scope="session")
-def pictures() -> Callable[..., np.ndarray]:
-    """Draw distinct images: `pictures(rng, count, size=24)`."""
+def distinct_images() -> Callable[..., np.ndarray]:
+    """Return `distinct_images(rng, count, size=24)`, a function that generates distinct images."""
     return smooth
 
 
 @pytest.fixture(scope="session")
 def index() -> Callable[..., pd.DataFrame]:
-    """Make the index that ingest would: `index(images, labels=None, group=None)`."""
+    """Return `index(images, labels=None, group=None)`, a function that creates the table that `ingest` would write."""
     return index_of
 
 

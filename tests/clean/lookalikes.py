@@ -1,4 +1,4 @@
-"""Drawn sets of different subjects that share most of their pixels: paper, cloth, padding, slides, one background."""
+"""Generate images of different subjects that share most pixels: paper, cloth, padding, slides, the same background."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ SIDE = 96
 
 
 def texture(rng: np.random.Generator, height: int, width: int, cells: int, contrast: float) -> np.ndarray:
-    """Return smooth noise of three scales: float64 (height, width, 1)."""
+    """Return smooth noise at three scales: float64 (height, width, 1)."""
     total = np.zeros((height, width))
     for octave in range(3):
         size = [min(side, max(2, round(cells * 2**octave * side / max(height, width)))) for side in (height, width)]
@@ -16,7 +16,7 @@ def texture(rng: np.random.Generator, height: int, width: int, cells: int, contr
 
 
 def with_leaf(background: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """Return a copy of `background` (S,S,3) with a leaf of `share` of its side near the center: uint8."""
+    """Return `background` (S,S,3) with a leaf near the center that covers `share` of its side: uint8 (S,S,3)."""
     side = int(share * len(background))
     angles = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     outline = np.stack([np.cos(angles), rng.uniform(0.35, 0.8) * np.sin(angles)], axis=1)
@@ -41,37 +41,37 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def paper(rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
-    """A scan of a small leaf on white paper."""
+    """Return a scan of a leaf on white paper."""
     return jpeg(with_leaf(np.clip(248 + rng.normal(0, 1.5, (SIDE, SIDE, 3)), 0, 255), rng, share), 90)
 
 
 def cloth(rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
-    """A leaf on one part of a cloth that all images show."""
+    """Return a leaf on a random part of a cloth; the cloth is the same for all images."""
     whole = 120 + texture(np.random.default_rng(0), 3 * SIDE, 3 * SIDE, 60, 14) + [0, 5, -8]
     top, left = rng.integers(0, 2 * SIDE, 2)
     return jpeg(with_leaf(whole[top : top + SIDE, left : left + SIDE], rng, share), 90)
 
 
 def one_background(rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
-    """A leaf before a background whose pixels are the same in all images."""
+    """Return a leaf on a background with identical pixels in all images."""
     return jpeg(with_leaf(110 + texture(np.random.default_rng(0), SIDE, SIDE, 8, 30) + [0, 8, -20], rng, share), 90)
 
 
 def leaf_strip(rng: np.random.Generator, ratio: float = 6) -> np.ndarray:
-    """A narrow leaf, `ratio` times as wide as high, before padding: uint8 (SIDE / ratio, SIDE, 3)."""
+    """Return a narrow leaf before padding: uint8 (SIDE / ratio, SIDE, 3)."""
     height = round(SIDE / ratio)
     return as_image(np.array([80, 125, 55]) + rng.normal(0, 6, 3) + texture(rng, height, SIDE, 14, 15))
 
 
 def strip(rng: np.random.Generator, ratio: float = 6) -> np.ndarray:
-    """A narrow leaf, padded with black as `fit: pad` does."""
+    """Return a narrow leaf, padded with black like `fit: pad`."""
     narrow = leaf_strip(rng, ratio)
     top = (SIDE - len(narrow)) // 2
     return np.pad(narrow, ((top, SIDE - len(narrow) - top), (0, 0), (0, 0)))
 
 
 def slide(rng: np.random.Generator, cells: int = 8) -> np.ndarray:
-    """A microscope slide: a few cells in a pale disk with a black border."""
+    """Return a microscope slide: a few cells in a pale disk with a black border."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     image = np.array([225, 190, 215]) + texture(rng, SIDE, SIDE, 6, 3)
     for y, x, radius in zip(*rng.uniform((14, 14, 2), (82, 82, 5), (cells, 3)).T, strict=True):

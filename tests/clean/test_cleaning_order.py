@@ -1,4 +1,4 @@
-"""Cleaning does not depend on the order of the images and loses none."""
+"""The result of `clean` does not depend on the order of the images."""
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,11 @@ GONE = {"outliers": "outlier", "duplicates": "duplicate", "near_duplicates": "ne
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31 - 1), copies=st.lists(st.integers(0, 7), min_size=4, max_size=16), data=st.data())
-def test_images_in_any_order_give_the_same_groups_and_counts(pictures, index, no_overrides, seed, copies, data):
+def test_groups_and_counts_do_not_depend_on_image_order(distinct_images, index, no_overrides, seed, copies, data):
     rng = np.random.default_rng(seed)
-    distinct = pictures(rng, 8)
+    distinct = distinct_images(rng, 8)
     images = distinct[copies].copy()
-    for place in np.flatnonzero(rng.random(len(images)) < 0.3):  # near copies: off by a grey or two
+    for place in np.flatnonzero(rng.random(len(images)) < 0.3):  # near copies, off by one or two gray levels
         images[place] = np.clip(images[place] + rng.integers(0, 3, images.shape[1:]), 0, 255)
     names = np.array([data.draw(st.sampled_from(["", "", "", "plant"])) for _ in copies], object)
     labels = np.array(copies) % 2

@@ -10,22 +10,22 @@ NONE = Overrides(frozenset(), frozenset(), {})
 
 
 def decisions(
-    pictures: str,
+    letters: str,
     copies: list[int],
     labels: list[int] | None = None,
     outlier: tuple[int, ...] = (),
     overrides: Overrides = NONE,
     **policies: str,
 ) -> Decisions:
-    """Decide on images whose hashes are the letters of `pictures`."""
-    ranking = [0 if image in outlier else -1 for image in range(len(pictures))]
+    """Decide which images to keep; their hashes are the characters of `letters`."""
+    ranking = [0 if image in outlier else -1 for image in range(len(letters))]
     table = pd.DataFrame(
-        {"label": labels or 0, "hash": list(pictures), "copies": copies, "ranking": ranking, "split": ""}
+        {"label": labels or 0, "hash": list(letters), "copies": copies, "ranking": ranking, "split": ""}
     )
     return decide(table, overrides, **policies)  # type: ignore[arg-type]
 
 
-def test_the_first_copy_is_kept_and_named_by_the_others() -> None:
+def test_first_copy_is_kept_and_referenced_by_the_others() -> None:
     made = decisions("abac", [0, 1, 0, 1])
     assert made.kept.tolist() == [True, True, False, False]
     assert made.reason.tolist() == ["", "", "duplicate", "near_duplicate"]
@@ -38,7 +38,7 @@ def test_an_exact_copy_of_a_near_copy_is_a_duplicate_of_the_kept_image() -> None
     assert made.copy_of.tolist() == [-1, 0, 0]
 
 
-def test_only_the_first_of_a_chain_of_near_copies_is_kept() -> None:
+def test_only_the_first_image_of_a_chain_of_near_copies_is_kept() -> None:
     assert decisions("abc", [0, 0, 0]).kept.tolist() == [True, False, False]
 
 
@@ -75,7 +75,7 @@ def test_conflicts_majority_drops_a_tie() -> None:
     assert decisions("aa", [0, 0], [0, 1], conflicts="majority").reason.tolist() == ["conflict", "conflict"]
 
 
-def test_outliers_with_different_labels_are_no_conflict() -> None:
+def test_outliers_with_different_labels_are_not_a_conflict() -> None:
     assert decisions("aab", [0, 0, 2], [0, 1, 0], outlier=(0, 1)).conflicts == 0
 
 
@@ -89,7 +89,7 @@ def test_override_keep_keeps_a_near_copy() -> None:
     assert made.kept.tolist() == [True, True]
 
 
-def test_override_keep_keeps_an_image_of_a_dropped_conflict() -> None:
+def test_override_keep_keeps_an_image_of_a_dropped_set() -> None:
     made = decisions("ab", [0, 0], [0, 1], overrides=Overrides(frozenset("b"), frozenset(), {}), conflicts="drop")
     assert made.reason.tolist() == ["conflict", "override"]
 
@@ -108,10 +108,10 @@ def test_override_relabel_applies_to_all_copies() -> None:
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], Overrides, dict[str, str]]:
     count = draw(st.integers(1, 14))
-    pictures = "".join(draw(st.lists(st.sampled_from("abcdefg"), min_size=count, max_size=count)))
-    # Sets of copies are unions of pictures: near copies join two of them.
+    letters = "".join(draw(st.lists(st.sampled_from("abcdefg"), min_size=count, max_size=count)))
+    # Sets of copies are unions of letters, because near copies connect different letters.
     near = {letter: draw(st.sampled_from("ABC")) for letter in "abcdefg"}
-    sets = [near[letter] for letter in pictures]
+    sets = [near[letter] for letter in letters]
     labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
     outlier = tuple(i for i in range(count) if draw(st.integers(0, 4)) == 0)
     keep, drop, relabel = (set(draw(st.lists(st.sampled_from("abcdefg"), max_size=2))) for _ in range(3))
@@ -122,16 +122,16 @@ def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], 
         "duplicates": draw(st.sampled_from(["remove", "keep"])),
         "conflicts": draw(st.sampled_from(["report", "drop", "majority"])),
     }
-    return pictures, [sets.index(name) for name in sets], labels, outlier, overrides, policies
+    return letters, [sets.index(name) for name in sets], labels, outlier, overrides, policies
 
 
 @given(cases())
 @settings(max_examples=150, deadline=None)
-def test_each_image_has_one_decision_and_each_removed_copy_names_a_kept_one(case: tuple) -> None:
-    pictures, copies, labels, outlier, overrides, policies = case
-    made = decisions(pictures, copies, labels, outlier, overrides, **policies)
+def test_each_removed_copy_refers_to_a_kept_image(case: tuple) -> None:
+    letters, copies, labels, outlier, overrides, policies = case
+    made = decisions(letters, copies, labels, outlier, overrides, **policies)
     gone = ("outlier", "duplicate", "near_duplicate", "conflict", "override")
-    for image in range(len(pictures)):
+    for image in range(len(letters)):
         if made.kept[image]:
             assert made.reason[image] in ("", "relabelled", "override")
         else:
@@ -141,23 +141,23 @@ def test_each_image_has_one_decision_and_each_removed_copy_names_a_kept_one(case
         if named >= 0:
             assert made.kept[named]
             assert copies[named] == copies[image]
-        if pictures[image] in overrides.drop:
+        if letters[image] in overrides.drop:
             assert not made.kept[image]
-    for picture in overrides.keep & set(pictures):
-        assert any(made.kept[i] for i in range(len(pictures)) if pictures[i] == picture)
+    for letter in overrides.keep & set(letters):
+        assert any(made.kept[i] for i in range(len(letters)) if letters[i] == letter)
 
 
 @pytest.mark.parametrize("policy", ["report", "majority"])
-def test_the_number_of_kept_images_does_not_depend_on_their_order(policy: str) -> None:
+def test_number_of_kept_images_does_not_depend_on_their_order(policy: str) -> None:
     rng = np.random.default_rng(8)
     for _ in range(20):
-        pictures, sets = rng.choice(list("abcdef"), 12), {letter: rng.choice(list("XYZ")) for letter in "abcdef"}
-        labels = np.array([sets[p] == "X" for p in pictures]).astype(int)
+        letters, sets = rng.choice(list("abcdef"), 12), {letter: rng.choice(list("XYZ")) for letter in "abcdef"}
+        labels = np.array([sets[p] == "X" for p in letters]).astype(int)
         totals = set()
         for order in (np.arange(12), rng.permutation(12)):
-            names = [sets[p] for p in pictures[order]]
+            names = [sets[p] for p in letters[order]]
             made = decisions(
-                "".join(pictures[order]), [names.index(n) for n in names], labels[order].tolist(), conflicts=policy
+                "".join(letters[order]), [names.index(n) for n in names], labels[order].tolist(), conflicts=policy
             )
             totals.add((int(made.kept.sum()), int((made.reason == "duplicate").sum())))
         assert len(totals) == 1

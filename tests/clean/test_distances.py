@@ -7,7 +7,7 @@ from leaf.clean import distances, near_duplicates
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_distances_equal_the_mean_squared_error_in_plain_numpy(dtype: type) -> None:
+def test_distances_equal_mean_squared_error_computed_with_numpy(dtype: type) -> None:
     images = np.random.default_rng(1).integers(0, 256, (6, 17, 17, 3)).astype(dtype)
     pairs = np.array([[0, 1], [2, 5], [3, 3]])
     plain = images.astype(np.float64)
@@ -17,7 +17,7 @@ def test_distances_equal_the_mean_squared_error_in_plain_numpy(dtype: type) -> N
     np.testing.assert_allclose(distances.to_reference(images, np.arange(6), images[4]), expected, rtol=1e-12)
 
 
-def test_the_distance_between_black_and_white_of_a_large_image_does_not_overflow() -> None:
+def test_distance_between_large_black_and_white_images_does_not_overflow() -> None:
     images = np.zeros((2, 512, 512, 3), np.uint8)
     images[1] = 255
     assert distances.of_pairs(images, np.array([[0, 1]])).tolist() == [65025]
@@ -25,7 +25,7 @@ def test_the_distance_between_black_and_white_of_a_large_image_does_not_overflow
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize(("within", "further"), [(0, 1), (400, 5), (3000, 0), (70000, 3)])
-def test_no_distance_nearer_than_a_returned_one_is_missing(dtype: type, within: float, further: int) -> None:
+def test_all_distances_below_a_returned_one_are_returned(dtype: type, within: float, further: int) -> None:
     random = np.random.default_rng(4)
     images = random.integers(0, 256, (1, 24, 24, 3)) + random.normal(0, np.linspace(0, 120, 400)[:, None, None, None])
     images = np.clip(images + random.normal(0, 10, (400, 24, 24, 3)), 0, 255).astype(dtype)
@@ -45,9 +45,7 @@ def test_no_distance_nearer_than_a_returned_one_is_missing(dtype: type, within: 
 
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(3, 37), noise=st.integers(0, 60))
 @settings(max_examples=25, deadline=None)
-def test_block_means_and_their_components_bound_the_mean_squared_error_from_below(
-    seed: int, size: int, noise: int
-) -> None:
+def test_block_means_and_their_components_are_lower_bounds(seed: int, size: int, noise: int) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (2, size, size, 3))
     images[1] = np.clip(images[0] + rng.integers(-noise, noise + 1, images[0].shape), 0, 255)
@@ -58,7 +56,7 @@ def test_block_means_and_their_components_bound_the_mean_squared_error_from_belo
     assert leading <= whole + 1e-3 <= mse + 2e-3
 
 
-def test_a_difference_in_one_block_is_local_and_the_same_error_spread_as_noise_is_not() -> None:
+def test_only_a_difference_in_one_block_is_local() -> None:
     rng = np.random.default_rng(6)
     image = np.full((96, 96, 3), 120.0) + rng.normal(0, 3, (96, 96, 3))
     noisy, patched = image + rng.normal(0, 6, image.shape), image.copy()

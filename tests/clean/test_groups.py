@@ -5,30 +5,30 @@ from hypothesis import strategies as st
 from leaf.clean import groups
 
 
-def test_a_group_is_named_by_its_smallest_image_number() -> None:
+def test_group_is_identified_by_its_smallest_image_number() -> None:
     assert groups.components(5, np.array([[3, 1], [4, 3]])).tolist() == [0, 1, 2, 1, 1]
 
 
-def test_a_long_chain_is_one_group() -> None:
+def test_long_chain_is_one_group() -> None:
     chain = np.arange(5000)[::-1]
     assert (groups.components(5001, np.stack([chain, chain + 1], axis=1)) == 0).all()
 
 
-def test_images_without_pairs_are_groups_of_their_own() -> None:
+def test_image_without_pairs_is_its_own_group() -> None:
     assert groups.components(3, np.empty((0, 2), np.int64)).tolist() == [0, 1, 2]
 
 
-def test_equal_names_join_images_and_empty_names_do_not() -> None:
+def test_only_nonempty_equal_names_are_paired() -> None:
     assert groups.same_name_pairs(np.array(["a", "", "b", "a", ""], object)).tolist() == [[0, 3]]
 
 
-def test_an_exact_copy_names_the_first_of_its_hash() -> None:
+def test_exact_copy_refers_to_the_first_image_with_its_hash() -> None:
     assert groups.first_copies(["x", "y", "x", "x"]).tolist() == [0, 1, 0, 0]
 
 
 @given(st.integers(1, 12), st.data())
 @settings(max_examples=50, deadline=None)
-def test_rows_in_any_order_give_the_same_groups(count: int, data: st.DataObject) -> None:
+def test_groups_do_not_depend_on_row_order(count: int, data: st.DataObject) -> None:
     place = st.integers(0, count - 1)
     pairs = np.array(data.draw(st.lists(st.tuples(place, place), max_size=12)), np.int64).reshape(-1, 2)
     order = np.array(data.draw(st.permutations(range(count))))

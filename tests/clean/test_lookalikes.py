@@ -1,4 +1,4 @@
-"""Different subjects on equal backgrounds, with padding or borders, are neither copies nor outliers."""
+"""Different subjects on the same background, with padding or borders, are neither copies nor outliers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ COUNT, COPIED = 50, 10
 
 @pytest.fixture(scope="module", params=SETS)
 def cleaned(request: Any, index: Callable[..., pd.DataFrame], no_overrides: pd.DataFrame) -> Cleaned:
-    """COUNT different images, then copies of the first COPIED as JPEG and of the next COPIED brighter by 4."""
+    """Clean COUNT different images, JPEG copies of the first COPIED, and brighter copies of the next COPIED."""
     rng = np.random.default_rng(5)
     images = [SETS[request.param](rng) for _ in range(COUNT)]
     resaved = [jpeg(image, 80) for image in images[:COPIED]]
@@ -25,12 +25,12 @@ def cleaned(request: Any, index: Callable[..., pd.DataFrame], no_overrides: pd.D
     return clean(images, index(images), "auto", no_overrides, Params())
 
 
-def test_different_subjects_all_stay(cleaned: Cleaned) -> None:
-    assert cleaned.decisions["kept"][:COUNT].sum() >= COUNT - 1  # two drawn leaves of 24 px may look the same
+def test_different_subjects_are_kept(cleaned: Cleaned) -> None:
+    assert cleaned.decisions["kept"][:COUNT].sum() >= COUNT - 1  # two generated leaves of 24 px may look the same
     assert cleaned.metrics["outliers"] == 0
 
 
-def test_different_subjects_share_no_group(cleaned: Cleaned) -> None:
+def test_different_subjects_are_in_different_groups(cleaned: Cleaned) -> None:
     assert cleaned.decisions["group"][:COUNT].nunique() >= COUNT - 2
 
 

@@ -1,4 +1,4 @@
-"""Overrides `group` and `apart` change the groups and appear in the decisions."""
+"""The overrides `group` and `apart` change groups and are listed in decisions.csv."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,9 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def leaves(pictures: Make) -> np.ndarray:
-    """Six images; 6 is an exact copy of 1, 7 a near copy of 0, 8 a shifted crop of 2."""
-    images = pictures(np.random.default_rng(5), 6, 48)
+def leaves(distinct_images: Make) -> np.ndarray:
+    """Return six distinct images, an exact copy of image 1, a near copy of image 0 and a shifted crop of image 2."""
+    images = distinct_images(np.random.default_rng(5), 6, 48)
     near = np.clip(images[0].astype(int) + 3, 0, 255).astype(np.uint8)
     shifted = np.roll(images[2:3], (2, 3), axis=(1, 2))
     return np.concatenate([images, images[[1]], near[None], shifted])
@@ -24,7 +24,7 @@ def leaves(pictures: Make) -> np.ndarray:
 
 @pytest.fixture
 def rule(leaves: np.ndarray, index: Make) -> Callable[..., Cleaned]:
-    """Clean with overrides `(image, ruling, other image or name)` and the given groups `group`."""
+    """Return a function that cleans with overrides `(image, ruling, other image or group name)`."""
 
     def rule(*rows: tuple[int, str, int | str], group: list[str] | None = None) -> Cleaned:
         table = index(leaves, group=group)
@@ -46,11 +46,11 @@ def test_without_overrides_copies_and_crops_share_groups(rule: Make) -> None:
     assert set(cleaned.decisions["ruling"]) == {""}
 
 
-def test_group_joins_two_groups_with_all_copies(rule: Make) -> None:
+def test_group_merges_two_groups_and_all_copies(rule: Make) -> None:
     assert groups(rule((6, "group", 7))) == [0, 0, 2, 3, 4, 5, 0, 0, 2]
 
 
-def test_group_by_name_joins_the_images_and_the_given_group(rule: Make) -> None:
+def test_group_by_name_merges_the_images_with_the_specified_group(rule: Make) -> None:
     assert groups(rule((3, "group", "P"), (4, "group", "P")))[3:5] == [3, 3]
     given = ["", "", "", "", "", "P", "", "", ""]
     assert groups(rule((3, "group", "P"), (4, "group", "P"), group=given))[3:6] == [3, 3, 3]
@@ -63,7 +63,7 @@ def test_apart_separates_crops(rule: Make) -> None:
     assert not any("marked apart" in line for line in cleaned.warnings)
 
 
-def test_apart_keeps_a_near_copy(rule: Make) -> None:
+def test_near_copy_marked_apart_is_kept(rule: Make) -> None:
     assert rule().decisions["reason"][7] == "near_duplicate"
     cleaned = rule((7, "apart", 0))
     assert cleaned.decisions["kept"][7] == 1
@@ -75,7 +75,7 @@ def test_decisions_list_the_overrides_of_both_images_and_their_copies(rule: Make
     assert ruling.tolist() == ["", "group 3", "apart 8", "group 1", "group P", "", "group 3", "", "apart 2"]
 
 
-def test_images_kept_apart_but_joined_by_others_are_reported(rule: Make) -> None:
+def test_apart_images_connected_by_other_pairs_are_reported(rule: Make) -> None:
     cleaned = rule((2, "apart", 8), (2, "group", 5), (5, "group", 8))
     assert groups(cleaned)[2] == groups(cleaned)[8]
     assert [line for line in cleaned.warnings if "images 2 and 8" in line and "apart" in line]

@@ -24,7 +24,7 @@ def rows(pairs: pd.DataFrame) -> list[tuple[int, int]]:
 
 
 def brute_force(images: np.ndarray, threshold: float, symmetries: tuple[str, ...]) -> set[tuple[int, int]]:
-    """Check the three conditions of a near duplicate for each pair."""
+    """Return all pairs that meet the three conditions of near duplicates."""
     plain, size = images.astype(np.float64), images.shape[1]
     numbers = np.arange(len(images))
     fine = distances.fine_means(images, numbers)
@@ -57,7 +57,7 @@ def brute_force(images: np.ndarray, threshold: float, symmetries: tuple[str, ...
     blocks=st.sampled_from([(256, 2048), (3, 4), (7, 2)]),
 )
 @settings(max_examples=12, deadline=None)
-def test_the_near_join_equals_brute_force(
+def test_near_pairs_equal_brute_force(
     seed: int, size: int, threshold: float, dtype: type, turns: bool, blocks: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -78,14 +78,14 @@ def test_the_near_join_equals_brute_force(
     assert rows(found) == sorted(brute_force(images, threshold, names))
 
 
-def test_the_threshold_itself_is_not_below_the_threshold() -> None:
+def test_pair_at_the_threshold_is_not_near() -> None:
     images = np.zeros((2, 16, 16, 3), np.uint8)
     images[1] = 10
     assert rows(join(images, 100)) == []
     assert join(images, 100.001)["mse"].tolist() == [100]
 
 
-def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the_threshold() -> None:
+def test_pairs_that_differ_only_in_the_leading_component_are_found() -> None:
     greys = np.random.default_rng(0).permutation(np.arange(0, 252, 12))
     images = np.zeros((len(greys), 16, 16, 3), np.uint8) + greys[:, None, None, None].astype(np.uint8)
     with patch.multiple(near_duplicates, _ROWS=4, _COLUMNS=4):
@@ -93,13 +93,13 @@ def test_pairs_that_differ_along_the_leading_component_alone_are_found_up_to_the
     assert sorted(abs(greys[found["image"]] - greys[found["other"]])) == [12] * (len(greys) - 1)
 
 
-def test_a_threshold_of_0_finds_nothing() -> None:
+def test_threshold_of_0_finds_no_pairs() -> None:
     assert rows(join(np.zeros((3, 16, 16, 3), np.uint8), 0)) == []
 
 
 @pytest.mark.parametrize("symmetry", near_duplicates.SYMMETRIES[1:])
-def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Callable[..., np.ndarray]) -> None:
-    images = pictures(np.random.default_rng(5), 6)
+def test_transformed_copy_is_found_with_its_symmetry(symmetry: str, distinct_images: Callable[..., np.ndarray]) -> None:
+    images = distinct_images(np.random.default_rng(5), 6)
     turned = np.ascontiguousarray(near_duplicates.transformed(images[2], symmetry))
     images = np.concatenate([images, turned[None]])
     found = join(images, 150, turns=True)
@@ -107,7 +107,7 @@ def test_a_turned_copy_is_found_under_its_symmetry(symmetry: str, pictures: Call
     assert rows(join(images, 150)) == []
 
 
-def test_too_many_near_pairs_are_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_near_pairs_are_rejected_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 1000)
     images = np.random.default_rng(0).integers(100, 104, (100, 16, 16, 3)).astype(np.uint8)
     with pytest.raises(LeafError, match="near_mse: about 4950 pairs"):
@@ -128,13 +128,13 @@ def test_jpeg_copies_at_quality_75_are_found_and_different_photos_are_not(shared
 
 @pytest.mark.parametrize("size", [24, 25, 31])
 @pytest.mark.parametrize("symmetry", near_duplicates.SYMMETRIES)
-def test_the_block_means_of_a_turned_image_are_turned_block_means(size: int, symmetry: str) -> None:
+def test_block_means_of_a_transformed_image_are_transformed_block_means(size: int, symmetry: str) -> None:
     image = np.random.default_rng(3).integers(0, 256, (1, size, size, 3)).astype(np.uint8)
     turned = np.ascontiguousarray(near_duplicates.transformed(image, symmetry))
     one, other = (distances.block_means(each, np.arange(1)) for each in (image, turned))
     np.testing.assert_allclose(near_duplicates.transformed(one, symmetry), other, atol=1e-3)
 
 
-def test_the_eight_symmetries_are_all_different() -> None:
+def test_the_eight_symmetries_are_distinct() -> None:
     image = np.arange(12).reshape(2, 2, 3)
     assert len({near_duplicates.transformed(image, name).tobytes() for name in near_duplicates.SYMMETRIES}) == 8

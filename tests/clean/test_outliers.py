@@ -8,47 +8,47 @@ from leaf.clean import outliers
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 
-def test_the_cut_is_after_exact_copies() -> None:
+def test_ranking_is_cut_after_exact_copies() -> None:
     distances = np.concatenate([np.zeros(98), np.linspace(2500, 9000, 500)])
     assert outliers.jump(distances) == 98
 
 
-def test_the_cut_is_after_jpeg_copies() -> None:
+def test_ranking_is_cut_after_jpeg_copies() -> None:
     distances = np.concatenate([np.zeros(5), [12, 40, 78, 121, 180], np.linspace(2500, 9000, 500)])
     assert outliers.jump(distances) == 10
 
 
-def test_a_steady_ranking_has_no_jump() -> None:
+def test_gradual_ranking_has_no_jump() -> None:
     assert outliers.jump(np.linspace(390, 9000, 500)) == 0
 
 
-def test_a_gap_beyond_reach_is_no_jump() -> None:
+def test_gap_between_distant_images_is_not_a_jump() -> None:
     assert outliers.jump(np.concatenate([np.linspace(600, 2000, 300), np.linspace(15000, 20000, 200)])) == 0
 
 
-def test_a_set_of_copies_alone_has_no_jump() -> None:
+def test_ranking_of_copies_only_has_no_jump() -> None:
     assert outliers.jump(np.zeros(20)) == 0
 
 
-def test_a_reference_without_copies_is_no_outlier() -> None:
+def test_reference_without_copies_is_not_an_outlier() -> None:
     distances = np.concatenate([[0], np.linspace(390, 9000, 500)])
     assert outliers.rank("0", distances, "jump", own=0).outliers == 0
     assert outliers.rank("a.png", distances, "jump").outliers == 1
 
 
-def test_the_reference_is_removed_with_its_copies() -> None:
+def test_reference_is_removed_with_its_copies() -> None:
     distances = np.array([0, 3000, 0, 5000, 4000, 60.0])
     ranking = outliers.rank("2", distances, "jump", own=2)
     assert ranking.order[: ranking.outliers].tolist() == [0, 2, 5]
 
 
-def test_a_given_distance_cuts_after_the_last_image_at_it() -> None:
+def test_ranking_is_cut_after_the_last_image_at_the_cut_distance() -> None:
     ranking = outliers.rank("a.png", np.array([7, 3, 5, 5, 9.0]), 5)
     assert ranking.order[: ranking.outliers].tolist() == [1, 2, 3]
 
 
 def proposed(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
-    """Return the proposals for a class with ten times as many other images."""
+    """Return the proposed outliers after adding ten times as many distinct images to the class."""
     everything = np.concatenate([first, np.arange(len(first), 11 * len(first))])
     return outliers.frequent(everything, near, np.zeros(len(everything), np.int64), copies)[0]
 
@@ -72,14 +72,14 @@ def test_auto_does_not_propose_near_copies_of_a_proposed_image() -> None:
 
 def test_auto_proposes_a_limited_number_of_images() -> None:
     first = np.concatenate([np.arange(400) // 2 * 2, np.arange(400, 2000)])
-    labels = np.arange(2000) // 4 % 100  # each class has two pictures that stand twice, and sixteen that stand once
+    labels = np.arange(2000) // 4 % 100  # each class has two images with a copy and sixteen without
     proposed, copied = outliers.frequent(first, NO_PAIRS, labels, 2)
     assert len(proposed) == outliers.MOST_PROPOSED
     assert copied == []
 
 
 def test_auto_proposes_only_images_more_frequent_than_an_oversampled_class() -> None:
-    rare = np.repeat(np.arange(0, 400, 10), 10)  # forty pictures, ten times each
+    rare = np.repeat(np.arange(0, 400, 10), 10)  # 40 images, ten times each
     first = np.concatenate([rare, np.full(30, 400), np.arange(430, 1000)])
     labels = np.where(np.arange(1000) < 430, 1, 0)
     proposed, copied = outliers.frequent(first, NO_PAIRS, labels, 8)
@@ -87,13 +87,13 @@ def test_auto_proposes_only_images_more_frequent_than_an_oversampled_class() -> 
     assert copied == list(range(0, 400, 10))
 
 
-def test_auto_does_not_empty_a_class_of_few_images() -> None:
+def test_auto_does_not_remove_most_images_of_a_small_class() -> None:
     first = np.concatenate([np.repeat([0, 10], 10), np.arange(20, 100)])
     proposed, copied = outliers.frequent(first, NO_PAIRS, (np.arange(100) >= 21).astype(int), 8)
     assert (proposed, copied) == ([], [0, 10])
 
 
-def test_an_outlier_of_two_references_belongs_to_the_nearer_one() -> None:
+def test_outlier_of_two_references_is_assigned_to_the_nearer_one() -> None:
     rankings = [outliers.rank(name, np.array(d), 50) for name, d in (("a", [0, 40, 90.0]), ("b", [45, 10, 99.0]))]
     place, distance = outliers.nearest(rankings, 3)
     assert place.tolist() == [0, 1, -1]

@@ -17,7 +17,7 @@ INDEX = pd.DataFrame(
 
 
 def read(*rows: tuple[str, ...]) -> decisions.Overrides:
-    """Read rows of hash, ruling, label and optionally other."""
+    """Read overrides from rows of hash, ruling, label and optionally other."""
     cells = [(*row[:3], "A. Person", "looked", *row[3:]) for row in rows]
     columns = [*decisions.COLUMNS, "other"]
     table = pd.DataFrame(cells, columns=columns[: max(map(len, cells))])
@@ -31,7 +31,7 @@ def test_overrides_are_read_with_class_indices() -> None:
     assert overrides == decisions.Overrides(frozenset({"aa"}), frozenset({"bb"}), {"cc": 1, "aa": 0}, applied=4)
 
 
-def test_an_image_is_named_by_file_hash_source_or_pixel_hash() -> None:
+def test_image_is_identified_by_file_hash_source_or_pixel_hash() -> None:
     overrides = read(("F1", "keep", ""), ("healthy/2.jpg", "drop", ""), ("sick/copy of 3.jpg", "apart", "", "aa"))
     assert overrides == decisions.Overrides(
         frozenset({"aa"}), frozenset({"bb"}), {}, apart=frozenset({("aa", "cc")}), applied=3
@@ -47,7 +47,7 @@ def test_an_image_is_named_by_file_hash_source_or_pixel_hash() -> None:
         (("aa", "relabel", "sick"), "no class 'sick'; the classes are healthy, unhealthy"),
     ],
 )
-def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tuple[str, ...], message: str) -> None:
+def test_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tuple[str, ...], message: str) -> None:
     overrides = read(("bb", "keep", ""), row)
     assert (overrides.applied, len(overrides.missed)) == (1, 1)
     assert overrides.missed[0].startswith(f"data/overrides.csv: line 3: {message}")
@@ -68,13 +68,13 @@ def test_an_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: t
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of bb contradicts an earlier line"),
     ],
 )
-def test_an_invalid_override_is_refused_by_line(rows: list[tuple[str, str, str]], message: str) -> None:
+def test_invalid_override_is_rejected_with_its_line_number(rows: list[tuple[str, str, str]], message: str) -> None:
     with pytest.raises(LeafError, match=r"^data/overrides\.csv: line ") as caught:
         read(*rows)
     assert message in str(caught.value)
 
 
-def test_pairs_are_unordered_and_groups_may_be_named() -> None:
+def test_pairs_are_unordered_and_groups_can_have_names() -> None:
     overrides = read(
         ("bb", "group", "", "AA"), ("aa", "group", "", "bb"), ("cc", "apart", "", "aa"), ("cc", "group", "", "P 7")
     )
@@ -82,11 +82,11 @@ def test_pairs_are_unordered_and_groups_may_be_named() -> None:
     assert overrides.apart == {("aa", "cc")}
 
 
-def test_equal_overrides_of_two_people_are_accepted() -> None:
+def test_equal_overrides_by_two_people_are_accepted() -> None:
     rows = [("aa", "drop", ""), ("bb", "relabel", "healthy"), ("bb", "group", "", "cc")]
     assert replace(read(*rows, *rows), applied=3) == read(*rows)
 
 
-def test_override_by_name_follows_a_renamed_folder() -> None:
+def test_override_by_name_still_applies_after_a_folder_is_renamed() -> None:
     assert read(("old/healthy/2.jpg", "drop", ""), ("rust/3.jpg", "keep", "")).applied == 2
-    assert read(("sick/2.jpg", "drop", "")).missed  # the folder exists, so the image is gone
+    assert read(("sick/2.jpg", "drop", "")).missed  # the folder still exists, so it was not renamed

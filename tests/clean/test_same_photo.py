@@ -13,7 +13,7 @@ from leaf.params import Params
 
 
 def textured(rng: np.random.Generator, count: int, size: int = 96) -> np.ndarray:
-    """Return distinct images whose finer detail is fainter, as in photos: uint8 (count, size, size, 3)."""
+    """Return distinct images with less contrast at finer scales, like photos: uint8 (count, size, size, 3)."""
     layers = [
         np.stack([cv2.resize(rng.normal(0, 120 / n, (n, n, 3)), (size, size)) for _ in range(count)])
         for n in (2, 4, 8, 16, 24)
@@ -48,7 +48,7 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def planted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a crop of each image: 85–100%, shifted by up to 8 px, turned by up to 5°, tinted, saved as JPEG."""
+    """Return a random crop of each image: scaled, shifted, rotated, tinted and saved as JPEG."""
     return np.stack(
         [
             jpeg(
@@ -98,12 +98,12 @@ def test_shift_scale_and_rotation_are_reported() -> None:
     assert abs(float(words[6])) == pytest.approx(3, abs=0.3)
 
 
-def test_different_images_are_no_pairs() -> None:
+def test_different_images_are_not_paired() -> None:
     assert pairs(textured(np.random.default_rng(5), 30)) == set()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_or_uniform_images_are_no_pairs_and_no_error(count: int) -> None:
+def test_few_or_uniform_images_are_not_paired(count: int) -> None:
     assert pairs(np.full((count, 32, 32, 3), 9, np.uint8)) == set()
 
 
@@ -149,7 +149,7 @@ def test_above_the_limit_the_search_is_skipped_and_reported(
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_planted_crops_of_real_photos_are_found(shared: Path) -> None:
+def test_artificial_crops_of_real_photos_are_found(shared: Path) -> None:
     rng = np.random.default_rng(9)
     with np.load(shared / "leaves_1041.npz", allow_pickle=False) as file:
         images = np.unique(file["data"][:500].astype(np.uint8), axis=0)
@@ -162,7 +162,7 @@ def test_planted_crops_of_real_photos_are_found(shared: Path) -> None:
 
 
 def photographs(folder: Path) -> tuple[np.ndarray, pd.Series]:
-    """Return the photos of a folder at 96×96 and the leaf of each."""
+    """Return the photos in a folder, resized to 96×96, and the leaf that each shows."""
     table = pd.read_csv(folder / "metadata.csv")
     read = (cv2.imread(str(folder / name)) for name in table["file"])
     return np.stack([cv2.resize(x, (96, 96), interpolation=cv2.INTER_AREA) for x in read]), table["group"]
@@ -171,17 +171,17 @@ def photographs(folder: Path) -> tuple[np.ndarray, pd.Series]:
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["leaves_by_plant", "leaves_by_disease"])
-def test_different_leaves_are_no_crops_of_one_photo(shared: Path, name: str) -> None:
+def test_different_leaves_are_not_crops_of_one_photo(shared: Path, name: str) -> None:
     images, groups = photographs(shared / name)
     leaf = np.concatenate([groups, groups[:60]])
     found = pairs(np.concatenate([images, planted(images[:60], np.random.default_rng(10))]))
-    assert len(found) >= 50  # the planted crops: the search is not blind
+    assert len(found) >= 50  # most of the artificial crops
     assert all(leaf[i] == leaf[j] for i, j in found)
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_blurred_leaves_aligned_by_a_stretch_are_no_pairs(shared: Path) -> None:
+def test_blurred_leaves_aligned_by_a_stretch_are_not_paired(shared: Path) -> None:
     images, leaf = photographs(shared / "leaves_by_plant")
     found = pairs(np.stack([cv2.GaussianBlur(x, (0, 0), 3) for x in images]))
     assert all(leaf[i] == leaf[j] for i, j in found)

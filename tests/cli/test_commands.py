@@ -1,4 +1,4 @@
-"""The `leaf` command: help with valid examples, exit statuses, colors and completion."""
+"""The command line: help with valid examples, exit statuses, colors and completion."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
 
 
 def leaf(*arguments, **variables):
-    """Run `leaf` in a new process whose environment has only these variables."""
+    """Run `leaf` in a new process with only these environment variables."""
     return subprocess.run([*LEAF, *arguments], env=variables, capture_output=True, text=True)
 
 
@@ -38,7 +38,7 @@ def test_help_of_each_command_has_valid_examples(name):
     assert f"`leaf {name}" in command.epilog
 
 
-def test_help_names_the_exit_statuses():
+def test_help_lists_the_exit_statuses():
     text = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
     assert re.search(r"Exit status: 0 .*; 1 .*; 2 ", text)
 

@@ -1,4 +1,4 @@
-"""`leaf compare` on revisions of a repository whose predictions are tracked by DVC."""
+"""`leaf compare` with git revisions whose predictions are tracked by DVC."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def write_tables(share_right, seed, images=200):
     scored = {"image": numbers, "source": numbers, "split": "test", "label": LABELS[:images], "predicted": predicted}
     write_table(pd.DataFrame(scored), TABLES[0])
     write_table(pd.DataFrame({"image": numbers, "group": numbers // 2 * 2}), TABLES[1])
-    hashes = [f"{number:032d}" for number in numbers]  # equal if parsed as numbers
+    hashes = [f"{number:032d}" for number in numbers]  # the hashes would be equal if parsed as numbers
     write_table(pd.DataFrame({"image": numbers, "source": numbers, "hash": hashes, "file_hash": hashes}), TABLES[2])
     write_table(pd.DataFrame({"label": [0, 1], "name": ["fresh", "wilted"], "images": 100}), TABLES[3])
     write_table(pd.DataFrame({"image": numbers, "split": "test"}), TABLES[4])
@@ -44,7 +44,7 @@ def call(*command):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Create the commits `plain`, `again`, `good` and `other` (fewer images); the workspace equals `other`."""
+    """Return a repository with the commits `plain`, `again`, `good` and `other` (fewer images, the workspace)."""
     folder = tmp_path_factory.mktemp("repository")
     before = Path.cwd()
     os.chdir(folder)
@@ -79,7 +79,7 @@ def test_clearly_better_revision_is_reported_as_better():
     assert "good is better than the trained model plain" in describe(compare_revisions(["plain", "good"]))
 
 
-def test_two_seeds_of_one_recipe_are_not_distinguishable():
+def test_two_seeds_of_the_same_recipe_are_not_distinguishable():
     assert "again and plain are not distinguishable" in describe(compare_revisions(["plain", "again"]))
 
 
@@ -95,7 +95,7 @@ def test_recall_of_each_class_is_compared():
     ]
 
 
-def test_revisions_joined_by_commas_are_seeds_of_one_recipe():
+def test_revisions_joined_by_commas_are_seeds_of_the_same_recipe():
     (result,) = compare_revisions(["plain,again", "good"])
     assert result.seeds == (2, 1)
     assert result.verdict == "better"
@@ -121,7 +121,7 @@ def test_workspace_can_be_compared():
 @pytest.mark.parametrize(
     "name", ["nowhere", "HEAD:params.yaml", "HEAD:", "HEAD^{tree}", "", "x" * 5000, "a\0b", "bad\udcff"]
 )
-def test_unknown_revision_is_refused(name):
+def test_unknown_revision_is_rejected(name):
     with pytest.raises(LeafError, match="no such revision or experiment"):
         compare_revisions(["plain", name])
 
@@ -130,7 +130,7 @@ DAMAGED = {TABLES[0]: "image,split\n1,test\n", TABLES[1]: "image,group\n1,x\n", 
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_table_of_the_workspace_is_named(repository, name):
+def test_damaged_table_in_the_workspace_is_reported(repository, name):
     path = repository / name
     content = path.read_bytes()
     path.unlink()  # a link to DVC's cache

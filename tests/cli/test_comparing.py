@@ -1,4 +1,4 @@
-"""Select the test images on which runs are compared. test_compare_command.py runs `leaf compare` on revisions."""
+"""Selection of the test images on which runs are compared; test_compare_command.py tests the command itself."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from leaf.store import write_table
 
 
 def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test test test train train"):
-    """Return a run with six images A to F whose test images are scored; `label` has a digit for each of those."""
+    """Return a run with images A to F and predictions for its test images. `label` has a digit per test image."""
     keys = pd.Index([*"ABCDEF"])
     everything = pd.DataFrame({"group": groups, "split": splits.replace("-", "").split(" ")}, keys)
     scored = keys[everything["split"].eq("test")]
@@ -19,7 +19,7 @@ def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test tes
     return ScoredRevision(name, table, everything)
 
 
-def test_equal_test_images_are_all_compared():
+def test_equal_test_sets_are_compared_completely():
     keys, groups = shared_images([run(), run("b")], "test")
     assert keys.tolist() == [*"ABCD"]
     assert len(set(groups)) == 4
@@ -31,23 +31,23 @@ def test_only_common_test_images_are_compared():
 
 
 def test_image_is_excluded_if_one_run_trained_on_its_group():
-    split_group = run("b", groups=(0, 1, 2, 3, 3, 5))  # D is a test image and E, of the same leaf, a training image
+    split_group = run("b", groups=(0, 1, 2, 3, 3, 5))  # D is a test image, and E is a training image of the same leaf
     assert shared_images([run(), split_group], "test")[0].tolist() == [*"ABC"]
 
 
-def test_removed_copy_joins_the_groups_of_two_runs():
+def test_removed_copy_merges_groups_of_two_runs():
     one = run(groups=(0, 1, 2, 3, 4, 4), splits="test test test test - train")
     other = run("b", groups=(0, 0, 2, 3, 0, 5), splits="test test test test - train")
     assert shared_images([one, other], "test")[0].tolist() == ["C", "D"]
 
 
-def test_runs_without_a_common_test_image_are_refused():
+def test_runs_without_a_common_test_image_are_rejected():
     other = run("b", label="01", splits="train train train train test test")
     with pytest.raises(LeafError, match=r"a and b: no test image"):
         shared_images([run(), other], "test")
 
 
-def test_different_labels_are_refused():
+def test_different_labels_are_rejected():
     with pytest.raises(LeafError, match="2 of 4 test images"):
         shared_images([run(), run("b", label="1001")], "test")
 
@@ -57,22 +57,22 @@ def test_same_labels_excludes_relabeled_images():
     assert len(keys) == 2
 
 
-def test_groups_of_either_run_are_joined():
+def test_groups_of_both_runs_are_merged():
     _, groups = shared_images([run(groups=(0, 0, 2, 3, 4, 5)), run("b", groups=(0, 1, 1, 3, 4, 5))], "test")
     assert groups[0] == groups[1] == groups[2] != groups[3]
 
 
-def test_one_revision_is_refused():
+def test_single_revision_is_rejected():
     with pytest.raises(LeafError, match=r"compare: .*two"):
         compare_revisions(["workspace"])
 
 
-def test_repeated_revision_is_refused():
+def test_repeated_revision_is_rejected():
     with pytest.raises(LeafError, match=r"compare: .*workspace workspace"):
         compare_revisions(["workspace", "workspace"])
 
 
-def test_workspace_without_predictions_is_refused(tmp_path, monkeypatch):
+def test_workspace_without_predictions_is_rejected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LeafError, match=r"workspace: .*data/scored/predictions\.csv"):
         compare_revisions(["workspace", "HEAD"])
