@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import EXPERIMENTS_FILE, committed_params, experiment, with_settings
+from leaf.project.pipeline import TEMPLATE
 from leaf.store import plain, read_yaml, replacing, sha256
 
 if TYPE_CHECKING:
     from leaf.serve.classifier import Classifier
-
-PROJECT = Path(__file__).parent / "project" / "template"
 
 
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
@@ -46,16 +45,16 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     """
     if find_spec("tensorflow") is None:
         raise LeafError("tensorflow: not installed. Run `pip install 'leaf-dvc[train]'`.")
-    chosen = {"classes": "auto", **experiment(recipe, PROJECT / EXPERIMENTS_FILE).set, **plain(settings)}
+    chosen = {"classes": "auto", **experiment(recipe, TEMPLATE / EXPERIMENTS_FILE).set, **plain(settings)}
     chosen["dataset"] = str(Path(dataset).resolve())
     for key in chosen.keys() & {"labels", "masks", "unlabelled", "weights"}:
         if Path(chosen[key]).exists():
             chosen[key] = str(Path(chosen[key]).resolve())
             if key == "weights":
                 chosen.setdefault("weights_sha256", sha256(chosen[key]))
-    values = with_settings(committed_params(PROJECT), chosen, "fit")
+    values = with_settings(committed_params(TEMPLATE), chosen, "fit")
     new_project(folder, values)
-    stages = read_yaml(PROJECT / "pipeline.yaml")["stages"]
+    stages = read_yaml(TEMPLATE / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
     from leaf.serve.classifier import load  # imports many packages
@@ -78,10 +77,10 @@ def new_project(folder: str | Path, values: params.Params) -> None:
         raise LeafError(f"{folder}: this is the project folder. Use another folder.")
     for name in ("data/references", "data/masks", "data/unlabelled"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROJECT / "pipeline.yaml", folder / params.PIPELINE_FILE)
+    shutil.copy(TEMPLATE / "pipeline.yaml", folder / params.PIPELINE_FILE)
     for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
         if not (folder / name).exists():  # the rows refer to other images
-            header = (PROJECT / name).read_text(encoding="utf-8").splitlines()[0]
+            header = (TEMPLATE / name).read_text(encoding="utf-8").splitlines()[0]
             (folder / name).write_text(header + "\n", encoding="utf-8")
     with replacing(folder / params.PARAMS_FILE) as partial:
         partial.write_text(yaml.safe_dump(values.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
