@@ -22,28 +22,17 @@ PIPELINE_FILE = "dvc.yaml"
 _SHORT = reprlib.Repr()  # shortens values in errors: YAML aliases can make them huge
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
-Number = float
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
 _LIMITS = {"ge": "from {}", "gt": "above {}", "le": " up to {}", "lt": ", below {}"}
+_NUMBERS: dict[Any, str] = {int: "a whole number {}", float: "a number {}"}
+
+Fraction = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"valid": "a fraction {}"})]
 
 
-def _key(default: Any, valid: str, why: str, **limits: Any) -> Any:
-    """Define a key.
-
-    Args:
-        default: the default value.
-        valid: the valid values in words, for errors and docs; `{}` is replaced by the limits.
-        why: what the key does.
-        **limits: `ge`, `gt`, `le` and `lt`, as in pydantic.
-    """
-    limits_in_words = "".join(_LIMITS[name].format(limits[name]) for name in _LIMITS if name in limits)
-    return Field(default, description=why, json_schema_extra={"valid": valid.replace("{}", limits_in_words)}, **limits)
-
-
-def _choice(default: Any, why: str) -> Any:
-    """Define a key whose type, Literal or bool, lists the valid values."""
-    return Field(default, description=why)
+def _key(default: Any, why: str, valid: str = "", **limits: Any) -> Any:
+    """Define a key: what it does and, unless the type says so, its valid values, with {} for the limits."""
+    if valid:
+        limits["json_schema_extra"] = {"valid": valid}
+    return Field(default, description=why, **limits)
 
 
 class Group(BaseModel):
@@ -55,56 +44,56 @@ class Group(BaseModel):
 class Drawn(Group):
     """The synthetic data set (stage synthesize)."""
 
-    images: int = _key(520, "a whole number {}", "number of images, including copies", ge=100, le=100000)
-    size: int = _key(96, "pixels, {}", "height and width of a synthetic image", ge=32, le=512)
-    seed: int = _key(2023, "a whole number {}", "seed of the synthetic images", ge=0)
+    images: int = _key(520, "number of images, including copies", ge=100, le=100000)
+    size: int = _key(96, "height and width of a synthetic image", "pixels, {}", ge=32, le=512)
+    seed: int = _key(2023, "seed of the synthetic images", ge=0)
 
 
 class Columns(Group):
     """Column names of the label table."""
 
-    file: str = _key("", "a column name, or '' to detect it", "column with the file name")
-    label: str = _key("", "a column name, '' to detect it, or none", "column with the class")
-    group: str = _key("", "a column name, '' to detect it, or none", "column with the group, such as the plant")
-    split: str = _key("", "a column name, '' to detect it, or none", "column with the split")
+    file: str = _key("", "column with the file name", "a column name, or '' to detect it")
+    label: str = _key("", "column with the class", "a column name, '' to detect it, or none")
+    group: str = _key("", "column with the group, such as the plant", "a column name, '' to detect it, or none")
+    split: str = _key("", "column with the split", "a column name, '' to detect it, or none")
 
 
 class LearningRate(Group):
     """The learning rate, set before every update."""
 
-    policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _choice(
+    policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
         "triangular", "learning rate schedule; the first three from Smith (2015)"
     )
-    base: Number = _key(1e-4, "a number {}", "lowest learning rate, on Adam's scale", ge=0, le=10)
-    max: Number = _key(1e-3, "a number {}, not below base", "highest learning rate", gt=0, le=10)
-    step_epochs: Number = _key(4, "a number {}", "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
-    step_unit: Literal["epochs", "images"] = _choice(
+    base: float = _key(1e-4, "lowest learning rate, on Adam's scale", ge=0, le=10)
+    max: float = _key(1e-3, "highest learning rate", "a number {}, not below base", gt=0, le=10)
+    step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
+    step_unit: Literal["epochs", "images"] = _key(
         "epochs",
         "images: half a cycle is step_epochs × the number of images, counted in updates; reproduces a mistake in "
         "the report",
     )
-    gamma: Number = _key(0.99994, "a number {}", "exp_range and exponential: decay factor per update", gt=0, le=1)
-    warmup_epochs: Number = _key(0, "a number {}", "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
+    gamma: float = _key(0.99994, "exp_range and exponential: decay factor per update", gt=0, le=1)
+    warmup_epochs: float = _key(0, "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
 
 
 class Augmentation(Group):
     """Random changes of the training images; 0 or none turns a change off."""
 
-    flip: Literal["none", "horizontal", "vertical", "both"] = _choice("both", "random flips")
-    background: Literal["keep", "swap"] = _choice(
+    flip: Literal["none", "horizontal", "vertical", "both"] = _key("both", "random flips")
+    background: Literal["keep", "swap"] = _key(
         "keep",
         "swap: paste half of the leaves onto another image's background; masks, or GrabCut (Rother 2004) without them, "
         "locate the leaves",
     )
-    rotation: Number = _key(0, "degrees, {}", "random rotation by up to this angle, in either direction", ge=0, le=180)
-    zoom: Fraction = _key(0, "a fraction from 0, below 1", "random zoom in or out by up to this fraction")
-    translation: Fraction = _key(0, "a fraction from 0, below 1", "random shift by up to this fraction of the side")
-    contrast: Fraction = _key(0, "a fraction from 0, below 1", "random contrast change by up to this fraction")
-    rand_augment: Number = _key(
-        0, "magnitude {}; 0 turns it off", "RandAugment with two operations (Cubuk 2019)", ge=0, le=1
+    rotation: float = _key(0, "random rotation by up to this angle, in either direction", "degrees, {}", ge=0, le=180)
+    zoom: Fraction = _key(0, "random zoom in or out by up to this fraction")
+    translation: Fraction = _key(0, "random shift by up to this fraction of the side")
+    contrast: Fraction = _key(0, "random contrast change by up to this fraction")
+    rand_augment: float = _key(
+        0, "RandAugment with two operations (Cubuk 2019)", "magnitude {}; 0 turns it off", ge=0, le=1
     )
-    mixup: Number = _key(0, "alpha {}; 0 turns it off", "MixUp (Zhang 2017)", ge=0, le=10)
-    cutmix: Number = _key(0, "alpha {}; 0 turns it off", "CutMix (Yun 2019)", ge=0, le=10)
+    mixup: float = _key(0, "MixUp (Zhang 2017)", "alpha {}; 0 turns it off", ge=0, le=10)
+    cutmix: float = _key(0, "CutMix (Yun 2019)", "alpha {}; 0 turns it off", ge=0, le=10)
 
 
 _SIZE = "a whole number of images, or a fraction below 1"
@@ -117,169 +106,165 @@ class Params(Group):
     """The contents of params.yaml."""
 
     dataset: Name = _key(
-        "data/raw/leaves.npz", "an .npz file, or a folder with one sub-folder per class", "path of the data set"
+        "data/raw/leaves.npz", "path of the data set", "an .npz file, or a folder with one sub-folder per class"
     )
     labels: Name = _key(
         "data/labels.csv",
-        "a CSV or TSV table with a column for the file name and any of label, group, split",
         "label table of a folder, for values that its sub-folders do not define; a table without rows has no effect",
+        "a CSV or TSV table with a column for the file name and any of label, group, split",
     )
     columns: Columns = Columns()
-    encoding: Name = _key("auto", "auto, or a Python encoding such as cp1252", "encoding of the label table")
+    encoding: Name = _key("auto", "encoding of the label table", "auto, or a Python encoding such as cp1252")
     masks: Name = _key(
         "data/masks",
-        "a folder of mask images named like the images, white on the leaf; an empty folder has no effect",
         "leaf masks for augmentation.background and leaf audit",
+        "a folder of mask images named like the images, white on the leaf; an empty folder has no effect",
     )
     unlabelled: Name = _key(
         "data/unlabelled",
-        "a folder of images; an empty folder has no effect",
         "images to label on the review page, in addition to unlabeled images of the data set",
+        "a folder of images; an empty folder has no effect",
     )
-    group_by: Literal["none", "folder"] = _choice(
+    group_by: Literal["none", "folder"] = _key(
         "none", "folder: each folder below a class is one plant, whose images stay in one split"
     )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
+        "classes, the first of which is label 0; auto: taken from the folders or labels",
         "auto, a list of at least two names, or a mapping of names to patterns such as {healthy: ['*healthy'], "
         "unhealthy: ['*']}; quote names that look like numbers",
-        "classes, the first of which is label 0; auto: taken from the folders or labels",
     )
-    ignore: list[Name] = _key([], "a list of patterns", "classes to leave out, such as ['Background*']")
-    seed: int = _key(42, "a whole number {}", "seed of training only", ge=0, lt=2**31)
-    split_seed: int = _key(42, "a whole number {}", "seed of the split and SMOTE", ge=0, lt=2**31)
+    ignore: list[Name] = _key([], "classes to leave out, such as ['Background*']", "a list of patterns")
+    seed: int = _key(42, "seed of training only", ge=0, lt=2**31)
+    split_seed: int = _key(42, "seed of the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = Drawn()
 
-    links: Literal["refuse", "follow"] = _choice(
+    links: Literal["refuse", "follow"] = _key(
         "refuse", "links to folders and to files outside the data set: stop with an error, or follow them"
     )
-    image_size: int = _key(96, "pixels, {}", "side length of the ingested images", ge=16, le=1024)
-    fit: Literal["crop", "pad", "stretch"] = _choice(
+    image_size: int = _key(96, "side length of the ingested images", "pixels, {}", ge=16, le=1024)
+    fit: Literal["crop", "pad", "stretch"] = _key(
         "crop", "how to make images square: crop the center, pad with black, or resize each side independently"
     )
-    unreadable: Literal["skip", "refuse"] = _choice(
+    unreadable: Literal["skip", "refuse"] = _key(
         "skip", "broken image files among good ones: skip and list them, or stop with an error"
     )
 
     references: Literal["auto"] | list[int | str] = _key(
-        "auto", "auto, or a list of image numbers and file names in data/references", "images whose copies are outliers"
+        "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
     )
     outlier_copies: int = _key(
-        8, "a whole number {}", "references: auto: an image that appears at least this many times is an outlier", ge=2
+        8, "references: auto: an image that appears at least this many times is an outlier", ge=2
     )
-    outlier_cut: Literal["jump"] | Annotated[Number, Field(ge=0, le=65025)] = _key(
-        "jump", "jump, or a mean squared error from 0 up to 65025", "cutoff in the ranking by distance to a reference"
+    outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
+        "jump", "cutoff in the ranking by distance to a reference", "jump, or a mean squared error from 0 up to 65025"
     )
-    duplicates: Literal["remove", "keep"] = _choice(
+    duplicates: Literal["remove", "keep"] = _key(
         "remove", "what to do with copies after the first; kept copies stay in one split"
     )
-    near_mse: Annotated[Number, Field(ge=0, le=65025)] = _key(
+    near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
-        "a mean squared error from 0 up to 65025; 0 turns it off",
         "images that differ by less are copies (pixel values 0 to 255)",
+        "a mean squared error from 0 up to 65025; 0 turns it off",
     )
-    near_turns: bool = _choice(False, "also find copies rotated by multiples of 90° or mirrored")
-    same_photo: bool = _choice(
+    near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
+    same_photo: bool = _key(
         True, "keep shifted or scaled crops of one image in one split, without removing any; up to 1,000,000 images"
     )
-    conflicts: Literal["report", "drop", "majority"] = _choice(
+    conflicts: Literal["report", "drop", "majority"] = _key(
         "report", "copies with different labels: report them, drop them, or use the majority label"
     )
 
-    validation_size: Count | Fraction = _key(0.15, _SIZE, "images held out for model selection")
-    test_size: Count | Fraction = _key(0.2, _SIZE + ", 0 for none", "images held out for one final evaluation")
+    validation_size: Count | Fraction = _key(0.15, "images held out for model selection", _SIZE)
+    test_size: Count | Fraction = _key(0.2, "images held out for one final evaluation", _SIZE + ", 0 for none")
 
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
-        0, "0 for off, or 2 to 100", "number of cross-validation folds; one is the test split and test_size is not used"
+        0, "number of cross-validation folds; one is the test split and test_size is not used", "0 for off, or 2 to 100"
     )
     fold: Count = _key(
-        0, "a whole number from 0, below folds", "the fold used as the test split; `leaf folds` runs all"
+        0, "the fold used as the test split; `leaf folds` runs all", "a whole number from 0, below folds"
     )
-    grouping: Literal["groups", "none"] = _choice(
+    grouping: Literal["groups", "none"] = _key(
         "groups", "none: split groups on purpose, to measure leakage (`leaf leak`)"
     )
 
-    balance: Literal["smote", "none", "oversample", "class_weight"] = _choice(
+    balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
         "smote", "how to balance the training classes"
     )
-    balance_limit_gb: Number = _key(
-        20, "a number {}", "maximum size of all synthetic images on disk, in GB; exceeding it is an error", gt=0
+    balance_limit_gb: float = _key(
+        20, "maximum size of all synthetic images on disk, in GB; exceeding it is an error", gt=0
     )
-    smote_neighbors: int = _key(5, "a whole number {}", "number of neighbors k in SMOTE (Chawla 2002)", ge=1, le=1000)
+    smote_neighbors: int = _key(5, "number of neighbors k in SMOTE (Chawla 2002)", ge=1, le=1000)
 
-    backbone: Name = _key("convnext_atto", "a name from `leaf summary --list`", "the network without its head")
-    weights: Name = _key("random", "random, imagenet, timm/NAME, or a weights file", "initial weights of the backbone")
+    backbone: Name = _key("convnext_atto", "the network without its head", "a name from `leaf summary --list`")
+    weights: Name = _key("random", "initial weights of the backbone", "random, imagenet, timm/NAME, or a weights file")
     weights_sha256: str = _key(
         "",
-        "64 hex digits, for a weights file",
         "SHA-256 of the weights file, so that a changed file changes a parameter",
+        "64 hex digits, for a weights file",
         pattern=r"^([0-9a-f]{64})?$",
     )
-    dropout: Fraction = _key(0.1, "a fraction from 0, below 1", "fraction of values set to 0 in training")
-    dropout_at: Literal["input", "head"] = _choice(
+    dropout: Fraction = _key(0.1, "fraction of values set to 0 in training")
+    dropout_at: Literal["input", "head"] = _key(
         "head", "where to apply dropout: to the image, or to the pooled features"
     )
     freeze_depth: Literal["all"] | Count = _key(
-        0, "all, or a whole number from 0", "number of operations at the start of the backbone that are not trained"
+        0, "number of operations at the start of the backbone that are not trained", "all, or a whole number from 0"
     )
-    freeze_normalization: bool = _choice(
+    freeze_normalization: bool = _key(
         False, "freeze weights and statistics of the backbone's BatchNormalization, regardless of freeze_depth"
     )
-    head_initializer: Literal["glorot_uniform", "zeros"] = _choice(
+    head_initializer: Literal["glorot_uniform", "zeros"] = _key(
         "glorot_uniform", "initial weights of the logits; zeros suits pretrained features"
     )
-    frozen_epochs: int = _key(
-        0, "a whole number {}", "epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000
-    )
-    frozen_learning_rate: Number = _key(1e-3, "a number {}", "constant learning rate of the frozen epochs", gt=0, le=10)
-    batch_size: int = _key(32, "a whole number {}", "images per update", ge=1, le=65536)
+    frozen_epochs: int = _key(0, "epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000)
+    frozen_learning_rate: float = _key(1e-3, "constant learning rate of the frozen epochs", gt=0, le=10)
+    batch_size: int = _key(32, "images per update", ge=1, le=65536)
     micro_batch: Count = _key(
         0,
-        "0 for off, or a divisor of batch_size",
         "images in memory at once; gradients are accumulated over batch_size images",
+        "0 for off, or a divisor of batch_size",
     )
-    distribution: Literal["none", "data_parallel"] = _choice(
+    distribution: Literal["none", "data_parallel"] = _key(
         "none", "data_parallel: split each batch over all devices and nodes; runs Keras on JAX"
     )
-    epochs: int = _key(32, "a whole number {}", "maximum number of passes over the training images", ge=1, le=100000)
-    patience: int = _key(16, "a whole number {}", "epochs without improvement of `monitor` before training stops", ge=0)
-    monitor: Literal["validation_accuracy", "validation_loss"] = _choice(
+    epochs: int = _key(32, "maximum number of passes over the training images", ge=1, le=100000)
+    patience: int = _key(16, "epochs without improvement of `monitor` before training stops", ge=0)
+    monitor: Literal["validation_accuracy", "validation_loss"] = _key(
         "validation_accuracy", "metric for early stopping and the best epoch"
     )
-    optimizer: Literal["adam", "adamw", "lbfgs"] = _choice(
+    optimizer: Literal["adam", "adamw", "lbfgs"] = _key(
         "adam", "optimizer (Kingma 2014, Loshchilov 2017); lbfgs fits only the head, to convergence (a linear probe)"
     )
-    weight_decay: Number = _key(0, "a number {}", "weight decay of adamw", ge=0, le=10)
-    label_smoothing: Fraction = _key(0, "a fraction from 0, below 1", "label smoothing (Szegedy 2015)")
+    weight_decay: float = _key(0, "weight decay of adamw", ge=0, le=10)
+    label_smoothing: Fraction = _key(0, "label smoothing (Szegedy 2015)")
     weight_averaging: Fraction = _key(
-        0.99, "a fraction from 0, below 1; 0 turns it off", "momentum of the moving average of the weights, per update"
+        0.99, "momentum of the moving average of the weights, per update", "a fraction {}; 0 turns it off"
     )
-    precision: Literal["float32", "mixed_bfloat16"] = _choice(
+    precision: Literal["float32", "mixed_bfloat16"] = _key(
         "float32", "precision of the activations; mixed_bfloat16 is for GPUs"
     )
-    deterministic: bool = _choice(
+    deterministic: bool = _key(
         True, "bit-identical reruns on the same kind of device; false: XLA and its fastest kernels"
     )
-    rematerialize: bool = _choice(False, "recompute activations instead of storing them")
+    rematerialize: bool = _key(False, "recompute activations instead of storing them")
     learning_rate: LearningRate = LearningRate()
     augmentation: Augmentation = Augmentation()
 
-    threshold: Literal["validation"] | Annotated[Number, Field(gt=0, lt=1)] = _key(
+    threshold: Literal["validation"] | Annotated[float, Field(gt=0, lt=1)] = _key(
         0.5,
-        "a number between 0 and 1, or validation",
         "minimum probability to predict the second class; validation: the threshold with the best balanced accuracy on "
         "validation images",
+        "a number between 0 and 1, or validation",
     )
-    calibrate: Literal["none", "temperature"] = _choice(
+    calibrate: Literal["none", "temperature"] = _key(
         "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
-    views: int = _key(
-        1, "a whole number {}", "test-time augmentation: number of flips, rotations and crops to average", ge=1, le=16
-    )
+    views: int = _key(1, "test-time augmentation: number of flips, rotations and crops to average", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
-        "a fraction from 0, below 1; 0 turns it off",
         "maximum share of misclassified images; uncertain images are left undecided to meet it on validation",
+        "a fraction {}; 0 turns it off",
     )
 
 
@@ -365,9 +350,16 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
         if isinstance(annotation, type) and issubclass(annotation, Group):
             table |= keys(annotation, f"{prefix}{name}.")
             continue
-        extra = field.json_schema_extra
-        names = "true, false" if annotation is bool else ", ".join(map(str, get_args(annotation)))
-        valid = extra["valid"] if isinstance(extra, dict) else names
+        if isinstance(field.json_schema_extra, dict):
+            valid = str(field.json_schema_extra["valid"])
+        elif annotation is bool:
+            valid = "true, false"
+        else:
+            valid = _NUMBERS.get(annotation) or ", ".join(map(str, get_args(annotation)))
+        limits = [
+            words.format(getattr(c, key)) for key, words in _LIMITS.items() for c in field.metadata if hasattr(c, key)
+        ]
+        valid = valid.replace("{}", "".join(limits))
         table[prefix + name] = {"default": field.default, "valid": valid, "why": field.description}
     return table
 
