@@ -26,7 +26,7 @@ def main() -> None:
     print(
         f"{counts.images} images in {OUTPUT}: {counts.healthy} {names[0]} and {counts.unhealthy} "
         f"{', '.join(names[1:])} leaves, {counts.healthy_duplicates + counts.unhealthy_duplicates} exact "
-        f"copies and 2 cartoons × {counts.copies}"
+        f"copies, and two cartoons {counts.copies} times each"
     )
 
 
@@ -42,8 +42,8 @@ def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
     if len(classes) == 2:
         return classes, [""]
     raise LeafError(
-        f"classes: {', '.join(classes)}: not in the demo data set; valid: healthy with some of {', '.join(DISEASES)}, "
-        "any two names, or your own images (key `dataset`)"
+        f"classes: {', '.join(classes)}: not in the demo data set. Use healthy and any of {', '.join(DISEASES)}, use "
+        "any two names, or set `dataset` to your own images."
     )
 
 

@@ -1,8 +1,8 @@
 """SMOTE in two steps: plan a table with the parents of each synthetic image, then compute the images.
 
-Neighbors are found by pixels. Squared distances between uint8 images are computed as float32 matrix products over
-slices of pixels that are small enough to be exact, without a float copy of the images. scikit-learn's search casts to
-float64 and takes twice the time.
+Neighbors are found by pixel distance. Squared distances between uint8 images are computed as float32 matrix products
+over slices of pixels that are small enough to be exact, without a float copy of the images. scikit-learn's search casts
+to float64 and takes twice the time.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from leaf.errors import LeafError
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # working memory for float64 values
-_EXACT_UP_TO = 10_000  # members; in larger classes, candidates are found on averaged pixels and compared in full
-_MOST = 100_000  # maximum members of a class: all pairs take minutes and 4 GB; three times as many members take hours
+_EXACT_UP_TO = 10_000  # members; in larger classes, candidates are found on averaged pixels, then compared in full
+_MOST = 100_000  # members per class: comparing all pairs takes minutes and 4 GB, and hours for three times as many
 _CANDIDATES = 8  # candidates per neighbor on averaged pixels
 _SLICE = 1024  # channel values: 1024 × 128² = 2²⁴, so all partial sums of centered uint8 products are exact in float32
 _ROWS = 2048  # images per block of the distance matrix, which takes 2048 × members × 8 bytes

@@ -1,13 +1,12 @@
 """Draw a stratified split or fold that keeps groups together, and check that nothing leaks between splits.
 
-Given splits stay unchanged.
+Groups are drawn in the order of the smallest keyed hash of their image files: first for test, then for validation. This
+order does not depend on file names, file order, decoding or other images. Renaming a folder does not change the split,
+adding images moves few, and a larger validation split leaves the test split unchanged. An image that joins a group can
+only move the group toward test, so a test image rarely becomes a training image. Given and pinned splits never change.
 
-A group's position in the draw is the smallest keyed hash of its image files, so it does not depend on file order or
-names, on other images, or on decoding. Renaming a folder does not change the split, adding images changes few, and a
-larger validation split leaves the test split unchanged. Changing the image size moves the few images whose groups
-change, because `clean` compares resized pixels: 3 to 5 of 970 at 64, 128 and 224 pixels. The groups with the lowest
-positions go to test, and the next ones to validation. An image that joins a group can only lower the group's position,
-so a test image rarely becomes a training image. Pinned images never move.
+Changing the image size moves the few images whose groups change, because `clean` compares resized pixels: 3 to 5 of 970
+at 64, 128 and 224 pixels.
 """
 
 import hashlib
@@ -36,8 +35,8 @@ def split_images(
     Args:
         images: a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
             `split` (given or pinned, or "").
-        validation_size: a number of images, or a fraction of them below 1.
-        test_size: likewise; 0 means no test split.
+        validation_size: a number of images, or a fraction below 1.
+        test_size: likewise; 0 for no test split.
         classes: the class names.
 
     Returns:
@@ -72,7 +71,9 @@ def split_images(
 def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Return one row per group in draw order: image counts by class (0, 1, …), and the given split or ""."""
     given = images[images["split"].ne("")]
-    _refuse_torn(given, "data/ingested/index.csv", "Give its images the same split, or drop one in data/overrides.csv.")
+    _check_group_splits(
+        given, "data/ingested/index.csv", "Give its images the same split, or drop one in data/overrides.csv."
+    )
     if unknown := set(given["split"]) - set(SPLITS):
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     table = images.groupby(["group", "label"]).size().unstack(fill_value=0)
@@ -82,19 +83,19 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     return table.sort_index().sort_values("key", kind="stable")
 
 
-def _refuse_torn(given: pd.DataFrame, file: str, remedy: str) -> None:
+def _check_group_splits(given: pd.DataFrame, file: str, remedy: str) -> None:
     """Raise LeafError if a group of `given` (`image,group,split`) has two splits."""
     splits = given.groupby("group")["split"].nunique()
-    torn = splits.index[splits > 1]
-    if len(torn):
-        members = given[given["group"].eq(torn[0])].drop_duplicates("split").sort_values("image")
+    divided = splits.index[splits > 1]
+    if len(divided):
+        members = given[given["group"].eq(divided[0])].drop_duplicates("split").sort_values("image")
         names = members["source"] if "source" in members else "image " + members["image"].astype(str)
         named = " and ".join(f"{name} ({split})" for name, split in zip(names, members["split"], strict=True))
-        raise LeafError(f"{file}: split: {named} are in one group, and a group must stay in one split. {remedy}")
+        raise LeafError(f"{file}: split: {named} are in the same group, which must be in one split. {remedy}")
 
 
 def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
-    """Return a text sort key (N,) that places each image's group in the random draw.
+    """Return a random sort key, text (N,), for each image's group.
 
     `groups` and `file_hashes` have one entry per image. Groups with identical files (`grouping: none`) get different
     keys.
@@ -106,20 +107,21 @@ def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series
 
 
 def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
-    """Return each image's given split, otherwise the pinned split (`file_hash,split`) of its group, or "": text (N,).
+    """Return each image's given split, otherwise its group's pinned split, otherwise "", as text (N,).
 
-    `images` has `image,kept,group,file_hash,split`, including removed images: their pins apply to the copies kept.
+    `images` has `image,kept,group,file_hash,split` and includes removed images, whose pins apply to the kept copies.
+    `pins` has `file_hash,split`.
 
     Raises:
-        LeafError: if a group gets two splits.
+        LeafError: if a group has two splits.
     """
     pins = pins.assign(split=pins["split"].str.lower())
     if unknown := set(pins["split"]) - set(SPLITS):
         raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     pinned = images.drop(columns="split").merge(pins, on="file_hash")
     given = images[images["kept"].eq(1) & images["split"].ne("")]
-    remedy = "Mark its images apart or drop one in data/overrides.csv, or change the split or the pin of one."
-    _refuse_torn(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
+    remedy = "Mark them as apart or drop one in data/overrides.csv, or change the split or pin of one."
+    _check_group_splits(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
     of_group = pinned.drop_duplicates("group").set_index("group")["split"]
     return images["split"].where(images["split"].ne(""), images["group"].map(of_group).fillna(""))
 
@@ -176,7 +178,7 @@ def _check_request(groups: pd.DataFrame, asked: dict[str, int], classes: Sequenc
             f"train on. Use fewer than {images} in total."
         )
     if asked["validation"] < 1:
-        raise LeafError(f"validation_size: 0 of {images} images; valid: at least one, for early stopping")
+        raise LeafError(f"validation_size: 0 of {images} images. Increase it: early stopping requires at least one.")
     needed = 2 + (asked["test"] > 0)
     if small := _fewer(classes, counts.gt(0).sum(), needed):
         raise LeafError(
@@ -203,12 +205,12 @@ def _check_result(groups: pd.DataFrame, asked: dict[str, int], classes: Sequence
 
 
 def images_asked(size: int | float, images: int) -> int:
-    """Return a size as a number of images; a fraction of `images` is rounded half up."""
+    """Convert a split size to a number of images; a fraction of `images` is rounded half up."""
     return size if isinstance(size, int) else math.floor(size * images + 0.5)
 
 
 def apportion(total: int, counts: np.ndarray) -> np.ndarray:
-    """Distribute `total` images over classes of `counts` images, int64 (C,), by largest remainder.
+    """Divide `total` among classes in proportion to `counts` by the largest remainder method: int64 (C,).
 
     Each class gets its share rounded up or down, and at least one image if possible.
     """
@@ -225,7 +227,7 @@ def apportion(total: int, counts: np.ndarray) -> np.ndarray:
 
 
 def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
-    """Return positions in `sizes` whose sum is as near to `target` as possible, early positions first."""
+    """Return positions in `sizes` whose sum is as close to `target` as possible, preferring early positions."""
     found: dict[int, list[int]] = {0: []}
     used: Counter[int] = Counter()
     for position, size in enumerate(sizes):
@@ -238,7 +240,7 @@ def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
 
 
 def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Add images that a model selected for labeling to `splits`: to the split of their group, otherwise to train.
+    """Return `splits` with images that a model selected for labeling: in their group's split, otherwise in train.
 
     They are not a random sample, so they are not drawn for validation or test.
 
@@ -258,8 +260,8 @@ def fold_images(
     """Split images for one cross-validation fold: `fold` (from 0) of `folds` is the test split.
 
     Over all folds, each image is tested once, in class proportions as far as the groups allow (scikit-learn's
-    StratifiedGroupKFold). Validation, a number of images or a fraction of all, is drawn from the rest. `images` and the
-    result have the same columns as in `split_images`.
+    StratifiedGroupKFold). The validation split, a number of images or a fraction of all, is drawn from the rest.
+    `images` and the result have the same columns as in `split_images`.
 
     Raises:
         LeafError: if a split was given, or a class has fewer groups than there are folds.
@@ -267,7 +269,7 @@ def fold_images(
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and only needed for folds
 
     if images["split"].ne("").any():
-        raise LeafError(f"folds: {folds}, but the data set defines splits; valid: 0, or columns.split: none")
+        raise LeafError(f"folds: {folds}, but the data set defines splits. Set folds to 0, or columns.split to none.")
     images = images.sort_values("key", kind="stable", ignore_index=True)  # so that file names do not affect the folds
     groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
     if small := _fewer(classes, groups, folds):
@@ -305,12 +307,15 @@ def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = Fa
     }
     for fault, wrong in faults.items():
         if len(wrong):
-            raise LeafError(f"data/split/splits.csv: image {wrong.min()} {fault} ({len(wrong)} such images)")
+            raise LeafError(
+                f"data/split/splits.csv: image {wrong.min()} {fault}; images affected: {len(wrong)}. "
+                "Run `dvc repro split`."
+            )
     shared = shared_groups(splits, decisions)
     if len(shared) and not leaky:
         raise LeafError(
-            f"data/split/splits.csv: group {shared['group'].iloc[0]} is in {shared['splits'].iloc[0]}, a leak "
-            f"({len(shared)} such groups). Run `dvc repro split`."
+            f"data/split/splits.csv: group {shared['group'].iloc[0]} is in {shared['splits'].iloc[0]}; groups "
+            f"affected: {len(shared)}. Run `dvc repro split`."
         )
 
 
@@ -322,6 +327,6 @@ def check_synthetic(synthetic: pd.DataFrame, splits: pd.DataFrame) -> None:
         if len(foreign):
             image, other = foreign.iloc[0]
             raise LeafError(
-                f"data/balanced/index.csv: synthetic image {image} has the {role} {other}, which is not in train "
-                f"({len(foreign)} such images). Run `dvc repro balance`."
+                f"data/balanced/index.csv: synthetic image {image} has the {role} {other}, which is not in train; "
+                f"images affected: {len(foreign)}. Run `dvc repro balance`."
             )

@@ -36,7 +36,7 @@ COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates
 
 
 def scaled(images: int) -> ImageCounts:
-    """Return the course's proportions for another number of images, rounded; healthy leaves make up the rest."""
+    """Scale the course's counts to `images` in total, rounded; healthy leaves make up the rest."""
     others = COURSE.unhealthy, COURSE.copies, COURSE.healthy_duplicates, COURSE.unhealthy_duplicates
     unhealthy, copies, *duplicates = (round(count * images / COURSE.images) for count in others)
     return ImageCounts(images - unhealthy - 2 * copies - sum(duplicates), unhealthy, copies, *duplicates)
@@ -97,7 +97,7 @@ def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> Non
 
 
 def _member(name: str, size: int) -> zipfile.ZipInfo:
-    """Return a file inside the .npz with a fixed date; its size in bytes decides whether it needs ZIP64.
+    """Return an archive member with a fixed date, and its size, so that ZIP64 is used only if necessary.
 
     Forcing ZIP64 writes different bytes in Python 3.11.2 and 3.11.7.
     """

@@ -55,7 +55,7 @@ def _body(rng: np.random.Generator, blade: Blade) -> Image:
 
 
 def _sicken(rng: np.random.Generator, blade: Blade, body: Image, disease: str) -> tuple[Image, Field]:
-    """Draw `disease`, or one or two at random, strong enough to be visible; return the body and what is not eaten."""
+    """Draw `disease`, or one or two at random, strong enough to be visible; return the body and a mask with holes."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
     chosen = rng.choice(DISEASES, 1 + int(rng.random() < 0.35), replace=False)
@@ -92,7 +92,7 @@ def _gloss(rng: np.random.Generator, blade: Blade, body: Image) -> Image:
     return body
 
 
-# Each disease has a strength from 0 (hardly visible) to 1.
+# Diseases have a strength from 0 (hardly visible) to 1.
 
 
 def _spots(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:
@@ -167,7 +167,7 @@ def _mildew(rng: np.random.Generator, blade: Blade, body: Image, strength: float
 
 
 def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Field, Field]:
-    """Return the leaf without chewed holes and bites (0 in a hole), and the brown rims."""
+    """Draw insect damage: return a mask, 0 in holes and bites, and their brown rims."""
     near = _nearest(rng, blade, int(3 + 5 * strength + rng.integers(3)), rng.uniform(0.08, 0.11) + 0.05 * strength)
     near = near + 0.3 * noise(rng, len(near), 20)
     return step(near, 1.0, 0.25), 1 - step(near, 1.35, 0.4)
@@ -246,7 +246,6 @@ _BACKGROUNDS = (*(_cloth,) * 11, *(_paper,) * 3, _table, _soil, _foliage)
 
 
 def _shadow(rng: np.random.Generator, mask: Field, background: Image) -> Image:
-    """Draw the shadow of a leaf on the background."""
     size = len(mask)
     shift = rng.normal(0, 0.035, 2) * size
     dark = cv2.GaussianBlur(_moved(mask, shift), (0, 0), rng.uniform(0.008, 0.05) * size)

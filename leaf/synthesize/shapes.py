@@ -99,7 +99,7 @@ def plane(size: int) -> tuple[Field, Field]:
 
 
 def draw_blade(rng: np.random.Generator, size: int, kind: Kind, reach: float) -> Blade:
-    """Place a leaf at a random position and angle; `reach` is its half length in halves of the image side."""
+    """Place a leaf at a random position and angle; `reach` is its length relative to the image side."""
     x, y = plane(size)
     turn = rng.uniform(0, 2 * np.pi)
     cosine, sine = np.cos(turn), np.sin(turn)

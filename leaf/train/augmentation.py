@@ -1,4 +1,4 @@
-"""Augment training images at random, depending only on the seed, epoch and step."""
+"""Random augmentation of the training images, determined by the seed, epoch and step."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
     The order is background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp and CutMix; the last two
     also mix labels and weights. Keras's RandAugment samples its two operations once per batch and their strength per
-    image. With several processes, each augments its share of the batch. Only flips are the same as with one process.
+    image. With several processes, each augments its share of the batch; only flips are the same as with one process.
     """
     with undistributed():
         augmenter = _LayerAugmenter(augmentation, seed)
@@ -28,7 +28,7 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
 
 class _LayerAugmenter:
-    """Apply Keras layers after setting their random states for each batch."""
+    """Apply Keras layers, reseeded for each batch."""
 
     def __init__(self, augmentation: Augmentation, seed: int) -> None:
         a, fill = augmentation, {"fill_mode": "nearest"}  # repeat the border
@@ -46,7 +46,9 @@ class _LayerAugmenter:
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
         positions = np.arange(len(batch.images)) if positions is None else positions
-        share = positions[:1].tolist() if positions[0] else []  # the first process samples as a single process would
+        share = (
+            positions[:1].tolist() if positions[0] else []
+        )  # the first process draws the same numbers as a single process
         for number, layer in enumerate([*self.single, *self.mixing]):
             states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
             random = np.random.default_rng([self.seed, epoch, step, number, *share])
@@ -63,7 +65,7 @@ class _LayerAugmenter:
             images = layer(images, training=True)
         if not self.mixing:
             return batch._replace(images=keras.ops.convert_to_numpy(images) if self.single else images)
-        # Labels are multiplied by the weights. Mixing is linear, so the mixed weight is the sum of the row.
+        # Mix the labels multiplied by their weights: mixing is linear, so a row's sum is the mixed weight.
         data = {"images": images, "labels": batch.labels * batch.weights[:, None]}
         for layer in self.mixing:
             data = layer(data, training=True)
@@ -73,10 +75,7 @@ class _LayerAugmenter:
 
 
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
-    """Mirror about half of the images along each axis, ten times as fast as RandomFlip.
-
-    The choice depends on the position in the global batch, not on the number of processes.
-    """
+    """Flip half of the images on each axis, chosen by position in the global batch; ten times as fast as RandomFlip."""
     if not axes:
         return images
     chosen = (np.random.default_rng(seed).random((positions.max() + 1, len(axes))) < 0.5)[positions]
@@ -87,15 +86,15 @@ def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions:
     return flipped
 
 
-_BACKGROUND = 1000  # seed of the background swap; layers use their index
+_BACKGROUND = 1000  # number of the background swap in its seed; layers use their index
 _RIM = np.ones((5, 5), np.uint8)  # masks are rough, so dilate them by two pixels before inpainting
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Paste about half of the leaves onto another image's background, from any class, with that image's leaf inpainted.
+    """Paste about half of the leaves onto the background of another image, of any class, whose leaf is inpainted.
 
-    `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers
-    `FULL` of the image are left unchanged, and their backgrounds are not used.
+    `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers at
+    least `FULL` of the image are left unchanged, and their backgrounds are not used.
     """
     share = masks.mean(axis=(1, 2))
     known = np.flatnonzero((share > 0) & (share < FULL))
@@ -109,6 +108,6 @@ def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Ge
 
 
 def without_leaf(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Inpaint the leaf, where `mask` (H,W) is true, in an image (H,W,3) in 0..255; returns uint8 (Telea 2004)."""
+    """Return an image (H,W,3) in 0..255 as uint8 with the leaf, where `mask` is true, inpainted (Telea 2004)."""
     covered = cv2.dilate(mask.astype(np.uint8), _RIM)
     return cv2.inpaint(np.rint(image).astype(np.uint8), covered, 3, cv2.INPAINT_TELEA)

@@ -1,4 +1,4 @@
-"""The result of training, early stopping, the progress bar, and DVCLive's curves. Does not need Keras."""
+"""Training result, early stopping, progress bar and DVCLive curves. This module does not import Keras."""
 
 import math
 import os
@@ -20,7 +20,7 @@ Callback = Callable[[Row], None]
 
 @dataclass
 class Result:
-    """The result of training; the model keeps the best epoch's weights.
+    """The result of training; the model has the best epoch's weights.
 
     Attributes:
         history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
@@ -39,14 +39,14 @@ class Result:
 
 
 def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the mean cross-entropy and the accuracy."""
+    """Return the mean cross-entropy and the accuracy of logits (N,C) and labels (N,)."""
     loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
 
 
 @dataclass
 class EarlyStopping:
-    """Early stopping as in Keras's callback, with a state that a checkpoint saves.
+    """Early stopping like Keras's callback, with a state that can be saved in a checkpoint.
 
     Args:
         monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is better). A tie is not an
@@ -80,7 +80,6 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
-        """Whether training should stop."""
         return self.wait >= max(self.patience, 1)
 
 
@@ -132,7 +131,7 @@ CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learnin
 
 @contextmanager
 def dvclive_callback(folder: str | Path) -> Iterator[Callback]:
-    """Yield a function that logs an epoch's row with DVCLive, which writes one table per curve, without timestamps."""
+    """Yield a function that logs an epoch's row with DVCLive: one table per curve, without timestamps."""
     from dvclive import Live  # takes 0.5 s to import
 
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:

@@ -1,4 +1,4 @@
-"""Training checkpoint: after a kill or SIGTERM, the same command resumes with a bit-identical result.
+"""Training checkpoints: after SIGKILL or SIGTERM, the same command resumes with a bit-identical result.
 
 Checkpoints are stored outside the project, because DVC deletes a stage's outputs before running it.
 """
@@ -26,25 +26,25 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.train.distribution import process_index_and_count
 
-MAX_BYTES = 20 * 2**30  # limit for checkpoints of other training runs; beyond it, the least recently used are removed
+MAX_BYTES = 20 * 2**30  # limit for other training runs' checkpoints; the least recently used are removed
 _DIGEST = 32  # bytes of the SHA-256 that precedes the arrays
 
 
 @dataclass
 class Checkpoint:
-    """The training state: lists of arrays by name, and JSON values."""
+    """The training state: JSON values, and lists of arrays by name."""
 
     values: dict[str, Any]
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
-    """Return a hash (32 hex digits) of everything that determines a training run; it is the checkpoint's name.
+    """Return a hash (32 hex digits) of everything that determines a training run, which names its checkpoint.
 
     Args:
         parts: JSON values: parameters, versions, hashes of data files.
         arrays: initial weights.
-        code: folders; the names and contents of their Python files are hashed.
+        code: folders of Python files, whose names and contents are hashed.
     """
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
     for array in arrays:
@@ -61,7 +61,7 @@ class CheckpointFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Queried here, because the saving thread has no distribution.
+        # Determined here, because Keras's distribution is not set in the saving thread.
         self.process, self.processes = process_index_and_count()
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -125,10 +125,10 @@ class CheckpointFile:
 
 @contextlib.contextmanager
 def locked_checkpoint(key: str, root: Path | None = None) -> Iterator[CheckpointFile]:
-    """Lock the checkpoint of training `key` and yield it; delete it if the block ends without an error.
+    """Lock the checkpoint of training run `key` and yield it; delete it if the block ends without an error.
 
     A second process with the same key prints a message and waits, because the stage started by a killed `dvc` may still
-    be running. In a run with several processes, only the first acquires the lock; the others wait until it has.
+    be running. In a run with several processes, the first one acquires the lock and the others wait for it.
     """
     root = root or store.cache_folder("training")
     root.mkdir(parents=True, exist_ok=True)
@@ -153,8 +153,8 @@ def _lock(root: Path, key: str) -> Iterator[None]:
     except filelock.Timeout:
         process = holder.read_text() if holder.exists() else "?"
         print(
-            f"training: process {process} is running the same training run; waiting for it. "
-            f"To stop it, run `kill {process}`; this command then resumes after the last epoch.",
+            f"training: waiting for process {process}, which is running the same training. To take over, run "
+            f"`kill {process}`; this command then resumes after the last finished epoch.",
             file=sys.stderr,
             flush=True,
         )
@@ -184,7 +184,7 @@ def _make_room(root: Path, key: str) -> None:
         lock = filelock.FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
-        except filelock.Timeout:  # that run is still in progress
+        except filelock.Timeout:  # that training is still running
             continue
         path.unlink(missing_ok=True)
         _release(lock)
@@ -200,9 +200,9 @@ def _make_room(root: Path, key: str) -> None:
 def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGTERM was received; call it after each step.
 
-    The handler only sets a flag, because raising an exception in it can interrupt TensorFlow in the middle of a step,
-    and JAX swallows the exception. A second SIGTERM ends the process immediately. With several processes, the function
-    returns True in all of them after the same step, chosen by JAX's handler, which was installed when they joined.
+    The handler only sets a flag: an exception could interrupt TensorFlow in the middle of a step, and JAX would swallow
+    it. A second SIGTERM ends the process immediately. With several processes, JAX's handler, installed when they
+    joined, chooses the step after which the function returns True in all of them.
     """
     if process_index_and_count()[1] > 1:
         from jax.experimental import multihost_utils

@@ -1,4 +1,4 @@
-"""The training data set and its batches. They depend only on seed and epoch, so a resumed run gets the same batches."""
+"""The training data and its batches, which depend only on the seed and epoch, so a resumed run repeats them."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from leaf.params import Params
 class Batch(NamedTuple):
     """The data of one update: images (B,H,W,3) 0..255, one-hot labels (B,C) and sample weights (B,).
 
-    Images are uint8 if the data set's images are; the network casts them on its device. Labels and weights are float32.
+    Images are uint8 if the data set's images are; the network casts them on the device. Labels and weights are float32.
     `masks` (B,H,W) are defined as in `Dataset`.
     """
 
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 class Augmenter(Protocol):
-    """Change a batch at random; equal epochs, steps and positions result in equal changes.
+    """Augment a batch at random; the same epoch, step and positions give the same changes.
 
     `positions` (B,) are the images' positions in the global batch if `batch` is one process's share.
     """
@@ -41,7 +41,7 @@ class Dataset:
 
     Args:
         images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
-        rows: (n,) int, the images in the data set: row r of `images` or, from N, row r − N of `synthetic`.
+        rows: (n,) int, ascending: r selects row r of `images` if r < N, otherwise row r − N of `synthetic`.
         labels: (n,) int, 0 … `classes` − 1.
         synthetic: (S,H,W,3) uint8 or float32.
         classes: number of classes.
@@ -71,13 +71,13 @@ class Dataset:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return weights (C,) so that all classes have the same total weight: n / (C · count), or 0 without images."""
+    """Return weights (C,), n / (C · count), that give all classes the same total weight; 0 for an absent class."""
     counts = np.bincount(labels, minlength=classes)
     return np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Return the number of updates in an epoch; `batch_indices` pads the last batch."""
+    """Return the number of updates in an epoch, including a padded last batch."""
     return -(-images // batch_size)
 
 
@@ -89,7 +89,7 @@ def accumulation_steps(params: Params) -> int:
 def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled indices of the images in each batch of an epoch, int64 (steps, batch_size).
 
-    The first images in this order pad the last batch, so that only one shape is compiled and micro-batches are full.
+    The last batch is padded with the first images, so that only one shape is compiled and micro-batches are full.
     """
     shuffled = np.random.default_rng([seed, epoch]).permutation(images)
     return np.resize(shuffled, (steps_per_epoch(images, batch_size), batch_size))
@@ -153,7 +153,7 @@ FILES = (IMAGES, DECISIONS, SPLITS, SYNTHETIC, SYNTHETIC_INDEX)
 def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Dataset]:
     """Read the training data set with its synthetic images, and the validation data set.
 
-    With `with_masks`, the training images have masks from the `ingest` stage or, where these are missing, estimates.
+    With `with_masks`, the training images have the masks from the `ingest` stage or, if missing, estimated ones.
 
     Raises:
         LeafError: if a file is missing or damaged, or a split is empty.
@@ -164,7 +164,9 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
     synthetic = store.read_array(SYNTHETIC)
     synthetic_labels = store.read_table(SYNTHETIC_INDEX, ["image", "label"]).sort_values("image")["label"]
     if len(synthetic) != len(synthetic_labels):
-        raise LeafError(f"{SYNTHETIC_INDEX}: {len(synthetic_labels)} rows for {len(synthetic)} images")
+        raise LeafError(
+            f"{SYNTHETIC_INDEX}: {len(synthetic_labels)} rows for {len(synthetic)} images. Run `dvc repro balance`."
+        )
 
     def rows_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
         rows = splits.loc[splits["split"] == split, "image"].to_numpy(np.int64)
@@ -182,7 +184,7 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
 
 def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W); raise LeafError for fewer than two."""
+    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W); raise LeafError for fewer than two masks."""
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
@@ -191,12 +193,15 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
         for place, leaf in zip(unknown, estimated, strict=True):
             masks[place] = leaf
     if masks.any(axis=(1, 2)).sum() < 2:
-        raise LeafError("augmentation.background: swap: no leaf was found in the images. Add masks, or set it to keep.")
+        raise LeafError(
+            "augmentation.background: swap requires leaves in at least two images, but fewer were found. Add masks, or "
+            "set it to keep."
+        )
     return masks
 
 
-FULL = 0.95  # fraction of the image above which a leaf is assumed to leave no background
-EDGE = 0.05  # width of the border that counts as background, as a fraction of the side
+FULL = 0.95  # a leaf that covers at least this fraction of the image leaves no background to use
+EDGE = 0.05  # width of the border assumed to be background, as a fraction of the side
 
 
 def estimate_mask(image: np.ndarray) -> np.ndarray:
@@ -210,7 +215,7 @@ def estimate_mask(image: np.ndarray) -> np.ndarray:
     wide = max(1, round(EDGE * len(image)))
     found = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     found[wide:-wide, wide:-wide] = cv2.GC_PR_FGD
-    cv2.setRNGSeed(0)  # seeds the k-means in this thread
+    cv2.setRNGSeed(0)  # seeds k-means; the state is per thread
     cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
     leaf = found == cv2.GC_PR_FGD
     return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)

@@ -1,6 +1,6 @@
-"""Train an anomaly detector, an autoencoder or a GAN, on the images of the first class (healthy).
+"""Train an anomaly detector, an autoencoder or a GAN, on images of the first class (healthy).
 
-After each epoch, the two constants that convert scores to logits are fitted on the labeled validation images, and early
+After each epoch, the two constants that convert scores to logits are fitted on the labeled validation images. Early
 stopping uses the resulting metrics. Test labels are never used.
 """
 
@@ -27,7 +27,7 @@ from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_l
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits, run_training
 
 _SAMPLE = 256  # training images used to measure an epoch's training accuracy
-_SMALLEST_SCALE = 1e-3  # keeps the logit of "unhealthy" increasing with the reconstruction error
+_SMALLEST_SCALE = 1e-3  # so that the logit of "unhealthy" always increases with the score
 
 
 class _AutoencoderStep:
@@ -57,7 +57,7 @@ def train_detector(
 ) -> Result:
     """Train the detector `model` on the first class of `dataset` and restore the best epoch's weights.
 
-    Takes the same arguments and returns the same result as `trainer.train`. The optimizer is Adam. Only seed,
+    The arguments are those of `leaf.train.trainer.train`, without `freeze`. The optimizer is Adam. Only seed,
     batch_size, epochs, patience, monitor, learning_rate and augmentation are used. In the history, `loss` is the mean
     squared reconstruction error on healthy training images in −1..1, and `accuracy` is measured on a fixed sample of
     256 training images.
@@ -73,14 +73,14 @@ def train_detector(
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Fit the scale and threshold in the logit scale · (score − threshold) by logistic regression.
+    """Fit the scale and the threshold of the logit, scale · (score − threshold), by logistic regression.
 
     Args:
         scores: (N,), larger for less healthy images.
         labels: (N,) 0 or 1, both present.
 
     Returns:
-        Scale (above 0) and threshold, the latter in units of the score.
+        The scale, above 0, and the threshold.
     """
     middle, spread = float(scores.mean()), float(scores.std()) or 1.0
     fitted = LogisticRegression(C=1e4).fit(((scores - middle) / spread)[:, None], labels)
@@ -127,10 +127,11 @@ class _DetectorTraining(Training):
 
 
 def _healthy(dataset: Dataset) -> Dataset:
-    """Return the images of the first class."""
     healthy = dataset.labels == 0
     if not healthy.any():
-        raise LeafError("training: no images of the first class, on which detectors are trained. Check `classes`.")
+        raise LeafError(
+            "classes: no images of the first class, on which detectors are trained. List the healthy class first."
+        )
     return replace(dataset, rows=dataset.rows[healthy], labels=dataset.labels[healthy])
 
 
@@ -145,7 +146,7 @@ _FASTER = 4  # learning rate of the discriminator and encoder, as a multiple of 
 
 
 class _GanStep:
-    """Training step for the discriminator, generator and encoder from `leaf.models.gan`, in turn."""
+    """Training step that updates the discriminator, generator and encoder (`leaf.models.gan`) in turn."""
 
     def __init__(self, model: keras.Model, schedule: Schedule, seed: int) -> None:
         self.encoder, self.generator = model.get_layer("encoder"), model.get_layer("generator")
@@ -189,7 +190,7 @@ class _GanStep:
         whole.optimizer.build(whole.trainable_variables)
 
     def make_trainable(self, *learners: keras.Model) -> None:
-        """Freeze all other parts. Keras checks the flags when it compiles a step and, on JAX, at each step."""
+        """Make only `learners` trainable. Keras reads the flags when it compiles a step and, on JAX, at each step."""
         for part in self.parts:
             part.trainable = part in learners
 

@@ -22,7 +22,7 @@ from leaf.errors import LeafError
 from leaf.params import Params
 from leaf.train.dataset import accumulation_steps
 
-PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # Keras's variable, set in every process of a multi-process run
+PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # read by Keras; set in every process of a multi-process run
 
 
 def set_up_distribution(params: Params) -> int:
@@ -35,7 +35,7 @@ def set_up_distribution(params: Params) -> int:
         return 1
     if keras.backend.backend() != "jax":
         raise LeafError(
-            f"distribution: data_parallel requires Keras on JAX, not on {keras.backend.backend()}. "
+            f"distribution: data_parallel requires the JAX backend, not {keras.backend.backend()}. "
             "Set the environment variable KERAS_BACKEND to jax, or distribution to none."
         )
     if PROCESSES in os.environ:
@@ -61,7 +61,7 @@ def process_index_and_count() -> tuple[int, int]:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the first process, which writes the files."""
+    """Return whether this is the first process, the only one that writes files."""
     return process_index_and_count()[0] == 0
 
 
@@ -74,7 +74,7 @@ def share_of_batch(params: Params) -> np.ndarray | None:
 
 
 def on_all_devices(arrays: Any) -> Any:
-    """Convert this process's rows of a batch, an array or a tuple of arrays, to JAX arrays that span all processes."""
+    """Combine all processes' rows of a batch, an array or a tuple of arrays, into JAX arrays."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return arrays
@@ -123,8 +123,7 @@ def undistributed() -> Iterator[None]:
 def run_on_all_nodes(module: str, distribution: str) -> int | None:
     """Run `python -m MODULE` on every node of this Slurm job and return the exit status.
 
-    Return None if the caller should do the work itself, either because there is one node or because it is one of the
-    started processes.
+    Return None in a job with one node, and in the started processes: the caller then does the work itself.
 
     Raises:
         LeafError: if there are several nodes and `distribution` is `none` or srun is missing.
@@ -133,9 +132,11 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
     if nodes == 1 or PROCESSES in os.environ:
         return None
     if distribution == "none":
-        raise LeafError(f"distribution: none, on {nodes} nodes; valid: data_parallel, or one node (runner.yaml: nodes)")
+        raise LeafError(f"distribution: none, on {nodes} nodes. Set it to data_parallel, or nodes to 1 in runner.yaml.")
     if shutil.which("srun") is None:
-        raise LeafError("srun: not found, but required to start training on each node. Set `path` in runner.yaml.")
+        raise LeafError(
+            "srun: not found, but required to train on several nodes. Add its folder to `path` in runner.yaml."
+        )
     with socket.socket() as probe:
         probe.bind(("", 0))
         address = f"{socket.gethostname()}:{probe.getsockname()[1]}"
@@ -149,7 +150,7 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:  # in an array's last element, SLURM_JOB_ID refers to the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    # srun kills the processes on SIGTERM. In its own session it receives none, and `scancel` forwards it.
+    # On SIGTERM, srun kills the processes, so it runs in its own session and `scancel` signals them instead.
     with subprocess.Popen(command, env={**os.environ, **added}, start_new_session=True) as step:
         stop = ["scancel", "--signal=TERM", job]
         signal.signal(signal.SIGTERM, lambda *_: subprocess.run(stop, check=False))

@@ -1,6 +1,6 @@
-"""Linear probe: logistic regression on a frozen backbone's features, stored as the head of the network.
+"""Linear probe: logistic regression on a frozen backbone's features, stored as the network's head.
 
-This module does not need Keras.
+This module does not import Keras.
 """
 
 import math
@@ -40,10 +40,10 @@ def train_probe(
     """Fit the BatchNormalization and logits layers to convergence on a frozen backbone's features.
 
     Args:
-        features: features of the training and the validation images, each float32 (N, D).
+        features: of the training and the validation images, each float32 (N, D).
         datasets: training and validation images. Validation is only logged, not used for model selection.
         params: only `balance` and `seed` are used.
-        groups: groups of the training images, (N,), never split by the inner folds that choose C.
+        groups: (N,), groups of the training images, kept together by the inner folds that choose C.
         on_epoch_end: called with the history row.
 
     Returns:

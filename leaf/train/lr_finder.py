@@ -56,7 +56,7 @@ def range_test(
     Smith (2015, section 3.3) increases it linearly, which samples low rates poorly over five orders of magnitude.
 
     Args:
-        model: a new network; it is not usable afterwards.
+        model: a new network, unusable afterwards.
         dataset: the training data.
         params: the training parameters; `learning_rate` is not used.
         lowest, highest: first and last rate, above 0.

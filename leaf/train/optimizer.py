@@ -29,7 +29,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     - exp_range: as triangular, with the height times gamma^n
     - constant: max
     - exponential: max·gamma^n, never below base
-    - cosine: linear warm-up from base to max over `warmup_updates`, then half a cosine down to base at
+    - cosine: linear warm-up from base to max over `warmup_updates`, then half a cosine wave down to base at
       `total_updates`
 
     Args:
@@ -114,7 +114,7 @@ def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedu
 
 
 def make_optimizer(params: Params, schedule: Schedule) -> keras.optimizers.Optimizer:
-    """Return a new optimizer that uses `schedule` and accumulates gradients over micro-batches."""
+    """Return a new optimizer with `schedule` that accumulates gradients over micro-batches."""
     accumulation = accumulation_steps(params) if accumulation_steps(params) > 1 else None
     if params.optimizer == "adam":
         return keras.optimizers.Adam(schedule, gradient_accumulation_steps=accumulation)
@@ -148,7 +148,7 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
     smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
     advice = (
         f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
-        f"batch_size ({whole}), for example {smaller}. The updates remain the same."
+        f"batch_size ({whole}), for example {smaller}; the updates stay the same."
     )
     with out_of_memory_in_one_line(advice):
         if parts > 1 and model.train_function is not None:  # the first update creates it

@@ -1,4 +1,4 @@
-"""Seeds, and the versions, device and driver on which bit-identical training depends. Also peak memory."""
+"""Seeds; the versions, device and driver on which bit-identical training depends; and peak memory."""
 
 import contextlib
 import os

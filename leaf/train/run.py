@@ -30,7 +30,7 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
     """Train a linear probe from cached features and the files of an earlier probe, without importing Keras.
 
     Raises:
-        NotCachedError: if the features of an image or the files are not cached.
+        NotCachedError: if features or files are missing from the cache.
     """
     key = probe_key(params)
     files = find_probe_files(key)
@@ -105,7 +105,7 @@ def train_network(params: Params, classes: list[str]) -> None:
             facts = {"weights": weights, "versions": versions()}
             cache_probe(key, model, Path(NETWORK), facts, dataset.images, scored)
             remember_probe(run["model_sha256"], key)
-    if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs come from a checkpoint
+    if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs were restored from a checkpoint
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
         store.save_cached_value("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
         store.save_cached_value("trained", run["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
@@ -115,10 +115,10 @@ def train_network(params: Params, classes: list[str]) -> None:
 def print_result(result: Result, backbone: str, images: int, devices: int = 1) -> None:
     """Print how training ended."""
     shared = f" on {devices} devices" if devices > 1 else ""
-    how = f"{len(result.history)} epochs{shared}, stopped by {result.stopped}"
+    how = f"{len(result.history)} epochs{shared}{', stopped early' if result.stopped == 'early' else ''}"
     if result.probe:
         end = "converged" if result.stopped == "converged" else "not converged"
-        how = f"linear probe: C = {result.probe['strength']:g}, {end} after {result.probe['iterations']} iterations"
+        how = f"linear probe with C = {result.probe['strength']:g}, {end} after {result.probe['iterations']} iterations"
     print(f"{backbone}: {images} images, {how}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 

@@ -57,7 +57,7 @@ class Training(ABC):
 
     @property
     def epoch(self) -> int:
-        """The last finished epoch, counted from 1, or 0 before the first."""
+        """The number of finished epochs."""
         return len(self.history)
 
     @property
@@ -206,7 +206,7 @@ class _ClassifierTraining(Training):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping ends the training; epochs with a frozen backbone are not counted."""
+        """Whether early stopping ends the training, which it never does in a frozen epoch."""
         return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
 
     def variables(self) -> dict[str, list[Any]]:
@@ -275,7 +275,7 @@ class _ClassifierTraining(Training):
 
 
 def check_finite(loss: float, epoch: int, step: int, steps: int) -> None:
-    """Raise LeafError if the loss at step `step` (from 1) of `steps` is not finite."""
+    """Raise LeafError if the loss of step `step` (from 1) is not finite."""
     if not math.isfinite(loss):
         raise LeafError(
             f"training: loss {loss} in epoch {epoch}, step {step} of {steps}. "

@@ -56,7 +56,7 @@ def test_another_seed_gives_other_folds(make_images):
 
 
 def test_a_given_split_is_refused(make_images):
-    with pytest.raises(LeafError, match=r"folds: 5.*valid: 0"):
+    with pytest.raises(LeafError, match=r"folds: 5.*columns\.split"):
         all_folds(make_images(90, 60).assign(split="train"), 5)
 
 

@@ -99,7 +99,7 @@ def test_a_second_process_of_the_same_training_waits(tmp_path: Path, capsys: pyt
         assert not entered.is_set()
     other.join(5)
     assert entered.is_set()
-    assert f"process {os.getpid()} is running the same training" in capsys.readouterr().err
+    assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_no_lock_file_remains_after_training(tmp_path: Path) -> None:
