@@ -30,7 +30,7 @@ from leaf.train.checkpoint import Checkpoint, locked_checkpoint
 from leaf.train.dataset import Dataset, batches, steps_per_epoch
 from leaf.train.optimizer import compile_model, make_schedule
 from leaf.train.reproducibility import fix_seeds
-from leaf.train.trainer import train
+from leaf.train.trainer import ClassifierTraining, run_training
 
 # (network, real and synthetic training images, validation images, side, counted epochs); bench: the default run
 SIZES = {
@@ -114,9 +114,8 @@ def main() -> None:
                 log(finished)
                 sides.on_epoch_end(finished["epoch"])
 
-            freeze = partial(freeze_backbone, model)
-            followed = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end}
-            train(model, dataset, validation, recipe, freeze=freeze, **followed)
+            training = ClassifierTraining(model, dataset, validation, recipe, partial(freeze_backbone, model))
+            run_training(training, checkpoint_file, on_epoch_end)
     whole, updates, passes = sides.whole[1:], sides.updates[1:], sides.validation[1:]
     strict = statistics.median(whole) / statistics.median(updates)
     print(f"epoch: {strict:.3f} times the updates alone, with validation counted as overhead")

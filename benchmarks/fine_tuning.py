@@ -33,7 +33,7 @@ from leaf.store import read_array, sha256
 from leaf.train import optimizer
 from leaf.train.dataset import Dataset
 from leaf.train.reproducibility import fix_seeds
-from leaf.train.trainer import train
+from leaf.train.trainer import ClassifierTraining, run_training
 
 WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
 BLOCKS, FOLDS, TRAINED, VALIDATION, TESTED = 17, 9, 3, 100, 300
@@ -86,7 +86,7 @@ def measure(data: Path, dataset: str, setting: str) -> list[str]:
             Dataset(images, rows, labels[rows], classes=classes) for rows in (chosen, held_out[:VALIDATION])
         )
         freeze = partial(freeze_backbone, model, normalization=params.freeze_normalization)
-        train(model, train_set, validation, params, freeze=freeze, quiet=True)
+        run_training(ClassifierTraining(model, train_set, validation, params, freeze), quiet=True)
         test = held_out[VALIDATION : VALIDATION + TESTED]
         probabilities = predict_probabilities(model, images[test], batch_size=50)
         correct.append(probabilities.argmax(axis=1) == labels[test])

@@ -1,10 +1,10 @@
 """The training data and its batches, which depend only on the seed and epoch, so a resumed run repeats them."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,8 @@ class Batch(NamedTuple):
     masks: np.ndarray | None = None
 
 
-class Augmenter(Protocol):
-    """Augment a batch at random; the same epoch, step and positions give the same changes.
-
-    `positions` (B,) are the images' positions in the global batch if `batch` is one process's share.
-    """
-
-    def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch: ...
+# Augments a batch, given its epoch, step and, if it is one process's share, its positions in the global batch.
+Augmenter = Callable[[Batch, int, int, np.ndarray | None], Batch]
 
 
 @dataclass(frozen=True)
@@ -184,7 +179,7 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
 
 def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W); raise LeafError for fewer than two masks."""
+    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W); raise LeafError for fewer than two."""
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))

@@ -17,14 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from leaf.errors import LeafError
 from leaf.models import gan
 from leaf.models.autoencoder import calibrate_detector
-from leaf.models.backbones import check_recipe
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
-from leaf.train.callbacks import Callback, ProgressBar, Result, Row
-from leaf.train.checkpoint import CheckpointFile
+from leaf.train.callbacks import ProgressBar, Result, Row
 from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
 from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
-from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits, run_training
+from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits
 
 _SAMPLE = 256  # training images used to measure an epoch's training accuracy
 _SMALLEST_SCALE = 1e-3  # so that the logit of "unhealthy" always increases with the score
@@ -45,33 +43,6 @@ class _AutoencoderStep:
         return self.inner.optimizer.variables
 
 
-def train_detector(
-    model: keras.Model,
-    dataset: Dataset,
-    validation: Dataset,
-    params: Params,
-    *,
-    checkpoint_file: CheckpointFile | None = None,
-    on_epoch_end: Callback | None = None,
-    quiet: bool | None = None,
-) -> Result:
-    """Train the detector `model` on the first class of `dataset` and restore the best epoch's weights.
-
-    The arguments are those of `leaf.train.trainer.train`, without `freeze`. The optimizer is Adam. Only seed,
-    batch_size, epochs, patience, monitor, learning_rate and augmentation are used. In the history, `loss` is the mean
-    squared reconstruction error on healthy training images in −1..1, and `accuracy` is measured on a fixed sample of
-    256 training images.
-
-    Raises:
-        LeafError: if a parameter is not supported by detectors, there is no healthy image, a loss is not finite, or
-            memory is insufficient.
-        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
-    """
-    check_recipe(params, model.name)
-    training = _DetectorTraining(model, dataset, validation, params)
-    return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
-
-
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Fit the scale and the threshold of the logit, scale · (score − threshold), by logistic regression.
 
@@ -88,7 +59,14 @@ def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]
     return slope / spread, middle - float(fitted.intercept_[0]) * spread / slope
 
 
-class _DetectorTraining(Training):
+class DetectorTraining(Training):
+    """Training of the detector `model` on the first class of `dataset`, with Adam.
+
+    Of the parameters, only seed, batch_size, epochs, patience, monitor, learning_rate and augmentation are used. In the
+    history, `loss` is the mean squared reconstruction error on healthy training images in −1..1, and `accuracy` is
+    measured on a fixed sample of 256 training images.
+    """
+
     def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, params: Params) -> None:
         super().__init__(model, validation, params)
         self.healthy, self.sample = _healthy(dataset), _sample(dataset, params.seed)

@@ -6,7 +6,7 @@ This module does not import Keras.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -70,16 +70,12 @@ def train_probe(
 
 def fit_probe(
     model: "keras.Model",
-    dataset: Dataset,
-    validation: Dataset,
+    datasets: Sequence[Dataset],
     params: Params,
-    *,
     groups: np.ndarray,
     on_epoch_end: Callback | None = None,
-    **_unused: Any,
 ) -> Result:
-    """Fit the head of `model` with `train_probe`; the interface matches `leaf.train.trainer.train`."""
-    datasets = (dataset, validation)
+    """Fit the head of `model` on training and validation images with `train_probe`."""
     features = [features_of(partial(cached_features, model), each) for each in datasets]
     result, head = train_probe(features, datasets, params, groups, on_epoch_end)
     model.get_layer("batch_normalization").set_weights(head.normalization)

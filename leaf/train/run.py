@@ -56,10 +56,10 @@ def train_network(params: Params, classes: list[str]) -> None:
     from leaf.models.pretrained import weights_record
     from leaf.models.saving import save_model
     from leaf.train.checkpoint import locked_checkpoint, training_key
-    from leaf.train.detectors import train_detector
+    from leaf.train.detectors import DetectorTraining
     from leaf.train.distribution import is_first_process, run_on_all_nodes, set_up_distribution
     from leaf.train.reproducibility import fix_seeds, peak_memory, versions
-    from leaf.train.trainer import train
+    from leaf.train.trainer import ClassifierTraining, Training, run_training
 
     status = run_on_all_nodes("stages.train", params.distribution)
     if status is not None:
@@ -77,11 +77,6 @@ def train_network(params: Params, classes: list[str]) -> None:
         "versions": versions(),
         "devices": devices,
     }
-    fit: Any = partial(train, freeze=partial(freeze_backbone, model, normalization=params.freeze_normalization))
-    if is_detector(params.backbone):
-        fit = train_detector
-    elif params.optimizer == "lbfgs":
-        fit = partial(fit_probe, groups=read_groups())
     ends = [time.perf_counter()]
     with locked_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
         with dvclive_callback(CURVES) if is_first_process() else nullcontext() as log_curves:
@@ -91,8 +86,15 @@ def train_network(params: Params, classes: list[str]) -> None:
                 if log_curves:
                     log_curves(row)
 
-            kept = {"checkpoint_file": checkpoint_file, "quiet": None if is_first_process() else True}
-            result = fit(model, dataset, validation, params, on_epoch_end=on_epoch_end, **kept)
+            if params.optimizer == "lbfgs":
+                result = fit_probe(model, (dataset, validation), params, read_groups(), on_epoch_end)
+            else:
+                if is_detector(params.backbone):
+                    training: Training = DetectorTraining(model, dataset, validation, params)
+                else:
+                    freeze = partial(freeze_backbone, model, normalization=params.freeze_normalization)
+                    training = ClassifierTraining(model, dataset, validation, params, freeze)
+                result = run_training(training, checkpoint_file, on_epoch_end, None if is_first_process() else True)
         if not is_first_process():
             return
         save_model(model, NETWORK)

@@ -110,18 +110,24 @@ class Training(ABC):
 
 def run_training(
     training: Training,
-    epochs: int,
-    checkpoint_file: CheckpointFile | None,
-    on_epoch_end: Callback | None,
-    quiet: bool | None,
+    checkpoint_file: CheckpointFile | None = None,
+    on_epoch_end: Callback | None = None,
+    quiet: bool | None = None,
 ) -> Result:
-    """Run `training`, resuming from the checkpoint in `checkpoint_file` if there is one.
+    """Train until the last epoch or early stopping, and restore the best epoch's weights.
 
-    A thread writes each checkpoint during the next epoch, because flushing it to disk takes up to 10% of a short epoch.
+    Args:
+        training: the model and its data.
+        checkpoint_file: written after each epoch; training resumes from it. A thread writes it during the next epoch,
+            because flushing it to disk takes up to 10% of a short epoch.
+        on_epoch_end: called with the row of each finished epoch, including those before a resume.
+        quiet: hide the progress bar; by default it is shown on a terminal only.
 
     Raises:
+        LeafError: if the loss is not finite, or memory is insufficient.
         SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
     """
+    epochs = training.params.epochs
     checkpoint = checkpoint_file.load() if checkpoint_file else None
     if checkpoint:
         training.restore(checkpoint)
@@ -155,18 +161,8 @@ def run_training(
     return training.result()
 
 
-def train(
-    model: keras.Model,
-    dataset: Dataset,
-    validation: Dataset,
-    params: Params,
-    *,
-    freeze: Callable[[int | str], None],
-    checkpoint_file: CheckpointFile | None = None,
-    on_epoch_end: Callback | None = None,
-    quiet: bool | None = None,
-) -> Result:
-    """Train `model` on `dataset` and restore the best epoch's weights.
+class ClassifierTraining(Training):
+    """Training of a classifier.
 
     Args:
         model: maps images (N,H,W,3), float32 in 0..255, to logits (N,C).
@@ -174,19 +170,8 @@ def train(
         validation: used for early stopping and for selecting the best epoch.
         params: the training parameters.
         freeze: a function that freezes the first N operations of the backbone, or `all`.
-        checkpoint_file: written after each epoch; training resumes from it.
-        on_epoch_end: called with the row of each finished epoch, including those before a resume.
-        quiet: hide the progress bar; by default it is shown on a terminal only.
-
-    Raises:
-        LeafError: if the loss is not finite, or memory is insufficient.
-        SystemExit: status 143 after SIGTERM; the checkpoint of the last finished epoch is kept.
     """
-    training = _ClassifierTraining(model, dataset, validation, params, freeze)
-    return run_training(training, params.epochs, checkpoint_file, on_epoch_end, quiet)
 
-
-class _ClassifierTraining(Training):
     def __init__(
         self,
         model: keras.Model,

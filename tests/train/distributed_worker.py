@@ -22,7 +22,7 @@ from leaf.params import Params
 from leaf.train.dataset import Dataset
 from leaf.train.distribution import PROCESSES, set_up_distribution
 from leaf.train.reproducibility import fix_seeds
-from leaf.train.trainer import train
+from leaf.train.trainer import ClassifierTraining, run_training
 
 SIZE, IMAGES, VALIDATION, EPOCHS = 16, 64, 40, 3
 PLAIN: dict[str, Any] = {"augmentation": {"flip": "none"}}
@@ -108,9 +108,8 @@ def main(out: Path) -> None:
         read.clear()
         fix_seeds(0)
         set_up_distribution(recipe(**choices))
-        result = train(
-            network(), dataset(IMAGES, 0), dataset(VALIDATION, 1), recipe(**choices), freeze=lambda _: None, quiet=True
-        )
+        data = dataset(IMAGES, 0), dataset(VALIDATION, 1)
+        result = run_training(ClassifierTraining(network(), *data, recipe(**choices), lambda _: None), quiet=True)
         keys = ("loss", "accuracy", "validation_loss", "validation_accuracy")
         outcome["curves"][name] = [[row[key] for key in keys] for row in result.history]
         if name == "plain":

@@ -13,7 +13,7 @@ from leaf.train import trainer
 from leaf.train.checkpoint import CheckpointFile
 from leaf.train.dataset import Dataset
 from leaf.train.reproducibility import fix_seeds
-from leaf.train.trainer import train
+from leaf.train.trainer import ClassifierTraining, run_training
 
 pytestmark = pytest.mark.slow
 FROZEN = {"epochs": 3, "frozen_epochs": 2, "freeze_depth": 3, "batch_size": 16, "augmentation": {"flip": "none"}}
@@ -47,7 +47,8 @@ def fit(inner_dropout: float = 0, **more: Any) -> tuple[Any, list[dict[str, Any]
     def freeze(depth: int | str) -> None:
         freeze_backbone(model, depth)
 
-    result = train(model, data(48, 0), data(24, 1), recipe, freeze=freeze, quiet=True, **options)
+    training = ClassifierTraining(model, data(48, 0), data(24, 1), recipe, freeze)
+    result = run_training(training, quiet=True, **options)
     return model, result.history
 
 

@@ -11,8 +11,9 @@ from leaf.models.saving import load_model, save_model
 from leaf.params import Params
 from leaf.train.checkpoint import locked_checkpoint
 from leaf.train.dataset import Dataset
-from leaf.train.detectors import fit_constants, train_detector
+from leaf.train.detectors import DetectorTraining, fit_constants
 from leaf.train.reproducibility import fix_seeds
+from leaf.train.trainer import run_training
 
 FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 
@@ -45,9 +46,8 @@ def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     validation = Dataset(images, np.arange(64, 96), labels[64:])
     settings = {"batch_size": 16, "epochs": epochs, "patience": 99, "monitor": "validation_loss", "weight_averaging": 0}
     recipe = Params(seed=3, learning_rate=FAST, **settings)
-    options = {"checkpoint_file": checkpoint_file, "on_epoch_end": on_epoch_end, "quiet": True}
-    result = train_detector(model, dataset, validation, recipe, **options)
-    return model, result
+    training = DetectorTraining(model, dataset, validation, recipe)
+    return model, run_training(training, checkpoint_file, on_epoch_end, quiet=True)
 
 
 def test_the_threshold_is_between_two_separate_groups():
@@ -67,7 +67,7 @@ def test_without_healthy_images_training_is_refused(leaves):
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
     recipe = Params(weight_averaging=0)
     with pytest.raises(LeafError, match="no images of the first class"):
-        train_detector(build_model("autoencoder", 32, dropout_at="input"), spotted, spotted, recipe, quiet=True)
+        DetectorTraining(build_model("autoencoder", 32, dropout_at="input"), spotted, spotted, recipe)
 
 
 @pytest.mark.parametrize(

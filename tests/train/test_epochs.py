@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leaf.params import Params
 from leaf.train.checkpoint import Checkpoint, CheckpointFile
 from leaf.train.trainer import run_training
 
@@ -19,6 +20,7 @@ class Counting:
     """A training whose only weight counts its updates."""
 
     steps = STEPS
+    params = Params(epochs=EPOCHS)
 
     def __init__(self) -> None:
         self.history: list[dict[str, Any]] = []
@@ -62,7 +64,7 @@ class Full(CheckpointFile):
 
 def test_an_epoch_does_not_wait_for_its_checkpoint(tmp_path: Path) -> None:
     checkpoint_file, existed = Slow(tmp_path / "k.npz"), []
-    run_training(Counting(), EPOCHS, checkpoint_file, lambda row: existed.append(checkpoint_file.path.exists()), True)
+    run_training(Counting(), checkpoint_file, lambda row: existed.append(checkpoint_file.path.exists()), True)
     assert existed == [False, True, True, True, True]
 
 
@@ -73,11 +75,11 @@ def test_an_error_keeps_the_last_finished_epoch(tmp_path: Path) -> None:
 
     checkpoint_file = Slow(tmp_path / "k.npz")
     with pytest.raises(RuntimeError):
-        run_training(Counting(), EPOCHS, checkpoint_file, fail, True)
+        run_training(Counting(), checkpoint_file, fail, True)
     checkpoint = checkpoint_file.load()
     assert checkpoint is not None
     assert (len(checkpoint.values["history"]), checkpoint.arrays["weight"][0][0]) == (3, 3 * STEPS)
-    assert run_training(Counting(), EPOCHS, checkpoint_file, None, True) == EPOCHS * STEPS
+    assert run_training(Counting(), checkpoint_file, None, True) == EPOCHS * STEPS
 
 
 def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
 
     checkpoint_file = Slow(tmp_path / "k.npz")
     with pytest.raises(SystemExit):
-        run_training(Counting(), EPOCHS, checkpoint_file, terminate, True)
+        run_training(Counting(), checkpoint_file, terminate, True)
     checkpoint = checkpoint_file.load()
     assert checkpoint is not None
     assert len(checkpoint.values["history"]) == 2
@@ -95,4 +97,4 @@ def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):
-        run_training(Counting(), EPOCHS, Full(tmp_path / "k.npz"), None, True)
+        run_training(Counting(), Full(tmp_path / "k.npz"), None, True)

@@ -10,7 +10,7 @@ from leaf.errors import LeafError
 from leaf.params import Params
 from leaf.train.dataset import batches
 from leaf.train.optimizer import compile_model, make_schedule, train_step
-from leaf.train.trainer import loss_and_accuracy, train
+from leaf.train.trainer import ClassifierTraining, loss_and_accuracy, run_training
 
 RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}
 RECIPE = Params(epochs=4, patience=9, batch_size=16, learning_rate=RATE)
@@ -24,7 +24,8 @@ def changed(params: Any, **values: Any) -> Any:
 def fit(network: Any, dataset: Any, recipe: Params, **options: Any) -> tuple[Any, Any]:
     model = options.pop("model", None) or network()
     freeze = options.pop("freeze", lambda depth: None)
-    return model, train(model, dataset(72, 0), dataset(40, 1), recipe, freeze=freeze, quiet=True, **options)
+    training = ClassifierTraining(model, dataset(72, 0), dataset(40, 1), recipe, freeze)
+    return model, run_training(training, quiet=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,8 @@ def test_eight_micro_batches_of_64_give_the_update_of_a_batch_of_512(network: An
     ends = [flat(network(dropout=0.0, normalized=False))]
     for recipe in (whole, changed(whole, micro_batch=64)):
         model = network(dropout=0.0, normalized=False)
-        train(model, dataset(1000, 0), dataset(40, 1), recipe, freeze=lambda depth: None, quiet=True)
+        training = ClassifierTraining(model, dataset(1000, 0), dataset(40, 1), recipe, lambda depth: None)
+        run_training(training, quiet=True)
         ends.append(flat(model))
     start, at_once, in_parts = ends
     np.testing.assert_allclose(in_parts, at_once, atol=2e-5)

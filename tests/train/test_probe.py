@@ -42,7 +42,7 @@ def test_the_network_gives_the_probabilities_of_the_regression(classes: int) -> 
     groups = np.arange(64)
     rows: list[dict[str, Any]] = []
     recipe = Params(**PROBE)
-    result = fit_probe(model, dataset, validation, recipe, groups=groups, on_epoch_end=rows.append)
+    result = fit_probe(model, (dataset, validation), recipe, groups, rows.append)
     features = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
     head = linear_head(features, dataset.labels, groups, seed=recipe.seed)
     probabilities = predict_probabilities(model, validation.images)
@@ -74,4 +74,4 @@ def test_probe_that_reaches_max_iter_is_not_reported_as_converged(monkeypatch) -
     dataset, validation = data(2, 60, 0), data(2, 30, 1)
     model = build_model("cnn_small", 32, 2, dropout=0, freeze_depth="all")
     recipe = Params(**PROBE)
-    assert fit_probe(model, dataset, validation, recipe, groups=np.arange(60)).stopped == "max_iter"
+    assert fit_probe(model, (dataset, validation), recipe, np.arange(60)).stopped == "max_iter"

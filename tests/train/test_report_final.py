@@ -17,7 +17,7 @@ from leaf.models.saving import save_model
 from leaf.models.summary import summarize_model
 from leaf.train.dataset import Dataset
 from leaf.train.reproducibility import fix_seeds
-from leaf.train.trainer import train
+from leaf.train.trainer import ClassifierTraining, run_training
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 8 * 2**20  # KiB: weights, accumulated gradients, Adam's two moments, the best weights, and activations of 8
@@ -45,7 +45,8 @@ def test_an_update_changes_all_but_the_first_90_operations(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (18, 96, 96, 3), np.uint8)
     dataset = Dataset(images, np.arange(16), np.arange(16) % 2)
     validation = Dataset(images, np.arange(16, 18), np.arange(2))
-    result = train(model, dataset, validation, params, freeze=partial(freeze_backbone, model), quiet=True)
+    training = ClassifierTraining(model, dataset, validation, params, partial(freeze_backbone, model))
+    result = run_training(training, quiet=True)
     assert result.steps_per_epoch == 1
 
     frozen = {
