@@ -48,23 +48,14 @@ def rgb(red: float, green: float, blue: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Blade:
-    """The surface of a leaf per pixel, each field float64 (S,S).
+    """The surface of a leaf per pixel, each field float64 (S,S)."""
 
-    Attributes:
-        mask: 1 on the leaf.
-        along: 0 at the stalk, 1 at the tip.
-        side: -1 to 1 across the midrib.
-        depth: 0 at the margin, 1 in the middle.
-        vein: 1 on a vein.
-        stalk: 1 on the stalk.
-    """
-
-    mask: Field
-    along: Field
-    side: Field
-    depth: Field
-    vein: Field
-    stalk: Field
+    mask: Field  # 1 on the leaf
+    along: Field  # 0 at the stalk, 1 at the tip
+    side: Field  # -1 to 1 across the midrib
+    depth: Field  # 0 at the margin, 1 in the middle
+    vein: Field  # 1 on a vein
+    stalk: Field  # 1 on the stalk
 
 
 @dataclass(frozen=True)

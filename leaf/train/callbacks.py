@@ -22,20 +22,15 @@ Callback = Callable[[Row], None]
 class Result:
     """The result of training; the model has the best epoch's weights.
 
-    Attributes:
-        history: one row per epoch: epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
-            last update), phase.
-        best: the best epoch's row.
-        stopped: why training ended: `early` or `epochs`; for a linear probe, `converged` or `max_iter`.
-        steps_per_epoch: number of updates in an epoch.
-        probe: for a linear probe, its `strength` C and the number of L-BFGS `iterations`.
+    A row of the history has epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the last
+    update) and phase.
     """
 
-    history: list[Row]
-    best: Row
-    stopped: str
+    history: list[Row]  # one row per epoch
+    best: Row  # the best epoch's row
+    stopped: str  # why training ended: `early` or `epochs`; for a linear probe, `converged` or `max_iter`
     steps_per_epoch: int
-    probe: dict[str, float] | None = None
+    probe: dict[str, float] | None = None  # a linear probe's `strength` C and number of L-BFGS `iterations`
 
 
 def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -32,23 +32,14 @@ Augmenter = Callable[[Batch, int, int, np.ndarray | None], Batch]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labeled images: selected rows of an array, followed by synthetic images.
+    """Labeled images: selected rows of an array, followed by synthetic images."""
 
-    Args:
-        images: (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch.
-        rows: (n,) int, ascending: r selects row r of `images` if r < N, otherwise row r − N of `synthetic`.
-        labels: (n,) int, 0 … `classes` − 1.
-        synthetic: (S,H,W,3) uint8 or float32.
-        classes: number of classes.
-        masks: (n,H,W) bool, true on the leaf, all false if unknown; None if backgrounds are not swapped.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-    synthetic: np.ndarray | None = None
-    classes: int = 2
-    masks: np.ndarray | None = None
+    images: np.ndarray  # (N,H,W,3) uint8 or float32, 0..255; a memory map is read batch by batch
+    rows: np.ndarray  # (n,) int: r selects row r of `images` if r < N, otherwise row r − N of `synthetic`
+    labels: np.ndarray  # (n,) int, 0 … classes − 1
+    synthetic: np.ndarray | None = None  # (S,H,W,3) uint8 or float32, 0..255
+    classes: int = 2  # number of classes
+    masks: np.ndarray | None = None  # (n,H,W) bool, true on the leaf, all false if unknown; None if not needed
 
     def __len__(self) -> int:
         return len(self.rows)

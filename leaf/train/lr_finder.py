@@ -25,21 +25,13 @@ BASE_AT, MAX_AT = 0.1, 0.9  # fractions of the decrease in loss at which the rat
 
 @dataclass(frozen=True)
 class RangeTest:
-    """A range test's curve and the proposed rates.
+    """A range test's curve and the proposed rates."""
 
-    Attributes:
-        rates: learning rate of each update.
-        losses: loss of each update.
-        smoothed: centered moving average of the losses.
-        base: the rate after 10% of the decrease in loss, when learning has begun.
-        max: the rate after 90% of the decrease, before the loss becomes unstable.
-    """
-
-    rates: list[float]
-    losses: list[float]
-    smoothed: list[float]
-    base: float
-    max: float
+    rates: list[float]  # learning rate of each update
+    losses: list[float]  # loss of each update
+    smoothed: list[float]  # centered moving average of the losses
+    base: float  # the rate after 10% of the decrease in loss, when learning has begun
+    max: float  # the rate after 90% of the decrease, before the loss becomes unstable
 
 
 def range_test(

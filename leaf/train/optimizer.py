@@ -32,27 +32,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     - cosine: linear warm-up from base to max over `warmup_updates`, then half a cosine wave down to base at
       `total_updates`
 
-    Args:
-        policy: a name from this list; any other name raises ValueError when the schedule is called.
-        base, max: lowest and highest rate.
-        step_updates: length of half a cycle in updates, above 0.
-        gamma: decay factor per update, for exp_range and exponential.
-        warmup_updates, total_updates: number of warm-up updates and of all updates, for cosine.
-        accumulation: micro-batches per update. An optimizer with `gradient_accumulation_steps` calls its schedule with
-            the number of micro-batches, which is divided by this.
-
     References:
         Smith (2015), Cyclical Learning Rates for Training Neural Networks.
     """
 
     policy: str
-    base: float
-    max: float
-    step_updates: float = 1.0
-    gamma: float = 1.0
+    base: float  # lowest rate
+    max: float  # highest rate
+    step_updates: float = 1.0  # length of half a cycle, above 0
+    gamma: float = 1.0  # decay factor per update
     warmup_updates: float = 0.0
     total_updates: float = 1.0
-    accumulation: int = 1
+    accumulation: int = 1  # micro-batches per update; Keras calls the schedule with the number of micro-batches
 
     def __call__(self, step: Any) -> Any:
         """Return the rate at micro-batch `step`, a number or an integer tensor, as a float32 scalar tensor."""

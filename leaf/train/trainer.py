@@ -27,25 +27,17 @@ from leaf.train.optimizer import ExponentialMovingAverage, Schedule, compile_mod
 
 
 class Training(ABC):
-    """The training state between epochs.
+    """The training state between epochs."""
 
-    Attributes:
-        steps: number of updates in an epoch.
-        schedule: the current learning-rate schedule.
-        phase: 1 while the whole backbone is frozen for `frozen_epochs`, then 2.
-        history: one row per finished epoch.
-        best_weights: the model's weights after the best epoch.
-    """
-
-    steps: int
-    schedule: Schedule
-    phase = 2
+    steps: int  # number of updates in an epoch
+    schedule: Schedule  # of the current phase
+    phase = 2  # 1 while the whole backbone is frozen for `frozen_epochs`, then 2
 
     def __init__(self, model: keras.Model, validation: Dataset, params: Params) -> None:
         self.model, self.validation, self.params = model, validation, params
         self.early_stopping = EarlyStopping(params.monitor, params.patience)
-        self.history: list[Row] = []
-        self.best_weights: list[np.ndarray] = []
+        self.history: list[Row] = []  # one row per finished epoch
+        self.best_weights: list[np.ndarray] = []  # the model's weights after the best epoch
 
     @abstractmethod
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
