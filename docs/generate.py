@@ -87,7 +87,7 @@ def params_yaml() -> str:
             lines.append(f"{head}:")
         group = head
         line = f"  {name}: " if name else f"{head}: "
-        lines.append(f"{line}{scalar(entry['default'])}".ljust(32) + f"  # {entry['why']}; {entry['valid']}")
+        lines.append(f"{line}{scalar(entry['default'])}".ljust(32) + f"  # {entry['why']}. Valid: {entry['valid']}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The schema of params.yaml: every parameter with its default, valid values and description.
+"""The schema of params.yaml: every parameter with its default, description and valid values.
 
 `read_params` checks the whole file and returns only the keys that dvc.yaml lists for a stage. Reading any other key is
 an error, because DVC would not rerun the stage when that key changes.
@@ -22,7 +22,7 @@ PIPELINE_FILE = "dvc.yaml"
 _SHORT = reprlib.Repr()  # shortens values in errors: YAML aliases can make them huge
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
-_LIMITS = {"ge": "from {}", "gt": "above {}", "le": " up to {}", "lt": ", below {}"}
+_LIMITS = {"ge": "from {}", "gt": "above {},", "le": " up to {}", "lt": ", below {}"}
 _NUMBERS: dict[Any, str] = {int: "a whole number {}", float: "a number {}"}
 
 Fraction = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"valid": "a fraction {}"})]
@@ -69,8 +69,7 @@ class LearningRate(Group):
     step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs",
-        "images: half a cycle is step_epochs × the number of images, counted in updates; reproduces a mistake in "
-        "the report",
+        "images: half a cycle lasts step_epochs updates per image, which reproduces a mistake in the report",
     )
     gamma: float = _key(0.99994, "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: float = _key(0, "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -82,8 +81,7 @@ class Augmentation(Group):
     flip: Literal["none", "horizontal", "vertical", "both"] = _key("both", "random flips")
     background: Literal["keep", "swap"] = _key(
         "keep",
-        "swap: paste half of the leaves onto another image's background; masks, or GrabCut (Rother 2004) without them, "
-        "locate the leaves",
+        "swap: paste half of the leaves, found by mask or GrabCut (Rother 2004), onto another image's background",
     )
     rotation: float = _key(0, "random rotation by up to this angle, in either direction", "degrees, {}", ge=0, le=180)
     zoom: Fraction = _key(0, "random zoom in or out by up to this fraction")
@@ -106,35 +104,35 @@ class Params(Group):
     """The contents of params.yaml."""
 
     dataset: Name = _key(
-        "data/raw/leaves.npz", "path of the data set", "an .npz file, or a folder with one sub-folder per class"
+        "data/raw/leaves.npz", "path of the data set", "an .npz file, or a folder with one subfolder per class"
     )
     labels: Name = _key(
         "data/labels.csv",
-        "label table of a folder, for values that its sub-folders do not define; a table without rows has no effect",
-        "a CSV or TSV table with a column for the file name and any of label, group, split",
+        "label table, for what the folder names do not define; ignored if it has no rows",
+        "a CSV or TSV file with a file name column and any of label, group, split",
     )
     columns: Columns = Columns()
     encoding: Name = _key("auto", "encoding of the label table", "auto, or a Python encoding such as cp1252")
     masks: Name = _key(
         "data/masks",
-        "leaf masks for augmentation.background and leaf audit",
-        "a folder of mask images named like the images, white on the leaf; an empty folder has no effect",
+        "leaf masks, used by augmentation.background and `leaf audit`",
+        "a folder of masks named like the images, white on the leaf; may be empty",
     )
     unlabelled: Name = _key(
         "data/unlabelled",
-        "images to label on the review page, in addition to unlabeled images of the data set",
-        "a folder of images; an empty folder has no effect",
+        "images to label on the review page, in addition to the data set's unlabeled images",
+        "a folder of images; may be empty",
     )
     group_by: Literal["none", "folder"] = _key(
         "none", "folder: each folder below a class is one plant, whose images stay in one split"
     )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
-        "classes, the first of which is label 0; auto: taken from the folders or labels",
+        "class names, starting with label 0; auto: from the folders or labels",
         "auto, a list of at least two names, or a mapping of names to patterns such as {healthy: ['*healthy'], "
         "unhealthy: ['*']}; quote names that look like numbers",
     )
-    ignore: list[Name] = _key([], "classes to leave out, such as ['Background*']", "a list of patterns")
+    ignore: list[Name] = _key([], "classes to leave out", "a list of patterns, such as ['Background*']")
     seed: int = _key(42, "seed of training only", ge=0, lt=2**31)
     split_seed: int = _key(42, "seed of the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = Drawn()
@@ -154,22 +152,25 @@ class Params(Group):
         "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
     )
     outlier_copies: int = _key(
-        8, "references: auto: an image that appears at least this many times is an outlier", ge=2
+        8, "with references: auto, an image that appears at least this many times is an outlier", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
-        "jump", "cutoff in the ranking by distance to a reference", "jump, or a mean squared error from 0 up to 65025"
+        "jump",
+        "largest distance of an outlier to its reference; jump: where the sorted distances jump",
+        "jump, or a mean squared error from 0 up to 65025",
     )
     duplicates: Literal["remove", "keep"] = _key(
-        "remove", "what to do with copies after the first; kept copies stay in one split"
+        "remove", "what to do with copies after the first; if kept, they stay in one split"
     )
     near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
-        "images that differ by less are copies (pixel values 0 to 255)",
-        "a mean squared error from 0 up to 65025; 0 turns it off",
+        "images with a smaller mean squared error are copies",
+        "from 0 up to 65025, for pixel values from 0 to 255; 0 turns it off",
     )
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
     same_photo: bool = _key(
-        True, "keep shifted or scaled crops of one image in one split, without removing any; up to 1,000,000 images"
+        True,
+        "keep shifted or scaled crops of one image in one split, without removing any; only for up to 1,000,000 images",
     )
     conflicts: Literal["report", "drop", "majority"] = _key(
         "report", "copies with different labels: report them, drop them, or use the majority label"
@@ -179,7 +180,9 @@ class Params(Group):
     test_size: Count | Fraction = _key(0.2, "images held out for one final evaluation", _SIZE + ", 0 for none")
 
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
-        0, "number of cross-validation folds; one is the test split and test_size is not used", "0 for off, or 2 to 100"
+        0,
+        "number of cross-validation folds; one fold is the test split, and test_size is ignored",
+        "0 for off, or 2 to 100",
     )
     fold: Count = _key(
         0, "the fold used as the test split; `leaf folds` runs all", "a whole number from 0, below folds"
@@ -200,7 +203,7 @@ class Params(Group):
     weights: Name = _key("random", "initial weights of the backbone", "random, imagenet, timm/NAME, or a weights file")
     weights_sha256: str = _key(
         "",
-        "SHA-256 of the weights file, so that a changed file changes a parameter",
+        "SHA-256 of the weights file, so that replacing the file changes a parameter",
         "64 hex digits, for a weights file",
         pattern=r"^([0-9a-f]{64})?$",
     )
@@ -226,7 +229,7 @@ class Params(Group):
         "0 for off, or a divisor of batch_size",
     )
     distribution: Literal["none", "data_parallel"] = _key(
-        "none", "data_parallel: split each batch over all devices and nodes; runs Keras on JAX"
+        "none", "data_parallel: split each batch over all devices and nodes; requires the JAX backend"
     )
     epochs: int = _key(32, "maximum number of passes over the training images", ge=1, le=100000)
     patience: int = _key(16, "epochs without improvement of `monitor` before training stops", ge=0)
@@ -245,7 +248,7 @@ class Params(Group):
         "float32", "precision of the activations; mixed_bfloat16 is for GPUs"
     )
     deterministic: bool = _key(
-        True, "bit-identical reruns on the same kind of device; false: XLA and its fastest kernels"
+        True, "bit-identical reruns on the same kind of device; false: allow XLA and its fastest kernels"
     )
     rematerialize: bool = _key(False, "recompute activations instead of storing them")
     learning_rate: LearningRate = LearningRate()
@@ -253,8 +256,7 @@ class Params(Group):
 
     threshold: Literal["validation"] | Annotated[float, Field(gt=0, lt=1)] = _key(
         0.5,
-        "minimum probability to predict the second class; validation: the threshold with the best balanced accuracy on "
-        "validation images",
+        "minimum probability to predict the second class; validation: maximize the balanced accuracy on validation",
         "a number between 0 and 1, or validation",
     )
     calibrate: Literal["none", "temperature"] = _key(
@@ -308,8 +310,8 @@ def check_threshold(threshold: float | str, classes: int, where: str = "") -> No
     """Raise LeafError if there are more than two `classes` and the threshold is not 0.5."""
     if classes > 2 and threshold != 0.5:
         raise LeafError(
-            f"{where}threshold: {threshold}; valid for {classes} classes: 0.5, because "
-            "the most probable class is predicted"
+            f"{where}threshold: {threshold}; valid for {classes} classes: 0.5, because the most probable class is "
+            "predicted"
         )
 
 
@@ -359,7 +361,7 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
         limits = [
             words.format(getattr(c, key)) for key, words in _LIMITS.items() for c in field.metadata if hasattr(c, key)
         ]
-        valid = valid.replace("{}", "".join(limits))
+        valid = valid.replace("{}", "".join(limits).rstrip(","))
         table[prefix + name] = {"default": field.default, "valid": valid, "why": field.description}
     return table
 
