@@ -67,7 +67,7 @@ MILLION = 1_000_000
 
 
 def scalar(value: Any) -> str:
-    """Return a value as YAML in one line."""
+    """Format a value as YAML on one line."""
     if isinstance(value, float):
         return yaml.safe_dump(value).split("\n")[0] if "e" not in repr(value) else f"{value:.10f}".rstrip("0")
     return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
@@ -99,7 +99,7 @@ def parameters_md() -> str:
         "Generated from `leaf/params.py` by `python docs/generate.py`; a test checks that it is up to date.",
         "Set a key in `params.yaml`, or for one run with `dvc exp run -S key=value`.",
         "",
-        "| key | default | valid | what it does |",
+        "| key | default | valid | description |",
         "| --- | --- | --- | --- |",
     ]
     for key, entry in params.keys().items():
@@ -293,7 +293,8 @@ def _figures(result: dict[str, Any]) -> str:
     area = f"{result['roc_auc']:.3f} ({result['roc_auc_low']:.3f} to {result['roc_auc_high']:.3f})"
     if "without_network" in result:
         area += f"; mean image {result['without_network']:.3f}"
-    return f"{result['dataset']}, {result['images']} | {accuracy} | {area} | {result['validation_accuracy']:.3f}"
+    dataset = result["dataset"].replace("drawn", "synthetic")
+    return f"{dataset}, {result['images']} | {accuracy} | {area} | {result['validation_accuracy']:.3f}"
 
 
 def _command(name: str, result: dict[str, Any]) -> str:

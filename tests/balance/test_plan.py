@@ -30,7 +30,7 @@ def test_the_first_class_can_be_the_smaller():
 
 
 @pytest.mark.parametrize("method", ["smote", "oversample"])
-def test_every_class_comes_up_to_the_largest_from_its_own_images(method):
+def test_every_class_is_filled_up_from_its_own_images(method):
     labels = np.repeat([0, 1, 2, 3], [12, 20, 7, 20])
     table = plan_images(IMAGES, np.arange(59), labels, method, ["a", "b", "c", "d"], 5, 42)
     assert table["image"].tolist() == list(range(21))
@@ -46,13 +46,13 @@ def test_every_class_too_small_for_smote_is_named():
 
 
 @pytest.mark.parametrize("method", ["none", "class_weight"])
-def test_none_and_class_weight_make_no_image(method):
+def test_none_and_class_weight_create_no_images(method):
     table = plan(np.arange(50), [0] * 38 + [1] * 12, method)
     assert table.columns.tolist() == COLUMNS
     assert len(table) == 0
 
 
-def test_equal_classes_need_no_image():
+def test_equal_classes_need_no_synthetic_images():
     assert len(plan(np.arange(8), [0, 1] * 4)) == 0
 
 
@@ -74,23 +74,23 @@ def test_the_order_of_rows_does_not_matter():
     assert plan(numbers[shuffled], labels[shuffled]).equals(plan(numbers, labels))
 
 
-def test_a_class_too_small_for_smote_is_refused_with_what_to_change():
+def test_a_class_too_small_for_smote_is_refused_with_a_remedy():
     with pytest.raises(LeafError) as caught:
         plan(np.arange(20), [0] * 15 + [1] * 5)
     for part in ("balance: ", "smote_neighbors 5", "at least 6", "unhealthy has 5", "class_weight"):
         assert part in str(caught.value)
 
 
-def test_a_class_too_large_for_smote_is_refused_with_what_to_change(monkeypatch):
+def test_a_class_too_large_for_smote_is_refused_with_a_remedy(monkeypatch):
     monkeypatch.setattr("leaf.balance.smote._MOST", 6)
     with pytest.raises(LeafError) as caught:
         plan(np.arange(22), [0] * 15 + [1] * 7)
     for part in ("balance: ", "unhealthy has 7", "at most 6", "class_weight"):
         assert part in str(caught.value)
-    assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9  # the largest class is never compared
+    assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9  # the largest class is not compared
 
 
-def test_one_member_more_is_enough_for_smote():
+def test_smote_needs_one_image_more_than_neighbors():
     assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9
 
 

@@ -1,4 +1,4 @@
-"""SMOTE equals imbalanced-learn's."""
+"""SMOTE matches imbalanced-learn."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CLASSES = ["healthy", "unhealthy"]
 
 @pytest.fixture
 def images():
-    """60 and 25 images of 8×8, any whole values."""
+    """Return 60 and 25 random images of 8×8 pixels."""
     return np.random.default_rng(0).integers(0, 256, (85, 8, 8, 3), np.uint8)
 
 
@@ -36,11 +36,11 @@ def plain(images, labels, seed=42):
 
 
 @pytest.mark.parametrize("seed", [0, 42])
-def test_images_equal_those_of_imbalanced_learn_up_to_rounding(images, labels, seed):
+def test_images_match_imbalanced_learn_up_to_rounding(images, labels, seed):
     np.testing.assert_allclose(make(images, labels, seed)[1], plain(images, labels, seed), atol=0.5001)
 
 
-def test_float_images_equal_those_of_imbalanced_learn(images, labels):
+def test_float_images_match_imbalanced_learn(images, labels):
     images = images + np.random.default_rng(1).random(images.shape, np.float32) / 2
     np.testing.assert_array_equal(make(images, labels)[1], plain(images, labels))
 
@@ -53,13 +53,13 @@ def test_each_image_is_the_recorded_mixture_of_its_parents(images, labels):
 
 
 def test_uint8_does_not_wrap_around():
-    """The difference of a dark and a bright image is negative, which uint8 cannot hold."""
+    """The difference between a dark and a bright image is negative, which uint8 cannot represent."""
     images = np.full((20, 4, 4, 3), 250, np.uint8)
     images[12:] = np.arange(8, dtype=np.uint8)[:, None, None, None]
     assert make(images, np.repeat([0, 1], [12, 8]))[1].max() <= 7
 
 
-def test_nearest_members_equal_those_of_scikit_learn(images):
+def test_nearest_members_match_scikit_learn(images):
     flat = images.reshape(len(images), -1)
     rows, squared = nearest_members(flat, 6)
     theirs, their_rows = NearestNeighbors(n_neighbors=6).fit(flat.astype(float)).kneighbors(flat.astype(float))
@@ -68,7 +68,7 @@ def test_nearest_members_equal_those_of_scikit_learn(images):
 
 
 def test_distances_of_uint8_images_are_exact():
-    """The squared distance of black and white exceeds the integers that float32 represents exactly."""
+    """The squared distance between black and white exceeds the integers that float32 represents exactly."""
     flat = np.zeros((3, 5000), np.uint8)
     flat[1:] = 255
     flat[2, 0] = 254
@@ -76,7 +76,7 @@ def test_distances_of_uint8_images_are_exact():
     np.testing.assert_array_equal(squared[0], [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
 
 
-def test_an_image_is_first_in_its_own_list_beside_exact_copies():
+def test_an_image_precedes_its_exact_copies_in_its_neighbor_list():
     flat = np.zeros((4, 12), np.uint8)
     rows, _ = nearest_members(flat, 2)
     assert rows[:, 0].tolist() == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Tables of kept images, as split reads them."""
+"""Tables of kept images, the input of the split."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Splits are stratified, keep groups together and are stable."""
+"""Splits are stratified and stable, and keep groups together."""
 
 import numpy as np
 import pandas as pd
@@ -38,12 +38,12 @@ def test_sizes_are_exact_if_the_groups_allow_it(make_images):
     assert split(images, 150, 200)["split"].value_counts().to_dict() == {"train": 665, "test": 200, "validation": 150}
 
 
-def test_sizes_are_as_near_as_the_groups_allow(make_images):
+def test_sizes_are_as_close_as_the_groups_allow(make_images):
     images = make_images(300, 300, group_size=10)
     assert counts(split(images, 124, 0), images)["validation"] == [60, 60]
 
 
-def test_groups_of_both_classes_stay_near_the_asked_sizes(make_images):
+def test_sizes_are_close_if_groups_have_both_classes(make_images):
     images = make_images(600, 400)
     images["group"] = images["image"] % 100  # ten images each: six of one class, four of the other
     sizes = split(images, 150, 200)["split"].value_counts()
@@ -106,14 +106,14 @@ def test_a_class_with_one_pinned_image_less_than_its_share_is_accepted(make_imag
     assert counts(split(images), images)["test"] == [12, 7]  # 20% of 40 is 8
 
 
-def test_a_pin_of_a_removed_copy_holds_for_the_one_that_stays(make_images):
+def test_the_pin_of_a_removed_copy_applies_to_the_kept_copy(make_images):
     images = make_images(60, 40, group_size=2)
     images.loc[0, "kept"] = 0
     pins = pd.DataFrame({"file_hash": ["file 0", "file of another day"], "split": ["test", "train"]})
     assert pinned_splits(images, pins)[:3].tolist() == ["test", "test", ""]
 
 
-def test_two_pins_on_one_group_are_refused_and_so_is_a_pin_against_a_given_split(make_images):
+def test_conflicting_pins_and_given_splits_of_a_group_are_refused(make_images):
     images = make_images(60, 40, group_size=2)
     pins = pd.DataFrame({"file_hash": ["file 0", "file 1"], "split": ["test", "train"]})
     with pytest.raises(LeafError, match=r"^data/pinned\.csv.* image 0 \(test\) and image 1 \(train\)"):
@@ -126,7 +126,7 @@ def test_two_pins_on_one_group_are_refused_and_so_is_a_pin_against_a_given_split
 
 
 @pytest.mark.parametrize(("own", "other"), [("test", "train"), ("train", "test")])
-def test_class_given_to_one_split_alone_is_refused_with_advice_that_applies(make_images, own, other):
+def test_a_class_in_only_one_given_split_is_refused_with_a_remedy(make_images, own, other):
     images = make_images(60, 40)
     images["split"] = np.where(images["label"] == 1, own, np.where(images["image"] % 3 == 0, "test", "train"))
     with pytest.raises(LeafError, match=rf"unhealthy.*{own}.*{other}.*columns\.split=none"):
@@ -153,7 +153,7 @@ def test_a_given_split_is_kept(make_images):
     assert splits[[3, 70, 5, 80]].tolist() == ["test", "test", "train", "train"]
 
 
-def test_given_images_count_towards_the_sizes(make_images):
+def test_given_images_count_toward_the_sizes(make_images):
     images = make_images(60, 40)
     images.loc[[*range(10), *range(60, 65)], "split"] = "test"
     assert split(images)["split"].value_counts()["test"] == 20
@@ -210,7 +210,7 @@ def test_a_class_with_fewer_groups_than_splits_is_refused(make_images):
         split(images)
 
 
-def test_more_than_the_images_without_a_split_is_refused(make_images):
+def test_a_size_above_the_number_of_unassigned_images_is_refused(make_images):
     images = make_images(60, 40)
     images.loc[images["image"] % 10 != 0, "split"] = "train"
     with pytest.raises(LeafError, match=r"test_size: .*\d+"):
@@ -258,7 +258,7 @@ def test_every_class_that_is_too_small_is_named(make_images):
     test=st.one_of(st.just(0), st.floats(0.05, 0.4)),
     seed=st.integers(0, 1000),
 )
-def test_each_image_has_one_split_and_no_group_two(labels, width, validation, test, seed):
+def test_each_image_and_each_group_is_in_one_split(labels, width, validation, test, seed):
     numbers = np.arange(len(labels))
     images = pd.DataFrame({"image": numbers, "label": labels, "kept": 1, "group": numbers // width, "split": ""})
     images["file_hash"] = numbers.astype(str)

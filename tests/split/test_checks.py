@@ -1,4 +1,4 @@
-"""Each planted leak is caught."""
+"""Each planted leak is detected."""
 
 import pandas as pd
 import pytest
@@ -11,7 +11,7 @@ SPLITS = pd.DataFrame({"image": [0, 1, 2, 3], "split": ["train", "train", "valid
 SYNTHETIC = pd.DataFrame({"image": [0, 1], "parent": [0, 1], "neighbour": [1, 0]})
 
 
-def test_a_sound_split_passes():
+def test_a_valid_split_passes():
     check_splits(SPLITS, DECISIONS)
 
 

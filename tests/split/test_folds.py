@@ -32,14 +32,14 @@ def test_no_fold_splits_a_group(make_images):
         check_splits(splits, images)
 
 
-def test_every_test_split_has_the_classes_in_proportion(make_images):
+def test_every_test_split_keeps_the_class_proportions(make_images):
     images = make_images(90, 60, group_size=2)
     for splits in all_folds(images, 5):
         labels = images.set_index("image")["label"].loc[images_tested(splits)]
         assert np.bincount(labels).tolist() == pytest.approx([18, 12], abs=2)
 
 
-def test_validation_is_its_share_of_all_images(make_images):
+def test_validation_size_is_a_fraction_of_all_images(make_images):
     for splits in all_folds(make_images(90, 60), 5, 0.2):
         assert splits["split"].value_counts().to_dict() == {"train": 90, "test": 30, "validation": 30}
 

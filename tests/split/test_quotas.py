@@ -15,7 +15,7 @@ def test_a_size_is_a_count_or_a_fraction_rounded_half_up(size, images, number):
     assert images_asked(size, images) == number
 
 
-def test_class_quotas_are_the_shares_rounded_and_add_up():
+def test_class_quotas_are_rounded_shares_that_add_up():
     assert apportion(500, np.array([3101, 1903])).tolist() == [310, 190]
 
 
@@ -25,14 +25,14 @@ def test_a_rare_class_gets_at_least_one():
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 9), max_size=9), st.integers(0, 40))
-def test_the_sum_is_as_near_to_the_target_as_that_of_any_choice_of_groups(sizes, target):
+def test_no_choice_of_groups_is_closer_to_the_target(sizes, target):
     chosen = nearest_sum(sizes, target)
     choices = itertools.chain.from_iterable(itertools.combinations(sizes, n) for n in range(len(sizes) + 1))
     assert len(set(chosen)) == len(chosen)
     assert abs(sum(sizes[position] for position in chosen) - target) == min(abs(sum(c) - target) for c in choices)
 
 
-def test_a_million_groups_of_one_size_that_never_fits_take_no_time():
+def test_a_million_groups_of_one_size_are_fast():
     assert nearest_sum([6] * 1_000_000, 9) == [0]
 
 

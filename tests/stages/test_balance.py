@@ -1,4 +1,4 @@
-"""The balance stage on the tables of ingest, clean and split."""
+"""The `balance` stage with the tables of `ingest`, `clean` and `split`."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def set_params(**changes):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """100 ingested images of 8×8: 70 in train (46 and 24), the rest held out or removed by clean."""
+    """Return a project with 100 images of 8×8 pixels: 70 in train (46 and 24), the rest held out or removed."""
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     set_params()
@@ -109,7 +109,7 @@ def test_synthetic_images_depend_on_split_seed_and_not_on_seed(project):
     assert made[0] == made[1] != made[2]
 
 
-def test_a_class_too_small_for_smote_leaves_nothing_behind(project):
+def test_a_class_too_small_for_smote_leaves_no_files(project):
     set_params(smote_neighbors=24)
     with pytest.raises(LeafError, match="unhealthy has 24"):
         balance.main()

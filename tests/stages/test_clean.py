@@ -1,4 +1,4 @@
-"""The clean stage in a project folder: from ingested files to tables."""
+"""The `clean` stage in a project folder: from ingested files to tables."""
 
 import hashlib
 import json
@@ -107,7 +107,7 @@ def test_a_reference_file_that_is_no_image_is_refused(ingest: Ingest, images: np
         clean.main()
 
 
-def test_overrides_win_over_rules(ingest: Ingest, images: np.ndarray) -> None:
+def test_overrides_take_precedence_over_rules(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     hashes = pd.read_csv("data/ingested/index.csv")["hash"]
     with Path("data/overrides.csv").open("a") as file:

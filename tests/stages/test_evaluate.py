@@ -1,4 +1,4 @@
-"""The `evaluate` stage, with a stub network that classifies by brightness."""
+"""The `evaluate` stage with a stub network that classifies by brightness."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ LABELS = NUMBERS % 2
 
 
 def stub_functions():
-    """Return replacements of the Keras functions: classify by brightness, with every ninth image wrong."""
+    """Return replacements for the Keras functions that classify by brightness, with every ninth image wrong."""
 
     def load(path, sha256=None):
         if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:

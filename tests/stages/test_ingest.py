@@ -1,4 +1,4 @@
-"""The stage ingest, run like `dvc repro` does."""
+"""The `ingest` stage, run as in `dvc repro`."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_no_masks_are_written_without_masks(project):
     assert np.load("data/ingested/masks.npy").shape == (0, 16, 16)
 
 
-def test_a_broken_mask_is_one_line(project):
+def test_a_broken_mask_is_a_one_line_error(project):
     (project / "m").mkdir()
     (project / "m/0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (project / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\nmasks: m\n")
@@ -106,7 +106,7 @@ def test_a_broken_mask_is_one_line(project):
         ingest.main()
 
 
-def test_a_mistake_is_one_line_and_status_2(project, request):
+def test_a_user_error_is_one_line_with_status_2(project, request):
     (project / "params.yaml").write_text("dataset: nowhere.npz\n")
     done = run(project, request.config.rootpath)
     assert done.returncode == 2
@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line_and_status_2(project, request):
     ]
 
 
-def test_a_hostile_labels_array_is_one_line_and_nothing_runs(project, request):
+def test_a_hostile_labels_array_is_a_one_line_error_and_runs_nothing(project, request):
     class Call:
         def __reduce__(self):
             return os.system, ("touch executed",)

@@ -1,4 +1,4 @@
-"""A second linear probe on the same images runs without Keras and gives the bytes of a run with Keras."""
+"""A second linear probe on the same images runs without Keras and is byte-identical to a run with Keras."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 
 def without_keras(folder: Path) -> Path:
-    """Write packages that fail on import in place of Keras and TensorFlow."""
+    """Write stubs of Keras and TensorFlow that fail on import."""
     for name in ("keras", "tensorflow"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -54,7 +54,7 @@ def test_first_probe_is_evaluated_without_keras(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"split_seed": 7}, {"classes": ["healthy", "spots", "blight"]}])
-def test_second_probe_needs_no_keras_and_has_equal_bytes(tmp_path, monkeypatch, change):
+def test_second_probe_needs_no_keras_and_is_byte_identical(tmp_path, monkeypatch, change):
     project, copy = tmp_path / "project", tmp_path / "copy"
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
     images, labels = draw_dataset(ImageCounts(60, 50, 2, 4, 4), 32, 7)

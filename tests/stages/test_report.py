@@ -1,4 +1,4 @@
-"""The report stage: from a project folder to reports/."""
+"""The `report` stage: from a project folder to reports/."""
 
 import importlib.util
 import subprocess
@@ -76,7 +76,7 @@ def test_the_page_shows_date_commit_and_training_time(here, monkeypatch, tmp_pat
         assert words in page
 
 
-def test_a_missing_table_is_one_line_and_exit_status_2(here, capsys):
+def test_a_missing_table_is_a_one_line_error_with_status_2(here, capsys):
     history = here / "models/history.csv"
     history.rename(here / "hidden")
     try:

@@ -1,4 +1,4 @@
-"""The split stage on the tables of ingest and clean."""
+"""The `split` stage with the tables of `ingest` and `clean`."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with 200 ingested images, of which clean removed every tenth; pairs of images share a group."""
+    """Return a project with 200 images in pairs that share a group; `clean` has removed every tenth image."""
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     set_params()
@@ -37,13 +37,13 @@ def set_params(**changes):
     Path("params.yaml").write_text(yaml.safe_dump(values))
 
 
-def test_every_kept_image_is_split_and_no_other(project):
+def test_only_kept_images_are_split(project):
     split.main()
     splits = read_table("data/split/splits.csv")
     assert splits["image"].tolist() == [number for number in range(200) if number % 10 != 0]
 
 
-def test_metrics_are_counted_from_the_table(project):
+def test_metrics_match_the_table(project):
     set_params(validation_size=30, test_size=40)
     split.main()
     assert read_json("metrics/split.json") == {"train": 110, "validation": 30, "test": 40, "shared_groups": 0}
@@ -57,7 +57,7 @@ def test_the_same_seed_writes_the_same_bytes(project):
 
 
 def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
-    """Plant a split that puts images 2 and 3 of group 2 in different splits."""
+    """Images 2 and 3 of group 2 are placed in different splits."""
 
     def leaky(images, *_):
         table = images[["image"]].assign(split="train")
@@ -133,7 +133,7 @@ def test_pins_saved_by_a_spreadsheet_are_read(project):
     assert splits[[1, 3]].tolist() == ["test", "train"]
 
 
-def test_pins_in_conflict_name_their_files(project):
+def test_conflicting_pins_are_reported_with_their_files(project):
     Path("data/pinned.csv").write_text("file_hash,split\nfile 2,test\nfile 3,train\n")
     with pytest.raises(LeafError, match=r"2\.jpg \(test\) and 3\.jpg \(train\)"):
         split.main()

@@ -1,4 +1,4 @@
-"""The synthesize stage as `dvc repro` runs it."""
+"""The `synthesize` stage, run as in `dvc repro`."""
 
 from collections import Counter
 

@@ -140,9 +140,7 @@ def test_empty_validation_split_is_a_one_line_error(work: Path, capsys: pytest.C
     assert "data/split/splits.csv: the validation split" in error_of(capsys)
 
 
-def test_index_and_synthetic_images_of_different_lengths_are_a_one_line_error(
-    work: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_index_of_the_wrong_length_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     write(work / "data/balanced/index.csv", image=range(7), label=[0] * 7)
     assert "data/balanced/index.csv: 7 rows for 8 images" in error_of(capsys)
 
@@ -159,7 +157,7 @@ def test_distributed_detector_is_a_one_line_error(work: Path, capsys: pytest.Cap
 
 
 def start_pair(folders: list[Path], state: Path) -> list[subprocess.Popen[str]]:
-    """Start the stage as two processes of one training, each in its own folder."""
+    """Start the stage as two processes of one training run, each in its own folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Drawn leaves differ, have any size, and are neither trivial nor impossible to classify."""
+"""Synthetic leaves differ, can have any size, and are neither trivial nor impossible to classify."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A small network and data set that train in a moment, and parameters with the schema's defaults."""
+"""A small network and data set that train quickly, and parameters with the schema's defaults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def dataset() -> Callable[[int, int], Dataset]:
 
 @pytest.fixture(scope="session")
 def recipe() -> Callable[..., Params]:
-    """Return a function that makes parameters: the defaults with changes."""
+    """Return a function that returns the default parameters with changes."""
     return lambda **changes: Params(**changes)
 
 

@@ -2,7 +2,7 @@
 
 python distributed_worker.py OUT
 
-Keras's KERAS_DISTRIBUTION_… variables configure the other processes.
+Keras reads the other processes from its KERAS_DISTRIBUTION_… environment variables.
 """
 
 import hashlib
@@ -87,7 +87,7 @@ def counting_reads(read: Counter[int]) -> None:
 
 
 def refused() -> str:
-    """Return the error for a batch that two processes cannot share evenly; the processes join nevertheless."""
+    """Return the error for a batch that two processes cannot share evenly. The processes still join."""
     try:
         set_up_distribution(recipe(batch_size=15))
     except (LeafError, SystemExit) as error:

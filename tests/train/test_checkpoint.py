@@ -1,4 +1,4 @@
-"""The checkpoint on disk."""
+"""Checkpoint files."""
 
 import os
 import subprocess
@@ -232,7 +232,7 @@ model.train_on_batch(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32))
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_only_deterministic_training_sets_the_backends_flag(backend: str) -> None:
-    """XLA exits at its first step if it does not know a flag."""
+    """XLA exits at the first step if it does not recognize a flag."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-c", STEP, backend]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)

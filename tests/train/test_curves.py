@@ -1,4 +1,4 @@
-"""DVCLive's tables of a training."""
+"""The tables that DVCLive writes during training."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_each_curve_is_a_table_of_epochs(tmp_path: Path) -> None:
     assert {f"plots/metrics/{name}.tsv" for name in CURVES} <= set(files)
 
 
-def test_equal_trainings_write_equal_files_and_replace_old_ones(tmp_path: Path) -> None:
+def test_identical_runs_write_identical_files_and_replace_old_ones(tmp_path: Path) -> None:
     first = written(tmp_path / "one")
     again = written(tmp_path / "one")
     assert first == again == written(tmp_path / "two")

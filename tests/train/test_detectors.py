@@ -20,7 +20,7 @@ FAST = {"policy": "constant", "base": 3e-3, "max": 3e-3}
 
 @pytest.fixture(scope="module")
 def leaves():
-    """Return smooth green images; those of label 1 have bright spots. uint8 (96, 32, 32, 3), labels (96,)."""
+    """Return smooth green images, uint8 (96, 32, 32, 3), and labels (96,). Images with label 1 have bright spots."""
     random = np.random.default_rng(0)
     labels = np.arange(96) % 2
     slope = np.linspace(-30, 30, 32)
@@ -62,7 +62,7 @@ def test_an_inverted_score_gets_no_weight():
     assert 0 < scale < 0.01
 
 
-def test_without_healthy_images_training_is_refused(leaves):
+def test_training_without_healthy_images_is_refused(leaves):
     images, labels = leaves
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
     recipe = Params(weight_averaging=0)

@@ -19,13 +19,13 @@ from leaf.params import Params
 from leaf.train.distribution import run_on_all_nodes, set_up_distribution
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
-IMAGES, EPOCHS = 64, 3  # distributed_worker.py's
-TOLERANCE = 1e-5  # relative; measured 2e-7, because sums over a batch are computed in another order
+IMAGES, EPOCHS = 64, 3  # as in distributed_worker.py
+TOLERANCE = 1e-5  # relative; measured 2e-7, because sums over a batch are computed in a different order
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the results of a single process (`0`), two with two devices each (`1`, `2`), and one with eight (`3`)."""
+    """Return results of one process (`0`), two with two devices each (`1`, `2`), and one with eight devices (`3`)."""
     pytest.importorskip("jax")
     folder = tmp_path_factory.mktemp("distributed")
     with socket.socket() as probe:
@@ -47,7 +47,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "averaged"])
-def test_two_processes_and_eight_devices_give_the_curve_of_one_device(outcomes: dict[str, Any], name: str) -> None:
+def test_two_processes_and_eight_devices_match_the_curve_of_one_device(outcomes: dict[str, Any], name: str) -> None:
     single, *others = (np.array(outcomes[process]["curves"][name]) for process in "0123")
     assert single.shape == (EPOCHS, 4)
     for one in others:

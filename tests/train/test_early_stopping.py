@@ -8,7 +8,7 @@ from leaf.train.callbacks import EarlyStopping
 
 
 def run(early_stopping: EarlyStopping, values: list[float]) -> int:
-    """Return the epoch after which training stops, 0 for none."""
+    """Return the epoch after which training stops, or 0 if it does not."""
     for epoch, value in enumerate(values, 1):
         early_stopping.improved({"epoch": epoch, early_stopping.monitor: value})
         if early_stopping.should_stop:

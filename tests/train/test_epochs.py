@@ -48,7 +48,7 @@ class Counting:
 
 
 class Slow(CheckpointFile):
-    """A disk that is slower than an epoch."""
+    """A checkpoint on a disk that is slower than an epoch."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         time.sleep(0.2)
@@ -56,7 +56,7 @@ class Slow(CheckpointFile):
 
 
 class Full(CheckpointFile):
-    """A full disk."""
+    """A checkpoint on a full disk."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         raise OSError(28, "No space left on device")

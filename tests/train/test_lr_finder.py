@@ -31,7 +31,7 @@ def test_limits_in_the_wrong_order_are_refused(
 
 
 @pytest.mark.slow
-def test_the_rate_grows_by_a_factor_until_the_loss_diverges(
+def test_the_rate_grows_exponentially_until_the_loss_diverges(
     network: Callable[..., Any], dataset: Callable[..., Any], recipe: Callable[..., Any]
 ) -> None:
     model = network()

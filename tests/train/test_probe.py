@@ -34,7 +34,7 @@ def data(classes: int, count: int, seed: int, synthetic: int = 0) -> Dataset:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_network_gives_the_probabilities_of_the_regression(classes: int) -> None:
+def test_the_network_matches_the_probabilities_of_the_regression(classes: int) -> None:
     fix_seeds(1)
     dataset, validation = data(classes, 60, 0, 4), data(classes, 30, 1)
     model = build_model("cnn_small", 32, classes, dropout=0, freeze_depth="all")

@@ -1,4 +1,4 @@
-"""Progress is a bar on a terminal and otherwise a line per epoch."""
+"""Progress is shown as a bar on a terminal, and otherwise as one line per epoch."""
 
 import fcntl
 import os

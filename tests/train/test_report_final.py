@@ -1,4 +1,4 @@
-"""The report's final model: an update of ConvNeXtLarge with 90 frozen operations, in micro-batches."""
+"""The report's final model: an update of ConvNeXtLarge in micro-batches, with 90 frozen operations."""
 
 import resource
 import subprocess

@@ -67,7 +67,7 @@ def test_micro_batches_of_an_update_have_the_same_rate() -> None:
     assert rates == [float(single(update)) for update in range(12)]
 
 
-def test_the_schedule_survives_a_saved_optimizer() -> None:
+def test_a_saved_optimizer_restores_its_schedule() -> None:
     rate = Schedule("exp_range", 1e-5, 1e-4, step_updates=7, gamma=0.99, accumulation=2)
     optimizer = keras.optimizers.Adam(rate)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
