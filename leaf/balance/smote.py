@@ -44,13 +44,12 @@ def plan_images(
 
     Args:
         images: (N,H,W,3) uint8 or float32, usually a memory map. One class is read at a time; the largest is not read.
-        numbers: the rows of the training images, int64 (M,).
-        labels: their labels, indices into `classes`, (M,).
+        numbers, labels: the rows of the training images and their labels, int64 (M,).
         method: `smote` interpolates between neighbors of one class; `oversample` copies every image of a class once
             before copying any image again; `none` and `class_weight` plan nothing.
         classes: the class names.
         neighbors: the number of neighbors for SMOTE.
-        seed: random seed, used for each class as in imbalanced-learn.
+        seed: used for each class, as in imbalanced-learn.
 
     Returns:
         `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, `weight` float64 is the
@@ -110,11 +109,8 @@ def _whole_rounds(members: np.ndarray, count: int, seed: int) -> np.ndarray:
 def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None:
     """Write parent + weight × (neighbor − parent) for every row of `plan` into `out`.
 
-    Args:
-        images: (N,H,W,3) uint8 or float32.
-        plan: `parent,neighbour,weight`; the first two are rows of `images`.
-        out: (len(plan),H,W,3), of the same dtype. uint8 is computed in floating point, where differences do not wrap
-            around, and rounded.
+    `images` (N,H,W,3) and `out` (len(plan),H,W,3) are both uint8 or both float32. uint8 is computed in floating point,
+    where differences do not wrap around, and rounded.
     """
     parents, others = plan["parent"].to_numpy(), plan["neighbour"].to_numpy()
     weights = plan["weight"].to_numpy(np.float64)
@@ -133,12 +129,7 @@ def nearest_members(members: np.ndarray, k: int, exact_up_to: int = _EXACT_UP_TO
     """Find the `k` nearest members of each member by Euclidean pixel distance, itself first.
 
     The search is exact for up to `exact_up_to` members. Otherwise it is approximate: candidates are found on means over
-    runs of pixels and ranked by their full distance.
-
-    Args:
-        members: (N,D) uint8 or float32.
-        k: number of members to find, at most N.
-        exact_up_to: largest N that is searched exactly.
+    runs of pixels and ranked by their full distance. `members` is (N,D) uint8 or float32.
 
     Returns:
         Rows of `members`, int64 (N,k), and squared distances, float64 (N,k). Equal distances are ordered by row.

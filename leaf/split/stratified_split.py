@@ -242,12 +242,8 @@ def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
 def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
     """Return `splits` with images that a model selected for labeling: in their group's split, otherwise in train.
 
-    They are not a random sample, so they are not drawn for validation or test.
-
-    Args:
-        splits: `image,split` of `images`.
-        images: `image,group`, the images that were drawn.
-        chosen: `image,group`, the images to add.
+    They are not a random sample, so they are not drawn for validation or test. `splits` has `image,split` of `images`;
+    `images` and `chosen`, the images to add, have `image,group`.
     """
     of_group = splits.merge(images[["image", "group"]], on="image").drop_duplicates("group").set_index("group")["split"]
     added = pd.DataFrame({"image": chosen["image"], "split": chosen["group"].map(of_group).fillna("train")})
@@ -285,10 +281,7 @@ def fold_images(
 
 
 def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:
-    """Return the groups in more than one split: `group,splits` (names joined by " and ").
-
-    `splits` has `image,split`; `decisions` has `image,group`.
-    """
+    """Return the groups of `decisions` (`image,group`) in more than one split: `group,splits`, joined by " and "."""
     table = splits.merge(decisions[["image", "group"]], on="image").drop_duplicates(["group", "split"])
     table = table[table["group"].duplicated(keep=False)]
     return table.sort_values("split").groupby("group")["split"].agg(" and ".join).rename("splits").reset_index()
@@ -307,10 +300,8 @@ def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = Fa
     }
     for fault, wrong in faults.items():
         if len(wrong):
-            raise LeafError(
-                f"data/split/splits.csv: image {wrong.min()} {fault}; images affected: {len(wrong)}. "
-                "Run `dvc repro split`."
-            )
+            affected = f"image {wrong.min()} {fault}; images affected: {len(wrong)}"
+            raise LeafError(f"data/split/splits.csv: {affected}. Run `dvc repro split`.")
     shared = shared_groups(splits, decisions)
     if len(shared) and not leaky:
         raise LeafError(

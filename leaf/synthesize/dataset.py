@@ -47,11 +47,8 @@ def draw_dataset(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw every image of `counts` in random order, with a progress bar on a terminal.
 
-    Args:
-        counts: the number of images of each kind.
-        size: side in pixels.
-        seed: each leaf depends only on the seed and its own number.
-        diseases: assigned to the unhealthy leaves in turn, from `DISEASES`; "" for any.
+    Each leaf depends only on the seed and its number. `diseases` from `DISEASES`, or "" for any, are assigned to the
+    unhealthy leaves in turn.
 
     Returns:
         Images, uint8 (N,size,size,3), and labels, uint8 (N,): 0 for healthy, then the diseases.

@@ -41,16 +41,10 @@ def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, fl
 
 @dataclass
 class EarlyStopping:
-    """Early stopping like Keras's callback, with a state that can be saved in a checkpoint.
+    """Early stopping like Keras's callback, with a state that can be saved in a checkpoint."""
 
-    Args:
-        monitor: `validation_accuracy` (higher is better) or `validation_loss` (lower is better). A tie is not an
-            improvement, so the earlier epoch remains the best.
-        patience: number of epochs without improvement before training stops; 0 and 1 both stop after the first.
-    """
-
-    monitor: str
-    patience: int
+    monitor: str  # `validation_accuracy` (higher is better) or `validation_loss` (lower is better)
+    patience: int  # epochs without improvement before training stops; 0 and 1 both stop after the first
     best: float | None = None
     best_epoch: int = 0
     wait: int = 0
@@ -58,7 +52,7 @@ class EarlyStopping:
     def improved(self, row: Row) -> bool:
         """Update the state with a finished epoch and return whether it is the best so far.
 
-        The first epoch is always the best; a later epoch with a non-finite value never is.
+        The first epoch is always the best; a later epoch with an equal or a non-finite value never is.
         """
         value = float(row[self.monitor])
         if self.best is None:
@@ -79,12 +73,9 @@ class EarlyStopping:
 
 
 class ProgressBar(tqdm):
-    """A progress bar over all updates of a training run.
+    """A progress bar over at most `epochs` × `steps` updates, of which `done` epochs were finished before a resume.
 
-    Args:
-        epochs, steps: maximum number of epochs, and number of updates in each.
-        done: epochs finished before a resume.
-        quiet: if true, print nothing. If None, print a bar on a terminal, otherwise one line per epoch.
+    If `quiet` is None, print a bar on a terminal, otherwise one line per epoch; if true, print nothing.
     """
 
     def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:

@@ -39,12 +39,9 @@ class Checkpoint:
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
-    """Return a hash (32 hex digits) of everything that determines a training run, which names its checkpoint.
+    """Return the name of a training run's checkpoint: a hash (32 hex digits) of everything that determines the run.
 
-    Args:
-        parts: JSON values: parameters, versions, hashes of data files.
-        arrays: initial weights.
-        code: folders of Python files, whose names and contents are hashed.
+    `parts` are JSON values, `arrays` initial weights, and `code` folders whose Python files are hashed by name and content.
     """
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
     for array in arrays:

@@ -93,15 +93,10 @@ def batches(
     augmenter: Augmenter | None = None,
     positions: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches of an epoch, prefetched by threads.
+    """Yield the batches of an epoch, prefetched by threads, in an order that depends on `seed` and `epoch`.
 
-    Args:
-        dataset: the images.
-        batch_size: images in each batch.
-        seed, epoch: determine the order.
-        weights: (C,) class weights.
-        augmenter: called from a single thread, because Keras layers have a random state.
-        positions: (n,) positions in each batch that this process reads, or None for all.
+    `weights` (C,) are class weights, and `positions` (n,) are the positions in each batch that this process reads, or
+    None for all. `augmenter` is called from a single thread, because Keras layers have a random state.
     """
     labels = np.eye(dataset.classes, dtype=np.float32)[dataset.labels]
     weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)

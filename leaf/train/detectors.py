@@ -44,14 +44,9 @@ class _AutoencoderStep:
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Fit the scale and the threshold of the logit, scale · (score − threshold), by logistic regression.
+    """Return the scale, above 0, and the threshold of the logit, scale · (score − threshold), by logistic regression.
 
-    Args:
-        scores: (N,), larger for less healthy images.
-        labels: (N,) 0 or 1, both present.
-
-    Returns:
-        The scale, above 0, and the threshold.
+    `scores` (N,) are larger for less healthy images; `labels` (N,) contain both 0 and 1.
     """
     middle, spread = float(scores.mean()), float(scores.std()) or 1.0
     fitted = LogisticRegression(C=1e4).fit(((scores - middle) / spread)[:, None], labels)

@@ -44,10 +44,7 @@ def train_probe(
         datasets: training and validation images. Validation is only logged, not used for model selection.
         params: only `balance` and `seed` are used.
         groups: (N,), groups of the training images, kept together by the inner folds that choose C.
-        on_epoch_end: called with the history row.
-
-    Returns:
-        The result and the head. The history has one row, with epoch 0 and learning rate nan.
+        on_epoch_end: called with the history's only row, which has epoch 0 and learning rate nan.
     """
     balanced = params.balance == "class_weight"
     scaler, regression = linear_head(features[0], datasets[0].labels, groups, balanced, params.seed)

@@ -47,13 +47,8 @@ def range_test(
 
     Smith (2015, section 3.3) increases it linearly, which samples low rates poorly over five orders of magnitude.
 
-    Args:
-        model: a new network, unusable afterwards.
-        dataset: the training data.
-        params: the training parameters; `learning_rate` is not used.
-        lowest, highest: first and last rate, above 0.
-        updates: maximum number of updates; the test ends early if the loss diverges.
-        quiet: hide the progress bar; by default it is shown on a terminal only.
+    The model is unusable afterwards. The test ends after `updates` updates, or earlier if the loss diverges. `quiet`
+    hides the progress bar, which is shown on a terminal by default.
 
     Raises:
         LeafError: if the loss never decreases.

@@ -81,13 +81,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedule:
-    """Return the learning-rate schedule for a training phase.
+    """Return the schedule of phase 1, with a frozen backbone and a constant rate, or phase 2.
 
-    Args:
-        params: the training parameters.
-        phase: 1 while the backbone is frozen, at the constant `frozen_learning_rate`, then 2.
-        steps: number of updates in an epoch.
-        images: number of training images. With `step_unit: images`, half a cycle is step_epochs × images updates.
+    `steps` is the number of updates in an epoch, and `images` the number of training images: with `step_unit: images`,
+    half a cycle is step_epochs × images updates.
     """
     if phase == 1:
         return Schedule("constant", 0.0, params.frozen_learning_rate, accumulation=accumulation_steps(params))
@@ -125,10 +122,7 @@ def compile_model(model: keras.Model, params: Params, schedule: Schedule) -> Non
 
 
 def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float, float]:
-    """Update the weights of a compiled model once.
-
-    Returns:
-        Mean loss and accuracy of the batch before the update.
+    """Update a compiled model once and return the batch's mean loss and accuracy before the update.
 
     Raises:
         LeafError: if memory is insufficient.
@@ -186,10 +180,8 @@ class ExponentialMovingAverage:
     Keras's `use_ema` updates the average once per micro-batch and overwrites the weights at the end of every `fit`.
     This class updates it once per update and changes the weights only within `applied`.
 
-    Args:
-        model: the model whose weights are averaged.
-        momentum: fraction of the old average kept at each update. After n updates it is at most
-            (1 + n) / (10 + n), so that the initial weights are forgotten quickly.
+    `momentum` is the fraction of the old average kept at each update. After n updates it is at most (1 + n) / (10 + n),
+    so that the initial weights are forgotten quickly.
     """
 
     def __init__(self, model: keras.Model, momentum: float) -> None:
