@@ -41,7 +41,7 @@ class Checkpoint:
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
     """Return the name of a training run's checkpoint: a hash (32 hex digits) of everything that determines the run.
 
-    `parts` are JSON values, `arrays` initial weights, and `code` folders whose Python files are hashed by name and content.
+    `parts` are JSON values, `arrays` initial weights, and `code` folders of Python files, hashed by name and content.
     """
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16)
     for array in arrays:

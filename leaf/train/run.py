@@ -73,7 +73,6 @@ def train_network(params: Params, classes: list[str]) -> None:
         "network": model.to_json(),
         "data": {name: store.sha256(name) for name in FILES},
         "masks": None if dataset.masks is None else hashlib.sha256(dataset.masks.data).hexdigest(),
-        "precision": params.precision,
         "versions": versions(),
         "devices": devices,
     }
