@@ -2,18 +2,17 @@
 
     python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 
-Recipes with random weights are the default parameters and the row `plain`. Recipes with MobileNetV2's ImageNet weights
-are `transfer`, logistic regression on the frozen network's features, and the report's recipe on the same backbone.
-Pairs are tested as in `leaf compare`. `--folds N` tests every image once, with N training runs per recipe and seed.
+By default, the recipes with random weights are the default parameters and the row `plain`. The recipes with
+MobileNetV2's ImageNet weights are `transfer`, the report's recipe, and logistic regression on the frozen network's
+features. Pairs are compared as in `leaf compare`. `--folds N` tests every image once, with N training runs per recipe
+and seed.
 
-`--recipes` compares any rows of experiments.yaml, each with the first row of the same kind (random or pretrained
-weights). With several data sets, a recipe is selected on one by mean log loss and reported on another. FOLDER@NAME
-selects the images in a folder whose names start with NAME. ROW+KEY=VALUE changes a row. Predictions for every image are
-written to benchmarks/predictions.
+`--recipes` accepts any rows of experiments.yaml, and compares each with the first row of the same kind (random or
+pretrained weights). FOLDER@NAME selects the images in a folder whose names start with NAME. ROW+KEY=VALUE changes a
+row. The predictions for every image are written to benchmarks/predictions.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from runs import ROOT, figures, keep_predictions, provenance, run_all, scored
+from runs import ROOT, figures, keep_predictions, provenance, read_split_images, run_all, scored
 
 from leaf.evaluate import BASELINES
 from leaf.evaluate.linear_head import linear_head
@@ -31,7 +30,7 @@ from leaf.evaluate.metrics import log_loss, predict
 from leaf.evaluate.model_comparison import Comparison, adjust, compare
 from leaf.evaluate.statistics import proportion_interval
 from leaf.experiments import parse_settings, read_experiments
-from leaf.store import read_array, read_table, sha256
+from leaf.store import sha256
 
 RESULTS = Path(__file__).parent / "accuracy.json"
 RECIPES = ("plain", "default", "report_mobilenet_v2", "transfer")
@@ -39,38 +38,33 @@ LOGISTIC = "logistic"
 
 
 def part(text: str, work: Path) -> Path:
-    """Return the path of a data set; for FOLDER@NAME, a new folder with links to the selected images."""
+    """Return the path of a data set. For FOLDER@NAME, it is a new folder with links to the selected images."""
     folder, at, start = text.partition("@")
     if not at:
         return Path(folder).resolve()
     out = work.resolve() / f"{Path(folder).name}-{start}"
     shutil.rmtree(out, ignore_errors=True)
-    with (Path(folder) / "metadata.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if Path(row["file"]).name.startswith(start)]
-    for row in rows:
-        (out / row["file"]).parent.mkdir(parents=True, exist_ok=True)
-        os.link(Path(folder, row["file"]).resolve(), out / row["file"])
-    with (out / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    table = pd.read_csv(Path(folder) / "metadata.csv", dtype=str, keep_default_na=False)
+    table = table[[Path(file).name.startswith(start) for file in table["file"]]]
+    for file in table["file"]:
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        os.link(Path(folder, file).resolve(), out / file)
+    table.to_csv(out / "metadata.csv", index=False)
     return out
 
 
 def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
-    """Return the table of `scored` with predictions of logistic regression on the frozen network's features.
+    """Return the table of `scored`, but with the predictions of logistic regression on the frozen network's features.
 
-    C is selected in grouped folds of the training images. Probabilities are averaged over `views` views, like those of
-    the network.
+    C is selected in grouped folds of the training images. Probabilities are averaged over `views` views, as for the
+    network.
     """
     from leaf.models.build import build_model
     from leaf.models.prediction import extract_features
     from leaf.models.tta import tta_view
 
-    images = read_array(folder / "data/ingested/images.npy")
-    decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")
-    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"]).set_index("image")
-    train = splits.index[splits["split"] == "train"].to_numpy()
+    images, decisions, splits = read_split_images(folder)
+    train = splits["train"]
     labels, groups = (decisions.loc[train, name].to_numpy() for name in ("label", "group"))
     test = scored(folder)
     model = build_model("mobilenet_v2", images.shape[1], weights=str(weights), weights_sha256=sha256(weights))
@@ -117,7 +111,7 @@ def run_recipes(
 
 
 def tested(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Return the test images of one recipe and seed from all folds, sorted by image."""
+    """Join the predictions of all folds of one recipe and seed, sorted by image."""
     return pd.concat(tables).sort_values("image", ignore_index=True)
 
 
@@ -127,7 +121,7 @@ def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression, adjusted by Holm."""
+    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression (Holm-corrected)."""
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))
@@ -136,12 +130,12 @@ def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Seque
 
 
 def peer_of(names: Iterable[str]) -> str | None:
-    """Return the recipe to compare with logistic regression: the last of the rows `transfer…`, or None."""
+    """Return the recipe to compare with logistic regression: the last whose name starts with `transfer`, or None."""
     return next((name for name in reversed(list(names)) if name.startswith("transfer")), None)
 
 
 def two_seeds(name: str, tables: Sequence[pd.DataFrame], seeds: Sequence[int]) -> str | None:
-    """Compare the first and last seed of a recipe, or return None for a single seed."""
+    """Return the comparison of a recipe's first and last seed, or None for a single seed."""
     if len(seeds) == 1:
         return None
     names = (f"{name} with seed {seeds[0]}", f"{name} with seed {seeds[-1]}")
@@ -227,16 +221,15 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, print and write benchmarks/accuracy.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", action="append", required=True, help="an .npz, a folder, or FOLDER@NAME")
+    parser.add_argument("--dataset", action="append", required=True, help="an .npz file, a folder, or FOLDER@NAME")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for pretrained rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
     parser.add_argument("--folds", type=int, default=0, help="number of folds; every image is tested once")
     parser.add_argument(
         "--recipes", nargs="+", default=list(RECIPES), metavar="ROW", help="rows of experiments.yaml, or ROW+KEY=VALUE"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="parallel trainings, one core each")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel training runs, one core each")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every recipe")
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
@@ -246,7 +239,7 @@ def main() -> None:
     if unknown := [name for name, row in known.items() if not row]:
         parser.error(f"--recipes: {', '.join(unknown)}: unknown. Valid: {', '.join(rows)}")
     if not options.weights and (wanting := [name for name, row in known.items() if row and pretrained(row.set)]):
-        parser.error(f"--weights: needed by {', '.join(wanting)}. Give the file of MobileNetV2's weights")
+        parser.error(f"--weights: required by {', '.join(wanting)}. Pass the file of MobileNetV2's ImageNet weights")
     options.work.mkdir(parents=True, exist_ok=True)
     for text in options.dataset:
         result = measure(part(text, options.work), options)

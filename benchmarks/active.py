@@ -4,22 +4,21 @@
 
 Each seed holds out 30% of the groups as the test set; the other images are the pool. Labels are revealed in batches of
 5% of the pool. The model is the page's logistic regression on features of a frozen MobileNetV2 (ImageNet, 96 pixels).
-"Labels needed" is the smallest labeled share of the pool beyond which the accuracy stays at or above 95% of the
-accuracy with all labels. Features are cached in the file `--cache`.
+"Labels needed" is the smallest labeled share of the pool after which accuracy never falls below 95% of the accuracy
+with all labels. `--cache` names a file that stores the features.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from runs import keep_table
+from images import mobilenet_features
+from runs import keep_table, table_parser
 from sklearn.model_selection import GroupShuffleSplit
 
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.review.active_learning import fit_head, reduce_features, select
-from leaf.store import sha256
 
 STEP, TARGET = 0.05, 0.95
 FIRST_SEED = 100  # lower seeds were used to design the order
@@ -27,10 +26,8 @@ STRATEGIES = ("this order", "random", "entropy", "k-center")
 
 
 def read_features(data: Path, cache: Path, size: int = 96) -> pd.DataFrame:
-    """Return one row per image of both folders: set, label, group, crop and `features` float (D,)."""
+    """Return one row per image of both data sets: set, label, group, crop and `features`, float (D,)."""
     if not cache.exists():
-        from leaf.models.feature_cache import frozen_features  # imports Keras
-
         tables = []
         for name in ("leaves_by_plant", "leaves_by_disease"):
             table = pd.read_csv(data / name / "metadata.csv", dtype=str)
@@ -40,13 +37,8 @@ def read_features(data: Path, cache: Path, size: int = 96) -> pd.DataFrame:
         table = pd.concat(tables, ignore_index=True)
         paths = [data / name / file for name, file in zip(table["set"], table["file"], strict=True)]
         images = np.stack([read_image(read_file(path), size).pixels for path in paths])
-        weights = data / "mobilenet_v2_imagenet_no_top.h5"
-        features = frozen_features(images, np.arange(len(images)), "mobilenet_v2", str(weights), sha256(weights))
-        np.savez(
-            cache,
-            features=features,
-            **{key: table[key].fillna("").to_numpy(str) for key in ("set", "label", "group", "crop")},
-        )
+        columns = {key: table[key].fillna("").to_numpy(str) for key in ("set", "label", "group", "crop")}
+        np.savez(cache, features=mobilenet_features(images, data), **columns)
     with np.load(cache) as kept:
         table = pd.DataFrame({key: kept[key] for key in kept.files if key != "features"})
         table["features"] = list(kept["features"])
@@ -56,7 +48,7 @@ def read_features(data: Path, cache: Path, size: int = 96) -> pd.DataFrame:
 def choose(
     strategy: str, x: np.ndarray, labelled: np.ndarray, count: int, probabilities: np.ndarray | None, seed: int
 ) -> np.ndarray:
-    """Return the positions of the next `count` images of the pool, by one strategy."""
+    """Return the positions in the pool of the next `count` images to label."""
     rest = np.setdiff1d(np.arange(len(x)), labelled)
     if count == len(rest):
         return rest
@@ -77,7 +69,7 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def k_center(features: np.ndarray, count: int, labelled: np.ndarray) -> np.ndarray:
-    """Return `count` positions by greedy k-center: each is the farthest from all labeled and chosen images.
+    """Return `count` positions chosen by greedy k-center: each is farthest from the labeled and already chosen images.
 
     References:
         Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018.
@@ -111,18 +103,16 @@ def curve(strategy: str, x: np.ndarray, y: np.ndarray, test: np.ndarray, pool: n
 
 
 def needed(accuracies: list[float]) -> float:
-    """Return the smallest share of labels (at most 65%) from which accuracy stays at or above `TARGET` × the final."""
+    """Return the smallest share of labels (at most 65%) after which accuracy stays at `TARGET` × its last value."""
     below = np.flatnonzero(np.array(accuracies[:-1]) < TARGET * accuracies[-1])
     return STEP * (below[-1] + 2 if len(below) else 1)
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir(), "active_features.npz"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     table = read_features(options.data, options.cache)
     disease = table["set"].eq("leaves_by_disease")

@@ -1,4 +1,4 @@
-"""Audit `probe` on a data set with known leaves, crops and masks, with all classes and with two.
+"""Audit `probe` on a data set with known leaves, crops and masks, once with all classes and once with two.
 
     python benchmarks/audit.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
@@ -43,7 +43,7 @@ def points(score: Found) -> str:
 
 
 def shortcuts_table(result: list[Found]) -> list[list[str]]:
-    """Return a row for each shortcut and for the model, and a column for each audit."""
+    """Return the accuracy, with a row for the model and for each shortcut, and a column per audit."""
     rows = [["the model, on its test images", *(formatted(one["model"]) for one in result)]]
     rows += [["a linear head on its features, in folds", *(formatted(one["linear"]) for one in result)]]
     for name, words in (IN_PIXELS | IN_FILE).items():
@@ -55,7 +55,7 @@ def shortcuts_table(result: list[Found]) -> list[list[str]]:
 
 
 def network(result: list[Found]) -> list[list[str]]:
-    """Return a row for each alteration of the images: the accuracy, with a column for each audit."""
+    """Return the accuracy, with a row per alteration of the images and a column per audit."""
     networks = [one["network"] for one in result]
     rows = [[words, *(formatted(one[key]) for one in networks)] for key, words in NETWORK.items() if key in networks[0]]
     rows.insert(3, ["points lost by the frame of another class", *(points(one["frame_use"]) for one in networks)])
@@ -66,13 +66,13 @@ def network(result: list[Found]) -> list[list[str]]:
 
 
 def flagged(flags: Found) -> list[float]:
-    """Return the AUROC of the three detectors, and the share that `leaf predict` flags."""
+    """Return the AUROC of the three detectors and the share of images that `leaf predict` flags."""
     each = [flags["auroc"], flags["others"]["neighbours"], flags["others"]["energy"], flags["caught"]]
     return [one["accuracy"] for one in each]
 
 
 def new_class(result: Found, folder: Path, by: str) -> list[list[str]]:
-    """Return the mean over the classes for each value of the column `by`, and a row for backgrounds."""
+    """Return a row for each value of the column `by`, with means over its classes, and a row for backgrounds."""
     of = read_table(folder / "data/ingested/index.csv", ["label", by], text=[by]).groupby("label")[by].first()
     parts = defaultdict(list)
     for label, name in enumerate(read_classes(folder)):
@@ -87,23 +87,16 @@ def new_class(result: Found, folder: Path, by: str) -> list[list[str]]:
 
 
 def main() -> None:
-    """Run, audit and write the tables."""
     options, common = arguments(__doc__, "probe")
     folders = run_all([common | {"classes": classes} for classes in ("auto", CLASSES)], options.work)
     result = [audit(folder) for folder in folders]
     heads = ["all classes", "healthy or unhealthy"]
     keep_table("audit_told", ["predicted from", *heads], shortcuts_table(result), options.record)
     keep_table("audit_network", ["test images", *heads], network(result), options.record)
-    left_out = [
-        [
-            f"{options.by} {value}",
-            str(one["images"]),
-            formatted(one["inside"]),
-            formatted(one["outside"]),
-            points(one["drop"]),
-        ]
-        for value, one in result[1]["transport"][options.by].items()
-    ]
+    left_out = []
+    for value, one in result[1]["transport"][options.by].items():
+        scores = [formatted(one["inside"]), formatted(one["outside"]), points(one["drop"])]
+        left_out.append([f"{options.by} {value}", str(one["images"]), *scores])
     columns = ["left out", "images", "inside, in folds", "outside", "points lost"]
     keep_table("audit_left_out", columns, left_out, options.record)
     columns = ["left out", "classes", "Mahalanobis", "fifth neighbor", "energy", "flagged"]

@@ -4,10 +4,9 @@
 
 Each row runs in its own process. Inference uses a batch of 32 images; a training step is an update with 32 images in
 the second phase, with the row's `freeze_depth`. CPU time is summed over all threads, so other processes hardly affect
-it. Memory is the peak of the process, including TensorFlow.
+it. Memory is the peak memory of the process, including TensorFlow.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -16,7 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
-from runs import keep_table
+from runs import keep_table, table_parser
 
 BATCH, REPEATS = 32, 3
 COLUMNS = ["backbone", "image size", "inference, CPU ms per image", "training, CPU ms per image", "peak memory"]
@@ -53,12 +52,10 @@ def cpu_time(call: Any) -> float:
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--rows", nargs="+", default=["transfer", "transfer_convnext"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 160])
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SIZE"), help="measure in this process and print JSON")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]))))

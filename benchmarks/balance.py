@@ -31,7 +31,6 @@ def write_images(path: Path, images: int, size: int) -> None:
 
 
 def main() -> None:
-    """Measure time and peak memory of both sides, check that the images are equal, and report the row."""
     options = arguments(__doc__)
     healthy, unhealthy, size, repeats = SIZES[options.size]
     labels = np.repeat([0, 1], [healthy, unhealthy])
@@ -59,7 +58,7 @@ def main() -> None:
         )
     if furthest > 1:
         raise SystemExit(
-            f"balance: the synthetic images differ by up to {furthest}; both sides must create equal images"
+            f"balance: the images of leaf and imbalanced-learn differ by up to {furthest} gray levels; valid: at most 1"
         )
     result = row("balance", *times, ">= 2", memory)
     result["met"] = result["met"] and (options.size == "tiny" or memory["ours"] <= memory["other"] / 2)

@@ -3,24 +3,21 @@
 python benchmarks/calibration.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 """
 
-import argparse
 from pathlib import Path
 
-from runs import ROOT, keep_table, run_all
+from runs import ROOT, keep_table, run_all, table_parser
 
 from leaf.experiments import parse_settings, read_experiments
 from leaf.store import read_json, sha256
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2, for the row `transfer`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every recipe")
     parser.add_argument("--work", type=Path, default=Path("build/rows"), help="folder of the runs")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     given: dict[str, dict[str, str]] = {"default": {}}
     if options.weights:

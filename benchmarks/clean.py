@@ -1,11 +1,11 @@
 """Compare the clean stage with cleanvision and with the loops of the course report.
 
-The data are 5,200 synthetic images in the course's proportions with planted copies: JPEG re-saves at quality 75 to 95,
-and brightness shifts of 2. Each side finds exact and near copies. leaf also ranks all images by mean squared error to
-the references and decides on every image; its time includes the hashes that ingest computes. `clean_cleanvision` and
-`clean_report` turn `same_photo` off, because neither peer looks for crops. `clean_default` is the stage with its
-defaults and must not take longer than the peer that does not look for crops. cleanvision reads image files; here, they
-are bitmaps, which are cheap to decode. The loops use the float32 array of the course's file.
+The data are 5,200 synthetic images in the course's proportions, including planted copies that were re-saved as JPEG at
+quality 75 to 95 or brightened by 2 gray levels. Each side finds exact and near copies. leaf also ranks all images by
+their mean squared error to the references and decides which to keep; its time includes the hashes that ingest computes.
+`clean_cleanvision` and `clean_report` turn `same_photo` off, because neither peer looks for crops. `clean_default` uses
+the default parameters. cleanvision reads image files; here, they are bitmaps, which are cheap to decode. The loops use
+the float32 array of the course's file.
 
 leaf must find all planted copies that cleanvision finds, and nothing else, in these images and in leaves_1041.npz if
 the folder shared/data is next to the project.
@@ -15,26 +15,20 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pandas as pd
+from images import as_jpeg, clean_images, cleanvision_sets, image_index, write_bitmaps
 from measure import arguments, in_turn, peak_memory, report, row
-from PIL import Image
 
-from leaf.clean.clean import Cleaned, clean
-from leaf.clean.decisions import COLUMNS
-from leaf.ingest.decode_cache import pixel_hash
-from leaf.params import Params
+from leaf.clean.clean import Cleaned
 from leaf.synthesize import draw_dataset, scaled
 
 # (images, height and width, planted copies, repeats)
 SIZES = {"tiny": (100, 32, 10, 1), "bench": (5200, 96, 200, 3), "full": (5200, 96, 200, 7)}
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "leaves_1041.npz"
-NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Return `images` followed by `count` copies, half re-saved and half brighter by 2, and the pairs of indices."""
+    """Return `images` followed by `count` copies, half re-saved and half brightened by 2, and the pairs of indices."""
     random = np.random.default_rng(1)
     _, distinct = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
     sources = random.choice(distinct, count, replace=False)
@@ -43,30 +37,17 @@ def planted(images: np.ndarray, count: int) -> tuple[np.ndarray, list[tuple[int,
         if place % 2:
             copies.append(np.clip(images[source].astype(int) + 2, 0, 255).astype(np.uint8))
         else:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(75, 96))]
-            copies.append(cv2.imdecode(cv2.imencode(".jpg", images[source], quality)[1], cv2.IMREAD_COLOR))
+            copies.append(as_jpeg(images[source], int(random.integers(75, 96))))
     return np.concatenate([images, copies]), [(int(s), len(images) + place) for place, s in enumerate(sources)]
 
 
 def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
-    """Run the stage, including the hashes."""
-    index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-    index["hash"] = [pixel_hash(image.data) for image in images]
-    return clean(images, index, "auto", NO_OVERRIDES, Params(same_photo=same_photo))
-
-
-def by_cleanvision(folder: Path) -> list[set[int]]:
-    """Return cleanvision's sets of exact and near copies, as image indices."""
-    from cleanvision import Imagelab
-
-    lab = Imagelab(filepaths=[str(path) for path in sorted(folder.iterdir())])
-    lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, verbose=False)
-    found = [*lab.info["exact_duplicates"]["sets"], *lab.info["near_duplicates"]["sets"]]
-    return [{int(Path(path).stem) for path in each} for each in found]
+    """Run the clean stage, including the hashes that ingest computes."""
+    return clean_images(images, image_index(images), same_photo=same_photo)
 
 
 def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
-    """Find outliers and copies as the report did: loop over the images per reference; compare bytes in pairs."""
+    """Find outliers and copies like the report: loop over all images for each reference; compare bytes in pairs."""
     for reference in references:
         sorted(float(np.mean((image - images[reference]) ** 2)) for image in images)
     pixels = [image.tobytes() for image in images]
@@ -97,27 +78,20 @@ def check(name: str, images: np.ndarray, pairs: list[tuple[int, int]], compare: 
     theirs = 0.0
     if compare:
         with tempfile.TemporaryDirectory() as folder:
-            write(images, Path(folder))
-            theirs = recall(by_cleanvision(Path(folder)), pairs)
+            write_bitmaps(images, Path(folder))
+            theirs = recall(cleanvision_sets(Path(folder)), pairs)
     said = f", cleanvision {theirs:.3f}" if compare else ""
     print(f"clean: {name}: recall of planted copies {found:.3f}{said}; {false} false pairs")
     if found < theirs or false:
-        raise SystemExit(f"clean: {name}: fewer than cleanvision, or false pairs")
-
-
-def write(images: np.ndarray, folder: Path) -> None:
-    """Write the images as bitmaps named by their indices."""
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number:06}.bmp")
+        raise SystemExit(f"clean: {name}: leaf found fewer copies than cleanvision, or false pairs")
 
 
 def main() -> None:
-    """Check the results, measure all sides alternately, and report a row per pair."""
     options = arguments(__doc__)
     count, size, copies, repeats = SIZES[options.size]
     compare = importlib.util.find_spec("cleanvision") is not None
     if not compare:
-        print("clean: not compared with cleanvision, which is not installed (benchmarks/requirements.txt)")
+        print("clean: cleanvision is not installed. To compare it, run `pip install -r benchmarks/requirements.txt`.")
     images, pairs = planted(draw_dataset(scaled(count - copies), size, seed=2023)[0], copies)
     references = [int(each) for each in sorted(set(ours(images).distances["reference"]))]
     loaded = images.astype(np.float32)
@@ -132,8 +106,8 @@ def main() -> None:
     sides = [lambda: ours(images), lambda: by_loops(loaded, references)]
     with tempfile.TemporaryDirectory() as folder:
         if compare:
-            write(images, Path(folder))
-            sides += [lambda: ours(images, same_photo=True), lambda: by_cleanvision(Path(folder))]
+            write_bitmaps(images, Path(folder))
+            sides += [lambda: ours(images, same_photo=True), lambda: cleanvision_sets(Path(folder))]
         times = in_turn(sides, repeats)
     report(row("clean_report", times[0], times[1], ">= 5", memory), options.record)
     if compare:

@@ -1,8 +1,9 @@
-"""Measure the time per image of the clean stage as the data set grows, relative to its smallest size.
+"""Measure the time per image of the clean stage as the data set grows, relative to the smallest data set.
 
-The images are random crops, rotations and tints of synthetic leaves at 32×32; 3% are copies of others, brighter by one.
+The images are random crops, rotations and tints of synthetic leaves at 32×32; 3% are copies of
+other images, brightened by one gray level.
 The near copies found in a sample are checked against all pairs in the sample. `same_photo` is off, because its time
-depends on the number of similar pairs. Memory is the additional peak of a call.
+depends on the number of similar pairs. Memory is the additional peak memory of a call.
 """
 
 import statistics
@@ -12,14 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
+from images import clean_images, image_index
 from measure import arguments, detail, peak_memory, report, row
 
 from leaf.clean import distances, near_duplicates
-from leaf.clean.clean import clean
-from leaf.clean.decisions import COLUMNS
-from leaf.ingest.decode_cache import pixel_hash
-from leaf.params import Params
 from leaf.store import new_array, read_array
 from leaf.synthesize import draw_leaf
 
@@ -27,7 +24,6 @@ SIZES = {"tiny": (200, 400), "bench": (5_000, 20_000, 200_000), "full": (5_000, 
 PHOTOGRAPHS, CROPS = 600, 24  # source images, and different crops of each
 _BLOCK = 4096  # images per block
 SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
-NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def variants(path: Path, count: int, side: int = SIDE) -> None:
@@ -57,7 +53,7 @@ def variants(path: Path, count: int, side: int = SIDE) -> None:
 
 
 def check(images: np.ndarray) -> None:
-    """Exit if `near_pairs` misses a copy in a sample of the images, or returns a pair that is not below THRESHOLD."""
+    """Exit if `near_pairs` misses a copy in a sample, or returns a pair with an error of THRESHOLD or more."""
     rows = np.arange(min(SAMPLE, len(images)))
     found = near_duplicates.near_pairs(images, rows, distances.block_means(images, rows), THRESHOLD)
     flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)  # exact: whole numbers
@@ -73,7 +69,6 @@ def check(images: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Time the stage at each size, check a sample, and report the growth of the time per image."""
     options = arguments(__doc__)
     counts = SIZES[options.size]
     per_image: dict[int, list[float]] = {}
@@ -86,9 +81,7 @@ def main() -> None:
             check(images)
 
             def run(images: np.ndarray = images) -> None:
-                index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-                index["hash"] = [pixel_hash(image.data) for image in images]
-                clean(images, index, "auto", NO_OVERRIDES, Params(same_photo=False))
+                clean_images(images, image_index(images), same_photo=False)
 
             memory[count] = peak_memory(run)
             per_image[count] = []

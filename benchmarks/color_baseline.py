@@ -2,24 +2,23 @@
 
     python benchmarks/color_baseline.py ../shared/data
 
-The baselines are fitted to the training images of each fold and tuned on its validation images, like those of
-`evaluate`. No network is trained.
+As in `evaluate`, the baselines are fitted to the training images of each fold and tuned on its validation images. No
+network is trained.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from runs import ROOT, keep_table, prepare
+from runs import ROOT, keep_table, prepare, read_split_images, table_parser
 
+from leaf.audit.shortcuts import Score
 from leaf.evaluate import BASELINES
 from leaf.evaluate.baselines import baseline_probabilities
 from leaf.evaluate.statistics import proportion_interval
 from leaf.experiments import with_settings
-from leaf.store import read_array, read_table
 
 TWO = {"healthy": ["*healthy"], "unhealthy": ["*"]}
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {  # name: data set, folds, settings
@@ -31,10 +30,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {  # name: data set, folds, 
 
 def score(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray, str]:
     """Return which test images each baseline classifies correctly, their groups, and the selected model."""
-    images = read_array(folder / "data/ingested/images.npy")
-    decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")
-    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
-    rows = {name: part["image"].to_numpy() for name, part in splits.groupby("split")}
+    images, decisions, rows = read_split_images(folder)
     labels = {name: decisions.loc[part, "label"].to_numpy() for name, part in rows.items()}
     train, validation = ((rows[name], labels[name]) for name in ("train", "validation"))
     found, model = baseline_probabilities(images, train, validation, rows["test"])
@@ -43,7 +39,7 @@ def score(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray, str]:
 
 
 def measure(dataset: Path, folds: int, settings: Mapping[str, Any], work: Path) -> list[str]:
-    """Return the cells of one data set: images, accuracy of each baseline, selected models."""
+    """Return the table cells of one data set: images, accuracy of each baseline, selected models."""
     defaults = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     parts: list[dict[str, Any]] = [{"folds": folds, "fold": fold} for fold in range(folds)] or [{}]
     found = []
@@ -54,26 +50,22 @@ def measure(dataset: Path, folds: int, settings: Mapping[str, Any], work: Path) 
     cells = [str(len(groups))]
     for name in BASELINES:
         right = np.concatenate([each[0][name] for each in found])
-        low, high = proportion_interval(right, groups)
-        cells.append(f"{right.mean():.3f} ({low:.3f} to {high:.3f})")
+        cells.append(str(Score(right.mean(), *proportion_interval(right, groups))))
     return [*cells, "; ".join(sorted({each[2] for each in found}))]
 
 
 def main() -> None:
-    """Measure and keep the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=Path("build/colors"), help="folder of the runs")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     rows = [
         [name, *measure(options.data.resolve() / dataset, folds, settings, options.work)]
         for name, (dataset, folds, settings) in CASES.items()
         if (options.data / dataset).exists()
     ]
-    keep_table(
-        "color_baseline", ["data set", "test images", *BASELINES.values(), "selected models"], rows, options.record
-    )
+    columns = ["data set", "test images", *BASELINES.values(), "selected models"]
+    keep_table("color_baseline", columns, rows, options.record)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
     python benchmarks/copies.py ../shared/data          # needs cleanvision, see benchmarks/requirements.txt
 
-Copies are added to the distinct images of leaves_1041.npz, leaves_by_plant and leaves_by_disease at 96×96: cropped to
-85–100%, shifted by up to 8 px, rotated by up to 5° (mirrored at the border), tinted by up to 10%, saved as JPEG of
-quality 60 to 95, all of these at once, and cropped with one axis stretched by up to 1.3 and saved. A copy is found if
-it is in the group of its original. A grouped pair is a false alarm if its images show different leaves. The leaves of
-leaves_1041 are unknown, so there every grouped pair that was not planted is a false alarm, and precision is a lower
-bound.
+Copies are added to the distinct images of leaves_1041.npz, leaves_by_plant and leaves_by_disease at 96×96. They are
+cropped to 85–100%, shifted by up to 8 px, rotated by up to 5° (mirrored at the border), tinted by up to 10%, saved as
+JPEG at quality 60 to 95, or all of these; in a last kind, one axis of a JPEG crop is stretched by up to 1.3. A copy is
+found if it is in the group of its original. A grouped pair is a false alarm if its images show different leaves. The
+leaves of leaves_1041 are unknown, so there every grouped pair that was not planted is a false alarm, and precision is a
+lower bound.
 """
 
-import argparse
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -20,18 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
-from runs import keep_table
-
-from leaf.clean.clean import clean
-from leaf.clean.decisions import COLUMNS
-from leaf.ingest.decode_cache import pixel_hash
-from leaf.ingest.ingest import ingest
-from leaf.params import Params
+from images import as_jpeg, clean_images, cleanvision_sets, image_index, ingest_images, write_bitmaps
+from runs import keep_table, table_parser
 
 SIDE = 96
 EACH = 60  # copies per kind
-NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 
 
 def moved(image: np.ndarray, scale: float = 1, shift: np.ndarray | float = 0, turn: float = 0) -> np.ndarray:
@@ -54,13 +46,12 @@ def tinted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Save as JPEG and load again."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))]
-    return cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+    """Encode as JPEG of quality 60 to 95 and decode."""
+    return as_jpeg(image, int(random.integers(60, 96)))
 
 
 def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Crop to 90–100% of one axis and that share / 1.03 to 1.3 of the other; resize to a square and save as JPEG."""
+    """Crop one axis to 90–100% and the other to that share / 1.03 to 1.3; resize to a square and save as JPEG."""
     long = random.uniform(0.9, 1)
     shares = random.permutation([long, long / random.uniform(1.03, 1.3)])
     place = (1 - shares) * random.uniform(0, 1, 2) * (SIDE - 1)
@@ -86,30 +77,21 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 def ours(images: np.ndarray) -> list[set[int]]:
     """Return the groups of `clean` with its default settings."""
-    index = pd.DataFrame({"image": np.arange(len(images)), "label": 0, "group": ""})
-    index["hash"] = [pixel_hash(image.data) for image in images]
-    decisions = clean(images, index, [], NO_OVERRIDES, Params()).decisions
+    decisions = clean_images(images, image_index(images), references=[]).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
 
 
 def cleanvision(images: np.ndarray) -> list[set[int]]:
     """Return cleanvision's sets of exact and near duplicates with its default settings."""
-    from cleanvision import Imagelab
-
     with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(images):
-            Image.fromarray(image).save(Path(folder) / f"{number:06}.bmp")
-        lab = Imagelab(filepaths=[str(path) for path in sorted(Path(folder).iterdir())])
-        lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, verbose=False)
-        found = [*lab.info["exact_duplicates"]["sets"], *lab.info["near_duplicates"]["sets"]]
-    return [{int(Path(path).stem) for path in each} for each in found]
+        write_bitmaps(images, Path(folder))
+        return cleanvision_sets(Path(folder))
 
 
 def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct images of a data set, (N, SIDE, SIDE, 3), and the leaf of each, a separate one if unknown."""
-    with tempfile.TemporaryDirectory() as place:
-        index = ingest(folder / name, Path(place) / "images.npy", "auto", SIDE).index
-        images = np.load(Path(place) / "images.npy")
+    """Return the distinct images, (N, SIDE, SIDE, 3), and the number of each one's leaf; unknown leaves differ."""
+    images, ingested = ingest_images(folder / name, SIDE)
+    index = ingested.index
     rows = index.drop_duplicates("hash")["image"].to_numpy()
     leaf = index["group"].where(index["group"].ne(""), index["image"].astype(str))
     return images[rows], pd.factorize(leaf)[0][rows]
@@ -131,22 +113,15 @@ def measure(name: str, images: np.ndarray, leaf: np.ndarray, find: Callable[[np.
     shown = np.concatenate([leaf, leaf[sources]])
     false = sum(shown[one] != shown[other] for one, other in together)
     right = sum(pair in together for pair in planted)
-    return [
-        name,
-        *(f"{share:.2f}" for share in found),
-        f"{found.mean():.3f}",
-        f"{right / max(right + false, 1):.3f}",
-        str(false),
-    ]
+    precision = right / max(right + false, 1)
+    return [name, *(f"{share:.2f}" for share in found), f"{found.mean():.3f}", f"{precision:.3f}", str(false)]
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("--sets", nargs="+", default=["leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"])
     parser.add_argument("--images", type=int, help="use only this many images of each data set")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     finders = [ours] if find_spec("cleanvision") is None else [ours, cleanvision]
     rows = []

@@ -1,19 +1,18 @@
-"""Simulate how often 95% intervals contain the true value and how often the comparison test rejects equal runs.
+"""Simulate how often 95% intervals contain the true value and how often `leaf compare` tells equal runs apart.
 
-Images come from 20, 33 or 60 leaves, six each (even) or log-normally distributed with mean about six (skewed). Each
-leaf has its own probability of a correct prediction, Beta with mean 0.9 and intraclass correlation 0.3. The score of an
-image is normal with a leaf effect of 0.8 standard deviations and a class difference of 2. Recall uses the leaves of one
-class, 40% of them. The accuracies of the three seeds have a standard deviation of 2 points. Compared runs have equal
-accuracy and err on different leaves. The naive methods ignore leaves: Wilson's interval, DeLong's interval and
-McNemar's test.
+Each data set has 20, 33 or 60 leaves with six images each (even), or with a log-normal number of images with a mean of
+about six (skewed). The probability of a correct prediction follows a beta distribution over leaves, with mean 0.9 and
+intraclass correlation 0.3. The score of an image is normal, with a leaf effect of 0.8 standard deviations and a class
+difference of 2. Recall uses one class, which has 40% of the leaves. The accuracies of the three seeds have a standard
+deviation of 2 points. Compared runs have equal accuracy and err on different leaves. The naive methods ignore leaves:
+Wilson's interval, DeLong's interval and McNemar's test.
 """
 
-import argparse
 import math
 from collections import defaultdict
 
 import numpy as np
-from runs import keep_table
+from runs import keep_table, table_parser
 from scipy.stats import binomtest, norm
 
 from leaf.evaluate.statistics import auc_interval, proportion_interval, sign_flip_test, wilson_interval
@@ -77,10 +76,8 @@ def simulate(leaves: int, skewed: bool, replicates: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print and keep the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--replicates", type=int, default=2000)
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     rows = []
     for leaves in (20, 33, 60):

@@ -1,4 +1,4 @@
-"""Alternatives to DepthwiseConv2D for the 7×7 convolutions of ConvNeXt: same weights and outputs, other operations."""
+"""Alternatives to DepthwiseConv2D for ConvNeXt's 7×7 convolutions: same weights and outputs, different operations."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ KINDS = {"nhwc": keras.layers.DepthwiseConv2D, "shifted": ShiftedDepthwise, "nch
 
 
 def with_depthwise(model: keras.Model, kind: str) -> keras.Model:
-    """Return a model with the same weights whose 7×7 depthwise convolutions are of `kind`, a key of `KINDS`."""
+    """Return a model with the same weights and `KINDS[kind]` as 7×7 depthwise convolutions."""
     if kind == "nhwc":
         return model
 

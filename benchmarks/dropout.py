@@ -1,4 +1,4 @@
-"""Explain why dropout on the input harms a pretrained network: its effect on features and on the head.
+"""Measure how dropout on the input affects the features and the head of a pretrained network.
 
     python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS.h5 --results benchmarks/dropout.json \
         --set dropout_at=input --recipes mobilenet_v2+dropout=0 mobilenet_v2+dropout=0.1 mobilenet_v2+dropout=0.2
@@ -31,7 +31,7 @@ def dropped(images: np.ndarray, share: float) -> np.ndarray:
 
 
 def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
-    """Return how the features of `images` differ from the statistics of the head's BatchNormalization."""
+    """Return the shift and spread of the features of `images` relative to the head's BatchNormalization."""
     head = model.get_layer("batch_normalization")
     mean, variance = (np.asarray(each) for each in (head.moving_mean, head.moving_variance))
     standard = (extract_features(model, images, 64) - mean) / np.sqrt(variance + head.epsilon)
@@ -41,8 +41,8 @@ def against_head(model: Any, images: np.ndarray) -> dict[str, float]:
     }
 
 
-def look(folder: Path) -> dict[str, Any]:
-    """Return the measurements of a finished run on its test images."""
+def measure(folder: Path) -> dict[str, Any]:
+    """Return the measurements on the test images of a finished run."""
     share = read_yaml(folder / "params.yaml")["dropout"]
     model = load_model(folder / "models/model.keras", sha256=read_json(folder / "models/run.json")["model_sha256"])
     test = scored(folder)
@@ -56,7 +56,6 @@ def look(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Analyze every frozen MobileNetV2 of the seed, one per share of dropout, and record the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="folder of the runs of accuracy.py")
     parser.add_argument("--seed", type=int, default=42)
@@ -67,7 +66,7 @@ def main() -> None:
         params = read_yaml(folder / "params.yaml")
         wanted = (params["backbone"], params["freeze_depth"], params["seed"]) == ("mobilenet_v2", "all", options.seed)
         if wanted and (folder / "metrics/evaluate.json").exists():
-            found[params["dropout"]] = look(folder)
+            found[params["dropout"]] = measure(folder)
             print(json.dumps(found[params["dropout"]]))
     rows = [found[share] for share in sorted(found)]
     options.results.write_text(json.dumps({"rows": rows, **provenance()}, indent=1) + "\n", encoding="utf-8")

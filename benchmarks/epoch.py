@@ -2,11 +2,12 @@
 
 An epoch reads the memory-mapped images, flips them, updates the weights, predicts the validation images, writes the
 checkpoint of the previous epoch and logs the curves. The peer runs the same number of updates and validation passes of
-an identical network on one batch in memory. The two sides alternate within one training: an epoch that is not timed, a
-timed epoch that writes the first one's checkpoint, and the peer's steps after the timed epoch's checkpoint is written.
-The first round compiles and is not counted.
+an identical network on one batch in memory. The two sides alternate within one training run: an epoch that is not
+timed, a timed epoch that writes the first one's checkpoint, and the peer's steps after the timed epoch's checkpoint is
+written. The first round compiles and is not counted.
 
-The row includes the validation passes on both sides. The script also prints the ratio to the updates only.
+The row includes the validation passes on both sides. The script also prints the ratio to the updates without
+validation.
 """
 
 import statistics
@@ -64,7 +65,7 @@ class Alternation:
         self.began = 0.0
 
     def save(self, state: Checkpoint) -> None:
-        """Save a state and count it."""
+        """Write a checkpoint and count it."""
         self.keep(state)
         self.kept += 1
 
@@ -91,7 +92,6 @@ class Alternation:
 
 
 def main() -> None:
-    """Train with both sides alternating, and report the row."""
     options = arguments(__doc__)
     network, real, synthetic, held_out, side, counted = SIZES[options.size]
     epochs = 2 * (counted + 1)

@@ -12,24 +12,12 @@ from pathlib import Path
 
 from measure import RESULTS, arguments
 
-SCRIPTS = (
-    "clean",
-    "clean_scale",
-    "balance",
-    "ingest",
-    "train_step",
-    "epoch",
-    "pipeline",
-    "probe",
-    "predict",
-    "gpu_step",
-    "slopes",
-)
+SCRIPTS = ("clean", "clean_scale", "balance", "ingest", "train_step", "epoch", "pipeline", "probe", "predict")
+SCRIPTS += ("gpu_step", "slopes")
 LARGE = ("million",)  # only at size full
 
 
 def main() -> None:
-    """Run the scripts with the given options, then print every recorded row."""
     options = arguments(__doc__)
     given = ["--size", options.size, *([] if options.record else ["--no-record"])]
     failed = []

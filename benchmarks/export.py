@@ -1,10 +1,9 @@
-"""Compare every export format in its own runtime with Keras: largest probability difference, and time.
+"""Compare the probabilities and the speed of each export format, in its own runtime, with Keras.
 
-Run it in a project after `dvc repro`. The images are the first 64 of the test split. Times are for one image and for
-all 64 at once, as ratios of Keras's time to the format's, medians of alternating runs.
+Run it in a project after `dvc repro`. The images are the first 64 of the test split. Speeds are given for one
+image and for all 64 at once, as the ratio of Keras's median time to the format's in alternating runs.
 """
 
-import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import alternate
-from runs import keep_table
+from runs import keep_table, table_parser
 
 from leaf.export.formats import FORMATS, export, with_probabilities
 from leaf.models.saving import load_model
@@ -23,7 +22,7 @@ Ask = Callable[[np.ndarray], np.ndarray]
 
 
 def savedmodel(path: Path) -> Ask:
-    """Return a function that runs the SavedModel with TensorFlow alone."""
+    """Return a function that runs the SavedModel in TensorFlow, without Keras."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -62,11 +61,9 @@ RUNTIMES: dict[str, Callable[[Path], Ask]] = {"savedmodel": savedmodel, "onnx": 
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     splits = read_table("data/split/splits.csv", ["image", "split"])
     rows = splits.loc[splits["split"] == "test", "image"].to_numpy()[:64]

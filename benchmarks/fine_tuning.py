@@ -2,10 +2,10 @@
 
     python benchmarks/fine_tuning.py ../shared/data [--settings 96:1:1e-4 160:1:1e-4 96:0.8:1e-4 …]
 
-A setting is SIZE:DECAY:MAX. With decay, block number b of MobileNetV2's 17 uses the schedule with maximum MAX,
-multiplied by DECAY ** (17 − b). Three of nine folds each serve as the training set once, so that training sets are
-small and leave more errors to compare. A hundred of the other images select the epoch, and 300 are tested. Images are
-not flipped, so that the frozen epochs use cached features.
+A setting is SIZE:DECAY:MAX. With decay, block b of MobileNetV2's 17 blocks uses the schedule with maximum MAX,
+multiplied by DECAY ** (17 − b). Each of three out of nine folds serves as the training set once: small training sets
+leave more errors to compare. Of the other images, 100 select the epoch and 300 are tested. Images are not flipped, so
+that the frozen epochs use cached features.
 """
 
 import argparse
@@ -100,7 +100,6 @@ def measure(data: Path, dataset: str, setting: str) -> list[str]:
 
 
 def main() -> None:
-    """Print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--dataset", default="leaves_by_plant")

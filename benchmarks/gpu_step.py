@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_step.py [--depthwise shifted]    # needs jax[cuda12], torch with CUDA and timm
 
-The networks are ConvNeXt tiny and large at 96×96 with batches of 512 in micro-batches. leaf's is the network that
-`leaf submit --on card` trains, with the backend of runner.yaml and SETTINGS on top of params.yaml; timm's is
-channels-last, autocast to bfloat16, compiled. `--depthwise` selects an alternative 7×7 convolution of depthwise.py,
-whose results are printed but not recorded. Without a GPU, jax or timm, the script prints one line and records nothing.
-`--size tiny` runs leaf's step with each alternative on any device.
+The networks are ConvNeXt tiny and large at 96×96, with batches of 512 images split into micro-batches. leaf trains its
+network as `leaf submit --on card` does, with the backend in runner.yaml and with SETTINGS on top of params.yaml. timm's
+network is channels-last, compiled, and autocast to bfloat16. `--depthwise` selects an alternative 7×7 convolution of
+depthwise.py, whose results are printed but not recorded. Without a GPU, jax or timm, the script prints one line and
+records nothing. `--size tiny` runs leaf's step with each alternative on any device.
 """
 
 import importlib.util
@@ -22,34 +22,34 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs
 import numpy as np
 from measure import alternate, arguments, report, row
 
-KINDS = ("nhwc", "shifted", "nchw")  # of depthwise.py, which imports Keras
+KINDS = ("nhwc", "shifted", "nchw")  # keys of depthwise.KINDS, which would import Keras too early
 SETTINGS = {"deterministic": False, "precision": "mixed_bfloat16"}  # recommended for GPUs
-# Networks with their micro-batches; batch, side, repeats.
+# (networks with their micro-batches, batch, side, repeats)
 BOTH = {"convnext_tiny": 256, "convnext_large": 64}
 SIZES = {"tiny": ({"convnext_atto": 8}, 16, 32, 2), "bench": (BOTH, 512, 96, 7), "full": (BOTH, 512, 96, 21)}
 Update = Callable[[], float]
 
 
 def missing() -> str:
-    """Return why nothing can be measured here, or an empty string."""
+    """Return the reason why this machine cannot run the benchmark, or an empty string."""
     for package in ("jax", "torch", "timm"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
     import torch
 
     if not torch.cuda.is_available():
-        return "no GPU that PyTorch sees"
+        return "PyTorch finds no GPU"
     import jax
 
     if jax.default_backend() != "gpu":
-        return "no GPU that JAX sees"
+        return "JAX finds no GPU"
     import keras
 
-    return "" if keras.backend.backend() == "jax" else f"Keras runs on {keras.backend.backend()}, not on jax"
+    return "" if keras.backend.backend() == "jax" else f"the Keras backend is {keras.backend.backend()}; valid: jax"
 
 
 def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int, depthwise: str) -> Update:
-    """Return an update of leaf's network by the training step of the `train` stage."""
+    """Return a function that runs the training step of the `train` stage on leaf's network."""
     from depthwise import with_depthwise
 
     from leaf.models.build import build_model_from_params
@@ -68,7 +68,7 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int, depthwis
 
 
 def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> Update:
-    """Return the same update by timm; like leaf, it copies the images to the GPU in each step."""
+    """Return a function that runs the same update in timm; like leaf, it copies the images to the GPU in each step."""
     import timm
     import torch
 
@@ -104,7 +104,6 @@ def peaks() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure both networks, or print why that is not possible."""
     options = arguments(__doc__, depthwise=KINDS)
     chosen, batch, side, repeats = SIZES[options.size]
     images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)

@@ -28,7 +28,7 @@ from leaf.store import sha256
 FROZEN = Path(__file__).with_name("frozen.json")
 RESULTS = Path(__file__).with_name("headline.json")
 DEVELOPMENT = ("leaves_by_plant-apple", "leaves_by_plant-strawberry")
-# Keys that select the images, the classes or one of many trainings; they are not part of a recipe.
+# Keys that select the images, the classes or one of several training runs; they are not part of a recipe.
 _DATA = ("dataset", "classes", "labels", "seed", "folds", "fold", "weights", "drawn.images", "drawn.size", "drawn.seed")
 
 
@@ -61,7 +61,7 @@ def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise LeafError if the parameters `found` differ from the frozen ones, with each differing key."""
+    """Raise LeafError with each key whose value in `found` differs from the frozen parameters."""
     own = {key for key, value in found.items() if value != keys()[key]["default"]}  # `found` may have new keys
     differing = [
         f"{key} {found.get(key)} instead of {frozen['parameters'].get(key)}"
@@ -69,10 +69,7 @@ def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         if found.get(key) != frozen["parameters"].get(key)
     ]
     if differing:
-        raise LeafError(
-            f"{frozen['recipe']}: {', '.join(differing)}. Use the recipe of benchmarks/frozen.json, which is committed "
-            "before its test"
-        )
+        raise LeafError(f"{frozen['recipe']}: {', '.join(differing)}. Use the parameters in benchmarks/frozen.json.")
 
 
 def committed() -> dict[str, Any]:
@@ -81,20 +78,23 @@ def committed() -> dict[str, Any]:
         ["git", "show", f"HEAD:./{FROZEN.name}"], cwd=FROZEN.parent, capture_output=True, text=True, check=False
     )
     if shown.returncode:
-        raise LeafError("benchmarks/frozen.json: not committed. Choose a recipe and commit it before its test")
+        raise LeafError(
+            "benchmarks/frozen.json: not committed. Run `headline.py choose` and commit the file before the test."
+        )
     return json.loads(shown.stdout)
 
 
 def main() -> None:
-    """Choose and freeze, or check and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("choose", "report"))
-    parser.add_argument("--dataset", help="test images: an .npz, a folder, or FOLDER@NAME")
+    parser.add_argument("--dataset", help="test images: an .npz file, a folder, or FOLDER@NAME")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, such as classes")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a parameter, such as classes"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="parallel trainings, one core each")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel training runs, one core each")
     parser.add_argument("--work", type=Path, default=Path("build/accuracy"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
@@ -104,7 +104,7 @@ def main() -> None:
         values = parameters(rows[chosen["recipe"]].set, options.weights)
         frozen = {**chosen, "parameters": values, **provenance()}
         FROZEN.write_text(json.dumps(frozen, indent=1) + "\n", encoding="utf-8")
-        print(f"{chosen['recipe']}, of log losses {chosen['log_loss']}. Commit benchmarks/frozen.json.")
+        print(f"Selected {chosen['recipe']} by log loss: {chosen['log_loss']}. Commit benchmarks/frozen.json.")
         return
     frozen = committed()
     check(frozen, parameters({**rows[frozen["recipe"]].set, **parse_settings(options.set)}, options.weights))

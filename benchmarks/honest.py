@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import ROOT, keep_table, run_all
+from runs import ROOT, keep_table, run_all, table_parser
 
 from leaf.audit.domain_shift import compared
 from leaf.audit.questions import labels_without, right_of
@@ -26,16 +26,15 @@ WAYS = ("keep", "swap")
 
 
 def arguments(doc: str | None, row: str) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Return the options of a script that runs `row` on images with a metadata table, and the settings they imply."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, required=True, help="a folder whose table has the column `by`")
+    """Return the options of a script that runs `row` on a folder with a metadata table, and the resulting settings."""
+    parser = table_parser(doc)
+    parser.add_argument("--dataset", type=Path, required=True, help="a folder whose metadata.csv has the column --by")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--masks", type=Path, help="a folder of masks, white on the leaf  [none]")
-    parser.add_argument("--by", default="crop", help="site, crop, camera or date")
+    parser.add_argument("--masks", type=Path, help="a folder of masks that are white on the leaf")
+    parser.add_argument("--by", default="crop", help="column of the domain: site, crop, camera or date")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--work", type=Path, default=Path("build/honest"), help="folder of the runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of the row")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     settings = {**read_experiments(ROOT / "experiments.yaml")[row].set, "dataset": str(options.dataset.resolve())}
     if options.weights:
@@ -46,7 +45,6 @@ def arguments(doc: str | None, row: str) -> tuple[argparse.Namespace, dict[str, 
 
 
 def main() -> None:
-    """Train, score and record."""
     options, common = arguments(__doc__, "honest")
     common = {"classes": CLASSES, **common}
     ways = {way: {**common, "augmentation.background": way} for way in WAYS}

@@ -30,7 +30,7 @@ def write_npz(path: Path, count: int, size: int) -> None:
 
 
 def write_folder(folder: Path, count: int, side: int) -> None:
-    """Write JPEG images, wider than high, in one sub-folder per class."""
+    """Write JPEG images, wider than they are high, in one subfolder per class."""
     leaves = [Image.fromarray(draw_leaf(np.random.default_rng(k), side, True)) for k in range(8)]
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -40,7 +40,6 @@ def write_folder(folder: Path, count: int, side: int) -> None:
 
 
 def main() -> None:
-    """Measure both kinds of data set and report a row for each."""
     options = arguments(__doc__)
     count, size, files, side, repeats = SIZES[options.size]
     module = importlib.import_module("leaf.ingest.ingest")  # in the package, the name `ingest` is the function
@@ -77,7 +76,7 @@ def main() -> None:
 
         def grown() -> None:
             file = photographs / CLASSES[0] / "000000.jpg"
-            new = np.random.default_rng().bytes(8)  # a comment after the image's end makes a new file
+            new = np.random.default_rng().bytes(8)  # bytes after the end of the image make it a different file
             (photographs / CLASSES[0] / f"new_{new.hex()}.jpg").write_bytes(file.read_bytes() + new)
             ingest(photographs, ours_at, CLASSES, SIDE, aside=folder / "aside")
 

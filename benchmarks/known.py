@@ -1,21 +1,19 @@
-"""Measure the flag `known`: how many leaves it rejects, and how many other images it accepts as leaves.
+"""Measure how many leaves the out-of-distribution check rejects, and how many other images it accepts.
 
 Run it in a project after `dvc repro`. The limits come from training and validation images, which are not used here.
 Leaves are the test images. Cartoons are the images that `clean` removed as outliers: their copies are always found, and
 the columns for features and pixel statistics show the result for a cartoon that was not removed. The script generates
 the other images. The kinds in IN_VIEW were used to choose how many validation images a limit may reject. The kinds in
-FRESH and the images of `--leaves FOLDER` (without those in the data set) were added later and did not affect the
-choice. The table has the share flagged by each of the three tests and by any of them, the latter with Wilson's 95%
-interval.
+FRESH and the images of `--leaves FOLDER` (except those in the data set) were added later and did not affect the choice.
+The table shows the share flagged by each of the three tests and by any of them, the latter with Wilson's 95% interval.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from runs import keep_table
+from runs import keep_table, table_parser
 
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.out_of_distribution import image_statistics
@@ -185,10 +183,10 @@ def images_by_kind(size: int, leaves: Path | None) -> dict[str, np.ndarray]:
 
 
 def other_leaves(folder: Path, size: int, images: np.ndarray) -> np.ndarray:
-    """Return the images in `folder`, prepared as ingest does, without those among `images`."""
+    """Return the images in `folder`, prepared as by ingest, except copies of `images`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
     if not files:
-        raise SystemExit(f"error: --leaves {folder}: no images; valid: a folder of images")
+        raise SystemExit(f"error: --leaves {folder}: contains no images. Pass a folder of images.")
     some = files[:: max(1, len(files) // OTHERS)]
     given = np.stack([read_image(path.read_bytes(), size).pixels for path in some])
     nearest = ood.reference_mse(given, ood.thumbnails(images))
@@ -202,11 +200,9 @@ def interval(flagged: int, count: int) -> str:
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/model.keras"))
     parser.add_argument("--leaves", type=Path, help="a folder of other leaf images")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     beside = read_model_files(options.model)
     network, detector = load_model(options.model, beside.sha256), ood.read(beside.ood, beside.sha256)

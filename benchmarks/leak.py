@@ -1,4 +1,4 @@
-"""Measure the effect of leaked copies on simple learners with frozen features: `leaf leak` on each data set.
+"""Measure the effect of leaked copies on simple learners with frozen features, as `leaf leak` does.
 
     python benchmarks/leak.py ../shared/data
 
@@ -6,27 +6,24 @@ The features come from MobileNetV2 with ImageNet weights. There are five folds, 
 neighbor and two for logistic regression.
 """
 
-import argparse
 import os
 from pathlib import Path
 
-from runs import ROOT, keep_table
+from images import WEIGHTS
+from runs import ROOT, keep_table, table_parser
 
 from leaf.evaluate.leakage import frozen_leak
 from leaf.store import sha256
 
-WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
 REPEATS = {"neighbour": 5, "logistic": 2}
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--sets", nargs="+", default=["leaves_by_plant", "leaves_by_disease", "leaves_1041.npz"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
     parser.add_argument("--learners", nargs="+", choices=REPEATS, default=list(REPEATS))
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     data, rows = options.data.resolve(), []
     os.chdir(ROOT)  # without overrides
@@ -38,18 +35,10 @@ def main() -> None:
             for learner in options.learners:
                 settings = [f"dataset={data / name}", "classes=auto", f"image_size={size}", *weights]
                 leak, _ = frozen_leak(None, settings, learner, REPEATS[learner])
-                points = [f"{100 * value:+.1f}" for value in (leak.difference, leak.low, leak.high)]
-                rows.append(
-                    [
-                        f"{Path(name).stem}, {leak.images[0]} images, {leak.groups} groups",
-                        learner,
-                        str(size),
-                        f"{leak.leaky:.3f}",
-                        f"{leak.honest:.3f}",
-                        f"{points[0]} ({points[1]} to {points[2]})",
-                        leak.effect,
-                    ]
-                )
+                title = f"{Path(name).stem}, {leak.images[0]} images, {leak.groups} groups"
+                points = [100 * value for value in (leak.difference, leak.low, leak.high)]
+                cells = [f"{leak.leaky:.3f}", f"{leak.honest:.3f}", "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)]
+                rows.append([title, learner, str(size), *cells, leak.effect])
     columns = ["data set", "learner", "pixels", "leaky", "honest", "difference (95% CI)", "leakage"]
     keep_table("leak", columns, rows, options.record)
 

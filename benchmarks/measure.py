@@ -1,8 +1,8 @@
-"""Measure two functions side by side and record the result as a row; shared by all scripts in this folder.
+"""Time two functions side by side and record the result as a row; shared by the scripts of `make bench`.
 
 Times on a shared machine are noisy, but the ratio of two functions that alternate in one run is stable. A row is
 `{name, ours, other, ratio, spread, target, met, memory}`: median seconds, the ratio of the medians, the quartiles of
-the ratios of neighboring runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and, if requested, the
+the ratios of paired runs, the target as `>= 10` (other ÷ ours) or `<= 1.1` (ours ÷ other), and, if requested, the
 peak memory of both sides in MiB.
 """
 
@@ -36,13 +36,13 @@ def arguments(description: str | None, **choices: Sequence[str]) -> argparse.Nam
 
 
 def alternate(ours: Callable[[], Any], other: Callable[[], Any], repeats: int = 5) -> tuple[list[float], list[float]]:
-    """Return the seconds of each run of `ours` and `other`, alternating, after one warm-up of each."""
+    """Run both functions alternately, after one warm-up each, and return the seconds of each run."""
     times = in_turn((ours, other), repeats)
     return times[0], times[1]
 
 
 def in_turn(functions: Sequence[Callable[[], Any]], repeats: int, warm: bool = True) -> list[list[float]]:
-    """Return the seconds of each run of each function, alternating; with `warm`, after one warm-up of each."""
+    """Run the functions in turn and return the seconds of each run; with `warm`, run each once beforehand."""
     for function in functions if warm else ():
         function()
     times: list[list[float]] = [[] for _ in functions]

@@ -8,18 +8,16 @@ convnext_atto with that head on 512 images, in micro-batches and in one batch; t
 statistics of each micro-batch.
 """
 
-import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import keras
 import numpy as np
-from runs import ROOT, keep_table
+from images import ingest_images
+from runs import ROOT, keep_table, table_parser
 
 from leaf.experiments import experiment, with_settings
-from leaf.ingest.ingest import ingest
 from leaf.models.build import build_model_from_params
 from leaf.models.freezing import freeze_backbone
 
@@ -29,7 +27,7 @@ PARTS = (128, 64, 32)
 
 
 def network(**over: Any) -> tuple[keras.Model, Any]:
-    """Return `report_final`'s network with random weights and the overrides `over`, frozen, and its parameters."""
+    """Return the partly frozen network of `report_final` with random weights and overrides, and its parameters."""
     row = experiment("report_final", ROOT / "experiments.yaml").set
     params = with_settings({}, {**row, "weights": "random", **over})
     model = build_model_from_params(params, 2)
@@ -38,7 +36,7 @@ def network(**over: Any) -> tuple[keras.Model, Any]:
 
 
 def gradients(model: keras.Model, training: bool) -> Any:
-    """Return a compiled function of images and labels: the gradients of the mean loss."""
+    """Return a compiled function that computes the gradients of the mean loss."""
 
     def loss(weights: Any, others: Any, images: Any, labels: Any) -> Any:
         logits, _ = model.stateless_call(weights, others, images, training=training)
@@ -64,7 +62,7 @@ def temporary_memory(backbone: str, size: int, images: int, precision: str, rema
 
 
 def apart(images: np.ndarray, labels: np.ndarray, part: int, training: bool) -> tuple[float, float]:
-    """Return the relative distance of the accumulated gradient from that of all images, and their cosine."""
+    """Return the relative distance between the accumulated and the full-batch gradient, and their cosine."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(42)
     model, _ = network(backbone="convnext_atto", dropout=0.0, freeze_depth=0, image_size=images.shape[1])
@@ -82,11 +80,11 @@ def apart(images: np.ndarray, labels: np.ndarray, part: int, training: bool) -> 
 
 
 def main() -> None:
-    """Print and record the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path, help="an .npz or a folder; without it only memory is measured")
-    parser.add_argument("--tiny", action="store_true", help="a small network on few pixels")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
+    parser = table_parser(__doc__)
+    parser.add_argument(
+        "--photographs", type=Path, help="an .npz file or a folder; if omitted, only memory is measured"
+    )
+    parser.add_argument("--tiny", action="store_true", help="use a small network and small images")
     options = parser.parse_args()
     backbone, size, divisor = ("convnext_atto", 32, 8) if options.tiny else ("convnext_large", 96, 1)
     rows = [
@@ -96,11 +94,9 @@ def main() -> None:
     ]
     keep_table("memory", ["micro-batch", "precision", "`rematerialize`", "temporary memory"], rows, options.record)
     if options.photographs:
-        with tempfile.TemporaryDirectory() as folder:
-            index = ingest(options.photographs, Path(folder) / "images.npy", "auto", size).index
-            images = np.load(Path(folder) / "images.npy")
+        images, ingested = ingest_images(options.photographs, size)
         chosen = np.random.default_rng(0).permutation(len(images))[: 512 // divisor]
-        images, labels = images[chosen], index["label"].to_numpy(np.int32)[chosen]
+        images, labels = images[chosen], ingested.index["label"].to_numpy(np.int32)[chosen]
         rows = []
         for part in PARTS:
             for mode, training in (("training", True), ("inference", False)):

@@ -1,8 +1,8 @@
-"""Run ingest, clean, split, balance and evaluate on a million images of 32×32, and clean on 200,000 of 96×96.
+"""Measure the data stages and evaluate on a million images of 32×32, and clean on 200,000 images of 96×96.
 
 Each stage runs as under DVC, on an .npz file of crops, rotations and tints of 600 synthetic leaves, 3% of them copies.
-`clean` runs first without `same_photo` and then with it; every image has crops of the same photo, the slowest case. As
-in slopes.py, memory is the peak of the process's own pages. The network is a small untrained CNN, because the cost of
+`clean` runs first without `same_photo` and then with it; every image has crops of the same photo, which is the slowest
+case. As in slopes.py, memory is the peak private memory. The network is a small untrained CNN, because the cost of
 `evaluate` does not depend on its accuracy. The results are in docs/performance.md. The target is ten minutes and 4 GiB
 for `clean` with `same_photo`.
 """
@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from clean_scale import variants
 from measure import arguments, detail
-from slopes import CLASSES, disk, project, run
+from slopes import CLASSES, disk, run
+
+from leaf.params import Params
+from leaf.python_api import new_project
 
 PHOTOS = "clean with `same_photo`"
 STAGES = ("ingest", "clean", "split", "balance", "evaluate", PHOTOS)
 LARGE = ("ingest", "clean", PHOTOS)
-# images, their side and the stages
+# (images, side, stages) of each run
 RUNS = {
     "tiny": [(600, 32, STAGES)],
     "bench": [(20_000, 32, STAGES)],
@@ -63,24 +65,22 @@ def measure(count: int, side: int, stages: Sequence[str]) -> dict[str, Any]:
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        settings = {"dataset": "images.npz", "image_size": side, "epochs": 1}
+        settings |= {"balance": "class_weight", "backbone": "cnn_small"}
+        new_project(folder, Params(**settings))
         write_npz(folder, count, side)
-        project(folder, side)
-        params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-        params |= {"dataset": "images.npz", "balance": "class_weight", "backbone": "cnn_small"}
         for stage in stages:
-            params["same_photo"] = stage == PHOTOS
-            (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+            new_project(folder, Params(**settings, same_photo=stage == PHOTOS))
             if stage == "evaluate":
                 run(["-c", UNTRAINED], folder)
             before = disk(folder)
             seconds, memory = run(["-m", f"stages.{stage.split()[0]}"], folder)
             found[stage] = {"seconds": seconds, "memory": memory, "disk": disk(folder) - before}
-            print(f"{count} images, {stage}: {seconds:.1f} s, {memory:.0f} MiB of its own memory", flush=True)
+            print(f"{count} images, {stage}: {seconds:.1f} s, {memory:.0f} MiB of private memory", flush=True)
     return {"images": count, "side": side, "stages": found}
 
 
 def main() -> None:
-    """Measure and record each run."""
     options = arguments(__doc__)
     found = [measure(*each) for each in RUNS[options.size]]
     detail("million", found, options.record and options.size == "full")

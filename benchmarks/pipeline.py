@@ -1,7 +1,7 @@
-"""Compare `dvc repro` of the default run with its training, and a run without changes with an empty pipeline.
+"""Compare all other stages of the default run with training, and a run without changes with an empty pipeline.
 
-Every stage runs in a new clone with its own cache. The time of a stage lasts from its first line of output to that of
-the next stage, including DVC's work on its outputs.
+Every stage runs in a new clone with its own cache. The time of a stage is measured from its first line of output to the
+first line of the next stage, so it includes DVC's work on the outputs.
 
 In a run without changes, DVC reads its own files and compares every dependency. The empty pipeline has the same stages
 and the same number of outputs, but all files are empty. A second one also has leaf's modules and parameters.
@@ -59,7 +59,7 @@ def clone(folder: Path, changes: dict[str, Any]) -> None:
 
 
 def empty(folder: Path, dependencies: bool) -> None:
-    """Make a project with the same stages and data, and with `dependencies` also leaf's parameters and modules."""
+    """Create a project with the same stages and empty files and, with `dependencies`, leaf's parameters and modules."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     kept = {}
     made: set[str] = set()
@@ -88,7 +88,7 @@ def empty(folder: Path, dependencies: bool) -> None:
 
 
 def repro(folder: Path, *more: str) -> dict[str, float]:
-    """Run `dvc repro` and return the seconds of each stage that ran, and of `dvc` before the first."""
+    """Run `dvc repro` and return the seconds of each stage that ran, and of DVC before the first stage."""
     seconds: dict[str, float] = {}
     stage, began = "dvc", time.perf_counter()
     lines = []
@@ -114,7 +114,6 @@ def repro(folder: Path, *more: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Time full runs stage by stage, then runs without changes, and report both rows."""
     options = arguments(__doc__)
     changes, runs, idle = SIZES[options.size]
     with tempfile.TemporaryDirectory() as name:

@@ -6,9 +6,9 @@ convnext_atto at 96×96 with random weights; the images are JPEG files of synthe
 - predict: the command on a folder, without its startup, compared with the network on prepared batches of equal size.
 - page, page_p99: median and 99th percentile of the time per image of one client that reuses its connection, as
   browsers do, compared with 10 and 25 ms. The time from the start of `leaf serve` and `leaf predict` to the first
-  answer and the memory of the page are printed and recorded.
-- serve: 8 concurrent clients. No request may be lost, and the median answer may take 1.5 times as long as the network
-  alone takes for 8 images in sequence (while one is answered, seven wait).
+  answer and the server's memory are printed and recorded.
+- serve: 8 concurrent clients. No request may be lost. The median response may take at most 1.5 times as long as the
+  network alone takes for 8 images in sequence, because seven requests wait while one is processed.
 """
 
 import contextlib
@@ -44,10 +44,11 @@ CLIENTS = 8
 # (files, repeats over all of them, requests one at a time, requests under load)
 SIZES = {"tiny": (64, 1, 5, 200), "bench": (1000, 5, 100, 200), "full": (1000, 15, 500, 1000)}
 SIDE = 96
+HEADERS = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 def project(folder: Path) -> Path:
-    """Write a model with its files as after `dvc repro`; return the ONNX file."""
+    """Write a model and its files as `dvc repro` does, and return the ONNX file."""
     with multiprocessing.get_context("spawn").Pool(1) as process:  # Keras must not stay in memory
         return process.apply(_project, (folder,))
 
@@ -79,7 +80,7 @@ def _project(folder: Path) -> Path:
 
 
 def photographs(count: int) -> list[bytes]:
-    """Return JPEG files of leaves, 256×256, a different one for each number."""
+    """Return `count` different JPEG files of leaves, 256×256."""
     leaves = [draw_leaf(np.random.default_rng([7, k]), 256, k % 2 == 0) for k in range(32)]
     files = []
     for number in range(count):
@@ -90,11 +91,15 @@ def photographs(count: int) -> list[bytes]:
     return files
 
 
+def form(number: int, content: bytes) -> bytes:
+    """Return the body of an upload."""
+    head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{number}"\r\n\r\n'
+    return head.encode() + content + b"\r\n--x--\r\n"
+
+
 def ask(address: str, number: int, content: bytes) -> tuple[float, bool]:
-    """Return the seconds of one answer, and whether it was correct."""
-    head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{number}"\r\n\r\n'.encode()
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    request = urllib.request.Request(f"{address}/api/predict", head + content + b"\r\n--x--\r\n", kind)
+    """Return the seconds until the response, and whether it belongs to this request."""
+    request = urllib.request.Request(f"{address}/api/predict", form(number, content), HEADERS)
     start = time.perf_counter()
     with urllib.request.urlopen(request, timeout=120) as answer:
         given = json.load(answer)
@@ -104,23 +109,15 @@ def ask(address: str, number: int, content: bytes) -> tuple[float, bool]:
 def one_client(address: str, content: Sequence[bytes], requests: int) -> list[float]:
     """Return the seconds of each request of a client that keeps its connection, after five warm-up requests."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=120)
-    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="leaf.jpg"\r\n\r\n'
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
     times = []
     for number in range(requests + 5):
-        body = head + content[number % len(content)] + b"\r\n--x--\r\n"
+        body = form(number, content[number % len(content)])
         start = time.perf_counter()
-        connection.request("POST", "/api/predict", body, kind)
+        connection.request("POST", "/api/predict", body, HEADERS)
         json.loads(connection.getresponse().read())
         times.append(time.perf_counter() - start)
     connection.close()
     return times[5:]
-
-
-def report_page(times: list[float], record: bool) -> None:
-    """Report the median and the 99th percentile of the page's times."""
-    report(row("page", times, [0.010] * len(times), "<= 1"), record)
-    report(row("page_p99", [float(np.quantile(times, 0.99))], [0.025], "<= 1"), record)
 
 
 LEAF = [sys.executable, "-c", "from leaf.cli import main; main()"]
@@ -128,7 +125,7 @@ LEAF = [sys.executable, "-c", "from leaf.cli import main; main()"]
 
 @contextlib.contextmanager
 def served(model: Path) -> Iterator[tuple[str, int]]:
-    """Start `leaf serve` on a free port; yield its address and process number."""
+    """Start `leaf serve` on a free port; yield its address and process ID."""
     program = [*LEAF, "serve", "--port", "0", "--quiet", "--model", str(model)]
     server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     try:
@@ -158,7 +155,7 @@ def first_answer(model: Path, photograph: Path) -> float:
 
 
 def resident(process: int) -> float:
-    """Return the current MiB of a process and its children."""
+    """Return the resident memory of a process and its children, in MiB."""
     total = 0.0
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -169,7 +166,7 @@ def resident(process: int) -> float:
 
 
 def over_files(classifier: Classifier, model: Path, folder: Path, files: int, repeats: int, record: bool) -> None:
-    """Run the command on a folder, without loading the model."""
+    """Time `leaf predict` on a folder, without loading the model."""
     with patch.object(predict_command, "load", lambda _: classifier):
 
         def predict() -> None:
@@ -186,7 +183,6 @@ def over_files(classifier: Classifier, model: Path, folder: Path, files: int, re
 
 
 def main() -> None:
-    """Report the three rows, and the time from start to first answer."""
     options = arguments(__doc__)
     files, repeats, single, requests = SIZES[options.size]
     content = photographs(max(files, requests))
@@ -208,17 +204,18 @@ def main() -> None:
             alone = [bare(classifier, 1) for _ in range(requests)]
             first["page_mib"] = resident(process)
     print(
-        f"predict: {first['seconds']:.2f} s from the start of `leaf serve` to the first answer (wanted: below 2), "
-        f"{first['command_seconds']:.2f} s of `leaf predict` (wanted: below 1.5); the page holds "
-        f"{first['page_mib']:.0f} MiB after all (wanted: below 300)"
+        f"predict: {first['seconds']:.2f} s from the start of `leaf serve` to the first answer (target: below 2 s), "
+        f"{first['command_seconds']:.2f} s for `leaf predict` (target: below 1.5 s); after all requests, the "
+        f"server uses {first['page_mib']:.0f} MiB (target: below 300 MiB)"
     )
     detail("first_answer", first, options.record)
-    report_page(times, options.record)
+    report(row("page", times, [0.010] * len(times), "<= 1"), options.record)
+    report(row("page_p99", [float(np.quantile(times, 0.99))], [0.025], "<= 1"), options.record)
     lost = sum(not right for _, right in answers)
     if lost:
-        raise SystemExit(f"predict: {lost} of {requests} answers were to another question")
+        raise SystemExit(f"predict: {lost} of {requests} responses belong to another request")
     waited = [CLIENTS * seconds for seconds in alone]
-    print(f"network alone {1000 * statistics.median(alone):.1f} ms per image")
+    print(f"predict: the network alone takes {1000 * statistics.median(alone):.1f} ms per image")
     report(row("serve", [seconds for seconds, _ in answers], waited, "<= 1.5"), options.record)
 
 

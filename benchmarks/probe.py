@@ -27,7 +27,7 @@ from leaf.experiments import read_experiments
 from leaf.store import read_yaml, sha256
 from leaf.synthesize import ImageCounts, draw_dataset
 
-SIZES = {"tiny": (60, 32, 1), "bench": (1000, 96, 1), "full": (1000, 96, 7)}  # photographs, their side, runs
+SIZES = {"tiny": (60, 32, 1), "bench": (1000, 96, 1), "full": (1000, 96, 7)}  # images, side, runs
 PLAIN = """
 import sys
 from pathlib import Path
@@ -60,7 +60,6 @@ def photographs(folder: Path, count: int, size: int) -> None:
 
 
 def main() -> None:
-    """Alternate both sides, time leaf again with another split, and report two rows."""
     import keras
 
     options = arguments(__doc__)

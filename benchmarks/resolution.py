@@ -6,7 +6,6 @@ All sizes use one weights file, trained at 224 pixels. Accuracy is out of fold, 
 seeds. Time includes reading, resizing and computing features; nothing is cached.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from runs import keep_table
+from images import WEIGHTS
+from runs import keep_table, table_parser
 from sklearn.metrics import recall_score
 from sklearn.model_selection import StratifiedGroupKFold
 
+from leaf.audit.shortcuts import Score
 from leaf.evaluate.baselines import HELD
 from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.statistics import proportion_interval
@@ -26,7 +27,6 @@ from leaf.models.build import build_model
 from leaf.models.prediction import extract_features
 from leaf.store import read_array, sha256
 
-WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
 DATASETS = ("leaves_by_disease", "leaves_by_plant", "leaves_1041.npz")  # 256×256, 256×256 and 96×96 pixels
 OUTLIER_COPIES = 20
 SIZES = (96, 128, 160, 192, 224)
@@ -51,16 +51,10 @@ def measure(data: Path, name: str, size: int) -> list[str]:
     index, features = index[kept], features[kept]
     labels, groups = index["label"].to_numpy(), pd.factorize(index["group"].astype(str))[0]
     predicted = np.stack([_out_of_fold(features, labels, groups, seed) for seed in range(3)])
-    low, high = proportion_interval(predicted == labels, groups)
-    accuracy = (predicted == labels).mean()
+    right = predicted == labels
+    accuracy = Score(right.mean(), *proportion_interval(right, groups))
     recall = np.mean([recall_score(labels, each, average=None) for each in predicted], axis=0).min()
-    return [
-        f"{name}, {len(labels):,}",
-        str(size),
-        f"{accuracy:.3f} ({low:.3f} to {high:.3f})",
-        f"{recall:.3f}",
-        f"{seconds:.1f}",
-    ]
+    return [f"{name}, {len(labels):,}", str(size), str(accuracy), f"{recall:.3f}", f"{seconds:.1f}"]
 
 
 def _out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Any:
@@ -71,12 +65,10 @@ def _out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--datasets", nargs="+", default=DATASETS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     rows = []
     for name in options.datasets:

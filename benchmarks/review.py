@@ -5,42 +5,34 @@
 The faults are wrong labels, copies and outliers among synthetic leaves and, with --data, 5% flipped labels in
 leaves_1041.
 
-A look is the review of one case in the queue, which finds the faults of its images. The images that are not in the
+A look is the review of one case in the queue; it finds all faults in the images of that case. The images outside the
 queue follow, ordered by confidence, as in the page's grid. `confidence` orders the kept images by the held-out
 probability of their label, lowest first; `chance` is the mean of 200 random orders. Held-out probabilities come from a
 logistic regression in five folds, on color and shape and, for leaves_1041, also on features of a frozen MobileNetV2
 (ImageNet, 96 pixels).
 """
 
-import argparse
-import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
-from runs import keep_table
+from images import as_jpeg, clean_images, image_index, ingest_images, mobilenet_features
+from runs import keep_table, table_parser
 
-from leaf import store
-from leaf.clean.clean import clean
-from leaf.clean.decisions import COLUMNS
 from leaf.clean.same_photo import descriptors
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.baselines import joint_histograms
-from leaf.params import Params
 from leaf.review import queue
 from leaf.synthesize import ImageCounts, draw_cartoon, draw_dataset
 
 CLASSES = ("healthy", "unhealthy")
-NO_OVERRIDES = pd.DataFrame({name: pd.Series(dtype=str) for name in COLUMNS})
 WRONG, COPIED, ODD = 0.05, 0.03, 0.02  # shares of the leaves: flipped labels, added copies, added outliers
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Images uint8 (N, S, S, 3), their given labels int (N,), and their kinds of fault, "" for none."""
+    """Images with planted faults, uint8 (N, S, S, 3), their given labels, int (N,), and their faults ("" for none)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -54,7 +46,7 @@ def plant(leaves: int, size: int, seed: int) -> Planted:
     labels = labels.astype(int)
     wrong, copied = np.split(random.permutation(leaves)[: round(leaves * (WRONG + COPIED))], [round(leaves * WRONG)])
     labels[wrong] = 1 - labels[wrong]
-    copies = [cv2.imdecode(cv2.imencode(".jpg", images[row], [cv2.IMWRITE_JPEG_QUALITY, 80])[1], 1) for row in copied]
+    copies = [as_jpeg(images[row], 80) for row in copied]
     of_copies = labels[copied] ^ (np.arange(len(copied)) % 2)
     odd = [_odd(random, size, number) for number in range(round(leaves * ODD))]
     fault = np.array([""] * leaves + ["copy"] * len(copies) + ["outlier"] * len(odd), object)
@@ -84,11 +76,10 @@ def looks_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def in_order(
     planted: Planted, features: np.ndarray | None = None, known: bool = True
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the queue of the planted set, and its images by confidence, kept ones first."""
+    """Return the review queue, and the images ordered by confidence, kept images first."""
     images, count = planted.images, len(planted.images)
-    hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
-    index = pd.DataFrame({"image": range(count), "label": planted.labels, "group": "", "hash": hashes, "flags": ""})
-    cleaned = clean(images, index, "auto", NO_OVERRIDES, Params())
+    index = image_index(images, planted.labels).assign(flags="")
+    cleaned = clean_images(images, index)
     decisions = cleaned.decisions
     kept = np.flatnonzero(decisions["kept"])
     labels, groups = decisions["label"].to_numpy(), decisions["group"].to_numpy()
@@ -108,7 +99,7 @@ def in_order(
 
 
 def found(looks: list[set[int]], faults: set[int]) -> float:
-    """Return the share of the faults that the looks find."""
+    """Return the share of faults that the looks find."""
     return len(faults.intersection(*[set().union(*looks)])) / len(faults)
 
 
@@ -132,20 +123,13 @@ def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int)
 
 def flipped(data: Path) -> tuple[Planted, np.ndarray]:
     """Return leaves_1041 with 5% of its labels flipped, except the cartoons', and frozen features of all images."""
-    from leaf.ingest.ingest import ingest
-    from leaf.models.feature_cache import frozen_features
-
-    with tempfile.TemporaryDirectory() as folder:
-        index = ingest(data / "leaves_1041.npz", Path(folder) / "images.npy", CLASSES, 96).index
-        images = np.load(Path(folder) / "images.npy")
+    images, ingested = ingest_images(data / "leaves_1041.npz", 96, CLASSES)
+    index = ingested.index
     leaves = np.flatnonzero(index.groupby("hash")["hash"].transform("size") < 20)
     wrong = np.random.default_rng(2023).choice(leaves, round(0.05 * len(leaves)), replace=False)
     labels, fault = index["label"].to_numpy(int).copy(), np.full(len(images), "", object)
     labels[wrong], fault[wrong] = 1 - labels[wrong], "label"
-    weights = data / "mobilenet_v2_imagenet_no_top.h5"
-    rows = np.arange(len(images))
-    features = frozen_features(images, rows, "mobilenet_v2", str(weights), store.sha256(weights))
-    return Planted(images, labels, fault), features
+    return Planted(images, labels, fault), mobilenet_features(images, data)
 
 
 def found_rows(title: str, planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> list[list[str]]:
@@ -159,12 +143,10 @@ def found_rows(title: str, planted: Planted, table: pd.DataFrame, order: np.ndar
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--data", type=Path, help="folder of leaves_1041.npz and MobileNetV2's weights")
-    parser.add_argument("--leaves", type=int, default=1000, help="drawn leaves")
+    parser.add_argument("--leaves", type=int, default=1000, help="number of synthetic leaves")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     planted = plant(options.leaves, 64, options.seed)
     rows = found_rows(f"{options.leaves:,} drawn leaves", planted, *in_order(planted), len(planted.images) // 10)

@@ -3,9 +3,9 @@
     python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
 
 A row with `weights: imagenet` needs a weights file for its backbone; without one, the table lists it as not run.
-Detectors also run on synthetic leaves with a seed that was not used to design them. Their score without a network, with
-the mean healthy image as every reconstruction, is measured too. All rows take several hours on two cores. Arguments
-select rows and replace only their results. Test predictions are written to benchmarks/predictions.
+Detectors also run on synthetic leaves with a seed that was not used to design them, and are compared with a score that
+needs no network: the mean healthy image replaces every reconstruction. All rows take several hours on two cores.
+Arguments select rows; only their results are replaced. Test predictions are written to benchmarks/predictions.
 """
 
 import argparse
@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import ROOT, draw, figures, keep_predictions, provenance, run_all, scored
+from runs import ROOT, draw, figures, keep_predictions, provenance, read_split_images, run_all, scored
 
 from leaf.evaluate.statistics import auc_interval
 from leaf.experiments import Experiment, parse_settings, read_experiments
 from leaf.models.backbones import is_detector
 from leaf.params import keys
-from leaf.store import read_array, read_table, sha256
+from leaf.store import sha256
 
 RESULTS = Path(__file__).parent / "rows.json"
 DRAWN = {"drawn.images": 1000, "drawn.seed": 7}
 KEPT = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc")
 
 
-def settings(
-    row: Experiment, dataset: Path, weights: dict[str, Path], over: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return the settings of a row with its weights file, or None if it needs published weights and has no file."""
+def settings(row: Experiment, dataset: Path, weights: dict[str, Path], over: Mapping[str, Any]) -> dict | None:
+    """Return the settings of a row, or None if it needs published weights and none are given for its backbone."""
     values = {**row.set, "dataset": str(dataset.resolve()), **over}
     if values.get("weights") == "imagenet":
         file = weights.get(values["backbone"])
@@ -42,15 +40,11 @@ def settings(
 
 
 def without_network(folder: Path, redness: bool) -> float:
-    """Return the ROC AUC of a detector's score with the mean healthy image as every reconstruction."""
+    """Return the ROC AUC of a detector's score if the mean healthy image replaces every reconstruction."""
     from leaf.models.autoencoder import ReconstructionScore
 
-    images = read_array(folder / "data/ingested/images.npy")
-    labels = read_table(folder / "data/cleaned/decisions.csv", ["image", "label"]).set_index("image")["label"]
-    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"]).set_index("image")[
-        "split"
-    ]
-    train, test = (splits.index[splits == name].to_numpy() for name in ("train", "test"))
+    images, decisions, splits = read_split_images(folder)
+    labels, train, test = decisions["label"], splits["train"], splits["test"]
     mean = images[train[labels.loc[train] == 0]].mean(axis=0, dtype=np.float64)
     scores = ReconstructionScore(redness=redness)(((images[test] - mean) / 127.5).astype(np.float32))
     return auc_interval(labels.loc[test].to_numpy(), np.asarray(scores)[:, 0])[0]
@@ -78,10 +72,9 @@ def backbone(values: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the rows and write benchmarks/rows.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help="rows to run (default: all)")
-    parser.add_argument("--dataset", type=Path, required=True, help="an .npz or a folder")
+    parser.add_argument("--dataset", type=Path, required=True, help="an .npz file or a folder")
     parser.add_argument("--weights", action="append", default=[], metavar="BACKBONE=FILE", help="ImageNet weights")
     parser.add_argument("--work", type=Path, default=Path("build/rows"), help="folder of the runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of every row")
@@ -103,22 +96,13 @@ def main() -> None:
     folders = run_all([values for _, _, values in jobs], options.work)
     measured_by, recorded = provenance(), options.results == RESULTS
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else []
-    new = [
-        {
-            "row": name,
-            "dataset": dataset,
-            "weights": "weights" in values,
-            **kept(folder),
-            "predictions": keep_predictions(f"{dataset} {name}", {name: scored(folder)}) if recorded else "",
-            **(
-                {"without_network": without_network(folder, backbone(values).endswith("redness"))}
-                if is_detector(backbone(values))
-                else {}
-            ),
-            **measured_by,
-        }
-        for (name, dataset, values), folder in zip(jobs, folders, strict=True)
-    ]
+    new: list[dict[str, Any]] = []
+    for (name, dataset, values), folder in zip(jobs, folders, strict=True):
+        row = {"row": name, "dataset": dataset, "weights": "weights" in values, **kept(folder)}
+        row["predictions"] = keep_predictions(f"{dataset} {name}", {name: scored(folder)}) if recorded else ""
+        if is_detector(backbone(values)):
+            row["without_network"] = without_network(folder, backbone(values).endswith("redness"))
+        new.append(row | measured_by)
     replaced = {(row["row"], row["dataset"]) for row in new}
     results = [row for row in results if (row["row"], row["dataset"]) not in replaced and row["row"] in rows] + new
     results.sort(key=lambda row: (list(rows).index(row["row"]), row["dataset"]))

@@ -6,6 +6,7 @@ than an epoch. Finished runs are not repeated, so an interrupted script continue
 the data or the code, use another folder.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ _DONE = "metrics/evaluate.json"
 
 
 def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) -> list[Path]:
-    """Run params.yaml with each of `settings` (dotted keys) and return the folder of each finished run.
+    """Run the pipeline with each of `settings` (dotted keys) on top of params.yaml; return the folder of each run.
 
     `jobs` training runs execute at once, each on one core.
 
@@ -61,7 +62,7 @@ def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) ->
             waiting[trained].append(run)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_core) as pool:
         for number, runs in enumerate(pool.map(_train_and_evaluate, waiting, waiting.values()), 1):
-            print(f"{number} of {len(waiting)} trainings done: {' '.join(run.name for run in runs)}", flush=True)
+            print(f"{number} of {len(waiting)} training runs done: {' '.join(run.name for run in runs)}", flush=True)
     return folders
 
 
@@ -84,13 +85,21 @@ def figures(folder: Path) -> dict[str, Any]:
 def scored(folder: Path, split: str = "test") -> pd.DataFrame:
     """Return the predictions of a finished run on one split: `image,label,predicted,group,probabilities`.
 
-    `probabilities` holds those of all classes, float64 (C,) per image.
+    `probabilities` contains the probabilities of all classes, float64 (C,) per image.
     """
     table = read_table(folder / "data/scored/predictions.csv", ["image", "split", "label", "predicted"])
     table["probabilities"] = list(read_array(folder / "data/scored/probabilities.npy").astype(np.float64))
     groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])
     table = table[table["split"] == split].merge(groups[["image", "group"]], on="image").sort_values("image")
     return table[["image", "label", "predicted", "group", "probabilities"]]
+
+
+def read_split_images(folder: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, np.ndarray]]:
+    """Return the images of a run, its decisions by image (`label`, `group`), and the images of each split."""
+    images = read_array(folder / "data/ingested/images.npy")
+    decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")
+    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
+    return images, decisions, {name: part["image"].to_numpy() for name, part in splits.groupby("split")}
 
 
 def provenance() -> dict[str, Any]:
@@ -107,6 +116,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def table_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a script that records a table: `--no-record` leaves tables.json unchanged."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
+    return parser
+
+
 def keep_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], record: bool) -> None:
     """Print a table; with `record`, write it with its `provenance` to tables.json for docs/generate.py."""
     for cells in (columns, ["---"] * len(columns), *rows):
@@ -118,7 +134,7 @@ def keep_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def keep_predictions(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
-    """Write benchmarks/predictions/NAME.csv, so that any paired interval can be recomputed; returns its path.
+    """Write benchmarks/predictions/NAME.csv, so that any paired interval can be recomputed, and return its path.
 
     Args:
         name: any text; characters other than letters, digits and dots become dashes.
@@ -133,7 +149,7 @@ def keep_predictions(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _plain(word: str) -> str:
-    """Return a command-line word without this machine's folders."""
+    """Remove this machine's folders from a command-line argument."""
     path = Path(word)
     if not path.is_absolute():
         return re.sub(r"(\.\./)+(.*/)?", "", word)
@@ -141,7 +157,7 @@ def _plain(word: str) -> str:
 
 
 def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[str]) -> Path:
-    """Return the folder named after the parameters of these stages."""
+    """Return a folder named after the hash of these stages' parameters."""
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     listed = [key for stage in stages for key in pipeline[stage].get("params", [])]
     keys = set(values) if {"params.yaml": None} in listed else {key.partition(".")[0] for key in listed} | {"dataset"}
@@ -157,7 +173,7 @@ def prepare(work: Path, values: Mapping[str, Any]) -> Path:
 
 
 def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
-    """Make an empty project with these parameters; `links` maps output folders to their project."""
+    """Create an empty project with these parameters; `links` maps output folders to the project that has them."""
     shutil.rmtree(folder, ignore_errors=True)
     new_project(folder, validate(dict(values)))
     for path, owner in links.items():

@@ -32,7 +32,7 @@ from leaf.train.optimizer import compile_model, make_schedule, train_step
 RESULTS = Path(__file__).with_name("scratch.json")
 # `leaves_by_plant` has twice as many images, so train on as many as in leaves_1041 and test on half of them.
 DATASETS: dict[str, list[str]] = {"leaves_1041": [], "leaves_by_plant": ["test_size=0.5"]}
-STEPS = 12  # training steps per recipe whose time is measured; the first two compile
+STEPS = 12  # timed training steps per recipe; the first two compile
 
 
 def network(image: Any, block_norm: bool) -> Any:
@@ -85,7 +85,7 @@ def _initial() -> initializers.Initializer:
 ARCHITECTURES = {"atto_bn_stem": partial(network, block_norm=False), "atto_bn": partial(network, block_norm=True)}
 BACKBONES |= dict.fromkeys(
     ARCHITECTURES, BACKBONES["convnext_atto"]
-)  # at import, because training processes import this file
+)  # at import, because the processes that train import this file
 build._NETWORKS |= ARCHITECTURES
 
 
@@ -130,13 +130,12 @@ def _defaults() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the recipes on both development sets and record accuracy, log loss and the time of a training step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
     parser.add_argument("--recipes", nargs="+", default=["default"], metavar="ROW", help="ROW or ROW+KEY=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=1, help="parallel trainings, one core each")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel training runs, one core each")
     parser.add_argument("--work", type=Path, default=Path("build/scratch"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()

@@ -6,14 +6,12 @@ RUN is a folder in which `ingest`, `clean` and `split` have run. Two images are 
 error is below NEAR; the printed distances show a gap there.
 """
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from runs import keep_table
+from images import ingest_images
+from runs import keep_table, table_parser
 
-from leaf.ingest.ingest import ingest
 from leaf.store import read_array, read_table
 
 NEAR = 100.0  # mean squared error at full size, 0..255 squared
@@ -33,18 +31,15 @@ def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def main() -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--run", type=Path, default=Path(), help="a project in which the data stages have run")
     parser.add_argument("--leaves", type=Path, required=True, help="a folder with the group of each image")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     images = read_array(options.run / "data/ingested/images.npy")
     splits = read_table(options.run / "data/split/splits.csv", ["image", "split"], text=["split"])
-    with tempfile.TemporaryDirectory() as folder:
-        index = ingest(options.leaves, Path(folder) / "images.npy", "auto", images.shape[1]).index
-        rows, errors = nearest(images[splits["image"]], np.load(Path(folder) / "images.npy"))
-    found = splits.assign(leaf=index["group"].to_numpy()[rows], error=errors).query("error < @NEAR")
+    others, known = ingest_images(options.leaves, images.shape[1])
+    rows, errors = nearest(images[splits["image"]], others)
+    found = splits.assign(leaf=known.index["group"].to_numpy()[rows], error=errors).query("error < @NEAR")
     test, trained = found[found["split"] == "test"], found[found["split"] == "train"]
     again = test["leaf"].isin(trained["leaf"])
     gap = f"{found['error'].max():.0f} to {errors[errors >= NEAR].min():.0f}"

@@ -1,13 +1,12 @@
 """Measure the cost of each additional image in each stage: time, peak memory and disk space.
 
 Each stage runs as under DVC with two numbers of images. The slope is the difference per image; the rest is the fixed
-cost. Memory is the peak of the process's own pages (RssAnon, sampled every 20 ms), without pages of mapped files, which
-the system can reclaim. The images are a folder of JPEG files: crops and tints of 200 synthetic leaves. Training runs
-one epoch; `same_photo` is off. The results are in docs/performance.md; there is no target.
+cost. Memory is the peak private memory of the process (RssAnon, sampled every 20 ms), without pages of mapped files,
+which the system can reclaim. The images are a folder of JPEG files: crops and tints of 200 synthetic leaves. Training
+runs one epoch; `same_photo` is off. The results are in docs/performance.md; there is no target.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 from measure import arguments, detail
 
+from leaf.params import Params
+from leaf.python_api import new_project
 from leaf.synthesize import draw_leaf
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ CLASSES = ("healthy", "unhealthy")
 
 
 def write_images(folder: Path, count: int, side: int) -> None:
-    """Write `count` different JPEG files, three healthy for every two unhealthy ones, one sub-folder per class."""
+    """Write `count` different JPEG files, three healthy for every two unhealthy ones, one subfolder per class."""
     random = np.random.default_rng(5)
     leaves = [draw_leaf(np.random.default_rng([5, k]), side * 2, k % 5 < 3) for k in range(min(200, count))]
     for name in CLASSES:
@@ -46,18 +46,6 @@ def write_images(folder: Path, count: int, side: int) -> None:
         tinted = np.clip(leaf[top : top + part, left : left + part] * random.uniform(0.7, 1.2, 3), 0, 255)
         path = folder / CLASSES[number % 5 >= 3] / f"{number:07}.jpg"
         cv2.imwrite(str(path), tinted[..., ::-1].astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
-
-
-def project(folder: Path, side: int) -> None:
-    """Write the inputs of the stages: params.yaml with one epoch, dvc.yaml, and no manual decisions."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"dataset": "write_images", "image_size": side, "epochs": 1, "same_photo": False}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    for name in ("references", "masks", "unlabelled"):
-        (folder / "data" / name).mkdir(parents=True)
-    for name in ("labels.csv", "overrides.csv", "pinned.csv"):
-        shutil.copy(ROOT / "data" / name, folder / "data")
 
 
 def run(command: list[str], folder: Path) -> tuple[float, float]:
@@ -77,24 +65,19 @@ def run(command: list[str], folder: Path) -> tuple[float, float]:
 
 def disk(folder: Path) -> int:
     """Return the bytes that the stages have written."""
-    return sum(
-        path.stat().st_size
-        for name in ("data", "models", "reports")
-        for path in (folder / name).rglob("*")
-        if path.is_file()
-    )
+    files = (path for name in ("data", "models", "reports") for path in (folder / name).rglob("*"))
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def main() -> None:
-    """Run the stages at both sizes and record the fixed part and the part per image of each."""
     options = arguments(__doc__)
     counts, side, stages = SIZES[options.size]
     measured: dict[str, list[tuple[float, float, float]]] = {stage: [] for stage in stages}
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_images(folder / "write_images", count, side)
-            project(folder, side)
+            new_project(folder, Params(dataset="images", image_size=side, epochs=1, same_photo=False))
+            write_images(folder / "images", count, side)
             for stage in stages:
                 before = disk(folder)
                 seconds, memory = run(["-m", f"stages.{stage}"], folder)

@@ -7,14 +7,13 @@ file. The table shows the largest absolute difference between the features, and 
 head are equal in ONNX Runtime and Keras.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from runs import keep_table
+from runs import keep_table, table_parser
 
 COLUMNS = ["backbone", "parameters with head", "operations", "largest difference of the features", "ONNX probabilities"]
 SIZE = 64  # pixels
@@ -53,25 +52,18 @@ def compare(name: str, timm_python: str, folder: Path) -> list[str]:
     difference = np.abs(extract_features(model, images) - expected["features"]).max()
     metadata = {"classes": ["a", "b"], "threshold": None, "temperature": 1.0}
     why = onnx_export.write(model, metadata, images, folder / "model.onnx")  # compares with Keras, tolerance 1e-4
-    row = [
-        f"`{name}`",
-        f"{model.count_params():,}",
-        str(BACKBONES[name].operations),
-        f"{difference:.0e}",
-        why or "equal within 1e-4",
-    ]
+    size = [f"{model.count_params():,}", str(BACKBONES[name].operations)]
+    row = [f"`{name}`", *size, f"{difference:.0e}", why or "equal within 1e-4"]
     print(*row, sep=" | ", flush=True)
     return row
 
 
 def main() -> None:
-    """Print and record the table."""
     from leaf.models.backbones import KERAS_VARIANTS, VARIANTS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--timm-python", default=sys.executable)
     parser.add_argument("--variants", nargs="+", default=[*VARIANTS, *KERAS_VARIANTS])
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     rows = []
     for name in options.variants:

@@ -21,7 +21,7 @@ from leaf.train.reproducibility import fix_seeds
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)
 SIZES = {"tiny": (2, 2, 32, 1), "bench": (32, 16, 96, 5), "full": (32, 32, 96, 15)}
-STEPS = 4  # updates of convnext_atto per measurement; a quarter of them for convnext_tiny
+STEPS = 4  # updates of convnext_atto per measurement; convnext_tiny has a quarter as many
 Update = Callable[[], object]
 
 
@@ -32,7 +32,7 @@ def batch_of(count: int, side: int) -> Batch:
 
 
 def compiled(model: keras.Model, batch: Batch) -> Update:
-    """Return an update of a Keras network by the default recipe, as in `train`."""
+    """Return a function that runs one update of a Keras network with the default recipe, as in `train`."""
     recipe = Params(batch_size=len(batch.images))
     compile_model(model, recipe, make_schedule(recipe, 2, 13, 13 * recipe.batch_size))
     return lambda: train_step(model, batch, recipe)
@@ -47,7 +47,7 @@ def shipped(batch: Batch) -> keras.Model:
 
 
 def in_torch(name: str, batch: Batch, parameters: int) -> Update:
-    """Return an update of the same network in PyTorch, which must have `parameters` parameters."""
+    """Return a function that runs the same update in PyTorch; exit if the number of parameters differs."""
     import convnext_torch
     import torch
 
@@ -55,7 +55,7 @@ def in_torch(name: str, batch: Batch, parameters: int) -> Update:
     # BatchNormalization's two moving statistics count as parameters in Keras; PyTorch keeps them as buffers.
     found = sum(each.numel() for each in model.parameters()) + 2 * model.head[1].num_features
     if found != parameters:
-        raise SystemExit(f"train_step: {name} has {found} parameters in PyTorch, {parameters} here")
+        raise SystemExit(f"train_step: {name} has {found} parameters in PyTorch but {parameters} in Keras")
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
     loss_of = torch.nn.CrossEntropyLoss()
     images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)  # already channels-last
@@ -84,7 +84,6 @@ def measure(name: str, ours: Update, other: Update, steps: int, repeats: int, ta
 
 
 def main() -> None:
-    """Measure the three pairs; without PyTorch, skip its two pairs with a message."""
     options = arguments(__doc__)
     atto, tiny, side, repeats = SIZES[options.size]
     steps = STEPS if options.size != "tiny" else 1
@@ -98,7 +97,7 @@ def main() -> None:
             measure("train_step_keras", ours, other, steps_each, repeats, ">= 4", options.record)
             del other
         if importlib.util.find_spec("torch") is None:
-            print(f"train_step_{name}: not compared with PyTorch, which is not installed (benchmarks/requirements.txt)")
+            print(f"train_step_{name}: PyTorch is not installed. Run `pip install -r benchmarks/requirements.txt`.")
             continue
         other = in_torch(name, batch, model.count_params())
         measure(f"train_step_{name}", ours, other, steps_each, repeats, ">= 1.1", options.record)

@@ -4,34 +4,29 @@
 
 The features come from MobileNetV2 with ImageNet weights at 96 and 224 pixels. Each of the nine classes of
 leaves_by_disease is left out in turn; known images are scored in three grouped folds. The detector is selected on apple
-and strawberry leaves; bean leaves are only reported. The table has the mean AUROC over the crop's classes and FPR@95,
+and strawberry leaves; bean leaves are only reported. The table shows the mean AUROC over the crop's classes and FPR@95,
 the share of known images that are rejected when 95% of the unknown ones are rejected.
 """
 
-import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from runs import keep_table
+from images import ingest_images, mobilenet_features
+from runs import keep_table, table_parser
 from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler, normalize
-from unknown_class_detector import fit_unknown_classes
 
 from leaf.evaluate.baselines import HELD
 from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.out_of_distribution import fit_gaussian
-from leaf.ingest.ingest import ingest
-from leaf.models.feature_cache import frozen_features
-from leaf.store import read_array, sha256
 
-WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
+DIMENSIONS = 64  # of ViM's principal subspace
 CHOSEN_ON = ("Apple", "Strawberry")
 Scores = dict[str, np.ndarray]
 
@@ -46,11 +41,13 @@ def all_scores(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> Sc
     neighbors = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(normalize(standard))
     distances = neighbors.kneighbors(normalize(query))[0]
     raw = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(normalize(train)).kneighbors(normalize(queries))[0]
-    logits = linear_head(train, labels, strength=HELD).decision_function(queries)
-    logits = logits if logits.ndim == 2 else np.stack([-logits / 2, logits / 2], axis=1)
+    head = linear_head(train, labels, strength=HELD)
+    logits, known_logits = (class_logits(head.decision_function(part)) for part in (queries, train))
     energy = -logsumexp(logits, axis=1)
-    detector = fit_unknown_classes(train, labels)
-    vim = detector._parts(queries)[:, 0]
+    _, _, directions = np.linalg.svd(standard, full_matrices=False)
+    basis = directions[: min(DIMENSIONS, len(directions) // 2)].T
+    residual, known_residual = (np.linalg.norm(part - part @ basis @ basis.T, axis=1) for part in (query, standard))
+    vim = known_logits.max(axis=1).mean() / known_residual.mean() * residual + energy
     relative = nearest_class - _mahalanobis(query, standard)
     scores = {
         "Mahalanobis, one Gaussian (today's)": fit_gaussian(train, queries[:1], 0.0).distance(queries),
@@ -73,8 +70,13 @@ def all_scores(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> Sc
     return scores | {name: sum((part - part.mean()) / part.std() for part in pair) for name, pair in pairs.items()}
 
 
+def class_logits(decision: np.ndarray) -> np.ndarray:
+    """Return a logit per class, float (N, C); for two classes, scikit-learn's decision function has a single one."""
+    return decision if decision.ndim == 2 else np.stack([-decision / 2, decision / 2], axis=1)
+
+
 def _mahalanobis(difference: np.ndarray, centered: np.ndarray) -> np.ndarray:
-    """Return the squared Mahalanobis distance by the shrunk covariance of `centered`."""
+    """Return the squared Mahalanobis distance with the Ledoit–Wolf covariance of `centered`."""
     precision = np.linalg.inv(ledoit_wolf(centered, assume_centered=True)[0])
     return (difference @ precision * difference).sum(axis=1)
 
@@ -96,25 +98,16 @@ def left_out(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, unkno
 
 def read_features(data: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Return features, labels, groups and class names of leaves_by_disease."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.npy"
-        read = ingest(str(data / "leaves_by_disease"), path, "auto", size)
-        images, weights = read_array(path), data / WEIGHTS
-        features = frozen_features(images, np.arange(len(images)), "mobilenet_v2", str(weights), sha256(weights))
-    return (
-        features,
-        read.index["label"].to_numpy(),
-        pd.factorize(read.index["group"].astype(str))[0],
-        read.classes["name"].tolist(),
-    )
+    images, ingested = ingest_images(data / "leaves_by_disease", size)
+    index = ingested.index
+    groups = pd.factorize(index["group"].astype(str))[0]
+    return mobilenet_features(images, data), index["label"].to_numpy(), groups, ingested.classes["name"].tolist()
 
 
 def main(read: Callable = read_features) -> None:
-    """Print and record the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of the data sets and MobileNetV2's weights")
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 224])
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
     options = parser.parse_args()
     rows: list[list[str]] = []
     for size in options.sizes:

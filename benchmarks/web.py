@@ -3,11 +3,10 @@
     python benchmarks/web.py --model models/model.onnx --photos FOLDER
 
 Use photos that the model was not trained on. 200 photos of the first folder are stored in other formats, sizes and
-orientations; all photos of all folders go through the capture check. The app runs in headless Chromium with the network
-off. Three tables: `web` (differences by kind), `web_cost` and `web_checks`.
+orientations; all photos of all folders go through the capture check. The app runs in headless Chromium without
+a network connection. The script records the tables `web` (differences by kind of file), `web_cost` and `web_checks`.
 """
 
-import argparse
 import base64
 import contextlib
 import csv
@@ -30,14 +29,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFilter
 from playwright.sync_api import Browser, Page, sync_playwright
-from runs import keep_table
+from runs import keep_table, table_parser
 
 import leaf
 from leaf.export.web import export_web
 from leaf.serve.classifier import Classifier, prepare
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
-SETTLE = 30  # photos before memory is compared
+SETTLE = 30  # photos before the first memory measurement
 
 
 def oriented(image: Image.Image, number: int) -> bytes:
@@ -57,7 +56,7 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def sized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Enlarge the image to cover a width and height."""
+    """Resize the image to cover `width` × `height`, then crop it to that size."""
     scale = max(width / image.width, height / image.height)
     larger = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     return larger.crop((0, 0, width, height))
@@ -116,7 +115,7 @@ def answer(page: Page, file: Path) -> float:
 
 
 def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path, count: int) -> list[list[str]]:
-    """Return rows by kind: number of photos, largest and mean difference, and number of photos with another class."""
+    """Return a row per kind of file: number of photos, largest and mean difference, and number with another class."""
     names, files = list(KINDS), []
     for number in range(count):
         suffix, store = KINDS[names[number % len(names)]]
@@ -147,14 +146,14 @@ def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path,
 
 
 def summary(compared: list[tuple[float, bool]]) -> list[str]:
-    """Return the count, the largest and mean difference, and the number of other classes."""
+    """Return the count, the largest and mean difference, and the number of photos with another class."""
     differences = [difference for difference, _ in compared]
     other = sum(changed for _, changed in compared)
     return [str(len(compared)), f"{max(differences):.4f}", f"{statistics.mean(differences):.4f}", str(other)]
 
 
 def memory(browser: Browser, page: Page) -> tuple[float, float]:
-    """Return MiB of the page's JavaScript heap and of its process, WebAssembly included, after garbage collection."""
+    """Return the MiB of the page's JavaScript heap and of its process (with WebAssembly), after garbage collection."""
     page.evaluate("gc()")
     heap = page.evaluate("performance.memory.usedJSHeapSize")
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
@@ -190,7 +189,7 @@ def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
 
 
 def checks(page: Page, classifier: Classifier, photos: list[Path]) -> list[list[str]]:
-    """Return rows by check: its limit, and the shares of good and of degraded photos that trigger it."""
+    """Return a row per check: its limit and the shares of good and degraded photos that trigger it."""
     limits = page.evaluate("import('./checks.js').then(({ LIMITS }) => LIMITS)")
     size, fit = classifier.image_size, classifier.fit
 
@@ -219,14 +218,12 @@ def list_photos(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Print and record the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = table_parser(__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/model.onnx"))
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photos")
     parser.add_argument("--count", type=int, default=200, help="photos compared with `leaf predict`")
-    parser.add_argument("--soak", type=int, default=500, help="photos after which memory is compared")
-    parser.add_argument("--runtime", type=Path, help="package of onnxruntime-web")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="do not update tables.json")
+    parser.add_argument("--soak", type=int, default=500, help="photos between the two memory measurements")
+    parser.add_argument("--runtime", type=Path, help="the onnxruntime-web package")
     options = parser.parse_args()
     every = [list_photos(folder) for folder in options.photos]
     photos = [every[0][k] for k in np.random.default_rng(0).permutation(len(every[0]))]

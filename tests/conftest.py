@@ -1,4 +1,4 @@
-"""Test scheduling and shared fixtures: real images, clones with DVC, a trained model."""
+"""Schedule the tests, and share fixtures: real images, clones with DVC, a trained model."""
 
 import datetime
 import os
@@ -48,7 +48,7 @@ UNMARKED: set[str] = set()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slowest", metavar="FILE", help="write the table of the forty slowest tests")
+    parser.addoption("--slowest", metavar="FILE", help="write a table of the forty slowest tests to FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,10 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-# All tests in a file run in one worker to share fixtures, and so do all files that use the same Slurm cluster. Tests
-# whose fixtures are shared by all workers are distributed individually.
+# The tests of a file run in one worker, so that they share fixtures. Files that use the same Slurm cluster share a
+# worker. Tests whose fixtures all workers share are distributed one by one.
 TOGETHER = {"tests/runner/test_pipeline.py": "cluster", "tests/runner/test_slurm.py": "cluster"}
-APART = ("::test_commands_of_a_page_run_in_order[", "::test_a_script_runs_and_prints_its_rows[")
+APART = ("::test_commands_of_a_page_run_in_order[", "::test_script_runs_and_prints_its_rows[")
 
 
 def group(name: str) -> str:
@@ -72,7 +72,7 @@ def group(name: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Use one more worker than there are cores, because one usually waits for Slurm, a server or a killed process."""
+    """Use one more worker than there are cores, because one mostly waits for Slurm, a server or a killed process."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -89,7 +89,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that wait first, then documentation pages and scripts, then files with slow tests."""
+    """Start with tests that wait for Slurm, then run pages and scripts, then files with slow tests."""
     slow = {group(item.nodeid) for item in items if item.get_closest_marker("slow")}
     kinds = {name: (name != "cluster", "::" not in name, name not in slow) for name in {group(i.nodeid) for i in items}}
     items.sort(key=lambda item: kinds[group(item.nodeid)])
@@ -102,13 +102,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """List unmarked slow tests. They do not fail, because the machine may be busy."""
+    """List unmarked slow tests instead of failing them, because the machine may be busy."""
     for name in sorted(name for name in UNMARKED if DURATIONS[name] > SLOW):
         terminalreporter.write_line(f"slow, not marked: {name} took {DURATIONS[name]:.1f} s (limit {SLOW} s)")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the --slowest table in the process that collects all reports."""
+    """Write the table for --slowest, in the process that collects all reports."""
     path = session.config.getoption("--slowest")
     if path is None or WORKER:
         return
@@ -117,8 +117,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     total = sum(DURATIONS.values())
     Path(path).write_text(
         f"# The forty slowest tests\n\n`pytest {command}`, {datetime.date.today()}, {os.cpu_count()} cores: "
-        f"{len(DURATIONS)} tests, {total:.0f} seconds in all workers together. A fixture counts for the first test "
-        f"that uses it.\n\n| seconds | test |\n| ---: | --- |\n{rows}",
+        f"{len(DURATIONS)} tests, {total:.0f} seconds in all workers together. The time of a fixture counts toward the "
+        f"first test that uses it.\n\n| seconds | test |\n| ---: | --- |\n{rows}",
         encoding="utf-8",
     )
 
@@ -132,9 +132,9 @@ class Clone:
 
     @classmethod
     def made(cls, folder: Path, programs: Path) -> "Clone":
-        """Create a clone in `folder` that includes the uncommitted changes of the working tree.
+        """Create a clone in `folder`, including uncommitted changes.
 
-        It has a single commit, because `dvc exp run --temp` copies the history.
+        Its history is a single commit, because `dvc exp run --temp` copies the history.
         """
         self = cls(folder, programs)
         folder.mkdir()
@@ -169,12 +169,16 @@ class Clone:
             pytest.fail(f"{' '.join(command)} exited {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
         return done
 
+    def start(self, *command: str, **options: Any) -> subprocess.Popen:
+        """Start a command in the clone; `options` are those of Popen."""
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment(), **options)
+
     def environment(self, **variables: str) -> dict[str, str]:
-        """Return an environment with the virtual environment activated and separate caches."""
+        """Return environment variables that activate the virtual environment and use separate caches."""
         return {
             **os.environ,
             "PATH": os.pathsep.join(map(str, (self.programs, Path(sys.executable).parent, os.environ["PATH"]))),
-            "PYTHONPATH": str(self.folder),  # so that `leaf` is imported from the clone
+            "PYTHONPATH": str(self.folder),  # import the clone's leaf
             "COLUMNS": "200",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "XDG_CACHE_HOME": str(self.folder.parent / "cache"),
@@ -197,7 +201,7 @@ class Clone:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of real images and weights next to the checkout; skip the test if it does not exist."""
+    """Return the folder of real images and weights next to the checkout; skip if it is absent."""
     if not SHARED.is_dir():
         pytest.skip(f"real images are absent: {SHARED}")
     return SHARED
@@ -219,7 +223,7 @@ def programs(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory, programs) -> Callable[[str], Clone]:
-    """Return a function that creates a new clone."""
+    """Return a function that creates a fresh clone."""
     return lambda name: Clone.made(tmp_path_factory.mktemp(name) / "project", programs)
 
 
@@ -244,7 +248,7 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
 
 @pytest.fixture(scope="module")
 def project(once, tmp_path_factory, programs) -> Clone:
-    """Return a clone with the committed results of a small `dvc repro`, one per test file."""
+    """Return a clone with the committed results of a small `dvc repro`; each test file gets its own copy."""
 
     def make(folder: Path) -> None:
         made = Clone.made(folder / "project", programs)
@@ -258,7 +262,7 @@ def project(once, tmp_path_factory, programs) -> Clone:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """Return a folder like a project after `dvc repro`, with a small model trained for two epochs."""
+    """Return a folder with a small trained model and the other outputs of `dvc repro` that predictions need."""
     import keras
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""`python benchmarks/accuracy.py` at a tiny size: recipes over seeds and folds on part of a folder."""
+"""Run benchmarks/accuracy.py at a tiny size, over recipes, seeds and folds, on part of a folder."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ TINY = ("epochs=1", "frozen_epochs=0", "image_size=32", "batch_size=16", "views=
 
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
-    """Return a folder of 100 synthetic leaves in groups of two, of which 60 are named apple and the others bean."""
+    """Return a folder of 100 synthetic leaves in groups of two; 60 files are named apple, the others bean."""
     folder = tmp_path_factory.mktemp("drawn") / "leaves"
     images, labels = draw_dataset(scaled(100), 80, 1)
     rows = []
@@ -71,7 +71,7 @@ def test_pretrained_recipe_is_compared_with_logistic_regression(leaves, shared, 
     assert "logistic" in result["verdicts"][1]
 
 
-def test_missing_weights_are_refused_before_the_first_run(leaves, tmp_path):
+def test_missing_weights_are_rejected_before_the_first_run(leaves, tmp_path):
     done, _ = run(leaves, tmp_path, "--recipes", "plain", "transfer", status=2)
-    assert "--weights: needed by transfer" in done.stderr
+    assert "--weights: required by transfer" in done.stderr
     assert not (tmp_path / "work").exists()

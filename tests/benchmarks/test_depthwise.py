@@ -1,4 +1,4 @@
-"""The alternatives to DepthwiseConv2D in benchmarks/depthwise.py give its outputs and gradients."""
+"""The alternatives to DepthwiseConv2D in benchmarks/depthwise.py have the same outputs and gradients."""
 
 import json
 import os

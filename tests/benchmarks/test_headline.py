@@ -1,4 +1,4 @@
-"""`python benchmarks/headline.py`: the recipe is selected on development images, and only that one is tested."""
+"""`python benchmarks/headline.py` selects a recipe on development images and tests only that one."""
 
 import json
 import statistics
@@ -24,7 +24,7 @@ def measured(dataset, losses, images, **more):
 APPLE, STRAWBERRY = headline.DEVELOPMENT
 
 
-def test_the_recipe_with_the_lowest_loss_over_all_development_images_is_selected():
+def test_recipe_with_the_lowest_loss_over_all_development_images_is_selected():
     found = headline.choose(
         [
             measured(APPLE, {"a": 0.1, "b": 0.3, "logistic": 0.01}, 300),
@@ -45,14 +45,14 @@ def test_other_images_and_single_splits_do_not_affect_the_selection():
     assert headline.choose([*every, *others])["recipe"] == "a"
 
 
-def test_a_different_recipe_is_refused_with_its_key():
+def test_different_recipe_is_rejected_with_its_key():
     frozen = {"recipe": "transfer", "parameters": headline.parameters({"freeze_depth": 54}, None)}
     headline.check(frozen, headline.parameters({"freeze_depth": 54, "seed": 7, "classes": "auto"}, None))
     with pytest.raises(LeafError, match=r"transfer: freeze_depth 55.* 54.*frozen"):
         headline.check(frozen, headline.parameters({"freeze_depth": 55}, None))
 
 
-def test_the_command_tests_only_the_committed_recipe(tmp_path):
+def test_command_tests_only_the_committed_recipe(tmp_path):
     command = [sys.executable, ROOT / "benchmarks/headline.py", "report", "--dataset", tmp_path, "--set", "epochs=2"]
     command += ["--results", tmp_path / "found.json", "--work", tmp_path / "work"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -61,7 +61,7 @@ def test_the_command_tests_only_the_committed_recipe(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_the_frozen_recipe_is_the_row_of_that_name():
+def test_frozen_recipe_is_the_row_of_that_name():
     frozen = json.loads(headline.FROZEN.read_text(encoding="utf-8"))
     row = headline.read_experiments(ROOT / "experiments.yaml")[frozen["recipe"]].set
     found = headline.parameters(row, None)

@@ -1,4 +1,4 @@
-"""Every row of experiments.yaml trains and is scored by `python benchmarks/rows.py`."""
+"""`python benchmarks/rows.py` trains and scores every row of experiments.yaml."""
 
 import json
 import re
@@ -35,20 +35,9 @@ def backbones() -> dict[str, str]:
     return {name: row.set.get("backbone", "convnext_atto") for name, row in ROWS.items()}
 
 
-@pytest.fixture(scope="module")
-def leaves(tmp_path_factory):
-    """Write 100 synthetic leaves to an .npz file."""
-    from leaf.synthesize import draw_dataset, scaled, write_npz
-
-    file = tmp_path_factory.mktemp("leaves") / "leaves.npz"
-    images, labels = draw_dataset(scaled(100), 80, 1)
-    write_npz(file, images, ["unhealthy" if label else "healthy" for label in labels])
-    return file
-
-
-def run(rows, leaves, folder, **settings):
+def run(rows, synthetic, folder, **settings):
     """Return the results of `python benchmarks/rows.py` for these rows at a tiny size."""
-    command = [sys.executable, ROOT / "benchmarks/rows.py", *rows, "--dataset", leaves, "--work", folder / "work"]
+    command = [sys.executable, ROOT / "benchmarks/rows.py", *rows, "--dataset", synthetic, "--work", folder / "work"]
     for key, value in {**TINY, **settings}.items():
         command += ["--set", f"{key}={value}"]
     command += ["--results", folder / "rows.json"]
@@ -58,7 +47,7 @@ def run(rows, leaves, folder, **settings):
 
 
 def settings_of(row: str) -> set[tuple]:
-    """Return the keys of a row except its network, with values; all numbers other than 0 count as equal."""
+    """Return the (key, value) pairs of a row without its network; all numbers except 0 count as equal."""
     values = {key: value for key, value in ROWS[row].set.items() if key not in ("backbone", "weights_sha256")}
     return {
         (key, value if isinstance(value, str | bool | None) or not value else "a number")
@@ -66,8 +55,8 @@ def settings_of(row: str) -> set[tuple]:
     }
 
 
-# Trained every night only: each takes as long to build as all others together, or differs from another network only in
-# the number of layers or in its score. tests/models/ builds and saves them in every run.
+# Trained only in the nightly run: each takes as long to build as all others together, or differs from another network
+# only in the number of layers or in its score. tests/models/ builds and saves them in every run.
 NIGHTLY = {"convnext_large": {"backbone": "convnext_tiny"}, "xception": {"image_size": 80}}
 NIGHTLY |= {name: {} for name in ("resnet50", "efficientnet_v2_b0", "mobilenet", "cnn_medium", "cnn_large")}
 NIGHTLY |= {name: {} for name in ("autoencoder_redness", "gan", "gan_redness")}
@@ -76,16 +65,16 @@ FIRSTS = {name: row for row, name in reversed(backbones().items()) if name not i
 
 
 @pytest.mark.timeout(1800)
-def test_one_row_per_network_trains_and_is_scored(leaves, tmp_path):
-    """Run the first row of each network; the detector's also runs on synthetic leaves."""
-    results = run(FIRSTS.values(), leaves, tmp_path)
+def test_one_row_per_network_trains_and_is_scored(synthetic, tmp_path):
+    """Run the first row of each network; the detector's row also runs on its own synthetic leaves."""
+    results = run(FIRSTS.values(), synthetic, tmp_path)
     assert {result["row"] for result in results} == set(FIRSTS.values())
     assert all(0 <= result["accuracy_low"] <= result["accuracy"] <= result["accuracy_high"] <= 1 for result in results)
     assert {result["row"] for result in results if result["dataset"] == "drawn leaves"} == {"autoencoder"}
 
 
-def trainings() -> list[dict[str, object]]:
-    """Merge the settings of the other rows into few trainings, none of which sets a key twice."""
+def merged_settings() -> list[dict[str, object]]:
+    """Merge the settings of the other rows into a few training runs, without setting a key twice."""
     seen = set().union(*map(settings_of, FIRSTS.values()))
     merged: list[tuple[set[str], dict[str, object]]] = []
     for row in (row for row in ROWS if row not in FIRSTS.values()):
@@ -100,13 +89,14 @@ def trainings() -> list[dict[str, object]]:
 
 
 @pytest.mark.full
-def test_each_setting_of_the_rows_trains_and_is_scored(leaves, tmp_path, monkeypatch):
-    """Train the smallest network."""
+def test_each_setting_of_the_rows_trains_and_is_scored(synthetic, tmp_path, monkeypatch):
+    """Use the smallest network."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from runs import figures, run_all
 
     settings = [
-        values | TINY | {"backbone": "cnn_small", "freeze_depth": 2, "dataset": str(leaves)} for values in trainings()
+        values | TINY | {"backbone": "cnn_small", "freeze_depth": 2, "dataset": str(synthetic)}
+        for values in merged_settings()
     ]
     folders = run_all(settings, tmp_path / "work", jobs=1)
     assert len(set(folders)) == len(settings) > 1
@@ -116,10 +106,10 @@ def test_each_setting_of_the_rows_trains_and_is_scored(leaves, tmp_path, monkeyp
 
 @pytest.mark.full
 @pytest.mark.parametrize("backbone", NIGHTLY)
-def test_one_row_per_nightly_network_trains(leaves, tmp_path, backbone):
-    """Replace ConvNeXtLarge by the smallest published size of its family."""
+def test_one_row_per_nightly_network_trains(synthetic, tmp_path, backbone):
+    """Replace ConvNeXtLarge with the smallest published size of its family."""
     row = next(row for row, each in backbones().items() if each == backbone)
-    for result in run([row], leaves, tmp_path, **NIGHTLY[backbone]):
+    for result in run([row], synthetic, tmp_path, **NIGHTLY[backbone]):
         assert 0 <= result["accuracy"] <= 1
 
 

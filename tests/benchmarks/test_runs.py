@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from leaf.audit.shortcuts import Score
 from leaf.evaluate.statistics import proportion_interval
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -33,5 +34,4 @@ def test_published_audit_accuracy_is_recomputed_from_predictions(column, name):
     table = pd.read_csv(runs.ROOT / f"benchmarks/predictions/audit-leaves-by-disease-{name}.csv")
     right = table["probe"].eq(table["label"]).to_numpy()
     published = json.loads(runs.TABLES.read_text(encoding="utf-8"))["audit_told"]["rows"][0][column]
-    low, high = proportion_interval(right, table["group"].to_numpy())
-    assert published == f"{right.mean():.3f} ({low:.3f} to {high:.3f})"
+    assert published == str(Score(right.mean(), *proportion_interval(right, table["group"].to_numpy())))

@@ -21,7 +21,7 @@ print(json.dumps(counts))
 
 @pytest.mark.slow
 def test_networks_differ_in_their_batch_normalizations() -> None:
-    """In a process of its own, because importing the script registers its networks."""
+    """Use a separate process, because importing the script registers its networks."""
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'benchmarks')]}\n{COUNTS}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks"
 KEYS = ["name", "ours", "other", "ratio", "spread", "target", "met", "memory"]
-# The rows that each script must print. If a peer is not installed, its rows are missing and the script says so.
+# The rows that each script must print. If a peer is not installed, its rows are missing and the script prints why.
 ROWS = {
     "clean": ["clean_report"],
     "clean_scale": ["clean_scale"],
@@ -28,7 +28,7 @@ ROWS = {
     "slopes": [],
     "million": [],
 }
-# Run only at night: the GPU step, large networks, whole pipelines, and pages and tables of many images.
+# Run only in the nightly run.
 LONG = ("gpu_step", "train_step", "pipeline", "probe", "predict", "slopes", "million")
 PEERS = {"clean": ("cleanvision", ["clean_cleanvision", "clean_default"])}
 PEERS["train_step"] = ("torch", ["train_step_convnext_atto", "train_step_convnext_tiny"])
@@ -46,7 +46,7 @@ for name in names:
 
 
 def run(names, options):
-    """Run scripts in one process, because importing TensorFlow takes long, and return their output."""
+    """Run the scripts in one process, which imports TensorFlow once, and return their output."""
     command = [sys.executable, "-c", RUN, str(SCRIPTS), options, *names]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500)
@@ -55,13 +55,13 @@ def run(names, options):
 
 
 def recorded():
-    """Return the content of the files that a tiny run must not change."""
+    """Return the content of the result files, which a tiny run must not change."""
     return {path.name: path.read_bytes() for path in SCRIPTS.glob("*.json")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.full if name in LONG else ()) for name in ROWS])
-def test_a_script_runs_and_prints_its_rows(name):
+def test_script_runs_and_prints_its_rows(name):
     before = recorded()
     printed = run([name], "--size tiny")
     measured = sorted(re.findall(r"^(\w+): [\d.]+ \([\d.]+ to [\d.]+\), target", printed, re.M))
@@ -70,7 +70,9 @@ def test_a_script_runs_and_prints_its_rows(name):
     assert measured == sorted(ROWS[name] + ([] if missing else rows))
     assert not missing or peer in printed.lower()
     assert recorded() == before
-    if name == "gpu_step" and "not run" in printed:  # without a GPU, leaf's step runs with each depthwise convolution
+    if (
+        name == "gpu_step" and "not run" in printed
+    ):  # without a GPU, the script runs leaf's step with each depthwise convolution
         found = re.findall(r"^gpu_step: ours alone, convnext_atto, (\w+): losses (.*)$", printed, re.M)
         losses = {kind: [float(loss) for loss in each.split()] for kind, each in found}
         assert losses.keys() == {"nhwc", "shifted", "nchw"}
@@ -97,7 +99,7 @@ def scripts():
 
 @pytest.fixture
 def measure(monkeypatch, tmp_path):
-    """Return the module benchmarks/measure.py, which then writes its results to `tmp_path`."""
+    """Load benchmarks/measure.py as a module, with its results redirected to `tmp_path`."""
     spec = importlib.util.spec_from_file_location("measure", SCRIPTS / "measure.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -105,7 +107,7 @@ def measure(monkeypatch, tmp_path):
     return module
 
 
-def test_a_row_replaces_the_earlier_row_of_its_name(measure, capsys):
+def test_row_replaces_the_earlier_row_of_its_name(measure, capsys):
     other = measure.row("other", [1.0], [1.0], ">= 1")
     for row in (other, measure.row("x", [1.0], [5.0], ">= 10"), measure.row("x", [1.0], [20.0], ">= 10")):
         measure.report(row, record=True)
@@ -118,6 +120,6 @@ def test_a_row_replaces_the_earlier_row_of_its_name(measure, capsys):
     ("ours", "other", "target", "ratio", "met"),
     [([2.0], [1.0], "<= 1.3", 2.0, False), ([1.2], [1.0], "<= 1.3", 1.2, True), ([2.0], [1.0], ">= 1", 0.5, False)],
 )
-def test_a_target_is_met_in_its_direction(measure, ours, other, target, ratio, met):
+def test_target_is_met_in_its_direction(measure, ours, other, target, ratio, met):
     row = measure.row("x", ours, other, target)
     assert (row["ratio"], row["met"]) == (ratio, met)

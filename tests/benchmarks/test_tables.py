@@ -1,4 +1,4 @@
-"""Each script that writes a table of the documentation runs at its smallest size, without recording the result."""
+"""Run each script that writes a documentation table, at its smallest size and without recording the result."""
 
 import os
 import re
@@ -9,19 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from leaf.synthesize import draw_dataset, scaled, write_npz
+from leaf.synthesize import draw_dataset, scaled
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write 100 synthetic leaves to an .npz file."""
-    file = tmp_path_factory.mktemp("synthetic") / "leaves.npz"
-    images, labels = draw_dataset(scaled(100), 80, 1)
-    write_npz(file, images, ["unhealthy" if label else "healthy" for label in labels])
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,8 @@
-"""Fixture of the fuzz tests."""
+"""Fixtures of the fuzz tests and of the tests with full disks."""
+
+import os
+import subprocess
+from contextlib import contextmanager
 
 import pytest
 
@@ -7,7 +11,7 @@ from leaf.errors import LeafError
 
 @pytest.fixture(scope="session")
 def accept_or_refuse():
-    """Return a function that calls another one and allows no error but a one-line LeafError."""
+    """Return a function that calls another one and allows no error except a one-line LeafError."""
 
     def call(function, *arguments):
         try:
@@ -18,3 +22,23 @@ def accept_or_refuse():
             assert "\n" not in message
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tmpfs():
+    """Return a context manager that mounts a file system of `size` bytes on a folder; skip if it cannot be mounted."""
+
+    @contextmanager
+    def mount(folder, size):
+        if os.geteuid():
+            pytest.skip("mounting a tmpfs needs root")
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        mounted = subprocess.run(command, capture_output=True, text=True)
+        if mounted.returncode:
+            pytest.skip(f"cannot mount a tmpfs: {mounted.stderr}")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+    return mount

@@ -1,7 +1,7 @@
 """Run the `train` stage in forked processes, kill them at random moments, and record the results as JSON.
 
-test_resume.py runs it as `python killed_trainings.py FOLDER SEED DVC_YAML`. TensorFlow is slow to import, so it is
-imported once, before it starts any thread, and each training run is a fork.
+test_resume.py runs it as `python killed_trainings.py FOLDER SEED`. TensorFlow is slow to import, so it is
+imported once, before it starts any thread, and each training run is a fork of this process.
 """
 
 import json
@@ -18,36 +18,46 @@ import numpy as np
 import pandas as pd
 import yaml
 
+PIPELINE = Path(__file__).parents[2] / "dvc.yaml"
 KILLS, EPOCHS, BATCH, TRAIN = 10, 22, 8, 32
 STEPS = TRAIN // BATCH
 
 
-def make_project(folder: Path, pipeline: Path) -> None:
-    """Write tiny outputs of the stages before `train`, and parameters that use every kind of randomness and state."""
+def write_inputs(folder: Path, train: int, validation: int, synthetic: int = 0, side: int = 16) -> None:
+    """Write tiny outputs of the stages before `train`, and dvc.yaml."""
     draw = np.random.default_rng(0)
-    labels = draw.integers(0, 2, 48)
-    images = draw.integers(0, 200, (48, 16, 16, 3)).astype(np.uint8)
+    count = train + validation
+    labels = draw.integers(0, 2, count)
+    images = draw.integers(0, 200, (count, side, side, 3)).astype(np.uint8)
     images[labels == 1, :, :, 0] += 30
-    for name in ("ingested", "cleaned", "split", "balanced"):
-        (folder / "data" / name).mkdir(parents=True)
+    split = ["train"] * train + ["validation"] * validation
+    tables = {
+        "ingested/classes": {"label": [0, 1], "name": ["healthy", "unhealthy"], "images": np.bincount(labels)},
+        "cleaned/decisions": {"image": range(count), "label": labels, "group": range(count)},
+        "split/splits": {"image": range(count), "split": split},
+        "balanced/index": {"image": range(synthetic), "label": labels[:synthetic], "parent": range(synthetic)},
+    }
+    for name, columns in tables.items():
+        path = folder / f"data/{name}.csv"
+        path.parent.mkdir(parents=True)
+        pd.DataFrame(columns).to_csv(path, index=False)
     np.save(folder / "data/ingested/images.npy", images)
-    classes = {"label": [0, 1], "name": ["healthy", "unhealthy"], "images": np.bincount(labels)}
-    pd.DataFrame(classes).to_csv(folder / "data/ingested/classes.csv", index=False)
-    pd.DataFrame({"image": range(48), "label": labels}).to_csv(folder / "data/cleaned/decisions.csv", index=False)
-    split = ["train"] * TRAIN + ["validation"] * 16
-    pd.DataFrame({"image": range(48), "split": split}).to_csv(folder / "data/split/splits.csv", index=False)
-    np.save(folder / "data/balanced/images.npy", images[:0])
-    pd.DataFrame({"image": [], "label": []}).to_csv(folder / "data/balanced/index.csv", index=False)
-    rate = {"base": 1e-4, "max": 1e-2, "step_epochs": 3}
-    masks = np.zeros((48, 16, 16), bool)
+    np.save(folder / "data/balanced/images.npy", images[:synthetic] + 1)
+    shutil.copy(PIPELINE, folder)
+
+
+def make_project(folder: Path) -> None:
+    """Write the inputs, with masks and parameters that use every kind of randomness and state."""
+    write_inputs(folder, TRAIN, 16)
+    masks = np.zeros((TRAIN + 16, 16, 16), bool)
     masks[:24, 4:12, 4:12] = True  # GrabCut estimates the other masks
     np.save(folder / "data/ingested/masks.npy", masks)
+    rate = {"base": 1e-4, "max": 1e-2, "step_epochs": 3}
     changes = {"flip": "both", "background": "swap", "mixup": 0.2}
     values = {"image_size": 16, "backbone": "cnn_small", "epochs": EPOCHS, "patience": 99, "batch_size": BATCH}
     values |= {"micro_batch": 4, "weight_averaging": 0.9, "frozen_epochs": 2, "optimizer": "adamw"}
     values |= {"balance": "none", "weight_decay": 0.01, "learning_rate": rate, "augmentation": changes}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    shutil.copy(pipeline, folder / "dvc.yaml")
 
 
 class Training:
@@ -92,12 +102,12 @@ class Training:
             os._exit(status)
 
     def wait_for(self, updates: int) -> None:
-        """Wait until this number of updates has started or the training has ended."""
+        """Wait until this number of updates has started or training has ended."""
         while updates > 0 and (started := os.read(self.updates, updates)):
             updates -= len(started)
 
     def end(self, number: int | None = None) -> int:
-        """Send signal `number`, wait for the process, and return its exit status, or minus the signal's number."""
+        """Send signal `number`, wait for the process, and return its exit status, or the negative signal number."""
         if number is not None:
             os.kill(self.process, number)
         status = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
@@ -116,13 +126,13 @@ def suffixes(state: Path) -> list[str]:
     return sorted(path.suffix for path in (state / "training").iterdir())
 
 
-def main(folder: Path, seed: int, pipeline: Path) -> None:
+def main(folder: Path, seed: int) -> None:
     import keras  # noqa: F401
 
     from stages import train  # noqa: F401
 
     project, draw = folder / "project", random.Random(seed)
-    make_project(project, pipeline)
+    make_project(project)
     results: dict = {"seed": seed}
     assert Training(project, folder / "undisturbed").end() == 0, (folder / "undisturbed.log").read_text()
     results["undisturbed"] = outputs(project)
@@ -131,8 +141,8 @@ def main(folder: Path, seed: int, pipeline: Path) -> None:
     results["statuses"] = []
     for number in range(KILLS):
         training = Training(project, state)
-        # The first training is killed in its first epoch, the others within two epochs. The second is killed after a
-        # checkpoint exists: a busy disk may take longer to write it than these short epochs last.
+        # The first run is killed in its first epoch, the others within two epochs. The second is killed once a
+        # checkpoint exists: on a busy disk, writing it may take longer than these short epochs.
         training.wait_for(draw.randrange(0, STEPS) if number == 0 else draw.randrange(1, 2 * STEPS + 1))
         while number == 1 and not list(state.glob("training/[!.]*.npz")):  # partial files start with a dot
             training.wait_for(1)
@@ -153,4 +163,4 @@ def main(folder: Path, seed: int, pipeline: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

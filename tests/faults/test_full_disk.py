@@ -1,7 +1,5 @@
 """A full disk stops a stage with a one-line error, and the next run succeeds once there is space."""
 
-import os
-import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -23,20 +21,17 @@ MEASURED = ["ingest", "clean", "split", "balance", "evaluate"]  # stages that al
 PAGE = 4096
 
 
-@contextmanager
-def small_disk(folder, free=0):
-    """Mount a file system with `free` bytes of space on `folder`."""
-    if os.geteuid():
-        pytest.skip("a small tmpfs needs root")
-    options = f"size={PAGE + free // PAGE * PAGE}"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode()}")
-    try:
-        (folder / "filler").write_bytes(b"0" * PAGE)
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+@pytest.fixture
+def small_disk(tmpfs):
+    """Return a context manager that mounts a file system with `free` bytes of space on a folder."""
+
+    @contextmanager
+    def mount(folder, free=0):
+        with tmpfs(folder, PAGE + free // PAGE * PAGE):
+            (folder / "filler").write_bytes(b"0" * PAGE)
+            yield
+
+    return mount
 
 
 def files(folder):
@@ -53,7 +48,7 @@ def assert_one_line_error(project, stage, **variables):
 
 
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_full_disk_is_a_one_line_error_and_the_next_run_succeeds(project, stage):
+def test_full_disk_is_a_one_line_error_and_the_next_run_succeeds(project, small_disk, stage):
     folder = project.folder / FOLDERS[stage]
     before = files(folder)
     with small_disk(folder):
@@ -64,7 +59,7 @@ def test_full_disk_is_a_one_line_error_and_the_next_run_succeeds(project, stage)
 
 
 @pytest.mark.parametrize("stage", LARGE)
-def test_disk_that_fills_during_a_write_contains_only_complete_files(project, stage):
+def test_disk_that_fills_during_a_write_contains_only_complete_files(project, small_disk, stage):
     folder = project.folder / FOLDERS[stage]
     before = files(folder)
     with small_disk(folder, max(map(len, before.values())) // 2):
@@ -75,13 +70,13 @@ def test_disk_that_fills_during_a_write_contains_only_complete_files(project, st
 
 
 @pytest.mark.parametrize("stage", MEASURED)
-def test_full_disk_for_metrics_is_a_one_line_error(project, stage):
+def test_full_disk_for_metrics_is_a_one_line_error(project, small_disk, stage):
     with small_disk(project.folder / "metrics"):
         assert_one_line_error(project, stage)
         assert list(files(project.folder / "metrics")) == ["filler"]
 
 
-def test_full_disk_for_the_checkpoint_is_a_one_line_error(project, tmp_path):
+def test_full_disk_for_the_checkpoint_is_a_one_line_error(project, small_disk, tmp_path):
     with small_disk(tmp_path, 20 * PAGE):  # enough for the lock but not for the weights
         assert_one_line_error(project, "train", LEAF_STATE=str(tmp_path))
         assert not [name for name in files(tmp_path) if name.endswith(".npz")]

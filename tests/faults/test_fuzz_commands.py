@@ -1,4 +1,4 @@
-"""Commands with damaged files: an answer or a one-line error, never a traceback."""
+"""With damaged files, commands print a result or a one-line error, never a traceback."""
 
 import shutil
 import traceback
@@ -105,7 +105,7 @@ def outcome(command: str) -> str:
     "command",
     [pytest.param(name, marks=pytest.mark.full if name in ("compare", "report") else ()) for name in COMMANDS],
 )
-def test_damaged_file_gives_an_answer_or_a_one_line_error(project, command, monkeypatch):
+def test_damaged_file_gives_a_result_or_a_one_line_error(project, command, monkeypatch):
     monkeypatch.chdir(project.folder)
     if command == "results without dvc.lock":
         (project.folder / "dvc.lock").unlink()  # otherwise changed metrics are skipped

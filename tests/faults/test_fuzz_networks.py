@@ -1,4 +1,4 @@
-"""Fuzz `.keras` files: each loads or raises a one-line error, in a process of bounded memory."""
+"""Fuzz `.keras` files: each loads or raises a one-line error, within a memory limit."""
 
 import copy
 import io
@@ -36,7 +36,7 @@ def value_paths(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
 
 
 def configurations(valid: dict[str, Any], count: int) -> Iterator[bytes]:
-    """Yield `count` copies of a configuration with one to three values deleted or replaced by absurd ones."""
+    """Yield `count` copies of a configuration with one to three values deleted or replaced with absurd ones."""
     choice, paths = random.Random(0), list(value_paths(valid))
     for _ in range(count):
         changed = copy.deepcopy(valid)

@@ -1,9 +1,8 @@
-"""`dvc repro` and `dvc exp run --temp` are killed during training; running them again is byte-identical."""
+"""If `dvc repro` or `dvc exp run --temp` is killed during training, a second run gives byte-identical outputs."""
 
 import os
 import re
 import signal
-import subprocess
 import time
 
 import pytest
@@ -19,7 +18,7 @@ LONGER = {"backbone": "cnn_small", "epochs": 15, "patience": 99}  # long enough 
 
 @pytest.fixture(scope="module")
 def fresh(project, tmp_path_factory):
-    """Return a function that copies the small run before training, with a separate checkpoint folder."""
+    """Return a function that copies the small run and lengthens its training; each copy has its own checkpoints."""
 
     def make(name):
         made = project.copy(tmp_path_factory.mktemp(name) / "project")
@@ -43,9 +42,9 @@ def outputs(made):
 
 
 def begin(made, command):
-    """Start `command` and wait for two checkpoints; return its process and the training's process ID."""
+    """Start `command` and wait for two checkpoints; return its process and the process ID of training."""
     log = (made.folder.parent / "log").open("w")
-    process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=log, stderr=log)
+    process = made.start(*command, stdout=log, stderr=log)
     states = made.folder.parent / "cache/leaf/training"
     first, until = None, time.monotonic() + MOST
     while process.poll() is None and time.monotonic() < until:
@@ -94,9 +93,7 @@ def test_repro_after_killed_dvc_waits_for_the_orphaned_training(fresh, whole):
     os.kill(training, signal.SIGSTOP)  # the orphan must not end before the next run starts
     log = made.folder.parent / "again"
     with log.open("w") as out:
-        again = subprocess.Popen(
-            ["dvc", "repro", "evaluate"], cwd=made.folder, env=made.environment(), stdout=out, stderr=out
-        )
+        again = made.start("dvc", "repro", "evaluate", stdout=out, stderr=out)
     waiting, until = f"training: process {training} ", time.monotonic() + MOST
     try:
         while waiting not in log.read_text() and again.poll() is None and time.monotonic() < until:

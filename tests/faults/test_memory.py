@@ -1,7 +1,6 @@
 """Peak memory of the stages on large data sets stays below the limits stated in docs/reliability.md."""
 
 import os
-import shutil
 import subprocess
 import sys
 from hashlib import blake2b
@@ -13,24 +12,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from leaf.params import Params
+from leaf.python_api import new_project
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
-
-
-def make_project(folder, **values):
-    """Write the pipeline's files without git or DVC, with `values` in params.yaml."""
-    folder.mkdir(exist_ok=True)
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, folder / name)
-    params = yaml.safe_load((folder / "params.yaml").read_text()) | values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for name in ("references", "masks", "unlabelled"):
-        (folder / "data" / name).mkdir(parents=True)
-    for name in ("labels.csv", "overrides.csv", "pinned.csv"):
-        shutil.copy(ROOT / "data" / name, folder / "data")
-    return folder
 
 
 RUN = """
@@ -42,7 +30,7 @@ sys.exit(done.returncode)
 
 
 def peak_mib(folder, stage):
-    """Run a stage like DVC and return its peak memory in MiB, including memory-mapped pages.
+    """Run a stage as DVC does and return its peak memory in MiB, including memory-mapped pages.
 
     A small process in between starts the stage, because on Linux a new process inherits its parent's peak.
     """
@@ -57,9 +45,10 @@ def peak_mib(folder, stage):
     return float(done.stdout)
 
 
-def write_images(folder, count, side=32, seed=0):
-    """Write the outputs of `ingest` for random smooth images, of which 3% are exact copies."""
-    rng = np.random.default_rng(seed)
+def write_project(folder, count, side=32):
+    """Write a project with the outputs of `ingest` for random smooth images, of which 3% are exact copies."""
+    new_project(folder, Params())
+    rng = np.random.default_rng(0)
     ingested = folder / "data/ingested"
     ingested.mkdir(parents=True)
     images = np.lib.format.open_memmap(ingested / "images.npy", "w+", np.uint8, (count, side, side, 3))
@@ -84,12 +73,12 @@ def write_images(folder, count, side=32, seed=0):
     table.to_csv(ingested / "index.csv", index=False)
     (ingested / "classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     images.flush()
+    return folder
 
 
 @pytest.mark.full
 def test_clean_on_200_000_images_stays_under_2_gib(tmp_path):
-    folder = make_project(tmp_path)
-    write_images(folder, 200_000)
+    folder = write_project(tmp_path, 200_000)
     assert peak_mib(folder, "clean") < 2048
     metrics = yaml.safe_load((folder / "metrics/clean.json").read_text())
     assert metrics["duplicates"] >= 5_900
@@ -103,15 +92,15 @@ def test_ingest_of_a_folder_of_20_000_files_stays_under_600_mib(tmp_path):
         for number in range(10_000):
             pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
             Image.fromarray(pixels).resize((64, 64)).save(images / label / f"{number}.jpg", quality=60)
-    folder = make_project(tmp_path / "project", dataset=str(images), image_size=96)
+    folder = tmp_path / "project"
+    new_project(folder, Params(dataset=str(images), image_size=96))
     assert peak_mib(folder, "ingest") < 600 + 20_000 * 96 * 96 * 3 / MIB  # the peak includes the memory-mapped output
     metrics = yaml.safe_load((folder / "metrics/ingest.json").read_text())
     assert metrics["images"] == 20_000
 
 
 def test_balance_on_20_000_images_stays_under_2_gib(tmp_path):
-    folder = make_project(tmp_path)
-    write_images(folder, 20_000)
+    folder = write_project(tmp_path, 20_000)
     label = (np.arange(20_000) % 3 == 0).astype(int)
     (folder / "data/cleaned").mkdir()
     (folder / "data/split").mkdir()

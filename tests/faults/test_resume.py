@@ -1,4 +1,4 @@
-"""Training that was killed resumes and is bit-identical to an undisturbed run."""
+"""Training that was killed resumes, and its outputs are bit-identical to those of an undisturbed run."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def results(folder: Path) -> dict[str, Any]:
     """Return the results of killed_trainings.py. The seed of the kills is random; LEAF_KILL_SEED repeats a run."""
     seed = os.environ.get("LEAF_KILL_SEED") or str(int.from_bytes(os.urandom(3)))
     print("LEAF_KILL_SEED", seed)
-    command = [sys.executable, str(SCRIPT), str(folder), seed, str(ROOT / "dvc.yaml")]
+    command = [sys.executable, str(SCRIPT), str(folder), seed]
     done = subprocess.run(command, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((folder / "results.json").read_text())
@@ -51,7 +51,7 @@ def test_resume_after_ten_sigkills_is_bit_identical(results: dict[str, Any]) -> 
 
 def test_resumed_training_prints_its_epoch(results: dict[str, Any]) -> None:
     epochs = [int(epoch) for epoch in re.findall(r"resuming after epoch (\d+) of 22", results["log"])]
-    assert len(epochs) == 10  # all twelve trainings except the two without a checkpoint
+    assert len(epochs) == 10  # all twelve training runs except the two without a checkpoint
     assert epochs == sorted(epochs)
 
 

@@ -1,4 +1,4 @@
-"""Two concurrent `dvc repro` in one folder: one runs, the other waits or refuses."""
+"""If `dvc repro` runs twice at once in a folder, one process finishes and the other waits or stops."""
 
 import subprocess
 import time
@@ -8,16 +8,9 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_concurrent_repro_refuses_or_waits(project):
+def test_concurrent_repro_stops_or_waits(project):
     project.set(dropout=0.25)
-    first = subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=project.folder,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    first = project.start("dvc", "repro", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     time.sleep(4)
     second = project.run("dvc", "repro", status=None)
     output = first.communicate()[0]

@@ -112,6 +112,7 @@ def test_summary_lists_the_parts(autoencoder):
     ("change", "match"),
     [
         ({"image_size": 40}, "image_size: 40; valid: a multiple of 16 for autoencoder"),
+        ({"classes": 3}, "two classes.*3"),
         ({"weights": "imagenet"}, "weights: imagenet; valid: random for autoencoder"),
         ({"dropout_at": "head"}, "dropout_at: head; valid: input for autoencoder"),
         ({"freeze_depth": 3}, "freeze_depth: 3; valid: 0 for autoencoder"),

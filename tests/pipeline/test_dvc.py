@@ -162,7 +162,7 @@ def test_same_seed_gives_bit_identical_files(project, clone):
         ("patience=many", "error: params.yaml: patience: 'many'; valid"),
     ],
 )
-def test_invalid_parameter_is_one_line_and_keeps_the_outputs(project, setting, output):
+def test_invalid_parameter_is_a_one_line_error_and_keeps_the_outputs(project, setting, output):
     project.run("dvc", "exp", "run", "--temp", "-S", setting, status=None)
     key, _, value = setting.partition("=")
     text = (project.folder / "params.yaml").read_text()
@@ -178,7 +178,7 @@ def test_hostile_value_does_not_reach_a_shell(project, tmp_path):
     target = tmp_path / "ran"
     values = {"backbone": f"$(touch {target})", "monitor": f"`touch {target}`"}
     values |= {"weights": f"!!python/object/apply:os.system ['touch {target}']"}
-    for group in (values, {"dataset": f"'; touch {target}; '"}):  # alone: DVC refuses a missing data set
+    for group in (values, {"dataset": f"'; touch {target}; '"}):  # separately, because DVC rejects a missing data set
         settings = (word for key, value in group.items() for word in ("-S", f"{key}={json.dumps(value)}"))
         assert project.run("dvc", "exp", "run", "--temp", *settings, status=None).returncode
     assert not target.exists()

@@ -41,5 +41,5 @@ def test_leak_trains_with_and_without_groups(folded):
     assert done.stdout.count("warning: grouping: none: ") == 2
 
 
-def test_one_fold_is_refused(folded):
+def test_one_fold_is_rejected(folded):
     assert "folds: 1; valid: 0 for off, or 2 to 100" in folded.run("leaf", "folds", "-S", "folds=1", status=2).stderr

@@ -1,4 +1,4 @@
-"""Which stages DVC reruns after an edit, by `dvc status` in a finished clone."""
+"""Which stages `dvc status` lists as changed after an edit in a finished clone."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def stages_to_rerun(project, file):
-    """Return the stages that DVC reruns after a comment is added to the file."""
+    """Return the stages that DVC would rerun after a comment is added to the file."""
     path = project.folder / file
     before = path.read_text(encoding="utf-8")
     mark = {".py": "\n# edited\n", ".html": "\n<!-- edited -->\n", ".j2": "\n{# edited #}\n"}[path.suffix]

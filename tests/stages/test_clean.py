@@ -1,4 +1,4 @@
-"""The `clean` stage in a project folder: from ingested files to tables."""
+"""The `clean` stage, from ingested images to tables."""
 
 import hashlib
 import json
@@ -24,12 +24,10 @@ Ingest = Callable[..., None]
 
 
 @pytest.fixture
-def ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ingest:
-    """Create and enter a project folder with ingested images: `ingest(images, labels, **params)`."""
-    monkeypatch.chdir(tmp_path)
+def ingest(workspace: Path) -> Ingest:
+    """Return a function that writes ingested images and parameters: `ingest(images, labels, **params)`."""
 
     def ingest(images: np.ndarray, labels: np.ndarray, **params: object) -> None:
-        shutil.copy(ROOT / "dvc.yaml", tmp_path)
         Path("params.yaml").write_text(json.dumps(params))
         Path("data/ingested").mkdir(parents=True)
         Path("data/references").mkdir()
@@ -47,7 +45,7 @@ def ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ingest:
 
 @pytest.fixture
 def images() -> np.ndarray:
-    """Thirty distinct images, nine more copies of the fourth and one more of the first: uint8 (40,32,32,3)."""
+    """Return thirty distinct images, then nine copies of the fourth and one of the first, uint8 (40,32,32,3)."""
     coarse = np.random.default_rng(4).integers(0, 256, (30, 4, 4, 3), dtype=np.uint8)
     distinct = coarse.repeat(8, axis=1).repeat(8, axis=2)
     return np.concatenate([distinct, distinct[[3] * 9 + [0]]])
@@ -57,7 +55,7 @@ def metrics() -> dict[str, int]:
     return json.loads(Path("metrics/clean.json").read_text())
 
 
-def test_the_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images: np.ndarray) -> None:
+def test_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     clean.main()
     assert set(metrics()) == {
@@ -68,15 +66,12 @@ def test_the_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images
     header = "image,label,kept,reason,reference,distance,group,copy_of,ruling"
     lines = Path("data/cleaned/decisions.csv").read_text().splitlines()
     assert (lines[0], lines[4], lines[40]) == (header, "3,1,0,outlier,3,0.0,3,,", "39,1,0,duplicate,,,0,0,")
-    assert (
-        Path("data/cleaned/distances.csv")
-        .read_text()
-        .startswith("reference,rank,image,distance,outlier\n3,1,3,0.0,1\n")
-    )
+    distances = Path("data/cleaned/distances.csv").read_text()
+    assert distances.startswith("reference,rank,image,distance,outlier\n3,1,3,0.0,1\n")
     assert Path("data/cleaned/pairs.csv").read_text().startswith("image,other,kind,mse,transform,aligned_mse\n")
 
 
-def test_a_second_run_writes_the_same_bytes(ingest: Ingest, images: np.ndarray) -> None:
+def test_second_run_writes_the_same_bytes(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     written = []
     for _ in range(2):
@@ -85,7 +80,7 @@ def test_a_second_run_writes_the_same_bytes(ingest: Ingest, images: np.ndarray) 
     assert written[0] == written[1]
 
 
-def test_a_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np.ndarray) -> None:
+def test_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2, references=["odd.png"])
     large = np.pad(images[3].repeat(4, axis=0).repeat(4, axis=1), ((0, 0), (30, 30), (0, 0)))
     Image.fromarray(large).save("data/references/odd.png")
@@ -94,13 +89,13 @@ def test_a_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np
 
 
 @pytest.mark.parametrize("name", ["absent.png", "../ingested/index.csv", "."])
-def test_a_missing_reference_file_is_refused(ingest: Ingest, images: np.ndarray, name: str) -> None:
+def test_missing_reference_file_is_rejected(ingest: Ingest, images: np.ndarray, name: str) -> None:
     ingest(images, np.arange(40) % 2, references=[name])
     with pytest.raises(LeafError, match=r"^references: data/references"):
         clean.main()
 
 
-def test_a_reference_file_that_is_no_image_is_refused(ingest: Ingest, images: np.ndarray) -> None:
+def test_reference_file_that_is_not_an_image_is_rejected(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2, references=["odd.png"])
     Path("data/references/odd.png").write_text("not an image")
     with pytest.raises(LeafError, match=r"references: data/references/odd\.png: text"):
@@ -119,7 +114,7 @@ def test_overrides_take_precedence_over_rules(ingest: Ingest, images: np.ndarray
     assert metrics()["outliers"] == 0
 
 
-def test_an_override_of_a_missing_image_is_counted_and_skipped(
+def test_override_of_a_missing_image_is_counted_and_skipped(
     ingest: Ingest, images: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingest(images, np.arange(40) % 2)
@@ -131,9 +126,7 @@ def test_an_override_of_a_missing_image_is_counted_and_skipped(
     assert metrics()["kept"] == 28
 
 
-def test_an_override_by_file_hash_survives_other_sizes_classes_and_names(
-    tmp_path: Path,
-) -> None:
+def test_override_by_file_hash_survives_other_sizes_classes_and_names(tmp_path: Path) -> None:
     folder = tmp_path / "leaves"
     for number, name in enumerate(["apple rust", "apple rust", "healthy", "healthy"]):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -151,14 +144,14 @@ def test_an_override_by_file_hash_survives_other_sizes_classes_and_names(
     assert found == [("apple rust/1.png", 1), ("apple rust/another name.png", 1)]
 
 
-def test_overrides_without_their_columns_are_refused(ingest: Ingest, images: np.ndarray) -> None:
+def test_overrides_without_their_columns_are_rejected(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     Path("data/overrides.csv").write_text("hash,verdict\n")
     with pytest.raises(LeafError, match=r"data/overrides\.csv: no column ruling"):
         clean.main()
 
 
-def test_an_index_of_another_length_is_refused(ingest: Ingest, images: np.ndarray) -> None:
+def test_index_of_another_length_is_rejected(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     np.save("data/ingested/images.npy", images[:39])
     with pytest.raises(LeafError, match=r"40 .*39"):
@@ -166,37 +159,26 @@ def test_an_index_of_another_length_is_refused(ingest: Ingest, images: np.ndarra
 
 
 def test_course_proportions_give_the_course_counts(ingest: Ingest) -> None:
-    """3199 healthy and 2001 unhealthy; two images with 98 copies, the first unhealthy; 154 further copies."""
+    """Use 3,199 healthy and 2,001 unhealthy images, with 98 copies each of two outliers and 154 further copies."""
     rng = np.random.default_rng(58)
     distinct = rng.integers(0, 256, (4852, 4, 4, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
     healthy, unhealthy = distinct[:3060], distinct[3060:4850]
-    parts = [
-        healthy,
-        healthy[:41],
-        unhealthy,
-        unhealthy[:113],
-        distinct[4850:4851].repeat(98, 0),
-        distinct[4851:].repeat(98, 0),
-    ]
+    outliers = [image.repeat(98, 0) for image in (distinct[4850:4851], distinct[4851:])]
+    parts = [healthy, healthy[:41], unhealthy, unhealthy[:113], *outliers]
     labels = np.repeat([0, 0, 1, 1, 1, 0], [len(part) for part in parts])
     order = rng.permutation(5200)
     ingest(np.concatenate(parts)[order], labels[order], same_photo=False)
     clean.main()
     counts = metrics()
-    assert (counts["after_outliers"], *counts["after_outliers_classes"].values()) == (
-        5004,
-        3101,
-        1903,
-    )
+    assert (counts["after_outliers"], *counts["after_outliers_classes"].values()) == (5004, 3101, 1903)
     assert (counts["kept"], *counts["kept_classes"].values()) == (4850, 3060, 1790)
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-@pytest.mark.parametrize("references", ["auto", [42, 137]])
-def test_real_photos_give_the_known_counts(ingest: Ingest, shared: Path, tmp_path: Path, references: object) -> None:
+def test_numbered_references_give_the_known_counts(ingest: Ingest, shared: Path, tmp_path: Path) -> None:
     read = reading.ingest(shared / "leaves_1041.npz", tmp_path / "read.npy", ("healthy", "unhealthy"), 96)
-    ingest(np.load(tmp_path / "read.npy"), read.index["label"].to_numpy(), references=references)
+    ingest(np.load(tmp_path / "read.npy"), read.index["label"].to_numpy(), references=[42, 137])
     clean.main()
     counts = metrics()
     assert (counts["outliers"], counts["duplicates"], counts["near_duplicates"]) == (40, 31, 0)
@@ -216,23 +198,17 @@ def test_overrides_saved_by_a_spreadsheet_are_read(ingest: Ingest, images: np.nd
 
 
 @pytest.mark.parametrize(("fit", "draw"), [("pad", leaf_strip), ("crop", paper)])
-def test_a_folder_of_different_leaves_with_equal_padding_or_paper_loses_only_the_copies(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    fit: str,
-    draw: Callable[[np.random.Generator], np.ndarray],
+def test_folder_of_different_leaves_with_equal_padding_or_paper_loses_only_copies(
+    workspace: Path, capsys: pytest.CaptureFixture[str], fit: str, draw: Callable[[np.random.Generator], np.ndarray]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(1)
     for name in ("healthy", "unhealthy"):
-        (tmp_path / "leaves" / name).mkdir(parents=True)
+        (workspace / "leaves" / name).mkdir(parents=True)
         for number in range(20):
             image = draw(rng)
-            Image.fromarray(image).save(tmp_path / "leaves" / name / f"{number}.png")
+            Image.fromarray(image).save(workspace / "leaves" / name / f"{number}.png")
             if name == "healthy" and number < 2:
-                Image.fromarray(jpeg(image, 80)).save(tmp_path / "leaves" / name / f"copy of {number}.png")
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+                Image.fromarray(jpeg(image, 80)).save(workspace / "leaves" / name / f"copy of {number}.png")
     Path("params.yaml").write_text(json.dumps({"dataset": "leaves", "fit": fit}))
     Path("data/masks").mkdir(parents=True)
     for name in ("labels.csv", "overrides.csv"):

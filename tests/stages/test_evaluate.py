@@ -7,20 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 import stages.evaluate
 from leaf.errors import LeafError
 from leaf.models.onnx_inference import Head
 from leaf.store import new_array, read_array, read_json, read_table, write_json, write_table
 
-ROOT = Path(__file__).parents[2]
 NUMBERS = np.arange(120)
 LABELS = NUMBERS % 2
 
 
 def stub_functions():
-    """Return replacements for the Keras functions that classify by brightness, with every ninth image wrong."""
+    """Return replacements for the Keras functions, which classify by brightness."""
 
     def load(path, sha256=None):
         if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
@@ -61,17 +59,9 @@ def evaluate(monkeypatch):
     return stages.evaluate
 
 
-def set_params(**changes):
-    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | changes
-    Path("params.yaml").write_text(yaml.safe_dump(values))
-
-
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """Return a project with 120 uniform images: 60 train, 30 validation, 29 test, one removed."""
-    monkeypatch.chdir(tmp_path)
-    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    set_params()
+def project(workspace):
+    """Write a project with 60 train, 30 validation, 29 test images and a removed one; every ninth is misclassified."""
     shown = np.where(NUMBERS % 9 == 0, 1 - LABELS, LABELS)
     with new_array("data/ingested/images.npy", (120, 8, 8, 3), np.uint8) as images:
         images[:] = np.where(shown == 1, 180, 70)[:, None, None, None] + np.arange(8, dtype=np.uint8)[:, None]
@@ -89,7 +79,6 @@ def project(tmp_path, monkeypatch):
     run = {"epochs": 3, "best_epoch": 2, "best_validation_accuracy": 0.9, "parameters": 10, "trainable_parameters": 8}
     run |= {"classes": ["healthy", "unhealthy"], "image_size": 8, "fit": "crop", "backbone": "cnn_small", "seed": 1}
     write_json(run | {"model_sha256": hashlib.sha256(b"network").hexdigest()}, "models/run.json")
-    return tmp_path
 
 
 def write_splits(last):
@@ -109,7 +98,7 @@ def test_predictions_list_held_out_images_with_source_and_split(evaluate, projec
     assert table["split"].value_counts().to_dict() == {"validation": 30, "test": 29}
 
 
-def test_accuracy_counts_the_planted_mistakes(evaluate, project):
+def test_accuracy_counts_the_planted_errors(evaluate, project):
     evaluate.main()
     assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # 90, 99, 108, 117
 
@@ -121,7 +110,7 @@ def test_each_gallery_image_has_a_heatmap(evaluate, project):
     assert heatmaps.shape == (len(read_table("data/scored/gallery.csv")), 8, 8)
 
 
-def test_decision_json_is_written_for_predictions(evaluate, project):
+def test_decision_json_is_written_for_predictions(evaluate, project, set_params):
     set_params(threshold=0.25)
     evaluate.main()
     decision = read_json("data/scored/decision.json")
@@ -157,26 +146,26 @@ def test_output_has_accuracy_interval_and_baselines(evaluate, project, capsys):
     assert third == "models/model.onnx is empty and predictions require Keras: too large"
 
 
-def test_changed_model_file_is_refused(evaluate, project):
+def test_changed_model_file_is_rejected(evaluate, project):
     Path("models/model.keras").write_bytes(b"another")
     with pytest.raises(LeafError, match="changed since it was trained"):
         evaluate.main()
 
 
-def test_synthetic_image_with_a_test_parent_is_refused(evaluate, project):
+def test_synthetic_image_with_a_test_parent_is_rejected(evaluate, project):
     write_synthetic(100)
     with pytest.raises(LeafError, match=r"synthetic image 0\b.*parent 100\b"):
         evaluate.main()
 
 
-def test_group_in_train_and_test_is_refused(evaluate, project):
+def test_group_in_train_and_test_is_rejected(evaluate, project):
     decisions = read_table("data/cleaned/decisions.csv")
     write_table(decisions.assign(group=decisions["group"].replace(100, 3)), "data/cleaned/decisions.csv")
     with pytest.raises(LeafError, match=r"group 3 .*test.*train"):
         evaluate.main()
 
 
-def test_removed_image_in_a_split_is_refused(evaluate, project):
+def test_removed_image_in_a_split_is_rejected(evaluate, project):
     decisions = read_table("data/cleaned/decisions.csv")
     write_table(
         decisions.assign(kept=decisions["kept"].where(decisions["image"] != 5, 0)), "data/cleaned/decisions.csv"
@@ -186,7 +175,7 @@ def test_removed_image_in_a_split_is_refused(evaluate, project):
     assert not Path("data/scored").exists()
 
 
-def test_threshold_is_refused_for_three_classes(evaluate, project):
+def test_threshold_is_rejected_for_three_classes(evaluate, project, set_params):
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,a,40\n1,b,40\n2,c,40\n")
     set_params(classes="auto", threshold=0.4)
     with pytest.raises(LeafError, match=r"threshold: 0.4; valid for 3 classes: 0.5"):

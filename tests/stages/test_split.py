@@ -1,26 +1,19 @@
-"""The `split` stage with the tables of `ingest` and `clean`."""
+"""The `split` stage on tables of `ingest` and `clean`."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from leaf.errors import LeafError
 from leaf.review.decision_files import pin_split as pin
 from leaf.store import read_json, read_table, write_table
 from stages import split
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """Return a project with 200 images in pairs that share a group; `clean` has removed every tenth image."""
-    monkeypatch.chdir(tmp_path)
-    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    set_params()
+def project(workspace):
+    """Write 200 ingested images, of which clean removed every tenth; pairs of images share a group."""
     numbers = pd.Series(range(200))
     names = numbers.astype(str) + ".jpg"
     index = pd.DataFrame({"image": numbers, "source": names, "split": "", "file_hash": "file " + numbers.astype(str)})
@@ -29,12 +22,6 @@ def project(tmp_path, monkeypatch):
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")
     decisions = {"image": numbers, "label": (numbers >= 120).astype(int), "kept": (numbers % 10 != 0).astype(int)}
     write_table(pd.DataFrame(decisions | {"group": numbers // 2 * 2}), "data/cleaned/decisions.csv")
-    return tmp_path
-
-
-def set_params(**changes):
-    values = yaml.safe_load((ROOT / "params.yaml").read_text()) | changes
-    Path("params.yaml").write_text(yaml.safe_dump(values))
 
 
 def test_only_kept_images_are_split(project):
@@ -43,21 +30,21 @@ def test_only_kept_images_are_split(project):
     assert splits["image"].tolist() == [number for number in range(200) if number % 10 != 0]
 
 
-def test_metrics_match_the_table(project):
+def test_metrics_are_counted_from_the_table(project, set_params):
     set_params(validation_size=30, test_size=40)
     split.main()
     assert read_json("metrics/split.json") == {"train": 110, "validation": 30, "test": 40, "shared_groups": 0}
 
 
-def test_the_same_seed_writes_the_same_bytes(project):
+def test_same_seed_writes_the_same_bytes(project):
     split.main()
     first = Path("data/split/splits.csv").read_bytes()
     split.main()
     assert Path("data/split/splits.csv").read_bytes() == first
 
 
-def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
-    """Images 2 and 3 of group 2 are placed in different splits."""
+def test_leak_stops_the_stage_and_leaves_no_table(project, monkeypatch):
+    """Plant a split that puts images 2 and 3 of group 2 in different splits."""
 
     def leaky(images, *_):
         table = images[["image"]].assign(split="train")
@@ -69,7 +56,7 @@ def test_a_leak_fails_the_stage_and_leaves_no_table(project, monkeypatch):
     assert not Path("data/split/splits.csv").exists()
 
 
-def test_grouping_none_splits_groups_and_warns(project, capsys):
+def test_grouping_none_splits_groups_and_warns(project, capsys, set_params):
     set_params(grouping="none")
     split.main()
     shared = read_json("metrics/split.json")["shared_groups"]
@@ -77,7 +64,7 @@ def test_grouping_none_splits_groups_and_warns(project, capsys):
     assert f"warning: grouping: none: {shared} groups" in capsys.readouterr().out
 
 
-def test_folds_test_every_kept_image_once(project):
+def test_folds_test_every_kept_image_once(project, set_params):
     tested = []
     for fold in range(4):
         set_params(folds=4, fold=fold)
@@ -88,23 +75,14 @@ def test_folds_test_every_kept_image_once(project):
     assert sorted(tested) == [number for number in range(200) if number % 10 != 0]
 
 
-def test_a_removed_image_with_a_split_fails_the_stage(project, monkeypatch):
+def test_removed_image_with_a_split_stops_the_stage(project, monkeypatch):
     everything = pd.DataFrame({"image": range(200), "split": "train"})
     monkeypatch.setattr(split, "split_images", lambda *_: everything)
     with pytest.raises(LeafError, match=r"image 0\b"):
         split.main()
 
 
-def test_split_needs_neither_keras_nor_scikit_learn():
-    """Importing them would take longer than the stage."""
-    import subprocess
-
-    code = "import sys, stages.split; print([name for name in ('keras', 'sklearn', 'scipy') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_pinned_splits_do_not_depend_on_the_seed(project, capsys):
+def test_pinned_splits_do_not_depend_on_the_seed(project, capsys, set_params):
     split.main()
     before = Path("data/split/splits.csv").read_bytes()
     assert "data/pinned.csv: 200 images pinned, 200 of them new: " in pin()
@@ -116,7 +94,7 @@ def test_pinned_splits_do_not_depend_on_the_seed(project, capsys):
     assert "pinned images: 200 of 200 are in the data set and keep their split" in capsys.readouterr().out
 
 
-def test_pins_are_not_used_in_folds_and_a_fold_is_not_pinned(project, capsys):
+def test_pins_are_not_used_in_folds_and_a_fold_is_not_pinned(project, capsys, set_params):
     split.main()
     pin()
     set_params(folds=4)

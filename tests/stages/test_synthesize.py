@@ -1,4 +1,4 @@
-"""The `synthesize` stage, run as in `dvc repro`."""
+"""The `synthesize` stage, run as `dvc repro` runs it."""
 
 from collections import Counter
 
@@ -13,15 +13,13 @@ PARAMS = "drawn: {images: 100, size: 32, seed: 5}\n"
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, request):
-    """Create and enter a folder with the project's dvc.yaml and a small params.yaml."""
-    (tmp_path / "dvc.yaml").write_text((request.config.rootpath / "dvc.yaml").read_text(encoding="utf-8"))
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def project(workspace):
+    """Enter a folder with a small params.yaml."""
+    (workspace / "params.yaml").write_text(PARAMS)
+    return workspace
 
 
-def test_the_file_has_the_course_format(project):
+def test_npz_has_the_course_format(project):
     synthesize.main()
     with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
         assert file["data"].shape == (100, 32, 32, 3)
@@ -30,14 +28,14 @@ def test_the_file_has_the_course_format(project):
             file["labels"]
 
 
-def test_the_same_seed_gives_the_same_bytes(project):
+def test_same_seed_gives_the_same_bytes(project):
     synthesize.main()
     first = (project / "data/raw/leaves.npz").read_bytes()
     synthesize.main()
     assert (project / "data/raw/leaves.npz").read_bytes() == first
 
 
-def test_the_labels_are_the_names_in_classes(project):
+def test_labels_are_the_names_in_classes(project):
     (project / "params.yaml").write_text(PARAMS + "classes: [well, sick]\n")
     synthesize.main()
     raw = (project / "data/raw/leaves.npz").read_bytes()
@@ -54,7 +52,7 @@ def test_diseases_in_classes_are_drawn_equally_often(project):
     assert max(counts[name] for name in counts if name != "healthy") - min(counts.values()) <= 5
 
 
-def test_classes_not_in_the_demo_data_set_are_refused(project):
+def test_classes_not_in_the_demo_data_set_are_rejected(project):
     (project / "params.yaml").write_text(PARAMS + "classes: [healthy, spots, tired]\n")
     with pytest.raises(LeafError, match=r"classes: healthy, spots, tired.*healthy and any of spots"):
         synthesize.main()
@@ -68,6 +66,6 @@ def test_nothing_is_drawn_for_another_data_set(project, capsys):
     assert capsys.readouterr().out == "dataset is elsewhere: no images are generated\n"
 
 
-def test_the_counts_are_printed(project, capsys):
+def test_counts_are_printed(project, capsys):
     synthesize.main()
     assert "100 images in data/raw/leaves.npz" in capsys.readouterr().out

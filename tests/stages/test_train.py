@@ -16,7 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 
-PIPELINE = Path(__file__).parents[2] / "dvc.yaml"
+from tests.faults.killed_trainings import write_inputs
+
+ROOT = Path(__file__).parents[2]
 SIZE = 16
 
 
@@ -24,20 +26,9 @@ SIZE = 16
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write tiny outputs of the stages before `train`: 24 training, 8 synthetic and 16 validation images."""
     folder = tmp_path_factory.mktemp("project")
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 2, 40)
-    images = random.integers(0, 200, (40, SIZE, SIZE, 3)).astype(np.uint8)
-    for name in ("ingested", "cleaned", "split", "balanced"):
-        (folder / "data" / name).mkdir(parents=True)
-    np.save(folder / "data/ingested/images.npy", images)
-    np.save(folder / "data/balanced/images.npy", images[:8] + 1)
-    write(folder / "data/cleaned/decisions.csv", image=range(40), label=labels)
-    write(folder / "data/split/splits.csv", image=range(40), split=["train"] * 24 + ["validation"] * 16)
-    write(folder / "data/balanced/index.csv", image=range(8), label=labels[:8])
-    write(folder / "data/ingested/classes.csv", label=[0, 1], name=["healthy", "unhealthy"], images=[20, 20])
+    write_inputs(folder, train=24, validation=16, synthetic=8, side=SIZE)
     values: dict[str, Any] = {"image_size": SIZE, "backbone": "cnn_small", "batch_size": 8, "epochs": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    shutil.copy(PIPELINE, folder)
     return folder
 
 
@@ -163,7 +154,7 @@ def start_pair(folders: list[Path], state: Path) -> list[subprocess.Popen[str]]:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     variables = {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES": address}
     variables |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "LEAF_STATE": str(state)}
-    variables["PYTHONPATH"] = str(PIPELINE.parent)
+    variables["PYTHONPATH"] = str(ROOT)
     return [
         subprocess.Popen(
             [sys.executable, "-m", "stages.train"],
@@ -223,8 +214,6 @@ def test_linear_probe_is_saved_as_a_network_with_zero_epochs(work: Path) -> None
     from leaf.models.saving import load_model
 
     labels = pd.read_csv(work / "data/cleaned/decisions.csv")["label"]
-    write(work / "data/cleaned/decisions.csv", image=range(40), label=labels, group=range(40))
-    write(work / "data/balanced/index.csv", image=range(8), label=labels[:8], parent=range(8))
     values = {"image_size": SIZE, "backbone": "cnn_small", "optimizer": "lbfgs", "freeze_depth": "all", "dropout": 0}
     (work / "params.yaml").write_text(yaml.safe_dump({**values, "augmentation": {"flip": "none"}}))
     run()
