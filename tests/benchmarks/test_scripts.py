@@ -12,6 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks"
+sys.path.insert(0, str(SCRIPTS))
+
+import every  # noqa: E402
+import measure  # noqa: E402
+
 KEYS = ["name", "ours", "other", "ratio", "spread", "target", "met", "memory"]
 # The rows that each script must print. If a peer is not installed, its rows are missing and the script prints why.
 ROWS = {
@@ -81,7 +86,7 @@ def test_script_runs_and_prints_its_rows(name):
 
 
 def test_every_benchmark_of_make_bench_is_tested():
-    assert ROWS.keys() == set(scripts())
+    assert ROWS.keys() == {*every.SCRIPTS, *every.LARGE}
 
 
 @pytest.mark.slow
@@ -91,27 +96,18 @@ def test_every_script_prints_its_usage():
     assert run(names, "--help").count("usage: ") == len(names) >= len(ROWS)
 
 
-def scripts():
-    """Return the scripts that `make bench` runs."""
-    listed = (SCRIPTS / "every.py").read_text(encoding="utf-8")
-    return re.findall(r'"(\w+)"', listed[listed.index("SCRIPTS =") : listed.index("def main")])
-
-
 @pytest.fixture
-def measure(monkeypatch, tmp_path):
-    """Load benchmarks/measure.py as a module, with its results redirected to `tmp_path`."""
-    spec = importlib.util.spec_from_file_location("measure", SCRIPTS / "measure.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "RESULTS", tmp_path / "results.json")
-    return module
+def results(monkeypatch, tmp_path):
+    """Redirect the results of benchmarks/measure.py to the returned file."""
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results.json")
+    return measure.RESULTS
 
 
-def test_row_replaces_the_earlier_row_of_its_name(measure, capsys):
+def test_row_replaces_the_earlier_row_of_its_name(results, capsys):
     other = measure.row("other", [1.0], [1.0], ">= 1")
     for row in (other, measure.row("x", [1.0], [5.0], ">= 10"), measure.row("x", [1.0], [20.0], ">= 10")):
         measure.report(row, record=True)
-    rows = json.loads(measure.RESULTS.read_text())
+    rows = json.loads(results.read_text())
     assert [list(row) for row in rows] == [KEYS, KEYS]
     assert [(row["name"], row["ratio"], row["met"]) for row in rows] == [("other", 1.0, True), ("x", 20.0, True)]
 
@@ -120,6 +116,6 @@ def test_row_replaces_the_earlier_row_of_its_name(measure, capsys):
     ("ours", "other", "target", "ratio", "met"),
     [([2.0], [1.0], "<= 1.3", 2.0, False), ([1.2], [1.0], "<= 1.3", 1.2, True), ([2.0], [1.0], ">= 1", 0.5, False)],
 )
-def test_target_is_met_in_its_direction(measure, ours, other, target, ratio, met):
+def test_target_is_met_in_its_direction(ours, other, target, ratio, met):
     row = measure.row("x", ours, other, target)
     assert (row["ratio"], row["met"]) == (ratio, met)
