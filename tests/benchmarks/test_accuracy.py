@@ -1,4 +1,4 @@
-"""Run benchmarks/accuracy.py at a tiny size, over recipes, seeds and folds, on part of a folder."""
+"""Run `python benchmarks/accuracy.py` at a tiny size, over recipes, seeds and folds, on part of a folder."""
 
 import csv
 import json
