@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
     """Return the text of a file in Unicode NFC, and its encoding. `auto` detects UTF-8, UTF-16 and Latin-1.
 
-    Raises:
-        LeafError: if the file is not text in this encoding, or the encoding is unknown.
+    Raises LeafError if the file is not text in this encoding, or the encoding is unknown.
     """
     try:
         data = Path(path).read_bytes()
@@ -51,10 +50,7 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
 def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """Yield each non-blank row of a CSV table with its last line number. The separator is detected.
 
-    Blank cells beyond the last header column are removed.
-
-    Raises:
-        LeafError: for invalid CSV.
+    Blank cells beyond the last header column are removed. Raises LeafError if the table is not valid CSV.
     """
     head = re.match(r"sep=(.)[\r\n]+", text, re.IGNORECASE)  # written by Excel
     header = text[head.end() if head else 0 :].split("\n", 1)[0]
@@ -75,10 +71,8 @@ def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
 def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a hand-edited CSV table as text. Case is ignored in the names of `columns` and `optional` columns.
 
-    The index is the line number minus 2, so 0 is the row below the header.
-
-    Raises:
-        LeafError: if the table is damaged or lacks a column.
+    The index is the line number minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or
+    lacks one of the `columns`.
     """
     import pandas as pd
 

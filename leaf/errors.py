@@ -89,8 +89,7 @@ def one_line_errors() -> Iterator[None]:
 def output_of(*command: str, accepted: Collection[int] = (0,), **options: Any) -> str:
     """Run a program and return its stdout without surrounding whitespace.
 
-    Raises:
-        LeafError: if the exit status is not accepted. The message ends with the last line of the program's error.
+    Raises LeafError with the last line of the program's error message if the exit status is not accepted.
     """
     done = subprocess.run(command, check=False, capture_output=True, text=True, **options)
     if done.returncode not in accepted:

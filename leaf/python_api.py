@@ -65,8 +65,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
 def new_project(folder: str | Path, values: params.Params) -> None:
     """Create dvc.yaml, params.yaml with `values`, and empty tables of overrides, pins and labels in `folder`.
 
-    Raises:
-        LeafError: if `folder` contains other files.
+    Raises LeafError if `folder` contains other files.
     """
     import yaml
 

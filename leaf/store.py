@@ -229,9 +229,7 @@ def cache_folder(name: str) -> Path:
     """Return the cache folder `name` in $LEAF_STATE, $XDG_CACHE_HOME/leaf or ~/.cache/leaf, and create it if necessary.
 
     Without a writable home, as in some containers, fall back to .dvc/tmp/leaf in the project, and print a message.
-
-    Raises:
-        LeafError: if $LEAF_STATE is not writable.
+    Raises LeafError if $LEAF_STATE is not writable.
     """
     chosen = os.environ.get("LEAF_STATE")
     try:
@@ -309,9 +307,8 @@ def span(seconds: float) -> str:
 def parse_yaml(text: str, name: str) -> Any:
     """Parse YAML 1.2, in which `yes` and `no` are text and `2e-05` is a number (DVC #5971). Return None for empty text.
 
-    Raises:
-        LeafError: if the YAML is invalid or too deeply nested, a key is duplicated, or aliases expand to more than
-            YAML_VALUES values. The message starts with `name`.
+    Raises LeafError, starting with `name`, if the YAML is invalid or too deeply nested, a key is duplicated, or aliases
+    expand to more than YAML_VALUES values.
     """
     try:
         value = YAML(typ="safe", pure=True).load(text)

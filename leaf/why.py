@@ -28,8 +28,7 @@ _REASONS = {
 def explain(image: str, folder: str | Path = ".") -> str:
     """Explain, line by line, what each stage did with `image`, a number or a source name.
 
-    Raises:
-        LeafError: if the image does not exist or a table is damaged.
+    Raises LeafError if the image does not exist or a table is damaged.
     """
     root = Path(folder)
     classes = read_classes(root)

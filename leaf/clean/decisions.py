@@ -141,10 +141,9 @@ def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: st
 
 
 def override_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
-    """Convert pairs from `Overrides` to pairs of image numbers, int64 (K,2): the first image with each hash.
+    """Convert pairs from `Overrides` to pairs of image numbers, int64 (K,2), by hash and group name (N,) of each image.
 
-    `hashes` and `names` (the groups given with the data set) are text (N,). A group name is replaced by the first image
-    of that group or, if there is none, by the first image with an override to that group.
+    A group name is replaced by the first image of that group or, if there is none, by the first image assigned to it.
     """
     if not pairs:
         return np.empty((0, 2), np.int64)
@@ -197,8 +196,9 @@ def decide(
 ) -> Decisions:
     """Decide which images to keep: of each set of copies, the first image in the highest-ranked split.
 
-    `table` has `label`, `hash`, `copies` (the smallest image number in the set of copies), `ranking` (-1 unless the
-    image is an outlier) and `split` (given by the user, or "").
+    `table` has `label`, `hash`, `copies` (one number per set of copies), `ranking` (-1 unless the image is an outlier)
+    and `split` (given by the user, or ""). A manual label applies to all copies. With `conflicts="majority"`, so does
+    the label of more than half of the copies; without such a label, all are dropped.
     """
     labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
     copies = table["copies"].to_numpy()
@@ -234,11 +234,7 @@ def decide(
 def _resolve_conflicts(
     label: np.ndarray, manual_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the labels, the images to drop, and the number of sets of copies with conflicting labels.
-
-    A manual label applies to all copies. With `majority`, so does the label of more than half of the copies; without
-    such a label, all are dropped.
-    """
+    """Return the labels, the images to drop, and the number of sets of copies with conflicting labels."""
     label, dropped = label.copy(), np.zeros(len(label), bool)
     remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})
     different = remaining[remaining.groupby("set")["label"].transform("nunique") > 1]
@@ -270,10 +266,9 @@ def _by_split(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def leave_one_split(decisions: Decisions, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
-    """Remove images whose group has an image in a higher-ranked given split, with the reason `shared_split`.
+    """Remove images whose group, in `table`, has an image in a higher-ranked given split: reason `shared_split`.
 
-    `table` has `group`, `hash` and `split`. Return int64 (K,2): each image removed because of an image in another split
-    (including its copies), and that image.
+    Return int64 (K,2): each image removed because of an image in another split, including its copies, and that image.
     """
     given = table["split"].to_numpy(object)
     left = _by_split(table[decisions.kept])

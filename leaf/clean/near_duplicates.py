@@ -171,14 +171,10 @@ def _candidates(points: Points, small: np.ndarray, axes: np.ndarray, symmetry: s
 
 
 def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]:
-    """Yield positions (K,2) of pairs of points whose squared distance is at most the mean of their limits.
-
-    Rounding may add pairs that are slightly farther apart. Without `second`, yield each pair in `first` once.
-
-    Points are divided into cells by bin and first component and sorted by the second component. Matrix products compare
-    each block of points with one range of its own cell and of each adjacent cell.
-    """
-    other = second or first
+    """Yield positions (K,2) of pairs with a squared distance up to the mean of their limits, plus rounding errors."""
+    # Points are divided into cells by bin and first component, and sorted by the second component. Matrix products
+    # compare each block of points with one range of its own cell and of each adjacent cell.
+    other = second or first  # without `second`, each pair of `first` is found once
     center = first.components.mean(axis=0)
     left, right = (np.asarray(each.components - center, np.float32) for each in (first, other))
     squares, other_squares = (np.einsum("ij,ij->i", each, each) for each in (left, right))

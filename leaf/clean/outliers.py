@@ -141,10 +141,7 @@ def rankings(
 
     `first`, int64 (N,), is the first exact copy of each image, and `small` contains the block means of those copies. If
     `cut` is `jump`, REACH is added to the distance of images that differ in only one place, because they show another
-    subject on the same background.
-
-    Raises:
-        LeafError: if an image number does not exist.
+    subject on the same background. Raises LeafError if an image number does not exist.
     """
     distinct, place = np.unique(first, return_inverse=True)
     named = [_named(images, reference) for reference in references]

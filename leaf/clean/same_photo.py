@@ -105,10 +105,7 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
 
 
 def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
-    """Return positions of pairs of nearest neighbors, then of second nearest neighbors, and so on: each int64 (P,2).
-
-    Each pair appears once, smaller position first. Pairs with a squared distance above `farthest` are excluded.
-    """
+    """Return pairs of nearest neighbors up to `farthest`, of second nearest neighbors, and so on: each int64 (P,2)."""
     near = pd.concat([_nearest(points, members) for members in _cells(points)])
     near = near[near["distance"] ** 2 <= farthest].sort_values(["image", "distance", "other"])
     near = near.drop_duplicates(["image", "other"])  # several cells may return the same neighbor
