@@ -52,7 +52,9 @@ def check(
         settings["weights_sha256"] = _weights(choices, settings)
     for reference in choices.references if isinstance(choices.references, list) else []:
         if isinstance(reference, str) and not Path("data/references", reference).is_file():
-            raise LeafError(f"references: {reference}: no such file in data/references")
+            raise LeafError(
+                f"references: {reference}: no such file in data/references. Add it, or remove it from references."
+            )
     read_edited_table("data/overrides.csv", COLUMNS)
     pins = read_edited_table(PINNED, PIN_COLUMNS)
     backbones.check(choices, 2 if choices.classes == "auto" else len(choices.classes))
@@ -62,7 +64,7 @@ def check(
     if Path(CODE_FILE).exists() and (changed := changed_code(Path())):
         lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")
     if len(pins):
-        lines.append(f"pins       {len(pins):,} images of {PINNED} keep their split; the counts below ignore them")
+        lines.append(f"pins       {len(pins):,} images in {PINNED} keep their split; the counts below ignore pins")
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         what = "a folder" if Path(choices.labels).is_dir() else "no such file"
@@ -186,11 +188,11 @@ def _sizes(found: Sizes | None, image_size: int) -> Iterator[str]:
     if not found:
         return
     yield (
-        f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides of {found.smallest} to {found.largest} pixels "
-        f"({found.opened} files opened), to {image_size}×{image_size}"
+        f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides from {found.smallest} to {found.largest} pixels "
+        f"({found.opened} files opened); resized to {image_size}×{image_size}"
     )
     if size := backbones.recommended_size(min(found.usual), image_size):
-        yield f"sizes      a larger size may show small symptoms: -S image_size={size}"
+        yield f"sizes      a larger size can preserve small symptoms: -S image_size={size}"
     if found.others:
         opened = len(found.others) + found.opened
         yield f"left out   {len(found.others)} of {opened} opened files are not images: {found.others[0]}"
@@ -261,8 +263,8 @@ def _time(choices: Params, train: int) -> str:
         )
     epoch = train * known["seconds"] / known["images"]
     return (
-        f"time       {span(epoch)} per epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, at "
-        f"the speed of the last training run of {choices.backbone} on this machine"
+        f"time       {span(epoch)} per epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, "
+        f"based on the last training run of {choices.backbone} on this machine"
     )
 
 

@@ -132,7 +132,7 @@ def with_settings(values: Mapping[str, Any], settings: Mapping[str, Any], name: 
         if leaf:
             inner = merged.setdefault(group, {})
             if not isinstance(inner, dict):
-                raise LeafError(f"{name}: {key}: {group} has no keys below it")
+                raise LeafError(f"{name}: {key}: {group} is a single value and has no nested keys. Set {group} itself.")
             inner[leaf] = value
         else:
             merged[group] = value

@@ -168,7 +168,7 @@ def read_table(
 def _check_column(path: str | Path, column: "pd.Series") -> None:
     name, kind = str(column.name), column.dtype.kind
     if name in INTEGER_COLUMNS and (kind not in "iu" or column.min() < 0):
-        raise LeafError(f"{path}: column {name} must contain whole numbers from 0. Run `dvc repro` or `dvc checkout`.")
+        raise LeafError(f"{path}: column {name} must contain nonnegative integers. Run `dvc repro` or `dvc checkout`.")
     if name in NUMBER_COLUMNS and kind not in "iuf":
         raise LeafError(f"{path}: column {name} must contain numbers. Run `dvc repro` or `dvc checkout`.")
 
@@ -178,9 +178,7 @@ def read_classes(root: str | Path = ".") -> list[str]:
     path = Path(root, "data/ingested/classes.csv")
     table = read_table(path, ["label", "name"], text=["name"]).sort_values("label")
     if table["label"].tolist() != list(range(len(table))):
-        raise LeafError(
-            f"{path}: column label must contain numbers from 0 to {len(table) - 1}. Run `dvc repro` or `dvc checkout`."
-        )
+        raise LeafError(f"{path}: column label must contain 0 to {len(table) - 1}. Run `dvc repro` or `dvc checkout`.")
     return table["name"].tolist()
 
 
@@ -210,7 +208,7 @@ def read_json(
     except FileNotFoundError:
         raise LeafError(f"{path}: no such file. Run `dvc repro`.") from None
     except RecursionError:
-        raise LeafError(f"{path}: nested too deeply") from None
+        raise LeafError(f"{path}: nested too deeply. Run `dvc repro` or `dvc checkout`.") from None
     except ValueError as error:
         raise LeafError(f"{path}: not JSON ({error}). Run `dvc repro` or `dvc checkout`.") from None
     if keys is None:
@@ -244,7 +242,7 @@ def cache_folder(name: str) -> Path:
         folder = Path(".dvc/tmp/leaf", name)
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            print(f"{name}: cached in {folder}, because there is no writable home", file=sys.stderr)
+            print(f"{name}: cached in {folder}, because there is no writable home folder", file=sys.stderr)
     return folder
 
 
@@ -314,7 +312,7 @@ def parse_yaml(text: str, name: str) -> Any:
         value = YAML(typ="safe", pure=True).load(text)
         size = _expanded_size(value, {})
     except RecursionError:
-        raise LeafError(f"{name}: nested too deeply") from None
+        raise LeafError(f"{name}: nested too deeply. Remove nested values.") from None
     except (YAMLError, ValueError) as error:  # ValueError: a number with thousands of digits, or an invalid date
         raise LeafError(f"{name}: not YAML: {str(error)[:300]}") from None
     if size > YAML_VALUES:

@@ -147,7 +147,7 @@ def test_missing_column_is_reported(tmp_path):
 @pytest.mark.parametrize("cell", ["x", "-1", "1.5", "", "inf", "1e400"])
 def test_non_integer_in_an_integer_column_raises_a_one_line_error(tmp_path, cell):
     (tmp_path / "t.csv").write_text(f"image,split\n0,train\n{cell},test\n")
-    with pytest.raises(LeafError, match=r"t\.csv: column image must contain whole numbers"):
+    with pytest.raises(LeafError, match=r"t\.csv: column image must contain nonnegative integers"):
         read_table(tmp_path / "t.csv", ["image", "split"])
 
 
