@@ -86,6 +86,9 @@ def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequen
         raise LeafError(f"{path}: {wrong}. Its columns: {', '.join(names)}.")
     for line, cells in rows[1:]:
         if len(cells) > len(names):
-            raise LeafError(f"{path}: line {line}: {len(cells)} fields; the header has {len(names)}.")
+            raise LeafError(
+                f"{path}: line {line}: {len(cells)} fields; the header has {len(names)}. Quote fields that contain the "
+                "separator."
+            )
         cells[:] = [cell.strip() for cell in cells] + [""] * (len(names) - len(cells))
     return pd.DataFrame([cells for _, cells in rows[1:]], [line - 2 for line, _ in rows[1:]], names, dtype=object)

@@ -66,7 +66,7 @@ def _find(image: str, index: pd.DataFrame) -> int:
     if image.isdecimal():
         if int(image) < len(index):
             return int(image)
-        raise LeafError(f"why: no image {image}; valid: 0 to {len(index) - 1}, or a source name")
+        raise LeafError(f"why: image {image} does not exist; valid: 0 to {len(index) - 1}, or a source name")
     source = index["source"]
     for same in (source == image, source.str.endswith(f"/{image}")):
         if same.sum() == 1:
@@ -76,7 +76,8 @@ def _find(image: str, index: pd.DataFrame) -> int:
                 f"why: {same.sum()} images have the name {image}. Use one of {_some(source[same].tolist())}."
             )
     raise LeafError(
-        f"why: no image {image}; valid: a number from 0 to {len(index) - 1}, or a source name such as {source.iloc[0]}"
+        f"why: image {image} does not exist; valid: a number from 0 to {len(index) - 1}, or a source name such as "
+        f"{source.iloc[0]}"
     )
 
 
