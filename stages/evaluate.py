@@ -10,7 +10,7 @@ from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.evaluation import evaluate
 from leaf.models import gradcam
 from leaf.models.onnx_inference import metadata
-from leaf.models.scorers import Scorer, load_scorer
+from leaf.models.scorers import Scorer, load_network, load_scorer
 from leaf.params import check_threshold, read_params
 from leaf.split.stratified_split import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table
@@ -54,7 +54,8 @@ def main() -> None:
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
     decision["without_onnx"] = scorer.write_onnx(metadata(run | decision), rows, NETWORK)
-    heatmaps = gradcam.heatmaps(scorer.network(NETWORK), np.asarray(images[rows], np.float32), shown)
+    network = load_network(NETWORK, run["model_sha256"])
+    heatmaps = gradcam.heatmaps(network, np.asarray(images[rows], np.float32), shown)
     write_array(heatmaps, "data/scored/heatmaps.npy")
     write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
     ood.write(fit_ood(scorer, images, table, decisions), run["model_sha256"], "data/scored/ood.npz")

@@ -172,7 +172,7 @@ def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[n
     """
     if recipe.weights == "random":
         return joint_histograms(images, rows), "histograms of 512 colors; use a backbone with -S weights=FILE"
-    from leaf.models.feature_cache import frozen_features
+    from leaf.models.prediction import frozen_features
 
     features = frozen_features(images, rows, recipe.backbone, recipe.weights, recipe.weights_sha256)
     return features, f"features of {recipe.backbone} with frozen weights {Path(recipe.weights).name}"

@@ -1,13 +1,13 @@
 """Export a Keras model, with temperature scaling and softmax, to Keras, SavedModel, LiteRT or CodaLab."""
 
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -48,17 +48,11 @@ class model:
 
 
 def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Model:
-    """Append temperature scaling and softmax to a model.
+    """Append temperature scaling (Guo 2017, arXiv 1706.04599) and softmax to a model that outputs logits (N, C).
 
-    Args:
-        model: maps images, float32 (N, H, W, 3) in 0..255, to logits (N, C).
-        temperature: divides the logits (Guo 2017, arXiv 1706.04599).
-
-    Returns:
-        A model that maps the same input to probabilities, float32 (N, C), and shares the weights.
+    The new model shares the weights and outputs probabilities, float32 (N, C).
     """
-    logits = model.outputs[0]
-    scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(logits)
+    scaled = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(model.outputs[0])
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(scaled)
     return keras.Model(model.inputs[0], probabilities, name=model.name)
 
@@ -101,23 +95,18 @@ def write_codalab(model: keras.Model, threshold: float, path: Path, views: int =
         path: folder or `.zip` file to write.
         views: number of views that the bundle averages, as evaluation does.
     """
-    classes = model.output_shape[-1]
-    if classes != 2:
+    if (classes := model.output_shape[-1]) != 2:
         raise LeafError(f"format: codalab requires two classes; this model has {classes}. Use another format.")
-    if path.suffix != ".zip":
+    if path.suffix == ".zip":
+        with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
+            _write_bundle(Path(folder), model, threshold, views)
+            shutil.make_archive(str(partial.with_suffix("")), "zip", folder)
+    else:
         with replacing_folder(path, "model.py") as partial:
-            _fill(partial, model, threshold, views)
-        return
-    if path.is_dir():
-        raise LeafError(f"{path}: is a folder. Give a file name.")
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
-        _fill(Path(folder), model, threshold, views)
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(Path(folder).rglob("*")):
-                archive.write(file, file.relative_to(folder))
+            _write_bundle(partial, model, threshold, views)
 
 
-def _fill(folder: Path, model: keras.Model, threshold: float, views: int) -> None:
+def _write_bundle(folder: Path, model: keras.Model, threshold: float, views: int) -> None:
     values = {"threshold": repr(float(threshold)), "folder": _FOLDER, "side": CODALAB_SIZE, "batch": _BATCH // views}
     (folder / "model.py").write_text(_MODEL_PY.substitute(values), encoding="utf-8")
     size = model.inputs[0].shape[1]
@@ -139,13 +128,13 @@ def _resize(images: Any, size: int) -> Any:
     if size == CODALAB_SIZE:
         return images
     rows = np.full((CODALAB_SIZE,) * 3 + (3,), 100, np.float32)
-    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # row k of image k is brighter, without clipping
+    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # row k of image k is brighter, but not clipped
     linear = (to_square(rows, size)[:, :, 0, 0].T - 100) / 100
     return keras.ops.clip(keras.ops.round(_map_axes(images, linear, linear)), 0, 255)
 
 
 def _view(images: Any, size: int, number: int) -> Any:
-    """Return view `number` of the linear function `tta_view`, as TensorFlow operations."""
+    """Apply `tta_view`, which is linear, as TensorFlow operations."""
     rows = np.zeros((size, size, size, 1), np.float32)
     rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
@@ -159,8 +148,7 @@ def _map_axes(images: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
     return keras.ops.einsum("ow,nhwc->nhoc", columns, keras.ops.einsum("oh,nhwc->nowc", rows, images))
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """An export format."""
 
     name: str  # default name of the file or folder next to the model
@@ -182,15 +170,15 @@ FORMATS = {
 
 
 def export(model: str | Path, form: str, to: Path | None = None) -> str:
-    """Export a model that maps images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
+    """Export a `.keras` file to a format that maps images, float32 (N, H, W, 3) in 0..255, to probabilities (N, C).
 
     Args:
-        model: a `.keras` file saved by `train`.
+        model: a file saved by `train`.
         form: a name in `FORMATS`.
         to: file or folder to write; default: next to the model.
 
     Returns:
-        A message that names the file, the classes, the threshold, and any difference from evaluation.
+        A message with the path, the classes, the threshold, and any difference from evaluation.
 
     Raises:
         LeafError: if the format is unknown, the path does not match it, or the model is missing or was changed.

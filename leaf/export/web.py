@@ -37,7 +37,7 @@ _SINGLE_POLICY = (
 )
 _LARGE = 1024  # number of values; smaller arrays stay float32
 _FEWEST, _MOST = 6, 12  # bits per weight
-_SAMPLE = 16  # synthetic leaves that measure the effect of one array
+_SAMPLE = 16  # synthetic leaves to measure the effect of one array
 
 
 def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | None, about: str) -> str:
@@ -47,14 +47,14 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
         model: a `.keras` or `.onnx` file with its run files; the ONNX file is exported.
         to: folder to write or, for a single file, the `.html` file; default: `web` or `leaf.html` next to the model.
         single_file: whether to write one HTML file that contains everything.
-        runtime: the onnxruntime-web package; default: download it, or use the cached download.
-        about: one sentence about the training images, shown in the app.
+        runtime: the onnxruntime-web package; default: the cached download.
+        about: one sentence about the training images, for the app to show.
 
     Returns:
-        A message that names the path, its size and how to open it.
+        A message with the path, its size and how to open it.
 
     Raises:
-        LeafError: if the model has no ONNX file, or the package is missing or not the expected one.
+        LeafError: if the model has no ONNX file, or the package is missing or has the wrong SHA-512.
     """
     onnx_file = model.with_suffix(".onnx")
     classifier = load(onnx_file)
@@ -84,7 +84,7 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
 def read_runtime(package: Path | None) -> dict[str, bytes]:
     """Return onnxruntime-web's script and WebAssembly from the npm package, after checking the package's SHA-512."""
     path = package or cache_folder("onnxruntime-web") / URL.rpartition("/")[2]
-    if package is None and not (path.is_file() and _integrity(path) == INTEGRITY):
+    if package is None and not (path.is_file() and _sha512(path) == INTEGRITY):
         try:
             with urllib.request.urlopen(URL, timeout=60) as answer, replacing(path) as partial:
                 partial.write_bytes(answer.read())
@@ -94,7 +94,7 @@ def read_runtime(package: Path | None) -> dict[str, bytes]:
             ) from None
     if not path.is_file():
         raise LeafError(f"{path}: no such file. Download {URL}.")
-    if (found := _integrity(path)) != INTEGRITY:
+    if (found := _sha512(path)) != INTEGRITY:
         raise LeafError(f"{path}: SHA-512 is {found}, expected {INTEGRITY}. Download {URL}.")
     with tarfile.open(path) as archive:
         members = {name: archive.extractfile(member) for name, member in _RUNTIME.items()}
@@ -103,18 +103,18 @@ def read_runtime(package: Path | None) -> dict[str, bytes]:
     return files
 
 
-def _integrity(path: Path) -> str:
-    return base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+def _sha512(path: Path) -> str:
+    return _base64(hashlib.sha512(path.read_bytes()).digest())
 
 
 def web_model(content: bytes, features: Gaussian) -> bytes:
     """Return the ONNX model `content` with compressed weights and the additional output `distance`.
 
-    Large arrays are stored with 6 to 12 bits per weight and computed in float32. An array gets one more bit for each
-    doubling of its rounding error, measured as the change in log-odds divided by the square root of its size. This
-    allocation minimizes the total error. The total number of bits is the smallest for which no log-odds of 64 synthetic
-    leaves change by more than 0.02 (0.005 in probability) and no distance by more than 2%. `distance` (N,) is the
-    Mahalanobis distance of the pooled features (`Gaussian.distance`).
+    Large arrays are stored with 6 to 12 bits per weight and converted to float32 for inference. An array gets one more
+    bit for each doubling of its rounding error, measured as the change in log-odds divided by the square root of its
+    size. This allocation minimizes the total error. As few bits are used as possible while, for 64 synthetic leaves, no
+    log-odds change by more than 0.02 (0.005 in probability) and no distance by more than 2% of the largest. `distance`
+    (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
 
     References:
         Gersho and Gray, Vector Quantization and Signal Compression, 1992, chapter 8 (bit allocation).
@@ -137,7 +137,7 @@ def web_model(content: bytes, features: Gaussian) -> bytes:
 
 
 def _outputs(model: bytes, gaussian: Gaussian, count: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log-odds (count, C) and distances (count,) of synthetic leaves."""
+    """Run the model on `count` synthetic leaves; return the log-odds (count, C) and distances (count,)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -149,7 +149,7 @@ def _outputs(model: bytes, gaussian: Gaussian, count: int = 64) -> tuple[np.ndar
 
 
 def _large_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Return the weight arrays that are large enough to pack."""
+    """Return the weight arrays that are large enough to compress."""
     from onnx import ModelProto, numpy_helper
 
     graph = ModelProto.FromString(content).graph
@@ -163,7 +163,7 @@ def _large_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -> bytes:
-    """Store the arrays named in `bits` as integers with one scale per output channel, and add `distance`."""
+    """Store the arrays named in `bits` as integers, with one scale per output channel; add the output `distance`."""
     from onnx import ModelProto, helper, numpy_helper
 
     model = ModelProto.FromString(content)
@@ -194,7 +194,7 @@ def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -
         values = np.rint(array / scale).astype(np.int16)
         if bits[name] <= 8:
             whole = as_float(values.astype(np.int8), f"{name}_8")
-        else:  # each byte combines the lower four bits of one weight from the first half and one from the second
+        else:  # each byte holds the lower four bits of two weights, one from each half of the array
             sixteen = constant(np.float32(16), f"{name}_sixteen")
             first, second = (values & 15).reshape(2, -1)
             both = as_float((16 * first + second).astype(np.uint8), f"{name}_low")
@@ -206,7 +206,7 @@ def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -
             whole = node("Add", [upper, lower], f"{name}_whole")
         node("Mul", [whole, constant(scale, f"{name}_scale")], name)
     nodes += graph.node
-    tiny = np.finfo(np.float32).tiny  # the largest values may exceed the float16 range
+    tiny = np.finfo(np.float32).tiny  # scale each row, because its values may exceed the float16 range
     largest = np.maximum(np.abs(features.whitening).max(axis=1), tiny)
     whitening = as_float((features.whitening / largest[:, None]).astype(np.float16), "ood_whitening")
     difference = node("Sub", ["features", constant(features.mean, "ood_mean")], "ood_difference")
@@ -256,7 +256,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _write_service_worker(folder: Path) -> None:
-    """Write the service worker with the files to cache and a version that changes when any of them changes."""
+    """Insert the files to cache into the service worker, and a version that changes when any of them changes."""
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     files.remove("service-worker.js")
     version = hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()[:16]
@@ -270,33 +270,27 @@ def _single_page(content: Mapping[str, bytes]) -> str:
     page = (APP / "index.html").read_text(encoding="utf-8")
     style = (APP / "style.css").read_text(encoding="utf-8")
     script = _one_script(content["onnxruntime.js"].decode())
-    texts = {name: (APP / "texts" / f"{name}.json").read_bytes() for name in LANGUAGES}
-    data = {"model.json": content["model.json"]}
-    data |= {name: content[name] for name in ("model.onnx", "onnxruntime.wasm")}
-    data |= {f"texts/{name}.json": value for name, value in texts.items()}
-    blocks = "".join(
-        f'<script type="text/plain" data-file="{name}">{_packed(value)}</script>\n' for name, value in data.items()
-    )
-    policy = _SINGLE_POLICY.format(script=_digest(script), style=_digest(style))
-    icon = base64.b64encode((APP / "icon.svg").read_bytes()).decode()
+    data = {name: content[name] for name in ("model.json", "model.onnx", "onnxruntime.wasm")}
+    data |= {f"texts/{name}.json": (APP / "texts" / f"{name}.json").read_bytes() for name in LANGUAGES}
+    packed = {name: _base64(gzip.compress(value, 9, mtime=0)) for name, value in data.items()}
+    blocks = [f'<script type="text/plain" data-file="{name}">{value}</script>\n' for name, value in packed.items()]
+    script_hash, style_hash = (_base64(hashlib.sha256(text.encode()).digest()) for text in (script, style))
+    policy = _SINGLE_POLICY.format(script=script_hash, style=style_hash)
+    icon = _base64((APP / "icon.svg").read_bytes())
     page = re.sub(r'(http-equiv="Content-Security-Policy" content=")[^"]*', lambda found: found[1] + policy, page)
     page = re.sub(r"<link rel=\"(manifest|apple-touch-icon)\"[^>]*>\n", "", page)
     page = page.replace('href="icon.svg"', f'href="data:image/svg+xml;base64,{icon}"')
     page = page.replace('<link rel="stylesheet" href="style.css">', f"<style>{style}</style>")
     page = page.replace('<script type="module" src="main.js"></script>\n', "")
-    return page.replace("</body>", f'{blocks}<script type="module">{script}</script>\n</body>')
+    return page.replace("</body>", f'{"".join(blocks)}<script type="module">{script}</script>\n</body>')
 
 
-def _packed(value: bytes) -> str:
-    return base64.b64encode(gzip.compress(value, 9, mtime=0)).decode()
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 def _one_script(runtime: str) -> str:
-    """Join the modules into one script: each becomes a function that returns its exports."""
+    """Bundle the modules into one script, in which each module is a function that returns its exports."""
     parts = ["const modules = {};"]
     for name in _SCRIPTS:
         source = runtime if name == "onnxruntime" else (APP / f"{name}.js").read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Networks: backbones, pretrained weights, freezing, prediction, Grad-CAM, saving and ONNX."""
+"""Models: backbones, pretrained weights, freezing, inference, feature cache, Grad-CAM, saving and ONNX."""

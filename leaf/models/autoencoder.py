@@ -1,8 +1,8 @@
 """Autoencoder for anomaly detection, and the layers it shares with the GAN.
 
 A detector is trained on healthy leaves only. The reconstruction error (`residual`) is reduced to one number, the
-`score`, which is converted to the logits [0, scale · (score − threshold)]. Both constants are fitted on validation
-images after training. Evaluation, prediction and export then treat a detector like any classifier.
+`score`, which is converted to the logits [0, scale · (score − threshold)]. `scale` and `threshold` are fitted on
+validation images after training, so that evaluation, prediction and export can treat a detector like any classifier.
 """
 
 from collections.abc import Callable
@@ -37,11 +37,10 @@ class ReconstructionScore(layers.Layer):
 
     With `redness`, a hand-crafted color cue replaces the residual's mean square: how much redder, relative to green,
     the image is than its reconstruction, as in spots, blight and yellowing. The excess is averaged over
-    `block`×`block` pixels and squared; the score uses the mean of the `worst` fraction of pixels. The mean healthy
-    image works about as well as the reconstruction (docs/experiments.md).
+    `block`×`block` pixels and squared, and the mean of the `worst` fraction of pixels is used.
     """
 
-    # `redness` defaults to True for files written before the setting existed.
+    # Files written before the setting existed use the color cue, hence the default.
     def __init__(
         self, block: int = 2, worst: float = 0.05, feature_weight: float = 1.0, redness: bool = True, **kwargs: Any
     ) -> None:
@@ -49,7 +48,7 @@ class ReconstructionScore(layers.Layer):
         self.block, self.worst, self.feature_weight, self.redness = block, worst, feature_weight, redness
 
     def errors(self, residual: Any) -> Any:
-        """Return the nonnegative error of each pixel (N, H, W) from residuals (N, H, W, 3)."""
+        """Convert residuals (N, H, W, 3) to nonnegative errors per pixel (N, H, W)."""
         if not self.redness:
             return ops.mean(ops.square(residual), axis=-1)
         redder = residual[..., :1] - residual[..., 1:2]
@@ -79,7 +78,7 @@ class ReconstructionScore(layers.Layer):
 
 @register
 class ScoreLogits(layers.Layer):
-    """Convert scores (N, 1) to logits (N, 2): 0 and scale · (score − threshold), with non-trainable constants."""
+    """Convert scores (N, 1) to logits (N, 2): 0 and scale · (score − threshold). Both constants are non-trainable."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.scale = self.add_weight(name="scale", shape=(), initializer="ones", trainable=False)
@@ -94,7 +93,7 @@ class ScoreLogits(layers.Layer):
 
 
 def calibrate_detector(model: keras.Model, scale: float, threshold: float) -> None:
-    """Set the constants of a detector's logits in place; `threshold` is in units of the score."""
+    """Set the two constants of a detector's logits in place; see `ScoreLogits`."""
     layer = model.get_layer("logits")
     layer.scale.assign(scale)
     layer.threshold.assign(threshold)
@@ -105,35 +104,32 @@ def is_detector_model(model: keras.Model) -> bool:
     return any(layer.name == "residual" for layer in model.layers)
 
 
-def encoder(image_size: int, widths: tuple[int, ...], end: Callable[[Any], Any]) -> keras.Model:
-    """Return the encoder from an image in −1..1 to its code: strided convolutions, then `end`."""
+_WIDTHS = (16, 32, 64, 96)
+_CODE = 16  # channels at 1/16 of the image side; the code has 2% as many values as the image
+
+
+def encoder(image_size: int, end: Callable[[Any], Any]) -> keras.Model:
+    """Return an encoder of images in −1..1: strided convolutions, followed by `end`."""
     image = x = keras.Input((image_size, image_size, 3), name="encoder_image")
-    for number, width in enumerate(widths):
+    for number, width in enumerate(_WIDTHS):
         x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)
         x = layers.LayerNormalization(name=f"encoder_norm_{number}")(x)
         x = layers.LeakyReLU(0.2, name=f"encoder_relu_{number}")(x)
     return keras.Model(image, end(x), name="encoder")
 
 
-_WIDTHS = (16, 32, 64, 96)
-_CODE = 16  # channels of the code at 1/16 of the image side, 2% of the image's values
-
-
 def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Build a convolutional autoencoder with its score and logits.
+    """Build a convolutional autoencoder from images (N, H, W, 3) in 0..255 to logits (N, 2).
 
     Args:
-        image_size: side of the images in pixels, a multiple of 16.
+        image_size: H and W, a multiple of 16.
         dropout: dropout rate on the image during training.
         redness: use the color cue; see `ReconstructionScore`.
-
-    Returns:
-        A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
     """
     image = keras.Input((image_size, image_size, 3), name="image")
     dropped = layers.Dropout(dropout, name="dropout")(image)
     scaled = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
-    code = encoder(image_size, _WIDTHS, layers.Conv2D(_CODE, 1, name="encoder_code"))(scaled)
+    code = encoder(image_size, layers.Conv2D(_CODE, 1, name="encoder_code"))(scaled)
     code = layers.Activation("linear", name="latent")(code)
     reconstruction = _decoder(code.shape[1:])(code)
     residual = Residual(name="residual")([image, reconstruction])

@@ -1,4 +1,4 @@
-"""Backbones by name, with the settings that each supports. This module does not import Keras, which takes seconds."""
+"""The available backbones and the settings that each supports. Importing this module does not import Keras."""
 
 import difflib
 import math
@@ -22,7 +22,7 @@ class Variant:
     Attributes:
         dims: channels of each stage.
         depths: blocks of each stage.
-        stem_width: channels of the first of two 3×3 convolutions with stride 2; 0 for a stem of 4×4 patches.
+        stem_width: channels after the first of two strided 3×3 convolutions; 0 for a stem of 4×4 patches.
         v2: use global response normalization instead of layer scale.
         checkpoint: recommended timm checkpoint, used for `weights: imagenet`.
     """
@@ -112,7 +112,7 @@ VARIANTS = {
     },
 }
 
-# Built by keras.applications, so its ImageNet weights remain available; timm checkpoints fit as well.
+# Built by keras.applications to load its ImageNet weights; timm checkpoints are compatible too.
 KERAS_VARIANTS = {f"convnext_{size}": _variant(size) for size in ("tiny", "small", "base", "large", "xlarge")}
 
 
@@ -148,28 +148,28 @@ def _detector(why: str) -> Backbone:
 
 
 BACKBONES = {
-    "convnext_atto": Backbone("ConvNeXt with a pooling stem, 3.4 million, trained from scratch", 99),
+    "convnext_atto": Backbone("ConvNeXt with a pooling stem, 3.4 million parameters, trained from scratch", 99),
     **{name: _timm_backbone(each) for name, each in VARIANTS.items()},
     "convnext_tiny": Backbone("ConvNeXt, 28 million parameters", 152, megabytes=111),
     "convnext_small": Backbone("ConvNeXt, 49 million parameters", 296, megabytes=198),
     "convnext_base": Backbone("ConvNeXt, 88 million parameters", 296, megabytes=350),
-    "convnext_large": Backbone("ConvNeXt, 196 million parameters, the report's best", 296, megabytes=785),
+    "convnext_large": Backbone("ConvNeXt, 196 million parameters, best model in the course report", 296, megabytes=785),
     "convnext_xlarge": Backbone("ConvNeXt, 349 million parameters", 296, megabytes=1393),
     "efficientnet_v2_b0": Backbone("EfficientNetV2B0, 6 million parameters", 271, megabytes=24),
     "mobilenet": Backbone("MobileNet, 3 million parameters", 87, megabytes=17),
     "mobilenet_v2": Backbone("MobileNetV2, 2 million parameters", 155, megabytes=9),
     "resnet50": Backbone("ResNet50, 24 million parameters", 176, megabytes=95),
-    "cnn_small": Backbone("three convolutions, 110,000 parameters, trained from scratch", 14, 16),
-    "cnn_medium": Backbone("four convolutions, 460,000 parameters, trained from scratch", 21, 16),
-    "cnn_large": Backbone("ten convolutions, 5 million parameters, trained from scratch", 40),
+    "cnn_small": Backbone("CNN with three convolutions, 110,000 parameters, trained from scratch", 14, 16),
+    "cnn_medium": Backbone("CNN with four convolutions, 460,000 parameters, trained from scratch", 21, 16),
+    "cnn_large": Backbone("CNN with ten convolutions, 5 million parameters, trained from scratch", 40),
     "xception": Backbone("Xception, 21 million parameters", 133, 71, megabytes=84),
     "autoencoder": _detector("convolutional autoencoder, scored by reconstruction error"),
     "autoencoder_redness": _detector("convolutional autoencoder, scored by a color cue"),
-    "gan": _detector("GAN with BigGAN's blocks and f-AnoGAN's encoder and score"),
-    "gan_redness": _detector("GAN, scored by a color cue and features"),
+    "gan": _detector("GAN with BigGAN blocks and the encoder and score of f-AnoGAN"),
+    "gan_redness": _detector("GAN, scored by a color cue and discriminator features"),
 }
 
-# Parameters from params.yaml that `build_model` accepts.
+# The keys of params.yaml that `build_model` accepts.
 BUILD_PARAMS = (
     *("backbone", "image_size", "dropout", "dropout_at", "weights", "weights_sha256", "freeze_depth"),
     *("freeze_normalization", "head_initializer", "precision", "rematerialize", "seed"),
@@ -180,7 +180,7 @@ SIZES = (128, 160)  # pixels; above 160 the gain is not worth the time (docs/bac
 
 
 def recommended_runs(images: int, gpu: bool) -> list[str]:
-    """Return the commands to try, in order, for this number of images on a CPU or a GPU."""
+    """Return the commands to run first, in order, for a data set of `images` images on a CPU or a GPU."""
     if images < 1000 or not gpu:
         return ["leaf run probe", "leaf run transfer"]
     tiny = " -S backbone=convnext_tiny -S weights=timm/convnext_tiny.in12k_ft_in1k" if images >= 10_000 else ""
@@ -188,12 +188,12 @@ def recommended_runs(images: int, gpu: bool) -> list[str]:
 
 
 def recommended_size(side: int, image_size: int) -> int | None:
-    """Return a larger recommended image size for originals of `side` pixels, or None."""
+    """Return the recommended image size for originals of `side` pixels, or None if it is not above `image_size`."""
     return next((size for size in reversed(SIZES) if image_size < size <= side), None)
 
 
 def find(name: str) -> Backbone:
-    """Return a backbone by name; if it is unknown, raise LeafError suggesting the closest name."""
+    """Return the backbone `name`; if it is unknown, raise LeafError with the closest name."""
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, 1)
         valid = f"did you mean {near[0]}?" if near else f"valid: {', '.join(BACKBONES)}"
@@ -206,7 +206,7 @@ def is_detector(name: str) -> bool:
     return find(name).detector
 
 
-# The only value that detectors support, and why.
+# The only value of each setting that detectors support, and why.
 _DETECTOR_SETTINGS = {
     "weights": ("random", "which has no pretrained weights"),
     "freeze_depth": (0, "which has no backbone"),
@@ -243,11 +243,11 @@ def check(params: Any, classes: int) -> None:
     if weights.startswith(TIMM) or Path(weights).suffix == ".safetensors":
         convnext_variant(name)
     if is_weights_file(weights) and Path(weights).suffix not in WEIGHTS_SUFFIXES:
-        raise LeafError(f"weights: {weights}: unknown kind of file; valid: {', '.join(WEIGHTS_SUFFIXES)}")
+        raise LeafError(f"weights: {weights}: unsupported file type; valid: {', '.join(WEIGHTS_SUFFIXES)}")
 
 
 def convnext_variant(name: str) -> Variant:
-    """Return the variant of a ConvNeXt for which timm publishes checkpoints; raise LeafError for other backbones."""
+    """Return the architecture of a backbone that can load timm checkpoints; raise LeafError for any other."""
     variants = VARIANTS | KERAS_VARIANTS
     if name not in variants:
         raise LeafError(
@@ -257,7 +257,7 @@ def convnext_variant(name: str) -> Variant:
 
 
 def checkpoint_name(backbone: str, weights: str) -> str | None:
-    """Return the timm checkpoint that `weights` names for a backbone, or None."""
+    """Return the timm checkpoint that `weights` selects for `backbone`, or None."""
     if weights == "imagenet" and backbone in VARIANTS:
         return VARIANTS[backbone].checkpoint
     return weights if weights.startswith(TIMM) else None
@@ -278,7 +278,7 @@ def check_weights_file(path: Path, sha256: str) -> None:
         raise LeafError(f"weights_sha256: {problem}; its SHA-256 is {found}")
 
 
-# Classifier settings that detectors ignore, with their neutral values.
+# Training parameters that detectors do not support, with the value that disables each.
 _NEUTRAL = {
     "optimizer": "adam",
     "weight_decay": 0,
@@ -291,7 +291,7 @@ _NEUTRAL = {
 
 
 def check_recipe(params: Any, name: str) -> None:
-    """Raise LeafError if a training parameter differs from the value that the detector `name` supports."""
+    """Raise LeafError if the detector `name` does not support a training parameter."""
     if params.augmentation.background != "keep":
         raise LeafError(f"augmentation.background: swap; valid for {name}, a detector: keep")
     for key, value in _NEUTRAL.items():
@@ -306,12 +306,12 @@ _RESTRICTED = {
 
 
 def restriction(checkpoint: str) -> str:
-    """Return the restrictive license of a timm checkpoint, or an empty string."""
+    """Return the restrictive license terms of a timm checkpoint, or an empty string."""
     return next((terms for part, terms in _RESTRICTED.items() if part in checkpoint), "")
 
 
 def describe_download(name: str, weights: str, image_size: int) -> str:
-    """Describe in one line which pretrained weights training downloads and from where; "" if none."""
+    """Describe in one line which pretrained weights are downloaded and from where; "" if none are."""
     offline = "Without an internet connection, set -S weights=FILE"
     if checkpoint := checkpoint_name(name, weights):
         terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""

@@ -1,4 +1,4 @@
-"""Build a classifier or detector from a backbone name, settings and seed.
+"""Build a classifier or detector from the name of its backbone, its settings and a seed.
 
 Keras numbers automatic layer names per process and takes missing seeds from global state. `clone` makes names, seeds
 and precision depend only on its arguments, so that identical settings produce identical files.
@@ -24,7 +24,6 @@ from leaf.models.convnext import convnext, convnext_atto
 from leaf.models.freezing import freeze_backbone
 from leaf.models.layers import CaffePreprocessing
 from leaf.models.pretrained import APPLICATIONS, load_pretrained
-from leaf.models.probe_files import snake_case
 
 _DETECTORS: dict[str, Callable[[int, float], keras.Model]] = {
     "autoencoder": autoencoder,
@@ -53,22 +52,13 @@ def build_model(
 
     A classifier is a flat model: `image`, the backbone's operations with preprocessing, `batch_normalization`,
     `dropout` and `dense`. With `dropout_at="input"`, `dropout` follows `image`. The model is named after the backbone.
-    After training a detector, set the constants of its logits with `leaf.models.autoencoder.calibrate_detector`.
+    A detector's logits have placeholder constants until `leaf.models.autoencoder.calibrate_detector` sets them.
 
     Args:
-        backbone: a name in `leaf.models.backbones.BACKBONES`.
-        image_size: side of the images in pixels.
         classes: number of logits.
-        dropout: dropout rate.
-        dropout_at: `input` drops values of the image, `head` drops pooled features.
-        weights: initial weights of the backbone: `random`, `imagenet`, or a file.
-        weights_sha256: expected SHA-256 of the weights file, in hex.
-        freeze_depth: number of backbone operations to freeze, or `all`.
-        freeze_normalization: freeze every BatchNormalization in the backbone, regardless of `freeze_depth`.
-        head_initializer: `glorot_uniform`, or `zeros`, which suits pretrained features and few images.
-        precision: `float32` or `mixed_bfloat16`; the logits are always float32.
-        rematerialize: recompute activations in the backward pass instead of storing them.
+        weights: initial weights of the backbone; see `load_pretrained`.
         seed: determines every random weight and dropout mask.
+        backbone, image_size, ...: the keys of params.yaml.
 
     Returns:
         A model from images, float32 (N, image_size, image_size, 3) in 0..255, to logits, float32 (N, classes).
@@ -76,16 +66,9 @@ def build_model(
     Raises:
         LeafError: if the backbone does not support a setting, or the weights cannot be downloaded or loaded.
     """
+    backbones.check(SimpleNamespace(**locals()), classes)
     if keras.config.image_data_format() != "channels_last":
         raise LeafError("keras.json: image_data_format: channels_first; valid: channels_last")
-    backbones.check(
-        SimpleNamespace(
-            **{"backbone": backbone, "image_size": image_size, "weights": weights, "dropout_at": dropout_at},
-            **{"freeze_depth": freeze_depth, "freeze_normalization": freeze_normalization},
-            head_initializer=head_initializer,
-        ),
-        classes,
-    )
     if backbone in _DETECTORS:
         return clone(_DETECTORS[backbone](image_size, dropout), backbone, seed, precision, rematerialize)
     input_dropout = dropout if dropout_at == "input" else None
@@ -103,12 +86,12 @@ def build_model(
 
 
 def build_model_from_params(params: Any, classes: int, **overrides: Any) -> keras.Model:
-    """Build the model described by `params`; `overrides` replace individual arguments of `build_model`."""
+    """Build the model that `params` describes; `overrides` replace individual arguments of `build_model`."""
     return build_model(**{name: getattr(params, name) for name in backbones.BUILD_PARAMS} | overrides, classes=classes)
 
 
 def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
-    """Return the model from the image to pooled features, with dropout on the image unless `dropout` is None."""
+    """Return a model from images to pooled features, with dropout on the images unless `dropout` is None."""
     x = image = keras.Input((image_size, image_size, 3), name="image")
     if dropout is not None:
         x = layers.Dropout(dropout, name="dropout")(image)
@@ -123,11 +106,8 @@ def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
 
 
 def _cnn(image: Any, filters: Sequence[int], convolutions: int, normalized: bool, dropout: float) -> Any:
-    """Return pooled features (N, filters[-1]) for images (N, H, W, 3) in 0..255; each stage halves the feature map.
-
-    The dense layer precedes the average pooling and acts as a 1×1 convolution, so that the head stays linear in the
-    last feature map, as Grad-CAM requires.
-    """
+    """Return pooled features (N, filters[-1]) of images (N, H, W, 3) in 0..255; each stage halves the resolution."""
+    # The dense layer is before the pooling, as a 1×1 convolution, because Grad-CAM requires a linear head after it.
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
     for stage, width in enumerate(filters):
         for number in range(convolutions):
@@ -154,8 +134,6 @@ _NETWORKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# Keys of a grouped Conv2D that DepthwiseConv2D does not accept.
-_GROUPED_ONLY = ("filters", "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 _KEPT_NAMES = ("image", "dropout", "preprocessing", "residual")
 _WITH_TRAINING_ARGUMENT = ("BatchNormalization", "Dense", "Dropout", "SpectralConv2D")
 _FLOAT32 = ("dropout", "residual", "score", "logits")
@@ -172,10 +150,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
         rematerialize: recompute activations in the backward pass instead of storing them.
 
     Returns:
-        A model with the same operations in the same order, except that a Conv2D with one group per channel becomes
-        DepthwiseConv2D (several times faster in TensorFlow on a CPU), a Normalization with fixed statistics becomes
-        Rescaling (which exports without extra inputs), and LayerNormalization and GELU are replaced by
-        the layers in `leaf.models.layers`.
+        A model with the same operations in the same order; some are replaced by equivalent ones (`_equivalent`).
     """
     counts: dict[str, int] = {}
     configs = {
@@ -185,7 +160,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     remat = _rematerializable(list(configs.values())) if rematerialize else []
     clones: dict[int, keras.Operation] = {}
 
-    def clone_once(operation: keras.Operation) -> keras.Operation:  # Keras calls this for each use of a shared layer
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # called for each use of a shared layer
         if id(operation) not in clones:
             clones[id(operation)] = keras.saving.deserialize_keras_object(configs[id(operation)])
         return clones[id(operation)]
@@ -213,10 +188,7 @@ def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
 def _new_config(
     layer: dict[str, Any], prefix: str, counts: dict[str, int], seed: int, precision: str, compiled: bool
 ) -> dict[str, Any]:
-    """Return the serialized layer, nested layers included, with its new name, seeds, precision and class.
-
-    `compiled` selects leaf's XLA-compiled classes, which Keras cannot rematerialize because `call` takes `training`.
-    """
+    """Return the serialized layer with a new name, seeds, precision and class, including its nested layers."""
     config = layer["config"]
     old = config["name"]
     config["name"] = _new_name(old, layer["class_name"], prefix, counts)
@@ -224,11 +196,7 @@ def _new_config(
         config["layers"] = [_new_config(each, prefix, counts, seed, precision, compiled) for each in config["layers"]]
     if isinstance(config.get("dtype"), dict) and old not in _FLOAT32:
         config["dtype"]["config"]["name"] = precision
-    layer = _rescaling(_depthwise(layer))
-    if layer["class_name"] == "LayerScale" or (compiled and layer["class_name"] == "LayerNormalization"):
-        layer = _own(layer, layer["class_name"], config)
-    if compiled and layer["class_name"] == "Activation" and config["activation"] == "gelu":
-        layer = _own(layer, "GELU", {key: config[key] for key in ("name", "trainable", "dtype")})
+    layer = _equivalent(layer, compiled)
     _set_seeds(layer["config"], config["name"], seed)
     if "name" in layer:
         layer["name"] = config["name"]
@@ -237,15 +205,38 @@ def _new_config(
 
 def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -> str:
     """Replace an automatic name such as `add_17` by `PREFIX_add_NUMBER`; keep any other name."""
-    kind = snake_case(class_name)
+    kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
+    kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()  # GlobalAveragePooling2D: global_average_pooling2d
     if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
         return name
     counts[kind] = counts.get(kind, 0) + 1
     return f"{prefix}_{kind}_{counts[kind]}"
 
 
-def _own(layer: dict[str, Any], name: str, config: dict[str, Any]) -> dict[str, Any]:
-    own = {"module": own_layers.__name__, "class_name": name, "registered_name": f"leaf>{name}"}
+def _equivalent(layer: dict[str, Any], compiled: bool) -> dict[str, Any]:
+    """Return the serialized layer, or an equivalent one.
+
+    A Conv2D with one group per channel becomes DepthwiseConv2D (several times faster in TensorFlow on a CPU), and a
+    Normalization with fixed statistics becomes Rescaling (which exports without extra inputs). LayerScale and, if
+    `compiled`, LayerNormalization and GELU become the layers in `leaf.models.layers`. Keras cannot rematerialize
+    compiled layers, because their `call` takes `training`.
+    """
+    kind, config = layer["class_name"], layer["config"]
+    basic = {key: config.get(key) for key in ("name", "trainable", "dtype")}
+    if kind == "Conv2D" and config["groups"] == config["filters"] != 1:
+        unsupported = ("filters", "groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+        depthwise = {key: value for key, value in config.items() if key not in unsupported}
+        depthwise |= {"depthwise_initializer": config["kernel_initializer"], "depth_multiplier": 1}
+        return {**layer, "class_name": "DepthwiseConv2D", "config": depthwise}
+    if kind == "Normalization" and config["mean"] is not None:
+        scale = [variance**-0.5 for variance in config["variance"]]
+        offset = [-mean * factor for mean, factor in zip(config["mean"], scale, strict=True)]
+        return {**layer, "class_name": "Rescaling", "config": {**basic, "scale": scale, "offset": offset}}
+    if compiled and kind == "Activation" and config["activation"] == "gelu":
+        kind, config = "GELU", basic
+    elif kind != "LayerScale" and not (compiled and kind == "LayerNormalization"):
+        return layer
+    own = {"module": own_layers.__name__, "class_name": kind, "registered_name": f"leaf>{kind}"}
     return {**layer, **own, "config": config}
 
 
@@ -256,22 +247,3 @@ def _set_seeds(config: dict[str, Any], name: str, seed: int) -> None:
             config[key] = int.from_bytes(digest) >> 1
         elif isinstance(value, dict):
             _set_seeds(value, f"{name} {key}", seed)
-
-
-def _depthwise(layer: dict[str, Any]) -> dict[str, Any]:
-    config = layer["config"]
-    if layer["class_name"] != "Conv2D" or config["groups"] == 1 or config["groups"] != config["filters"]:
-        return layer
-    kept = {key: value for key, value in config.items() if key not in _GROUPED_ONLY}
-    depthwise = {"depthwise_initializer": config["kernel_initializer"], "depth_multiplier": 1}
-    return {**layer, "class_name": "DepthwiseConv2D", "config": kept | depthwise}
-
-
-def _rescaling(layer: dict[str, Any]) -> dict[str, Any]:
-    config = layer["config"]
-    if layer["class_name"] != "Normalization" or config["mean"] is None:
-        return layer
-    scale = [variance**-0.5 for variance in config["variance"]]
-    offset = [-mean * factor for mean, factor in zip(config["mean"], scale, strict=True)]
-    kept = {key: config[key] for key in ("name", "trainable", "dtype")}
-    return {**layer, "class_name": "Rescaling", "config": {**kept, "scale": scale, "offset": offset}}

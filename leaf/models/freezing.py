@@ -2,21 +2,21 @@
 
 import keras
 
-# A classifier's operations outside its backbone.
+# The operations of a classifier outside its backbone.
 _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 
 
 def backbone_operations(model: keras.Model) -> list[keras.Operation]:
     """Return the backbone's operations in order, starting with its input, as keras.applications orders them.
 
-    Where Keras 2 used a layer to add two tensors, Keras 3 uses an operation. To match freeze depths in Keras 2 reports,
-    count operations.
+    Keras 2 added tensors with layers, Keras 3 adds them with operations. Counting operations therefore reproduces the
+    freeze depths of models trained with Keras 2.
     """
     return [operation for operation in model.operations if operation.name not in _AROUND]
 
 
 def freeze_backbone(model: keras.Model, depth: int | str, normalization: bool = False) -> None:
-    """Freeze the first `depth` backbone operations, or all of them for `all`, and make the others trainable.
+    """Freeze the first `depth` backbone operations, or `all` of them, and make the others trainable.
 
     A frozen BatchNormalization runs in inference mode. With `normalization`, every BatchNormalization in the backbone
     stays frozen, so its statistics do not jump when the surrounding layers are unfrozen.

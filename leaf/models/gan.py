@@ -2,10 +2,10 @@
 
 The generator and discriminator use BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at half the image's side,
 with spectral normalization, orthogonal initialization and the hinge loss. Attention, skip-z connections, class
-conditioning and the generator's moving average are omitted because the images are small and of a single class. The
-generator normalizes over channels instead of the batch, so that an image's score does not depend on the rest of its
-batch. The encoder maps an image to the generator's code; the score adds the residuals of the image and the
-discriminator's features (Schlegl 2019, f-AnoGAN).
+conditioning and the generator's moving average are omitted, because the images are small and show a single class. The
+generator normalizes over channels instead of the batch, so that an image's score does not depend on the other images
+of its batch. The encoder maps an image to the generator's latent vector. The score adds the residuals of the image and
+of the discriminator's features (f-AnoGAN, Schlegl 2019).
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from leaf.models.layers import register
 class SpectralConv2D(keras.layers.Conv2D):
     """Conv2D with spectral normalization (Miyato 2018, arXiv 1802.05957): one power iteration per update.
 
-    The kernel is treated as a matrix (height · width · channels, filters). The iterated vector is a non-trainable
+    The kernel is treated as a matrix (height · width · channels, filters). The singular vector is a non-trainable
     weight, updated only during training.
     """
 
@@ -58,26 +58,22 @@ def _unit(vector: Any) -> Any:
 
 
 LATENT = 128  # size of the latent vector
-_ENCODER = (16, 32, 64, 96)
 _UP = (96, 64, 32, 16)  # generator widths, from 1/16 to 1/2 of the image side
 _DOWN = (16, 32, 64)  # discriminator widths, from 1/4 to 1/16 of the image side
 
 
 def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Build the encoder, generator and discriminator with the score and logits.
+    """Build a GAN with an encoder, from images (N, H, W, 3) in 0..255 to logits (N, 2).
 
     Args:
-        image_size: side of the images in pixels, a multiple of 16.
+        image_size: H and W, a multiple of 16.
         dropout: dropout rate on the image while the encoder is training.
-        redness: use the color cue; see `leaf.models.autoencoder.ReconstructionScore`.
-
-    Returns:
-        A model from images (N, H, W, 3) in 0..255 to logits (N, 2).
+        redness: use the color cue; see `ReconstructionScore`.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
     dropped = layers.Dropout(dropout, name="dropout")(image)
     prepared = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
-    code = encoder(image_size, _ENCODER, _code)(prepared)
+    code = encoder(image_size, _latent)(prepared)
     code = layers.Activation("linear", name="latent")(code)
     reconstruction = _generator(image_size)(code)
     residual = Residual(name="residual")([image, reconstruction])
@@ -96,7 +92,7 @@ def discriminator(model: keras.Model, seed: int) -> keras.Model:
     return keras.Model(features.input, SpectralConv2D(1, 1, kernel_initializer=initial, name="critic")(x))
 
 
-def _code(x: Any) -> Any:
+def _latent(x: Any) -> Any:
     x = layers.Flatten(name="encoder_flat")(x)
     return layers.Dense(LATENT, name="encoder_code")(x)
 
@@ -125,9 +121,7 @@ def _up(inputs: Any, width: int, name: str) -> Any:
     x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = _conv(width, 3, f"{name}_conv_1")(x)
-    short = _conv(width, 1, f"{name}_short")(
-        inputs
-    )  # before upsampling: the result is the same for a quarter of the work
+    short = _conv(width, 1, f"{name}_short")(inputs)  # before upsampling: same result, a quarter of the work
     short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
     return layers.Add(name=f"{name}_add")([x, short])
 

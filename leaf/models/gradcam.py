@@ -1,4 +1,4 @@
-"""Grad-CAM heatmaps (Selvaraju 2017, arXiv 1610.02391) and their overlay on an image."""
+"""Compute Grad-CAM heatmaps (Selvaraju 2017, arXiv 1610.02391) and blend them with images."""
 
 import io
 
@@ -8,8 +8,8 @@ from PIL import Image
 from leaf.models.onnx_inference import Head, Network
 from leaf.models.tta import resize
 
-HEATMAP_SIDE = 288  # pixels, minimum side of a heatmap image; the model's inputs are too small to view
-_STRIDE = 8  # pixels between the shifted copies; their coarse maps are averaged
+HEATMAP_SIDE = 288  # pixels; minimum side of a PNG, because the model's input is too small to view
+_STRIDE = 8  # pixels between the shifted copies of an image
 
 _INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)
     [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
@@ -17,17 +17,17 @@ _INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)
 
 
 def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Compute where each image contains evidence for one class over the others.
+    """Compute heatmaps of the evidence for one class over the others.
 
     The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
-    follow the average pooling. The last feature map is coarse (3×3 for a 96×96 image in most backbones). Therefore, the
-    maps of copies shifted by multiples of 8 pixels are shifted back and averaged. For a detector, the map is the
-    reconstruction error.
+    follow the average pooling. Most backbones reduce a 96×96 image to a 3×3 feature map. For a finer heatmap, the image
+    is shifted by multiples of 8 pixels, and the resulting maps are shifted back and averaged. A detector's heatmap is
+    its reconstruction error.
 
     Args:
-        network: in ONNX Runtime or Keras.
+        network: a model in ONNX Runtime or Keras.
         images: float32 (N, S, S, 3) in 0..255.
-        labels: class to explain in each image, int (N,); by default the predicted class.
+        labels: class to explain for each image, int (N,); default: the predicted class.
 
     Returns:
         float32 (N, S, S) in 0..1. The maximum of each map is 1, or 0 if there is no evidence for the class.
@@ -48,7 +48,7 @@ def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = N
 
 
 def gradient(head: Head, mean: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Differentiate (logit of the label − mean of the other logits) with respect to the pooled map `mean` (N, K)."""
+    """Return the gradient (N, K) of (logit of the label − mean of the other logits) at the pooled map `mean` (N, K)."""
     slope = head.slopes[labels]
     if head.epsilon is None:
         return slope
@@ -71,7 +71,7 @@ def _shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """Blend a heatmap (h, w) in 0..1 over a gray version of uint8 `pixels` (H, W, 3); higher values are more opaque."""
+    """Blend a heatmap (h, w) in 0..1 with uint8 `pixels` (H, W, 3) in gray; higher values are more opaque."""
     height, width = pixels.shape[:2]
     finite = np.nan_to_num(np.asarray(heatmap, np.float32), nan=0.0)
     smooth = Image.fromarray(finite).resize((width, height), Image.Resampling.BICUBIC)
@@ -84,7 +84,7 @@ def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def heatmap_png(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
-    """Return `overlay` as a PNG, scaled by an integer; `pixels` are (S, S, 3) in 0..255, `heatmap` (h, w) in 0..1."""
+    """Return the `overlay` of a heatmap (h, w) on pixels (S, S, 3) in 0..255 as a PNG, enlarged by an integer."""
     scale = max(1, -(-HEATMAP_SIDE // len(pixels)))
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     enlarged = Image.fromarray(np.asarray(pixels, np.uint8)).resize(size, Image.Resampling.BICUBIC)

@@ -12,7 +12,7 @@ register = keras.saving.register_keras_serializable("leaf")
 
 
 class SameShapeLayer(keras.layers.Layer):
-    """A layer whose output has the shape of its input."""
+    """Base class of layers whose output has the shape of the input."""
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -20,13 +20,9 @@ class SameShapeLayer(keras.layers.Layer):
 
 @register
 class LayerScale(SameShapeLayer):
-    """Multiply each channel by a learned factor (Touvron 2021, arXiv 2103.17239).
+    """Multiply each of `projection_dim` channels by a learned factor (Touvron 2021, arXiv 2103.17239).
 
-    keras.applications has the same layer but does not register it, so models containing it cannot be loaded.
-
-    Args:
-        init_values: initial value of every factor.
-        projection_dim: number of channels.
+    keras.applications does not register its own version, so models that contain it cannot be loaded.
     """
 
     def __init__(self, init_values: float, projection_dim: int, **kwargs: Any) -> None:
@@ -100,7 +96,7 @@ class GELU(SameShapeLayer):
 
 
 def _uses_xla() -> bool:
-    """Return whether Keras runs on TensorFlow without a GPU, where each operation is a pass over the activations."""
+    """Return whether Keras uses TensorFlow on a CPU, where XLA avoids a pass over the activations per operation."""
     return keras.backend.backend() == "tensorflow" and not sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 
@@ -121,7 +117,7 @@ def _normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
         y, mean, factor = _normalization(x, gamma, beta, epsilon)
         return y, lambda upstream: _normalization_gradient(x, mean, factor, gamma, upstream)
 
-    # Copy variables to tensors: in eager mode, TensorFlow treats functions of variables differently.
+    # Copied to tensors, because TensorFlow in eager mode handles a custom gradient of variables differently.
     return normalize(x, ops.copy(gamma), ops.copy(beta))
 
 
@@ -135,7 +131,7 @@ def _normalization(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 
 @_xla
 def _normalization_gradient(x: Any, mean: Any, factor: Any, gamma: Any, upstream: Any) -> Any:
-    """Return the gradients. Channel sums are matrix products, because XLA sums the last axis one value at a time."""
+    """Return the gradients, with matrix products for the sums over channels, which XLA computes one value at a time."""
     channels = x.shape[-1]
     flat, g = (ops.reshape(_at_least_float32(each), (-1, channels)) for each in (x, upstream))
     mean, factor, column = (ops.reshape(each, (-1, 1)) for each in (mean, factor, gamma))

@@ -1,4 +1,4 @@
-"""Export a model to ONNX for `leaf.models.onnx_inference`, converting its Keras configuration layer by layer."""
+"""Export a Keras model to ONNX for `leaf.models.onnx_inference`, layer by layer."""
 
 import json
 import math
@@ -13,16 +13,15 @@ import numpy as np
 
 from leaf.errors import LeafError
 from leaf.models.autoencoder import SMALLEST, is_detector_model
-from leaf.models.onnx_inference import LIMIT, OUTPUTS, Metadata, Network, OnnxNetwork
-from leaf.models.prediction import KerasNetwork, pool
-from leaf.models.probe_files import DIFFERENCE
+from leaf.models.onnx_inference import LIMIT, OUTPUTS, TOLERANCE, Metadata, Network, OnnxNetwork
+from leaf.models.prediction import KerasNetwork, average_pooling
 from leaf.store import replacing
 
 OPSET = 20
 
 
 def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str | Path) -> str:
-    """Write a model as an ONNX file and check that its outputs match those of Keras.
+    """Write a model as an ONNX file and check that its outputs match Keras's.
 
     The input is `images`, float32 (N, S, S, 3) in 0..255. The outputs are `probabilities` (N, C) after temperature
     scaling, pooled `features` (N, D) and, for Grad-CAM, `map` (N, h, w, K) and `slopes` (C, K). Each entry of
@@ -30,12 +29,12 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
 
     Args:
         model: from `build_model` or `load_model`.
-        metadata: from `metadata`; `temperature` divides the logits.
+        metadata: from `leaf.models.onnx_inference.metadata`; `temperature` divides the logits.
         images: (N, S, S, 3) in 0..255, for the comparison.
         path: file to write.
 
     Returns:
-        "" on success. If ONNX cannot represent the model, the reason why; the file is then empty.
+        "", or the reason why ONNX cannot represent the model; the file is then empty.
     """
     network = KerasNetwork(model, metadata["temperature"])
     with replacing(path) as partial:
@@ -49,12 +48,12 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
 
 
 def _compare(given: Network, wanted: Network, images: np.ndarray) -> None:
-    """Raise LeafError if the outputs differ by more than rounding."""
+    """Raise LeafError if the outputs differ by more than rounding errors."""
     pairs = [*zip(given.predict(images), wanted.predict(images), strict=True)]
     pairs.append((given.last_map(images), wanted.last_map(images)))
     for name, (found, expected) in zip(OUTPUTS, pairs, strict=False):
         scale = 1 if name == "probabilities" else 10 * max(1, float(np.abs(expected).max(initial=0)))
-        if not (difference := float(np.abs(found - expected).max(initial=0))) <= DIFFERENCE * scale:
+        if not (difference := float(np.abs(found - expected).max(initial=0))) <= TOLERANCE * scale:
             raise LeafError(f"its {name} differ from Keras by {difference:.1g}")
 
 
@@ -62,7 +61,7 @@ def _converted(model: keras.Model, metadata: Metadata, network: Network) -> byte
     from onnx import helper
 
     size = sum(4 * math.prod(weight.shape) for weight in model.weights)
-    if size > LIMIT - (16 << 20):  # reserves 16 MiB for everything except the weights
+    if size > LIMIT - (16 << 20):  # 16 MiB are reserved for everything except the weights
         raise LeafError(f"{size} bytes of weights exceed the ONNX limit of {LIMIT}")
     graph = Graph()
     logits = graph.run(model, [Value("images", "NHWC")])
@@ -73,7 +72,7 @@ def _converted(model: keras.Model, metadata: Metadata, network: Network) -> byte
         last = graph.outputs["score errors"]
     else:
         features = graph.inputs["batch_normalization"]
-        last = graph.inputs[pool(model).name]
+        last = graph.inputs[average_pooling(model).name]
     graph.node("Softmax", scaled, output="probabilities", axis=-1)
     graph.node("Identity", features.name, output="features")
     graph.node("Identity", graph.last(last).name, output="map")
@@ -142,18 +141,18 @@ class Graph:
         return self._transposed[value]
 
     def each(self, operator: str, value: Value, *more: str, **attributes: Any) -> Value:
-        """Add an elementwise operator; `more` names its constants."""
+        """Add an elementwise operator with the constants named in `more`."""
         return Value(self.node(operator, value.name, *more, **attributes), value.layout)
 
     def channels(self, operator: str, value: Value, constant: Any) -> Value:
-        """Combine a value with a constant, either a scalar or one number per channel."""
+        """Apply an operator to a value and a constant, which is a scalar or has one number per channel."""
         array = np.array(constant, np.float32)
         if array.ndim and value.layout == "NCHW":
             array = array.reshape(-1, 1, 1)
         return self.each(operator, value, self.constant(array))
 
     def pair(self, operator: str, left: Value, right: Value) -> Value:
-        """Combine two values in the layout of the first."""
+        """Apply an operator to two values; the result has the layout of the first."""
         right = self.last(right) if left.layout == "NHWC" else self.first(right)
         return self.each(operator, left, right.name)
 
@@ -182,7 +181,7 @@ class Graph:
             made, needed = waiting.popleft()
             if known.keys() >= set(needed):
                 known[made] = self._apply(operations[made[0]], [known[each] for each in needed])
-            else:  # shared layers can be listed before the inputs of their second use
+            else:  # a shared layer can be listed before the inputs of its second use
                 waiting.append((made, needed))
         return known[_histories(config["output_layers"])[0]]
 
@@ -198,12 +197,12 @@ class Graph:
 
 
 def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
-    """Return the layer and node of each input or output in a configuration; a single one need not be in a list."""
+    """Return the layer and node of each configured input or output; a single one may not be in a list."""
     return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
 
 
 def _tensors(node: Any) -> Iterator[list[Any]]:
-    """Yield the layer, node and tensor index of each tensor argument of a configured call."""
+    """Yield the layer, node and tensor index of each tensor in the arguments of a configured call."""
     if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
         yield node["config"]["keras_history"]
     elif isinstance(node, (dict, list, tuple)):
@@ -271,7 +270,7 @@ def _dense(graph: Graph, layer: Any, value: Value) -> Value:
 def _convolved(
     graph: Graph, layer: Any, value: Value, kernel: Any, groups: int = 1, operator: str = "Conv", bias: bool = True
 ) -> Value:
-    """Add a convolution with `kernel`, in ONNX order, and the remaining settings of `layer`."""
+    """Add a convolution with `kernel`, in ONNX layout, and the other settings of `layer`."""
     constants = [graph.constant(kernel)] + ([graph.constant(layer.bias)] if bias and layer.use_bias else [])
     window = {"strides": list(layer.strides), "auto_pad": _PADDING[layer.padding], "group": groups}
     return graph.each(operator, graph.first(value), *constants, dilations=list(layer.dilation_rate), **window)
@@ -291,7 +290,7 @@ def _depthwise(graph: Graph, layer: Any, value: Value) -> Value:
 
 
 def _by_channel(kernel: Any) -> tuple[np.ndarray, int]:
-    """Return a depthwise kernel (h, w, C, M) in ONNX order, (C · M, 1, h, w), and the number of groups."""
+    """Convert a depthwise kernel (h, w, C, M) to ONNX layout, (C · M, 1, h, w); return it and the number of groups."""
     array = np.array(kernel)
     return array.transpose(2, 3, 0, 1).reshape(-1, 1, *array.shape[:2]), array.shape[2]
 
@@ -334,7 +333,7 @@ def _residual(graph: Graph, _: Any, image: Value, reconstruction: Value) -> Valu
 
 
 def _score(graph: Graph, layer: Any, residual: Value, *differences: Value) -> Value:
-    """Add ReconstructionScore; its error per pixel becomes the output `map`."""
+    """Add a ReconstructionScore; its errors per pixel become the output `map`."""
     counted = graph.last(residual)
     if layer.redness:
         redder = graph.first(graph.each("MatMul", counted, graph.constant([[1], [-1], [0]])))

@@ -1,4 +1,4 @@
-"""Inference with ONNX Runtime, without Keras. `leaf.models.onnx_export` writes the files."""
+"""Inference with ONNX Runtime, without Keras, from the files of `leaf.models.onnx_export`."""
 
 import json
 import math
@@ -19,24 +19,25 @@ OPERATORS = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Flatten", "Gather",
     "Gelu", "Identity", "LayerNormalization", "LeakyRelu", "Log", "MatMul", "MaxPool", "Mul", "Pad",
     "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh", "TopK", "Transpose",
-})  # the operators that the exporter writes; none runs code, reads a file or loops
+})  # the operators that the exporter writes; none can run code, read a file or loop
 # fmt: on
-LIMIT = 2**31 - 1  # bytes; protobuf's limit
+LIMIT = 2**31 - 1  # bytes in a file; protobuf's limit
+TOLERANCE = 1e-4  # largest accepted difference from Keras in a probability
 NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train it again."
 _SIDE = 1024  # pixels, maximum input side
 _NODES = 5000  # ConvNeXt XLarge has 500
-_VALUES = 2**28  # maximum number of values held at once for a batch: 1 GiB
+_VALUES = 2**28  # maximum number of values in memory for a batch: 1 GiB
 _WORK = 4e11  # maximum number of multiplications per image: ConvNeXt XLarge at 500 pixels
-_VALUE = 100  # number of multiplications that take as long as writing one value
+_VALUE_COST = 100  # multiplications that take as long as reading or writing one value
 _CONSTANT = 1024  # values; larger constants cannot affect the shapes
 
 
 class Head(NamedTuple):
-    """The map from the pooled last feature map to the logits, for Grad-CAM.
+    """How the logits depend on the last feature map, for Grad-CAM.
 
     Attributes:
-        slopes: float32 (C, K): derivative of (logit of a class − mean of the other logits) with respect to each of the
-            K pooled values, after the LayerNormalization if there is one.
+        slopes: float32 (C, K), the derivative of (logit of a class − mean of the other logits) with respect to each of
+            the K pooled values, after the LayerNormalization if there is one.
         epsilon: epsilon of that LayerNormalization, or None without one.
         side: side of the last feature map.
     """
@@ -66,8 +67,8 @@ class OnnxNetwork:
         path: a file written by `leaf.models.onnx_export`.
 
     Raises:
-        LeafError: if the file is damaged, too large, stores values in other files, or has unexpected operators, inputs
-            or outputs.
+        LeafError: if the file is damaged or too large, stores values in other files, or has unexpected operators,
+            inputs or outputs.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -80,9 +81,9 @@ class OnnxNetwork:
             self.image_size, epsilon, values = _validated(Path(path).read_bytes())
             self._batch = _VALUES // values
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # errors are also raised
+            options.log_severity_level = 4  # do not print errors, which are raised as well
             options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-            # Spinning threads would take CPU time away from image decoding.
+            # Spinning threads would slow down image decoding.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             blank = np.zeros((1, self.image_size, self.image_size, 3), np.float32)
@@ -95,7 +96,7 @@ class OnnxNetwork:
             ):
                 raise ValueError("unexpected output shapes")
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
-            raise LeafError(f"{path}: not a model written by `dvc repro` ({_line(error)})") from None
+            raise LeafError(f"{path}: not a model written by `dvc repro` ({str(error)[:200]})") from None
         self.metadata = {
             key: json.loads(value) for key, value in self._session.get_modelmeta().custom_metadata_map.items()
         }
@@ -118,16 +119,12 @@ class OnnxNetwork:
         try:
             parts = [self._session.run(names, {"images": batch}) for batch in batches]
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
-            raise LeafError(f"the model cannot be run ({_line(error)}). Run `dvc repro` to restore it.") from None
+            raise LeafError(f"the model cannot be run ({str(error)[:200]}). Run `dvc repro` to restore it.") from None
         return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def _validated(content: bytes) -> tuple[int, float | None, int]:
-    """Check a file and return the image side, the head's epsilon and the number of values in memory for one image.
+    """Check an ONNX file; return the image side, the head's epsilon, and the number of values in memory per image.
 
     Raises:
         ValueError: if the file contains anything that the exporter does not write, or exceeds a limit.
@@ -157,18 +154,15 @@ def _validated(content: bytes) -> tuple[int, float | None, int]:
 
 
 def _shapes(model: Any, side: int) -> dict[str, tuple[int, ...]]:
-    """Infer the shape of each value for one image; raise ValueError if one is unknown."""
+    """Infer the shape of each value for one image; raise ValueError if a shape is unknown."""
     from onnx import helper, shape_inference
 
     graph = model.graph
     constants = {each.name: tuple(each.dims) for each in graph.initializer}
     small = [each for each in graph.initializer if math.prod(each.dims) <= _CONSTANT]
+    large = [each for each in graph.initializer if math.prod(each.dims) > _CONSTANT]
     inputs = [helper.make_tensor_value_info("images", 1, [1, side, side, 3])]
-    inputs += [
-        helper.make_tensor_value_info(each.name, each.data_type, each.dims)
-        for each in graph.initializer
-        if math.prod(each.dims) > _CONSTANT
-    ]
+    inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in large]
     outputs = [helper.make_tensor_value_info(name, 1, None) for name in OUTPUTS]
     # The copy omits large weights, because shape inference serializes it.
     small_copy = helper.make_graph(graph.node, "graph", inputs, outputs, small)
@@ -185,7 +179,7 @@ def _shapes(model: Any, side: int) -> dict[str, tuple[int, ...]]:
 
 
 def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Return the largest number of values in memory at once; raise ValueError if memory or work exceed their limits."""
+    """Return the maximum number of values in memory; raise ValueError if memory or computation exceeds its limit."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     last = {name: number for number, node in enumerate(graph.node) for name in node.input}
     constants = {each.name for each in graph.initializer}
@@ -203,7 +197,7 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> int:
-    """Return a node's number of multiplications; each value it reads or writes counts as `_VALUE` multiplications."""
+    """Return the multiplications of a node; if it has none, each value read or written counts as `_VALUE_COST`."""
     written = sum(sizes[name] for name in node.output)
     if node.op_type == "MatMul":
         return written * shapes[node.input[0]][-1]
@@ -211,11 +205,11 @@ def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[
         moved = written if node.op_type == "Conv" else sizes[node.input[0]]
         return moved * math.prod(shapes[node.input[1]][1:])
     window = next((each.ints for each in node.attribute if each.name == "kernel_shape"), ())
-    return _VALUE * (written * math.prod(window) + sum(sizes[name] for name in node.input if name))
+    return _VALUE_COST * (written * math.prod(window) + sum(sizes[name] for name in node.input if name))
 
 
 def metadata(facts: Mapping[str, Any]) -> Metadata:
-    """Select the metadata that other programs need to reproduce the predictions from ONNX and LiteRT files.
+    """Select the metadata that other programs need to reproduce predictions with an ONNX or LiteRT file.
 
     Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
     `views` are not.
@@ -237,7 +231,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = logits.astype(np.float64) / temperature
     if not np.isfinite(scaled).all():
         raise LeafError(NOT_FINITE)
-    if scaled.shape[1] == 2:  # exact near 0 and 1; sums to 1
+    if scaled.shape[1] == 2:  # exact near 0 and 1, and the sum is exactly 1
         second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
         return np.stack([1 - second, second], axis=1)
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))

@@ -27,18 +27,18 @@ APPLICATIONS = {
 
 
 def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
-    """Load pretrained weights into a backbone.
+    """Load pretrained weights into `body`, a model from the image to pooled features.
 
     Args:
-        body: model from the image to pooled features.
+        body: model of the backbone, changed in place.
         backbone: name of the backbone.
         image_size: side of the images in pixels.
-        weights: `imagenet`; `timm/NAME[@REVISION]` or a `.safetensors` file, for a ConvNeXt; a `.h5` file without top,
-            as published by keras.applications; a `.weights.h5` file; or a `.keras` file of the same backbone.
+        weights: `imagenet`; `timm/NAME[@REVISION]` or a `.safetensors` file, for a ConvNeXt; a `.h5` file without the
+            classification head, as published by keras.applications; a `.weights.h5` file; or a `.keras` file.
         sha256: expected SHA-256 of the file, in hex.
 
     Raises:
-        LeafError: if the file is missing, has another SHA-256 or the wrong shapes, or the download fails.
+        LeafError: if the file is missing, has the wrong SHA-256 or shapes, or the download fails.
     """
     if name := backbones.checkpoint_name(backbone, weights):
         checkpoint = timm_weights.pinned(name, sha256)
@@ -46,36 +46,29 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
         layer = next(each for each in body.layers if isinstance(each, layers.Rescaling))
         layer.scale, layer.offset = convnext.rescaling(checkpoint.mean, checkpoint.std)
     elif weights == "imagenet":
-        values = _imagenet(backbone, image_size)
+        try:
+            values = _stock(backbone, image_size, "imagenet").get_weights()
+        except Exception as error:
+            raise LeafError(
+                f"weights: imagenet: the download for {backbone} failed ({error}). Try again, or use a weights file."
+            ) from error
     else:
         backbones.check_weights_file(Path(weights), sha256)
         values = _from_file(Path(weights), body, backbone, image_size)
     if len(values) != len(body.weights):
         raise LeafError(f"weights: {weights}: {len(values)} arrays, but {backbone} has {len(body.weights)}")
-    body.set_weights([_fitting(value, own.shape, weights) for value, own in zip(values, body.weights, strict=True)])
+    for number, own in enumerate(body.weights):
+        if values[number].shape != own.shape and values[number].ndim == 4:
+            values[number] = values[number].transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel
+        if (found := values[number].shape) != own.shape:
+            raise LeafError(f"weights: {weights}: found an array of shape {found}, expected {tuple(own.shape)}")
+    body.set_weights(values)
 
 
 def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
     """Return the name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
     name = backbones.checkpoint_name(backbone, weights)
     return timm_weights.download(name).record() if name else None
-
-
-def _fitting(value: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    if value.shape != shape and value.ndim == 4:
-        value = value.transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel
-    if value.shape != shape:
-        raise LeafError(f"weights: {name}: found an array of shape {value.shape}, expected {tuple(shape)}")
-    return value
-
-
-def _imagenet(backbone: str, image_size: int) -> list[np.ndarray]:
-    try:
-        return _stock(backbone, image_size, "imagenet").get_weights()
-    except Exception as error:
-        raise LeafError(
-            f"weights: imagenet: the download for {backbone} failed ({error}). Try again, or use a weights file."
-        ) from error
 
 
 def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) -> list[np.ndarray]:
@@ -95,12 +88,13 @@ def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) ->
     except LeafError:
         raise
     except Exception as error:  # noqa: BLE001 - h5py and Keras raise many types
-        reason = " ".join(str(error).split())[:200]
-        raise LeafError(f"weights: {path}: not a weights file for {backbone} without top ({reason})") from None
+        raise LeafError(
+            f"weights: {path}: not a weights file for {backbone} without top ({str(error)[:200]})"
+        ) from None
     return model.get_weights()
 
 
 def _stock(backbone: str, image_size: int, weights: str | None) -> keras.Model:
-    """Return the model of keras.applications, whose layers the published weights files fit."""
+    """Return the keras.applications model, whose layers match the published weights files."""
     shape = (image_size, image_size, 3)
     return APPLICATIONS[backbone](include_top=False, pooling="avg", input_shape=shape, weights=weights)

@@ -1,7 +1,7 @@
 """Write a linear probe's files without Keras, from the files of an earlier probe with the same frozen backbone.
 
-Probes on one backbone differ only in the head, even if their classes differ. `ProbeFiles` replaces the head's arrays in
-copies of the earlier `.keras` and ONNX files. The results are byte-identical to the files from Keras and the exporter.
+The two probes differ only in the head. `ProbeFiles` replaces the head's arrays in copies of the earlier `.keras` and
+ONNX files. The new files are byte-identical to those that Keras and `leaf.models.onnx_export` would write.
 """
 
 import hashlib
@@ -9,14 +9,11 @@ import io
 import json
 import os
 import platform
-import re
-import tempfile
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +24,13 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.models import backbones
 from leaf.models.feature_cache import enforce_limit, stored_features
-from leaf.models.onnx_inference import OUTPUTS, OnnxNetwork, softmax
+from leaf.models.onnx_inference import TOLERANCE, OnnxNetwork, softmax
 
 EPSILON = 1e-3  # epsilon of Keras's BatchNormalization
-DIFFERENCE = 1e-4  # largest accepted difference from Keras in a probability
+KEYS = "probes"  # cached values: `probe_key` by the SHA-256 of a probe's .keras file
 _CACHE = "features"  # probe files count toward this cache's size limit
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "h5py", "onnx")
+_WEIGHTS = "model.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,10 @@ class LinearHead:
         return ((features - mean) / np.sqrt(variance + EPSILON) * gamma + beta) @ self.kernel + self.bias
 
     def slopes(self, scale: np.ndarray | None = None) -> np.ndarray:
-        """Return the derivative, (C, D), of (logit − mean of the other logits) with respect to `scale` × features."""
+        """Return the derivative (C, D) of (logit of a class − mean of the other logits) with respect to features.
+
+        With `scale` (D,), the features are multiplied by it before the head.
+        """
         gamma, _, _, variance = self.normalization
         others = (self.kernel.sum(axis=1, keepdims=True) - self.kernel) / (self.kernel.shape[1] - 1)
         slopes = gamma / np.sqrt(variance + EPSILON) * (self.kernel - others).T
@@ -64,40 +65,40 @@ class LinearHead:
     @classmethod
     def read(cls, path: Path) -> "LinearHead":
         """Read the head from a classifier's `.keras` file."""
-        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as arrays:
-            groups = _groups(json.loads(archive.read("config.json")))
-            normalization, dense = (arrays[groups[name]]["vars"] for name in ("batch_normalization", "dense"))
-            return cls(tuple(normalization[str(number)][()] for number in range(4)), dense["0"][()], dense["1"][()])
+        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read(_WEIGHTS))) as file:
+            *normalization, kernel, bias = (array[()] for array in _head_arrays(file))
+            return cls(tuple(normalization), kernel, bias)
 
 
-def probe_key(params: Any) -> str | None:
-    """Return a hash of everything that determines a probe's files except the head, or None if the weights can change.
+def _head_arrays(file: h5py.File) -> list[h5py.Dataset]:
+    """Return the arrays of a `LinearHead` in Keras's weights file, in the order of its fields."""
+    layers = {layer["vars"].attrs["name"]: layer["vars"] for layer in file["layers"].values()}
+    normalization, dense = layers["batch_normalization"], layers["dense"]
+    return [*(normalization[str(number)] for number in range(4)), *(dense[str(number)] for number in range(2))]
+
+
+def probe_key(params: Any, classes: int) -> str | None:
+    """Return a hash of everything except the head that determines a probe's files; None if the weights may change.
 
     Raises:
-        LeafError: if the weights file is missing or has another SHA-256.
+        LeafError: if the weights file is missing or has the wrong SHA-256.
     """
     if backbones.is_weights_file(params.weights):
         backbones.check_weights_file(Path(params.weights), params.weights_sha256)
     elif backbones.checkpoint_name(params.backbone, params.weights) and not params.weights_sha256:
         return None
     parts = [
-        {name: getattr(params, name) for name in backbones.BUILD_PARAMS},
-        {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        {name: getattr(params, name) for name in backbones.BUILD_PARAMS} | {"classes": classes},
+        {each.name: each.version for each in distributions() if each.name in _PACKAGES},
+        platform.python_version(),
         [os.environ.get(name) for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")],
         [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))],
     ]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
 def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> None:
-    """Save a probe's `.keras` or ONNX file, with `facts` about it, for later probes; skip this if the disk is full."""
+    """Save a probe's `.keras` or ONNX file for later probes, with `facts` about it, unless the disk is full."""
     source = Path(source)
     with suppress(OSError):
         folder = store.cache_folder(_CACHE) / key
@@ -105,11 +106,6 @@ def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> N
             partial.write_bytes(source.read_bytes())
         store.write_json({**facts, "sha256": store.sha256(source)}, folder / f"{source.name}.json")
     enforce_limit()
-
-
-def head_parameters(features: int, classes: int) -> tuple[int, int]:
-    """Return a head's number of trainable and of non-trainable parameters."""
-    return 2 * features + (features + 1) * classes, 2 * features
 
 
 class ProbeFiles:
@@ -122,7 +118,7 @@ class ProbeFiles:
     def __init__(self, key: str) -> None:
         self._folder = store.cache_folder(_CACHE) / key
         self.facts, self._keras = self._read("model.keras")
-        self._onnx_facts, self._onnx = self._read("model.onnx")
+        _, self._onnx = self._read("model.onnx")
 
     def _read(self, name: str) -> tuple[dict[str, Any], bytes]:
         facts, content = store.read_json(self._folder / f"{name}.json"), (self._folder / name).read_bytes()
@@ -136,34 +132,25 @@ class ProbeFiles:
         return stored_features(self.facts["backbone_key"], self.facts["features"], images, rows)
 
     def write_model(self, head: LinearHead, path: str | Path) -> None:
-        """Write the probe's `.keras` file with this head."""
+        """Write a `.keras` file with the backbone of the earlier probe and this head."""
         with zipfile.ZipFile(io.BytesIO(self._keras)) as earlier:
-            config = json.loads(earlier.read("config.json"))
-            groups = _groups(config)
-            new = {f"{groups['batch_normalization']}/{number}": each for number, each in enumerate(head.normalization)}
-            new |= {f"{groups['dense']}/0": head.kernel, f"{groups['dense']}/1": head.bias}
-            dense = next(layer for layer in config["config"]["layers"] if layer["name"] == "dense")
-            dense["config"]["units"] = len(head.bias)
-            with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
-                weights = Path(folder) / "model.weights.h5"
-                _write_weights(earlier.read(weights.name), groups.values(), new, weights)
-                changed = {
-                    "config.json": json.dumps(config, sort_keys=True).encode(),
-                    weights.name: weights.read_bytes(),
-                }
-                with zipfile.ZipFile(partial, "w") as archive:
-                    for entry in earlier.infolist():
-                        content = changed.get(entry.filename, earlier.read(entry))
-                        archive.writestr(_entry(entry), content)
+            weights = io.BytesIO(earlier.read(_WEIGHTS))
+            with h5py.File(weights, "r+") as file:
+                for array, new in zip(_head_arrays(file), [*head.normalization, head.kernel, head.bias], strict=True):
+                    array[...] = new
+            with store.replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+                for entry in earlier.infolist():
+                    content = weights.getvalue() if entry.filename == _WEIGHTS else earlier.read(entry)
+                    archive.writestr(entry, content)
 
     def write_onnx(
         self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
     ) -> str:
-        """Write the probe's ONNX file with this head and check that its probabilities match those of `head`.
+        """Write an ONNX file with this head, and check that its probabilities match the head's.
 
         Args:
             head: the new head.
-            metadata: as in `leaf.models.onnx_export.write`.
+            metadata: see `leaf.models.onnx_export.write`.
             images: (N, S, S, 3) in 0..255, for the comparison.
             features: their cached features, (N, D).
             path: file to write.
@@ -175,24 +162,20 @@ class ProbeFiles:
         from onnx import helper, numpy_helper
 
         model = onnx.ModelProto.FromString(self._onnx)
-        scale = self._onnx_facts["slopes_scale"]
+        scale = self.facts["slopes_scale"]
         arrays = [*head.normalization, head.kernel, head.bias, 1 / metadata["temperature"]]
         arrays.append(head.slopes(None if scale is None else np.array(scale, np.float32)))
         for tensor, array in zip(model.graph.initializer[-len(arrays) :], arrays, strict=True):
             tensor.CopyFrom(numpy_helper.from_array(np.array(array, np.float32, order="C"), tensor.name))
-        outputs = dict(zip(OUTPUTS, model.graph.output, strict=True))
-        for name, axis in (("probabilities", 1), ("slopes", 0)):
-            outputs[name].type.tensor_type.shape.dim[axis].dim_value = len(head.bias)
         epsilon = next(each.value for each in model.metadata_props if each.key == "epsilon")
+        properties = {name: json.dumps(value) for name, value in metadata.items()} | {"epsilon": epsilon}
         del model.metadata_props[:]
-        helper.set_model_props(
-            model, {**{name: json.dumps(value) for name, value in metadata.items()}, "epsilon": epsilon}
-        )
+        helper.set_model_props(model, properties)
         with store.replacing(path) as partial:
             partial.write_bytes(model.SerializeToString())
             found = OnnxNetwork(partial).predict(np.asarray(images, np.float32))[0]
             wanted = softmax(head.logits(features), metadata["temperature"])
-            if (difference := float(np.abs(found - wanted).max(initial=0))) > DIFFERENCE:
+            if (difference := float(np.abs(found - wanted).max(initial=0))) > TOLERANCE:
                 partial.write_bytes(b"")
                 return f"its probabilities differ from Keras by {difference:.1g}"
         return ""
@@ -203,51 +186,3 @@ def find_probe_files(key: str | None) -> ProbeFiles | None:
     with suppress(OSError, ValueError, KeyError, TypeError, LeafError):
         return ProbeFiles(key) if key else None
     return None
-
-
-def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """Return a zip entry for new content with the name, date and attributes of `entry`."""
-    new = zipfile.ZipInfo(entry.filename, entry.date_time)
-    new.external_attr = entry.external_attr
-    return new
-
-
-def _groups(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the group of each layer or operation in Keras's weights file, by name and in order."""
-    counts: Counter[str] = Counter()
-    groups = {}
-    for layer in config["config"]["layers"]:
-        kind = snake_case(layer["class_name"])
-        groups[layer["name"]] = f"layers/{kind}_{counts[kind]}" if counts[kind] else f"layers/{kind}"
-        counts[kind] += 1
-    return groups
-
-
-def _write_weights(earlier: bytes, groups: Iterable[str], new: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write a `.keras` file's weights with some arrays replaced, with the same calls as Keras's `H5IOStore`.
-
-    HDF5 stores objects in the order of the calls: first the model, then its layers.
-    """
-    with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
-        _copy_weights(source, target, "", new)
-        for name in groups:
-            if name in source:  # an operation that is not a layer has no group
-                _copy_weights(source, target, name, new)
-
-
-def _copy_weights(source: h5py.File, target: h5py.File, name: str, new: Mapping[str, np.ndarray]) -> None:
-    group = target.create_group(name).create_group("vars") if name else target.create_group("vars")
-    earlier = source[f"{name}/vars"]
-    for key, value in earlier.attrs.items():
-        group.attrs[key] = value
-    for key in sorted(earlier, key=int):
-        group[key] = new.get(f"{name}/{key}", earlier[key][()])
-    for part in source[name] if name else ():
-        if part != "vars":
-            _copy_weights(source, target, f"{name}/{part}", new)
-
-
-def snake_case(name: str) -> str:
-    """Convert a class name to Keras's snake case: `GlobalAveragePooling2D` becomes `global_average_pooling2d`."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import tempfile
 import warnings
 import zipfile
@@ -19,7 +20,7 @@ from leaf.errors import LeafError
 from leaf.models import autoencoder, gan, layers
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
-_CONFIG_LIMIT = 4 << 20  # bytes; ConvNeXt XLarge's configuration has a few hundred thousand
+_CONFIG_LIMIT = 4 << 20  # bytes; the configuration of ConvNeXt XLarge has a few hundred thousand
 _PARTS_LIMIT = 5000  # layers and initializers; ConvNeXt XLarge has about 1500
 _SIDE = 1024  # pixels; maximum image side, kernel, stride, padding or factor
 _GROWTH = 100  # maximum layer output relative to the image; 22 for ConvNeXt XLarge
@@ -37,26 +38,26 @@ _INITIALIZERS = (
     "RandomUniform", "TruncatedNormal", "VarianceScaling", "Zeros",
 )
 # fmt: on
-# The imports of these modules also register their classes with Keras.
+# Importing these modules also registers the classes with Keras.
 _OURS = (
     *(layers.CaffePreprocessing, layers.GELU, layers.GlobalResponseNormalization),
     *(layers.LayerNormalization, layers.LayerScale),
     *(autoencoder.ReconstructionScore, autoencoder.Residual, autoencoder.ScoreLogits, gan.SpectralConv2D),
 )
-_ALLOWED = (
-    {("keras.layers", name, None) for name in _LAYERS}
-    | {("keras.initializers", name, None) for name in _INITIALIZERS}
-    | {("keras", "Sequential", None), ("keras", "DTypePolicy", None)}
-    | {("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")}
-    | {(kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS}
-)
+_ALLOWED = [  # module, class name and registered name
+    *(("keras.layers", name, None) for name in _LAYERS),
+    *(("keras.initializers", name, None) for name in _INITIALIZERS),
+    *(("keras", "Sequential", None), ("keras", "DTypePolicy", None)),
+    *(("keras.src.models.functional", "Functional", "Functional"), ("keras.src.ops.numpy", "Add", "Add")),
+    *((kind.__module__, kind.__name__, f"leaf>{kind.__name__}") for kind in _OURS),
+]
 # Keys with these suffixes contain function names; only activation functions are allowed.
 _FUNCTIONS = ("activation", "initializer", "regularizer", "constraint")
 _ACTIVATIONS = {"linear", "relu", "relu6", "gelu", "silu", "swish", "sigmoid", "tanh", "softmax", "leaky_relu"}
 
 
-def check(path: Path) -> int:
-    """Return the number of values in a `.keras` file; raise LeafError unless `save_model` can have written it."""
+def _check_file(path: Path) -> int:
+    """Return the number of values in a `.keras` file; raise LeafError if `save_model` cannot have written it."""
     try:
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)
@@ -71,13 +72,12 @@ def check(path: Path) -> int:
 
 
 def _check_entries(path: Path, archive: zipfile.ZipFile) -> None:
-    entries = archive.infolist()
-    found = [entry.filename for entry in entries]
-    if sorted(found) != sorted(_ENTRIES):
-        raise LeafError(f"{path}: contains {', '.join(sorted(found)[:5])}; valid: {', '.join(sorted(_ENTRIES))}")
-    for entry in entries:
+    found = sorted(archive.namelist())
+    if found != sorted(_ENTRIES):
+        raise LeafError(f"{path}: contains {', '.join(found[:5])}; valid: {', '.join(sorted(_ENTRIES))}")
+    for entry in archive.infolist():
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise LeafError(f"{path}: {entry.filename} is compressed; valid: stored uncompressed, as `train` writes it")
+            raise LeafError(f"{path}: {entry.filename} is compressed; valid: uncompressed, as `train` writes it")
         if entry.filename.endswith(".json") and entry.file_size > _CONFIG_LIMIT:
             raise LeafError(f"{path}: {entry.filename} has {entry.file_size} bytes; valid: up to {_CONFIG_LIMIT}")
 
@@ -101,19 +101,15 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
     if node["class_name"] == "__keras_tensor__" and set(node) == {"class_name", "config"}:
         return
     named = (node.get("module"), node["class_name"], node.get("registered_name"))
-    try:
-        allowed = named in _ALLOWED
-    except TypeError:  # a list or mapping where a name is expected
-        allowed = False
-    if not allowed:
+    if named not in _ALLOWED:
         module, name, registered = (str(part)[:80] for part in named)
         more = f" (registered as {registered})" if registered not in ("None", name) else ""
         raise LeafError(f"{path}: names the class {module}.{name}{more}. Use a model saved by `train`.")
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
-    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and non-plain arrays."""
-    numbers, seen = 0, set() if seen is None else seen
+    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and arrays that are not plain."""
+    values, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
         raise LeafError(f"{path}: its arrays form a cycle")
@@ -123,12 +119,12 @@ def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) ->
             raise LeafError(f"{path}: its array {name} is a link. Use a model saved by `train`.")
         value = group[name]
         if isinstance(value, h5py.Group):
-            numbers += check_arrays(path, value, seen)
-        elif not _plain(value):
-            raise LeafError(f"{path}: its array {name} is not a plain numeric array. Use a model saved by `train`.")
+            values += check_arrays(path, value, seen)
+        elif _plain(value):
+            values += value.size
         else:
-            numbers += value.size
-    return numbers
+            raise LeafError(f"{path}: its array {name} is not a plain numeric array. Use a model saved by `train`.")
+    return values
 
 
 def _plain(value: Any) -> bool:
@@ -144,14 +140,13 @@ def _plain(value: Any) -> bool:
 
 
 _HEADER = 4096  # bytes; upper bound on the HDF5 and JSON overhead per variable
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can store
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:
     """Write a model without its optimizer as a `.keras` file; equal models produce byte-identical files."""
     if Path(path).suffix != ".keras":
         raise LeafError(f"{path}: not a .keras file")
-    bare = keras.Model(model.input, model.output, name=model.name)  # drops the arguments of compile()
+    bare = keras.Model(model.input, model.output, name=model.name)  # without the arguments of compile()
     config = keras.saving.serialize_keras_object(bare)
     metadata = {"keras_version": keras.__version__, "date_saved": "1980-01-01@00:00:00"}
     with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
@@ -162,14 +157,13 @@ def save_model(model: keras.Model, path: str | Path) -> None:
             for name, value in (("metadata.json", metadata), ("config.json", config)):
                 file.writestr(_entry(name), json.dumps(value, sort_keys=True))
             entry = _entry(variables.name)
-            entry.file_size = variables.stat().st_size  # ZIP64 only if needed, see write_npz
+            entry.file_size = variables.stat().st_size  # so that ZIP64 is used only if needed
             with file.open(entry, "w") as target, variables.open("rb") as source:
-                while block := source.read(1 << 20):
-                    target.write(block)
+                shutil.copyfileobj(source, target)
 
 
 def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
-    """Raise OSError for `path` if less than `size` bytes are free; HDF5 would print its own tracebacks."""
+    """Raise OSError for `path` if less than `size` bytes are free. HDF5 would print its own tracebacks instead."""
     with partial.open("wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -189,7 +183,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
         sha256: expected SHA-256 in hex; None to skip the check.
 
     Raises:
-        LeafError: if the file is missing or damaged, has another SHA-256 or names a class that is not allowed.
+        LeafError: if the file is missing or damaged, has the wrong SHA-256, or names a class that is not allowed.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -198,11 +192,11 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
         raise LeafError(f"{path}: no such file. Run `dvc repro` first.")
     if sha256 is not None and (found := store.sha256(path)) != sha256:
         raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
-    numbers = check(path)
+    values = _check_file(path)
     try:
         with ThreadPoolExecutor(1) as thread, warnings.catch_warnings():
             warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave uninitialized
-            model = thread.submit(_read, path, numbers).result()
+            model = thread.submit(_read, path, values).result()
     except Exception as error:  # a damaged configuration can make Keras raise anything
         raise LeafError(f"{path}: not a model that Keras can build ({str(error)[:200]})") from error
     single = isinstance(model, keras.Model) and len(model.inputs) == 1
@@ -231,8 +225,8 @@ def _read(path: Path, stored: int) -> keras.Model:
     """Build a checked file's model and load its weights; raise ValueError if it configures more than `stored` values.
 
     Weights are declared first and allocated only after the check, because a small file can configure more weights than
-    fit in memory. Keras keeps declared weights in a thread-local list, so this runs in a thread that ends if the model
-    is rejected.
+    fit in memory. Keras keeps a thread-local list of declared weights, so `load_model` calls this function in a
+    separate thread, which ends even if the model is rejected.
     """
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         with keras.StatelessScope(initialize_variables=False):
@@ -246,6 +240,6 @@ def _read(path: Path, stored: int) -> keras.Model:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, _DATE)
+    entry = zipfile.ZipInfo(name)  # dated 1980-01-01
     entry.external_attr = 0o644 << 16
     return entry

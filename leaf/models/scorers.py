@@ -1,4 +1,4 @@
-"""The trained model in the `evaluate` stage: a Keras model, or a linear probe on cached features without Keras."""
+"""Trained models for the `evaluate` stage: a Keras model, or a linear probe on cached features without Keras."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,26 +11,19 @@ import numpy as np
 from leaf import store
 from leaf.models.feature_cache import NotCachedError
 from leaf.models.onnx_inference import Network, OnnxNetwork, softmax
-from leaf.models.probe_files import LinearHead, ProbeFiles, find_probe_files, save_probe_file
+from leaf.models.probe_files import KEYS, LinearHead, ProbeFiles, find_probe_files, save_probe_file
 
 if TYPE_CHECKING:
     import keras
 
-_BLOCK = 2048  # images per batch copied from the memory map
+_BLOCK = 2048  # images copied from the memory map at a time
 _COMPARED = 8  # images on which an ONNX file is compared with Keras
-_KEYS = "probes"  # cache mapping the SHA-256 of a probe's .keras file to its `probe_key`
-
-
-def remember_probe(model_sha256: str, key: str | None) -> None:
-    """Save a trained probe's `probe_key` for `load_scorer`."""
-    if key:
-        store.save_cached_value(_KEYS, model_sha256, key)
 
 
 def cache_probe(
     key: str, model: "keras.Model", path: Path, facts: Mapping[str, Any], images: np.ndarray, rows: np.ndarray
 ) -> None:
-    """Cache a trained probe's files and the features of `rows`, so that `evaluate` and later probes need no Keras.
+    """Cache a trained probe's files and features, so that `evaluate` and later probes do not require Keras.
 
     Args:
         key: the `probe_key`.
@@ -41,16 +34,14 @@ def cache_probe(
         rows: images that `evaluate` scores, int64 (M,).
     """
     from leaf.models import onnx_export
-    from leaf.models.feature_cache import cached_features
-    from leaf.models.prediction import probe_facts, slopes_scale
+    from leaf.models.prediction import cached_features, probe_facts
 
     save_probe_file(key, path, {**probe_facts(model), **facts})
     cached_features(model, images, rows)
     with TemporaryDirectory() as folder:
         exported = Path(folder) / "model.onnx"
         if not onnx_export.write(model, {"temperature": 1.0}, images[rows[:_COMPARED]], exported):
-            scale = slopes_scale(model)
-            save_probe_file(key, exported, {"slopes_scale": None if scale is None else scale.tolist()})
+            save_probe_file(key, exported, {})
 
 
 def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> "Scorer":
@@ -66,7 +57,7 @@ def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np
     Raises:
         LeafError: if the model is damaged or is not the one in `run`.
     """
-    key = store.load_cached_value(_KEYS, run["model_sha256"], "key") if "probe" in run and views == 1 else None
+    key = store.load_cached_value(KEYS, run["model_sha256"], "key") if "probe" in run and views == 1 else None
     files = find_probe_files(key)
     if files and path.is_file() and store.sha256(path) == run["model_sha256"]:
         with suppress(NotCachedError):
@@ -91,12 +82,9 @@ class ProbeScorer:
     def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
         return self._files.write_onnx(self._head, metadata, self._images[rows], self.features(rows), path)
 
-    def network(self, path: Path) -> Network:
-        return _network(path, None)
-
 
 class KerasScorer:
-    """A Keras model with the images (N, S, S, 3) it scores; `rows` are int64 (M,). A probe uses the feature cache."""
+    """A Keras model and the images (N, S, S, 3) to score; `rows` are int64 (M,). A probe uses the feature cache."""
 
     def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int) -> None:
         from leaf.models.saving import load_model
@@ -106,8 +94,7 @@ class KerasScorer:
 
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Return pooled features, float32 (M, D)."""
-        from leaf.models.feature_cache import cached_features
-        from leaf.models.prediction import extract_features
+        from leaf.models.prediction import cached_features, extract_features
 
         if self._is_probe:
             return cached_features(self._model, self._images, rows)
@@ -125,23 +112,20 @@ class KerasScorer:
         )
 
     def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
-        """Write the ONNX file and check it on `rows`; return "", or the reason why the file is empty."""
+        """Write the ONNX file and check its outputs for `rows`; return "", or the reason why the file is empty."""
         from leaf.models import onnx_export
 
         return onnx_export.write(self._model, dict(metadata), self._images[rows], path)
-
-    def network(self, path: Path) -> Network:
-        """Return the network in the ONNX file `path`, or the Keras model if that file is empty."""
-        return _network(path, self._model)
 
 
 Scorer: TypeAlias = ProbeScorer | KerasScorer
 
 
-def _network(path: Path, model: Any) -> Network:
+def load_network(path: Path, sha256: str) -> Network:
+    """Load the ONNX file `path` or, if it is empty, the Keras model beside it, which must have this SHA-256."""
     if path.stat().st_size:
         return OnnxNetwork(path)
     from leaf.models.prediction import KerasNetwork
     from leaf.models.saving import load_model
 
-    return KerasNetwork(model or load_model(path.with_suffix(".keras")))
+    return KerasNetwork(load_model(path.with_suffix(".keras"), sha256))

@@ -8,8 +8,6 @@ import keras
 from leaf.models.autoencoder import is_detector_model
 from leaf.models.freezing import backbone_operations
 
-_DETECTOR_LAYERS = ("dropout", "logits")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -24,7 +22,7 @@ class Row:
 class Summary:
     """A model's parts in order, with its parameter and operation counts.
 
-    For a classifier, `operations` counts the backbone's operations, as `freeze_depth` does; for a detector, all.
+    `operations` counts the operations of a classifier's backbone, as `freeze_depth` does, or all of a detector's.
     """
 
     rows: list[Row]
@@ -34,15 +32,12 @@ class Summary:
     operations: int
 
     def __str__(self) -> str:
-        cells = [(row.name, " × ".join(map(str, row.shape)), f"{row.parameters:,}") for row in self.rows]
-        cells = [("layer", "output", "parameters"), *cells]
-        first, second, third = (max(len(row[column]) for row in cells) for column in range(3))
-        lines = [f"{a:<{first}}  {b:<{second}}  {c:>{third}}" for a, b, c in cells]
-        rule = "─" * len(lines[0])
+        cells = [("layer", "output", "parameters")]
+        cells += [(row.name, " × ".join(map(str, row.shape)), f"{row.parameters:,}") for row in self.rows]
         totals = {"total": self.total, "trainable": self.trainable, "non-trainable": self.non_trainable}
-        width = first + second + third + 4
-        ends = [f"{name}{value:>{width - len(name)},}" for name, value in totals.items()]
-        return "\n".join([lines[0], rule, *lines[1:], rule, *ends, f"operations: {self.operations}"])
+        cells += [(name, "", f"{value:,}") for name, value in {**totals, "operations": self.operations}.items()]
+        name, shape, number = (max(map(len, column)) for column in zip(*cells, strict=True))
+        return "\n".join(f"{a:<{name}}  {b:<{shape}}  {c:>{number}}" for a, b, c in cells)
 
 
 def summarize_model(model: keras.Model) -> Summary:
@@ -51,29 +46,14 @@ def summarize_model(model: keras.Model) -> Summary:
     The rows of a classifier are the backbone, batch_normalization, dropout and dense; dropout on the input comes first.
     The rows of a detector are dropout, its submodels and logits. As in Keras, moving statistics are non-trainable.
     """
-    if is_detector_model(model):
-        parts = [layer for layer in model.layers if isinstance(layer, keras.Model) or layer.name in _DETECTOR_LAYERS]
-        return _totals(model, [_row(part) for part in parts], len(model.operations))
-    backbone = backbone_operations(model)
-    around = [layer for layer in model.layers if layer.name in ("dropout", "batch_normalization", "dense")]
-    place = next(number for number, layer in enumerate(around) if layer.name == "batch_normalization")
-    inside = Row(model.name, tuple(around[place].input.shape[1:]), sum(map(_parameters, backbone)))
-    rows = [_row(layer) for layer in around]
-    return _totals(model, [*rows[:place], inside, *rows[place:]], len(backbone))
-
-
-def _totals(model: keras.Model, rows: list[Row], operations: int) -> Summary:
-    trainable, non_trainable = _size(model.trainable_weights), _size(model.non_trainable_weights)
-    return Summary(rows, trainable + non_trainable, trainable, non_trainable, operations)
-
-
-def _row(layer: keras.layers.Layer) -> Row:
-    return Row(layer.name, tuple(layer.output.shape[1:]), _parameters(layer))
-
-
-def _parameters(operation: keras.Operation) -> int:
-    return _size(operation.weights) if isinstance(operation, keras.layers.Layer) else 0
-
-
-def _size(weights: list) -> int:
-    return sum(prod(weight.shape) for weight in weights)
+    detector, operations = is_detector_model(model), model.operations
+    names = ("dropout", "batch_normalization", "dense", "logits")
+    layers = [layer for layer in model.layers if layer.name in names or (detector and isinstance(layer, keras.Model))]
+    rows = [Row(layer.name, tuple(layer.output.shape[1:]), layer.count_params()) for layer in layers]
+    if not detector:
+        operations = backbone_operations(model)
+        place = [row.name for row in rows].index("batch_normalization")
+        backbone = model.count_params() - sum(row.parameters for row in rows)
+        rows.insert(place, Row(model.name, rows[place].shape, backbone))
+    total, trainable = model.count_params(), sum(prod(weight.shape) for weight in model.trainable_weights)
+    return Summary(rows, total, trainable, total - trainable, len(operations))

@@ -1,9 +1,8 @@
-"""Pretrained ConvNeXt weights in safetensors files, from the Hugging Face Hub or from disk."""
+"""Load timm's pretrained ConvNeXt weights from the Hugging Face Hub or from a safetensors file."""
 
 import json
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ _NAME = re.compile(r"timm/[A-Za-z0-9][\w.-]{0,90}(@[\w.-]{1,90})?")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A weights file and its origin; `mean` and `std` normalize images in 0..1."""
+    """A downloaded weights file; `mean` and `std` normalize images in 0..1."""
 
     name: str
     path: Path
@@ -30,16 +29,13 @@ class Checkpoint:
     std: tuple[float, ...] = IMAGENET_STD
 
     def record(self) -> dict[str, str]:
-        """Return the entry for models/run.json, which contains no local path."""
+        """Return the entry for models/run.json, without the local path."""
         return {"name": self.name, "revision": self.revision, "sha256": self.sha256, "license": self.license}
 
 
 @cache
 def download(name: str) -> Checkpoint:
-    """Download a checkpoint with `huggingface_hub`, which caches, resumes and reads HF_HUB_OFFLINE and HF_ENDPOINT.
-
-    Args:
-        name: `timm/NAME` or `timm/NAME@REVISION`.
+    """Download the checkpoint `timm/NAME` or `timm/NAME@REVISION` with `huggingface_hub`, which caches and resumes.
 
     Raises:
         LeafError: if the name is malformed, the download fails, or config.json is damaged.
@@ -68,15 +64,14 @@ def _fetch(repository: str, file: str, revision: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file, revision=revision or None))
     except Exception as error:  # noqa: BLE001 - HTTP, cache and disk errors have no common class
-        reason = " ".join(str(error).split())[:300]
         raise LeafError(
-            f"weights: {repository}: downloading {file} failed ({type(error).__name__}: {reason}). "
+            f"weights: {repository}: downloading {file} failed ({type(error).__name__}: {str(error)[:300]}). "
             "Try again, or set `weights` to a local .safetensors file."
         ) from None
 
 
 def _license(repository: str, revision: str) -> str:
-    """Return the license in the model card's header, or `unknown`."""
+    """Return the license from the model card, or `unknown`."""
     try:
         found = re.search(r"^license(?:_name)?:\s*(\S+)", _fetch(repository, "README.md", revision).read_text(), re.M)
     except (LeafError, OSError, ValueError):
@@ -85,49 +80,43 @@ def _license(repository: str, revision: str) -> str:
 
 
 def pinned(name: str, sha256: str) -> Checkpoint:
-    """Download a checkpoint and verify its SHA-256; if `sha256` is empty, print the line that pins it."""
+    """Download a checkpoint and verify its SHA-256; if `sha256` is empty, print the parameter that pins it."""
     checkpoint = download(name)
     if not sha256:
-        print(f"weights: {name}: to pin the content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
+        print(f"weights: {name}: to pin this content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
     elif sha256 != checkpoint.sha256:
         raise LeafError(f"weights_sha256: {sha256} does not match {name}; its SHA-256 is {checkpoint.sha256}")
     return checkpoint
 
 
 def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
-    """Read a ConvNeXt's tensors, with timm or Meta names, in the order and layout of the Keras model's weights.
+    """Return the weights in a `.safetensors` file, in the order and layout of the Keras model of `variant`.
 
-    Args:
-        path: a `.safetensors` file. Tensors of the classifier head are ignored.
-        variant: the expected architecture.
+    The classifier head is ignored.
 
     Raises:
-        LeafError: if the file is damaged, or a tensor is missing, unexpected, or has another shape or dtype.
+        LeafError: if the file is damaged, or a tensor is missing, unexpected, or has the wrong shape or dtype.
     """
     from safetensors.numpy import load_file
 
     try:
-        tensors = {_timm_name(name): tensor for name, tensor in load_file(path).items()}
+        tensors = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("head.fc.")}
     except Exception as error:  # noqa: BLE001 - safetensors and NumPy raise different types
         raise LeafError(f"weights: {path}: not a readable .safetensors file ({str(error)[:200]})") from None
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.fc.", "mask_token"))}
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
         raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, including {missing[0]}")
     if extra := sorted(set(tensors) - set(expected)):
         raise LeafError(f"weights: {path}: {len(extra)} unexpected tensors, including {extra[0]}")
-    return [_keras_array(path, name, tensors, shape) for name, shape in expected.items()]
+    return [_keras_array(path, name, tensors[name], shape) for name, shape in expected.items()]
 
 
-def _keras_array(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    value = tensors[name]
+def _keras_array(path: Path, name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if value.dtype.kind != "f":
         raise LeafError(f"weights: {path}: {name} has dtype {value.dtype}; valid: float16 or float32")
     if not np.isfinite(value).all():
         raise LeafError(f"weights: {path}: {name} contains NaN or infinity")
     original = value.shape
-    if ".grn." in name:
-        value = value.reshape(-1)  # Meta stores (1, 1, 1, C)
     if value.ndim == 4 and len(shape) == 2 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]  # 1×1 convolution
     if value.ndim == 4:
@@ -137,24 +126,3 @@ def _keras_array(path: Path, name: str, tensors: Mapping[str, np.ndarray], shape
     if value.shape != shape:
         raise LeafError(f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout")
     return np.ascontiguousarray(value, np.float32)
-
-
-_META = (
-    (r"downsample_layers\.0\.(\d)\.", r"stem.\1."),
-    (r"downsample_layers\.(\d)\.(\d)\.", r"stages.\1.downsample.\2."),
-    (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\.dwconv\.", ".conv_dw."),
-    (r"\.pwconv1\.", ".mlp.fc1."),
-    (r"\.pwconv2\.", ".mlp.fc2."),
-    (r"\.(\d+)\.grn\.", r".\1.mlp.grn."),
-    (r"^norm\.", "head.norm."),
-    (r"^head\.(weight|bias)$", r"head.fc.\1"),
-    (r"grn\.gamma$", "grn.weight"),
-    (r"grn\.beta$", "grn.bias"),
-)
-
-
-def _timm_name(name: str) -> str:
-    for pattern, replacement in _META:
-        name = re.sub(pattern, replacement, name)
-    return name

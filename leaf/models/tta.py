@@ -4,22 +4,15 @@ import cv2
 import numpy as np
 
 MAX_VIEWS = 16
-_CROP = 7 / 8  # side of a crop as a fraction of the image's side
+_CROP = 7 / 8  # side of a crop relative to the image
 _CORNERS = [(0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def tta_view(images: np.ndarray, number: int) -> np.ndarray:
-    """Return one view of square images.
+    """Return view `number` (0 to 15) of square images, float32 (N, S, S, 3), in the same shape.
 
-    View 0 is the image itself, 1 to 7 are its other flips and quarter turns, 8 to 12 are crops with 7/8 of the side
-    (center and four corners), enlarged to full size, and 13 to 15 are the first three crops, mirrored.
-
-    Args:
-        images: float32 (N, S, S, 3).
-        number: 0 to 15.
-
-    Returns:
-        float32 (N, S, S, 3).
+    View 0 is the image itself, and views 1 to 7 are its other flips and quarter turns. Views 8 to 12 are the center and
+    corner crops with 7/8 of the side, enlarged to full size. Views 13 to 15 mirror the first three crops.
     """
     if number < 8:
         turned = images.transpose(0, 2, 1, 3) if number & 4 else images

@@ -19,7 +19,7 @@ from leaf.ingest.ingest import survey, write_unlabelled
 from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.ingest.unlabelled import NewImages
-from leaf.models.feature_cache import cached, frozen_features
+from leaf.models.feature_cache import cached
 from leaf.models.onnx_inference import OnnxNetwork
 from leaf.review import queue
 from leaf.review.active_learning import reduce_features
@@ -155,6 +155,8 @@ def image_features(images: np.ndarray, rows: np.ndarray, choices: params.Params,
         if network.image_size == images.shape[1]:
             return cached(sha256(model), network.features, images, rows, lambda batch: network.predict(batch)[1])
     if choices.weights != "random":
+        from leaf.models.prediction import frozen_features
+
         return frozen_features(images, rows, choices.backbone, choices.weights, choices.weights_sha256)
     return np.concatenate([descriptors(images, rows), joint_histograms(images, rows)], axis=1)
 

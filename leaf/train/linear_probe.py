@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leaf.evaluate.linear_head import linear_head
-from leaf.models.feature_cache import cached_features
 from leaf.models.probe_files import EPSILON, LinearHead
 from leaf.params import Params
 from leaf.train.callbacks import Callback, Result, Row, loss_and_accuracy_of
@@ -73,6 +72,8 @@ def fit_probe(
     on_epoch_end: Callback | None = None,
 ) -> Result:
     """Fit the head of `model` on training and validation images with `train_probe`."""
+    from leaf.models.prediction import cached_features
+
     features = [features_of(partial(cached_features, model), each) for each in datasets]
     result, head = train_probe(features, datasets, params, groups, on_epoch_end)
     model.get_layer("batch_normalization").set_weights(head.normalization)

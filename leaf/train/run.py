@@ -14,8 +14,8 @@ import pandas as pd
 from leaf import store
 from leaf.models.backbones import is_detector
 from leaf.models.feature_cache import NotCachedError
-from leaf.models.probe_files import find_probe_files, head_parameters, probe_key
-from leaf.models.scorers import cache_probe, remember_probe
+from leaf.models.probe_files import KEYS, find_probe_files, probe_key
+from leaf.models.scorers import cache_probe
 from leaf.params import Params
 from leaf.train.callbacks import Result, dvclive_callback
 from leaf.train.dataset import FILES, read_datasets, read_groups
@@ -32,7 +32,7 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
     Raises:
         NotCachedError: if features or files are missing from the cache.
     """
-    key = probe_key(params)
+    key = probe_key(params, len(classes))
     files = find_probe_files(key)
     if files is None:
         raise NotCachedError
@@ -41,11 +41,9 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
     with dvclive_callback(CURVES) as on_epoch_end:
         result, head = train_probe(features, datasets, params, read_groups(), on_epoch_end)
     files.write_model(head, NETWORK)
-    trainable, fixed = head_parameters(files.facts["features"], len(classes))
-    parameters = files.facts["backbone_parameters"] + trainable + fixed
-    counts = {"parameters": parameters, "trainable_parameters": trainable}
-    run = write_run(result, params, classes, counts, files.facts["weights"], files.facts["versions"])
-    remember_probe(run["model_sha256"], key)
+    counts, weights, versions = (files.facts[name] for name in ("counts", "weights", "versions"))
+    run = write_run(result, params, classes, counts, weights, versions)
+    store.save_cached_value(KEYS, run["model_sha256"], key)
     print_result(result, params.backbone, len(datasets[0]))
 
 
@@ -101,11 +99,11 @@ def train_network(params: Params, classes: list[str]) -> None:
         counts = {"parameters": model.count_params(), "trainable_parameters": trainable}
         weights = weights_record(params.backbone, params.weights)
         run = write_run(result, params, classes, counts, weights, versions())
-        if result.probe and (key := probe_key(params)):
+        if result.probe and (key := probe_key(params, len(classes))):
             scored = store.read_table("data/split/splits.csv", ["image"])["image"].to_numpy()
-            facts = {"weights": weights, "versions": versions()}
+            facts = {"counts": counts, "weights": weights, "versions": versions()}
             cache_probe(key, model, Path(NETWORK), facts, dataset.images, scored)
-            remember_probe(run["model_sha256"], key)
+            store.save_cached_value(KEYS, run["model_sha256"], key)
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs were restored from a checkpoint
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
         store.save_cached_value("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`

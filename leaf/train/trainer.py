@@ -14,8 +14,7 @@ import keras
 import numpy as np
 
 from leaf.errors import LeafError
-from leaf.models.feature_cache import cached_features, head_on_features
-from leaf.models.prediction import predict_batches
+from leaf.models.prediction import cached_features, head_on_features, predict_batches
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import Callback, EarlyStopping, ProgressBar, Result, Row, loss_and_accuracy_of

@@ -1,4 +1,4 @@
-"""Networks with layers that are difficult to export."""
+"""A network with layers that are difficult to export, and its images."""
 
 import keras
 import numpy as np
@@ -19,6 +19,6 @@ def awkward():
 
 @pytest.fixture(scope="session")
 def images():
-    """Return noise of increasing brightness, float32 (5, 32, 32, 3), so that the outputs differ."""
+    """Return noise images of increasing brightness, float32 (5, 32, 32, 3), so that the outputs differ."""
     rng = np.random.default_rng(0)
     return (rng.uniform(0, 1, (5, 32, 32, 3)) * np.linspace(40, 255, 5)[:, None, None, None]).astype(np.float32)

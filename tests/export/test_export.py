@@ -1,4 +1,4 @@
-"""Every export format returns the same probabilities in its own runtime as `leaf.load`."""
+"""Every export format gives the same probabilities in its runtime as `leaf.load`."""
 
 import json
 import subprocess

@@ -40,7 +40,7 @@ def runtime():
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Write synthetic leaves as JPEG, PNG, WebP and rotated JPEG files."""
+    """Return synthetic leaves as JPEG, PNG, WebP and rotated JPEG files."""
     folder = tmp_path_factory.mktemp("photos")
     forms = [("jpg", {"quality": 90}), ("png", {}), ("webp", {"quality": 90}), ("jpg", {"exif": _orientation(6)})]
     files = []
@@ -70,7 +70,7 @@ def exported(trained, runtime, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def address(exported):
-    """Serve the app and yield its address."""
+    """Serve the app and yield its URL."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_): ...
@@ -85,7 +85,7 @@ def address(exported):
 
 @pytest.fixture(params=["folder", "single file"])
 def app(request, chromium, exported):
-    """Open both forms of the app with the network off. Page errors and requests to other servers fail the test."""
+    """Open both forms of the app offline. Page errors and requests to other servers fail the test."""
     single = request.param == "single file"
     url = f"file://{exported}/leaf.html" if single else request.getfixturevalue("address")
     context = chromium.new_context(viewport={"width": 360, "height": 740})
@@ -159,7 +159,7 @@ def test_photos_are_displayed_as_thumbnails(app, photos, tmp_path):
         assert size == [341, 256]
 
 
-def test_a_heat_map_is_drawn_over_the_photo(app, photos):
+def test_heatmap_is_drawn_over_the_photo(app, photos):
     take(app, photos[0])
     app.locator("#heatmap").click()
     app.locator("#heat").wait_for()
@@ -213,7 +213,7 @@ def test_photo_taken_while_the_app_loads_is_predicted(chromium, address, photos)
     page.close()
 
 
-def test_zip_is_a_data_set_with_the_users_labels(app, photos, tmp_path):
+def test_zip_file_is_a_data_set_with_the_users_labels(app, photos, tmp_path):
     take(app, *photos[:2])
     app.locator("#truth").select_option("unhealthy")
     app.locator("#note").fill('=odd, "note"')
@@ -255,14 +255,14 @@ def test_axe_finds_no_serious_violation(app, photos):
         assert [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] != "minor"] == []
 
 
-def test_at_360_pixels_nothing_overflows_and_targets_fit_a_thumb(app, photos):
+def test_at_360_pixels_nothing_overflows_and_buttons_are_easy_to_tap(app, photos):
     take(app, photos[0])
     assert app.evaluate("document.documentElement.scrollWidth") <= 360
     boxes = [each.bounding_box() for each in app.locator("button:visible, .button, select:visible").all()]
     assert min(box["height"] for box in boxes) >= 44
 
 
-def test_the_keyboard_reaches_camera_and_files(app, photos):
+def test_main_controls_are_reachable_with_the_keyboard(app, photos):
     take(app, photos[0])
     reached = set()
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""Small models and images shared by the tests of this folder."""
+"""Small models and images shared by the tests in this folder."""
 
 import numpy as np
 import pytest
@@ -16,5 +16,5 @@ def small():
 
 @pytest.fixture(scope="session")
 def images():
-    """Return ten images of noise, uint8 (10, 32, 32, 3)."""
+    """Return ten noise images, uint8 (10, 32, 32, 3)."""
     return np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)

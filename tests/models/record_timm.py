@@ -1,4 +1,4 @@
-"""Record small timm ConvNeXts and their features: `python record_timm.py tests/models/timm`, with torch and timm."""
+"""Record weights and features of small timm ConvNeXts, with torch: `python record_timm.py tests/models/timm`."""
 
 import sys
 from pathlib import Path

@@ -45,7 +45,7 @@ def test_constants_are_saved_with_the_model(autoencoder, images, tmp_path):
     )
 
 
-def test_equal_seeds_give_equal_files(autoencoder, tmp_path):
+def test_equal_seeds_give_identical_files(autoencoder, tmp_path):
     save_model(build_model("autoencoder", 32, dropout_at="input", seed=5), tmp_path / "a.keras")
     save_model(build_model("autoencoder", 32, dropout_at="input", seed=5), tmp_path / "b.keras")
     save_model(build_model("autoencoder", 32, dropout_at="input", seed=6), tmp_path / "c.keras")
@@ -73,7 +73,7 @@ def test_redness_detects_red_spots_and_averages_out_texture():
     assert _score(spot, block=4, redness=True) > _score(texture, block=4, redness=True) + 1
 
 
-def test_redness_ignores_changes_of_brightness():
+def test_redness_ignores_changes_in_brightness():
     random = np.random.default_rng(0)
     light = np.repeat(random.normal(0, 0.5, (1, 32, 32, 1)), 3, axis=-1).astype(np.float32)
     green = np.zeros((1, 32, 32, 3), np.float32)
@@ -120,12 +120,12 @@ def test_summary_lists_the_parts(autoencoder):
         ({"head_initializer": "zeros"}, "head_initializer: zeros; valid: glorot_uniform for autoencoder"),
     ],
 )
-def test_settings_that_detectors_do_not_support_are_refused(change, match):
+def test_settings_that_detectors_do_not_support_are_rejected(change, match):
     with pytest.raises(LeafError, match=match):
         build_model("autoencoder", **({"image_size": 32, "dropout_at": "input"} | change))
 
 
-def test_spectral_norm_is_one_after_some_updates():
+def test_spectral_norm_converges_to_one():
     layer = SpectralConv2D(6, 3, kernel_initializer=keras.initializers.RandomNormal(stddev=2.0, seed=1))
     batch = np.zeros((1, 4, 4, 5), np.float32)
     for _ in range(60):
@@ -145,7 +145,7 @@ def test_inference_does_not_change_the_spectral_convolution():
 
 
 @pytest.mark.slow
-def test_loaded_gan_gives_equal_probabilities(images, tmp_path):
+def test_loaded_gan_gives_the_same_probabilities(images, tmp_path):
     model = build_model("gan", 32, dropout_at="input")
     save_model(model, tmp_path / "a.keras")
     np.testing.assert_allclose(

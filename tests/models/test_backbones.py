@@ -1,4 +1,4 @@
-"""Settings of every backbone: `freeze_depth`, pretrained weights and parameter counts."""
+"""Check the settings of every backbone: `freeze_depth`, pretrained weights and parameter counts."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_larger_convnexts_accept_weights_of_keras_and_of_timm(name):
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenet_v2", "cnn_small"])
-def test_timm_checkpoints_are_refused_for_other_backbones(name):
+def test_timm_checkpoints_are_rejected_for_other_backbones(name):
     with pytest.raises(
         LeafError, match=rf"^weights: \.safetensors files are not supported for {name}; valid backbones: "
     ):
@@ -61,7 +61,7 @@ def test_timm_checkpoints_are_refused_for_other_backbones(name):
 
 
 @pytest.mark.parametrize("row", PARITY["rows"], ids=lambda row: row[0].strip("`"))
-def test_parameter_counts_equal_those_compared_with_timm(row):
+def test_parameter_counts_match_the_comparison_with_timm(row):
     name = row[0].strip("`")
     variant = (VARIANTS | KERAS_VARIANTS)[name]
     head = 4 * variant.dims[-1] + 2 * (variant.dims[-1] + 1)  # BatchNormalization and two logits

@@ -1,4 +1,4 @@
-"""`build_model`: deterministic weights, preprocessing, dropout, precision."""
+"""Test `build_model`: deterministic weights, preprocessing, dropout and precision."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def test_head_dropout_acts_on_the_pooled_features(images):
     assert [row.name for row in summarize_model(model).rows] == ["cnn_small", "batch_normalization", "dropout", "dense"]
 
 
-def test_place_of_dropout_does_not_change_predictions(small, images):
+def test_dropout_position_does_not_change_predictions(small, images):
     values = images.astype(np.float32)
     moved = build_model("cnn_small", 32, seed=7, dropout_at="input")
     np.testing.assert_array_equal(np.asarray(moved(values)), np.asarray(small(values)))
@@ -65,7 +65,7 @@ def test_head_is_pooling_normalization_and_dense(small):
     assert names == ["pool", "batch_normalization", "dropout", "dense"]
 
 
-def test_zero_head_gives_equal_logits_and_changes_no_other_weight(small, images):
+def test_zero_head_gives_zero_logits_and_changes_no_other_weight(small, images):
     model = build_model("cnn_small", 32, seed=7, head_initializer="zeros")
     assert not np.any(np.asarray(model(images.astype(np.float32))))
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights()[:-2], small.get_weights()[:-2], strict=True))
@@ -95,12 +95,12 @@ def test_closest_name_is_suggested_for_an_unknown_backbone():
         build_model("convnext_ato", 32)
 
 
-def test_image_size_below_the_minimum_is_refused():
+def test_image_size_below_the_minimum_is_rejected():
     with pytest.raises(LeafError, match="image_size: 64; valid: at least 71 for xception"):
         build_model("xception", 64)
 
 
-def test_backbones_of_the_design_exist():
+def test_all_planned_backbones_exist():
     published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
     convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
     ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "autoencoder_redness", "gan", "gan_redness"]

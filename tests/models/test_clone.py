@@ -1,4 +1,4 @@
-"""ConvNeXt of keras.applications with depthwise convolutions: equal outputs and weights files."""
+"""A cloned keras.applications ConvNeXt keeps its outputs and loads the published weights files."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from leaf.models.freezing import backbone_operations
 
 @pytest.fixture(scope="module")
 def pair():
-    """Return a small ConvNeXt of keras.applications, and its clone with the same weights."""
+    """Return a small keras.applications ConvNeXt and its clone with the same weights."""
     stock = ConvNeXt(
         (1, 1, 2, 1),
         (8, 16, 24, 32),
@@ -33,20 +33,20 @@ def pair():
     return stock, cloned
 
 
-def test_clone_gives_equal_outputs_within_1e_5(pair, images):
+def test_clone_matches_the_outputs_within_1e_5(pair, images):
     first, second = (np.asarray(model(images.astype(np.float32))) for model in pair)
     assert np.abs(first).max() > 0.1
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_clone_has_equal_parameters_and_operations(pair):
+def test_clone_has_the_same_number_of_parameters_and_operations(pair):
     stock, cloned = pair
     assert stock.count_params() == cloned.count_params()
     assert len(stock.operations) == len(cloned.operations)
     assert [type(a).__name__ for a in cloned.operations if "depthwise" in a.name] == ["DepthwiseConv2D"] * 5
 
 
-def test_names_do_not_depend_on_earlier_models(pair):
+def test_layer_names_do_not_depend_on_earlier_models(pair):
     stock, cloned = pair
     keras.layers.Add()
     again = clone(stock, "tiny", 1, "float32")
@@ -54,7 +54,7 @@ def test_names_do_not_depend_on_earlier_models(pair):
 
 
 @pytest.mark.slow
-def test_published_weights_of_convnext_tiny_give_equal_features(tmp_path, images):
+def test_convnext_tiny_gives_the_same_features_with_published_weights(tmp_path, images):
     stock = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     file = tmp_path / "convnext_tiny_notop.h5"  # the format of the published files
     stock.save_weights(file) if file.name.endswith(".weights.h5") else stock.save(file)

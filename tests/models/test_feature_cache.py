@@ -1,4 +1,4 @@
-"""Cached features equal computed ones; damaged files are recomputed."""
+"""Cached features equal recomputed features, and damaged files are recomputed."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,8 @@ import pytest
 from leaf import store
 from leaf.models import feature_cache, prediction
 from leaf.models.build import build_model
-from leaf.models.feature_cache import (
-    NotCachedError,
-    backbone_key,
-    cached_features,
-    frozen_features,
-    stored_features,
-)
-from leaf.models.prediction import extract_features
+from leaf.models.feature_cache import NotCachedError, stored_features
+from leaf.models.prediction import backbone_key, cached_features, extract_features, frozen_features
 from leaf.models.saving import load_model, save_model
 
 ROWS = np.array([3, 0, 7, 3])

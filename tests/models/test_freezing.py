@@ -1,4 +1,4 @@
-"""Freezing counts operations and keeps the statistics of BatchNormalization."""
+"""Freezing counts operations and keeps the statistics of BatchNormalization layers."""
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ def test_smaller_depth_unfreezes_later_operations():
     assert all(_learning(model))
 
 
-def test_depth_beyond_the_backbone_is_refused():
+def test_depth_beyond_the_backbone_is_rejected():
     with pytest.raises(LeafError, match="freeze_depth: 15; valid: 0 to 14 for cnn_small, or all"):
         build_model("cnn_small", 32, freeze_depth=15)
 
@@ -49,7 +49,7 @@ LARGE = tuple(f"convnext{size}" for size in ("_small", "_base", "_large", "_xlar
         if not each.detector
     ],
 )
-def test_summary_of_every_backbone_has_the_listed_number_of_operations(name):
+def test_every_backbone_has_the_listed_number_of_operations(name):
     table = summarize_model(build_model(name, max(BACKBONES[name].minimum, 32)))
     assert table.operations == BACKBONES[name].operations
     assert sum(row.parameters for row in table.rows) == table.total
@@ -83,7 +83,7 @@ def test_loaded_model_has_the_same_backbone_operations(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_own_preprocessing_is_not_counted():
+def test_preprocessing_layers_are_not_counted():
     stock = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     assert len(backbone_operations(build_model("mobilenet", 32))) == len(stock.operations)
 

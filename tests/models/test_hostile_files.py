@@ -1,4 +1,4 @@
-"""Untrusted `.keras` files: anything but plain arrays and known classes is refused."""
+"""Untrusted `.keras` files are rejected unless they contain only plain arrays and known classes."""
 
 import io
 import json
@@ -19,7 +19,7 @@ CALLED = []
 
 @keras.saving.register_keras_serializable("foreign")
 class Recorder(keras.layers.Layer):
-    """A class registered by another library, which records its instantiation."""
+    """A class that another library registered; it records its instantiations."""
 
     def __init__(self, *args, **kwargs):
         CALLED.append("class")
@@ -100,7 +100,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("place", ["layer", "initializer", "build_config"])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_unknown_class_is_refused_at_any_place(good, write, kind, place):
+def test_unknown_class_is_rejected_anywhere(good, write, kind, place):
     config = json.loads(good["config.json"])
     layer = config["config"]["layers"][2]
     if place == "layer":
@@ -114,13 +114,13 @@ def test_unknown_class_is_refused_at_any_place(good, write, kind, place):
     _refused(write(good | {"config.json": json.dumps(config)}), "names the class")
 
 
-def test_registered_function_is_refused(good, write):
+def test_registered_function_is_rejected(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"][3]["config"]["activation"] = "foreign>recorder"
     _refused(write(good | {"config.json": json.dumps(config)}), "names 'foreign>recorder' as activation")
 
 
-def test_model_of_an_unknown_class_is_refused(good, write):
+def test_model_of_an_unknown_class_is_rejected(good, write):
     config = {"module": "os", "class_name": "system", "config": SYSTEM, "registered_name": None}
     _refused(write(good | {"config.json": json.dumps(config)}), "names the class os.system")
 
@@ -151,48 +151,48 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_external_virtual_linked_and_compressed_arrays_are_refused(good, write, kind):
+def test_external_virtual_linked_and_compressed_arrays_are_rejected(good, write, kind):
     _refused(write(_arrays(good, ARRAYS[kind])), "its array|form a cycle")
 
 
-def test_additional_archive_entry_is_refused(good, write):
+def test_additional_archive_entry_is_rejected(good, write):
     _refused(write(good | {"../evil.py": b"pass"}), "contains")
 
 
-def test_compressed_entry_is_refused(good, write):
+def test_compressed_entry_is_rejected(good, write):
     _refused(write(good, zipfile.ZIP_DEFLATED), "is compressed")
 
 
-def test_deep_nesting_is_refused(good, write):
+def test_deep_nesting_is_rejected(good, write):
     _refused(write(good | {"config.json": "[" * 200_000 + "]" * 200_000}), "not a readable .keras file")
 
 
-def test_configuration_that_keras_cannot_build_is_refused(good, write):
+def test_configuration_that_keras_cannot_build_is_rejected(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"][3]["config"]["kernel_size"] = "much"
     _refused(write(good | {"config.json": json.dumps(config)}), "not a model that Keras can build")
 
 
-def test_model_without_an_image_input_is_refused(write, tmp_path):
+def test_model_without_an_image_input_is_rejected(write, tmp_path):
     inputs = keras.Input((5,))
     save_model(keras.Model(inputs, keras.layers.Dense(2)(inputs)), tmp_path / "a.keras")
     _refused(tmp_path / "a.keras", "has no image input")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut", pickle.dumps(["os.system"]), b"\x89HDF\r\n\x1a\n"])
-def test_file_that_is_not_an_archive_is_refused(tmp_path, data):
+def test_file_that_is_not_an_archive_is_rejected(tmp_path, data):
     (tmp_path / "a.keras").write_bytes(data)
     _refused(tmp_path / "a.keras", "not a readable .keras file")
 
 
-def test_truncated_file_is_refused(good, write):
+def test_truncated_file_is_rejected(good, write):
     path = write(good)
     path.write_bytes(path.read_bytes()[:-500])
     _refused(path, "not a readable .keras file")
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.pkl", "model"])
-def test_file_with_another_suffix_is_refused(tmp_path, name):
+def test_file_with_another_suffix_is_rejected(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     _refused(tmp_path / name, "not a .keras file")
 
@@ -202,7 +202,7 @@ def test_unchanged_file_loads(good, write):
 
 
 @pytest.mark.parametrize(("kind", "key", "value"), [("Dense", "units", 400_000_000), ("Conv2D", "filters", 3_000_000)])
-def test_configuration_with_more_weights_than_stored_is_refused_before_it_is_built(good, write, kind, key, value):
+def test_configuration_with_more_weights_than_stored_is_rejected_before_it_is_built(good, write, kind, key, value):
     config = json.loads(good["config.json"])
     layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == kind)
     layer["config"][key] = value
@@ -222,7 +222,7 @@ def test_configuration_with_more_weights_than_stored_is_refused_before_it_is_bui
         ("Conv2D", "strides", float("nan")),
     ],
 )
-def test_size_above_the_largest_image_is_refused(good, write, kind, key, value):
+def test_size_above_the_largest_image_is_rejected(good, write, kind, key, value):
     config = json.loads(good["config.json"])
     layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == kind)
     layer["config"][key] = value
@@ -230,20 +230,20 @@ def test_size_above_the_largest_image_is_refused(good, write, kind, key, value):
 
 
 @pytest.mark.parametrize("layer", [keras.layers.UpSampling2D(500), keras.layers.ZeroPadding2D(1000)])
-def test_layer_with_a_huge_output_is_refused(tmp_path, layer):
+def test_layer_with_a_huge_output_is_rejected(tmp_path, layer):
     image = keras.Input((32, 32, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(layer(image))
     save_model(keras.Model(image, keras.layers.Dense(2)(pooled)), tmp_path / "a.keras")
     _refused(tmp_path / "a.keras", r"outputs \(\d+, \d+, 3\); valid: up to 307200 values")
 
 
-def test_too_many_layers_are_refused_before_they_are_built(good, write):
+def test_too_many_layers_are_rejected_before_they_are_built(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"] *= 100
     _refused(write(good | {"config.json": json.dumps(config)}), "has more than 5000 parts")
 
 
-def test_image_above_the_largest_size_is_refused(good, write):
+def test_image_above_the_largest_size_is_rejected(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"][0]["config"]["batch_shape"] = [None, 4096, 4096, 3]
     _refused(write(good | {"config.json": json.dumps(config)}), "has no image input")

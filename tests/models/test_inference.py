@@ -41,7 +41,7 @@ def test_extreme_logits_do_not_overflow(small, images):
 
 
 @pytest.mark.parametrize("logits", [[[np.nan, 1.0]], [[0.0, np.inf]], [[1.0, 2.0, np.nan]]])
-def test_logits_that_are_not_finite_are_refused(logits):
+def test_logits_that_are_not_finite_are_rejected(logits):
     with pytest.raises(LeafError, match="NaN or infinite logits"):
         softmax(np.array(logits, np.float32))
 

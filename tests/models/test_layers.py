@@ -1,4 +1,4 @@
-"""leaf's LayerNormalization and GELU give the outputs and gradients of Keras's."""
+"""leaf's LayerNormalization and GELU match the outputs and gradients of Keras's layers."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ TOLERANCE = {"float32": 2e-5, "float64": 2e-8, "mixed_bfloat16": 0.03}
 
 
 def learn(layer, x, upstream, in_a_graph=True):
-    """Return the output in training, then the gradients of the input and the weights."""
+    """Return the output in training mode, followed by the gradients of the input and the weights."""
     layer.build(x.shape)
     for number, weight in enumerate(layer.weights):
         weight.assign(np.random.default_rng(number).normal(1, 0.5, weight.shape))
@@ -48,10 +48,10 @@ def inputs(dtype):
 @pytest.mark.parametrize("in_a_graph", [True, False], ids=["graph", "eager"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", PAIRS)
-def test_values_and_gradients_equal_those_of_keras(kind, dtype, in_a_graph, monkeypatch):
+def test_outputs_and_gradients_match_keras(kind, dtype, in_a_graph, monkeypatch):
     ours, plain, options = PAIRS[kind]
     expected = learn(plain(dtype=dtype, **options), *inputs(dtype))
-    # A fallback to the computation of Keras fails.
+    # Make a fallback to Keras's implementation fail.
     monkeypatch.setattr(keras.layers.LayerNormalization, "call", None)
     monkeypatch.setattr(keras.ops, "gelu", None)
     given = learn(ours(dtype=dtype, **options), *inputs(dtype), in_a_graph)
@@ -69,14 +69,14 @@ def test_gradients_are_bit_identical(kind):
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_predictions_equal_those_of_keras(kind):
+def test_predictions_match_keras(kind):
     ours, plain, options = PAIRS[kind]
     x, _ = inputs("float32")
     assert np.array_equal(ours(**options)(x), plain(**options)(x))
 
 
 def with_keras_layers(model):
-    """Return the model with the same weights and layers of Keras, as in earlier files."""
+    """Return a copy of the model with Keras's own layers, as in files from earlier versions."""
     plain = {
         GELU: lambda layer: keras.layers.Activation("gelu", name=layer.name),
         LayerNormalization: lambda layer: keras.layers.LayerNormalization.from_config(layer.get_config()),
@@ -90,7 +90,7 @@ def with_keras_layers(model):
     return keras.Model(copy.input, copy.output, name=model.name)
 
 
-def test_file_with_keras_layers_loads_and_serves_as_weights(images, tmp_path):
+def test_file_with_keras_layers_can_be_loaded_and_used_as_weights(images, tmp_path):
     path, batch = tmp_path / "before.keras", images.astype(np.float32)
     built = build_model("convnext_atto", 32, seed=7)
     save_model(with_keras_layers(built), path)
@@ -105,7 +105,7 @@ def test_file_with_keras_layers_loads_and_serves_as_weights(images, tmp_path):
     assert np.array_equal(*(model(batch) for model in features))
 
 
-def test_saved_model_has_our_layers(images, tmp_path):
+def test_saved_model_has_the_layers_of_leaf(images, tmp_path):
     built = build_model("convnext_atto", 32, seed=7)
     save_model(built, tmp_path / "a.keras")
     loaded = load_model(tmp_path / "a.keras")

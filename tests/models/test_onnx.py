@@ -1,4 +1,4 @@
-"""ONNX files have the outputs of Keras; other files are refused in one line."""
+"""ONNX files match Keras's outputs, and invalid files raise a one-line error."""
 
 import json
 import re
@@ -21,8 +21,12 @@ from leaf.models.prediction import KerasNetwork, predict_probabilities
 from tests.damaged import assert_read_or_refused, damaged
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
-SIDES = {"xception": 71, "convnext_atto": 75, "cnn_large": 45}  # the smallest; odd maps
-# Run every night: slow to build, or larger versions of another model.
+SIDES = {
+    "xception": 71,
+    "convnext_atto": 75,
+    "cnn_large": 45,
+}  # the smallest side, and sides that give feature maps of odd size
+# Run nightly: slow to build, or larger variants of another backbone.
 NIGHTLY = {"convnext_tiny", "efficientnet_v2_b0", "mobilenet", "resnet50", "xception", "cnn_medium", "cnn_large"}
 NIGHTLY |= VARIANTS.keys() - {"convnext_femto_ols", "convnext_atto_patch", "convnextv2_atto"}
 LARGE = ("small", "base", "large", "xlarge", "huge")  # convnextv2_huge exceeds the 2 GiB of an ONNX file
@@ -34,7 +38,7 @@ FAMILIES = [
 
 
 def random_network(name, side, seed=0):
-    """Return a model with random weights and the statistics of `noise_images`, so that its outputs differ."""
+    """Return a model with random weights, normalized for `noise_images`, so that its outputs vary."""
     rng = np.random.default_rng(seed)
     model = build_model(name, side, classes=2 if is_detector(name) else 3, dropout_at="input")
     for weight in model.weights:
@@ -55,7 +59,7 @@ def noise_images(side, count=4):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Return a small model and its file."""
+    """Return a small model and its ONNX file."""
     model, path = random_network("cnn_small", 16), tmp_path_factory.mktemp("onnx") / "model.onnx"
     assert onnx.write(model, METADATA, noise_images(16), path) == ""
     return model, path
@@ -63,7 +67,7 @@ def written(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_outputs_of_every_family_equal_those_of_keras(name, tmp_path):
+def test_outputs_of_every_family_match_keras(name, tmp_path):
     side = SIDES.get(name, 64)
     model, images = random_network(name, side), noise_images(side)
     assert onnx.write(model, METADATA, images, tmp_path / "model.onnx") == ""
@@ -80,7 +84,7 @@ def test_outputs_of_every_family_equal_those_of_keras(name, tmp_path):
     np.testing.assert_allclose(maps, gradcam.heatmaps(wanted, images), atol=1e-2)
 
 
-def test_equal_models_give_equal_files(written, tmp_path):
+def test_identical_models_give_identical_files(written, tmp_path):
     onnx.write(written[0], METADATA, noise_images(16), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == written[1].read_bytes()
 
@@ -90,14 +94,14 @@ def test_metadata_is_stored_as_json(written):
     assert found == METADATA | {"epsilon": None}
 
 
-def test_probabilities_in_another_runtime_equal_those_of_keras(written):
+def test_probabilities_in_another_runtime_match_keras(written):
     session = ReferenceEvaluator(str(written[1]))
     images = noise_images(16).astype(np.float32)
     found = session.run(["probabilities"], {"images": images})[0]
     np.testing.assert_allclose(found, predict_probabilities(written[0], images, temperature=1.5), atol=1e-5)
 
 
-def test_layer_without_conversion_is_named_and_the_file_is_empty(tmp_path):
+def test_unsupported_layer_is_named_and_the_file_is_empty(tmp_path):
     @keras.saving.register_keras_serializable("test")
     class Odd(keras.layers.Layer):
         def call(self, inputs):
@@ -113,13 +117,13 @@ def test_layer_without_conversion_is_named_and_the_file_is_empty(tmp_path):
     assert onnx.write(body, METADATA, noise_images(16), tmp_path / "a.onnx") == ""
 
 
-def test_file_with_other_outputs_than_keras_is_emptied(tmp_path, monkeypatch):
+def test_file_whose_outputs_differ_from_keras_is_emptied(tmp_path, monkeypatch):
     monkeypatch.setitem(onnx.LAYERS, "MaxPooling2D", onnx.LAYERS["AveragePooling2D"])
     why = onnx.write(random_network("cnn_small", 16), METADATA, noise_images(16), tmp_path / "model.onnx")
     assert re.fullmatch(r"its (probabilities|features|map) differ from Keras by \S+", why)
 
 
-def test_nan_in_the_weights_is_refused(tmp_path):
+def test_nan_in_the_weights_is_rejected(tmp_path):
     model = random_network("cnn_small", 16)
     onnx.write(model, METADATA, noise_images(16), tmp_path / "model.onnx")
     file = package.load(tmp_path / "model.onnx")
@@ -172,7 +176,7 @@ def side_4096(file):
 
 
 def append(file, *nodes, **constants):
-    """Append operators that read `images`, and constants by name."""
+    """Append operators and named constants to the graph."""
     file.graph.node.extend(helper.make_node(*each[:3], **each[3]) for each in nodes)
     file.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
 
@@ -240,7 +244,7 @@ def all_held(file):
         (lambda file: file.ClearField("metadata_props"), "epsilon"),
     ],
 )
-def test_hostile_file_is_refused_in_one_line(written, tmp_path, change, why):
+def test_hostile_file_is_rejected_in_one_line(written, tmp_path, change, why):
     file = package.load(written[1])
     change(file)
     (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
@@ -263,7 +267,7 @@ def test_runtime_error_is_one_line(written, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_large_batch_runs_in_parts_with_equal_outputs(written, monkeypatch):
+def test_splitting_a_large_batch_does_not_change_the_outputs(written, monkeypatch):
     images = noise_images(16, 5).astype(np.float32)
     whole = onnx_inference.OnnxNetwork(written[1]).predict(images)
     monkeypatch.setattr(onnx_inference, "_VALUES", 50_000)
@@ -274,18 +278,18 @@ def test_large_batch_runs_in_parts_with_equal_outputs(written, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"no network", b"PK\x03\x04" * 50, b"\xff" * 5000])
-def test_file_of_another_format_is_refused_in_one_line(tmp_path, content):
+def test_file_of_another_format_is_rejected_in_one_line(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(LeafError, match="`dvc repro`"):
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
 
 
-def test_changed_files_are_read_or_refused_in_one_line(written, tmp_path):
+def test_corrupted_files_are_read_or_rejected_in_one_line(written, tmp_path):
     path = tmp_path / "model.onnx"
     assert_read_or_refused(lambda: onnx_inference.OnnxNetwork(path), path, damaged(written[1].read_bytes(), 300))
 
 
-def test_huge_file_is_refused_before_it_is_read(tmp_path):
+def test_huge_file_is_rejected_before_it_is_read(tmp_path):
     with (tmp_path / "model.onnx").open("wb") as file:
         file.truncate(1 << 40)  # sparse: uses no disk space
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

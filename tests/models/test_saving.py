@@ -1,4 +1,4 @@
-"""Equal models give equal files; a loaded model predicts as before."""
+"""Identical models give identical files, and a loaded model makes the same predictions."""
 
 import json
 import subprocess
@@ -18,10 +18,10 @@ from leaf.models.saving import load_model, save_model
 # Larger ConvNeXts repeat the blocks of convnext_tiny and have gigabytes of weights.
 TRIED = sorted(set(BACKBONES) - {f"convnext_{size}" for size in ("small", "base", "large", "xlarge")})
 
-OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # and one of keras.applications'
+OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # the last is from keras.applications
 
 
-def test_equal_models_give_equal_files(small, tmp_path):
+def test_identical_models_give_identical_files(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     save_model(build_model("cnn_small", 32, seed=7), tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
@@ -50,7 +50,7 @@ def test_optimizer_is_not_saved(small, images, tmp_path):
     np.testing.assert_allclose(predict_probabilities(model, images), predict_probabilities(loaded, images), atol=1e-6)
 
 
-def test_changed_file_is_refused(small, tmp_path):
+def test_changed_file_is_rejected(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     with pytest.raises(LeafError, match="changed since it was trained"):
         load_model(tmp_path / "a.keras", sha256="0" * 64)
@@ -68,12 +68,12 @@ def test_missing_file_is_named(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [OURS, pytest.param(TRIED, marks=pytest.mark.full)], ids=["ours", "all"])
-def test_loaded_model_predicts_equally_in_a_new_process(names, tmp_path):
+def test_loaded_model_makes_the_same_predictions_in_a_new_process(names, tmp_path):
     images = np.random.default_rng(3).integers(0, 256, (3, 80, 80, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)
     expected = {}
     for name in names:
-        model = build_model(name, 80, dropout_at="input")  # the only place that detectors support
+        model = build_model(name, 80, dropout_at="input")  # the only position that detectors support
         save_model(model, tmp_path / f"{name}.keras")
         model.run_eagerly = True  # faster than compiling for three images
         expected[name] = predict_probabilities(model, images).tolist()

@@ -1,4 +1,4 @@
-"""`leaf summary` summarizes the model of params.yaml, an experiment and settings."""
+"""`leaf summary` describes the model of params.yaml, of an experiment, and with individual settings."""
 
 import json
 from pathlib import Path
@@ -48,14 +48,14 @@ def test_command_prints_a_table(project):
     assert "non-trainable" in text
 
 
-def test_invalid_setting_is_refused(project):
+def test_invalid_setting_is_rejected(project):
     with pytest.raises(LeafError, match="dropout: 2"):
         CliRunner().invoke(app, ["summary", "-S", "dropout=2"], catch_exceptions=False)
 
 
 @pytest.mark.slow
 def test_command_summarizes_every_row_of_experiments_yaml(monkeypatch):
-    """Rows that differ only in settings that do not change the model share one build."""
+    """Build models that differ only in settings without effect on the architecture once."""
     monkeypatch.chdir(ROOT)
     build, built = build_module.build_model, {}
 

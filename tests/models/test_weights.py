@@ -45,14 +45,14 @@ def serve(monkeypatch, tmp_path):
     server.server_close()
 
 
-def test_refusal_of_a_changed_file_names_its_sha256(tmp_path):
+def test_error_for_a_changed_file_names_its_sha256(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
     right = store.sha256(tmp_path / "a.h5")
     with pytest.raises(LeafError, match=rf"weights_sha256: .*a\.h5.*{right}"):
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"))
 
 
-def test_file_without_weights_is_refused_in_one_line(tmp_path):
+def test_file_without_weights_is_rejected_in_one_line(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"abc")
     with pytest.raises(LeafError, match="cnn_small") as caught:
         build_model("cnn_small", 32, weights=str(tmp_path / "a.h5"), weights_sha256=store.sha256(tmp_path / "a.h5"))
@@ -64,7 +64,7 @@ def test_missing_file_is_named():
         build_model("cnn_small", 32, weights="none.h5")
 
 
-def test_weights_of_another_backbone_are_refused(small, tmp_path):
+def test_weights_of_another_backbone_are_rejected(small, tmp_path):
     save_model(small, tmp_path / "a.keras")
     with pytest.raises(LeafError, match=r"cnn_small.*cnn_medium"):
         build_model(
@@ -72,7 +72,7 @@ def test_weights_of_another_backbone_are_refused(small, tmp_path):
         )
 
 
-def test_trained_model_provides_its_backbone_without_the_head(small, images, tmp_path):
+def test_weights_of_a_trained_model_exclude_its_head(small, images, tmp_path):
     save_model(small, tmp_path / "a.keras")
     file, sha256 = str(tmp_path / "a.keras"), store.sha256(tmp_path / "a.keras")
     model = build_model("cnn_small", 32, weights=file, weights_sha256=sha256, seed=99)
@@ -80,13 +80,13 @@ def test_trained_model_provides_its_backbone_without_the_head(small, images, tmp
     assert not np.allclose(model.get_layer("dense").get_weights()[0], small.get_layer("dense").get_weights()[0])
 
 
-def test_imagenet_weights_are_refused_for_the_default_network():
+def test_imagenet_weights_are_rejected_for_the_default_network():
     with pytest.raises(LeafError, match=r"weights: imagenet: .*cnn_small"):
         build_model("cnn_small", 32, weights="imagenet")
 
 
 @pytest.mark.slow
-def test_failed_download_is_refused_in_one_line(serve):
+def test_failed_download_is_rejected_in_one_line(serve):
     serve(404, b"")
     with pytest.raises(LeafError, match=r"the download for mobilenet_v2 failed .*404") as caught:
         build_model("mobilenet_v2", 32, weights="imagenet")
@@ -94,7 +94,7 @@ def test_failed_download_is_refused_in_one_line(serve):
 
 
 @pytest.mark.slow
-def test_corrupt_download_is_refused_in_one_line(serve):
+def test_corrupt_download_is_rejected_in_one_line(serve):
     serve(200, b"not what was published")
     with pytest.raises(LeafError, match=r"efficientnet_v2_b0.*corrupted"):
         build_model("efficientnet_v2_b0", 32, weights="imagenet")
@@ -142,7 +142,7 @@ def _changed(data, kind):
 
 
 @pytest.mark.parametrize("kind", ["cut", "zeros", "link", "bomb"])
-def test_damaged_or_hostile_weights_file_is_refused_in_one_line(tmp_path, kind):
+def test_damaged_or_hostile_weights_file_is_rejected_in_one_line(tmp_path, kind):
     path = tmp_path / "a.weights.h5"
     image = keras.Input((16, 16, 3))
     keras.Model(image, _NETWORKS["cnn_small"](image)).save_weights(path)

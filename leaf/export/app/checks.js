@@ -1,12 +1,12 @@
-// Capture check: find photos that are too dark, blurred or overexposed, or in which the leaf is too small. Only warn; the
-// user may continue. docs/use.md reports the share of good photos that trigger a warning.
+// Find photos that are too dark, blurred or overexposed, or in which the leaf is too small. They trigger a warning, but
+// are still predicted. docs/use.md reports the share of good photos that trigger a warning.
 
 import { resize } from "./pixels.js";
 
-const SIDE = 96; // pixels at which photos are measured
+const SIDE = 96; // pixels; photos are reduced to this size
 export const LIMITS = { dark: 80, glare: 0.1, blurred: 0.58, small: 0.1 };
 
-// Return measures of the model's input, Uint8Array (size · size · 3).
+// Return quality measures of the model's input, Uint8Array (size · size · 3).
 export function measure(pixels, size) {
   const image = size > SIDE ? resize(pixels, size, size, 3, SIDE, SIDE, "area") : pixels;
   const side = Math.min(size, SIDE);
@@ -26,10 +26,10 @@ export function measure(pixels, size) {
   const fine = contrast(gray, side);
   const coarse = contrast(resize(gray, side, side, 1, half, half, "area"), half);
   return {
-    dark: sorted[Math.floor(0.9 * count)], // brightness of the 90th percentile, 0 to 255
+    dark: sorted[Math.floor(0.9 * count)], // 90th percentile of brightness, 0 to 255
     glare: bright / count, // share of overexposed pixels
     blurred: fine / (coarse + 0.5), // fine detail relative to coarse detail
-    small: Math.max(plant, other) / count, // share of pixels in the colors of plants, or unlike the border
+    small: Math.max(plant, other) / count, // share of pixels with plant colors, or unlike the border
   };
 }
 
@@ -40,13 +40,13 @@ export function problems(measures) {
   );
 }
 
-// The median color of the outermost pixels.
+// Return the median color of the outermost pixels.
 function borderColor(image, side) {
   const places = Array.from({ length: side }, (_, each) => [each, (side - 1) * side + each, each * side, each * side + side - 1]).flat();
   return [0, 1, 2].map((channel) => places.map((place) => image[3 * place + channel]).sort((a, b) => a - b)[places.length >> 1]);
 }
 
-// Mean absolute difference between neighbors.
+// Return the mean absolute difference between neighboring pixels.
 function contrast(plane, side) {
   let sum = 0;
   for (let row = 1; row < side; row++) {

@@ -1,9 +1,8 @@
-// The history on this device (IndexedDB), and its export as a table and as a zip file of photos and labels.
+// Keep the history on this device (IndexedDB), and export it as a table or as a zip file of photos and labels.
 
 const STORE = "plants";
 
-// Open the history. If the browser does not allow it, as for some browsers with local files, the history lasts only until
-// the page is closed.
+// Open the history. If the browser blocks storage, as some do for local files, the history is lost when the page is closed.
 export async function openHistory() {
   try {
     return new Stored(await opened());
@@ -14,7 +13,7 @@ export async function openHistory() {
 
 function opened() {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open(`leaf ${location.pathname}`, 1); // sites may share an origin
+    const request = indexedDB.open(`leaf ${location.pathname}`, 1); // several apps may share an origin
     request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" });
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
@@ -28,7 +27,7 @@ class Stored {
     this.database = database;
   }
 
-  // Save, or replace, a plant: { id, time, photos: [{ name, file, thumbnail }], probabilities, label, answer, truth, note, place }.
+  // Save or replace a plant: { id, time, photos: [{ name, file, thumbnail }], probabilities, label, answer, truth, note, place }.
   put(plant) { return this.run("readwrite", (store) => store.put(plant)); }
   delete(id) { return this.run("readwrite", (store) => store.delete(id)); }
   clear() { return this.run("readwrite", (store) => store.clear()); }
@@ -42,7 +41,7 @@ class Stored {
     return new Promise((resolve, reject) => {
       const transaction = this.database.transaction(STORE, mode);
       const request = work(transaction.objectStore(STORE));
-      transaction.commit(); // from here on, closing the page loses nothing
+      transaction.commit(); // once committed, closing the page loses nothing
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = transaction.onerror = () => reject(transaction.error);
     });
@@ -74,8 +73,8 @@ export function table(plants, classes) {
   return csv([[...head, ...classes.map((name) => `probability of ${name}`)], ...rows]);
 }
 
-// Return a zip file of all photos and labels.csv, which leaf accepts as `dataset` and `labels`. `label` is the class
-// selected by the user, not the prediction; a photo without one is unlabeled.
+// Return a zip file of all photos and labels.csv, which leaf accepts as `dataset` and `labels`. `label` is the class that
+// the user selected, not the prediction; without one, the photo is unlabeled.
 export async function archive(plants, classes) {
   const rows = [["file", "label", "group", "predicted", "answer", "date", "note", "latitude", "longitude"]];
   const files = [];
@@ -90,7 +89,7 @@ export async function archive(plants, classes) {
   return zip([["labels.csv", new Blob([csv(rows)])], ...files]);
 }
 
-// Quote cells; an apostrophe prevents a spreadsheet from running text as a formula.
+// Quote all cells; an apostrophe keeps spreadsheets from running text as a formula.
 function csv(rows) {
   const cell = (value) => {
     const text = String(value);
@@ -111,7 +110,7 @@ function crc32(bytes) {
   return ~value >>> 0;
 }
 
-// Return an uncompressed zip file of pairs of a path and a Blob; photos are compressed already.
+// Return an uncompressed zip file of [path, Blob] pairs; photos are already compressed.
 export async function zip(files) {
   const parts = [];
   const directory = [];
@@ -132,7 +131,7 @@ export async function zip(files) {
   return new Blob([...parts, ...directory, end], { type: "application/zip" });
 }
 
-// Return little-endian bytes of pairs of a value and its number of bytes.
+// Encode [value, number of bytes] pairs as little-endian bytes.
 function fields(...pairs) {
   return Uint8Array.from(pairs.flatMap(([value, count]) => Array.from({ length: count }, (_, byte) => value >>> (8 * byte))));
 }

@@ -1,4 +1,4 @@
-// The page: photos of one plant are combined into one answer, checked, and saved in the history.
+// The page: check the photos of a plant, combine their predictions, and save the plant in the history.
 
 import { measure, problems } from "./checks.js";
 import { archive, openHistory, table } from "./history.js";
@@ -11,11 +11,11 @@ let texts = {};
 let facts; // model.json
 let model; // a promise
 let history;
-let plant = null; // the current one
+let plant = null; // the current plant
 let ready; // resolves `queue` when the facts, the texts and the history are loaded
 let queue = new Promise((resolve) => { ready = resolve; }); // photos are analyzed in order
 
-// Return the bytes of an app file; the single-file form embeds them, compressed.
+// Return the bytes of a file of the app; the single-file app embeds the compressed bytes.
 async function load(name) {
   const inside = document.querySelector(`script[data-file="${name}"]`);
   if (!inside) {
@@ -24,14 +24,14 @@ async function load(name) {
     return new Uint8Array(await answer.arrayBuffer());
   }
   const packed = Uint8Array.from(atob(inside.textContent), (character) => character.charCodeAt(0));
-  if (!name.startsWith("texts/")) inside.remove(); // frees its memory
+  if (!name.startsWith("texts/")) inside.remove(); // free its memory
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 const json = async (name) => JSON.parse(new TextDecoder().decode(await load(name)));
 
-// Return the text of a key with its {names} replaced.
+// Return the text for a key with its {placeholders} filled in.
 function text(key, values = {}) {
   return (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
@@ -94,7 +94,7 @@ async function addOne(file) {
 
 const newId = () => `${new Date().toISOString().slice(0, 19).replaceAll(/[:T-]/g, "")}-${Math.random().toString(36).slice(2, 6)}`;
 
-// Combine a plant's photos: average those that are like the training images, or all photos if none are.
+// Average the predictions for a plant: from the photos that resemble the training images, or from all if none does.
 function combine({ photos }) {
   const known = photos.filter((photo) => photo.known);
   const used = known.length ? known : photos;
@@ -189,8 +189,8 @@ async function locate(current) {
   }
 }
 
-// Show the number of plants and, if the history is open, the list. Unchanged entries keep their element, because loading
-// every photo again takes seconds.
+// Show the number of plants and, if the history is open, the list. Unchanged entries keep their element, because
+// reloading every photo takes seconds.
 async function showHistory() {
   const count = await history.count();
   element("count").textContent = count ? `(${count})` : "";
@@ -224,7 +224,7 @@ function download(content, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-// Return the saved language, or save a choice; some browsers refuse storage.
+// Save `language` if given, and return the saved language; return null if the browser blocks storage.
 function remembered(language) {
   try {
     if (language) localStorage.setItem("leaf language", language);

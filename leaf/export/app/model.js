@@ -1,17 +1,17 @@
-// The exported model: probabilities, the out-of-distribution test and heatmaps, as in leaf/serve/classifier.py.
+// Run the exported model: probabilities, out-of-distribution detection and heatmaps, as in leaf/serve/classifier.py.
 
 import * as ort from "./onnxruntime.js";
 import { resize, roundEven } from "./pixels.js";
 
 const STRIDE = 8; // pixels between the shifted copies of a heatmap (leaf/models/gradcam.py)
 const INFERNO = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
-const DARKEST = 1e-3; // constants of leaf/evaluate/out_of_distribution.py
+const DARKEST = 1e-3; // constants from leaf/evaluate/out_of_distribution.py
 const SCALES = 4;
 const THUMBNAIL = 16;
 const COPY_MSE = 150;
 
 export async function loadModel(facts, network, runtime) {
-  ort.env.wasm.numThreads = 1; // threads need headers that a static host does not send
+  ort.env.wasm.numThreads = 1; // threads require headers that static hosts do not send
   ort.env.wasm.wasmBinary = runtime;
   const session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"] });
   return new Model(facts, session);
@@ -21,10 +21,10 @@ class Model {
   constructor(facts, session) {
     this.facts = facts;
     this.session = session;
-    this.running = Promise.resolve(); // a session runs once at a time
+    this.running = Promise.resolve(); // a session cannot run concurrently
   }
 
-  // Predict one image, Uint8Array (size · size · 3): { probabilities, known }.
+  // Predict one image, Uint8Array (size · size · 3); `known` is false if it is out of distribution.
   async predict(pixels) {
     const { image_size: size, views, classes, ood } = this.facts;
     const image = Float32Array.from(pixels);
@@ -46,7 +46,7 @@ class Model {
     return result;
   }
 
-  // Return the Grad-CAM map of a class over an image, RGBA of `side` × `side` pixels: { rgba, side }.
+  // Return the Grad-CAM heatmap of a class, blended with the image: `rgba` has `side` × `side` pixels.
   async heatmap(pixels, label) {
     const { image_size: size, epsilon, map_side: mapSide } = this.facts;
     const image = Float32Array.from(pixels);
@@ -71,7 +71,7 @@ class Model {
   }
 }
 
-// Return the label, confidence and answer for class probabilities (leaf/evaluate/selective.py).
+// Return the label, confidence and answer for the class probabilities of an image (leaf/evaluate/selective.py).
 export function decide(probabilities, known, { classes, threshold, min_confidence: limit }) {
   let label = probabilities.indexOf(Math.max(...probabilities));
   let confidence = probabilities[label];
@@ -84,7 +84,7 @@ export function decide(probabilities, known, { classes, threshold, min_confidenc
   return { label, confidence, answer };
 }
 
-// View `number` of test-time augmentation (leaf/models/tta.py).
+// Return view `number` for test-time augmentation (leaf/models/tta.py).
 export function view(image, size, number) {
   if (number < 8) return turned(image, size, number & 4, number & 2, number & 1);
   const side = Math.max(1, roundEven((size * 7) / 8));
@@ -159,7 +159,7 @@ function overlay(pixels, map, size) {
   return { rgba, side };
 }
 
-// Return whether the pixel statistics match the training images and the image is not a copy of an outlier.
+// Return whether the pixel statistics resemble those of the training images and the image is not a copy of an outlier.
 function inDistribution(image, size, ood) {
   const difference = statistics(image, size).map((value, each) => value - ood.mean[each]);
   const whitened = ood.mean.map((_, to) => difference.reduce((sum, value, from) => sum + value * ood.whitening[from][to], 0));
@@ -169,7 +169,7 @@ function inDistribution(image, size, ood) {
   return !ood.references.some((reference) => error(reference) < COPY_MSE);
 }
 
-// `image_statistics` of leaf/evaluate/out_of_distribution.py.
+// Same as `image_statistics` in leaf/evaluate/out_of_distribution.py.
 export function statistics(image, size) {
   const count = size * size;
   const planes = [[0.299, 0.587, 0.114], [1, -1, 0], [0, -1, 1]].map((channel) => {
@@ -210,7 +210,8 @@ export function statistics(image, size) {
   return [...found, Math.log(colors.size), product / (deviation * otherDeviation + DARKEST ** 2)];
 }
 
-// Mean absolute and mean squared difference between pixels that are `step` apart: 1 across, the side down.
+// Return the mean absolute and mean squared difference between neighbors: horizontal ones if `step` is 1, vertical ones if
+// it is the side.
 function differences(plane, side, step) {
   let [absolute, squared, count] = [0, 0, 0];
   for (let place = step; place < plane.length; place++) {

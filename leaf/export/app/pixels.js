@@ -1,12 +1,12 @@
-// Decode a photo and resize it to the model's input as `leaf predict` does (leaf/ingest/decode.py), because a canvas
-// resamples differently in each browser.
+// Decode and resize a photo as `leaf predict` does (leaf/ingest/decode.py). A canvas is not used for resizing, because
+// browsers resample differently.
 
-const STRIP = 64; // rows read from the canvas at a time, in reduced pixels: bounds memory for large photos
+const STRIP = 64; // rows of reduced pixels read from the canvas at a time, to limit memory
 const CUBIC = -0.75; // OpenCV's coefficient
 const THUMBNAIL = 256; // pixels of the shorter side
 
-// Decode an image file: { pixels, thumbnail }. `pixels` is the model's input, Uint8Array (size · size · 3), and `thumbnail`
-// the address of a small JPEG. Throws if the browser cannot decode the file.
+// Decode an image file. `pixels` is the model's input, Uint8Array (size · size · 3), and `thumbnail` is the URL of a small
+// JPEG. Throws if the browser cannot decode the file.
 export async function prepare(file, size, fit) {
   const head = new Uint8Array(await file.slice(0, 262144).arrayBuffer());
   const jpeg = head[0] === 0xff && head[1] === 0xd8;
@@ -23,7 +23,7 @@ async function decode(file) {
   try {
     return await createImageBitmap(file); // upright, converted to sRGB
   } catch {
-    const image = new Image(); // Safari decodes HEIC only this way
+    const image = new Image(); // the only way to decode HEIC in Safari
     const address = URL.createObjectURL(file);
     image.src = address;
     try {
@@ -35,7 +35,7 @@ async function decode(file) {
   }
 }
 
-// Return a small copy to display. A browser keeps all pixels of a photo that it displays, 48 MB for 12 megapixels.
+// Return a small copy for display. Browsers keep all pixels of a displayed photo in memory: 48 MB for 12 megapixels.
 function shrink(image) {
   const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
   const scale = Math.min(1, THUMBNAIL / Math.min(width, height));
@@ -59,7 +59,7 @@ export function orientation(bytes) {
   return 1;
 }
 
-// Whether a JPEG stores color at half the resolution of brightness along both axes, as most do.
+// Return whether a JPEG stores color at half resolution along both axes, as most do.
 function halfChroma(bytes) {
   for (let place = 2; place + 12 < bytes.length && bytes[place] === 0xff; ) {
     const [marker, length] = [bytes[place + 1], 256 * bytes[place + 2] + bytes[place + 3]];
@@ -95,7 +95,7 @@ function square(image, size, fit, turn, chroma) {
     const side = Math.min(columns, rows);
     area = { left: Math.floor((columns - side) / 2), top: Math.floor((rows - side) / 2), width: side, height: side };
   }
-  // The 8×8 blocks of a JPEG start at the first row and column in the file, which are the last ones of a flipped image.
+  // The 8×8 blocks of a JPEG start at the first row and column in the file, which are the last ones if the image is flipped.
   const shiftX = [2, 3, 6, 7].includes(turn) ? width - columns * scale : 0;
   const shiftY = [3, 4, 7, 8].includes(turn) ? height - rows * scale : 0;
   const pixels = read(image, width, height, area, scale, shiftX, shiftY);
@@ -103,7 +103,7 @@ function square(image, size, fit, turn, chroma) {
   return toSquare(pixels, area.width, area.height, size, fit);
 }
 
-// Read an area of reduced pixels, each the mean of scale × scale pixels, as RGB over white.
+// Read an area as RGB over white, reduced by averaging scale × scale pixels.
 function read(image, width, height, area, scale, shiftX, shiftY) {
   const pixels = new Uint8Array(area.width * area.height * 3);
   const canvas = document.createElement("canvas");
@@ -131,8 +131,8 @@ function read(image, width, height, area, scale, shiftX, shiftY) {
   return pixels;
 }
 
-// Fill one row of reduced pixels; blocks over the edge repeat the last pixels. `data` is an Int32Array of ABGR. Red and
-// blue are summed in one number, in which 64 values of up to 255 fit into 16 bits each.
+// Fill one row of reduced pixels; blocks that extend beyond the edge repeat the last pixels. `data` is an Int32Array in
+// ABGR order. Red and blue are summed in one number: 64 values of up to 255 fit into 16 bits.
 function average(data, edge, scale, x, y, out) {
   const area = scale * scale;
   const clamp = (place, count) => Math.min(Math.max(place, 0), count - 1);
@@ -155,8 +155,8 @@ function average(data, edge, scale, x, y, out) {
   }
 }
 
-// Undo the smoothing of color by the browser's decoder. A decoder at half size does not interpolate color. The mean of two
-// interpolated values is 1/8, 3/4 and 1/8 of a value and its neighbors, along each axis.
+// Undo the color interpolation of the browser's decoder; `leaf predict` decodes at half size, without interpolation. Along
+// each axis, the mean of two interpolated values is 3/4 of the original value plus 1/8 of each neighbor.
 function restoreChroma(pixels, width, height) {
   const count = width * height;
   const brightness = Float32Array.from({ length: count }, (_, each) =>
@@ -175,7 +175,7 @@ function restoreChroma(pixels, width, height) {
   }
 }
 
-// Solve the tridiagonal system in place for `count` values that are `step` apart.
+// Solve the tridiagonal system in place for `count` values, `step` apart.
 function solve(values, start, step, count) {
   if (count < 2) return;
   const ratios = new Float32Array(count);
@@ -191,7 +191,7 @@ function solve(values, start, step, count) {
   }
 }
 
-// Resize RGB pixels to a square as `to_square` in leaf/ingest/decode.py; "crop" expects a square.
+// Resize RGB pixels to a square like `to_square` in leaf/ingest/decode.py; with "crop", the pixels must be a square.
 export function toSquare(pixels, width, height, size, fit) {
   const longer = Math.max(width, height);
   const fitted = (side) => (fit === "pad" ? Math.max(1, roundEven((size * side) / longer)) : size);
@@ -225,11 +225,11 @@ export function roundEven(value) {
 }
 
 function bytes(values, method) {
-  const half = method === "linear" ? 0.375 : 0.5; // OpenCV's linear interpolation truncates intermediate values
+  const half = method === "linear" ? 0.375 : 0.5; // OpenCV truncates intermediate values of linear interpolation
   return Uint8Array.from(values, (value) => Math.min(255, Math.max(0, Math.floor(value + half))));
 }
 
-// Resize interleaved pixels as OpenCV's resize does, to float; `method` is "linear", "cubic" or "area".
+// Resize interleaved pixels like OpenCV, to floats; `method` is "linear", "cubic" or "area".
 export function resize(pixels, width, height, channels, columns, rows, method) {
   const across = taps(width, columns, method);
   const down = taps(height, rows, method);
@@ -253,7 +253,7 @@ export function resize(pixels, width, height, channels, columns, rows, method) {
   return out;
 }
 
-// Return, for each output position along one axis, pairs of an input position and its weight.
+// Return [input position, weight] pairs for each output position along one axis.
 function taps(side, size, method) {
   const scale = side / size;
   const clamp = (place) => Math.min(side - 1, Math.max(0, place));

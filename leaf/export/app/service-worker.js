@@ -1,7 +1,7 @@
-// Keep the app on the device. `leaf export` fills in the files and a version that changes with any of them.
+// Cache the app for offline use. `leaf export` inserts the file names and a version that changes when any file changes.
 "use strict";
 
-const PREFIX = `leaf ${self.registration.scope} `; // other apps of the same origin have other scopes
+const PREFIX = `leaf ${self.registration.scope} `; // apps on the same origin have different scopes
 const CACHE = `${PREFIX}VERSION`;
 const FILES = ["FILES"];
 
