@@ -58,8 +58,6 @@ def check(
     read_edited_table("data/overrides.csv", COLUMNS)
     pins = read_edited_table(PINNED, PIN_COLUMNS)
     backbones.check(choices, 2 if choices.classes == "auto" else len(choices.classes))
-    if backbones.is_detector(choices.backbone):
-        backbones.check_recipe(choices, choices.backbone)
     lines = [f"{params.PARAMS_FILE}: valid; dataset: {choices.dataset}"]
     if Path(CODE_FILE).exists() and (changed := changed_code(Path())):
         lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")

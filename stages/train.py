@@ -15,8 +15,6 @@ def main() -> None:
     params = read_params("train")
     classes = store.read_classes()
     backbones.check(params, len(classes))
-    if backbones.is_detector(params.backbone):
-        backbones.check_recipe(params, params.backbone)
     if params.optimizer == "lbfgs" and params.distribution == "none":
         with suppress(NotCachedError):
             return train_cached_probe(params, classes)

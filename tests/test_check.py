@@ -170,7 +170,7 @@ def test_errors_of_the_evaluate_stage_are_found_early(project):
     [
         ({"backbone": "resnet5"}, "backbone: 'resnet5' is unknown; did you mean resnet50?"),
         ({"backbone": "gan", "image_size": 40}, "image_size: 40; valid: a multiple of 16 for gan"),
-        ({"backbone": "gan", "dropout_at": "input"}, "weight_averaging: 0.99; valid for gan, a detector: 0"),
+        ({"backbone": "gan", "dropout_at": "input"}, "weight_averaging: 0.99; valid: 0 for gan"),
         ({"backbone": "xception", "image_size": 64}, "image_size: 64; valid: at least 71 for xception"),
         ({"freeze_depth": 100}, "freeze_depth: 100; valid: 0 to 99 for convnext_atto, or all"),
         ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
@@ -184,7 +184,7 @@ def test_errors_of_the_evaluate_stage_are_found_early(project):
         (
             {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "dropout_at": "input"}
             | {"weight_averaging": 0},
-            "augmentation.background: swap; valid for gan, a detector: keep",
+            "augmentation.background: swap; valid: keep for gan",
         ),
     ],
 )

@@ -3,7 +3,9 @@
 import difflib
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -206,23 +208,28 @@ def is_detector(name: str) -> bool:
     return find(name).detector
 
 
-# The only value of each setting that detectors support, and why.
-_DETECTOR_SETTINGS = {
-    "weights": ("random", "which has no pretrained weights"),
-    "freeze_depth": (0, "which has no backbone"),
-    "freeze_normalization": (False, "which has no backbone"),
-    "head_initializer": ("glorot_uniform", "which has no head"),
-    "dropout_at": ("input", "which has no head"),
+# The only value of each parameter that detectors support.
+_DETECTOR_VALUES = {
+    "weights": "random",
+    "freeze_depth": 0,
+    "freeze_normalization": False,
+    "head_initializer": "glorot_uniform",
+    "dropout_at": "input",
+    "optimizer": "adam",
+    "weight_decay": 0,
+    "label_smoothing": 0,
+    "weight_averaging": 0,
+    "micro_batch": 0,
+    "frozen_epochs": 0,
+    "distribution": "none",
+    "augmentation.background": "keep",
 }
 
 
 def check(params: Any, classes: int) -> None:
-    """Raise LeafError if the backbone does not support the settings.
+    """Raise LeafError if the backbone does not support the parameters or the number of classes.
 
-    Args:
-        params: has the attributes backbone, image_size, weights, freeze_depth, freeze_normalization, head_initializer
-            and dropout_at.
-        classes: number of classes.
+    `params` may lack those that `build_model` does not accept.
     """
     name, kind, size, weights = params.backbone, find(params.backbone), params.image_size, params.weights
     if size < kind.minimum:
@@ -232,10 +239,10 @@ def check(params: Any, classes: int) -> None:
     if kind.detector:
         if classes != 2:
             raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}. Use a classifier.")
-        for key, (valid, why) in _DETECTOR_SETTINGS.items():
-            given = getattr(params, key)
-            if given != valid:
-                raise LeafError(f"{key}: {str(given).lower()}; valid: {str(valid).lower()} for {name}, {why}")
+        for key, valid in _DETECTOR_VALUES.items():
+            with suppress(AttributeError):  # `build_model` does not have the training parameters
+                if (value := attrgetter(key)(params)) != valid:
+                    raise LeafError(f"{key}: {str(value).lower()}; valid: {str(valid).lower()} for {name}, a detector")
     elif params.freeze_depth != "all" and params.freeze_depth > kind.operations:
         raise LeafError(f"freeze_depth: {params.freeze_depth}; valid: 0 to {kind.operations} for {name}, or all")
     if weights == "imagenet" and not kind.megabytes and name not in VARIANTS:
@@ -276,27 +283,6 @@ def check_weights_file(path: Path, sha256: str) -> None:
     if found != sha256:
         problem = f"{sha256} does not match {path}" if sha256 else f"required for {path}"
         raise LeafError(f"weights_sha256: {problem}; its SHA-256 is {found}")
-
-
-# Training parameters that detectors do not support, with the value that disables each.
-_NEUTRAL = {
-    "optimizer": "adam",
-    "weight_decay": 0,
-    "label_smoothing": 0,
-    "weight_averaging": 0,
-    "micro_batch": 0,
-    "frozen_epochs": 0,
-    "distribution": "none",
-}
-
-
-def check_recipe(params: Any, name: str) -> None:
-    """Raise LeafError if the detector `name` does not support a training parameter."""
-    if params.augmentation.background != "keep":
-        raise LeafError(f"augmentation.background: swap; valid for {name}, a detector: keep")
-    for key, value in _NEUTRAL.items():
-        if getattr(params, key) != value:
-            raise LeafError(f"{key}: {getattr(params, key)}; valid for {name}, a detector: {value}")
 
 
 _RESTRICTED = {

@@ -144,7 +144,7 @@ def test_unknown_backbone_is_a_one_line_error(work: Path, capsys: pytest.Capture
 def test_distributed_detector_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     detector = "backbone: autoencoder\nweight_averaging: 0\ndropout_at: input\n"
     (work / "params.yaml").write_text(f"{detector}distribution: data_parallel\n")
-    assert "distribution: data_parallel; valid for autoencoder, a detector: none" in error_of(capsys)
+    assert "distribution: data_parallel; valid: none for autoencoder" in error_of(capsys)
 
 
 def start_pair(folders: list[Path], state: Path) -> list[subprocess.Popen[str]]:

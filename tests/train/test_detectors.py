@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leaf.errors import LeafError
-from leaf.models.backbones import check_recipe
+from leaf.models.backbones import check
 from leaf.models.build import build_model
 from leaf.models.prediction import predict_probabilities
 from leaf.models.saving import load_model, save_model
@@ -82,9 +82,9 @@ def test_training_without_healthy_images_is_refused(leaves):
     ],
 )
 def test_a_setting_that_detectors_ignore_is_refused(key, value, valid):
-    recipe = Params(**{"weight_averaging": 0, key: value})
-    with pytest.raises(LeafError, match=f"^{key}: {value}; valid for gan, a detector: {valid}$"):
-        check_recipe(recipe, "gan")
+    params = Params(**{"backbone": "gan", "dropout_at": "input", "weight_averaging": 0, key: value})
+    with pytest.raises(LeafError, match=f"^{key}: {value}; valid: {valid} for gan, a detector$"):
+        check(params, 2)
 
 
 @pytest.mark.slow
