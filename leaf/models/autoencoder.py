@@ -30,14 +30,14 @@ class Residual(layers.Layer):
 
 @register
 class ReconstructionScore(layers.Layer):
-    """Compute an anomaly score (N, 1) from residuals and optional feature differences; higher is less healthy.
+    """Compute an anomaly score (N, 1) from residuals and optional feature differences; higher means less healthy.
 
-    The score is the logarithm of the residual's mean square plus `feature_weight` (κ in f-AnoGAN, Schlegl 2019) times
-    the mean square of each feature difference.
+    The score is the logarithm of a sum: the mean square of the residual, plus `feature_weight` (κ in f-AnoGAN, Schlegl
+    2019) times the mean square of each feature difference.
 
-    With `redness`, a hand-crafted color cue replaces the residual's mean square: how much redder, relative to green,
-    the image is than its reconstruction, as in spots, blight and yellowing. The excess is averaged over
-    `block`×`block` pixels and squared, and the mean of the `worst` fraction of pixels is used.
+    With `redness`, a hand-crafted color cue replaces the mean square of the residual: how much redder, relative to
+    green, the image is than its reconstruction, as in spots, blight and yellowing. This excess is averaged over
+    `block`×`block` pixels and squared; the cue is its mean over the `worst` fraction of pixels.
     """
 
     # Files written before the setting existed use the color cue, hence the default.
@@ -109,7 +109,7 @@ _CODE = 16  # channels at 1/16 of the image side; the code has 2% as many values
 
 
 def encoder(image_size: int, end: Callable[[Any], Any]) -> keras.Model:
-    """Return an encoder of images in −1..1: strided convolutions, followed by `end`."""
+    """Return a model that encodes images in −1..1 with strided convolutions, followed by `end`."""
     image = x = keras.Input((image_size, image_size, 3), name="encoder_image")
     for number, width in enumerate(_WIDTHS):
         x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)
@@ -119,7 +119,7 @@ def encoder(image_size: int, end: Callable[[Any], Any]) -> keras.Model:
 
 
 def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Build a convolutional autoencoder from images (N, H, W, 3) in 0..255 to logits (N, 2).
+    """Build a convolutional autoencoder that maps images (N, H, W, 3) in 0..255 to logits (N, 2).
 
     Args:
         image_size: H and W, a multiple of 16.

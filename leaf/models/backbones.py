@@ -19,12 +19,12 @@ WEIGHTS_SUFFIXES = (".h5", ".keras", ".safetensors")
 
 @dataclass(frozen=True)
 class Variant:
-    """A ConvNeXt (Liu 2022, arXiv 2201.03545) or ConvNeXt V2 (Woo 2023, arXiv 2301.00808) as in timm.
+    """The architecture of a ConvNeXt (Liu 2022, arXiv 2201.03545) or ConvNeXt V2 (Woo 2023, arXiv 2301.00808) in timm.
 
     Attributes:
         dims: channels of each stage.
         depths: blocks of each stage.
-        stem_width: channels after the first of two strided 3×3 convolutions; 0 for a stem of 4×4 patches.
+        stem_width: output channels of the first of two strided 3×3 convolutions; 0 for a stem of 4×4 patches.
         v2: use global response normalization instead of layer scale.
         checkpoint: recommended timm checkpoint, used for `weights: imagenet`.
     """
@@ -79,7 +79,7 @@ class Variant:
         return shapes
 
 
-_SIZES = {  # channels of the first stage, and depths
+_SIZES = {  # channels of the first stage, and blocks of each stage
     "atto": (40, (2, 2, 6, 2)),
     "femto": (48, (2, 2, 6, 2)),
     "pico": (64, (2, 2, 6, 2)),
@@ -178,7 +178,7 @@ BUILD_PARAMS = (
 )
 
 
-SIZES = (128, 160)  # pixels; above 160 the gain is not worth the time (docs/backbones.md)
+SIZES = (128, 160)  # pixels; above 160, the gain is not worth the time (docs/backbones.md)
 
 
 def recommended_runs(images: int, gpu: bool) -> list[str]:
@@ -204,7 +204,7 @@ def find(name: str) -> Backbone:
 
 
 def is_detector(name: str) -> bool:
-    """Return whether a backbone is an anomaly detector."""
+    """Return whether the backbone `name` is an anomaly detector."""
     return find(name).detector
 
 
@@ -229,7 +229,7 @@ _DETECTOR_VALUES = {
 def check(params: Any, classes: int) -> None:
     """Raise LeafError if the backbone does not support the parameters or the number of classes.
 
-    `params` may lack those that `build_model` does not accept.
+    `params` may lack the parameters that `build_model` does not accept.
     """
     name, kind, size, weights = params.backbone, find(params.backbone), params.image_size, params.weights
     if size < kind.minimum:
@@ -240,7 +240,7 @@ def check(params: Any, classes: int) -> None:
         if classes != 2:
             raise LeafError(f"backbone: {name} is a detector for two classes, not {classes}. Use a classifier.")
         for key, valid in _DETECTOR_VALUES.items():
-            with suppress(AttributeError):  # `build_model` does not have the training parameters
+            with suppress(AttributeError):  # `build_model` has no training parameters
                 if (value := attrgetter(key)(params)) != valid:
                     raise LeafError(f"{key}: {str(value).lower()}; valid: {str(valid).lower()} for {name}, a detector")
     elif params.freeze_depth != "all" and params.freeze_depth > kind.operations:

@@ -54,11 +54,10 @@ def build_model(
     `dropout` and `dense`. With `dropout_at="input"`, `dropout` follows `image`. The model is named after the backbone.
     A detector's logits have placeholder constants until `leaf.models.autoencoder.calibrate_detector` sets them.
 
-    Args:
+    Args (the others are as in params.yaml):
         classes: number of logits.
-        weights: initial weights of the backbone; see `load_pretrained`.
+        weights: initial weights of the backbone: `random`, or see `load_pretrained`.
         seed: determines every random weight and dropout mask.
-        backbone, image_size, ...: the keys of params.yaml.
 
     Returns:
         A model from images, float32 (N, image_size, image_size, 3) in 0..255, to logits, float32 (N, classes).
@@ -107,7 +106,7 @@ def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
 
 def _cnn(image: Any, filters: Sequence[int], convolutions: int, normalized: bool, dropout: float) -> Any:
     """Return pooled features (N, filters[-1]) of images (N, H, W, 3) in 0..255; each stage halves the resolution."""
-    # The dense layer is before the pooling, as a 1×1 convolution, because Grad-CAM requires a linear head after it.
+    # Grad-CAM requires a linear head after the pooling, so the dense layer precedes it, as a 1×1 convolution.
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
     for stage, width in enumerate(filters):
         for number in range(convolutions):
@@ -150,7 +149,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
         rematerialize: recompute activations in the backward pass instead of storing them.
 
     Returns:
-        A model with the same operations in the same order; some are replaced by equivalent ones (`_equivalent`).
+        A model with the same sequence of operations, some of them replaced by equivalent ones (`_equivalent`).
     """
     counts: dict[str, int] = {}
     configs = {
@@ -206,7 +205,9 @@ def _new_config(
 def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -> str:
     """Replace an automatic name such as `add_17` by `PREFIX_add_NUMBER`; keep any other name."""
     kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
-    kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()  # GlobalAveragePooling2D: global_average_pooling2d
+    kind = re.sub(
+        r"([a-z])([A-Z])", r"\1_\2", kind
+    ).lower()  # such as global_average_pooling2d for GlobalAveragePooling2D
     if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
         return name
     counts[kind] = counts.get(kind, 0) + 1
@@ -214,7 +215,7 @@ def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -
 
 
 def _equivalent(layer: dict[str, Any], compiled: bool) -> dict[str, Any]:
-    """Return the serialized layer, or an equivalent one.
+    """Replace a serialized layer by an equivalent one that is faster, or easier to save or export.
 
     A Conv2D with one group per channel becomes DepthwiseConv2D (several times faster in TensorFlow on a CPU), and a
     Normalization with fixed statistics becomes Rescaling (which exports without extra inputs). LayerScale and, if

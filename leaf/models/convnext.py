@@ -10,13 +10,13 @@ from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant
 from leaf.models.layers import GlobalResponseNormalization, LayerScale
 
 ATTO_DIMS, ATTO_DEPTHS = (40, 80, 160, 320), (2, 2, 6, 2)
-# The published 1e-6 is for hundreds of epochs on ImageNet. With a thousand images, blocks initialized that close to the
-# identity stay close to it for most of the training.
+# The published value, 1e-6, is for hundreds of epochs on ImageNet. With a thousand images, blocks initialized so close
+# to the identity stay close to it for most of the training.
 _LAYER_SCALE = 0.1
 
 
 def convnext_atto(image: Any) -> Any:
-    """Return the pooled features (N, 320) of ConvNeXt atto with a convolutional stem, 3.4 million parameters.
+    """Apply ConvNeXt atto with a convolutional stem (3.4 million parameters); return pooled features (N, 320).
 
     Widths and depths match timm's `convnext_atto`. The stem is two 3×3 convolutions with max pooling instead of 4×4
     patches (Xiao 2021, arXiv 2106.14881), which learns shape better from a few hundred images. `image` is a tensor
@@ -32,7 +32,7 @@ def convnext_atto(image: Any) -> Any:
 
 
 def convnext(image: Any, variant: Variant) -> Any:
-    """Return the pooled features (N, `variant.dims[-1]`) of a ConvNeXt as in timm; see `convnext_atto` for `image`."""
+    """Apply a ConvNeXt as in timm to an image (see `convnext_atto`); return features (N, `variant.dims[-1]`)."""
     x = _rescaling(image)
     if variant.stem_width:
         for number, width in enumerate((variant.stem_width, variant.dims[0])):
@@ -50,7 +50,7 @@ def _rescaling(image: Any) -> Any:
 
 
 def rescaling(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return the scale and offset that normalize images in 0..255, given the mean and deviation of images in 0..1."""
+    """Return the scale and offset that normalize images in 0..255, given the mean and standard deviation in 0..1."""
     return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """Cache of features from frozen backbones, shared by all projects on this machine. It does not require Keras.
 
-`leaf.store.cache_folder` has one folder per backbone and weights, with files of up to 512 images. Each file is named
-after the hash of its content, so damaged files are detected, deleted and recomputed.
+The cache has one folder per backbone and weights, with files for up to 512 images. Each file is named after the hash of
+its content, so damaged files are detected, deleted and recomputed.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ import xxhash
 
 from leaf import store
 
-LIMIT = 4 * 2**30  # bytes in the whole cache; above this, the least recently used files are deleted
+LIMIT = 4 * 2**30  # bytes in total; above this, the least recently used files are deleted
 BATCH = 64  # images per batch; constant, so that features do not depend on what is cached
 _BLOCK = 512  # images per file
 
@@ -26,7 +26,7 @@ class NotCachedError(Exception):
 def cached(
     key: str, width: int, images: np.ndarray, rows: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return the features of `rows` of `images`, float32 (len(rows), `width`); compute only those not cached.
+    """Return the features of `rows` of `images`, float32 (len(rows), `width`); compute only missing ones.
 
     Args:
         key: identifier of the model.

@@ -9,8 +9,8 @@ _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 def backbone_operations(model: keras.Model) -> list[keras.Operation]:
     """Return the backbone's operations in order, starting with its input, as keras.applications orders them.
 
-    Keras 2 added tensors with layers, Keras 3 adds them with operations. Counting operations therefore reproduces the
-    freeze depths of models trained with Keras 2.
+    Keras 2 added tensors with layers, and Keras 3 adds them with operations. Counting operations therefore reproduces
+    the freeze depths of models trained with Keras 2.
     """
     return [operation for operation in model.operations if operation.name not in _AROUND]
 

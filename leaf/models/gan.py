@@ -63,11 +63,11 @@ _DOWN = (16, 32, 64)  # discriminator widths, from 1/4 to 1/16 of the image side
 
 
 def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
-    """Build a GAN with an encoder, from images (N, H, W, 3) in 0..255 to logits (N, 2).
+    """Build a GAN with an encoder that maps images (N, H, W, 3) in 0..255 to logits (N, 2).
 
     Args:
         image_size: H and W, a multiple of 16.
-        dropout: dropout rate on the image while the encoder is training.
+        dropout: dropout rate on the image while the encoder is trained.
         redness: use the color cue; see `ReconstructionScore`.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
@@ -85,7 +85,7 @@ def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
 
 
 def discriminator(model: keras.Model, seed: int) -> keras.Model:
-    """Return a GAN discriminator with a new last layer. It maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    """Return the discriminator of a GAN with a new last layer; it maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
     features = model.get_layer("features")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
     initial = keras.initializers.Orthogonal(seed=seed)
@@ -121,7 +121,9 @@ def _up(inputs: Any, width: int, name: str) -> Any:
     x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = _conv(width, 3, f"{name}_conv_1")(x)
-    short = _conv(width, 1, f"{name}_short")(inputs)  # before upsampling: same result, a quarter of the work
+    short = _conv(width, 1, f"{name}_short")(
+        inputs
+    )  # before upsampling, for the same result with a quarter of the work
     short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
     return layers.Add(name=f"{name}_add")([x, short])
 

@@ -8,7 +8,7 @@ from PIL import Image
 from leaf.models.onnx_inference import Head, Network
 from leaf.models.tta import resize
 
-HEATMAP_SIDE = 288  # pixels; minimum side of a PNG, because the model's input is too small to view
+HEATMAP_SIDE = 288  # pixels; minimum side of the PNG, because model inputs are too small to view
 _STRIDE = 8  # pixels between the shifted copies of an image
 
 _INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)

@@ -43,7 +43,7 @@ class LayerScale(SameShapeLayer):
 
 @register
 class GlobalResponseNormalization(SameShapeLayer):
-    """Global response normalization (Woo 2023, arXiv 2301.00808): x + bias + weight · x · ‖x‖ / (mean ‖x‖ + 1e-6).
+    """Global response normalization (Woo 2023, arXiv 2301.00808): x + beta + gamma · x · ‖x‖ / (mean ‖x‖ + 1e-6).
 
     ‖x‖ is the norm over height and width; the mean is taken over channels.
     """
@@ -117,7 +117,7 @@ def _normalize(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
         y, mean, factor = _normalization(x, gamma, beta, epsilon)
         return y, lambda upstream: _normalization_gradient(x, mean, factor, gamma, upstream)
 
-    # Copied to tensors, because TensorFlow in eager mode handles a custom gradient of variables differently.
+    # Copy the variables, because TensorFlow in eager mode handles custom gradients of variables differently.
     return normalize(x, ops.copy(gamma), ops.copy(beta))
 
 

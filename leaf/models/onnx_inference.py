@@ -81,7 +81,7 @@ class OnnxNetwork:
             self.image_size, epsilon, values = _validated(Path(path).read_bytes())
             self._batch = _VALUES // values
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # do not print errors, which are raised as well
+            options.log_severity_level = 4  # do not print errors, because they are also raised
             options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
             # Spinning threads would slow down image decoding.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -197,7 +197,7 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> int:
-    """Return the multiplications of a node; if it has none, each value read or written counts as `_VALUE_COST`."""
+    """Return the number of multiplications of a node; other operators count `_VALUE_COST` per value read or written."""
     written = sum(sizes[name] for name in node.output)
     if node.op_type == "MatMul":
         return written * shapes[node.input[0]][-1]

@@ -78,7 +78,7 @@ def _head_arrays(file: h5py.File) -> list[h5py.Dataset]:
 
 
 def probe_key(params: Any, classes: int) -> str | None:
-    """Return a hash of everything except the head that determines a probe's files; None if the weights may change.
+    """Return a hash of everything that determines a probe's files, except its head; None if the weights may change.
 
     Raises:
         LeafError: if the weights file is missing or has the wrong SHA-256.

@@ -92,9 +92,9 @@ def _check_config(path: Path, node: Any, key: str = "") -> None:
         for value in node:
             _check_config(path, value, key)
     elif isinstance(node, (int, float)) and key in _SIZES and not 0 <= node <= _SIDE:
-        raise LeafError(f"{path}: {key} of {node}; valid: up to {_SIDE}")
+        raise LeafError(f"{path}: {key} is {node}; valid: up to {_SIDE}")
     elif isinstance(node, str) and key.endswith(_FUNCTIONS) and node not in _ACTIVATIONS:
-        raise LeafError(f"{path}: names {node!r} as {key}; valid: {', '.join(sorted(_ACTIVATIONS))}")
+        raise LeafError(f"{path}: {key} is {node!r}; valid: {', '.join(sorted(_ACTIVATIONS))}")
 
 
 def _check_class(path: Path, node: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
     if named not in _ALLOWED:
         module, name, registered = (str(part)[:80] for part in named)
         more = f" (registered as {registered})" if registered not in ("None", name) else ""
-        raise LeafError(f"{path}: names the class {module}.{name}{more}. Use a model saved by `train`.")
+        raise LeafError(f"{path}: contains the class {module}.{name}{more}. Use a model saved by `train`.")
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
@@ -112,7 +112,7 @@ def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) ->
     values, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
-        raise LeafError(f"{path}: its arrays form a cycle")
+        raise LeafError(f"{path}: its groups form a cycle. Use a model saved by `train`.")
     seen.add(address)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -183,7 +183,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
         sha256: expected SHA-256 in hex; None to skip the check.
 
     Raises:
-        LeafError: if the file is missing or damaged, has the wrong SHA-256, or names a class that is not allowed.
+        LeafError: if the file is missing or damaged, has the wrong SHA-256, or contains a class that is not allowed.
     """
     path = Path(path)
     if path.suffix != ".keras":
