@@ -20,7 +20,6 @@ verify upgrade predict serve export submit jobs logs fetch cancel doctor""".spli
 FILES = {name: name.replace("-", "_") for name in COMMANDS}
 FILES |= dict.fromkeys(("logs", "fetch", "cancel", "doctor"), "jobs")
 
-
 # Arguments and options that several commands share.
 Force = Annotated[bool, typer.Option("--force", "-f", help="replace experiments with the same name")]
 NoAccessLog = Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")]
