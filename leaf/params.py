@@ -22,7 +22,7 @@ PIPELINE_FILE = "dvc.yaml"
 _SHORT = reprlib.Repr()  # shortens values in errors: YAML aliases can make them huge
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
-_LIMITS = {"ge": "from {}", "gt": "above {},", "le": " up to {}", "lt": ", below {}"}
+_LIMITS = {"ge": "from {}", "gt": "above {}, up", "le": " to {}", "lt": ", below {}"}
 _NUMBERS: dict[Any, str] = {int: "a whole number {}", float: "a number {}"}
 
 Fraction = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"valid": "a fraction {}"})]
@@ -42,7 +42,7 @@ class Group(BaseModel):
 
 
 class Drawn(Group):
-    """The synthetic data set (stage synthesize)."""
+    """The synthetic data set (`synthesize` stage)."""
 
     images: int = _key(520, "number of images, including copies", ge=100, le=100000)
     size: int = _key(96, "height and width of a synthetic image", "pixels, {}", ge=32, le=512)
@@ -76,7 +76,7 @@ class LearningRate(Group):
 
 
 class Augmentation(Group):
-    """Random changes of the training images; 0 or none turns a change off."""
+    """Random augmentation of the training images; 0 or none turns a transformation off."""
 
     flip: Literal["none", "horizontal", "vertical", "both"] = _key("both", "random flips")
     background: Literal["keep", "swap"] = _key(
@@ -152,12 +152,12 @@ class Params(Group):
         "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
     )
     outlier_copies: int = _key(
-        8, "with references: auto, an image that appears at least this many times is an outlier", ge=2
+        8, "an image that appears at least this many times is an outlier, with references: auto", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
         "jump",
         "largest distance of an outlier to its reference; jump: where the sorted distances jump",
-        "jump, or a mean squared error from 0 up to 65025",
+        "jump, or a mean squared error from 0 to 65025",
     )
     duplicates: Literal["remove", "keep"] = _key(
         "remove", "what to do with copies after the first; if kept, they stay in one split"
@@ -165,7 +165,7 @@ class Params(Group):
     near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
         "images with a smaller mean squared error are copies",
-        "from 0 up to 65025, for pixel values from 0 to 255; 0 turns it off",
+        "a number from 0 to 65025 (pixel values from 0 to 255); 0 turns it off",
     )
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
     same_photo: bool = _key(
@@ -177,7 +177,7 @@ class Params(Group):
     )
 
     validation_size: Count | Fraction = _key(0.15, "images held out for model selection", _SIZE)
-    test_size: Count | Fraction = _key(0.2, "images held out for one final evaluation", _SIZE + ", 0 for none")
+    test_size: Count | Fraction = _key(0.2, "images held out for one final evaluation", _SIZE + "; 0 for none")
 
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
         0,
@@ -271,7 +271,7 @@ class Params(Group):
 
 
 def validate(values: Any, name: str = PARAMS_FILE) -> Params:
-    """Check `values`, the mapping read from the file `name`. Raises LeafError with one line for the first error."""
+    """Check `values`, the mapping read from the file `name`. Raise LeafError with one line for the first error."""
     if not isinstance(values, dict):
         raise LeafError(f"{name}: not a mapping of keys to values")
     try:
@@ -345,7 +345,7 @@ def _only(group: Group, listed: Sequence[str], name: str) -> Group:
 
 @cache
 def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Return `default`, `valid` and `why` of every key, by dotted name, for errors and docs."""
+    """Return the `default`, `valid` and `why` of every key, by dotted name, for errors and docs."""
     table: dict[str, dict[str, Any]] = {}
     for name, field in kind.model_fields.items():
         annotation = field.annotation
@@ -361,7 +361,7 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
         limits = [
             words.format(getattr(c, key)) for key, words in _LIMITS.items() for c in field.metadata if hasattr(c, key)
         ]
-        valid = valid.replace("{}", "".join(limits).rstrip(","))
+        valid = valid.replace("{}", "".join(limits).removesuffix(", up"))
         table[prefix + name] = {"default": field.default, "valid": valid, "why": field.description}
     return table
 
