@@ -63,15 +63,12 @@ def draw_dataset(
     sources = np.concatenate([np.arange(drawn), healthy_copies, sick_copies, cartoons])
     rng.shuffle(sources)
     images = np.empty((counts.images, size, size, 3), np.uint8)
-    order = np.argsort(sources, kind="stable")
-    starts = np.searchsorted(sources[order], np.arange(drawn + 3))
     for number in tqdm(range(drawn), "drawing", disable=None):
         disease = diseases[labels[number] - 1] if labels[number] else ""
         leaf = draw_leaf(np.random.default_rng([seed, number]), size, not labels[number], disease)
-        images[order[starts[number] : starts[number + 1]]] = leaf
+        images[sources == number] = leaf
     for cartoon in (0, 1):
-        first, last = starts[drawn + cartoon : drawn + cartoon + 2]
-        images[order[first:last]] = draw_cartoon(cartoon, size)
+        images[sources == drawn + cartoon] = draw_cartoon(cartoon, size)
     return images, labels[sources].astype(np.uint8)
 
 
