@@ -13,7 +13,7 @@ from leaf.clean.decisions import Decisions, Overrides, decide, leave_one_split, 
 from leaf.clean.distances import block_means
 from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs
 from leaf.clean.near_duplicates import near_pairs
-from leaf.clean.outliers import Ranking, Reference
+from leaf.clean.outliers import Reference
 from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
 from leaf.params import Params
 
@@ -79,11 +79,14 @@ def clean(
         plain = _rows(pairs[pairs["kind"].eq("near")])
         references, multiplied = outliers.frequent(first, plain, table["label"].to_numpy(), params.outlier_copies)
     rankings = outliers.rankings(images, first, small, references, params.outlier_cut)
-    table["ranking"], table["distance"] = outliers.nearest(rankings, len(table))
+    # Of several references, the nearest one counts.
+    nearest = rankings[rankings["outlier"] == 1].sort_values("distance", kind="stable").drop_duplicates("image")
+    table = table.join(nearest.set_index("image")[["reference", "distance"]])
+    table["outlier"] = table["reference"].notna()
 
     to_align = np.empty(0, np.int64)
     if params.same_photo:  # the first image of each set of copies, outliers excluded
-        to_align = table[table["ranking"] < 0].drop_duplicates("copies").index.to_numpy()
+        to_align = table[~table["outlier"]].drop_duplicates("copies").index.to_numpy()
     unaligned = len(to_align) if len(to_align) > MOST_IMAGES else 0
     crops = same_photo_pairs(images, to_align[: 0 if unaligned else None], every=len(apart) > 0)
     pairs = pd.concat([pairs, _except(crops, table["copies"], apart)], ignore_index=True)
@@ -92,8 +95,8 @@ def clean(
     decisions = decide(table, manual, params.duplicates, params.conflicts)
     shared = leave_one_split(decisions, table, manual)
     return Cleaned(
-        _decision_table(table, decisions, rankings, manual),
-        outliers.ranking_table(rankings),
+        _decision_table(table, decisions, manual),
+        rankings,
         pairs[["image", "other", "kind", "mse", "transform", "aligned_mse"]],
         _metrics(decisions, classes)
         | ({"shared_between_splits": len(shared)} if table["split"].ne("").any() else {})
@@ -104,7 +107,7 @@ def clean(
             *_split_warnings(shared, table),
             *_outlier_warnings(rankings, params.outlier_cut),
             *_class_warnings(table, decisions, params, classes, multiplied),
-            *([MOST_PROPOSED_WARNING] if auto and len(rankings) == outliers.MOST_PROPOSED else []),
+            *([MOST_PROPOSED_WARNING] if auto and len(references) == outliers.MOST_PROPOSED else []),
             *([UNALIGNED_WARNING.format(unaligned)] if unaligned else []),
         ],
     )
@@ -142,18 +145,15 @@ def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataF
     return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]
 
 
-def _decision_table(
-    table: pd.DataFrame, decisions: Decisions, rankings: Sequence[Ranking], manual: Overrides
-) -> pd.DataFrame:
+def _decision_table(table: pd.DataFrame, decisions: Decisions, manual: Overrides) -> pd.DataFrame:
     outlier = decisions.reason == "outlier"
-    references = np.array([*(each.reference for each in rankings), ""], object)
     return pd.DataFrame(
         {
             "image": np.arange(len(table)),
             "label": decisions.label,
             "kept": decisions.kept.astype(int),
             "reason": decisions.reason,
-            "reference": np.where(outlier, references[table["ranking"]], ""),
+            "reference": table["reference"].where(outlier, ""),
             "distance": table["distance"].where(outlier),
             "group": table["group"],
             "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
@@ -182,11 +182,11 @@ def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _outlier_warnings(rankings: Sequence[Ranking], cut: float | Literal["jump"]) -> Iterator[str]:
-    for ranking in rankings:
-        if not ranking.outliers and cut == "jump":
+def _outlier_warnings(rankings: pd.DataFrame, cut: float | Literal["jump"]) -> Iterator[str]:
+    for reference, outlier in rankings.groupby("reference", sort=False)["outlier"]:
+        if not outlier.any() and cut == "jump":
             yield (
-                f"references: {ranking.reference}: no clear jump in the distances to this image, so none of its copies "
+                f"references: {reference}: no clear jump in the distances to this image, so none of its copies "
                 "were removed. Set outlier_cut to a distance from data/cleaned/distances.csv."
             )
 

@@ -196,8 +196,8 @@ def decide(
 ) -> Decisions:
     """Decide which images to keep: of each set of copies, the first image in the highest-ranked split.
 
-    `table` has `label`, `hash`, `copies` (one number per set of copies), `ranking` (-1 unless the image is an outlier)
-    and `split` (given by the user, or ""). A manual label applies to all copies. With `conflicts="majority"`, so does
+    `table` has `label`, `hash`, `copies` (one number per set of copies), `outlier` (bool) and `split` (given by the
+    user, or ""). A manual label applies to all copies. With `conflicts="majority"`, so does
     the label of more than half of the copies; without such a label, all are dropped.
     """
     labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
@@ -206,7 +206,7 @@ def decide(
     manual_label = np.array([overrides.relabel.get(value, -1) for value in hashes], np.int64)
     label = np.where(manual_label >= 0, manual_label, labels)
     reason = np.full(len(labels), "", object)
-    reason[table["ranking"] >= 0] = "outlier"
+    reason[table["outlier"]] = "outlier"
     reason[manual_drop] = "override"
     reason[manual_keep] = ""
     standing = reason == ""

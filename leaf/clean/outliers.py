@@ -5,7 +5,6 @@ them the error jumps, and the ranking is cut at the jump.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,20 +24,7 @@ REACH = 400.0  # distance beyond which an image is not a copy, even before a jum
 MOST_PROPOSED = 50  # images that `references: auto` selects
 MOST_ALIKE = 3  # if more images of a class have similarly many copies, the class was oversampled
 RANKING_TAIL = 2000  # images after the cut that a ranking keeps
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The images nearest to a reference (an image number or file name), by distance.
-
-    `order` contains image numbers, int64 (K,), and `distance` their distances, float64 (K,). The first `outliers`
-    images are copies of the reference; without a clear jump, `outliers` is 0.
-    """
-
-    reference: str
-    order: np.ndarray
-    distance: np.ndarray
-    outliers: int
+COLUMNS = ("reference", "rank", "image", "distance", "outlier")
 
 
 def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
@@ -99,35 +85,27 @@ def jump(distances: np.ndarray) -> int:
     return place + 1 if ratio[place] >= FACTOR else 0
 
 
-def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], own: int | None = None) -> Ranking:
+def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], own: int | None = None) -> pd.DataFrame:
     """Rank images with finite `distances` (N,), and cut at the jump or after the last distance <= `cut`.
 
     `own` is the number of the reference if it is in the data set. Its distance of 0 is not evidence of a copy, so the
     jump is searched for among the other images. If there is one, the reference is an outlier too.
+
+    Returns:
+        A table `reference,rank,image,distance,outlier`, ordered by distance. `outlier` is 1 before the cut.
     """
     ranked = np.flatnonzero(np.isfinite(distances))
     order = ranked[np.argsort(distances[ranked], kind="stable")]
     distance = distances[order]
     if cut != "jump":
-        return Ranking(reference, order, distance, int(np.searchsorted(distance, cut, side="right")))
-    others = distance if own is None else np.delete(distance, np.flatnonzero(order == own))
-    count = jump(others)
-    return Ranking(reference, order, distance, count + (own is not None) if count else 0)
-
-
-def nearest(rankings: Sequence[Ranking], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranking in which each image is an outlier, int64 (count,), or -1, and the distance, or NaN.
-
-    Of several rankings, the one with the smallest distance is used, or the first of equal ones.
-    """
-    place = np.full(count, -1, np.int64)
-    distance = np.full(count, np.inf)
-    for number, ranking in enumerate(rankings):
-        images, here = ranking.order[: ranking.outliers], ranking.distance[: ranking.outliers]
-        closer = here < distance[images]
-        place[images[closer]], distance[images[closer]] = number, here[closer]
-    distance[place < 0] = np.nan
-    return place, distance
+        count = int(np.searchsorted(distance, cut, side="right"))
+    else:
+        count = jump(distance if own is None else np.delete(distance, np.flatnonzero(order == own)))
+        count += count > 0 and own is not None
+    order, distance = order[: count + RANKING_TAIL], distance[: count + RANKING_TAIL]
+    place = np.arange(len(order))
+    columns = reference, place + 1, order, distance, (place < count).astype(int)
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
 
 
 def rankings(
@@ -136,8 +114,8 @@ def rankings(
     small: np.ndarray,
     references: Sequence[Reference],
     cut: float | Literal["jump"],
-) -> list[Ranking]:
-    """Rank all images (N,S,S,3) by distance to each reference, and cut each ranking with `rank`.
+) -> pd.DataFrame:
+    """Rank all images (N,S,S,3) by distance to each reference, and return the tables of `rank`.
 
     `first`, int64 (N,), is the first exact copy of each image, and `small` contains the block means of those copies. If
     `cut` is `jump`, REACH is added to the distance of images that differ in only one place, because they show another
@@ -155,7 +133,7 @@ def rankings(
             local = differ_locally(fine_means(images, distinct[near]), means, distance[near], tolerance(len(pixels)))
             distance[near[local]] += REACH
         found.append(rank(name, distance[place], cut, own))
-    return found
+    return pd.concat(found) if found else pd.DataFrame(columns=COLUMNS)
 
 
 def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, int | None]:
@@ -168,14 +146,3 @@ def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, i
             raise LeafError(f"references: there is no image {reference}; valid: 0 to {len(images) - 1}, or file names")
         name, pixels, own = str(reference), np.asarray(images[reference]), reference
     return name, np.ascontiguousarray(pixels, images.dtype), own
-
-
-def ranking_table(rankings: Sequence[Ranking]) -> pd.DataFrame:
-    """Return one row per reference and image: `reference,rank,image,distance,outlier`."""
-    table = pd.DataFrame(columns=["reference", "rank", "image", "distance", "outlier"])
-    parts = []
-    for each in rankings:
-        rank = np.arange(min(len(each.order), each.outliers + RANKING_TAIL))
-        columns = each.reference, rank + 1, each.order[: len(rank)], each.distance[: len(rank)], rank < each.outliers
-        parts.append(pd.DataFrame(dict(zip(table, columns, strict=True))).astype({"outlier": int}))
-    return pd.concat(parts) if parts else table

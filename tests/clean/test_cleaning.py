@@ -78,6 +78,13 @@ def test_copies_of_an_external_reference_are_found(leaves: np.ndarray, run: Make
     assert cleaned.metrics["outliers"] == 10
 
 
+def test_outlier_of_two_references_is_assigned_to_the_nearer_one(leaves: np.ndarray, run: Make) -> None:
+    references = [("other.png", leaves[2] // 2 + 60), ("near.png", leaves[2].copy()), ("same.png", leaves[2].copy())]
+    found = run(leaves, references, outlier_cut=65025.0).decisions.query("distance == 0")
+    assert found["image"].tolist() == [2, *range(12, 21)]
+    assert set(found["reference"]) == {"near.png"}
+
+
 def test_without_references_no_image_is_an_outlier(leaves: np.ndarray, run: Make) -> None:
     assert run(leaves, []).metrics["outliers"] == 0
 

@@ -18,9 +18,9 @@ def decisions(
     **policies: str,
 ) -> Decisions:
     """Decide which images to keep; their hashes are the characters of `letters`."""
-    ranking = [0 if image in outlier else -1 for image in range(len(letters))]
+    outliers = [image in outlier for image in range(len(letters))]
     table = pd.DataFrame(
-        {"label": labels or 0, "hash": list(letters), "copies": copies, "ranking": ranking, "split": ""}
+        {"label": labels or 0, "hash": list(letters), "copies": copies, "outlier": outliers, "split": ""}
     )
     return decide(table, overrides, **policies)  # type: ignore[arg-type]
 

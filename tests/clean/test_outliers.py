@@ -1,11 +1,17 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from leaf.clean import outliers
 
 NO_PAIRS = np.empty((0, 2), np.int64)
+
+
+def found(ranking: pd.DataFrame) -> list[int]:
+    """Return the images before the cut."""
+    return ranking.loc[ranking["outlier"] == 1, "image"].tolist()
 
 
 def test_ranking_is_cut_after_exact_copies() -> None:
@@ -32,19 +38,19 @@ def test_ranking_of_copies_only_has_no_jump() -> None:
 
 def test_reference_without_copies_is_not_an_outlier() -> None:
     distances = np.concatenate([[0], np.linspace(390, 9000, 500)])
-    assert outliers.rank("0", distances, "jump", own=0).outliers == 0
-    assert outliers.rank("a.png", distances, "jump").outliers == 1
+    assert found(outliers.rank("0", distances, "jump", own=0)) == []
+    assert found(outliers.rank("a.png", distances, "jump")) == [0]
 
 
 def test_reference_is_removed_with_its_copies() -> None:
     distances = np.array([0, 3000, 0, 5000, 4000, 60.0])
     ranking = outliers.rank("2", distances, "jump", own=2)
-    assert ranking.order[: ranking.outliers].tolist() == [0, 2, 5]
+    assert found(ranking) == [0, 2, 5]
 
 
 def test_ranking_is_cut_after_the_last_image_at_the_cut_distance() -> None:
     ranking = outliers.rank("a.png", np.array([7, 3, 5, 5, 9.0]), 5)
-    assert ranking.order[: ranking.outliers].tolist() == [1, 2, 3]
+    assert found(ranking) == [1, 2, 3]
 
 
 def proposed(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
@@ -93,17 +99,10 @@ def test_auto_does_not_remove_most_images_of_a_small_class() -> None:
     assert (proposed, copied) == ([], [0, 10])
 
 
-def test_outlier_of_two_references_is_assigned_to_the_nearer_one() -> None:
-    rankings = [outliers.rank(name, np.array(d), 50) for name, d in (("a", [0, 40, 90.0]), ("b", [45, 10, 99.0]))]
-    place, distance = outliers.nearest(rankings, 3)
-    assert place.tolist() == [0, 1, -1]
-    np.testing.assert_array_equal(distance, [0, 10, np.nan])
-
-
 @pytest.mark.realdata
 def test_rankings_of_ordinary_photos_have_no_clear_jump(shared: Path) -> None:
     with np.load(f"{shared}/leaves_1041.npz", allow_pickle=False) as file:
         images = np.unique(file["data"][:300, ::4, ::4].reshape(300, -1), axis=0).astype(np.float64)
     for image in range(0, len(images), 3):
         distances = ((images - images[image]) ** 2).mean(axis=1)
-        assert outliers.rank(str(image), distances, "jump", own=image).outliers == 0
+        assert found(outliers.rank(str(image), distances, "jump", own=image)) == []
