@@ -173,7 +173,7 @@ def test_errors_of_the_evaluate_stage_are_found_early(project):
         ({"backbone": "gan", "dropout_at": "input"}, "weight_averaging: 0.99; valid: 0 for gan"),
         ({"backbone": "xception", "image_size": 64}, "image_size: 64; valid: at least 71 for xception"),
         ({"freeze_depth": 100}, "freeze_depth: 100; valid: 0 to 99 for convnext_atto, or all"),
-        ({"weights": "imagenet"}, "weights: imagenet: none are published for convnext_atto"),
+        ({"weights": "imagenet"}, "weights: imagenet: no weights are published for convnext_atto"),
         ({"labels": "nowhere.csv"}, "labels: nowhere.csv: no such file"),
         ({"masks": "nowhere"}, "masks: nowhere: no such folder"),
         ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no file matches an image"),

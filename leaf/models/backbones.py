@@ -246,7 +246,7 @@ def check(params: Any, classes: int) -> None:
     elif params.freeze_depth != "all" and params.freeze_depth > kind.operations:
         raise LeafError(f"freeze_depth: {params.freeze_depth}; valid: 0 to {kind.operations} for {name}, or all")
     if weights == "imagenet" and not kind.megabytes and name not in VARIANTS:
-        raise LeafError(f"weights: imagenet: none are published for {name}; valid: random, or a weights file")
+        raise LeafError(f"weights: imagenet: no weights are published for {name}; valid: random, or a weights file")
     if weights.startswith(TIMM) or Path(weights).suffix == ".safetensors":
         convnext_variant(name)
     if is_weights_file(weights) and Path(weights).suffix not in WEIGHTS_SUFFIXES:

@@ -68,7 +68,7 @@ def _check_file(path: Path) -> int:
             with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
                 return check_arrays(path, arrays)
     except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError) as e:  # RuntimeError covers RecursionError
-        raise LeafError(f"{path}: not a readable .keras file ({e})") from None
+        raise LeafError(f"{path}: not a readable .keras file ({e}). Use a model saved by `train`.") from None
 
 
 def _check_entries(path: Path, archive: zipfile.ZipFile) -> None:
@@ -191,14 +191,18 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
     if not path.is_file():
         raise LeafError(f"{path}: no such file. Run `dvc repro` first.")
     if sha256 is not None and (found := store.sha256(path)) != sha256:
-        raise LeafError(f"{path}: changed since it was trained: its SHA-256 is {found}, not {sha256}")
+        raise LeafError(
+            f"{path}: changed since it was trained; SHA-256 is {found}, expected {sha256}. Run `dvc repro`."
+        )
     values = _check_file(path)
     try:
         with ThreadPoolExecutor(1) as thread, warnings.catch_warnings():
             warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave uninitialized
             model = thread.submit(_read, path, values).result()
     except Exception as error:  # a damaged configuration can make Keras raise anything
-        raise LeafError(f"{path}: not a model that Keras can build ({str(error)[:200]})") from error
+        raise LeafError(
+            f"{path}: Keras cannot build this model ({str(error)[:200]}). Use one saved by `train`."
+        ) from error
     single = isinstance(model, keras.Model) and len(model.inputs) == 1
     shape: tuple[Any, ...] = tuple(model.inputs[0].shape) if single else ()
     if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
@@ -207,7 +211,9 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
     try:  # some strides and dtypes build but do not run
         model(np.zeros((1, *shape[1:]), np.float32))
     except Exception as error:
-        raise LeafError(f"{path}: not a model that Keras can run ({str(error)[:200]})") from error
+        raise LeafError(
+            f"{path}: Keras cannot run this model ({str(error)[:200]}). Use one saved by `train`."
+        ) from error
     return model
 
 

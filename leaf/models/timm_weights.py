@@ -54,7 +54,9 @@ def download(name: str) -> Checkpoint:
         if len(mean) != 3 or len(std) != 3 or not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
             raise ValueError("mean and std must be three numbers in 0..1")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise LeafError(f"weights: {name}: config.json is damaged ({str(error)[:200]})") from None
+        raise LeafError(
+            f"weights: {name}: config.json is damaged ({str(error)[:200]}). Use another revision."
+        ) from None
     return Checkpoint(name, path, path.parent.name, store.sha256(path), _license(repository, revision), mean, std)
 
 

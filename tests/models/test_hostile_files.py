@@ -170,7 +170,7 @@ def test_deep_nesting_is_rejected(good, write):
 def test_configuration_that_keras_cannot_build_is_rejected(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"][3]["config"]["kernel_size"] = "much"
-    _refused(write(good | {"config.json": json.dumps(config)}), "not a model that Keras can build")
+    _refused(write(good | {"config.json": json.dumps(config)}), "Keras cannot build this model")
 
 
 def test_model_without_an_image_input_is_rejected(write, tmp_path):
