@@ -325,7 +325,7 @@ def _expanded_size(value: Any, sizes: dict[int, float]) -> float:
     if not isinstance(value, (dict, list, set)):
         return 1
     if id(value) not in sizes:
-        sizes[id(value)] = math.inf  # final if the value contains itself
+        sizes[id(value)] = math.inf  # remains infinite if the value contains itself
         items = [*value, *value.values()] if isinstance(value, dict) else value
         sizes[id(value)] = 1 + sum(_expanded_size(item, sizes) for item in items)
     return sizes[id(value)]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 SIDE = 8  # cells along each side of the block means
-FINE = 16  # the same, for detecting local differences
+FINE = 16  # cells along each side of the means that detect local differences
 # A different subject on the same background changes whole blocks; JPEG noise averages out within blocks. For near pairs
 # at 96 px, the largest squared block difference divided by the mean squared error is at most 1.9 for JPEG copies at
 # quality 75 (99th percentile 1.3) and 2.3 at quality 50. It is at least 5 for 99% of synthetic sets of different leaves
@@ -20,7 +20,7 @@ _STACK = 32  # images per batch of block means
 
 def to_reference(images: np.ndarray, rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return the mean squared error between each image in `rows` (K,) and `reference` (H,W,3): float64 (K,)."""
-    plain = np.asarray(images)  # indexing a memmap costs more than the distance itself
+    plain = np.asarray(images)  # indexing a memmap is slower than computing the distance
     return _mean_squared_errors((plain[row], reference) for row in rows)
 
 

@@ -154,7 +154,7 @@ def _refuse_too_many(points: Points, threshold: float) -> None:
     if expected > MOST_PAIRS:
         raise LeafError(
             f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}; the limit is {MOST_PAIRS} pairs. "
-            "Set a lower near_mse, or 0 to find no near duplicates."
+            "Set a lower near_mse, or 0 to skip the search."
         )
 
 

@@ -143,6 +143,8 @@ def _named(images: np.ndarray, reference: Reference) -> tuple[str, np.ndarray, i
         name, pixels = reference
     else:
         if not 0 <= reference < len(images):
-            raise LeafError(f"references: there is no image {reference}; valid: 0 to {len(images) - 1}, or file names")
+            raise LeafError(
+                f"references: image {reference} does not exist; valid: 0 to {len(images) - 1}, or file names"
+            )
         name, pixels, own = str(reference), np.asarray(images[reference]), reference
     return name, np.ascontiguousarray(pixels, images.dtype), own

@@ -1,4 +1,4 @@
-"""`leaf audit`."""
+"""The command `leaf audit`."""
 
 import tempfile
 from pathlib import Path

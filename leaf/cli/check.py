@@ -1,4 +1,4 @@
-"""`leaf check`."""
+"""The command `leaf check`."""
 
 import typer
 

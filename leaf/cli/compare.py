@@ -1,4 +1,4 @@
-"""`leaf compare`."""
+"""The command `leaf compare`."""
 
 from typing import Annotated
 

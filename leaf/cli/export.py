@@ -1,4 +1,4 @@
-"""`leaf export`."""
+"""The command `leaf export`."""
 
 from pathlib import Path
 from typing import Annotated

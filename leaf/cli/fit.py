@@ -1,4 +1,4 @@
-"""`leaf fit`."""
+"""The command `leaf fit`."""
 
 from pathlib import Path
 from typing import Annotated

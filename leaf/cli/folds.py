@@ -1,4 +1,4 @@
-"""`leaf folds`."""
+"""The command `leaf folds`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`leaf init`."""
+"""The command `leaf init`."""
 
 from pathlib import Path
 from typing import Annotated

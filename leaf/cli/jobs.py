@@ -1,4 +1,4 @@
-"""`leaf jobs | logs | fetch | cancel | doctor`."""
+"""The commands `leaf jobs`, `logs`, `fetch`, `cancel` and `doctor`."""
 
 from typing import Annotated
 

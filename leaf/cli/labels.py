@@ -1,4 +1,4 @@
-"""`leaf labels`."""
+"""The command `leaf labels`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`leaf leak`."""
+"""The command `leaf leak`."""
 
 from typing import Annotated
 

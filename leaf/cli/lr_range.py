@@ -1,4 +1,4 @@
-"""`leaf lr-range`."""
+"""The command `leaf lr-range`."""
 
 from dataclasses import astuple
 from pathlib import Path
@@ -29,7 +29,7 @@ def command(
     with replacing(figure) as partial:
         partial.write_text(standalone(lr_range(*astuple(test))), encoding="utf-8")
     typer.echo(
-        f"{len(test.rates)} updates from {lowest:.1e} to {test.rates[-1]:.1e}: the smoothed loss fell from "
-        f"{test.smoothed[0]:.3f} to {min(test.smoothed):.3f}; see {figure}\n"
+        f"{len(test.rates)} updates with learning rates from {lowest:.1e} to {test.rates[-1]:.1e}: the smoothed loss "
+        f"fell from {test.smoothed[0]:.3f} to {min(test.smoothed):.3f}; see {figure}\n"
         f"proposed: -S learning_rate.base={test.base:.1e} -S learning_rate.max={test.max:.1e}"
     )

@@ -1,4 +1,4 @@
-"""`leaf pin`."""
+"""The command `leaf pin`."""
 
 import typer
 

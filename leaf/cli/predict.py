@@ -1,4 +1,4 @@
-"""`leaf predict`."""
+"""The command `leaf predict`."""
 
 from pathlib import Path
 from typing import Annotated

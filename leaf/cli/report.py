@@ -1,4 +1,4 @@
-"""`leaf report`."""
+"""The command `leaf report`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`leaf results`."""
+"""The command `leaf results`."""
 
 import typer
 

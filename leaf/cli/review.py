@@ -1,4 +1,4 @@
-"""`leaf review`."""
+"""The command `leaf review`."""
 
 import secrets
 from functools import partial

@@ -1,4 +1,4 @@
-"""`leaf run`."""
+"""The command `leaf run`."""
 
 from typing import Annotated
 

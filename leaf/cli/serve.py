@@ -1,4 +1,4 @@
-"""`leaf serve`."""
+"""The command `leaf serve`."""
 
 import os
 import sys

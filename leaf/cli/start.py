@@ -1,4 +1,4 @@
-"""`leaf start`."""
+"""The command `leaf start`."""
 
 import shlex
 import sys

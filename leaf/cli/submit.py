@@ -1,4 +1,4 @@
-"""`leaf submit`."""
+"""The command `leaf submit`."""
 
 from typing import Annotated
 

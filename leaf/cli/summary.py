@@ -1,4 +1,4 @@
-"""`leaf summary`."""
+"""The command `leaf summary`."""
 
 import json
 from dataclasses import asdict

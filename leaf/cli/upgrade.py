@@ -1,4 +1,4 @@
-"""`leaf upgrade`."""
+"""The command `leaf upgrade`."""
 
 from pathlib import Path
 

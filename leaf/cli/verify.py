@@ -1,4 +1,4 @@
-"""`leaf verify`."""
+"""The command `leaf verify`."""
 
 from typing import Annotated
 

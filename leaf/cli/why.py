@@ -1,4 +1,4 @@
-"""`leaf why`."""
+"""The command `leaf why`."""
 
 from typing import Annotated
 

@@ -41,7 +41,7 @@ def distinct_images() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def index() -> Callable[..., pd.DataFrame]:
-    """Return `index(images, labels=None, group=None)`, a function that creates the table that `ingest` would write."""
+    """Return `index(images, labels=None, group=None)`, a function that creates an index like that of `ingest`."""
     return index_of
 
 
