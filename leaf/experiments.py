@@ -144,7 +144,7 @@ def dvc_settings(settings: Mapping[str, Any]) -> list[str]:
     texts = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            # Reset the key first: Hydra merges a mapping with the existing value, and raises an error if that is a list.
+            # Reset the key first: Hydra merges a mapping with the existing value, and fails if that is a list.
             texts.append(f"{key}=null")
         texts.append(f"{key}={_hydra(value)}")
     return texts
