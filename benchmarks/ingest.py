@@ -5,7 +5,6 @@ as one uint8 array; leaf also hashes every image and reads the labels. Memory is
 including the mapped pages of the array it writes.
 """
 
-import importlib
 import tempfile
 from pathlib import Path
 from unittest.mock import patch
@@ -14,7 +13,8 @@ import numpy as np
 from measure import alternate, arguments, peak_memory, report, row
 from PIL import Image, ImageOps
 
-from leaf.ingest import ingest
+from leaf.ingest import ingest as ingest_module
+from leaf.ingest.ingest import ingest
 from leaf.synthesize import draw_leaf
 
 # (images, height and width in the npz, files, their shorter side, repeats)
@@ -42,10 +42,9 @@ def write_folder(folder: Path, count: int, side: int) -> None:
 def main() -> None:
     options = arguments(__doc__)
     count, size, files, side, repeats = SIZES[options.size]
-    module = importlib.import_module("leaf.ingest.ingest")  # in the package, the name `ingest` is the function
     with (
         tempfile.TemporaryDirectory() as name,
-        patch.object(module, "quality_flags", lambda images: [""] * len(images)),
+        patch.object(ingest_module, "quality_flags", lambda images: [""] * len(images)),
     ):
         folder = Path(name)
         npz, photographs, ours_at, other_at = (folder / x for x in ("leaves.npz", "photographs", "a.npy", "b.npy"))

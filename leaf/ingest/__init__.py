@@ -1,5 +1,1 @@
 """Read a data set (an .npz file or a folder of images) into one array of square images and one table."""
-
-from leaf.ingest.ingest import Ingested, ingest
-
-__all__ = ["Ingested", "ingest"]

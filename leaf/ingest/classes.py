@@ -17,7 +17,6 @@ from leaf.errors import LeafError
 
 Wanted = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
 
-_SHOWN = 6  # maximum names in an error
 _LONGEST = 200  # maximum length of a class name, which appears in tables, pages and metric names
 
 
@@ -41,11 +40,10 @@ def resolve(
     for name in counts:
         if len(str(name)) > _LONGEST:
             raise LeafError(
-                f"{dataset}: {sources[found.index(name)]}: the class name has {len(str(name))} characters; valid: at "
-                f"most {_LONGEST}"
+                f"{dataset}: {sources[found.index(name)]}: the class name has {len(str(name))} characters; the limit "
+                f"is {_LONGEST}. Shorten it."
             )
-    ignored = {name for name in counts if matches_any(str(name), ignore)}
-    used = [name for name in counts if name not in ignored]
+    used = [name for name in counts if not matches_any(str(name), ignore)]
     if isinstance(wanted, Mapping):
         names = list(wanted)
         label = {name: _first_match(str(name), wanted) for name in used}
@@ -66,7 +64,7 @@ def resolve(
 def check_present(
     labels: np.ndarray, names: Sequence[str], dataset: object, unreadable: Mapping[str, str] | None = None
 ) -> None:
-    """Raise LeafError unless at least two classes are given and each has an image.
+    """Raise LeafError unless there are at least two classes and each has an image.
 
     `unreadable` maps files to reasons, for the message.
     """
@@ -75,9 +73,7 @@ def check_present(
     if not (labels >= 0).any():
         raise LeafError(f"{dataset}: none of its images can be read{why}")
     if len(names) < 2:
-        raise LeafError(
-            f"{dataset}: all images have one class, {', '.join(map(repr, names))}. Use at least two classes."
-        )
+        raise LeafError(f"{dataset}: all images have one class, {names[0]!r}. Use at least two classes.")
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
@@ -90,16 +86,16 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(nfc(name).casefold(), nfc(pattern).casefold()) for pattern in patterns)
 
 
+def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
+    return next((number for number, patterns in enumerate(wanted.values()) if matches_any(name, patterns)), -1)
+
+
 @lru_cache(maxsize=4096)
 def nfc(text: str) -> str:
     """Normalize a class or group name: Unicode NFC, single inner spaces, and no invisible characters."""
     if not text.isascii():
         text = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in "\u200c\u200d")
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
-    return next((number for number, patterns in enumerate(wanted.values()) if matches_any(name, patterns)), -1)
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
@@ -121,8 +117,13 @@ def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
     return [{"classes": "auto"}, *(two if 0 < healthy < len(used) > 2 and not unhealthy else [])]
 
 
-def _some(names: Sequence[str], most: int = _SHOWN) -> str:
+def _some(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def few(names: Iterable[str]) -> str:
+    """Return the first three names, quoted, and the number of other names."""
+    return _some([repr(name) for name in names], 3)
 
 
 _SPLITS = {
@@ -135,13 +136,21 @@ _NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo",
 
 @dataclass(frozen=True)
 class Folders:
-    """The class and split given by a file's folders, and the folder that is its group with `group_by: folder`."""
+    """What the folders of a file define.
+
+    Attributes:
+        name: class.
+        split: train, validation, test or "".
+        folder: its group with `group_by: folder`.
+        parts: folders, except the split folder and outer folders that contain all images.
+        crop: the folder above the class, or the part of the class folder before ___.
+    """
 
     name: str
     split: str
     folder: str
-    parts: tuple[str, ...]  # folders without the split
-    crop: str  # the folder above the class, or the part of a class folder before ___
+    parts: tuple[str, ...]
+    crop: str
 
 
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
@@ -153,40 +162,41 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
     known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)
     level = _split_level(root, dirs.values(), known, labelled)
-    splits = {
-        file: split_name(parts[level]) if level is not None and len(parts) > level else ""
-        for file, parts in dirs.items()
-    }
-    if any(splits.values()):  # Train/Train/healthy is one split, too
-        rests = {
+    splits = dict.fromkeys(dirs, "")
+    if level is not None:
+        splits = {file: split_name(parts[level]) if len(parts) > level else "" for file, parts in dirs.items()}
+        rests = {  # Train/Train/healthy is one split, too
             file: [part for part in parts if not splits[file] or split_name(part) != splits[file]]
             for file, parts in dirs.items()
         }
         dirs = _without_outer(rests, known)
+    joins = any(" ".join(pair) in known for parts in dirs.values() for pair in pairwise(parts))
     found = {}
-    joins = any(" ".join(pair) in known for rest in dirs.values() for pair in pairwise(rest))
-    for file, rest in dirs.items():
-        split = splits[file]
-        pairs = [" ".join(pair) for pair in pairwise(rest)]
+    for file, parts in dirs.items():
+        pairs = [" ".join(pair) for pair in pairwise(parts)]
         joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
-        if joins and pairs and not known & {*pairs, *rest}:
+        if joins and pairs and not known & {*pairs, *parts}:
             joined = 0  # a class of CROP/CLASS folders that is not in `known`
-        place = next((place for place, part in enumerate(rest) if part in known), 0) if joined is None else joined + 1
-        name = (rest[place] if joined is None else pairs[joined]) if rest else ""
-        inner = rest[:-1] if len(rest) > 1 and place == len(rest) - 1 else rest
-        crop = rest[place - 1] if place else name.rpartition("___")[0]
-        found[file] = Folders(name, split, "/".join(inner) if len(rest) > 1 or labelled else "", tuple(rest), crop)
+        if joined is None:
+            place = next((place for place, part in enumerate(parts) if part in known), 0)
+            name = parts[place] if parts else ""
+        else:
+            place, name = joined + 1, pairs[joined]
+        inner = parts[:-1] if len(parts) > 1 and place == len(parts) - 1 else parts
+        folder = "/".join(inner) if len(parts) > 1 or labelled else ""
+        crop = parts[place - 1] if place else name.rpartition("___")[0]
+        found[file] = Folders(name, splits[file], folder, tuple(parts), crop)
     return found
 
 
-def _without_outer(dirs: Mapping[str, list[str]], known: Collection[str]) -> dict[str, list[str]]:
+def _without_outer(dirs: dict[str, list[str]], known: Collection[str]) -> dict[str, list[str]]:
     """Remove folders that contain all images, unless they are a class or a split."""
     while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
         top = next(iter(tops))
         if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
             break
         dirs = {file: parts[1:] for file, parts in dirs.items()}
-    return dict(dirs)
+    return dirs
 
 
 def _split_level(
@@ -213,76 +223,65 @@ def split_name(text: str) -> str:
     return _SPLITS.get(words[0], "") if len(words) == 1 else ""
 
 
-def refuse_containers(
-    root: Path,
-    files: Sequence[str],
-    folders: Mapping[str, Folders],
-    known: Collection[str],
-    ignore: Sequence[str],
-    notes: list[str],
-) -> None:
-    """Reject folders such as `color` and `grayscale`, or sites and years, that contain the same class folders."""
+def reject_containers(
+    root: Path, folders: Mapping[str, Folders], known: Collection[str], ignore: Sequence[str]
+) -> list[str]:
+    """Reject folders such as `color` and `grayscale`, or sites and years, that contain the same class folders.
+
+    If `known` names the classes, return a note about copies instead.
+    """
     below: dict[str, set[str]] = defaultdict(set)
-    names: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    used = [file for file in files if folders[file].parts and not matches_any(folders[file].parts[0], ignore)]
-    tops = {folders[file].parts[0] for file in used}
-    level = _class_level([folders[file].parts for file in used])
-    for file in used:
-        top, *inner = folders[file].parts
+    files: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    used = {file: each.parts for file, each in folders.items() if each.parts and not matches_any(each.parts[0], ignore)}
+    tops = {parts[0] for parts in used.values()}
+    level = _class_level(used.values())
+    for file, (top, *inner) in used.items():
         if len(inner) >= level:
             below[top].add(inner[level - 1])
-            names[top].add((*inner, Path(file).stem))
+            files[top].add((*inner, Path(file).stem))
     counts = Counter(name for inner in below.values() for name in {name.casefold() for name in inner})
     shared = {name for name, count in counts.items() if count > 1 and re.sub(r"[\W\d_]", "", name)}
-    shared = {name for inner in below.values() for name in inner if name.casefold() in shared}
-    kinds = {re.sub(r"\d+", "", name).casefold() for name in shared}
+    kinds = {re.sub(r"\d+", "", name) for name in shared}
     nested = sorted(top for top, inner in below.items() if len(inner & (tops - {top})) > 1)
     healthy = any(means_healthy(name) for inner in below.values() for name in inner)
-    containers = sorted(below) if healthy else sorted(top for top, inner in below.items() if inner & shared)
+    containers = sorted(top for top in below if healthy or any(name.casefold() in shared for name in below[top]))
     if not nested and (len(containers) < 2 or not (healthy or len(kinds) > 1) or any(map(means_healthy, tops))):
-        return
+        return []
+
+    def on_disk(top: str) -> str:
+        parts = next(file for file, parts in used.items() if parts[0] == top).split("/")
+        return str(root.joinpath(*parts[: [nfc(part) for part in parts].index(top) + 1]))
+
     if known:
-        copies = [top for top in containers[1:] if len(names[top] & names[containers[0]]) > len(names[top]) / 2]
-        if copies and not nested:
-            notes.append(
-                f"{few(containers)} contain the same class folders and file names. If they are copies, use one: "
-                f"dataset={_folder_of(root, files, folders, containers[0])}"
-            )
-        return
+        copied = any(2 * len(files[top] & files[containers[0]]) > len(files[top]) for top in containers[1:])
+        if nested or not copied:
+            return []
+        return [
+            f"{few(containers)} contain the same class folders and file names. If they are copies, use one: "
+            f"dataset={on_disk(containers[0])}"
+        ]
     if nested:
         raise LeafError(
             f"{root}: the folder {nested[0]!r} contains folders with the names of the classes beside "
             "it. It may be a copy of the data set.",
-            proposals=[{"ignore": nested}, {"dataset": str(_folder_of(root, files, folders, nested[0]))}],
+            proposals=[{"ignore": nested}, {"dataset": on_disk(nested[0])}],
         )
-    inner = sorted({name for top in containers for name in below[top]})
+    inner_names = sorted({name for top in containers for name in below[top]})
     several = len(containers) > 3
     raise LeafError(
-        f"{root}: the folders {few(containers)} contain the folders {few(inner)}: these are the classes, not the "
+        f"{root}: the folders {few(containers)} contain the folders {few(inner_names)}: these are the classes, not the "
         "folders above them",
         proposals=[
-            {"classes": inner, **({"group_by": "folder"} if several else {})},
-            *({"dataset": str(_folder_of(root, files, folders, top))} for top in containers[: 0 if several else 2]),
+            {"classes": inner_names, **({"group_by": "folder"} if several else {})},
+            *({"dataset": on_disk(top)} for top in containers[: 0 if several else 2]),
             {"classes": sorted(tops)},
         ],
     )
 
 
-def _class_level(dirs: Sequence[tuple[str, ...]]) -> int:
-    """Return the level of the class folders: the level with a folder that means healthy, otherwise 1."""
-    for level in range(1, max(map(len, dirs), default=0)):
-        if any(means_healthy(parts[level]) for parts in dirs if len(parts) > level):
+def _class_level(folders: Collection[Sequence[str]]) -> int:
+    """Return the first level below the top with a folder that means healthy, otherwise 1."""
+    for level in range(1, max(map(len, folders), default=0)):
+        if any(means_healthy(parts[level]) for parts in folders if len(parts) > level):
             return level
     return 1
-
-
-def _folder_of(root: Path, files: Sequence[str], folders: Mapping[str, Folders], top: str) -> Path:
-    """Return the path of the top-level folder `top` on disk."""
-    file = next(file for file in files if folders[file].parts[:1] == (top,))
-    parts = file.split("/")
-    return root.joinpath(*parts[: next(place for place, part in enumerate(parts) if nfc(part) == top) + 1])
-
-
-def few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more

@@ -6,8 +6,6 @@
 import io
 import math
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,22 +20,6 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from leaf.ingest import files
 
 PIXELS = 89_478_485  # maximum pixels per image; Pillow's limit against decompression bombs
-# exceptions that decoders raise for damaged files
-_BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    cv2.error,
-)
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result is at least this multiple of the target size. This
 # takes less than half the time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic
 # regression was as accurate as with full decoding.
@@ -131,24 +113,20 @@ def _readable(data: bytes = b"") -> Iterator[None]:
         raise UnreadableError(f"more than {PIXELS:,} pixels") from None
     except MemoryError:
         raise UnreadableError("requires more memory than the limit per image") from None
-    except _BROKEN as error:
-        raise UnreadableError(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno).lower()
-    return " ".join(str(error).split())[:100] or type(error).__name__
+    except UnreadableError:
+        raise
+    except Exception as error:  # noqa: BLE001 (decoders raise many types for a damaged file)
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number).lower() if number else " ".join(str(error).split())[:100]
+        raise UnreadableError(reason or type(error).__name__) from None
 
 
 def _reduce(image: Image.Image, data: bytes, least: int) -> None:
-    """Decode at a reduced size where the format supports it, with both sides at least `least`."""
+    """Decode a JPEG or JPEG 2000 at a reduced size, with both sides at least `least`."""
     image.draft("RGB", (least, least))  # affects only JPEG
     if image.format == "JPEG2000":
-        levels = 0
-        while min(image.size) >> levels + 1 >= least and levels < _jpeg2000_levels(data):
-            levels += 1
-        image.reduce = levels  # type: ignore[method-assign, assignment]
+        halvings = max(0, int(math.log2(min(image.size) / least)))
+        image.reduce = min(halvings, _jpeg2000_levels(data))  # type: ignore[method-assign, assignment]
 
 
 def _jpeg2000_levels(data: bytes) -> int:
@@ -176,7 +154,7 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != (image.height, image.width):
         return image
-    pixels = eight_bits(values)
+    pixels = _eight_bits(values)
     code = (
         cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
     )
@@ -201,11 +179,10 @@ _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # swap width 
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return the transposition for the EXIF orientation, or None. Damaged EXIF is ignored."""
-    try:
+    """Return the transposition for the EXIF orientation, or None."""
+    with suppress(Exception):  # damaged EXIF
         return _TURNS.get(image.getexif().get(0x0112, 1))
-    except (*_BROKEN, UnidentifiedImageError):
-        return None
+    return None
 
 
 def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
@@ -219,8 +196,8 @@ def _square(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         right, bottom = left + side, top + side
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(eight_bits(np.asarray(image)))
-    convert = to_srgb(image)
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    convert = _to_srgb(image)
     pixels = np.empty((bottom - top, right - left, 3), np.uint8)
     for row in range(0, len(pixels), _ROWS):
         strip = image.crop((left, top + row, right, min(top + row + _ROWS, bottom)))
@@ -267,12 +244,8 @@ _BITS = (8, 10, 12, 16)  # bit depths that cameras, microscopes and scanners sto
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a profile: mode of the images it applies to
 
 
-def eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale values of any shape to uint8 by their actual range: 0 to 1 for floats, otherwise 8, 10, 12 or 16 bits.
-
-    Raises:
-        ValueError: for values outside these ranges.
-    """
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Scale values to uint8 by their actual range: 0 to 1 for floats, otherwise 8, 10, 12 or 16 bits."""
     low, high = values.min(initial=0), values.max(initial=0)
     bits = next((bits for bits in _BITS if high < 2**bits), None)
     if bits is None or not low >= 0:
@@ -283,11 +256,10 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     return table[values]
 
 
-def to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Return a function that converts the 8-bit `image`, or a part of it, to sRGB.
+def _to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that converts parts of the 8-bit `image` to sRGB, with transparency composited over white.
 
-    Transparency is composited over white. An embedded ICC profile is applied; a profile that does not match the image
-    or cannot be read is ignored.
+    An ICC profile that is damaged or does not match the image is ignored.
     """
     mode = image.mode if image.mode in _SPACES.values() and not image.has_transparency_data else "RGB"
     profile = image.info.get("icc_profile")
@@ -318,6 +290,6 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
     """Return whether the transform leaves all RGB colors unchanged up to rounding, as sRGB profiles do."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
-    changed = np.asarray(transform.apply(Image.fromarray(colours)))
-    return int(np.abs(changed.astype(int) - colours).max()) <= 2
+    colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    changed = np.asarray(transform.apply(Image.fromarray(colors)))
+    return np.abs(changed.astype(int) - colors).max() <= 2

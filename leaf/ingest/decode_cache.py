@@ -24,7 +24,7 @@ from xxhash import xxh3_128_hexdigest
 
 from leaf.ingest.decode import DecodedImage
 from leaf.ingest.sandbox import read_file
-from leaf.store import read_array, read_json, read_table, replacing, write_table
+from leaf.store import read_array, read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,24 +70,24 @@ class DecodeCache:
         """
         state = _state(path) if self._folder else ""
         file_hash = self._known.get((str(path), state), "")
-        picture = self._picture(file_hash)
-        if picture is None:
+        image = self._image(file_hash)
+        if image is None:
             data = read_file(path)
             file_hash = content_hash(data)
-            picture = self._picture(file_hash) or decode(data)
+            image = self._image(file_hash) or decode(data)
         if state:
             self._seen.append((str(path), state, file_hash))
-        return picture, file_hash
+        return image, file_hash
 
-    def _picture(self, file_hash: str) -> DecodedImage | None:
+    def _image(self, file_hash: str) -> DecodedImage | None:
         """Return the cached image of the file with this hash, or None if it is missing or damaged."""
-        if file_hash not in self._rows:
+        if (known := self._rows.get(file_hash)) is None:
             return None
-        row, digest, _, width, height = self._rows[file_hash]
+        row, digest, _, width, height = known
         pixels = np.array(self._images[row])
         if pixel_hash(pixels.data) == digest:
             return DecodedImage(pixels, width, height, frames=False)  # `described` returns the flags
-        del self._rows[file_hash]
+        self._rows.pop(file_hash, None)
         return None
 
     def described(self, file_hash: str) -> tuple[str, str] | None:
@@ -99,7 +99,7 @@ class DecodeCache:
         """Replace the cached array with the array of this run; on a file system error, cache nothing."""
         if self._folder is None:
             return
-        import pandas as pd  # here, because decoding processes import this package
+        import pandas as pd  # imported here because it is slow and `leaf predict` does not need it
 
         name = f"ingested-{uuid.uuid4().hex}"
         with suppress(OSError):
@@ -110,8 +110,7 @@ class DecodeCache:
                 shutil.copyfile(images, self._folder / name / "images.npy")
             write_table(index[_KEPT], self._folder / name / "index.csv")
             write_table(pd.DataFrame(self._seen, columns=_SEEN), self._folder / name / "files.csv")
-            with replacing(self._folder / _POINTER) as partial:
-                partial.write_text(json.dumps({"name": name, "key": self._key}), encoding="utf-8")
+            write_json({"name": name, "key": self._key}, self._folder / _POINTER)
             for other in self._folder.glob("ingested-*"):
                 if other.name != name:
                     shutil.rmtree(other, ignore_errors=True)

@@ -3,7 +3,6 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,19 +23,12 @@ _SYSTEM_FILES = re.compile(
 
 @dataclass
 class Listing:
-    """Contents of a folder, as relative paths.
-
-    Attributes:
-        images: image files, sorted.
-        others: other files, sorted.
-        system_files: number of system files by name.
-        unentered: links to folders that are already listed or are not followed.
-    """
+    """The files of a folder, as sorted relative paths."""
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    system_files: Counter[str] = field(default_factory=Counter)
-    unentered: list[str] = field(default_factory=list)
+    system_files: Counter[str] = field(default_factory=Counter)  # counts by name
+    unentered: list[str] = field(default_factory=list)  # links to folders that are already listed or not followed
 
     def notes(self) -> list[str]:
         """Return a line for each kind of skipped entry."""
@@ -71,23 +63,23 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
     entered = {_identity(root)}
     while waiting:
         folder = waiting.pop()
-        for item in _scan(root, folder, found.system_files):
-            path = f"{folder}/{item.name}" if folder else item.name
-            if links != "files":
-                _check_name(root, path)
-            if item.is_symlink() and links == "refuse":
-                check_inside(root, path)
-            if os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises for circular links
-                if item.is_symlink() and links == "refuse":
-                    raise LeafError(f"{root}: {path!r} is a link to a folder. Copy the folder, or set -S links=follow.")
-                identity = _identity(item.path)
-                if identity in entered or (item.is_symlink() and links == "files"):
-                    found.unentered.append(path)
+        with os.scandir(root / folder) as items:
+            for item in items:
+                if _SYSTEM_FILES.fullmatch(item.name):
+                    found.system_files["._*" if item.name.startswith("._") else item.name] += 1
                     continue
-                entered.add(identity)
-                waiting.append(path)
-            else:
-                (found.images if is_image(item.path) else found.others).append(path)
+                path = f"{folder}/{item.name}" if folder else item.name
+                if links != "files":
+                    _check_name(root, path)
+                if links == "refuse" and item.is_symlink():
+                    _check_link(root, path)
+                if not os.path.isdir(item.path):  # noqa: PTH112 - DirEntry.is_dir raises for circular links
+                    (found.images if is_image(item.path) else found.others).append(path)
+                elif _identity(item.path) in entered or (links == "files" and item.is_symlink()):
+                    found.unentered.append(path)
+                else:
+                    entered.add(_identity(item.path))
+                    waiting.append(path)
     found.images.sort()
     found.others.sort()
     return found
@@ -96,16 +88,6 @@ def list_folder(root: Path, links: Links | Literal["files"] = "refuse") -> Listi
 def _identity(path: str | Path) -> tuple[int, int]:
     status = os.stat(path)  # noqa: PTH116 - accepts str, for speed
     return status.st_dev, status.st_ino
-
-
-def _scan(root: Path, folder: str, system_files: Counter[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries of a folder and count system files in `system_files`."""
-    with os.scandir(root / folder) as items:
-        for item in items:
-            if _SYSTEM_FILES.fullmatch(item.name):
-                system_files["._*" if item.name.startswith("._") else item.name] += 1
-                continue
-            yield item
 
 
 def _check_name(root: Path, path: str) -> None:
@@ -117,13 +99,15 @@ def _check_name(root: Path, path: str) -> None:
         raise LeafError(f"{root}: the name {path!r} contains a carriage return. Rename the file.")
 
 
-def check_inside(root: Path, path: str) -> None:
-    """Raise LeafError if a path is, or contains, a link to a target outside the data set's folder."""
-    if not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)):  # resolve() raises on loops
+def _check_link(root: Path, path: str) -> None:
+    target = Path(os.path.realpath(root / path))  # resolve() raises on loops
+    if not target.is_relative_to(os.path.realpath(root)):
         raise LeafError(
             f"{root}: {path!r} is a link to a file outside the data set. Copy the file itself (DVC: cache.type copy), "
             "or set -S links=follow."
         )
+    if target.is_dir():
+        raise LeafError(f"{root}: {path!r} is a link to a folder. Copy the folder, or set -S links=follow.")
 
 
 HEAD = 512  # bytes that identify the type of a file

@@ -5,74 +5,52 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
+import pandas as pd
 
 from leaf.errors import LeafError
 from leaf.ingest.classes import Wanted, check_present, nfc, resolve
 from leaf.ingest.decode import Fit
 from leaf.ingest.decode_cache import DecodeCache, pixel_hash
 from leaf.ingest.label_tables import read_labels
-from leaf.ingest.layout import Reading, UnlabelledError
+from leaf.ingest.layout import FolderSource, Reading, UnlabelledError
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
-from leaf.ingest.source import Block, FolderSource, FractionalError, Source
+from leaf.ingest.source import Block, FractionalError, Source
 from leaf.ingest.unlabelled import NewImages, find_unlabelled, join_labelled, read_given, time_taken
 from leaf.store import cache_folder, replacing, write_table
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-FIRST_FRAME = "first_frame"  # flag of an image whose file has several frames
-
-
-@contextmanager
-def growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], object]]:
-    """Yield a function that appends arrays (n, *item) to the new .npy file `path`. An error leaves no file."""
-    with replacing(path) as partial, partial.open("wb") as file:
-
-        def write_header(count: int) -> None:  # the header's length does not depend on the count
-            file.seek(0)
-            header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
-            np.lib.format.write_array_header_1_0(file, header)
-
-        write_header(0)
-        start = file.tell()
-        yield lambda block: file.write(np.ascontiguousarray(block, dtype).data)
-        write_header((file.tell() - start) // (dtype.itemsize * math.prod(item)))
 
 
 @dataclass
 class Ingested:
     """The result of `ingest`.
 
-    Attributes:
-        index: image, source, label, group, split, hash (of the stored pixels), file_hash (of the file, or of the array
-            in an .npz), flags, width and height (of the original, in pixels), the columns site, crop, camera and date
-            of a table, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image.
-        classes: label, name, images.
-        unreadable: file and reason of each image that was left out.
-        notes: one-line messages for the user.
-        dtype: dtype of the images.
-        unlabelled: image, source, hash, file_hash, flags, width, height and taken (capture time) of unlabeled images.
-        conflicts: number of images with conflicting labels from several people.
+    `index` has the columns image, source, label, group, split, hash (of the stored pixels), file_hash (of the file, or
+    of the array in an .npz), flags, width and height (of the original, in pixels), those of site, crop, camera and date
+    that a table has, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image.
     """
 
-    index: "pd.DataFrame"
-    classes: "pd.DataFrame"
-    unreadable: "pd.DataFrame"
-    notes: list[str]
+    index: pd.DataFrame
+    classes: pd.DataFrame  # label, name, images
+    unreadable: pd.DataFrame  # file and reason of each image that was left out
+    notes: list[str]  # one-line messages for the user
+    dtype: np.dtype  # of the images
+    unlabelled: pd.DataFrame = field(init=False)  # with `unlabelled_path`; see `write_unlabelled`
+    conflicts: int = 0  # number of images with conflicting labels from several people
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The destination and format of the written images."""
+
+    path: Path
+    size: int
+    fit: Fit
+    cache: DecodeCache
+    advance: Callable[[int], object]
     dtype: np.dtype
-    unlabelled: "pd.DataFrame" = field(init=False)  # if `unlabelled_path` was given
-    conflicts: int = 0
-
-
-class Progress(Protocol):
-    """A progress bar such as tqdm."""
-
-    def update(self, n: int) -> Any:
-        """Advance by n images."""
 
 
 def ingest(
@@ -81,7 +59,7 @@ def ingest(
     classes: Wanted,
     size: int,
     skip_unreadable: bool = True,
-    progress: Progress | None = None,
+    advance: Callable[[int], object] = lambda _: None,
     *,
     aside: Path | None = None,
     fit: Fit = "crop",
@@ -89,7 +67,7 @@ def ingest(
     unlabelled_path: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> Ingested:
-    """Read a data set and write its images to `images_path`, (N, size, size, 3) RGB, a batch at a time.
+    """Read a data set and write its images, (N, size, size, 3) RGB, a batch at a time.
 
     The images are uint8 if that is lossless, otherwise float32 in 0..255.
 
@@ -99,7 +77,7 @@ def ingest(
         classes: see `leaf.ingest.classes.resolve`.
         size: side of the square images in pixels.
         skip_unreadable: skip files that cannot be read instead of raising.
-        progress: progress bar to update.
+        advance: called with the number of images after each batch.
         aside: folder that caches decoded images between runs.
         fit: see `leaf.ingest.decode.to_square`.
         unlabelled: a folder of images without labels.
@@ -112,42 +90,50 @@ def ingest(
     """
     dataset = Path(dataset)
     try:
-        source, names, numbers = survey(dataset, classes, skip_unreadable, **reading)
+        source, names, labels = survey(dataset, classes, skip_unreadable, **reading)
     except UnlabelledError as error:  # data/labels.csv may contain all labels
         if unlabelled_path is None or classes == "auto" or not read_given()[0]:
             raise
-        source, names, numbers = NewImages({}, []), list(classes), np.empty(0, np.int64)
+        source, names, labels = NewImages({}, []), list(classes), np.empty(0, np.int64)
         source.unlabelled = list(error.files)
-    earlier = DecodeCache(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
+    cache = DecodeCache(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
     if isinstance(source, FolderSource):
-        source.earlier = earlier
-    waiting = None
+        source.cache = cache
+    waiting = NewImages({}, [])
     conflicts: dict[str, list[str]] = {}
     if unlabelled_path is not None and (
         files := find_unlabelled(source, dataset, unlabelled, reading.get("links", "refuse"))
     ):
         given, conflicts = read_given()
-        source, numbers, waiting = join_labelled(source, numbers, names, files, skip_unreadable, given)
-    target = Target(Path(images_path), size, fit, np.dtype(np.uint8), earlier, progress)
+        source, labels, waiting = join_labelled(source, labels, names, files, skip_unreadable, given)
+    target = _Target(Path(images_path), size, fit, cache, advance, np.dtype(np.uint8))
     try:
-        made = _write(source, names, numbers, dataset, target)
-        earlier.keep(target.path, made.index)
+        made = _write(source, names, labels, dataset, target)
+        cache.keep(target.path, made.index)
     except FractionalError:
-        made = _write(source, names, numbers, dataset, replace(target, dtype=np.dtype(np.float32)))
+        made = _write(source, names, labels, dataset, replace(target, dtype=np.dtype(np.float32)))
     if unlabelled_path is not None:
         made.conflicts = len(conflicts)
-        made.unlabelled = write_unlabelled(waiting or NewImages({}, []), unlabelled_path, size, fit, aside, progress)
+        made.unlabelled = write_unlabelled(waiting, unlabelled_path, size, fit, aside, advance)
     return made
 
 
 def write_unlabelled(
-    source: NewImages, path: str | Path, size: int, fit: Fit, aside: Path | None, progress: Progress | None = None
-) -> "pd.DataFrame":
-    """Write the images of `source` as uint8 to `path`, and their table beside it; see `Ingested.unlabelled`."""
-    source.earlier = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
-    target = Target(Path(path), size, fit, np.dtype(np.uint8), source.earlier, progress)
+    source: NewImages,
+    path: str | Path,
+    size: int,
+    fit: Fit,
+    aside: Path | None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> pd.DataFrame:
+    """Write the images of `source` as uint8 to `path`, and their table beside it. Return the table.
+
+    Its columns are image, source, hash, file_hash, flags, width, height and taken (capture time).
+    """
+    source.cache = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
+    target = _Target(Path(path), size, fit, source.cache, advance, np.dtype(np.uint8))
     places, table = _write_images(source, np.arange(len(source.rows.source)), target)
-    source.earlier.keep(target.path, table)
+    source.cache.keep(target.path, table)
     names = [source.rows.source[place] for place in places]
     table.insert(0, "image", range(len(names)))
     table.insert(1, "source", names)
@@ -167,7 +153,6 @@ def survey(
 ) -> tuple[Source, list[str], np.ndarray]:
     """Return the information available before decoding: source, class names, and each row's label (-1: ignored)."""
     source: Source
-    ignore = reading.get("ignore", ())
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
         source = FolderSource(dataset, skip_unreadable, known, **reading)
@@ -175,13 +160,13 @@ def survey(
         refuse_folders_keys(dataset, reading.get("labels"), reading.get("group_by", "none"))
         source = NpzSource(dataset)
     try:
-        names, numbers = resolve(source.rows.name, source.rows.source, classes, ignore, dataset)
+        names, labels = resolve(source.rows.name, source.rows.source, classes, reading.get("ignore", ()), dataset)
     except LeafError as error:  # an unused column may contain the classes
         unused = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
-    for place in np.flatnonzero(numbers < 0).tolist():
+    for place in np.flatnonzero(labels < 0).tolist():
         source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, excluded by `ignore`"
-    return source, names, numbers
+    return source, names, labels
 
 
 def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:
@@ -190,69 +175,46 @@ def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str)
         raise LeafError(f"{dataset}: `labels` and `group_by` require a folder; an .npz file contains its labels")
 
 
-@dataclass(frozen=True)
-class Target:
-    """The destination and format of the written images."""
-
-    path: Path
-    size: int
-    fit: Fit
-    dtype: np.dtype
-    cache: DecodeCache
-    progress: Progress | None
-
-
-def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: Target) -> Ingested:
-    import pandas as pd  # imported here, because decoding processes import this package
-
-    def check(rows: np.ndarray) -> None:
-        check_present(labels[rows], names, dataset, source.unreadable)
+def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: _Target) -> Ingested:
+    def check(kept: np.ndarray) -> None:
+        check_present(labels[kept], names, dataset, source.unreadable)
 
     kept, described = _write_images(source, np.flatnonzero(labels >= 0), target, check)
     rows = source.rows
-    index = pd.DataFrame(
-        {
-            "image": np.arange(len(kept)),
-            "source": [rows.source[place] for place in kept],
-            "label": labels[kept],
-            "group": [rows.group[place] for place in kept],
-            "split": [rows.split[place] for place in kept],
-        }
-    ).join(described)
+    columns = {"source": rows.source, "label": labels.tolist(), "group": rows.group, "split": rows.split}
+    index = pd.DataFrame({name: [column[place] for place in kept] for name, column in columns.items()})
+    index.insert(0, "image", range(len(kept)))
+    index = index.join(described)
     for name, column in rows.more.items():
         index[name] = [column[place] for place in kept]
     out = {**source.left_out, **source.unreadable}
     unreadable = pd.DataFrame({"file": out.keys(), "reason": out.values()})
     images = np.bincount(labels[kept], minlength=len(names))
     table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
-    sizes = (index[name].to_numpy() for name in ("width", "height"))
-    notes = [*source.notes, *_cropped(*sizes)] if target.fit == "crop" else source.notes
+    notes = [*source.notes, *(_note_on_crop(index) if target.fit == "crop" else [])]
     return Ingested(index, table, unreadable, notes, target.dtype)
 
 
 def _write_images(
-    source: Source, wanted: np.ndarray, target: Target, check: Callable[[np.ndarray], None] = lambda _: None
-) -> tuple[np.ndarray, "pd.DataFrame"]:
-    """Write the images in rows `wanted`. `check` is called with the readable rows before the file is created.
+    source: Source, wanted: np.ndarray, target: _Target, check: Callable[[np.ndarray], object] = lambda _: None
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Write the images in rows `wanted`. `check` is called with the readable rows before the file is renamed.
 
     Returns these rows and a table of hash, file_hash, flags, width and height.
     """
-    import pandas as pd
-
     source.unreadable.clear()
     places: list[np.ndarray] = []
     described: list[tuple[str, str]] = []
     file_hashes: list[str] = []
     sizes = [np.empty((0, 2), np.int64)]
-    with growing_array(target.path, (target.size, target.size, 3), target.dtype) as append:
+    with _growing_array(target.path, (target.size, target.size, 3), target.dtype) as append:
         for block in source.blocks(wanted, target.size, target.fit, target.dtype == np.uint8):
             append(block.images)
             places.append(block.places)
             described += _described(block, target.cache)
             file_hashes += block.hashes
             sizes.append(block.sizes)
-            if target.progress is not None:
-                target.progress.update(len(block.images))
+            target.advance(len(block.images))
         kept = np.concatenate([np.empty(0, np.intp), *places])
         check(kept)
     hashes, flags = ([each[part] for each in described] for part in (0, 1))
@@ -261,21 +223,38 @@ def _write_images(
     return kept, pd.DataFrame(columns)
 
 
+@contextmanager
+def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yield a function that appends arrays (n, *item) to the new .npy file `path`. An error leaves no file."""
+    with replacing(path) as partial, partial.open("wb") as file:
+
+        def write_header(count: int) -> None:  # the header's length does not depend on the count
+            file.seek(0)
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
+            np.lib.format.write_array_header_1_0(file, header)
+
+        write_header(0)
+        start = file.tell()
+        yield lambda block: file.write(np.ascontiguousarray(block, dtype).data)
+        write_header((file.tell() - start) // (dtype.itemsize * math.prod(item)))
+
+
 def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
     """Return the pixel hash and the flags of each image."""
     described = [cache.described(file_hash) for file_hash in block.hashes]
     new = [place for place, known in enumerate(described) if known is None]
-    for place, mark in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
-        mark = f"{mark} {FIRST_FRAME}".strip() if block.frames[place] else mark
-        described[place] = (pixel_hash(block.images[place].data), mark)
+    for place, flags in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
+        flags = f"{flags} first_frame".strip() if block.frames[place] else flags
+        described[place] = (pixel_hash(block.images[place].data), flags)
     return [known for known in described if known is not None]
 
 
-def _cropped(width: np.ndarray, height: np.ndarray) -> list[str]:
+def _note_on_crop(index: pd.DataFrame) -> list[str]:
     """Return a note about how much the crop removes, if more than a tenth of the images are wider than 4:3."""
-    lost = 1 - np.minimum(width, height) / np.maximum(width, height)
+    sides = index[["width", "height"]]
+    lost = 1 - sides.min(axis=1) / sides.max(axis=1)
     wide = lost > 0.25
-    if not wide.mean() > 0.1:
+    if wide.mean() <= 0.1:
         return []
     return [
         f"{wide.sum()} of {len(wide)} images are wider than 4:3: the crop to a square removes {lost[wide].mean():.0%} "

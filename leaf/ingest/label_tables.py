@@ -1,13 +1,16 @@
 """Read label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
 
 import difflib
+import json
 import re
-import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Any
+from xml.etree import ElementTree
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from leaf.edited_tables import csv_rows, read_text
 from leaf.errors import LeafError
@@ -33,9 +36,13 @@ _WEAK = {"id"}  # names that are used only if no other name of the same role exi
 ROBOFLOW = "_classes.csv"  # columns of 0 and 1 for each class
 SEVERAL = "\0several"  # the cell of an image with several labels
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
-_ONE = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
-_ONE |= {"no": False, "yes": True, "n": False, "y": True, "f": False, "t": True}
-_FLAG = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
+_FLAGS = {
+    **dict.fromkeys(("0", "0.0", "false", "no", "n", "f"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes", "y", "t"), True),
+}
+_NO_CLASS = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
+
+_Body = Sequence[tuple[int, Sequence[str]]]  # line numbers and cells
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,9 @@ class Table:
     rows: list[Row]
     roles: set[str]
     notes: list[str]
-    one_hot: bool = False
-    unused: Sequence[str] = ()
-    categorical: bool = False
+    one_hot: bool
+    unused: Sequence[str]
+    categorical: bool
 
 
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
@@ -83,16 +90,11 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     Raises:
         LeafError: if the file is not a table (the message gives the line), or several columns have one role.
     """
+    columns = columns or {}
     text, used = read_text(path, encoding)
     notes = [] if encoding != "auto" or used.startswith("utf") else [f"{path}: not UTF-8, read as {used}"]
-    if path.suffix.lower() in (".json", ".xml"):
-        from leaf.ingest import label_exports  # imports pydantic, which decoding processes do not need
-
-        lines = (label_exports.read_cvat if path.suffix.lower() == ".xml" else label_exports.read_label_studio)(
-            text, path
-        )
-    else:
-        lines = list(csv_rows(text, path))
+    read = {".json": _label_studio_rows, ".xml": _cvat_rows}.get(path.suffix.lower(), csv_rows)
+    lines = list(read(text, path))
     names = [name.strip() for name in lines[0][1]] if lines else []
     body = lines[1:]
     for line, cells in body:
@@ -103,19 +105,20 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         own = [place for place, name in enumerate(names) if name not in GIVEN_COLUMNS]
         body = [(line, [cells[place] for place in own]) for line, cells in body if not cells[hashed].strip()]
         names = [names[place] for place in own]
-    places = _places(names, path, columns or {}, body, notes)
-    hot = [] if "label" in places or (columns or {}).get("label") else _one_hot(names, places, body, notes, path)
-    free = [place for place, name in enumerate(names) if place not in {*places.values(), *hot} and name]
+    places = _places(names, path, columns, body, notes)
+    free = [place for place, name in enumerate(names) if place not in places.values() and name]
+    hot = [] if "label" in places or columns.get("label") else _one_hot(names, free, body, notes, path)
+    free = [place for place in free if place not in hot]
     if free:
         notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     if hot:
         notes.append(f"{path}: its columns of 0 and 1 are the classes: {_shown([names[place] for place in hot])}")
-    rows = []
     notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
+    rows = []
     for line, cells in body:
         row = {role: _cell(cells[place], role) for role, place in places.items()}
         if hot:
-            row["label"] = single(names[place] for place in hot if _ONE[cells[place].strip().lower()])
+            row["label"] = single(names[place] for place in hot if _flag(cells[place]))
         rows.append(Row(line, row))
     if several := [row for row in rows if row.cells.get("label") == SEVERAL]:
         notes.append(
@@ -124,7 +127,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         for each in several:
             each.cells["label"] = ""
     if "split" in places:
-        _read_flags_and_numbers(names[places["split"]], rows, notes, path)
+        _name_splits(names[places["split"]], rows, notes, path)
     repeats = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
     unused = sorted(repeats, key=lambda name: not repeats[name])
     roles = {*places, *(["label"] if hot else [])}
@@ -137,11 +140,7 @@ def _repeats(values: Sequence[str]) -> bool:
 
 
 def _places(
-    names: Sequence[str],
-    path: Path,
-    chosen: Mapping[str, str],
-    body: Sequence[tuple[int, Sequence[str]]],
-    notes: list[str],
+    names: Sequence[str], path: Path, chosen: Mapping[str, str], body: _Body, notes: list[str]
 ) -> dict[str, int]:
     """Return the position of each role's column."""
     found: dict[str, list[int]] = defaultdict(list)
@@ -157,13 +156,13 @@ def _places(
             found[role] = [names.index(name)]
     for role, several in found.items():
         if len(several) > 1:
-            several = [place for place in several if _plain(names[place]) not in _WEAK]
+            several = [place for place in several if plain[place] not in _WEAK]
         if len(several) > 1:
             which = " and ".join(repr(names[place]) for place in several)
             choices = [{f"columns.{role}": names[place]} for place in several]
-            chosen_by_key = role in ("file", "label", "group", "split")
-            key = f" Choose one with -S columns.{role}=NAME." if chosen_by_key else ""
-            raise LeafError(f"{path}: {which} both match the role {role}.{key}", choices if chosen_by_key else ())
+            has_key = role not in KEPT
+            key = f" Choose one with -S columns.{role}=NAME." if has_key else ""
+            raise LeafError(f"{path}: {which} both match the role {role}.{key}", choices if has_key else ())
         found[role] = several
     if "file" not in found and not chosen.get("file"):
         of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
@@ -199,29 +198,29 @@ def _with_nearest(name: str) -> str:
     return f"{name!r} (did you mean {near[0]}?)" if near and near[0] != _plain(name) else repr(name)
 
 
-def _one_hot(
-    names: Sequence[str],
-    columns: dict[str, int],
-    rows: Sequence[tuple[int, Sequence[str]]],
-    notes: list[str],
-    path: Path,
-) -> list[int]:
+def _flag(cell: str) -> bool | None:
+    return _FLAGS.get(cell.strip().lower())
+
+
+def _one_hot(names: Sequence[str], free: Sequence[int], body: _Body, notes: list[str], path: Path) -> list[int]:
     """Return the positions of two or more columns of 0 and 1 if nearly every row sets exactly one, otherwise []."""
-    free = [place for place, name in enumerate(names) if place not in columns.values() and name]
-    free = [place for place in free if not _FLAG.match(_plain(names[place]))]
-    hot = [place for place in free if rows and all(row[place].strip().lower() in _ONE for _, row in rows)]
+    hot = [
+        place
+        for place in free
+        if not _NO_CLASS.match(_plain(names[place])) and body and all(_flag(row[place]) is not None for _, row in body)
+    ]
     if len(hot) < 2:
         return []
-    other = [(line, row) for line, row in rows if sum(_ONE[row[place].strip().lower()] for place in hot) != 1]
-    if len(other) > len(rows) / 10 and path.name.lower() != ROBOFLOW:
-        line, row = other[0]
-        some = ", ".join(repr(names[place]) for place in hot[:4])
-        ones = sum(_ONE[row[place].strip().lower()] for place in hot)
-        notes.append(
-            f"{path}: line {line}: {ones} of the columns of 0 and 1 ({some} …) are set, so they are not classes"
-        )
-        return []
-    return hot
+    ones = {line: sum(bool(_flag(row[place])) for place in hot) for line, row in body}
+    other = [line for line, count in ones.items() if count != 1]
+    if len(other) <= len(body) / 10 or path.name.lower() == ROBOFLOW:
+        return hot
+    some = ", ".join(repr(names[place]) for place in hot[:4])
+    notes.append(
+        f"{path}: line {other[0]}: {ones[other[0]]} of the columns of 0 and 1 ({some} …) are set, so they are not "
+        "classes"
+    )
+    return []
 
 
 def single(labels: Iterable[str]) -> str:
@@ -230,7 +229,7 @@ def single(labels: Iterable[str]) -> str:
     return SEVERAL if len(distinct) > 1 else next(iter(distinct), "")
 
 
-def _merged(role: str, place: int, body: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[str]:
+def _merged(role: str, place: int, body: _Body, path: Path) -> list[str]:
     """Return up to three notes on values with several spellings, such as 1 and 1.0."""
     written: dict[str, set[str]] = defaultdict(set)
     for _, cells in body:
@@ -249,90 +248,115 @@ def _cell(cell: str, role: str) -> str:
     cell = nfc(cell)
     if role in ("label", "group"):  # a spreadsheet writes the number 1 as 1.0
         cell = re.sub(r"^(\d+)\.0+$", r"\1", cell)
-    if role == "label":  # `none` can be a class name
-        return "" if cell.lower() in ("", "na", "n/a", "nan") else cell
-    return "" if cell.lower() in _EMPTY else cell
+    empty = ("", "na", "n/a", "nan") if role == "label" else _EMPTY  # `none` can be a class name
+    return "" if cell.lower() in empty else cell
 
 
-def _read_flags_and_numbers(name: str, rows: Sequence[Row], notes: list[str], path: Path) -> None:
+def _name_splits(column: str, rows: Sequence[Row], notes: list[str], path: Path) -> None:
     """Translate columns such as `is_test`, and splits numbered 1, 2, 3, into names."""
-    flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(name))
+    flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(column))
     values = {row.cells["split"].lower() for row in rows if row.cells["split"]}
-    if flag and values <= _ONE.keys():
+    if flag and values <= _FLAGS.keys():
         other = "test" if flag[1] == "train" else "train"
-        names = {value: flag[1] if is_set else other for value, is_set in _ONE.items()}
+        names = {value: flag[1] if is_set else other for value, is_set in _FLAGS.items()}
     elif values <= {"1", "2", "3", "1.0", "2.0", "3.0"} and values & {"3", "3.0"}:
         names = {"1": "train", "2": "validation", "3": "test"}
         names |= {f"{number}.0": split for number, split in names.items()}
-        notes.append(f"{path}: column {name!r}: 1 means train, 2 validation and 3 test")
+        notes.append(f"{path}: column {column!r}: 1 means train, 2 validation and 3 test")
     else:
         return
     for row in rows:
         row.cells["split"] = names.get(row.cells["split"].lower(), "")
 
 
-class Finder:
-    """Match table cells with files. Files are paths relative to the folder `root`."""
-
-    def __init__(self, root: Path, files: Sequence[str]) -> None:
-        """Index the paths `files`."""
-        self._root = root.resolve().name
-        self._files = files
-        self._known: dict[int, dict[str, list[str]]] = {}
-
-    def find(self, cell: str) -> list[str]:
-        """Return the files that match `cell` by the strictest rule that matches any file, or [].
-
-        The rules, in order: the path or the end of one, which may start above the folder; the same without case;
-        without suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are
-        matched by path.
-        """
-        text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
-        if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
-            text = re.sub(r"^.*[?&]d=", "/", text) if "local-files" in url[0] else f"/{text[url.end() :]}"
-            text = unquote(text.partition("?")[0].partition("#")[0])
-        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
-        inside = ["/".join(parts)]
-        if self._root in parts[:-1]:
-            inside.append("/".join(parts[len(parts) - parts[::-1].index(self._root) :]))
-        elif re.match(r"[\\/]|[A-Za-z]:", text):  # absolute path from another machine: match its longest suffix
-            inside += ["/".join(parts[place:]) for place in range(1, len(parts))]
-        for way, (of_file, of_cell) in enumerate(_WAYS):
-            if way not in self._known:
-                self._known[way] = _by_ends(self._files, of_file)
-            for path in inside:
-                found = self._known[way].get(of_cell(path), [])
-                whole = [file for file in found if of_file(unicodedata.normalize("NFC", file)) == of_cell(path)]
-                if found:
-                    return whole if len(whole) == 1 else found
-        return []
+class _Value(BaseModel):
+    choices: list[str] | None = None
 
 
-def _by_ends(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    """Map the key of each path and of each of its ends (`a/b/c`, `b/c`, `c`) to the files."""
-    known: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        end = unicodedata.normalize("NFC", file)
-        while end:
-            known[key(end)].append(file)
-            end = end.partition("/")[2]
-    known.pop("", None)
-    return dict(known)
+class _Result(BaseModel):
+    from_name: str = "choice"
+    value: _Value = _Value()
 
 
-def _stem(path: str) -> str:
-    return path.rpartition(".")[0].casefold() if "." in path.rpartition("/")[2] else path.casefold()
+class _Annotation(BaseModel):
+    was_cancelled: bool = False
+    result: list[_Result] = []
 
 
-def _number(text: str) -> str:
-    found = re.fullmatch(r"0*(\d+)(\.0+)?", text)
-    return found[1] if found else ""
+class _Task(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    data: dict[str, Any] | None = None
+    annotations: list[_Annotation] = []
 
 
-_WAYS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
-    (str, str),
-    (str.casefold, str.casefold),
-    (_stem, str.casefold),
-    (lambda path: _number(_stem(path)), _number),
-    (str.casefold, lambda path: re.sub(r"(^|/)[0-9a-f]{8}-(?=[^/]+$)", r"\1", path.casefold())),
-]
+def _label_studio_rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
+    """Return the header and rows of a Label Studio export (JSON or JSON-MIN), or of any list of flat objects.
+
+    Each choice control becomes a column, named `choice` if it is the only one. Skipped annotations are ignored.
+    """
+    try:
+        tasks = TypeAdapter(list[_Task]).validate_python(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise LeafError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from None
+    except RecursionError:
+        raise LeafError(f"{path}: nested too deeply.") from None
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "top level"
+        raise LeafError(
+            f"{path}: {where}: {error.errors()[0]['msg']}. Use a JSON export of Label Studio, or a CSV table."
+        ) from None
+    choices = [_choices(task) for task in tasks]
+    controls = sorted({control for each in choices for control, names in each.items() if names})
+    records = []
+    for task, each in zip(tasks, choices, strict=True):
+        record = {key: _text(value) for key, value in (task.data or task.model_extra or {}).items()}
+        for control in controls:
+            record["choice" if len(controls) == 1 else control] = single(each[control])
+        records.append(record)
+    return _table_rows(records)
+
+
+def _choices(task: _Task) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for annotation in task.annotations:
+        for result in () if annotation.was_cancelled else annotation.result:
+            found[result.from_name] += result.value.choices or []
+    return found
+
+
+def _text(value: Any) -> str | None:
+    """Return the text of a value, or None for a structure that is not a choice."""
+    if isinstance(value, dict) and set(value) == {"choices"}:
+        value = value["choices"]
+    if isinstance(value, list):
+        return single(value) if all(isinstance(item, str) for item in value) else None
+    return None if isinstance(value, dict) else "" if value is None else str(value)
+
+
+def _cvat_rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
+    """Return the header and rows of CVAT's annotations.xml: each image's tag, attributes and subset."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise LeafError(f"{path}: XML with entities. Use annotations.xml as CVAT exports it.")
+    try:
+        images = list(ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text)).iter("image"))  # noqa: S314
+    except ElementTree.ParseError as error:
+        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error})") from None
+    if not any(image.find("tag") is not None for image in images):
+        raise LeafError(f"{path}: no image has a tag. Label images with tags; boxes and masks are not read.")
+    records = []
+    for image in images:
+        record = {each.get("name", ""): each.text or "" for each in image.iterfind("tag/attribute")}
+        record["file"] = image.get("name", "")
+        record["tag"] = single(tag.get("label", "") for tag in image.iter("tag"))
+        if image.get("subset", "default") != "default":
+            record["subset"] = image.get("subset", "")
+        records.append(record)
+    return _table_rows(records)
+
+
+def _table_rows(records: Sequence[Mapping[str, str | None]]) -> Iterable[tuple[int, list[str]]]:
+    names = list(dict.fromkeys(key for record in records for key, value in record.items() if value is not None))
+    yield 1, names
+    for number, record in enumerate(records, 1):
+        yield number, [record.get(name) or "" for name in names]

@@ -3,16 +3,18 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
+from urllib.parse import unquote
 
 from leaf.errors import LeafError
-from leaf.ingest.classes import Folders, by_folders, few, nfc, refuse_containers, split_name
-from leaf.ingest.files import Links, Listing, kind, read_head
-from leaf.ingest.label_tables import KEPT, ROBOFLOW, Finder, Row, Table, read_labels
+from leaf.ingest.classes import Folders, by_folders, few, nfc, reject_containers, split_name
+from leaf.ingest.files import Links, Listing, kind, list_folder, read_head
+from leaf.ingest.label_tables import KEPT, ROBOFLOW, Row, Table, read_labels
+from leaf.ingest.source import FileSource, Rows
 
 METADATA = ("metadata.csv", ROBOFLOW)
 _REMEDIES = {  # advice for a folder without images, by the type of its files
@@ -38,7 +40,7 @@ class Entry:
     name: str
     group: str
     split: str
-    more: Mapping[str, str] = field(default_factory=dict)  # values of the columns KEPT
+    more: Mapping[str, str]  # values of the columns KEPT
 
 
 @dataclass
@@ -71,6 +73,34 @@ class Reading(TypedDict, total=False):
     links: Links
 
 
+class FolderSource(FileSource):
+    """The images of one folder, sorted by path. Raises LeafError if the folder is not a data set."""
+
+    def __init__(
+        self, root: Path, skip_unreadable: bool = True, known: Collection[str] = (), **reading: Unpack[Reading]
+    ) -> None:
+        """List the files and assign labels; see `lay_out`."""
+        listing = list_folder(root, reading.get("links", "refuse"))
+        layout = lay_out(root, listing, known, **reading)
+        entries = layout.entries
+        more = {
+            key: [each.more.get(key, "") for each in entries] for key in KEPT if any(key in e.more for e in entries)
+        }
+        rows = Rows(
+            [each.file for each in entries],
+            [each.name for each in entries],
+            [each.group for each in entries],
+            [each.split for each in entries],
+            more,
+        )
+        super().__init__(rows, root.joinpath, skip_unreadable)
+        self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
+        if self.left_out and not skip_unreadable:
+            file, why = next(iter(self.left_out.items()))
+            raise LeafError(f"{root}: {file!r}: {why}. Repair it, or set `unreadable: skip`.")
+        self.notes = [*layout.notes, *listing.notes()]
+
+
 def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unpack[Reading]) -> Layout:
     """Join folders and tables; tables take precedence over folders.
 
@@ -91,19 +121,19 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
     columns = reading.get("columns") or {}
     made = Layout()
     tables = _tables(root, listing, labels, made.notes, columns, reading.get("encoding", "auto"))
-    labelled = any("label" in table.roles for _, table in tables)
-    folders = by_folders(root, listing.images, known, labelled)
-    if labelled and labels is None and len({each.name for each in folders.values() if each.name}) > 1:
-        labelled = any("label" in table.roles and not table.one_hot for _, table in tables)
+    with_labels = [table for _, table in tables if "label" in table.roles]
+    folders = by_folders(root, listing.images, known, bool(with_labels))
+    if labels is None and len({each.name for each in folders.values() if each.name}) > 1:
         made.notes += [
             f"{table.path}: columns of 0 and 1 do not override the class folders. To use them, set the key "
             "`labels` to the table."
-            for _, table in tables
+            for table in with_labels
             if table.one_hot
         ]
-    if not labelled:
+        with_labels = [table for table in with_labels if not table.one_hot]
+    if not with_labels:
         _check_label_column(labels, tables, known, bool(columns.get("label")))
-        refuse_containers(root, listing.images, folders, known, reading.get("ignore", ()), made.notes)
+        made.notes += reject_containers(root, folders, known, reading.get("ignore", ()))
     rows: dict[str, tuple[Table, Row]] = {}
     for base, each in tables:
         made.notes += each.notes
@@ -112,56 +142,58 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
     for file in listing.images:
         by_folder = folders[file]
         table, row = rows.get(file, (None, Row(0, {})))
-        if labelled and table is None:
-            made.left_out[file] = f"not in {' nor in '.join(dict.fromkeys(table.path.name for _, table in tables))}"
-            if by_folder.name not in known:
+        name = row.cells.get("label", "") if with_labels else by_folder.name
+        if not name:
+            names = [table.path.name] if table else dict.fromkeys(table.path.name for _, table in tables)
+            absent = f"{'no label' if table else 'not'} in {' nor in '.join(names)}"
+            made.left_out[file] = absent if with_labels else "in no class folder"
+            if table or by_folder.name not in known:
                 made.unlabelled.append(file)
             continue
-        name = row.cells.get("label", "") if labelled else by_folder.name
-        if not name:
-            if labelled and table:
-                made.left_out[file] = f"no label in {table.path.name}"
-            else:
-                made.left_out[file] = "in no class folder"
-            made.unlabelled.append(file)
-            continue
-        relabelled += bool(labelled and labels is None and by_folder.name and nfc(name) != by_folder.name)
+        relabelled += bool(with_labels and labels is None and by_folder.name and nfc(name) != by_folder.name)
         split = _given_split(table, row)
         overruled += bool(split and by_folder.split and split != by_folder.split)
         group = row.cells.get("group") or (by_folder.folder if reading.get("group_by") == "folder" else "")
-        more = {"crop": by_folder.crop} if by_folder.crop and not labelled else {}
+        more = {"crop": by_folder.crop} if by_folder.crop and not with_labels else {}
         more |= {key: row.cells[key] for key in KEPT if key in row.cells}
         made.entries.append(Entry(file, name, group, split or by_folder.split, more))
+    if not made.entries:
+        raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
     if overruled:
         made.notes.append(
             f"{overruled} images: the splits in the table and in the folder names differ; the table is used"
         )
     if relabelled:
-        which = ", ".join(sorted({table.path.name for _, table in tables if "label" in table.roles}))
+        which = ", ".join(sorted({table.path.name for table in with_labels}))
         made.notes.append(f"{relabelled} images: the label in {which} overrides the folder")
-    if not made.entries:
-        raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
-    if not labelled and tables and len(rows) < len(made.entries):
+    if not with_labels and tables and len(rows) < len(made.entries):
         made.notes.append(f"{len(made.entries) - len(rows)} images are in no table, so they have no group")
-    _drop_a_single_split(made)
-    for several in _alike(entry.name for entry in made.entries):
-        made.notes.append(f"{several} are separate classes; a mapping of `classes` joins them")
-    for several in _alike(entry.group for entry in made.entries if entry.group)[:3]:
-        made.notes.append(
-            f"{several} are separate groups, although they differ only in case, blanks, punctuation or leading zeros"
-        )
-    made.notes += _merged(listing.images, {entry.name for entry in made.entries})
-    below = _folders_below(made.entries, folders)
-    if below == "classes" and not known:
-        made.notes.append(
-            "the folders below the classes look like classes themselves, as in CROP/DISEASE; `leaf start` offers "
-            "both levels"
-        )
-    elif below == "plants" and not any(entry.group for entry in made.entries):
-        made.notes.append(
-            "each folder below the classes seems to show a single plant; -S group_by=folder keeps each in one split"
-        )
+    if {entry.split for entry in made.entries} == {"train"}:
+        made.entries = [replace(entry, split="") for entry in made.entries]
+        made.notes.append("all images are in train; validation and test are drawn from them")
+    made.notes += _notes_on_names(made.entries, listing.images)
+    made.notes += _notes_on_folders(made.entries, folders, known)
     return made
+
+
+def _notes_on_names(entries: Sequence[Entry], files: Sequence[str]) -> list[str]:
+    """Return notes on similar class names, similar groups, and class folders merged by normalization."""
+    notes = [
+        f"{several} are separate classes; a mapping of `classes` joins them"
+        for several in _alike(entry.name for entry in entries)
+    ]
+    notes += [
+        f"{several} are separate groups, although they differ only in case, blanks, punctuation or leading zeros"
+        for several in _alike(entry.group for entry in entries if entry.group)[:3]
+    ]
+    raw: dict[str, set[str]] = defaultdict(set)
+    for part in {part for file in files for part in file.split("/")[:-1]}:
+        raw[nfc(part)].add(part)
+    return notes + [
+        f"folders {', '.join(map(ascii, sorted(raw[name])))} are the same class, {name!r}"
+        for name in sorted({entry.name for entry in entries})
+        if len(raw[name]) > 1
+    ]
 
 
 def _alike(names: Iterable[str]) -> list[str]:
@@ -174,23 +206,28 @@ def _alike(names: Iterable[str]) -> list[str]:
     return [", ".join(map(repr, sorted(several))) for several in alike.values() if len(several) > 1]
 
 
-def _merged(files: Sequence[str], classes: Collection[str]) -> list[str]:
-    """Return a note for class folders that become one class after normalization."""
-    raw: dict[str, set[str]] = defaultdict(set)
-    for part in {part for file in files for part in file.split("/")[:-1]}:
-        raw[nfc(part)].add(part)
-    return [
-        f"folders {', '.join(map(ascii, sorted(raw[name])))} are the same class, {name!r}"
-        for name in sorted(classes)
-        if len(raw[name]) > 1
-    ]
+def _notes_on_folders(entries: Sequence[Entry], folders: Mapping[str, Folders], known: Collection[str]) -> list[str]:
+    """Return a note if nearly all images are in several folders below each class: plants if numbered, else classes."""
+    sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
+    below = {key: count for key, count in sizes.items() if key[1]}
+    per_class = Counter(name for name, _ in below)
+    images = sum(below.values())
+    if images < 0.8 * len(entries) or images < 2 * len(below) or min(per_class.values(), default=0) < 2:
+        return []
+    numbered = sum(any(map(str.isdigit, folder.rpartition("/")[2])) for _, folder in below)
+    if 2 * numbered < len(below):
+        offer = "as in CROP/DISEASE; `leaf start` offers both levels"
+        return [] if known else [f"the folders below the classes look like classes themselves, {offer}"]
+    if any(entry.group for entry in entries):
+        return []
+    return ["each folder below the classes seems to show a single plant; -S group_by=folder keeps each in one split"]
 
 
 def _check_label_column(
     labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
 ) -> None:
     """Reject a `labels` table that assigns nothing, or that has a label column with an unrecognized name."""
-    table = tables[0][1] if labels is not None and tables and tables[0][1].path == labels else None
+    table = next((table for _, table in tables if table.path == labels), None)
     if table is None or (table.roles - {"file"} and (known or chosen or not table.categorical)):
         return
     missing = "a label" if table.roles - {"file"} else "a label, group or split"
@@ -238,7 +275,7 @@ def _join(
     for row in table.rows:
         where, cell = f"{table.path}: line {row.line}", row.cells["file"]
         if not cell.strip():
-            raise LeafError(f"{where}: no file name")
+            raise LeafError(f"{where}: no file name. Fill the cell or delete the row.")
         found = finder.find(cell)
         if len(found) > 1:  # such as a raw file and its JPEG
             found = [file for file in found if _readable(root / base / file)] or found
@@ -259,6 +296,73 @@ def _join(
         raise LeafError(f"{table.path}: no row matches an image in {root / base}: {few(missing)}{shown}")
 
 
+class Finder:
+    """Match table cells with files. Files are paths relative to the folder `root`."""
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        """Index the paths `files`."""
+        self._root = root.resolve().name
+        self._files = files
+        self._known: dict[int, dict[str, list[str]]] = {}
+
+    def find(self, cell: str) -> list[str]:
+        """Return the files that match `cell` by the strictest rule that matches any file, or [].
+
+        The rules, in order: the path or the end of one, which may start above the folder; the same without case;
+        without suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are
+        matched by path.
+        """
+        text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
+        if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
+            text = re.sub(r"^.*[?&]d=", "/", text) if "local-files" in url[0] else f"/{text[url.end() :]}"
+            text = unquote(text.partition("?")[0].partition("#")[0])
+        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
+        inside = ["/".join(parts)]
+        if self._root in parts[:-1]:
+            inside.append("/".join(parts[len(parts) - parts[::-1].index(self._root) :]))
+        elif re.match(r"[\\/]|[A-Za-z]:", text):  # absolute path from another machine: match its longest suffix
+            inside += ["/".join(parts[place:]) for place in range(1, len(parts))]
+        for way, (of_file, of_cell) in enumerate(_WAYS):
+            if way not in self._known:
+                self._known[way] = _by_ends(self._files, of_file)
+            for path in inside:
+                found = self._known[way].get(of_cell(path), [])
+                whole = [file for file in found if of_file(unicodedata.normalize("NFC", file)) == of_cell(path)]
+                if found:
+                    return whole if len(whole) == 1 else found
+        return []
+
+
+def _by_ends(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    """Map the key of each path and of each of its ends (`a/b/c`, `b/c`, `c`) to the files."""
+    known: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        end = unicodedata.normalize("NFC", file)
+        while end:
+            known[key(end)].append(file)
+            end = end.partition("/")[2]
+    known.pop("", None)
+    return dict(known)
+
+
+def _stem(path: str) -> str:
+    return path.rpartition(".")[0].casefold() if "." in path.rpartition("/")[2] else path.casefold()
+
+
+def _number(text: str) -> str:
+    found = re.fullmatch(r"0*(\d+)(\.0+)?", text)
+    return found[1] if found else ""
+
+
+_WAYS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
+    (str, str),
+    (str.casefold, str.casefold),
+    (_stem, str.casefold),
+    (lambda path: _number(_stem(path)), _number),
+    (str.casefold, lambda path: re.sub(r"(^|/)[0-9a-f]{8}-(?=[^/]+$)", r"\1", path.casefold())),
+]
+
+
 def _readable(path: Path) -> bool:
     with suppress(OSError):
         return kind(read_head(path)) != ""
@@ -276,46 +380,18 @@ def _given_split(table: Table | None, row: Row) -> str:
     return split
 
 
-def _drop_a_single_split(made: Layout) -> None:
-    """Remove the given splits if all images are in train, so that validation and test splits are drawn."""
-    if {entry.split for entry in made.entries} == {"train"}:
-        made.entries = [Entry(each.file, each.name, each.group, "", each.more) for each in made.entries]
-        made.notes.append("all images are in train; validation and test are drawn from them")
-
-
-def _folders_below(entries: Iterable[Entry], folders: Mapping[str, Folders]) -> Literal["", "plants", "classes"]:
-    """Return whether the folders below the classes are plants or classes.
-
-    Return "" unless classes have several such folders that contain nearly all images.
-
-    Plant names contain digits, such as `plant_07`; class names rarely do.
-    """
-    sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
-    below = {key: count for key, count in sizes.items() if key[1]}
-    per_class = Counter(name for name, _ in below)
-    images = sum(below.values())
-    if images < 0.8 * sizes.total() or images < 2 * len(below) or min(per_class.values(), default=0) < 2:
-        return ""
-    numbered = sum(any(map(str.isdigit, folder.rpartition("/")[2])) for _, folder in below)
-    return "plants" if 2 * numbered >= len(below) else "classes"
-
-
 def _no_classes(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError:
     if not listing.images:
-        remedies = [
-            remedy for suffix, remedy in _REMEDIES.items() if any(map(re.compile(suffix).search, listing.others))
-        ]
-        return LeafError(
-            "; ".join([f"{root}: no image files", *listing.notes()])
-            + f". {' '.join(remedies) or 'Use a folder of images for each class, or a table of labels.'}"
-        )
-    tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv", ".txt"))][:3]
+        remedies = [text for suffix, text in _REMEDIES.items() if any(map(re.compile(suffix).search, listing.others))]
+        remedy = " ".join(remedies) or "Use a folder of images for each class, or a table of labels."
+        return LeafError(f"{'; '.join([f'{root}: no image files', *listing.notes()])}. {remedy}")
     todo = (
         "Sort the images into a folder per class, set the key `labels` to a table of files and labels, or list the "
         "classes in `classes` and label the images with `leaf review --unlabelled`"
     )
+    tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv"))][:3]
     return UnlabelledError(
         listing.images,
         "; ".join([f"{root}: no class for {few(listing.images)}", *notes, todo]),
-        proposals=[{"labels": str(root / path)} for path in tables if not path.lower().endswith(".txt")],
+        proposals=[{"labels": str(root / path)} for path in tables],
     )

@@ -48,12 +48,9 @@ def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
 
 
 def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop") -> np.ndarray:
-    """Read the masks of all images, bool (N, size, size); the mask of an image without one is all false.
+    """Return the masks of all images, bool (N, size, size), all false for an image without a mask.
 
-    The shape is (0, size, size) if `folder` is empty.
-
-    Raises:
-        LeafError: see `mask_files` and `read_mask`.
+    N is 0 if `folder` is empty. Raises the errors of `mask_files` and `read_mask`.
     """
     files = mask_files(folder, sources)
     masks = np.zeros((len(files) if any(files) else 0, size, size), bool)

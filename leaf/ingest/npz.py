@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -24,9 +23,9 @@ import numpy as np
 from leaf.errors import LeafError
 from leaf.ingest.decode import PIXELS, Fit, to_square
 from leaf.ingest.decode_cache import content_hash
-from leaf.ingest.files import HEAD, NAMES, kind, what_it_is
+from leaf.ingest.files import NAMES, kind, read_head, what_it_is
 from leaf.ingest.pickles import unpickle_strings
-from leaf.ingest.source import Block, FractionalError, Rows
+from leaf.ingest.source import Block, FractionalError, Rows, Source
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
 MEMBER_BYTES = 256 * 2**30  # maximum array size: 2.4 million images of the course's size
@@ -36,22 +35,16 @@ OUTPUT = 1000  # maximum ratio of ingested bytes to file size; small images are 
 _HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks it only after loading it
 LABEL_BYTES = 1024  # maximum average per image
 
-# exceptions that numpy raises for a malformed header
-_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, SyntaxError, TokenError, RecursionError, struct.error)
-_FIXED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
 
 @dataclass(frozen=True)
 class _Array:
-    """One array of the file, as described by its headers."""
-
     shape: tuple[int, ...]
     dtype: np.dtype
     member: zipfile.ZipInfo
     offset: int  # of the first item in the member
 
 
-class NpzSource:
+class NpzSource(Source):
     """The images and labels of one .npz file. Raises LeafError if the file is invalid."""
 
     def __init__(self, path: Path) -> None:
@@ -60,13 +53,9 @@ class NpzSource:
         with _opened(path) as file:
             self._data = _describe(file, "data", path)
             self._check_data(path.stat().st_size)
-            names = _read_labels(file, path, self._data.shape[0])
-        count = self._data.shape[0]
-        self.rows = Rows([str(number) for number in range(count)], names, [""] * count, [""] * count)
-        self.left_out: dict[str, str] = {}
-        self.unlabelled: list[str] = []
-        self.unreadable: dict[str, str] = {}
-        self.notes: list[str] = []
+            count = self._data.shape[0]
+            names = _read_labels(file, path, count)
+        super().__init__(Rows([str(number) for number in range(count)], names, [""] * count, [""] * count))
 
     def _check_data(self, size: int) -> None:
         shape, dtype = self._data.shape, self._data.dtype
@@ -80,12 +69,7 @@ class NpzSource:
             raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; valid: up to {PIXELS:,} pixels")
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield batches of the images `places` in order, `size` × `size`: uint8 if `as_uint8`, otherwise float32.
-
-        Raises:
-            LeafError: at the first value outside 0 to 255.
-            FractionalError: with `as_uint8`, at the first value that uint8 cannot represent.
-        """
+        """Read the images; see `Source.blocks`. Also raises LeafError at the first value outside 0 to 255."""
         highest = 0.0
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
         if output > most:
@@ -95,7 +79,7 @@ class NpzSource:
             )
         wanted = np.zeros(self._data.shape[0], bool)
         wanted[places] = True
-        with _opened(self.path) as file, _unbroken(self.path):
+        with _opened(self.path) as file:
             for start, block in _ahead(self._raw_blocks(file)):
                 with np.errstate(invalid="ignore", over="ignore"):  # values that do not fit are checked below
                     pixels = block.astype(np.uint8 if as_uint8 else np.float32)
@@ -129,42 +113,38 @@ class NpzSource:
 
 
 @contextmanager
-def _unbroken(path: Path) -> Iterator[None]:
-    """Convert errors of zipfile and zlib for a damaged file to a LeafError."""
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an .npz file. Convert errors while it is open, which mean that it is damaged, to a LeafError."""
+    if not path.exists():
+        raise LeafError(f"{path}: no such file. Set `dataset` to an .npz file or a folder.")
+    if not path.is_file():
+        raise LeafError(f"{path}: neither a file nor a folder. Use an .npz file or a folder of images.")
+    start = read_head(path)
+    if not start.startswith(b"PK"):
+        found = f"a {NAMES[kind(start)]} image" if kind(start) else what_it_is(start)
+        if found != "an archive":
+            raise LeafError(f"{path}: not an .npz file ({found}). Use an .npz with `data` and `labels`, or a folder.")
+        folder = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".images")
+        source, target = shlex.quote(str(path)), shlex.quote(str(folder))
+        raise LeafError(
+            f"{path}: not an .npz file ({found}). Unpack it: mkdir {target} && tar -xf {source} -C {target}",
+            [{"dataset": str(folder)}],
+        )
     try:
-        yield
+        with zipfile.ZipFile(path) as file:
+            if file.namelist() and not any(name.endswith(".npy") for name in file.namelist()):
+                folder = path.with_suffix("")
+                unpack = f"python -m zipfile -e {shlex.quote(str(path))} {shlex.quote(str(folder))}"
+                raise LeafError(
+                    f"{path}: a zip archive without .npy arrays. Unpack it: {unpack}", [{"dataset": str(folder)}]
+                )
+            yield file
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before the start of the file
             raise
         raise LeafError(
             f"{path}: a damaged or truncated .npz ({error or 'unexpected end of file'}). Download it again."
         ) from None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    if not path.exists():
-        raise LeafError(f"{path}: no such file. Set `dataset` to an .npz file or a folder.")
-    if not path.is_file():
-        raise LeafError(f"{path}: neither a file nor a folder. Use an .npz file or a folder of images.")
-    with path.open("rb") as head:
-        start = head.read(HEAD)
-    if not start.startswith(b"PK"):
-        found = f"a {NAMES[kind(start)]} image" if kind(start) else what_it_is(start)
-        folder = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".images")
-        unpack = f"mkdir {shlex.quote(str(folder))} && tar -xf {shlex.quote(str(path))} -C {shlex.quote(str(folder))}"
-        todo = f"Unpack it: {unpack}" if found == "an archive" else "Use an .npz with `data` and `labels`, or a folder."
-        raise LeafError(
-            f"{path}: not an .npz file ({found}). {todo}", [{"dataset": str(folder)}] * (found == "an archive")
-        )
-    with _unbroken(path), zipfile.ZipFile(path) as file:
-        if not any(name.endswith(".npy") for name in file.namelist()) and file.namelist():
-            unpack = f"python -m zipfile -e {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix('')))}"
-            raise LeafError(
-                f"{path}: a zip archive without .npy arrays. Unpack it: {unpack}",
-                proposals=[{"dataset": str(path.with_suffix(""))}],
-            )
-        yield file
 
 
 def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
@@ -174,7 +154,7 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
     except KeyError:
         found = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
         raise LeafError(f"{path}: no array `{name}`. Its arrays: {found}.") from None
-    if member.compress_type not in _FIXED or member.flag_bits & 1:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
         raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:
         raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; valid: up to {MEMBER_BYTES:,}")
@@ -191,7 +171,7 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
-    except _MALFORMED:
+    except Exception:  # noqa: BLE001 (numpy raises many types for a malformed header)
         raise LeafError(f"{path}: {name} is not an .npy array written by NumPy") from None
     if fortran and len(shape) > 1:
         raise LeafError(f"{path}: {name} is in Fortran order. Save numpy.ascontiguousarray({name}).")
@@ -241,7 +221,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
     values = np.frombuffer(raw, array.dtype)
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
-    except (UnicodeDecodeError, ValueError):
+    except ValueError:
         raise LeafError(f"{path}: labels contains text that is not UTF-8") from None
 
 

@@ -13,11 +13,6 @@ from typing import Any
 
 from leaf.errors import LeafError
 
-# exceptions that the Unpickler raises for a malformed pickle
-_BROKEN = (
-    *(pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError),
-    *(OverflowError, EOFError, MemoryError),
-)
 # in the order of pickletools: framing, memo, names and calls, numbers, text, bytes, tuples, lists
 _INSTRUCTIONS = {
     *("PROTO", "FRAME", "MARK", "STOP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
@@ -44,25 +39,25 @@ class _Record:
 
 
 class _PickledArray(_Record):
-    """Replacement for numpy's `_reconstruct`, which creates an empty array."""
+    """Replace numpy's `_reconstruct`, which creates an empty array."""
 
 
 class _Dtype(_Record):
-    """Replacement for numpy.dtype."""
+    """Replace `numpy.dtype`."""
 
 
 class _Scalar(_Record):
-    """Replacement for numpy's `scalar`."""
+    """Replace numpy's `scalar`."""
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
-    """Replacement for _codecs.encode, which represents bytes in protocols 0 to 2."""
+    """Replace `_codecs.encode`, which represents bytes in protocols 0 to 2."""
     if encoding != "latin1" or not isinstance(text, str):
         raise RefusedError("bytes encoded differently than by numpy")
     return text.encode("latin1")
 
 
-_NAMES: dict[tuple[str, str], Any] = {
+_REPLACEMENTS: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # before numpy 2
     ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
     ("numpy.core.multiarray", "scalar"): _Scalar,
@@ -75,15 +70,13 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
+        if (module, name) not in _REPLACEMENTS:
             raise RefusedError(f"{module}.{name}")
-        return _NAMES[module, name]
+        return _REPLACEMENTS[module, name]
 
 
 def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
     """Return the items of a pickled one-dimensional object array of `count` strings or whole numbers.
-
-    Nothing that the pickle names is imported or called.
 
     Raises:
         LeafError: for any other content; the message starts with the file `name`.
@@ -93,7 +86,7 @@ def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
         return _items(_Unpickler(io.BytesIO(data), encoding="latin1").load(), count)
     except RefusedError as refused:
         why = str(refused)
-    except _BROKEN as error:
+    except Exception as error:  # noqa: BLE001 (the Unpickler raises many types for a malformed pickle)
         why = f"a pickle that cannot be read ({type(error).__name__})"
     shown = why.encode("ascii", "backslashreplace").decode()
     raise LeafError(f"{name}: labels contains {shown[:120]}; valid: strings and whole numbers")

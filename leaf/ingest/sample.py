@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from leaf.ingest.classes import check_present
-from leaf.ingest.files import HEAD, kind, what_it_is
+from leaf.ingest.files import kind, read_head, what_it_is
 
 ENOUGH = 20  # a class is rejected if this many of its files are opened and none is an image
 SAMPLE = 100  # files whose headers are read
@@ -20,25 +20,15 @@ WIDE = 4 / 3  # a square crop of a wider image loses more than a quarter of it
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a sample of images.
+    """Sizes of a sample of images, in pixels."""
 
-    Attributes:
-        opened: number of images.
-        usual: the most frequent width and height.
-        smallest: the shortest side.
-        largest: the longest side.
-        wide: percentage of images wider or taller than 4:3.
-        lost: mean percentage of a wide image that a square crop removes.
-        others: files that are not images, each with a description.
-    """
-
-    opened: int
-    usual: tuple[int, int]
-    smallest: int
-    largest: int
-    wide: int
-    lost: int
-    others: list[str]
+    opened: int  # number of images
+    usual: tuple[int, int]  # most frequent width and height
+    smallest: int  # shortest side
+    largest: int  # longest side
+    wide: int  # percentage of images wider or taller than 4:3
+    lost: int  # mean percentage of a wide image that a square crop removes
+    others: list[str]  # files that are not images, each with a description
 
 
 def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> Sizes | None:
@@ -70,20 +60,22 @@ def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[
     shapes = [max(size) / max(min(size), 1) for size in found]
     wide = [shape for shape in shapes if shape > WIDE + 0.01]
     lost = sum(1 - 1 / shape for shape in wide) / max(len(wide), 1)
-    sides = [side for size in found for side in size]
-    usual = Counter(found).most_common(1)[0][0]
-    wrong = [f"{file!r}: {what}" for file, what in others.items()]
     return Sizes(
-        len(found), usual, min(sides), max(sides), round(100 * len(wide) / len(found)), round(100 * lost), wrong
+        opened=len(found),
+        usual=Counter(found).most_common(1)[0][0],
+        smallest=min(map(min, found)),
+        largest=max(map(max, found)),
+        wide=round(100 * len(wide) / len(found)),
+        lost=round(100 * lost),
+        others=[f"{file!r}: {what}" for file, what in others.items()],
     )
 
 
 def _size(path: Path) -> tuple[int, int] | str:
-    """Return the width and height of an image, or a description of any other file, or "" if it cannot be opened."""
+    """Return the width and height of an image, a description of any other file, or "" if it cannot be opened."""
     with suppress(Exception):  # `ingest` reports damaged files
         if path.is_file():
-            with path.open("rb") as opened:
-                head = opened.read(HEAD)
+            head = read_head(path)
             if not kind(head):
                 return what_it_is(head)
             with Image.open(path) as image:

@@ -36,7 +36,7 @@ SCANS = 100  # maximum scans per JPEG; cameras and programs write 1 to 12
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
 _CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, a printer profile has a million
-_ASK, _ANSWER = struct.Struct("<I7s?"), struct.Struct("<cII?")
+_ANSWER = struct.Struct("<cII?")  # kind, width, height, frames
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
 
@@ -108,18 +108,17 @@ class Decoders:
             decoder = _Decoder(*self._limits)
         self._busy.add(decoder)
         try:
-            picture = decoder.ask(data, size, fit, mask, self._one_large)
-        except UnreadableError:
+            result = decoder.ask(data, size, fit, mask, self._one_large)
             self._idle.append(decoder)
-            raise
         except (EOFError, OSError):
             if decoder.status() == -signal.SIGPROF:
                 raise UnreadableError(f"decoding takes more than {self._limits[0]:g} seconds") from None
             raise
         finally:
             self._busy.discard(decoder)
-        self._idle.append(decoder)
-        return picture
+        if isinstance(result, str):
+            raise UnreadableError(result)
+        return result
 
 
 @functools.cache
@@ -151,9 +150,9 @@ class _Decoder:
         )  # fmt: skip
         theirs.close()
 
-    def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> DecodedImage:
-        """Decode an image. Raises UnreadableError with the reason, or EOFError or OSError if the worker ended."""
-        self._pipe.send_bytes(_ASK.pack(size, fit.encode(), mask))
+    def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> DecodedImage | str:
+        """Return the image, or the reason why it cannot be read. Raises EOFError or OSError if the worker ended."""
+        self._pipe.send((size, fit, mask))
         self._pipe.send_bytes(data)
         answer, *shape = self._answer()
         held = False
@@ -167,9 +166,8 @@ class _Decoder:
             if held:
                 one_large.release()
         if answer == _REFUSED:
-            raise UnreadableError(content.decode("utf-8", "replace"))
-        width, height, frames = shape
-        return DecodedImage(np.frombuffer(content, np.uint8).reshape(size, size, 3), width, height, frames)
+            return content.decode("utf-8", "replace")
+        return DecodedImage(np.frombuffer(content, np.uint8).reshape(size, size, 3), *shape)
 
     def _answer(self) -> tuple:
         return _ANSWER.unpack(self._pipe.recv_bytes(_ANSWER.size))
@@ -196,12 +194,12 @@ def serve(handle: int, seconds: float, memory: int) -> None:
 
     with suppress(EOFError, OSError):
         while True:
-            size, fit, mask = _ASK.unpack(pipe.recv_bytes())
+            size, fit, mask = pipe.recv()
             data = pipe.recv_bytes()
             signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills the process at any point
             try:
-                picture = decode(data, size, fit.rstrip(b"\0").decode(), mask, large)
-                answer = _ANSWER.pack(_DONE, picture.width, picture.height, picture.frames), picture.pixels.tobytes()
+                image = decode(data, size, fit, mask, large)
+                answer = _ANSWER.pack(_DONE, image.width, image.height, image.frames), image.pixels.tobytes()
             except UnreadableError as why:
                 answer = _ANSWER.pack(_REFUSED, 0, 0, False), str(why).encode("utf-8", "replace")[:4096]
             signal.setitimer(signal.ITIMER_PROF, 0)

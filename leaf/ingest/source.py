@@ -1,21 +1,20 @@
-"""The common interface of data sets, which are read as streams, and folders of image files, decoded on all cores."""
+"""The common interface of data sets, which are read as streams, and image files, decoded on all cores."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar, Unpack
+from typing import TypeVar
 
 import numpy as np
 
 from leaf.errors import LeafError
 from leaf.ingest.decode import DecodedImage, Fit, UnreadableError
 from leaf.ingest.decode_cache import DecodeCache
-from leaf.ingest.files import list_folder
-from leaf.ingest.label_tables import KEPT
-from leaf.ingest.layout import Reading, lay_out
 from leaf.ingest.sandbox import cores, read_file, read_image
+
+REFERENCES = Path("data/references")
 
 
 class FractionalError(Exception):
@@ -52,18 +51,23 @@ class Block:
     frames: list[bool]
 
 
-class Source(Protocol):
+class Source:
     """A data set that is read as a stream.
 
-    `left_out` maps each file excluded before decoding to the reason, and `unlabelled` lists the excluded files without
-    a label. `unreadable` is filled while decoding.
+    Attributes:
+        rows: its images.
+        left_out: files excluded before decoding, with the reason.
+        unlabelled: the excluded files without a label.
+        unreadable: files that could not be decoded, with the reason.
+        notes: one-line messages for the user.
     """
 
-    rows: Rows
-    left_out: dict[str, str]
-    unlabelled: list[str]
-    unreadable: dict[str, str]
-    notes: list[str]
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.left_out: dict[str, str] = {}
+        self.unlabelled: list[str] = []
+        self.unreadable: dict[str, str] = {}
+        self.notes: list[str] = []
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield the images in rows `places`, in order, as uint8 if `as_uint8`, otherwise as float32.
@@ -71,7 +75,7 @@ class Source(Protocol):
         Raises:
             FractionalError: if uint8 would lose a fraction.
         """
-        ...
+        raise NotImplementedError
 
 
 Item = TypeVar("Item")
@@ -106,112 +110,67 @@ def in_order(
 BLOCK = 64  # images per batch
 
 
-class FileSource:
-    """Image files below the folder `root`, one per row of `rows`."""
+class FileSource(Source):
+    """Image files, one per row of `rows`. `path` returns the path of a file of `rows`."""
 
-    def __init__(self, root: Path, rows: Rows, skip_unreadable: bool) -> None:
-        """Store the arguments. `blocks` reads the files."""
-        self.root = root
-        self.rows = rows
+    def __init__(self, rows: Rows, path: Callable[[str], Path], skip_unreadable: bool) -> None:
+        super().__init__(rows)
+        self.path = path
         self.skip_unreadable = skip_unreadable
-        self.left_out: dict[str, str] = {}
-        self.unlabelled: list[str] = []
-        self.unreadable: dict[str, str] = {}
-        self.notes: list[str] = []
-        self.earlier = DecodeCache(None, {})  # images decoded by an earlier run
-
-    def path(self, file: str) -> Path:
-        """Return the path of a file of `rows`."""
-        return self.root / file
+        self.cache = DecodeCache(None, {})
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Decode the files `places` on all cores and yield them in order: uint8 if `as_uint8`, otherwise float32.
+        """Decode the files `places` on all cores; see `Source.blocks`.
 
         Files that cannot be read are added to `unreadable`; they raise LeafError unless `skip_unreadable`.
         """
-        dtype = np.uint8 if as_uint8 else np.float32
         files = [self.rows.source[place] for place in places]
         ready: list[tuple[int, DecodedImage, str]] = []
-        for number, (picture, digest) in in_order(lambda part: self._decode(part, size, fit), files, cores()):
-            if isinstance(picture, str):
-                self._refuse_or_note(files[number], picture)
-                continue
-            ready.append((int(places[number]), picture, digest))
+        for number, (image, file_hash) in in_order(lambda part: self._decode(part, size, fit), files, cores()):
+            if isinstance(image, DecodedImage):
+                ready.append((int(places[number]), image, file_hash))
+            elif self.skip_unreadable:
+                self.unreadable[files[number]] = image
+            else:
+                path = self.path(files[number])
+                raise LeafError(f"{path}: cannot be read ({image}). Repair it, or set `unreadable: skip`.")
             if len(ready) == BLOCK:
-                yield _block(ready, dtype)
+                yield _block(ready, as_uint8)
                 ready = []
         if ready:
-            yield _block(ready, dtype)
+            yield _block(ready, as_uint8)
 
     def _decode(self, files: Sequence[str], size: int, fit: Fit) -> list[tuple[DecodedImage | str, str]]:
         """Return, for each file, its image or the reason why it cannot be read, and the hash of its bytes."""
-        pictures: list[tuple[DecodedImage | str, str]] = []
+        images: list[tuple[DecodedImage | str, str]] = []
         for file in files:
             try:
-                pictures.append(self.earlier.read(self.path(file), lambda data: read_image(data, size, fit)))
+                images.append(self.cache.read(self.path(file), lambda data: read_image(data, size, fit)))
             except UnreadableError as why:
-                pictures.append((str(why), ""))
-        return pictures
-
-    def _refuse_or_note(self, file: str, why: str) -> None:
-        if not self.skip_unreadable:
-            raise LeafError(f"{self.path(file)}: cannot be read ({why}). Repair it, or set `unreadable: skip`.")
-        self.unreadable[file] = why
+                images.append((str(why), ""))
+        return images
 
 
-class FolderSource(FileSource):
-    """The images of one folder, sorted by path. Raises LeafError if the folder is not a data set."""
-
-    def __init__(
-        self, root: Path, skip_unreadable: bool, known: Collection[str] = (), **reading: Unpack[Reading]
-    ) -> None:
-        """List the files and join them with folders and tables; see `leaf.ingest.layout.lay_out`."""
-        listing = list_folder(root, reading.get("links", "refuse"))
-        layout = lay_out(root, listing, known, **reading)
-        entries = layout.entries
-        rows = Rows(
-            [entry.file for entry in entries],
-            [entry.name for entry in entries],
-            [entry.group for entry in entries],
-            [entry.split for entry in entries],
-            {
-                key: [entry.more.get(key, "") for entry in entries]
-                for key in KEPT
-                if any(key in entry.more for entry in entries)
-            },
-        )
-        super().__init__(root, rows, skip_unreadable)
-        self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
-        if self.left_out and not skip_unreadable:
-            file, why = next(iter(self.left_out.items()))
-            raise LeafError(f"{root}: {file!r}: {why}. Repair it, or set `unreadable: skip`.")
-        self.notes = [*layout.notes, *listing.notes()]
+def _block(ready: Sequence[tuple[int, DecodedImage, str]], as_uint8: bool) -> Block:
+    places, decoded, hashes = zip(*ready, strict=True)
+    images = np.stack([image.pixels for image in decoded]).astype(np.uint8 if as_uint8 else np.float32, copy=False)
+    sizes = np.array([(image.width, image.height) for image in decoded])
+    return Block(np.array(places), images, list(hashes), sizes, [image.frames for image in decoded])
 
 
-def _block(ready: Sequence[tuple[int, DecodedImage, str]], dtype: type) -> Block:
-    places, pictures, hashes = zip(*ready, strict=True)
-    images = np.stack([picture.pixels for picture in pictures])
-    sizes = np.array([(picture.width, picture.height) for picture in pictures])
-    frames = [picture.frames for picture in pictures]
-    return Block(np.array(places), images.astype(dtype, copy=False), list(hashes), sizes, frames)
-
-
-REFERENCES = Path("data/references")
-
-
-def read_references(
-    named: Sequence[int | str], size: int, fit: Fit = "crop", folder: Path = REFERENCES
-) -> list[int | tuple[str, np.ndarray]]:
-    """Return image numbers unchanged, and file names as (name, pixels (size, size, 3)) read from `folder`."""
-    return [each if isinstance(each, int) else (each, _picture(each, size, fit, folder)) for each in named]
-
-
-def _picture(name: str, size: int, fit: Fit, folder: Path) -> np.ndarray:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-        valid = ", ".join(sorted(each.name for each in folder.glob("[!.]*"))) or "none"
-        raise LeafError(f"references: {path}: no such file in {folder}; valid: {valid}")
-    try:
-        return read_image(read_file(path), size, fit).pixels
-    except UnreadableError as error:
-        raise LeafError(f"references: {path}: {error}. Use an image file.") from None
+def read_references(named: Sequence[int | str], size: int, fit: Fit) -> list[int | tuple[str, np.ndarray]]:
+    """Return image numbers unchanged, and names of files in data/references as (name, pixels (size, size, 3))."""
+    references: list[int | tuple[str, np.ndarray]] = []
+    for each in named:
+        if isinstance(each, int):
+            references.append(each)
+            continue
+        path = REFERENCES / each
+        if not path.resolve().is_relative_to(REFERENCES.resolve()) or not path.is_file():
+            valid = ", ".join(sorted(file.name for file in REFERENCES.glob("[!.]*"))) or "none"
+            raise LeafError(f"references: {path}: no such file in {REFERENCES}. Its files: {valid}.")
+        try:
+            references.append((each, read_image(read_file(path), size, fit).pixels))
+        except UnreadableError as error:
+            raise LeafError(f"references: {path}: {error}. Use an image file.") from None
+    return references

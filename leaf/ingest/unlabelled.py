@@ -6,17 +6,19 @@ may label one image. It stays unlabeled until their labels agree or a row with `
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
+from leaf.ingest.classes import few
 from leaf.ingest.decode import Fit, UnreadableError
 from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.files import Links, list_folder
@@ -26,7 +28,7 @@ from leaf.ingest.source import Block, FileSource, Rows, Source
 
 LABELS = Path("data/labels.csv")
 RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`
-_EXIF, _TAKEN, _OFFSET = 0x8769, 0x9003, 0x0132
+_EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # tags
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,22 @@ class Given:
 
 def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[str]]]:
     """Return the labels by file hash, and the conflicting labels by file hash where people disagree."""
-    by_hash: dict[str, list[dict[str, str]]] = defaultdict(list)
+    by_hash: dict[str, list[dict[Any, str]]] = defaultdict(list)
     if path.is_file():
-        table = read_edited_table(path, (), ("file", "label", "group", *GIVEN_COLUMNS))
-        if "file_hash" in table:
-            table = table[table["file_hash"].ne("")].reindex(columns=["label", "group", *GIVEN_COLUMNS], fill_value="")
-            for row in table.to_dict("records"):
-                by_hash[row["file_hash"].strip()].append({str(name): str(cell) for name, cell in row.items()})
+        columns = ("label", "group", *GIVEN_COLUMNS)
+        table = read_edited_table(path, (), ("file", *columns)).reindex(columns=columns, fill_value="")
+        for row in table[table["file_hash"].ne("")].to_dict("records"):
+            by_hash[row["file_hash"]].append(row)
     given, conflicts = {}, {}
     for file_hash, rows in by_hash.items():
         decided = sorted((row for row in rows if row["chosen"] == CONFLICT), key=lambda row: row["date"])
-        labels = sorted({row["label"].strip() for row in decided[-1:] or rows})
+        labels = sorted({row["label"] for row in decided[-1:] or rows})
         if len(labels) > 1:
             conflicts[file_hash] = labels
             continue
-        ways = [row["chosen"] for row in rows if row["chosen"] not in (RANDOM, CONFLICT)]
         group = next((row["group"] for row in rows if row["group"]), "")
-        given[file_hash] = Given(labels[0], group, ways[0] if ways else RANDOM)
+        chosen = next((row["chosen"] for row in rows if row["chosen"] not in (RANDOM, CONFLICT)), RANDOM)
+        given[file_hash] = Given(labels[0], group, chosen)
     return given, conflicts
 
 
@@ -70,20 +71,21 @@ class NewImages(FileSource):
     """Image files that are not yet part of the data set; they can be in several folders."""
 
     def __init__(
-        self, paths: dict[str, Path], files: Sequence[str], given: Sequence[Given] = (), skip_unreadable: bool = True
+        self,
+        paths: Mapping[str, Path],
+        files: Sequence[str],
+        given: Sequence[Given] = (),
+        skip_unreadable: bool = True,
     ) -> None:
         """Store `files`, which are keys of `paths`, and their labels, if any."""
         blank = [""] * len(files)
-        labels, groups = ([getattr(each, name) for each in given] or blank for name in ("label", "group"))
+        labels = [each.label for each in given] or blank
+        groups = [each.group for each in given] or blank
         more = {"chosen": [each.chosen for each in given]} if given else {}
-        super().__init__(Path(), Rows(list(files), labels, groups, blank, more), skip_unreadable)
-        self._paths = paths
-
-    def path(self, file: str) -> Path:
-        return self._paths[file]
+        super().__init__(Rows(list(files), labels, groups, blank, more), paths.__getitem__, skip_unreadable)
 
 
-class Joined:
+class Joined(Source):
     """A data set followed by images that were labeled later, so existing image numbers do not change."""
 
     def __init__(self, first: Source, second: FileSource) -> None:
@@ -92,14 +94,15 @@ class Joined:
             name: [*(a.more.get(name) or [""] * len(a.source)), *(b.more.get(name) or [""] * len(b.source))]
             for name in {**a.more, **b.more}
         }
+        super().__init__(
+            Rows([*a.source, *b.source], [*a.name, *b.name], [*a.group, *b.group], [*a.split, *b.split], more)
+        )
         self._first, self._second = first, second
-        second.unreadable = first.unreadable
-        self.rows = Rows([*a.source, *b.source], [*a.name, *b.name], [*a.group, *b.group], [*a.split, *b.split], more)
-        self.left_out, self.unreadable, self.notes = first.left_out, first.unreadable, first.notes
-        self.unlabelled: list[str] = []
+        self.left_out, self.notes = first.left_out, first.notes
+        self.unreadable = second.unreadable = first.unreadable
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield images from both parts; see `Source`."""
+        """Yield images from both parts; see `Source.blocks`."""
         count = len(self._first.rows.source)
         yield from self._first.blocks(places[places < count], size, fit, as_uint8)
         for block in self._second.blocks(places[places >= count] - count, size, fit, as_uint8):
@@ -121,9 +124,9 @@ def join_labelled(
     source: Source,
     labels: np.ndarray,
     names: Sequence[str],
-    files: dict[str, Path],
+    files: Mapping[str, Path],
     skip_unreadable: bool,
-    given: dict[str, Given],
+    given: Mapping[str, Given],
 ) -> tuple[Source, np.ndarray, NewImages]:
     """Append the `files` that `given` labels to a data set.
 
@@ -156,8 +159,9 @@ def join_labelled(
             else:
                 source.left_out[name] = f"excluded in {LABELS}"
     if foreign:
-        shown = ", ".join(map(repr, sorted(foreign)[:3]))
-        source.notes.append(f"{LABELS}: {shown}: not in `classes` ({', '.join(names[:6])}). These rows are not used.")
+        source.notes.append(
+            f"{LABELS}: {few(sorted(foreign))}: not in `classes` ({', '.join(names[:6])}). These rows are not used."
+        )
     waiting = NewImages(files, list(rest))
     if not taken:
         return source, labels, waiting
@@ -169,7 +173,7 @@ def time_taken(path: Path) -> str:
     """Return the capture time from a photo's EXIF data in ISO format, or "" if unknown."""
     with suppress(Exception), Image.open(path) as image:
         exif = image.getexif()
-        text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_OFFSET)
+        text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_CHANGED)
         return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
     return ""
 

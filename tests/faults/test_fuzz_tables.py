@@ -12,7 +12,7 @@ from PIL import Image
 
 from leaf.clean import decisions
 from leaf.edited_tables import read_edited_table
-from leaf.ingest import ingest
+from leaf.ingest.ingest import ingest
 
 CLASSES = ("healthy", "unhealthy")
 HASHES = [f"{number:032x}" for number in range(4)]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.ingest import Ingested, ingest
 from leaf.ingest.classes import Wanted
+from leaf.ingest.ingest import Ingested, ingest
 
 CLASSES = ("healthy", "unhealthy")
 Read = Callable[..., tuple[Ingested, np.ndarray]]

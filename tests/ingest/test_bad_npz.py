@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leaf.errors import LeafError
-from leaf.ingest import ingest
 from leaf.ingest import npz as npz_module
+from leaf.ingest.ingest import ingest
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.ingest import decode_cache, ingest
+from leaf.ingest import decode_cache
 from leaf.ingest import source as folder_module
+from leaf.ingest.ingest import ingest
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.ingest import ingest
 from leaf.ingest.decode import to_square
+from leaf.ingest.ingest import ingest
 from leaf.ingest.sandbox import read_image
 from tests.ingest.kinds_of_images import quarters, saved
 

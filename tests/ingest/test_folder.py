@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from leaf.errors import LeafError
-from leaf.ingest import ingest
+from leaf.ingest.ingest import ingest
 
 
 def put(root, name, value=100, size=16):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.ingest import ingest
 from leaf.ingest.decode import UnreadableError, decode
 from leaf.ingest.files import is_image
+from leaf.ingest.ingest import ingest
 from leaf.ingest.sandbox import read_image
 from tests.ingest.kinds_of_images import animated, deep_png, quarters, saved, with_exif
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from leaf.errors import LeafError
-from leaf.ingest import ingest
+from leaf.ingest.ingest import ingest
 from tests.ingest.kinds_of_images import quarters, saved
 
 

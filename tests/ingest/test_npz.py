@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from leaf.ingest import ingest
+from leaf.ingest.ingest import ingest
 from leaf.ingest.npz import BLOCK_BYTES
 
 

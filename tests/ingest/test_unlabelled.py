@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaf.ingest import Ingested, ingest
 from leaf.ingest.decode_cache import content_hash
+from leaf.ingest.ingest import Ingested, ingest
 from leaf.ingest.unlabelled import read_given
 from leaf.split.stratified_split import add_chosen
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import leaf.ingest as reading
 from leaf.clean import clean as cleaning
 from leaf.errors import LeafError
+from leaf.ingest import ingest as reading
 from leaf.params import Params
 from stages import clean
 from stages import ingest as ingest_stage
